@@ -1,0 +1,49 @@
+# Every target sets up what it needs; `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock docs dist clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 12
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
+	@echo "setting up $(VENV) (pinned and hash-checked, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(VENV)/.dev ## prepare the environment in .venv
+
+demo: setup ## the main job end to end on a simulated market: no network, no keys
+	@$(BIN)/llm-trader demo
+
+test: setup ## every quick test, in parallel
+	@$(BIN)/python -m pytest -n auto -q
+
+check: setup ## lint, format, types, layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate_docs.py --check
+
+bench: setup ## speed as ratios against floors in the same run
+	@$(BIN)/python -m benchmarks
+
+docs: setup ## write config/example.toml and the generated reference pages
+	@$(BIN)/python scripts/generate_docs.py
+
+lock: ## pin the dependencies anew (needs uv)
+	scripts/lock.sh
+
+dist: setup ## build the wheel
+	@$(BIN)/python -m hatchling build -t wheel
+
+clean: ## remove the environment and build results
+	rm -rf $(VENV) dist build

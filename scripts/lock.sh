@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Pins every dependency with hashes, for all supported Pythons and platforms, naming no index.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+compile() {
+    uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet "$@"
+}
+compile --output-file requirements/base.txt
+compile --extra dev --extra fast --output-file requirements/dev.txt

@@ -1,0 +1,91 @@
+"""Every error this package raises on purpose.
+
+Each class says what the caller should do, and carries a stable `code` for logs and for the wire.
+
+    LlmTraderError
+    ├── ConfigurationError        fix the set-up: a setting, a path, a flag
+    │   └── StoreLockedError      wait for, or stop, the process that is writing
+    ├── InvalidInputError         fix the request or the argument
+    │   └── SymbolNotFoundError   ask for a symbol that is there
+    ├── InvalidDataError          drop or repair the records; nothing was written
+    ├── StoreError                the store is damaged, of another layout, or missing
+    ├── StaleDataError            collect newer data, or ask about an earlier time
+    ├── InsufficientMatchesError  widen the query; the market has not looked like this often enough
+    ├── EmbeddingError            the state cannot be turned into a vector
+    └── VectorIndexError          the index is damaged, of another version, or unreachable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class LlmTraderError(Exception):
+    """Base of all errors raised on purpose. `details` is plain data, safe to log and to send."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = details
+
+
+class ConfigurationError(LlmTraderError):
+    code = "configuration"
+
+
+class StoreLockedError(ConfigurationError):
+    code = "store_locked"
+
+
+class InvalidInputError(LlmTraderError):
+    code = "invalid_input"
+
+
+class SymbolNotFoundError(InvalidInputError):
+    code = "symbol_not_found"
+
+    def __init__(self, symbol: str, available: list[str]) -> None:
+        known = ", ".join(available) if available else "none"
+        super().__init__(f"no data for symbol {symbol!r}; available: {known}", available=available)
+
+
+class InvalidDataError(LlmTraderError):
+    """Records were refused. `reasons` counts the refused records by reason."""
+
+    code = "invalid_data"
+
+    def __init__(self, what: str, reasons: Mapping[str, int]) -> None:
+        listed = ", ".join(f"{count} × {reason}" for reason, count in reasons.items())
+        super().__init__(f"{what}: refused, {listed}", reasons=dict(reasons))
+        self.reasons = dict(reasons)
+
+
+class StoreError(LlmTraderError):
+    code = "store"
+
+
+class StaleDataError(LlmTraderError):
+    code = "stale_data"
+
+
+class InsufficientMatchesError(LlmTraderError):
+    code = "insufficient_matches"
+
+    def __init__(self, found: int, required: int, suggestion: str) -> None:
+        super().__init__(
+            f"{found} similar past states found, {required} required",
+            matches_found=found,
+            min_required=required,
+            suggestion=suggestion,
+        )
+
+
+class EmbeddingError(LlmTraderError):
+    code = "embedding"
+
+
+class VectorIndexError(LlmTraderError):
+    code = "vector_index"

@@ -1,0 +1,90 @@
+"""Time as the whole system counts it: integer UTC milliseconds, on fixed grids.
+
+Nothing here reads the clock; where "now" matters it is an argument.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from llm_trader.errors import InvalidInputError
+
+Millis = int
+
+SECOND_MS: Final[Millis] = 1_000
+MINUTE_MS: Final[Millis] = 60 * SECOND_MS
+HOUR_MS: Final[Millis] = 60 * MINUTE_MS
+DAY_MS: Final[Millis] = 24 * HOUR_MS
+
+# Year 2001 to 2286: exactly the 13-digit times, so that store keys sort as text.
+MIN_TIME_MS: Final[Millis] = 10**12
+MAX_TIME_MS: Final[Millis] = 10**13 - 1
+
+_UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Timeframe:
+    """The length of a candle, such as `3m` or `4h`; candles open on multiples of it since 1970."""
+
+    ms: Millis
+
+    @classmethod
+    def parse(cls, text: str) -> Timeframe:
+        found = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text)
+        if not found:
+            raise InvalidInputError(f"timeframe {text!r} is not like 3m, 4h or 1d")
+        return cls(int(found[1]) * _UNITS[found[2]])
+
+    def __str__(self) -> str:
+        for unit, ms in reversed(_UNITS.items()):
+            if self.ms % ms == 0:
+                return f"{self.ms // ms}{unit}"
+        return f"{self.ms}ms"
+
+    def floor(self, time_ms: Millis) -> Millis:
+        """The latest multiple of this timeframe at or before `time_ms`."""
+        return time_ms - time_ms % self.ms
+
+
+M1: Final = Timeframe(MINUTE_MS)
+M3: Final = Timeframe(3 * MINUTE_MS)
+M5: Final = Timeframe(5 * MINUTE_MS)
+M15: Final = Timeframe(15 * MINUTE_MS)
+H1: Final = Timeframe(HOUR_MS)
+H4: Final = Timeframe(4 * HOUR_MS)
+
+
+def iso8601(time_ms: Millis) -> str:
+    """`2026-03-20T12:00:00Z`; milliseconds are shown only where there are any."""
+    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    spec = "milliseconds" if time_ms % 1000 else "seconds"
+    return moment.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+def parse_rfc3339(text: str) -> Millis:
+    """Milliseconds of an RFC 3339 time; one without an offset is refused, it could mean anything."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"time {text!r} is not RFC 3339; write it like 2026-03-20T12:00:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        raise InvalidInputError(f"time {text!r} has no offset; for UTC write {text}Z")
+    return round(moment.timestamp() * 1000)
+
+
+def parse_start(text: str, now_ms: Millis) -> Millis:
+    """A number of days before `now_ms`, or an RFC 3339 time."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return now_ms - round(float(text) * DAY_MS)
+    return parse_rfc3339(text)
+
+
+def parse_end(text: str, now_ms: Millis) -> Millis:
+    """The word `now`, or an RFC 3339 time."""
+    return now_ms if text == "now" else parse_rfc3339(text)

@@ -89,12 +89,7 @@ class CandleSeries:
         return self.between(None, as_of_ms - self.timeframe.ms + 1)
 
     def gaps(self) -> list[Gap]:
-        step = self.timeframe.ms
-        before = np.flatnonzero(np.diff(self.open_time_ms) != step)
-        return [
-            Gap(int(a) + step, int(b), (int(b) - int(a)) // step - 1)
-            for a, b in zip(self.open_time_ms[before], self.open_time_ms[before + 1], strict=True)
-        ]
+        return gaps_between(self.open_time_ms, self.timeframe)
 
     def segment_starts(self) -> npt.NDArray[np.intp]:
         """Rows that open a gapless run: row 0, and each row after a gap. Shape (runs,)."""
@@ -124,6 +119,16 @@ class CandleSeries:
             self.close[complete + factor - 1],
             self.volume[rows].sum(axis=1),
         )
+
+
+def gaps_between(open_time_ms: Times, timeframe: Timeframe) -> list[Gap]:
+    """The holes in increasing open times on the grid of `timeframe`, in order."""
+    step = timeframe.ms
+    before = np.flatnonzero(np.diff(open_time_ms) != step)
+    return [
+        Gap(int(a) + step, int(b), (int(b) - int(a)) // step - 1)
+        for a, b in zip(open_time_ms[before], open_time_ms[before + 1], strict=True)
+    ]
 
 
 def _refusals(

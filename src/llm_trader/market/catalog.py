@@ -1,0 +1,212 @@
+"""What the store remembers about itself in `meta`: identity, provenance and the gap ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from llm_trader.errors import ConfigurationError, StoreError
+from llm_trader.market import keys
+from llm_trader.market.candles import Gap, Times, gaps_between
+from llm_trader.market.reading import Snapshot
+from llm_trader.market.samples import sampling_interval_ms
+from llm_trader.market.stored_series import StoredSeries, series_in
+from llm_trader.timeframe import HOUR_MS, Millis, iso8601
+
+SCHEMA_VERSION: Final = 1
+_LAYOUT: Final = "market"
+
+T = TypeVar("T")
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One origin of a series: the span it covered, and the rows it added or replaced."""
+
+    source: str
+    first_ms: Millis
+    last_ms: Millis
+    rows: int
+    written_at_ms: Millis
+
+
+class SeriesRecord(msgspec.Struct, frozen=True):
+    """What is remembered of one series: its extent, how it is sampled, and where it is from."""
+
+    rows: int
+    first_ms: Millis
+    last_ms: Millis
+    interval_ms: Millis | None
+    sources: tuple[Source, ...]
+
+
+class GapInfo(msgspec.Struct, frozen=True):
+    """Missing candles: the first one's open time, the open time after the last one, how many."""
+
+    start: str
+    end: str
+    start_ms: Millis
+    end_ms: Millis
+    missing: int
+
+
+class SeriesInfo(msgspec.Struct, frozen=True):
+    """One stored series; `gaps` is for candles only, `provenance` is empty where none was kept."""
+
+    kind: str
+    symbol: str
+    timeframe: str | None
+    rows: int
+    first: str
+    last: str
+    first_ms: Millis
+    last_ms: Millis
+    missing: int
+    gaps: list[GapInfo]
+    provenance: list[Source]
+
+
+class StoreInfo(msgspec.Struct, frozen=True):
+    """A store at a glance. `exchange` and `schema_version` are `None` where never recorded."""
+
+    path: str
+    exchange: str | None
+    schema_version: int | None
+    series: list[SeriesInfo]
+
+
+def is_market_store(snapshot: Snapshot) -> bool:
+    """Ours by its own word, or the original program's by its candles."""
+    stored = _remembered(snapshot, "layout", str)
+    candles = (keys.timeframe_of(name) for name in snapshot.databases())
+    return stored == _LAYOUT if stored is not None else any(candles)
+
+
+def check_version(snapshot: Snapshot) -> int | None:
+    """The schema version, `None` in the original layout; `StoreError` if it is newer than ours."""
+    version = _remembered(snapshot, "schema_version", int)
+    if version is not None and version > SCHEMA_VERSION:
+        raise StoreError(
+            f"the store has schema version {version}, this program knows up to {SCHEMA_VERSION}; "
+            "upgrade llm-trader-rag"
+        )
+    return version
+
+
+def check_exchange(snapshot: Snapshot, wanted: str | None) -> str | None:
+    """The recorded exchange; `ConfigurationError` if that is another than wanted."""
+    stored = _remembered(snapshot, "exchange", str)
+    if wanted and stored and stored != wanted:
+        raise ConfigurationError(
+            f"the store holds data of {stored}, not of {wanted}; use one folder per exchange"
+        )
+    return stored
+
+
+def write_identity(snapshot: Snapshot, exchange: str | None) -> None:
+    """Record what is not on record yet."""
+    identity = {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION, "exchange": exchange}
+    for key, value in identity.items():
+        if value is not None and snapshot.meta(key) is None:
+            snapshot.put_meta(key, msgspec.json.encode(value))
+
+
+def record_write(
+    snapshot: Snapshot, series: StoredSeries[Any], source: Source, interval_ms: Millis | None
+) -> None:
+    """Bring a series' record and gap ledger up to date after its rows were written."""
+    times = snapshot.times(series)
+    before = _record(snapshot, series)
+    record = SeriesRecord(
+        len(times),
+        int(times[0]),
+        int(times[-1]),
+        interval_ms or (before.interval_ms if before else None),
+        _with_source(before.sources if before else (), source),
+    )
+    snapshot.put_meta(f"series:{series}", msgspec.json.encode(record))
+    if series.timeframe is not None:
+        gaps = gaps_between(times, series.timeframe)
+        snapshot.put_meta(f"gaps:{series}", msgspec.json.encode(gaps))
+
+
+def ledger(snapshot: Snapshot, series: StoredSeries[Any]) -> list[Gap]:
+    """The recorded gaps of a candle series; found from its keys where none are recorded."""
+    recorded = _remembered(snapshot, f"gaps:{series}", list[Gap])
+    return _gaps(series, snapshot.times(series)) if recorded is None else recorded
+
+
+def provenance(snapshot: Snapshot, series: StoredSeries[Any]) -> list[Source]:
+    record = _record(snapshot, series)
+    return list(record.sources) if record else []
+
+
+def sample_interval_ms(snapshot: Snapshot, series: StoredSeries[Any]) -> Millis:
+    """As recorded, else the median distance of the samples, else one hour."""
+    record = _record(snapshot, series)
+    if record is not None and record.interval_ms:
+        return record.interval_ms
+    return sampling_interval_ms(snapshot.times(series)) or HOUR_MS
+
+
+def describe(snapshot: Snapshot, path: str) -> StoreInfo:
+    places = [(d, s) for d in snapshot.databases() for s in snapshot.symbols(d)]
+    return StoreInfo(
+        path,
+        check_exchange(snapshot, None),
+        check_version(snapshot),
+        [_series_info(snapshot, series_in(database, symbol)) for database, symbol in places],
+    )
+
+
+def _series_info(snapshot: Snapshot, series: StoredSeries[Any]) -> SeriesInfo:
+    times = snapshot.times(series)
+    first_ms, last_ms = int(times[0]), int(times[-1])
+    gaps = _gaps(series, times)
+    return SeriesInfo(
+        "candles" if series.timeframe else series.database,
+        series.symbol,
+        str(series.timeframe) if series.timeframe else None,
+        len(times),
+        iso8601(first_ms),
+        iso8601(last_ms),
+        first_ms,
+        last_ms,
+        sum(gap.missing for gap in gaps),
+        [GapInfo(iso8601(g.start_ms), iso8601(g.end_ms), *g) for g in gaps],
+        provenance(snapshot, series),
+    )
+
+
+def _gaps(series: StoredSeries[Any], times: Times) -> list[Gap]:
+    return gaps_between(times, series.timeframe) if series.timeframe else []
+
+
+def _record(snapshot: Snapshot, series: StoredSeries[Any]) -> SeriesRecord | None:
+    return _remembered(snapshot, f"series:{series}", SeriesRecord)
+
+
+def _with_source(sources: Sequence[Source], new: Source) -> tuple[Source, ...]:
+    """One entry per description, in the order of their last write."""
+    known = {source.source: source for source in sources}
+    earlier = known.pop(new.source, None)
+    if earlier is not None:
+        new = Source(
+            new.source,
+            min(earlier.first_ms, new.first_ms),
+            max(earlier.last_ms, new.last_ms),
+            earlier.rows + new.rows,
+            new.written_at_ms,
+        )
+    return (*known.values(), new)
+
+
+def _remembered(snapshot: Snapshot, key: str, kind: type[T]) -> T | None:
+    stored = snapshot.meta(key)
+    if stored is None:
+        return None
+    try:
+        return msgspec.json.decode(stored, type=kind)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"damaged record {key!r} in {keys.META}: {error}") from error

@@ -1,0 +1,144 @@
+"""A series as it lies in the store: its database and symbol, and how its records read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+
+from llm_trader.errors import InvalidDataError, StoreError
+from llm_trader.market import keys
+from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.market.records import (
+    CANDLE_CODEC,
+    FUNDING_CODEC,
+    OPEN_INTEREST_CODEC,
+    Codec,
+    WriteReport,
+)
+from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.timeframe import Timeframe
+
+SeriesT = TypeVar("SeriesT", CandleSeries, FundingSeries, OpenInterestSeries)
+
+_KEY_DIGITS: Final = 13
+_POWERS_OF_TEN: Final = 10 ** np.arange(_KEY_DIGITS - 1, -1, -1, dtype=np.int64)
+
+
+class Items(NamedTuple):
+    """Keys and values of one range, in key order."""
+
+    keys: list[bytes]
+    values: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeries(Generic[SeriesT]):
+    """`timeframe` is for candles only: the grid on which a missing time is a gap."""
+
+    database: str
+    symbol: str
+    timeframe: Timeframe | None
+    codec: Codec[Any]
+    build: Callable[[Times, Mapping[str, Floats]], SeriesT]
+
+    def __str__(self) -> str:
+        return f"{self.database}:{self.symbol}"
+
+    def times(self, found: Sequence[bytes]) -> Times:
+        """The times in keys, shape (n,); raises `StoreError` naming a key without one."""
+        width = len(self.symbol) + 1 + _KEY_DIGITS
+        joined = b"".join(found)
+        if len(joined) == width * len(found):
+            table = np.frombuffer(joined, np.uint8).reshape(-1, width)[:, -_KEY_DIGITS:]
+            digits = table.astype(np.int64) - ord("0")
+            if ((digits >= 0) & (digits <= 9)).all():
+                return np.asarray(digits @ _POWERS_OF_TEN, dtype=np.int64)
+        damaged = next(k for k in found if len(k) != width or not k[-_KEY_DIGITS:].isdigit())
+        raise self._damaged(damaged, "the key has no 13-digit time")
+
+    def encode(self, times: Times, columns: Mapping[str, Floats]) -> Items:
+        stamped = [keys.record_key(self.symbol, time_ms) for time_ms in times.tolist()]
+        return Items(stamped, self.codec.encode(columns))
+
+    def changes(self, stored: Items, new: Items) -> tuple[list[tuple[bytes, bytes]], WriteReport]:
+        """The new records that are not stored, or stored with another meaning."""
+        before = dict(zip(*stored, strict=True))
+        added, replaced = [], []
+        for key, value in zip(*new, strict=True):
+            old = before.get(key)
+            if old is None:
+                added.append((key, value))
+            elif not self.codec.same(old, value):
+                replaced.append((key, value))
+        unchanged = len(new.keys) - len(added) - len(replaced)
+        return added + replaced, WriteReport(len(added), len(replaced), unchanged)
+
+    def read(self, items: Items) -> SeriesT:
+        """The checked series; raises `StoreError` naming the first damaged record."""
+        times = self.times(items.keys)
+        try:
+            columns = self.codec.decode(items.values)
+        except msgspec.MsgspecError as error:
+            row, reason = self.codec.first_damaged(items.values)
+            raise self._damaged(items.keys[row], reason) from error
+        try:
+            return self.build(times, columns)
+        except InvalidDataError as error:
+            row = self._first_refused(times, columns)
+            raise self._damaged(items.keys[row], ", ".join(error.reasons)) from error
+
+    def _first_refused(self, times: Times, columns: Mapping[str, Floats]) -> int:
+        """Found by halving: the rows before the first refused one are accepted together."""
+        accepted, refused = 0, len(times)
+        while refused - accepted > 1:
+            middle = (accepted + refused) // 2
+            try:
+                self.build(times[:middle], {f: c[:middle] for f, c in columns.items()})
+                accepted = middle
+            except InvalidDataError:
+                refused = middle
+        return refused - 1
+
+    def _damaged(self, key: bytes, reason: str) -> StoreError:
+        name = key.decode("ascii", "replace")
+        return StoreError(
+            f"damaged record {name!r} in {self.database}: {reason}; import that span again",
+            database=self.database,
+            key=name,
+        )
+
+
+def candles_of(symbol: str, timeframe: Timeframe) -> StoredSeries[CandleSeries]:
+    def build(times: Times, columns: Mapping[str, Floats]) -> CandleSeries:
+        return CandleSeries.validated(timeframe, {"open_time_ms": times, **columns})
+
+    database = keys.candles_database(timeframe)
+    return StoredSeries(database, keys.checked_symbol(symbol), timeframe, CANDLE_CODEC, build)
+
+
+def funding_of(symbol: str) -> StoredSeries[FundingSeries]:
+    def build(times: Times, columns: Mapping[str, Floats]) -> FundingSeries:
+        return FundingSeries.validated({"time_ms": times, **columns})
+
+    return StoredSeries(keys.FUNDING, keys.checked_symbol(symbol), None, FUNDING_CODEC, build)
+
+
+def open_interest_of(symbol: str) -> StoredSeries[OpenInterestSeries]:
+    def build(times: Times, columns: Mapping[str, Floats]) -> OpenInterestSeries:
+        return OpenInterestSeries.validated({"time_ms": times, **columns})
+
+    return StoredSeries(
+        keys.OPEN_INTEREST, keys.checked_symbol(symbol), None, OPEN_INTEREST_CODEC, build
+    )
+
+
+def series_in(database: str, symbol: str) -> StoredSeries[Any]:
+    """The series of a database that `keys.holds_series` knows."""
+    timeframe = keys.timeframe_of(database)
+    if timeframe is not None:
+        return candles_of(symbol, timeframe)
+    return funding_of(symbol) if database == keys.FUNDING else open_interest_of(symbol)

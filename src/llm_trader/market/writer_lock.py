@@ -1,0 +1,46 @@
+"""One writer process per store: an advisory lock that ends with the process that holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+from llm_trader.errors import StoreError, StoreLockedError
+
+_FILE_NAME: Final = "writer.lock"
+
+
+class WriterLock:
+    """Held from construction to `release`; the kernel releases it when the process dies.
+
+    Raises `StoreLockedError` naming the holder's process id, or `StoreError` when this very
+    process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / _FILE_NAME
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._fd, 32).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise _refusal(folder, holder) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, str(os.getpid()).encode("ascii"))
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def _refusal(folder: Path, holder: str) -> StoreError | StoreLockedError:
+    if holder == str(os.getpid()):
+        return StoreError(f"{folder} is already open for writing in this process")
+    who = f"process {holder}" if holder else "another process"
+    return StoreLockedError(
+        f"{who} is writing to {folder}; wait for it, or stop it",
+        path=str(folder),
+        pid=int(holder) if holder.isdigit() else None,
+    )

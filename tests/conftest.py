@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Machines that run these tests may be slow and shared: no test fails for taking long.
+settings.register_profile("llm-trader", deadline=None, max_examples=50)
+settings.load_profile("llm-trader")
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real market data, which is no part of this repository."""
+    named = os.environ.get("LLM_TRADER_TEST_DATA", "../shared/data")
+    folder = (_REPOSITORY / named).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real market data at {folder}; set LLM_TRADER_TEST_DATA to its folder")
+    return folder

@@ -1,0 +1,461 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_trader.errors import (
+    ConfigurationError,
+    InvalidDataError,
+    InvalidInputError,
+    StoreError,
+    StoreLockedError,
+)
+from llm_trader.market.candles import CandleSeries
+from llm_trader.market.records import WriteReport
+from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.store import REMEDIES, MarketStore
+from llm_trader.timeframe import H1, H4, HOUR_MS, M3, M5, MINUTE_MS
+from tests.market.builders import (
+    START_MS,
+    any_candles,
+    any_funding,
+    any_open_interest,
+    candles_at,
+    run_of_candles,
+    same_series,
+)
+from tests.market.processes import hear, running, tell
+
+AT = 1_767_225_600_000
+
+
+@contextmanager
+def fresh_store() -> Iterator[MarketStore]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MarketStore.open(Path(folder), write=True, exchange="bybit") as store,
+    ):
+        yield store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MarketStore]:
+    with MarketStore.open(tmp_path / "store", write=True, exchange="bybit") as opened:
+        yield opened
+
+
+def put_raw(path: Path, database: str, records: dict[str, bytes]) -> None:
+    with (
+        lmdb.open(str(path), max_dbs=16, map_size=2**24) as environment,
+        environment.begin(write=True) as txn,
+    ):
+        into = environment.open_db(database.encode(), txn=txn)
+        for key, value in records.items():
+            txn.put(key.encode(), value, db=into)
+
+
+def candle_json(**changes: Any) -> bytes:
+    return json.dumps(
+        {"open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 3.0} | changes
+    ).encode()
+
+
+@given(any_candles(), any_funding(), any_open_interest())
+def test_what_was_written_reads_back_to_the_last_bit(
+    candles: CandleSeries, funding: FundingSeries, interest: OpenInterestSeries
+) -> None:
+    with fresh_store() as store:
+        store.write_candles("BTCUSDT", candles, "drawn", written_at_ms=AT)
+        store.write_funding("BTCUSDT", funding, "drawn", written_at_ms=AT)
+        store.write_open_interest("BTCUSDT", interest, "drawn", written_at_ms=AT)
+
+        assert same_series(store.candles("BTCUSDT", M3), candles)
+        assert same_series(store.funding("BTCUSDT"), funding)
+        assert same_series(store.open_interest("BTCUSDT"), interest)
+        assert store.gaps("BTCUSDT", M3) == candles.gaps()
+
+
+bounds = st.none() | st.integers(-10, 40) | st.sampled_from([-(10**9), 10**9])
+
+
+@given(any_candles(), bounds, bounds)
+def test_a_range_read_equals_filtering_afterwards(
+    candles: CandleSeries, first: int | None, last: int | None
+) -> None:
+    start = None if first is None else START_MS + first * M3.ms
+    end = None if last is None else START_MS + last * M3.ms
+    with fresh_store() as store:
+        for symbol in ("BTCUSDT", "BTCUSD", "BTCUSDT1"):
+            store.write_candles(symbol, candles, "drawn", written_at_ms=AT)
+
+        found = store.candles("BTCUSDT", M3, start, end)
+
+    expected = candles.between(start, end) if start is None or end is None or start < end else None
+    assert same_series(found, expected or CandleSeries.empty(M3))
+
+
+def test_symbols_and_timeframes_are_found_without_mixing_up_prefixes(store: MarketStore) -> None:
+    for symbol in ("BTCUSDT", "BTC", "1000PEPEUSDT", "BTCUSDTX"):
+        store.write_candles(symbol, run_of_candles(3), "made", written_at_ms=AT)
+    store.write_candles("BTC", run_of_candles(5, H4), "made", written_at_ms=AT)
+    store.write_candles("BTC", run_of_candles(5, M5), "made", written_at_ms=AT)
+
+    assert store.symbols() == ["1000PEPEUSDT", "BTC", "BTCUSDT", "BTCUSDTX"]
+    assert store.timeframes("BTC") == [M3, M5, H4]
+    assert store.timeframes("BTCUSDT") == [M3]
+    assert store.timeframes("BTCUSD") == []
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "BTC", "ZZZ"])
+def test_the_last_time_is_the_symbol_s_own(store: MarketStore, symbol: str) -> None:
+    for count, other in enumerate(("BTC", "BTCUSDT", "ZZZ"), start=2):
+        store.write_candles(other, run_of_candles(count), "made", written_at_ms=AT)
+
+    expected = int(store.candles(symbol, M3).open_time_ms[-1])
+
+    assert store.last_time_ms(symbol, M3) == expected
+    assert store.last_time_ms("BTCUSD", M3) is None
+    assert store.last_time_ms(symbol, H4) is None
+
+
+@pytest.mark.parametrize("symbol", ["", "B", "btcusdt", "BTC:USDT", "BTC/USDT", "A" * 21, "ÄÄÄ"])
+def test_a_malformed_symbol_is_refused(store: MarketStore, symbol: str) -> None:
+    for read in (store.timeframes, store.funding, store.open_interest):
+        with pytest.raises(InvalidInputError, match="capital letters"):
+            read(symbol)
+    with pytest.raises(InvalidInputError):
+        store.write_candles(symbol, run_of_candles(3), "made", written_at_ms=AT)
+
+
+def test_a_symbol_that_is_not_there_reads_as_empty(store: MarketStore) -> None:
+    history = store.history("BTCUSDT", M3)
+
+    assert [len(history.intraday), len(history.four_hour), len(history.funding)] == [0, 0, 0]
+    assert history.open_interest_interval_ms == HOUR_MS
+
+
+def test_a_write_reports_what_it_added_replaced_and_left(store: MarketStore) -> None:
+    def write(series: CandleSeries) -> WriteReport:
+        return store.write_candles("BTCUSDT", series, "made", written_at_ms=AT)
+
+    first = run_of_candles(10)
+    changed = candles_at(first.open_time_ms[5:].tolist(), seed=1)
+
+    assert write(first) == WriteReport(added=10)
+    version = store.version
+    assert write(first) == WriteReport(unchanged=10)
+    assert store.version == version, "nothing changed, so nothing was committed"
+    assert write(changed) == WriteReport(replaced=5)
+    assert write(run_of_candles(12, start_ms=START_MS)).added == 2
+    assert store.version > version
+
+
+def test_provenance_has_one_entry_per_source(store: MarketStore) -> None:
+    for source, start in (("a", 0), ("b", 10), ("a", 20)):
+        series = run_of_candles(5, start_ms=START_MS + start * M3.ms)
+        store.write_candles("BTCUSDT", series, source, written_at_ms=AT + start)
+
+    b, a = store.provenance("BTCUSDT", M3)
+
+    assert (b.source, b.rows, b.written_at_ms) == ("b", 5, AT + 10)
+    assert (a.source, a.rows, a.written_at_ms) == ("a", 10, AT + 20)
+    assert (a.first_ms, a.last_ms) == (START_MS, START_MS + 24 * M3.ms)
+
+
+def test_filling_a_gap_takes_it_off_the_ledger(store: MarketStore) -> None:
+    whole = run_of_candles(10)
+    for part in (slice(0, 3), slice(6, 10)):
+        store.write_candles("BTCUSDT", whole.rows(part), "made", written_at_ms=AT)
+    before = store.gaps("BTCUSDT", M3)
+
+    store.write_candles("BTCUSDT", whole.rows(slice(3, 6)), "made", written_at_ms=AT)
+
+    assert [gap.missing for gap in before] == [3]
+    assert store.gaps("BTCUSDT", M3) == []
+
+
+def test_refused_candles_leave_the_store_as_it_was(store: MarketStore) -> None:
+    good = run_of_candles(5)
+    bad = CandleSeries(
+        M3, good.open_time_ms, good.open, good.low, good.high, good.close, good.volume
+    )
+    version = store.version
+
+    with pytest.raises(InvalidDataError, match="high below low"):
+        store.write_candles("BTCUSDT", bad, "made", written_at_ms=AT)
+
+    assert store.version == version
+    assert store.symbols() == []
+
+
+def test_the_description_names_every_series_with_extent_gaps_and_origin(
+    store: MarketStore,
+) -> None:
+    holed = candles_at([START_MS, START_MS + 3 * M3.ms])
+    store.write_candles("BTCUSDT", holed, "made", written_at_ms=AT)
+    funding = FundingSeries.validated(
+        {"time_ms": [START_MS], "rate": [0.0001], "interval_hours": [8.0]}
+    )
+    store.write_funding("ETHUSDT", funding, "made", written_at_ms=AT)
+
+    told = json.loads(msgspec.json.encode(store.describe()))
+
+    assert (told["exchange"], told["schema_version"]) == ("bybit", 1)
+    candles, settled = told["series"]
+    assert (candles["kind"], candles["symbol"], candles["timeframe"]) == (
+        "candles",
+        "BTCUSDT",
+        "3m",
+    )
+    assert (candles["rows"], candles["missing"]) == (2, 2)
+    assert (candles["first"], candles["last"]) == ("2024-01-01T00:00:00Z", "2024-01-01T00:09:00Z")
+    assert candles["gaps"][0]["start"] == "2024-01-01T00:03:00Z"
+    assert candles["provenance"][0]["source"] == "made"
+    assert (settled["kind"], settled["timeframe"], settled["gaps"]) == ("funding", None, [])
+
+
+def interest_every(step_ms: int) -> OpenInterestSeries:
+    return OpenInterestSeries.validated(
+        {
+            "time_ms": START_MS + step_ms * np.arange(5),
+            "open_interest": np.ones(5),
+            "open_interest_value": np.ones(5),
+        }
+    )
+
+
+def test_the_interval_of_open_interest_is_as_recorded_or_as_observed(store: MarketStore) -> None:
+    each_5m = interest_every(5 * MINUTE_MS)
+    store.write_open_interest("AAA", each_5m, "made", written_at_ms=AT)
+    store.write_open_interest("BBB", each_5m, "made", written_at_ms=AT, interval_ms=HOUR_MS)
+
+    assert store.open_interest_interval_ms("AAA") == 5 * MINUTE_MS
+    assert store.open_interest_interval_ms("BBB") == HOUR_MS
+    assert store.open_interest_interval_ms("CCC") == HOUR_MS
+
+
+def test_history_brings_the_four_series_of_a_range(store: MarketStore) -> None:
+    store.write_candles("BTCUSDT", run_of_candles(200), "made", written_at_ms=AT)
+    store.write_candles("BTCUSDT", run_of_candles(10, H4), "made", written_at_ms=AT)
+    store.write_open_interest("BTCUSDT", interest_every(HOUR_MS), "made", written_at_ms=AT)
+
+    history = store.history("BTCUSDT", M3, START_MS + HOUR_MS, START_MS + 8 * HOUR_MS)
+
+    assert same_series(history.intraday, run_of_candles(200).rows(slice(20, 160)))
+    assert same_series(history.four_hour, run_of_candles(10, H4).rows(slice(1, 2)))
+    assert len(history.open_interest) == 4
+    assert history.symbol == "BTCUSDT"
+
+
+# ---- damage, and what is no store
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (b"not json", "malformed"),
+        (b"", "truncated"),
+        (candle_json(open=None), "float"),
+        (b"{}", "missing required field"),
+        (candle_json() + b"," + candle_json(), "trailing"),
+        (candle_json(high=0.1), "high below low"),
+    ],
+)
+def test_a_damaged_value_is_named_by_database_and_key(
+    tmp_path: Path, value: bytes, told: str
+) -> None:
+    keys = [f"BTCUSDT:{START_MS + i * M3.ms}" for i in range(9)]
+    put_raw(tmp_path, "candles_3m", {key: candle_json() for key in keys} | {keys[6]: value})
+
+    with MarketStore.open(tmp_path) as store, pytest.raises(StoreError) as damage:
+        store.candles("BTCUSDT", M3)
+
+    assert "candles_3m" in str(damage.value)
+    assert keys[6] in str(damage.value)
+    assert told in str(damage.value)
+
+
+def test_writing_a_damaged_span_again_heals_it(tmp_path: Path) -> None:
+    put_raw(tmp_path, "candles_3m", {f"BTCUSDT:{START_MS}": b"not json"})
+
+    with MarketStore.open(tmp_path, write=True) as store:
+        report = store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+
+        assert report == WriteReport(added=1, replaced=1)
+        assert same_series(store.candles("BTCUSDT", M3), run_of_candles(2))
+
+
+def test_a_key_without_a_time_is_named(tmp_path: Path) -> None:
+    put_raw(tmp_path, "candles_3m", {"BTCUSDT:17": candle_json()})
+
+    with MarketStore.open(tmp_path) as store, pytest.raises(StoreError, match="BTCUSDT:17"):
+        store.candles("BTCUSDT", M3)
+
+
+def test_reading_where_no_store_is_says_how_to_make_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no store")
+    put_raw(tmp_path / "other", "vectors", {"a": b"b"})
+
+    for path in (tmp_path / "missing", tmp_path, tmp_path / "notes.txt", tmp_path / "other"):
+        with pytest.raises(StoreError, match="llm-trader data import"):
+            MarketStore.open(path)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_another_program_s_environment_is_not_written_to(tmp_path: Path) -> None:
+    put_raw(tmp_path, "vectors", {"a": b"b"})
+
+    with pytest.raises(StoreError, match="no market store"):
+        MarketStore.open(tmp_path, write=True)
+
+
+def test_a_file_that_is_no_lmdb_store_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"junk" * 5000)
+
+    with pytest.raises(StoreError, match="import the data into a new folder"):
+        MarketStore.open(tmp_path)
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    MarketStore.open(tmp_path, write=True, exchange="bybit").close()
+    put_raw(tmp_path, "meta", {"schema_version": b"99"})
+
+    for write in (False, True):
+        with pytest.raises(StoreError, match="upgrade"):
+            MarketStore.open(tmp_path, write=write)
+
+
+def test_every_remedy_is_told_with_the_error(store: MarketStore) -> None:
+    for kind, remedy in REMEDIES.items():
+        with pytest.raises(StoreError) as told, store._reading():
+            raise kind("lmdb says")
+        assert remedy in str(told.value)
+        assert str(store.path) in str(told.value)
+
+
+# ---- who may open it
+
+
+def test_a_store_belongs_to_one_exchange(tmp_path: Path) -> None:
+    MarketStore.open(tmp_path, write=True, exchange="bybit").close()
+
+    with pytest.raises(ConfigurationError, match="bybit, not of binance"):
+        MarketStore.open(tmp_path, write=True, exchange="binance")
+    with MarketStore.open(tmp_path, write=True) as store:
+        assert store.exchange == "bybit"
+
+
+def test_one_process_opens_a_store_once(tmp_path: Path) -> None:
+    with MarketStore.open(tmp_path, write=True) as _:
+        for write in (False, True):
+            with pytest.raises(StoreError, match="already open"):
+                MarketStore.open(tmp_path, write=write)
+
+    with MarketStore.open(tmp_path) as reader:
+        with pytest.raises(StoreError, match="already open"):
+            MarketStore.open(tmp_path, write=True)
+        with pytest.raises(StoreError, match="opened for reading"):
+            reader.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+    MarketStore.open(tmp_path, write=True).close()
+
+
+def test_a_closed_store_says_so_and_closes_again(tmp_path: Path) -> None:
+    store = MarketStore.open(tmp_path, write=True)
+    store.close()
+    store.close()
+
+    with pytest.raises(StoreError, match="closed"):
+        store.symbols()
+
+
+def test_a_second_writer_process_is_refused_with_the_first_one_s_id(tmp_path: Path) -> None:
+    program = "MarketStore.open(path, write=True); say('open'); wait()"
+    with running(program, tmp_path) as writer:
+        assert hear(writer) == "open"
+
+        with pytest.raises(StoreLockedError, match=f"process {writer.pid} is writing") as refusal:
+            MarketStore.open(tmp_path, write=True)
+        assert refusal.value.details["pid"] == writer.pid
+
+    MarketStore.open(tmp_path, write=True).close()
+
+
+def test_a_reader_process_sees_a_writer_s_rows_without_reopening(tmp_path: Path) -> None:
+    program = """
+with MarketStore.open(path) as store:
+    while wait():
+        interest = len(store.open_interest("BTCUSDT"))
+        say(len(store.candles("BTCUSDT", M3)), interest, store.symbols(), store.version)
+"""
+
+    def seen() -> str:
+        tell(reader)
+        return hear(reader)
+
+    with MarketStore.open(tmp_path, write=True) as store, running(program, tmp_path) as reader:
+        assert seen() == f"0 0 [] {store.version}"
+        store.write_candles("BTCUSDT", run_of_candles(7), "made", written_at_ms=AT)
+        assert seen() == f"7 0 ['BTCUSDT'] {store.version}"
+        store.write_candles("BTCUSDT", run_of_candles(9), "made", written_at_ms=AT)
+        store.write_open_interest("BTCUSDT", interest_every(HOUR_MS), "made", written_at_ms=AT)
+        assert seen() == f"9 5 ['BTCUSDT'] {store.version}"
+
+
+# ---- stores of the original program
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    for name, step, count in (("3m", M3.ms, 20), ("4h", H4.ms, 3)):
+        keys = [f"BTCUSDT:{START_MS + i * step}" for i in range(count)]
+        extra = {"timestamp": START_MS, "symbol": "BTCUSDT", "turnover": "1"}
+        put_raw(tmp_path, f"candles_{name}", {key: candle_json(**extra) for key in keys})
+        put_raw(tmp_path, f"indicators_{name}", dict.fromkeys(keys, b'{"rsi_7": 50}'))
+    text = candle_json(open="1.0", high="2.0", low="0.5", close="1.5", volume="3")
+    put_raw(tmp_path, "candles_3m", {f"ETHUSDT:{START_MS}": text})
+    return tmp_path
+
+
+def test_an_original_store_is_read_as_it_is(original: Path) -> None:
+    before = (original / "data.mdb").read_bytes()
+    with MarketStore.open(original, exchange="bybit") as store:
+        assert store.exchange is None
+        assert store.symbols() == ["BTCUSDT", "ETHUSDT"]
+        assert store.timeframes("BTCUSDT") == [M3, H4]
+        assert store.candles("BTCUSDT", M3).close.tolist() == [1.5] * 20
+        assert store.candles("ETHUSDT", M3).volume.tolist() == [3.0]
+        assert len(store.funding("BTCUSDT")) == len(store.open_interest("BTCUSDT")) == 0
+        told = store.describe()
+
+    assert told.schema_version is None
+    assert [(s.symbol, s.timeframe, s.rows) for s in told.series] == [
+        ("BTCUSDT", "3m", 20),
+        ("ETHUSDT", "3m", 1),
+        ("BTCUSDT", "4h", 3),
+    ]
+    assert (original / "data.mdb").read_bytes() == before
+
+
+def test_an_original_store_opened_for_writing_gets_our_meta(original: Path) -> None:
+    with MarketStore.open(original, write=True, exchange="bybit") as store:
+        stored = store.candles("BTCUSDT", M3)
+        report = store.write_candles("BTCUSDT", stored, "again", written_at_ms=AT)
+        more = run_of_candles(5, start_ms=START_MS + 22 * M3.ms)
+        store.write_candles("BTCUSDT", more, "made", written_at_ms=AT)
+
+        assert report == WriteReport(unchanged=20), "extra keys make no difference"
+        assert (store.exchange, store.describe().schema_version) == ("bybit", 1)
+        assert [gap.missing for gap in store.gaps("BTCUSDT", M3)] == [2]
+        assert store.timeframes("BTCUSDT") == [M3, H4]
+        assert H1 not in store.timeframes("BTCUSDT")

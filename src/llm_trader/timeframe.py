@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from llm_trader.errors import InvalidInputError
@@ -23,6 +23,7 @@ DAY_MS: Final[Millis] = 24 * HOUR_MS
 MIN_TIME_MS: Final[Millis] = 10**12
 MAX_TIME_MS: Final[Millis] = 10**13 - 1
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 
@@ -34,7 +35,7 @@ class Timeframe:
 
     @classmethod
     def parse(cls, text: str) -> Timeframe:
-        found = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text)
+        found = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text, re.ASCII)
         if not found:
             raise InvalidInputError(f"timeframe {text!r} is not like 3m, 4h or 1d")
         return cls(int(found[1]) * _UNITS[found[2]])
@@ -60,27 +61,27 @@ H4: Final = Timeframe(4 * HOUR_MS)
 
 def iso8601(time_ms: Millis) -> str:
     """`2026-03-20T12:00:00Z`; milliseconds are shown only where there are any."""
-    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    moment = _EPOCH + timedelta(milliseconds=time_ms)
     spec = "milliseconds" if time_ms % 1000 else "seconds"
     return moment.isoformat(timespec=spec).replace("+00:00", "Z")
 
 
 def parse_rfc3339(text: str) -> Millis:
-    """Milliseconds of an RFC 3339 time; one without an offset is refused, it could mean anything."""
+    """Milliseconds of an RFC 3339 time; one without an offset could mean anything: refused."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidInputError(
-            f"time {text!r} is not RFC 3339; write it like 2026-03-20T12:00:00Z"
-        ) from None
+        moment = None
+    if moment is None or not re.match(r"\d{4}-\d\d-\d\d[Tt ]", text, re.ASCII):
+        raise InvalidInputError(f"time {text!r} is not RFC 3339, such as 2026-03-20T12:00:00Z")
     if moment.tzinfo is None:
         raise InvalidInputError(f"time {text!r} has no offset; for UTC write {text}Z")
-    return round(moment.timestamp() * 1000)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_start(text: str, now_ms: Millis) -> Millis:
     """A number of days before `now_ms`, or an RFC 3339 time."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text, re.ASCII):
         return now_ms - round(float(text) * DAY_MS)
     return parse_rfc3339(text)
 

@@ -1,0 +1,172 @@
+"""Log lines for machines and for people, with secrets masked.
+
+`structlog.get_logger(__name__)` and the standard library's `logging` end in the same handler, so
+what a library logs looks like what we log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogLevel = Literal["trace", "debug", "info", "warn", "error"]
+LogFormat = Literal["auto", "json", "console"]
+
+MASK: Final = "***"
+
+_LEVELS: Final[dict[LogLevel, int]] = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+_SECRET_ENDINGS: Final = (
+    "token",
+    "tokens",
+    "apikey",
+    "password",
+    "passwd",
+    "passphrase",
+    "authorization",
+    "secret",
+    "secretkey",
+    "privatekey",
+    "credentials",
+)
+# `timestamp` is the market's time in our events, so the time of the line has another name.
+_TIME_KEY: Final = "ts"
+_FIRST_KEYS: Final = (_TIME_KEY, "level", "logger", "event")
+
+
+def configure_logging(
+    level: LogLevel = "info", format: LogFormat = "auto", stream: TextIO | None = None
+) -> None:
+    """Send all log lines of this process to `stream`, standard error unless told.
+
+    `auto` is console on a terminal, else JSON lines. `trace` is `debug` with the debug lines of
+    libraries as well. May be called again, which replaces what it set before.
+    """
+    stream = sys.stderr if stream is None else stream
+    on_terminal = stream.isatty()
+    console = format == "console" or (format == "auto" and on_terminal)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(console, colors=on_terminal and "NO_COLOR" not in os.environ))
+
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[level] if level == "trace" else max(_LEVELS[level], logging.INFO))
+    logging.getLogger("llm_trader").setLevel(_LEVELS[level])
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.processors.StackInfoRenderer(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace the value of every key that looks like a secret's, at any depth."""
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    letters = "".join(c for c in key.lower() if c.isalnum())
+    if letters.endswith(_SECRET_ENDINGS):
+        # A number is a count, such as prompt_tokens=512.
+        return value if value is None or isinstance(value, Real) else MASK
+    if isinstance(value, Mapping):
+        return {inner: _masked(str(inner), item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked("", item) for item in value]
+    return value
+
+
+def _formatter(console: bool, *, colors: bool) -> structlog.stdlib.ProcessorFormatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ExtraAdder(),
+        ],
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key=_TIME_KEY),
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            mask_secrets,
+            *(_console(colors) if console else _json_lines()),
+        ],
+    )
+
+
+def _console(colors: bool) -> list[Processor]:
+    return [
+        _without_control_characters,
+        structlog.dev.ConsoleRenderer(
+            colors=colors,
+            timestamp_key=_TIME_KEY,
+            # The default prints local variables, and those hold secrets.
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
+    ]
+
+
+def _json_lines() -> list[Processor]:
+    return [
+        structlog.processors.format_exc_info,
+        _in_reading_order,
+        structlog.processors.JSONRenderer(serializer=_to_json),
+    ]
+
+
+def _without_control_characters(
+    _logger: WrappedLogger, _method: str, event: EventDict
+) -> EventDict:
+    """Text from outside must not forge a second line or move the terminal's cursor."""
+    return {
+        key: _escaped(value) if isinstance(value, str) and key != "stack" else value
+        for key, value in event.items()
+    }
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {**{key: event[key] for key in _FIRST_KEYS if key in event}, **event}
+
+
+def _to_json(event: EventDict, default: Any) -> str:
+    return json.dumps(_jsonable(event), default=default, allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """NaN as null, NumPy numbers as numbers, keys as text: every line is valid JSON."""
+    if isinstance(value, bool | str | None):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return value

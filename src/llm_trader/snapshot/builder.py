@@ -1,0 +1,160 @@
+"""Candles, funding and open interest to snapshots: one path for history and for now.
+
+Indicators such as RSI and EMA are recursive: their last digits depend on where the recursion
+began. So that a snapshot is the same to the bit however much history was loaded, and whether one
+or a million are built, the recursion of every snapshot of a UTC day begins at a fixed distance
+before that day's midnight (or after the last gap, where that is later).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.errors import InvalidInputError
+from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.market.history import MarketHistory
+from llm_trader.snapshot.indicators import Runs
+from llm_trader.snapshot.model import SERIES_LENGTH
+from llm_trader.snapshot.table import ROW, SERIES_ROW, SnapshotTable
+from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
+
+INTRADAY_WARM_UP: Final = 300
+FOUR_HOUR_WARM_UP: Final = 120
+
+# How far before its midnight a day's recursion begins.
+INTRADAY_REACH_MS: Final[Millis] = 2 * DAY_MS
+FOUR_HOUR_REACH_MS: Final[Millis] = 60 * DAY_MS
+REACH_MS: Final[Millis] = DAY_MS + FOUR_HOUR_REACH_MS
+
+_BACK = np.arange(-SERIES_LENGTH + 1, 1)
+_WINDOWS: Final = {"1h": HOUR_MS, "4h": 4 * HOUR_MS, "24h": DAY_MS}
+_AVG_VOLUME_4H_CANDLES: Final = 20
+
+
+def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
+    """Snapshots at the given times, shape (n,), increasing; NaN where something is not known.
+
+    A snapshot uses candles closed by, funding settled by, and open interest published by its
+    time. `history` should reach `REACH_MS` back from the first of them where it can; a later
+    start counts as a gap. Raises `InvalidInputError` for times that do not increase, or for
+    candles that do not close on the grid of the times.
+    """
+    as_of_ms = np.ascontiguousarray(as_of_ms, dtype=np.int64)
+    if (np.diff(as_of_ms) <= 0).any():
+        raise InvalidInputError("snapshot times must increase")
+    table = SnapshotTable.unknown(history.symbol, history.intraday.timeframe, as_of_ms)
+    day = as_of_ms // DAY_MS
+    starts = np.flatnonzero(np.diff(day, prepend=-1))
+    for first, last in zip(starts, np.append(starts[1:], len(day)), strict=True):
+        midnight = int(day[first]) * DAY_MS
+        end = int(as_of_ms[last - 1])
+        rows = slice(int(first), int(last))
+        intraday = history.intraday.between(midnight - INTRADAY_REACH_MS, end)
+        _fill_intraday(table, rows, intraday)
+        four_hour = history.four_hour.between(midnight - FOUR_HOUR_REACH_MS, end)
+        _fill_four_hour(table, rows, four_hour)
+    _fill_derivatives(table, history)
+    table.derive()
+    return table
+
+
+def _closed_rows(
+    candles: CandleSeries, as_of_ms: Times, runs: Runs, warm_up: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Which of the times have the candle that closed last before them; that candle's row.
+
+    Returns the indices of times with the candle (a), of times with a warm run behind it too
+    (b), and the candle's row per time.
+    """
+    last_open = as_of_ms - as_of_ms % candles.timeframe.ms - candles.timeframe.ms
+    row = np.searchsorted(candles.open_time_ms, last_open)
+    there = row < len(candles)
+    there[there] = candles.open_time_ms[row[there]] == last_open[there]
+    present = np.flatnonzero(there)
+    warm = present[runs.age[row[present]] >= warm_up]
+    return present, warm, row
+
+
+def _fill_intraday(table: SnapshotTable, rows: slice, candles: CandleSeries) -> None:
+    runs = Runs.of(candles)
+    present, warm, row = _closed_rows(candles, table.as_of_ms[rows], runs, INTRADAY_WARM_UP)
+    scalars, series = table.scalars[:, rows], table.series[:, rows]
+    scalars[ROW["price"], present] = candles.close[row[present]]
+    if not len(warm):
+        return
+    at = row[warm]
+    points = at[:, None] + _BACK
+    for name, values_name, values in (
+        ("price", "mid_prices", candles.close),
+        ("rsi_7", "rsi_7_values", runs.rsi(7)),
+        ("rsi_14", "rsi_14_values", runs.rsi(14)),
+        ("macd", "macd_values", runs.macd()),
+        ("ema_20", "ema_20_values", runs.ema(20)),
+    ):
+        scalars[ROW[name], warm] = values[at]
+        series[SERIES_ROW[values_name], warm] = values[points]
+    _fill_windows(scalars, warm, at, candles, runs)
+
+
+def _fill_windows(
+    scalars: Floats,
+    warm: npt.NDArray[np.intp],
+    at: npt.NDArray[np.intp],
+    candles: CandleSeries,
+    runs: Runs,
+) -> None:
+    """Changes, volatilities and volumes over the last 1, 4 and 24 hours."""
+    squared = np.square(np.diff(np.log(candles.close), prepend=np.nan))
+    volume_sums: dict[str, Floats] = {}
+    for name, window_ms in _WINDOWS.items():
+        count = window_ms // candles.timeframe.ms
+        long = runs.age[at] > count
+        to, end = warm[long], at[long]
+        start_price = candles.close[end - count]
+        scalars[ROW[f"price_change_{name}"], to] = (candles.close[end] / start_price - 1) * 100
+        window = end[:, None] + np.arange(-count + 1, 1)
+        volatility = np.sqrt(squared[window].sum(axis=1)) * 100
+        scalars[ROW[f"realized_volatility_{name}"], to] = volatility
+        volume_sums[name] = np.full(len(at), np.nan)
+        volume_sums[name][long] = candles.volume[window].sum(axis=1)
+    day = volume_sums["24h"]
+    ratio = np.full(len(at), np.nan)
+    np.divide(volume_sums["1h"], day / 24, out=ratio, where=day > 0)
+    scalars[ROW["volume_ratio"], warm] = ratio
+
+
+def _fill_four_hour(table: SnapshotTable, rows: slice, candles: CandleSeries) -> None:
+    runs = Runs.of(candles)
+    _, warm, row = _closed_rows(candles, table.as_of_ms[rows], runs, FOUR_HOUR_WARM_UP)
+    if not len(warm):
+        return
+    scalars, series = table.scalars[:, rows], table.series[:, rows]
+    at = row[warm]
+    macd, rsi = runs.macd(), runs.rsi(14)
+    volumes = candles.volume[at[:, None] + np.arange(-_AVG_VOLUME_4H_CANDLES + 1, 1)]
+    for name, values in (
+        ("ema_20_4h", runs.ema(20)[at]),
+        ("ema_50_4h", runs.ema(50)[at]),
+        ("atr_3_4h", runs.atr(3)[at]),
+        ("atr_14_4h", runs.atr(14)[at]),
+        ("macd_4h", macd[at]),
+        ("rsi_14_4h", rsi[at]),
+        ("current_volume_4h", candles.volume[at]),
+        ("avg_volume_4h", volumes.mean(axis=1)),
+    ):
+        scalars[ROW[name], warm] = values
+    points = at[:, None] + _BACK
+    series[SERIES_ROW["macd_4h_values"], warm] = macd[points]
+    series[SERIES_ROW["rsi_14_4h_values"], warm] = rsi[points]
+
+
+def _fill_derivatives(table: SnapshotTable, history: MarketHistory) -> None:
+    interest, interval_ms = history.open_interest, history.open_interest_interval_ms
+    as_of_ms = table.as_of_ms
+    table.column("funding_rate")[:] = history.funding.rate_at(as_of_ms)
+    table.column("open_interest_latest")[:] = interest.latest_at(as_of_ms, interval_ms)
+    mean = interest.mean_over(as_of_ms, DAY_MS, interval_ms)
+    table.column("open_interest_avg_24h")[:] = mean

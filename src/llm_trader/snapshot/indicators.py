@@ -1,0 +1,65 @@
+"""RSI, EMA, MACD and ATR over candles, restarted after every gap.
+
+TA-Lib computes; a NaN or a gap would poison its recursive indicators, so each gapless run is
+computed on its own, and the values of the first `warm_up` candles of a run are withheld.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import talib
+
+from llm_trader.market.candles import CandleSeries, Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Candles with the gapless runs in them. `age[i]` counts run i's candles up to itself."""
+
+    candles: CandleSeries
+    bounds: list[tuple[int, int]]
+    age: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, candles: CandleSeries) -> Runs:
+        starts = candles.segment_starts()
+        ends = np.append(starts[1:], len(candles)).astype(np.intp)
+        age = np.arange(1, len(candles) + 1) - np.repeat(starts, ends - starts)
+        return cls(candles, list(zip(starts.tolist(), ends.tolist(), strict=True)), age)
+
+    def each(self, indicator: Callable[..., Floats], *inputs: Floats) -> Floats:
+        """An indicator of the inputs, shape (n,), computed run by run; NaN in its lead-in."""
+        if len(self.bounds) == 1:
+            return indicator(*inputs)
+        values = np.full(len(self.candles), np.nan)
+        for start, end in self.bounds:
+            values[start:end] = indicator(*(x[start:end] for x in inputs))
+        return values
+
+    def rsi(self, period: int) -> Floats:
+        """Wilder's RSI of the closes, 0 to 100; 50 where the price has not moved."""
+        close = self.candles.close
+        values = self.each(lambda x: talib.RSI(x, timeperiod=period), close)
+        for row in np.flatnonzero(values == 0.0):  # TA-Lib's answer for a flat series, too
+            if row >= period and (close[row - period : row + 1] == close[row]).all():
+                values[row] = 50.0
+        return values
+
+    def ema(self, period: int) -> Floats:
+        """Exponential mean of the closes, seeded with the simple mean of the first `period`."""
+        return self.each(lambda x: talib.EMA(x, timeperiod=period), self.candles.close)
+
+    def macd(self) -> Floats:
+        """The MACD line, EMA12 - EMA26 of the closes."""
+        return self.ema(12) - self.ema(26)
+
+    def atr(self, period: int) -> Floats:
+        """Wilder's average true range, in quote currency."""
+        c = self.candles
+        return self.each(
+            lambda h, low, x: talib.ATR(h, low, x, timeperiod=period), c.high, c.low, c.close
+        )

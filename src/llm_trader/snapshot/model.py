@@ -1,0 +1,105 @@
+"""The fields of a snapshot: names, units, and what must be there to know them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from llm_trader.timeframe import Millis
+
+SERIES_LENGTH: Final = 10
+
+_INTRADAY = "fewer than 300 gapless intraday candles before it"
+_FOUR_HOUR = "fewer than 120 gapless 4h candles before it"
+
+
+def _needs(what: str, unit: str) -> Meta:
+    """A field's meaning and unit, and the reason to give when it is missing."""
+    return Meta(description=unit, extra={"refusal": what})
+
+
+class MarketSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One symbol's market at `timestamp`, from what was known then; `None` where unknown.
+
+    Series hold the last 10 points, oldest first. RSI and ATR are Wilder's, MACD is the line
+    EMA12 - EMA26. Slopes are least-squares fits over the last 10 points.
+    """
+
+    symbol: str
+    timestamp: Millis
+    price: Annotated[float | None, _needs("no candle closed at its time", "last close, quote")]
+    rsi_7: Annotated[float | None, _needs(_INTRADAY, "0 to 100")] = None
+    rsi_14: Annotated[float | None, _needs(_INTRADAY, "0 to 100")] = None
+    macd: Annotated[float | None, _needs(_INTRADAY, "quote")] = None
+    ema_20: Annotated[float | None, _needs(_INTRADAY, "quote")] = None
+    price_change_1h: Annotated[float | None, _needs(_INTRADAY, "% over 1h")] = None
+    price_change_4h: Annotated[float | None, _needs(_INTRADAY, "% over 4h")] = None
+    price_change_24h: Annotated[float | None, _needs(_INTRADAY, "% over 24h")] = None
+    realized_volatility_1h: Annotated[
+        float | None, _needs(_INTRADAY, "% over 1h: root of summed squared log returns")
+    ] = None
+    realized_volatility_4h: Annotated[float | None, _needs(_INTRADAY, "% over 4h")] = None
+    realized_volatility_24h: Annotated[float | None, _needs(_INTRADAY, "% over 24h")] = None
+    volume_ratio: Annotated[
+        float | None, _needs("no volume in the last 24h", "last hour over the mean hour of 24h")
+    ] = None
+    hour_of_day: Annotated[float | None, _needs("", "UTC, 0 to 24, with fraction")] = None
+    ema_20_4h: Annotated[float | None, _needs(_FOUR_HOUR, "quote")] = None
+    ema_50_4h: Annotated[float | None, _needs(_FOUR_HOUR, "quote")] = None
+    atr_3_4h: Annotated[float | None, _needs(_FOUR_HOUR, "quote")] = None
+    atr_14_4h: Annotated[float | None, _needs(_FOUR_HOUR, "quote")] = None
+    macd_4h: Annotated[float | None, _needs(_FOUR_HOUR, "quote")] = None
+    rsi_14_4h: Annotated[float | None, _needs(_FOUR_HOUR, "0 to 100")] = None
+    current_volume_4h: Annotated[
+        float | None, _needs(_FOUR_HOUR, "base units, last closed 4h candle")
+    ] = None
+    avg_volume_4h: Annotated[
+        float | None, _needs(_FOUR_HOUR, "base units, mean of the last 20 closed 4h candles")
+    ] = None
+    open_interest_latest: Annotated[
+        float | None, _needs("no fresh open interest", "base units, last published")
+    ] = None
+    open_interest_avg_24h: Annotated[
+        float | None, _needs("open interest missing in the last 24h", "base units, 24h mean")
+    ] = None
+    funding_rate: Annotated[
+        float | None, _needs("no fresh funding rate", "fraction per settlement, last settled")
+    ] = None
+    ema_ratio: Annotated[float | None, _needs(_FOUR_HOUR, "ema_20_4h / ema_50_4h")] = None
+    oi_delta_pct: Annotated[
+        float | None, _needs("no open interest in the last 24h", "% of latest over the 24h mean")
+    ] = None
+    price_slope: Annotated[float | None, _needs(_INTRADAY, "% of price per hour")] = None
+    ema_20_slope: Annotated[float | None, _needs(_INTRADAY, "% of price per hour")] = None
+    macd_slope: Annotated[float | None, _needs(_INTRADAY, "% of price per hour")] = None
+    rsi_7_slope: Annotated[float | None, _needs(_INTRADAY, "points per hour")] = None
+    rsi_14_slope: Annotated[float | None, _needs(_INTRADAY, "points per hour")] = None
+    macd_4h_slope: Annotated[float | None, _needs(_FOUR_HOUR, "% of price per 4h")] = None
+    rsi_14_4h_slope: Annotated[float | None, _needs(_FOUR_HOUR, "points per 4h")] = None
+    mid_prices: list[float | None] | None = None
+    ema_20_values: list[float | None] | None = None
+    macd_values: list[float | None] | None = None
+    rsi_7_values: list[float | None] | None = None
+    rsi_14_values: list[float | None] | None = None
+    macd_4h_values: list[float | None] | None = None
+    rsi_14_4h_values: list[float | None] | None = None
+
+
+def _fields() -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+    scalars: list[str] = []
+    refusals: dict[str, str] = {}
+    series: list[str] = []
+    for field in msgspec.structs.fields(MarketSnapshot)[2:]:
+        meta: Any = getattr(field.type, "__metadata__", (None,))[0]
+        if meta is None:
+            series.append(field.name)
+        else:
+            scalars.append(field.name)
+            refusals[field.name] = meta.extra["refusal"]
+    return tuple(scalars), refusals, tuple(series)
+
+
+# Scalar fields in order, the reason to give when one is missing, and the series fields.
+SCALARS, REFUSALS, SERIES = _fields()

@@ -1,0 +1,133 @@
+"""What followed a snapshot: known only later, at `resolved_at`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis
+
+HORIZONS: Final[dict[str, Millis]] = {
+    "15m": 15 * MINUTE_MS,
+    "1h": HOUR_MS,
+    "4h": 4 * HOUR_MS,
+    "24h": DAY_MS,
+}
+LONGEST_HORIZON_MS: Final[Millis] = max(HORIZONS.values())
+
+STOP_LOSS_PCT: Final = -2.0
+TAKE_PROFIT_PCT: Final = 3.0
+
+NO_BARRIER, STOP_FIRST, TARGET_FIRST = 0.0, 1.0, 2.0
+BARRIERS: Final = {NO_BARRIER: "none", STOP_FIRST: "stop", TARGET_FIRST: "target"}
+
+OUTCOMES: Final = (
+    *(f"outcome_{horizon}" for horizon in HORIZONS),
+    "max_runup_1h",
+    "max_drawdown_1h",
+    "first_barrier",
+)
+OUTCOME_ROW: Final = {name: row for row, name in enumerate(OUTCOMES)}
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes in % of the price at the snapshot; `None` where it cannot be known."""
+
+    outcome_15m: float | None
+    outcome_1h: float | None
+    outcome_4h: float | None
+    outcome_24h: float | None
+    max_runup_1h: float | None
+    max_drawdown_1h: float | None
+    hit_stop_loss: bool | None
+    hit_take_profit: bool | None
+    first_barrier: str | None
+
+    @classmethod
+    def of_column(cls, column: Floats) -> Outcome:
+        """From one column of a label table, shape (outcomes,)."""
+        known = dict(zip(OUTCOMES, (None if v != v else v for v in column.tolist()), strict=True))
+        runup, drawdown = known["max_runup_1h"], known["max_drawdown_1h"]
+        barrier = known.pop("first_barrier")
+        return cls(
+            **known,
+            hit_stop_loss=None if drawdown is None else drawdown <= STOP_LOSS_PCT,
+            hit_take_profit=None if runup is None else runup >= TAKE_PROFIT_PCT,
+            first_barrier=None if barrier is None else BARRIERS[barrier],
+        )
+
+
+def resolved_at(as_of_ms: Times) -> Times:
+    """When everything about a snapshot's outcome is known: after the longest horizon."""
+    resolved: Times = as_of_ms + LONGEST_HORIZON_MS
+    return resolved
+
+
+def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
+    """Outcomes of snapshots at the given times, shape (outcomes, n), rows as in `OUTCOMES`.
+
+    All are % of the close at the snapshot. Run-up and drawdown are the extremes of highs and
+    lows in the following hour, the snapshot itself included, so they are at least and at most
+    0. `first_barrier` tells which of -2 % and +3 % was touched first within 24h; both inside
+    one candle count as the stop. NaN where a candle up to the horizon is missing.
+    """
+    step = candles.timeframe.ms
+    labels = np.full((len(OUTCOMES), len(as_of_ms)), np.nan)
+    row = np.searchsorted(candles.open_time_ms, as_of_ms - step)
+    there = np.flatnonzero(row < len(candles))
+    there = there[candles.open_time_ms[row[there]] == as_of_ms[there] - step]
+    for name, horizon_ms in HORIZONS.items():
+        count = horizon_ms // step
+        known = _gapless(candles, row, there, count)
+        at, to = row[known], OUTCOME_ROW[f"outcome_{name}"]
+        labels[to, known] = _pct(candles.close[at + count], candles.close[at])
+    _label_extremes(labels, candles, row, there)
+    # One day's worth at a time keeps the windows of 24 hours in the cache.
+    for part in np.array_split(there, max(1, len(there) // 96)):
+        _label_barriers(labels, candles, row, part)
+    return labels
+
+
+def _gapless(candles: CandleSeries, row: Times, there: Times, count: int) -> Times:
+    inside = there[row[there] + count < len(candles)]
+    at = row[inside]
+    times = candles.open_time_ms
+    gapless: Times = inside[times[at + count] - times[at] == count * candles.timeframe.ms]
+    return gapless
+
+
+def _pct(later: Floats, price: Floats) -> Floats:
+    return (later / price - 1) * 100
+
+
+def _label_extremes(labels: Floats, candles: CandleSeries, row: Times, there: Times) -> None:
+    count = HOUR_MS // candles.timeframe.ms
+    known = _gapless(candles, row, there, count)
+    at = row[known]
+    after = at[:, None] + np.arange(1, count + 1)
+    price = candles.close[at]
+    runup = _pct(candles.high[after].max(axis=1, initial=-np.inf), price)
+    drawdown = _pct(candles.low[after].min(axis=1, initial=np.inf), price)
+    labels[OUTCOME_ROW["max_runup_1h"], known] = np.maximum(runup, 0)
+    labels[OUTCOME_ROW["max_drawdown_1h"], known] = np.minimum(drawdown, 0)
+
+
+def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, there: Times) -> None:
+    count = LONGEST_HORIZON_MS // candles.timeframe.ms
+    known = _gapless(candles, row, there, count)
+    if not len(known):
+        return
+    at = row[known]
+    after = at[:, None] + np.arange(1, count + 1)
+    price = candles.close[at][:, None]
+    stop = candles.low[after] <= price * (1 + STOP_LOSS_PCT / 100)
+    target = candles.high[after] >= price * (1 + TAKE_PROFIT_PCT / 100)
+    never = count
+    stop_at = np.where(stop.any(axis=1), stop.argmax(axis=1), never)
+    target_at = np.where(target.any(axis=1), target.argmax(axis=1), never)
+    first = np.where(stop_at <= target_at, STOP_FIRST, TARGET_FIRST)
+    first[(stop_at == never) & (target_at == never)] = NO_BARRIER
+    labels[OUTCOME_ROW["first_barrier"], known] = first

@@ -1,0 +1,148 @@
+"""Many snapshots of one symbol on arrays, and the fields that follow from other fields."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.market.candles import Floats, Times
+from llm_trader.snapshot.model import REFUSALS, SCALARS, SERIES, SERIES_LENGTH, MarketSnapshot
+from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
+
+ROW: Final = {name: row for row, name in enumerate(SCALARS)}
+SERIES_ROW: Final = {name: row for row, name in enumerate(SERIES)}
+
+# Least-squares slope of 10 evenly spaced points: the weights of each point.
+_OFFSETS = np.arange(SERIES_LENGTH) - (SERIES_LENGTH - 1) / 2
+_SLOPE_WEIGHTS: Final = _OFFSETS / (_OFFSETS**2).sum()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SnapshotTable:
+    """n snapshots in time order; NaN where a field is unknown.
+
+    `scalars` has the shape (fields, n), rows as in `model.SCALARS`; `series` has the shape
+    (series, n, 10), oldest point first, rows as in `model.SERIES`.
+    """
+
+    symbol: str
+    intraday: Timeframe
+    as_of_ms: Times
+    scalars: Floats
+    series: Floats
+
+    @classmethod
+    def unknown(cls, symbol: str, intraday: Timeframe, as_of_ms: Times) -> SnapshotTable:
+        """A table in which nothing is known yet."""
+        n = len(as_of_ms)
+        return cls(
+            symbol,
+            intraday,
+            as_of_ms,
+            np.full((len(SCALARS), n), np.nan),
+            np.full((len(SERIES), n, SERIES_LENGTH), np.nan),
+        )
+
+    @classmethod
+    def of_fields(
+        cls, symbol: str, intraday: Timeframe, as_of_ms: Millis, fields: Mapping[str, Any]
+    ) -> SnapshotTable:
+        """One snapshot from the fields somebody sent; those that follow from them are derived.
+
+        A series shorter than 10 points is left out, its slope would mean something else.
+        """
+        table = cls.unknown(symbol, intraday, np.array([as_of_ms], dtype=np.int64))
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if name in ROW:
+                table.scalars[ROW[name], 0] = value
+            elif name in SERIES_ROW and len(value) >= SERIES_LENGTH:
+                table.series[SERIES_ROW[name], 0] = value[-SERIES_LENGTH:]
+        table.derive()
+        return table
+
+    def __len__(self) -> int:
+        return len(self.as_of_ms)
+
+    def column(self, name: str) -> Floats:
+        """One scalar field, shape (n,), a view."""
+        values: Floats = self.scalars[ROW[name]]
+        return values
+
+    def complete(self) -> npt.NDArray[np.bool_]:
+        """Which snapshots lack no scalar field, shape (n,)."""
+        return np.asarray(np.isfinite(self.scalars).all(axis=0))
+
+    def refusals(self) -> Counter[str]:
+        """Why snapshots are incomplete: one reason each, that of the first missing field."""
+        missing = ~np.isfinite(self.scalars)
+        first = missing.argmax(axis=0)[missing.any(axis=0)]
+        return Counter(REFUSALS[SCALARS[row]] for row in first)
+
+    def take(self, rows: npt.NDArray[Any]) -> SnapshotTable:
+        """Some rows, by index or by mask."""
+        return SnapshotTable(
+            self.symbol,
+            self.intraday,
+            self.as_of_ms[rows],
+            self.scalars[:, rows],
+            self.series[:, rows],
+        )
+
+    def filled_from(self, other: SnapshotTable) -> SnapshotTable:
+        """This table, with what is unknown here taken from `other` of the same shape."""
+        return SnapshotTable(
+            self.symbol,
+            self.intraday,
+            self.as_of_ms,
+            np.where(np.isnan(self.scalars), other.scalars, self.scalars),
+            np.where(np.isnan(self.series), other.series, self.series),
+        )
+
+    def snapshot(self, row: int) -> MarketSnapshot:
+        """One row as a record, for people and for the wire."""
+        values: dict[str, Any] = {
+            name: None if np.isnan(value) else value
+            for name, value in zip(SCALARS, self.scalars[:, row].tolist(), strict=True)
+        }
+        for name, points in zip(SERIES, self.series[:, row].tolist(), strict=True):
+            known = [None if np.isnan(point) else point for point in points]
+            values[name] = None if all(point is None for point in known) else known
+        return MarketSnapshot(symbol=self.symbol, timestamp=int(self.as_of_ms[row]), **values)
+
+    def derive(self) -> None:
+        """Fill in the fields that follow from others and are not known yet."""
+        price, hour = self.column("price"), Timeframe(HOUR_MS)
+        per_hour = hour.ms / self.intraday.ms
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = 100 / price
+            latest, mean = (self.column(f"open_interest_{k}") for k in ("latest", "avg_24h"))
+            derived = {
+                "hour_of_day": (self.as_of_ms // 60_000 % 1440) / 60.0,
+                "ema_ratio": self.column("ema_20_4h") / self.column("ema_50_4h"),
+                "oi_delta_pct": (latest - mean) / mean * 100,
+                "price_slope": self._slope("mid_prices") * per_hour * relative,
+                "ema_20_slope": self._slope("ema_20_values") * per_hour * relative,
+                "macd_slope": self._slope("macd_values") * per_hour * relative,
+                "rsi_7_slope": self._slope("rsi_7_values") * per_hour,
+                "rsi_14_slope": self._slope("rsi_14_values") * per_hour,
+                "macd_4h_slope": self._slope("macd_4h_values") * relative,
+                "rsi_14_4h_slope": self._slope("rsi_14_4h_values"),
+            }
+        for name, values in derived.items():
+            column = self.column(name)
+            column[:] = np.where(np.isnan(column), values, column)
+
+    def _slope(self, series: str) -> Floats:
+        # Point by point, so that a row's result does not depend on how many rows there are.
+        points = self.series[SERIES_ROW[series]]
+        slope: Floats = points[:, 0] * _SLOPE_WEIGHTS[0]
+        for i in range(1, SERIES_LENGTH):
+            slope = slope + points[:, i] * _SLOPE_WEIGHTS[i]
+        return slope

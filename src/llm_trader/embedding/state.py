@@ -1,0 +1,150 @@
+"""Market states to unit vectors whose cosine is a weighted mean over features.
+
+Each standardised feature z becomes an angle θ = (π/2)·tanh z and a block √w·(cos θ, sin θ);
+blocks are divided by √Σw. The norm is 1, and the cosine of two vectors is the weighted mean of
+cos Δθ over the features.
+
+A feature that is unknown becomes a zero block, and Σw runs over the known ones. Against complete
+vectors such a query's cosine is √f times the weighted mean over the features it has, f being
+their share of the weight: the ranking is exact, and similarity is cosine / √f.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, get_args
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.embedding.features import FEATURES, FLOORED, LEAST, ONE, ZERO, Feature, Shape
+from llm_trader.errors import EmbeddingError
+from llm_trader.market.candles import Floats
+from llm_trader.snapshot.table import ROW, SnapshotTable
+from llm_trader.timeframe import M5, Timeframe
+
+Vectors = npt.NDArray[np.float32]
+
+# A query that knows less than this share of the weight says too little to be answered.
+LEAST_PRESENT_SHARE: Final = 0.25
+
+SHAPES: Final[tuple[str, ...]] = get_args(Shape)
+
+_ALGORITHM: Final = "tanh-angle-1"
+_TURN_PER_HOUR: Final = 2 * np.pi / 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryVector:
+    """A state to search for. `vector` has the shape (dimension,) and norm 1."""
+
+    vector: Vectors
+    present_share: float
+    features_missing: tuple[str, ...]
+
+    @property
+    def cosine_per_similarity(self) -> float:
+        """√f: a similarity times this is the cosine that a backend sees."""
+        return float(np.sqrt(self.present_share))
+
+
+class StateSpace:
+    """The vector space of market states at one intraday timeframe."""
+
+    def __init__(self, intraday: Timeframe, features: tuple[Feature, ...] = FEATURES) -> None:
+        self.intraday = intraday
+        self.features = features
+        self.dimension = 2 * len(features)
+        self.weights = np.array([f.weight for f in features])
+        # Features of one shape stand together while computing; `_order` puts them back.
+        grouped = sorted(range(len(features)), key=lambda i: SHAPES.index(features[i].shape))
+        self._order = np.argsort(grouped)
+        self._formula = _Formula([features[i] for i in grouped], intraday)
+
+    @property
+    def feature_version(self) -> str:
+        """Which candles the features are made of, such as `v1_3m4h`."""
+        return f"v1_{self.intraday}4h"
+
+    @cached_property
+    def space_id(self) -> str:
+        """Identifies formulas, constants and weights; vectors of two ids never mix."""
+        described = msgspec.json.encode([_ALGORITHM, str(self.intraday), LEAST, self.features])
+        return "state-" + hashlib.sha256(described).hexdigest()[:12]
+
+    def standardise(self, table: SnapshotTable) -> Floats:
+        """The features' z, shape (features, n); not finite where something is unknown."""
+        if table.intraday != self.intraday:
+            raise EmbeddingError(
+                f"a {table.intraday} snapshot cannot enter the {self.intraday} vector space"
+            )
+        z: Floats = self._formula.z(table)[self._order]
+        return z
+
+    def embed(self, table: SnapshotTable) -> tuple[Vectors, Floats]:
+        """Vectors of shape (n, dimension) and the share of the weight that is known, (n,)."""
+        return self._vectors(self.standardise(table))
+
+    def embed_query(self, table: SnapshotTable) -> QueryVector:
+        """The vector of a table of one snapshot.
+
+        Raises `EmbeddingError` when less than a quarter of the weight is known.
+        """
+        z = self.standardise(table)
+        unknown = np.flatnonzero(~np.isfinite(z[:, 0]))
+        missing = tuple(self.features[i].name for i in unknown)
+        vectors, share = self._vectors(z)
+        if share[0] < LEAST_PRESENT_SHARE:
+            raise EmbeddingError(
+                f"the state says too little to be compared: {share[0]:.0%} of the feature weight "
+                f"is known, {LEAST_PRESENT_SHARE:.0%} is needed",
+                features_missing=list(missing),
+            )
+        return QueryVector(vectors[0], float(share[0]), missing)
+
+    def _vectors(self, z: Floats) -> tuple[Vectors, Floats]:
+        known = np.isfinite(z)
+        theta = np.pi / 2 * np.tanh(np.where(known, z, 0.0))
+        weight = known * self.weights[:, None]
+        total = weight.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            size = np.sqrt(weight / total)
+        vectors = np.empty((z.shape[1], self.dimension), np.float32)
+        vectors[:, 0::2] = (size * np.cos(theta)).T
+        vectors[:, 1::2] = (size * np.sin(theta)).T
+        return vectors, total / self.weights.sum()
+
+
+class _Formula:
+    """All features at once, as a few operations on the whole table instead of some on each."""
+
+    def __init__(self, features: list[Feature], intraday: Timeframe) -> None:
+        rows = ROW | {ZERO: len(ROW), ONE: len(ROW) + 1}
+        self._plus = [rows[f.plus] for f in features]
+        self._minus = [rows[f.minus] for f in features]
+        self._over = [rows[f.over] for f in features]
+        self._floored = [ROW[name] for name in FLOORED]
+        shapes: list[str] = [f.shape for f in features]
+        self._log, self._sine, self._cosine = (
+            slice(shapes.index(shape), shapes.index(shape) + shapes.count(shape))
+            for shape in SHAPES[1:]
+        )
+        length = intraday.ms / M5.ms
+        self._centre = np.array([[f.centre] for f in features])
+        self._scale = np.array([[f.scale * length**f.length_exponent] for f in features])
+
+    def z(self, table: SnapshotTable) -> Floats:
+        n = len(table)
+        fields = np.concatenate([table.scalars, np.zeros((1, n)), np.ones((1, n))])
+        fields[self._floored] = np.maximum(fields[self._floored], LEAST)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value: Floats = (fields[self._plus] - fields[self._minus]) / fields[self._over]
+        value[self._log] = np.log(np.maximum(value[self._log], LEAST))
+        value[self._sine] = np.sin(value[self._sine] * _TURN_PER_HOUR)
+        value[self._cosine] = np.cos(value[self._cosine] * _TURN_PER_HOUR)
+        value -= self._centre
+        value /= self._scale
+        return value

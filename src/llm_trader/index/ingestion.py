@@ -1,0 +1,179 @@
+"""Market store to index points: snapshots, outcomes, vectors; a second run adds what is new.
+
+Each batch of days is one transaction, and what is already in the index is skipped, so a run that
+was killed goes on where it stopped, and nothing is lost or doubled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.embedding.state import StateSpace, Vectors
+from llm_trader.errors import InvalidInputError, SymbolNotFoundError
+from llm_trader.index.points import PointTable
+from llm_trader.index.protocol import VectorIndex
+from llm_trader.market.candles import Floats, Times
+from llm_trader.market.history import MarketHistory
+from llm_trader.market.store import MarketStore
+from llm_trader.snapshot.builder import REACH_MS, build_snapshots
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import DAY_MS, Millis, Timeframe
+
+NOT_RESOLVED: Final = "outcome not known yet"
+_OUTCOME_GAP: Final = "candles missing in the 24h after it"
+_NO_CANDLES: Final = "the store has no {} candles of {}"
+_NO_VECTOR: Final = "a feature cannot be computed"
+
+Progress = Callable[[str, int, int], None]
+
+
+class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Snapshots from `start_ms` to `end_ms`, both included, every `interval_ms`."""
+
+    start_ms: Millis
+    end_ms: Millis
+    interval_ms: Millis
+    batch_days: int
+
+    def grid(self, first_ms: Millis, last_ms: Millis) -> Times:
+        """The times of the plan within a range, both ends included."""
+        start, end = max(self.start_ms, first_ms), min(self.end_ms, last_ms)
+        start += -start % self.interval_ms
+        return np.arange(start, end + 1, self.interval_ms, dtype=np.int64)
+
+
+class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the snapshots that were asked for, by symbol."""
+
+    symbol: str
+    requested: int
+    outside_stored_data: int
+    already_there: int
+    added: int
+    refused: dict[str, int]
+
+
+async def ingest(
+    store: MarketStore,
+    index: VectorIndex,
+    space: StateSpace,
+    symbols: list[str],
+    plan: IngestPlan,
+    *,
+    build_id: str,
+    started_at: str,
+    progress: Progress = lambda symbol, done, total: None,
+) -> list[IngestReport]:
+    """Add the snapshots of a plan that are not in the index yet.
+
+    `progress` is called with a symbol, the snapshots done, and their number. Raises
+    `SymbolNotFoundError` before anything is written when the store lacks a symbol.
+    """
+    _check(store, space, symbols, plan)
+    run = await index.begin_run(build_id, store.exchange, started_at)
+    return [
+        await _ingest_symbol(store, index, space, symbol, plan, run, progress) for symbol in symbols
+    ]
+
+
+def _check(store: MarketStore, space: StateSpace, symbols: list[str], plan: IngestPlan) -> None:
+    if plan.end_ms < plan.start_ms:
+        raise InvalidInputError("the end lies before the start")
+    if plan.interval_ms < space.intraday.ms or plan.interval_ms % space.intraday.ms:
+        raise InvalidInputError(
+            f"the interval must be a multiple of the {space.intraday} candles, "
+            f"not {Timeframe(plan.interval_ms)}"
+        )
+    available = store.symbols()
+    for symbol in symbols:
+        if symbol not in available:
+            raise SymbolNotFoundError(symbol, available)
+        if space.intraday not in store.timeframes(symbol):
+            raise InvalidInputError(_NO_CANDLES.format(space.intraday, symbol))
+
+
+async def _ingest_symbol(
+    store: MarketStore,
+    index: VectorIndex,
+    space: StateSpace,
+    symbol: str,
+    plan: IngestPlan,
+    run: int,
+    progress: Progress,
+) -> IngestReport:
+    stored = store.first_and_last_ms(symbol, space.intraday)
+    if stored is None:
+        raise InvalidInputError(_NO_CANDLES.format(space.intraday, symbol))
+    first_ms, last_ms = stored
+    whole = len(plan.grid(plan.start_ms, plan.end_ms))
+    times = plan.grid(first_ms + space.intraday.ms, last_ms + space.intraday.ms)
+    new = times[~np.isin(times, await index.timestamps(symbol))]
+    added, refused, done = 0, Counter[str](), len(times) - len(new)
+    progress(symbol, done, len(times))
+    for batch in _batches(new, plan.batch_days):
+        history = store.history(
+            symbol,
+            space.intraday,
+            int(batch[0]) - REACH_MS,
+            int(batch[-1]) + LONGEST_HORIZON_MS + space.intraday.ms,
+        )
+        points, why_not = make_points(history, space, batch, last_ms + space.intraday.ms, run)
+        added += await index.upsert(points)
+        refused += why_not
+        done += len(batch)
+        progress(symbol, done, len(times))
+    return IngestReport(
+        symbol=symbol,
+        requested=whole,
+        outside_stored_data=whole - len(times),
+        already_there=len(times) - len(new),
+        added=added,
+        refused=dict(refused),
+    )
+
+
+def make_points(
+    history: MarketHistory, space: StateSpace, as_of_ms: Times, known_until_ms: Millis, run: int
+) -> tuple[PointTable, Counter[str]]:
+    """The complete points among the snapshots at the given times, and why others are not.
+
+    `known_until_ms` is the close of the last candle there is: what resolves later is not
+    refused for good, only not known yet.
+    """
+    table = build_snapshots(history, as_of_ms)
+    refused = table.refusals()
+    table = table.take(table.complete())
+    labels = label_outcomes(history.intraday, table.as_of_ms)
+    resolved = np.isfinite(labels).all(axis=0)
+    unresolved = table.as_of_ms[~resolved] + LONGEST_HORIZON_MS > known_until_ms
+    refused[NOT_RESOLVED] += int(unresolved.sum())
+    refused[_OUTCOME_GAP] += int((~unresolved).sum())
+    vectors, share = space.embed(table)
+    whole = share == 1.0
+    refused[_NO_VECTOR] += int((resolved & ~whole).sum())
+    return _points(table, labels, vectors, resolved & whole, run), +refused
+
+
+def _points(
+    table: SnapshotTable,
+    labels: Floats,
+    vectors: Vectors,
+    kept: npt.NDArray[np.bool_],
+    run: int,
+) -> PointTable:
+    values = np.concatenate([table.scalars[:, kept], labels[:, kept]])
+    return PointTable.checked(table.symbol, table.as_of_ms[kept], values, vectors[kept], run)
+
+
+def _batches(times: Times, days: int) -> Iterator[Times]:
+    """Parts of at most so many days, cut at midnight, where snapshots share their history."""
+    if len(times):
+        block = times // (days * DAY_MS)
+        yield from np.split(times, np.flatnonzero(np.diff(block)) + 1)

@@ -1,0 +1,114 @@
+"""One symbol's points in memory: sliced by time, searched exactly, grown in place."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.index.asof import Window
+from llm_trader.index.points import PointTable
+from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
+
+_GROWTH = 1.5
+
+
+class SymbolArrays:
+    """Points in time order, with room behind them so that appending is cheap."""
+
+    def __init__(self, table: PointTable) -> None:
+        self._table = table
+        self._room = table
+        self._resolved_at_ms = table.resolved_at_ms
+
+    def table(self) -> PointTable:
+        return self._table
+
+    def scan(self, window: Window) -> PointTable:
+        return self._table.take(self._slice(window))
+
+    def search(self, query: SearchQuery) -> Hits:
+        visible = self.scan(query.window)
+        cosine = visible.vectors @ query.vector
+        if not query.ranges:
+            rows = nearest(cosine, query.limit)
+            return Hits(visible, rows, cosine[rows], len(visible))
+        kept = np.flatnonzero(_inside(visible, query.ranges))
+        among = cosine[kept]
+        first = nearest(among, query.limit)
+        return Hits(visible, kept[first], among[first], len(kept))
+
+    def merge(self, new: PointTable) -> None:
+        """Add points, replacing those of the same time."""
+        old = self._table
+        if len(old) and new.timestamp_ms[0] > old.timestamp_ms[-1]:
+            self._append(new)
+        else:
+            stay = ~np.isin(old.timestamp_ms, new.timestamp_ms)
+            both = _joined(old.take(stay), new)
+            self._table = self._room = both.take(np.argsort(both.timestamp_ms))
+        self._resolved_at_ms = self._table.resolved_at_ms
+
+    def _append(self, new: PointTable) -> None:
+        n, size = len(self._table), len(self._table) + len(new)
+        if size > len(self._room):
+            self._room = _with_room(self._table, int(size * _GROWTH))
+        # Readers hold slices that end before the rows written here.
+        self._room.timestamp_ms[n:size] = new.timestamp_ms
+        self._room.values[:, n:size] = new.values
+        self._room.vectors[n:size] = new.vectors
+        self._room.run[n:size] = new.run
+        self._table = self._room.take(slice(0, size))
+
+    def _slice(self, window: Window) -> slice:
+        first = np.searchsorted(self._table.timestamp_ms, window.earliest_timestamp_ms)
+        last = np.searchsorted(self._resolved_at_ms, window.resolved_by_ms, side="right")
+        return slice(int(first), max(int(first), int(last)))
+
+
+def nearest(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.intp]:
+    """Rows of the `limit` greatest values, greatest first, equal ones in their order."""
+    n = len(cosine)
+    if limit < n:
+        least = np.partition(cosine, n - limit)[n - limit]
+        rows = np.flatnonzero(cosine >= least)
+    else:
+        rows = np.arange(n)
+    order = np.argsort(-cosine[rows], kind="stable")[:limit]
+    return rows[order]
+
+
+def _inside(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[np.bool_]:
+    inside = np.ones(len(table), np.bool_)
+    for wanted in ranges:
+        column = table.column(wanted.field)
+        if wanted.exclusive:
+            inside &= (column > wanted.low) & (column < wanted.high)
+        else:
+            inside &= (column >= wanted.low) & (column <= wanted.high)
+    return inside
+
+
+def _joined(a: PointTable, b: PointTable) -> PointTable:
+    return PointTable(
+        a.symbol,
+        np.concatenate([a.timestamp_ms, b.timestamp_ms]),
+        np.concatenate([a.values, b.values], axis=1),
+        np.concatenate([a.vectors, b.vectors]),
+        np.concatenate([a.run, b.run]),
+    )
+
+
+def _with_room(table: PointTable, capacity: int) -> PointTable:
+    n = len(table)
+    room = PointTable(
+        table.symbol,
+        np.zeros(capacity, np.int64),
+        np.zeros((len(table.values), capacity)),
+        np.zeros((capacity, table.vectors.shape[1]), np.float32),
+        np.zeros(capacity, np.uint32),
+    )
+    room.timestamp_ms[:n] = table.timestamp_ms
+    room.values[:, :n] = table.values
+    room.vectors[:n] = table.vectors
+    room.run[:n] = table.run
+    return room

@@ -1,0 +1,83 @@
+"""Points on arrays: a state, what followed it, and its vector."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.embedding.state import Vectors
+from llm_trader.errors import InvalidInputError
+from llm_trader.market.candles import Floats, Times
+from llm_trader.snapshot.model import SCALARS
+from llm_trader.snapshot.outcome import OUTCOMES, resolved_at
+from llm_trader.timeframe import Millis
+
+COLUMNS: Final = (*SCALARS, *OUTCOMES)
+COLUMN_ROW: Final = {name: row for row, name in enumerate(COLUMNS)}
+
+_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-trader-rag:point")
+
+
+def point_id(symbol: str, timestamp_ms: Millis, feature_version: str) -> str:
+    """The same point has the same id wherever and however often it is ingested (UUIDv5)."""
+    name = f"{symbol}:{timestamp_ms}:{feature_version}".encode()
+    digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=5))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointTable:
+    """n points of one symbol, increasing in time.
+
+    `timestamp_ms` (n,); `values` (columns, n), rows as in `COLUMNS`; `vectors` (n, dimension),
+    norm 1; `run` (n,), the number of the ingestion run that wrote the point.
+    """
+
+    symbol: str
+    timestamp_ms: Times
+    values: Floats
+    vectors: Vectors
+    run: npt.NDArray[np.uint32]
+
+    @classmethod
+    def checked(
+        cls, symbol: str, timestamp_ms: Times, values: Floats, vectors: Vectors, run: int
+    ) -> PointTable:
+        """Points to be stored. Raises `InvalidInputError` unless complete and increasing."""
+        n = len(timestamp_ms)
+        if values.shape != (len(COLUMNS), n) or vectors.shape[:1] != (n,):
+            raise InvalidInputError(f"points of {symbol}: arrays differ in length")
+        if (np.diff(timestamp_ms) <= 0).any():
+            raise InvalidInputError(f"points of {symbol}: timestamps must increase")
+        if not (np.isfinite(values).all() and np.isfinite(vectors).all()):
+            raise InvalidInputError(f"points of {symbol}: an incomplete point cannot be stored")
+        if (np.abs(np.square(vectors).sum(axis=1) - 1) > 1e-4).any():
+            raise InvalidInputError(f"points of {symbol}: vectors must have norm 1")
+        return cls(symbol, timestamp_ms, values, vectors, np.full(n, run, np.uint32))
+
+    def __len__(self) -> int:
+        return len(self.timestamp_ms)
+
+    @property
+    def resolved_at_ms(self) -> Times:
+        return resolved_at(self.timestamp_ms)
+
+    def column(self, name: str) -> Floats:
+        """One payload field, shape (n,), a view."""
+        values: Floats = self.values[COLUMN_ROW[name]]
+        return values
+
+    def take(self, rows: Any) -> PointTable:
+        """Some points, by index, mask or slice."""
+        return PointTable(
+            self.symbol,
+            self.timestamp_ms[rows],
+            self.values[:, rows],
+            self.vectors[rows],
+            self.run[rows],
+        )

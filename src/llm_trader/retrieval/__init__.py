@@ -1,0 +1,11 @@
+"""From a state to the most similar past states, what followed them, and how far to trust that.
+
+`retriever`   one query from vector to answer
+`regime`      filters that keep points of the query's open-interest and funding regime
+`episodes`    neighbours far enough apart in time to count as separate pieces of evidence
+`reference`   what is usual in a window: base rates, similarity of random pairs, novelty
+`statistics`  outcomes of the matches summed up
+`evidence`    outcomes of a wider neighbourhood beside the base rate, with intervals, a verdict
+`answer`      the records of an answer, named as on the wire
+`leak_check`  proof on samples that an answer used only what was known
+"""

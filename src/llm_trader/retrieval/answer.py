@@ -1,0 +1,131 @@
+"""The records of an answer, with the field names of the wire. `None` is "not known"."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_trader.snapshot.outcome import Outcome
+from llm_trader.timeframe import Millis
+
+
+class MatchState(msgspec.Struct, frozen=True):
+    rsi_7: float
+    rsi_14: float
+    macd: float
+    ema_ratio: float
+    oi_delta_pct: float
+    funding_rate: float
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A past state. `similarity_percentile`: the % of random pairs of states less similar."""
+
+    similarity: float
+    similarity_percentile: float
+    timestamp: Millis
+    resolved_at: Millis
+    date: str
+    id: str
+    market_state: MatchState
+    outcomes: Outcome
+
+
+class OutcomeStatistics(msgspec.Struct, frozen=True):
+    """% changes of the matches at one horizon; `win_rate` is the share of those above 0."""
+
+    mean: float | None
+    median: float | None
+    p10: float | None
+    p90: float | None
+    positive_count: int
+    negative_count: int
+    win_rate: float | None
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    total_matches: int
+    avg_similarity: float | None
+    similarity_range: tuple[float, float] | None
+    outcome_15m: OutcomeStatistics
+    outcome_1h: OutcomeStatistics
+    outcome_4h: OutcomeStatistics
+    outcome_24h: OutcomeStatistics
+    stop_loss_hits: int
+    take_profit_hits: int
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A value of the neighbourhood, its interval, and the same of the whole window."""
+
+    value: float
+    low: float
+    high: float
+    base_rate: float
+
+
+class Rescaled(msgspec.Struct, frozen=True):
+    """Outcomes times (volatility now / volatility then), over 24 hours each; % changes."""
+
+    mean: float
+    p10: float
+    p25: float
+    p50: float
+    p75: float
+    p90: float
+
+
+class HorizonEvidence(msgspec.Struct, frozen=True):
+    """% changes; `p_up` is the share of those above 0. `rescaled` needs the volatility now."""
+
+    effective_episodes: float
+    mean: Estimate
+    p_up: Estimate
+    p10: Estimate
+    p25: Estimate
+    p50: Estimate
+    p75: Estimate
+    p90: Estimate
+    rescaled: Rescaled | None
+
+
+class BarrierEvidence(msgspec.Struct, frozen=True):
+    """Which of stop (-2 %) and target (+3 %) was touched first within 24h, as shares."""
+
+    stop_first: Estimate
+    target_first: Estimate
+
+
+class Novelty(msgspec.Struct, frozen=True):
+    """`percentile`: the % of past states whose nearest other state was nearer than this one's."""
+
+    percentile: float
+    nearest_similarity: float
+    reference_states: int
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """`verdict` is `informative`, `weak` or `none`; abstaining is a normal answer."""
+
+    verdict: str
+    reason: str
+    episodes: int
+    interval_level: float
+    base_rate_points: int
+    similarity_mean: float | None
+    similarity_range: tuple[float, float] | None
+    novelty: Novelty | None
+    barriers: BarrierEvidence | None
+    horizons: dict[str, HorizonEvidence]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a query found, and how."""
+
+    matches: list[Match]
+    statistics: Statistics
+    evidence: Evidence
+    filters_applied: list[str]
+    features_missing: list[str]
+    points_eligible: int
+    embedding_us: int
+    retrieval_us: int

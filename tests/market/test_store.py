@@ -118,15 +118,15 @@ def test_symbols_and_timeframes_are_found_without_mixing_up_prefixes(store: Mark
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "BTC", "ZZZ"])
-def test_the_last_time_is_the_symbol_s_own(store: MarketStore, symbol: str) -> None:
+def test_the_first_and_the_last_time_are_the_symbol_s_own(store: MarketStore, symbol: str) -> None:
     for count, other in enumerate(("BTC", "BTCUSDT", "ZZZ"), start=2):
         store.write_candles(other, run_of_candles(count), "made", written_at_ms=AT)
 
-    expected = int(store.candles(symbol, M3).open_time_ms[-1])
+    first, expected = store.candles(symbol, M3).open_time_ms[[0, -1]].tolist()
 
-    assert store.last_time_ms(symbol, M3) == expected
-    assert store.last_time_ms("BTCUSD", M3) is None
-    assert store.last_time_ms(symbol, H4) is None
+    assert store.first_and_last_ms(symbol, M3) == (first, expected)
+    assert store.first_and_last_ms("BTCUSD", M3) is None
+    assert store.first_and_last_ms(symbol, H4) is None
 
 
 @pytest.mark.parametrize("symbol", ["", "B", "btcusdt", "BTC:USDT", "BTC/USDT", "A" * 21, "ÄÄÄ"])

@@ -72,7 +72,8 @@ class StateSpace:
     @cached_property
     def space_id(self) -> str:
         """Identifies formulas, constants and weights; vectors of two ids never mix."""
-        described = msgspec.json.encode([_ALGORITHM, str(self.intraday), LEAST, self.features])
+        constants = [_ALGORITHM, str(self.intraday), LEAST, FLOORED, self.features]
+        described = msgspec.json.encode(constants)
         return "state-" + hashlib.sha256(described).hexdigest()[:12]
 
     def standardise(self, table: SnapshotTable) -> Floats:
@@ -109,13 +110,14 @@ class StateSpace:
         known = np.isfinite(z)
         theta = np.pi / 2 * np.tanh(np.where(known, z, 0.0))
         weight = known * self.weights[:, None]
-        total = weight.sum(axis=0)
+        # Running sums add in one order: a row's result must not depend on how many rows there are.
+        total = weight.cumsum(axis=0)[-1]
         with np.errstate(invalid="ignore"):
             size = np.sqrt(weight / total)
         vectors = np.empty((z.shape[1], self.dimension), np.float32)
         vectors[:, 0::2] = (size * np.cos(theta)).T
         vectors[:, 1::2] = (size * np.sin(theta)).T
-        return vectors, total / self.weights.sum()
+        return vectors, total / self.weights.cumsum()[-1]
 
 
 class _Formula:
@@ -140,11 +142,11 @@ class _Formula:
         n = len(table)
         fields = np.concatenate([table.scalars, np.zeros((1, n)), np.ones((1, n))])
         fields[self._floored] = np.maximum(fields[self._floored], LEAST)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):  # what overflows is not finite: unknown
             value: Floats = (fields[self._plus] - fields[self._minus]) / fields[self._over]
-        value[self._log] = np.log(np.maximum(value[self._log], LEAST))
-        value[self._sine] = np.sin(value[self._sine] * _TURN_PER_HOUR)
-        value[self._cosine] = np.cos(value[self._cosine] * _TURN_PER_HOUR)
-        value -= self._centre
-        value /= self._scale
+            value[self._log] = np.log(np.maximum(value[self._log], LEAST))
+            value[self._sine] = np.sin(value[self._sine] * _TURN_PER_HOUR)
+            value[self._cosine] = np.cos(value[self._cosine] * _TURN_PER_HOUR)
+            value -= self._centre
+            value /= self._scale
         return value

@@ -10,6 +10,7 @@ from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
 
 _GROWTH = 1.5
+_ROUNDING = np.float32(1e-6)
 
 
 class SymbolArrays:
@@ -29,13 +30,14 @@ class SymbolArrays:
     def search(self, query: SearchQuery) -> Hits:
         visible = self.scan(query.window)
         cosine = visible.vectors @ query.vector
-        if not query.ranges:
-            rows = nearest(cosine, query.limit)
-            return Hits(visible, rows, cosine[rows], len(visible))
-        kept = np.flatnonzero(_inside(visible, query.ranges))
-        among = cosine[kept]
-        first = nearest(among, query.limit)
-        return Hits(visible, kept[first], among[first], len(kept))
+        rows = np.flatnonzero(_inside(visible, query.ranges)) if query.ranges else None
+        among = cosine if rows is None else cosine[rows]
+        near = nearest(among, query.limit)
+        rows = near if rows is None else rows[near]
+        # BLAS rounds a row by where it lies; this does not, so equal vectors have equal scores.
+        exact = np.vecdot(visible.vectors[rows], query.vector)
+        order = np.argsort(-exact, kind="stable")[: query.limit]
+        return Hits(visible, rows[order], exact[order], len(among))
 
     def merge(self, new: PointTable) -> None:
         """Add points, replacing those of the same time."""
@@ -66,15 +68,12 @@ class SymbolArrays:
 
 
 def nearest(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.intp]:
-    """Rows of the `limit` greatest values, greatest first, equal ones in their order."""
+    """Rows, in their order, of the `limit` greatest values and of those equal but for rounding."""
     n = len(cosine)
-    if limit < n:
-        least = np.partition(cosine, n - limit)[n - limit]
-        rows = np.flatnonzero(cosine >= least)
-    else:
-        rows = np.arange(n)
-    order = np.argsort(-cosine[rows], kind="stable")[:limit]
-    return rows[order]
+    if limit >= n:
+        return np.arange(n)
+    least = np.partition(cosine, n - limit)[n - limit]
+    return np.flatnonzero(cosine >= least - _ROUNDING)
 
 
 def _inside(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[np.bool_]:

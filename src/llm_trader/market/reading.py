@@ -63,17 +63,21 @@ class Snapshot:
         first = keys.first_key(symbol)
         return bool(cursor.set_range(first)) and cursor.key().startswith(first)
 
-    def first_and_last_key(self, database: str, symbol: str) -> tuple[bytes, bytes] | None:
+    def first_key(self, database: str, symbol: str) -> bytes | None:
         if not self.has(database, symbol):
             return None
         cursor = self._cursor(database)
         cursor.set_range(keys.first_key(symbol))
-        first = bytes(cursor.key())
-        if cursor.set_range(keys.end_key(symbol)):
-            cursor.prev()
-        else:
-            cursor.last()
-        return first, bytes(cursor.key())
+        return bytes(cursor.key())
+
+    def last_key(self, database: str, symbol: str, end_ms: Millis | None = None) -> bytes | None:
+        """The newest key, of those with a time before `end_ms` where that is given."""
+        if database not in self._databases:
+            return None
+        cursor = self._cursor(database)
+        there = cursor.prev() if cursor.set_range(keys.end_key(symbol, end_ms)) else cursor.last()
+        key = bytes(cursor.key()) if there else b""
+        return key if key.startswith(keys.first_key(symbol)) else None
 
     def items(
         self, series: StoredSeries[Any], start_ms: Millis | None, end_ms: Millis | None

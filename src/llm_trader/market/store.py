@@ -135,11 +135,19 @@ class MarketStore:
         """The open times of the oldest and the newest candle, by a few seeks."""
         series = candles_of(symbol, timeframe)
         with self._reading() as snapshot:
-            found = snapshot.first_and_last_key(series.database, symbol)
-        if found is None:
+            first = snapshot.first_key(series.database, symbol)
+            last = snapshot.last_key(series.database, symbol)
+        if first is None or last is None:
             return None
-        first, last = series.times(list(found)).tolist()
-        return first, last
+        first_ms, last_ms = series.times([first, last]).tolist()
+        return first_ms, last_ms
+
+    def newest_close_ms(self, symbol: str, timeframe: Timeframe, as_of_ms: Millis) -> Millis | None:
+        """When the last candle closed that was known at a time, by one seek."""
+        series = candles_of(symbol, timeframe)
+        with self._reading() as snapshot:
+            key = snapshot.last_key(series.database, symbol, as_of_ms - timeframe.ms + 1)
+        return None if key is None else int(series.times([key])[0]) + timeframe.ms
 
     def gaps(self, symbol: str, timeframe: Timeframe) -> list[Gap]:
         """The gap ledger of a candle series; found from its keys where none was kept."""

@@ -44,7 +44,7 @@ _WINDOWS_KEPT: Final = 1024  # some 5 KB each
 _MATCH_STATE: Final = MatchState.__struct_fields__
 
 
-class QueryConfig(msgspec.Struct, frozen=True, kw_only=True):
+class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to look, with the defaults of the wire."""
 
     lookback_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 90

@@ -39,8 +39,7 @@ def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
 
     A snapshot uses candles closed by, funding settled by, and open interest published by its
     time. `history` should reach `REACH_MS` back from the first of them where it can; a later
-    start counts as a gap. Raises `InvalidInputError` for times that do not increase, or for
-    candles that do not close on the grid of the times.
+    start counts as a gap. Raises `InvalidInputError` for times that do not increase.
     """
     as_of_ms = np.ascontiguousarray(as_of_ms, dtype=np.int64)
     if (np.diff(as_of_ms) <= 0).any():
@@ -48,7 +47,7 @@ def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
     table = SnapshotTable.unknown(history.symbol, history.intraday.timeframe, as_of_ms)
     day = as_of_ms // DAY_MS
     starts = np.flatnonzero(np.diff(day, prepend=-1))
-    for first, last in zip(starts, np.append(starts[1:], len(day)), strict=True):
+    for first, last in zip(starts, np.append(starts, len(day))[1:], strict=True):
         midnight = int(day[first]) * DAY_MS
         end = int(as_of_ms[last - 1])
         rows = slice(int(first), int(last))

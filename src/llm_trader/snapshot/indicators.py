@@ -27,7 +27,7 @@ class Runs:
     @classmethod
     def of(cls, candles: CandleSeries) -> Runs:
         starts = candles.segment_starts()
-        ends = np.append(starts[1:], len(candles)).astype(np.intp)
+        ends = np.append(starts, len(candles))[1:].astype(np.intp)
         age = np.arange(1, len(candles) + 1) - np.repeat(starts, ends - starts)
         return cls(candles, list(zip(starts.tolist(), ends.tolist(), strict=True)), age)
 

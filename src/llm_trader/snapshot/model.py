@@ -12,6 +12,7 @@ from llm_trader.timeframe import Millis
 SERIES_LENGTH: Final = 10
 
 _INTRADAY = "fewer than 300 gapless intraday candles before it"
+_DAY = "fewer than 24h of gapless intraday candles before it"
 _FOUR_HOUR = "fewer than 120 gapless 4h candles before it"
 
 
@@ -36,12 +37,12 @@ class MarketSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     ema_20: Annotated[float | None, _needs(_INTRADAY, "quote")] = None
     price_change_1h: Annotated[float | None, _needs(_INTRADAY, "% over 1h")] = None
     price_change_4h: Annotated[float | None, _needs(_INTRADAY, "% over 4h")] = None
-    price_change_24h: Annotated[float | None, _needs(_INTRADAY, "% over 24h")] = None
+    price_change_24h: Annotated[float | None, _needs(_DAY, "% over 24h")] = None
     realized_volatility_1h: Annotated[
         float | None, _needs(_INTRADAY, "% over 1h: root of summed squared log returns")
     ] = None
     realized_volatility_4h: Annotated[float | None, _needs(_INTRADAY, "% over 4h")] = None
-    realized_volatility_24h: Annotated[float | None, _needs(_INTRADAY, "% over 24h")] = None
+    realized_volatility_24h: Annotated[float | None, _needs(_DAY, "% over 24h")] = None
     volume_ratio: Annotated[
         float | None, _needs("no volume in the last 24h", "last hour over the mean hour of 24h")
     ] = None

@@ -123,8 +123,9 @@ def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, there: Ti
     at = row[known]
     after = at[:, None] + np.arange(1, count + 1)
     price = candles.close[at][:, None]
-    stop = candles.low[after] <= price * (1 + STOP_LOSS_PCT / 100)
-    target = candles.high[after] >= price * (1 + TAKE_PROFIT_PCT / 100)
+    # In %, as `hit_stop_loss` is: a price exactly on the barrier must count alike in both.
+    stop = _pct(candles.low[after], price) <= STOP_LOSS_PCT
+    target = _pct(candles.high[after], price) >= TAKE_PROFIT_PCT
     never = count
     stop_at = np.where(stop.any(axis=1), stop.argmax(axis=1), never)
     target_at = np.where(target.any(axis=1), target.argmax(axis=1), never)

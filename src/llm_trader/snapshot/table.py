@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -95,15 +95,10 @@ class SnapshotTable:
             self.series[:, rows],
         )
 
-    def filled_from(self, other: SnapshotTable) -> SnapshotTable:
-        """This table, with what is unknown here taken from `other` of the same shape."""
-        return SnapshotTable(
-            self.symbol,
-            self.intraday,
-            self.as_of_ms,
-            np.where(np.isnan(self.scalars), other.scalars, self.scalars),
-            np.where(np.isnan(self.series), other.series, self.series),
-        )
+    def filled_from(self, scalars: Floats) -> SnapshotTable:
+        """This table, with scalar fields that are unknown here taken from others, same shape."""
+        filled = np.where(np.isnan(self.scalars), scalars, self.scalars)
+        return replace(self, scalars=filled)
 
     def snapshot(self, row: int) -> MarketSnapshot:
         """One row as a record, for people and for the wire."""
@@ -120,7 +115,7 @@ class SnapshotTable:
         """Fill in the fields that follow from others and are not known yet."""
         price, hour = self.column("price"), Timeframe(HOUR_MS)
         per_hour = hour.ms / self.intraday.ms
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             relative = 100 / price
             latest, mean = (self.column(f"open_interest_{k}") for k in ("latest", "avg_24h"))
             derived = {
@@ -137,7 +132,8 @@ class SnapshotTable:
             }
         for name, values in derived.items():
             column = self.column(name)
-            column[:] = np.where(np.isnan(column), values, column)
+            fresh = np.isnan(column) & np.isfinite(values)
+            column[fresh] = values[fresh]
 
     def _slope(self, series: str) -> Floats:
         # Point by point, so that a row's result does not depend on how many rows there are.

@@ -1,0 +1,105 @@
+"""`llm-trader demo`: the main job from end to end, on a simulated market."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from llm_trader.cli import options
+from llm_trader.errors import ConfigurationError
+
+_SYMBOL = "BTCUSDT"
+_SERVER = "import sys; from llm_trader.cli.main import rag_rpc_server; sys.exit(rag_rpc_server())"
+
+
+def demo(
+    keep: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--keep", help="Folder for the store and the index; else they are deleted."),
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=120, help="Length of the market.")] = 150,
+    seed: Annotated[int, typer.Option("--seed", help="Equal seeds make equal markets.")] = 7,
+) -> None:
+    """Show the main job: market, snapshots with outcomes, index, server, one real query.
+
+    The market is simulated; nothing is fetched, no key is needed, and what it says about similar
+    states is no evidence about any real market.
+    """
+    started = time.monotonic()
+    if keep:
+        _run(keep, days, seed)
+    else:
+        with tempfile.TemporaryDirectory(prefix="llm-trader-demo-") as folder:
+            _run(Path(folder), days, seed)
+    typer.echo(f"\nDone in {time.monotonic() - started:.1f} s.")
+    if keep:
+        typer.echo(
+            f"Kept in {keep}. Serve it with:\n  rag-rpc-server --store {keep}/market "
+            f"--index {keep}/index"
+        )
+
+
+def _run(folder: Path, days: int, seed: int) -> None:
+    from llm_trader.app import ingest_from_store
+    from llm_trader.cli import data, show
+    from llm_trader.cli.query import ask
+    from llm_trader.market.store import MarketStore
+    from llm_trader.timeframe import M3, iso8601
+
+    store, index = folder / "market", folder / "index"
+    typer.echo(f"1. A simulated market of {days} days, written to an LMDB store")
+    data.simulate(store=store, days=days, symbols="BTCUSDT,ETHUSDT", seed=seed)
+    with MarketStore.open(store) as opened:
+        first, last = opened.first_and_last_ms(_SYMBOL, M3) or (0, 0)
+    end = last + M3.ms
+
+    typer.echo("\n2. A snapshot of every quarter-hour with what followed, as vectors in an index")
+    settings = options.settings_of(market__store=store, index__path=index, logging__level="warn")
+    with options.progress_bar("snapshots") as bar:
+        now = options.now_ms()
+        reports = ingest_from_store(settings, [], first, end, now, options.PerSymbol(bar))
+    show.ingest_reports(options.tables(), reports, index)
+
+    with _server(store, index) as port:
+        typer.echo(f"\n3. The JSON-RPC server answers on 127.0.0.1:{port}")
+        typer.echo(f"\n4. A query over the socket: {_SYMBOL} at {iso8601(end)}")
+        params = {"symbol": _SYMBOL, "timestamp": end}
+        answer, snapshot = asyncio.run(ask("127.0.0.1", port, params))
+        show.answer(options.tables(), _SYMBOL, snapshot, answer)
+    typer.echo("\n5. The server has stopped.")
+
+
+@contextmanager
+def _server(store: Path, index: Path) -> Iterator[int]:
+    """A server process on a free port, stopped as an operator would: with SIGTERM."""
+    command = [sys.executable, "-c", _SERVER, "--port", "0", "--min-matches", "1"]
+    command += ["--store", str(store), "--index", str(index)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603  our own
+    try:
+        yield _port(process)
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+    if process.returncode:
+        raise ConfigurationError(f"the server ended with {process.returncode}: {said}")
+
+
+def _port(process: subprocess.Popen[str]) -> int:
+    said = []
+    for line in process.stderr or ():
+        said.append(line)
+        if line.startswith("{"):
+            event = json.loads(line)
+            if event["event"] == "rpc_listening":
+                return int(event["port"])
+    raise ConfigurationError("the server did not start: " + "".join(said[-5:]))

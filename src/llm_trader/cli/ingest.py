@@ -1,0 +1,66 @@
+"""`llm-trader ingest`, also called `rag-ingest`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from llm_trader.cli import options
+from llm_trader.timeframe import parse_end, parse_start
+
+
+def ingest(
+    symbols: Annotated[
+        str,
+        typer.Option("--symbols", help="Separated by commas; all of the store if left out."),
+    ] = "",
+    start: Annotated[
+        str, typer.Option("--start", "-s", help="Days ago, or an RFC 3339 time.")
+    ] = "90",
+    end: Annotated[str, typer.Option("--end", "-e", help="now, or an RFC 3339 time.")] = "now",
+    interval: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--interval", "-i", help="Minutes between snapshots; 15 if left out."),
+    ] = None,
+    store: options.Store = None,
+    index: options.Index = None,
+    intraday: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--intraday", help="Candles snapshots are made of: 1m, 3m, 5m or auto."),
+    ] = None,
+    config: options.Config = None,
+    log_level: options.LogLevel = None,
+    json: options.Json = False,
+) -> None:
+    """Turn stored market data into labelled, searchable states.
+
+    Every quarter-hour becomes a snapshot of what was known then, with what happened in the 24
+    hours after it. A run that was interrupted goes on where it stopped; one that is repeated adds
+    only what is new. A server that is running sees new states at once.
+    """
+    from llm_trader.app import ingest_from_store
+    from llm_trader.cli import show
+
+    settings = options.settings_of(
+        config,
+        market__store=store,
+        index__path=index,
+        snapshot__interval_minutes=interval,
+        snapshot__intraday=intraday,
+        logging__level=log_level,
+    )
+    now = options.now_ms()
+    with options.progress_bar("snapshots") as bar:
+        reports = ingest_from_store(
+            settings,
+            options.symbol_list(symbols),
+            parse_start(start, now),
+            parse_end(end, now),
+            now,
+            options.PerSymbol(bar),
+        )
+    if json:
+        options.print_json(reports)
+    else:
+        show.ingest_reports(options.tables(), reports, settings.index.path)

@@ -1,0 +1,100 @@
+"""The state of a market at any time, from a store that somebody else may be writing to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+import numpy as np
+
+from llm_trader.errors import InvalidInputError, StaleDataError, SymbolNotFoundError
+from llm_trader.market.candles import Floats
+from llm_trader.market.store import MarketStore
+from llm_trader.snapshot.builder import REACH_MS, build_snapshots
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
+
+_DAYS_KEPT: Final = 1024  # some 27 KB each
+
+
+class SnapshotSource:
+    """Snapshots of a market store on the grid of `interval_ms`.
+
+    A day's states are built together and kept while the store does not change, as a day's
+    queries mostly follow each other.
+    """
+
+    def __init__(self, store: MarketStore, intraday: Timeframe, interval_ms: Millis) -> None:
+        self._store = store
+        self._intraday = intraday
+        self._grid = Timeframe(interval_ms)
+        self._days: OrderedDict[tuple[str, int], tuple[int, Floats]] = OrderedDict()
+
+    def known_fields(self, symbol: str, as_of_ms: Millis) -> Floats:
+        """The scalar fields on the grid at or before a time, shape (fields, 1); NaN if unknown."""
+        at = self._grid.floor(as_of_ms)
+        row = at % DAY_MS // self._grid.ms
+        return self._day(symbol, at // DAY_MS)[:, row : row + 1]
+
+    def latest(self, symbol: str, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
+        """The newest complete snapshot at or before a time, of one row.
+
+        Raises `SymbolNotFoundError`, `StaleDataError` when the newest candle known then is
+        older than `max_age_ms`, and `InvalidInputError` when a snapshot lacks something.
+        """
+        age_ms = self.data_age_ms(symbol, as_of_ms)
+        if age_ms is None or age_ms > max_age_ms:
+            raise _too_old(symbol, as_of_ms, age_ms, max_age_ms)
+        newest = self._grid.floor(as_of_ms)
+        for at in range(newest, as_of_ms - max_age_ms - self._grid.ms, -self._grid.ms):
+            if np.isfinite(self.known_fields(symbol, at)).all():
+                return self.exactly_at(symbol, at)
+        why = "; ".join(self.exactly_at(symbol, newest).refusals())
+        raise InvalidInputError(f"no complete snapshot of {symbol} at {iso8601(newest)}: {why}")
+
+    def exactly_at(self, symbol: str, at_ms: Millis) -> SnapshotTable:
+        """The snapshot of a time on the grid, of one row, series included."""
+        history = self._store.history(symbol, self._intraday, at_ms - REACH_MS, at_ms + 1)
+        return build_snapshots(history, np.array([at_ms], dtype=np.int64))
+
+    def data_age_ms(self, symbol: str, as_of_ms: Millis) -> Millis | None:
+        """How long before a time the newest candle known then had closed; `None` without any.
+
+        Raises `SymbolNotFoundError` for a symbol that the store does not have.
+        """
+        newest = self._store.newest_close_ms(symbol, self._intraday, as_of_ms)
+        if newest is not None:
+            return as_of_ms - newest
+        available = self._store.symbols()
+        if symbol not in available:
+            raise SymbolNotFoundError(symbol, available)
+        return None
+
+    def _day(self, symbol: str, day: int) -> Floats:
+        version = self._store.version
+        kept = self._days.get((symbol, day))
+        if kept and kept[0] == version:
+            self._days.move_to_end((symbol, day))
+            return kept[1]
+        midnight = day * DAY_MS
+        history = self._store.history(
+            symbol, self._intraday, midnight - REACH_MS, midnight + DAY_MS
+        )
+        times = np.arange(midnight, midnight + DAY_MS, self._grid.ms, dtype=np.int64)
+        fields = build_snapshots(history, times).scalars
+        self._days[symbol, day] = version, fields
+        if len(self._days) > _DAYS_KEPT:
+            self._days.popitem(last=False)
+        return fields
+
+
+def _too_old(
+    symbol: str, as_of_ms: Millis, age_ms: Millis | None, max_age_ms: Millis
+) -> StaleDataError:
+    age = "there is none" if age_ms is None else f"{age_ms / MINUTE_MS:.0f} minutes older"
+    return StaleDataError(
+        f"the newest {symbol} candle known at {iso8601(as_of_ms)} is too old ({age}, "
+        f"{max_age_ms / MINUTE_MS:.0f} minutes are allowed); collect newer data, or send "
+        "current_state",
+        data_age_seconds=None if age_ms is None else age_ms / 1000,
+    )

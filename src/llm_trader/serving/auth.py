@@ -1,0 +1,52 @@
+"""Who may call: shared secrets, and the refusal to listen to the world without any."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+
+from llm_trader.errors import ConfigurationError
+
+
+class TokenCheck:
+    """Compares tokens in constant time; holds digests only, never the secrets."""
+
+    def __init__(self, tokens: Iterable[str] = ()) -> None:
+        self._digests = [_digest(token) for token in tokens]
+        if _digest("") in self._digests:
+            raise ConfigurationError("an empty token would let everyone in; remove it")
+
+    @property
+    def required(self) -> bool:
+        return bool(self._digests)
+
+    def accepts(self, token: str) -> bool:
+        sent = _digest(token)
+        matches = [hmac.compare_digest(sent, known) for known in self._digests]
+        return any(matches)
+
+
+def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
+    """Raises `ConfigurationError` when others could reach an address that asks for no token."""
+    if has_tokens or allow_unauthenticated_remote or _is_loopback(host):
+        return
+    raise ConfigurationError(
+        f"refusing to listen on {host or 'all interfaces'} without authentication: whoever "
+        "reaches this address could query the server. Listen on 127.0.0.1, configure a token, "
+        "or set allow_unauthenticated_remote if the network itself is trusted"
+    )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,154 @@
+"""A small JSON-RPC client over TCP: many calls at once on one connection, matched by id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from types import TracebackType
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from llm_trader.errors import ConfigurationError, LlmTraderError
+
+_MAX_REPLY_BYTES: Final = 64 << 20
+
+
+class RpcError(LlmTraderError):
+    """The server answered with an error: its JSON-RPC code, message and `data`."""
+
+    code: ClassVar[str] = "rpc"
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message, rpc_code=code, data=data)
+        self.rpc_code = code
+        self.data = data
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str
+    data: Any = None
+
+
+class _Reply(msgspec.Struct):
+    id: int | str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: _Error | None = None
+
+
+class RpcClient:
+    """Made by `RpcClient.connect`; use it as an async context manager, or call `close`."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_s: float
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._timeout_s = timeout_s
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._lost: LlmTraderError | None = None
+        self._receiver = asyncio.create_task(self._receive())
+
+    @classmethod
+    async def connect(
+        cls, host: str, port: int, *, timeout_s: float = 10.0, token: str | None = None
+    ) -> RpcClient:
+        """Connects, and authenticates when a token is given.
+
+        Raises `ConfigurationError` when no server is there, `RpcError` when it refuses the token.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await asyncio.open_connection(host, port, limit=_MAX_REPLY_BYTES)
+        except ConnectionRefusedError:
+            raise ConfigurationError(
+                f"nothing listens on {host}:{port}; "
+                f"start it with: rag-rpc-server --host {host} --port {port}"
+            ) from None
+        except TimeoutError:
+            raise ConfigurationError(f"no answer from {host}:{port} in {timeout_s:g} s") from None
+        except OSError as error:
+            raise ConfigurationError(f"cannot connect to {host}:{port}: {error}") from error
+        client = cls(reader, writer, timeout_s)
+        if token is not None:
+            try:
+                await client.call("rpc.authenticate", {"token": token})
+            except LlmTraderError:
+                await client.close()
+                raise
+        return client
+
+    async def call(self, method: str, params: Any = None) -> Any:
+        """The decoded result. `params` is a mapping, a sequence, a `msgspec.Struct` or None.
+
+        Raises `RpcError` for an error reply, `ConfigurationError` when the connection is lost or
+        no reply comes within the client's `timeout_s`.
+        """
+        if self._lost is not None:
+            raise self._lost
+        call_id = next(self._ids)
+        request: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "id": call_id}
+        if params is not None:
+            request["params"] = params
+        reply = self._waiting[call_id] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._writer.write(msgspec.json.encode(request) + b"\n")
+                with contextlib.suppress(ConnectionError):
+                    await self._writer.drain()
+                return await reply
+        except TimeoutError:
+            raise ConfigurationError(f"{method}: no reply in {self._timeout_s:g} s") from None
+        finally:
+            del self._waiting[call_id]
+
+    async def close(self) -> None:
+        self._receiver.cancel()
+        await asyncio.wait([self._receiver])
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def __aenter__(self) -> RpcClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _receive(self) -> None:
+        refusal: LlmTraderError | None = None
+        try:
+            while line := await self._reader.readline():
+                refusal = self._deliver(msgspec.json.decode(line, type=_Reply)) or refusal
+        except (OSError, ValueError) as error:
+            refusal = ConfigurationError(f"the connection failed: {error}")
+        self._lose(refusal or ConfigurationError("the server closed the connection"))
+
+    def _deliver(self, reply: _Reply) -> RpcError | None:
+        """Wakes the call the reply is for; returns an error that is for no call in particular."""
+        sent = reply.error
+        error = None if sent is None else RpcError(sent.code, sent.message, sent.data)
+        if not isinstance(reply.id, int):
+            return error
+        waiting = self._waiting.get(reply.id)
+        if waiting is None or waiting.done():
+            return None
+        if error is not None:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(msgspec.json.decode(reply.result))
+        return None
+
+    def _lose(self, reason: LlmTraderError) -> None:
+        self._lost = reason
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(reason)

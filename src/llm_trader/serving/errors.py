@@ -1,0 +1,195 @@
+"""What goes wrong on the wire: serving's own exceptions, and the one table to JSON-RPC codes.
+
+`ERROR_CODES` is exact per class; a class without an entry of its own takes its nearest ancestor's.
+A test fails when an exception of `llm_trader.errors` or of this module has no entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from llm_trader.errors import (
+    ConfigurationError,
+    EmbeddingError,
+    InsufficientMatchesError,
+    InvalidDataError,
+    InvalidInputError,
+    LlmTraderError,
+    StaleDataError,
+    StoreError,
+    StoreLockedError,
+    SymbolNotFoundError,
+    VectorIndexError,
+)
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+SERVER_ERROR: Final = -32000
+INSUFFICIENT_MATCHES: Final = -32001
+SYMBOL_NOT_FOUND: Final = -32002
+VECTOR_DATABASE_ERROR: Final = -32003
+EMBEDDING_ERROR: Final = -32004
+STALE_DATA: Final = -32005
+UNAUTHORIZED: Final = -32010
+RATE_LIMITED: Final = -32011
+OVERLOADED: Final = -32012
+DEADLINE_EXCEEDED: Final = -32013
+
+ERROR_TITLES: Final[dict[int, str]] = {
+    PARSE_ERROR: "Parse error",
+    INVALID_REQUEST: "Invalid Request",
+    METHOD_NOT_FOUND: "Method not found",
+    INVALID_PARAMS: "Invalid params",
+    INTERNAL_ERROR: "Internal error",
+    SERVER_ERROR: "Server error",
+    INSUFFICIENT_MATCHES: "Insufficient matches",
+    SYMBOL_NOT_FOUND: "Symbol not found",
+    VECTOR_DATABASE_ERROR: "Vector database error",
+    EMBEDDING_ERROR: "Embedding error",
+    STALE_DATA: "Stale data",
+    UNAUTHORIZED: "Unauthorized",
+    RATE_LIMITED: "Rate limited",
+    OVERLOADED: "Overloaded",
+    DEADLINE_EXCEEDED: "Deadline exceeded",
+}
+
+_OPENS_WITH_TITLE: Final = frozenset(
+    {PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR}
+)
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One refused parameter: its dotted path, such as `current_state.rsi_7`, and why."""
+
+    field: str
+    error: str
+
+
+class ParseError(LlmTraderError):
+    """Send one JSON document per line; this one is not JSON."""
+
+    code = "parse"
+
+
+class InvalidRequestError(LlmTraderError):
+    """Send a JSON-RPC 2.0 request object; this document is JSON but not one."""
+
+    code = "invalid_request"
+
+
+class MethodNotFoundError(LlmTraderError):
+    """Call a method that `rpc.discover` lists."""
+
+    code = "method_not_found"
+
+    def __init__(self, name: str, suggestion: str) -> None:
+        super().__init__(f"no method {name!r}; {suggestion}", suggestion=suggestion)
+
+
+class InvalidParamsError(InvalidInputError):
+    """Correct every field in `errors`; all of them are reported at once."""
+
+    code = "invalid_params"
+
+    def __init__(self, errors: Sequence[FieldError], unknown_fields: Sequence[str] = ()) -> None:
+        shown = "; ".join(f"{e.field} {e.error}" if e.field else e.error for e in errors[:3])
+        more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+        super().__init__(shown + more, errors=list(errors))
+        if unknown_fields:
+            self.details["unknown_fields"] = list(unknown_fields)
+
+
+class UnauthorizedError(LlmTraderError):
+    """Call `rpc.authenticate` with a valid token first."""
+
+    code = "unauthorized"
+
+
+class RateLimitedError(LlmTraderError):
+    """Wait `retry_after_ms`, then send again."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__(
+            f"rate limited; send again after {retry_after_ms} ms", retry_after_ms=retry_after_ms
+        )
+
+
+class OverloadedError(LlmTraderError):
+    """Send again later, or to another server."""
+
+    code = "overloaded"
+
+
+class DrainingError(LlmTraderError):
+    """Reconnect: this process is stopping and takes no new requests."""
+
+    code = "draining"
+
+    def __init__(self) -> None:
+        super().__init__("draining: the server is stopping; connect again in a moment")
+
+
+class DeadlineExceededError(LlmTraderError):
+    """Ask for less at once, or raise the server's request deadline."""
+
+    code = "deadline_exceeded"
+
+
+ERROR_CODES: Final[dict[type[LlmTraderError], int]] = {
+    LlmTraderError: SERVER_ERROR,
+    ConfigurationError: SERVER_ERROR,
+    StoreLockedError: SERVER_ERROR,
+    InvalidDataError: SERVER_ERROR,
+    DrainingError: SERVER_ERROR,
+    ParseError: PARSE_ERROR,
+    InvalidRequestError: INVALID_REQUEST,
+    MethodNotFoundError: METHOD_NOT_FOUND,
+    InvalidInputError: INVALID_PARAMS,
+    InvalidParamsError: INVALID_PARAMS,
+    InsufficientMatchesError: INSUFFICIENT_MATCHES,
+    SymbolNotFoundError: SYMBOL_NOT_FOUND,
+    StoreError: VECTOR_DATABASE_ERROR,
+    VectorIndexError: VECTOR_DATABASE_ERROR,
+    EmbeddingError: EMBEDDING_ERROR,
+    StaleDataError: STALE_DATA,
+    UnauthorizedError: UNAUTHORIZED,
+    RateLimitedError: RATE_LIMITED,
+    OverloadedError: OVERLOADED,
+    DeadlineExceededError: DEADLINE_EXCEEDED,
+}
+
+
+class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The `error` member of a reply."""
+
+    code: int
+    message: str
+    data: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+def rpc_code(kind: type[LlmTraderError]) -> int:
+    """The JSON-RPC code of an exception class."""
+    return next(ERROR_CODES[base] for base in kind.__mro__ if base in ERROR_CODES)
+
+
+def error_object(error: LlmTraderError) -> ErrorObject:
+    """What the client reads: the code, the message, and the exception's details as `data`."""
+    code = rpc_code(type(error))
+    message = error.message
+    if code in _OPENS_WITH_TITLE:
+        message = f"{ERROR_TITLES[code]}: {message}"
+    return ErrorObject(code, message, error.details or msgspec.UNSET)
+
+
+def internal_error(request_id: str) -> ErrorObject:
+    """An unexpected exception, without its internals; the log holds them under `request_id`."""
+    message = f"{ERROR_TITLES[INTERNAL_ERROR]}: quote request_id {request_id} to the operator"
+    return ErrorObject(INTERNAL_ERROR, message, {"request_id": request_id})

@@ -1,0 +1,240 @@
+"""The `rag.*` methods: from parameters to the retriever, and from its answer to the wire."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from llm_trader.errors import (
+    EmbeddingError,
+    InsufficientMatchesError,
+    InvalidInputError,
+    LlmTraderError,
+    StaleDataError,
+    SymbolNotFoundError,
+    VectorIndexError,
+)
+from llm_trader.retrieval.answer import Answer
+from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.serving.rpc import Method, RequestContext
+from llm_trader.serving.wire import (
+    SCHEMA_VERSION,
+    GetSnapshotParams,
+    GetSnapshotResult,
+    Metadata,
+    QueryPatternsParams,
+    QueryPatternsResult,
+    StatsResult,
+)
+from llm_trader.snapshot.model import SCALARS
+from llm_trader.snapshot.source import SnapshotSource
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import Millis
+
+# A state whose price is further than this from the store's is not of the same market.
+_SAME_PRICE_WITHIN: Final = 0.02
+
+_PATTERN_ERRORS: Final = (
+    InsufficientMatchesError,
+    SymbolNotFoundError,
+    VectorIndexError,
+    EmbeddingError,
+    StaleDataError,
+)
+
+
+class QueryState(msgspec.Struct):
+    """The state that is searched for, and where it came from."""
+
+    table: SnapshotTable
+    source: str
+    completed: list[str]
+    warnings: list[str]
+
+
+class RagMethods:
+    """Answers `rag.*` calls. Without `market` every query must bring its state."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        market: SnapshotSource | None,
+        *,
+        defaults: QueryConfig,
+        min_matches: int,
+        max_data_age_ms: Millis,
+        version: str,
+        market_location: str | None = None,
+    ) -> None:
+        self._retriever = retriever
+        self._market = market
+        self._defaults = defaults
+        self._min_matches = min_matches
+        self._max_data_age_ms = max_data_age_ms
+        self._version = version
+        self._market_location = market_location
+        self._answered = 0
+        self._refused = 0
+
+    def methods(self) -> list[Method]:
+        return [
+            Method(
+                "rag.query_patterns",
+                QueryPatternsParams,
+                self.query_patterns,
+                "The most similar past states, what followed them, and how far to trust that.",
+                QueryPatternsResult,
+                _PATTERN_ERRORS,
+            ),
+            Method(
+                "rag.get_snapshot",
+                GetSnapshotParams,
+                self.get_snapshot,
+                "The market's state at a time, from the server's market store.",
+                GetSnapshotResult,
+                (SymbolNotFoundError, StaleDataError),
+            ),
+            Method("rag.stats", None, self.stats, "What the server holds.", StatsResult),
+        ]
+
+    async def query_patterns(
+        self, params: QueryPatternsParams, context: RequestContext
+    ) -> QueryPatternsResult:
+        started = time.perf_counter()
+        try:
+            state = self._state(params)
+            config = self._config(params.query_config)
+            answer = await self._retriever.query(state.table, params.timestamp, config)
+            required = min(self._min_matches, config.top_k)
+            if len(answer.matches) < required:
+                raise _too_few(answer, config, required)
+        except LlmTraderError:
+            self._refused += 1
+            raise
+        self._answered += 1
+        metadata = self._metadata(params, state, config, answer, context, started)
+        return QueryPatternsResult(answer.matches, answer.statistics, answer.evidence, metadata)
+
+    async def get_snapshot(
+        self, params: GetSnapshotParams, context: RequestContext
+    ) -> GetSnapshotResult:
+        if self._market is None:
+            raise InvalidInputError("this server has no market store; start it with --store")
+        table = self._market.latest(params.symbol, params.timestamp, self._max_data_age_ms)
+        age_seconds = self._data_age_seconds(params.symbol, params.timestamp)
+        version = self._retriever.space.feature_version
+        return GetSnapshotResult(table.snapshot(0), version, age_seconds)
+
+    async def stats(self, params: None, context: RequestContext) -> StatsResult:
+        return StatsResult(
+            self._version,
+            await self._retriever.index.info(),
+            self._market_location,
+            self._retriever.space.space_id,
+            self._answered,
+            self._refused,
+        )
+
+    def _state(self, params: QueryPatternsParams) -> QueryState:
+        if params.current_state is None:
+            if self._market is None:
+                raise InvalidInputError(
+                    "current_state is required: this server has no market store to build it from"
+                )
+            table = self._market.latest(params.symbol, params.timestamp, self._max_data_age_ms)
+            return QueryState(table, "store", [], [])
+        table = SnapshotTable.of_fields(
+            params.symbol,
+            self._retriever.space.intraday,
+            params.timestamp,
+            msgspec.structs.asdict(params.current_state),
+        )
+        return self._completed(table, params)
+
+    def _completed(self, table: SnapshotTable, params: QueryPatternsParams) -> QueryState:
+        """The sent state, with what it lacks filled in from the store where they agree."""
+        state = QueryState(table, "request", [], [])
+        if self._market is None:
+            return state
+        known = self._market.known_fields(params.symbol, params.timestamp)
+        sent = float(table.column("price")[0])
+        stored = float(known[SCALARS.index("price"), 0])
+        if stored != stored:
+            return state
+        if abs(sent / stored - 1) > _SAME_PRICE_WITHIN:
+            state.warnings.append(
+                f"price {sent:g} is not near the store's {stored:g} at that time; "
+                "nothing was completed from the store"
+            )
+            return state
+        state.table = table.filled_from(known)
+        was, now = table.scalars[:, 0].tolist(), state.table.scalars[:, 0].tolist()
+        state.completed = [
+            name for name, a, b in zip(SCALARS, was, now, strict=True) if a != a and b == b
+        ]
+        state.source = "request+store" if state.completed else "request"
+        return state
+
+    def _config(self, sent: Any) -> QueryConfig:
+        if sent is None:
+            return self._defaults
+        given = {k: v for k, v in msgspec.structs.asdict(sent).items() if v is not UNSET}
+        return msgspec.structs.replace(self._defaults, **given)
+
+    def _data_age_seconds(self, symbol: str, as_of_ms: Millis) -> float | None:
+        if self._market is None:
+            return None
+        try:
+            age_ms = self._market.data_age_ms(symbol, as_of_ms)
+        except SymbolNotFoundError:
+            return None
+        return None if age_ms is None else age_ms / 1000
+
+    def _metadata(
+        self,
+        params: QueryPatternsParams,
+        state: QueryState,
+        config: QueryConfig,
+        answer: Answer,
+        context: RequestContext,
+        started: float,
+    ) -> Metadata:
+        space = self._retriever.space
+        duration_us = round((time.perf_counter() - started) * 1e6)
+        return Metadata(
+            query_duration_ms=round(duration_us / 1000),
+            embedding_duration_ms=round(answer.embedding_us / 1000),
+            retrieval_duration_ms=round(answer.retrieval_us / 1000),
+            query_duration_us=duration_us,
+            filters_applied=answer.filters_applied,
+            schema_version=SCHEMA_VERSION,
+            feature_version=space.feature_version,
+            embedding_model=space.space_id,
+            as_of=params.timestamp,
+            vector=config.vector,
+            state_source=state.source,
+            fields_completed=state.completed,
+            features_missing=answer.features_missing,
+            unknown_fields=context.unknown_fields,
+            warnings=state.warnings,
+            collection=self._retriever.index.collection.feature_version,
+            request_id=context.request_id,
+            data_age_seconds=self._data_age_seconds(params.symbol, params.timestamp),
+        )
+
+
+def _too_few(answer: Answer, config: QueryConfig, required: int) -> InsufficientMatchesError:
+    nearest = answer.evidence.similarity_range
+    if nearest is None:
+        found = "no past state was known then and passes the filters"
+    else:
+        found = f"the nearest past state has similarity {nearest[1]:.2f}"
+    return InsufficientMatchesError(
+        len(answer.matches),
+        required,
+        f"{found}; try increasing lookback_days ({config.lookback_days}), reducing "
+        f"min_similarity ({config.min_similarity:g}), or include_regime_filters = false",
+    )

@@ -1,0 +1,133 @@
+"""Parameters and results of the `rag.*` methods, field for field as on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from llm_trader.index.protocol import IndexInfo
+from llm_trader.retrieval.answer import Evidence, Match, Statistics
+from llm_trader.retrieval.retriever import QueryConfig
+from llm_trader.snapshot.model import SCALARS, SERIES, MarketSnapshot
+from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
+
+SCHEMA_VERSION: Final = 1
+
+REQUIRED_STATE: Final = (
+    "price",
+    "rsi_7",
+    "rsi_14",
+    "macd",
+    "ema_20",
+    "ema_20_4h",
+    "ema_50_4h",
+    "funding_rate",
+    "open_interest_latest",
+    "open_interest_avg_24h",
+)
+
+_POSITIVE: Final = ("price", "ema_20", "ema_20_4h", "ema_50_4h", "ema_ratio")
+_NOT_NEGATIVE: Final = (
+    *("open_interest_latest", "open_interest_avg_24h", "atr_3_4h", "atr_14_4h"),
+    *("current_volume_4h", "avg_volume_4h", "volume_ratio"),
+    *("realized_volatility_1h", "realized_volatility_4h", "realized_volatility_24h"),
+)
+_BOUNDS: Final[dict[str, dict[str, float]]] = {
+    **{name: {"gt": 0} for name in _POSITIVE},
+    **{name: {"ge": 0} for name in _NOT_NEGATIVE},
+    **{name: {"ge": 0, "le": 100} for name in ("rsi_7", "rsi_14", "rsi_14_4h")},
+    "hour_of_day": {"ge": 0, "lt": 24},
+}
+
+
+def _state_field(name: str, kind: Any) -> tuple[Any, ...]:
+    if name in SERIES:
+        return name, list[float] | None, None
+    described = kind.__metadata__[0].description
+    bounded = Annotated[float, Meta(description=described, **_BOUNDS.get(name, {}))]
+    return (name, bounded) if name in REQUIRED_STATE else (name, bounded | None, None)
+
+
+def _state_struct() -> Any:
+    kinds = {field.name: field.type for field in msgspec.structs.fields(MarketSnapshot)}
+    optional = [name for name in (*SCALARS, *SERIES) if name not in REQUIRED_STATE]
+    fields = [_state_field(name, kinds[name]) for name in (*REQUIRED_STATE, *optional)]
+    return msgspec.defstruct("CurrentState", fields, frozen=True, forbid_unknown_fields=True)
+
+
+# The fields of `MarketSnapshot`, ten of them required, with their bounds.
+CurrentState: Any = _state_struct()
+
+# The fields of `QueryConfig`, all of them optional: the server's settings hold the defaults.
+QueryConfigParams: Any = msgspec.defstruct(
+    "QueryConfigParams",
+    [(f.name, f.type | UnsetType, UNSET) for f in msgspec.structs.fields(QueryConfig)],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+
+Symbol = Annotated[str, Meta(pattern="^[A-Z0-9]{2,20}$", description="such as BTCUSDT")]
+Timestamp = Annotated[Millis, Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS, description="UTC milliseconds")]
+
+
+class QueryPatternsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`current_state` may be left out where the server has a market store."""
+
+    symbol: Symbol
+    timestamp: Timestamp
+    current_state: CurrentState | None = None
+    query_config: QueryConfigParams | None = None
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """`state_source`: `request`, `store`, or `request+store` where the store filled fields in."""
+
+    query_duration_ms: int
+    embedding_duration_ms: int
+    retrieval_duration_ms: int
+    query_duration_us: int
+    filters_applied: list[str]
+    schema_version: int
+    feature_version: str
+    embedding_model: str
+    as_of: Millis
+    vector: str
+    state_source: str
+    fields_completed: list[str]
+    features_missing: list[str]
+    unknown_fields: list[str]
+    warnings: list[str]
+    collection: str
+    request_id: str
+    data_age_seconds: float | None
+
+
+class QueryPatternsResult(msgspec.Struct, frozen=True):
+    matches: list[Match]
+    statistics: Statistics
+    evidence: Evidence
+    metadata: Metadata
+
+
+class GetSnapshotParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    symbol: Symbol
+    timestamp: Timestamp
+
+
+class GetSnapshotResult(msgspec.Struct, frozen=True):
+    """The newest complete snapshot at or before the asked time."""
+
+    snapshot: MarketSnapshot
+    feature_version: str
+    data_age_seconds: float | None
+
+
+class StatsResult(msgspec.Struct, frozen=True):
+    version: str
+    index: IndexInfo
+    market_store: str | None
+    embedding_model: str
+    queries_answered: int
+    queries_refused: int

@@ -12,6 +12,8 @@ which points are new; they take them over before their next answer, without a re
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -43,7 +45,18 @@ from llm_trader.market.writer_lock import WriterLock
 SCHEMA_VERSION: Final = 1
 
 _MAP_SIZE: Final = 16 << 30  # sparse: what is not used takes no room
+_MAX_READERS: Final = 1024
 _DATABASES: Final = ("points", "log", "runs", "meta")
+
+_ANOTHER_FOLDER: Final = "ingest into a new folder with: rag-ingest --index NEW_FOLDER"
+_REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
+    lmdb.MapFullError: f"the index has reached {_MAP_SIZE >> 30} GiB; split its symbols",
+    lmdb.ReadersFullError: f"{_MAX_READERS} readers are at work already; stop some",
+    lmdb.InvalidError: _ANOTHER_FOLDER,
+    lmdb.CorruptedError: _ANOTHER_FOLDER,
+    lmdb.PageNotFoundError: _ANOTHER_FOLDER,
+    lmdb.VersionMismatchError: _ANOTHER_FOLDER,
+}
 
 
 class EmbeddedIndex:
@@ -72,10 +85,10 @@ class EmbeddedIndex:
         env = _open_environment(path, readonly=True)
         try:
             return cls(path, env, None)
-        except lmdb.Error as error:
+        except lmdb.NotFoundError as error:
             env.close()
-            raise VectorIndexError(f"{path} holds no index: {error}") from error
-        except VectorIndexError:
+            raise _no_index(path) from error
+        except BaseException:
             env.close()
             raise
 
@@ -87,21 +100,24 @@ class EmbeddedIndex:
         the index holds points of another collection.
         """
         path.mkdir(parents=True, exist_ok=True)
-        lock = WriterLock(path)
-        try:
+        with ExitStack() as undo:
+            lock = WriterLock(path)
+            undo.callback(lock.release)
             env = _open_environment(path, readonly=False)
-            _write_collection(env, collection)
-            index = cls(path, env, lock)
+            undo.callback(env.close)
+            with _lmdb_errors(path):
+                _write_collection(path, env, collection)
+                index = cls(path, env, lock)
             _refuse_other(path, index.collection, collection)
-        except BaseException:
-            lock.release()
-            raise
+            undo.pop_all()
         return index
 
     def close(self) -> None:
+        """Let go of the folder. Closing twice does nothing."""
         self._env.close()
         if self._lock:
             self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +170,7 @@ class EmbeddedIndex:
     async def info(self) -> IndexInfo:
         self._take_over_changes()
         tables = [arrays.table() for _, arrays in sorted(self._symbols.items())]
-        with self._env.begin(db=self._db["runs"]) as txn:
+        with _lmdb_errors(self._path), self._env.begin(db=self._db["runs"]) as txn:
             runs = [msgspec.json.decode(value, type=IngestionRun) for _, value in txn.cursor()]
         return IndexInfo(
             backend="embedded",
@@ -179,23 +195,25 @@ class EmbeddedIndex:
         except KeyError:
             raise SymbolNotFoundError(symbol, sorted(self._symbols)) from None
 
-    def _write(self) -> Any:
+    @contextmanager
+    def _write(self) -> Iterator[Any]:
         if self._lock is None:
             raise ConfigurationError(f"the index at {self._path} was opened for reading only")
-        return self._env.begin(write=True)
+        with _lmdb_errors(self._path), self._env.begin(write=True) as txn:
+            yield txn
 
     def _read_collection(self) -> Collection:
         with self._env.begin(db=self._db["meta"]) as txn:
             collection, columns = txn.get(b"collection"), txn.get(b"columns")
         if collection is None or columns is None:
-            raise VectorIndexError(f"{self._path} holds no index; ingest into another folder")
+            raise _no_index(self._path)
         found = msgspec.json.decode(collection, type=Collection)
         known = tuple(msgspec.json.decode(columns, type=list[str])) == COLUMNS
         if found.schema_version != SCHEMA_VERSION or not known:
             raise VectorIndexError(
                 f"the index at {self._path} was written by another version "
                 f"(schema {found.schema_version}, this one knows {SCHEMA_VERSION}); "
-                "ingest into a new folder with: rag-ingest --index NEW_FOLDER"
+                f"{_ANOTHER_FOLDER}"
             )
         return found
 
@@ -217,10 +235,11 @@ class EmbeddedIndex:
 
     def _take_over_changes(self) -> None:
         """Bring the arrays up to the newest transaction; cheap when nothing was written."""
-        newest = self._env.info()["last_txnid"]
+        with _lmdb_errors(self._path):
+            newest = self._env.info()["last_txnid"]
         if newest == self._seen_txn:
             return
-        with self._env.begin() as txn:
+        with _lmdb_errors(self._path), self._env.begin() as txn:
             written = int(txn.stat(self._db["log"])["entries"])
             if self._seen_txn < 0:
                 self._load_all(txn)
@@ -255,21 +274,43 @@ class EmbeddedIndex:
 
 
 def _open_environment(path: Path, *, readonly: bool) -> Any:
-    try:
-        return lmdb.open(
+    with _lmdb_errors(path):
+        env = lmdb.open(
             str(path),
             map_size=_MAP_SIZE,
             max_dbs=len(_DATABASES),
+            max_readers=_MAX_READERS,
             readonly=readonly,
             create=not readonly,
         )
+        if not readonly:
+            env.reader_check()  # frees the slots of readers that were killed
+        return env
+
+
+@contextmanager
+def _lmdb_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except lmdb.Error as error:
-        raise VectorIndexError(f"the index at {path} cannot be opened: {error}") from error
+        remedy = _REMEDIES.get(type(error))
+        told = f"the index at {path} fails: {error}"
+        raise VectorIndexError(f"{told}; {remedy}" if remedy else told) from error
 
 
-def _write_collection(env: Any, collection: Collection) -> None:
+def _no_index(path: Path) -> VectorIndexError:
+    return VectorIndexError(f"{path} holds no index; {_ANOTHER_FOLDER}")
+
+
+def _write_collection(path: Path, env: Any, collection: Collection) -> None:
+    with env.begin() as txn:
+        names = set(txn.cursor().iternext(values=False))
+    if names - {name.encode() for name in _DATABASES}:
+        raise _no_index(path)
     meta = env.open_db(b"meta")
     with env.begin(write=True, db=meta) as txn:
+        if txn.get(b"collection") is None and (names - {b"meta"} or txn.stat(meta)["entries"]):
+            raise _no_index(path)
         if txn.get(b"collection") is None:
             txn.put(b"collection", msgspec.json.encode(collection))
             txn.put(b"columns", msgspec.json.encode(COLUMNS))
@@ -283,8 +324,7 @@ def _refuse_other(path: Path, found: Collection, wanted: Collection) -> None:
     ]
     if differences:
         raise ConfigurationError(
-            f"the index at {path} holds other points: {'; '.join(differences)}. "
-            "Ingest into a new folder with: rag-ingest --index NEW_FOLDER"
+            f"the index at {path} holds other points: {'; '.join(differences)}; {_ANOTHER_FOLDER}"
         )
 
 

@@ -46,9 +46,8 @@ def effective_count(timestamp_ms: Times, horizons_ms: Iterable[Millis]) -> Float
     ones (Kish's effective sample size for correlated observations).
     """
     n = len(timestamp_ms)
+    nearest_ms = np.diff(np.sort(timestamp_ms)).min() if n > 1 else np.inf
     apart = np.abs(timestamp_ms[:, None] - timestamp_ms)
-    others = apart[~np.eye(n, dtype=np.bool_)]
-    nearest_ms = others.min() if n > 1 else np.inf
     counts = [
         float(n) if nearest_ms >= h else n * n / np.maximum(0.0, 1.0 - apart / h).sum()
         for h in horizons_ms

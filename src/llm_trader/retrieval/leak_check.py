@@ -146,7 +146,7 @@ class _Check:
         step_ms = self._retriever.space.intraday.ms
         history = self._history(times[0] - step_ms, self._at_ms + DAY_MS).known_at(self._at_ms)
         labels = label_outcomes(history.intraday, np.array(times, dtype=np.int64))
-        recomputed = dict(zip(times, map(Outcome.of_column, labels.T), strict=True))
+        recomputed = dict(zip(times, map(Outcome.of_values, labels.T.tolist()), strict=True))
         for match in matches:
             self.matches += 1
             if max(match.resolved_at, match.timestamp + LONGEST_HORIZON_MS) > self._at_ms:

@@ -173,7 +173,7 @@ class Retriever:
                 date=iso8601(stamp),
                 id=point_id(points.symbol, stamp, self.space.feature_version),
                 market_state=MatchState(*state),
-                outcomes=Outcome.of_column(outcomes),
+                outcomes=Outcome.of_values(outcomes),
             )
             for alike, percentile, stamp, resolved, state, outcomes in zip(
                 similarity.tolist(),
@@ -181,7 +181,7 @@ class Retriever:
                 points.timestamp_ms.tolist(),
                 points.resolved_at_ms.tolist(),
                 states,
-                points.values[-len(OUTCOMES) :].T,
+                points.values[-len(OUTCOMES) :].T.tolist(),
                 strict=True,
             )
         ]

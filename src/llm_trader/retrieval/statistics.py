@@ -17,9 +17,7 @@ OUTCOME_ROWS: Final = slice(
     COLUMN_ROW[f"outcome_{next(iter(HORIZONS))}"] + len(HORIZONS),
 )
 
-_LEVELS: Final = np.array([[0.5, 0.1, 0.9]])
 _BLOCKS: Final = [f"outcome_{name}" for name in HORIZONS]
-_NOTHING: Final = OutcomeStatistics(None, None, None, None, 0, 0, None)
 
 
 def quantiles(ascending: Floats, levels: Floats) -> Floats:
@@ -40,27 +38,32 @@ def quantiles(ascending: Floats, levels: Floats) -> Floats:
 
 def summarise(matches: PointTable, similarity: Floats) -> Statistics:
     """Statistics of the matches, most similar first; similarities have the shape (n,)."""
-    n = len(matches)
+    alike = similarity.tolist()
+    n = len(alike)
+    blocks = map(_block, matches.values[OUTCOME_ROWS].tolist())
     return Statistics(
         total_matches=n,
-        avg_similarity=float(similarity.mean()) if n else None,
-        similarity_range=(float(similarity[-1]), float(similarity[0])) if n else None,
-        **dict(zip(_BLOCKS, _blocks(matches.values[OUTCOME_ROWS]), strict=True)),
-        stop_loss_hits=int((matches.column("max_drawdown_1h") <= STOP_LOSS_PCT).sum()),
-        take_profit_hits=int((matches.column("max_runup_1h") >= TAKE_PROFIT_PCT).sum()),
+        avg_similarity=sum(alike) / n if n else None,
+        similarity_range=(alike[-1], alike[0]) if n else None,
+        **dict(zip(_BLOCKS, blocks, strict=True)),
+        stop_loss_hits=sum(v <= STOP_LOSS_PCT for v in matches.column("max_drawdown_1h").tolist()),
+        take_profit_hits=sum(v >= TAKE_PROFIT_PCT for v in matches.column("max_runup_1h").tolist()),
     )
 
 
-def _blocks(outcomes: Floats) -> list[OutcomeStatistics]:
-    n = outcomes.shape[1]
+def _block(outcomes: list[float]) -> OutcomeStatistics:
+    """Matches are few: plain numbers are faster than arrays."""
+    n = len(outcomes)
     if not n:
-        return [_NOTHING] * len(outcomes)
-    of_levels = quantiles(np.sort(outcomes, axis=1), _LEVELS).tolist()
-    means = outcomes.mean(axis=1).tolist()
-    positive, negative = (outcomes > 0).sum(axis=1).tolist(), (outcomes < 0).sum(axis=1).tolist()
-    return [
-        OutcomeStatistics(mean, median, p10, p90, up, down, up / n)
-        for mean, (median, p10, p90), up, down in zip(
-            means, of_levels, positive, negative, strict=True
-        )
-    ]
+        return OutcomeStatistics(None, None, None, None, 0, 0, None)
+    ascending = sorted(outcomes)
+    median, p10, p90 = (_quantile(ascending, level) for level in (0.5, 0.1, 0.9))
+    positive, negative = sum(v > 0 for v in outcomes), sum(v < 0 for v in outcomes)
+    return OutcomeStatistics(sum(outcomes) / n, median, p10, p90, positive, negative, positive / n)
+
+
+def _quantile(ascending: list[float], level: float) -> float:
+    position = level * (len(ascending) - 1)
+    below = int(position)
+    low, high = ascending[below], ascending[min(below + 1, len(ascending) - 1)]
+    return low + (high - low) * (position - below)

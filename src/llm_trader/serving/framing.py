@@ -64,9 +64,10 @@ class FrameSplitter:
                 frames.append(frame)
             if self._done:
                 return frames
-        self._tail += tail
-        if self._size + len(self._tail) > self._max_bytes:
-            frames.append(self._overflow())
+        if tail:
+            self._tail += tail
+            if self._size + len(self._tail) > self._max_bytes:
+                frames.append(self._overflow())
         return frames
 
     def finish(self) -> list[Frame]:

@@ -33,7 +33,7 @@ OUTCOMES: Final = (
 OUTCOME_ROW: Final = {name: row for row, name in enumerate(OUTCOMES)}
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True):
     """Changes in % of the price at the snapshot; `None` where it cannot be known."""
 
     outcome_15m: float | None
@@ -47,16 +47,21 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     first_barrier: str | None
 
     @classmethod
-    def of_column(cls, column: Floats) -> Outcome:
-        """From one column of a label table, shape (outcomes,)."""
-        known = dict(zip(OUTCOMES, (None if v != v else v for v in column.tolist()), strict=True))
-        runup, drawdown = known["max_runup_1h"], known["max_drawdown_1h"]
-        barrier = known.pop("first_barrier")
+    def of_values(cls, values: list[float]) -> Outcome:
+        """From one column of a label table, in the order of `OUTCOMES`."""
+        in_15m, in_1h, in_4h, in_24h, runup, drawdown, barrier = (
+            None if v != v else v for v in values
+        )
         return cls(
-            **known,
-            hit_stop_loss=None if drawdown is None else drawdown <= STOP_LOSS_PCT,
-            hit_take_profit=None if runup is None else runup >= TAKE_PROFIT_PCT,
-            first_barrier=None if barrier is None else BARRIERS[barrier],
+            in_15m,
+            in_1h,
+            in_4h,
+            in_24h,
+            runup,
+            drawdown,
+            None if drawdown is None else drawdown <= STOP_LOSS_PCT,
+            None if runup is None else runup >= TAKE_PROFIT_PCT,
+            None if barrier is None else BARRIERS[barrier],
         )
 
 

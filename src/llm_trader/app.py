@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import structlog
+
 from llm_trader import __version__
 from llm_trader.embedding.state import StateSpace
-from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.errors import ConfigurationError, InvalidInputError, SymbolNotFoundError
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Progress, ingest
 from llm_trader.index.protocol import Collection
@@ -69,6 +71,7 @@ def check_index_for_leaks(
     with ExitStack() as opened:
         store = opened.enter_context(MarketStore.open(settings.market.store))
         index = opened.enter_context(EmbeddedIndex.open(settings.index.path))
+        _refuse_another_exchange(settings, store, index.collection)
         retriever = Retriever(index, space_of(index.collection))
         return asyncio.run(check_for_leaks(retriever, store, symbols, samples, seed, progress))
 
@@ -126,7 +129,11 @@ def intraday_timeframe(settings: Settings, store: MarketStore, symbols: list[str
     """The candles that snapshots are made of: as set, or the 3m or 5m that all symbols have."""
     if settings.snapshot.intraday != "auto":
         return Timeframe.parse(settings.snapshot.intraday)
-    known = [set(store.timeframes(symbol)) for symbol in symbols if symbol in store.symbols()]
+    available = store.symbols()
+    for symbol in symbols:
+        if symbol not in available:
+            raise SymbolNotFoundError(symbol, available)
+    known = [set(store.timeframes(symbol)) for symbol in symbols]
     common = set.intersection(*known) if known else set()
     for timeframe in (M3, M5):
         if timeframe in common:
@@ -157,14 +164,23 @@ def _market(
 ) -> SnapshotSource | None:
     path: Path = settings.market.store
     if not path.exists():
+        structlog.get_logger(__name__).warning(
+            "market_store_missing", path=str(path), effect="queries must bring their whole state"
+        )
         return None
     store = opened.enter_context(MarketStore.open(path))
+    _refuse_another_exchange(settings, store, collection)
+    return SnapshotSource(store, space.intraday, settings.snapshot.interval_minutes * MINUTE_MS)
+
+
+def _refuse_another_exchange(
+    settings: Settings, store: MarketStore, collection: Collection
+) -> None:
     if store.exchange != collection.exchange:
         raise ConfigurationError(
-            f"the market store at {path} is of {store.exchange}, the index at "
+            f"the market store at {store.path} is of {store.exchange}, the index at "
             f"{settings.index.path} of {collection.exchange}; name the ones that belong together"
         )
-    return SnapshotSource(store, space.intraday, settings.snapshot.interval_minutes * MINUTE_MS)
 
 
 def _tokens(serving: ServingSettings, environ: Mapping[str, str]) -> TokenCheck:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -81,10 +82,18 @@ def _run(folder: Path, days: int, seed: int) -> None:
 
 @contextmanager
 def _server(store: Path, index: Path) -> Iterator[int]:
-    """A server process on a free port, stopped as an operator would: with SIGTERM."""
+    """A server process on a free port, stopped as an operator would: with SIGTERM.
+
+    It shall not heed the settings around it, such as tokens or a quieter log.
+    """
+    from llm_trader.settings import ENV_PREFIX
+
     command = [sys.executable, "-c", _SERVER, "--port", "0", "--min-matches", "1"]
-    command += ["--store", str(store), "--index", str(index)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603  our own
+    command += ["--store", str(store.absolute()), "--index", str(index.absolute())]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}
+    process = subprocess.Popen(  # noqa: S603  our own
+        command, stderr=subprocess.PIPE, text=True, cwd=index, env=environ
+    )
     try:
         yield _port(process)
     finally:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Final
 
 # One query is one small matrix product: BLAS threads would only wait for each other. Set before
 # NumPy is loaded, and only where nobody has chosen otherwise.
@@ -21,6 +21,10 @@ from llm_trader.cli.leaks import leak_check
 from llm_trader.cli.query import query
 from llm_trader.cli.serve import serve
 from llm_trader.errors import LlmTraderError
+
+# As shells report them: 128 and the number of the signal, SIGINT and SIGPIPE.
+_INTERRUPTED: Final = 130
+_UNREAD: Final = 141
 
 _STYLE: dict[str, Any] = {
     "add_completion": False,
@@ -79,18 +83,31 @@ def _alone(command: Callable[..., None]) -> typer.Typer:
 
 
 def _run(command: typer.Typer) -> None:
-    """Errors raised on purpose become one line and exit code 2; Ctrl-C becomes 130."""
+    """Errors raised on purpose become a line and exit code 2; Ctrl-C becomes 130, with a hint.
+
+    Typer itself turns Ctrl-C, and an output that nobody reads on (`| head`), into an exit.
+    """
     try:
         command()
     except LlmTraderError as error:
         sys.stderr.write(f"error: {error.message}\n")
-        for problem in error.details.get("data") or ():
-            sys.stderr.write(f"  {problem}\n")
+        for line in _explained(error.details.get("data")):
+            sys.stderr.write(f"  {line}\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing is lost, run it again to go on\n")
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough (`| head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            sys.stderr.write("interrupted; nothing is lost, run it again to go on\n")
+        elif isinstance(ended.__context__, BrokenPipeError):
+            raise SystemExit(_UNREAD) from None
+        raise
+
+
+def _explained(data: Any) -> Iterator[str]:
+    """What a server's error says beyond its message."""
+    if isinstance(data, dict):
+        for refused in data.get("errors", ()):
+            yield f"{refused['field']} {refused['error']}".strip()
+        for unknown in data.get("unknown_fields", ()):
+            yield f"unknown: {unknown}"
+        if "suggestion" in data:
+            yield data["suggestion"]

@@ -12,6 +12,7 @@ their share of the weight: the ranking is exact, and similarity is cosine / √f
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, get_args
@@ -129,10 +130,10 @@ class _Formula:
         self._minus = [rows[f.minus] for f in features]
         self._over = [rows[f.over] for f in features]
         self._floored = [ROW[name] for name in FLOORED]
-        shapes: list[str] = [f.shape for f in features]
+        shapes = [SHAPES.index(f.shape) for f in features]
         self._log, self._sine, self._cosine = (
-            slice(shapes.index(shape), shapes.index(shape) + shapes.count(shape))
-            for shape in SHAPES[1:]
+            slice(bisect_left(shapes, shape), bisect_right(shapes, shape))
+            for shape in range(1, len(SHAPES))
         )
         length = intraday.ms / M5.ms
         self._centre = np.array([[f.centre] for f in features])

@@ -26,8 +26,11 @@ _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-trader-rag:point")
 def point_id(symbol: str, timestamp_ms: Millis, feature_version: str) -> str:
     """The same point has the same id wherever and however often it is ingested (UUIDv5)."""
     name = f"{symbol}:{timestamp_ms}:{feature_version}".encode()
-    digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=5))
+    digest = bytearray(hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50  # version 5
+    digest[8] = digest[8] & 0x3F | 0x80  # RFC 9562 variant
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

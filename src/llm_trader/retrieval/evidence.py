@@ -7,7 +7,7 @@ quantiles the order statistics at the levels p ± z·√(p(1-p)/n), the normal a
 
 from __future__ import annotations
 
-from math import isfinite, sqrt
+from math import sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -151,31 +151,46 @@ def _summed_up(
     points: PointTable, effective: list[float], base: BaseRates, volatility_now_pct: float
 ) -> dict[str, HorizonEvidence]:
     outcomes = points.values[OUTCOME_ROWS]
-    ascending = np.sort(outcomes, axis=1)
-    roots = np.sqrt(effective)[:, None, None]
-    levels = (_LEVELS + _LEVEL_SPREAD / roots).reshape(len(outcomes), -1)
-    of_levels = quantiles(ascending, levels).reshape(len(outcomes), 3, -1).tolist()
-    means = _means(outcomes, effective, base)
-    rescaled = _rescaled(points, outcomes, volatility_now_pct)
+    horizons = len(outcomes)
+    with np.errstate(divide="ignore"):
+        factor = volatility_now_pct / points.column("realized_volatility_24h")
+    # The rescaled outcomes below the plain ones: each step is then one call for both.
+    both = np.sort(np.concatenate([outcomes, outcomes * factor]), axis=1)
+    roots = np.sqrt(effective + effective)[:, None, None]
+    levels = (_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons, -1)
+    of_levels = quantiles(both, levels).reshape(2 * horizons, 3, -1).tolist()
+    means = (np.add.reduce(both, axis=1) / len(points)).tolist()
+    estimates = _means(outcomes, means[:horizons], effective, base)
+    rescalable = bool(np.isfinite(factor).all())
     base_quantiles = base.quantiles.tolist()
     ups = np.add.reduce(outcomes > 0, axis=1).tolist()
     found = {}
     for row, name in enumerate(_HORIZON_NAMES):
         p_up = _share(ups[row] / len(points), effective[row], float(base.p_up[row]))
         p10, p25, p50, p75, p90 = map(Estimate, *of_levels[row], base_quantiles[row])
+        scaled = Rescaled(means[horizons + row], *of_levels[horizons + row][0])
         found[name] = HorizonEvidence(
-            effective[row], means[row], p_up, p10, p25, p50, p75, p90, rescaled[row]
+            effective[row],
+            estimates[row],
+            p_up,
+            p10,
+            p25,
+            p50,
+            p75,
+            p90,
+            scaled if rescalable else None,
         )
     return found
 
 
-def _means(outcomes: Floats, effective: list[float], base: BaseRates) -> list[Estimate]:
+def _means(
+    outcomes: Floats, means: list[float], effective: list[float], base: BaseRates
+) -> list[Estimate]:
     k = outcomes.shape[1]
-    mean = np.add.reduce(outcomes, axis=1) / k
-    squares = np.add.reduce(np.square(outcomes - mean[:, None]), axis=1).tolist()
+    squares = np.square(outcomes - np.array(means)[:, None])
     estimates = []
     for value, square, n, base_rate in zip(
-        mean.tolist(), squares, effective, base.mean.tolist(), strict=True
+        means, np.add.reduce(squares, axis=1).tolist(), effective, base.mean.tolist(), strict=True
     ):
         # One observation has no spread: its interval is unknown, not of width 0.
         error = sqrt(square / (k - 1) / n) if k > 1 else float("nan")
@@ -209,15 +224,3 @@ def _mean_compared(name: str, mean: Estimate, n: float) -> Comparison:
 def _share_compared(what: str, share: Estimate, n: float) -> Comparison:
     deviation = share_deviation(share.value, share.base_rate, n)
     return Comparison(what, share.value, share.base_rate, deviation)
-
-
-def _rescaled(
-    points: PointTable, outcomes: Floats, volatility_now_pct: float
-) -> list[Rescaled] | list[None]:
-    then = points.column("realized_volatility_24h")
-    if not isfinite(volatility_now_pct) or not then.min() > 0:
-        return [None] * len(outcomes)
-    scaled = np.sort(outcomes * (volatility_now_pct / then), axis=1)
-    at_levels = quantiles(scaled, _LEVELS[None]).tolist()
-    means = (np.add.reduce(scaled, axis=1) / len(then)).tolist()
-    return [Rescaled(mean, *values) for mean, values in zip(means, at_levels, strict=True)]

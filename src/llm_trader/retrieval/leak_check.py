@@ -7,7 +7,8 @@ For a sampled symbol and time T:
 2. the query is asked for its 50 nearest states: each must have been resolved by T;
 3. each one's outcome is computed anew from the candles that had closed by T: it must be there,
    and be the one in the index, or the index knows more than T did;
-4. some are built anew from what was known at their own time: state and index must agree.
+4. some are built anew from what was known at their own time: state and index must agree, and
+   the vector must be as similar as was answered.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 _CONFIG: Final = QueryConfig(top_k=50, min_similarity=0.0)
 _REBUILT_PER_QUERY: Final = 2
 _TOLERANCE: Final = 1e-9
+_SIMILARITY_TOLERANCE: Final = 1e-5  # vectors are float32
 
 
 class Leak(msgspec.Struct, frozen=True):
@@ -129,7 +131,7 @@ class _Check:
         if answer.matches:
             self._check_outcomes(answer.matches)
         for match in chances.sample(answer.matches, min(_REBUILT_PER_QUERY, len(answer.matches))):
-            self._check_state(match)
+            self._check_state(match, state)
         return self._leaks
 
     def _state(self) -> SnapshotTable:
@@ -154,7 +156,7 @@ class _Check:
             elif not _same_outcome(recomputed[match.timestamp], match.outcomes):
                 self._report("the outcome is not the one that was known by then", match)
 
-    def _check_state(self, match: Match) -> None:
+    def _check_state(self, match: Match, state: SnapshotTable) -> None:
         self.rebuilt += 1
         history = self._history(match.timestamp - REACH_MS, match.timestamp + 1)
         times = np.array([match.timestamp], dtype=np.int64)
@@ -163,6 +165,11 @@ class _Check:
             stored = getattr(match.market_state, name)
             if not np.isclose(built.column(name)[0], stored, rtol=_TOLERANCE, atol=_TOLERANCE):
                 self._report(f"{name} is not what was known at the match's own time", match)
+        space = self._retriever.space
+        vectors, _ = space.embed(built)
+        similarity = float(vectors[0] @ space.embed_query(state).vector)
+        if abs(similarity - match.similarity) > _SIMILARITY_TOLERANCE:
+            self._report("its vector is not of what was known at the match's own time", match)
 
     def _history(self, start_ms: Millis, end_ms: Millis) -> MarketHistory:
         return self._store.history(self._symbol, self._retriever.space.intraday, start_ms, end_ms)

@@ -26,6 +26,7 @@ _REFERENCE_STATES: Final = 128
 _PAIRS_PER_STATE: Final = 256
 _PAIR_LEVELS: Final = np.linspace(0, 1, 1025)
 _LEAST_TO_CODE: Final = 1000
+_LEAST_SPREAD: Final = 1e-300
 _NEAR: Final = 24
 _LEVELS: Final = np.array(QUANTILE_LEVELS)
 
@@ -87,7 +88,8 @@ def base_quantiles(outcomes: Floats) -> Floats:
     if n < _LEAST_TO_CODE:
         return quantiles(np.sort(outcomes, axis=1), _LEVELS[None])
     low, high = outcomes.min(axis=1, keepdims=True), outcomes.max(axis=1, keepdims=True)
-    step = 65535 / np.maximum(high - low, np.finfo(np.float64).tiny)
+    spread = high - low
+    step = 65535 / np.where(spread > _LEAST_SPREAD, spread, np.inf)  # equal values: one code
     code = ((outcomes - low) * step).astype(np.uint16)
     order = code.argsort(axis=1, kind="stable")  # a radix sort for 16 bits
     position = _LEVELS * (n - 1)

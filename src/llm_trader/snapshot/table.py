@@ -21,6 +21,17 @@ SERIES_ROW: Final = {name: row for row, name in enumerate(SERIES)}
 _OFFSETS = np.arange(SERIES_LENGTH) - (SERIES_LENGTH - 1) / 2
 _SLOPE_WEIGHTS: Final = _OFFSETS / (_OFFSETS**2).sum()
 
+# A slope, its series, whether that is intraday (then per hour), whether in % of the price.
+_SLOPES: Final = (
+    ("price_slope", "mid_prices", True, True),
+    ("ema_20_slope", "ema_20_values", True, True),
+    ("macd_slope", "macd_values", True, True),
+    ("rsi_7_slope", "rsi_7_values", True, False),
+    ("rsi_14_slope", "rsi_14_values", True, False),
+    ("macd_4h_slope", "macd_4h_values", False, True),
+    ("rsi_14_4h_slope", "rsi_14_4h_values", False, False),
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SnapshotTable:
@@ -113,32 +124,26 @@ class SnapshotTable:
 
     def derive(self) -> None:
         """Fill in the fields that follow from others and are not known yet."""
-        price, hour = self.column("price"), Timeframe(HOUR_MS)
-        per_hour = hour.ms / self.intraday.ms
+        latest, mean = self.column("open_interest_latest"), self.column("open_interest_avg_24h")
         with np.errstate(all="ignore"):
-            relative = 100 / price
-            latest, mean = (self.column(f"open_interest_{k}") for k in ("latest", "avg_24h"))
-            derived = {
-                "hour_of_day": (self.as_of_ms // 60_000 % 1440) / 60.0,
-                "ema_ratio": self.column("ema_20_4h") / self.column("ema_50_4h"),
-                "oi_delta_pct": (latest - mean) / mean * 100,
-                "price_slope": self._slope("mid_prices") * per_hour * relative,
-                "ema_20_slope": self._slope("ema_20_values") * per_hour * relative,
-                "macd_slope": self._slope("macd_values") * per_hour * relative,
-                "rsi_7_slope": self._slope("rsi_7_values") * per_hour,
-                "rsi_14_slope": self._slope("rsi_14_values") * per_hour,
-                "macd_4h_slope": self._slope("macd_4h_values") * relative,
-                "rsi_14_4h_slope": self._slope("rsi_14_4h_values"),
-            }
-        for name, values in derived.items():
-            column = self.column(name)
-            fresh = np.isnan(column) & np.isfinite(values)
-            column[fresh] = values[fresh]
+            self._fill("hour_of_day", (self.as_of_ms // 60_000 % 1440) / 60.0)
+            self._fill("ema_ratio", self.column("ema_20_4h") / self.column("ema_50_4h"))
+            self._fill("oi_delta_pct", (latest - mean) / mean * 100)
+            if np.isfinite(self.series[:, :, -1]).any():
+                self._derive_slopes()
 
-    def _slope(self, series: str) -> Floats:
+    def _derive_slopes(self) -> None:
+        pct_of_price = 100 / self.column("price")
+        per_hour = HOUR_MS / self.intraday.ms
         # Point by point, so that a row's result does not depend on how many rows there are.
-        points = self.series[SERIES_ROW[series]]
-        slope: Floats = points[:, 0] * _SLOPE_WEIGHTS[0]
+        slopes = self.series[:, :, 0] * _SLOPE_WEIGHTS[0]
         for i in range(1, SERIES_LENGTH):
-            slope = slope + points[:, i] * _SLOPE_WEIGHTS[i]
-        return slope
+            slopes = slopes + self.series[:, :, i] * _SLOPE_WEIGHTS[i]
+        for slope, series, is_intraday, is_price in _SLOPES:
+            values = slopes[SERIES_ROW[series]] * (per_hour if is_intraday else 1.0)
+            self._fill(slope, values * pct_of_price if is_price else values)
+
+    def _fill(self, name: str, values: Floats) -> None:
+        column = self.column(name)
+        fresh = np.isnan(column) & np.isfinite(values)
+        column[fresh] = values[fresh]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from llm_trader.timeframe import iso8601
 
@@ -127,7 +128,7 @@ def _verdict(console: Console, evidence: dict[str, Any], metadata: dict[str, Any
 
 
 def store_info(console: Console, info: StoreInfo) -> None:
-    console.print(f"[bold]{info.path}[/], exchange {info.exchange or 'unknown'}")
+    _heading(console, f"{info.path}, exchange {info.exchange or 'unknown'}")
     table = _table("", "symbol", "series", "rows", "first", "last", "missing", "from", right_from=2)
     for series in info.series:
         sources = list(dict.fromkeys(source.source for source in series.provenance))
@@ -155,7 +156,8 @@ def store_info(console: Console, info: StoreInfo) -> None:
 
 
 def import_report(console: Console, report: ImportReport, store: Path) -> None:
-    table = _table(f"Imported into {store}", "file", "rows", "added", "replaced", "unchanged")
+    _heading(console, f"Imported into {store}")
+    table = _table("", "file", "rows", "added", "replaced", "unchanged")
     rows = [(f.file, f) for f in report.files]
     rows += [(f"{d.symbol} {d.timeframe}, built from {d.source}", d) for d in report.derived]  # type: ignore[misc]
     for name, done in rows:
@@ -165,13 +167,12 @@ def import_report(console: Console, report: ImportReport, store: Path) -> None:
         )
     console.print(table)
     for skipped in report.skipped:
-        console.print(f"  skipped {skipped.file}: {skipped.reason}", highlight=False)
+        console.print(f"  skipped {skipped.file}: {skipped.reason}", highlight=False, markup=False)
 
 
 def ingest_reports(console: Console, reports: list[IngestReport], index: Path) -> None:
-    table = _table(
-        f"States in {index}", "symbol", "asked for", "outside the data", "there already", "added"
-    )
+    _heading(console, f"States in {index}")
+    table = _table("", "symbol", "asked for", "outside the data", "there already", "added")
     for report in reports:
         table.add_row(
             report.symbol,
@@ -200,6 +201,11 @@ def leak_report(console: Console, report: LeakReport) -> None:
         console.print(f"  {leak.symbol} at {leak.query_at}{match}: {leak.problem}", highlight=False)
     if len(report.leaks) > 20:
         console.print(f"  and {len(report.leaks) - 20} more; all are in --json")
+
+
+def _heading(console: Console, text: str) -> None:
+    """In bold and never broken, so that a path in it can be copied."""
+    console.print(Text(text, style="bold"), soft_wrap=True)
 
 
 def _shortened(sources: list[str]) -> str:

@@ -6,6 +6,7 @@ was killed goes on where it stopped, and nothing is lost or doubled.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -129,6 +130,7 @@ async def _ingest_symbol(
         refused += why_not
         done += len(batch)
         progress(symbol, done, len(times))
+        await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
     return IngestReport(
         symbol=symbol,
         requested=whole,

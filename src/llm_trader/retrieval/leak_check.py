@@ -13,6 +13,7 @@ For a sampled symbol and time T:
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Final
@@ -79,6 +80,7 @@ async def check_for_leaks(
         rebuilt += check.rebuilt
         leaks += found
         progress()
+        await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
     if not matches:
         raise InvalidInputError(
             "no sampled query had a match, so nothing was proven; take more --samples, or an "

@@ -124,10 +124,9 @@ class Retriever:
     ) -> SimilarityReference:
         midnight = as_of_ms - as_of_ms % DAY_MS
         window = await self.index.scan(symbol, visible_window(midnight, config.lookback_days))
-        known = (vector.vector != 0).astype(np.float32)
         return self._references.get(
             (_identity(window), vector.features_missing),
-            lambda: SimilarityReference.of(window, known, vector.present_share),
+            lambda: SimilarityReference.of(window, _known(vector), vector.present_share),
         )
 
     async def _evidence(
@@ -193,12 +192,18 @@ def _similarity(cosine: npt.NDArray[np.float32], vector: QueryVector) -> Floats:
     return np.minimum(np.maximum(similarity, -1.0), 1.0)
 
 
+def _known(vector: QueryVector) -> npt.NDArray[np.float32]:
+    """1 for both halves of each feature that a query has; either half may well be 0 itself."""
+    has = vector.vector.reshape(-1, 2).any(axis=1)
+    return np.repeat(has, 2).astype(np.float32)
+
+
 def _identity(window: PointTable) -> Hashable:
-    """Tells windows apart, also after points were added to the index."""
+    """Tells windows apart, also after points were added or replaced by a later run."""
     stamps = window.timestamp_ms
     if not len(stamps):
         return window.symbol
-    return window.symbol, len(stamps), int(stamps[0]), int(stamps[-1])
+    return window.symbol, len(stamps), int(stamps[0]), int(stamps[-1]), int(window.run.sum())
 
 
 def _us(seconds: float) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -80,25 +82,7 @@ class RagMethods:
         self._refused = 0
 
     def methods(self) -> list[Method]:
-        return [
-            Method(
-                "rag.query_patterns",
-                QueryPatternsParams,
-                self.query_patterns,
-                "The most similar past states, what followed them, and how far to trust that.",
-                QueryPatternsResult,
-                _PATTERN_ERRORS,
-            ),
-            Method(
-                "rag.get_snapshot",
-                GetSnapshotParams,
-                self.get_snapshot,
-                "The market's state at a time, from the server's market store.",
-                GetSnapshotResult,
-                (SymbolNotFoundError, StaleDataError),
-            ),
-            Method("rag.stats", None, self.stats, "What the server holds.", StatsResult),
-        ]
+        return [replace(method, handler=partial(method.handler, self)) for method in METHODS]
 
     async def query_patterns(
         self, params: QueryPatternsParams, context: RequestContext
@@ -224,6 +208,30 @@ class RagMethods:
             request_id=context.request_id,
             data_age_seconds=self._data_age_seconds(params.symbol, params.timestamp),
         )
+
+
+_UNBOUND: Final[Any] = RagMethods
+
+# What the methods are called, take and give; `RagMethods.methods` binds them to a server's own.
+METHODS: Final = (
+    Method(
+        "rag.query_patterns",
+        QueryPatternsParams,
+        _UNBOUND.query_patterns,
+        "The most similar past states, what followed them, and how far to trust that.",
+        QueryPatternsResult,
+        _PATTERN_ERRORS,
+    ),
+    Method(
+        "rag.get_snapshot",
+        GetSnapshotParams,
+        _UNBOUND.get_snapshot,
+        "The market's state at a time, from the server's market store.",
+        GetSnapshotResult,
+        (SymbolNotFoundError, StaleDataError),
+    ),
+    Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", StatsResult),
+)
 
 
 def _too_few(answer: Answer, config: QueryConfig, required: int) -> InsufficientMatchesError:

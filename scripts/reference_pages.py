@@ -1,0 +1,140 @@
+"""Reference pages made from the code: the commands, the JSON-RPC methods, the state vector."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+import typer
+
+from llm_trader.cli.main import app
+from llm_trader.embedding.features import FEATURES, LEAST, ZERO, Feature
+from llm_trader.embedding.state import LEAST_PRESENT_SHARE, StateSpace
+from llm_trader.serving.builtin import openrpc_document, with_builtin_methods
+from llm_trader.serving.errors import ERROR_TITLES
+from llm_trader.serving.methods import METHODS
+from llm_trader.snapshot.model import MarketSnapshot
+from llm_trader.timeframe import M1, M3, M5
+
+_WIDTH = 96
+
+
+def cli_page(note: str) -> str:
+    """What every `--help` says."""
+    lines = [note, "# Commands", ""]
+    lines += ["`rag-ingest` is `llm-trader ingest`, `rag-rpc-server` is `llm-trader serve`."]
+    os.environ["TERMINAL_WIDTH"] = str(_WIDTH)
+    root = typer.main.get_command(app)
+    for name, command, context in _commands(root, click.Context(root, info_name="llm-trader")):
+        lines += ["", f"## `{name}`", "", "```", command.get_help(context).rstrip(), "```"]
+    return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n"
+
+
+def _commands(
+    command: click.Command, context: click.Context
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    context.terminal_width = context.max_content_width = _WIDTH
+    yield context.command_path, command, context
+    children: dict[str, click.Command] = getattr(command, "commands", {})
+    for name, child in children.items():
+        yield from _commands(child, click.Context(child, info_name=name, parent=context))
+
+
+def rpc_page(note: str) -> str:
+    """The methods with their parameters, and the error codes."""
+    document = openrpc_document(
+        with_builtin_methods(METHODS, title="", version=""), title="", version=""
+    )
+    lines = [note, "# JSON-RPC methods", ""]
+    lines += [
+        "JSON-RPC 2.0 over TCP, port 7879: one document per line, each reply one line. The server",
+        "describes itself in full, results included, to `rpc.discover` (OpenRPC).",
+    ]
+    schemas = document["components"]["schemas"]
+    for method in document["methods"]:
+        lines += ["", f"## `{method['name']}`", "", method["summary"]]
+        if method["params"]:
+            lines += ["", "| parameter | | type and bounds |", "|---|---|---|"]
+        for parameter in method["params"]:
+            need = "required" if parameter["required"] else "optional"
+            told = _told(parameter["schema"])
+            lines.append(f"| `{parameter['name']}` | {need} | {told} |")
+            for schema in _within(parameter["schema"], schemas):
+                lines += _rows(parameter["name"], schema)
+    lines += ["", "## Errors", "", "| code | |", "|---|---|"]
+    lines += [f"| {code} | {title} |" for code, title in ERROR_TITLES.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _within(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for option in (schema, *schema.get("anyOf", ())):
+        if "$ref" in option:
+            yield schemas[option["$ref"].rpartition("/")[2]]
+
+
+def _rows(parent: str, schema: dict[str, Any]) -> Iterator[str]:
+    for name, field in schema["properties"].items():
+        need = "required" if name in schema.get("required", ()) else "optional"
+        yield f"| `{parent}.{name}` | {need} | {_told(field)} |"
+
+
+def _told(schema: dict[str, Any]) -> str:
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    parts = []
+    for option in options:
+        kind = "object" if "$ref" in option else str(option.get("type", ""))
+        bounds = [
+            f"{sign} {option[key]}"
+            for key, sign in (
+                ("minimum", "≥"),
+                ("exclusiveMinimum", ">"),
+                ("maximum", "≤"),
+                ("exclusiveMaximum", "<"),
+            )
+            if key in option
+        ]
+        choices = [f"`{choice}`" for choice in option.get("enum", ())]
+        parts.append(" ".join([kind, *bounds, *choices]).strip())
+        if described := option.get("description"):
+            parts[-1] += f"; {described}" if kind != "object" else ""
+    return ", or ".join(parts)
+
+
+def state_page(note: str) -> str:
+    """The fields of a snapshot and the features of its vector."""
+    lines = [note, "# The state: fields and features", "", "## Fields of a snapshot", ""]
+    lines += ["| field | unit |", "|---|---|"]
+    for field in msgspec.structs.fields(MarketSnapshot)[2:]:
+        described = getattr(field.type, "__metadata__", None)
+        unit = described[0].description if described else "the last 10 points, oldest first"
+        lines.append(f"| `{field.name}` | {unit} |")
+    lines += ["", "## Features of the `state` vector", ""]
+    lines += [
+        "z = (value − centre) / scale, θ = (π/2)·tanh z, and the feature becomes √w·(cos θ, sin θ)",
+        "divided by √Σw: the norm is 1, and cosine similarity is the weighted mean of cos Δθ. The",
+        "scale is for 5-minute candles; others multiply it by (length / 5 min) to the exponent.",
+        f"Volatilities and logarithms' arguments below {LEAST:g} count as {LEAST:g}. A query that",
+        f"knows less than {LEAST_PRESENT_SHARE:.0%} of the weight is refused.",
+        "",
+        "| feature | value | centre | scale | weight | exponent |",
+        "|---|---|---|---|---|---|",
+    ]
+    for feature in FEATURES:
+        numbers = (feature.centre, feature.scale, feature.weight, feature.length_exponent)
+        cells = [f"`{feature.name}`", _formula(feature), *(f"{n:g}" for n in numbers)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Vector spaces, by intraday candle:", ""]
+    lines += [f"- {t}: `{StateSpace(t).space_id}`" for t in (M1, M3, M5)]
+    return "\n".join(lines) + "\n"
+
+
+def _formula(feature: Feature) -> str:
+    value = feature.plus if feature.minus == ZERO else f"({feature.plus} − {feature.minus})"
+    if feature.over != "1":
+        value += f" / {feature.over}"
+    shapes = {"linear": value, "log": f"ln({value})"}
+    waves = {"sine": f"sin(2π·{value}/24)", "cosine": f"cos(2π·{value}/24)"}
+    return f"`{(shapes | waves)[feature.shape]}`"

@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock docs dist clean
+.PHONY: help setup demo test check bench lock docs dist wheel-demo clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
@@ -43,7 +43,15 @@ lock: ## pin the dependencies anew (needs uv)
 	scripts/lock.sh
 
 dist: setup ## build the wheel
+	@rm -rf dist
 	@$(BIN)/python -m hatchling build -t wheel
+
+wheel-demo: dist ## the demo from the built wheel, with the base dependencies only
+	@rm -rf build/wheel-venv
+	@$(PYTHON) -m venv build/wheel-venv
+	@build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/base.txt
+	@build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps dist/*.whl
+	@build/wheel-venv/bin/llm-trader demo
 
 clean: ## remove the environment and build results
 	rm -rf $(VENV) dist build

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.cli.corridor import Corridor
 
 # Machines that run these tests may be slow and shared: no test fails for taking long.
 settings.register_profile("llm-trader", deadline=None, max_examples=50)
@@ -21,3 +25,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real market data at {folder}; set LLM_TRADER_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def corridor(tmp_path_factory: pytest.TempPathFactory) -> Corridor:
+    """Sixty days of two symbols in a store, and their index; not to be written to."""
+    from tests.cli.corridor import make_corridor
+
+    return make_corridor(tmp_path_factory.mktemp("corridor"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,8 @@ def demo(
     states is no evidence about any real market.
     """
     started = time.monotonic()
+    # An exit like any other, so that the server is stopped and the folder deleted.
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     if keep:
         _run(keep, days, seed)
     else:

@@ -65,7 +65,7 @@ class StateSpace:
         self._order = np.argsort(grouped)
         self._formula = _Formula([features[i] for i in grouped], intraday)
 
-    @property
+    @cached_property
     def feature_version(self) -> str:
         """Which candles the features are made of, such as `v1_3m4h`."""
         return f"v1_{self.intraday}4h"
@@ -126,10 +126,10 @@ class _Formula:
 
     def __init__(self, features: list[Feature], intraday: Timeframe) -> None:
         rows = ROW | {ZERO: len(ROW), ONE: len(ROW) + 1}
-        self._plus = [rows[f.plus] for f in features]
-        self._minus = [rows[f.minus] for f in features]
-        self._over = [rows[f.over] for f in features]
-        self._floored = [ROW[name] for name in FLOORED]
+        self._plus = np.array([rows[f.plus] for f in features])
+        self._minus = np.array([rows[f.minus] for f in features])
+        self._over = np.array([rows[f.over] for f in features])
+        self._floored = np.array([ROW[name] for name in FLOORED])
         shapes = [SHAPES.index(f.shape) for f in features]
         self._log, self._sine, self._cosine = (
             slice(bisect_left(shapes, shape), bisect_right(shapes, shape))

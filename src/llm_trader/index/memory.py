@@ -89,8 +89,9 @@ def _shortlist(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.in
     sample = cosine[::_SAMPLE_EVERY]
     rank = len(sample) - 1 - (2 * limit) // _SAMPLE_EVERY
     if rank > 0:
-        rows = np.flatnonzero(cosine >= np.partition(sample, rank)[rank] - _ROUNDING)
-        if len(rows) >= limit:
+        cut = np.partition(sample, rank)[rank]
+        rows = np.flatnonzero(cosine >= cut - _ROUNDING)
+        if np.count_nonzero(cosine[rows] >= cut) >= limit:
             return rows
     return np.arange(len(cosine))
 

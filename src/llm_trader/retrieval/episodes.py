@@ -23,10 +23,11 @@ def spread_out(timestamp_ms: Times, gap_ms: Millis, count: int) -> npt.NDArray[n
     # A stretch of one gap holds one time at most, so only it and its two neighbours matter.
     taken: dict[int, int] = {}
     positions: list[int] = []
-    for position, stamp in enumerate(timestamp_ms.tolist()):
-        stretch = stamp // gap_ms
+    stretches = (timestamp_ms // gap_ms).tolist()
+    for position, stretch in enumerate(stretches):
         if stretch in taken:
             continue
+        stamp = int(timestamp_ms[position])
         if stamp - taken.get(stretch - 1, -gap_ms) < gap_ms:
             continue
         if taken.get(stretch + 1, stamp + gap_ms) - stamp < gap_ms:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.asof import visible_window
-from llm_trader.index.points import PointTable, point_id
+from llm_trader.index.points import COLUMN_ROW, PointTable, point_id
 from llm_trader.index.protocol import Hits, SearchQuery, VectorIndex
 from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import Answer, Evidence, Match, MatchState, Novelty
@@ -29,7 +29,7 @@ from llm_trader.retrieval.episodes import spread_out
 from llm_trader.retrieval.evidence import Neighbourhood, no_evidence, weigh
 from llm_trader.retrieval.reference import BaseRates, LastUsed, SimilarityReference
 from llm_trader.retrieval.regime import regime_ranges
-from llm_trader.retrieval.statistics import summarise
+from llm_trader.retrieval.statistics import Rows, summarise
 from llm_trader.snapshot.outcome import OUTCOMES, Outcome
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
@@ -41,7 +41,8 @@ _HITS_PER_EPISODE: Final = 8
 _MORE_HITS: Final = 4
 _WINDOWS_KEPT: Final = 1024  # some 5 KB each
 
-_MATCH_STATE: Final = MatchState.__struct_fields__
+_MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
+_OUTCOMES: Final = slice(COLUMN_ROW[OUTCOMES[0]], COLUMN_ROW[OUTCOMES[-1]] + 1)
 
 
 class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,10 +94,13 @@ class Retriever:
             hits.points.take(hits.rows[chosen]), _similarity(hits.cosine[chosen], vector)
         )
         reference = await self._reference(state.symbol, as_of_ms, config, vector)
-        matched = np.flatnonzero(neighbours.similarity >= config.min_similarity)[: config.top_k]
+        # Neighbours come most similar first, so the matches are the first of them.
+        alike = int(np.count_nonzero(neighbours.similarity >= config.min_similarity))
+        matches = neighbours.take(slice(0, min(alike, config.top_k)))
+        rows, similarity = matches.points.values.T.tolist(), matches.similarity.tolist()
         return Answer(
-            matches=self._matches(neighbours, matched, reference),
-            statistics=summarise(neighbours.points.take(matched), neighbours.similarity[matched]),
+            matches=self._matches(matches, rows, similarity, reference),
+            statistics=summarise(rows, similarity),
             evidence=await self._evidence(state, search, neighbours, vector, reference, config),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(vector.features_missing),
@@ -156,33 +160,27 @@ class Retriever:
 
     def _matches(
         self,
-        neighbours: Neighbourhood,
-        matched: npt.NDArray[np.intp],
+        matches: Neighbourhood,
+        rows: Rows,
+        similarity: list[float],
         reference: SimilarityReference,
     ) -> list[Match]:
-        points = neighbours.points.take(matched)
-        similarity = neighbours.similarity[matched]
-        states = zip(*(points.column(name).tolist() for name in _MATCH_STATE), strict=True)
+        symbol, version = matches.points.symbol, self.space.feature_version
+        percentiles = reference.percentile(matches.similarity).tolist()
+        stamps = matches.points.timestamp_ms.tolist()
+        resolved = matches.points.resolved_at_ms.tolist()
         return [
             Match(
-                similarity=alike,
-                similarity_percentile=percentile,
-                timestamp=stamp,
-                resolved_at=resolved,
-                date=iso8601(stamp),
-                id=point_id(points.symbol, stamp, self.space.feature_version),
-                market_state=MatchState(*state),
-                outcomes=Outcome.of_values(outcomes),
+                similarity=similarity[i],
+                similarity_percentile=percentiles[i],
+                timestamp=stamps[i],
+                resolved_at=resolved[i],
+                date=iso8601(stamps[i]),
+                id=point_id(symbol, stamps[i], version),
+                market_state=MatchState(*[row[at] for at in _MATCH_STATE]),
+                outcomes=Outcome.of_values(row[_OUTCOMES]),
             )
-            for alike, percentile, stamp, resolved, state, outcomes in zip(
-                similarity.tolist(),
-                reference.percentile(similarity).tolist(),
-                points.timestamp_ms.tolist(),
-                points.resolved_at_ms.tolist(),
-                states,
-                points.values[-len(OUTCOMES) :].T.tolist(),
-                strict=True,
-            )
+            for i, row in enumerate(rows)
         ]
 
 

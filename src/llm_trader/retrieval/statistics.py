@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from llm_trader.index.points import COLUMN_ROW, PointTable
+from llm_trader.index.points import COLUMN_ROW
 from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import OutcomeStatistics, Statistics
 from llm_trader.snapshot.outcome import HORIZONS, STOP_LOSS_PCT, TAKE_PROFIT_PCT
@@ -17,7 +17,11 @@ OUTCOME_ROWS: Final = slice(
     COLUMN_ROW[f"outcome_{next(iter(HORIZONS))}"] + len(HORIZONS),
 )
 
-_BLOCKS: Final = [f"outcome_{name}" for name in HORIZONS]
+_BLOCKS: Final = {f"outcome_{name}": COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS}
+_DRAWDOWN, _RUNUP = COLUMN_ROW["max_drawdown_1h"], COLUMN_ROW["max_runup_1h"]
+
+# Points as plain numbers, a list in the order of `COLUMNS` each: matches are few.
+Rows = list[list[float]]
 
 
 def quantiles(ascending: Floats, levels: Floats) -> Floats:
@@ -36,23 +40,21 @@ def quantiles(ascending: Floats, levels: Floats) -> Floats:
     return between
 
 
-def summarise(matches: PointTable, similarity: Floats) -> Statistics:
-    """Statistics of the matches, most similar first; similarities have the shape (n,)."""
-    alike = similarity.tolist()
-    n = len(alike)
-    blocks = map(_block, matches.values[OUTCOME_ROWS].tolist())
+def summarise(matches: Rows, similarity: list[float]) -> Statistics:
+    """Statistics of the matches, most similar first; a match is its values as in `COLUMNS`."""
+    n = len(matches)
+    blocks = {name: _block([match[row] for match in matches]) for name, row in _BLOCKS.items()}
     return Statistics(
         total_matches=n,
-        avg_similarity=sum(alike) / n if n else None,
-        similarity_range=(alike[-1], alike[0]) if n else None,
-        **dict(zip(_BLOCKS, blocks, strict=True)),
-        stop_loss_hits=sum(v <= STOP_LOSS_PCT for v in matches.column("max_drawdown_1h").tolist()),
-        take_profit_hits=sum(v >= TAKE_PROFIT_PCT for v in matches.column("max_runup_1h").tolist()),
+        avg_similarity=sum(similarity) / n if n else None,
+        similarity_range=(similarity[-1], similarity[0]) if n else None,
+        **blocks,
+        stop_loss_hits=sum(match[_DRAWDOWN] <= STOP_LOSS_PCT for match in matches),
+        take_profit_hits=sum(match[_RUNUP] >= TAKE_PROFIT_PCT for match in matches),
     )
 
 
 def _block(outcomes: list[float]) -> OutcomeStatistics:
-    """Matches are few: plain numbers are faster than arrays."""
     n = len(outcomes)
     if not n:
         return OutcomeStatistics(None, None, None, None, 0, 0, None)

@@ -49,9 +49,9 @@ class Outcome(msgspec.Struct, frozen=True):
     @classmethod
     def of_values(cls, values: list[float]) -> Outcome:
         """From one column of a label table, in the order of `OUTCOMES`."""
-        in_15m, in_1h, in_4h, in_24h, runup, drawdown, barrier = (
+        in_15m, in_1h, in_4h, in_24h, runup, drawdown, barrier = [
             None if v != v else v for v in values
-        )
+        ]
         return cls(
             in_15m,
             in_1h,

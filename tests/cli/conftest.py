@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import structlog
+
+from llm_trader.cli import main
+from tests.cli.corridor import Corridor, serving_process
+
+_PROGRAMS = {
+    "llm-trader": main.main,
+    "rag-ingest": main.rag_ingest,
+    "rag-rpc-server": main.rag_rpc_server,
+}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a command line came to."""
+
+    code: Any
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Typing = Callable[..., Typed]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typing]:
+    """Runs a command line in this process, as its console script would."""
+    root, ours = logging.getLogger(), logging.getLogger("llm_trader")
+    before = list(root.handlers), root.level, ours.level
+
+    def run(line: str, *more: object) -> Typed:
+        program, *arguments = [*shlex.split(line), *map(str, more)]
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        capsys.readouterr()
+        try:
+            _PROGRAMS[program]()
+            code: Any = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        return Typed(code, *capsys.readouterr())
+
+    yield run
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def served_port(corridor: Corridor) -> Iterator[int]:
+    """Where a real `rag-rpc-server` of the corridor listens."""
+    with serving_process("--store", str(corridor.store), "--index", str(corridor.index)) as found:
+        process, port = found
+        yield port
+        process.terminate()
+        process.wait(10)

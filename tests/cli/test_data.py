@@ -1,0 +1,215 @@
+"""`llm-trader data`: simulate, import, info, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from llm_trader.cli import options
+from llm_trader.timeframe import M3, M5
+from tests.cli.conftest import Typing
+from tests.cli.corridor import DAYS, START_MS, SYMBOLS, Corridor
+from tests.market.processes import hear, running
+
+DAY_OF_3M = 480
+
+
+def candle_file(corridor: Corridor, folder: Path, name: str, rows: int = 600) -> Path:
+    """The first candles of the corridor as a file."""
+    candles = corridor.histories["BTCUSDT"].intraday
+    columns = {"timestamp_ms": candles.open_time_ms[:rows]}
+    columns |= {name: values[:rows] for name, values in candles.columns()}
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    frame = pl.DataFrame(columns)
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    else:
+        frame.write_parquet(path)
+    return path
+
+
+def test_simulating_writes_a_market_and_shows_its_series(typed: Typing, tmp_path: Path) -> None:
+    ran = typed("llm-trader data simulate --days 2 --symbols btcusdt,SOLUSDT", "--store", tmp_path)
+    assert ran.code == 0
+    for word in ("exchange simulated", "BTCUSDT", "SOLUSDT", "candles 3m", "candles 4h", "funding"):
+        assert word in ran.out
+    assert "2025-01-02 23:57" in ran.out
+    assert "simulation, seed 7" in ran.out
+
+
+def test_equal_seeds_make_equal_markets_and_simulating_again_changes_nothing(
+    typed: Typing, tmp_path: Path
+) -> None:
+    line = "llm-trader data simulate --days 1 --symbols BTCUSDT --json --store"
+    first, again = typed(line, tmp_path / "a").json, typed(line, tmp_path / "a").json
+    other = typed(line + f" {tmp_path / 'b'} --seed 8").json
+
+    def rows(described: dict[str, list[dict[str, object]]]) -> list[tuple[object, object]]:
+        return [(s["rows"], s["provenance"][0]["rows"]) for s in described["series"]]  # type: ignore[index]
+
+    assert rows(first) == rows(again)
+    assert rows(first)[0] == (DAY_OF_3M, DAY_OF_3M)
+    assert {s["provenance"][0]["source"] for s in other["series"]} == {"simulation, seed 8"}
+
+
+def test_a_simulation_can_start_at_a_given_time(typed: Typing, tmp_path: Path) -> None:
+    line = "llm-trader data simulate --days 1 --start 2024-06-01T00:00:00+02:00 --json --store"
+    series = typed(line, tmp_path).json["series"][0]
+    assert series["first"] == "2024-05-31T20:00:00Z"  # the 4h grid
+
+
+def test_info_describes_every_series_also_as_json(typed: Typing, corridor: Corridor) -> None:
+    shown = typed("llm-trader data info --store", corridor.store)
+    described = typed("llm-trader data info --json --store", corridor.store)
+    assert (shown.code, described.code) == (0, 0)
+    assert all(symbol in shown.out for symbol in SYMBOLS)
+    assert described.json["exchange"] == "simulated"
+    found = {(s["symbol"], s["kind"], s["timeframe"]): s for s in described.json["series"]}
+    assert len(found) == 8
+    candles = found["ETHUSDT", "candles", "5m"]
+    assert (candles["rows"], candles["missing"], candles["gaps"]) == (DAYS * 288, 0, [])
+    assert candles["first_ms"] == START_MS
+
+
+def test_info_shows_gaps(typed: Typing, corridor: Corridor, tmp_path: Path) -> None:
+    path = candle_file(corridor, tmp_path / "files", "okx_linear_BTCUSDT_candles_5m.parquet")
+    frame = pl.read_parquet(path)
+    pl.concat([frame[:100], frame[103:]]).write_parquet(path)
+    store = tmp_path / "store"
+    assert typed("llm-trader data import --exchange okx", path, "--store", store).code == 0
+    shown = typed("llm-trader data info --store", store).out
+    assert "gap in BTCUSDT 5m: 3 candles from 2025-01-01T08:20:00Z" in shown
+    series = typed("llm-trader data info --json --store", store).json["series"]
+    assert {s["timeframe"]: s["missing"] for s in series} == {"4h": 1, "5m": 3}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_folder_is_imported_and_4h_candles_are_built(
+    typed: Typing, corridor: Corridor, tmp_path: Path, suffix: str
+) -> None:
+    name = f"bybit_linear_BTCUSDT_candles_5m.{suffix}"
+    candle_file(corridor, tmp_path / "files", name)
+    (tmp_path / "files" / "README.md").write_text("not data")
+    line = f"llm-trader data import {tmp_path / 'files'} --exchange bybit --store {tmp_path / 's'}"
+    shown = typed(line)
+    assert shown.code == 0
+    assert name in shown.out
+    assert "600" in shown.out
+    assert "BTCUSDT 4h, built from" in shown.out
+    assert "skipped README.md" in shown.out
+    again = typed(line + " --json").json
+    assert again["files"][0]["write"] == {"added": 0, "replaced": 0, "unchanged": 600}
+    assert again["derived"][0]["rows"] == 600 // 48
+
+
+def test_columns_and_the_meaning_of_one_file_can_be_named(
+    typed: Typing, corridor: Corridor, tmp_path: Path
+) -> None:
+    path = candle_file(corridor, tmp_path, "export.csv", rows=50)
+    path.write_text(path.read_text().replace("volume", "traded", 1))
+    line = f"llm-trader data import {path} --exchange bybit --store {tmp_path / 's'} "
+    line += "--symbol BTCUSDT --kind candles --interval 5m --json"
+    refused = typed(line)
+    assert refused.code == 2
+    assert "volume" in refused.err
+    assert typed(line + " --map volume=traded").json["files"][0]["write"]["added"] == 50
+
+
+@pytest.mark.parametrize(
+    ("mapping", "told"),
+    [
+        ("volume", "--map 'volume' is not like timestamp_ms=ts"),
+        ("=ts", "is not like timestamp_ms=ts"),
+        ("ts=timestamp_ms", "cannot map ts; columns are: close, high"),
+    ],
+)
+def test_a_bad_map_says_how_it_should_look(
+    typed: Typing, corridor: Corridor, tmp_path: Path, mapping: str, told: str
+) -> None:
+    path = candle_file(corridor, tmp_path, "bybit_linear_BTCUSDT_candles_5m.csv", rows=10)
+    line = f"llm-trader data import {path} --exchange bybit --store {tmp_path / 's'} --map"
+    ran = typed(line, mapping)
+    assert ran.code == 2
+    assert ran.err.startswith("error: ")
+    assert told in ran.err
+
+
+def test_bad_rows_are_counted_and_nothing_of_the_file_is_written(
+    typed: Typing, corridor: Corridor, tmp_path: Path
+) -> None:
+    path = candle_file(corridor, tmp_path, "bybit_linear_BTCUSDT_candles_5m.csv", rows=100)
+    lines = path.read_text().splitlines()
+    lines[7] = ",".join([*lines[7].split(",")[:5], "-3"])
+    path.write_text("\n".join(lines))
+    ran = typed(f"llm-trader data import {path} --exchange bybit --store {tmp_path / 's'}")
+    assert ran.code == 2
+    assert "refused, 1 × " in ran.err
+    assert "volume" in ran.err
+    info = typed("llm-trader data info --json --store", tmp_path / "s")
+    assert info.json["series"] == []
+
+
+def test_what_is_not_there_is_refused_with_a_remedy(typed: Typing, tmp_path: Path) -> None:
+    ran = typed("llm-trader data info --store", tmp_path / "none")
+    assert (ran.code, ran.out) == (2, "")
+    assert "create one with: llm-trader data import" in ran.err
+    ran = typed(f"llm-trader data import {tmp_path / 'no'} --exchange bybit --store", tmp_path)
+    assert ran.code == 2
+    assert "does not exist" in ran.err
+
+
+def test_one_store_holds_one_exchange(typed: Typing, corridor: Corridor, tmp_path: Path) -> None:
+    assert typed("llm-trader data simulate --days 1 --store", tmp_path).code == 0
+    path = candle_file(corridor, tmp_path / "f", "bybit_linear_BTCUSDT_candles_5m.csv", rows=10)
+    ran = typed(f"llm-trader data import {path} --exchange bybit --store {tmp_path}")
+    assert ran.code == 2
+    assert "holds data of simulated, not of bybit" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--symbols btc-usdt", "'BTC-USDT' is not 2 to 20 capital letters and digits"),
+        ("--symbols ,", "--symbols names no symbol"),
+        ("--days 0", "Invalid value for '--days'"),
+        ("--days many", "Invalid value for '--days'"),
+        ("--seed -1", "seed from 0"),
+        ("--start 2025-01-01T00:00:00", "has no offset; for UTC write 2025-01-01T00:00:00Z"),
+        ("--start yesterday", "is not RFC 3339, such as"),
+    ],
+)
+def test_a_market_that_cannot_be_simulated_is_refused(
+    typed: Typing, tmp_path: Path, arguments: str, told: str
+) -> None:
+    ran = typed(f"llm-trader data simulate {arguments} --store", tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_store_that_somebody_writes_to_is_locked(typed: Typing, tmp_path: Path) -> None:
+    program = """
+from llm_trader.market.writer_lock import WriterLock
+lock = WriterLock(path)
+say("locked")
+wait()
+"""
+    with running(program, tmp_path) as writer:
+        assert hear(writer) == "locked"
+        ran = typed("llm-trader data simulate --days 1 --store", tmp_path)
+        assert ran.code == 2
+        assert f"process {writer.pid} is writing to {tmp_path}; wait for it" in ran.err
+    assert typed("llm-trader data simulate --days 1 --store", tmp_path).code == 0
+
+
+def test_the_time_of_writing_is_the_commands_only_use_of_the_clock(
+    typed: Typing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "now_ms", lambda: START_MS)
+    described = typed("llm-trader data simulate --days 1 --json --store", tmp_path).json
+    stamps = {s["written_at_ms"] for series in described["series"] for s in series["provenance"]}
+    assert stamps == {START_MS}
+    assert {str(M3), str(M5)} & {s["timeframe"] for s in described["series"]} == {"3m"}

@@ -1,0 +1,197 @@
+"""`llm-trader query` against a real server, and `rag-rpc-server` that refuses to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llm_trader.serving.wire import REQUIRED_STATE
+from llm_trader.timeframe import DAY_MS, iso8601
+from tests.cli.conftest import Typing
+from tests.cli.corridor import AT_MS, END_MS, SYMBOL, WARM_MS, Corridor, serving_process
+
+ASK = f"llm-trader query --symbol {SYMBOL} --at {iso8601(AT_MS)} --port"
+
+
+def test_an_answer_is_a_readable_table(typed: Typing, served_port: int, corridor: Corridor) -> None:
+    ran = typed(ASK, served_port)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"{SYMBOL} at {iso8601(AT_MS)}" in ran.out
+    price = corridor.fields_at(AT_MS, "price")["price"]
+    assert f"price {price:.6g}" in ran.out
+    dates = re.findall(r"^(2025-\d\d-\d\d \d\d:\d\d)  ", ran.out, re.MULTILINE)
+    assert len(dates) == 5
+    for word in ("Similar past states", "effective", "Verdict: ", "novelty: ", "state from store"):
+        assert word in ran.out
+    assert [li.split()[0] for li in ran.out.splitlines() if "effective" in li] == [
+        *("15m", "1h", "4h", "24h"),
+    ]
+
+
+def test_options_reach_the_server_and_json_is_the_answer_itself(
+    typed: Typing, served_port: int
+) -> None:
+    options = "--json --top-k 2 --lookback-days 20 --min-similarity 0.1 --no-regime-filters"
+    answer = typed(f"{ASK} {served_port} {options}").json
+    assert len(answer["matches"]) == 2
+    assert all(match["timestamp"] >= AT_MS - 20 * DAY_MS for match in answer["matches"])
+    assert answer["metadata"]["filters_applied"] == ["symbol", "timerange", "resolved_at"]
+    assert answer["metadata"]["as_of"] == AT_MS
+
+
+def test_the_dates_shown_are_those_of_the_json(typed: Typing, served_port: int) -> None:
+    answer = typed(ASK, served_port, "--json").json
+    shown = typed(ASK, served_port).out
+    for match in answer["matches"]:
+        assert f"{match['date'][:10]} {match['date'][11:16]}  " in shown
+        assert f"{match['similarity']:.3f}" in shown
+
+
+def test_a_state_can_be_sent_from_a_file(
+    typed: Typing, served_port: int, corridor: Corridor, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(corridor.fields_at(AT_MS, *REQUIRED_STATE)))
+    answer = typed(f"{ASK} {served_port} --json --state {path}").json
+    assert answer["metadata"]["state_source"] == "request+store"
+    assert "state from request+store" in typed(f"{ASK} {served_port} --state {path}").out
+    path.write_bytes(msgspec.json.encode([1, 2]))
+    assert "is not a JSON object of state fields" in typed(f"{ASK} 1 --state {path}").err
+    assert "cannot read" in typed(f"{ASK} 1 --state {tmp_path / 'none'}").err
+
+
+def test_a_warning_of_the_server_is_shown(
+    typed: Typing, served_port: int, corridor: Corridor, tmp_path: Path
+) -> None:
+    fields = corridor.fields_at(AT_MS, *REQUIRED_STATE)
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({**fields, "price": fields["price"] * 1.5}))
+    shown = typed(f"{ASK} {served_port} --min-similarity 0 --state {path}").out
+    assert "warning: price" in shown
+    assert "nothing was completed" in shown
+    assert "features missing" in shown
+
+
+def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typing) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    ran = typed(ASK, port)
+    assert (ran.code, ran.out) == (2, "")
+    told = f"nothing listens on 127.0.0.1:{port}; start it with: rag-rpc-server --host 127.0.0.1"
+    assert told in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--symbol DOGEUSDT --at {at}", ["'DOGEUSDT'; available: BTCUSDT, ETHUSDT"]),
+        ("--symbol btc/usdt --at {at}", ["symbol"]),
+        (
+            "--symbol BTCUSDT --at {at} --min-similarity 0.999",
+            ["0 similar past states found, 3 required", "try increasing lookback_days (90)"],
+        ),
+        (
+            "--symbol BTCUSDT --at {at} --top-k 99 --lookback-days 0",
+            ["  query_config.lookback_days expected int >= 1", "  query_config.top_k expected"],
+        ),
+        ("--symbol BTCUSDT --at {late}", ["is too old (60 minutes older, 30 minutes are allowed)"]),
+        ("--symbol BTCUSDT --at {early}", ["fewer than 120 gapless 4h candles before it"]),
+        ("--symbol BTCUSDT --at 2025-02-20T12:00:00", ["has no offset; for UTC write"]),
+        ("--symbol BTCUSDT --at soon", ["time 'soon' is not RFC 3339"]),
+    ],
+)
+def test_a_refused_query_says_why_and_what_to_do(
+    typed: Typing, served_port: int, arguments: str, told: list[str]
+) -> None:
+    times = {"at": AT_MS, "late": END_MS + 3_600_000, "early": WARM_MS - DAY_MS}
+    line = arguments.format(**{name: iso8601(time) for name, time in times.items()})
+    ran = typed(f"llm-trader query {line} --port {served_port}")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: ")
+    for part in told:
+        assert part in ran.err
+
+
+def test_a_misspelt_field_of_a_state_is_pointed_out(
+    typed: Typing, served_port: int, corridor: Corridor, tmp_path: Path
+) -> None:
+    fields = corridor.fields_at(AT_MS, *REQUIRED_STATE)
+    fields["rsi7"] = fields.pop("rsi_7")
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(fields))
+    ran = typed(f"{ASK} {served_port} --state {path}")
+    assert ran.code == 2
+    assert "current_state.rsi_7 is required (did 'rsi7' mean it?)" in ran.err
+    assert "unknown: current_state.rsi7 (did you mean rsi_7?)" in ran.err
+
+
+def test_a_server_with_tokens_answers_only_those_who_have_one(
+    typed: Typing, corridor: Corridor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--store", str(corridor.store), "--index", str(corridor.index)]
+    arguments += ["--auth-tokens-env", "MY_TOKENS"]
+    env = {**os.environ, "MY_TOKENS": "first-secret, second-secret"}
+    with serving_process(*arguments, env=env) as (process, port):
+        without = typed(ASK, port)
+        assert without.code == 2
+        assert "unauthorized" in without.err
+        monkeypatch.setenv("LLM_TRADER_SERVING__AUTH_TOKENS_ENV", "TOKEN_OF_MINE")
+        monkeypatch.setenv("TOKEN_OF_MINE", "third-secret")
+        wrong = typed(ASK, port)
+        assert wrong.code == 2
+        assert "the token is not one this server knows" in wrong.err
+        monkeypatch.setenv("TOKEN_OF_MINE", "second-secret")
+        assert "Verdict: " in typed(ASK, port).out
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "secret" not in log
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_serving_the_world_without_tokens_is_refused_with_the_reason(
+    typed: Typing, corridor: Corridor, host: str
+) -> None:
+    line = f"rag-rpc-server --store {corridor.store} --index {corridor.index} --port 0"
+    ran = typed(f"{line} --host {host}")
+    assert ran.code == 2
+    assert f"error: refusing to listen on {host} without authentication" in ran.err
+    assert "allow_unauthenticated_remote" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--index /nowhere/index", "there is no index at /nowhere/index; make one with: rag-ing"),
+        ("--auth-tokens-env NOT_SET", "names NOT_SET, but that environment variable holds no t"),
+        ("--auth-tokens-env my-secret", "should be the name of an environment variable"),
+        ("--min-matches 51", "serving.min_matches = 51 should be less than or equal to 50"),
+        ("--port 70000", "serving.port = 70000 should be less than or equal to 65535"),
+        ("--config /nowhere/my.toml", "no settings file /nowhere/my.toml (asked for on the comm"),
+        ("--log-level shout", "logging.level = 'shout' should be 'trace', 'debug'"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(
+    typed: Typing, corridor: Corridor, arguments: str, told: str
+) -> None:
+    base = f"llm-trader serve --port 0 --store {corridor.store} --index {corridor.index}"
+    ran = typed(f"{base} {arguments}")
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+    assert "my-secret" not in ran.err
+
+
+def test_a_port_that_is_taken_is_named(typed: Typing, corridor: Corridor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = f"rag-rpc-server --store {corridor.store} --index {corridor.index} --port {port}"
+        ran = typed(line)
+    assert ran.code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in ran.err
+    assert "choose another port or stop it" in ran.err

@@ -1,0 +1,80 @@
+"""A simulated market in a store, and its ingestion."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llm_trader.embedding.state import StateSpace
+from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
+from llm_trader.index.ingestion import IngestPlan, IngestReport, ingest
+from llm_trader.index.protocol import Collection
+from llm_trader.market.history import MarketHistory
+from llm_trader.market.simulation import simulate
+from llm_trader.market.store import MarketStore
+from llm_trader.timeframe import DAY_MS, M5, Millis
+from tests.index.builders import SLOT_MS, START_MS, SYMBOL
+
+DAYS = 36
+END_MS: Millis = START_MS + DAYS * DAY_MS
+WARM_MS: Millis = START_MS + 20 * DAY_MS  # 120 candles of 4h have closed
+
+SPACE = StateSpace(M5)
+COLLECTION = Collection(
+    schema_version=SCHEMA_VERSION,
+    exchange="bybit",
+    feature_version=SPACE.feature_version,
+    intraday=str(SPACE.intraday),
+    state_space_id=SPACE.space_id,
+    dimension=SPACE.dimension,
+)
+
+
+@cache
+def market(symbol: str = SYMBOL) -> MarketHistory:
+    return simulate(symbol, start_ms=START_MS, days=DAYS, seed=7, timeframe=M5)
+
+
+def write(store: MarketStore, history: MarketHistory) -> None:
+    name = history.symbol
+    store.write_candles(name, history.intraday, "simulated", written_at_ms=END_MS)
+    store.write_candles(name, history.four_hour, "simulated", written_at_ms=END_MS)
+    store.write_funding(name, history.funding, "simulated", written_at_ms=END_MS)
+    store.write_open_interest(
+        name,
+        history.open_interest,
+        "simulated",
+        written_at_ms=END_MS,
+        interval_ms=history.open_interest_interval_ms,
+    )
+
+
+def make_store(folder: Path, *histories: MarketHistory) -> Path:
+    with MarketStore.open(folder, write=True, exchange="bybit") as store:
+        for history in histories:
+            write(store, history)
+    return folder
+
+
+def plan(**changes: Any) -> IngestPlan:
+    plain = {"start_ms": WARM_MS, "end_ms": END_MS, "interval_ms": SLOT_MS, "batch_days": 30}
+    return IngestPlan(**(plain | changes))
+
+
+async def ingested(
+    store_path: Path, index: EmbeddedIndex, symbols: tuple[str, ...] = (SYMBOL,), **changes: Any
+) -> list[IngestReport]:
+    """One run of ingestion; `changes` are of the plan, `progress` is passed on."""
+    told = {"progress": changes.pop("progress")} if "progress" in changes else {}
+    with MarketStore.open(store_path) as store:
+        return await ingest(
+            store,
+            index,
+            SPACE,
+            list(symbols),
+            plan(**changes),
+            build_id="tests",
+            started_at="2026-03-20T12:00:00Z",
+            **told,
+        )

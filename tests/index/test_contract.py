@@ -1,0 +1,396 @@
+"""What every index backend does. A backend joins by its line in `conftest.BACKENDS`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from llm_trader.errors import InvalidInputError, SymbolNotFoundError
+from llm_trader.index.asof import Window, visible_window
+from llm_trader.index.points import COLUMNS, PointTable
+from llm_trader.index.protocol import FieldRange, IngestionRun, SearchQuery
+from llm_trader.timeframe import DAY_MS, MAX_TIME_MS
+from tests.index.builders import (
+    ALWAYS,
+    DIMENSION,
+    SYMBOL,
+    at,
+    collection,
+    found,
+    merged,
+    points_at,
+    same_points,
+    stored,
+    unit_vectors,
+)
+from tests.index.conftest import FreshIndex
+
+OI_DELTAS = (-10.0, -5.0, 0.0, 5.0, 10.0)
+FUNDING_RATES = (-0.0001, 0.0, 0.0001)
+
+slot_sets = st.sets(st.integers(0, 250), min_size=1, max_size=40).map(sorted)
+seeds = st.integers(0, 2**32)
+
+
+def bounds(values: tuple[float, ...]) -> st.SearchStrategy[tuple[float, float]]:
+    ends = st.sampled_from((-np.inf, *values, np.inf))
+    return st.tuples(ends, ends)
+
+
+@st.composite
+def field_ranges(draw: st.DrawFn) -> tuple[FieldRange, ...]:
+    """Up to two ranges; points often lie exactly on their bounds, and some ranges are empty."""
+    fields = {"oi_delta_pct": OI_DELTAS, "funding_rate": FUNDING_RATES}
+    return tuple(
+        FieldRange(field, *draw(bounds(values)), exclusive=draw(st.booleans()))
+        for field, values in fields.items()
+        if draw(st.booleans())
+    )
+
+
+class Case(NamedTuple):
+    points: PointTable
+    query: SearchQuery
+
+
+@st.composite
+def cases(draw: st.DrawFn, kinds: int | None = None) -> Case:
+    """Points and a search whose window's ends lie on, or a millisecond beside, points.
+
+    With `kinds`, there are that many different vectors and many ties.
+    """
+    slots, seed = draw(slot_sets), draw(seeds)
+    rng = np.random.default_rng(seed)
+    vectors = None
+    if kinds:
+        vectors = unit_vectors(kinds, seed)[rng.integers(0, kinds, len(slots))]
+    points = points_at(
+        slots,
+        seed,
+        vectors=vectors,
+        oi_delta_pct=rng.choice(OI_DELTAS, len(slots)),
+        funding_rate=rng.choice(FUNDING_RATES, len(slots)),
+    )
+    beside = st.sampled_from((-1, 0, 1))
+    first, last = draw(st.sampled_from(slots)), draw(st.sampled_from(slots))
+    window = Window(int(at([first])[0]) + draw(beside), int(at([last])[0]) + DAY_MS + draw(beside))
+    query = SearchQuery(
+        SYMBOL,
+        window,
+        unit_vectors(1, seed + 2)[0],
+        draw(st.integers(1, len(slots) + 3)),
+        draw(field_ranges()),
+    )
+    return Case(points, query)
+
+
+def admitted(case: Case) -> npt.NDArray[np.intp]:
+    """Rows of the points that window and ranges admit, told one by one."""
+    query, points = case.query, case.points
+    rows = []
+    for row, stamp in enumerate(points.timestamp_ms.tolist()):
+        inside = stamp >= query.window.earliest_timestamp_ms
+        inside &= stamp + 24 * 3600 * 1000 <= query.window.resolved_by_ms
+        for r in query.ranges:
+            value = float(points.column(r.field)[row])
+            if r.exclusive:
+                inside &= r.low < value < r.high
+            else:
+                inside &= r.low <= value <= r.high
+        if inside:
+            rows.append(row)
+    return np.array(rows, np.intp)
+
+
+def exact_cosine(case: Case) -> npt.NDArray[np.float64]:
+    return case.points.vectors.astype(np.float64) @ case.query.vector.astype(np.float64)
+
+
+@given(case=cases())
+async def test_a_search_without_limit_finds_exactly_what_window_and_ranges_admit(
+    fresh_index: FreshIndex, case: Case
+) -> None:
+    everything = case.query.__class__(
+        SYMBOL, case.query.window, case.query.vector, 1000, case.query.ranges
+    )
+    async with fresh_index(collection()) as index:
+        await index.upsert(case.points)
+        hits = await index.search(everything)
+    expected = case.points.take(admitted(case))
+    in_time_order = found(hits).take(np.argsort(found(hits).timestamp_ms))
+    assert in_time_order.timestamp_ms.tolist() == expected.timestamp_ms.tolist()
+    assert np.array_equal(in_time_order.values, expected.values)
+    assert np.array_equal(in_time_order.run, expected.run)
+    np.testing.assert_allclose(in_time_order.vectors, expected.vectors, atol=1e-6)
+
+
+@given(case=cases())
+async def test_a_limit_keeps_the_most_similar_and_all_eligible_are_counted(
+    fresh_index: FreshIndex, case: Case
+) -> None:
+    async with fresh_index(collection()) as index:
+        await index.upsert(case.points)
+        hits = await index.search(case.query)
+    rows = admitted(case)
+    assert hits.eligible == len(rows)
+    assert len(hits.rows) == len(hits.cosine) == min(case.query.limit, len(rows))
+    best = np.sort(exact_cosine(case)[rows])[::-1][: case.query.limit]
+    np.testing.assert_allclose(hits.cosine, best, atol=1e-5)
+
+
+@given(case=cases())
+async def test_scores_are_cosines_and_descend(fresh_index: FreshIndex, case: Case) -> None:
+    async with fresh_index(collection()) as index:
+        await index.upsert(case.points)
+        hits = await index.search(case.query)
+    rows = np.searchsorted(case.points.timestamp_ms, found(hits).timestamp_ms)
+    np.testing.assert_allclose(hits.cosine, exact_cosine(case)[rows], atol=1e-5)
+    assert (np.diff(hits.cosine) <= 0).all()
+
+
+@given(case=cases(kinds=3))
+async def test_equally_similar_points_come_oldest_first_also_where_the_limit_cuts(
+    fresh_index: FreshIndex, case: Case
+) -> None:
+    cosine = np.round(exact_cosine(case), 9)
+    assume((np.diff(np.unique(cosine)) > 1e-3).all())
+    async with fresh_index(collection()) as index:
+        await index.upsert(case.points)
+        hits = await index.search(case.query)
+    rows = sorted(admitted(case), key=lambda row: (-cosine[row], row))[: case.query.limit]
+    assert found(hits).timestamp_ms.tolist() == case.points.timestamp_ms[rows].tolist()
+
+
+@given(count=st.integers(2, 60), limit=st.integers(1, 60), seed=seeds)
+async def test_points_of_one_vector_have_one_score_wherever_they_lie(
+    fresh_index: FreshIndex, count: int, limit: int, seed: int
+) -> None:
+    dimension = 68
+    vector, query = unit_vectors(2, seed, dimension)
+    points = points_at(range(count), vectors=np.tile(vector, (count, 1)))
+    async with fresh_index(collection(dimension=dimension)) as index:
+        await index.upsert(points)
+        hits = await index.search(SearchQuery(SYMBOL, ALWAYS, query, limit))
+    assert found(hits).timestamp_ms.tolist() == points.timestamp_ms[:limit].tolist()
+    assert len(set(hits.cosine.tolist())) == 1
+
+
+@pytest.mark.parametrize("kinds", [3, 400, 3000])
+async def test_a_smaller_limit_finds_the_beginning_of_what_a_greater_one_finds(
+    fresh_index: FreshIndex, kinds: int
+) -> None:
+    rng = np.random.default_rng(kinds)
+    pool = unit_vectors(kinds, kinds)
+    points = points_at(range(3000), vectors=pool[rng.integers(0, kinds, 3000)])
+    # Sorted by similarity, so that what is near lies together, as in a trend.
+    query = unit_vectors(1, 1)[0]
+    half = points.vectors[:1500]
+    points.vectors[:1500] = half[np.argsort(half @ query)]
+    async with fresh_index(collection()) as index:
+        await index.upsert(points)
+        every = found(await index.search(SearchQuery(SYMBOL, ALWAYS, query, 3000)))
+        for limit in (1, 2, 7, 50, 400, 1400, 1600, 2999):
+            hits = await index.search(SearchQuery(SYMBOL, ALWAYS, query, limit))
+            assert found(hits).timestamp_ms.tolist() == every.timestamp_ms[:limit].tolist()
+            assert hits.eligible == 3000
+
+
+@given(case=cases())
+async def test_a_scan_gives_the_points_of_the_window_in_time_order(
+    fresh_index: FreshIndex, case: Case
+) -> None:
+    async with fresh_index(collection()) as index:
+        await index.upsert(case.points)
+        scanned = await index.scan(SYMBOL, case.query.window)
+    without_ranges = SearchQuery(SYMBOL, case.query.window, case.query.vector, 1)
+    expected = case.points.take(admitted(Case(case.points, without_ranges)))
+    assert scanned.timestamp_ms.tolist() == expected.timestamp_ms.tolist()
+    assert np.array_equal(scanned.values, expected.values)
+    assert np.array_equal(scanned.run, expected.run)
+    np.testing.assert_allclose(scanned.vectors, expected.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(int(at([50])[0]), MAX_TIME_MS),
+        Window(0, int(at([0])[0]) + DAY_MS - 1),
+        Window(int(at([7])[0]), int(at([3])[0]) + DAY_MS),
+    ],
+    ids=["after all", "before all", "ends before it starts"],
+)
+async def test_an_empty_window_is_an_answer_and_no_error(
+    fresh_index: FreshIndex, window: Window
+) -> None:
+    async with fresh_index(collection()) as index:
+        await index.upsert(points_at(range(10)))
+        hits = await index.search(SearchQuery(SYMBOL, window, unit_vectors(1, 0)[0], 5))
+        scanned = await index.scan(SYMBOL, window)
+    assert (len(hits.rows), len(hits.cosine), hits.eligible) == (0, 0, 0)
+    assert len(found(hits)) == 0
+    assert len(scanned) == 0
+    assert scanned.values.shape == (len(COLUMNS), 0)
+    assert scanned.vectors.shape == (0, DIMENSION)
+
+
+async def test_only_points_of_the_symbol_are_found(fresh_index: FreshIndex) -> None:
+    query = unit_vectors(1, 5)[0]
+    own = points_at([0, 1, 2], 1)
+    twins = points_at([0, 1, 2, 3], 2, symbol="ETHUSDT", vectors=np.tile(query, (4, 1)))
+    async with fresh_index(collection()) as index:
+        await index.upsert(twins)
+        await index.upsert(own)
+        hits = await index.search(SearchQuery(SYMBOL, ALWAYS, query, 10))
+        other = await stored(index, "ETHUSDT")
+    assert sorted(found(hits).timestamp_ms.tolist()) == own.timestamp_ms.tolist()
+    assert hits.eligible == 3
+    assert found(hits).symbol == SYMBOL
+    assert other.symbol == "ETHUSDT"
+    assert np.array_equal(other.values, twins.values)
+
+
+async def test_a_perfect_twin_from_the_future_never_comes_back(fresh_index: FreshIndex) -> None:
+    as_of_ms = int(at([500])[0])
+    twin = unit_vectors(1, 9)[0]
+    known, canary = as_of_ms - DAY_MS, as_of_ms - DAY_MS + 1
+    past = points_at(range(100), 3)
+    values = past.values[:, :2]
+    twins = PointTable.checked(
+        SYMBOL, np.array([known, canary]), values, np.tile(twin, (2, 1)), run=1
+    )
+    later = points_at(range(405, 600), 4, vectors=np.tile(twin, (195, 1)))
+    async with fresh_index(collection()) as index:
+        for points in (past, twins, later):
+            await index.upsert(points)
+        window = visible_window(as_of_ms, 90)
+        for limit in (1, 5, 1000):
+            hits = await index.search(SearchQuery(SYMBOL, window, twin, limit))
+            assert found(hits).timestamp_ms[0] == known
+            assert found(hits).resolved_at_ms.max() == as_of_ms
+            assert hits.eligible == 101
+        scanned = await index.scan(SYMBOL, window)
+        one_later = await index.scan(SYMBOL, visible_window(as_of_ms + 1, 90))
+    assert scanned.timestamp_ms[-1] == known
+    assert one_later.timestamp_ms[-1] == canary
+
+
+async def test_upserting_the_same_points_again_adds_and_changes_nothing(
+    fresh_index: FreshIndex,
+) -> None:
+    points = points_at(range(0, 40, 2), 1)
+    async with fresh_index(collection()) as index:
+        assert await index.upsert(points) == 20
+        before = await stored(index)
+        assert await index.upsert(points) == 0
+        assert await index.upsert(points.take(slice(5, 9))) == 0
+        assert same_points(await stored(index), before)
+
+
+async def test_upserting_nothing_adds_nothing(fresh_index: FreshIndex) -> None:
+    async with fresh_index(collection()) as index:
+        assert await index.upsert(points_at([])) == 0
+        assert (await index.info()).symbols == []
+
+
+@settings(max_examples=30)
+@given(parts=st.lists(st.tuples(slot_sets, seeds), min_size=2, max_size=6))
+async def test_upserts_add_what_is_new_and_replace_what_was_there(
+    fresh_index: FreshIndex, parts: list[tuple[list[int], int]]
+) -> None:
+    expected = points_at([])
+    async with fresh_index(collection()) as index:
+        for run, (slots, seed) in enumerate(parts, start=1):
+            points = points_at(slots, seed, run=run)
+            grown = merged(expected, points)
+            assert await index.upsert(points) == len(grown) - len(expected)
+            expected = grown
+            held = await stored(index)
+            assert held.timestamp_ms.tolist() == expected.timestamp_ms.tolist()
+            assert np.array_equal(held.values, expected.values)
+            assert np.array_equal(held.run, expected.run)
+            np.testing.assert_allclose(held.vectors, expected.vectors, atol=1e-6)
+            assert (await index.timestamps(SYMBOL)).tolist() == expected.timestamp_ms.tolist()
+            query = SearchQuery(SYMBOL, ALWAYS, expected.vectors[0], 1000)
+            hits = await index.search(query)
+            assert hits.eligible == len(expected)
+            rows = np.searchsorted(expected.timestamp_ms, found(hits).timestamp_ms)
+            exact = expected.vectors[rows].astype(np.float64) @ expected.vectors[0]
+            np.testing.assert_allclose(hits.cosine, exact, atol=1e-5)
+
+
+async def test_a_symbol_without_points_is_refused_with_the_symbols_there_are(
+    fresh_index: FreshIndex,
+) -> None:
+    query = SearchQuery("XRPUSDT", ALWAYS, unit_vectors(1, 0)[0], 5)
+    async with fresh_index(collection()) as index:
+        with pytest.raises(SymbolNotFoundError, match="available: none"):
+            await index.search(query)
+        await index.upsert(points_at([1]))
+        await index.upsert(points_at([1], symbol="ADAUSDT"))
+        with pytest.raises(SymbolNotFoundError, match="XRPUSDT") as searched:
+            await index.search(query)
+        with pytest.raises(SymbolNotFoundError) as scanned:
+            await index.scan("XRPUSDT", ALWAYS)
+        assert searched.value.details["available"] == ["ADAUSDT", "BTCUSDT"]
+        assert scanned.value.details["available"] == ["ADAUSDT", "BTCUSDT"]
+
+
+async def test_timestamps_are_those_of_the_symbol_and_none_for_an_unknown_one(
+    fresh_index: FreshIndex,
+) -> None:
+    async with fresh_index(collection()) as index:
+        assert (await index.timestamps(SYMBOL)).tolist() == []
+        await index.upsert(points_at([9, 12]))
+        await index.upsert(points_at([3], symbol="ETHUSDT"))
+        await index.upsert(points_at([4, 10]))
+        assert (await index.timestamps(SYMBOL)).tolist() == at([4, 9, 10, 12]).tolist()
+        assert (await index.timestamps("XRPUSDT")).tolist() == []
+
+
+async def test_runs_are_numbered_from_one_and_told(fresh_index: FreshIndex) -> None:
+    started = "2026-03-20T12:00:00Z"
+    async with fresh_index(collection()) as index:
+        numbers = [await index.begin_run(f"build {i}", "bybit", started) for i in range(3)]
+        last = await index.begin_run("build 3", None, started)
+        assert [*numbers, last] == [1, 2, 3, 4]
+        assert (await index.info()).runs == [
+            IngestionRun(run=1, build_id="build 0", exchange="bybit", started_at=started),
+            IngestionRun(run=2, build_id="build 1", exchange="bybit", started_at=started),
+            IngestionRun(run=3, build_id="build 2", exchange="bybit", started_at=started),
+            IngestionRun(run=4, build_id="build 3", exchange=None, started_at=started),
+        ]
+
+
+async def test_info_tells_the_collection_and_the_extent_of_each_symbol(
+    fresh_index: FreshIndex,
+) -> None:
+    held = collection(exchange="binance")
+    async with fresh_index(held) as index:
+        assert (await index.info()).symbols == []
+        await index.upsert(points_at([4, 2000], symbol="SOLUSDT"))
+        await index.upsert(points_at([7, 8, 9]))
+        await index.upsert(points_at([5]))
+        info = await index.info()
+        assert index.collection == info.collection == held
+    told = [(s.symbol, s.points, s.first_timestamp_ms, s.last_timestamp_ms) for s in info.symbols]
+    assert told == [
+        ("BTCUSDT", 4, *at([5, 9]).tolist()),
+        ("SOLUSDT", 2, *at([4, 2000]).tolist()),
+    ]
+    assert info.backend
+    assert info.location
+
+
+async def test_points_of_another_dimension_are_refused_and_nothing_is_written(
+    fresh_index: FreshIndex,
+) -> None:
+    wrong = points_at([1, 2], vectors=unit_vectors(2, 0, DIMENSION + 2))
+    async with fresh_index(collection()) as index:
+        with pytest.raises(InvalidInputError, match="dimension"):
+            await index.upsert(wrong)
+        assert (await index.info()).symbols == []

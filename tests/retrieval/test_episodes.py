@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_trader.retrieval.episodes import effective_count, spread_out
+from llm_trader.timeframe import HOUR_MS, MINUTE_MS
+from tests.index.builders import START_MS
+
+GAPS = st.one_of(
+    st.sampled_from([1, MINUTE_MS, 15 * MINUTE_MS, 4 * HOUR_MS, 168 * HOUR_MS]),
+    st.integers(1, 200 * HOUR_MS),
+)
+# In quarter-hours or to the millisecond, in any order, some twice.
+TIMES = st.one_of(
+    st.lists(st.integers(0, 400).map(lambda slot: START_MS + slot * 15 * MINUTE_MS), max_size=80),
+    st.lists(st.integers(START_MS, START_MS + 400 * HOUR_MS), max_size=80),
+)
+HORIZONS = st.lists(st.integers(1, 48 * HOUR_MS), min_size=1, max_size=4)
+
+
+def greedy(times: list[int], gap_ms: int, count: int) -> list[int]:
+    """Each against all taken before."""
+    taken: list[int] = []
+    for position, stamp in enumerate(times):
+        if len(taken) < count and all(abs(stamp - times[p]) >= gap_ms for p in taken):
+            taken.append(position)
+    return taken
+
+
+@given(TIMES, GAPS, st.integers(1, 90))
+def test_episodes_are_those_of_the_plain_greedy_choice(
+    times: list[int], gap_ms: int, count: int
+) -> None:
+    chosen = spread_out(np.array(times, np.int64), gap_ms, count)
+    assert chosen.tolist() == greedy(times, gap_ms, count)
+
+
+@given(TIMES, GAPS)
+def test_two_episodes_are_never_less_than_the_gap_apart(times: list[int], gap_ms: int) -> None:
+    chosen = sorted(times[i] for i in spread_out(np.array(times, np.int64), gap_ms, 1000).tolist())
+    assert all(b - a >= gap_ms for a, b in pairwise(chosen))
+
+
+@given(TIMES, GAPS)
+def test_every_time_left_out_lies_near_an_episode_before_it(times: list[int], gap_ms: int) -> None:
+    chosen = spread_out(np.array(times, np.int64), gap_ms, 1000).tolist()
+    for position in set(range(len(times))) - set(chosen):
+        assert any(abs(times[position] - times[p]) < gap_ms for p in chosen if p < position)
+
+
+@given(TIMES, st.integers(1, 90))
+def test_without_a_gap_the_first_ones_are_taken(times: list[int], count: int) -> None:
+    chosen = spread_out(np.array(times, np.int64), 0, count)
+    assert chosen.tolist() == list(range(min(count, len(times))))
+
+
+def test_times_exactly_one_gap_apart_are_two_episodes() -> None:
+    times = np.array([START_MS, START_MS + HOUR_MS, START_MS + 2 * HOUR_MS - 1], np.int64)
+    assert spread_out(times, HOUR_MS, 10).tolist() == [0, 1]
+
+
+@given(TIMES.filter(len), HORIZONS)
+def test_the_effective_count_is_that_of_outcomes_correlated_by_their_overlap(
+    times: list[int], horizons: list[int]
+) -> None:
+    expected = []
+    for h in horizons:
+        correlation = sum(max(0.0, 1 - abs(a - b) / h) for a in times for b in times)
+        expected.append(len(times) ** 2 / correlation)
+    counted = effective_count(np.array(times, np.int64), horizons)
+    np.testing.assert_allclose(counted, expected, rtol=1e-9)
+
+
+@given(TIMES.filter(len), HORIZONS)
+def test_the_effective_count_lies_between_one_and_all(
+    times: list[int], horizons: list[int]
+) -> None:
+    counted = effective_count(np.array(times, np.int64), horizons)
+    assert (counted >= 1 - 1e-9).all()
+    assert (counted <= len(times) * (1 + 1e-9)).all()
+
+
+@given(st.integers(1, 60), st.integers(1, 48 * HOUR_MS))
+def test_episodes_a_horizon_apart_count_in_full(count: int, horizon_ms: int) -> None:
+    times = START_MS + horizon_ms * np.arange(count, dtype=np.int64)
+    assert effective_count(times[::-1], [horizon_ms]).tolist() == [count]
+
+
+@given(st.integers(1, 60), st.integers(1, 48 * HOUR_MS))
+def test_episodes_of_one_time_count_as_one(count: int, horizon_ms: int) -> None:
+    times = np.full(count, START_MS, np.int64)
+    np.testing.assert_allclose(effective_count(times, [horizon_ms]), [1.0])
+
+
+def test_two_episodes_half_a_horizon_apart_count_as_one_and_a_third() -> None:
+    times = np.array([START_MS, START_MS + HOUR_MS], np.int64)
+    np.testing.assert_allclose(effective_count(times, [2 * HOUR_MS]), [4 / 3])

@@ -1,0 +1,223 @@
+"""Snapshots from a store, at any time, while somebody else may be writing to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm_trader.errors import InvalidInputError, StaleDataError, SymbolNotFoundError
+from llm_trader.market.history import MarketHistory
+from llm_trader.market.store import MarketStore
+from llm_trader.snapshot.builder import build_snapshots
+from llm_trader.snapshot.model import SCALARS
+from llm_trader.snapshot.source import SnapshotSource
+from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, MINUTE_MS, Millis
+from tests.cli.corridor import AT_MS, END_MS, START_MS, SYMBOL, Corridor, copied, write
+
+PRICE = SCALARS.index("price")
+HALF_HOUR = 30 * MINUTE_MS
+
+_REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def source(corridor: Corridor) -> Iterator[SnapshotSource]:
+    with MarketStore.open(corridor.store) as store:
+        yield SnapshotSource(store, M5, M15.ms)
+
+
+def cut(history: MarketHistory, end_ms: Millis) -> MarketHistory:
+    """A history that ends earlier."""
+    return history.known_at(end_ms)
+
+
+def without_candles(history: MarketHistory, start_ms: Millis, end_ms: Millis) -> MarketHistory:
+    kept = (history.intraday.open_time_ms < start_ms) | (history.intraday.open_time_ms >= end_ms)
+    candles = type(history.intraday)(
+        M5,
+        history.intraday.open_time_ms[kept],
+        *(values[kept] for _, values in history.intraday.columns()),
+    )
+    return MarketHistory(
+        history.symbol,
+        candles,
+        history.four_hour,
+        history.funding,
+        history.open_interest,
+        history.open_interest_interval_ms,
+    )
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
+def test_known_fields_are_those_built_from_the_whole_history_bit_for_bit(
+    source: SnapshotSource, corridor: Corridor, symbol: str
+) -> None:
+    times = np.arange(AT_MS - DAY_MS, AT_MS + 2 * HOUR_MS, M15.ms, dtype=np.int64)
+    built = build_snapshots(corridor.histories[symbol], times).scalars
+    assert np.isfinite(built).all()
+    for column, time_ms in enumerate(times.tolist()):
+        fields = source.known_fields(symbol, time_ms)
+        assert fields.shape == (len(SCALARS), 1)
+        assert fields[:, 0].tobytes() == built[:, column].tobytes()
+
+
+def test_fields_that_are_not_known_are_nan_and_the_same_ones_as_built(
+    source: SnapshotSource, corridor: Corridor
+) -> None:
+    for time_ms in (START_MS, START_MS + 5 * DAY_MS, END_MS + HOUR_MS):
+        built = corridor.state_at(time_ms).scalars
+        assert np.isnan(built).any()
+        assert source.known_fields(SYMBOL, time_ms).tobytes() == built.tobytes()
+    assert not np.isfinite(source.known_fields("DOGEUSDT", AT_MS)[PRICE]).any()
+
+
+def test_between_two_times_of_the_grid_the_earlier_one_counts(source: SnapshotSource) -> None:
+    on_grid = source.known_fields(SYMBOL, AT_MS)
+    assert source.known_fields(SYMBOL, AT_MS + M15.ms - 1).tobytes() == on_grid.tobytes()
+    assert source.known_fields(SYMBOL, AT_MS + M15.ms).tobytes() != on_grid.tobytes()
+
+
+def test_a_snapshot_is_the_built_one_series_included(
+    source: SnapshotSource, corridor: Corridor
+) -> None:
+    for found in (source.exactly_at(SYMBOL, AT_MS), source.latest(SYMBOL, AT_MS + 1, HALF_HOUR)):
+        built = corridor.state_at(AT_MS)
+        assert found.scalars.tobytes() == built.scalars.tobytes()
+        assert found.series.tobytes() == built.series.tobytes()
+        assert found.as_of_ms.tolist() == [AT_MS]
+
+
+_WRITE_THE_REST = """
+import sys
+from pathlib import Path
+from llm_trader.market.simulation import simulate
+from llm_trader.market.store import MarketStore
+from llm_trader.timeframe import M5
+from tests.cli.corridor import DAYS, START_MS, SYMBOL, write
+
+history = simulate(SYMBOL, start_ms=START_MS, days=DAYS, seed=7, timeframe=M5)
+with MarketStore.open(Path(sys.argv[1]), write=True) as store:
+    write(store, history)
+"""
+
+
+def test_a_candle_that_another_process_writes_appears(corridor: Corridor, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    history = corridor.histories[SYMBOL]
+    with MarketStore.open(path, write=True, exchange="simulated") as store:
+        write(store, cut(history, AT_MS))
+    with MarketStore.open(path) as store:
+        source = SnapshotSource(store, M5, M15.ms)
+        later = AT_MS + M15.ms
+        before = source.known_fields(SYMBOL, AT_MS)
+        assert np.isfinite(before).all()
+        assert np.isnan(source.known_fields(SYMBOL, later)[PRICE, 0])
+        assert source.data_age_ms(SYMBOL, later) == M15.ms
+        assert source.latest(SYMBOL, later, HALF_HOUR).as_of_ms.tolist() == [AT_MS]
+
+        subprocess.run(
+            [sys.executable, "-c", _WRITE_THE_REST, str(path)], check=True, cwd=_REPOSITORY
+        )
+
+        built = corridor.state_at(later).scalars
+        assert source.known_fields(SYMBOL, later).tobytes() == built.tobytes()
+        assert source.known_fields(SYMBOL, AT_MS).tobytes() == before.tobytes()
+        assert source.data_age_ms(SYMBOL, later) == 0
+        assert source.latest(SYMBOL, later, HALF_HOUR).as_of_ms.tolist() == [later]
+
+
+def test_a_day_is_built_once_while_the_store_stays_as_it_is(
+    corridor: Corridor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    plain = MarketStore.history
+
+    def counted(store: MarketStore, symbol: str, *arguments: object) -> MarketHistory:
+        reads.append(symbol)
+        return plain(store, symbol, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MarketStore, "history", counted)
+    with MarketStore.open(corridor.store) as store:
+        source = SnapshotSource(store, M5, M15.ms)
+        for hours in range(12):
+            source.known_fields(SYMBOL, AT_MS - hours * HOUR_MS)
+        assert reads == [SYMBOL]
+        source.known_fields("ETHUSDT", AT_MS)
+        source.known_fields(SYMBOL, AT_MS - DAY_MS)
+        assert reads == [SYMBOL, "ETHUSDT", SYMBOL]
+
+
+def test_the_age_of_the_data_counts_from_the_close_of_the_newest_candle(
+    source: SnapshotSource,
+) -> None:
+    assert source.data_age_ms(SYMBOL, AT_MS) == 0
+    assert source.data_age_ms(SYMBOL, AT_MS + 4 * MINUTE_MS) == 4 * MINUTE_MS
+    assert source.data_age_ms(SYMBOL, END_MS + DAY_MS) == DAY_MS
+    assert source.data_age_ms(SYMBOL, START_MS + M5.ms) == 0
+    assert source.data_age_ms(SYMBOL, START_MS + M5.ms - 1) is None
+    with pytest.raises(SymbolNotFoundError, match="'DOGEUSDT'; available: BTCUSDT, ETHUSDT"):
+        source.data_age_ms("DOGEUSDT", AT_MS)
+
+
+def test_after_the_last_candle_the_latest_snapshot_steps_back_as_far_as_allowed(
+    source: SnapshotSource,
+) -> None:
+    for age in (0, 1, 10 * MINUTE_MS, HALF_HOUR):
+        assert source.latest(SYMBOL, END_MS + age, HALF_HOUR).as_of_ms.tolist() == [END_MS]
+    with pytest.raises(StaleDataError, match=r"31 minutes older, 30 minutes are allowed") as raised:
+        source.latest(SYMBOL, END_MS + 31 * MINUTE_MS, HALF_HOUR)
+    assert raised.value.details == {"data_age_seconds": 31 * 60}
+    assert source.latest(SYMBOL, END_MS + DAY_MS, DAY_MS).as_of_ms.tolist() == [END_MS]
+
+
+def test_before_any_candle_the_data_is_stale_and_of_no_age(source: SnapshotSource) -> None:
+    with pytest.raises(StaleDataError, match="there is none") as raised:
+        source.latest(SYMBOL, START_MS, HALF_HOUR)
+    assert raised.value.details == {"data_age_seconds": None}
+
+
+def test_a_symbol_that_is_not_there_is_named_with_those_that_are(source: SnapshotSource) -> None:
+    with pytest.raises(SymbolNotFoundError) as raised:
+        source.latest("DOGEUSDT", AT_MS, HALF_HOUR)
+    assert raised.value.details == {"available": ["BTCUSDT", "ETHUSDT"]}
+
+
+def test_a_short_history_is_no_stale_data_but_says_what_is_missing(source: SnapshotSource) -> None:
+    with pytest.raises(InvalidInputError, match="fewer than 120 gapless 4h candles before it"):
+        source.latest(SYMBOL, START_MS + 10 * DAY_MS, HALF_HOUR)
+
+
+def test_a_gap_just_before_a_time_makes_the_snapshot_before_the_gap_the_latest(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    history = without_candles(corridor.histories[SYMBOL], AT_MS - 3 * M5.ms, AT_MS)
+    with MarketStore.open(tmp_path, write=True, exchange="simulated") as store:
+        write(store, cut(history, AT_MS + HOUR_MS))
+    with MarketStore.open(tmp_path) as store:
+        source = SnapshotSource(store, M5, M15.ms)
+        found = source.latest(SYMBOL, AT_MS, HALF_HOUR)
+        assert found.as_of_ms.tolist() == [AT_MS - M15.ms]
+        assert source.data_age_ms(SYMBOL, AT_MS) == M15.ms
+        # An hour later there are candles again, but no 300 of them without a gap.
+        with pytest.raises(InvalidInputError, match="300 gapless intraday candles"):
+            source.latest(SYMBOL, AT_MS + HOUR_MS, HALF_HOUR)
+
+
+def test_a_coarser_grid_is_kept_to(corridor: Corridor) -> None:
+    with MarketStore.open(corridor.store) as store:
+        source = SnapshotSource(store, M5, HOUR_MS)
+        found = source.latest(SYMBOL, AT_MS + 59 * MINUTE_MS, HALF_HOUR)
+        assert found.as_of_ms.tolist() == [AT_MS]
+
+
+def test_a_copy_of_a_store_answers_alike(
+    source: SnapshotSource, corridor: Corridor, tmp_path: Path
+) -> None:
+    with MarketStore.open(copied(corridor.store, tmp_path / "copy")) as store:
+        other = SnapshotSource(store, M5, M15.ms).known_fields(SYMBOL, AT_MS)
+    assert other.tobytes() == source.known_fields(SYMBOL, AT_MS).tobytes()

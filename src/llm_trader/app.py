@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,6 +88,9 @@ def serve_forever(
     """
     with ExitStack() as opened:
         server = query_server(settings, environ, opened)
+        # What has been made by now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
 
         async def main() -> None:
             stop = asyncio.Event()

@@ -24,6 +24,7 @@ MIN_TIME_MS: Final[Millis] = 10**12
 MAX_TIME_MS: Final[Millis] = 10**13 - 1
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH: Final = _EPOCH.replace(tzinfo=None)
 _UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 
@@ -61,9 +62,8 @@ H4: Final = Timeframe(4 * HOUR_MS)
 
 def iso8601(time_ms: Millis) -> str:
     """`2026-03-20T12:00:00Z`; milliseconds are shown only where there are any."""
-    moment = _EPOCH + timedelta(milliseconds=time_ms)
-    spec = "milliseconds" if time_ms % 1000 else "seconds"
-    return moment.isoformat(timespec=spec).replace("+00:00", "Z")
+    moment = _NAIVE_EPOCH + timedelta(milliseconds=time_ms)
+    return moment.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> Millis:

@@ -55,7 +55,7 @@ def cases(draw: st.DrawFn) -> Case:
     rows = draw(st.lists(st.integers(0, 299), min_size=2, max_size=50, unique=True))
     points = window.take(np.array(rows))
     volatility = draw(st.floats(0.1, 20))
-    near = Neighbourhood(points, np.linspace(0.9, 0.5, len(rows)))
+    near = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.5, len(rows)))
     evidence = weigh(near, BaseRates.of(window), ALL, volatility, None)
     return Case(points, window, evidence, volatility)
 
@@ -152,7 +152,7 @@ def test_evidence_tells_what_it_is_made_from(case: Case) -> None:
 
 def test_without_the_volatility_now_nothing_is_rescaled() -> None:
     window = past(range(0, 300, 20))
-    near = Neighbourhood(window, np.linspace(0.9, 0.5, len(window)))
+    near = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
     told = weigh(near, BaseRates.of(window), ALL, math.nan, None)
     assert [told.horizons[name].rescaled for name in ALL] == [None] * 4
     assert math.isfinite(told.horizons["4h"].mean.low)
@@ -160,7 +160,7 @@ def test_without_the_volatility_now_nothing_is_rescaled() -> None:
 
 def test_only_the_horizons_asked_for_are_told_in_their_order() -> None:
     window = past(range(0, 300, 20))
-    near = Neighbourhood(window, np.linspace(0.9, 0.5, len(window)))
+    near = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
     told = weigh(near, BaseRates.of(window), ("24h", "1h"), 2.0, None)
     assert set(told.horizons) == {"1h", "24h"}
     assert told.barriers is not None
@@ -168,7 +168,7 @@ def test_only_the_horizons_asked_for_are_told_in_their_order() -> None:
 
 def test_one_neighbour_has_a_mean_of_unknown_spread_and_no_verdict() -> None:
     window = past(range(300))
-    near = Neighbourhood(window.take(np.array([7])), np.array([0.8]))
+    near = Neighbourhood(window, np.array([7]), np.array([0.8]))
     told = weigh(near, BaseRates.of(window), ALL, 2.0, None)
     mean = told.horizons["4h"].mean
     assert mean.value == window.column("outcome_4h")[7]
@@ -246,11 +246,11 @@ def test_few_episodes_are_no_evidence_however_far_from_the_base_rate(
     values[-1] = 0.0
     low = PointTable(window.symbol, window.timestamp_ms, values, window.vectors, window.run)
     points = low.take(np.arange(count) * gap_hours * 4)
-    near = Neighbourhood(points, np.linspace(0.9, 0.8, count))
+    near = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.8, count))
     told = weigh(near, BaseRates.of(window), ALL, 2.0, None)
     assert told.verdict == "none"
     assert "effective episodes" in told.reason
-    enough = Neighbourhood(low.take(np.arange(40) * 60), np.linspace(0.9, 0.8, 40))
+    enough = Neighbourhood(low, np.arange(40) * 60, np.linspace(0.9, 0.8, 40))
     assert weigh(enough, BaseRates.of(window), ALL, 2.0, None).verdict == "informative"
 
 

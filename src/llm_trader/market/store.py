@@ -67,6 +67,9 @@ class MarketStore:
         self._environment = environment
         self._lock = lock
         self._databases: dict[str, Any] = {}
+        # The databases that the transaction of this id can see: listing them anew costs more
+        # than a read.
+        self._visible: tuple[int, Mapping[str, Any]] = (-1, {})
         self._opening = threading.Lock()
 
     @classmethod
@@ -301,9 +304,14 @@ class MarketStore:
         with _lmdb_errors(self.path):
             while True:
                 with self._environment.begin() as txn:
+                    if txn.id() == self._visible[0]:
+                        yield Snapshot(txn, self._visible[1])
+                        return
                     names = _series_databases(txn)
                     if names <= self._databases.keys():
-                        yield Snapshot(txn, {name: self._databases[name] for name in names})
+                        databases = {name: self._databases[name] for name in names}
+                        self._visible = (txn.id(), databases)
+                        yield Snapshot(txn, databases)
                         return
                 self._open_databases(names, create=False)
 

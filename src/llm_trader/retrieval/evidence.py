@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from llm_trader.index.points import PointTable
 from llm_trader.market.candles import Floats
@@ -57,13 +58,20 @@ class Comparison(NamedTuple):
 
 
 class Neighbourhood(NamedTuple):
-    """The neighbours' points, most similar first, and similarities (n,)."""
+    """Rows (n,) of `points` with their similarities (n,), most similar first.
+
+    `points` may hold more than the neighbours: only the fields that are used are picked out.
+    """
 
     points: PointTable
+    rows: npt.NDArray[np.intp]
     similarity: Floats
 
-    def take(self, rows: slice) -> Neighbourhood:
-        return Neighbourhood(self.points.take(rows), self.similarity[rows])
+    def first(self, count: int) -> Neighbourhood:
+        return Neighbourhood(self.points, self.rows[:count], self.similarity[:count])
+
+    def column(self, name: str) -> Floats:
+        return self.points.column(name)[self.rows]
 
 
 def weigh(
@@ -77,16 +85,17 @@ def weigh(
 
     `volatility_now_pct` is the realised volatility over 24h, NaN where unknown.
     """
-    points, similarity = neighbours
-    effective = effective_count(points.timestamp_ms, HORIZONS.values()).tolist()
-    summed = _summed_up(points, effective, base, volatility_now_pct)
-    barriers = _barriers(points, effective[-1], base)
+    similarity = neighbours.similarity
+    times = neighbours.points.timestamp_ms[neighbours.rows]
+    effective = effective_count(times, HORIZONS.values()).tolist()
+    summed = _summed_up(neighbours, effective, base, volatility_now_pct)
+    barriers = _barriers(neighbours, effective[-1], base)
     told = {name: summed[name] for name in _HORIZON_NAMES if name in horizons}
     verdict, reason = judge(compared(told, barriers, effective[-1]), max(effective), novelty)
     return Evidence(
         verdict=verdict,
         reason=reason,
-        episodes=len(points),
+        episodes=len(similarity),
         interval_level=INTERVAL_LEVEL,
         base_rate_points=base.points,
         similarity_mean=float(similarity.mean()),
@@ -148,25 +157,26 @@ def judge(
 
 
 def _summed_up(
-    points: PointTable, effective: list[float], base: BaseRates, volatility_now_pct: float
+    neighbours: Neighbourhood, effective: list[float], base: BaseRates, volatility_now_pct: float
 ) -> dict[str, HorizonEvidence]:
-    outcomes = points.values[OUTCOME_ROWS]
+    outcomes = neighbours.points.values[OUTCOME_ROWS][:, neighbours.rows]
+    count = len(neighbours.rows)
     horizons = len(outcomes)
     with np.errstate(divide="ignore"):
-        factor = volatility_now_pct / points.column("realized_volatility_24h")
+        factor = volatility_now_pct / neighbours.column("realized_volatility_24h")
     # The rescaled outcomes below the plain ones: each step is then one call for both.
     both = np.sort(np.concatenate([outcomes, outcomes * factor]), axis=1)
     roots = np.sqrt(effective + effective)[:, None, None]
     levels = (_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons, -1)
     of_levels = quantiles(both, levels).reshape(2 * horizons, 3, -1).tolist()
-    means = (np.add.reduce(both, axis=1) / len(points)).tolist()
+    means = (np.add.reduce(both, axis=1) / count).tolist()
     estimates = _means(outcomes, means[:horizons], effective, base)
     rescalable = bool(np.isfinite(factor).all())
     base_quantiles = base.quantiles.tolist()
     ups = np.add.reduce(outcomes > 0, axis=1).tolist()
     found = {}
     for row, name in enumerate(_HORIZON_NAMES):
-        p_up = _share(ups[row] / len(points), effective[row], float(base.p_up[row]))
+        p_up = _share(ups[row] / count, effective[row], float(base.p_up[row]))
         p10, p25, p50, p75, p90 = map(Estimate, *of_levels[row], base_quantiles[row])
         scaled = Rescaled(means[horizons + row], *of_levels[horizons + row][0])
         found[name] = HorizonEvidence(
@@ -204,8 +214,8 @@ def _share(share: float, n: float, base_rate: float) -> Estimate:
     return Estimate(share, low, high, base_rate)
 
 
-def _barriers(points: PointTable, effective: float, base: BaseRates) -> BarrierEvidence:
-    first = points.column("first_barrier").tolist()
+def _barriers(neighbours: Neighbourhood, effective: float, base: BaseRates) -> BarrierEvidence:
+    first = neighbours.column("first_barrier").tolist()
     n = len(first)
     return BarrierEvidence(
         _share(first.count(STOP_FIRST) / n, effective, base.stop_first),

@@ -30,14 +30,14 @@ from llm_trader.retrieval.evidence import Neighbourhood, no_evidence, weigh
 from llm_trader.retrieval.reference import BaseRates, LastUsed, SimilarityReference
 from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.retrieval.statistics import Rows, summarise
-from llm_trader.snapshot.outcome import OUTCOMES, Outcome
+from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
 
 Horizon = Literal["15m", "1h", "4h", "24h"]
 
 # How many hits are asked for at first, for each episode wanted.
-_HITS_PER_EPISODE: Final = 8
+_HITS_PER_EPISODE: Final = 6
 _MORE_HITS: Final = 4
 _WINDOWS_KEPT: Final = 1024  # some 5 KB each
 
@@ -91,16 +91,16 @@ class Retriever:
         search = SearchQuery(state.symbol, window, vector.vector, 0, tuple(ranges.values()))
         hits, chosen = await self._episodes(search, config)
         neighbours = Neighbourhood(
-            hits.points.take(hits.rows[chosen]), _similarity(hits.cosine[chosen], vector)
+            hits.points, hits.rows[chosen], _similarity(hits.cosine[chosen], vector)
         )
         reference = await self._reference(state.symbol, as_of_ms, config, vector)
         # Neighbours come most similar first, so the matches are the first of them.
         alike = int(np.count_nonzero(neighbours.similarity >= config.min_similarity))
-        matches = neighbours.take(slice(0, min(alike, config.top_k)))
-        rows, similarity = matches.points.values.T.tolist(), matches.similarity.tolist()
+        matches = neighbours.first(min(alike, config.top_k))
+        rows = matches.points.values[:, matches.rows].T.tolist()
         return Answer(
-            matches=self._matches(matches, rows, similarity, reference),
-            statistics=summarise(rows, similarity),
+            matches=self._matches(matches, rows, reference),
+            statistics=summarise(rows, matches.similarity.tolist()),
             evidence=await self._evidence(state, search, neighbours, vector, reference, config),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(vector.features_missing),
@@ -143,7 +143,7 @@ class Retriever:
         config: QueryConfig,
     ) -> Evidence:
         window = await self.index.scan(search.symbol, search.window)
-        if not len(neighbours.points):
+        if not len(neighbours.rows):
             return no_evidence("no past state passes the filters", len(window))
         base = self._base_rates.get(_identity(window), lambda: BaseRates.of(window))
         nearest = neighbours.similarity[0]
@@ -154,7 +154,7 @@ class Retriever:
         novelty = percentile is not None and Novelty(
             percentile, float(nearest), len(reference.nearest)
         )
-        within = neighbours.take(slice(0, config.evidence_k))
+        within = neighbours.first(config.evidence_k)
         volatility = float(state.column("realized_volatility_24h")[0])
         return weigh(within, base, config.horizons, volatility, novelty or None)
 
@@ -162,13 +162,13 @@ class Retriever:
         self,
         matches: Neighbourhood,
         rows: Rows,
-        similarity: list[float],
         reference: SimilarityReference,
     ) -> list[Match]:
         symbol, version = matches.points.symbol, self.space.feature_version
+        times = matches.points.timestamp_ms[matches.rows]
+        stamps, resolved = times.tolist(), resolved_at(times).tolist()
+        similarity = matches.similarity.tolist()
         percentiles = reference.percentile(matches.similarity).tolist()
-        stamps = matches.points.timestamp_ms.tolist()
-        resolved = matches.points.resolved_at_ms.tolist()
         return [
             Match(
                 similarity=similarity[i],

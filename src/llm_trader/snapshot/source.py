@@ -15,6 +15,7 @@ from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
 _DAYS_KEPT: Final = 1024  # some 27 KB each
+_AGES_KEPT: Final = 10_000
 
 
 class SnapshotSource:
@@ -28,6 +29,8 @@ class SnapshotSource:
         self._store = store
         self._intraday = intraday
         self._grid = Timeframe(interval_ms)
+        # What was read at a version of the store: the newest close known at a candle's time.
+        self._newest: dict[tuple[str, Millis], tuple[int, Millis | None]] = {}
         self._days: OrderedDict[tuple[str, int], tuple[int, Floats]] = OrderedDict()
 
     def known_fields(self, symbol: str, as_of_ms: Millis) -> Floats:
@@ -62,7 +65,13 @@ class SnapshotSource:
 
         Raises `SymbolNotFoundError` for a symbol that the store does not have.
         """
-        newest = self._store.newest_close_ms(symbol, self._intraday, as_of_ms)
+        asked, version = (symbol, as_of_ms - as_of_ms % self._intraday.ms), self._store.version
+        if self._newest.get(asked, (-1, None))[0] != version:
+            if len(self._newest) > _AGES_KEPT:
+                self._newest.clear()
+            newest = self._store.newest_close_ms(symbol, self._intraday, as_of_ms)
+            self._newest[asked] = version, newest
+        newest = self._newest[asked][1]
         if newest is not None:
             return as_of_ms - newest
         available = self._store.symbols()

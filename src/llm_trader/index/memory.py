@@ -38,7 +38,10 @@ class SymbolArrays:
         # BLAS rounds a row by where it lies; this does not, so equal vectors have equal scores.
         exact = np.vecdot(visible.vectors[rows], query.vector)
         order = np.argsort(-exact, kind="stable")[: query.limit]
-        return Hits(visible, rows[order], exact[order], len(among))
+        best = np.nan
+        if len(cosine):
+            best = float(np.vecdot(visible.vectors[cosine.argmax()], query.vector))
+        return Hits(visible, rows[order], exact[order], len(among), best)
 
     def merge(self, new: PointTable) -> None:
         """Add points, replacing those of the same time."""

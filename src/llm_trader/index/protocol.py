@@ -42,13 +42,15 @@ class Hits:
     """Found points, most similar first; equally similar ones in order of time.
 
     `cosine` has the shape (hits,); `rows` (hits,) point into `points`, which may hold more.
-    `eligible` counts the points that passed window and ranges, found or not.
+    `eligible` counts the points that passed window and ranges, found or not. `best_cosine` is the
+    greatest of the whole window, whatever the ranges; NaN for an empty one.
     """
 
     points: PointTable
     rows: npt.NDArray[np.intp]
     cosine: npt.NDArray[np.float32]
     eligible: int
+    best_cosine: float
 
 
 class IngestionRun(msgspec.Struct, frozen=True, kw_only=True):

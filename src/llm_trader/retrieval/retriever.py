@@ -94,6 +94,8 @@ class Retriever:
             hits.points, hits.rows[chosen], _similarity(hits.cosine[chosen], vector)
         )
         reference = await self._reference(state.symbol, as_of_ms, config, vector)
+        # Regardless of the filters: they must not make an ordinary state look novel.
+        nearest = min(hits.best_cosine / vector.cosine_per_similarity, 1.0)
         # Neighbours come most similar first, so the matches are the first of them.
         alike = int(np.count_nonzero(neighbours.similarity >= config.min_similarity))
         matches = neighbours.first(min(alike, config.top_k))
@@ -101,7 +103,7 @@ class Retriever:
         return Answer(
             matches=self._matches(matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=await self._evidence(state, search, neighbours, vector, reference, config),
+            evidence=await self._evidence(state, search, neighbours, nearest, reference, config),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(vector.features_missing),
             points_eligible=hits.eligible,
@@ -138,7 +140,7 @@ class Retriever:
         state: SnapshotTable,
         search: SearchQuery,
         neighbours: Neighbourhood,
-        vector: QueryVector,
+        nearest: float,
         reference: SimilarityReference,
         config: QueryConfig,
     ) -> Evidence:
@@ -146,17 +148,10 @@ class Retriever:
         if not len(neighbours.rows):
             return no_evidence("no past state passes the filters", len(window))
         base = self._base_rates.get(_identity(window), lambda: BaseRates.of(window))
-        nearest = neighbours.similarity[0]
-        if search.ranges:  # the filters must not make an ordinary state look novel
-            anywhere = await self.index.search(replace(search, limit=1, ranges=()))
-            nearest = _similarity(anywhere.cosine, vector)[0]
-        percentile = reference.novelty_percentile(float(nearest))
-        novelty = percentile is not None and Novelty(
-            percentile, float(nearest), len(reference.nearest)
-        )
+        novelty = _novelty(reference, nearest)
         within = neighbours.first(config.evidence_k)
         volatility = float(state.column("realized_volatility_24h")[0])
-        return weigh(within, base, config.horizons, volatility, novelty or None)
+        return weigh(within, base, config.horizons, volatility, novelty)
 
     def _matches(
         self,
@@ -182,6 +177,13 @@ class Retriever:
             )
             for i, row in enumerate(rows)
         ]
+
+
+def _novelty(reference: SimilarityReference, nearest: float) -> Novelty | None:
+    percentile = reference.novelty_percentile(nearest)
+    if percentile is None:
+        return None
+    return Novelty(percentile, nearest, len(reference.nearest))
 
 
 def _similarity(cosine: npt.NDArray[np.float32], vector: QueryVector) -> Floats:

@@ -23,6 +23,8 @@ from llm_trader.timeframe import DAY_MS, iso8601
 
 # 8 times the 150 requests a second of the prototype that this system replaces.
 _LEAST_PER_SECOND = 8 * 150
+_ROUNDS = 9
+_PAUSE_S = 1.0
 _CLI = "from llm_trader.cli.main import {0}; {0}()"
 
 
@@ -53,65 +55,85 @@ def ingestion(folder: Path) -> list[Figure]:
 
 
 def server(folder: Path) -> list[Figure]:
-    """Whole queries over the socket, evidence included, and the RPC layer beside its floor."""
+    """Whole queries over the socket, evidence included, and the RPC layer beside its floor.
+
+    Loads come in bursts that take turns, so that each meets the machine fast and slow.
+    """
     rng = np.random.default_rng(0)
     tables = [states(symbol, 60) for symbol in SYMBOLS]
-    anywhere = [_request(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 3000)]
+    at_random = [_request(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 3000)]
     live = [_request(tables, i % 3, row=-1, rng=rng) for i in range(30)]
     with _rag_server(folder) as (process, port):
-        _load(process, port, 16, 3000, anywhere)  # every day of the 60 has been asked for once
-        mixed = _load(process, port, 16, 6000, anywhere)
-        one = _load(process, port, 1, 2000, anywhere)
-        now = _load(process, port, 16, 6000, live)
+        _load(process, port, 16, 3000, at_random)  # now every day has been asked for once
+        result = _one_result(port, at_random[0])
+        with _canned("rpc", result) as rpc, _canned("floor", result) as floor:
+            bursts = _bursts(
+                {
+                    "random": (process, port, 16, 480, at_random),
+                    "random, alone": (process, port, 1, 300, at_random),
+                    "live": (process, port, 16, 480, live),
+                    "rpc": (*rpc, 16, 4000, at_random),
+                    "floor": (*floor, 16, 4000, at_random),
+                }
+            )
         memory_mb = process.memory_info().rss / 2**20
-        result = _one_result(port, anywhere[0])
     return [
-        *_query_figures("times at random", mixed, one),
-        *_query_figures("all asking about now", now, None),
+        *_query_figures("times at random", bursts["random"], bursts["floor"]),
+        *_query_figures("all asking about now", bursts["live"], bursts["floor"]),
+        _latency(bursts["random, alone"]),
+        _rpc_layer(bursts["rpc"], bursts["floor"]),
         Figure("server memory with the index, MB", f"{memory_mb:.0f}", "250", memory_mb < 250),
-        *_rpc_layer(result, anywhere),
     ]
 
 
-def _query_figures(what: str, load: Load, one: Load | None) -> list[Figure]:
-    figures = [
+def _bursts(loads: dict[str, Any]) -> dict[str, list[Load]]:
+    done: dict[str, list[Load]] = {name: [] for name in loads}
+    for _ in range(_ROUNDS):
+        for name, load in loads.items():
+            time.sleep(_PAUSE_S)
+            done[name].append(_load(*load))
+    return done
+
+
+def _query_figures(what: str, loads: list[Load], floors: list[Load]) -> list[Figure]:
+    cpu_us = median(load.cpu_us for load in loads)
+    ratio = median(a.cpu_us / b.cpu_us for a, b in zip(loads, floors, strict=True))
+    per_second = median(load.seen["per_second"] for load in loads)
+    best = max(load.seen["per_second"] for load in loads)
+    return [
         Figure(
             f"query over the socket, {what}: server CPU, µs",
-            f"{load.cpu_us:.0f}",
+            f"{cpu_us:.0f} ({min(load.cpu_us for load in loads):.0f} at best; "
+            f"{ratio:.0f} x a canned reply)",
             "1000",
-            load.cpu_us <= 1000,
+            cpu_us <= 1000,
         ),
         Figure(
             f"  requests a second at 16 connections, {what}",
-            f"{load.seen['per_second']:,.0f}",
+            f"{per_second:,.0f} ({best:,.0f} at best)",
             f"{_LEAST_PER_SECOND:,}",
-            load.seen["per_second"] >= _LEAST_PER_SECOND,
+            per_second >= _LEAST_PER_SECOND,
         ),
     ]
-    if one:
-        told = f"{one.seen['median_ms']:.2f} / {one.seen['p99_ms']:.2f}"
-        figures.append(Figure("  latency at 1 connection, median / p99, ms", told, "", None))
-    return figures
 
 
-def _rpc_layer(result: bytes, requests: list[bytes]) -> list[Figure]:
-    with _canned("rpc", result) as rpc, _canned("floor", result) as floor:
-        ratios, subject, bare = [], [], []
-        for round_ in range(8):
-            a, b = (_load(process, port, 16, 4000, requests) for process, port in (rpc, floor))
-            if round_:
-                ratios.append(a.cpu_us / b.cpu_us)
-                subject.append(a.cpu_us)
-                bare.append(b.cpu_us)
-    ratio = median(ratios)
-    return [
-        Figure(
-            "RPC layer with a canned retriever, against a canned reply",
-            f"{ratio:.2f} x ({median(subject):.0f} µs, floor {median(bare):.0f} µs)",
-            "2.5 x",
-            ratio <= 2.5,
-        )
-    ]
+def _latency(loads: list[Load]) -> Figure:
+    seen = [load.seen for load in loads]
+    told = [median(one[key] for one in seen) for key in ("median_ms", "p99_ms")]
+    return Figure(
+        "latency at 1 connection, median / p99, ms", f"{told[0]:.2f} / {told[1]:.2f}", "", None
+    )
+
+
+def _rpc_layer(loads: list[Load], floors: list[Load]) -> Figure:
+    ratio = median(a.cpu_us / b.cpu_us for a, b in zip(loads, floors, strict=True))
+    subject, floor = (median(load.cpu_us for load in each) for each in (loads, floors))
+    return Figure(
+        "RPC layer with a canned retriever, against a canned reply",
+        f"{ratio:.2f} x ({subject:.0f} µs, floor {floor:.0f} µs)",
+        "2.5 x",
+        ratio <= 2.5,
+    )
 
 
 def _request(tables: list[Any], which: int, row: int | None, rng: np.random.Generator) -> bytes:

@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+# As the command line does; two busy test workers would otherwise fight over BLAS threads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from hypothesis import settings
 
 if TYPE_CHECKING:

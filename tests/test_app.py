@@ -37,6 +37,7 @@ from llm_trader.serving.client import RpcClient, RpcError
 from llm_trader.settings import Settings
 from llm_trader.timeframe import DAY_MS, H1, M1, M3, M5, Timeframe
 from tests.cli.corridor import AT_MS, END_MS, START_MS, SYMBOL, SYMBOLS, Corridor, write
+from tests.market.builders import run_of_candles
 
 
 @pytest.fixture
@@ -120,8 +121,8 @@ def refused_server(settings: Settings, environ: dict[str, str] | None = None) ->
 
 
 def test_a_refused_server_leaves_nothing_open(corridor: Corridor, tmp_path: Path) -> None:
-    with MarketStore.open(tmp_path / "bybit", write=True, exchange="bybit"):
-        pass
+    with MarketStore.open(tmp_path / "bybit", write=True, exchange="bybit") as store:
+        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     mixed = corridor.settings(market__store=tmp_path / "bybit")
     for _ in range(2):  # an index left open could not be opened again
         error = refused_server(mixed)

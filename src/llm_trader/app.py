@@ -41,6 +41,7 @@ def ingest_from_store(
     progress: Progress,
 ) -> list[IngestReport]:
     """Add the snapshots of a time range to the index; no symbols means all of the store."""
+    _refuse_one_folder_for_both(settings)
     plan = IngestPlan(
         start_ms=start_ms,
         end_ms=end_ms,
@@ -102,6 +103,7 @@ def serve_forever(
 
 def query_server(settings: Settings, environ: Mapping[str, str], opened: ExitStack) -> RpcServer:
     """A server that is not listening yet; what it opens is closed with `opened`."""
+    _refuse_one_folder_for_both(settings)
     serving = settings.serving
     tokens = _tokens(serving, environ)
     check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
@@ -148,6 +150,14 @@ def intraday_timeframe(settings: Settings, store: MarketStore, symbols: list[str
     )
 
 
+def _refuse_one_folder_for_both(settings: Settings) -> None:
+    if settings.market.store.resolve() == settings.index.path.resolve():
+        raise ConfigurationError(
+            f"{settings.index.path} is named as both the market store and the index; "
+            "they are two folders"
+        )
+
+
 def collection_of(space: StateSpace, exchange: str | None) -> Collection:
     return Collection(
         schema_version=SCHEMA_VERSION,
@@ -182,7 +192,7 @@ def _refuse_another_exchange(
 ) -> None:
     if store.exchange != collection.exchange:
         raise ConfigurationError(
-            f"the market store at {store.path} is of {store.exchange}, the index at "
+            f"the market store at {store.path} is of {store.exchange or 'no known exchange'}, the index at "
             f"{settings.index.path} of {collection.exchange}; name the ones that belong together"
         )
 

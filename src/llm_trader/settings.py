@@ -224,7 +224,7 @@ class ServingSettings(_Section):
     )
     drain_timeout_s: float = Field(
         default=20.0,
-        ge=0,
+        ge=0.1,
         le=600,
         description="Seconds that running requests get to finish at shutdown.",
     )

@@ -162,7 +162,7 @@ def test_serving_the_world_without_tokens_is_refused_with_the_reason(
     ran = typed(f"{line} --host {host}")
     assert ran.code == 2
     assert f"error: refusing to listen on {host} without authentication" in ran.err
-    assert "allow_unauthenticated_remote" in ran.err
+    assert "--allow-unauthenticated-remote" in ran.err
 
 
 @pytest.mark.parametrize(

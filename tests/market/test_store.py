@@ -348,7 +348,10 @@ def test_every_remedy_is_told_with_the_error(store: MarketStore) -> None:
 
 
 def test_a_store_belongs_to_one_exchange(tmp_path: Path) -> None:
-    MarketStore.open(tmp_path, write=True, exchange="bybit").close()
+    MarketStore.open(tmp_path, write=True, exchange="okx").close()  # nothing written: no claim
+    with MarketStore.open(tmp_path, write=True, exchange="bybit") as store:
+        assert store.exchange == "bybit"
+        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
 
     with pytest.raises(ConfigurationError, match="bybit, not of binance"):
         MarketStore.open(tmp_path, write=True, exchange="binance")

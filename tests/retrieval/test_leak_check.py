@@ -22,6 +22,7 @@ from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import OUTCOMES
 from tests.cli.corridor import END_MS, SYMBOL, WARM_MS, Corridor
 from tests.index.builders import ALWAYS
+from tests.market.builders import run_of_candles
 
 SAMPLES = 3
 STATES = slice(0, len(SCALARS))
@@ -224,8 +225,8 @@ def test_an_unknown_symbol_is_refused(corridor: Corridor) -> None:
 def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
     corridor: Corridor, tmp_path: Path
 ) -> None:
-    with MarketStore.open(tmp_path / "bybit", write=True, exchange="bybit"):
-        pass
+    with MarketStore.open(tmp_path / "bybit", write=True, exchange="bybit") as store:
+        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     settings = corridor.settings(market__store=tmp_path / "bybit")
     with pytest.raises(ConfigurationError, match=r"is of bybit, the index at .* of simulated"):
         check_index_for_leaks(settings, [], 3, 0, lambda: None)

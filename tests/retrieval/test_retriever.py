@@ -338,7 +338,7 @@ async def test_filters_that_no_point_passes_are_no_evidence_but_tell_the_window(
     assert "oi_delta" in answer.filters_applied
     assert (answer.points_eligible, answer.matches) == (0, [])
     assert answer.evidence.verdict == "none"
-    assert answer.evidence.reason == "no past state passes the filters"
+    assert answer.evidence.reason == "2000 past states known by then: none passes the filters"
     assert answer.evidence.base_rate_points == SLOTS
 
 

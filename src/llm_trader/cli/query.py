@@ -47,6 +47,10 @@ def query(
         Optional[int],  # noqa: UP045
         typer.Option("--port", "-p", help="Where the server listens. [serving.port]"),
     ] = None,
+    auth_tokens_env: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--auth-tokens-env", help="Environment variable that holds the token."),
+    ] = None,
     config: options.Config = None,
     json: options.Json = False,
 ) -> None:
@@ -60,7 +64,11 @@ def query(
     from llm_trader.cli import show
 
     settings = options.settings_of(
-        config, serving__host=host, serving__port=port, logging__level="warn"
+        config,
+        serving__host=host,
+        serving__port=port,
+        serving__auth_tokens_env=auth_tokens_env,
+        logging__level="warn",
     )
     query_config = {
         "top_k": top_k,

@@ -99,9 +99,8 @@ class EmbeddedIndex:
         Raises `StoreLockedError` while another process writes, and `ConfigurationError` when
         the index holds points of another collection.
         """
-        path.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
-            lock = WriterLock(path)
+            lock = _lock_folder(path)
             undo.callback(lock.release)
             env = _open_environment(path, readonly=False)
             undo.callback(env.close)
@@ -271,6 +270,14 @@ class EmbeddedIndex:
                 self._symbols[symbol].merge(table)
             else:
                 self._symbols[symbol] = SymbolArrays(table)
+
+
+def _lock_folder(path: Path) -> WriterLock:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return WriterLock(path)
+    except OSError as error:
+        raise VectorIndexError(f"cannot write to {path}: {error.strerror}") from error
 
 
 def _open_environment(path: Path, *, readonly: bool) -> Any:

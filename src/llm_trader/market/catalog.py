@@ -104,12 +104,17 @@ def check_exchange(snapshot: Snapshot, wanted: str | None) -> str | None:
     return stored
 
 
-def write_identity(snapshot: Snapshot, exchange: str | None) -> None:
-    """Record what is not on record yet."""
-    identity = {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION, "exchange": exchange}
-    for key, value in identity.items():
-        if value is not None and snapshot.meta(key) is None:
+def write_identity(snapshot: Snapshot) -> None:
+    """Record the layout and its version, unless they are on record."""
+    for key, value in {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION}.items():
+        if snapshot.meta(key) is None:
             snapshot.put_meta(key, msgspec.json.encode(value))
+
+
+def write_exchange(snapshot: Snapshot, exchange: str | None) -> None:
+    """Record whose data it is, unless that is on record."""
+    if exchange is not None and snapshot.meta("exchange") is None:
+        snapshot.put_meta("exchange", msgspec.json.encode(exchange))
 
 
 def record_write(

@@ -62,10 +62,13 @@ class MarketStore:
     naming the database and the key of the first damaged one.
     """
 
-    def __init__(self, path: Path, environment: Any, lock: WriterLock | None) -> None:
+    def __init__(
+        self, path: Path, environment: Any, lock: WriterLock | None, claimed: str | None
+    ) -> None:
         self.path = path
         self._environment = environment
         self._lock = lock
+        self._claimed = claimed if lock is not None else None
         self._databases: dict[str, Any] = {}
         # The databases that the transaction of this id can see: listing them anew costs more
         # than a read.
@@ -88,7 +91,7 @@ class MarketStore:
                 undo.callback(lock.release)
             environment = _open_environment(path, write)
             undo.callback(environment.close)
-            store = cls(path, environment, lock)
+            store = cls(path, environment, lock, exchange)
             store._identify(exchange)
             undo.pop_all()
         return store
@@ -113,9 +116,9 @@ class MarketStore:
 
     @property
     def exchange(self) -> str | None:
-        """`None` where it was never recorded."""
+        """As recorded, else as said when opening for writing; `None` where neither was."""
         with self._reading() as snapshot:
-            return catalog.check_exchange(snapshot, None)
+            return catalog.check_exchange(snapshot, None) or self._claimed
 
     @property
     def version(self) -> int:
@@ -277,6 +280,8 @@ class MarketStore:
             stored = snapshot.items(series, first_ms, last_ms + 1)
             changes, report = series.changes(stored, new)
             if changes:
+                # With the first series: a mistaken import must not claim the folder.
+                catalog.write_exchange(snapshot, self._claimed)
                 snapshot.put(series.database, changes)
                 origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
                 catalog.record_write(snapshot, series, origin, interval_ms)
@@ -292,7 +297,7 @@ class MarketStore:
             catalog.check_exchange(snapshot, exchange)
         if self._lock is not None:
             with self._writing(keys.META) as snapshot:
-                catalog.write_identity(snapshot, exchange)
+                catalog.write_identity(snapshot)
 
     @contextmanager
     def _reading(self) -> Iterator[Snapshot]:

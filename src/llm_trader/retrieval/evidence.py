@@ -162,10 +162,10 @@ def _summed_up(
     outcomes = neighbours.points.values[OUTCOME_ROWS][:, neighbours.rows]
     count = len(neighbours.rows)
     horizons = len(outcomes)
-    with np.errstate(divide="ignore"):
-        factor = volatility_now_pct / neighbours.column("realized_volatility_24h")
     # The rescaled outcomes below the plain ones: each step is then one call for both.
-    both = np.sort(np.concatenate([outcomes, outcomes * factor]), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = volatility_now_pct / neighbours.column("realized_volatility_24h")
+        both = np.sort(np.concatenate([outcomes, outcomes * factor]), axis=1)
     roots = np.sqrt(effective + effective)[:, None, None]
     levels = (_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons, -1)
     of_levels = quantiles(both, levels).reshape(2 * horizons, 3, -1).tolist()

@@ -39,6 +39,7 @@ Horizon = Literal["15m", "1h", "4h", "24h"]
 # How many hits are asked for at first, for each episode wanted.
 _HITS_PER_EPISODE: Final = 6
 _MORE_HITS: Final = 4
+_ROUNDING: Final = 1e-6
 _WINDOWS_KEPT: Final = 1024  # some 5 KB each
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
@@ -97,7 +98,7 @@ class Retriever:
         # Regardless of the filters: they must not make an ordinary state look novel.
         nearest = min(hits.best_cosine / vector.cosine_per_similarity, 1.0)
         # Neighbours come most similar first, so the matches are the first of them.
-        alike = int(np.count_nonzero(neighbours.similarity >= config.min_similarity))
+        alike = int(np.count_nonzero(neighbours.similarity > config.min_similarity - _ROUNDING))
         matches = neighbours.first(min(alike, config.top_k))
         rows = matches.points.values[:, matches.rows].T.tolist()
         return Answer(
@@ -146,7 +147,9 @@ class Retriever:
     ) -> Evidence:
         window = await self.index.scan(search.symbol, search.window)
         if not len(neighbours.rows):
-            return no_evidence("no past state passes the filters", len(window))
+            among = f"{len(window)} past states" if len(window) else "no past state"
+            why = "none passes the filters" if len(window) else "the lookback reaches none"
+            return no_evidence(f"{among} known by then: {why}", len(window))
         base = self._base_rates.get(_identity(window), lambda: BaseRates.of(window))
         novelty = _novelty(reference, nearest)
         within = neighbours.first(config.evidence_k)

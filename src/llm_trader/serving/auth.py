@@ -34,8 +34,9 @@ def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: boo
         return
     raise ConfigurationError(
         f"refusing to listen on {host or 'all interfaces'} without authentication: whoever "
-        "reaches this address could query the server. Listen on 127.0.0.1, configure a token, "
-        "or set allow_unauthenticated_remote if the network itself is trusted"
+        "reaches this address could query the server. Listen on 127.0.0.1, ask for a token with "
+        "--auth-tokens-env NAME_OF_VARIABLE, or, where the network itself is trusted, add "
+        "--allow-unauthenticated-remote"
     )
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import computing, processes, workload
-from benchmarks.timing import Figure
+from benchmarks.timing import Figure, MachineSpeed
 from llm_trader.index.embedded import EmbeddedIndex
 
 
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     figures: list[Figure] = []
+    speed = MachineSpeed()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="llm-trader-bench-") as name:
         folder = Path(name)
@@ -47,13 +48,18 @@ def main() -> None:
             workload.write_store(folder / "market")
         for measure, run in MEASURES.items():
             if measure in arguments.only or measure == "ingestion":
+                for _ in range(5):
+                    speed.sample()
                 with console.status(measure):
                     done = run(folder)
+                for _ in range(5):
+                    speed.sample()
                 figures += done if measure in arguments.only else []
+    figures.append(speed.figure())
     if arguments.json:
         print(msgspec.json.encode([figure._asdict() for figure in figures]).decode())
     else:
-        Console(width=120).print(_table(figures))
+        Console(width=150).print(_table(figures))
 
 
 def _table(figures: list[Figure]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -66,7 +67,12 @@ def server(folder: Path) -> list[Figure]:
     with _rag_server(folder) as (process, port):
         _load(process, port, 16, 3000, at_random)  # now every day has been asked for once
         result = _one_result(port, at_random[0])
-        with _canned("rpc", result) as rpc, _canned("floor", result) as floor:
+        with (
+            _canned("rpc", result) as rpc,
+            _canned("floor", result) as floor,
+            _canned("rpc", _without_evidence(result)) as small_rpc,
+            _canned("floor", _without_evidence(result)) as small_floor,
+        ):
             bursts = _bursts(
                 {
                     "random": (process, port, 16, 480, at_random),
@@ -74,6 +80,8 @@ def server(folder: Path) -> list[Figure]:
                     "live": (process, port, 16, 480, live),
                     "rpc": (*rpc, 16, 4000, at_random),
                     "floor": (*floor, 16, 4000, at_random),
+                    "small rpc": (*small_rpc, 16, 4000, at_random),
+                    "small floor": (*small_floor, 16, 4000, at_random),
                 }
             )
         memory_mb = process.memory_info().rss / 2**20
@@ -81,7 +89,8 @@ def server(folder: Path) -> list[Figure]:
         *_query_figures("times at random", bursts["random"], bursts["floor"]),
         *_query_figures("all asking about now", bursts["live"], bursts["floor"]),
         _latency(bursts["random, alone"]),
-        _rpc_layer(bursts["rpc"], bursts["floor"]),
+        _rpc_layer("1 KB", bursts["small rpc"], bursts["small floor"]),
+        _rpc_layer("10 KB", bursts["rpc"], bursts["floor"]),
         Figure("server memory with the index, MB", f"{memory_mb:.0f}", "250", memory_mb < 250),
     ]
 
@@ -125,11 +134,11 @@ def _latency(loads: list[Load]) -> Figure:
     )
 
 
-def _rpc_layer(loads: list[Load], floors: list[Load]) -> Figure:
+def _rpc_layer(size: str, loads: list[Load], floors: list[Load]) -> Figure:
     ratio = median(a.cpu_us / b.cpu_us for a, b in zip(loads, floors, strict=True))
     subject, floor = (median(load.cpu_us for load in each) for each in (loads, floors))
     return Figure(
-        "RPC layer with a canned retriever, against a canned reply",
+        f"RPC layer with a canned retriever, against a canned reply of {size}",
         f"{ratio:.2f} x ({subject:.0f} µs, floor {floor:.0f} µs)",
         "2.5 x",
         ratio <= 2.5,
@@ -158,9 +167,14 @@ def _load(
     return Load(cpu_s / seen["requests"] * 1e6, seen)
 
 
-def _one_result(port: int, request: bytes) -> bytes:
-    import socket
+def _without_evidence(result: bytes) -> bytes:
+    """The same answer without matches and horizons: what is left is mostly the RPC layer."""
+    answer = msgspec.json.decode(result)
+    answer["matches"], answer["evidence"]["horizons"] = [], {}
+    return msgspec.json.encode(answer)
 
+
+def _one_result(port: int, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(request)
         reply = connection.makefile("rb").readline()

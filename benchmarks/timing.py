@@ -38,6 +38,21 @@ def in_turn(
     )
 
 
+class MachineSpeed:
+    """A fixed loop, timed now and then: tells a slow machine from slow code."""
+
+    def __init__(self) -> None:
+        self._milliseconds: list[float] = []
+
+    def sample(self) -> None:
+        self._milliseconds.append(_cpu_s(lambda: sum(i * i % 7 for i in range(100_000)), 1) * 1000)
+
+    def figure(self) -> Figure:
+        slowdown = median(self._milliseconds) / min(self._milliseconds)
+        told = f"{min(self._milliseconds):.1f} ms at best, median {slowdown:.2f} x that"
+        return Figure("the machine: a fixed loop during the run", told, "", None)
+
+
 def _cpu_s(work: Callable[[], object], calls: int) -> float:
     started = time.process_time()
     for _ in range(calls):

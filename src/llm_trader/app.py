@@ -192,8 +192,9 @@ def _refuse_another_exchange(
 ) -> None:
     if store.exchange != collection.exchange:
         raise ConfigurationError(
-            f"the market store at {store.path} is of {store.exchange or 'no known exchange'}, the index at "
-            f"{settings.index.path} of {collection.exchange}; name the ones that belong together"
+            f"the market store at {store.path} is of {store.exchange or 'no known exchange'}, "
+            f"the index at {settings.index.path} of {collection.exchange}; "
+            "name the ones that belong together"
         )
 
 

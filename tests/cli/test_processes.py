@@ -192,7 +192,8 @@ def test_a_log_level_given_on_the_command_line_is_heeded(corridor: Corridor) -> 
 
 
 @pytest.mark.parametrize(
-    "command", ["data info --store {store}", "data info --json --store {store}", "--help"]
+    "command",
+    ["data info --store {store}", "data info --json --store {store}", "--help", "--version"],
 )
 def test_an_output_that_nobody_reads_is_no_traceback(corridor: Corridor, command: str) -> None:
     reading, writing = os.pipe()

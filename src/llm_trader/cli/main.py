@@ -97,9 +97,19 @@ def _run(command: typer.Typer) -> None:
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             sys.stderr.write("interrupted; nothing is lost, run it again to go on\n")
-        elif isinstance(ended.__context__, BrokenPipeError):
+        elif isinstance(ended.__context__, BrokenPipeError) or not _all_was_read():
             raise SystemExit(_UNREAD) from None
         raise
+
+
+def _all_was_read() -> bool:
+    """Whether what is still buffered finds a reader; if not, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _explained(data: Any) -> Iterator[str]:

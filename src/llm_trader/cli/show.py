@@ -159,7 +159,7 @@ def import_report(console: Console, report: ImportReport, store: Path) -> None:
     _heading(console, f"Imported into {store}")
     table = _table("", "file", "rows", "added", "replaced", "unchanged")
     rows = [(f.file, f) for f in report.files]
-    rows += [(f"{d.symbol} {d.timeframe}, built from {d.source}", d) for d in report.derived]  # type: ignore[misc]
+    rows += [(f"{d.symbol} {d.timeframe}, {d.source}", d) for d in report.derived]  # type: ignore[misc]
     for name, done in rows:
         write = done.write
         table.add_row(

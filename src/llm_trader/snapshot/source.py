@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from llm_trader.errors import InvalidInputError, StaleDataError, SymbolNotFoundError
-from llm_trader.market.candles import Floats
+from llm_trader.market.candles import Floats, Times
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import REACH_MS, build_snapshots
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
-_DAYS_KEPT: Final = 1024  # some 27 KB each
-_AGES_KEPT: Final = 10_000
+_DAYS_KEPT: Final = 1024  # some 30 KB each
+
+
+class _Day(NamedTuple):
+    """One symbol's UTC day: scalar fields (fields, n) on the grid, and closes of its candles."""
+
+    version: int
+    fields: Floats
+    closes_ms: Times
 
 
 class SnapshotSource:
@@ -29,15 +36,13 @@ class SnapshotSource:
         self._store = store
         self._intraday = intraday
         self._grid = Timeframe(interval_ms)
-        # What was read at a version of the store: the newest close known at a candle's time.
-        self._newest: dict[tuple[str, Millis], tuple[int, Millis | None]] = {}
-        self._days: OrderedDict[tuple[str, int], tuple[int, Floats]] = OrderedDict()
+        self._days: OrderedDict[tuple[str, int], _Day] = OrderedDict()
 
     def known_fields(self, symbol: str, as_of_ms: Millis) -> Floats:
         """The scalar fields on the grid at or before a time, shape (fields, 1); NaN if unknown."""
         at = self._grid.floor(as_of_ms)
         row = at % DAY_MS // self._grid.ms
-        return self._day(symbol, at // DAY_MS)[:, row : row + 1]
+        return self._day(symbol, at // DAY_MS).fields[:, row : row + 1]
 
     def latest(self, symbol: str, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
         """The newest complete snapshot at or before a time, of one row.
@@ -65,13 +70,11 @@ class SnapshotSource:
 
         Raises `SymbolNotFoundError` for a symbol that the store does not have.
         """
-        asked, version = (symbol, as_of_ms - as_of_ms % self._intraday.ms), self._store.version
-        if self._newest.get(asked, (-1, None))[0] != version:
-            if len(self._newest) > _AGES_KEPT:
-                self._newest.clear()
-            newest = self._store.newest_close_ms(symbol, self._intraday, as_of_ms)
-            self._newest[asked] = version, newest
-        newest = self._newest[asked][1]
+        closes = self._day(symbol, as_of_ms // DAY_MS).closes_ms
+        known = int(np.searchsorted(closes, as_of_ms, side="right"))
+        if known:
+            return as_of_ms - int(closes[known - 1])
+        newest = self._store.newest_close_ms(symbol, self._intraday, as_of_ms)
         if newest is not None:
             return as_of_ms - newest
         available = self._store.symbols()
@@ -79,22 +82,23 @@ class SnapshotSource:
             raise SymbolNotFoundError(symbol, available)
         return None
 
-    def _day(self, symbol: str, day: int) -> Floats:
+    def _day(self, symbol: str, day: int) -> _Day:
         version = self._store.version
         kept = self._days.get((symbol, day))
-        if kept and kept[0] == version:
+        if kept and kept.version == version:
             self._days.move_to_end((symbol, day))
-            return kept[1]
+            return kept
         midnight = day * DAY_MS
         history = self._store.history(
             symbol, self._intraday, midnight - REACH_MS, midnight + DAY_MS
         )
         times = np.arange(midnight, midnight + DAY_MS, self._grid.ms, dtype=np.int64)
-        fields = build_snapshots(history, times).scalars
-        self._days[symbol, day] = version, fields
+        closes = history.intraday.between(midnight - self._intraday.ms, None).open_time_ms
+        made = _Day(version, build_snapshots(history, times).scalars, closes + self._intraday.ms)
+        self._days[symbol, day] = made
         if len(self._days) > _DAYS_KEPT:
             self._days.popitem(last=False)
-        return fields
+        return made
 
 
 def _too_old(

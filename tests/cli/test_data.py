@@ -98,7 +98,7 @@ def test_a_folder_is_imported_and_4h_candles_are_built(
     assert shown.code == 0
     assert name in shown.out
     assert "600" in shown.out
-    assert "BTCUSDT 4h, built from" in shown.out
+    assert "BTCUSDT 4h, resampled from" in shown.out
     assert "skipped README.md" in shown.out
     again = typed(line + " --json").json
     assert again["files"][0]["write"] == {"added": 0, "replaced": 0, "unchanged": 600}

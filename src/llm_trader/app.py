@@ -39,6 +39,8 @@ def ingest_from_store(
     end_ms: Millis,
     now_ms: Millis,
     progress: Progress,
+    *,
+    rebuild: bool = False,
 ) -> list[IngestReport]:
     """Add the snapshots of a time range to the index; no symbols means all of the store."""
     _refuse_one_folder_for_both(settings)
@@ -47,6 +49,7 @@ def ingest_from_store(
         end_ms=end_ms,
         interval_ms=settings.snapshot.interval_minutes * MINUTE_MS,
         batch_days=settings.ingest.batch_days,
+        rebuild=rebuild,
     )
     with MarketStore.open(settings.market.store) as store:
         symbols = symbols or store.symbols()

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from llm_trader.embedding.features import FEATURES, Feature
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import EmbeddingError
-from llm_trader.snapshot.builder import REACH_MS, build_snapshots
+from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, build_snapshots
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import M3, M5, Timeframe
+from llm_trader.timeframe import DAY_MS, M3, M5, Timeframe
 from tests.embedding.states import (
     FIXED,
     angles,
@@ -174,7 +174,8 @@ def test_a_query_built_live_is_to_the_bit_the_point_that_was_ingested(
     for row in np.random.default_rng(9).integers(0, len(table), 80).tolist():
         as_of_ms = int(table.as_of_ms[row])
         live = build_snapshots(
-            between(history, as_of_ms - REACH_MS, as_of_ms + 1), np.array([as_of_ms])
+            between(history, as_of_ms - DAY_MS - FOUR_HOUR_REACH_MS, as_of_ms + 1),
+            np.array([as_of_ms]),
         )
         query = space.embed_query(live)
         assert query.vector.tobytes() == points[row].tobytes()

@@ -80,6 +80,20 @@ async def test_points_are_the_snapshots_outcomes_and_vectors_of_the_plan(
     assert np.array_equal(held.vectors, SPACE.embed(snapshots)[0])
 
 
+async def test_rebuilding_writes_anew_what_is_there_and_doubles_nothing(
+    store_path: Path, index: EmbeddedIndex
+) -> None:
+    (first,) = await ingested(store_path, index)
+    before = await stored(index)
+    (again,) = await ingested(store_path, index, rebuild=True)
+    after = await stored(index)
+    assert (again.added, again.already_there) == (0, first.added)
+    assert np.array_equal(after.values, before.values)
+    assert np.array_equal(after.vectors, before.vectors)
+    assert set(before.run.tolist()) == {1}
+    assert set(after.run.tolist()) == {2}
+
+
 async def test_a_second_run_adds_nothing_and_changes_nothing(
     store_path: Path, index: EmbeddedIndex
 ) -> None:

@@ -129,6 +129,23 @@ def test_the_first_and_the_last_time_are_the_symbol_s_own(store: MarketStore, sy
     assert store.first_and_last_ms(symbol, H4) is None
 
 
+def test_finer_samples_do_not_make_the_older_coarser_ones_stale(store: MarketStore) -> None:
+    hourly, then_5m = (
+        OpenInterestSeries.validated(
+            {
+                "time_ms": [start + i * step for i in range(30)],
+                "open_interest": [5.0] * 30,
+                "open_interest_value": [np.nan] * 30,
+            }
+        )
+        for start, step in ((START_MS, HOUR_MS), (START_MS + 40 * HOUR_MS, 5 * MINUTE_MS))
+    )
+    at = {"written_at_ms": AT}
+    store.write_open_interest("DDD", hourly, "hourly", interval_ms=HOUR_MS, **at)
+    store.write_open_interest("DDD", then_5m, "5m", interval_ms=5 * MINUTE_MS, **at)
+    assert store.open_interest_interval_ms("DDD") == HOUR_MS
+
+
 @pytest.mark.parametrize("symbol", ["", "B", "btcusdt", "BTC:USDT", "BTC/USDT", "A" * 21, "ÄÄÄ"])
 def test_a_malformed_symbol_is_refused(store: MarketStore, symbol: str) -> None:
     for read in (store.timeframes, store.funding, store.open_interest):

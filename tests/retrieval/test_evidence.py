@@ -172,8 +172,7 @@ def test_one_neighbour_has_a_mean_of_unknown_spread_and_no_verdict() -> None:
     told = weigh(near, BaseRates.of(window), ALL, 2.0, None)
     mean = told.horizons["4h"].mean
     assert mean.value == window.column("outcome_4h")[7]
-    assert math.isnan(mean.low)
-    assert math.isnan(mean.high)
+    assert (mean.low, mean.high) == (None, None)
     assert told.verdict == "none"
 
 

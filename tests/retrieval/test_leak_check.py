@@ -128,7 +128,7 @@ def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
 
 
 OUTCOME = "the outcome is not the one that was known by then"
-STATE = "rsi_14 is not what was known at the match's own time"
+STATE = "rsi_14 differs from the store's, as known then; corrected since? --rebuild"
 VECTOR = "its vector is not of what was known at the match's own time"
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import uuid
 from itertools import pairwise
 
@@ -356,7 +355,7 @@ async def test_the_first_resolved_point_alone_is_an_answer_without_a_verdict(
         QueryConfig(min_similarity=0.0, include_regime_filters=False),
     )
     assert [match.timestamp for match in whole.matches] == [START_MS]
-    assert math.isnan(whole.matches[0].similarity_percentile)
+    assert whole.matches[0].similarity_percentile is None
     assert whole.evidence.verdict == "none"
     assert whole.evidence.novelty is None
     assert whole.evidence.episodes == whole.evidence.base_rate_points == 1

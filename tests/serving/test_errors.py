@@ -30,7 +30,7 @@ RAISED: list[tuple[BaseException, int, str]] = [
     (own.DrainingError(), -32000, "draining"),
     (InsufficientMatchesError(2, 3, "widen"), -32001, "2 similar past states found"),
     (SymbolNotFoundError("XUSDT", ["BTCUSDT"]), -32002, "no data for symbol 'XUSDT'"),
-    (StoreError("torn"), -32003, "torn"),
+    (StoreError("torn"), -32000, "torn"),
     (VectorIndexError("gone"), -32003, "gone"),
     (EmbeddingError("too little"), -32004, "too little"),
     (StaleDataError("old"), -32005, "old"),
@@ -97,7 +97,7 @@ def test_every_error_class_has_its_own_entry_in_the_table() -> None:
 
 
 def test_a_class_from_another_room_takes_its_nearest_ancestors_code() -> None:
-    class TornPageError(StoreError):
+    class TornPageError(VectorIndexError):
         pass
 
     assert own.rpc_code(TornPageError) == -32003

@@ -96,6 +96,9 @@ async def test_an_answer_has_exactly_the_fields_of_the_wire(rag: RpcClient) -> N
         *("embedding_model", "as_of", "vector", "state_source", "fields_completed"),
         *("features_missing", "unknown_fields", "warnings", "collection", "request_id"),
         "data_age_seconds",
+        "points_eligible",
+        "state_as_of",
+        "fields_completed_as_of",
     }
     assert set(answer["evidence"]) == {
         *("verdict", "reason", "episodes", "interval_level", "base_rate_points"),
@@ -285,9 +288,12 @@ async def test_matches_of_one_reply_are_four_hours_apart_unless_told_otherwise(
 async def test_metadata_tells_how_the_answer_came_about(corridor: Corridor, rag: RpcClient) -> None:
     first, second = (await ask(rag, OFF_GRID_MS))["metadata"], (await ask(rag))["metadata"]
     assert first["as_of"] == OFF_GRID_MS
+    assert first["state_as_of"] == OFF_GRID_MS - OFF_GRID_MS % (15 * MINUTE_MS)
+    assert second["state_as_of"] == second["as_of"]
+    assert first["points_eligible"] > 1000
     assert first["data_age_seconds"] == 3 * 60 + 45  # the last 5m candle closed at 12:50
     assert second["data_age_seconds"] == 0
-    assert (first["feature_version"], first["collection"]) == ("v1_5m4h", "v1_5m4h")
+    assert (first["feature_version"], first["collection"]) == ("v1_5m4h", "simulated/v1_5m4h")
     assert (first["schema_version"], first["vector"]) == (1, "state")
     assert first["embedding_model"].startswith("state-")
     assert first["request_id"] != second["request_id"]
@@ -330,6 +336,28 @@ async def test_ten_true_fields_are_completed_to_the_stores_own_state(
     assert set(completed) == set(SCALARS) - set(REQUIRED_STATE) - DERIVED
     assert sent["metadata"]["features_missing"] == []
     assert without_durations(sent) == without_durations(omitted)
+
+
+async def test_a_moment_before_its_candle_is_there_is_completed_from_the_state_before(
+    rag: RpcClient, corridor: Corridor
+) -> None:
+    ten = corridor.fields_at(END_MS, *REQUIRED_STATE)
+    metadata = (await ask(rag, END_MS + 15 * MINUTE_MS + 1, current_state=ten))["metadata"]
+    assert (metadata["state_source"], metadata["warnings"]) == ("request+store", [])
+    assert metadata["features_missing"] == []
+    assert metadata["state_as_of"] == metadata["as_of"] == END_MS + 15 * MINUTE_MS + 1
+    assert metadata["fields_completed_as_of"] == END_MS
+
+
+async def test_a_state_sent_long_after_the_stores_last_is_left_as_it_is_with_a_warning(
+    rag: RpcClient, corridor: Corridor
+) -> None:
+    ten = corridor.fields_at(END_MS, *REQUIRED_STATE)
+    metadata = (await ask(rag, END_MS + HOUR_MS, current_state=ten))["metadata"]
+    assert (metadata["state_source"], metadata["fields_completed"]) == ("request", [])
+    assert len(metadata["features_missing"]) > 10
+    (warning,) = metadata["warnings"]
+    assert "the store knows no complete state near that time" in warning
 
 
 async def test_what_the_client_sent_wins_over_the_store(
@@ -584,7 +612,7 @@ async def test_before_the_first_candle_there_is_no_data_at_all(rag: RpcClient) -
 
 async def test_a_time_without_enough_history_says_what_is_missing(rag: RpcClient) -> None:
     error = await refusal(rag, question(WARM_MS - DAY_MS))
-    assert error.rpc_code == -32602
+    assert error.rpc_code == -32005
     assert "120 gapless 4h candles" in error.message
 
 

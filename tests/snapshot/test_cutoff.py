@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_trader.market.history import MarketHistory
-from llm_trader.snapshot.builder import REACH_MS, build_snapshots
+from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, build_snapshots
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, H4, M3, M5, M15, Millis, Timeframe
 from tests.market.builders import START_MS
@@ -46,7 +46,7 @@ REAL = [
 
 def alone(history: MarketHistory, as_of_ms: Millis) -> SnapshotTable:
     """One snapshot as it is built live, from no more history than is asked for."""
-    part = between(history, as_of_ms - REACH_MS, as_of_ms + 1)
+    part = between(history, as_of_ms - DAY_MS - FOUR_HOUR_REACH_MS, as_of_ms + 1)
     return build_snapshots(part, np.array([as_of_ms]))
 
 

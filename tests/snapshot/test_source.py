@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_trader.errors import InvalidInputError, StaleDataError, SymbolNotFoundError
+from llm_trader.errors import StaleDataError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
@@ -137,9 +137,11 @@ def test_a_day_is_built_once_while_the_store_stays_as_it_is(
     reads: list[str] = []
     plain = MarketStore.history
 
-    def counted(store: MarketStore, symbol: str, *arguments: object) -> MarketHistory:
+    def counted(
+        store: MarketStore, symbol: str, *arguments: object, **named: object
+    ) -> MarketHistory:
         reads.append(symbol)
-        return plain(store, symbol, *arguments)  # type: ignore[arg-type]
+        return plain(store, symbol, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(MarketStore, "history", counted)
     with MarketStore.open(corridor.store) as store:
@@ -187,8 +189,8 @@ def test_a_symbol_that_is_not_there_is_named_with_those_that_are(source: Snapsho
     assert raised.value.details == {"available": ["BTCUSDT", "ETHUSDT"]}
 
 
-def test_a_short_history_is_no_stale_data_but_says_what_is_missing(source: SnapshotSource) -> None:
-    with pytest.raises(InvalidInputError, match="fewer than 120 gapless 4h candles before it"):
+def test_a_short_history_says_what_is_missing(source: SnapshotSource) -> None:
+    with pytest.raises(StaleDataError, match="fewer than 120 gapless 4h candles before it"):
         source.latest(SYMBOL, START_MS + 10 * DAY_MS, HALF_HOUR)
 
 
@@ -204,7 +206,7 @@ def test_a_gap_just_before_a_time_makes_the_snapshot_before_the_gap_the_latest(
         assert found.as_of_ms.tolist() == [AT_MS - M15.ms]
         assert source.data_age_ms(SYMBOL, AT_MS) == M15.ms
         # An hour later there are candles again, but no 300 of them without a gap.
-        with pytest.raises(InvalidInputError, match="300 gapless intraday candles"):
+        with pytest.raises(StaleDataError, match="300 gapless intraday candles"):
             source.latest(SYMBOL, AT_MS + HOUR_MS, HALF_HOUR)
 
 

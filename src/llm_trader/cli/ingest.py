@@ -23,6 +23,10 @@ def ingest(
         Optional[int],  # noqa: UP045
         typer.Option("--interval", "-i", help="Minutes between snapshots; 15 if left out."),
     ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Also make those anew that are in the index already."),
+    ] = False,
     store: options.Store = None,
     index: options.Index = None,
     intraday: Annotated[
@@ -37,7 +41,8 @@ def ingest(
 
     Every quarter-hour becomes a snapshot of what was known then, with what happened in the 24
     hours after it. A run that was interrupted goes on where it stopped; one that is repeated adds
-    only what is new. A server that is running sees new states at once.
+    only what is new; after market data was corrected or older data imported, --rebuild. A server
+    that is running sees new states at once.
     """
     from llm_trader.app import ingest_from_store
     from llm_trader.cli import show
@@ -59,6 +64,7 @@ def ingest(
             parse_end(end, now),
             now,
             options.PerSymbol(bar),
+            rebuild=rebuild,
         )
     if json:
         options.print_json(reports)

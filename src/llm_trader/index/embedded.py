@@ -74,6 +74,7 @@ class EmbeddedIndex:
         self._next_log = 0
         self.collection = self._read_collection()
         self._record = _record_type(self.collection.dimension)
+        self._take_over_changes()
 
     @classmethod
     def open(cls, path: Path) -> EmbeddedIndex:

@@ -22,8 +22,9 @@ from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.candles import Floats, Times
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot.builder import REACH_MS, build_snapshots
+from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
+from llm_trader.snapshot.source import read_history
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
@@ -36,12 +37,16 @@ Progress = Callable[[str, int, int], None]
 
 
 class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshots from `start_ms` to `end_ms`, both included, every `interval_ms`."""
+    """Snapshots from `start_ms` to `end_ms`, both included, every `interval_ms`.
+
+    With `rebuild`, those that are in the index already are made and written anew.
+    """
 
     start_ms: Millis
     end_ms: Millis
     interval_ms: Millis
     batch_days: int
+    rebuild: bool = False
 
     def grid(self, first_ms: Millis, last_ms: Millis) -> Times:
         """The times of the plan within a range, both ends included."""
@@ -115,16 +120,13 @@ async def _ingest_symbol(
     first_ms, last_ms = stored
     whole = len(plan.grid(plan.start_ms, plan.end_ms))
     times = plan.grid(first_ms + space.intraday.ms, last_ms + space.intraday.ms)
-    new = times[~np.isin(times, await index.timestamps(symbol))]
+    there = np.isin(times, await index.timestamps(symbol))
+    new = times if plan.rebuild else times[~there]
     added, refused, done = 0, Counter[str](), len(times) - len(new)
     progress(symbol, done, len(times))
     for batch in _batches(new, plan.batch_days):
-        history = store.history(
-            symbol,
-            space.intraday,
-            int(batch[0]) - REACH_MS,
-            int(batch[-1]) + LONGEST_HORIZON_MS + space.intraday.ms,
-        )
+        until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
+        history = read_history(store, symbol, space.intraday, int(batch[0]), until_ms)
         points, why_not = make_points(history, space, batch, last_ms + space.intraday.ms, run)
         added += await index.upsert(points)
         refused += why_not
@@ -135,7 +137,7 @@ async def _ingest_symbol(
         symbol=symbol,
         requested=whole,
         outside_stored_data=whole - len(times),
-        already_there=len(times) - len(new),
+        already_there=int(there.sum()),
         added=added,
         refused=dict(refused),
     )

@@ -127,13 +127,18 @@ def record_write(
         len(times),
         int(times[0]),
         int(times[-1]),
-        interval_ms or (before.interval_ms if before else None),
+        _coarser(interval_ms, before.interval_ms if before else None),
         _with_source(before.sources if before else (), source),
     )
     snapshot.put_meta(f"series:{series}", msgspec.json.encode(record))
     if series.timeframe is not None:
         gaps = gaps_between(times, series.timeframe)
         snapshot.put_meta(f"gaps:{series}", msgspec.json.encode(gaps))
+
+
+def _coarser(a: Millis | None, b: Millis | None) -> Millis | None:
+    """Of two distances between samples the longer: the older samples must stay fresh enough."""
+    return max(a, b) if a and b else a or b
 
 
 def ledger(snapshot: Snapshot, series: StoredSeries[Any]) -> list[Gap]:

@@ -200,13 +200,19 @@ class MarketStore:
         intraday: Timeframe,
         start_ms: Millis | None = None,
         end_ms: Millis | None = None,
+        *,
+        four_hour_start_ms: Millis | None = None,
     ) -> MarketHistory:
-        """All four series of a symbol, from one state of the store."""
+        """All four series of a symbol, from one state of the store.
+
+        4h candles may start earlier than the rest: indicators on them need a longer past.
+        """
         fine, coarse = candles_of(symbol, intraday), candles_of(symbol, H4)
         funding, interest = funding_of(symbol), open_interest_of(symbol)
         with self._reading() as snapshot:
+            early = start_ms if four_hour_start_ms is None else four_hour_start_ms
             found = [
-                snapshot.items(series, start_ms, end_ms)
+                snapshot.items(series, early if series is coarse else start_ms, end_ms)
                 for series in (fine, coarse, funding, interest)
             ]
             interval_ms = catalog.sample_interval_ms(snapshot, interest)

@@ -21,7 +21,7 @@ class Match(msgspec.Struct, frozen=True):
     """A past state. `similarity_percentile`: the % of random pairs of states less similar."""
 
     similarity: float
-    similarity_percentile: float
+    similarity_percentile: float | None
     timestamp: Millis
     resolved_at: Millis
     date: str
@@ -55,11 +55,14 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A value of the neighbourhood, its interval, and the same of the whole window."""
+    """A value of the neighbourhood, its interval, and the same of the whole window.
+
+    One neighbour alone has no interval of its mean.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     base_rate: float
 
 

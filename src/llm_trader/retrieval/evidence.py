@@ -7,13 +7,14 @@ quantiles the order statistics at the levels p ± z·√(p(1-p)/n), the normal a
 
 from __future__ import annotations
 
-from math import sqrt
+from math import isfinite, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.embedding.features import LEAST
 from llm_trader.index.points import PointTable
 from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import (
@@ -163,15 +164,15 @@ def _summed_up(
     count = len(neighbours.rows)
     horizons = len(outcomes)
     # The rescaled outcomes below the plain ones: each step is then one call for both.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = volatility_now_pct / neighbours.column("realized_volatility_24h")
-        both = np.sort(np.concatenate([outcomes, outcomes * factor]), axis=1)
+    then = np.maximum(neighbours.column("realized_volatility_24h"), LEAST)
+    rescaled = outcomes * (volatility_now_pct / then)
+    both = np.sort(np.concatenate([outcomes, rescaled]), axis=1)
     roots = np.sqrt(effective + effective)[:, None, None]
     levels = (_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons, -1)
     of_levels = quantiles(both, levels).reshape(2 * horizons, 3, -1).tolist()
     means = (np.add.reduce(both, axis=1) / count).tolist()
     estimates = _means(outcomes, means[:horizons], effective, base)
-    rescalable = bool(np.isfinite(factor).all())
+    rescalable = isfinite(volatility_now_pct)
     base_quantiles = base.quantiles.tolist()
     ups = np.add.reduce(outcomes > 0, axis=1).tolist()
     found = {}
@@ -202,9 +203,10 @@ def _means(
     for value, square, n, base_rate in zip(
         means, np.add.reduce(squares, axis=1).tolist(), effective, base.mean.tolist(), strict=True
     ):
-        # One observation has no spread: its interval is unknown, not of width 0.
-        error = sqrt(square / (k - 1) / n) if k > 1 else float("nan")
-        reach = student_t(_Z, max(n - 1, 1.0)) * error
+        if k == 1:
+            estimates.append(Estimate(value, None, None, base_rate))
+            continue
+        reach = student_t(_Z, max(n - 1, 1.0)) * sqrt(square / (k - 1) / n)
         estimates.append(Estimate(value, value - reach, value + reach, base_rate))
     return estimates
 
@@ -225,7 +227,7 @@ def _barriers(neighbours: Neighbourhood, effective: float, base: BaseRates) -> B
 
 def _mean_compared(name: str, mean: Estimate, n: float) -> Comparison:
     freedom = max(n - 1, 1.0)
-    error = (mean.high - mean.value) / student_t(_Z, freedom)
+    error = (mean.high - mean.value) / student_t(_Z, freedom) if mean.high is not None else 0.0
     away = (mean.value - mean.base_rate) / error if error > 0 else 0.0
     deviation = t_as_normal(away, freedom)
     return Comparison(f"the mean change in % over {name}", mean.value, mean.base_rate, deviation)

@@ -26,8 +26,9 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.answer import Match
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
-from llm_trader.snapshot.builder import REACH_MS, build_snapshots
+from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS, Outcome, label_outcomes
+from llm_trader.snapshot.source import read_history
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 
@@ -137,7 +138,7 @@ class _Check:
         return self._leaks
 
     def _state(self) -> SnapshotTable:
-        everything = self._history(self._at_ms - REACH_MS, self._at_ms + DAY_MS)
+        everything = self._around(self._at_ms, self._at_ms + DAY_MS)
         times = np.array([self._at_ms], dtype=np.int64)
         seen = build_snapshots(everything, times)
         known = build_snapshots(everything.known_at(self._at_ms), times)
@@ -147,8 +148,10 @@ class _Check:
 
     def _check_outcomes(self, matches: list[Match]) -> None:
         times = sorted(match.timestamp for match in matches)
-        step_ms = self._retriever.space.intraday.ms
-        history = self._history(times[0] - step_ms, self._at_ms + DAY_MS).known_at(self._at_ms)
+        space, until_ms = self._retriever.space, self._at_ms + DAY_MS
+        history = self._store.history(
+            self._symbol, space.intraday, times[0] - space.intraday.ms, until_ms
+        ).known_at(self._at_ms)
         labels = label_outcomes(history.intraday, np.array(times, dtype=np.int64))
         recomputed = dict(zip(times, map(Outcome.of_values, labels.T.tolist()), strict=True))
         for match in matches:
@@ -160,21 +163,25 @@ class _Check:
 
     def _check_state(self, match: Match, state: SnapshotTable) -> None:
         self.rebuilt += 1
-        history = self._history(match.timestamp - REACH_MS, match.timestamp + 1)
+        history = self._around(match.timestamp, match.timestamp + 1)
         times = np.array([match.timestamp], dtype=np.int64)
         built = build_snapshots(history.known_at(match.timestamp), times)
         for name in match.market_state.__struct_fields__:
             stored = getattr(match.market_state, name)
             if not np.isclose(built.column(name)[0], stored, rtol=_TOLERANCE, atol=_TOLERANCE):
-                self._report(f"{name} is not what was known at the match's own time", match)
+                self._report(
+                    f"{name} differs from the store's, as known then; corrected since? --rebuild",
+                    match,
+                )
         space = self._retriever.space
         vectors, _ = space.embed(built)
         similarity = float(vectors[0] @ space.embed_query(state).vector)
         if abs(similarity - match.similarity) > _SIMILARITY_TOLERANCE:
             self._report("its vector is not of what was known at the match's own time", match)
 
-    def _history(self, start_ms: Millis, end_ms: Millis) -> MarketHistory:
-        return self._store.history(self._symbol, self._retriever.space.intraday, start_ms, end_ms)
+    def _around(self, first_ms: Millis, end_ms: Millis) -> MarketHistory:
+        intraday = self._retriever.space.intraday
+        return read_history(self._store, self._symbol, intraday, first_ms, end_ms)
 
     def _report(self, problem: str, match: Match | None = None) -> None:
         at = iso8601(match.timestamp) if match else None

@@ -142,12 +142,13 @@ class SimilarityReference:
             pairs = pairs[(_PAIR_LEVELS * (len(pairs) - 1)).astype(np.intp)]
         return cls(pairs, np.sort(nearest[np.isfinite(nearest)]))
 
-    def percentile(self, similarity: Floats) -> Floats:
-        """The % of random pairs that are less similar, same shape; NaN without pairs."""
+    def percentiles(self, similarity: Floats) -> list[float] | list[None]:
+        """The % of random pairs that are less similar than each; `None` without pairs."""
         if not len(self.pairs):
-            return np.full(similarity.shape, np.nan)
+            return [None] * len(similarity)
         ranks = np.searchsorted(self.pairs, similarity)
-        return ranks.astype(np.float64) * (100 / len(self.pairs))
+        percentiles: list[float] = (ranks * (100 / len(self.pairs))).tolist()
+        return percentiles
 
     def novelty_percentile(self, nearest_similarity: float) -> float | None:
         """The % of states whose nearest other state is nearer than that."""

@@ -166,7 +166,7 @@ class Retriever:
         times = matches.points.timestamp_ms[matches.rows]
         stamps, resolved = times.tolist(), resolved_at(times).tolist()
         similarity = matches.similarity.tolist()
-        percentiles = reference.percentile(matches.similarity).tolist()
+        percentiles = reference.percentiles(matches.similarity)
         return [
             Match(
                 similarity=similarity[i],

@@ -59,6 +59,9 @@ ERROR_TITLES: Final[dict[int, str]] = {
     DEADLINE_EXCEEDED: "Deadline exceeded",
 }
 
+# What the operator must hear of, whoever asked.
+SERVER_FAULTS: Final = frozenset({SERVER_ERROR, VECTOR_DATABASE_ERROR})
+
 _OPENS_WITH_TITLE: Final = frozenset(
     {PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR}
 )
@@ -156,7 +159,7 @@ ERROR_CODES: Final[dict[type[LlmTraderError], int]] = {
     InvalidParamsError: INVALID_PARAMS,
     InsufficientMatchesError: INSUFFICIENT_MATCHES,
     SymbolNotFoundError: SYMBOL_NOT_FOUND,
-    StoreError: VECTOR_DATABASE_ERROR,
+    StoreError: SERVER_ERROR,
     VectorIndexError: VECTOR_DATABASE_ERROR,
     EmbeddingError: EMBEDDING_ERROR,
     StaleDataError: STALE_DATA,

@@ -28,15 +28,15 @@ class ServerLimits:
     """
 
     max_document_bytes: int = 1 << 20
-    max_connections: int = 512
+    max_connections: int = 1000
     max_in_flight: int = 256
     max_in_flight_per_connection: int = 32
-    frame_deadline_s: float = 10.0
-    idle_timeout_s: float = 300.0
-    request_deadline_s: float = 30.0
-    write_timeout_s: float = 10.0
+    frame_deadline_s: float = 30.0
+    idle_timeout_s: float = 600.0
+    request_deadline_s: float = 10.0
+    write_timeout_s: float = 30.0
     discard_s: float = 1.0
-    drain_timeout_s: float = 10.0
+    drain_timeout_s: float = 20.0
     rate_per_s: float | None = None
     rate_burst: int = 20
 

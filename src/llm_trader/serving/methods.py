@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from msgspec import UNSET
 
 from llm_trader.errors import (
@@ -16,6 +17,7 @@ from llm_trader.errors import (
     InvalidInputError,
     LlmTraderError,
     StaleDataError,
+    StoreError,
     SymbolNotFoundError,
     VectorIndexError,
 )
@@ -33,11 +35,12 @@ from llm_trader.serving.wire import (
 )
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.source import SnapshotSource
-from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import Millis
+from llm_trader.snapshot.table import ROW, SnapshotTable
+from llm_trader.timeframe import Millis, iso8601
 
 # A state whose price is further than this from the store's is not of the same market.
 _SAME_PRICE_WITHIN: Final = 0.02
+_PRICE: Final = ROW["price"]
 
 _PATTERN_ERRORS: Final = (
     InsufficientMatchesError,
@@ -49,12 +52,14 @@ _PATTERN_ERRORS: Final = (
 
 
 class QueryState(msgspec.Struct):
-    """The state that is searched for, and where it came from."""
+    """The state that is searched for, of what time it is, and where it came from."""
 
     table: SnapshotTable
     source: str
-    completed: list[str]
+    as_of_ms: Millis
     warnings: list[str]
+    completed: list[str] = []
+    completed_as_of_ms: Millis | None = None
 
 
 class RagMethods:
@@ -78,6 +83,8 @@ class RagMethods:
         self._max_data_age_ms = max_data_age_ms
         self._version = version
         self._market_location = market_location
+        collection = retriever.index.collection
+        self._collection = f"{collection.exchange or 'unknown'}/{collection.feature_version}"
         self._answered = 0
         self._refused = 0
 
@@ -129,7 +136,7 @@ class RagMethods:
                     "current_state is required: this server has no market store to build it from"
                 )
             table = self._market.latest(params.symbol, params.timestamp, self._max_data_age_ms)
-            return QueryState(table, "store", [], [])
+            return QueryState(table, "store", int(table.as_of_ms[0]), [])
         table = SnapshotTable.of_fields(
             params.symbol,
             self._retriever.space.intraday,
@@ -139,27 +146,37 @@ class RagMethods:
         return self._completed(table, params)
 
     def _completed(self, table: SnapshotTable, params: QueryPatternsParams) -> QueryState:
-        """The sent state, with what it lacks filled in from the store where they agree."""
-        state = QueryState(table, "request", [], [])
-        if self._market is None:
+        """The sent state, with what it lacks filled in from the store where they agree.
+
+        Whatever is wrong with the store, a sent state is answered: it says enough by itself.
+        """
+        state = QueryState(table, "request", params.timestamp, [])
+        if self._market is None or table.complete()[0]:
             return state
-        known = self._market.known_fields(params.symbol, params.timestamp)
-        sent = float(table.column("price")[0])
-        stored = float(known[SCALARS.index("price"), 0])
-        if stored != stored:
+        try:
+            known_at = self._market.newest_complete_ms(
+                params.symbol, params.timestamp, self._max_data_age_ms
+            )
+            known = None if known_at is None else self._market.known_fields(params.symbol, known_at)
+        except StoreError as error:
+            state.warnings.append(f"nothing was completed from the store: {error.message}")
             return state
+        if known is None:
+            state.warnings.append(
+                "nothing was completed: the store knows no complete state near that time"
+            )
+            return state
+        sent, stored = float(table.column("price")[0]), float(known[_PRICE, 0])
         if abs(sent / stored - 1) > _SAME_PRICE_WITHIN:
             state.warnings.append(
-                f"price {sent:g} is not near the store's {stored:g} at that time; "
-                "nothing was completed from the store"
+                f"nothing was completed: price {sent:g} is not near the store's {stored:g} at "
+                f"{iso8601(known_at or 0)}"
             )
             return state
         state.table = table.filled_from(known)
-        was, now = table.scalars[:, 0].tolist(), state.table.scalars[:, 0].tolist()
-        state.completed = [
-            name for name, a, b in zip(SCALARS, was, now, strict=True) if a != a and b == b
-        ]
-        state.source = "request+store" if state.completed else "request"
+        lacked = np.isnan(table.scalars[:, 0]).tolist()
+        state.completed = [name for name, was in zip(SCALARS, lacked, strict=True) if was]
+        state.completed_as_of_ms, state.source = known_at, "request+store"
         return state
 
     def _config(self, sent: Any) -> QueryConfig:
@@ -173,7 +190,7 @@ class RagMethods:
             return None
         try:
             age_ms = self._market.data_age_ms(symbol, as_of_ms)
-        except SymbolNotFoundError:
+        except (SymbolNotFoundError, StoreError):
             return None
         return None if age_ms is None else age_ms / 1000
 
@@ -198,13 +215,16 @@ class RagMethods:
             feature_version=space.feature_version,
             embedding_model=space.space_id,
             as_of=params.timestamp,
+            state_as_of=state.as_of_ms,
             vector=config.vector,
             state_source=state.source,
             fields_completed=state.completed,
+            fields_completed_as_of=state.completed_as_of_ms,
             features_missing=answer.features_missing,
             unknown_fields=context.unknown_fields,
             warnings=state.warnings,
-            collection=self._retriever.index.collection.feature_version,
+            collection=self._collection,
+            points_eligible=answer.points_eligible,
             request_id=context.request_id,
             data_age_seconds=self._data_age_seconds(params.symbol, params.timestamp),
         )

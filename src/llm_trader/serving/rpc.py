@@ -26,6 +26,8 @@ from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.serving import envelope
 from llm_trader.serving.clocks import within
 from llm_trader.serving.errors import (
+    SERVER_FAULTS,
+    DrainingError,
     ErrorObject,
     MethodNotFoundError,
     error_object,
@@ -201,7 +203,16 @@ class Dispatcher:
             finally:
                 gate.leave()
         except LlmTraderError as error:
-            return error_object(error)
+            answer = error_object(error)
+            if answer.code in SERVER_FAULTS and not isinstance(error, DrainingError):
+                self._log.warning(
+                    "rpc_server_fault",
+                    method=call.method,
+                    request_id=context.request_id,
+                    code=answer.code,
+                    error=error.message,
+                )
+            return answer
         except Exception:  # noqa: BLE001  the boundary: a bug in one method must not end the server
             self._log.exception(
                 "rpc_internal_error", method=call.method, request_id=context.request_id

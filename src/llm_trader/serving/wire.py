@@ -44,7 +44,7 @@ _BOUNDS: Final[dict[str, dict[str, float]]] = {
 
 def _state_field(name: str, kind: Any) -> tuple[Any, ...]:
     if name in SERIES:
-        return name, list[float] | None, None
+        return name, list[float | None] | None, None
     described = kind.__metadata__[0].description
     bounded = Annotated[float, Meta(description=described, **_BOUNDS.get(name, {}))]
     return (name, bounded) if name in REQUIRED_STATE else (name, bounded | None, None)
@@ -82,7 +82,11 @@ class QueryPatternsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """`state_source`: `request`, `store`, or `request+store` where the store filled fields in."""
+    """`state_source`: `request`, `store`, or `request+store` where the store filled fields in.
+
+    `as_of` is the query's time, by which everything was known; `state_as_of` that of the state, and
+    `fields_completed_as_of` that of what the store filled in.
+    """
 
     query_duration_ms: int
     embedding_duration_ms: int
@@ -93,13 +97,16 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     feature_version: str
     embedding_model: str
     as_of: Millis
+    state_as_of: Millis
     vector: str
     state_source: str
     fields_completed: list[str]
+    fields_completed_as_of: Millis | None
     features_missing: list[str]
     unknown_fields: list[str]
     warnings: list[str]
     collection: str
+    points_eligible: int
     request_id: str
     data_age_seconds: float | None
 

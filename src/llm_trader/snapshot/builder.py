@@ -27,7 +27,6 @@ FOUR_HOUR_WARM_UP: Final = 120
 # How far before its midnight a day's recursion begins.
 INTRADAY_REACH_MS: Final[Millis] = 2 * DAY_MS
 FOUR_HOUR_REACH_MS: Final[Millis] = 60 * DAY_MS
-REACH_MS: Final[Millis] = DAY_MS + FOUR_HOUR_REACH_MS
 
 _BACK = np.arange(-SERIES_LENGTH + 1, 1)
 _WINDOWS: Final = {"1h": HOUR_MS, "4h": 4 * HOUR_MS, "24h": DAY_MS}
@@ -38,8 +37,9 @@ def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
     """Snapshots at the given times, shape (n,), increasing; NaN where something is not known.
 
     A snapshot uses candles closed by, funding settled by, and open interest published by its
-    time. `history` should reach `REACH_MS` back from the first of them where it can; a later
-    start counts as a gap. Raises `InvalidInputError` for times that do not increase.
+    time. `history` should reach that far back from the first of them where it can
+    (`source.read_history`); a later start counts as a gap. Raises `InvalidInputError` for times
+    that do not increase.
     """
     as_of_ms = np.ascontiguousarray(as_of_ms, dtype=np.int64)
     if (np.diff(as_of_ms) <= 0).any():

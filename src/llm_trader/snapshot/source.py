@@ -7,14 +7,33 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from llm_trader.errors import InvalidInputError, StaleDataError, SymbolNotFoundError
+from llm_trader.errors import StaleDataError, SymbolNotFoundError
 from llm_trader.market.candles import Floats, Times
+from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot.builder import REACH_MS, build_snapshots
+from llm_trader.snapshot.builder import (
+    FOUR_HOUR_REACH_MS,
+    INTRADAY_REACH_MS,
+    build_snapshots,
+)
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
 _DAYS_KEPT: Final = 1024  # some 30 KB each
+
+
+def read_history(
+    store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
+) -> MarketHistory:
+    """What snapshots from `first_ms` on are made of, up to `end_ms`; no more is read."""
+    midnight = first_ms - first_ms % DAY_MS
+    return store.history(
+        symbol,
+        intraday,
+        midnight - INTRADAY_REACH_MS,
+        end_ms,
+        four_hour_start_ms=midnight - FOUR_HOUR_REACH_MS,
+    )
 
 
 class _Day(NamedTuple):
@@ -44,25 +63,40 @@ class SnapshotSource:
         row = at % DAY_MS // self._grid.ms
         return self._day(symbol, at // DAY_MS).fields[:, row : row + 1]
 
+    def newest_complete_ms(
+        self, symbol: str, as_of_ms: Millis, max_age_ms: Millis
+    ) -> Millis | None:
+        """The time of the newest complete snapshot: the grid's last, or within `max_age_ms`."""
+        newest = self._grid.floor(as_of_ms)
+        oldest = min(newest, as_of_ms - max_age_ms)
+        for at in range(newest, oldest - 1, -self._grid.ms):
+            if np.isfinite(self.known_fields(symbol, at)).all():
+                return at
+        return None
+
     def latest(self, symbol: str, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
         """The newest complete snapshot at or before a time, of one row.
 
-        Raises `SymbolNotFoundError`, `StaleDataError` when the newest candle known then is
-        older than `max_age_ms`, and `InvalidInputError` when a snapshot lacks something.
+        Raises `SymbolNotFoundError`, and `StaleDataError` when there is none that is not older
+        than `max_age_ms`, saying what is missing.
         """
         age_ms = self.data_age_ms(symbol, as_of_ms)
         if age_ms is None or age_ms > max_age_ms:
             raise _too_old(symbol, as_of_ms, age_ms, max_age_ms)
+        at = self.newest_complete_ms(symbol, as_of_ms, max_age_ms)
+        if at is not None:
+            return self.exactly_at(symbol, at)
         newest = self._grid.floor(as_of_ms)
-        for at in range(newest, as_of_ms - max_age_ms - self._grid.ms, -self._grid.ms):
-            if np.isfinite(self.known_fields(symbol, at)).all():
-                return self.exactly_at(symbol, at)
         why = "; ".join(self.exactly_at(symbol, newest).refusals())
-        raise InvalidInputError(f"no complete snapshot of {symbol} at {iso8601(newest)}: {why}")
+        raise StaleDataError(
+            f"no complete snapshot of {symbol} at {iso8601(newest)}: {why}; collect what is "
+            "missing, or send current_state",
+            data_age_seconds=age_ms / 1000,
+        )
 
     def exactly_at(self, symbol: str, at_ms: Millis) -> SnapshotTable:
         """The snapshot of a time on the grid, of one row, series included."""
-        history = self._store.history(symbol, self._intraday, at_ms - REACH_MS, at_ms + 1)
+        history = read_history(self._store, symbol, self._intraday, at_ms, at_ms + 1)
         return build_snapshots(history, np.array([at_ms], dtype=np.int64))
 
     def data_age_ms(self, symbol: str, as_of_ms: Millis) -> Millis | None:
@@ -89,9 +123,7 @@ class SnapshotSource:
             self._days.move_to_end((symbol, day))
             return kept
         midnight = day * DAY_MS
-        history = self._store.history(
-            symbol, self._intraday, midnight - REACH_MS, midnight + DAY_MS
-        )
+        history = read_history(self._store, symbol, self._intraday, midnight, midnight + DAY_MS)
         times = np.arange(midnight, midnight + DAY_MS, self._grid.ms, dtype=np.int64)
         closes = history.intraday.between(midnight - self._intraday.ms, None).open_time_ms
         made = _Day(version, build_snapshots(history, times).scalars, closes + self._intraday.ms)

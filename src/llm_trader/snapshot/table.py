@@ -74,7 +74,8 @@ class SnapshotTable:
             if name in ROW:
                 table.scalars[ROW[name], 0] = value
             elif name in SERIES_ROW and len(value) >= SERIES_LENGTH:
-                table.series[SERIES_ROW[name], 0] = value[-SERIES_LENGTH:]
+                points = np.array(value[-SERIES_LENGTH:], dtype=np.float64)  # None is NaN
+                table.series[SERIES_ROW[name], 0] = points
         table.derive()
         return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -28,19 +28,19 @@ def import_files(
     ],
     store: options.Store = None,
     column: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--map", help="OURS=THEIRS, a column's name in the file; repeatable."),
     ] = None,
     symbol: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--symbol", help="For one file whose name does not say it."),
     ] = None,
     kind: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--kind", help="candles, funding or open_interest; with --symbol."),
     ] = None,
     interval: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--interval", help="Such as 5m or 8h; with --symbol."),
     ] = None,
     config: options.Config = None,

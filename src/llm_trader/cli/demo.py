@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ _SERVER = "import sys; from llm_trader.cli.main import rag_rpc_server; sys.exit(
 
 def demo(
     keep: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--keep", help="Folder for the store and the index; else they are deleted."),
     ] = None,
     days: Annotated[int, typer.Option("--days", min=120, help="Length of the market.")] = 150,

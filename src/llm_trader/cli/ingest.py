@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ def ingest(
     ] = "90",
     end: Annotated[str, typer.Option("--end", "-e", help="now, or an RFC 3339 time.")] = "now",
     interval: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--interval", "-i", help="Minutes between snapshots; 15 if left out."),
     ] = None,
     rebuild: Annotated[
@@ -30,7 +30,7 @@ def ingest(
     store: options.Store = None,
     index: options.Index = None,
     intraday: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--intraday", help="Candles snapshots are made of: 1m, 3m, 5m or auto."),
     ] = None,
     config: options.Config = None,

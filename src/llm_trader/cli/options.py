@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from llm_trader.settings import Settings
 
 Config = Annotated[
-    Optional[Path],  # noqa: UP045  typer reads it at run time on 3.11
+    Path | None,
     typer.Option("--config", help="TOML settings file; see config/example.toml."),
 ]
 Store = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--store", help="Folder of the market store. [setting market.store]"),
 ]
 Index = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--index", help="Folder of the embedded index. [setting index.path]"),
 ]
 LogLevel = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--log-level", "-l", help="trace, debug, info, warn or error."),
 ]
 Symbols = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -17,38 +17,38 @@ def query(
     symbol: Annotated[str, typer.Option("--symbol", help="Such as BTCUSDT.")],
     at: Annotated[str, typer.Option("--at", help="now, or an RFC 3339 time.")] = "now",
     state: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--state", help="JSON file of the state; else the server's store knows it."),
     ] = None,
     top_k: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--top-k", help="Matches to show, 1 to 50."),
     ] = None,
     lookback_days: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--lookback-days", help="How far to look back, 1 to 365."),
     ] = None,
     min_similarity: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--min-similarity", help="What counts as a match, 0 to 1."),
     ] = None,
     regime_filters: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--regime-filters/--no-regime-filters",
             help="Keep to states of the same open-interest and funding regime.",
         ),
     ] = None,
     host: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--host", help="Where the server is. [serving.host]"),
     ] = None,
     port: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--port", "-p", help="Where the server listens. [serving.port]"),
     ] = None,
     auth_tokens_env: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--auth-tokens-env", help="Environment variable that holds the token."),
     ] = None,
     config: options.Config = None,

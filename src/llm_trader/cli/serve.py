@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,27 +12,27 @@ from llm_trader.cli import options
 
 def serve(
     host: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--host", help="Address to listen on. [setting serving.host]"),
     ] = None,
     port: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--port", "-p", help="TCP port; 0 takes a free one. [serving.port]"),
     ] = None,
     store: options.Store = None,
     index: options.Index = None,
     min_matches: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--min-matches", help="Fewer matches are an error. [serving.min_matches]"),
     ] = None,
     auth_tokens_env: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--auth-tokens-env", help="Environment variable that holds the accepted tokens."
         ),
     ] = None,
     allow_unauthenticated_remote: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--allow-unauthenticated-remote",
             help="Listen beyond this machine without asking for a token.",

@@ -135,8 +135,8 @@ class RagMethods:
                 raise InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
-            table = self._market.latest(params.symbol, params.timestamp, self._max_data_age_ms)
-            return QueryState(table, "store", int(table.as_of_ms[0]), [])
+            at = self._market.latest_ms(params.symbol, params.timestamp, self._max_data_age_ms)
+            return QueryState(self._market.without_series(params.symbol, at), "store", at, [])
         table = SnapshotTable.of_fields(
             params.symbol,
             self._retriever.space.intraday,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -75,7 +76,14 @@ class SnapshotSource:
         return None
 
     def latest(self, symbol: str, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
-        """The newest complete snapshot at or before a time, of one row.
+        """The newest complete snapshot at or before a time, of one row, series included.
+
+        Raises as `latest_ms`.
+        """
+        return self.exactly_at(symbol, self.latest_ms(symbol, as_of_ms, max_age_ms))
+
+    def latest_ms(self, symbol: str, as_of_ms: Millis, max_age_ms: Millis) -> Millis:
+        """The time of the newest complete snapshot at or before a time.
 
         Raises `SymbolNotFoundError`, and `StaleDataError` when there is none that is not older
         than `max_age_ms`, saying what is missing.
@@ -85,7 +93,7 @@ class SnapshotSource:
             raise _too_old(symbol, as_of_ms, age_ms, max_age_ms)
         at = self.newest_complete_ms(symbol, as_of_ms, max_age_ms)
         if at is not None:
-            return self.exactly_at(symbol, at)
+            return at
         newest = self._grid.floor(as_of_ms)
         why = "; ".join(self.exactly_at(symbol, newest).refusals())
         raise StaleDataError(
@@ -98,6 +106,11 @@ class SnapshotSource:
         """The snapshot of a time on the grid, of one row, series included."""
         history = read_history(self._store, symbol, self._intraday, at_ms, at_ms + 1)
         return build_snapshots(history, np.array([at_ms], dtype=np.int64))
+
+    def without_series(self, symbol: str, at_ms: Millis) -> SnapshotTable:
+        """The snapshot of a time on the grid as it is at hand: scalar fields, no series."""
+        table = SnapshotTable.unknown(symbol, self._intraday, np.array([at_ms], dtype=np.int64))
+        return replace(table, scalars=self.known_fields(symbol, at_ms))
 
     def data_age_ms(self, symbol: str, as_of_ms: Millis) -> Millis | None:
         """How long before a time the newest candle known then had closed; `None` without any.

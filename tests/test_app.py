@@ -15,6 +15,7 @@ import structlog
 
 from llm_trader.app import (
     BUILD_ID,
+    _limits,
     collection_of,
     ingest_from_store,
     intraday_timeframe,
@@ -34,7 +35,8 @@ from llm_trader.logs import configure_logging
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.serving.client import RpcClient, RpcError
-from llm_trader.settings import Settings
+from llm_trader.serving.limits import ServerLimits
+from llm_trader.settings import ServingSettings, Settings
 from llm_trader.timeframe import DAY_MS, H1, M1, M3, M5, Timeframe
 from tests.cli.corridor import AT_MS, END_MS, START_MS, SYMBOL, SYMBOLS, Corridor, write
 from tests.market.builders import run_of_candles
@@ -224,3 +226,7 @@ def test_a_store_of_another_interval_of_candles_still_serves_its_index(
     with ExitStack() as opened:
         server = query_server(corridor.settings(market__store=tmp_path), {}, opened)
         assert server is not None
+
+
+def test_a_server_made_by_hand_has_the_limits_that_the_settings_give_by_default() -> None:
+    assert _limits(ServingSettings()) == ServerLimits()

@@ -4,8 +4,7 @@ import pytest
 import structlog
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.serving.auth import TokenCheck
-from llm_trader.serving.server import check_binding
+from llm_trader.serving.auth import TokenCheck, check_binding
 from tests.serving.stub import connected, serving
 
 SECRET = "s3cret-of-the-desk"

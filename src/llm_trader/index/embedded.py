@@ -13,10 +13,9 @@ which points are new; they take them over before their next answer, without a re
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import lmdb
 import msgspec
@@ -59,7 +58,7 @@ _REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
 }
 
 
-class EmbeddedIndex:
+class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     """One index folder, opened once per process. One process writes, any number read."""
 
     def __init__(self, path: Path, env: Any, lock: WriterLock | None) -> None:
@@ -101,7 +100,7 @@ class EmbeddedIndex:
         the index holds points of another collection.
         """
         with ExitStack() as undo:
-            lock = _lock_folder(path)
+            lock = WriterLock(path)
             undo.callback(lock.release)
             env = _open_environment(path, readonly=False)
             undo.callback(env.close)
@@ -119,15 +118,7 @@ class EmbeddedIndex:
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     async def search(self, query: SearchQuery) -> Hits:
@@ -271,14 +262,6 @@ class EmbeddedIndex:
                 self._symbols[symbol].merge(table)
             else:
                 self._symbols[symbol] = SymbolArrays(table)
-
-
-def _lock_folder(path: Path) -> WriterLock:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        return WriterLock(path)
-    except OSError as error:
-        raise VectorIndexError(f"cannot write to {path}: {error.strerror}") from error
 
 
 def _open_environment(path: Path, *, readonly: bool) -> Any:

@@ -30,7 +30,6 @@ from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
 NOT_RESOLVED: Final = "outcome not known yet"
 _OUTCOME_GAP: Final = "candles missing in the 24h after it"
-_NO_CANDLES: Final = "the store has no {} candles of {}"
 _NO_VECTOR: Final = "a feature cannot be computed"
 
 Progress = Callable[[str, int, int], None]
@@ -82,14 +81,18 @@ async def ingest(
     `progress` is called with a symbol, the snapshots done, and their number. Raises
     `SymbolNotFoundError` before anything is written when the store lacks a symbol.
     """
-    _check(store, space, symbols, plan)
+    spans = _checked_spans(store, space, symbols, plan)
     run = await index.begin_run(build_id, store.exchange, started_at)
     return [
-        await _ingest_symbol(store, index, space, symbol, plan, run, progress) for symbol in symbols
+        await _ingest_symbol(store, index, space, symbol, span, plan, run, progress)
+        for symbol, span in spans.items()
     ]
 
 
-def _check(store: MarketStore, space: StateSpace, symbols: list[str], plan: IngestPlan) -> None:
+def _checked_spans(
+    store: MarketStore, space: StateSpace, symbols: list[str], plan: IngestPlan
+) -> dict[str, tuple[Millis, Millis]]:
+    """When the first candle of each symbol closed, and the last."""
     if plan.end_ms < plan.start_ms:
         raise InvalidInputError("the end lies before the start")
     if plan.interval_ms < space.intraday.ms or plan.interval_ms % space.intraday.ms:
@@ -97,12 +100,16 @@ def _check(store: MarketStore, space: StateSpace, symbols: list[str], plan: Inge
             f"the interval must be a multiple of the {space.intraday} candles, "
             f"not {Timeframe(plan.interval_ms)}"
         )
-    available = store.symbols()
+    available, step_ms = store.symbols(), space.intraday.ms
+    spans = {}
     for symbol in symbols:
         if symbol not in available:
             raise SymbolNotFoundError(symbol, available)
-        if space.intraday not in store.timeframes(symbol):
-            raise InvalidInputError(_NO_CANDLES.format(space.intraday, symbol))
+        stored = store.first_and_last_ms(symbol, space.intraday)
+        if stored is None:
+            raise InvalidInputError(f"the store has no {space.intraday} candles of {symbol}")
+        spans[symbol] = stored[0] + step_ms, stored[1] + step_ms
+    return spans
 
 
 async def _ingest_symbol(
@@ -110,16 +117,13 @@ async def _ingest_symbol(
     index: VectorIndex,
     space: StateSpace,
     symbol: str,
+    span: tuple[Millis, Millis],
     plan: IngestPlan,
     run: int,
     progress: Progress,
 ) -> IngestReport:
-    stored = store.first_and_last_ms(symbol, space.intraday)
-    if stored is None:
-        raise InvalidInputError(_NO_CANDLES.format(space.intraday, symbol))
-    first_ms, last_ms = stored
     whole = len(plan.grid(plan.start_ms, plan.end_ms))
-    times = plan.grid(first_ms + space.intraday.ms, last_ms + space.intraday.ms)
+    times = plan.grid(*span)
     there = np.isin(times, await index.timestamps(symbol))
     new = times if plan.rebuild else times[~there]
     added, refused, done = 0, Counter[str](), len(times) - len(new)
@@ -127,7 +131,7 @@ async def _ingest_symbol(
     for batch in _batches(new, plan.batch_days):
         until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
         history = read_history(store, symbol, space.intraday, int(batch[0]), until_ms)
-        points, why_not = make_points(history, space, batch, last_ms + space.intraday.ms, run)
+        points, why_not = make_points(history, space, batch, span[1], run)
         added += await index.upsert(points)
         refused += why_not
         done += len(batch)

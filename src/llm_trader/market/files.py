@@ -25,7 +25,7 @@ from llm_trader.market.columns import (
     check_mapping,
     read_columns,
 )
-from llm_trader.market.keys import checked_symbol
+from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
 from llm_trader.market.records import WriteReport
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.market.store import MarketStore
@@ -33,7 +33,8 @@ from llm_trader.timeframe import H4, HOUR_MS, M1, M3, MINUTE_MS, Millis, Timefra
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
 _FILE_NAME: Final = re.compile(
-    r"(?P<exchange>[a-z0-9-]+)_(?P<market>[a-z0-9-]+)_(?P<symbol>[A-Z0-9]{2,20})"
+    r"(?P<exchange>[a-z0-9-]+)_(?P<market>[a-z0-9-]+)_"
+    rf"(?P<symbol>{SYMBOL_PATTERN})"
     r"_(?P<kind>candles|funding|open_interest)_(?P<interval>[1-9]\d{0,3}[mhd])\.(parquet|csv)"
 )
 _RESAMPLED: Final = "resampled from"

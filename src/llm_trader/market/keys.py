@@ -17,8 +17,8 @@ _CANDLES: Final = "candles_"
 _BEFORE: Final = b":"
 _AFTER: Final = b";"
 
-
-_SYMBOL: Final = re.compile(r"[A-Z0-9]{2,20}")
+SYMBOL_PATTERN: Final = "[A-Z0-9]{2,20}"
+_SYMBOL: Final = re.compile(SYMBOL_PATTERN)
 
 
 def checked_symbol(symbol: str) -> str:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import lmdb
 
-from llm_trader.errors import ConfigurationError, StoreError
+from llm_trader.errors import StoreError
 from llm_trader.market import catalog, keys
 from llm_trader.market.candles import CandleSeries, Floats, Gap, Times
 from llm_trader.market.catalog import Source, StoreInfo
@@ -53,7 +52,7 @@ REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
 }
 
 
-class MarketStore:
+class MarketStore(AbstractContextManager["MarketStore"]):
     """One exchange's series. Open with `MarketStore.open`; a context manager.
 
     Symbols are 2 to 20 capital letters and digits (`InvalidInputError` otherwise). Ranges are
@@ -86,7 +85,7 @@ class MarketStore:
         if exchange is not None:
             keys.checked_exchange(exchange)
         with ExitStack() as undo:
-            lock = _lock_folder(path) if write else None
+            lock = WriterLock(path) if write else None
             if lock is not None:
                 undo.callback(lock.release)
             environment = _open_environment(path, write)
@@ -103,15 +102,7 @@ class MarketStore:
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> MarketStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     @property
@@ -350,16 +341,6 @@ def _lmdb_errors(path: Path) -> Iterator[None]:
         remedy = REMEDIES.get(type(error))
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise StoreError(f"{told}; {remedy}" if remedy else told) from error
-
-
-def _lock_folder(path: Path) -> WriterLock:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        return WriterLock(path)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write to {path}: {error.strerror}; choose a folder that is writable"
-        ) from error
 
 
 def _open_environment(path: Path, write: bool) -> Any:

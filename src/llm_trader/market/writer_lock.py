@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from llm_trader.errors import StoreError, StoreLockedError
+from llm_trader.errors import ConfigurationError, StoreError, StoreLockedError
 
 _FILE_NAME: Final = "writer.lock"
 
@@ -15,13 +15,19 @@ _FILE_NAME: Final = "writer.lock"
 class WriterLock:
     """Held from construction to `release`; the kernel releases it when the process dies.
 
-    Raises `StoreLockedError` naming the holder's process id, or `StoreError` when this very
-    process holds it.
+    Makes the folder where it is missing. Raises `StoreLockedError` naming the holder's process
+    id, `StoreError` when this very process holds it, and `ConfigurationError` for a folder that
+    cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / _FILE_NAME
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(folder / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write to {folder}: {error.strerror}; choose a folder that is writable"
+            ) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -45,8 +45,9 @@ WEAK_Z, INFORMATIVE_Z = (
 )
 
 _HORIZON_NAMES: Final = tuple(HORIZONS)
-_LEVELS: Final = np.array(QUANTILE_LEVELS)
-_LEVEL_SPREAD: Final = _Z * np.sqrt(_LEVELS * (1 - _LEVELS)) * np.array([[0], [-1], [1]])
+_LEVEL_SPREAD: Final = (
+    _Z * np.sqrt(QUANTILE_LEVELS * (1 - QUANTILE_LEVELS)) * np.array([[0], [-1], [1]])
+)
 
 
 class Comparison(NamedTuple):
@@ -168,7 +169,7 @@ def _summed_up(
     rescaled = outcomes * (volatility_now_pct / then)
     both = np.sort(np.concatenate([outcomes, rescaled]), axis=1)
     roots = np.sqrt(effective + effective)[:, None, None]
-    levels = (_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons, -1)
+    levels = (QUANTILE_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons, -1)
     of_levels = quantiles(both, levels).reshape(2 * horizons, 3, -1).tolist()
     means = (np.add.reduce(both, axis=1) / count).tolist()
     estimates = _means(outcomes, means[:horizons], effective, base)

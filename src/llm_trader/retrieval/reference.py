@@ -20,7 +20,7 @@ from llm_trader.market.candles import Floats
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, STOP_FIRST, TARGET_FIRST
 
-QUANTILE_LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9)
+QUANTILE_LEVELS: Final = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 
 _REFERENCE_STATES: Final = 128
 _PAIRS_PER_STATE: Final = 256
@@ -28,7 +28,6 @@ _PAIR_LEVELS: Final = np.linspace(0, 1, 1025)
 _LEAST_TO_CODE: Final = 1000
 _LEAST_SPREAD: Final = 1e-300
 _NEAR: Final = 24
-_LEVELS: Final = np.array(QUANTILE_LEVELS)
 
 Key = TypeVar("Key", bound=Hashable)
 Made = TypeVar("Made")
@@ -86,20 +85,20 @@ def base_quantiles(outcomes: Floats) -> Floats:
     """
     n = outcomes.shape[1]
     if n < _LEAST_TO_CODE:
-        return quantiles(np.sort(outcomes, axis=1), _LEVELS[None])
+        return quantiles(np.sort(outcomes, axis=1), QUANTILE_LEVELS[None])
     low, high = outcomes.min(axis=1, keepdims=True), outcomes.max(axis=1, keepdims=True)
     spread = high - low
     step = 65535 / np.where(spread > _LEAST_SPREAD, spread, np.inf)  # equal values: one code
     code = ((outcomes - low) * step).astype(np.uint16)
     order = code.argsort(axis=1, kind="stable")  # a radix sort for 16 bits
-    position = _LEVELS * (n - 1)
+    position = QUANTILE_LEVELS * (n - 1)
     below = position.astype(np.intp)
     near = order[:, below[:, None] + np.arange(-_NEAR, _NEAR + 2)]
     rows = np.arange(len(outcomes))[:, None, None]
     codes, values = code[rows, near], np.sort(outcomes[rows, near], axis=2)
     complete = (codes[..., 0] < codes[..., _NEAR]) & (codes[..., -1] > codes[..., _NEAR + 1])
     if not complete.all():  # values crowd around a quantile, as in a dead market
-        return quantiles(np.sort(outcomes, axis=1), _LEVELS[None])
+        return quantiles(np.sort(outcomes, axis=1), QUANTILE_LEVELS[None])
     at, above = values[..., _NEAR], values[..., _NEAR + 1]
     between: Floats = at + (above - at) * (position - below)
     return between

@@ -89,8 +89,10 @@ class Retriever:
         embedded = time.perf_counter()
         window = visible_window(as_of_ms, config.lookback_days)
         ranges = regime_ranges(state) if config.include_regime_filters else {}
-        search = SearchQuery(state.symbol, window, vector.vector, 0, tuple(ranges.values()))
+        limit = _HITS_PER_EPISODE * max(config.top_k, config.evidence_k)
+        search = SearchQuery(state.symbol, window, vector.vector, limit, tuple(ranges.values()))
         hits, chosen = await self._episodes(search, config)
+        visible = await self.index.scan(state.symbol, window)
         neighbours = Neighbourhood(
             hits.points, hits.rows[chosen], _similarity(hits.cosine[chosen], vector)
         )
@@ -104,7 +106,7 @@ class Retriever:
         return Answer(
             matches=self._matches(matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=await self._evidence(state, search, neighbours, nearest, reference, config),
+            evidence=self._evidence(state, visible, neighbours, nearest, reference, config),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(vector.features_missing),
             points_eligible=hits.eligible,
@@ -118,13 +120,12 @@ class Retriever:
         """Hits, and which of them are the nearest episodes; more are fetched until enough are."""
         wanted = max(config.top_k, config.evidence_k)
         gap_ms = round(config.min_gap_hours * HOUR_MS)
-        limit = wanted * _HITS_PER_EPISODE
         while True:
-            hits = await self.index.search(replace(search, limit=limit))
+            hits = await self.index.search(search)
             chosen = spread_out(hits.points.timestamp_ms[hits.rows], gap_ms, wanted)
             if len(chosen) == wanted or len(hits.rows) == hits.eligible:
                 return hits, chosen
-            limit *= _MORE_HITS
+            search = replace(search, limit=search.limit * _MORE_HITS)
 
     async def _reference(
         self, symbol: str, as_of_ms: Millis, config: QueryConfig, vector: QueryVector
@@ -136,25 +137,23 @@ class Retriever:
             lambda: SimilarityReference.of(window, _known(vector), vector.present_share),
         )
 
-    async def _evidence(
+    def _evidence(
         self,
         state: SnapshotTable,
-        search: SearchQuery,
+        window: PointTable,
         neighbours: Neighbourhood,
         nearest: float,
         reference: SimilarityReference,
         config: QueryConfig,
     ) -> Evidence:
-        window = await self.index.scan(search.symbol, search.window)
         if not len(neighbours.rows):
             among = f"{len(window)} past states" if len(window) else "no past state"
             why = "none passes the filters" if len(window) else "the lookback reaches none"
             return no_evidence(f"{among} known by then: {why}", len(window))
         base = self._base_rates.get(_identity(window), lambda: BaseRates.of(window))
-        novelty = _novelty(reference, nearest)
         within = neighbours.first(config.evidence_k)
         volatility = float(state.column("realized_volatility_24h")[0])
-        return weigh(within, base, config.horizons, volatility, novelty)
+        return weigh(within, base, config.horizons, volatility, _novelty(reference, nearest))
 
     def _matches(
         self,

@@ -154,29 +154,22 @@ class RagMethods:
         if self._market is None or table.complete()[0]:
             return state
         try:
-            known_at = self._market.newest_complete_ms(
+            at = self._market.newest_complete_ms(
                 params.symbol, params.timestamp, self._max_data_age_ms
             )
-            known = None if known_at is None else self._market.known_fields(params.symbol, known_at)
+            if at is None:
+                return _left(state, ": the store knows no complete state near that time")
+            known = self._market.known_fields(params.symbol, at)
         except StoreError as error:
-            state.warnings.append(f"nothing was completed from the store: {error.message}")
-            return state
-        if known is None:
-            state.warnings.append(
-                "nothing was completed: the store knows no complete state near that time"
-            )
-            return state
+            return _left(state, f" from the store: {error.message}")
         sent, stored = float(table.column("price")[0]), float(known[_PRICE, 0])
         if abs(sent / stored - 1) > _SAME_PRICE_WITHIN:
-            state.warnings.append(
-                f"nothing was completed: price {sent:g} is not near the store's {stored:g} at "
-                f"{iso8601(known_at or 0)}"
-            )
-            return state
+            near = f"price {sent:g} is not near the store's {stored:g} at {iso8601(at)}"
+            return _left(state, f": {near}")
         state.table = table.filled_from(known)
         lacked = np.isnan(table.scalars[:, 0]).tolist()
         state.completed = [name for name, was in zip(SCALARS, lacked, strict=True) if was]
-        state.completed_as_of_ms, state.source = known_at, "request+store"
+        state.completed_as_of_ms, state.source = at, "request+store"
         return state
 
     def _config(self, sent: Any) -> QueryConfig:
@@ -252,6 +245,11 @@ METHODS: Final = (
     ),
     Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", StatsResult),
 )
+
+
+def _left(state: QueryState, why: str) -> QueryState:
+    state.warnings.append(f"nothing was completed{why}")
+    return state
 
 
 def _too_few(answer: Answer, config: QueryConfig, required: int) -> InsufficientMatchesError:

@@ -17,13 +17,11 @@ import structlog
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.serving import envelope
-from llm_trader.serving.auth import TokenCheck, check_binding
+from llm_trader.serving.auth import TokenCheck
 from llm_trader.serving.connection import CHUNK_BYTES, Connection, hang_up, peer_name
 from llm_trader.serving.errors import DrainingError, OverloadedError, error_object
 from llm_trader.serving.limits import Admission, ServerLimits
 from llm_trader.serving.rpc import Dispatcher
-
-__all__ = ["RpcServer", "ServerLimits", "check_binding", "run", "serve", "stop_on_signals"]
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from llm_trader.index.protocol import IndexInfo
+from llm_trader.market.keys import SYMBOL_PATTERN
 from llm_trader.retrieval.answer import Evidence, Match, Statistics
 from llm_trader.retrieval.retriever import QueryConfig
 from llm_trader.snapshot.model import SCALARS, SERIES, MarketSnapshot
@@ -68,7 +69,7 @@ QueryConfigParams: Any = msgspec.defstruct(
     forbid_unknown_fields=True,
 )
 
-Symbol = Annotated[str, Meta(pattern="^[A-Z0-9]{2,20}$", description="such as BTCUSDT")]
+Symbol = Annotated[str, Meta(pattern=f"^{SYMBOL_PATTERN}$", description="such as BTCUSDT")]
 Timestamp = Annotated[Millis, Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS, description="UTC milliseconds")]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -40,7 +40,6 @@ def read_history(
 class _Day(NamedTuple):
     """One symbol's UTC day: scalar fields (fields, n) on the grid, and closes of its candles."""
 
-    version: int
     fields: Floats
     closes_ms: Times
 
@@ -56,7 +55,7 @@ class SnapshotSource:
         self._store = store
         self._intraday = intraday
         self._grid = Timeframe(interval_ms)
-        self._days: OrderedDict[tuple[str, int], _Day] = OrderedDict()
+        self._built = lru_cache(_DAYS_KEPT)(self._build)
 
     def known_fields(self, symbol: str, as_of_ms: Millis) -> Floats:
         """The scalar fields on the grid at or before a time, shape (fields, 1); NaN if unknown."""
@@ -130,20 +129,15 @@ class SnapshotSource:
         return None
 
     def _day(self, symbol: str, day: int) -> _Day:
-        version = self._store.version
-        kept = self._days.get((symbol, day))
-        if kept and kept.version == version:
-            self._days.move_to_end((symbol, day))
-            return kept
+        return self._built(symbol, day, self._store.version)
+
+    def _build(self, symbol: str, day: int, version: int) -> _Day:
+        """`version` of the store is there to be remembered by: another makes another day."""
         midnight = day * DAY_MS
         history = read_history(self._store, symbol, self._intraday, midnight, midnight + DAY_MS)
         times = np.arange(midnight, midnight + DAY_MS, self._grid.ms, dtype=np.int64)
         closes = history.intraday.between(midnight - self._intraday.ms, None).open_time_ms
-        made = _Day(version, build_snapshots(history, times).scalars, closes + self._intraday.ms)
-        self._days[symbol, day] = made
-        if len(self._days) > _DAYS_KEPT:
-            self._days.popitem(last=False)
-        return made
+        return _Day(build_snapshots(history, times).scalars, closes + self._intraday.ms)
 
 
 def _too_old(

@@ -21,6 +21,7 @@ from benchmarks.workload import (
 )
 from llm_trader.index.asof import visible_window
 from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.index.points import STATE
 from llm_trader.index.protocol import SearchQuery
 from llm_trader.market.simulation import simulate
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
@@ -62,7 +63,7 @@ def search(index: EmbeddedIndex) -> list[Figure]:
     chosen = itertools.cycle(np.random.default_rng(0).integers(0, len(points), 64))
 
     def subject() -> None:
-        vector = points.vectors[next(chosen)]
+        vector = points.vectors[STATE][next(chosen)]
         query = SearchQuery(_SYMBOL, window, vector, _LIMIT)
         # The coroutine never waits, so one step finishes it; an event loop is not what is timed.
         try:
@@ -71,7 +72,7 @@ def search(index: EmbeddedIndex) -> list[Figure]:
             return
 
     def floor() -> None:
-        cosine = visible.vectors @ points.vectors[next(chosen)]
+        cosine = visible.vectors[STATE] @ points.vectors[STATE][next(chosen)]
         top = np.argpartition(cosine, len(cosine) - _LIMIT)[-_LIMIT:]
         top[np.argsort(-cosine[top])]
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
-from llm_trader.settings import SECTIONS, SETTINGS, env_name
+from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from reference_pages import cli_page, rpc_page, state_page
@@ -33,7 +33,7 @@ def example_config() -> str:
         "# Copy it to llm-trader.toml, or name it in LLM_TRADER_CONFIG or after --config, and keep",
         "# the lines you change. Command line goes before environment, environment before file.",
     ]
-    for section, model in SECTIONS.items():
+    for section, model in _sections():
         lines += ["", f"# {_summary(model)}", f"[{section}]"]
         for key, field in _settings_of(section):
             lines += ["", *_comment(field), _toml_line(key, field)]
@@ -51,9 +51,9 @@ def settings_page() -> str:
         "`LLM_TRADER_CONFIG`, else `llm-trader.toml` in the working directory if there is one;",
         "[`config/example.toml`](../config/example.toml) has every key. An empty environment",
         "variable counts as not given. An unknown key, also an unknown `LLM_TRADER_…` variable, is",
-        "an error; the variable that `serving.auth_tokens_env` names may have any name.",
+        "an error; the variables that the `…_env` settings name may have any name.",
     ]
-    for section, model in SECTIONS.items():
+    for section, model in _sections():
         lines += ["", f"## `[{section}]`", "", _summary(model), ""]
         lines += ["| key | environment | default | allowed | meaning |", "|---|---|---|---|---|"]
         for key, field in _settings_of(section):
@@ -78,8 +78,13 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+def _sections() -> Iterator[tuple[str, type]]:
+    """Those that have settings of their own."""
+    return ((name, model) for name, model in SECTIONS.items() if any(_settings_of(name)))
+
+
 def _settings_of(section: str) -> Iterator[tuple[str, FieldInfo]]:
-    return ((key, field) for key, field in SETTINGS.items() if key.startswith(f"{section}."))
+    return ((key, field) for key, field in SETTINGS.items() if key.rpartition(".")[0] == section)
 
 
 def _summary(model: type) -> str:

@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from llm_trader.settings import SETTINGS, Settings, env_name, load_settings
+from llm_trader.settings.loading import load_settings
+from llm_trader.settings.tree import SETTINGS, Settings, env_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +36,7 @@ def test_loading_the_example_gives_the_defaults():
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_every_setting_is_in_the_example_and_in_the_reference(key: str):
-    section, _, name = key.partition(".")
+    section, _, name = key.rpartition(".")
     example = (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
     of_section = example.partition(f"\n[{section}]\n")[2].partition("\n[")[0]
     assert f"{name} = " in of_section

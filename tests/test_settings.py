@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.settings import (
+from llm_trader.settings.loading import load_settings
+from llm_trader.settings.tree import (
     SETTINGS,
     RetrievalSettings,
     ServingSettings,
     Settings,
     env_name,
-    load_settings,
 )
 
 
@@ -77,11 +79,12 @@ def test_the_environment_is_the_argument_and_not_that_of_the_process(
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_every_setting_can_be_given_by_its_environment_variable(key: str):
-    value = SETTINGS[key].default
-    text = "LLM_TRADER_TOKENS" if value is None else str(value)
-    section, _, name = key.partition(".")
+    field = SETTINGS[key]
+    value = field.examples[0] if field.examples else field.default
+    text = json.dumps(value) if isinstance(value, list) else str(value)
     settings = load_settings(environ={env_name(key): text})
-    assert str(getattr(getattr(settings, section), name)) == text
+    held = functools.reduce(getattr, key.split("."), settings)
+    assert str(list(held) if isinstance(value, list) else held) == str(value)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
@@ -199,7 +202,10 @@ def test_a_missing_file_does_not_hide_the_other_problems():
         ("snapshot.interval_minutes = 0", "snapshot.interval_minutes = 0 should be greater"),
         ("index.path = ''", "index.path = '' should name a folder"),
         ("market.store = '~nobody-here/x'", "market.store = '~nobody-here/x' should start with"),
-        ("retrieval.vector = 'text'", "retrieval.vector = 'text' should be 'state'"),
+        ("retrieval.vector = 'words'", "retrieval.vector = 'words' should be 'state', 'text'"),
+        ("index.qdrant.url = 'localhost'", "index.qdrant.url = 'localhost' should match"),
+        ("index.qdrant.collection = 'a b'", "index.qdrant.collection = 'a b' should match"),
+        ("cache.redis_url = 'redis://:hunter2@host'", "cache.redis_url should hold no password"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(text: str, problem: str):

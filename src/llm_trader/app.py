@@ -14,7 +14,7 @@ from llm_trader import __version__
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError, SymbolNotFoundError
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
-from llm_trader.index.ingestion import IngestPlan, IngestReport, Progress, ingest
+from llm_trader.index.ingestion import IngestPlan, IngestReport, Progress, Spaces, ingest
 from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.leak_check import LeakReport, check_for_leaks
@@ -25,7 +25,7 @@ from llm_trader.serving.limits import ServerLimits
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.rpc import Dispatcher
 from llm_trader.serving.server import RpcServer, run, serve, stop_on_signals
-from llm_trader.settings import ServingSettings, Settings
+from llm_trader.settings.tree import ServingSettings, Settings
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import M3, M5, MINUTE_MS, Millis, Timeframe, iso8601
 
@@ -59,7 +59,7 @@ def ingest_from_store(
             work = ingest(
                 store,
                 index,
-                space,
+                Spaces(space),
                 symbols,
                 plan,
                 build_id=BUILD_ID,

@@ -24,7 +24,8 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.serving.client import RpcClient
-from llm_trader.settings import Settings, load_settings
+from llm_trader.settings.loading import load_settings
+from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, Millis

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from llm_trader.index.asof import Window
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
-from llm_trader.index.points import COLUMN_ROW, COLUMNS, PointTable
+from llm_trader.index.points import COLUMN_ROW, COLUMNS, STATE, PointTable
 from llm_trader.index.protocol import Collection, Hits, VectorIndex
 from llm_trader.timeframe import MAX_TIME_MS, MINUTE_MS, Millis
 
@@ -65,7 +65,7 @@ def points_at(
         values[COLUMN_ROW[name]] = column
     if vectors is None:
         vectors = unit_vectors(len(times), seed + 1)
-    return PointTable.checked(symbol, times, values, vectors, run)
+    return PointTable.checked(symbol, times, values, {STATE: vectors}, run)
 
 
 def found(hits: Hits) -> PointTable:
@@ -75,9 +75,14 @@ def found(hits: Hits) -> PointTable:
 
 def same_points(one: PointTable, other: PointTable) -> bool:
     """Equal to the last bit."""
-    return one.symbol == other.symbol and all(
-        np.array_equal(getattr(one, name), getattr(other, name))
-        for name in ("timestamp_ms", "values", "vectors", "run")
+    return (
+        one.symbol == other.symbol
+        and one.vectors.keys() == other.vectors.keys()
+        and all(
+            np.array_equal(getattr(one, name), getattr(other, name))
+            for name in ("timestamp_ms", "values", "run")
+        )
+        and all(np.array_equal(v, other.vectors[name]) for name, v in one.vectors.items())
     )
 
 
@@ -101,14 +106,14 @@ def merged(old: PointTable, new: PointTable) -> PointTable:
         old.symbol,
         np.array(stamps, np.int64),
         np.array([table.values[:, i] for table, i in parts]).T,
-        np.array([table.vectors[i] for table, i in parts]),
+        {STATE: np.array([table.vectors[STATE][i] for table, i in parts])},
         np.array([table.run[i] for table, i in parts], np.uint32),
     )
 
 
 async def stored(index: VectorIndex, symbol: str = SYMBOL) -> PointTable:
     """Everything an index holds of a symbol."""
-    return await index.scan(symbol, ALWAYS)
+    return await index.scan(symbol, ALWAYS, index.collection.dimensions)
 
 
 @asynccontextmanager

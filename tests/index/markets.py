@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
-from llm_trader.index.ingestion import IngestPlan, IngestReport, ingest
+from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest
 from llm_trader.index.protocol import Collection
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
@@ -71,7 +71,7 @@ async def ingested(
         return await ingest(
             store,
             index,
-            SPACE,
+            Spaces(SPACE),
             list(symbols),
             plan(**changes),
             build_id="tests",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.asof import Window, visible_window
-from llm_trader.index.points import COLUMNS, PointTable
+from llm_trader.index.points import COLUMNS, STATE, PointTable
 from llm_trader.index.protocol import FieldRange, IngestionRun, SearchQuery
 from llm_trader.timeframe import DAY_MS, MAX_TIME_MS
 from tests.index.builders import (
@@ -108,7 +108,7 @@ def admitted(case: Case) -> npt.NDArray[np.intp]:
 
 
 def exact_cosine(case: Case) -> npt.NDArray[np.float64]:
-    return case.points.vectors.astype(np.float64) @ case.query.vector.astype(np.float64)
+    return case.points.vectors[STATE].astype(np.float64) @ case.query.vector.astype(np.float64)
 
 
 @given(case=cases())
@@ -126,7 +126,7 @@ async def test_a_search_without_limit_finds_exactly_what_window_and_ranges_admit
     assert in_time_order.timestamp_ms.tolist() == expected.timestamp_ms.tolist()
     assert np.array_equal(in_time_order.values, expected.values)
     assert np.array_equal(in_time_order.run, expected.run)
-    np.testing.assert_allclose(in_time_order.vectors, expected.vectors, atol=1e-6)
+    np.testing.assert_allclose(in_time_order.vectors[STATE], expected.vectors[STATE], atol=1e-6)
 
 
 @given(case=cases())
@@ -189,8 +189,8 @@ async def test_a_smaller_limit_finds_the_beginning_of_what_a_greater_one_finds(
     points = points_at(range(3000), vectors=pool[rng.integers(0, kinds, 3000)])
     # Sorted by similarity, so that what is near lies together, as in a trend.
     query = unit_vectors(1, 1)[0]
-    half = points.vectors[:1500]
-    points.vectors[:1500] = half[np.argsort(half @ query)]
+    half = points.vectors[STATE][:1500]
+    points.vectors[STATE][:1500] = half[np.argsort(half @ query)]
     async with fresh_index(collection()) as index:
         await index.upsert(points)
         every = found(await index.search(SearchQuery(SYMBOL, ALWAYS, query, 3000)))
@@ -206,13 +206,13 @@ async def test_a_scan_gives_the_points_of_the_window_in_time_order(
 ) -> None:
     async with fresh_index(collection()) as index:
         await index.upsert(case.points)
-        scanned = await index.scan(SYMBOL, case.query.window)
+        scanned = await index.scan(SYMBOL, case.query.window, (STATE,))
     without_ranges = SearchQuery(SYMBOL, case.query.window, case.query.vector, 1)
     expected = case.points.take(admitted(Case(case.points, without_ranges)))
     assert scanned.timestamp_ms.tolist() == expected.timestamp_ms.tolist()
     assert np.array_equal(scanned.values, expected.values)
     assert np.array_equal(scanned.run, expected.run)
-    np.testing.assert_allclose(scanned.vectors, expected.vectors, atol=1e-6)
+    np.testing.assert_allclose(scanned.vectors[STATE], expected.vectors[STATE], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -230,12 +230,12 @@ async def test_an_empty_window_is_an_answer_and_no_error(
     async with fresh_index(collection()) as index:
         await index.upsert(points_at(range(10)))
         hits = await index.search(SearchQuery(SYMBOL, window, unit_vectors(1, 0)[0], 5))
-        scanned = await index.scan(SYMBOL, window)
+        scanned = await index.scan(SYMBOL, window, (STATE,))
     assert (len(hits.rows), len(hits.cosine), hits.eligible) == (0, 0, 0)
     assert len(found(hits)) == 0
     assert len(scanned) == 0
     assert scanned.values.shape == (len(COLUMNS), 0)
-    assert scanned.vectors.shape == (0, DIMENSION)
+    assert scanned.vectors[STATE].shape == (0, DIMENSION)
 
 
 async def test_only_points_of_the_symbol_are_found(fresh_index: FreshIndex) -> None:
@@ -261,7 +261,7 @@ async def test_a_perfect_twin_from_the_future_never_comes_back(fresh_index: Fres
     past = points_at(range(100), 3)
     values = past.values[:, :2]
     twins = PointTable.checked(
-        SYMBOL, np.array([known, canary]), values, np.tile(twin, (2, 1)), run=1
+        SYMBOL, np.array([known, canary]), values, {STATE: np.tile(twin, (2, 1))}, run=1
     )
     later = points_at(range(405, 600), 4, vectors=np.tile(twin, (195, 1)))
     async with fresh_index(collection()) as index:
@@ -313,13 +313,13 @@ async def test_upserts_add_what_is_new_and_replace_what_was_there(
             assert held.timestamp_ms.tolist() == expected.timestamp_ms.tolist()
             assert np.array_equal(held.values, expected.values)
             assert np.array_equal(held.run, expected.run)
-            np.testing.assert_allclose(held.vectors, expected.vectors, atol=1e-6)
+            np.testing.assert_allclose(held.vectors[STATE], expected.vectors[STATE], atol=1e-6)
             assert (await index.timestamps(SYMBOL)).tolist() == expected.timestamp_ms.tolist()
-            query = SearchQuery(SYMBOL, ALWAYS, expected.vectors[0], 1000)
+            query = SearchQuery(SYMBOL, ALWAYS, expected.vectors[STATE][0], 1000)
             hits = await index.search(query)
             assert hits.eligible == len(expected)
             rows = np.searchsorted(expected.timestamp_ms, found(hits).timestamp_ms)
-            exact = expected.vectors[rows].astype(np.float64) @ expected.vectors[0]
+            exact = expected.vectors[STATE][rows].astype(np.float64) @ expected.vectors[STATE][0]
             np.testing.assert_allclose(hits.cosine, exact, atol=1e-5)
 
 

@@ -21,7 +21,7 @@ from llm_trader.errors import (
 )
 from llm_trader.index import embedded
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Hits, SearchQuery
 from llm_trader.market.store import MarketStore
 from tests.index.builders import (
@@ -124,7 +124,7 @@ async def test_a_live_reader_takes_over_all_that_another_process_writes(tmp_path
                 assert hear(writer) == str(len(grown) - len(expected)), name
                 expected = grown
                 assert same_points(await stored(reader), expected), name
-                query = SearchQuery(SYMBOL, ALWAYS, expected.vectors[-1], 3)
+                query = SearchQuery(SYMBOL, ALWAYS, expected.vectors[STATE][-1], 3)
                 hits = await reader.search(query)
                 assert found(hits).timestamp_ms[0] == expected.timestamp_ms[-1], name
                 assert hits.eligible == len(expected), name
@@ -344,6 +344,6 @@ async def test_values_and_vectors_come_back_to_the_last_bit(tmp_path: Path) -> N
     with EmbeddedIndex.open(path) as reader:
         held = await stored(reader)
     assert held.values.tobytes() == points.values.tobytes()
-    assert held.vectors.tobytes() == points.vectors.tobytes()
+    assert held.vectors[STATE].tobytes() == points.vectors[STATE].tobytes()
     assert held.run.tolist() == [7] * 5
-    assert held.vectors.dtype == np.float32
+    assert held.vectors[STATE].dtype == np.float32

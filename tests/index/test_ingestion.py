@@ -9,6 +9,7 @@ import pytest
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import NOT_RESOLVED, IngestReport
+from llm_trader.index.points import STATE
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
@@ -77,7 +78,7 @@ async def test_points_are_the_snapshots_outcomes_and_vectors_of_the_plan(
     assert np.array_equal(held.values[: -len(OUTCOMES)], snapshots.scalars)
     outcomes = label_outcomes(market().intraday, times)
     assert np.array_equal(held.values[-len(OUTCOMES) :], outcomes)
-    assert np.array_equal(held.vectors, SPACE.embed(snapshots)[0])
+    assert np.array_equal(held.vectors[STATE], SPACE.embed(snapshots)[0])
 
 
 async def test_rebuilding_writes_anew_what_is_there_and_doubles_nothing(
@@ -89,7 +90,7 @@ async def test_rebuilding_writes_anew_what_is_there_and_doubles_nothing(
     after = await stored(index)
     assert (again.added, again.already_there) == (0, first.added)
     assert np.array_equal(after.values, before.values)
-    assert np.array_equal(after.vectors, before.vectors)
+    assert np.array_equal(after.vectors[STATE], before.vectors[STATE])
     assert set(before.run.tolist()) == {1}
     assert set(after.run.tolist()) == {2}
 
@@ -280,7 +281,7 @@ async def test_the_size_of_batches_makes_no_difference_to_the_last_bit(
     one_by_one, at_once = held
     assert len(at_once) == 10 * PER_DAY + 7 * 4 + 1
     assert one_by_one.values.tobytes() == at_once.values.tobytes()
-    assert one_by_one.vectors.tobytes() == at_once.vectors.tobytes()
+    assert one_by_one.vectors[STATE].tobytes() == at_once.vectors[STATE].tobytes()
     assert same_points(one_by_one, at_once)
 
 

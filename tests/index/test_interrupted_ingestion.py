@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import SearchQuery
 from llm_trader.timeframe import DAY_MS
 from tests.index.builders import ALWAYS, SLOT_MS, START_MS, SYMBOL, found, same_content, stored
@@ -52,7 +52,7 @@ async def check_consistent(reader: EmbeddedIndex, whole: PointTable) -> int:
     if n:
         seen = await stored(reader)
         assert same_content(seen, whole.take(slice(0, n)))
-        hits = await reader.search(SearchQuery(SYMBOL, ALWAYS, whole.vectors[n // 2], 3))
+        hits = await reader.search(SearchQuery(SYMBOL, ALWAYS, whole.vectors[STATE][n // 2], 3))
         assert hits.eligible == n
         assert found(hits).timestamp_ms[0] == stamps[n // 2]
     assert n % PER_DAY == 0, "a batch is written as a whole or not at all"

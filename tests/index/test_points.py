@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.errors import InvalidInputError
-from llm_trader.index.points import COLUMNS, PointTable, point_id
+from llm_trader.index.points import COLUMNS, STATE, PointTable, point_id
 from llm_trader.timeframe import DAY_MS, MAX_TIME_MS, MIN_TIME_MS
 from tests.index.builders import SYMBOL, at, points_at, unit_vectors
 
@@ -66,19 +66,19 @@ def test_a_point_that_lacks_a_field_is_refused(column: int, missing: float) -> N
 
 def test_a_vector_that_is_not_finite_is_refused() -> None:
     plain = points_at(range(4))
-    vectors = plain.vectors.copy()
+    vectors = plain.vectors[STATE].copy()
     vectors[1, 0] = np.nan
     with pytest.raises(InvalidInputError, match="incomplete"):
-        PointTable.checked(SYMBOL, plain.timestamp_ms, plain.values, vectors, 1)
+        PointTable.checked(SYMBOL, plain.timestamp_ms, plain.values, {STATE: vectors}, 1)
 
 
 @pytest.mark.parametrize("size", [0.0, 0.99, 1.01, 2.0])
 def test_a_vector_whose_norm_is_not_one_is_refused(size: float) -> None:
     plain = points_at(range(4))
-    vectors = plain.vectors.copy()
+    vectors = plain.vectors[STATE].copy()
     vectors[3] *= size
     with pytest.raises(InvalidInputError, match="norm 1"):
-        PointTable.checked(SYMBOL, plain.timestamp_ms, plain.values, vectors, 1)
+        PointTable.checked(SYMBOL, plain.timestamp_ms, plain.values, {STATE: vectors}, 1)
 
 
 @pytest.mark.parametrize("slots", [[1, 1], [2, 1], [1, 3, 2]])
@@ -90,12 +90,12 @@ def test_points_that_do_not_increase_in_time_are_refused(slots: list[int]) -> No
 def test_arrays_of_different_lengths_are_refused() -> None:
     plain = points_at(range(4))
     for values, vectors in (
-        (plain.values[:, :3], plain.vectors),
-        (plain.values, plain.vectors[:3]),
-        (plain.values[:-1], plain.vectors),
+        (plain.values[:, :3], plain.vectors[STATE]),
+        (plain.values, plain.vectors[STATE][:3]),
+        (plain.values[:-1], plain.vectors[STATE]),
     ):
         with pytest.raises(InvalidInputError, match="length"):
-            PointTable.checked(SYMBOL, plain.timestamp_ms, values, vectors, 1)
+            PointTable.checked(SYMBOL, plain.timestamp_ms, values, {STATE: vectors}, 1)
 
 
 def test_a_point_is_resolved_a_day_after_its_time() -> None:

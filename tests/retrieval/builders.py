@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
-from llm_trader.index.points import COLUMN_ROW, PointTable
+from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
 from llm_trader.index.protocol import Collection
 from llm_trader.market.candles import Floats, Times
 from llm_trader.retrieval.answer import Answer
@@ -113,7 +113,7 @@ def outcomes_at(n: int, seed: int = 0, pull: npt.ArrayLike = 0.0) -> Floats:
 def points_of(states: SnapshotTable, outcomes: Floats, run: int = 1) -> PointTable:
     values = np.concatenate([states.scalars, outcomes])
     vectors, _ = SPACE.embed(states)
-    return PointTable.checked(states.symbol, states.as_of_ms, values, vectors, run)
+    return PointTable.checked(states.symbol, states.as_of_ms, values, {STATE: vectors}, run)
 
 
 def past(slots: Any, seed: int = 0) -> PointTable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,12 @@ from hypothesis import strategies as st
 
 from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
 from llm_trader.market.candles import Times
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
 from llm_trader.timeframe import DAY_MS, HOUR_MS
-from tests.index.builders import SLOT_MS, START_MS, SYMBOL, at, found
+from tests.index.builders import SLOT_MS, START_MS, SYMBOL, at
 from tests.retrieval.builders import (
     SPACE,
     TEN_FIELDS,
@@ -61,11 +63,18 @@ class Witness:
 
     async def search(self, query: SearchQuery) -> Hits:
         hits = await self._index.search(query)
-        self._note(found(hits))
+        self._note(hits.points)
         return hits
 
-    async def scan(self, symbol: str, window: Window) -> PointTable:
-        points = await self._index.scan(symbol, window)
+    async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
+        points = await self._index.scan(symbol, window, vectors)
+        self._note(points)
+        return points
+
+    async def fetch(
+        self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
+    ) -> PointTable:
+        points = await self._index.fetch(symbol, timestamp_ms, vectors)
         self._note(points)
         return points
 
@@ -162,7 +171,9 @@ def twins_at(points: PointTable, row: int, times: Times) -> PointTable:
     copies = np.full(len(times), row)
     values = points.values[:, copies]
     values[-7:-3] = 1000.0
-    return PointTable(SYMBOL, times, values, points.vectors[copies], points.run[copies])
+    return PointTable(
+        SYMBOL, times, values, {STATE: points.vectors[STATE][copies]}, points.run[copies]
+    )
 
 
 @pytest.mark.parametrize("names", [(), TEN_FIELDS], ids=["all fields", "ten fields"])

@@ -13,7 +13,7 @@ import pytest
 from llm_trader.app import check_index_for_leaks, ingest_from_store, space_of
 from llm_trader.errors import ConfigurationError, InvalidInputError, SymbolNotFoundError
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.points import COLUMN_ROW, PointTable
+from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
 from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.leak_check import Leak, LeakReport, check_for_leaks
@@ -85,7 +85,7 @@ def other_barriers(points: PointTable) -> PointTable:
 def states_of_an_hour_later(points: PointTable) -> PointTable:
     """Payload and vector of an hour later, but outcomes of their own time."""
     moved = shifted(points, 4, STATES)
-    return replace(moved, vectors=points.vectors[4:])
+    return replace(moved, vectors={STATE: points.vectors[STATE][4:]})
 
 
 def payloads_of_an_hour_later(points: PointTable) -> PointTable:
@@ -93,7 +93,9 @@ def payloads_of_an_hour_later(points: PointTable) -> PointTable:
 
 
 def vectors_of_an_hour_later(points: PointTable) -> PointTable:
-    return replace(points.take(slice(0, len(points) - 4)), vectors=points.vectors[4:])
+    return replace(
+        points.take(slice(0, len(points) - 4)), vectors={STATE: points.vectors[STATE][4:]}
+    )
 
 
 def whole_points_of_a_day_later(points: PointTable) -> PointTable:
@@ -128,7 +130,7 @@ def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
 
 
 OUTCOME = "the outcome is not the one that was known by then"
-STATE = "rsi_14 differs from the store's, as known then; corrected since? --rebuild"
+FIELD = "rsi_14 differs from the store's, as known then; corrected since? --rebuild"
 VECTOR = "its vector is not of what was known at the match's own time"
 
 
@@ -137,10 +139,10 @@ VECTOR = "its vector is not of what was known at the match's own time"
     [
         (other_outcomes, {OUTCOME}),
         (other_barriers, {OUTCOME}),
-        (states_of_an_hour_later, {STATE, VECTOR}),
-        (payloads_of_an_hour_later, {STATE}),
+        (states_of_an_hour_later, {FIELD, VECTOR}),
+        (payloads_of_an_hour_later, {FIELD}),
         (vectors_of_an_hour_later, {VECTOR}),
-        (whole_points_of_a_day_later, {OUTCOME, STATE, VECTOR}),
+        (whole_points_of_a_day_later, {OUTCOME, FIELD, VECTOR}),
         (copies_of_later_points_among_earlier_ones, {OUTCOME}),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llm_trader.embedding.state import StateSpace
-from llm_trader.index.ingestion import make_points
+from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.files import import_folder
 from llm_trader.market.store import MarketStore
@@ -39,7 +39,7 @@ def market(
             import_folder(file, store, exchange="bybit", written_at_ms=END_MS)
         history = store.history("BTCUSDT", M5)
     times = np.arange(START_MS, END_MS + 1, M15.ms, dtype=np.int64)
-    points, refused = make_points(history, SPACE, times, END_MS + DAY_MS, 1)
+    points, refused = make_points(history, Spaces(SPACE), times, END_MS + DAY_MS, 1)
     assert not refused
     return points, build_snapshots(history, times[-60 * 96 :])
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import STATE, PointTable
 from llm_trader.market.candles import Floats
 from llm_trader.retrieval.reference import (
     QUANTILE_LEVELS,
@@ -128,7 +128,7 @@ def test_a_market_that_stood_still_went_up_never() -> None:
 def naive_similarities(window: PointTable, missing: tuple[str, ...]) -> Floats:
     """Between all pairs at least a day apart, over the features that are not missing."""
     known = [i for i, f in enumerate(SPACE.features) if f.name not in missing]
-    blocks = window.vectors.astype(np.float64).reshape(len(window), -1, 2)[:, known]
+    blocks = window.vectors[STATE].astype(np.float64).reshape(len(window), -1, 2)[:, known]
     share = SPACE.weights[known].sum() / SPACE.weights.sum()
     similarity = np.einsum("ifc,jfc->ij", blocks, blocks) / share
     apart = np.abs(window.timestamp_ms[:, None] - window.timestamp_ms)
@@ -138,7 +138,7 @@ def naive_similarities(window: PointTable, missing: tuple[str, ...]) -> Floats:
 def reference_of(window: PointTable, missing: tuple[str, ...]) -> SimilarityReference:
     known = np.repeat([f.name not in missing for f in SPACE.features], 2).astype(np.float32)
     share = float(SPACE.weights @ known[::2] / SPACE.weights.sum())
-    return SimilarityReference.of(window, known, share)
+    return SimilarityReference.of(window, STATE, known, share)
 
 
 @pytest.mark.parametrize("missing", [(), ("rsi_7", "return_1h", "hour_sine")])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, EmbeddingError, SymbolNotFoundError
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.points import PointTable, point_id
+from llm_trader.index.points import STATE, PointTable, point_id
 from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
@@ -66,9 +66,11 @@ def exact_similarity(state: SnapshotTable, points: PointTable) -> np.ndarray:
     z = SPACE.standardise(state)[:, 0]
     known = np.flatnonzero(np.isfinite(z))
     theta = np.pi / 2 * np.tanh(z[known])
-    blocks = points.vectors.astype(np.float64).reshape(len(points), len(SPACE.features), 2)[
-        :, known
-    ]
+    blocks = (
+        points.vectors[STATE]
+        .astype(np.float64)
+        .reshape(len(points), len(SPACE.features), 2)[:, known]
+    )
     angles = np.arctan2(blocks[:, :, 1], blocks[:, :, 0])
     weights = SPACE.weights[known]
     return (np.cos(angles - theta) @ weights) / weights.sum()
@@ -411,7 +413,7 @@ async def test_newly_written_points_are_found_by_the_next_query() -> None:
 
     def twin(stamp: int) -> PointTable:
         stamps = np.array([stamp])
-        return PointTable.checked(SYMBOL, stamps, twin_values[:, None], vector, 2)
+        return PointTable.checked(SYMBOL, stamps, twin_values[:, None], {STATE: vector}, 2)
 
     async with index_of(points) as index:
         retriever = Retriever(index, SPACE)
@@ -438,7 +440,9 @@ async def test_points_replaced_by_a_later_run_count_from_the_next_query() -> Non
     state = drawn_state(77, as_of_ms)
     values = points.values.copy()
     values[-7:-3] += 10
-    corrected = PointTable.checked(SYMBOL, points.timestamp_ms, values, points.vectors[::-1], 2)
+    corrected = PointTable.checked(
+        SYMBOL, points.timestamp_ms, values, {STATE: points.vectors[STATE][::-1]}, 2
+    )
     async with index_of(points) as index:
         retriever = Retriever(index, SPACE)
         before = await retriever.query(state, as_of_ms, UNFILTERED)

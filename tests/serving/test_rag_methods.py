@@ -504,7 +504,7 @@ async def test_unknown_fields_are_reported_with_what_may_be_meant(
         ("include_regime_filters", "yes"),
         ("min_gap_hours", -1),
         ("evidence_k", 9),
-        ("vector", "text"),
+        ("vector", "words"),
         ("horizons", []),
         ("horizons", ["2h"]),
     ],

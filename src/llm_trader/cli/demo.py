@@ -89,7 +89,7 @@ def _server(store: Path, index: Path) -> Iterator[int]:
 
     It shall not heed the settings around it, such as tokens or a quieter log.
     """
-    from llm_trader.settings import ENV_PREFIX
+    from llm_trader.settings.tree import ENV_PREFIX
 
     command = [sys.executable, "-c", _SERVER, "--port", "0", "--min-matches", "1"]
     command += ["--store", str(store.absolute()), "--index", str(index.absolute())]

@@ -23,7 +23,7 @@ from rich.progress import (
 from llm_trader.timeframe import Millis
 
 if TYPE_CHECKING:
-    from llm_trader.settings import Settings
+    from llm_trader.settings.tree import Settings
 
 Config = Annotated[
     Path | None,
@@ -50,7 +50,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 def settings_of(config: Path | None = None, **flags: Any) -> Settings:
     """Settings from flags (`serving__port` for serving.port), environment, file and defaults."""
     from llm_trader.logs import configure_logging
-    from llm_trader.settings import load_settings
+    from llm_trader.settings.loading import load_settings
 
     overrides = {key.replace("__", "."): value for key, value in flags.items()}
     settings = load_settings(config, environ=os.environ, overrides=overrides)

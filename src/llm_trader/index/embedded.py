@@ -4,7 +4,7 @@ Points of a symbol lie in memory in the order of time, so that a query's window 
 search is one matrix-vector product. A change log in the store tells readers in other processes
 which points are new; they take them over before their next answer, without a restart.
 
-    points  SYMBOL:timestamp_ms -> record: columns as float64, vector as float32, run as uint32
+    points  SYMBOL:timestamp_ms -> record: columns as float64, vectors as float32, run as uint32
     log     sequence number     -> SYMBOL:timestamps of the points written by one transaction
     runs    run number          -> IngestionRun as JSON
     meta    collection, columns -> JSON
@@ -12,7 +12,7 @@ which points are new; they take them over before their next answer, without a re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,15 +21,10 @@ import lmdb
 import msgspec
 import numpy as np
 
-from llm_trader.errors import (
-    ConfigurationError,
-    InvalidInputError,
-    SymbolNotFoundError,
-    VectorIndexError,
-)
+from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
 from llm_trader.index.asof import Window
 from llm_trader.index.memory import SymbolArrays
-from llm_trader.index.points import COLUMNS, PointTable
+from llm_trader.index.points import COLUMNS, STATE, TEXT, PointTable
 from llm_trader.index.protocol import (
     Collection,
     Hits,
@@ -46,6 +41,8 @@ SCHEMA_VERSION: Final = 1
 _MAP_SIZE: Final = 16 << 30  # sparse: what is not used takes no room
 _MAX_READERS: Final = 1024
 _DATABASES: Final = ("points", "log", "runs", "meta")
+
+_VECTOR_FIELDS: Final = {STATE: "vector", TEXT: "text_vector"}
 
 _ANOTHER_FOLDER: Final = "ingest into a new folder with: rag-ingest --index NEW_FOLDER"
 _REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
@@ -72,7 +69,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         self._seen_txn = -1
         self._next_log = 0
         self.collection = self._read_collection()
-        self._record = _record_type(self.collection.dimension)
+        self._record = _record_type(self.collection)
         self._take_over_changes()
 
     @classmethod
@@ -122,10 +119,16 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         self.close()
 
     async def search(self, query: SearchQuery) -> Hits:
+        self.collection.check_searchable(query.name)
         return self._arrays(query.symbol).search(query)
 
-    async def scan(self, symbol: str, window: Window) -> PointTable:
+    async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
         return self._arrays(symbol).scan(window)
+
+    async def fetch(
+        self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
+    ) -> PointTable:
+        return self._arrays(symbol).fetch(timestamp_ms)
 
     async def timestamps(self, symbol: str) -> Times:
         self._take_over_changes()
@@ -142,8 +145,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         return number
 
     async def upsert(self, points: PointTable) -> int:
-        if points.vectors.shape[1] != self.collection.dimension:
-            raise InvalidInputError("points of another dimension than the index")
+        self.collection.check_vectors(points.vectors)
         if not len(points):
             return 0
         records = self._record_of(points)
@@ -211,7 +213,8 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     def _record_of(self, points: PointTable) -> list[bytes]:
         records = np.empty(len(points), self._record)
         records["values"] = points.values.T
-        records["vector"] = points.vectors
+        for name, vectors in points.vectors.items():
+            records[_VECTOR_FIELDS[name]] = vectors
         records["run"] = points.run
         size, raw = self._record.itemsize, records.tobytes()
         return [raw[i : i + size] for i in range(0, len(raw), size)]
@@ -222,7 +225,8 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         except ValueError:
             raise VectorIndexError(f"the index at {self._path} is damaged: {symbol}") from None
         values = np.ascontiguousarray(rows["values"].T)
-        return PointTable(symbol, timestamps, values, rows["vector"].copy(), rows["run"].copy())
+        vectors = {name: rows[_VECTOR_FIELDS[name]].copy() for name in self.collection.dimensions}
+        return PointTable(symbol, timestamps, values, vectors, rows["run"].copy())
 
     def _take_over_changes(self) -> None:
         """Bring the arrays up to the newest transaction; cheap when nothing was written."""
@@ -308,25 +312,21 @@ def _write_collection(path: Path, env: Any, collection: Collection) -> None:
 
 
 def _refuse_other(path: Path, found: Collection, wanted: Collection) -> None:
-    differences = [
-        f"{name} is {getattr(found, name)}, not {getattr(wanted, name)}"
-        for name in Collection.__struct_fields__
-        if getattr(found, name) != getattr(wanted, name)
-    ]
-    if differences:
+    if differences := found.differences(wanted):
         raise ConfigurationError(
             f"the index at {path} holds other points: {'; '.join(differences)}; {_ANOTHER_FOLDER}"
         )
 
 
-def _record_type(dimension: int) -> np.dtype[np.void]:
-    return np.dtype(
-        [
-            ("values", "<f8", (len(COLUMNS),)),
-            ("vector", "<f4", (dimension,)),
-            ("run", "<u4"),
-        ]
-    )
+def _record_type(collection: Collection) -> np.dtype[np.void]:
+    fields: list[Any] = [
+        ("values", "<f8", (len(COLUMNS),)),
+        (_VECTOR_FIELDS[STATE], "<f4", (collection.dimension,)),
+        ("run", "<u4"),
+    ]
+    if collection.text_dimension is not None:
+        fields.append((_VECTOR_FIELDS[TEXT], "<f4", (collection.text_dimension,)))
+    return np.dtype(fields)
 
 
 def _point_key(symbol: str, timestamp_ms: int) -> bytes:

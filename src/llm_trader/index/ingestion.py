@@ -9,28 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from llm_trader.embedding.state import StateSpace, Vectors
+from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
-from llm_trader.market.candles import Floats, Times
+from llm_trader.market.candles import Times
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
 from llm_trader.snapshot.source import read_history
-from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
 NOT_RESOLVED: Final = "outcome not known yet"
 _OUTCOME_GAP: Final = "candles missing in the 24h after it"
 _NO_VECTOR: Final = "a feature cannot be computed"
+
+if TYPE_CHECKING:
+    from llm_trader.embedding.text import TextSpace
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,10 +67,18 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Spaces:
+    """What vectors points get: always those of the state, and those of the text where wanted."""
+
+    state: StateSpace
+    text: TextSpace | None = None
+
+
 async def ingest(
     store: MarketStore,
     index: VectorIndex,
-    space: StateSpace,
+    spaces: Spaces,
     symbols: list[str],
     plan: IngestPlan,
     *,
@@ -81,10 +91,10 @@ async def ingest(
     `progress` is called with a symbol, the snapshots done, and their number. Raises
     `SymbolNotFoundError` before anything is written when the store lacks a symbol.
     """
-    spans = _checked_spans(store, space, symbols, plan)
+    spans = _checked_spans(store, spaces.state, symbols, plan)
     run = await index.begin_run(build_id, store.exchange, started_at)
     return [
-        await _ingest_symbol(store, index, space, symbol, span, plan, run, progress)
+        await _ingest_symbol(store, index, spaces, symbol, span, plan, run, progress)
         for symbol, span in spans.items()
     ]
 
@@ -115,7 +125,7 @@ def _checked_spans(
 async def _ingest_symbol(
     store: MarketStore,
     index: VectorIndex,
-    space: StateSpace,
+    spaces: Spaces,
     symbol: str,
     span: tuple[Millis, Millis],
     plan: IngestPlan,
@@ -130,13 +140,19 @@ async def _ingest_symbol(
     progress(symbol, done, len(times))
     for batch in _batches(new, plan.batch_days):
         until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
-        history = read_history(store, symbol, space.intraday, int(batch[0]), until_ms)
-        points, why_not = make_points(history, space, batch, span[1], run)
+        history = read_history(store, symbol, spaces.state.intraday, int(batch[0]), until_ms)
+        described = _Describing(progress, symbol, done, len(times))
+        try:
+            # In a thread: embedding texts takes long, and Ctrl-C needs the event loop's turn.
+            points, why_not = await asyncio.to_thread(
+                make_points, history, spaces, batch, span[1], run, described
+            )
+        finally:
+            described.stopped = True
         added += await index.upsert(points)
         refused += why_not
         done += len(batch)
         progress(symbol, done, len(times))
-        await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
     return IngestReport(
         symbol=symbol,
         requested=whole,
@@ -148,12 +164,17 @@ async def _ingest_symbol(
 
 
 def make_points(
-    history: MarketHistory, space: StateSpace, as_of_ms: Times, known_until_ms: Millis, run: int
+    history: MarketHistory,
+    spaces: Spaces,
+    as_of_ms: Times,
+    known_until_ms: Millis,
+    run: int,
+    described: Callable[[int], None] = lambda more: None,
 ) -> tuple[PointTable, Counter[str]]:
     """The complete points among the snapshots at the given times, and why others are not.
 
     `known_until_ms` is the close of the last candle there is: what resolves later is not
-    refused for good, only not known yet.
+    refused for good, only not known yet. `described` is told how many more texts are embedded.
     """
     table = build_snapshots(history, as_of_ms)
     refused = table.refusals()
@@ -163,21 +184,30 @@ def make_points(
     unresolved = table.as_of_ms[~resolved] + LONGEST_HORIZON_MS > known_until_ms
     refused[NOT_RESOLVED] += int(unresolved.sum())
     refused[_OUTCOME_GAP] += int((~unresolved).sum())
-    vectors, share = space.embed(table)
+    state_vectors, share = spaces.state.embed(table)
     whole = share == 1.0
     refused[_NO_VECTOR] += int((resolved & ~whole).sum())
-    return _points(table, labels, vectors, resolved & whole, run), +refused
+    kept = resolved & whole
+    table = table.take(kept)
+    vectors = {STATE: state_vectors[kept]}
+    if spaces.text:
+        vectors[TEXT] = spaces.text.embed(table, described)
+    values = np.concatenate([table.scalars, labels[:, kept]])
+    return PointTable.checked(table.symbol, table.as_of_ms, values, vectors, run), +refused
 
 
-def _points(
-    table: SnapshotTable,
-    labels: Floats,
-    vectors: Vectors,
-    kept: npt.NDArray[np.bool_],
-    run: int,
-) -> PointTable:
-    values = np.concatenate([table.scalars[:, kept], labels[:, kept]])
-    return PointTable.checked(table.symbol, table.as_of_ms[kept], values, vectors[kept], run)
+class _Describing:
+    """Progress within a batch, as its texts are embedded; raises once nobody waits any more."""
+
+    def __init__(self, progress: Progress, symbol: str, done: int, total: int) -> None:
+        self._progress, self._symbol, self._done, self._total = progress, symbol, done, total
+        self.stopped = False
+
+    def __call__(self, more: int) -> None:
+        if self.stopped:
+            raise asyncio.CancelledError
+        self._done += more
+        self._progress(self._symbol, self._done, self._total)
 
 
 def _batches(times: Times, days: int) -> Iterator[Times]:

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader.index.asof import Window
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import PointTable, joined
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
+from llm_trader.market.candles import Times
 
 _GROWTH = 1.5
 _ROUNDING = np.float32(1e-6)
@@ -28,19 +29,25 @@ class SymbolArrays:
     def scan(self, window: Window) -> PointTable:
         return self._table.take(self._slice(window))
 
+    def fetch(self, timestamp_ms: Times) -> PointTable:
+        rows = np.searchsorted(self._table.timestamp_ms, np.unique(timestamp_ms))
+        rows = rows[rows < len(self._table)]
+        return self._table.take(rows[np.isin(self._table.timestamp_ms[rows], timestamp_ms)])
+
     def search(self, query: SearchQuery) -> Hits:
         visible = self.scan(query.window)
-        cosine = visible.vectors @ query.vector
+        vectors = visible.vectors[query.name]
+        cosine = vectors @ query.vector
         rows = np.flatnonzero(_inside(visible, query.ranges)) if query.ranges else None
         among = cosine if rows is None else cosine[rows]
         near = nearest(among, query.limit)
         rows = near if rows is None else rows[near]
         # BLAS rounds a row by where it lies; this does not, so equal vectors have equal scores.
-        exact = np.vecdot(visible.vectors[rows], query.vector)
+        exact = np.vecdot(vectors[rows], query.vector)
         order = np.argsort(-exact, kind="stable")[: query.limit]
         best = np.nan
         if len(cosine):
-            best = float(np.vecdot(visible.vectors[cosine.argmax()], query.vector))
+            best = float(np.vecdot(vectors[cosine.argmax()], query.vector))
         return Hits(visible, rows[order], exact[order], len(among), best)
 
     def merge(self, new: PointTable) -> None:
@@ -50,7 +57,7 @@ class SymbolArrays:
             self._append(new)
         else:
             stay = ~np.isin(old.timestamp_ms, new.timestamp_ms)
-            both = _joined(old.take(stay), new)
+            both = joined([old.take(stay), new])
             self._table = self._room = both.take(np.argsort(both.timestamp_ms))
         self._resolved_at_ms = self._table.resolved_at_ms
 
@@ -61,7 +68,8 @@ class SymbolArrays:
         # Readers hold slices that end before the rows written here.
         self._room.timestamp_ms[n:size] = new.timestamp_ms
         self._room.values[:, n:size] = new.values
-        self._room.vectors[n:size] = new.vectors
+        for name, vectors in new.vectors.items():
+            self._room.vectors[name][n:size] = vectors
         self._room.run[n:size] = new.run
         self._table = self._room.take(slice(0, size))
 
@@ -110,27 +118,21 @@ def _inside(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[np
     return inside
 
 
-def _joined(a: PointTable, b: PointTable) -> PointTable:
-    return PointTable(
-        a.symbol,
-        np.concatenate([a.timestamp_ms, b.timestamp_ms]),
-        np.concatenate([a.values, b.values], axis=1),
-        np.concatenate([a.vectors, b.vectors]),
-        np.concatenate([a.run, b.run]),
-    )
-
-
 def _with_room(table: PointTable, capacity: int) -> PointTable:
     n = len(table)
     room = PointTable(
         table.symbol,
         np.zeros(capacity, np.int64),
         np.zeros((len(table.values), capacity)),
-        np.zeros((capacity, table.vectors.shape[1]), np.float32),
+        {
+            name: np.zeros((capacity, vectors.shape[1]), np.float32)
+            for name, vectors in table.vectors.items()
+        },
         np.zeros(capacity, np.uint32),
     )
     room.timestamp_ms[:n] = table.timestamp_ms
     room.values[:, :n] = table.values
-    room.vectors[:n] = table.vectors
+    for name, vectors in table.vectors.items():
+        room.vectors[name][:n] = vectors
     room.run[:n] = table.run
     return room

@@ -1,11 +1,12 @@
-"""Points on arrays: a state, what followed it, and its vector."""
+"""Points on arrays: a state, what followed it, and its vectors by name."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,10 @@ from llm_trader.market.candles import Floats, Times
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import OUTCOMES, resolved_at
 from llm_trader.timeframe import Millis
+
+VectorName = Literal["state", "text"]
+STATE: Final = "state"
+TEXT: Final = "text"
 
 COLUMNS: Final = (*SCALARS, *OUTCOMES)
 COLUMN_ROW: Final = {name: row for row, name in enumerate(COLUMNS)}
@@ -37,30 +42,37 @@ def point_id(symbol: str, timestamp_ms: Millis, feature_version: str) -> str:
 class PointTable:
     """n points of one symbol, increasing in time.
 
-    `timestamp_ms` (n,); `values` (columns, n), rows as in `COLUMNS`; `vectors` (n, dimension),
-    norm 1; `run` (n,), the number of the ingestion run that wrote the point.
+    `timestamp_ms` (n,); `values` (columns, n), rows as in `COLUMNS`; `vectors` by name, each
+    (n, dimension), norm 1; `run` (n,), the number of the ingestion run that wrote the point.
     """
 
     symbol: str
     timestamp_ms: Times
     values: Floats
-    vectors: Vectors
+    vectors: Mapping[str, Vectors]
     run: npt.NDArray[np.uint32]
 
     @classmethod
     def checked(
-        cls, symbol: str, timestamp_ms: Times, values: Floats, vectors: Vectors, run: int
+        cls,
+        symbol: str,
+        timestamp_ms: Times,
+        values: Floats,
+        vectors: Mapping[str, Vectors],
+        run: int,
     ) -> PointTable:
         """Points to be stored. Raises `InvalidInputError` unless complete and increasing."""
         n = len(timestamp_ms)
-        if values.shape != (len(COLUMNS), n) or vectors.shape[:1] != (n,):
+        if values.shape != (len(COLUMNS), n) or any(len(v) != n for v in vectors.values()):
             raise InvalidInputError(f"points of {symbol}: arrays differ in length")
         if (np.diff(timestamp_ms) <= 0).any():
             raise InvalidInputError(f"points of {symbol}: timestamps must increase")
-        if not (np.isfinite(values).all() and np.isfinite(vectors).all()):
+        arrays: list[Floats | Vectors] = [values, *vectors.values()]
+        if not all(np.isfinite(array).all() for array in arrays):
             raise InvalidInputError(f"points of {symbol}: an incomplete point cannot be stored")
-        if (np.abs(np.square(vectors).sum(axis=1) - 1) > 1e-4).any():
-            raise InvalidInputError(f"points of {symbol}: vectors must have norm 1")
+        for named in vectors.values():
+            if (np.abs(np.square(named).sum(axis=1) - 1) > 1e-4).any():
+                raise InvalidInputError(f"points of {symbol}: vectors must have norm 1")
         return cls(symbol, timestamp_ms, values, vectors, np.full(n, run, np.uint32))
 
     def __len__(self) -> int:
@@ -81,6 +93,18 @@ class PointTable:
             self.symbol,
             self.timestamp_ms[rows],
             self.values[:, rows],
-            self.vectors[rows],
+            {name: vectors[rows] for name, vectors in self.vectors.items()},
             self.run[rows],
         )
+
+
+def joined(tables: Iterable[PointTable]) -> PointTable:
+    """One after the other, at least one; their symbol and the names of their vectors are equal."""
+    tables = list(tables)
+    return PointTable(
+        tables[0].symbol,
+        np.concatenate([table.timestamp_ms for table in tables]),
+        np.concatenate([table.values for table in tables], axis=1),
+        {name: np.concatenate([t.vectors[name] for t in tables]) for name in tables[0].vectors},
+        np.concatenate([table.run for table in tables]),
+    )

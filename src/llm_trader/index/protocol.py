@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader.embedding.state import Vectors
+from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.market.candles import Times
 from llm_trader.timeframe import Millis
 
@@ -28,22 +30,26 @@ class FieldRange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchQuery:
-    """The `limit` points nearest to `vector`, among those in the window and all ranges."""
+    """The `limit` points nearest to `vector`, among those in the window and all ranges.
+
+    `name` says which of the points' vectors it is compared with.
+    """
 
     symbol: str
     window: Window
     vector: Vectors
     limit: int
     ranges: tuple[FieldRange, ...] = ()
+    name: str = STATE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
     """Found points, most similar first; equally similar ones in order of time.
 
-    `cosine` has the shape (hits,); `rows` (hits,) point into `points`, which may hold more.
-    `eligible` counts the points that passed window and ranges, found or not. `best_cosine` is the
-    greatest of the whole window, whatever the ranges; NaN for an empty one.
+    `points` are all of the window; `rows` (hits,) point into them; `cosine` is (hits,). `eligible`
+    counts the points that passed window and ranges, found or not. `best_cosine` is the greatest of
+    the whole window, whatever the ranges; NaN for an empty one.
     """
 
     points: PointTable
@@ -63,7 +69,10 @@ class IngestionRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes points comparable. Two collections that differ in any of it never mix."""
+    """What makes points comparable. Two collections that differ in any of it never mix.
+
+    `dimension` is that of the state vectors. The text's are null where there are no such vectors.
+    """
 
     schema_version: int
     exchange: str | None
@@ -71,6 +80,35 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     intraday: str
     state_space_id: str
     dimension: int
+    text_space_id: str | None = None
+    text_dimension: int | None = None
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """By the names of the vectors that every point has."""
+        text = {} if self.text_dimension is None else {TEXT: self.text_dimension}
+        return {STATE: self.dimension, **text}
+
+    def differences(self, wanted: Collection) -> list[str]:
+        """In words, what is other than wanted."""
+        return [
+            f"{name} is {getattr(self, name)}, not {getattr(wanted, name)}"
+            for name in self.__struct_fields__
+            if getattr(self, name) != getattr(wanted, name)
+        ]
+
+    def check_vectors(self, vectors: Mapping[str, Vectors]) -> None:
+        """Raises `InvalidInputError` unless these are the vectors of points to be stored."""
+        if {name: v.shape[1] for name, v in vectors.items()} != self.dimensions:
+            raise InvalidInputError("points with other vectors, or of another dimension")
+
+    def check_searchable(self, name: str) -> None:
+        """Raises `InvalidInputError` where no vectors of that name are stored."""
+        if name not in self.dimensions:
+            raise InvalidInputError(
+                f"this index holds no {name} vectors; ingest with --text into a new index, or "
+                "search by the state vector"
+            )
 
 
 class SymbolPoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +127,11 @@ class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VectorIndex(Protocol):
-    """Points with vectors, by symbol. Errors are `VectorIndexError` and `SymbolNotFoundError`."""
+    """Points with vectors, by symbol. Errors are `VectorIndexError` and `SymbolNotFoundError`.
+
+    Tables that are returned may be shared: their arrays are not to be written to. They hold the
+    vectors that were asked for by name, and may hold more.
+    """
 
     @property
     def collection(self) -> Collection: ...
@@ -98,8 +140,14 @@ class VectorIndex(Protocol):
         """The nearest points; raises `SymbolNotFoundError` for a symbol without any."""
         ...
 
-    async def scan(self, symbol: str, window: Window) -> PointTable:
-        """All points of a window, in time order; the arrays are not to be written to."""
+    async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
+        """All points of a window, in time order."""
+        ...
+
+    async def fetch(
+        self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
+    ) -> PointTable:
+        """Those points of a symbol that are there, in time order."""
         ...
 
     async def timestamps(self, symbol: str) -> Times:

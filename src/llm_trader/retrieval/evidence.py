@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 
 
 class Neighbourhood(NamedTuple):
-    """Rows (n,) of `points` with their similarities (n,), most similar first.
+    """Rows (n,) of `points` with their similarities (n,), nearest first.
 
     `points` may hold more than the neighbours: only the fields that are used are picked out.
     """
@@ -71,6 +71,10 @@ class Neighbourhood(NamedTuple):
 
     def first(self, count: int) -> Neighbourhood:
         return Neighbourhood(self.points, self.rows[:count], self.similarity[:count])
+
+    def at_least(self, similarity: float) -> Neighbourhood:
+        alike = self.similarity > similarity
+        return Neighbourhood(self.points, self.rows[alike], self.similarity[alike])
 
     def column(self, name: str) -> Floats:
         return self.points.column(name)[self.rows]
@@ -101,7 +105,7 @@ def weigh(
         interval_level=INTERVAL_LEVEL,
         base_rate_points=base.points,
         similarity_mean=float(similarity.mean()),
-        similarity_range=(float(similarity[-1]), float(similarity[0])),
+        similarity_range=(float(similarity.min()), float(similarity.max())),
         novelty=novelty,
         barriers=barriers,
         horizons=told,

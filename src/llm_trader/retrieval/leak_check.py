@@ -25,14 +25,14 @@ from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.answer import Match
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import QueryConfig, QueryVectors, Retriever
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS, Outcome, label_outcomes
 from llm_trader.snapshot.source import read_history
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 
-_CONFIG: Final = QueryConfig(top_k=50, min_similarity=0.0)
+_TOP_K: Final = 50
 _REBUILT_PER_QUERY: Final = 2
 _TOLERANCE: Final = 1e-9
 _SIMILARITY_TOLERANCE: Final = 1e-5  # vectors are float32
@@ -61,6 +61,8 @@ async def check_for_leaks(
     samples: int,
     seed: int,
     progress: Callable[[], None] = lambda: None,
+    *,
+    vector: QueryVectors = "state",
 ) -> LeakReport:
     """Check `samples` queries at random times; no symbols means all of the index.
 
@@ -69,12 +71,13 @@ async def check_for_leaks(
     """
     chances = random.Random(seed)
     places = await _places(retriever, symbols)
+    config = QueryConfig(top_k=_TOP_K, min_similarity=0.0, vector=vector)
     queries = matches = rebuilt = 0
     leaks: list[Leak] = []
     for _ in range(samples):
         symbol, times = chances.choice(places)
         at = chances.choice(times)
-        check = _Check(retriever, store, symbol, at)
+        check = _Check(retriever, store, symbol, at, config)
         found = await check.run(chances)
         queries += check.asked
         matches += check.matches
@@ -116,12 +119,18 @@ class _Check:
     """One query, looked at from all sides."""
 
     def __init__(
-        self, retriever: Retriever, store: MarketStore, symbol: str, at_ms: Millis
+        self,
+        retriever: Retriever,
+        store: MarketStore,
+        symbol: str,
+        at_ms: Millis,
+        config: QueryConfig,
     ) -> None:
         self._retriever = retriever
         self._store = store
         self._symbol = symbol
         self._at_ms = at_ms
+        self._config = config
         self._leaks: list[Leak] = []
         self.asked = self.matches = self.rebuilt = 0
 
@@ -130,11 +139,11 @@ class _Check:
         if not state.complete()[0]:
             return self._leaks
         self.asked = 1
-        answer = await self._retriever.query(state, self._at_ms, _CONFIG)
+        answer = await self._retriever.query(state, self._at_ms, self._config)
         if answer.matches:
             self._check_outcomes(answer.matches)
         for match in chances.sample(answer.matches, min(_REBUILT_PER_QUERY, len(answer.matches))):
-            self._check_state(match, state)
+            await self._check_state(match, state)
         return self._leaks
 
     def _state(self) -> SnapshotTable:
@@ -161,7 +170,7 @@ class _Check:
             elif not _same_outcome(recomputed[match.timestamp], match.outcomes):
                 self._report("the outcome is not the one that was known by then", match)
 
-    def _check_state(self, match: Match, state: SnapshotTable) -> None:
+    async def _check_state(self, match: Match, state: SnapshotTable) -> None:
         self.rebuilt += 1
         history = self._around(match.timestamp, match.timestamp + 1)
         times = np.array([match.timestamp], dtype=np.int64)
@@ -173,9 +182,7 @@ class _Check:
                     f"{name} differs from the store's, as known then; corrected since? --rebuild",
                     match,
                 )
-        space = self._retriever.space
-        vectors, _ = space.embed(built)
-        similarity = float(vectors[0] @ space.embed_query(state).vector)
+        similarity = await self._retriever.similarity(state, built, self._config.vector)
         if abs(similarity - match.similarity) > _SIMILARITY_TOLERANCE:
             self._report("its vector is not of what was known at the match's own time", match)
 

@@ -40,6 +40,9 @@ class LastUsed(Generic[Key, Made]):
         self._size = size
         self._made: OrderedDict[Key, Made] = OrderedDict()
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._made
+
     def get(self, key: Key, make: Callable[[], Made]) -> Made:
         if key in self._made:
             self._made.move_to_end(key)
@@ -115,9 +118,13 @@ class SimilarityReference:
 
     @classmethod
     def of(
-        cls, window: PointTable, known: npt.NDArray[np.float32], present_share: float
+        cls,
+        window: PointTable,
+        name: str,
+        known: npt.NDArray[np.float32] | float = 1.0,
+        present_share: float = 1.0,
     ) -> SimilarityReference:
-        """Of a window, over the features that a query knows.
+        """Of a window's vectors of a name, over the features that a query knows.
 
         `known` (dimension,) is 1 where the query's vector has a value and 0 where not;
         `present_share` is its share of the weight. Pairs less than the longest horizon apart
@@ -126,8 +133,9 @@ class SimilarityReference:
         chosen = np.unique(np.linspace(0, len(window) - 1, _REFERENCE_STATES).astype(np.intp))
         if not len(window):
             chosen = chosen[:0]
-        states = window.vectors[chosen] * known / np.float32(present_share)
-        similarity = np.matmul(states, window.vectors.T, dtype=np.float32)
+        vectors = window.vectors[name]
+        states = vectors[chosen] * known / np.float32(present_share)
+        similarity = np.matmul(states, vectors.T, dtype=np.float32)
         stamps = window.timestamp_ms
         first = np.searchsorted(stamps, stamps[chosen] - LONGEST_HORIZON_MS, side="right")
         last = np.searchsorted(stamps, stamps[chosen] + LONGEST_HORIZON_MS)

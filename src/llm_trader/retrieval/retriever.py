@@ -1,10 +1,11 @@
 """One query: state to vector, vector to neighbours, neighbours to matches and evidence.
 
-1. `embedding`  the state becomes a vector, without the features it lacks
+1. `embedding`  the state becomes a vector, without the features it lacks, or its wording does
 2. `index`      the window that was known at the query's time, the regime's filters, the nearest
-3. `episodes`   of these, neighbours far enough apart in time
-4. `statistics` over the matches: the first `top_k` that are similar enough
-5. `evidence`   over the wider neighbourhood, beside the base rates of the window
+3. `fusion`     where both vectors are searched: one order out of two
+4. `episodes`   of these, neighbours far enough apart in time
+5. `statistics` over the matches: the first `top_k` that are similar enough
+6. `evidence`   over the wider neighbourhood, beside the base rates of the window
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.embedding.state import QueryVector, StateSpace
-from llm_trader.errors import ConfigurationError
+from llm_trader.embedding.state import QueryVector, StateSpace, Vectors
+from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.asof import visible_window
-from llm_trader.index.points import COLUMN_ROW, PointTable, point_id
+from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import Hits, SearchQuery, VectorIndex
 from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import Answer, Evidence, Match, MatchState, Novelty
 from llm_trader.retrieval.episodes import spread_out
 from llm_trader.retrieval.evidence import Neighbourhood, no_evidence, weigh
+from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LastUsed, SimilarityReference
 from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.retrieval.statistics import Rows, summarise
@@ -34,7 +36,11 @@ from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
 
+if TYPE_CHECKING:
+    from llm_trader.embedding.text_cache import QueryTexts
+
 Horizon = Literal["15m", "1h", "4h", "24h"]
+QueryVectors = Literal["state", "text", "hybrid"]
 
 # How many hits are asked for at first, for each episode wanted.
 _HITS_PER_EPISODE: Final = 6
@@ -53,7 +59,7 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     top_k: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
     min_similarity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.7
     include_regime_filters: bool = True
-    vector: Literal["state"] = "state"
+    vector: QueryVectors = "state"
     min_gap_hours: Annotated[float, msgspec.Meta(ge=0, le=168)] = 4.0
     evidence_k: Annotated[int, msgspec.Meta(ge=10, le=500)] = 50
     horizons: Annotated[tuple[Horizon, ...], msgspec.Meta(min_length=1)] = (
@@ -65,16 +71,21 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Retriever:
-    """Answers queries from an index. Raises `ConfigurationError` for one of another space."""
+    """Answers queries from an index. Raises `ConfigurationError` for one of other spaces.
 
-    def __init__(self, index: VectorIndex, space: StateSpace) -> None:
-        if index.collection.state_space_id != space.space_id:
-            raise ConfigurationError(
-                f"the index holds vectors of {index.collection.state_space_id}, this version "
-                f"makes {space.space_id}; ingest into a new folder"
-            )
+    Without `texts` only the state vectors are searched.
+    """
+
+    def __init__(
+        self, index: VectorIndex, space: StateSpace, texts: QueryTexts | None = None
+    ) -> None:
+        held = index.collection
+        _refuse_another_space(held.state_space_id, space.space_id)
+        if texts and held.text_space_id is not None:
+            _refuse_another_space(held.text_space_id, texts.space_id)
         self.index = index
         self.space = space
+        self.texts = texts
         self._base_rates: LastUsed[Hashable, BaseRates] = LastUsed(_WINDOWS_KEPT)
         self._references: LastUsed[Hashable, SimilarityReference] = LastUsed(_WINDOWS_KEPT)
 
@@ -82,59 +93,121 @@ class Retriever:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
 
         Raises `EmbeddingError` for a state that says too little, `SymbolNotFoundError` for a
-        symbol without points, and `VectorIndexError` when the index fails.
+        symbol without points, `InvalidInputError` for vectors that the index does not hold, and
+        `VectorIndexError` when the index fails.
         """
         started = time.perf_counter()
-        vector = self.space.embed_query(state)
+        probes = await self._probes(state, config.vector)
         embedded = time.perf_counter()
         window = visible_window(as_of_ms, config.lookback_days)
         ranges = regime_ranges(state) if config.include_regime_filters else {}
-        limit = _HITS_PER_EPISODE * max(config.top_k, config.evidence_k)
-        search = SearchQuery(state.symbol, window, vector.vector, limit, tuple(ranges.values()))
-        hits, chosen = await self._episodes(search, config)
-        visible = await self.index.scan(state.symbol, window)
-        neighbours = Neighbourhood(
-            hits.points, hits.rows[chosen], _similarity(hits.cosine[chosen], vector)
-        )
-        reference = await self._reference(state.symbol, as_of_ms, config, vector)
+        searches = [
+            SearchQuery(state.symbol, window, probe.vector, 0, tuple(ranges.values()), name)
+            for name, probe in probes.items()
+        ]
+        found = await self._episodes(searches, config)
+        name, probe = next(iter(probes.items()))
+        neighbours = Neighbourhood(found.points, found.rows, _similarity(found.cosine, probe))
+        reference = await self._reference(state.symbol, as_of_ms, config, name, probe)
         # Regardless of the filters: they must not make an ordinary state look novel.
-        nearest = min(hits.best_cosine / vector.cosine_per_similarity, 1.0)
-        # Neighbours come most similar first, so the matches are the first of them.
-        alike = int(np.count_nonzero(neighbours.similarity > config.min_similarity - _ROUNDING))
-        matches = neighbours.first(min(alike, config.top_k))
+        nearest = min(found.best_cosine / probe.cosine_per_similarity, 1.0)
+        matches = neighbours.at_least(config.min_similarity - _ROUNDING).first(config.top_k)
         rows = matches.points.values[:, matches.rows].T.tolist()
         return Answer(
             matches=self._matches(matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(state, visible, neighbours, nearest, reference, config),
+            evidence=self._evidence(state, found.points, neighbours, nearest, reference, config),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
-            features_missing=list(vector.features_missing),
-            points_eligible=hits.eligible,
+            features_missing=list(probe.features_missing),
+            points_eligible=found.eligible,
             embedding_us=_us(embedded - started),
             retrieval_us=_us(time.perf_counter() - embedded),
         )
 
-    async def _episodes(
-        self, search: SearchQuery, config: QueryConfig
-    ) -> tuple[Hits, npt.NDArray[np.intp]]:
-        """Hits, and which of them are the nearest episodes; more are fetched until enough are."""
+    def embedding_model(self, vector: QueryVectors) -> str:
+        """The ids of the spaces that a query is compared in."""
+        text = self.index.collection.text_space_id or "none"
+        ids = {"state": self.space.space_id, "text": text}
+        return ids.get(vector) or "+".join(ids.values())
+
+    async def similarity(
+        self, state: SnapshotTable, past: SnapshotTable, vector: QueryVectors
+    ) -> float:
+        """Of a state to a complete past one, tables of one row, as a match's is told."""
+        if vector == TEXT:
+            return float(np.vecdot(*[await self._text(table) for table in (state, past)]))
+        vectors, _ = self.space.embed(past)
+        probe = self.space.embed_query(state)
+        return float(vectors[0] @ probe.vector) / probe.cosine_per_similarity
+
+    async def _probes(self, state: SnapshotTable, vector: QueryVectors) -> dict[str, QueryVector]:
+        """What to search for, by the name of the vectors; similarity is told of the first."""
+        probes = {}
+        if vector != TEXT:
+            probes[STATE] = self.space.embed_query(state)
+        if vector != STATE:
+            self.index.collection.check_searchable(TEXT)
+            probes[TEXT] = QueryVector(await self._text(state), 1.0, ())
+        return probes
+
+    async def _text(self, table: SnapshotTable) -> Vectors:
+        if self.texts is None:
+            raise InvalidInputError(
+                "this server has no text model loaded; start it with the setting "
+                "embedding.text.enabled, or search by the state vector"
+            )
+        return await self.texts.vector(table)
+
+    async def _episodes(self, searches: list[SearchQuery], config: QueryConfig) -> Hits:
+        """Hits that are the nearest episodes; more are fetched until there are enough."""
         wanted = max(config.top_k, config.evidence_k)
         gap_ms = round(config.min_gap_hours * HOUR_MS)
+        limit = _HITS_PER_EPISODE * wanted
         while True:
-            hits = await self.index.search(search)
+            hits = await self._nearest([replace(search, limit=limit) for search in searches])
             chosen = spread_out(hits.points.timestamp_ms[hits.rows], gap_ms, wanted)
-            if len(chosen) == wanted or len(hits.rows) == hits.eligible:
-                return hits, chosen
-            search = replace(search, limit=search.limit * _MORE_HITS)
+            if len(chosen) == wanted or limit >= hits.eligible:
+                return replace(hits, rows=hits.rows[chosen], cosine=hits.cosine[chosen])
+            limit *= _MORE_HITS
+
+    async def _nearest(self, searches: list[SearchQuery]) -> Hits:
+        """The hits of one search, or those of two fused by their ranks.
+
+        Fused hits have the cosines of the first search, whose scores tell more.
+        """
+        told = searches[0]
+        first = await self.index.search(told)
+        if len(searches) == 1:
+            return first
+        second = await self.index.search(searches[1])
+        lists = [hits.points.timestamp_ms[hits.rows] for hits in (first, second)]
+        others = await self.index.fetch(told.symbol, np.setdiff1d(lists[1], lists[0]), (told.name,))
+        stamps = np.concatenate([lists[0], others.timestamp_ms])
+        cosine = np.concatenate([first.cosine, np.vecdot(others.vectors[told.name], told.vector)])
+        by_time = np.argsort(stamps)
+        fused = fuse_by_rank(lists)
+        # What was written between the two searches is not in the window of the first.
+        fused = fused[np.isin(fused, first.points.timestamp_ms) & np.isin(fused, stamps)]
+        found = by_time[np.searchsorted(stamps[by_time], fused)]
+        rows = np.searchsorted(first.points.timestamp_ms, fused)
+        return replace(first, rows=rows, cosine=cosine[found])
 
     async def _reference(
-        self, symbol: str, as_of_ms: Millis, config: QueryConfig, vector: QueryVector
+        self,
+        symbol: str,
+        as_of_ms: Millis,
+        config: QueryConfig,
+        name: str,
+        probe: QueryVector,
     ) -> SimilarityReference:
-        midnight = as_of_ms - as_of_ms % DAY_MS
-        window = await self.index.scan(symbol, visible_window(midnight, config.lookback_days))
+        window = visible_window(as_of_ms - as_of_ms % DAY_MS, config.lookback_days)
+        points = await self.index.scan(symbol, window)
+        key = _identity(points), name, probe.features_missing
+        if key not in self._references:
+            points = await self.index.scan(symbol, window, (name,))
+        known = _known(probe) if name == STATE else 1.0
         return self._references.get(
-            (_identity(window), vector.features_missing),
-            lambda: SimilarityReference.of(window, _known(vector), vector.present_share),
+            key, lambda: SimilarityReference.of(points, name, known, probe.present_share)
         )
 
     def _evidence(
@@ -179,6 +252,14 @@ class Retriever:
             )
             for i, row in enumerate(rows)
         ]
+
+
+def _refuse_another_space(held: str, made: str) -> None:
+    if held != made:
+        raise ConfigurationError(
+            f"the index holds vectors of {held}, this set-up makes {made}; ingest into a new "
+            "index, or use the version and settings it was made with"
+        )
 
 
 def _novelty(reference: SimilarityReference, nearest: float) -> Novelty | None:

@@ -41,13 +41,13 @@ def quantiles(ascending: Floats, levels: Floats) -> Floats:
 
 
 def summarise(matches: Rows, similarity: list[float]) -> Statistics:
-    """Statistics of the matches, most similar first; a match is its values as in `COLUMNS`."""
+    """Statistics of the matches; a match is its values as in `COLUMNS`."""
     n = len(matches)
     blocks = {name: _block([match[row] for match in matches]) for name, row in _BLOCKS.items()}
     return Statistics(
         total_matches=n,
         avg_similarity=sum(similarity) / n if n else None,
-        similarity_range=(similarity[-1], similarity[0]) if n else None,
+        similarity_range=(min(similarity), max(similarity)) if n else None,
         **blocks,
         stop_loss_hits=sum(match[_DRAWDOWN] <= STOP_LOSS_PCT for match in matches),
         take_profit_hits=sum(match[_RUNUP] >= TAKE_PROFIT_PCT for match in matches),

@@ -206,7 +206,7 @@ class RagMethods:
             filters_applied=answer.filters_applied,
             schema_version=SCHEMA_VERSION,
             feature_version=space.feature_version,
-            embedding_model=space.space_id,
+            embedding_model=self._retriever.embedding_model(config.vector),
             as_of=params.timestamp,
             state_as_of=state.as_of_ms,
             vector=config.vector,

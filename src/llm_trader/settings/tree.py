@@ -1,9 +1,4 @@
-"""One frozen tree of settings, read from four places.
-
-What is given on the command line goes before the environment, that before the TOML file, that
-before the defaults. The file is the one asked for, else that of `LLM_TRADER_CONFIG`, else
-`llm-trader.toml` in the working directory if there is one. An environment variable is the key in
-capitals: `LLM_TRADER_SERVING__PORT` is `serving.port`; an empty one counts as not given.
+"""The settings: one frozen tree of sections, with defaults, bounds and descriptions.
 
 No secret is ever in the tree: where one is needed, the setting holds the name of the environment
 variable that has it.
@@ -11,35 +6,24 @@ variable that has it.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from llm_trader.errors import ConfigurationError
 from llm_trader.logs import LogFormat, LogLevel
 
-DEFAULT_CONFIG: Final = Path("llm-trader.toml")
 ENV_PREFIX: Final = "LLM_TRADER_"
-CONFIG_ENV: Final = "LLM_TRADER_CONFIG"
-TEST_DATA_ENV: Final = "LLM_TRADER_TEST_DATA"
+URL_SECRET: Final = "url_secret"  # noqa: S105  a kind of error
 
 _MINUTES_A_DAY: Final = 1440
 
@@ -68,8 +52,17 @@ def _variable_name(name: str) -> str:
     return name
 
 
+def _url_without_secret(url: str) -> str:
+    if urlsplit(url).password is not None:
+        raise PydanticCustomError(
+            URL_SECRET, "should hold no password; name the environment variable that has it"
+        )
+    return url
+
+
 Folder = Annotated[Path, AfterValidator(_folder)]
 EnvName = Annotated[str, AfterValidator(_variable_name)]
+Url = Annotated[str, AfterValidator(_url_without_secret)]
 
 
 class _Section(BaseModel):
@@ -107,12 +100,148 @@ class SnapshotSettings(_Section):
     )
 
 
+class QdrantSettings(_Section):
+    """A Qdrant server or cluster as the index, instead of the embedded one."""
+
+    url: Annotated[Url, Field(pattern=r"^https?://[^/\s]+$")] | None = Field(
+        default=None,
+        description="Address of the server; https for TLS. Without one the embedded index is used.",
+        examples=["http://localhost:6333"],
+    )
+    grpc_port: int = Field(default=6334, ge=1, le=65535, description="Port of its gRPC service.")
+    collection: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] = Field(
+        default="llm_trader",
+        description="Name that is searched: an alias of the newest of its versions.",
+    )
+    api_key_env: EnvName | None = Field(
+        default=None,
+        description="Name of the environment variable that holds the API key or JWT.",
+        examples=["QDRANT_API_KEY"],
+    )
+    ca_file: Folder | None = Field(
+        default=None,
+        description="PEM file of the authority that signed the server's certificate, where the "
+        "system does not know it.",
+        examples=["/etc/ssl/qdrant-ca.pem"],
+    )
+    timeout_s: float = Field(
+        default=5.0, ge=0.1, le=600, description="Seconds that one call to the server may take."
+    )
+    retry_s: float = Field(
+        default=8.0,
+        ge=0,
+        le=600,
+        description="Seconds that a call is tried again for, with backoff, when the connection "
+        "is lost; keep it below serving.request_deadline_s.",
+    )
+    pool_size: int = Field(
+        default=3, ge=1, le=64, description="Number of connections kept open to the server."
+    )
+    shard_number: int = Field(
+        default=1, ge=1, le=256, description="Shards of a collection that is made."
+    )
+    replication_factor: int = Field(
+        default=1, ge=1, le=16, description="Copies of each shard of a collection that is made."
+    )
+    approximate: bool = Field(
+        default=False,
+        description="Search the graph instead of comparing with every point: faster beyond some "
+        "hundred thousand points a symbol, and not exact; see `llm-trader index recall`.",
+    )
+    hnsw_ef: int = Field(
+        default=256,
+        ge=16,
+        le=4096,
+        description="Breadth of an approximate search; more is slower and nearer to exact.",
+    )
+    quantization: Literal["none", "int8"] = Field(
+        default="none",
+        description="Vectors of a collection that is made, also kept as bytes in memory.",
+    )
+    node_urls: tuple[Url, ...] = Field(
+        default=(),
+        description="REST addresses of all nodes of a cluster, for backups; else that of url.",
+        examples=[["http://node-1:6333", "http://node-2:6333"]],
+    )
+
+
 class IndexSettings(_Section):
     """The vectors of past snapshots."""
 
     path: Folder = Field(
         default=Path("var/index"),
         description="Folder of the embedded index; a relative one is under the working folder.",
+    )
+    qdrant: QdrantSettings = QdrantSettings()
+
+
+class TextSettings(_Section):
+    """Text vectors: the state as a sentence, embedded by a transformer. Needs the extra `text`."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Make text vectors at ingestion, and load the model to answer by them; also "
+        "on where retrieval.vector is text or hybrid.",
+    )
+    model: str = Field(
+        default="BAAI/bge-small-en-v1.5",
+        min_length=1,
+        description="Name of a model that FastEmbed lists; see `llm-trader models list`.",
+    )
+    model_path: Folder | None = Field(
+        default=None,
+        description="Folder of an ONNX model with its tokenizer, used instead of the cache.",
+        examples=["/srv/models/bge-small-en-v1.5"],
+    )
+    cache_dir: Folder | None = Field(
+        default=None,
+        description="Folder that `llm-trader models pull` fills; FastEmbed's own if left out.",
+        examples=["var/models"],
+    )
+    form: Literal["detailed", "compact"] = Field(
+        default="detailed", description="Form of the sentence."
+    )
+    threads: int = Field(
+        default=2, ge=1, le=64, description="Number of batches that are embedded at once."
+    )
+    batch_size: int = Field(
+        default=8, ge=1, le=1024, description="Number of sentences in a batch at ingestion."
+    )
+    cache_size: int = Field(
+        default=4096,
+        ge=0,
+        le=1_000_000,
+        description="Number of sentences whose vectors a process keeps.",
+    )
+
+
+class EmbeddingSettings(_Section):
+    """What vectors are made of."""
+
+    text: TextSettings = TextSettings()
+
+
+class CacheSettings(_Section):
+    """Text vectors shared between servers. Needs the extra `redis`."""
+
+    redis_url: Annotated[Url, Field(pattern=r"^(rediss?|unix)://\S+$")] | None = Field(
+        default=None,
+        description="Address of a Redis; without one each process keeps its own.",
+        examples=["redis://localhost:6379/0"],
+    )
+    redis_password_env: EnvName | None = Field(
+        default=None,
+        description="Name of the environment variable that holds its password.",
+        examples=["REDIS_PASSWORD"],
+    )
+    redis_timeout_ms: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Milliseconds after which a lookup counts as a miss.",
+    )
+    ttl_hours: int = Field(
+        default=168, ge=1, le=8760, description="Hours that a vector is kept there."
     )
 
 
@@ -130,8 +259,9 @@ class IngestSettings(_Section):
 class RetrievalSettings(_Section):
     """What a query gets where its own `query_config` says nothing."""
 
-    vector: Literal["state"] = Field(
-        default="state", description="Vector space that is searched; state is the numeric one."
+    vector: Literal["state", "text", "hybrid"] = Field(
+        default="state",
+        description="What is compared: the numeric state, its wording, or both, fused by rank.",
     )
     lookback_days: int = Field(
         default=90, ge=1, le=365, description="Days before the query's time that are searched."
@@ -261,6 +391,8 @@ class Settings(BaseSettings):
 
     market: MarketSettings = MarketSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    cache: CacheSettings = CacheSettings()
     index: IndexSettings = IndexSettings()
     ingest: IngestSettings = IngestSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
@@ -284,184 +416,23 @@ class Settings(BaseSettings):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-SECTIONS: Final[dict[str, type[BaseModel]]] = {
-    name: type(field.default) for name, field in Settings.model_fields.items()
-}
+def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield prefix + name, type(field.default)
+            yield from _sections(type(field.default), f"{prefix}{name}.")
+
+
+# Sections and settings by their dotted keys, such as `index.qdrant` and `index.qdrant.url`.
+SECTIONS: Final[dict[str, type[BaseModel]]] = dict(_sections(Settings))
 SETTINGS: Final[dict[str, FieldInfo]] = {
     f"{section}.{name}": field
     for section, model in SECTIONS.items()
     for name, field in model.model_fields.items()
+    if not isinstance(field.default, BaseModel)
 }
 
 
 def env_name(key: str) -> str:
     """The environment variable of a setting: `serving.port` is `LLM_TRADER_SERVING__PORT`."""
     return ENV_PREFIX + key.replace(".", "__").upper()
-
-
-_KEY_OF_ENV: Final = {env_name(key): key for key in SETTINGS}
-
-
-def load_settings(
-    config: Path | None = None,
-    *,
-    environ: Mapping[str, str],
-    overrides: Mapping[str, Any] | None = None,
-) -> Settings:
-    """Settings from command line, environment and file, in this order of precedence.
-
-    `overrides` has dotted keys; None means not given. Raises ConfigurationError with everything
-    that is wrong at once, in its message and as the list `details["problems"]`.
-    """
-    flags = {key: value for key, value in (overrides or {}).items() if value is not None}
-    variables = {_KEY_OF_ENV[name]: environ[name] for name in _KEY_OF_ENV if environ.get(name)}
-    toml = TomlConfigSettingsSource(Settings, toml_file=None)
-    path: Path | None = None
-    problems: list[str] = []
-    try:
-        path = _config_file(config, environ)
-        toml = _read_toml(path)
-    except ConfigurationError as error:
-        problems.append(error.message)
-    problems += _unknown_flags(flags) + _unknown_variables(environ, flags, variables, toml)
-    try:
-        settings = _merged(flags, variables, toml)
-    except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            problems.append(_problem(detail, flags, variables, path))
-    if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems)
-        raise ConfigurationError(f"the settings cannot be used:{listed}", problems=problems)
-    return settings
-
-
-def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
-    if config is not None:
-        path, origin = config, "asked for on the command line"
-    elif environ.get(CONFIG_ENV):
-        path, origin = Path(environ[CONFIG_ENV]), f"asked for by {CONFIG_ENV}"
-    else:
-        return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
-    if not path.is_file():
-        raise ConfigurationError(f"no settings file {path} ({origin})")
-    return path
-
-
-def _read_toml(path: Path | None) -> TomlConfigSettingsSource:
-    try:
-        return TomlConfigSettingsSource(Settings, toml_file=path)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from None
-
-
-def _merged(
-    flags: Mapping[str, Any], variables: Mapping[str, str], toml: TomlConfigSettingsSource
-) -> Settings:
-    sources = (
-        InitSettingsSource(Settings, _nested(flags)),
-        _environment_source(variables),
-        toml,
-    )
-    # The parameter is inherited; type checkers make up an __init__ of the fields alone.
-    return Settings(_build_sources=(sources, {}))  # type: ignore[call-arg]
-
-
-def _environment_source(variables: Mapping[str, str]) -> EnvSettingsSource:
-    source = EnvSettingsSource(Settings)
-    # The library reads the process's environment; ours is an argument.
-    source.env_vars = {env_name(key).lower(): value for key, value in variables.items()}
-    return source
-
-
-def _nested(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    tree: dict[str, dict[str, Any]] = {}
-    for key in flags.keys() & SETTINGS.keys():
-        section, _, name = key.partition(".")
-        tree.setdefault(section, {})[name] = flags[key]
-    return tree
-
-
-def _unknown_flags(flags: Mapping[str, Any]) -> list[str]:
-    return [
-        f"unknown setting {key}{_suggestion(key)} (from the command line)"
-        for key in flags
-        if key not in SETTINGS
-    ]
-
-
-def _unknown_variables(
-    environ: Mapping[str, str],
-    flags: Mapping[str, Any],
-    variables: Mapping[str, str],
-    toml: TomlConfigSettingsSource,
-) -> list[str]:
-    """Names of ours that mean nothing; one that a setting names, such as for tokens, is known."""
-    serving = toml.toml_data.get("serving")
-    named = {
-        flags.get("serving.auth_tokens_env"),
-        variables.get("serving.auth_tokens_env"),
-        serving.get("auth_tokens_env") if isinstance(serving, dict) else None,
-    }
-    known = {CONFIG_ENV, TEST_DATA_ENV} | _KEY_OF_ENV.keys()
-    return [
-        f"unknown setting {name}{_variable_suggestion(name)} (from the environment)"
-        for name in sorted(environ)
-        if name.startswith(ENV_PREFIX) and name not in known and name not in named
-    ]
-
-
-def _problem(
-    error: ErrorDetails,
-    flags: Mapping[str, Any],
-    variables: Mapping[str, str],
-    path: Path | None,
-) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown setting {key}{_suggestion(key)} (from {path})"
-    if error["type"] == "model_type":
-        return f"{key} is a section, not a value (from {path})"
-    origin = str(path)
-    if key in flags:
-        origin = "the command line"
-    elif key in variables:
-        origin = env_name(key)
-    shown = "" if key.endswith("_env") else f" = {error['input']!r}"
-    message = error["msg"].removeprefix("Input ").removeprefix("String ")
-    return f"{key}{shown} {message} (from {origin})"
-
-
-def _suggestion(key: str) -> str:
-    meant = _nearest_setting(key)
-    return f"; did you mean {meant}?" if meant not in (None, key) else ""
-
-
-def _variable_suggestion(variable: str) -> str:
-    # One underscore where two belong is the likeliest slip.
-    with_one = {known.replace("__", "_"): known for known in (*_KEY_OF_ENV, CONFIG_ENV)}
-    meant = with_one.get(variable.upper().replace("__", "_"))
-    if meant is None and _nearest(variable, [CONFIG_ENV], cutoff=0.9):
-        meant = CONFIG_ENV
-    if meant is None:
-        key = _nearest_setting(variable.removeprefix(ENV_PREFIX).lower().replace("__", "."))
-        meant = env_name(key) if key and key in SETTINGS else None
-    return f"; did you mean {meant}?" if meant else ""
-
-
-def _nearest_setting(key: str) -> str | None:
-    """The right name in another section, else the nearest name in this one, else in any."""
-    section, _, name = key.rpartition(".")
-    by_name = {known.rpartition(".")[2]: known for known in SETTINGS}
-    if name in by_name:
-        return by_name[name]
-    if not section and (nearest := _nearest(name, SECTIONS)):
-        return nearest
-    if section in SECTIONS and (nearest := _nearest(name, SECTIONS[section].model_fields)):
-        return f"{section}.{nearest}"
-    return by_name.get(_nearest(name, by_name) or "")
-
-
-def _nearest(word: str, words: Iterable[str], cutoff: float = 0.7) -> str | None:
-    return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)), None)

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from llm_trader.app import BUILD_ID, collection_of
+from llm_trader.app.indexes import collection_of
+from llm_trader.app.ingestion import BUILD_ID
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.asof import visible_window
 from llm_trader.index.embedded import EmbeddedIndex
@@ -59,7 +60,7 @@ def classic_params(table: SnapshotTable, row: int) -> dict[str, Any]:
 def ten_times(source: EmbeddedIndex, folder: Path, symbol: str) -> EmbeddedIndex:
     """An index with the same points of a symbol ten times over, the copies further back."""
     points = asyncio.run(source.scan(symbol, EVERYTHING))
-    index = EmbeddedIndex.create_or_open(folder, collection_of(SPACE, "simulated"))
+    index = EmbeddedIndex.create_or_open(folder, collection_of(SPACE, "simulated", None))
     run = asyncio.run(index.begin_run(BUILD_ID, "simulated", "2025-07-02T00:00:00Z"))
     length: Millis = int(points.timestamp_ms[-1] - points.timestamp_ms[0]) + M15.ms
     for copy in range(9, -1, -1):

@@ -12,14 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from llm_trader.app import ingest_from_store, query_server
+from llm_trader.app.ingestion import ingest_from_store
+from llm_trader.app.server import query_server
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
@@ -74,7 +75,7 @@ def make_corridor(folder: Path) -> Corridor:
         for history in histories.values():
             write(store, history)
     corridor = Corridor(folder / "store", folder / "index", histories)
-    ingest_from_store(corridor.settings(), [], START_MS, END_MS, END_MS, lambda *_: None)
+    ingest_from_store(corridor.settings(), {}, [], START_MS, END_MS, END_MS, lambda *_: None)
     return corridor
 
 
@@ -102,8 +103,7 @@ async def answering(
     corridor: Corridor, environ: Mapping[str, str] | None = None, **overrides: Any
 ) -> AsyncIterator[RpcClient]:
     """A client of a server on a free port, both in this process."""
-    with ExitStack() as opened:
-        server = query_server(corridor.settings(environ, **overrides), environ or {}, opened)
+    async with query_server(corridor.settings(environ, **overrides), environ or {}) as server:
         await server.start()
         try:
             async with await RpcClient.connect(*server.address) as client:

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_trader.app import check_index_for_leaks, ingest_from_store, space_of
+from llm_trader.app.checks import check_index_for_leaks
+from llm_trader.app.indexes import space_of
+from llm_trader.app.ingestion import ingest_from_store
 from llm_trader.errors import ConfigurationError, InvalidInputError, SymbolNotFoundError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
@@ -112,7 +114,7 @@ def copies_of_later_points_among_earlier_ones(points: PointTable) -> PointTable:
 
 def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
     steps: list[None] = []
-    report = check_index_for_leaks(corridor.settings(), [], 6, 3, lambda: steps.append(None))
+    report = check_index_for_leaks(corridor.settings(), {}, [], 6, 3, lambda: steps.append(None))
     assert report.leaks == []
     assert 0 < report.queries <= 6
     assert report.matches_checked > report.queries
@@ -123,7 +125,7 @@ def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
 def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
     settings = corridor.settings()
     first, again, other = (
-        check_index_for_leaks(settings, [SYMBOL], 2, seed, lambda: None) for seed in (1, 1, 2)
+        check_index_for_leaks(settings, {}, [SYMBOL], 2, seed, lambda: None) for seed in (1, 1, 2)
     )
     assert first == again
     assert first.matches_checked != other.matches_checked
@@ -203,9 +205,10 @@ def test_a_retriever_that_sees_unresolved_points_is_caught(
 
 def test_with_nothing_to_check_nothing_is_proven(corridor: Corridor, tmp_path: Path) -> None:
     settings = corridor.settings(index__path=tmp_path / "index")
-    ingest_from_store(settings, [SYMBOL], WARM_MS - 900_000, WARM_MS - 900_000, 0, lambda *_: None)
+    before_ms = WARM_MS - 900_000
+    ingest_from_store(settings, {}, [SYMBOL], before_ms, before_ms, 0, lambda *_: None)
     with pytest.raises(InvalidInputError, match="the index is empty; ingest something first"):
-        check_index_for_leaks(settings, [], 3, 0, lambda: None)
+        check_index_for_leaks(settings, {}, [], 3, 0, lambda: None)
 
 
 def test_a_store_that_knows_nothing_of_the_indexs_time_proves_nothing(
@@ -221,7 +224,7 @@ def test_a_store_that_knows_nothing_of_the_indexs_time_proves_nothing(
 
 def test_an_unknown_symbol_is_refused(corridor: Corridor) -> None:
     with pytest.raises(SymbolNotFoundError, match="available: BTCUSDT, ETHUSDT"):
-        check_index_for_leaks(corridor.settings(), ["DOGEUSDT"], 3, 0, lambda: None)
+        check_index_for_leaks(corridor.settings(), {}, ["DOGEUSDT"], 3, 0, lambda: None)
 
 
 def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
@@ -231,4 +234,4 @@ def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
         store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     settings = corridor.settings(market__store=tmp_path / "bybit")
     with pytest.raises(ConfigurationError, match=r"is of bybit, the index at .* of simulated"):
-        check_index_for_leaks(settings, [], 3, 0, lambda: None)
+        check_index_for_leaks(settings, {}, [], 3, 0, lambda: None)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from llm_trader.app import query_server
+from llm_trader.app.server import query_server
 from llm_trader.serving.client import RpcClient, RpcError
 from llm_trader.serving.wire import REQUIRED_STATE
 from llm_trader.snapshot.model import SCALARS, MarketSnapshot
@@ -204,8 +203,7 @@ class ClassicReply(msgspec.Struct):
 async def test_a_strict_client_of_the_prototype_decodes_an_answer(
     corridor: Corridor, ten: dict[str, float]
 ) -> None:
-    with ExitStack() as opened:
-        server = query_server(corridor.settings(), {}, opened)
+    async with query_server(corridor.settings(), {}) as server:
         await server.start()
         reader, writer = await asyncio.open_connection(*server.address, limit=1 << 20)
         request = {"jsonrpc": "2.0", "id": 9, "method": "rag.query_patterns"}

@@ -54,7 +54,7 @@ def demo(
 
 
 def _run(folder: Path, days: int, seed: int) -> None:
-    from llm_trader.app import ingest_from_store
+    from llm_trader.app.ingestion import ingest_from_store
     from llm_trader.cli import data, show
     from llm_trader.cli.query import ask
     from llm_trader.market.store import MarketStore
@@ -71,8 +71,8 @@ def _run(folder: Path, days: int, seed: int) -> None:
     settings = options.settings_of(market__store=store, index__path=index, logging__level="warn")
     with options.progress_bar("snapshots") as bar:
         now = options.now_ms()
-        reports = ingest_from_store(settings, [], first, end, now, options.PerSymbol(bar))
-    show.ingest_reports(options.tables(), reports, index)
+        reports = ingest_from_store(settings, {}, [], first, end, now, options.PerSymbol(bar))
+    show.ingest_reports(options.tables(), reports, str(index))
 
     with _server(store, index) as port:
         typer.echo(f"\n3. The JSON-RPC server answers on 127.0.0.1:{port}")

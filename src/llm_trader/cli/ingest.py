@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -29,6 +30,14 @@ def ingest(
     ] = False,
     store: options.Store = None,
     index: options.Index = None,
+    qdrant_url: options.QdrantUrl = None,
+    text: Annotated[
+        bool | None,
+        typer.Option(
+            "--text/--no-text",
+            help="Also make text vectors; needs a model. [setting embedding.text.enabled]",
+        ),
+    ] = None,
     intraday: Annotated[
         str | None,
         typer.Option("--intraday", help="Candles snapshots are made of: 1m, 3m, 5m or auto."),
@@ -44,13 +53,16 @@ def ingest(
     only what is new; after market data was corrected or older data imported, --rebuild. A server
     that is running sees new states at once.
     """
-    from llm_trader.app import ingest_from_store
+    from llm_trader.app.indexes import location_of
+    from llm_trader.app.ingestion import ingest_from_store
     from llm_trader.cli import show
 
     settings = options.settings_of(
         config,
         market__store=store,
         index__path=index,
+        index__qdrant__url=qdrant_url,
+        embedding__text__enabled=text,
         snapshot__interval_minutes=interval,
         snapshot__intraday=intraday,
         logging__level=log_level,
@@ -59,6 +71,7 @@ def ingest(
     with options.progress_bar("snapshots") as bar:
         reports = ingest_from_store(
             settings,
+            os.environ,
             options.symbol_list(symbols),
             parse_start(start, now),
             parse_end(end, now),
@@ -69,4 +82,4 @@ def ingest(
     if json:
         options.print_json(reports)
     else:
-        show.ingest_reports(options.tables(), reports, settings.index.path)
+        show.ingest_reports(options.tables(), reports, location_of(settings))

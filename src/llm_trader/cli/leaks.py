@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -12,6 +13,8 @@ from llm_trader.cli import options
 def leak_check(
     store: options.Store = None,
     index: options.Index = None,
+    qdrant_url: options.QdrantUrl = None,
+    vector: options.Vector = None,
     symbols: Annotated[
         str,
         typer.Option("--symbols", help="Separated by commas; all of the index if left out."),
@@ -26,16 +29,26 @@ def leak_check(
     States and outcomes are computed anew from the market store as it was known then, and compared
     with what the index answered. Exits with 1 if anything came from the future.
     """
-    from llm_trader.app import check_index_for_leaks
+    from llm_trader.app.checks import check_index_for_leaks
     from llm_trader.cli import show
 
     settings = options.settings_of(
-        config, market__store=store, index__path=index, logging__level="warn"
+        config,
+        market__store=store,
+        index__path=index,
+        index__qdrant__url=qdrant_url,
+        retrieval__vector=vector,
+        logging__level="warn",
     )
     with options.progress_bar("queries") as bar:
         line = bar.add_task("checking", total=samples)
         report = check_index_for_leaks(
-            settings, options.symbol_list(symbols), samples, seed, lambda: bar.advance(line)
+            settings,
+            os.environ,
+            options.symbol_list(symbols),
+            samples,
+            seed,
+            lambda: bar.advance(line),
         )
     if json:
         options.print_json(report)

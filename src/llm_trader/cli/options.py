@@ -37,6 +37,19 @@ Index = Annotated[
     Path | None,
     typer.Option("--index", help="Folder of the embedded index. [setting index.path]"),
 ]
+QdrantUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--qdrant-url",
+        help="A Qdrant server as the index, not the embedded one. [setting index.qdrant.url]",
+    ),
+]
+Vector = Annotated[
+    str | None,
+    typer.Option(
+        "--vector", help="What is compared: state, text or hybrid. [setting retrieval.vector]"
+    ),
+]
 LogLevel = Annotated[
     str | None,
     typer.Option("--log-level", "-l", help="trace, debug, info, warn or error."),

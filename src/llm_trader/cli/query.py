@@ -39,6 +39,10 @@ def query(
             help="Keep to states of the same open-interest and funding regime.",
         ),
     ] = None,
+    vector: Annotated[
+        str | None,
+        typer.Option("--vector", help="What is compared: state, text or hybrid."),
+    ] = None,
     host: Annotated[
         str | None,
         typer.Option("--host", help="Where the server is. [serving.host]"),
@@ -75,6 +79,7 @@ def query(
         "lookback_days": lookback_days,
         "min_similarity": min_similarity,
         "include_regime_filters": regime_filters,
+        "vector": vector,
     }
     params: dict[str, Any] = {
         "symbol": symbol.upper(),

@@ -21,6 +21,8 @@ def serve(
     ] = None,
     store: options.Store = None,
     index: options.Index = None,
+    qdrant_url: options.QdrantUrl = None,
+    vector: options.Vector = None,
     min_matches: Annotated[
         int | None,
         typer.Option("--min-matches", help="Fewer matches are an error. [serving.min_matches]"),
@@ -47,7 +49,7 @@ def serve(
     re-read while something is being ingested. With a market store, queries may leave out their
     state, and states sent in part are completed.
     """
-    from llm_trader.app import serve_forever
+    from llm_trader.app.server import serve_forever
 
     settings = options.settings_of(
         config,
@@ -58,6 +60,8 @@ def serve(
         serving__allow_unauthenticated_remote=allow_unauthenticated_remote,
         market__store=store,
         index__path=index,
+        index__qdrant__url=qdrant_url,
+        retrieval__vector=vector,
         logging__level=log_level,
     )
     serve_forever(settings, os.environ)

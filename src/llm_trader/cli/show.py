@@ -170,7 +170,7 @@ def import_report(console: Console, report: ImportReport, store: Path) -> None:
         console.print(f"  skipped {skipped.file}: {skipped.reason}", highlight=False, markup=False)
 
 
-def ingest_reports(console: Console, reports: list[IngestReport], index: Path) -> None:
+def ingest_reports(console: Console, reports: list[IngestReport], index: str) -> None:
     _heading(console, f"States in {index}")
     table = _table("", "symbol", "asked for", "outside the data", "there already", "added")
     for report in reports:

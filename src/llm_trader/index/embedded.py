@@ -60,6 +60,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
 
     def __init__(self, path: Path, env: Any, lock: WriterLock | None) -> None:
         self._path = path
+        self.location = str(path)
         self._env = env
         self._lock = lock
         self._db = {
@@ -167,7 +168,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             runs = [msgspec.json.decode(value, type=IngestionRun) for _, value in txn.cursor()]
         return IndexInfo(
             backend="embedded",
-            location=str(self._path),
+            location=self.location,
             collection=self.collection,
             symbols=[
                 SymbolPoints(

@@ -136,6 +136,11 @@ class VectorIndex(Protocol):
     @property
     def collection(self) -> Collection: ...
 
+    @property
+    def location(self) -> str:
+        """Where it is, for people."""
+        ...
+
     async def search(self, query: SearchQuery) -> Hits:
         """The nearest points; raises `SymbolNotFoundError` for a symbol without any."""
         ...

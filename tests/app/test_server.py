@@ -6,22 +6,15 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 
 import pytest
 import structlog
 
-from llm_trader.app import (
-    BUILD_ID,
-    _limits,
-    collection_of,
-    ingest_from_store,
-    intraday_timeframe,
-    query_server,
-    space_of,
-)
+from llm_trader.app.indexes import collection_of, space_of
+from llm_trader.app.ingestion import BUILD_ID, ingest_from_store, intraday_timeframe
+from llm_trader.app.server import _limits, query_server
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import (
     ConfigurationError,
@@ -91,7 +84,7 @@ def test_symbols_without_common_candles_and_unknown_ones_are_told_apart(tmp_path
 
 def test_a_collection_leads_back_to_its_space() -> None:
     for timeframe in (M1, M3, M5):
-        collection = collection_of(StateSpace(timeframe), "bybit")
+        collection = collection_of(StateSpace(timeframe), "bybit", None)
         assert collection.exchange == "bybit"
         assert collection.feature_version == f"v1_{timeframe}4h"
         assert space_of(collection).space_id == collection.state_space_id
@@ -104,7 +97,9 @@ def test_no_symbols_means_all_and_a_run_remembers_what_made_it(
     settings = corridor.settings(index__path=tmp_path)
     told: list[tuple[str, int, int]] = []
     start, end = AT_MS, AT_MS + 3 * 900_000
-    reports = ingest_from_store(settings, [], start, end, END_MS, lambda *step: told.append(step))
+    reports = ingest_from_store(
+        settings, {}, [], start, end, END_MS, lambda *step: told.append(step)
+    )
     assert [(report.symbol, report.added) for report in reports] == [(s, 4) for s in SYMBOLS]
     assert told == [(s, done, 4) for s in SYMBOLS for done in (0, 4)]
     with EmbeddedIndex.open(tmp_path) as index:
@@ -117,9 +112,17 @@ def test_no_symbols_means_all_and_a_run_remembers_what_made_it(
 
 
 def refused_server(settings: Settings, environ: dict[str, str] | None = None) -> LlmTraderError:
-    with ExitStack() as opened, pytest.raises(LlmTraderError) as raised:
-        query_server(settings, environ or {}, opened)
+    with pytest.raises(LlmTraderError) as raised:
+        opened_and_closed(settings, environ)
     return raised.value
+
+
+def opened_and_closed(settings: Settings, environ: dict[str, str] | None = None) -> None:
+    async def main() -> None:
+        async with query_server(settings, environ or {}):
+            pass
+
+    asyncio.run(main())
 
 
 def test_a_refused_server_leaves_nothing_open(corridor: Corridor, tmp_path: Path) -> None:
@@ -156,8 +159,7 @@ def test_a_token_variable_without_a_token_is_refused(corridor: Corridor, value: 
 
 async def test_each_of_several_tokens_is_accepted_and_no_other(corridor: Corridor) -> None:
     settings = corridor.settings(serving__auth_tokens_env="MY_TOKENS")
-    with ExitStack() as opened:
-        server = query_server(settings, {"MY_TOKENS": "one, two"}, opened)
+    async with query_server(settings, {"MY_TOKENS": "one, two"}) as server:
         await server.start()
         try:
             for token in ("one", "two"):
@@ -176,8 +178,7 @@ async def test_each_of_several_tokens_is_accepted_and_no_other(corridor: Corrido
 
 async def test_limits_of_the_settings_are_those_of_the_server(corridor: Corridor) -> None:
     settings = corridor.settings(serving__max_frame_kib=1, serving__rate_limit_per_s=0.001)
-    with ExitStack() as opened:
-        server = query_server(settings, {}, opened)
+    async with query_server(settings, {}) as server:
         await server.start()
         try:
             async with await RpcClient.connect(*server.address) as client:
@@ -197,15 +198,13 @@ async def test_limits_of_the_settings_are_those_of_the_server(corridor: Corridor
 def test_a_server_without_the_store_it_was_told_of_says_so_in_its_log(
     corridor: Corridor, tmp_path: Path, log: StringIO
 ) -> None:
-    with ExitStack() as opened:
-        query_server(corridor.settings(market__store=tmp_path / "typo"), {}, opened)
+    opened_and_closed(corridor.settings(market__store=tmp_path / "typo"))
     (event,) = [json.loads(line) for line in log.getvalue().splitlines()]
     assert (event["level"], event["event"]) == ("warning", "market_store_missing")
     assert event["path"] == str(tmp_path / "typo")
     log.truncate(0)
     log.seek(0)
-    with ExitStack() as opened:
-        query_server(corridor.settings(), {}, opened)
+    opened_and_closed(corridor.settings())
     assert log.getvalue() == ""
 
 
@@ -223,9 +222,7 @@ def test_a_store_of_another_interval_of_candles_still_serves_its_index(
         write(store, history)
         minutes = simulate(SYMBOL, start_ms=END_MS - DAY_MS, days=1, seed=7, timeframe=M3)
         store.write_candles(SYMBOL, minutes.intraday, "simulated", written_at_ms=END_MS)
-    with ExitStack() as opened:
-        server = query_server(corridor.settings(market__store=tmp_path), {}, opened)
-        assert server is not None
+    opened_and_closed(corridor.settings(market__store=tmp_path))
 
 
 def test_a_server_made_by_hand_has_the_limits_that_the_settings_give_by_default() -> None:

@@ -1,0 +1,89 @@
+"""Market store to index, as the settings say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from llm_trader import __version__
+from llm_trader.app.indexes import collection_of, index_to_write, refuse_one_folder_for_both
+from llm_trader.app.texts import text_space
+from llm_trader.embedding.state import StateSpace
+from llm_trader.errors import InvalidInputError, SymbolNotFoundError
+from llm_trader.index.ingestion import IngestPlan, IngestReport, Progress, Spaces, ingest
+from llm_trader.market.store import MarketStore
+from llm_trader.settings.tree import Settings
+from llm_trader.timeframe import M3, M5, MINUTE_MS, Millis, Timeframe, iso8601
+
+BUILD_ID = f"llm-trader-rag {__version__}"
+
+
+def ingest_from_store(
+    settings: Settings,
+    environ: Mapping[str, str],
+    symbols: list[str],
+    start_ms: Millis,
+    end_ms: Millis,
+    now_ms: Millis,
+    progress: Progress,
+    *,
+    rebuild: bool = False,
+) -> list[IngestReport]:
+    """Add the snapshots of a time range to the index; no symbols means all of the store."""
+    refuse_one_folder_for_both(settings)
+    plan = plan_of(settings, start_ms, end_ms, rebuild=rebuild)
+
+    async def main() -> list[IngestReport]:
+        with MarketStore.open(settings.market.store) as store:
+            named = symbols or store.symbols()
+            spaces = spaces_of(settings, store, named)
+            collection = collection_of(spaces.state, store.exchange, spaces.text)
+            async with index_to_write(settings, environ, collection) as index:
+                return await ingest(
+                    store,
+                    index,
+                    spaces,
+                    named,
+                    plan,
+                    build_id=BUILD_ID,
+                    started_at=iso8601(now_ms),
+                    progress=progress,
+                )
+
+    return asyncio.run(main())
+
+
+def plan_of(
+    settings: Settings, start_ms: Millis, end_ms: Millis, *, rebuild: bool = False
+) -> IngestPlan:
+    return IngestPlan(
+        start_ms=start_ms,
+        end_ms=end_ms,
+        interval_ms=settings.snapshot.interval_minutes * MINUTE_MS,
+        batch_days=settings.ingest.batch_days,
+        rebuild=rebuild,
+    )
+
+
+def spaces_of(settings: Settings, store: MarketStore, symbols: list[str]) -> Spaces:
+    """The vector spaces that this version and these settings make."""
+    return Spaces(StateSpace(intraday_timeframe(settings, store, symbols)), text_space(settings))
+
+
+def intraday_timeframe(settings: Settings, store: MarketStore, symbols: list[str]) -> Timeframe:
+    """The candles that snapshots are made of: as set, or the 3m or 5m that all symbols have."""
+    if settings.snapshot.intraday != "auto":
+        return Timeframe.parse(settings.snapshot.intraday)
+    available = store.symbols()
+    for symbol in symbols:
+        if symbol not in available:
+            raise SymbolNotFoundError(symbol, available)
+    known = [set(store.timeframes(symbol)) for symbol in symbols]
+    common = set.intersection(*known) if known else set()
+    for timeframe in (M3, M5):
+        if timeframe in common:
+            return timeframe
+    raise InvalidInputError(
+        f"the store at {store.path} has neither 3m nor 5m candles of all of {', '.join(symbols)}; "
+        "import them, or name the candles with --intraday"
+    )

@@ -1,0 +1,199 @@
+"""Models opened by FastEmbed, from files that are here: nothing in this module asks a network."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from llm_trader.embedding import model_folder
+from llm_trader.embedding.model_folder import Pooling
+from llm_trader.errors import ConfigurationError
+
+REMEDY: Final = (
+    "get it with `llm-trader models pull`, or set embedding.text.model_path to a folder with an "
+    'ONNX model, or retrieval.vector to "state"'
+)
+
+# Custom models are registered with FastEmbed under this and their digest.
+_OURS: Final = "llm-trader/"
+_POOLED: Final = "sentence_embedding"
+_FASTEMBED_POOLING: Final[dict[Pooling, str]] = {
+    "mean": "MEAN",
+    "cls": "CLS",
+    "last": "LAST_TOKEN",
+    "none": "DISABLED",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class ListedModel(NamedTuple):
+    """A model that FastEmbed lists. `hub_name` is what a hub calls it."""
+
+    name: str
+    dimension: int
+    size_mb: int
+    hub_name: str | None
+    model_file: str
+    additional_files: tuple[str, ...]
+
+
+class OpenedModel(NamedTuple):
+    """A FastEmbed model and what it is: `pooling` as far as it is known here."""
+
+    name: str
+    dimension: int | None
+    pooling: str
+    folder: Path
+    graph: str
+    embedding: Any
+    tokenizer: Any
+
+
+def listed_models() -> list[ListedModel]:
+    """Smallest first. Raises ConfigurationError where the `text` extra is not installed."""
+    models = [
+        ListedModel(
+            *(found["model"], found["dim"], round(found["size_in_GB"] * 1000)),
+            *(found["sources"]["hf"], found["model_file"], tuple(found["additional_files"])),
+        )
+        for found in fastembed().TextEmbedding.list_supported_models()
+    ]
+    return sorted((m for m in models if not m.name.startswith(_OURS)), key=lambda m: m.size_mb)
+
+
+def listed_model(name: str) -> ListedModel | None:
+    return next((m for m in listed_models() if m.name.lower() == name.lower()), None)
+
+
+def open_model(model: str, model_path: Path | None, cache_dir: Path | None) -> OpenedModel:
+    """A listed model from FastEmbed's cache or a folder, or any other from a folder.
+
+    Raises ConfigurationError where the `text` extra or the model is missing, or the files are
+    not a model's.
+    """
+    folder = None if model_path is None else model_path.expanduser().absolute()
+    listed = listed_model(model)
+    if listed is not None:
+        if folder is not None:
+            needed = (listed.model_file, *listed.additional_files, *model_folder.TOKENIZER)
+            model_folder.require(folder, needed)
+            _warn_of_another_name(listed.name, folder)
+        opened = _opened(listed.name, model, folder, cache_dir)
+        return _described(opened, listed.name, listed.dimension, type(opened.model).__name__)
+    if folder is None:
+        raise ConfigurationError(
+            f"FastEmbed does not list a model {model!r}: choose one of `llm-trader models list`, "
+            "or set embedding.text.model_path to its folder"
+        )
+    registered, pooling = _registered(folder)
+    return _described(_opened(registered, model, folder, None), model, None, pooling)
+
+
+def fastembed() -> Any:
+    """The package, imported when first needed: it takes seconds."""
+    try:
+        loguru = importlib.import_module("loguru")
+        package = importlib.import_module("fastembed")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"text vectors need FastEmbed ({error}): pip install 'llm-trader-rag[text]', or set "
+            'retrieval.vector to "state"'
+        ) from None
+    # What it would log becomes the message of an error of ours.
+    loguru.logger.disable("fastembed")
+    return package
+
+
+def _described(embedding: Any, name: str, dimension: int | None, pooling: str) -> OpenedModel:
+    inner = embedding.model
+    return OpenedModel(
+        name,
+        dimension,
+        pooling,
+        folder=Path(inner._model_dir),
+        graph=inner.model_description.model_file,
+        embedding=embedding,
+        tokenizer=getattr(inner, "tokenizer", None),
+    )
+
+
+def _opened(name: str, asked: str, folder: Path | None, cache_dir: Path | None) -> Any:
+    try:
+        return fastembed().TextEmbedding(
+            name,
+            cache_dir=None if cache_dir is None else str(cache_dir.expanduser()),
+            threads=1,
+            providers=["CPUExecutionProvider"],
+            local_files_only=True,
+            specific_model_path=None if folder is None else str(folder),
+        )
+    except Exception as error:
+        # FastEmbed, ONNX Runtime and the tokenizer share no class of errors.
+        where = "on this machine" if folder is None else f"in {folder}"
+        raise ConfigurationError(
+            f"no usable text model {asked} {where} ({error}): {REMEDY}"
+        ) from error
+
+
+def _registered(folder: Path) -> tuple[str, str]:
+    """FastEmbed's name for the model in the folder, registered once, and how it is pooled."""
+    model_folder.require(folder, ())
+    recipe = model_folder.recipe_of(folder)
+    output, pooling, dimension = _output(folder, recipe)
+    name = f"{_OURS}{model_folder.digest_of(folder, recipe.graph)}-{output}-{pooling}"
+    text_embedding = fastembed().TextEmbedding
+    if name not in {model["model"] for model in text_embedding.list_supported_models()}:
+        kinds = importlib.import_module("fastembed.common.model_description")
+        text_embedding.add_custom_model(
+            model=name,
+            pooling=kinds.PoolingType[_FASTEMBED_POOLING[pooling]],
+            normalization=True,
+            sources=kinds.ModelSource(hf=name),  # must be there, is never asked
+            dim=dimension,
+            model_file=recipe.graph,
+            output_name=output,
+        )
+    return name, pooling
+
+
+def _output(folder: Path, recipe: model_folder.Recipe) -> tuple[str, Pooling, int]:
+    """Which output of the graph to use, how to pool it, and its dimension, 0 if left open."""
+    shapes = _output_shapes(folder / recipe.graph)
+    pooled = _POOLED in shapes and len(shapes[_POOLED]) == 2
+    output = recipe.output_name or (_POOLED if pooled else next(iter(shapes)))
+    if output not in shapes:
+        raise ConfigurationError(
+            f"{folder / model_folder.RECIPE} names the output {output}; the graph has "
+            f"{', '.join(shapes)}"
+        )
+    shape = shapes[output]
+    pooling = "none" if len(shape) == 2 else recipe.pooling
+    if pooling is None or (pooling == "none" and len(shape) != 2):
+        raise ConfigurationError(
+            f"the output {output} of {folder / recipe.graph} has a vector per token, and nothing "
+            f'says how to pool them: write {{"pooling": "mean"}} (or cls, last) into '
+            f"{folder / model_folder.RECIPE}, as the model's own page says"
+        )
+    return output, pooling, shape[-1] if isinstance(shape[-1], int) else 0
+
+
+def _output_shapes(graph: Path) -> dict[str, list[int | str]]:
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    try:
+        session = runtime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ConfigurationError(f"{graph} is not a usable ONNX model ({error})") from error
+    return {output.name: list(output.shape) for output in session.get_outputs()}
+
+
+def _warn_of_another_name(name: str, folder: Path) -> None:
+    told = model_folder.name_told(folder)
+    if told is not None and not model_folder.akin(name, told):
+        _log.warning("model_folder_names_another_model", model=name, folder=str(folder), told=told)

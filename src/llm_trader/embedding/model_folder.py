@@ -1,0 +1,139 @@
+"""A folder with an ONNX text model: its files, their digest, how its output is pooled."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from llm_trader.errors import ConfigurationError
+
+Pooling = Literal["mean", "cls", "last", "none"]
+
+RECIPE: Final = "llm-trader-model.json"
+TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
+
+_GRAPHS: Final = ("model.onnx", "onnx/model.onnx", "model_optimized.onnx")
+_ST_POOLING: Final = "1_Pooling/config.json"
+_QUANTISED: Final = (b"DynamicQuantizeLinear", b"MatMulInteger", b"QLinearMatMul", b"MatMulNBits")
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `llm-trader-model.json` may say of a model that FastEmbed does not list."""
+
+    graph: str = ""
+    pooling: Pooling | None = None
+    output_name: str | None = None
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The folder's recipe, completed from its files; pooling stays None where nothing tells it.
+
+    Raises ConfigurationError where the recipe is not one, or the folder has no graph.
+    """
+    recipe = Recipe()
+    if (folder / RECIPE).is_file():
+        try:
+            recipe = msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
+        except msgspec.MsgspecError as error:
+            raise ConfigurationError(
+                f"{folder / RECIPE} is not a model's recipe: {error}"
+            ) from None
+    candidates = (recipe.graph,) if recipe.graph else _GRAPHS
+    graph = next((name for name in candidates if (folder / name).is_file()), None)
+    if graph is None:
+        raise ConfigurationError(
+            f"{folder} holds no ONNX model; looked for {', '.join(candidates)}"
+        )
+    require(folder, TOKENIZER)
+    pooling = recipe.pooling or _sentence_transformers_pooling(folder)
+    return Recipe(graph, pooling, recipe.output_name)
+
+
+def require(folder: Path, files: Iterable[str]) -> None:
+    """Raises ConfigurationError where the folder lacks one of these files."""
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"embedding.text.model_path is no folder: {folder}; it names a folder with an ONNX "
+            "model and its tokenizer"
+        )
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise ConfigurationError(f"the model in {folder} lacks {', '.join(missing)}")
+
+
+def digest_of(folder: Path, graph: str) -> str:
+    """16 hex digits of the SHA-256 of graph, weights and tokenizer."""
+    total = hashlib.sha256()
+    for name in sorted({graph, *_external_data(folder, graph), *_tokenizer_files(folder)}):
+        with (folder / name).open("rb") as file:
+            total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def precision_of(folder: Path, graph: str) -> str:
+    """`quantised` where the graph computes in integers, else `float`."""
+    contents = (folder / graph).read_bytes()
+    return "quantised" if any(kind in contents for kind in _QUANTISED) else "float"
+
+
+def name_told(folder: Path) -> str | None:
+    """The model's name by the folder's own config.json, else by the heading of its README.md."""
+    config, readme = folder / "config.json", folder / "README.md"
+    if config.is_file():
+        told = _object(config).get("_name_or_path")
+        if isinstance(told, str) and told:
+            return told
+    if readme.is_file():
+        heading = re.search(r"^# +(.+)$", readme.read_text(errors="replace"), re.MULTILINE)
+        return heading[1].strip() if heading else None
+    return None
+
+
+def akin(name: str, other: str) -> bool:
+    """Whether two names of models share a word, such as `bge` or `minilm`."""
+    return not _words(name).isdisjoint(_words(other))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", name.lower()))
+
+
+def _external_data(folder: Path, graph: str) -> Iterator[str]:
+    """Files whose names the graph holds: ONNX writes the place of external data in plain bytes."""
+    contents = (folder / graph).read_bytes()
+    beside = (folder / graph).parent
+    for path in beside.rglob("*"):
+        if path.is_file() and path.relative_to(beside).as_posix().encode() in contents:
+            yield path.relative_to(folder).as_posix()
+
+
+def _tokenizer_files(folder: Path) -> Iterator[str]:
+    for name in (*TOKENIZER, "special_tokens_map.json"):
+        if (folder / name).is_file():
+            yield name
+
+
+def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
+    path = folder / _ST_POOLING
+    if not path.is_file():
+        return None
+    config = _object(path)
+    known: dict[str, Pooling] = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_lasttoken": "last",
+    }
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+    return known.get(chosen[0]) if len(chosen) == 1 else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"{path} is not a JSON object: {error}") from None

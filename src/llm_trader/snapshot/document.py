@@ -1,0 +1,204 @@
+"""A market state as a sentence, for a text model to embed.
+
+A sentence says nothing of the symbol, the date or the price level. What is unknown is left out
+together with its words. Words and numbers follow from the rounded value, so a sentence never
+contradicts itself, and a query is worded exactly as the same state was at ingestion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from itertools import islice
+from math import isfinite
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from llm_trader.market.candles import Floats
+from llm_trader.snapshot.table import SnapshotTable
+
+Form = Literal["detailed", "compact"]
+
+# Numbers beyond this say no more than this, and a sentence stays short.
+_MOST: Final = 999.0
+
+_ALGORITHM: Final = "sentence-1"
+
+
+class Bands(msgspec.Struct, frozen=True, array_like=True):
+    """Words for a number: `words[i]` from `limits[i - 1]` on and below `limits[i]`."""
+
+    limits: tuple[float, ...]
+    words: tuple[str, ...]
+
+
+class Fact(msgspec.Struct, frozen=True, array_like=True):
+    """factor * field / over, rounded to `digits`, and how it is told.
+
+    In the wordings {0} is the number, {1} the number without its sign, {2} the word for it.
+    """
+
+    field: str
+    over: str | None
+    factor: float
+    digits: int
+    bands: Bands
+    detailed: str
+    compact: str
+
+
+class Clause(msgspec.Struct, frozen=True, array_like=True):
+    """Facts that are told together, after a common beginning."""
+
+    facts: tuple[Fact, ...]
+    detailed: str = ""
+    compact: str = ""
+
+
+_OSCILLATOR: Final = Bands(
+    (15, 30, 40, 60, 70, 85),
+    (
+        *("extremely oversold", "oversold", "weak", "neutral"),
+        *("strong", "overbought", "extremely overbought"),
+    ),
+)
+_MACD: Final = Bands(
+    (-0.5, -0.1, -0.01, 0.01, 0.1, 0.5),
+    (
+        *("far below zero", "below zero", "slightly below zero", "at zero"),
+        *("slightly above zero", "above zero", "far above zero"),
+    ),
+)
+_MOMENTUM: Final = Bands(
+    (-0.2, -0.02, 0.02, 0.2), ("falling fast", "falling", "flat", "rising", "rising fast")
+)
+_TREND: Final = Bands(
+    (0.97, 0.995, 1.005, 1.03),
+    ("strongly down", "down", "sideways", "up", "strongly up"),
+)
+_OPEN_INTEREST: Final = Bands(
+    (-5, -1, 1, 5), ("falling sharply", "falling", "stable", "rising", "rising sharply")
+)
+_FUNDING: Final = Bands(
+    (-0.02, -0.002, 0.002, 0.015, 0.04),
+    (
+        *("shorts pay heavily", "shorts pay", "balanced"),
+        *("longs pay", "longs pay much", "longs pay heavily"),
+    ),
+)
+_DIRECTION: Final = Bands((-0.005, 0.005), ("down", "unchanged", "up"))
+_VOLATILITY: Final = Bands((1, 1.8, 3.5, 6), ("very low", "low", "moderate", "high", "extreme"))
+_CHANGING: Final = Bands((0.25, 0.55), ("calming down", "steady", "picking up"))
+_VOLUME: Final = Bands(
+    (0.4, 0.8, 1.3, 2.5), ("very thin", "thin", "average", "heavy", "very heavy")
+)
+
+
+def _plain(field: str, digits: int, bands: Bands, detailed: str, compact: str) -> Fact:
+    return Fact(field, None, 1, digits, bands, detailed, compact)
+
+
+def _change(window: str) -> Fact:
+    field = f"price_change_{window}"
+    return _plain(field, 2, _DIRECTION, "{2} {1}% in " + window, "{2} {1}% " + window)
+
+
+CLAUSES: Final = (
+    Clause(
+        (
+            _plain("rsi_7", 1, _OSCILLATOR, "RSI(7) is {2} at {0}", "RSI7 {0} {2}"),
+            _plain("rsi_14", 1, _OSCILLATOR, "RSI(14) is {2} at {0}", "RSI14 {0} {2}"),
+        )
+    ),
+    Clause(
+        (
+            Fact("macd", "price", 100, 3, _MACD, "{2} at {0}% of price", "{0}% {2}"),
+            _plain("macd_slope", 3, _MOMENTUM, "{2} at {0}% per hour", "{2}"),
+        ),
+        *("MACD is ", "MACD "),
+    ),
+    Clause(
+        (_plain("ema_ratio", 3, _TREND, "{2} with 4h EMA20/EMA50 at {0}", "{2} {0}"),),
+        *("Trend is ", "trend "),
+    ),
+    Clause(
+        (_plain("oi_delta_pct", 1, _OPEN_INTEREST, "{2} at {0}% from its mean", "{2} {0}%"),),
+        *("Open interest is ", "OI "),
+    ),
+    Clause(
+        (Fact("funding_rate", None, 100, 4, _FUNDING, "{0}%, {2}", "{0}% {2}"),),
+        *("Funding is ", "funding "),
+    ),
+    Clause(
+        (
+            _plain("realized_volatility_24h", 1, _VOLATILITY, "{2} at {0}% over 24h", "{2} {0}%"),
+            Fact(
+                *("realized_volatility_4h", "realized_volatility_24h", 1, 2, _CHANGING),
+                *("{2} in the last 4h", "{2}"),
+            ),
+        ),
+        *("Volatility is ", "volatility "),
+    ),
+    Clause(
+        (_change("1h"), _change("4h"), _change("24h")),
+        *("Price is ", "price "),
+    ),
+    Clause(
+        (_plain("volume_ratio", 1, _VOLUME, "{2} at {0} times its mean", "{2} {0}x"),),
+        *("Volume is ", "volume "),
+    ),
+)
+FACTS: Final = tuple(fact for clause in CLAUSES for fact in clause.facts)
+
+# Part of a text space's id: it changes with every word, band and digit.
+TEMPLATE_VERSION: Final = (
+    "words-" + hashlib.sha256(msgspec.json.encode([_ALGORITHM, _MOST, CLAUSES])).hexdigest()[:12]
+)
+
+
+def sentences(table: SnapshotTable, form: Form) -> list[str]:
+    """One sentence per row; the empty one where nothing of it is known."""
+    clauses = [
+        (clause.compact if form == "compact" else clause.detailed, len(clause.facts))
+        for clause in CLAUSES
+    ]
+    told = [_told(table, fact, form) for fact in FACTS]
+    between, end = ("; ", "") if form == "compact" else (". ", ".")
+    written = []
+    for row in zip(*told, strict=True):
+        facts = iter(row)
+        parts = []
+        for begins, count in clauses:
+            known = [text for text in islice(facts, count) if text]
+            if known:
+                parts.append(begins + ", ".join(known))
+        written.append(between.join(parts) + end if parts else "")
+    return written
+
+
+def _told(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
+    """One fact's words for every row, empty where it is unknown."""
+    wording = fact.compact if form == "compact" else fact.detailed
+    limits, words = fact.bands.limits, fact.bands.words
+    decimals = f".{fact.digits}f"
+    texts = []
+    for value in _values(table, fact).tolist():
+        if isfinite(value):
+            number = format(min(max(value, -_MOST), _MOST), decimals)
+            rounded = float(number)
+            if rounded == 0:
+                number = number.removeprefix("-")
+            word = words[bisect_right(limits, rounded)]
+            texts.append(wording.format(number, number.removeprefix("-"), word))
+        else:
+            texts.append("")
+    return texts
+
+
+def _values(table: SnapshotTable, fact: Fact) -> Floats:
+    """Shape (n,), not finite where unknown."""
+    with np.errstate(all="ignore"):
+        values: Floats = table.column(fact.field) * fact.factor
+        return values if fact.over is None else values / table.column(fact.over)

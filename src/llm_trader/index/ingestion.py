@@ -10,12 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 
 from llm_trader.embedding.state import StateSpace
+from llm_trader.embedding.text import TextSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
@@ -30,9 +31,6 @@ from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 NOT_RESOLVED: Final = "outcome not known yet"
 _OUTCOME_GAP: Final = "candles missing in the 24h after it"
 _NO_VECTOR: Final = "a feature cannot be computed"
-
-if TYPE_CHECKING:
-    from llm_trader.embedding.text import TextSpace
 
 Progress = Callable[[str, int, int], None]
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from llm_trader.embedding.state import QueryVector, StateSpace, Vectors
+from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.asof import visible_window
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
@@ -32,12 +33,10 @@ from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LastUsed, SimilarityReference
 from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.retrieval.statistics import Rows, summarise
+from llm_trader.snapshot.document import untold
 from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
-
-if TYPE_CHECKING:
-    from llm_trader.embedding.text_cache import QueryTexts
 
 Horizon = Literal["15m", "1h", "4h", "24h"]
 QueryVectors = Literal["state", "text", "hybrid"]
@@ -147,7 +146,7 @@ class Retriever:
             probes[STATE] = self.space.embed_query(state)
         if vector != STATE:
             self.index.collection.check_searchable(TEXT)
-            probes[TEXT] = QueryVector(await self._text(state), 1.0, ())
+            probes[TEXT] = QueryVector(await self._text(state), 1.0, tuple(untold(state)))
         return probes
 
     async def _text(self, table: SnapshotTable) -> Vectors:

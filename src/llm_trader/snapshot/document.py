@@ -178,6 +178,11 @@ def sentences(table: SnapshotTable, form: Form) -> list[str]:
     return written
 
 
+def untold(table: SnapshotTable) -> list[str]:
+    """The fields that the sentence of a table of one row leaves out, as they are unknown."""
+    return [fact.field for fact in FACTS if not isfinite(_values(table, fact)[0])]
+
+
 def _told(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
     """One fact's words for every row, empty where it is unknown."""
     wording = fact.compact if form == "compact" else fact.detailed

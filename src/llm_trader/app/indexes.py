@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from llm_trader.embedding.state import StateSpace
 from llm_trader.embedding.text import TextSpace
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
 from llm_trader.index.protocol import Collection, VectorIndex
+from llm_trader.index.qdrant.place import QdrantPlace
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import QdrantSettings, Settings
 from llm_trader.timeframe import Timeframe
-
-if TYPE_CHECKING:
-    from llm_trader.index.qdrant.connection import QdrantPlace
 
 Backend = Literal["embedded", "qdrant"]
 
@@ -67,8 +65,6 @@ async def index_to_write(
 
 def qdrant_place(settings: Settings, environ: Mapping[str, str]) -> QdrantPlace:
     """Raises `ConfigurationError` without an address, or where the key's variable is empty."""
-    from llm_trader.index.qdrant.connection import QdrantPlace
-
     qdrant = settings.index.qdrant
     if qdrant.url is None:
         raise ConfigurationError(
@@ -79,6 +75,7 @@ def qdrant_place(settings: Settings, environ: Mapping[str, str]) -> QdrantPlace:
         grpc_port=qdrant.grpc_port,
         collection=qdrant.collection,
         api_key=_api_key(qdrant, environ),
+        api_key_env=qdrant.api_key_env,
         ca_file=qdrant.ca_file,
         timeout_s=qdrant.timeout_s,
         retry_s=qdrant.retry_s,

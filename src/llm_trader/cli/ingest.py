@@ -31,13 +31,7 @@ def ingest(
     store: options.Store = None,
     index: options.Index = None,
     qdrant_url: options.QdrantUrl = None,
-    text: Annotated[
-        bool | None,
-        typer.Option(
-            "--text/--no-text",
-            help="Also make text vectors; needs a model. [setting embedding.text.enabled]",
-        ),
-    ] = None,
+    text: options.Text = None,
     intraday: Annotated[
         str | None,
         typer.Option("--intraday", help="Candles snapshots are made of: 1m, 3m, 5m or auto."),

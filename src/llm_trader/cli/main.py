@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from llm_trader import __version__
-from llm_trader.cli import data
+from llm_trader.cli import data, index, models
 from llm_trader.cli.demo import demo
 from llm_trader.cli.ingest import ingest
 from llm_trader.cli.leaks import leak_check
@@ -57,6 +57,8 @@ def _root(
 
 
 app.add_typer(data.app, name="data")
+app.add_typer(index.app, name="index")
+app.add_typer(models.app, name="models")
 app.command()(ingest)
 app.command()(serve)
 app.command()(query)

@@ -44,6 +44,13 @@ QdrantUrl = Annotated[
         help="A Qdrant server as the index, not the embedded one. [setting index.qdrant.url]",
     ),
 ]
+Text = Annotated[
+    bool | None,
+    typer.Option(
+        "--text/--no-text",
+        help="Also make text vectors; needs a model. [setting embedding.text.enabled]",
+    ),
+]
 Vector = Annotated[
     str | None,
     typer.Option(

@@ -25,14 +25,14 @@ _HORIZONS = ("15m", "1h", "4h", "24h")
 _QUANTILES = ("p10", "p25", "p50", "p75", "p90")
 
 
-def _table(title: str, *columns: str, right_from: int = 1) -> Table:
-    table = Table(
+def table(title: str, *columns: str, right_from: int = 1) -> Table:
+    made = Table(
         title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
     )
     for position, column in enumerate(columns):
         justify: Literal["left", "right"] = "right" if position >= right_from else "left"
-        table.add_column(column, justify=justify, no_wrap=True)
-    return table
+        made.add_column(column, justify=justify, no_wrap=True)
+    return made
 
 
 def answer(console: Console, symbol: str, state: dict[str, Any], result: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def answer(console: Console, symbol: str, state: dict[str, Any], result: dict[st
 
 
 def _matches(matches: list[dict[str, Any]]) -> Table:
-    table = _table(
+    shown = table(
         "Similar past states, and what followed (% change)",
         *("date", "similarity", "pairs below", "rsi 14", "funding"),
         *_HORIZONS,
@@ -65,8 +65,8 @@ def _matches(matches: list[dict[str, Any]]) -> Table:
     )
     for match in matches:
         state, outcomes = match["market_state"], match["outcomes"]
-        table.add_row(
-            _minute(match["date"]),
+        shown.add_row(
+            minute(match["date"]),
             f"{match['similarity']:.3f}",
             _number(match["similarity_percentile"], ".2f") + " %",
             f"{state['rsi_14']:.1f}",
@@ -76,11 +76,11 @@ def _matches(matches: list[dict[str, Any]]) -> Table:
             _number(outcomes["max_drawdown_1h"], "+.2f"),
             outcomes["first_barrier"],
         )
-    return table
+    return shown
 
 
 def _evidence(evidence: dict[str, Any]) -> Table:
-    table = _table(
+    shown = table(
         f"The {evidence['episodes']} nearest episodes beside all states of the window (% change)",
         *("over", "states", "mean", "P(up)", *_QUANTILES),
         right_from=2,
@@ -91,19 +91,19 @@ def _evidence(evidence: dict[str, Any]) -> Table:
         near += [_number(horizon[q]["value"], "+.2f") for q in _QUANTILES]
         usual = [_number(horizon[part]["base_rate"], "+.2f") for part in parts]
         usual[1] = _number(horizon["p_up"]["base_rate"], ".2f")
-        table.add_row(name, f"nearest, {horizon['effective_episodes']:.0f} effective", *near)
+        shown.add_row(name, f"nearest, {horizon['effective_episodes']:.0f} effective", *near)
         if rescaled := horizon["rescaled"]:
             scaled = [_number(rescaled[part], "+.2f") for part in ("mean", *_QUANTILES)]
-            table.add_row("", "  at today's volatility", scaled[0], "", *scaled[1:])
-        table.add_row("", f"all {evidence['base_rate_points']}", *usual, style="dim")
+            shown.add_row("", "  at today's volatility", scaled[0], "", *scaled[1:])
+        shown.add_row("", f"all {evidence['base_rate_points']}", *usual, style="dim")
     shares = [
         f"{told} first {_estimate(evidence['barriers'][key], '.2f')}, "
         f"of all {evidence['barriers'][key]['base_rate']:.2f}"
         for key, told in (("stop_first", "-2 %"), ("target_first", "+3 %"))
     ]
-    table.caption = f"within 24h: {'; '.join(shares)}. Intervals: {evidence['interval_level']:.0%}"
-    table.caption_justify = "left"
-    return table
+    shown.caption = f"within 24h: {'; '.join(shares)}. Intervals: {evidence['interval_level']:.0%}"
+    shown.caption_justify = "left"
+    return shown
 
 
 def _verdict(console: Console, evidence: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -128,23 +128,23 @@ def _verdict(console: Console, evidence: dict[str, Any], metadata: dict[str, Any
 
 
 def store_info(console: Console, info: StoreInfo) -> None:
-    _heading(console, f"{info.path}, exchange {info.exchange or 'unknown'}")
-    table = _table("", "symbol", "series", "rows", "first", "last", "missing", "from", right_from=2)
+    heading(console, f"{info.path}, exchange {info.exchange or 'unknown'}")
+    shown = table("", "symbol", "series", "rows", "first", "last", "missing", "from", right_from=2)
     for series in info.series:
         sources = list(dict.fromkeys(source.source for source in series.provenance))
-        table.add_row(
+        shown.add_row(
             series.symbol,
             f"{series.kind} {series.timeframe or ''}".strip(),
             str(series.rows),
-            _minute(series.first),
-            _minute(series.last),
+            minute(series.first),
+            minute(series.last),
             str(series.missing) if series.kind == "candles" else "-",
             _shortened(sources),
         )
-    table.columns[-1].justify = "left"
-    table.columns[-1].ratio = 1  # gives way first
-    table.expand = True
-    console.print(table)
+    shown.columns[-1].justify = "left"
+    shown.columns[-1].ratio = 1  # gives way first
+    shown.expand = True
+    console.print(shown)
     for series in info.series:
         for gap in series.gaps[:5]:
             console.print(
@@ -156,32 +156,32 @@ def store_info(console: Console, info: StoreInfo) -> None:
 
 
 def import_report(console: Console, report: ImportReport, store: Path) -> None:
-    _heading(console, f"Imported into {store}")
-    table = _table("", "file", "rows", "added", "replaced", "unchanged")
+    heading(console, f"Imported into {store}")
+    shown = table("", "file", "rows", "added", "replaced", "unchanged")
     rows = [(f.file, f) for f in report.files]
     rows += [(f"{d.symbol} {d.timeframe}, {d.source}", d) for d in report.derived]  # type: ignore[misc]
     for name, done in rows:
         write = done.write
-        table.add_row(
+        shown.add_row(
             name, str(done.rows), str(write.added), str(write.replaced), str(write.unchanged)
         )
-    console.print(table)
+    console.print(shown)
     for skipped in report.skipped:
         console.print(f"  skipped {skipped.file}: {skipped.reason}", highlight=False, markup=False)
 
 
 def ingest_reports(console: Console, reports: list[IngestReport], index: str) -> None:
-    _heading(console, f"States in {index}")
-    table = _table("", "symbol", "asked for", "outside the data", "there already", "added")
+    heading(console, f"States in {index}")
+    shown = table("", "symbol", "asked for", "outside the data", "there already", "added")
     for report in reports:
-        table.add_row(
+        shown.add_row(
             report.symbol,
             str(report.requested),
             str(report.outside_stored_data),
             str(report.already_there),
             str(report.added),
         )
-    console.print(table)
+    console.print(shown)
     for report in reports:
         for reason, count in report.refused.items():
             console.print(f"  {report.symbol}: {count} refused, {reason}", highlight=False)
@@ -203,7 +203,7 @@ def leak_report(console: Console, report: LeakReport) -> None:
         console.print(f"  and {len(report.leaks) - 20} more; all are in --json")
 
 
-def _heading(console: Console, text: str) -> None:
+def heading(console: Console, text: str) -> None:
     """In bold and never broken, so that a path in it can be copied."""
     console.print(Text(text, style="bold"), soft_wrap=True)
 
@@ -216,7 +216,7 @@ def _shortened(sources: list[str]) -> str:
     )
 
 
-def _minute(iso8601: str) -> str:
+def minute(iso8601: str) -> str:
     return iso8601.replace("T", " ").removesuffix(":00Z")
 
 

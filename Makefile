@@ -36,8 +36,8 @@ $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@$(TEXT_PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test-text: $(TEXT)/.dev ## the tests that need a text model, in an environment of their own
-	@$(TEXT)/bin/python -m pytest -m text_model -q
+test-text: $(TEXT)/.dev ## the tests that need a text model or Redis, in an environment of their own
+	@$(TEXT)/bin/python -m pytest -m "text_model or redis" -q
 
 check: setup ## lint, format, types, layers, generated files
 	$(BIN)/ruff check .
@@ -46,8 +46,8 @@ check: setup ## lint, format, types, layers, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/generate_docs.py --check
 
-bench: setup ## speed as ratios against floors in the same run
-	@$(BIN)/python -m benchmarks
+bench: $(TEXT)/.dev ## speed as ratios against floors in the same run
+	@$(TEXT)/bin/python -m benchmarks
 
 docs: setup ## write config/example.toml and the generated reference pages
 	@$(BIN)/python scripts/generate_docs.py

@@ -88,6 +88,8 @@ class TestWithAModel:
         found: dict[str, Any] = json.loads(ran.stdout)
         encoder = FastEmbedEncoder.load(minilm.NAME, model_path=folder)
         assert found.pop("texts_per_second") > 0
+        assert found.pop("one_sentence_ms") > 0
+        assert 100 < found.pop("longest_sentence_tokens") < 256
         assert found == {
             "model": minilm.NAME,
             "dimension": 384,

@@ -215,6 +215,7 @@ async def test_a_shared_value_that_is_no_unit_vector_is_replaced(value: bytes) -
     assert [log["event"] for log in logs] == ["shared_vector_is_none"]
 
 
+@pytest.mark.redis
 async def test_two_servers_share_vectors_in_redis(redis_url: str) -> None:
     one, other = HashedWords(), HashedWords()
     async with query_texts(one, shared=RedisVectors(redis_url, timeout_s=PATIENT_S)) as texts:
@@ -225,6 +226,7 @@ async def test_two_servers_share_vectors_in_redis(redis_url: str) -> None:
         assert (other.encoded, texts.shared_hits) == ([], 1)
 
 
+@pytest.mark.redis
 async def test_models_do_not_share_vectors_in_redis(redis_url: str) -> None:
     other = HashedWords(version="2")
     async with query_texts(
@@ -237,6 +239,7 @@ async def test_models_do_not_share_vectors_in_redis(redis_url: str) -> None:
         assert len(other.encoded) == 1
 
 
+@pytest.mark.redis
 async def test_what_is_written_names_its_space_and_ends_some_day(redis_url: str) -> None:
     import redis.asyncio
 
@@ -252,6 +255,7 @@ async def test_what_is_written_names_its_space_and_ends_some_day(redis_url: str)
         np.testing.assert_array_equal(np.frombuffer(await client.get(key), "<f4"), vector)
 
 
+@pytest.mark.redis
 async def test_a_redis_that_dies_and_comes_back_is_noticed_and_never_missed(
     redis: RedisServer,
 ) -> None:

@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from llm_trader.cli import options
 from llm_trader.errors import ConfigurationError
+from llm_trader.timeframe import parse_rfc3339
 
 if TYPE_CHECKING:
     from llm_trader.embedding.fastembed_models import ListedModel
+    from llm_trader.embedding.text import FastEmbedEncoder
+    from llm_trader.snapshot.document import Form
 
 app = typer.Typer(no_args_is_help=True, help="Text models: list them, fetch one, try it.")
 
@@ -128,13 +131,13 @@ def check(
         "dimension": encoder.dimension,
         "digest": encoder.digest,
         "max_tokens": encoder.max_tokens,
-        "texts_per_second": round(_texts_per_second(encoder.encode, text.form), 1),
+        **_tried(encoder, text.form),
     }
     if json:
         options.print_json(found)
     else:
         for name, value in found.items():
-            typer.echo(f"{name.replace('_', ' '):18}{value}")
+            typer.echo(f"{name.replace('_', ' '):25}{value}")
 
 
 def _download(listed: ListedModel, cache_dir: Path | None) -> None:
@@ -196,20 +199,33 @@ def _cache_folder(cache_dir: Path | None) -> Path:
     )
 
 
-def _texts_per_second(encode: Callable[[list[str]], Any], form: Any) -> float:
-    """On sentences of a simulated market, as they are at ingestion."""
+def _tried(encoder: FastEmbedEncoder, form: Form) -> dict[str, float]:
+    """Length and speed on sentences of a simulated market, as they are at ingestion."""
+    told = _some_sentences(form)
+    encoder.encode(told[:1])
+    alone_s = min(_seconds(lambda: encoder.encode(told[:1])) for _ in range(5))
+    return {
+        "longest_sentence_tokens": max(encoder.token_counts(told), default=0),
+        "one_sentence_ms": round(alone_s * 1000, 1),
+        "texts_per_second": round(len(told) / _seconds(lambda: encoder.encode(told)), 1),
+    }
+
+
+def _some_sentences(form: Form) -> list[str]:
     import numpy as np
 
     from llm_trader.market.simulation import simulate
     from llm_trader.snapshot.builder import build_snapshots
     from llm_trader.snapshot.document import sentences
-    from llm_trader.timeframe import DAY_MS, M15
+    from llm_trader.timeframe import DAY_MS, HOUR_MS
 
-    start_ms = 1_735_689_600_000
+    start_ms = parse_rfc3339("2025-01-01T00:00:00Z")
     market = simulate("BTCUSDT", start_ms=start_ms, days=30, seed=1)
-    times = start_ms + 25 * DAY_MS + np.arange(_CHECKED_SENTENCES) * 4 * M15.ms
-    told = sentences(build_snapshots(market, times), form)
-    encode(told[:1])
+    times = start_ms + 25 * DAY_MS + np.arange(_CHECKED_SENTENCES) * HOUR_MS
+    return sentences(build_snapshots(market, times), form)
+
+
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
-    encode(told)
-    return len(told) / (time.perf_counter() - started)
+    work()
+    return time.perf_counter() - started

@@ -177,6 +177,13 @@ class FastEmbedEncoder:
                 done(count)
         return vectors
 
+    def token_counts(self, sentences: Sequence[str]) -> list[int]:
+        """How many tokens of each sentence the model reads; none where it has no tokenizer."""
+        if self._tokenizer is None:
+            return []
+        encoded = self._tokenizer.encode_batch(list(sentences))
+        return [sum(one.attention_mask) for one in encoded]
+
     def _batch(self, batch: list[str]) -> Vectors:
         self._warn_of_truncation(batch)
         raw = np.asarray(list(self._embedding.embed(batch, batch_size=len(batch))), np.float32)

@@ -144,7 +144,8 @@ class QueryTexts:
 class RedisVectors:
     """`SharedVectors` in a Redis. One that is away, slow or answers nonsense holds nothing.
 
-    After a failure it is left alone for `rest_s` seconds. The password is never logged, whether
+    A question gets `timeout_s` in all, connecting included, and after a failure none is asked for
+    `rest_s` seconds. Values are kept for `ttl_s` seconds. The password is never logged, whether
     it stands in the URL or is given.
     """
 
@@ -182,8 +183,8 @@ class RedisVectors:
         if self._clock() < self._resting_until:
             return None
         try:
-            # The client's own timeouts are per read; a server that drips bytes meets this one.
-            async with asyncio.timeout(3 * self._timeout_s):
+            # The client's own timeouts are per step; this one is for all of them.
+            async with asyncio.timeout(self._timeout_s):
                 return await ask()
         except (RedisError, OSError, ValueError, TypeError, AttributeError) as error:
             self._resting_until = self._clock() + self._rest_s

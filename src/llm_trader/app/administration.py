@@ -154,23 +154,37 @@ def measure_recall(
     *,
     k: int,
     samples: int,
+    lookback_days: int,
     seed: int,
     progress: Callable[[], None],
-) -> RecallReport:
-    """How much of the exact nearest an approximate search on Qdrant finds."""
+) -> list[RecallReport]:
+    """How much of the exact nearest an approximate search on Qdrant finds, by symbol and vector."""
     from llm_trader.index.qdrant.backend import QdrantIndex
     from llm_trader.index.recall import recall
 
     place = qdrant_place(settings, environ)
 
-    async def main() -> RecallReport:
+    async def main() -> list[RecallReport]:
         async with (
             await QdrantIndex.open(replace(place, approximate=False)) as exact,
             await QdrantIndex.open(replace(place, approximate=True)) as approximate,
         ):
-            return await recall(
-                exact, approximate, symbols, k=k, samples=samples, seed=seed, progress=progress
-            )
+            named = symbols or [of.symbol for of in (await exact.info()).symbols]
+            return [
+                await recall(
+                    exact,
+                    approximate,
+                    symbol,
+                    lookback_days=lookback_days,
+                    k=k,
+                    samples=samples,
+                    seed=seed,
+                    name=name,
+                    progress=progress,
+                )
+                for symbol in named
+                for name in exact.collection.dimensions
+            ]
 
     return asyncio.run(main())
 

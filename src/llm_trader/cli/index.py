@@ -17,6 +17,10 @@ app = typer.Typer(
 Backend = Literal["embedded", "qdrant"]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Queries to sample.")]
 Seed = Annotated[int, typer.Option("--seed", help="Equal seeds sample equal queries.")]
+Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")]
+LookbackDays = Annotated[
+    int, typer.Option("--lookback-days", min=1, max=365, help="Window of a query.")
+]
 AllSymbols = Annotated[
     str, typer.Option("--symbols", help="Separated by commas; all of the index if left out.")
 ]
@@ -155,9 +159,14 @@ def prune(
 @app.command()
 def recall(
     qdrant_url: options.QdrantUrl = None,
-    symbols: AllSymbols = "",
-    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")] = 50,
+    symbols: Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")]
+LookbackDays = Annotated[
+    int, typer.Option("--lookback-days", min=1, max=365, help="Window of a query.")
+]
+AllSymbols = "",
+    k: Nearest = 50,
     samples: Samples = 200,
+    lookback_days: LookbackDays = 90,
     seed: Seed = 0,
     config: options.Config = None,
     json: options.Json = False,
@@ -171,32 +180,35 @@ def recall(
 
     settings = options.settings_of(config, index__qdrant__url=qdrant_url, logging__level="warn")
     with options.progress_bar("queries") as bar:
-        line = bar.add_task("comparing", total=samples)
-        report = measure_recall(
+        line = bar.add_task("comparing", total=None)
+        reports = measure_recall(
             settings,
             os.environ,
             options.symbol_list(symbols),
             k=k,
             samples=samples,
+            lookback_days=lookback_days,
             seed=seed,
             progress=lambda: bar.advance(line),
         )
     if json:
-        options.print_json(report)
+        options.print_json(reports)
     else:
-        show_index.recall(options.tables(), report)
+        show_index.recall(options.tables(), reports)
 
 
 @app.command("compare-vectors")
 def compare_vectors(
     index: options.Index = None,
     qdrant_url: options.QdrantUrl = None,
-    symbols: AllSymbols = "",
-    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")] = 50,
+    symbols: Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")]
+LookbackDays = Annotated[
+    int, typer.Option("--lookback-days", min=1, max=365, help="Window of a query.")
+]
+AllSymbols = "",
+    k: Nearest = 50,
     samples: Samples = 500,
-    lookback_days: Annotated[
-        int, typer.Option("--lookback-days", min=1, max=365, help="Window of a query.")
-    ] = 90,
+    lookback_days: LookbackDays = 90,
     seed: Seed = 0,
     config: options.Config = None,
     json: options.Json = False,

@@ -64,13 +64,17 @@ def rebuild(console: Console, done: Rebuild) -> None:
         )
 
 
-def recall(console: Console, report: RecallReport) -> None:
-    heading(console, f"Of the exact {report.k} nearest, an approximate search finds")
-    found = table("", "symbol", "vector", "queries", "mean", "worst", "all found")
-    for of in report.searches:
-        whole = f"{of.complete / of.queries:.0%}"
-        shares = (f"{of.mean:.2%}", f"{of.worst:.0%}")
-        found.add_row(of.symbol, of.vector, str(of.queries), *shares, whole)
+def recall(console: Console, reports: list[RecallReport]) -> None:
+    heading(console, "Of the exact nearest, an approximate search finds")
+    found = table(
+        "",
+        *("symbol", "vector", "of", "k", "mean", "worst", "all found", "ms", "exact ms"),
+        right_from=2,
+    )
+    for of in reports:
+        shares = (f"{of.mean:.2%}", f"{of.least:.0%}", f"{of.complete:.0%} of {of.samples}")
+        times = (f"{of.approximate_ms:.1f}", f"{of.exact_ms:.1f}")
+        found.add_row(of.symbol, of.name, str(of.points), str(of.k), *shares, *times)
     console.print(found)
 
 

@@ -28,7 +28,6 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import IngestReport, Progress, Spaces, ingest
 from llm_trader.index.migration import CopyProblem, CopyReport, copy_points, verify_copy
 from llm_trader.index.protocol import Collection, IndexInfo, SymbolPoints, VectorIndex
-
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.agreement import AgreementReport, compare_answers
 from llm_trader.retrieval.retriever import Retriever

@@ -159,11 +159,7 @@ def prune(
 @app.command()
 def recall(
     qdrant_url: options.QdrantUrl = None,
-    symbols: Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")]
-LookbackDays = Annotated[
-    int, typer.Option("--lookback-days", min=1, max=365, help="Window of a query.")
-]
-AllSymbols = "",
+    symbols: AllSymbols = "",
     k: Nearest = 50,
     samples: Samples = 200,
     lookback_days: LookbackDays = 90,
@@ -201,11 +197,7 @@ AllSymbols = "",
 def compare_vectors(
     index: options.Index = None,
     qdrant_url: options.QdrantUrl = None,
-    symbols: Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")]
-LookbackDays = Annotated[
-    int, typer.Option("--lookback-days", min=1, max=365, help="Window of a query.")
-]
-AllSymbols = "",
+    symbols: AllSymbols = "",
     k: Nearest = 50,
     samples: Samples = 500,
     lookback_days: LookbackDays = 90,

@@ -2,7 +2,7 @@
 
 `main`      the commands under one roof, and what happens on errors
 `options`   options that several commands share, and settings made of them
-`data`      import, info, simulate
+`data`, `index`, `models`, `backup`           several commands each
 `ingest`, `serve`, `query`, `leaks`, `demo`   a command each
-`show`      answers, reports and stores as readable tables
+`show`, `show_index`   answers, reports, stores and indexes as readable tables
 """

@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from llm_trader import __version__
-from llm_trader.cli import data, index, models
+from llm_trader.cli import backup, data, index, models
 from llm_trader.cli.demo import demo
 from llm_trader.cli.ingest import ingest
 from llm_trader.cli.leaks import leak_check
@@ -59,6 +59,7 @@ def _root(
 app.add_typer(data.app, name="data")
 app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
+app.add_typer(backup.app, name="backup")
 app.command()(ingest)
 app.command()(serve)
 app.command()(query)

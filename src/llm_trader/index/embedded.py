@@ -182,6 +182,11 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             runs=runs,
         )
 
+    def copy_to(self, folder: Path) -> None:
+        """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
+        with _lmdb_errors(self._path):
+            self._env.copy(str(folder), compact=True)
+
     def _arrays(self, symbol: str) -> SymbolArrays:
         self._take_over_changes()
         try:

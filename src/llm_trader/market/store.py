@@ -161,6 +161,11 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._reading() as snapshot:
             return catalog.describe(snapshot, str(self.path))
 
+    def copy_to(self, folder: Path) -> None:
+        """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
+        with _lmdb_errors(self.path):
+            self._environment.copy(str(folder), compact=True)
+
     def candles(
         self,
         symbol: str,

@@ -7,5 +7,8 @@
 `statistics`  outcomes of the matches summed up
 `evidence`    outcomes of a wider neighbourhood beside the base rate, with intervals, a verdict
 `answer`      the records of an answer, named as on the wire
+`fusion`      one order out of two, by rank
 `leak_check`  proof on samples that an answer used only what was known
+`agreement`   whether two indexes answer alike
+`vector_comparison`  the state and the text vectors of an index, measured side by side
 """

@@ -1,0 +1,185 @@
+"""A backup of one moment, whoever reads and writes meanwhile.
+
+1. `index/`  the index first: what it was made of is then in the market store's copy too
+2. `market/` a copy by LMDB itself, which is one transaction
+3. `answers.json` questions to the copy of the index, and its answers
+4. digests of all files, and everything on disk
+5. `manifest.json`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from llm_trader import __version__
+from llm_trader.backup import contents
+from llm_trader.backup.files import Progress, digest, disk_errors, silent, sync
+from llm_trader.backup.manifest import (
+    ANSWERS,
+    INDEX,
+    MARKET,
+    QDRANT,
+    SCHEMA_VERSION,
+    IndexPart,
+    Manifest,
+    MarketPart,
+    QdrantPart,
+    StoredFile,
+    checked_name,
+    write_manifest,
+)
+from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.market.store import MarketStore
+from llm_trader.retrieval.agreement import RecordedAnswer
+
+if TYPE_CHECKING:
+    from llm_trader.backup.cluster import Nodes
+
+_DATA: Final = "data.mdb"
+_LOCK: Final = "lock.mdb"
+_WATCHED_EVERY_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What goes into a backup: folders, or the nodes of a Qdrant server; None is left out."""
+
+    market: Path | None = None
+    index: Path | None = None
+    qdrant: Nodes | None = None
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What has been copied so far."""
+
+    market: MarketPart | None = None
+    index: IndexPart | None = None
+    qdrant: QdrantPart | None = None
+    answers: list[RecordedAnswer] | None = None
+
+
+async def create_backup(
+    backups: Path, name: str, sources: Sources, *, created_at: str, progress: Progress = silent
+) -> Manifest:
+    """Make the folder `name` in `backups`.
+
+    Raises `ConfigurationError` where that is there already or cannot be written, and the errors
+    of the store and of the index. What was written by then is removed.
+    """
+    if sources.market is None and sources.index is None and sources.qdrant is None:
+        raise InvalidInputError("nothing is named that a backup should be made of")
+    folder = backups / checked_name(name)
+    if folder.exists():
+        raise ConfigurationError(f"{folder} is there already; choose another --name, or delete it")
+    with disk_errors(backups):
+        folder.mkdir(parents=True)
+        try:
+            parts = await _copied(folder, sources, progress)
+            manifest = Manifest(
+                schema_version=SCHEMA_VERSION,
+                name=name,
+                created_at=created_at,
+                package_version=__version__,
+                market=parts.market,
+                index=parts.index,
+                qdrant=parts.qdrant,
+                files=await _digested(folder, progress),
+            )
+            write_manifest(folder, manifest)
+            sync(backups)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return manifest
+
+
+async def _copied(folder: Path, sources: Sources, progress: Progress) -> _Parts:
+    parts = _Parts()
+    if sources.index is not None:
+        parts.index, parts.answers = await _copy_index(sources.index, folder / INDEX, progress)
+    if sources.qdrant is not None:
+        from llm_trader.backup.cluster import copy_collection
+
+        parts.qdrant, parts.answers = await copy_collection(
+            sources.qdrant, folder / QDRANT, progress
+        )
+    if sources.market is not None:
+        parts.market = await _copy_market(sources.market, folder / MARKET, progress)
+    if parts.answers is not None:
+        (folder / ANSWERS).write_bytes(msgspec.json.encode(parts.answers))
+    return parts
+
+
+async def _copy_index(
+    source: Path, folder: Path, progress: Progress
+) -> tuple[IndexPart, list[RecordedAnswer]]:
+    with EmbeddedIndex.open(source) as index:
+        await _watched(index.copy_to, source, folder, f"copying {source}", progress)
+    with EmbeddedIndex.open(folder) as copy:
+        part = await contents.index_part(copy, str(source))
+        answers = await contents.recorded_answers(copy)
+    (folder / _LOCK).unlink(missing_ok=True)
+    return part, answers
+
+
+async def _copy_market(source: Path, folder: Path, progress: Progress) -> MarketPart:
+    with MarketStore.open(source) as store:
+        await _watched(store.copy_to, source, folder, f"copying {source}", progress)
+    part = contents.market_part(folder, str(source))
+    (folder / _LOCK).unlink(missing_ok=True)
+    return part
+
+
+async def _watched(
+    copy_to: Callable[[Path], None], source: Path, folder: Path, what: str, progress: Progress
+) -> None:
+    """Let LMDB copy, in a thread, and tell how far it is; a copy is no larger than its source."""
+    whole = _size(source / _DATA)
+    work = asyncio.create_task(asyncio.to_thread(_into_new, copy_to, folder))
+    progress(what, 0, whole)
+    while not (await asyncio.wait({work}, timeout=_WATCHED_EVERY_S))[0]:
+        progress(what, _size(folder / _DATA), whole)
+    await work
+    progress(what, whole, whole)
+
+
+def _into_new(copy_to: Callable[[Path], None], folder: Path) -> None:
+    folder.mkdir()
+    copy_to(folder)
+
+
+async def _digested(folder: Path, progress: Progress) -> list[StoredFile]:
+    """All files with their digests, once they are on disk."""
+    sizes = _files_on_disk(folder)
+    found, before, total = [], 0, sum(sizes.values())
+    for path, size in sizes.items():
+
+        def told(done: int, before: int = before) -> None:
+            progress("digesting", before + done, total)
+
+        found.append(StoredFile(path, size, await digest(folder / path, told)))
+        before += size
+    return found
+
+
+def _files_on_disk(folder: Path) -> dict[str, int]:
+    """The sizes of all files below a folder, by their paths in it, once they are on disk."""
+    sizes = {}
+    for path in sorted([*folder.rglob("*"), folder]):
+        sync(path)
+        if path.is_file():
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+    return sizes
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

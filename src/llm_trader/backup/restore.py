@@ -1,0 +1,211 @@
+"""A backup put where nothing was, and proven before it is put there.
+
+Folders are filled beside their place, under another name, opened, and asked the recorded
+questions; then they are renamed. A restore that is killed leaves nothing at the place itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_trader.backup import contents
+from llm_trader.backup.contents import Found
+from llm_trader.backup.files import Progress, copy, disk_errors, silent, sync
+from llm_trader.backup.manifest import (
+    INDEX,
+    MARKET,
+    QDRANT,
+    Manifest,
+    read_manifest,
+)
+from llm_trader.backup.verify import damaged_files, read_answers, refuse_damaged
+from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.market.writer_lock import WriterLock
+
+if TYPE_CHECKING:
+    from llm_trader.backup.cluster import Nodes, RestoredCollection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Where the parts of a backup go: folders, or the nodes of a Qdrant server.
+
+    None leaves a part out.
+    """
+
+    market: Path | None = None
+    index: Path | None = None
+    qdrant: Nodes | None = None
+
+
+class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`restored` tells by part where it is now; `answers` were the same to the last bit."""
+
+    name: str
+    created_at: str
+    restored: dict[str, str]
+    answers: int
+    notes: list[str]
+
+
+async def restore_backup(
+    folder: Path, targets: Targets, *, swap: bool = False, progress: Progress = silent
+) -> RestoreReport:
+    """Put the parts of a backup that have a target there.
+
+    Raises `ConfigurationError`, before anything is written, for a backup that is unfinished or
+    damaged, for a folder that is not empty, and for a Qdrant alias that leads to a collection,
+    unless `swap` has it lead to the restored one.
+    """
+    manifest = read_manifest(folder)
+    fillings, collection = _fillings(folder, manifest, targets), _collection(manifest, targets)
+    if not fillings and collection is None:
+        raise InvalidInputError(
+            f"the backup {manifest.name} holds {' and '.join(manifest.parts)}, and for none of "
+            "these a place is named"
+        )
+    if len({filling.target for filling in fillings}) < len(fillings):
+        raise ConfigurationError(
+            f"{fillings[0].target} is named as both the market store and the index; they are two "
+            "folders"
+        )
+    for filling in fillings:
+        _refuse_taken(filling.target)
+    if collection is not None:
+        await collection.refuse_live(swap=swap)
+    parts = [*(filling.part for filling in fillings), *([QDRANT] if collection else [])]
+    refuse_damaged(folder, await damaged_files(folder, manifest, progress, parts))
+    restored, looks = await _restored(folder, manifest, fillings, collection, progress)
+    return RestoreReport(
+        name=manifest.name,
+        created_at=manifest.created_at,
+        restored=restored,
+        answers=sum(look.identical for look in looks),
+        notes=[note for look in looks for note in look.notes],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """A part that becomes a folder, and how a look at that folder is taken."""
+
+    part: str
+    target: Path
+    look: Callable[[Path], Awaitable[Found]]
+
+    @property
+    def beside(self) -> Path:
+        return self.target.with_name(f".{self.target.name}.restoring")
+
+
+def _fillings(folder: Path, manifest: Manifest, targets: Targets) -> list[_Filling]:
+    market, index = manifest.market, manifest.index
+    found = []
+    if market is not None and targets.market is not None:
+
+        async def look_at_market(path: Path) -> Found:
+            return contents.look_at_market(path, market)
+
+        found.append(_Filling(MARKET, targets.market.resolve(), look_at_market))
+    if index is not None and targets.index is not None:
+
+        async def look_at_index(path: Path) -> Found:
+            return await contents.look_at_index(path, index, read_answers(folder))
+
+        found.append(_Filling(INDEX, targets.index.resolve(), look_at_index))
+    return found
+
+
+def _collection(manifest: Manifest, targets: Targets) -> RestoredCollection | None:
+    if manifest.qdrant is None or targets.qdrant is None:
+        return None
+    from llm_trader.backup.cluster import RestoredCollection
+
+    return RestoredCollection(targets.qdrant, manifest.qdrant)
+
+
+def _refuse_taken(target: Path) -> None:
+    with disk_errors(target):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigurationError(
+                f"{target} is not empty, and a restore overwrites nothing; move it away, or name "
+                "another folder"
+            )
+
+
+async def _restored(
+    folder: Path,
+    manifest: Manifest,
+    fillings: Sequence[_Filling],
+    collection: RestoredCollection | None,
+    progress: Progress,
+) -> tuple[dict[str, str], list[Found]]:
+    """Everything is there and proven before the first thing is put in its place."""
+    places, looks = {}, []
+    with ExitStack() as undone, disk_errors(folder):
+        for filling in fillings:
+            undone.enter_context(_held(filling.beside))
+            await _fill(folder, manifest, filling, progress)
+            looks.append(_proven(filling.part, await filling.look(filling.beside)))
+        if collection is not None:
+            looks.append(await _uploaded(folder, collection, progress))
+        for filling in fillings:
+            filling.beside.replace(filling.target)
+            sync(filling.target.parent)
+            places[filling.part] = str(filling.target)
+        if collection is not None:
+            places[QDRANT] = await collection.go_live()
+    return places, looks
+
+
+async def _uploaded(folder: Path, collection: RestoredCollection, progress: Progress) -> Found:
+    try:
+        await collection.upload(folder, progress)
+        return _proven(QDRANT, await collection.look(read_answers(folder)))
+    except BaseException:
+        await collection.discard()
+        raise
+
+
+@contextmanager
+def _held(beside: Path) -> Iterator[None]:
+    """A folder to be filled by this process only, without what a killed one left there."""
+    lock = WriterLock(beside)
+    try:
+        for name in ("data.mdb", "lock.mdb"):
+            (beside / name).unlink(missing_ok=True)
+        yield
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+
+
+async def _fill(folder: Path, manifest: Manifest, filling: _Filling, progress: Progress) -> None:
+    files = [file for file in manifest.files if file.path.startswith(f"{filling.part}/")]
+    for file in files:
+
+        def told(done: int, whole: int = file.bytes) -> None:
+            progress(f"restoring {filling.part}", done, whole)
+
+        path = folder / file.path
+        if await copy(path, filling.beside / path.name, told) != file.sha256:
+            raise ConfigurationError(f"{path} has changed while it was read; restore again")
+    sync(filling.beside)
+
+
+def _proven(part: str, look: Found) -> Found:
+    if look.problems:
+        raise ConfigurationError(
+            f"the {part} part of the backup does not hold what it should: "
+            f"{'; '.join(look.problems)}; nothing was put in its place, use another backup"
+        )
+    return look

@@ -1,0 +1,361 @@
+"""A Qdrant collection goes into a backup on one server and comes back on another."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from msgspec import structs
+
+from llm_trader.backup import contents
+from llm_trader.backup.cluster import Nodes
+from llm_trader.backup.create import Sources, create_backup
+from llm_trader.backup.files import Progress, silent
+from llm_trader.backup.manifest import Manifest, backups_in
+from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
+from llm_trader.backup.verify import verify_backup
+from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.index.qdrant.backend import QdrantIndex
+from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.snapshots import NodeSnapshots
+from llm_trader.index.qdrant.versions import prune, versions
+from llm_trader.retrieval.agreement import compare_answers
+from llm_trader.retrieval.retriever import Retriever
+from tests.backup.builders import CREATED_AT, NAME, RUN, SLOTS, SYMBOLS, everything, fill
+from tests.backup.test_verify import flip, retold
+from tests.index import qdrant_stub
+from tests.index.builders import same_points
+from tests.index.qdrant_stub import Stub
+from tests.market.processes import hear, running, tell
+from tests.retrieval.builders import COLLECTION, SPACE, past
+
+KEY = "a-secret-that-is-never-told"
+QUESTIONS = 4  # the stub takes its time
+
+BACKUP = """
+import asyncio
+from tests.backup.test_cluster import back_up, place_at
+
+def report_and_wait(what, done, total):
+    say(what)
+    wait()
+
+url, grpc_port, alias = sys.argv[2].split(",")
+place = place_at(url.replace(":/", "://"), int(grpc_port), alias)
+asyncio.run(back_up(path, place, report_and_wait))
+"""
+
+RESTORE = """
+import asyncio
+from tests.backup.test_cluster import place_at, restore
+
+def report_and_wait(what, done, total):
+    say(what, done)
+    wait()
+
+url, grpc_port, alias = sys.argv[2].split(",")
+place = place_at(url.replace(":/", "://"), int(grpc_port), alias)
+asyncio.run(restore(path, place, progress=report_and_wait))
+"""
+
+WRITER = """
+import asyncio
+from llm_trader.index.qdrant.backend import QdrantIndex
+from tests.backup.test_cluster import place_at
+from tests.retrieval.builders import COLLECTION, past
+
+async def main():
+    url, grpc_port, alias = sys.argv[1].split(",")
+    place = place_at(url.replace(":/", "://"), int(grpc_port), alias)
+    async with await QdrantIndex.create_or_open(place, COLLECTION) as index:
+        await index.begin_run("tests", "bybit", "now")
+        for slot in range(5000, 6000):
+            wait()
+            await index.upsert(past([slot]))
+            say("written")
+
+asyncio.run(main())
+"""
+
+
+def place_at(url: str, grpc_port: int, alias: str) -> QdrantPlace:
+    return QdrantPlace(url=url, grpc_port=grpc_port, collection=alias, retry_s=0.5)
+
+
+def place_of(stub: Stub, alias: str) -> QdrantPlace:
+    return place_at(stub.url, stub.grpc_port, alias)
+
+
+def words(place: QdrantPlace) -> Path:
+    """How a place is told to a process."""
+    return Path(f"{place.url},{place.grpc_port},{place.collection}")
+
+
+async def back_up(backups: Path, place: QdrantPlace, progress: Progress = silent) -> Manifest:
+    sources = Sources(qdrant=Nodes(place))
+    return await create_backup(backups, NAME, sources, created_at=CREATED_AT, progress=progress)
+
+
+async def restore(
+    backups: Path, place: QdrantPlace, *, swap: bool = False, progress: Progress = silent
+) -> RestoreReport:
+    targets = Targets(qdrant=Nodes(place))
+    return await restore_backup(backups / NAME, targets, swap=swap, progress=progress)
+
+
+@pytest.fixture(autouse=True)
+def _few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "QUESTIONS", QUESTIONS)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+    with qdrant_stub.start(tmp_path_factory.mktemp("one")) as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+    with qdrant_stub.start(tmp_path_factory.mktemp("other")) as stub:
+        yield stub
+
+
+async def filled(place: QdrantPlace) -> QdrantPlace:
+    async with await QdrantIndex.create_or_open(place, COLLECTION) as index:
+        await fill(index)
+    return place
+
+
+@pytest.fixture(scope="module")
+def held(one: Stub) -> QdrantPlace:
+    """A filled collection on the first server; not to be written to."""
+    return asyncio.run(filled(place_of(one, "held")))
+
+
+@pytest.fixture
+def empty(other: Stub) -> QdrantPlace:
+    """A name that nothing has on the second server."""
+    return place_of(other, f"t{uuid4().hex[:8]}")
+
+
+async def check_same(place: QdrantPlace, wanted: QdrantPlace) -> None:
+    async with await QdrantIndex.open(place) as ours, await QdrantIndex.open(wanted) as theirs:
+        for got, points in zip(await everything(ours), await everything(theirs), strict=True):
+            assert same_points(got, points)
+        assert (await ours.info()).runs == (await theirs.info()).runs
+        report = await compare_answers(Retriever(theirs, SPACE), Retriever(ours, SPACE), 4, 3)
+        assert (report.identical, report.disagreements) == (4, [])
+
+
+async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
+    held: QdrantPlace, one: Stub, tmp_path: Path
+) -> None:
+    manifest = await back_up(tmp_path, held)
+    part = manifest.qdrant
+    assert part is not None
+    assert manifest.parts == ["qdrant"]
+    assert (part.alias, part.index.collection) == ("held", COLLECTION)
+    assert part.version.startswith("held_v1_5m4h_")
+    assert [(of.symbol, of.points) for of in part.index.symbols] == [(s, SLOTS) for s in SYMBOLS]
+    (node,) = part.nodes
+    assert node.url == one.url
+    assert node.file == f"qdrant/1-127.0.0.1-{one.http_port}/{part.version}.snapshot"
+    assert (tmp_path / NAME / node.file).stat().st_size > 1 << 20
+    assert list(one.folder.rglob("*.snapshot")) == [], "none is left on the node"
+
+
+async def test_what_was_restored_on_another_server_answers_the_same_to_the_last_bit(
+    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+) -> None:
+    manifest = await back_up(tmp_path, held)
+    report = await restore(tmp_path, empty)
+    assert manifest.qdrant is not None
+    kind = manifest.qdrant.version.removeprefix("held")
+    assert report.restored == {"qdrant": f"{empty.collection}{kind}_restored_1"}
+    assert (report.answers, report.notes) == (QUESTIONS, [])
+    await check_same(empty, held)
+
+
+async def test_a_snapshot_is_verified_by_its_digest(held: QdrantPlace, tmp_path: Path) -> None:
+    manifest = await back_up(tmp_path, held)
+    report = await verify_backup(tmp_path / NAME)
+    assert (report.problems, report.answers) == ([], 0)
+    assert "opened when they are restored" in report.notes[0]
+    assert manifest.qdrant is not None
+    file = manifest.qdrant.nodes[0].file
+    flip(tmp_path / NAME / file, 100_000)
+    (problem,) = (await verify_backup(tmp_path / NAME)).problems
+    assert problem.file == file
+
+
+async def test_a_damaged_snapshot_is_never_uploaded(
+    held: QdrantPlace, empty: QdrantPlace, other: Stub, tmp_path: Path
+) -> None:
+    manifest = await back_up(tmp_path, held)
+    assert manifest.qdrant is not None
+    flip(tmp_path / NAME / manifest.qdrant.nodes[0].file, 100_000)
+    other.forget_calls()
+    with pytest.raises(ConfigurationError, match=r"is damaged: .*\.snapshot is not what was"):
+        await restore(tmp_path, empty)
+    assert not any("upload" in call for call in other.calls())
+
+
+async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
+    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+) -> None:
+    await back_up(tmp_path, held)
+    async with await QdrantIndex.create_or_open(empty, COLLECTION) as index:
+        old = index.name
+    with pytest.raises(ConfigurationError, match=f"leads to {old} already; with --swap"):
+        await restore(tmp_path, empty)
+    async with await QdrantIndex.open(empty) as reader:
+        assert (await reader.info()).symbols == []
+        report = await restore(tmp_path, empty, swap=True)
+        assert [of.points for of in (await reader.info()).symbols] == [SLOTS] * 2
+        for symbol in SYMBOLS:
+            assert len(await reader.timestamps(symbol)) == SLOTS
+    await check_same(empty, held)
+    async with await QdrantIndex.open(replace(empty, collection=old)) as kept:
+        assert (await kept.info()).symbols == []
+    again = await restore(tmp_path, empty, swap=True)
+    assert {(of.name, of.live) for of in await versions(empty)} == {
+        (old, False),
+        (report.restored["qdrant"], False),
+        (again.restored["qdrant"], True),
+    }
+    assert set(await prune(empty)) == {old, report.restored["qdrant"]}
+    await check_same(empty, held)
+
+
+async def test_a_restored_collection_can_be_ingested_into(
+    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+) -> None:
+    await back_up(tmp_path, held)
+    await restore(tmp_path, empty)
+    async with await QdrantIndex.create_or_open(empty, COLLECTION) as index:
+        assert await index.begin_run(*RUN) == 2
+        assert await index.upsert(past(range(5000, 5003))) == 3
+        assert len(await index.timestamps(SYMBOLS[0])) == SLOTS + 3
+
+
+async def test_each_node_of_a_cluster_has_its_snapshot(
+    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+) -> None:
+    sources = Sources(qdrant=Nodes(held, (held.url, held.url)))
+    manifest = await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
+    assert manifest.qdrant is not None
+    assert [node.file.split("/")[1][:2] for node in manifest.qdrant.nodes] == ["1-", "2-"]
+    with pytest.raises(ConfigurationError, match="of 2 nodes, and 1 are named; list all nodes"):
+        await restore(tmp_path, empty)
+    await restore_backup(tmp_path / NAME, Targets(qdrant=Nodes(empty, (empty.url, empty.url))))
+    await check_same(empty, held)
+
+
+async def test_a_collection_that_does_not_hold_what_it_should_is_deleted_again(
+    held: QdrantPlace, empty: QdrantPlace, other: Stub, tmp_path: Path
+) -> None:
+    await back_up(tmp_path, held)
+    before = set(other.folder.rglob("*"))
+
+    def missing_runs(manifest: Manifest) -> Manifest:
+        part = manifest.qdrant
+        assert part is not None
+        index = structs.replace(part.index, runs=[])
+        return structs.replace(manifest, qdrant=structs.replace(part, index=index))
+
+    await retold(tmp_path / NAME, missing_runs)
+    with pytest.raises(ConfigurationError, match=r"qdrant part .* 1 ingestion runs, not these 0"):
+        await restore(tmp_path, empty)
+    with pytest.raises(VectorIndexError, match="there is no index"):
+        await QdrantIndex.open(empty)
+    assert set(other.folder.rglob("*")) == before
+
+
+async def test_what_is_written_during_the_backup_is_either_in_all_of_it_or_makes_it_anew(
+    one: Stub, empty: QdrantPlace, tmp_path: Path
+) -> None:
+    place = await filled(place_of(one, f"t{uuid4().hex[:8]}"))
+    with running(WRITER, words(place)) as writer:
+        pending = [1]
+
+        def write_once(what: str, done: int, total: int) -> None:
+            if done and pending:
+                pending.pop()
+                tell(writer)
+                assert hear(writer) == "written"
+
+        manifest = await back_up(tmp_path, place, write_once)
+        assert manifest.qdrant is not None
+        assert [of.points for of in manifest.qdrant.index.symbols] == [SLOTS + 1, SLOTS]
+        assert len(manifest.files) == 2
+    await restore(tmp_path, empty)
+    await check_same(empty, place)
+
+
+async def test_a_collection_that_is_written_to_all_the_time_is_told_and_leaves_no_backup(
+    one: Stub, tmp_path: Path
+) -> None:
+    place = await filled(place_of(one, f"t{uuid4().hex[:8]}"))
+    with running(WRITER, words(place)) as writer:
+
+        def write(what: str, done: int, total: int) -> None:
+            if done == total:
+                tell(writer)
+                hear(writer)
+
+        with pytest.raises(VectorIndexError, match="make the backup while no ingestion"):
+            await back_up(tmp_path, place, write)
+    assert backups_in(tmp_path) == []
+
+
+async def test_a_backup_that_was_killed_is_unfinished(held: QdrantPlace, tmp_path: Path) -> None:
+    with running(BACKUP, tmp_path, words(held)) as process:
+        assert hear(process).startswith("snapshot of 127.0.0.1")
+        tell(process)
+        hear(process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert [of.state for of in backups_in(tmp_path)] == ["unfinished"]
+
+
+async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
+    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+) -> None:
+    await back_up(tmp_path, held)
+    with running(RESTORE, tmp_path, words(empty)) as process:
+        while not hear(process).startswith("restoring"):
+            tell(process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    with pytest.raises(VectorIndexError, match="there is no index"):
+        await QdrantIndex.open(empty)
+    await restore(tmp_path, empty)
+    await check_same(empty, held)
+
+
+async def test_a_server_that_is_gone_is_told_with_its_address(
+    held: QdrantPlace, tmp_path: Path
+) -> None:
+    sources = Sources(qdrant=Nodes(held, ("http://127.0.0.1:9",)))
+    with pytest.raises(VectorIndexError, match=r"127\.0\.0\.1:9 cannot be reached; is it running"):
+        await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
+    assert backups_in(tmp_path) == []
+
+
+async def test_the_api_key_is_sent_and_never_told(tmp_path: Path) -> None:
+    with qdrant_stub.start(tmp_path / "stub", api_key=KEY) as stub:
+        place = replace(place_of(stub, "keyed"), api_key=KEY, api_key_env="QDRANT_API_KEY")
+        await filled(place)
+        await back_up(tmp_path / "backups", place)
+        assert KEY not in (tmp_path / "backups" / NAME / "manifest.json").read_text()
+        assert KEY not in repr(Nodes(place))
+        wrong = replace(place, api_key=f"{KEY}-no-more")
+        async with NodeSnapshots(wrong, place.url) as node:
+            with pytest.raises(VectorIndexError, match=r"the API key in \$QDRANT_API_KEY") as told:
+                await node.collections()
+        assert KEY not in told.value.message

@@ -1,0 +1,179 @@
+"""Backups are checked: damage is found and told by file, a whole one opens and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_trader.backup.contents import QUESTIONS
+from llm_trader.backup.files import digest
+from llm_trader.backup.manifest import Manifest, StoredFile, read_manifest, write_manifest
+from llm_trader.backup.verify import Problem, VerifyReport, verify_backup
+from llm_trader.errors import ConfigurationError
+from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.index.points import COLUMN_ROW
+from tests.backup.builders import CREATED_AT, NAME, Site, points
+from tests.retrieval.builders import COLLECTION
+
+FILES = ("market/data.mdb", "index/data.mdb", "answers.json")
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+async def retold(folder: Path, change: Callable[[Any], Any]) -> None:
+    """Alter the manifest, and let its digests be those of the files as they are now."""
+    manifest: Manifest = change(read_manifest(folder))
+    files = [
+        StoredFile(
+            file.path,
+            (folder / file.path).stat().st_size,
+            await digest(folder / file.path, lambda done: None),
+        )
+        for file in manifest.files
+    ]
+    write_manifest(folder, msgspec.structs.replace(manifest, files=files))
+
+
+async def test_a_whole_backup_has_no_problem_and_answers_every_question(site: Site) -> None:
+    manifest = await site.back_up()
+    before = set(site.backup.rglob("*"))
+    report = await verify_backup(site.backup)
+    assert report == VerifyReport(
+        name=NAME,
+        created_at=CREATED_AT,
+        parts=["market", "index"],
+        files=3,
+        bytes=manifest.bytes,
+        answers=QUESTIONS,
+        problems=[],
+        notes=[],
+    )
+    assert set(site.backup.rglob("*")) == before, "nothing is left behind"
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+async def test_one_flipped_bit_is_found_and_told_by_file(
+    site: Site, file: str, share: float
+) -> None:
+    await site.back_up()
+    path = site.backup / file
+    flip(path, int(path.stat().st_size * share))
+    report = await verify_backup(site.backup)
+    assert report.problems == [Problem(file, "is not what was written: its SHA-256 differs")]
+
+
+async def test_missing_and_shortened_files_are_told(site: Site) -> None:
+    await site.back_up()
+    (site.backup / "market/data.mdb").unlink()
+    index = site.backup / "index/data.mdb"
+    size = index.stat().st_size
+    index.write_bytes(index.read_bytes()[:-100])
+    assert (await verify_backup(site.backup)).problems == [
+        Problem("index/data.mdb", f"has {size - 100} bytes, not {size}"),
+        Problem("market/data.mdb", "is missing"),
+    ]
+
+
+async def test_an_index_that_answers_otherwise_is_found_though_its_digest_fits(
+    site: Site,
+) -> None:
+    await site.back_up()
+    with EmbeddedIndex.create_or_open(site.backup / "index", COLLECTION) as index:
+        for table in points():
+            values = table.values.copy()
+            values[COLUMN_ROW["outcome_24h"]] += 0.25
+            await index.upsert(replace(table, values=values))
+    await retold(site.backup, lambda manifest: manifest)
+    report = await verify_backup(site.backup)
+    assert report.answers == 0
+    assert {problem.file for problem in report.problems} == {"index/data.mdb"}
+    assert "is answered otherwise: " in report.problems[0].problem
+
+
+async def test_answers_that_differ_by_rounding_are_a_note_and_no_problem(site: Site) -> None:
+    await site.back_up()
+    with EmbeddedIndex.create_or_open(site.backup / "index", COLLECTION) as index:
+        for table in points():
+            values = table.values.copy()
+            values[COLUMN_ROW["outcome_24h"]] *= 1 + 1e-12
+            await index.upsert(replace(table, values=values))
+    await retold(site.backup, lambda manifest: manifest)
+    report = await verify_backup(site.backup)
+    assert report.problems == []
+    assert f"{QUESTIONS - report.answers} answers differ in their last digits" in report.notes[0]
+
+
+def other_market(manifest: Manifest) -> Manifest:
+    market = manifest.market
+    assert market is not None
+    fewer = msgspec.structs.replace(market.series[0], rows=market.series[0].rows - 1)
+    market = msgspec.structs.replace(market, series=[fewer, *market.series[1:]], exchange="okx")
+    return msgspec.structs.replace(manifest, market=market)
+
+
+def other_index(manifest: Manifest) -> Manifest:
+    index = manifest.index
+    assert index is not None
+    missing = msgspec.structs.replace(index.symbols[0], symbol="SOLUSDT", points=7)
+    index = msgspec.structs.replace(index, symbols=[missing, index.symbols[1]], runs=[])
+    return msgspec.structs.replace(manifest, index=index)
+
+
+async def test_a_copy_that_does_not_hold_what_the_manifest_says_is_told(site: Site) -> None:
+    await site.back_up()
+    await retold(site.backup, lambda manifest: other_index(other_market(manifest)))
+    report = await verify_backup(site.backup)
+    assert [(problem.file, problem.problem) for problem in report.problems] == [
+        ("market/data.mdb", "its exchange is bybit, not okx"),
+        ("market/data.mdb", "BTCUSDT candles 3m is missing or of another extent"),
+        ("market/data.mdb", "BTCUSDT candles 3m should not be there, or is of another extent"),
+        ("index/data.mdb", "it has 1 ingestion runs, not these 0"),
+        ("index/data.mdb", "SOLUSDT has 0 points, not 7 of the same times"),
+        ("index/data.mdb", "BTCUSDT should not be there"),
+    ]
+
+
+async def test_a_copy_that_does_not_open_is_told(site: Site) -> None:
+    await site.back_up()
+    for file in FILES[:2]:
+        (site.backup / file).write_bytes(b"no database" * 1000)
+    await retold(site.backup, lambda manifest: manifest)
+    report = await verify_backup(site.backup)
+    assert [problem.file for problem in report.problems] == list(FILES[:2])
+    assert "it is no LMDB store" in report.problems[0].problem
+    assert "index fails" in report.problems[1].problem
+
+
+async def test_vectors_of_another_version_are_not_asked_and_that_is_noted(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.back_up()
+    monkeypatch.setattr(
+        "llm_trader.embedding.state.StateSpace.space_id", property(lambda space: "another")
+    )
+    report = await verify_backup(site.backup)
+    assert (report.problems, report.answers) == ([], 0)
+    assert report.notes[0].startswith("no question was asked: ")
+
+
+async def test_a_folder_that_is_no_backup_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no backup at .*; see: llm-trader backup list"):
+        await verify_backup(tmp_path / "nowhere")
+
+
+async def test_a_torn_manifest_is_told_as_damaged(site: Site) -> None:
+    await site.back_up()
+    path = site.backup / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ConfigurationError, match=r"manifest.json is damaged .*use another backup"):
+        await verify_backup(site.backup)

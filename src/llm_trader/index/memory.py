@@ -38,7 +38,7 @@ class SymbolArrays:
         visible = self.scan(query.window)
         vectors = visible.vectors[query.name]
         cosine = vectors @ query.vector
-        rows = np.flatnonzero(_inside(visible, query.ranges)) if query.ranges else None
+        rows = np.flatnonzero(admitted(visible, query.ranges)) if query.ranges else None
         among = cosine if rows is None else cosine[rows]
         near = nearest(among, query.limit)
         rows = near if rows is None else rows[near]
@@ -107,7 +107,8 @@ def _shortlist(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.in
     return np.arange(len(cosine))
 
 
-def _inside(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[np.bool_]:
+def admitted(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[np.bool_]:
+    """Which points of a table pass all ranges, shape (n,)."""
     inside = np.ones(len(table), np.bool_)
     for wanted in ranges:
         column = table.column(wanted.field)

@@ -1,0 +1,251 @@
+"""The index on a Qdrant server or cluster.
+
+1. `search`     window, ranges and vector go out in one request, which brings the head along
+2. `mirror`     times and columns of the window, brought up to the head's transaction
+3. `search`     hits scored and ordered on the mirror's rows
+
+The server resolves the alias with each request; a head of another collection is how a swap is
+noticed. `writer` writes, `versions` builds beside and swaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+
+from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.index.asof import Window
+from llm_trader.index.points import PointTable
+from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
+from llm_trader.index.qdrant import catalog, search
+from llm_trader.index.qdrant.connection import Connection
+from llm_trader.index.qdrant.failures import CollectionGoneError
+from llm_trader.index.qdrant.heads import Heads
+from llm_trader.index.qdrant.mirror import Mirror, MovedError
+from llm_trader.index.qdrant.pages import Pages
+from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.reader import Reader
+from llm_trader.index.qdrant.writer import Writer
+from llm_trader.market.candles import Times
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+
+T = TypeVar("T")
+
+_MOST_MOVES: Final = 5
+
+
+class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
+    """Opened by `open` to read or `create_or_open` to write as well; closed by `aclose`."""
+
+    def __init__(self, front: Reader, mirror: Mirror, writer: Writer | None) -> None:
+        self._front = front  # the alias
+        self._mirror = mirror  # of the collection behind it
+        self._writer = writer
+        self._connection = front.pages.connection
+        self._heads = Heads(front)
+        self._following = asyncio.Lock()
+        self.collection = front.collection
+
+    @classmethod
+    async def open(cls, place: QdrantPlace, client: AsyncQdrantClient | None = None) -> QdrantIndex:
+        """Open for reading. Raises `VectorIndexError` where there is no readable index."""
+        connection = Connection(place, client)
+        try:
+            name = await catalog.require(connection)
+            return await cls.on(connection, name, place.collection, write=False)
+        except BaseException:
+            await connection.aclose()
+            raise
+
+    @classmethod
+    async def create_or_open(
+        cls, place: QdrantPlace, collection: Collection, client: AsyncQdrantClient | None = None
+    ) -> QdrantIndex:
+        """Open for writing, making a collection and its alias where there is none.
+
+        Raises `ConfigurationError` when the index holds points of another collection.
+        """
+        connection = Connection(place, client)
+        try:
+            name = await catalog.resolve(connection)
+            if name is None:
+                name = catalog.version_name(place, collection, 1)
+                await catalog.make(connection, name, collection)
+                await catalog.set_alias(connection, name)
+            described = await catalog.open_described(connection, name)
+            catalog.refuse_other(place, name, described.collection, collection)
+            return await cls.on(connection, name, name, write=True)
+        except BaseException:
+            await connection.aclose()
+            raise
+
+    @classmethod
+    async def on(
+        cls, connection: Connection, name: str, address: str, *, write: bool, aliased: bool = True
+    ) -> QdrantIndex:
+        """On the collection `name`, asked by `address`: its alias, or the name itself."""
+        described = await catalog.open_described(connection, name)
+        reader = Reader(Pages(connection, name), described.collection)
+        front = Reader(Pages(connection, address), described.collection)
+        head = await reader.head()
+        writer = Writer(reader, head, aliased=aliased) if write else None
+        return cls(front, Mirror(reader, head), writer)
+
+    @property
+    def name(self) -> str:
+        """The collection that answers at present."""
+        return self._mirror.reader.pages.name
+
+    @property
+    def location(self) -> str:
+        return f"{self._connection.place.shown_url} {self.name}"
+
+    async def aclose(self) -> None:
+        """Let go of the connections. Closing twice does nothing."""
+        await self._connection.aclose()
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self.aclose()
+
+    async def search(self, query: SearchQuery) -> Hits:
+        self.collection.check_searchable(query.name)
+        approximate = self._connection.place.approximate
+        hits = await self._at_rest(lambda mirror: self._search(mirror, query, not approximate))
+        if len(hits.rows) < min(query.limit, hits.eligible):  # a graph may lose sight of points
+            hits = await self._at_rest(lambda mirror: self._search(mirror, query, exact=True))
+        return hits
+
+    async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
+        names = list(vectors)
+        for name in names:
+            self.collection.check_searchable(name)
+        return await self._at_rest(lambda mirror: self._scan(mirror, symbol, window, names))
+
+    async def fetch(
+        self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
+    ) -> PointTable:
+        names = list(vectors)
+        for name in names:
+            self.collection.check_searchable(name)
+
+        async def fetch(mirror: Mirror) -> PointTable:
+            mirror.check(await self._heads.newest())
+            found = await mirror.reader.fetch(symbol, timestamp_ms, names)
+            if not len(found):
+                await mirror.require(symbol)
+            return found
+
+        return await self._at_rest(fetch)
+
+    async def timestamps(self, symbol: str) -> Times:
+        async def timestamps(mirror: Mirror) -> Times:
+            mirror.check(await self._heads.newest())
+            return await mirror.reader.stamps(symbol)
+
+        return await self._at_rest(timestamps)
+
+    async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
+        writer = self._writing()
+        run = await writer.begin_run(build_id, exchange, started_at)
+        self._mirror.token = writer.head.token
+        return run
+
+    async def upsert(self, points: PointTable) -> int:
+        self.collection.check_vectors(points.vectors)
+        writer = self._writing()
+        if not len(points):
+            return 0
+        before = writer.head.written
+        added = await writer.upsert(points)
+        self._mirror.wrote(points, before, writer.head.written)
+        return added
+
+    async def info(self) -> IndexInfo:
+        async def info(mirror: Mirror) -> IndexInfo:
+            head = await self._heads.newest()
+            mirror.check(head)
+            return IndexInfo(
+                backend="qdrant",
+                location=self.location,
+                collection=self.collection,
+                symbols=await mirror.reader.symbols(),
+                runs=await mirror.reader.runs(head.run),
+            )
+
+        return await self._at_rest(info)
+
+    async def _search(self, mirror: Mirror, query: SearchQuery, exact: bool) -> Hits:
+        await mirror.load(query.symbol, query.window.earliest_timestamp_ms)
+        before = mirror.seen(query.symbol)
+        reply = await search.ask(self._front, mirror.reader, query, exact=exact)
+        await mirror.catch_up(query.symbol, reply.head, before)
+        window = mirror.scan(query.symbol, query.window)
+        if search.unknown(reply, window):  # of a transaction that is not finished
+            await mirror.look_again(query.symbol)
+            window = mirror.scan(query.symbol, query.window)
+        return search.hits_of(query, reply, window)
+
+    async def _scan(
+        self, mirror: Mirror, symbol: str, window: Window, names: list[str]
+    ) -> PointTable:
+        await mirror.load(symbol, window.earliest_timestamp_ms)
+        before = mirror.seen(symbol)
+        await mirror.catch_up(symbol, await self._heads.newest(), before)
+        table = mirror.scan(symbol, window)
+        found = {
+            name: await mirror.reader.vectors(symbol, table.timestamp_ms, name) for name in names
+        }
+        for times, _ in found.values():
+            table = table.take(np.isin(table.timestamp_ms, times))
+        held = {
+            name: rows[np.isin(times, table.timestamp_ms)] for name, (times, rows) in found.items()
+        }
+        return replace(table, vectors=held)
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise ConfigurationError(
+                f"the index {self.name} at {self._connection.place.address} was opened for "
+                "reading only"
+            )
+        return self._writer
+
+    async def _at_rest(self, work: Callable[[Mirror], Awaitable[T]]) -> T:
+        """What is done while the alias leads to one collection; done again where it moves."""
+        for _ in range(_MOST_MOVES):
+            mirror = self._mirror
+            try:
+                return await work(mirror)
+            except (MovedError, CollectionGoneError):
+                await self._follow(mirror)
+        raise VectorIndexError(
+            f"{self._connection.place.collection} at {self._connection.place.address} leads to "
+            "other collections all the time; is something swapping it in a loop?"
+        )
+
+    async def _follow(self, mirror: Mirror) -> None:
+        """Look where the alias leads; other points of the same kind take over."""
+        async with self._following:
+            if mirror is not self._mirror:
+                return
+            name = await catalog.require(self._connection)
+            reader = Reader(Pages(self._connection, name), self.collection)
+            head = await reader.head()
+            if name == self.name:
+                mirror.token = head.token
+                return
+            found = (await catalog.open_described(self._connection, name)).collection
+            if found != self.collection:
+                raise VectorIndexError(
+                    f"{self._connection.place.collection} was rebuilt with other features "
+                    f"({'; '.join(found.differences(self.collection))}); restart with the version "
+                    "that built it"
+                )
+            self._mirror = Mirror(reader, head)

@@ -1,0 +1,178 @@
+"""Collections that this program made: found by name or alias, made, described, aliased."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.index.points import COLUMNS
+from llm_trader.index.protocol import Collection
+from llm_trader.index.qdrant import layout, requests
+from llm_trader.index.qdrant.connection import Connection
+from llm_trader.index.qdrant.failures import CollectionGoneError, malformed
+from llm_trader.index.qdrant.layout import LAYOUT, Described, Head, UnreadableError
+from llm_trader.index.qdrant.place import QdrantPlace
+
+REBUILD: Final = "llm-trader index rebuild"
+
+
+async def aliases(connection: Connection) -> dict[str, str]:
+    """The collections behind all aliases."""
+    reply = await connection.call("reading aliases", lambda client: client.get_aliases())
+    return {each.alias_name: each.collection_name for each in reply.aliases}
+
+
+async def resolve(connection: Connection) -> str | None:
+    """The collection that is searched: behind the alias, or of that name; `None` without one."""
+    name = connection.place.collection
+    if found := (await aliases(connection)).get(name):
+        return found
+    there = await connection.call(
+        "looking for the collection", lambda client: client.collection_exists(name)
+    )
+    return name if there else None
+
+
+async def require(connection: Connection) -> str:
+    """As `resolve`; raises `VectorIndexError` where there is none."""
+    name = await resolve(connection)
+    if name is None:
+        place = connection.place
+        raise VectorIndexError(
+            f"there is no index {place.collection} at {place.address}; make one with: "
+            f"rag-ingest --qdrant-url {place.shown_url}"
+        )
+    return name
+
+
+def version_name(place: QdrantPlace, collection: Collection, number: int) -> str:
+    """Names begin alike where versions hold the same kind of points."""
+    return f"{layout.version_prefix(place.collection, collection)}{number}"
+
+
+def refuse_other(place: QdrantPlace, name: str, found: Collection, wanted: Collection) -> None:
+    """Raises `ConfigurationError` unless a collection holds the points that are wanted."""
+    if differences := found.differences(wanted):
+        raise ConfigurationError(
+            f"the collection {name} at {place.address} holds other points: "
+            f"{'; '.join(differences)}; build the new ones beside it with: {REBUILD}"
+        )
+
+
+async def names(connection: Connection) -> list[str]:
+    """All collections that carry the alias in their name."""
+    reply = await connection.call("listing", lambda client: client.get_collections())
+    start = f"{connection.place.collection}_"
+    return sorted(each.name for each in reply.collections if each.name.startswith(start))
+
+
+async def describe(connection: Connection, name: str) -> Described | None:
+    """What a collection says of itself; `None` for one of another program, or gone."""
+    try:
+        info = await connection.call(
+            "reading the collection", lambda client: client.get_collection(name)
+        )
+    except CollectionGoneError:
+        return None
+    try:
+        return layout.described_by(info.config.metadata)
+    except UnreadableError as error:
+        raise malformed(connection.place, f"{error}, in {name}") from error
+
+
+async def open_described(connection: Connection, name: str) -> Described:
+    """Raises `VectorIndexError` for a collection that this version cannot read."""
+    described = await describe(connection, name)
+    place = connection.place
+    if described is None:
+        raise VectorIndexError(
+            f"the collection {name} at {place.address} is no index of this program; name another "
+            "with index.qdrant.collection"
+        )
+    if described.layout != LAYOUT or described.columns != COLUMNS:
+        raise VectorIndexError(
+            f"the collection {name} at {place.address} was written by another version "
+            f"(layout {described.layout}, this one knows {LAYOUT}); make it anew with: {REBUILD}"
+        )
+    return described
+
+
+async def make(connection: Connection, name: str, collection: Collection) -> None:
+    """Make a collection without alias, or finish one whose making was cut short."""
+    place = connection.place
+    described = Described(
+        layout=LAYOUT,
+        alias=place.collection,
+        collection=collection,
+        columns=COLUMNS,
+        building=True,
+    )
+    config = requests.collection_config(place, collection)
+    try:
+        await connection.call(
+            "making a collection",
+            lambda client: client.create_collection(
+                name, metadata=layout.metadata_of(described), **config
+            ),
+        )
+    except VectorIndexError as error:
+        if error.details.get("status") != "already_exists":
+            raise
+        refuse_other(place, name, (await open_described(connection, name)).collection, collection)
+    for field, schema in requests.payload_indexes().items():
+        await _index(connection, name, field, schema)
+    await write_head(connection, name, Head("made", 0, 0), only_new=True)
+
+
+async def _index(connection: Connection, name: str, field: str, schema: Any) -> None:
+    await connection.call(
+        "making a payload index",
+        lambda client: client.create_payload_index(name, field, schema, wait=True),
+    )
+
+
+async def write_head(
+    connection: Connection, name: str, head: Head, *, only_new: bool = False
+) -> None:
+    """What readers look at; that of a later run is not overwritten."""
+    from qdrant_client import models
+
+    content = layout.head_payload(head)
+    point = models.PointStruct(id=layout.HEAD_ID, vector={}, payload=content)
+    await connection.call(
+        "writing the head",
+        lambda client: client.upsert(
+            name,
+            [point],
+            wait=True,
+            update_filter=None if only_new else requests.written_by(head.run),
+            update_mode=models.UpdateMode.INSERT_ONLY if only_new else None,
+        ),
+    )
+
+
+async def set_alias(connection: Connection, name: str) -> None:
+    """Let the alias lead to this collection, in one step, and call it finished."""
+    from qdrant_client import models
+
+    alias = connection.place.collection
+    actions: list[models.AliasOperations] = [
+        models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=name, alias_name=alias)
+        )
+    ]
+    if alias in await aliases(connection):
+        old = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+        actions.insert(0, old)
+    await connection.call(
+        "setting the alias", lambda client: client.update_collection_aliases(actions)
+    )
+    # Last: a version that is neither live nor being built may be deleted.
+    described = await open_described(connection, name)
+    finished = layout.metadata_of(msgspec.structs.replace(described, building=False))
+    await connection.call(
+        "finishing the collection",
+        lambda client: client.update_collection(name, metadata=finished),
+    )

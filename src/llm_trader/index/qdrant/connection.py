@@ -1,0 +1,126 @@
+"""One client to Qdrant: calls with a deadline each, tried again while the connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import structlog
+
+from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.index.qdrant.failures import failure_of, missing_extra, raised_by_client
+from llm_trader.index.qdrant.place import QdrantPlace
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 1.0
+_LEAST_TRY_S: Final = 0.05
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+_CHANNEL: Final[dict[str, Any]] = {
+    # Channels of equal options would share one connection.
+    "grpc.use_local_subchannel_pool": 1,
+    # Our own backoff decides when to try again; the channel must be ready to connect by then.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    # Finds connections that died without a word.
+    "grpc.keepalive_time_ms": 20_000,
+    "grpc.keepalive_timeout_ms": 5_000,
+    "grpc.max_send_message_length": -1,
+    "grpc.max_receive_message_length": -1,
+}
+
+
+class Connection(AbstractAsyncContextManager["Connection"]):
+    """A client and how its calls are made. Nothing is sent before the first call."""
+
+    def __init__(self, place: QdrantPlace, client: AsyncQdrantClient | None = None) -> None:
+        self.place = place
+        self.client = client or _client(place)
+        self._failures = raised_by_client()
+        # Clients that lost the same server come back at different times.
+        self._jitter = random.Random(os.getpid())
+        self._closed = False
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of the connections. Closing twice does nothing."""
+        if not self._closed:
+            self._closed = True
+            await self.client.close()
+
+    async def call(self, what: str, ask: Callable[[AsyncQdrantClient], Awaitable[T]]) -> T:
+        """The result of one call, which may be made more than once; `what` tells it in messages.
+
+        Raises `VectorIndexError` for what cannot be helped by another try within `retry_s`.
+        """
+        if self._closed:
+            raise VectorIndexError(f"the index at {self.place.address} is closed ({what})")
+        now = asyncio.get_running_loop().time
+        until = now() + self.place.retry_s
+        try_s, pause_s, tries = self.place.timeout_s, _FIRST_PAUSE_S, 0
+        while True:
+            tries += 1
+            try:
+                async with asyncio.timeout(try_s):
+                    return await ask(self.client)
+            except self._failures as error:
+                failure = failure_of(error, self.place, what)
+                wait_s = failure.wait_s + self._jitter.uniform(0, pause_s)
+                left_s = until - now() - wait_s
+                if not failure.passing or left_s < _LEAST_TRY_S:
+                    raise failure.error from error
+            if tries == 1:
+                log = structlog.get_logger(__name__)
+                log.warning("qdrant_call_repeated", what=what, reason=failure.error.message)
+            await asyncio.sleep(wait_s)
+            try_s, pause_s = min(try_s, left_s), min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _client(place: QdrantPlace) -> AsyncQdrantClient:
+    try:
+        from qdrant_client import AsyncQdrantClient
+    except ImportError as error:
+        raise missing_extra() from error
+    options = dict(_CHANNEL)
+    if place.ca_file is not None:
+        options["root_certificates"] = _certificates(place.ca_file)
+    headers = None
+    if place.api_key is not None:
+        headers = {"api-key": place.api_key}
+        if not place.tls and place.host not in _LOOPBACK:
+            log = structlog.get_logger(__name__)
+            log.warning("qdrant_api_key_in_clear", url=place.shown_url, remedy="use https")
+    return AsyncQdrantClient(
+        url=place.url,
+        grpc_port=place.grpc_port,
+        prefer_grpc=True,
+        headers=headers,  # as `api_key`, it would warn by the warnings module
+        timeout=max(1, round(place.timeout_s + 0.5)),
+        grpc_options=options,
+        check_compatibility=False,  # that would ask the server now
+        pool_size=place.pool_size,
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # of REST, which is not used
+    )
+
+
+def _certificates(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"index.qdrant.ca_file {path} cannot be read: {error.strerror}"
+        ) from error

@@ -1,0 +1,194 @@
+"""How points lie in a collection: its metadata, its points' payloads, and the way back.
+
+Every collection describes itself in its metadata. Its points are those of the symbols, a point
+for each ingestion run, and one `head`, which tells readers what was written last.
+
+A point's payload has all its fields under readable names, for filters and for other programs, and
+once more packed in `row`, which is what this program reads: the server rounds the last digit of
+decimals, and one string is far cheaper to take over than forty numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from llm_trader.index.points import COLUMNS, PointTable
+from llm_trader.index.protocol import Collection, IngestionRun
+
+METADATA_KEY: Final = "llm_trader"
+LAYOUT: Final = 1
+
+_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-trader-rag:qdrant")
+HEAD_ID: Final = str(uuid.uuid5(_NAMESPACE, "head"))
+
+_ROW_FIELDS: Final = 12 + 8 * len(COLUMNS)
+# A multiple of 3 bytes, so that joined base64 texts are the base64 of the joined rows.
+_ROW: Final = np.dtype(
+    [
+        ("timestamp", "<i8"),
+        ("run", "<u4"),
+        ("values", "<f8", (len(COLUMNS),)),
+        ("padding", "V", -_ROW_FIELDS % 3),
+    ]
+)
+_ROW_TEXT: Final = _ROW.itemsize // 3 * 4
+
+
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """What a collection says of itself. `building` until an alias was set on it."""
+
+    layout: int
+    alias: str
+    collection: Collection
+    columns: tuple[str, ...]
+    building: bool
+
+
+class Head(msgspec.Struct, frozen=True):
+    """`written` grows with each transaction, `run` with each ingestion.
+
+    `token` is another after each start of a run, and in each collection.
+    """
+
+    token: str
+    run: int
+    written: int
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What wrote a point: the same for all of a transaction."""
+
+    build_id: str | None
+    written: int
+
+
+class UnreadableError(ValueError):
+    """Stored content is not what this layout writes."""
+
+
+def metadata_of(described: Described) -> dict[str, str]:
+    return {METADATA_KEY: msgspec.json.encode(described).decode()}
+
+
+def described_by(metadata: Mapping[str, Any] | None) -> Described | None:
+    """What a collection's metadata says; `None` for a collection of another program."""
+    text = (metadata or {}).get(METADATA_KEY)
+    if not isinstance(text, str):
+        return None
+    try:
+        return msgspec.json.decode(text, type=Described)
+    except msgspec.MsgspecError as error:
+        raise UnreadableError(f"metadata: {error}") from error
+
+
+def version_prefix(alias: str, collection: Collection) -> str:
+    """Names of versions begin alike where they hold the same kind of points."""
+    makes_up = msgspec.json.encode([LAYOUT, COLUMNS, collection])
+    digest = hashlib.sha256(makes_up).hexdigest()[:6]
+    return f"{alias}_{collection.feature_version}_{digest}_"
+
+
+def run_id(number: int) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"run:{number}"))
+
+
+def run_payload(run: IngestionRun, token: str) -> dict[str, Any]:
+    return {"kind": "run", "run": run.run, "token": token, "details": _json(run)}
+
+
+def run_of(payload: Mapping[str, Any] | None) -> tuple[IngestionRun, str]:
+    """A run, and the token of the process that began it."""
+    try:
+        given = payload or {}
+        return msgspec.json.decode(given["details"], type=IngestionRun), str(given["token"])
+    except (KeyError, TypeError, msgspec.MsgspecError) as error:
+        raise UnreadableError(f"run: {error!r}") from error
+
+
+def head_payload(head: Head) -> dict[str, Any]:
+    return {"kind": "head", **msgspec.structs.asdict(head)}
+
+
+def head_of(payload: Mapping[str, Any] | None) -> Head:
+    try:
+        return msgspec.convert(payload or {}, Head)
+    except msgspec.ValidationError as error:
+        raise UnreadableError(f"head: {error}") from error
+
+
+def payloads(
+    points: PointTable, collection: Collection, provenance: Provenance
+) -> list[dict[str, Any]]:
+    """Of each point."""
+    same = {
+        "symbol": points.symbol,
+        "exchange": collection.exchange,
+        "schema_version": collection.schema_version,
+        "feature_version": collection.feature_version,
+        "state_space_id": collection.state_space_id,
+        **({"text_space_id": collection.text_space_id} if collection.text_space_id else {}),
+        **msgspec.structs.asdict(provenance),
+    }
+    columns = [row.tolist() for row in points.values]
+    stamps, resolved = points.timestamp_ms.tolist(), points.resolved_at_ms.tolist()
+    each = zip(stamps, resolved, points.run.tolist(), packed(points), *columns, strict=True)
+    names = ("timestamp", "resolved_at", "run", "row", *COLUMNS)
+    return [{**same, **dict(zip(names, point, strict=True))} for point in each]
+
+
+def packed(points: PointTable) -> list[str]:
+    """Time, run and columns of each point, exact to the last bit."""
+    rows = np.zeros(len(points), _ROW)
+    rows["timestamp"], rows["run"] = points.timestamp_ms, points.run
+    rows["values"] = points.values.T
+    text = base64.b64encode(rows.tobytes()).decode()
+    return [text[at : at + _ROW_TEXT] for at in range(0, len(text), _ROW_TEXT)]
+
+
+def table_of(symbol: str, found: Iterable[Any], dimensions: Mapping[str, int]) -> PointTable:
+    """Points as the client gives them, in the same order, with the vectors named."""
+    found = list(found)
+    try:
+        texts = [point.payload["row"] for point in found]
+        raw = base64.b64decode("".join(texts), validate=True)
+    except (KeyError, TypeError, binascii.Error) as error:
+        raise UnreadableError(f"row: {error!r}") from error
+    if len(raw) != len(texts) * _ROW.itemsize:
+        raise UnreadableError("row: of another length")
+    rows = np.frombuffer(raw, _ROW)
+    return PointTable(
+        symbol,
+        rows["timestamp"].astype(np.int64),
+        np.ascontiguousarray(rows["values"].T),
+        {name: vectors_of(found, name, size) for name, size in dimensions.items()},
+        rows["run"].astype(np.uint32),
+    )
+
+
+def vectors_of(found: Iterable[Any], name: str, dimension: int) -> np.ndarray[Any, Any]:
+    """The vectors of a name, shape (n, dimension), of points as the client gives them."""
+    try:
+        matrix = np.array([point.vector[name] for point in found], np.float32)
+        return matrix.reshape(-1, dimension)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableError(f"{name} vector: {error!r}") from error
+
+
+def stamps_of(found: Iterable[Any]) -> np.ndarray[Any, Any]:
+    """The timestamps of points as the client gives them, shape (n,)."""
+    try:
+        return np.array([point.payload["timestamp"] for point in found], np.int64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableError(f"timestamp: {error!r}") from error
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,181 @@
+"""What is asked of Qdrant: collections, filters and queries in the client's models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from llm_trader.index.asof import Window
+from llm_trader.index.protocol import Collection, FieldRange, SearchQuery
+from llm_trader.index.qdrant.layout import HEAD_ID
+from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.timeframe import Millis
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+_PAYLOAD_M: Final = 16
+_OVERSAMPLING: Final = 2.0
+_RANGED: Final = ("timestamp", "resolved_at", "written")
+_FLOATS: Final = ("oi_delta_pct", "funding_rate")
+
+
+def collection_config(place: QdrantPlace, collection: Collection) -> dict[str, Any]:
+    """Arguments that make a collection: a graph for each symbol and none over all."""
+    from qdrant_client import models
+
+    quantization = None
+    if place.quantization == "int8":
+        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+        quantization = models.ScalarQuantization(scalar=scalar)
+    return {
+        "vectors_config": {
+            name: models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+            for name, dimension in collection.dimensions.items()
+        },
+        "hnsw_config": models.HnswConfigDiff(m=0, payload_m=_PAYLOAD_M),
+        "quantization_config": quantization,
+        "shard_number": place.shard_number,
+        "replication_factor": place.replication_factor,
+    }
+
+
+def payload_indexes() -> dict[str, Any]:
+    """Of the fields that are filtered or ordered by; made before there are points."""
+    from qdrant_client import models
+
+    integer, keyword = models.IntegerIndexType.INTEGER, models.KeywordIndexType.KEYWORD
+    return {
+        "symbol": models.KeywordIndexParams(type=keyword, is_tenant=True),
+        **{
+            name: models.IntegerIndexParams(type=integer, lookup=False, range=True)
+            for name in _RANGED
+        },
+        "run": models.IntegerIndexParams(type=integer, lookup=True, range=True),
+        **{name: models.FloatIndexParams(type=models.FloatIndexType.FLOAT) for name in _FLOATS},
+    }
+
+
+def of_symbol(symbol: str, **bounds: tuple[Millis | None, Millis | None]) -> models.Filter:
+    """Points of a symbol whose fields lie within bounds, both included."""
+    from qdrant_client import models
+
+    return models.Filter(
+        must=[
+            models.FieldCondition(key="symbol", match=models.MatchValue(value=symbol)),
+            *(
+                models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
+                for key, (low, high) in bounds.items()
+            ),
+        ]
+    )
+
+
+def of_window(symbol: str, window: Window, ranges: Iterable[FieldRange] = ()) -> models.Filter:
+    """The as-of rule as a filter, and the ranges of a query."""
+    from qdrant_client import models
+
+    found = of_symbol(
+        symbol,
+        timestamp=(window.earliest_timestamp_ms, None),
+        resolved_at=(None, window.resolved_by_ms),
+    )
+    inside = [
+        models.FieldCondition(key=wanted.field, range=models.Range(**_bounds(wanted)))
+        for wanted in ranges
+        if _bounds(wanted)
+    ]
+    return models.Filter(must=[*_conditions(found), *inside])
+
+
+def _conditions(found: models.Filter) -> list[Any]:
+    return found.must if isinstance(found.must, list) else []
+
+
+def _bounds(wanted: FieldRange) -> dict[str, float]:
+    """Without those that every number is within; the wire has no infinite numbers."""
+    low, high = ("gt", "lt") if wanted.exclusive else ("gte", "lte")
+    bounds = {low: wanted.low} if wanted.low > -np.inf else {}
+    bounds |= {high: wanted.high} if wanted.high < np.inf else {}
+    return {name: float(np.nan_to_num(value)) for name, value in bounds.items()}
+
+
+def written_by(run: int) -> models.Filter:
+    """Points of runs up to a number."""
+    from qdrant_client import models
+
+    return models.Filter(
+        must=[models.FieldCondition(key="run", range=models.Range(lte=run))],
+    )
+
+
+def nearest(
+    query: SearchQuery,
+    ranges: Iterable[FieldRange],
+    limit: int,
+    params: models.SearchParams,
+    threshold: float | None = None,
+) -> models.QueryRequest:
+    """The points most like a query's vector, with their times and vectors."""
+    from qdrant_client import models
+
+    return models.QueryRequest(
+        query=query.vector.tolist(),
+        using=query.name,
+        filter=of_window(query.symbol, query.window, ranges),
+        params=params,
+        limit=limit,
+        score_threshold=threshold,
+        with_payload=["timestamp"],
+        with_vector=[query.name],
+    )
+
+
+def the_head() -> models.QueryRequest:
+    from qdrant_client import models
+
+    only = models.Filter(must=[models.HasIdCondition(has_id=[HEAD_ID])])
+    return models.QueryRequest(filter=only, limit=1, with_payload=True)
+
+
+def ends_of(symbol: str) -> list[models.QueryRequest]:
+    """The first point of a symbol, and the last."""
+    from qdrant_client import models
+
+    return [
+        models.QueryRequest(
+            query=models.OrderByQuery(
+                order_by=models.OrderBy(key="timestamp", direction=direction)
+            ),
+            filter=of_symbol(symbol),
+            limit=1,
+            with_payload=["timestamp"],
+        )
+        for direction in (models.Direction.ASC, models.Direction.DESC)
+    ]
+
+
+def search_params(place: QdrantPlace, *, exact: bool) -> models.SearchParams:
+    """An exact search compares with the vectors themselves, whatever was made of them."""
+    from qdrant_client import models
+
+    if exact:
+        ignored = models.QuantizationSearchParams(ignore=True)
+        return models.SearchParams(exact=True, quantization=ignored)
+    rescored = models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
+    return models.SearchParams(hnsw_ef=place.hnsw_ef, quantization=rescored)
+
+
+def point_structs(
+    ids: Iterable[str], vectors: Mapping[str, Any], contents: Iterable[Mapping[str, Any]]
+) -> list[models.PointStruct]:
+    """`vectors` by name, each (n, dimension)."""
+    from qdrant_client import models
+
+    rows = {name: matrix.tolist() for name, matrix in vectors.items()}
+    return [
+        models.PointStruct(id=id_, vector={n: rows[n][i] for n in rows}, payload=dict(content))
+        for i, (id_, content) in enumerate(zip(ids, contents, strict=True))
+    ]

@@ -1,0 +1,134 @@
+"""Writing to one collection: runs, transactions, and giving way to a later ingestion."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from llm_trader.errors import StoreLockedError, VectorIndexError
+from llm_trader.index.points import PointTable, point_id
+from llm_trader.index.protocol import IngestionRun
+from llm_trader.index.qdrant import catalog, layout, requests
+from llm_trader.index.qdrant.layout import Head, Provenance
+from llm_trader.index.qdrant.pages import together
+from llm_trader.index.qdrant.reader import Reader
+
+_RUN_BITS: Final = 24
+_BYTES_A_REQUEST: Final = 3_000_000  # proxies often allow 4 MB
+_BYTES_OF_PAYLOAD: Final = 3_000
+
+
+class Writer:
+    """The only ingestion at work, until another one begins a run.
+
+    `aliased`: the collection is the one behind the alias, and losing it ends the ingestion.
+    """
+
+    def __init__(self, reader: Reader, head: Head, *, aliased: bool) -> None:
+        self._reader = reader
+        self._connection = reader.pages.connection
+        self._name = reader.pages.name
+        self._aliased = aliased
+        self._build_id: str | None = None
+        self._writing = asyncio.Lock()
+        self.head = head
+
+    async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
+        async with self._writing:
+            token, number = uuid.uuid4().hex, (await self._reader.head()).run + 1
+            while True:
+                run = IngestionRun(
+                    run=number, build_id=build_id, exchange=exchange, started_at=started_at
+                )
+                if await self._register(run, token):
+                    break
+                number += 1  # another ingestion was faster
+            written = (await self._reader.head()).written
+            self.head = Head(token, number, max(written, number << _RUN_BITS))
+            await catalog.write_head(self._connection, self._name, self.head)
+            self._build_id = build_id
+        return number
+
+    async def upsert(self, points: PointTable) -> int:
+        """Write points under a transaction number of their own; how many were new."""
+        async with self._writing:
+            version = self._reader.collection.feature_version
+            ids = [point_id(points.symbol, t, version) for t in points.timestamp_ms.tolist()]
+            there = await self._there(ids)
+            written = self.head.written + 1
+            provenance = Provenance(build_id=self._build_id, written=written)
+            await together(
+                self._send(ids[part], points.take(part), provenance) for part in self._parts(points)
+            )
+            self.head = Head(self.head.token, self.head.run, written)
+            await catalog.write_head(self._connection, self._name, self.head)
+        return len(ids) - len(there)
+
+    async def _register(self, run: IngestionRun, token: str) -> bool:
+        """Take the number of a run, unless another ingestion has it."""
+        from qdrant_client import models
+
+        id_, content = layout.run_id(run.run), layout.run_payload(run, token)
+        await self._connection.call(
+            "beginning a run",
+            lambda client: client.upsert(
+                self._name,
+                [models.PointStruct(id=id_, vector={}, payload=content)],
+                wait=True,
+                update_mode=models.UpdateMode.INSERT_ONLY,
+            ),
+        )
+        found = await self._reader.pages.by_id(
+            "beginning a run", [id_], lambda found: [layout.run_of(p.payload)[1] for p in found]
+        )
+        return found == [[token]]
+
+    async def _there(self, ids: Sequence[str]) -> set[str]:
+        """Which of the points are there already; raises where this ingestion is not the newest."""
+        await self._require_alias()
+        later = layout.run_id(self.head.run + 1)
+        pages = await self._reader.pages.by_id(
+            "looking for points",
+            [later, *ids],
+            lambda found: {str(point.id) for point in found},
+            fields=False,
+        )
+        there: set[str] = set().union(*pages)
+        if later in there:
+            raise StoreLockedError(
+                f"another ingestion (run {self.head.run + 1}) took over {self._name} at "
+                f"{self._connection.place.address}; let it finish, then ingest again: nothing is "
+                "lost or doubled"
+            )
+        return there
+
+    async def _require_alias(self) -> None:
+        if not self._aliased:
+            return
+        live = await catalog.resolve(self._connection)
+        if live != self._name:
+            raise StoreLockedError(
+                f"{self._connection.place.collection} at {self._connection.place.address} leads "
+                f"to {live} by now, not to {self._name}; ingest again"
+            )
+
+    def _parts(self, points: PointTable) -> list[slice]:
+        floats = sum(self._reader.collection.dimensions.values())
+        size = max(1, _BYTES_A_REQUEST // (4 * floats + _BYTES_OF_PAYLOAD))
+        return [slice(at, at + size) for at in range(0, len(points), size)]
+
+    async def _send(self, ids: Sequence[str], points: PointTable, provenance: Provenance) -> None:
+        contents = layout.payloads(points, self._reader.collection, provenance)
+        structs: list[Any] = await asyncio.to_thread(
+            requests.point_structs, ids, points.vectors, contents
+        )
+        result = await self._reader.pages.ask(
+            "writing points", lambda client: client.upsert(self._name, structs, wait=True)
+        )
+        if result.status != "completed":
+            raise VectorIndexError(
+                f"Qdrant at {self._connection.place.address} did not finish writing points: "
+                f"{result.status}"
+            )

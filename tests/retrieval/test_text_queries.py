@@ -184,12 +184,10 @@ async def test_without_text_vectors_or_a_model_a_text_query_is_refused_with_the_
     points: PointTable, tmp_path: Path
 ) -> None:
     state = state_of(points, 40, AS_OF_MS)
-    with (
-        EmbeddedIndex.create_or_open(tmp_path / "plain", COLLECTION) as plain,
-        pytest.raises(InvalidInputError, match="holds no text vectors; ingest with --text"),
-    ):
+    with EmbeddedIndex.create_or_open(tmp_path / "plain", COLLECTION) as plain:
         retriever = Retriever(plain, SPACE, QueryTexts(TEXTS, 1))
-        await retriever.query(state, AS_OF_MS, config("text"))
+        with pytest.raises(InvalidInputError, match="holds no text vectors; ingest with --text"):
+            await retriever.query(state, AS_OF_MS, config("text"))
     with EmbeddedIndex.create_or_open(tmp_path / "worded", HELD) as index:
         await index.upsert(points)
         alone = Retriever(index, SPACE)

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader.embedding.state import Vectors
+from llm_trader.index.memory import admitted
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import Hits, SearchQuery
 from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.mirror import MovedError, admitted
+from llm_trader.index.qdrant.mirror import MovedError
 from llm_trader.index.qdrant.pages import Found
 from llm_trader.index.qdrant.reader import Reader
 from llm_trader.market.candles import Times
@@ -90,10 +91,10 @@ async def _nearest(
 
 
 async def _count(front: Reader, query: SearchQuery) -> int:
-    admitted = requests.of_window(query.symbol, query.window, query.ranges)
+    inside = requests.of_window(query.symbol, query.window, query.ranges)
     counted = await front.pages.ask(
         "counting points",
-        lambda client: client.count(front.pages.name, admitted, exact=True),
+        lambda client: client.count(front.pages.name, inside, exact=True),
     )
     return counted.count
 

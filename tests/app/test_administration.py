@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from llm_trader.app.administration import index_state, prune_index, rebuild_index
 from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
@@ -123,7 +122,7 @@ def test_text_vectors_are_not_lost_by_a_rebuild_that_was_not_told_of_them(
 ) -> None:
     with EmbeddedIndex.open(corridor.index) as index:
         held = index.collection
-    worded = replace(held, text_space_id="text-0", text_dimension=3)
+    worded = msgspec.structs.replace(held, text_space_id="text-0", text_dimension=3)
     with EmbeddedIndex.create_or_open(tmp_path / "index", worded):
         pass
     with pytest.raises(ConfigurationError, match="has text vectors; rebuild it with --text"):

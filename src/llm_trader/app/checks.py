@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-
-import msgspec
+from typing import NamedTuple
 
 from llm_trader.app.indexes import (
     index_to_read,
@@ -25,7 +24,7 @@ from llm_trader.retrieval.vector_comparison import VectorComparison, compare_vec
 from llm_trader.settings.tree import Settings
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+class Sampling(NamedTuple):
     """Which queries are sampled; no symbols means all of the index."""
 
     symbols: list[str]

@@ -185,15 +185,10 @@ def recall(
     from llm_trader.cli import show_index
 
     settings = options.settings_of(config, index__qdrant__url=qdrant_url, logging__level="warn")
+    named = options.symbol_list(symbols)
+    sampling = Sampling(named, k, samples, lookback_days, seed)
     with options.progress_bar("queries") as bar:
         line = bar.add_task("comparing", total=None)
-        sampling = Sampling(
-            symbols=options.symbol_list(symbols),
-            k=k,
-            samples=samples,
-            lookback_days=lookback_days,
-            seed=seed,
-        )
         reports = measure_recall(settings, os.environ, sampling, lambda: bar.advance(line))
     if json:
         options.print_json(reports)
@@ -224,15 +219,10 @@ def compare_vectors(
     settings = options.settings_of(
         config, index__path=index, index__qdrant__url=qdrant_url, logging__level="warn"
     )
+    named = options.symbol_list(symbols)
+    sampling = Sampling(named, k, samples, lookback_days, seed)
     with options.progress_bar("queries") as bar:
         line = bar.add_task("comparing", total=None)
-        sampling = Sampling(
-            symbols=options.symbol_list(symbols),
-            k=k,
-            samples=samples,
-            lookback_days=lookback_days,
-            seed=seed,
-        )
         found = compare_index_vectors(settings, os.environ, sampling, lambda: bar.advance(line))
     if json:
         options.print_json(found)

@@ -112,7 +112,10 @@ def test_what_cannot_be_done_is_exit_code_two_with_a_remedy(
     for words, told in (
         (line, "is there already; choose another --name"),
         (f"{line} --name ../up", "is no name for a backup"),
-        (f"llm-trader backup create --store /nowhere --to {tmp_path} --name x", "no market store"),
+        (
+            f"llm-trader backup create --only market --store /nowhere --to {tmp_path} --name x",
+            "no market store",
+        ),
         (f"llm-trader backup verify other --from {tmp_path}", "there is no backup at"),
         (f"llm-trader backup restore other --from {tmp_path}", "there is no backup at"),
         (

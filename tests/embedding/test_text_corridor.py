@@ -22,10 +22,9 @@ from tests.embedding import minilm
 from tests.index.builders import ALWAYS
 from tests.redis_server import redis_server
 
-pytestmark = [
-    pytest.mark.text_model,
-    pytest.mark.skipif(minilm.missing() is not None, reason=minilm.missing() or ""),
-]
+pytestmark = pytest.mark.text_model
+if reason := minilm.missing():
+    pytest.skip(reason, allow_module_level=True)
 
 START, END = "2026-03-10T00:00:00Z", "2026-03-17T00:00:00Z"
 AT_MS = parse_rfc3339(END) + DAY_MS

@@ -20,10 +20,9 @@ from llm_trader.snapshot.document import Form, sentences
 from tests.embedding import minilm
 from tests.embedding.states import simulated_states
 
-pytestmark = [
-    pytest.mark.text_model,
-    pytest.mark.skipif(minilm.missing() is not None, reason=minilm.missing() or ""),
-]
+pytestmark = pytest.mark.text_model
+if reason := minilm.missing():
+    pytest.skip(reason, allow_module_level=True)
 
 BGE = "BAAI/bge-small-en-v1.5"
 

@@ -161,15 +161,12 @@ class Retriever:
             limit *= _MORE_HITS
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:
-        """The hits of one search, or those of two fused by their ranks.
+        """The hits of one search, or those of two fused by their ranks."""
+        found = [await self.index.search(search) for search in searches]
+        return found[0] if len(found) == 1 else await self._fused(searches[0], *found)
 
-        Fused hits have the cosines of the first search, whose scores tell more.
-        """
-        told = searches[0]
-        first = await self.index.search(told)
-        if len(searches) == 1:
-            return first
-        second = await self.index.search(searches[1])
+    async def _fused(self, told: SearchQuery, first: Hits, second: Hits) -> Hits:
+        """Both hits in one order, with the cosines of the first search, whose scores tell more."""
         lists = [hits.points.timestamp_ms[hits.rows] for hits in (first, second)]
         others = await self.index.fetch(told.symbol, np.setdiff1d(lists[1], lists[0]), (told.name,))
         stamps = np.concatenate([lists[0], others.timestamp_ms])

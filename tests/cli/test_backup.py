@@ -123,6 +123,10 @@ def test_what_cannot_be_done_is_exit_code_two_with_a_remedy(
             "is not empty, and a restore overwrites nothing; move it away",
         ),
         (
+            f"llm-trader backup restore {NAME} --from {tmp_path} --qdrant-url http://localhost:1",
+            "holds an embedded index: restore it with --index and without --qdrant-url",
+        ),
+        (
             f"llm-trader backup restore {NAME} --only market --from {tmp_path}",
             "holds index, and for none of these a place is named",
         ),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llm_trader.cli import options
+from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import SECOND_MS, iso8601
 
 if TYPE_CHECKING:
@@ -137,7 +138,13 @@ def restore(
 
     settings = _settings(config, store, index, qdrant_url)
     folder = _folder(from_, name)
-    targets = _targets(settings, read_manifest(folder), only)
+    manifest = read_manifest(folder)
+    if qdrant_url and manifest.index and only != "market":
+        raise InvalidInputError(
+            "this backup holds an embedded index: restore it with --index and without "
+            "--qdrant-url, then take it over with: llm-trader index migrate"
+        )
+    targets = _targets(settings, manifest, only)
     with options.progress_bar("MiB") as bar:
         work = restore_backup(folder, targets, swap=swap, progress=_Mebibytes(bar))
         report = asyncio.run(work)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from llm_trader.app.indexes import collection_of, space_of
+from llm_trader.app.indexes import collection_of
 from llm_trader.app.ingestion import BUILD_ID, ingest_from_store, intraday_timeframe
 from llm_trader.app.server import _limits, query_server
 from llm_trader.embedding.state import StateSpace
@@ -87,8 +87,8 @@ def test_a_collection_leads_back_to_its_space() -> None:
         collection = collection_of(StateSpace(timeframe), "bybit", None)
         assert collection.exchange == "bybit"
         assert collection.feature_version == f"v1_{timeframe}4h"
-        assert space_of(collection).space_id == collection.state_space_id
-        assert space_of(collection).dimension == collection.dimension
+        assert collection.state_space().space_id == collection.state_space_id
+        assert collection.state_space().dimension == collection.dimension
 
 
 def test_no_symbols_means_all_and_a_run_remembers_what_made_it(

@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llm_trader.app.indexes import collection_of
 from llm_trader.embedding.state import StateSpace
-from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
+from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest
-from llm_trader.index.protocol import Collection
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
@@ -21,14 +21,7 @@ END_MS: Millis = START_MS + DAYS * DAY_MS
 WARM_MS: Millis = START_MS + 20 * DAY_MS  # 120 candles of 4h have closed
 
 SPACE = StateSpace(M5)
-COLLECTION = Collection(
-    schema_version=SCHEMA_VERSION,
-    exchange="bybit",
-    feature_version=SPACE.feature_version,
-    intraday=str(SPACE.intraday),
-    state_space_id=SPACE.space_id,
-    dimension=SPACE.dimension,
-)
+COLLECTION = collection_of(SPACE, "bybit", None)
 
 
 @cache

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.app.indexes import collection_of
 from llm_trader.embedding.state import StateSpace
-from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
+from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
-from llm_trader.index.protocol import Collection
 from llm_trader.market.candles import Floats, Times
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import SCALARS
@@ -25,14 +25,7 @@ from llm_trader.timeframe import M5
 from tests.index.builders import SYMBOL, at
 
 SPACE = StateSpace(M5)
-COLLECTION = Collection(
-    schema_version=SCHEMA_VERSION,
-    exchange="bybit",
-    feature_version=SPACE.feature_version,
-    intraday=str(SPACE.intraday),
-    state_space_id=SPACE.space_id,
-    dimension=SPACE.dimension,
-)
+COLLECTION = collection_of(SPACE, "bybit", None)
 
 # What a client of the prototype sends.
 TEN_FIELDS = (

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from llm_trader.app.checks import check_index_for_leaks
-from llm_trader.app.indexes import space_of
 from llm_trader.app.ingestion import ingest_from_store
 from llm_trader.embedding.text import TextSpace
 from llm_trader.embedding.text_cache import QueryTexts
@@ -73,7 +72,7 @@ def report_on(
         with EmbeddedIndex.create_or_open(path, collection) as index:
             await index.upsert(points)
             texts = QueryTexts(text, 100) if text else None
-            retriever = Retriever(index, space_of(collection), texts)
+            retriever = Retriever(index, collection.state_space(), texts)
             vector: QueryVectors = "hybrid" if text else "state"
             return await check_for_leaks(retriever, store, [SYMBOL], samples, 1, vector=vector)
 
@@ -235,7 +234,7 @@ def test_a_retriever_that_sees_unresolved_points_is_caught(
     corridor: Corridor, store: MarketStore
 ) -> None:
     with EmbeddedIndex.open(corridor.index) as index:
-        retriever = Clairvoyant(index, space_of(index.collection))
+        retriever = Clairvoyant(index, index.collection.state_space())
         report = asyncio.run(check_for_leaks(retriever, store, [SYMBOL], 3, seed=1))
     leaks = [leak for leak in report.leaks if leak.problem == "the match was not resolved yet"]
     assert leaks

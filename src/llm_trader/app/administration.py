@@ -19,7 +19,6 @@ from llm_trader.app.indexes import (
     qdrant_place,
     refuse_another_exchange,
     refuse_one_folder_for_both,
-    space_of,
 )
 from llm_trader.app.ingestion import BUILD_ID, plan_of, spaces_of
 from llm_trader.app.texts import query_texts, wants_texts
@@ -97,7 +96,7 @@ def migrate_index(
         ):
             copied = await copy_points(old, new, [], _COPY_BATCH, progress)
             problems = await verify_copy(old, new, seed=seed)
-            space = space_of(old.collection)
+            space = old.collection.state_space()
             async with query_texts(settings, environ, old.collection) as texts:
                 one, other = (Retriever(index, space, texts) for index in (old, new))
                 agreement = await compare_answers(one, other, samples, seed, asked)

@@ -12,7 +12,6 @@ from llm_trader.app.indexes import (
     index_to_read,
     qdrant_place,
     refuse_another_exchange,
-    space_of,
 )
 from llm_trader.app.texts import query_texts
 from llm_trader.index.protocol import VectorIndex
@@ -41,7 +40,7 @@ async def retriever_of(settings: Settings, environ: Mapping[str, str]) -> AsyncI
         index_to_read(settings, environ) as index,
         query_texts(settings, environ, index.collection) as texts,
     ):
-        yield Retriever(index, space_of(index.collection), texts)
+        yield Retriever(index, index.collection.state_space(), texts)
 
 
 def check_index_for_leaks(
@@ -84,7 +83,7 @@ def compare_index_vectors(
             return [
                 await compare_vectors(
                     index,
-                    space_of(index.collection),
+                    index.collection.state_space(),
                     symbol,
                     k=sampling.k,
                     samples=sampling.samples,

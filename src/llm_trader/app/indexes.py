@@ -14,7 +14,6 @@ from llm_trader.index.protocol import Collection, VectorIndex
 from llm_trader.index.qdrant.place import QdrantPlace
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import QdrantSettings, Settings
-from llm_trader.timeframe import Timeframe
 
 Backend = Literal["embedded", "qdrant"]
 
@@ -108,10 +107,6 @@ def collection_of(space: StateSpace, exchange: str | None, text: TextSpace | Non
         text_space_id=text.space_id if text else None,
         text_dimension=text.dimension if text else None,
     )
-
-
-def space_of(collection: Collection) -> StateSpace:
-    return StateSpace(Timeframe.parse(collection.intraday))
 
 
 def refuse_one_folder_for_both(settings: Settings) -> None:

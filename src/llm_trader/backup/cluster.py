@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from msgspec import structs
 
@@ -23,11 +22,11 @@ from llm_trader.backup.contents import Found
 from llm_trader.backup.files import Progress, digest
 from llm_trader.backup.manifest import QDRANT, NodePart, QdrantPart
 from llm_trader.errors import ConfigurationError, LlmTraderError, VectorIndexError
-from llm_trader.index.qdrant import catalog, layout, versions
+from llm_trader.index.qdrant import catalog, versions
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.pages import Pages
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.place import QdrantPlace, address_in, shown
 from llm_trader.index.qdrant.reader import Reader
 from llm_trader.index.qdrant.snapshots import NodeSnapshots
 from llm_trader.retrieval.agreement import RecordedAnswer
@@ -95,7 +94,7 @@ async def _copy_node(
     nodes: Nodes, number: int, version: str, folder: Path, progress: Progress
 ) -> NodePart:
     url = nodes.all[number]
-    address = urlsplit(url).netloc.rpartition("@")[2]
+    address = address_in(url)
     place = folder / f"{number + 1}-{re.sub('[^A-Za-z0-9.-]+', '-', address)}"
     place.mkdir(parents=True, exist_ok=True)
     async with NodeSnapshots(nodes.place, url) as node:
@@ -103,15 +102,11 @@ async def _copy_node(
         snapshot = await node.create(version)
         try:
             file = place / f"{version}.snapshot"
-
-            def told(done: int) -> None:
-                progress(f"snapshot of {address}", done, snapshot.size)
-
+            told = _told(progress, f"snapshot of {address}", snapshot.size)
             await node.download(version, snapshot, file, told)
         finally:
             await node.delete(version, snapshot)
-    shown = urlsplit(url)._replace(netloc=address).geturl()
-    return NodePart(shown, snapshot.name, file.relative_to(folder.parent).as_posix())
+    return NodePart(shown(url), snapshot.name, file.relative_to(folder.parent).as_posix())
 
 
 class RestoredCollection:
@@ -169,10 +164,7 @@ class RestoredCollection:
         if self.name:
             with suppress(LlmTraderError):
                 async with Connection(self._nodes.place) as connection:
-                    await connection.call(
-                        "deleting what was restored",
-                        lambda client: client.delete_collection(self.name),
-                    )
+                    await catalog.delete(connection, self.name)
 
     async def go_live(self) -> str:
         """Let the alias lead here; the collection's own name."""
@@ -195,12 +187,7 @@ class RestoredCollection:
         async with Connection(self._nodes.place) as connection:
             said = await catalog.open_described(connection, self.name)
             says = structs.replace(said, alias=self._nodes.place.collection)
-            await connection.call(
-                "describing what was restored",
-                lambda client: client.update_collection(
-                    self.name, metadata=layout.metadata_of(says)
-                ),
-            )
+            await catalog.say(connection, self.name, says)
             head = await Reader(Pages(connection, self.name), said.collection).head()
             own = structs.replace(head, token=uuid.uuid4().hex)
             await catalog.write_head(connection, self.name, own)
@@ -210,13 +197,15 @@ class RestoredCollection:
         place, status = self._nodes.place, ""
         try:
             async with asyncio.timeout(_OPTIMIZED_IN_S), Connection(place) as connection:
-                while status not in _OPTIMIZED:
+                while True:
                     info = await connection.call(
                         "waiting for the collection",
                         lambda client: client.get_collection(self.name),
                     )
                     status = str(info.status.value)
-                    await asyncio.sleep(0 if status in _OPTIMIZED else _PAUSE_S)
+                    if status in _OPTIMIZED:
+                        return
+                    await asyncio.sleep(_PAUSE_S)
         except TimeoutError:
             raise VectorIndexError(
                 f"{self.name} at {place.shown_url} is still {status}, not green; look at the "

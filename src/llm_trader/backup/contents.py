@@ -9,14 +9,12 @@ from typing import Final
 import msgspec
 
 from llm_trader.backup.manifest import IndexPart, MarketPart, SeriesRows
-from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.agreement import RecordedAnswer, compare_recorded, record_answers
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.timeframe import Timeframe
 
 QUESTIONS: Final = 16
 _SEED: Final = 0
@@ -143,7 +141,7 @@ async def _asked(index: VectorIndex, answers: Sequence[RecordedAnswer]) -> Found
 
 
 def _retriever(index: VectorIndex) -> Retriever:
-    return Retriever(index, StateSpace(Timeframe.parse(index.collection.intraday)))
+    return Retriever(index, index.collection.state_space())
 
 
 def _series(series: SeriesRows) -> str:

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.embedding.state import Vectors
+from llm_trader.embedding.state import StateSpace, Vectors
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.market.candles import Times
-from llm_trader.timeframe import Millis
+from llm_trader.timeframe import Millis, Timeframe
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,10 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
         """By the names of the vectors that every point has."""
         text = {} if self.text_dimension is None else {TEXT: self.text_dimension}
         return {STATE: self.dimension, **text}
+
+    def state_space(self) -> StateSpace:
+        """The space that this version makes of the collection's candles."""
+        return StateSpace(Timeframe.parse(self.intraday))
 
     def differences(self, wanted: Collection) -> list[str]:
         """In words, what is other than wanted."""

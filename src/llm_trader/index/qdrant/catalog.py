@@ -174,11 +174,20 @@ async def set_alias(connection: Connection, name: str) -> None:
     await finish(connection, name)
 
 
+async def delete(connection: Connection, name: str) -> None:
+    await connection.call("deleting a collection", lambda client: client.delete_collection(name))
+
+
 async def finish(connection: Connection, name: str) -> None:
     """Let a collection say that it is not being built any more."""
     described = await open_described(connection, name)
-    finished = layout.metadata_of(msgspec.structs.replace(described, building=False))
+    await say(connection, name, msgspec.structs.replace(described, building=False))
+
+
+async def say(connection: Connection, name: str, described: Described) -> None:
+    """Let a collection say this of itself."""
+    metadata = layout.metadata_of(described)
     await connection.call(
-        "finishing the collection",
-        lambda client: client.update_collection(name, metadata=finished),
+        "describing the collection",
+        lambda client: client.update_collection(name, metadata=metadata),
     )

@@ -27,18 +27,19 @@ class Failure(NamedTuple):
     wait_s: float = 0.0
 
 
-def _key(place: QdrantPlace) -> str:
+def key_of(place: QdrantPlace) -> str:
+    """Where the API key comes from, for messages."""
     return f"${place.api_key_env}" if place.api_key_env else "index.qdrant.api_key_env"
 
 
 def _unaccepted(place: QdrantPlace) -> str:
     if place.api_key is None:
-        return f"wants an API key; name its environment variable in {_key(place)}"
-    return f"does not accept the API key in {_key(place)}"
+        return f"wants an API key; name its environment variable in {key_of(place)}"
+    return f"does not accept the API key in {key_of(place)}"
 
 
 def _unable(place: QdrantPlace) -> str:
-    return f"does not allow this with the API key in {_key(place)}; it needs one with more rights"
+    return f"does not allow this with the API key in {key_of(place)}; it needs one with more rights"
 
 
 # By the name of the gRPC status, what the server at an address does.

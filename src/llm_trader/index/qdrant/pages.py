@@ -14,7 +14,7 @@ from llm_trader.index.qdrant.layout import UnreadableError
 from llm_trader.timeframe import DAY_MS, Millis
 
 if TYPE_CHECKING:
-    from qdrant_client import AsyncQdrantClient, models
+    from qdrant_client import models
 
 T = TypeVar("T")
 Found = Sequence[Any]  # points as the client gives them
@@ -34,9 +34,6 @@ class Pages:
         # Replies that come at once are taken over at a stretch, before the event loop goes on.
         self._abreast = asyncio.Semaphore(_ABREAST)
 
-    async def ask(self, what: str, ask: Callable[[AsyncQdrantClient], Awaitable[T]]) -> T:
-        return await self.connection.call(what, ask)
-
     def read(self, make: Make[T], found: Found) -> T:
         """Raises `VectorIndexError` for a reply that cannot be read."""
         try:
@@ -49,7 +46,9 @@ class Pages:
 
     async def query(self, what: str, asked: Sequence[models.QueryRequest]) -> list[Found]:
         """Replies to several queries in one round trip."""
-        replies = await self.ask(what, lambda client: client.query_batch_points(self.name, asked))
+        replies = await self.connection.call(
+            what, lambda client: client.query_batch_points(self.name, asked)
+        )
         if len(replies) != len(asked):
             raise self.malformed("fewer replies than queries")
         return [reply.points for reply in replies]
@@ -69,7 +68,7 @@ class Pages:
 
         async def page(part: Sequence[str]) -> T:
             async with self._abreast:
-                found = await self.ask(
+                found = await self.connection.call(
                     what,
                     lambda client: client.retrieve(
                         self.name, part, with_payload=payload, with_vectors=list(names) or False
@@ -92,7 +91,7 @@ class Pages:
 
         async def page(offset: Any) -> tuple[Found, Any]:
             async with self._abreast:
-                return await self.ask(
+                return await self.connection.call(
                     "reading points",
                     lambda client: client.scroll(
                         self.name,

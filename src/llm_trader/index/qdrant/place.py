@@ -48,5 +48,14 @@ class QdrantPlace:
     @property
     def shown_url(self) -> str:
         """The url without a user and password, should it carry them."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return shown(self.url)
+
+
+def shown(url: str) -> str:
+    """A url without a user and password, for messages."""
+    return urlsplit(url)._replace(netloc=address_in(url)).geturl()
+
+
+def address_in(url: str) -> str:
+    """Host and port of a url, without a user and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]

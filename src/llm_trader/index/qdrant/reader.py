@@ -128,7 +128,7 @@ class Reader:
 
     async def counts(self) -> dict[str, int]:
         """How many points each symbol has, by symbol in order."""
-        reply = await self.pages.ask(
+        reply = await self.pages.connection.call(
             "counting symbols",
             lambda client: client.facet(self.pages.name, "symbol", limit=_MOST_SYMBOLS, exact=True),
         )

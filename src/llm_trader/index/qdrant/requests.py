@@ -62,36 +62,37 @@ def of_symbol(symbol: str, **bounds: tuple[Millis | None, Millis | None]) -> mod
     """Points of a symbol whose fields lie within bounds, both included."""
     from qdrant_client import models
 
-    return models.Filter(
-        must=[
-            models.FieldCondition(key="symbol", match=models.MatchValue(value=symbol)),
-            *(
-                models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
-                for key, (low, high) in bounds.items()
-            ),
-        ]
-    )
+    return models.Filter(must=_conditions(symbol, bounds))
 
 
 def of_window(symbol: str, window: Window, ranges: Iterable[FieldRange] = ()) -> models.Filter:
     """The as-of rule as a filter, and the ranges of a query."""
     from qdrant_client import models
 
-    found = of_symbol(
-        symbol,
-        timestamp=(window.earliest_timestamp_ms, None),
-        resolved_at=(None, window.resolved_by_ms),
-    )
+    bounds = {
+        "timestamp": (window.earliest_timestamp_ms, None),
+        "resolved_at": (None, window.resolved_by_ms),
+    }
     inside = [
         models.FieldCondition(key=wanted.field, range=models.Range(**_bounds(wanted)))
         for wanted in ranges
         if _bounds(wanted)
     ]
-    return models.Filter(must=[*_conditions(found), *inside])
+    return models.Filter(must=[*_conditions(symbol, bounds), *inside])
 
 
-def _conditions(found: models.Filter) -> list[Any]:
-    return found.must if isinstance(found.must, list) else []
+def _conditions(
+    symbol: str, bounds: Mapping[str, tuple[Millis | None, Millis | None]]
+) -> list[models.Condition]:
+    from qdrant_client import models
+
+    return [
+        models.FieldCondition(key="symbol", match=models.MatchValue(value=symbol)),
+        *(
+            models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
+            for key, (low, high) in bounds.items()
+        ),
+    ]
 
 
 def _bounds(wanted: FieldRange) -> dict[str, float]:

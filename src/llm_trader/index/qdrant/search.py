@@ -92,7 +92,7 @@ async def _nearest(
 
 async def _count(front: Reader, query: SearchQuery) -> int:
     inside = requests.of_window(query.symbol, query.window, query.ranges)
-    counted = await front.pages.ask(
+    counted = await front.pages.connection.call(
         "counting points",
         lambda client: client.count(front.pages.name, inside, exact=True),
     )

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
-from llm_trader.index.qdrant.failures import missing_extra
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.failures import key_of, missing_extra
+from llm_trader.index.qdrant.place import QdrantPlace, address_in
 
 if TYPE_CHECKING:
     import httpx
@@ -160,9 +160,8 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
             raise self._lost(error, what) from error
 
     def _refusal(self, status: int, what: str, body: bytes) -> VectorIndexError:
-        name = self._place.api_key_env
         words = _WORDS.get(status, f"fails with HTTP status {status}")
-        does = words.format(key=f"${name}" if name else "index.qdrant.api_key_env")
+        does = words.format(key=key_of(self._place))
         return self._error(does, what, _reason(body))
 
     def _lost(self, error: httpx.HTTPError, what: str) -> VectorIndexError:
@@ -187,7 +186,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
 
     @property
     def _address(self) -> str:
-        return urlsplit(self.url).netloc.rpartition("@")[2]
+        return address_in(self.url)
 
 
 class _Watched:

@@ -44,7 +44,7 @@ async def build_beside(
     connection = Connection(place, client)
     try:
         known = await _described(connection)
-        live = await _live(connection)
+        live = await catalog.resolve(connection)
         same = [name for name, each in known.items() if each.collection == collection]
         begun = [name for name in same if known[name].building and name != live]
         name = begun[-1] if begun else catalog.version_name(place, collection, _next(known))
@@ -69,7 +69,7 @@ async def swap(place: QdrantPlace, name: str, client: AsyncQdrantClient | None =
             )
         if not await _points(connection, name, known[name]):
             raise ConfigurationError(f"{name} holds no points; ingest into it first")
-        live = await _live(connection)
+        live = await catalog.resolve(connection)
         if live == place.collection:
             raise ConfigurationError(
                 f"{place.collection} at {place.address} is a collection itself, not an alias; "
@@ -83,7 +83,7 @@ async def swap(place: QdrantPlace, name: str, client: AsyncQdrantClient | None =
 async def versions(place: QdrantPlace, client: AsyncQdrantClient | None = None) -> list[Version]:
     """All versions of this index, by name."""
     async with Connection(place, client) as connection:
-        live = await _live(connection)
+        live = await catalog.resolve(connection)
         known = await _described(connection)
         points = await together(_points(connection, *each) for each in known.items())
         return [
@@ -106,7 +106,7 @@ async def prune(
     Nothing is deleted while no version is live, nor ever a collection of another index or program.
     """
     async with Connection(place, client) as connection:
-        live, known = await _live(connection), await _described(connection)
+        live, known = await catalog.resolve(connection), await _described(connection)
         if live not in known:
             raise ConfigurationError(
                 f"no version of {place.collection} at {place.address} is live, so none is "
@@ -118,16 +118,8 @@ async def prune(
             if name != live and (also_building or not each.building)
         ]
         for name in gone:
-            await _delete(connection, name)
+            await catalog.delete(connection, name)
         return gone
-
-
-async def _delete(connection: Connection, name: str) -> None:
-    await connection.call("deleting a version", lambda client: client.delete_collection(name))
-
-
-async def _live(connection: Connection) -> str | None:
-    return await catalog.resolve(connection)
 
 
 async def _described(connection: Connection) -> dict[str, Described]:

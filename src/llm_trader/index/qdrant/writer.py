@@ -135,7 +135,7 @@ class Writer:
         structs: list[Any] = await asyncio.to_thread(
             requests.point_structs, ids, points.vectors, contents
         )
-        result = await self._reader.pages.ask(
+        result = await self._connection.call(
             "writing points", lambda client: client.upsert(self._name, structs, wait=True)
         )
         if result.status != "completed":

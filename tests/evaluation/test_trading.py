@@ -437,15 +437,11 @@ def test_all_sides_flipped_flip_gross_and_funding_and_keep_fees(
 def test_equity_at_a_time_does_not_depend_on_what_comes_after(
     market: Market, rules: TradingRules, slot: int
 ) -> None:
-    cut_ms = START_MS + slot * M5.ms
-    first = int(np.searchsorted(market.time_ms, cut_ms, side="right"))
-    # The candle that opens at the cut is known by its open alone.
-    known = market.candles.between(None, cut_ms + 1)
-    run = simulate(*market, rules=rules)
-    early = simulate(
-        known, market.funding, market.time_ms[:first], market.sides[:first], rules=rules
-    )
-    assert early.equity.tolist() == run.equity[:first].tolist()
+    known = market.candles.between(None, START_MS + slot * M5.ms + 1)
+    first = int(np.searchsorted(market.time_ms, known.open_time_ms[-1], side="right"))
+    cut = market._replace(candles=known, time_ms=market.time_ms[:first], sides=market.sides[:first])
+    early, whole = simulate(*cut, rules=rules), simulate(*market, rules=rules)
+    assert early.equity.tolist() == whole.equity[:first].tolist()
 
 
 @given(markets)

@@ -10,8 +10,10 @@ from typing import Literal
 import msgspec
 
 from llm_trader.evaluation.forecasts import ForecastRule
+from llm_trader.evaluation.performance import Performance
 from llm_trader.evaluation.significance import Interval, Verdict
 from llm_trader.evaluation.walk import Search
+from llm_trader.timeframe import Millis
 
 SCHEMA_VERSION = 1
 
@@ -127,3 +129,74 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     value: str
     queries: int
     skill: Interval | None
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to decide, traded over the whole time. `difference` is its mean daily return less
+    the baseline's, in % points, by a paired block bootstrap; None for the baseline itself.
+    """
+
+    symbol: str
+    name: str
+    performance: Performance
+    difference: Interval | None
+    verdict: Verdict | None
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """A series of one value a day, for charts: equity by arm, similarity, coverage, episodes."""
+
+    symbol: str
+    name: str
+    kind: Literal["equity", "similarity", "effective episodes", "coverage"]
+    time_ms: list[Millis]
+    value: list[float | None]
+
+
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the mean similarity of each query's neighbours; `edges` are one more than `counts`."""
+
+    symbol: str
+    edges: list[float]
+    counts: list[int]
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the configurations tried, with its skill against the base rate treated alike."""
+
+    label: str
+    symbol: str
+    horizon: str
+    skill: Interval
+
+
+class Trials(msgspec.Struct, frozen=True, kw_only=True):
+    """All configurations tried so far on this data, in this folder, and what Hansen's test for
+    superior predictive ability says of the best of this run's.
+    """
+
+    so_far: int
+    configurations: list[Configuration]
+    superior_p_value: float | None
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an evaluation found. `readings` say it in plain language, most important first."""
+
+    schema_version: int
+    created_at: str
+    origin: Origin
+    verdict: Verdict
+    readings: list[str]
+    skills: list[Skill]
+    directions: list[Direction]
+    probabilities: list[Probability]
+    bands: list[Band]
+    arms: list[Arm]
+    controls: list[Control]
+    probes: list[Probe]
+    slices: list[Slice]
+    trials: Trials
+    histograms: list[Histogram]
+    curves: list[Curve]
+    seconds: float

@@ -206,6 +206,9 @@ def test_a_missing_file_does_not_hide_the_other_problems():
         ("index.qdrant.url = 'localhost'", "index.qdrant.url = 'localhost' should match"),
         ("index.qdrant.collection = 'a b'", "index.qdrant.collection = 'a b' should match"),
         ("cache.redis_url = 'redis://:hunter2@host'", "cache.redis_url should hold no password"),
+        ("cache.redis_url = 'redis://h?password=hunter2'", "cache.redis_url should hold no passw"),
+        ("cache.redis_url = 'redis://:hunt[er2@host'", "cache.redis_url should be a URL"),
+        ("cache.redis_url = 'redis:hunter2@host'", "cache.redis_url should match pattern"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(text: str, problem: str):

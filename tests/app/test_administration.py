@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llm_trader.app.administration import index_state, prune_index, rebuild_index
@@ -64,6 +67,66 @@ def test_a_store_that_lacks_what_the_live_index_has_leaves_it_live(
         "index.next",
     ]
     assert len(everything(index)[0])
+
+
+def test_what_was_ingested_during_a_rebuild_is_not_lost_by_the_swap(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+
+    async def ingest_another() -> None:
+        with EmbeddedIndex.open(index) as read:
+            points, collection = await stored(read, SYMBOL), read.collection
+        with EmbeddedIndex.create_or_open(index, collection) as live:
+            await live.upsert(replace(points, symbol="XRPUSDT"))
+
+    def meanwhile(*told: object) -> None:
+        with ThreadPoolExecutor() as another:
+            another.submit(asyncio.run, ingest_another()).result()
+
+    with pytest.raises(VectorIndexError, match="no state of XRPUSDT, so the live one stays"):
+        rebuild_index(settings, {}, END_MS, meanwhile)
+    with EmbeddedIndex.open(index) as live:
+        assert len(asyncio.run(live.timestamps("XRPUSDT")))
+
+
+def test_a_rebuild_that_was_killed_between_its_renames_is_repeated(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+    copied(corridor.index, tmp_path / "index.next")
+    index.rename(tmp_path / "index.old-1")
+    done = rebuild_index(settings, {}, END_MS, lambda *_: None)
+    assert [report.added for report in done.reports] == [0, 0]
+    assert [v.name for v in index_state(settings, {}).versions] == ["index.old-1", "index"]
+
+
+def test_a_rebuild_begun_with_other_vectors_is_told_with_the_command_that_deletes_it(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+    with EmbeddedIndex.open(index) as live:
+        other = msgspec.structs.replace(live.collection, state_space_id="state-of-before")
+    EmbeddedIndex.create_or_open(tmp_path / "index.next", other).close()
+    with pytest.raises(ConfigurationError, match=r"state-of-before.*index prune --also-building"):
+        rebuild(settings)
+    assert prune_index(settings, {}, also_building=True) == ["index.next"]
+    rebuild(settings)
+
+
+def test_text_vectors_are_not_lost_by_a_rebuild_that_was_not_told_of_them(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    with EmbeddedIndex.open(corridor.index) as index:
+        held = index.collection
+    worded = msgspec.structs.replace(held, text_space_id="text-0", text_dimension=3)
+    with EmbeddedIndex.create_or_open(tmp_path / "index", worded):
+        pass
+    with pytest.raises(ConfigurationError, match="has text vectors; rebuild it with --text"):
+        rebuild(corridor.settings(index__path=tmp_path / "index"))
 
 
 def test_nothing_is_rebuilt_where_there_is_no_index(corridor: Corridor, tmp_path: Path) -> None:

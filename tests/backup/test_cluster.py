@@ -232,6 +232,17 @@ async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
     await check_same(empty, held)
 
 
+async def test_a_reader_goes_on_with_what_was_restored_where_it_came_from(
+    empty: QdrantPlace, tmp_path: Path
+) -> None:
+    await back_up(tmp_path, await filled(empty))
+    async with await QdrantIndex.open(empty) as reader:
+        await reader.timestamps(SYMBOLS[0])
+        report = await restore(tmp_path, empty, swap=True)
+        await reader.timestamps(SYMBOLS[0])
+        assert reader.name == report.restored["qdrant"]
+
+
 async def test_a_restored_collection_can_be_ingested_into(
     held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import signal
+import time
 from pathlib import Path
 
 import msgspec
@@ -219,6 +221,34 @@ async def test_a_backup_that_was_killed_is_listed_as_unfinished_and_never_restor
     await site.back_up("again")
     assert (await verify_backup(site.backups / "again")).problems == []
     assert [of.state for of in backups_in(site.backups)] == ["complete", "unfinished"]
+
+
+async def test_a_source_is_not_closed_under_the_thread_that_copies_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    close = EmbeddedIndex.close
+
+    def copy_slowly(index: EmbeddedIndex, folder: Path) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        time.sleep(0.3)
+        told.append("copied")
+
+    def tell_and_close(index: EmbeddedIndex) -> None:
+        told.append("closed")
+        close(index)
+
+    monkeypatch.setattr(EmbeddedIndex, "copy_to", copy_slowly)
+    monkeypatch.setattr(EmbeddedIndex, "close", tell_and_close)
+    work = asyncio.create_task(site.back_up())
+    await begun.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert told == ["copied", "closed"]
+    assert backups_in(site.backups) == []
 
 
 async def test_backups_are_listed_with_their_size_and_contents(site: Site) -> None:

@@ -61,6 +61,8 @@ def test_the_demo_keeps_its_folder_when_told_whatever_the_settings_around_it(
         "LLM_TRADER_SERVING__AUTH_TOKENS_ENV": "MY_TOKENS",
         "MY_TOKENS": "secret",
         "LLM_TRADER_SERVING__HOST": "192.0.2.1",
+        "LLM_TRADER_INDEX__QDRANT__URL": "http://127.0.0.1:9",
+        "LLM_TRADER_RETRIEVAL__VECTOR": "text",
     }
     ran = demo(tmp_path, "--keep", "kept", "--seed", "8", **around)
     assert ran.returncode == 0, ran.stderr

@@ -123,7 +123,7 @@ def test_a_model_that_gives_no_unit_vectors_is_refused(spoil: Any) -> None:
 
 def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastembed", None)
-    for load in (fastembed, FastEmbedEncoder.load):
+    for load in (fastembed, lambda: FastEmbedEncoder.load("any")):
         with pytest.raises(ConfigurationError, match=r"pip install 'llm-trader-rag\[text\]'"):
             load()
 

@@ -86,6 +86,8 @@ def test_a_week_of_real_data_gets_text_vectors_and_a_second_run_adds_nothing(
     assert (report["added"], report["refused"]) == (673, {})
     with EmbeddedIndex.open(place.index) as index:
         assert index.collection.text_dimension == 384
+        name, digest, *_ = str(index.collection.text_model).split()
+        assert (name, len(digest)) == (minilm.NAME, 16)
         points = asyncio.run(index.scan("BTCUSDT", ALWAYS, (STATE, TEXT)))
     assert points.vectors[TEXT].shape == (673, 384)
     again = run(

@@ -255,7 +255,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_is_not_here_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
         FastEmbedEncoder.load(BGE, cache_dir=tmp_path)
-    for remedy in ("llm-trader models pull", "embedding.text.model_path", 'vector to "state"'):
+    for remedy in (
+        "llm-trader models pull",
+        "embedding.text.model_path",
+        'retrieval.vector = "state"',
+    ):
         assert remedy in refused.value.message
 
 

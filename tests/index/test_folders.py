@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_trader.errors import VectorIndexError
+from llm_trader.errors import StoreError, VectorIndexError
 from llm_trader.index import folders
+from llm_trader.market.writer_lock import WriterLock
 
 
 def made(folder: Path, content: str) -> Path:
@@ -33,17 +34,30 @@ def test_what_was_built_takes_the_place_of_the_live_one_which_stays(tmp_path: Pa
         made(folders.next_folder(live), str(number))
         old = folders.swap_in(live)
         assert held(live) == str(number)
-        assert old is not None
         assert held(old) == str(number - 1)
     assert states(live) == {"index.old-1": "old", "index.old-2": "old", "index": "live"}
 
 
-def test_a_swap_killed_between_its_steps_is_completed_by_the_next(tmp_path: Path) -> None:
+def test_a_swap_killed_between_its_steps_is_taken_back(tmp_path: Path) -> None:
     live = made(tmp_path / "index", "1")
     made(folders.next_folder(live), "2")
-    live.rename(tmp_path / "index.old-1")
-    assert states(live) == {"index.old-1": "old", "index.next": "building"}
-    assert folders.swap_in(live) is None
+    made(tmp_path / "index.old-1", "0")
+    folders.take_back(live)
+    assert held(live) == "1"
+    live.rename(tmp_path / "index.old-2")
+    folders.take_back(live)
+    assert held(live) == "1"
+    assert states(live) == {"index.old-1": "old", "index": "live", "index.next": "building"}
+
+
+def test_a_live_version_that_is_written_to_is_not_swapped(tmp_path: Path) -> None:
+    live = made(tmp_path / "index", "1")
+    made(folders.next_folder(live), "2")
+    lock = WriterLock(live)
+    with pytest.raises(StoreError, match="open for writing"):
+        folders.swap_in(live)
+    lock.release()
+    assert held(folders.swap_in(live)) == "1"
     assert held(live) == "2"
 
 
@@ -63,6 +77,25 @@ def test_pruning_deletes_old_versions_and_nothing_else(tmp_path: Path) -> None:
     assert folders.prune(live) == ["index.old-1", "index.old-2", "index.old-10"]
     assert sorted(tmp_path.iterdir()) == sorted(kept)
     assert folders.prune(live) == []
+
+
+def test_a_version_being_built_is_pruned_only_when_told_and_not_at_work(tmp_path: Path) -> None:
+    live = made(tmp_path / "index", "1")
+    built = made(folders.next_folder(live), "2")
+    lock = WriterLock(built)
+    with pytest.raises(StoreError, match="open for writing"):
+        folders.prune(live, also_building=True)
+    lock.release()
+    assert folders.prune(live) == []
+    assert folders.prune(live, also_building=True) == ["index.next"]
+    assert list(tmp_path.iterdir()) == [live]
+
+
+def test_nothing_is_pruned_while_nothing_is_live(tmp_path: Path) -> None:
+    old = made(tmp_path / "index.old-1", "1")
+    with pytest.raises(VectorIndexError, match="if a rebuild was killed, repeat it"):
+        folders.prune(tmp_path / "index")
+    assert held(old) == "1"
 
 
 def test_where_there_is_nothing_there_are_no_versions(tmp_path: Path) -> None:

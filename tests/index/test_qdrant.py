@@ -20,7 +20,7 @@ from llm_trader.errors import (
     VectorIndexError,
 )
 from llm_trader.index.points import COLUMNS, STATE, point_id
-from llm_trader.index.protocol import FieldRange, SearchQuery
+from llm_trader.index.protocol import FieldRange, IngestionRun, SearchQuery
 from llm_trader.index.qdrant import catalog, layout, search
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.connection import Connection
@@ -365,6 +365,20 @@ async def test_ingestions_that_begin_at_once_have_numbers_of_their_own(place: Qd
     async with writing(place) as one, writing(place) as two, writing(place) as three:
         begun = [index.begin_run("build", None, STARTED) for index in (one, two, three)]
         assert sorted(await asyncio.gather(*begun)) == [1, 2, 3]
+
+
+async def test_a_run_whose_process_was_killed_as_it_began_is_begun_again_under_its_number(
+    place: QdrantPlace,
+) -> None:
+    """A migration needs the numbers of its source."""
+    async with writing(place) as killed, writing(place) as again, writing(place) as other:
+        assert killed._writer is not None
+        run = IngestionRun(run=1, build_id="build", exchange=None, started_at=STARTED)
+        await killed._writer._register(run, "a token")
+        assert await again.begin_run("build", None, STARTED) == 1
+        assert await again.upsert(points_at(range(3), run=1)) == 3
+        await killed._writer._register(msgspec.structs.replace(run, run=2), "a token")
+        assert await other.begin_run("another build", None, STARTED) == 3
 
 
 async def test_what_a_killed_transaction_left_is_found_and_taken_over(place: QdrantPlace) -> None:

@@ -194,6 +194,24 @@ async def test_a_query_outlives_the_server_being_killed_and_started_again(tmp_pa
             assert await index.upsert(points_at(range(299, 303))) == 3
 
 
+async def test_all_who_wait_for_a_lost_server_are_told_at_once(server: Stub) -> None:
+    place = place_at(server, retry_s=0.6)
+    async with await QdrantIndex.create_or_open(place, collection()) as index:
+        await index.upsert(points_at(range(5)))
+        async with await QdrantIndex.open(place) as reader:
+            now = asyncio.get_running_loop().time
+            for work in ("cold", "warm"):
+                server.fail_next(10_000)
+                begun = now()
+                asked = [stored(reader) for _ in range(10)]
+                failed = await asyncio.gather(*asked, return_exceptions=True)
+                assert now() - begun < 2, work
+                assert all(isinstance(error, VectorIndexError) for error in failed), failed
+                assert len({str(error) for error in failed}) == 1
+                server.behave()
+                assert len(await stored(reader)) == 5
+
+
 async def test_a_closed_index_answers_with_an_index_error(server: Stub) -> None:
     async with await QdrantIndex.create_or_open(place_at(server), collection()) as index:
         await index.upsert(points_at([1, 2]))

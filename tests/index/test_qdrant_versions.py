@@ -74,6 +74,28 @@ async def test_a_reader_finds_the_swapped_version_also_where_the_old_one_is_gone
         assert same_points(fetched, NEW)
 
 
+async def test_a_reader_forgets_a_collection_whose_name_another_one_got(
+    place: QdrantPlace,
+) -> None:
+    async def made(slots: range) -> QdrantIndex:
+        index = await QdrantIndex.create_or_open(place, collection())
+        await index.begin_run("build", None, "2026-03-20T12:00:00Z")
+        await index.upsert(points_at(slots, 1))
+        return index
+
+    async with Connection(place) as connection:
+        for slots in (range(20), range(10, 40)):  # the same runs and transactions, other points
+            name = (await versions(place))[0].name
+            await connection.client.delete_collection(name)
+            async with await made(slots) as index:
+                assert index.name == name
+            if slots.start == 0:
+                reader = await QdrantIndex.open(place)
+                assert same_points(await stored(reader), points_at(slots, 1))
+        assert same_points(await stored(reader), points_at(slots, 1))
+        await reader.aclose()
+
+
 async def test_a_reader_refuses_a_version_of_other_features_and_says_to_restart(
     place: QdrantPlace,
 ) -> None:
@@ -142,6 +164,27 @@ async def test_pruning_keeps_what_is_live_under_way_or_of_others(
         assert await connection.client.collection_exists(foreign)
     async with await QdrantIndex.open(neighbour) as index:
         assert same_points(await stored(index), OLD)
+
+
+async def test_a_version_whose_swap_was_killed_before_its_end_is_an_old_one_after_the_next(
+    place: QdrantPlace,
+) -> None:
+    from qdrant_client import models
+
+    name = await built(place)
+    async with Connection(place) as connection:
+        to = models.CreateAlias(collection_name=name, alias_name=place.collection)
+        await connection.client.update_collection_aliases(
+            [models.CreateAliasOperation(create_alias=to)]
+        )
+        following = await built(place)
+        assert following != name
+        await swap(place, following)
+    assert [(v.name, v.building) for v in await versions(place)][1:] == [
+        (name, False),
+        (following, False),
+    ]
+    assert name in await prune(place)
 
 
 async def test_nothing_is_pruned_while_nothing_is_live(place: QdrantPlace) -> None:

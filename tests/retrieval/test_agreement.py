@@ -185,7 +185,7 @@ async def test_the_same_points_on_qdrant_answer_alike_to_the_last_bit() -> None:
 class Wording:
     """Stands in for a text model: a unit vector that depends on the state."""
 
-    space_id = "text-of-tests"
+    space_id, model = "text-of-tests", "angles"
 
     async def vector(self, state: SnapshotTable) -> Vectors:
         angle = state.column("rsi_14")[0]

@@ -7,22 +7,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from llm_trader.app.checks import check_index_for_leaks
 from llm_trader.app.indexes import space_of
 from llm_trader.app.ingestion import ingest_from_store
+from llm_trader.embedding.text import TextSpace
+from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError, SymbolNotFoundError
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
+from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
 from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.leak_check import Leak, LeakReport, check_for_leaks
-from llm_trader.retrieval.retriever import Retriever
-from llm_trader.snapshot.model import SCALARS
+from llm_trader.retrieval.retriever import QueryVectors, Retriever
+from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
 from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import M5
 from tests.cli.corridor import END_MS, SYMBOL, WARM_MS, Corridor
+from tests.embedding.encoders import HashedWords
 from tests.index.builders import ALWAYS
 from tests.market.builders import run_of_candles
 
@@ -54,15 +60,29 @@ def store(corridor: Corridor) -> Iterator[MarketStore]:
 
 
 def report_on(
-    points: PointTable, collection: Collection, store: MarketStore, path: Path, samples: int
+    points: PointTable,
+    collection: Collection,
+    store: MarketStore,
+    path: Path,
+    samples: int,
+    text: TextSpace | None = None,
 ) -> LeakReport:
+    """Of a check by the state, or by state and text where there is a text space."""
+
     async def check() -> LeakReport:
         with EmbeddedIndex.create_or_open(path, collection) as index:
             await index.upsert(points)
-            retriever = Retriever(index, space_of(collection))
-            return await check_for_leaks(retriever, store, [SYMBOL], samples, seed=1)
+            texts = QueryTexts(text, 100) if text else None
+            retriever = Retriever(index, space_of(collection), texts)
+            vector: QueryVectors = "hybrid" if text else "state"
+            return await check_for_leaks(retriever, store, [SYMBOL], samples, 1, vector=vector)
 
     return asyncio.run(check())
+
+
+def states_of(points: PointTable) -> SnapshotTable:
+    series = np.full((len(SERIES), len(points), SERIES_LENGTH), np.nan)
+    return SnapshotTable(points.symbol, M5, points.timestamp_ms, points.values[STATES], series)
 
 
 def shifted(points: PointTable, rows: int, columns: slice) -> PointTable:
@@ -133,7 +153,7 @@ def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
 
 OUTCOME = "the outcome is not the one that was known by then"
 FIELD = "rsi_14 differs from the store's, as known then; corrected since? --rebuild"
-VECTOR = "its vector is not of what was known at the match's own time"
+VECTOR = "its state vector is not of what was known at the match's own time"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +189,25 @@ def test_the_same_points_untouched_pass_the_same_check(
     report = report_on(sound, collection, store, tmp_path / "index", SAMPLES)
     assert report.leaks == []
     assert report.matches_checked > 0
+
+
+def test_a_text_vector_that_knows_the_future_is_found_by_a_check_of_both_vectors(
+    sound: PointTable, collection: Collection, store: MarketStore, tmp_path: Path
+) -> None:
+    space = TextSpace(HashedWords(), "detailed")
+    held = msgspec.structs.replace(
+        collection, text_space_id=space.space_id, text_dimension=space.dimension
+    )
+    # Of the time of each point, and of an hour later; nothing but these vectors is wrong.
+    words = space.embed(states_of(sound))
+    own, later = words[:-4], words[4:]
+    found = []
+    for name, vectors in (("own", own), ("later", later)):
+        points = sound.take(slice(0, len(sound) - 4))
+        points = replace(points, vectors={**points.vectors, TEXT: vectors})
+        report = report_on(points, held, store, tmp_path / name, SAMPLES, space)
+        found.append({leak.problem for leak in report.leaks})
+    assert found == [set(), {"its text vector is not of what was known at the match's own time"}]
 
 
 def test_only_points_that_were_tampered_with_are_accused(

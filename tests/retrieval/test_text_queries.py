@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,7 +38,10 @@ SLOTS = 1500
 AS_OF_MS = START_MS + SLOTS * SLOT_MS + 2 * DAY_MS
 TEXTS = TextSpace(HashedWords(), "detailed")
 HELD = msgspec.structs.replace(
-    COLLECTION, text_space_id=TEXTS.space_id, text_dimension=TEXTS.dimension
+    COLLECTION,
+    text_model=TEXTS.model,
+    text_space_id=TEXTS.space_id,
+    text_dimension=TEXTS.dimension,
 )
 
 
@@ -173,6 +177,21 @@ async def test_what_a_sentence_leaves_out_is_told(points: PointTable) -> None:
     assert not {"rsi_7", "rsi_14", "macd", "ema_ratio", "funding_rate"} & set(missing)
 
 
+@pytest.mark.parametrize("vector", ["text", "hybrid"])
+async def test_a_sentence_that_leaves_facts_out_is_not_called_novel(
+    points: PointTable, vector: QueryVectors
+) -> None:
+    """Every stored sentence is whole, so all of them are less like a part than like each other."""
+    part = state_of(points, 40, AS_OF_MS, *TEN_FIELDS)
+    async with retriever_of(points) as retriever:
+        whole = await retriever.query(state_of(points, 40, AS_OF_MS), AS_OF_MS, config(vector))
+        answer = await retriever.query(part, AS_OF_MS, config(vector))
+    assert whole.evidence.novelty is not None
+    compared = vector == "hybrid"  # by the state, over the features that the query has
+    assert (answer.evidence.novelty is not None) is compared
+    assert all((m.similarity_percentile is not None) is compared for m in answer.matches)
+
+
 async def test_a_state_of_which_nothing_can_be_told_is_refused(points: PointTable) -> None:
     silent = SnapshotTable.of_fields(SYMBOL, SPACE.intraday, AS_OF_MS, {"price": 1.0})
     async with retriever_of(points) as retriever:
@@ -203,7 +222,8 @@ async def test_an_index_of_another_model_or_wording_is_refused(tmp_path: Path) -
             TextSpace(HashedWords(version="2"), "detailed"),
             TextSpace(HashedWords(), "compact"),
         ):
-            with pytest.raises(ConfigurationError, match=TEXTS.space_id):
+            told = rf"{TEXTS.space_id}.*text models: {TEXTS.model}, here {other.model}"
+            with pytest.raises(ConfigurationError, match=told):
                 Retriever(index, SPACE, QueryTexts(other, 1))
 
 
@@ -239,6 +259,25 @@ async def test_the_comparison_of_vectors_is_what_it_says(points: PointTable) -> 
     assert told.by_chance < told.shared_nearest < 1
 
 
+async def test_a_comparison_can_be_interrupted(points: PointTable) -> None:
+    async with retriever_of(points) as retriever:
+        comparing = asyncio.current_task()
+        assert comparing is not None
+        looks: list[None] = []
+
+        def interrupt() -> None:
+            looks.append(None)
+            comparing.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await compare_vectors(
+                retriever.index, SPACE, SYMBOL, samples=40, k=10, lookback_days=5, seed=1,
+                progress=interrupt,
+            )  # fmt: skip
+        comparing.uncancel()
+    assert len(looks) == 1
+
+
 async def test_a_comparison_needs_text_vectors_and_enough_states(
     points: PointTable, tmp_path: Path
 ) -> None:
@@ -248,6 +287,9 @@ async def test_a_comparison_needs_text_vectors_and_enough_states(
         pytest.raises(InvalidInputError, match="no text vectors"),
     ):
         await compare_vectors(plain, SPACE, SYMBOL, **options)
+    async with retriever_of(points) as retriever:
+        with pytest.raises(InvalidInputError, match=r"has 2000 states in 5 days .* smaller --k"):
+            await compare_vectors(retriever.index, SPACE, SYMBOL, **options | {"k": 2000})
     async with retriever_of(points.take(slice(0, 50))) as retriever:
         with pytest.raises(InvalidInputError, match="50 states of BTCUSDT; 1000 are needed"):
             await compare_vectors(retriever.index, SPACE, SYMBOL, **options)

@@ -4,6 +4,6 @@
 `texts`           the text model and its caches, where they are wanted
 `ingestion`       market store to index
 `server`          index and market store behind JSON-RPC
-`checks`          leaks, and how vectors compare, on an index
+`checks`          leaks, recall, and how vectors compare, on an index
 `administration`  moving, rebuilding and pruning indexes
 """

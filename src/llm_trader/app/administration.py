@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,7 +22,8 @@ from llm_trader.app.indexes import (
     space_of,
 )
 from llm_trader.app.ingestion import BUILD_ID, plan_of, spaces_of
-from llm_trader.errors import InvalidInputError, VectorIndexError
+from llm_trader.app.texts import query_texts, wants_texts
+from llm_trader.errors import ConfigurationError, InvalidInputError, VectorIndexError
 from llm_trader.index import folders
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import IngestReport, Progress, Spaces, ingest
@@ -31,12 +32,8 @@ from llm_trader.index.protocol import Collection, IndexInfo, SymbolPoints, Vecto
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.agreement import AgreementReport, compare_answers
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.retrieval.vector_comparison import VectorComparison, compare_vectors
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis, iso8601
-
-if TYPE_CHECKING:
-    from llm_trader.index.recall import RecallReport
 
 _COPY_BATCH = 2000
 
@@ -101,8 +98,9 @@ def migrate_index(
             copied = await copy_points(old, new, [], _COPY_BATCH, progress)
             problems = await verify_copy(old, new, seed=seed)
             space = space_of(old.collection)
-            both = Retriever(old, space), Retriever(new, space)
-            agreement = await compare_answers(*both, samples, seed, asked)
+            async with query_texts(settings, environ, old.collection) as texts:
+                one, other = (Retriever(index, space, texts) for index in (old, new))
+                agreement = await compare_answers(one, other, samples, seed, asked)
         return Migration(copied=copied, problems=problems, agreement=agreement)
 
     return asyncio.run(main())
@@ -117,11 +115,18 @@ def rebuild_index(
     nothing, if the new one lacks a symbol or the newest state of one.
     """
     refuse_one_folder_for_both(settings)
+    if backend_of(settings) == "embedded":
+        folders.take_back(settings.index.path)
 
     async def main() -> Rebuild:
         with MarketStore.open(settings.market.store) as store:
             async with index_to_read(settings, environ) as live:
                 refuse_another_exchange(store, live)
+                if live.collection.text_space_id is not None and not wants_texts(settings):
+                    raise ConfigurationError(
+                        f"the index at {live.location} has text vectors; rebuild it with --text, "
+                        "or ingest without them into a new index"
+                    )
                 held = (await live.info()).symbols
             symbols = [of.symbol for of in held]
             spaces = spaces_of(settings, store, symbols)
@@ -131,95 +136,22 @@ def rebuild_index(
                     await _rebuilt(settings, store, index, spaces, of, now_ms, progress)
                     for of in held
                 ]
-                await _refuse_less(index, held)
+                async with index_to_read(settings, environ) as live:  # it may have grown meanwhile
+                    await _refuse_less(index, (await live.info()).symbols)
             return await _swapped(settings, environ, reports, name)
 
     return asyncio.run(main())
 
 
-def prune_index(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """Delete the versions that were live before; their names."""
+def prune_index(
+    settings: Settings, environ: Mapping[str, str], *, also_building: bool = False
+) -> list[str]:
+    """Delete the versions that were live before, and those being built if told; their names."""
     if backend_of(settings) == "embedded":
-        return folders.prune(settings.index.path)
+        return folders.prune(settings.index.path, also_building=also_building)
     from llm_trader.index.qdrant.versions import prune
 
-    return asyncio.run(prune(qdrant_place(settings, environ)))
-
-
-def measure_recall(
-    settings: Settings,
-    environ: Mapping[str, str],
-    symbols: list[str],
-    *,
-    k: int,
-    samples: int,
-    lookback_days: int,
-    seed: int,
-    progress: Callable[[], None],
-) -> list[RecallReport]:
-    """How much of the exact nearest an approximate search on Qdrant finds, by symbol and vector."""
-    from llm_trader.index.qdrant.backend import QdrantIndex
-    from llm_trader.index.recall import recall
-
-    place = qdrant_place(settings, environ)
-
-    async def main() -> list[RecallReport]:
-        async with (
-            await QdrantIndex.open(replace(place, approximate=False)) as exact,
-            await QdrantIndex.open(replace(place, approximate=True)) as approximate,
-        ):
-            named = symbols or [of.symbol for of in (await exact.info()).symbols]
-            return [
-                await recall(
-                    exact,
-                    approximate,
-                    symbol,
-                    lookback_days=lookback_days,
-                    k=k,
-                    samples=samples,
-                    seed=seed,
-                    name=name,
-                    progress=progress,
-                )
-                for symbol in named
-                for name in exact.collection.dimensions
-            ]
-
-    return asyncio.run(main())
-
-
-def compare_index_vectors(
-    settings: Settings,
-    environ: Mapping[str, str],
-    symbols: list[str],
-    *,
-    k: int,
-    samples: int,
-    lookback_days: int,
-    seed: int,
-    progress: Callable[[], None],
-) -> list[VectorComparison]:
-    """State against text, on the points of an index that has both; no symbols means all."""
-
-    async def main() -> list[VectorComparison]:
-        async with index_to_read(settings, environ) as index:
-            named = symbols or [of.symbol for of in (await index.info()).symbols]
-            space = space_of(index.collection)
-            return [
-                await compare_vectors(
-                    index,
-                    space,
-                    symbol,
-                    k=k,
-                    samples=samples,
-                    lookback_days=lookback_days,
-                    seed=seed,
-                    progress=progress,
-                )
-                for symbol in named
-            ]
-
-    return asyncio.run(main())
+    return asyncio.run(prune(qdrant_place(settings, environ), also_building=also_building))
 
 
 async def _versions(settings: Settings, environ: Mapping[str, str]) -> list[Any]:
@@ -237,6 +169,7 @@ async def _beside(
     """An index that nobody searches yet, and its name; a half-built one is taken up again."""
     if backend_of(settings) == "embedded":
         folder = folders.next_folder(settings.index.path)
+        _refuse_other_build(folder, collection)
         with EmbeddedIndex.create_or_open(folder, collection) as local:
             yield local, str(settings.index.path)
         return
@@ -244,6 +177,15 @@ async def _beside(
 
     async with await build_beside(qdrant_place(settings, environ), collection) as remote:
         yield remote, remote.name
+
+
+def _refuse_other_build(folder: Path, collection: Collection) -> None:
+    with suppress(VectorIndexError), EmbeddedIndex.open(folder) as begun:
+        if differences := begun.collection.differences(collection):
+            raise ConfigurationError(
+                f"the version that was begun at {folder} holds other points: "
+                f"{'; '.join(differences)}; delete it with: llm-trader index prune --also-building"
+            )
 
 
 async def _rebuilt(
@@ -279,8 +221,9 @@ async def _refuse_less(index: VectorIndex, held: list[SymbolPoints]) -> None:
         else:
             continue
         raise VectorIndexError(
-            f"the rebuilt index has {lacking}, so the live one stays; does the market store "
-            "reach as far? see: llm-trader data info"
+            f"the rebuilt index has {lacking}, so the live one stays; where those were ingested "
+            "meanwhile, rebuild again; else see whether the market store reaches as far: "
+            "llm-trader data info"
         )
 
 
@@ -289,7 +232,7 @@ async def _swapped(
 ) -> Rebuild:
     if backend_of(settings) == "embedded":
         old = folders.swap_in(settings.index.path)
-        return Rebuild(reports=reports, live=name, before=str(old) if old else None)
+        return Rebuild(reports=reports, live=name, before=str(old))
     from llm_trader.index.qdrant.versions import swap, versions
 
     place = qdrant_place(settings, environ)

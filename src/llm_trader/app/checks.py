@@ -5,13 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import NamedTuple
 
-from llm_trader.app.indexes import index_to_read, refuse_another_exchange, space_of
+from llm_trader.app.indexes import (
+    index_to_read,
+    qdrant_place,
+    refuse_another_exchange,
+    space_of,
+)
 from llm_trader.app.texts import query_texts
+from llm_trader.index.protocol import VectorIndex
+from llm_trader.index.recall import RecallReport, recall
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.leak_check import LeakReport, check_for_leaks
 from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.vector_comparison import VectorComparison, compare_vectors
 from llm_trader.settings.tree import Settings
+
+
+class Sampling(NamedTuple):
+    """Which queries are sampled; no symbols means all of the index."""
+
+    symbols: list[str]
+    k: int
+    samples: int
+    lookback_days: int
+    seed: int
 
 
 @asynccontextmanager
@@ -49,3 +69,69 @@ def check_index_for_leaks(
                 )
 
     return asyncio.run(main())
+
+
+def compare_index_vectors(
+    settings: Settings,
+    environ: Mapping[str, str],
+    sampling: Sampling,
+    progress: Callable[[], None],
+) -> list[VectorComparison]:
+    """State against text, on the points of an index that has both."""
+
+    async def main() -> list[VectorComparison]:
+        async with index_to_read(settings, environ) as index:
+            return [
+                await compare_vectors(
+                    index,
+                    space_of(index.collection),
+                    symbol,
+                    k=sampling.k,
+                    samples=sampling.samples,
+                    lookback_days=sampling.lookback_days,
+                    seed=sampling.seed,
+                    progress=progress,
+                )
+                for symbol in await _symbols(index, sampling)
+            ]
+
+    return asyncio.run(main())
+
+
+def measure_recall(
+    settings: Settings,
+    environ: Mapping[str, str],
+    sampling: Sampling,
+    progress: Callable[[], None],
+) -> list[RecallReport]:
+    """How much of the exact nearest an approximate search on Qdrant finds, by symbol and vector."""
+    from llm_trader.index.qdrant.backend import QdrantIndex
+
+    place = qdrant_place(settings, environ)
+
+    async def main() -> list[RecallReport]:
+        async with (
+            await QdrantIndex.open(replace(place, approximate=False)) as exact,
+            await QdrantIndex.open(replace(place, approximate=True)) as approximate,
+        ):
+            return [
+                await recall(
+                    exact,
+                    approximate,
+                    symbol,
+                    lookback_days=sampling.lookback_days,
+                    k=sampling.k,
+                    samples=sampling.samples,
+                    seed=sampling.seed,
+                    name=name,
+                    progress=progress,
+                )
+                for symbol in await _symbols(exact, sampling)
+                for name in exact.collection.dimensions
+            ]
+
+    return asyncio.run(main())
+
+
+async def _symbols(index: VectorIndex, sampling: Sampling) -> list[str]:
+    return sampling.symbols or [of.symbol for of in (await index.info()).symbols]

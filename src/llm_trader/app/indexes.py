@@ -104,6 +104,7 @@ def collection_of(space: StateSpace, exchange: str | None, text: TextSpace | Non
         intraday=str(space.intraday),
         state_space_id=space.space_id,
         dimension=space.dimension,
+        text_model=text.model if text else None,
         text_space_id=text.space_id if text else None,
         text_dimension=text.dimension if text else None,
     )

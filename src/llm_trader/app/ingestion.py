@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Final
 
 from llm_trader import __version__
 from llm_trader.app.indexes import collection_of, index_to_write, refuse_one_folder_for_both
-from llm_trader.app.texts import text_space
+from llm_trader.app.texts import text_space, wants_texts
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Progress, Spaces, ingest
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import M3, M5, MINUTE_MS, Millis, Timeframe, iso8601
+
+# Embedding a day's texts takes seconds, and a stop in the middle of a batch loses them.
+_TEXT_DAYS: Final = 1
 
 BUILD_ID = f"llm-trader-rag {__version__}"
 
@@ -56,11 +60,12 @@ def ingest_from_store(
 def plan_of(
     settings: Settings, start_ms: Millis, end_ms: Millis, *, rebuild: bool = False
 ) -> IngestPlan:
+    days = settings.ingest.batch_days
     return IngestPlan(
         start_ms=start_ms,
         end_ms=end_ms,
         interval_ms=settings.snapshot.interval_minutes * MINUTE_MS,
-        batch_days=settings.ingest.batch_days,
+        batch_days=min(days, _TEXT_DAYS) if wants_texts(settings) else days,
         rebuild=rebuild,
     )
 

@@ -10,7 +10,7 @@ from llm_trader.embedding.text import FastEmbedEncoder, TextSpace
 from llm_trader.embedding.text_cache import QueryTexts, RedisVectors
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import Collection
-from llm_trader.settings.tree import CacheSettings, Settings
+from llm_trader.settings.tree import CacheSettings, Settings, TextSettings
 
 
 def wants_texts(settings: Settings) -> bool:
@@ -25,14 +25,18 @@ def text_space(settings: Settings) -> TextSpace | None:
     if not wants_texts(settings):
         return None
     text = settings.embedding.text
-    encoder = FastEmbedEncoder.load(
+    return TextSpace(encoder_of(text), text.form)
+
+
+def encoder_of(text: TextSettings) -> FastEmbedEncoder:
+    """Raises `ConfigurationError` where the model or the extra is missing."""
+    return FastEmbedEncoder.load(
         text.model,
         model_path=text.model_path,
         cache_dir=text.cache_dir,
         threads=text.threads,
         batch_size=text.batch_size,
     )
-    return TextSpace(encoder, text.form)
 
 
 @asynccontextmanager

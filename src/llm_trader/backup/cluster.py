@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -156,7 +157,7 @@ class RestoredCollection:
             async with NodeSnapshots(self._nodes.place, url) as node:
                 await node.until_active(self.name)
         await self._until_optimized()
-        await self._tell_alias()
+        await self._make_its_own()
 
     async def look(self, answers: Sequence[RecordedAnswer]) -> Found:
         """Whether it holds what it should, and answers as recorded."""
@@ -186,8 +187,11 @@ class RestoredCollection:
             number += 1
         return name
 
-    async def _tell_alias(self) -> None:
-        """The collection says of itself which index it is a version of, maybe of another now."""
+    async def _make_its_own(self) -> None:
+        """The collection says which index it is a version of, maybe of another now.
+
+        Its head gets a token of its own: by that, readers notice that the alias was led here.
+        """
         async with Connection(self._nodes.place) as connection:
             said = await catalog.open_described(connection, self.name)
             says = structs.replace(said, alias=self._nodes.place.collection)
@@ -197,6 +201,9 @@ class RestoredCollection:
                     self.name, metadata=layout.metadata_of(says)
                 ),
             )
+            head = await Reader(Pages(connection, self.name), said.collection).head()
+            own = structs.replace(head, token=uuid.uuid4().hex)
+            await catalog.write_head(connection, self.name, own)
 
     async def _until_optimized(self) -> None:
         """Wait until the server has nothing left to do for the collection; an hour at most."""

@@ -146,8 +146,12 @@ async def _watched(
     whole = _size(source / _DATA)
     work = asyncio.create_task(asyncio.to_thread(_into_new, copy_to, folder))
     progress(what, 0, whole)
-    while not (await asyncio.wait({work}, timeout=_WATCHED_EVERY_S))[0]:
-        progress(what, _size(folder / _DATA), whole)
+    try:
+        while not (await asyncio.wait({work}, timeout=_WATCHED_EVERY_S))[0]:
+            progress(what, _size(folder / _DATA), whole)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})  # LMDB must not be closed under the thread that copies
+        raise
     await work
     progress(what, whole, whole)
 

@@ -156,12 +156,12 @@ async def _restored(
             looks.append(_proven(filling.part, await filling.look(filling.beside)))
         if collection is not None:
             looks.append(await _uploaded(folder, collection, progress))
+        if collection is not None:  # a server may still refuse; renaming hardly can
+            places[QDRANT] = await collection.go_live()
         for filling in fillings:
             filling.beside.replace(filling.target)
             sync(filling.target.parent)
             places[filling.part] = str(filling.target)
-        if collection is not None:
-            places[QDRANT] = await collection.go_live()
     return places, looks
 
 

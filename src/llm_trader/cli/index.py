@@ -134,11 +134,19 @@ def rebuild(
 def prune(
     index: options.Index = None,
     qdrant_url: options.QdrantUrl = None,
+    also_building: Annotated[
+        bool,
+        typer.Option("--also-building", help="Those of rebuilds that did not end, too."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: options.Config = None,
     json: options.Json = False,
 ) -> None:
-    """Delete the versions of an index that were live before the present one."""
+    """Delete the versions of an index that were live before the present one.
+
+    A rebuild that did not end is gone on with by the next one; with --also-building that begins
+    anew. Never give it while a rebuild is at work.
+    """
     from llm_trader.app.administration import index_state, prune_index
 
     settings = options.settings_of(
@@ -146,10 +154,12 @@ def prune(
     )
     if not yes:
         state = index_state(settings, os.environ)
-        old = [of.name for of in state.versions if not (of.live or of.building)]
-        if old:
-            typer.confirm(f"Delete {', '.join(old)}?", abort=True, err=True)
-    names = prune_index(settings, os.environ)
+        gone = [
+            of.name for of in state.versions if not of.live and (also_building or not of.building)
+        ]
+        if gone:
+            typer.confirm(f"Delete {', '.join(gone)}?", abort=True, err=True)
+    names = prune_index(settings, os.environ, also_building=also_building)
     if json:
         options.print_json(names)
     else:
@@ -171,22 +181,15 @@ def recall(
 
     Worth knowing before setting index.qdrant.approximate.
     """
-    from llm_trader.app.administration import measure_recall
+    from llm_trader.app.checks import Sampling, measure_recall
     from llm_trader.cli import show_index
 
     settings = options.settings_of(config, index__qdrant__url=qdrant_url, logging__level="warn")
+    named = options.symbol_list(symbols)
+    sampling = Sampling(named, k, samples, lookback_days, seed)
     with options.progress_bar("queries") as bar:
         line = bar.add_task("comparing", total=None)
-        reports = measure_recall(
-            settings,
-            os.environ,
-            options.symbol_list(symbols),
-            k=k,
-            samples=samples,
-            lookback_days=lookback_days,
-            seed=seed,
-            progress=lambda: bar.advance(line),
-        )
+        reports = measure_recall(settings, os.environ, sampling, lambda: bar.advance(line))
     if json:
         options.print_json(reports)
     else:
@@ -210,24 +213,17 @@ def compare_vectors(
     How similar random pairs of states are, how far similarity goes with the distance of the
     features, and how many of the nearest states both find.
     """
-    from llm_trader.app.administration import compare_index_vectors
+    from llm_trader.app.checks import Sampling, compare_index_vectors
     from llm_trader.cli import show_index
 
     settings = options.settings_of(
         config, index__path=index, index__qdrant__url=qdrant_url, logging__level="warn"
     )
+    named = options.symbol_list(symbols)
+    sampling = Sampling(named, k, samples, lookback_days, seed)
     with options.progress_bar("queries") as bar:
         line = bar.add_task("comparing", total=None)
-        found = compare_index_vectors(
-            settings,
-            os.environ,
-            options.symbol_list(symbols),
-            k=k,
-            samples=samples,
-            lookback_days=lookback_days,
-            seed=seed,
-            progress=lambda: bar.advance(line),
-        )
+        found = compare_index_vectors(settings, os.environ, sampling, lambda: bar.advance(line))
     if json:
         options.print_json(found)
     else:

@@ -110,7 +110,7 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Load the model that is set and encode some sentences with it."""
-    from llm_trader.embedding.text import FastEmbedEncoder
+    from llm_trader.app.texts import encoder_of
 
     settings = options.settings_of(
         config,
@@ -119,13 +119,7 @@ def check(
         embedding__text__cache_dir=cache_dir,
     )
     text = settings.embedding.text
-    encoder = FastEmbedEncoder.load(
-        text.model,
-        model_path=text.model_path,
-        cache_dir=text.cache_dir,
-        threads=text.threads,
-        batch_size=text.batch_size,
-    )
+    encoder = encoder_of(text)
     found = {
         "model": encoder.name,
         "dimension": encoder.dimension,

@@ -47,8 +47,7 @@ QdrantUrl = Annotated[
 Text = Annotated[
     bool | None,
     typer.Option(
-        "--text/--no-text",
-        help="Also make text vectors; needs a model. [setting embedding.text.enabled]",
+        "--text", help="Also make text vectors; needs a model. [setting embedding.text.enabled]"
     ),
 ]
 Vector = Annotated[

@@ -119,7 +119,8 @@ def _verdict(console: Console, evidence: dict[str, Any], metadata: dict[str, Any
         )
     missing = len(metadata["features_missing"])
     console.print(
-        f"  filters: {', '.join(metadata['filters_applied'])}; state from "
+        f"  compared by {metadata['vector']}; filters: {', '.join(metadata['filters_applied'])}; "
+        "state from "
         f"{metadata['state_source']}"
         + (f", {missing} features missing" if missing else "")
         + f"; {metadata['query_duration_us'] / 1000:.1f} ms; {metadata['feature_version']}",

@@ -21,6 +21,8 @@ def index_state(console: Console, state: IndexState) -> None:
     spaces = held.state_space_id + (f", {held.text_space_id}" if held.text_space_id else "")
     told = f"{held.exchange or 'unknown exchange'}, {held.feature_version}, vectors {spaces}"
     console.print(f"  {told}", highlight=False)
+    if held.text_model:
+        console.print(f"  text model {held.text_model}", highlight=False)
     symbols = table("", "symbol", "states", "first", "last")
     for of in info.symbols:
         span = (of.first_timestamp_ms, of.last_timestamp_ms)

@@ -12,9 +12,10 @@ from llm_trader.embedding import model_folder
 from llm_trader.embedding.model_folder import Pooling
 from llm_trader.errors import ConfigurationError
 
+_WITHOUT: Final = 'do without text vectors (no --text, retrieval.vector = "state")'
 REMEDY: Final = (
-    "get it with `llm-trader models pull`, or set embedding.text.model_path to a folder with an "
-    'ONNX model, or retrieval.vector to "state"'
+    "get it with `llm-trader models pull`, set embedding.text.model_path to a folder with an ONNX "
+    f"model, or {_WITHOUT}"
 )
 
 # Custom models are registered with FastEmbed under this and their digest.
@@ -100,8 +101,8 @@ def fastembed() -> Any:
         loguru = importlib.import_module("loguru")
     except ImportError as error:
         raise ConfigurationError(
-            f"text vectors need FastEmbed ({error}): pip install 'llm-trader-rag[text]', or set "
-            'retrieval.vector to "state"'
+            f"text vectors need FastEmbed ({error}): pip install 'llm-trader-rag[text]', "
+            f"or {_WITHOUT}"
         ) from None
     # What it would log becomes the message of an error of ours.
     loguru.logger.disable("fastembed")

@@ -24,8 +24,6 @@ from llm_trader.errors import ConfigurationError, EmbeddingError
 from llm_trader.snapshot.document import TEMPLATE_VERSION, Form, sentences
 from llm_trader.snapshot.table import SnapshotTable
 
-DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
-
 _NORM_TOLERANCE: Final = 1e-3
 _PROBE: Final = "RSI(7) is strong at 62.0. Trend is up. Funding is 0.0100%, longs pay."
 _OTHER: Final = "Price is down."
@@ -62,12 +60,11 @@ class SentenceEncoder(Protocol):
 
 
 class TextSpace:
-    """The vector space of one model and one wording."""
+    """The vector space of one model and one wording, which `model` tells."""
 
     def __init__(self, encoder: SentenceEncoder, form: Form) -> None:
         self.form: Form = form
-        self.model_name = encoder.name
-        self.model_version = encoder.version
+        self.model = f"{encoder.name} {encoder.version}, {form} {TEMPLATE_VERSION}"
         self.dimension = encoder.dimension
         described = [encoder.name, encoder.version, encoder.dimension, TEMPLATE_VERSION, form]
         self.space_id = "text-" + hashlib.sha256(msgspec.json.encode(described)).hexdigest()[:12]
@@ -105,11 +102,11 @@ class TextSpace:
     def encode(self, texts: Sequence[str], done: Done = _unwatched) -> Vectors:
         """The encoder's vectors, checked: shape (n, dimension), finite, norm 1."""
         vectors = self._encoder.encode(texts, done)
-        shape = (len(texts), self.dimension)
+        name, shape = self._encoder.name, (len(texts), self.dimension)
         if vectors.shape != shape:
-            raise EmbeddingError(f"{self.model_name} gave the shape {vectors.shape}, not {shape}")
+            raise EmbeddingError(f"{name} gave the shape {vectors.shape}, not {shape}")
         if not are_unit(vectors):
-            raise EmbeddingError(f"{self.model_name} gave vectors that are not finite, of norm 1")
+            raise EmbeddingError(f"{name} gave vectors that are not finite, of norm 1")
         return vectors
 
 
@@ -144,7 +141,7 @@ class FastEmbedEncoder:
     @classmethod
     def load(
         cls,
-        model: str = DEFAULT_MODEL,
+        model: str,
         *,
         model_path: Path | None = None,
         cache_dir: Path | None = None,

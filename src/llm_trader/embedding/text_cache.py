@@ -60,7 +60,7 @@ class QueryTexts:
     ) -> None:
         self.space_id = space.space_id
         self.dimension = space.dimension
-        self.model_name = space.model_name
+        self.model = space.model
         self.local_hits = self.shared_hits = self.encoded = 0
         self._space = space
         self._size = size

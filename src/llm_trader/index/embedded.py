@@ -320,7 +320,8 @@ def _write_collection(path: Path, env: Any, collection: Collection) -> None:
 def _refuse_other(path: Path, found: Collection, wanted: Collection) -> None:
     if differences := found.differences(wanted):
         raise ConfigurationError(
-            f"the index at {path} holds other points: {'; '.join(differences)}; {_ANOTHER_FOLDER}"
+            f"the index at {path} holds other points: {'; '.join(differences)}; use the settings "
+            f"it was made with (--text if it has text vectors), or {_ANOTHER_FOLDER}"
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from llm_trader.errors import VectorIndexError
+from llm_trader.market.writer_lock import WriterLock
 
 
 class FolderVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,21 +27,30 @@ def next_folder(live: Path) -> Path:
     return live.with_name(f"{live.name}.next")
 
 
-def swap_in(live: Path) -> Path | None:
+def swap_in(live: Path) -> Path:
     """Put what was built in the place of the live one; where that is now.
 
-    Killed between its two steps, it is completed by calling it again.
+    Raises `StoreLockedError` while an ingestion is at work: it would go on writing to the old one.
     """
     built = next_folder(live)
     if not built.is_dir():
         raise VectorIndexError(f"nothing was built at {built}")
-    old = None
-    if live.exists():
+    lock = WriterLock(live)
+    try:
         numbers = [int(of.name.rpartition("-")[2]) for of in _old(live)]
         old = live.with_name(f"{live.name}.old-{max(numbers, default=0) + 1}")
         live.rename(old)
-    built.rename(live)
+        built.rename(live)
+    finally:
+        lock.release()
     return old
+
+
+def take_back(live: Path) -> None:
+    """Undo a swap that was killed between its two steps; else do nothing."""
+    old = _old(live)
+    if old and next_folder(live).is_dir() and not live.exists():
+        old[-1].rename(live)
 
 
 def versions(live: Path) -> list[FolderVersion]:
@@ -53,13 +63,23 @@ def versions(live: Path) -> list[FolderVersion]:
     return found
 
 
-def prune(live: Path) -> list[str]:
-    """Delete those that were live before; their names."""
-    names = []
-    for folder in _old(live):
+def prune(live: Path, *, also_building: bool = False) -> list[str]:
+    """Delete those that were live before, and one being built only if told; their names.
+
+    Raises `VectorIndexError` where none is live, as after a swap that was killed, and
+    `StoreLockedError` while the one being built is at work.
+    """
+    if not live.is_dir():
+        raise VectorIndexError(
+            f"no version of {live} is live, so none is deleted; if a rebuild was killed, repeat it"
+        )
+    gone = _old(live)
+    if also_building and next_folder(live).is_dir():
+        WriterLock(next_folder(live)).release()
+        gone.append(next_folder(live))
+    for folder in gone:
         shutil.rmtree(folder)
-        names.append(folder.name)
-    return names
+    return [folder.name for folder in gone]
 
 
 def _old(live: Path) -> list[Path]:

@@ -71,7 +71,8 @@ class IngestionRun(msgspec.Struct, frozen=True, kw_only=True):
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """What makes points comparable. Two collections that differ in any of it never mix.
 
-    `dimension` is that of the state vectors. The text's are null where there are no such vectors.
+    `dimension` is that of the state vectors. The text's are null where there are no such vectors;
+    `text_model` is the model's name, the digest of its files, how it is used, and the wording.
     """
 
     schema_version: int
@@ -80,6 +81,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     intraday: str
     state_space_id: str
     dimension: int
+    text_model: str | None = None
     text_space_id: str | None = None
     text_dimension: int | None = None
 

@@ -8,7 +8,7 @@ For a sampled symbol and time T:
 3. each one's outcome is computed anew from the candles that had closed by T: it must be there,
    and be the one in the index, or the index knows more than T did;
 4. some are built anew from what was known at their own time: state and index must agree, and
-   the vector must be as similar as was answered.
+   so must every vector that was compared.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 _TOP_K: Final = 50
 _REBUILT_PER_QUERY: Final = 2
 _TOLERANCE: Final = 1e-9
-_SIMILARITY_TOLERANCE: Final = 1e-5  # vectors are float32
+_VECTOR_TOLERANCE: Final = 1e-5  # vectors are float32
 
 
 class Leak(msgspec.Struct, frozen=True):
@@ -143,7 +143,7 @@ class _Check:
         if answer.matches:
             self._check_outcomes(answer.matches)
         for match in chances.sample(answer.matches, min(_REBUILT_PER_QUERY, len(answer.matches))):
-            await self._check_state(match, state)
+            await self._check_state(match)
         return self._leaks
 
     def _state(self) -> SnapshotTable:
@@ -170,11 +170,14 @@ class _Check:
             elif not _same_outcome(recomputed[match.timestamp], match.outcomes):
                 self._report("the outcome is not the one that was known by then", match)
 
-    async def _check_state(self, match: Match, state: SnapshotTable) -> None:
+    async def _check_state(self, match: Match) -> None:
         self.rebuilt += 1
         history = self._around(match.timestamp, match.timestamp + 1)
         times = np.array([match.timestamp], dtype=np.int64)
         built = build_snapshots(history.known_at(match.timestamp), times)
+        if not built.complete()[0]:
+            self._report("the store knew no complete state at the match's own time", match)
+            return
         for name in match.market_state.__struct_fields__:
             stored = getattr(match.market_state, name)
             if not np.isclose(built.column(name)[0], stored, rtol=_TOLERANCE, atol=_TOLERANCE):
@@ -182,9 +185,12 @@ class _Check:
                     f"{name} differs from the store's, as known then; corrected since? --rebuild",
                     match,
                 )
-        similarity = await self._retriever.similarity(state, built, self._config.vector)
-        if abs(similarity - match.similarity) > _SIMILARITY_TOLERANCE:
-            self._report("its vector is not of what was known at the match's own time", match)
+        made = await self._retriever.probes(built, self._config.vector)
+        stored = await self._retriever.index.fetch(self._symbol, times, made)
+        for name, probe in made.items():
+            if np.abs(stored.vectors[name] - probe.vector).max() > _VECTOR_TOLERANCE:
+                told = f"its {name} vector is not of what was known at the match's own time"
+                self._report(told, match)
 
     def _around(self, first_ms: Millis, end_ms: Millis) -> MarketHistory:
         intraday = self._retriever.space.intraday

@@ -149,6 +149,11 @@ class SimilarityReference:
             pairs = pairs[(_PAIR_LEVELS * (len(pairs) - 1)).astype(np.intp)]
         return cls(pairs, np.sort(nearest[np.isfinite(nearest)]))
 
+    @classmethod
+    def of_nothing(cls) -> SimilarityReference:
+        """Where there is nothing to compare with: percentiles and novelty are unknown."""
+        return cls(np.empty(0, np.float32), np.empty(0, np.float32))
+
     def percentiles(self, similarity: Floats) -> list[float] | list[None]:
         """The % of random pairs that are less similar than each; `None` without pairs."""
         if not len(self.pairs):

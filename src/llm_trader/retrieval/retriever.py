@@ -81,7 +81,8 @@ class Retriever:
         held = index.collection
         _refuse_another_space(held.state_space_id, space.space_id)
         if texts and held.text_space_id is not None:
-            _refuse_another_space(held.text_space_id, texts.space_id)
+            models = f" (text models: {held.text_model}, here {texts.model})"
+            _refuse_another_space(held.text_space_id, texts.space_id, models)
         self.index = index
         self.space = space
         self.texts = texts
@@ -96,7 +97,7 @@ class Retriever:
         `VectorIndexError` when the index fails.
         """
         started = time.perf_counter()
-        probes = await self._probes(state, config.vector)
+        probes = await self.probes(state, config.vector)
         embedded = time.perf_counter()
         window = visible_window(as_of_ms, config.lookback_days)
         ranges = regime_ranges(state) if config.include_regime_filters else {}
@@ -129,17 +130,7 @@ class Retriever:
         ids = {"state": self.space.space_id, "text": text}
         return ids.get(vector) or "+".join(ids.values())
 
-    async def similarity(
-        self, state: SnapshotTable, past: SnapshotTable, vector: QueryVectors
-    ) -> float:
-        """Of a state to a complete past one, tables of one row, as a match's is told."""
-        if vector == TEXT:
-            return float(np.vecdot(*[await self._text(table) for table in (state, past)]))
-        vectors, _ = self.space.embed(past)
-        probe = self.space.embed_query(state)
-        return float(vectors[0] @ probe.vector) / probe.cosine_per_similarity
-
-    async def _probes(self, state: SnapshotTable, vector: QueryVectors) -> dict[str, QueryVector]:
+    async def probes(self, state: SnapshotTable, vector: QueryVectors) -> dict[str, QueryVector]:
         """What to search for, by the name of the vectors; similarity is told of the first."""
         probes = {}
         if vector != TEXT:
@@ -199,6 +190,9 @@ class Retriever:
         name: str,
         probe: QueryVector,
     ) -> SimilarityReference:
+        if name == TEXT and probe.features_missing:
+            # How alike whole sentences are says nothing of one that leaves facts out.
+            return SimilarityReference.of_nothing()
         window = visible_window(as_of_ms - as_of_ms % DAY_MS, config.lookback_days)
         points = await self.index.scan(symbol, window)
         key = _identity(points), name, probe.features_missing
@@ -253,11 +247,11 @@ class Retriever:
         ]
 
 
-def _refuse_another_space(held: str, made: str) -> None:
+def _refuse_another_space(held: str, made: str, models: str = "") -> None:
     if held != made:
         raise ConfigurationError(
-            f"the index holds vectors of {held}, this set-up makes {made}; ingest into a new "
-            "index, or use the version and settings it was made with"
+            f"the index holds vectors of {held}, this set-up makes {made}{models}; ingest into a "
+            "new index, or use the version and settings it was made with"
         )
 
 

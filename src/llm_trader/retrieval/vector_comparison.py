@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -74,7 +75,8 @@ async def compare_vectors(
 ) -> VectorComparison:
     """Compare on random pairs and on `samples` queries of a symbol.
 
-    Raises `InvalidInputError` for an index without text vectors, or too small to say anything.
+    Queries with fewer than `k` states in their window are left out. Raises `InvalidInputError`
+    for an index without text vectors, or too small to say anything.
     """
     index.collection.check_searchable(TEXT)
     points = await index.scan(symbol, Window(0, MAX_TIME_MS), (STATE, TEXT))
@@ -87,6 +89,12 @@ async def compare_vectors(
     for row in _query_rows(points, samples, lookback_days, chances):
         await near.look(int(row))
         progress()
+        await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
+    if not near.shared:
+        raise InvalidInputError(
+            f"no sampled query of {symbol} has {k} states in {lookback_days} days to choose among; "
+            "take a smaller --k, or a longer --lookback-days"
+        )
     distance = _distance(features, *pairs)
     ids = {STATE: index.collection.state_space_id, TEXT: str(index.collection.text_space_id)}
     return VectorComparison(
@@ -125,6 +133,8 @@ class _Nearest:
             vector = points.vectors[name][row]
             query = SearchQuery(points.symbol, window, vector, self._k, name=name)
             hits = await self._index.search(query)
+            if hits.eligible < self._k:
+                return
             stamps = hits.points.timestamp_ms[hits.rows]
             rows = np.searchsorted(points.timestamp_ms, stamps)
             found.append(rows)

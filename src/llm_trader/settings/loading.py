@@ -165,7 +165,8 @@ def _problem(
         origin = "the command line"
     elif key in variables:
         origin = env_name(key)
-    secret = key.endswith("_env") or error["type"] == URL_SECRET
+    # What stands before an @ may be a password.
+    secret = key.endswith("_env") or error["type"] == URL_SECRET or "@" in str(error["input"])
     shown = "" if secret else f" = {error['input']!r}"
     message = error["msg"].removeprefix("Input ").removeprefix("String ")
     return f"{key}{shown} {message} (from {origin})"

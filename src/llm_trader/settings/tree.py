@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
@@ -53,7 +53,11 @@ def _variable_name(name: str) -> str:
 
 
 def _url_without_secret(url: str) -> str:
-    if urlsplit(url).password is not None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose message would be told with the value
+        raise PydanticCustomError(URL_SECRET, "should be a URL") from None
+    if parts.password is not None or "password" in parse_qs(parts.query):
         raise PydanticCustomError(
             URL_SECRET, "should hold no password; name the environment variable that has it"
         )
@@ -252,7 +256,8 @@ class IngestSettings(_Section):
         default=16,
         ge=1,
         le=365,
-        description="Days of snapshots per transaction: more is faster, fewer lose less to a stop.",
+        description="Days of snapshots per transaction: more is faster, fewer lose less to a "
+        "stop; with text vectors it is one day.",
     )
 
 

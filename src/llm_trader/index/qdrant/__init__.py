@@ -4,6 +4,7 @@
 `backend`     the index: searches, scans, writes
 `search`      one search: what is asked, and hits out of the reply
 `mirror`      columns of the points, kept in the process
+`turns`       one at a time, and a failure for all who waited
 `heads`       what was written last, read once for all who wait
 `reader`      rows, vectors, times and runs of one collection
 `pages`       many points at once, page by page

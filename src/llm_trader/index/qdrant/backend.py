@@ -10,7 +10,6 @@ noticed. `writer` writes, `versions` builds beside and swaps.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from llm_trader.index.qdrant.mirror import Mirror, MovedError
 from llm_trader.index.qdrant.pages import Pages
 from llm_trader.index.qdrant.place import QdrantPlace
 from llm_trader.index.qdrant.reader import Reader
+from llm_trader.index.qdrant.turns import Turns
 from llm_trader.index.qdrant.writer import Writer
 from llm_trader.market.candles import Times
 
@@ -50,7 +50,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         self._writer = writer
         self._connection = front.pages.connection
         self._heads = Heads(front)
-        self._following = asyncio.Lock()
+        self._following = Turns()
         self.collection = front.collection
 
     @classmethod
@@ -154,7 +154,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
         writer = self._writing()
         run = await writer.begin_run(build_id, exchange, started_at)
-        self._mirror.token = writer.head.token
+        self._mirror.head = writer.head
         return run
 
     async def upsert(self, points: PointTable) -> int:
@@ -232,15 +232,17 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
 
     async def _follow(self, mirror: Mirror) -> None:
         """Look where the alias leads; other points of the same kind take over."""
-        async with self._following:
+        async with self._following.one():
             if mirror is not self._mirror:
                 return
             name = await catalog.require(self._connection)
             reader = Reader(Pages(self._connection, name), self.collection)
             head = await reader.head()
             if name == self.name:
-                mirror.token = head.token
-                return
+                begun = await reader.run(mirror.head.run)
+                if begun is not None and begun[1] == mirror.head.token:
+                    mirror.head = head
+                    return  # else that collection is gone, and this one got its name
             found = (await catalog.open_described(self._connection, name)).collection
             if found != self.collection:
                 raise VectorIndexError(

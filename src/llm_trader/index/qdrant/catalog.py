@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Final
 
 import msgspec
@@ -123,7 +124,7 @@ async def make(connection: Connection, name: str, collection: Collection) -> Non
         refuse_other(place, name, (await open_described(connection, name)).collection, collection)
     for field, schema in requests.payload_indexes().items():
         await _index(connection, name, field, schema)
-    await write_head(connection, name, Head("made", 0, 0), only_new=True)
+    await write_head(connection, name, Head(uuid.uuid4().hex, 0, 0), only_new=True)
 
 
 async def _index(connection: Connection, name: str, field: str, schema: Any) -> None:
@@ -170,6 +171,11 @@ async def set_alias(connection: Connection, name: str) -> None:
         "setting the alias", lambda client: client.update_collection_aliases(actions)
     )
     # Last: a version that is neither live nor being built may be deleted.
+    await finish(connection, name)
+
+
+async def finish(connection: Connection, name: str) -> None:
+    """Let a collection say that it is not being built any more."""
     described = await open_described(connection, name)
     finished = layout.metadata_of(msgspec.structs.replace(described, building=False))
     await connection.call(

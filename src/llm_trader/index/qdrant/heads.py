@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from llm_trader.index.qdrant.layout import Head
 from llm_trader.index.qdrant.reader import Reader
+from llm_trader.index.qdrant.turns import Turns
 
 
 class Heads:
@@ -13,13 +12,13 @@ class Heads:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._reading = asyncio.Lock()
+        self._reading = Turns()
         self._begun = 0
         self._last: tuple[int, Head] | None = None
 
     async def newest(self) -> Head:
         arrived = self._begun
-        async with self._reading:
+        async with self._reading.one():
             if self._last is None or self._last[0] <= arrived:
                 self._begun += 1
                 number = self._begun

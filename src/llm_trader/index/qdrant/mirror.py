@@ -7,7 +7,6 @@ far back as was asked for, and brought up to date when the head says that more w
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +16,7 @@ from llm_trader.index.memory import SymbolArrays
 from llm_trader.index.points import PointTable
 from llm_trader.index.qdrant.layout import Head
 from llm_trader.index.qdrant.reader import Reader
+from llm_trader.index.qdrant.turns import Turns
 from llm_trader.timeframe import DAY_MS, Millis
 
 _STEP_MS: Final = 4 * DAY_MS  # so that windows that begin a little earlier need nothing more
@@ -30,7 +30,7 @@ class _Kept:
     """One symbol's points from `from_ms` on, as of the transaction `seen`."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.turns = Turns()
         self.arrays: SymbolArrays | None = None
         self.from_ms: Millis = 0
         self.seen = 0
@@ -42,11 +42,11 @@ class _Kept:
 
 
 class Mirror:
-    """Of one collection, whose head had this token when the mirror was made."""
+    """Of one collection. `head` is that of the newest run that is known of."""
 
     def __init__(self, reader: Reader, head: Head) -> None:
         self.reader = reader
-        self.token = head.token
+        self.head = head
         self._kept: dict[str, _Kept] = {}
 
     def seen(self, symbol: str) -> int:
@@ -66,7 +66,7 @@ class Mirror:
         kept = self._kept.setdefault(symbol, _Kept())
         if kept.arrays is not None and kept.from_ms <= earliest_ms:
             return
-        async with kept.lock:
+        async with kept.turns.one():
             from_ms = earliest_ms - earliest_ms % _STEP_MS
             if kept.arrays is None:
                 head = await self.reader.head()
@@ -81,7 +81,7 @@ class Mirror:
 
     def check(self, head: Head) -> None:
         """Raises `MovedError` for a head of another collection, or of a run that began since."""
-        if head.token != self.token:
+        if head.token != self.head.token:
             raise MovedError
 
     async def catch_up(self, symbol: str, head: Head, seen_before: int) -> None:
@@ -100,7 +100,7 @@ class Mirror:
         await self._take_over(symbol, kept, kept.seen)
 
     async def _take_over(self, symbol: str, kept: _Kept, written: int) -> None:
-        async with kept.lock:
+        async with kept.turns.one():
             if kept.seen > written or kept.arrays is None:
                 return
             kept.merge(await self.reader.changes(symbol, kept.seen))
@@ -109,7 +109,7 @@ class Mirror:
     def wrote(self, points: PointTable, before: int, written: int) -> None:
         """Take over what this process wrote itself, if nothing before it is missing."""
         kept = self._kept.get(points.symbol)
-        if kept and kept.arrays is not None and kept.seen == before and not kept.lock.locked():
+        if kept and kept.arrays is not None and kept.seen == before and not kept.turns.taken():
             kept.merge(replace(points, vectors={}))
             kept.seen = written
 

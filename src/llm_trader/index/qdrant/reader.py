@@ -117,6 +117,15 @@ class Reader:
         )
         return sorted((run for page in pages for run in page), key=lambda run: run.run)
 
+    async def run(self, number: int) -> tuple[IngestionRun, str] | None:
+        """A run, and the token of the process that began it; `None` if nobody did."""
+        (found,) = await self.pages.by_id(
+            "reading a run",
+            [layout.run_id(number)],
+            lambda found: [layout.run_of(p.payload) for p in found],
+        )
+        return found[0] if found else None
+
     async def counts(self) -> dict[str, int]:
         """How many points each symbol has, by symbol in order."""
         reply = await self.pages.ask(

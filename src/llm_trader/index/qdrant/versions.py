@@ -6,7 +6,7 @@ the old version stays until it is pruned, to swap back to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,8 +22,6 @@ from llm_trader.index.qdrant.reader import Reader
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
-
-_LIST: Final = "llm-trader index versions"
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +69,14 @@ async def swap(place: QdrantPlace, name: str, client: AsyncQdrantClient | None =
             )
         if not await _points(connection, name, known[name]):
             raise ConfigurationError(f"{name} holds no points; ingest into it first")
-        if await _live(connection) == place.collection:
+        live = await _live(connection)
+        if live == place.collection:
             raise ConfigurationError(
                 f"{place.collection} at {place.address} is a collection itself, not an alias; "
                 "name another with index.qdrant.collection"
             )
+        if live in known and known[live].building:  # the swap to it was killed before its end
+            await catalog.finish(connection, live)
         await catalog.set_alias(connection, name)
 
 
@@ -109,7 +110,7 @@ async def prune(
         if live not in known:
             raise ConfigurationError(
                 f"no version of {place.collection} at {place.address} is live, so none is "
-                f"deleted; see {_LIST}"
+                "deleted; let the alias lead to one, or name another with index.qdrant.collection"
             )
         gone = [
             name

@@ -18,6 +18,8 @@ from llm_trader.index.qdrant.reader import Reader
 _RUN_BITS: Final = 24
 _BYTES_A_REQUEST: Final = 3_000_000  # proxies often allow 4 MB
 _BYTES_OF_PAYLOAD: Final = 3_000
+_LOOKS: Final = 10
+_PAUSE_S: Final = 0.1
 
 
 class Writer:
@@ -42,11 +44,12 @@ class Writer:
                 run = IngestionRun(
                     run=number, build_id=build_id, exchange=exchange, started_at=started_at
                 )
-                if await self._register(run, token):
+                there, by = await self._register(run, token)
+                if by == token or (there == run and await self._left(number)):
                     break
                 number += 1  # another ingestion was faster
             written = (await self._reader.head()).written
-            self.head = Head(token, number, max(written, number << _RUN_BITS))
+            self.head = Head(by, number, max(written, number << _RUN_BITS))
             await catalog.write_head(self._connection, self._name, self.head)
             self._build_id = build_id
         return number
@@ -66,8 +69,8 @@ class Writer:
             await catalog.write_head(self._connection, self._name, self.head)
         return len(ids) - len(there)
 
-    async def _register(self, run: IngestionRun, token: str) -> bool:
-        """Take the number of a run, unless another ingestion has it."""
+    async def _register(self, run: IngestionRun, token: str) -> tuple[IngestionRun, str]:
+        """Take the number of a run, unless another ingestion has it; the run that has it."""
         from qdrant_client import models
 
         id_, content = layout.run_id(run.run), layout.run_payload(run, token)
@@ -80,10 +83,18 @@ class Writer:
                 update_mode=models.UpdateMode.INSERT_ONLY,
             ),
         )
-        found = await self._reader.pages.by_id(
-            "beginning a run", [id_], lambda found: [layout.run_of(p.payload)[1] for p in found]
-        )
-        return found == [[token]]
+        begun = await self._reader.run(run.run)
+        if begun is None:
+            raise self._reader.pages.malformed(f"no run {run.run}")
+        return begun
+
+    async def _left(self, number: int) -> bool:
+        """Whether a run was begun by a process that was killed before it wrote the head."""
+        for _ in range(_LOOKS):
+            if (await self._reader.head()).run >= number:
+                return False
+            await asyncio.sleep(_PAUSE_S)
+        return True
 
     async def _there(self, ids: Sequence[str]) -> set[str]:
         """Which of the points are there already; raises where this ingestion is not the newest."""

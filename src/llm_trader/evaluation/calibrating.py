@@ -47,7 +47,7 @@ from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
 
 WINDOW_DAYS: Final = 60
 LEAST_EFFECTIVE_SCORES: Final = 10
-KEPT_DAYS: Final = (1, 7, 30, 90)
+KEPT_DAYS: Final = (7, 30, 60)
 
 # Bonferroni's rule: one of the horizons shows skill by chance in 1 of 20 calibrations, at most.
 INTERVAL_LEVEL: Final = 1 - 0.05 / len(HORIZONS)
@@ -250,35 +250,111 @@ def _of_symbol(
 
 
 def _in_time(parts: list[Scores]) -> Scores:
-    together = Scores(*(np.concatenate(of) for of in zip(*parts, strict=True)))
-    order = np.argsort(together.time_ms, kind="stable")
-    return Scores(*(of[order] for of in together))
+    order = np.argsort(np.concatenate([of.time_ms for of in parts]), kind="stable")
+    return Scores(
+        np.concatenate([of.time_ms for of in parts])[order],
+        np.concatenate([of.symbol for of in parts])[order],
+        np.concatenate([of.score for of in parts])[order],
+        np.concatenate([of.forecast_loss for of in parts])[order],
+        np.concatenate([of.base_loss for of in parts])[order],
+    )
 
 
 def _horizon(
     name: str, scores: Scores, symbols: list[str], rule: ForecastRule, measuring: Measuring
 ) -> HorizonCalibration:
     horizon_ms, step_ms = HORIZONS[name], measuring.step_ms
-    known = np.isfinite(scores.score)
-    days_ms = np.arange(
-        scores.time_ms[0] // DAY_MS * DAY_MS,
-        scores.time_ms[-1] + LONGEST_HORIZON_MS + 1,
-        DAY_MS,
-        dtype=np.int64,
-    )
+    known_ms = scores.time_ms[np.isfinite(scores.score)]
+    first_ms, end_ms = int(known_ms[0]), int(known_ms[-1]) + LONGEST_HORIZON_MS
+    days_ms = np.append(np.arange(first_ms - first_ms % DAY_MS, end_ms, DAY_MS), end_ms)
     margins = followed_margins(scores.time_ms, scores.score, days_ms, horizon_ms, step_ms)
-    end_ms = np.array([scores.time_ms[known][-1] + LONGEST_HORIZON_MS])
-    margin = followed_margins(scores.time_ms, scores.score, end_ms, horizon_ms, step_ms)[0]
-    held_out = known & (scores.time_ms >= measuring.held_out_from_ms)
-    of_day = (scores.time_ms - days_ms[0]) // DAY_MS
-    first = int((measuring.held_out_from_ms - days_ms[0]) // DAY_MS)
-    if not (held_out.any() and isfinite(margins[first])):
+    day = np.searchsorted(days_ms, scores.time_ms, side="right") - 1
+    first_day = int(np.searchsorted(days_ms, measuring.held_out_from_ms, side="right")) - 1
+    held = np.maximum(day, first_day)
+    held_out = scores.time_ms >= measuring.held_out_from_ms
+    if not isfinite(margins[first_day]):
         raise _too_short(name)
-    inside = {
-        kept: scores.score <= margins[np.maximum(first, of_day) - (of_day - first) % kept]
-        for kept in KEPT_DAYS
+    before, after = _inside(scores, 0.0), _inside(scores, margins[day])
+    both = np.isfinite(before + after)
+    block = max(DAY_MS, _BLOCK_HORIZONS * horizon_ms) // step_ms
+    return HorizonCalibration(
+        margin=float(margins[-1]),
+        effective_scores=_effective_in_window(known_ms, horizon_ms, step_ms),
+        coverage_before=_mean(scores, before, held_out & both, block, measuring.seed),
+        coverage_after=_mean(scores, after, held_out & both, block, measuring.seed),
+        after_kept_days={
+            kept: float(
+                np.nanmean(_inside(scores, margins[held - (held - first_day) % kept])[held_out])
+            )
+            for kept in KEPT_DAYS
+            if kept <= len(days_ms) - 1 - first_day
+        },
+        by_month=_grouped(_months(scores.time_ms), before, after, both),
+        by_symbol=_grouped(np.array(symbols)[scores.symbol], before, after, both & held_out),
+        rescale=rule.rescale,
+        neighbour_share=rule.neighbour_share,
+        skill=_skill(scores, held_out, block, measuring.seed),
+    )
+
+
+def _too_short(name: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"before what is held out there are fewer than {LEAST_EFFECTIVE_SCORES} outcomes over "
+        f"{name} that do not overlap; give a longer time, or hold less of it out"
+    )
+
+
+def _effective_in_window(known_ms: Times, horizon_ms: Millis, step_ms: Millis) -> float:
+    recent = known_ms[known_ms > known_ms[-1] - WINDOW_DAYS * DAY_MS]
+    return effective_scores(recent, horizon_ms, step_ms)
+
+
+def _inside(scores: Scores, margin: Floats | float) -> Floats:
+    """1 where what followed lay inside the band, 0 where not, NaN where either is not known."""
+    known = np.isfinite(scores.score) & np.isfinite(margin)
+    return np.where(known, scores.score <= margin, np.nan)
+
+
+def _by_time(scores: Scores, values: Floats, chosen: Mask) -> Floats:
+    """Means over the symbols at each time, for they move together; NaN is left out."""
+    chosen = chosen & np.isfinite(values)
+    _, at = np.unique(scores.time_ms[chosen], return_inverse=True)
+    means: Floats = np.bincount(at, values[chosen]) / np.bincount(at)
+    return means
+
+
+def _mean(scores: Scores, values: Floats, chosen: Mask, block: int, seed: int) -> Measured:
+    by_time = _by_time(scores, values, chosen)
+    return _measured(mean_interval(by_time, block, seed=seed, level=INTERVAL_LEVEL))
+
+
+def _skill(scores: Scores, held_out: Mask, block: int, seed: int) -> Measured:
+    both = held_out & np.isfinite(scores.forecast_loss) & np.isfinite(scores.base_loss)
+    forecast, base = (_by_time(scores, of, both) for of in (scores.forecast_loss, scores.base_loss))
+    return _measured(skill_interval(forecast, base, block, seed=seed, level=INTERVAL_LEVEL))
+
+
+def _measured(interval: Interval) -> Measured:
+    low, high = (v if isfinite(v) else None for v in (interval.low, interval.high))
+    return Measured(value=interval.value, low=low, high=high)
+
+
+def _months(time_ms: Times) -> npt.NDArray[np.str_]:
+    months: npt.NDArray[np.str_] = (
+        time_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(str)
+    )
+    return months
+
+
+def _grouped(
+    group: npt.NDArray[np.str_], before: Floats, after: Floats, chosen: Mask
+) -> dict[str, Coverage]:
+    return {
+        str(name): Coverage(
+            before=float(before[of].mean()),
+            after=float(after[of].mean()),
+            queries=int(np.count_nonzero(of)),
+        )
+        for name in np.unique(group[chosen])
+        if (of := chosen & (group == name)).any()
     }
-    # Before what is held out a margin may be missing, and days are never kept over.
-    after = scores.score <= margins[of_day]
-    followed = known & np.isfinite(margins[of_day])
-    ...

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from llm_trader.evaluation.markup import Chart
-from llm_trader.evaluation.results import Curve, Histogram, Probability, Skill, Slice
+from llm_trader.evaluation.results import Bin, Curve, Histogram, Probability, Skill, Slice
 from llm_trader.evaluation.significance import Interval
 from llm_trader.evaluation.units import Number, known
 
@@ -27,7 +27,7 @@ def skills(found: list[Skill]) -> Chart:
     for nth, reference in enumerate(dict.fromkeys(one.reference for one in found)):
         against = [one for one in found if one.reference == reference]
         groups = [[_text(one.symbol) for one in against], [_text(one.horizon) for one in against]]
-        marks = _points(f"against the {reference}", nth, [one.skill for one in against])
+        marks = _points(reference, nth, [one.skill for one in against])
         traces.append(marks | {"type": "scatter", "mode": "markers", "x": groups})
     return _chart(
         traces,
@@ -40,7 +40,8 @@ def skills(found: list[Skill]) -> Chart:
 
 def reliability(found: list[Probability]) -> Chart:
     """Of one event: how often it happened by forecast probability, and counts beneath."""
-    ideal = {"x": [0, 100], "y": [0, 100], "mode": "lines", "name": "ideal", "hoverinfo": "skip"}
+    span = _span([bin_ for one in found for bin_ in one.bins if bin_.count])
+    ideal = {"x": span, "y": span, "mode": "lines", "name": "ideal", "hoverinfo": "skip"}
     traces: list[Trace] = [ideal | {"line": {"color": "#777777", "dash": "dot", "width": 1}}]
     for nth, one in enumerate(found):
         bins = [bin_ for bin_ in one.bins if bin_.count]
@@ -56,10 +57,20 @@ def reliability(found: list[Probability]) -> Chart:
     return _chart(
         traces,
         height=440,
-        xaxis=_axis(title="forecast probability, %", anchor="y2", range=[0, 100]),
-        yaxis=_axis(title="happened, %", domain=[0.34, 1], range=[0, 100]),
+        xaxis=_axis(title="forecast probability, %", anchor="y2", range=span),
+        yaxis=_axis(title="happened, %", domain=[0.34, 1], range=span),
         yaxis2=_axis(title="forecasts", domain=[0, 0.24]),
     )
+
+
+def _span(bins: list[Bin]) -> list[float]:
+    """The part of 0 to 100 % that is in use, for most forecasts are near the base rate."""
+    used = [100 * share for bin_ in bins for share in (bin_.forecast, bin_.observed)]
+    used = [share for share in used if known(share)]
+    if not used:
+        return [0.0, 100.0]
+    room = 2 + 0.1 * (max(used) - min(used))  # of the outermost bars
+    return [max(0.0, min(used) - room), min(100.0, max(used) + room)]
 
 
 def equity(curves: list[Curve]) -> Chart:
@@ -116,20 +127,13 @@ def similarity(found: list[Histogram]) -> Chart:
     """How many queries had neighbours of what mean similarity."""
     traces: list[Trace] = []
     for nth, one in enumerate(found):
-        bins = list(zip(one.edges, one.edges[1:], strict=False))
-        line = _line(nth)["line"]
-        look = {"color": line["color"], "opacity": 0.55, "line": {"width": 1, "color": "#ffffff"}}
-        place = {
-            "x": [(low + high) / 2 for low, high in bins],
-            "width": [high - low for low, high in bins],
-        }
-        traces.append(
-            _named(one.symbol) | place | {"type": "bar", "y": one.counts, "marker": look}
-        )
+        # Outlines: bars of several symbols would hide one another.
+        steps = {"x": one.edges, "y": [*one.counts, *one.counts[-1:]], "mode": "lines"}
+        line = {"line": {**_line(nth)["line"], "shape": "hv"}}
+        traces.append(_named(one.symbol) | steps | line)
     return _chart(
         traces,
         height=320,
-        barmode="overlay",
         xaxis=_axis(title="mean similarity of the neighbours"),
         yaxis=_axis(title="queries"),
     )
@@ -200,7 +204,7 @@ def _axis(title: str = "", **more: Any) -> Chart:
 def _chart(traces: list[Trace], *, height: int, **layout: Any) -> Chart:
     plain = {
         "height": height,
-        "margin": {"l": 50, "r": 12, "t": 34, "b": 40},
+        "margin": {"l": 50, "r": 12, "t": 34, "b": 16},
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

@@ -3,8 +3,9 @@
 Negative controls keep everything but the link between a state and what follows it. An outcome
 moves together with the volatility it is rescaled by; else rescaling alone would tell neighbours,
 who share their volatility, from the base rate. The reference is random neighbours: base rates
-drawn and spread out in the same way. What is another symbol's, or another time's, is moved by half
-the lookback, as markets move together and calm lasts for weeks.
+drawn and spread out in the same way. Where time is what is moved, stretches of random lengths about
+a day are rearranged: a shift by whole days would keep the hour, one of all by the same time would
+keep what is recent beside what is recent, and both of these do tell something.
 
 The positive control has a pattern planted into it, which must be found.
 """
@@ -15,6 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
 from llm_trader.snapshot.outcome import HORIZONS
@@ -24,6 +26,10 @@ _LINKED: Final = [COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS] + [
 ]
 _PLANTED_SHARE: Final = 0.5
 
+# Quarter-hours in 18 and in 30 hours.
+_LEAST_STRETCH: Final = 72
+_GREATEST_STRETCH: Final = 120
+
 
 def shuffled_outcomes(points: PointTable, seed: int) -> PointTable:
     """Each state gets what followed another one."""
@@ -31,9 +37,9 @@ def shuffled_outcomes(points: PointTable, seed: int) -> PointTable:
     return _with_linked(points, order)
 
 
-def shifted_outcomes(points: PointTable, shift: int) -> PointTable:
-    """Each state gets what followed the one `shift` rows before; the first wrap around."""
-    return _with_linked(points, np.roll(np.arange(len(points)), shift))
+def shifted_outcomes(points: PointTable, seed: int) -> PointTable:
+    """Stretches of about a day get what followed another stretch, outcomes in their order."""
+    return _with_linked(points, _rearranged(len(points), seed))
 
 
 def random_vectors(points: PointTable, seed: int) -> PointTable:
@@ -43,15 +49,15 @@ def random_vectors(points: PointTable, seed: int) -> PointTable:
     return replace(points, vectors={STATE: unit.astype(np.float32)})
 
 
-def wrong_symbol(points: PointTable, other: PointTable, shift: int) -> PointTable:
-    """States compared by another symbol's vectors of `shift` rows before.
+def wrong_symbol(points: PointTable, other: PointTable, seed: int) -> PointTable:
+    """States compared by another symbol's vectors of another stretch of time.
 
     Times that the other one lacks are left out.
     """
     stamps = np.intersect1d(points.timestamp_ms, other.timestamp_ms)
     kept = points.take(np.isin(points.timestamp_ms, stamps))
     vectors = other.vectors[STATE][np.isin(other.timestamp_ms, stamps)]
-    return replace(kept, vectors={STATE: np.roll(vectors, shift, axis=0)})
+    return replace(kept, vectors={STATE: vectors[_rearranged(len(kept), seed)]})
 
 
 def planted_pattern(points: PointTable, seed: int) -> PointTable:
@@ -69,7 +75,15 @@ def planted_pattern(points: PointTable, seed: int) -> PointTable:
     return replace(points, values=values)
 
 
-def _with_linked(points: PointTable, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> PointTable:
+def _rearranged(n: int, seed: int) -> npt.NDArray[np.intp]:
+    """Rows 0 to n-1 in stretches of 18 to 30 hours, the stretches in random order."""
+    chances = np.random.default_rng(seed)
+    lengths = chances.integers(_LEAST_STRETCH, _GREATEST_STRETCH + 1, n // _LEAST_STRETCH + 1)
+    stretches = np.split(np.arange(n), np.cumsum(lengths)[np.cumsum(lengths) < n])
+    return np.concatenate([stretches[i] for i in chances.permutation(len(stretches))])
+
+
+def _with_linked(points: PointTable, rows: npt.NDArray[np.intp]) -> PointTable:
     values = points.values.copy()
     values[_LINKED] = values[_LINKED][:, rows]
     return replace(points, values=values)

@@ -121,8 +121,9 @@ def of_probabilities(event: str, found: Sequence[Probability]) -> str:
     worse = len(clear) - better
     return (
         f"Forecast probabilities of “{event}” were {number(100 * off, 1, ' points')} from what "
-        f"happened, on average over {counted(total, 'forecast')}. By Brier score they beat the "
-        f"base rate's for {better} of {counted(len(found), 'symbol')}, and lost for {worse}."
+        f"happened, on average over {counted(total, 'forecast')}. By Brier score they were "
+        f"clearly better than the base rate's on {better} of {counted(len(found), 'symbol')}, "
+        f"clearly worse on {worse}."
     )
 
 
@@ -217,8 +218,9 @@ def of_slices(found: Sequence[Slice]) -> str:
     clear = [one for one in judged if _excludes(one, 0)]
     better = sum(one.low > 0 for one in clear)
     return (
-        f"Of {counted(len(judged), 'interval')}, {better} lie above 0 and {len(clear) - better} "
-        f"below; about {number(_LEVEL * len(judged), 1)} would lie on either side by chance alone."
+        f"Of {counted(len(judged), 'interval')}, {better or 'none'} above zero and "
+        f"{len(clear) - better or 'none'} below it; chance alone would put about "
+        f"{number(_LEVEL * len(judged), 1)} on one side or the other."
         + _unbounded(len(found) - len(judged))
     )
 
@@ -231,8 +233,8 @@ def of_trials(trials: Trials) -> str:
     p = trials.superior_p_value or 0.0
     beaten = "is hard to explain by" if p <= _LEVEL else "can be explained by"
     return (
-        f"{said} That the best of this run's did as well as it did {beaten} the number of tries "
-        f"(Hansen's test, p {p_value(p)})."
+        f"{said} That the best of this run's did as well as it did {beaten} chance, with so "
+        f"many tries (Hansen's test, p {p_value(p)})."
     )
 
 

@@ -19,7 +19,7 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation import prose, sections
 from llm_trader.evaluation.markup import Markup, badge, element, join
 from llm_trader.evaluation.results import Metrics
-from llm_trader.evaluation.units import listed
+from llm_trader.evaluation.units import counted, listed, moment
 
 # A second wall behind `_offline`: a browser that reads this fetches nothing, whatever is asked.
 _POLICY: Final = (
@@ -64,10 +64,11 @@ def _offline(script: str) -> str:
 
 def _page(metrics: Metrics, plotly: Markup) -> Markup:
     why = prose.distrust(metrics)
+    strip = f"✗ {prose.DISTRUST}: {counted(len(why), 'check')} failed"
     symbols = listed(metrics.origin.symbols)
     title = f"{'NOT TRUSTWORTHY' if why else metrics.verdict.capitalize()}: evaluation of {symbols}"
     about = prose.DISTRUST if why else prose.HEADLINES[metrics.verdict]
-    span = f"{metrics.origin.start} to {metrics.origin.end}"
+    span = f"{moment(metrics.origin.start)} to {moment(metrics.origin.end)}"
     drawn = [element("script", plotly), element("script", _resource("report.js"))]
     return join(
         [
@@ -78,7 +79,12 @@ def _page(metrics: Metrics, plotly: Markup) -> Markup:
             element("title", title),
             element("style", _resource("report.css")),
             Markup("</head><body>"),
-            element("main", _top(metrics, why, span), *(one(metrics) for one in _SECTIONS)),
+            element(
+                "main",
+                element("p", strip, kind="strip") if why else Markup(),
+                _top(metrics, why, span),
+                *(one(metrics) for one in _SECTIONS),
+            ),
             *drawn,
             Markup("</body></html>\n"),
         ]
@@ -91,11 +97,10 @@ def _top(metrics: Metrics, why: list[str], span: str) -> Markup:
     headline = prose.HEADLINES[metrics.verdict]
     if why:
         listing = element("ul", *(element("li", reason) for reason in why))
-        mark = element("p", f"✗ {prose.DISTRUST}.", kind="strip")
         warning = element("p", "Whatever is said below, do not act on it. These failed:")
         alarm = element("div", element("h1", prose.DISTRUST), warning, listing, kind="alarm")
-        void = element("h2", f"It would have said: {headline[0].lower()}{headline[1:]}")
-        verdict = join([mark, alarm, element("div", void, *said, kind="void")])
+        void = element("h2", f"It would have said: “{headline}.”")
+        verdict = join([alarm, element("div", void, *said, kind="void")])
     else:
         sign = element("p", badge(metrics.verdict))
         verdict = element("div", sign, element("h1", f"{headline}."), *said, kind="verdict")

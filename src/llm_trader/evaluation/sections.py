@@ -9,14 +9,15 @@ from llm_trader.evaluation import charts, prose, units
 from llm_trader.evaluation.markup import Markup, badge, element, figure, folded, join, passed, table
 from llm_trader.evaluation.performance import Performance
 from llm_trader.evaluation.results import Arm, Curve, Metrics, Probability
-from llm_trader.evaluation.significance import Interval
+from llm_trader.evaluation.significance import Interval, Verdict
 from llm_trader.evaluation.units import DASH, Number
 
 _CURVES: Final = {
-    "similarity": ("mean similarity of the neighbours", 1.0, 2, ""),
+    "similarity": ("mean similarity", 1.0, 2, ""),
     "effective episodes": ("effective episodes", 1.0, 1, ""),
     "coverage": ("coverage, %", 100.0, 1, " %"),
 }
+_SKILL: Final = ("skill", "95 % interval")
 _DIVISIONS: Final = {"hour": "hour of the day (UTC)", "weekday": "day of the week"}
 
 
@@ -50,12 +51,13 @@ def origin(metrics: Metrics) -> Markup:
         "Settings digest": of.settings_digest,
         "Data digest": of.data_digest,
         "Seed": str(of.seed),
-        "Package": f"llm-trader-rag {of.package_version}, metrics of {metrics.schema_version}",
-        "Made": f"{metrics.created_at}, in {units.number(metrics.seconds, 0, ' seconds')}",
+        "Package": f"llm-trader-rag {of.package_version}, metrics schema {metrics.schema_version}",
+        "Made": units.moment(metrics.created_at),
+        "Took": units.number(metrics.seconds, 0, " seconds"),
     }
     reading = (
-        f"{units.listed(of.symbols) or 'No symbol'}, asked about every "
-        f"{of.step_minutes} minutes from {of.start} to {of.end}. Each query saw only what was "
+        f"{units.listed(of.symbols) or 'No symbol'}, asked about every {of.step_minutes} minutes "
+        f"from {units.moment(of.start)} to {units.moment(of.end)}. Each query saw only what was "
         "known at its time. Equal digests and seeds give equal numbers."
     )
     terms = [element("dt", name) + element("dd", value) for name, value in facts.items()]
@@ -64,17 +66,17 @@ def origin(metrics: Metrics) -> Markup:
 
 def skills(metrics: Metrics) -> Markup:
     found = metrics.skills
-    head = ("symbol", "horizon", "reference", "queries", "skill", "95 % interval", "p adjusted")
+    head = ("symbol", "horizon", "reference", "verdict", *_SKILL, "p adjusted", "detectable")
     rows = [
         (
             one.symbol,
             one.horizon,
             one.reference,
-            f"{one.queries:,}",
+            _judged(one.verdict, one.skill),
             *_estimate(one.skill),
             units.p_value(one.p_adjusted),
             units.skill(one.detectable).lstrip("+"),
-            badge(one.verdict),
+            f"{one.queries:,}",
         )
         for one in found
     ]
@@ -84,16 +86,21 @@ def skills(metrics: Metrics) -> Markup:
         "what is left is the neighbours' own. Detectable is the smallest skill that would be "
         "found with 80 % power."
     )
-    body = [table((*head, "detectable", "verdict"), rows, "Skill against each reference")]
+    body = [table((*head, "queries"), rows, "Skill against each reference")]
     if found:
-        body.append(figure(charts.skills(found), "Skill with 95 % intervals; above 0 is better"))
+        body.append(
+            figure(
+                charts.skills(found),
+                "Skill against each reference, with 95 % intervals; above 0 is better",
+            )
+        )
     return section("skill", "Skill", prose.of_skills(found), _note(note), *body)
 
 
 def probabilities(metrics: Metrics) -> Markup:
     found = metrics.probabilities
     events = dict.fromkeys(one.event for one in found)
-    head = ("event", "symbol", "forecasts", "Brier", "base rate's", "skill", "95 % interval")
+    head = ("event", "symbol", "forecasts", "Brier", "base rate's", *_SKILL)
     rows = [
         (
             one.event,
@@ -177,7 +184,8 @@ def bands(metrics: Metrics) -> Markup:
 def decisions(metrics: Metrics) -> Markup:
     curves = [one for one in metrics.curves if one.kind == "equity"]
     body: list[Markup] = []
-    for symbol in dict.fromkeys(one.symbol for one in (*metrics.arms, *curves)):
+    traded = [*(one.symbol for one in metrics.arms), *(one.symbol for one in curves)]
+    for symbol in dict.fromkeys(traded):
         body += [element("h3", symbol), _arms(_of(symbol, metrics.arms))]
         if own := _of(symbol, curves):
             caption = f"{symbol}: equity, from 1 at the start, and how far it is below its peak"
@@ -200,7 +208,7 @@ def _arms(arms: Sequence[Arm]) -> Markup:
             "95 % interval",
             [_difference(one, lambda d: units.bounds(d, units.points)) for one in arms],
         ),
-        ("verdict", [badge(one.verdict) for one in arms]),
+        ("verdict", [_judged(one.verdict, one.difference) for one in arms]),
     ]
     head = ["", *(one.name for one in arms)]
     return table(head, [[name, *cells] for name, cells in rows] if arms else [], "Performance")
@@ -242,7 +250,7 @@ def controls(metrics: Metrics) -> Markup:
         )
         for one in metrics.controls
     ]
-    head = ("control", "kind", "symbol", "horizon", "skill", "95 % interval", "result")
+    head = ("control", "kind", "symbol", "horizon", *_SKILL, "result")
     note = (
         "Data of which the answer is known goes through the same evaluation. A negative control "
         "holds nothing to find: one that fails sees skill in noise. A positive control has a "
@@ -287,7 +295,7 @@ def slices(metrics: Metrics) -> Markup:
             )
             for one in own
         ]
-        head = (by, "symbol", "horizon", "queries", "skill", "95 % interval")
+        head = (by, "symbol", "horizon", "queries", *_SKILL)
         body += [
             element("h3", f"By {title}"),
             element("p", prose.of_slices(own), kind="reading"),
@@ -306,7 +314,7 @@ def slices(metrics: Metrics) -> Markup:
 def trials(metrics: Metrics) -> Markup:
     tried = sorted(metrics.trials.configurations, key=lambda one: _rank(one.skill.value))
     rows = [(one.label, one.symbol, one.horizon, *_estimate(one.skill)) for one in tried]
-    head = ("configuration", "symbol", "horizon", "skill", "95 % interval")
+    head = ("configuration", "symbol", "horizon", *_SKILL)
     shown = table(head, rows, "Configurations of this run, best first")
     note = (
         "Among many configurations the best looks good by luck. Its interval allows for itself "
@@ -357,6 +365,13 @@ def over_time(metrics: Metrics) -> Markup:
 
 def _estimate(interval: Interval) -> tuple[str, str]:
     return units.skill(interval.value), units.bounds(interval, units.skill)
+
+
+def _judged(verdict: Verdict | None, interval: Interval | None) -> str:
+    """Where there is no interval, "no evidence" would sound like a result."""
+    if interval is not None and not units.bounded(interval):
+        return "too little data"
+    return badge(verdict)
 
 
 def _note(text: str) -> Markup:

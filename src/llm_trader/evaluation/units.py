@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import isfinite
 from typing import Final
@@ -12,6 +13,7 @@ Number = float | None
 
 DASH: Final = "–"
 _LEAST_P: Final = 0.001
+_TO_THE_MINUTE: Final = re.compile(r"^([\d-]{10})T(\d\d:\d\d):00Z$")
 
 
 def known(value: Number) -> bool:
@@ -47,10 +49,15 @@ def p_value(value: Number) -> str:
 
 
 def bounds(interval: Interval | None, shown: Callable[[Number], str]) -> str:
-    """"low to high", or a dash where one of them is not known."""
+    """Low to high, the unit said once; a dash where one of them is not known."""
     if interval is None or not bounded(interval):
         return DASH
-    return f"{shown(interval.low)} to {shown(interval.high)}"
+    return f"{shown(interval.low).split(' ')[0]} to {shown(interval.high)}"
+
+
+def moment(iso8601: str) -> str:
+    """`2026-03-20T12:00:00Z` as `2026-03-20 12:00 UTC`; anything else as it is."""
+    return _TO_THE_MINUTE.sub(r"\1 \2 UTC", iso8601)
 
 
 def bounded(interval: Interval) -> bool:
@@ -62,7 +69,7 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 
 
 def listed(names: list[str]) -> str:
-    """"a", "a and b", "a, b and c"."""
+    """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

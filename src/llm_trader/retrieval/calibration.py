@@ -12,11 +12,13 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from llm_trader.embedding.features import LEAST
 from llm_trader.errors import ConfigurationError
+from llm_trader.retrieval.answer import CalibrationUsed
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
 
@@ -26,11 +28,7 @@ BAND_LEVEL: Final = 0.8
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Measured(_Record):
+class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An estimate with its interval, which is `None` where there was too little data for one."""
 
     value: float
@@ -38,7 +36,7 @@ class Measured(_Record):
     high: float | None
 
 
-class Coverage(_Record):
+class Coverage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The share of outcomes inside the band, before and after the correction."""
 
     before: Share
@@ -46,7 +44,7 @@ class Coverage(_Record):
     queries: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class HorizonCalibration(_Record):
+class HorizonCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of one horizon.
 
     `margin`: what the band is widened by on either side, in units of the realised volatility over
@@ -70,7 +68,7 @@ class HorizonCalibration(_Record):
     skill: Measured
 
 
-class Scope(_Record):
+class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which evidence it is about: of which vectors, found how, in which markets."""
 
     exchange: str | None
@@ -98,7 +96,7 @@ class Scope(_Record):
         return told
 
 
-class Calibration(_Record):
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`known_by_ms`: when the last outcome in it was known, so no earlier query may use it.
 
     Fitted on states from `fitted_from_ms` on, of which those from `held_out_from_ms` on were held
@@ -135,33 +133,53 @@ class Calibration(_Record):
         )
 
 
+class Use(NamedTuple):
+    """A calibration as one query uses it: what the reply tells of it, and why it does not."""
+
+    calibration: Calibration | None
+    told: CalibrationUsed | None
+    warnings: list[str]
+
+
+UNCALIBRATED: Final = Use(None, None, [])
+
+
 class LoadedCalibration:
     """A calibration that queries are answered with, for `max_age_days` after it was all known."""
 
     def __init__(self, calibration: Calibration, max_age_days: int) -> None:
         self.calibration = calibration
-        self.digest = calibration.digest
+        self.told = CalibrationUsed(calibration.digest, calibration.known_by_ms)
         self._max_age_days = max_age_days
 
-    def objections(
+    def use(
         self, asked: Scope, as_of_ms: Millis, episodes: int, features_missing: Sequence[str]
-    ) -> list[str]:
-        """Why it is not used for a query with so many episodes; empty where it is."""
+    ) -> Use:
+        """For a query whose evidence has so many episodes."""
+        objections = [*self.scope_objections(asked), *self._time_objections(as_of_ms)]
+        if features_missing:
+            objections.append("it is of whole states, and this one lacks features")
+        if episodes < asked.evidence_k:
+            objections.append(f"it is of {asked.evidence_k} episodes, and {episodes} were found")
+        if objections:
+            return Use(None, None, [f"the calibration was not used: {'; '.join(objections)}"])
+        return Use(self.calibration, self.told, [])
+
+    def scope_objections(self, asked: Scope) -> list[str]:
+        """What no time and no state will change; empty for a query like those it is of."""
+        return self.calibration.scope.differences(asked)
+
+    def _time_objections(self, as_of_ms: Millis) -> list[str]:
         age_ms = as_of_ms - self.calibration.known_by_ms
         known_by = iso8601(self.calibration.known_by_ms)
-        told = self.calibration.scope.differences(asked)
         if age_ms < 0:
-            told.append(f"it knows outcomes up to {known_by}, after the query's time")
+            return [f"it knows outcomes up to {known_by}, after the query's time"]
         if age_ms > self._max_age_days * DAY_MS:
-            told.append(
+            return [
                 f"it knows outcomes only up to {known_by}, more than {self._max_age_days} days "
-                "before the query's time"
-            )
-        if features_missing:
-            told.append("it is of whole states, and this one lacks features")
-        if episodes < asked.evidence_k:
-            told.append(f"it is of {asked.evidence_k} episodes, and {episodes} were found")
-        return told
+                "before the query's time; make it anew with: llm-trader calibrate"
+            ]
+        return []
 
 
 def band(
@@ -171,7 +189,7 @@ def band(
 
     Where a margin below 0 is more than the band is wide, nothing is left of it but its middle.
     """
-    by = calibration.horizons[horizon].margin * volatility_now_pct
+    by = calibration.horizons[horizon].margin * max(volatility_now_pct, LEAST)
     if high - low + 2 * by < 0:
         return (low + high) / 2, (low + high) / 2
     return low - by, high + by

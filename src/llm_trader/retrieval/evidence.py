@@ -213,7 +213,8 @@ def _banded(
 ) -> dict[str, HorizonEvidence]:
     return {
         name: msgspec.structs.replace(
-            of, band_80=band(calibration, name, of.rescaled.p10, of.rescaled.p90, volatility_now_pct)
+            of,
+            band_80=band(calibration, name, of.rescaled.p10, of.rescaled.p90, volatility_now_pct),
         )
         if of.rescaled
         else of

@@ -26,15 +26,14 @@ from llm_trader.index.asof import visible_window
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import Collection, Hits, SearchQuery, VectorIndex
 from llm_trader.market.candles import Floats
-from llm_trader.retrieval.answer import (
-    Answer,
-    CalibrationUsed,
-    Evidence,
-    Match,
-    MatchState,
-    Novelty,
+from llm_trader.retrieval.answer import Answer, Evidence, Match, MatchState, Novelty
+from llm_trader.retrieval.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    LoadedCalibration,
+    Scope,
+    Use,
 )
-from llm_trader.retrieval.calibration import LoadedCalibration, Scope
 from llm_trader.retrieval.episodes import spread_out
 from llm_trader.retrieval.evidence import Neighbourhood, no_evidence, weigh
 from llm_trader.retrieval.fusion import fuse_by_rank
@@ -80,8 +79,8 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Retriever:
     """Answers queries from an index. Raises `ConfigurationError` for one of other spaces.
 
-    Without `texts` only the state vectors are searched. A calibration is used for queries like those
-    it was made for; for others `Answer.warnings` says why it was not.
+    Without `texts` only the state vectors are searched. A calibration is used for queries like
+    those it was made for; for others `Answer.warnings` says why it was not.
     """
 
     def __init__(
@@ -128,22 +127,20 @@ class Retriever:
         matches = neighbours.at_least(config.min_similarity - _ROUNDING).first(config.top_k)
         rows = matches.points.values[:, matches.rows].T.tolist()
         within = neighbours.first(config.evidence_k)
-        loaded, warnings = self._calibration, []
-        if loaded and (objections := self._objections(state.symbol, as_of_ms, config, within, probe)):
-            loaded, warnings = None, [f"the calibration was not used: {'; '.join(objections)}"]
+        use = self._use(state.symbol, as_of_ms, config, len(within.rows), probe)
         return Answer(
             matches=self._matches(matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
             evidence=self._evidence(
-                state, found.points, within, _novelty(reference, nearest), config, loaded
+                state, found.points, within, _novelty(reference, nearest), config, use.calibration
             ),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(probe.features_missing),
             points_eligible=found.eligible,
             embedding_us=_us(embedded - started),
             retrieval_us=_us(time.perf_counter() - embedded),
-            calibration=_used(loaded),
-            warnings=warnings,
+            calibration=use.told,
+            warnings=use.warnings,
         )
 
     def embedding_model(self, vector: QueryVectors) -> str:
@@ -232,7 +229,7 @@ class Retriever:
         within: Neighbourhood,
         novelty: Novelty | None,
         config: QueryConfig,
-        loaded: LoadedCalibration | None,
+        calibration: Calibration | None,
     ) -> Evidence:
         if not len(within.rows):
             among = f"{len(window)} past states" if len(window) else "no past state"
@@ -240,23 +237,20 @@ class Retriever:
             return no_evidence(f"{among} known by then: {why}", len(window))
         base = self._base_rates.get(_identity(window), lambda: BaseRates.of(window))
         volatility = float(state.column("realized_volatility_24h")[0])
-        calibration = loaded.calibration if loaded else None
         return weigh(within, base, config.horizons, volatility, novelty, calibration)
 
-    def _objections(
+    def _use(
         self,
         symbol: str,
         as_of_ms: Millis,
         config: QueryConfig,
-        within: Neighbourhood,
+        episodes: int,
         probe: QueryVector,
-    ) -> list[str]:
+    ) -> Use:
         if self._calibration is None:
-            return []
+            return UNCALIBRATED
         asked = scope_of(self.index.collection, symbol, config)
-        return self._calibration.objections(
-            asked, as_of_ms, len(within.rows), probe.features_missing
-        )
+        return self._calibration.use(asked, as_of_ms, episodes, probe.features_missing)
 
     def _matches(
         self,
@@ -298,10 +292,6 @@ def scope_of(collection: Collection, symbol: str, config: QueryConfig) -> Scope:
         min_gap_hours=config.min_gap_hours,
         include_regime_filters=config.include_regime_filters,
     )
-
-
-def _used(loaded: LoadedCalibration | None) -> CalibrationUsed | None:
-    return CalibrationUsed(loaded.digest, loaded.calibration.known_by_ms) if loaded else None
 
 
 def _refuse_another_space(held: str, made: str, models: str = "") -> None:

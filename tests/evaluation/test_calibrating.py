@@ -238,6 +238,12 @@ def test_every_query_is_told_of(dataset: Dataset) -> None:
     assert told[-1] == (SYMBOL, total, total)
 
 
+def test_less_than_a_day_is_too_little_to_measure_on(dataset: Dataset) -> None:
+    short = replace(dataset, start_ms=dataset.end_ms - 3 * DAY_MS)
+    with pytest.raises(InvalidInputError, match="hold more of it out"):
+        fitted(short)
+
+
 @pytest.mark.parametrize(
     ("search", "holdout", "told"),
     [

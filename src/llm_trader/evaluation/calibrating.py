@@ -113,6 +113,11 @@ def fit(
     # What is held out begins when the last outcome before it is known.
     split_ms = last_ms - round(holdout * (last_ms - first_ms))
     measuring = Measuring(step_ms, split_ms + LONGEST_HORIZON_MS, seed)
+    if measuring.held_out_from_ms >= last_ms:
+        raise InvalidInputError(
+            f"{holdout:g} of the time is no more than a day, too little to measure on; give a "
+            "longer time, or hold more of it out"
+        )
     symbols = sorted(dataset.points)
     return Calibration(
         schema_version=SCHEMA_VERSION,
@@ -272,7 +277,7 @@ def _horizon(
     first_day = int(np.searchsorted(days_ms, measuring.held_out_from_ms, side="right")) - 1
     held = np.maximum(day, first_day)
     held_out = scores.time_ms >= measuring.held_out_from_ms
-    if not isfinite(margins[first_day]):
+    if not np.isfinite(margins[[first_day, -1]]).all():
         raise _too_short(name)
     before, after = _inside(scores, 0.0), _inside(scores, margins[day])
     both = np.isfinite(before + after)
@@ -299,8 +304,9 @@ def _horizon(
 
 def _too_short(name: str) -> InvalidInputError:
     return InvalidInputError(
-        f"before what is held out there are fewer than {LEAST_EFFECTIVE_SCORES} outcomes over "
-        f"{name} that do not overlap; give a longer time, or hold less of it out"
+        f"before what is held out, or before the end, {WINDOW_DAYS} days have fewer than "
+        f"{LEAST_EFFECTIVE_SCORES} outcomes over {name} that do not overlap; give a longer time, "
+        "without gaps, or hold less of it out"
     )
 
 

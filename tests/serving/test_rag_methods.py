@@ -98,10 +98,12 @@ async def test_an_answer_has_exactly_the_fields_of_the_wire(rag: RpcClient) -> N
         "points_eligible",
         "state_as_of",
         "fields_completed_as_of",
+        "calibration",
     }
     assert set(answer["evidence"]) == {
         *("verdict", "reason", "episodes", "interval_level", "base_rate_points"),
         *("similarity_mean", "similarity_range", "novelty", "barriers", "horizons"),
+        "calibrated",
     }
     assert tuple(answer["evidence"]["horizons"]) == HORIZONS
 

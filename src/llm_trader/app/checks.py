@@ -17,6 +17,7 @@ from llm_trader.app.texts import query_texts
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.index.recall import RecallReport, recall
 from llm_trader.market.store import MarketStore
+from llm_trader.retrieval.calibration import LoadedCalibration
 from llm_trader.retrieval.leak_check import LeakReport, check_for_leaks
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.vector_comparison import VectorComparison, compare_vectors
@@ -34,13 +35,17 @@ class Sampling(NamedTuple):
 
 
 @asynccontextmanager
-async def retriever_of(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Retriever]:
+async def retriever_of(
+    settings: Settings,
+    environ: Mapping[str, str],
+    calibration: LoadedCalibration | None = None,
+) -> AsyncIterator[Retriever]:
     """What answers queries from the index that the settings name."""
     async with (
         index_to_read(settings, environ) as index,
         query_texts(settings, environ, index.collection) as texts,
     ):
-        yield Retriever(index, index.collection.state_space(), texts)
+        yield Retriever(index, index.collection.state_space(), texts, calibration)
 
 
 def check_index_for_leaks(

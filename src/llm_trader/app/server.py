@@ -11,11 +11,12 @@ from pathlib import Path
 import structlog
 
 from llm_trader import __version__
+from llm_trader.app.calibration import loaded_calibration, log_loaded, query_defaults
 from llm_trader.app.checks import retriever_of
 from llm_trader.app.indexes import refuse_another_exchange, refuse_one_folder_for_both
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
 from llm_trader.serving.auth import TokenCheck, check_binding
 from llm_trader.serving.builtin import with_builtin_methods
 from llm_trader.serving.limits import ServerLimits
@@ -56,13 +57,15 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     serving = settings.serving
     tokens = _tokens(serving, environ)
     check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
-    async with retriever_of(settings, environ) as retriever:
+    calibration, defaults = loaded_calibration(settings), query_defaults(settings)
+    async with retriever_of(settings, environ, calibration) as retriever:
+        log_loaded(calibration, retriever.index.collection, defaults)
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)
             methods = RagMethods(
                 retriever,
                 market,
-                defaults=QueryConfig(**settings.retrieval.model_dump()),
+                defaults=defaults,
                 min_matches=serving.min_matches,
                 max_data_age_ms=serving.max_data_age_minutes * MINUTE_MS,
                 version=__version__,

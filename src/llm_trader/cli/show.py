@@ -95,6 +95,9 @@ def _evidence(evidence: dict[str, Any]) -> Table:
         if rescaled := horizon["rescaled"]:
             scaled = [_number(rescaled[part], "+.2f") for part in ("mean", *_QUANTILES)]
             shown.add_row("", "  at today's volatility", scaled[0], "", *scaled[1:])
+        if band := horizon.get("band_80"):
+            low, high = (_number(edge, "+.2f") for edge in band)
+            shown.add_row("", "  calibrated band of 80 %", "", "", low, "", "", "", high)
         shown.add_row("", f"all {evidence['base_rate_points']}", *usual, style="dim")
     shares = [
         f"{told} first {_estimate(evidence['barriers'][key], '.2f')}, "

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.market.candles import Times
+from llm_trader.snapshot.outcome import resolved_at
 from llm_trader.timeframe import DAY_MS, Millis
 
 
@@ -20,6 +25,24 @@ class Window:
     resolved_by_ms: Millis
 
 
-def visible_window(as_of_ms: Millis, lookback_days: float) -> Window:
-    """What a query at `as_of_ms` may see: known by then, and not older than the lookback."""
-    return Window(as_of_ms - round(lookback_days * DAY_MS), as_of_ms)
+def visible_window(as_of_ms: Millis, lookback_days: float, embargo_ms: Millis = 0) -> Window:
+    """What a query at `as_of_ms` may see: known by then, and not older than the lookback.
+
+    With an embargo, known that long before: for evaluations, in which outcomes of one time also
+    tell of the next.
+    """
+    return Window(as_of_ms - round(lookback_days * DAY_MS), as_of_ms - embargo_ms)
+
+
+def visible_rows(
+    timestamp_ms: Times, as_of_ms: Times, lookback_days: float, embargo_ms: Millis = 0
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """For many queries, the first row each may see and the one after the last, shapes (n,).
+
+    `timestamp_ms` are the points', increasing.
+    """
+    windows = [visible_window(int(at), lookback_days, embargo_ms) for at in as_of_ms]
+    first = np.searchsorted(timestamp_ms, [w.earliest_timestamp_ms for w in windows])
+    known = resolved_at(timestamp_ms)
+    last = np.searchsorted(known, [w.resolved_by_ms for w in windows], side="right")
+    return first, np.maximum(first, last)

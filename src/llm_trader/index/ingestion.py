@@ -53,6 +53,12 @@ class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
         start += -start % self.interval_ms
         return np.arange(start, end + 1, self.interval_ms, dtype=np.int64)
 
+    def batches(self, times: Times) -> Iterator[Times]:
+        """Parts of at most `batch_days`, cut at midnight, where snapshots share their history."""
+        if len(times):
+            block = times // (self.batch_days * DAY_MS)
+            yield from np.split(times, np.flatnonzero(np.diff(block)) + 1)
+
 
 class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the snapshots that were asked for, by symbol."""
@@ -136,7 +142,7 @@ async def _ingest_symbol(
     new = times if plan.rebuild else times[~there]
     added, refused, done = 0, Counter[str](), len(times) - len(new)
     progress(symbol, done, len(times))
-    for batch in _batches(new, plan.batch_days):
+    for batch in plan.batches(new):
         until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
         history = read_history(store, symbol, spaces.state.intraday, int(batch[0]), until_ms)
         described = _Describing(progress, symbol, done, len(times))
@@ -206,10 +212,3 @@ class _Describing:
             raise asyncio.CancelledError
         self._done += more
         self._progress(self._symbol, self._done, self._total)
-
-
-def _batches(times: Times, days: int) -> Iterator[Times]:
-    """Parts of at most so many days, cut at midnight, where snapshots share their history."""
-    if len(times):
-        block = times // (days * DAY_MS)
-        yield from np.split(times, np.flatnonzero(np.diff(block)) + 1)

@@ -5,6 +5,7 @@
 `episodes`    neighbours far enough apart in time to count as separate pieces of evidence
 `reference`   what is usual in a window: base rates, similarity of random pairs, novelty
 `statistics`  outcomes of the matches summed up
+`calibration` what was measured of past evidence: conformal bands, and where neighbours had skill
 `evidence`    outcomes of a wider neighbourhood beside the base rate, with intervals, a verdict
 `answer`      the records of an answer, named as on the wire
 `fusion`      one order out of two, by rank

@@ -78,7 +78,10 @@ class Rescaled(msgspec.Struct, frozen=True):
 
 
 class HorizonEvidence(msgspec.Struct, frozen=True):
-    """% changes; `p_up` is the share of those above 0. `rescaled` needs the volatility now."""
+    """% changes; `p_up` is the share of those above 0. `rescaled` needs the volatility now.
+
+    `band_80`: where 8 of 10 outcomes fall, the rescaled p10 and p90 corrected by a calibration.
+    """
 
     effective_episodes: float
     mean: Estimate
@@ -89,6 +92,7 @@ class HorizonEvidence(msgspec.Struct, frozen=True):
     p75: Estimate
     p90: Estimate
     rescaled: Rescaled | None
+    band_80: tuple[float, float] | None = None
 
 
 class BarrierEvidence(msgspec.Struct, frozen=True):
@@ -107,7 +111,10 @@ class Novelty(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """`verdict` is `informative`, `weak` or `none`; abstaining is a normal answer."""
+    """`verdict` is `informative`, `weak` or `none`; abstaining is a normal answer.
+
+    `calibrated`: bands and verdict rest on a calibration too.
+    """
 
     verdict: str
     reason: str
@@ -119,10 +126,18 @@ class Evidence(msgspec.Struct, frozen=True):
     novelty: Novelty | None
     barriers: BarrierEvidence | None
     horizons: dict[str, HorizonEvidence]
+    calibrated: bool = False
+
+
+class CalibrationUsed(msgspec.Struct, frozen=True):
+    """`digest`: first 12 hex digits of the file's SHA-256; all of it was known at `known_by`."""
+
+    digest: str
+    known_by: Millis
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a query found, and how."""
+    """What a query found, and how. `warnings` say what could not be done."""
 
     matches: list[Match]
     statistics: Statistics
@@ -132,3 +147,5 @@ class Answer(msgspec.Struct, frozen=True):
     points_eligible: int
     embedding_us: int
     retrieval_us: int
+    calibration: CalibrationUsed | None = None
+    warnings: list[str] = []

@@ -11,6 +11,7 @@ from math import isfinite, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +26,7 @@ from llm_trader.retrieval.answer import (
     Novelty,
     Rescaled,
 )
+from llm_trader.retrieval.calibration import Calibration, band
 from llm_trader.retrieval.episodes import effective_count
 from llm_trader.retrieval.intervals import share_deviation, student_t, t_as_normal, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
@@ -45,18 +47,20 @@ WEAK_Z, INFORMATIVE_Z = (
 )
 
 _HORIZON_NAMES: Final = tuple(HORIZONS)
+LONGEST: Final = _HORIZON_NAMES[-1]
 _LEVEL_SPREAD: Final = (
     _Z * np.sqrt(QUANTILE_LEVELS * (1 - QUANTILE_LEVELS)) * np.array([[0], [-1], [1]])
 )
 
 
 class Comparison(NamedTuple):
-    """One statistic against its base rate, in standard errors."""
+    """One statistic of a horizon against its base rate, in standard errors."""
 
     what: str
     value: float
     base_rate: float
     deviation: float
+    horizon: str = LONGEST
 
 
 class Neighbourhood(NamedTuple):
@@ -86,10 +90,12 @@ def weigh(
     horizons: tuple[str, ...],
     volatility_now_pct: float,
     novelty: Novelty | None,
+    calibration: Calibration | None = None,
 ) -> Evidence:
     """Evidence of a neighbourhood of at least one point, for the chosen horizons.
 
-    `volatility_now_pct` is the realised volatility over 24h, NaN where unknown.
+    `volatility_now_pct` is the realised volatility over 24h, NaN where unknown. The calibration
+    is one that may be used for this query.
     """
     similarity = neighbours.similarity
     times = neighbours.points.timestamp_ms[neighbours.rows]
@@ -97,7 +103,12 @@ def weigh(
     summed = _summed_up(neighbours, effective, base, volatility_now_pct)
     barriers = _barriers(neighbours, effective[-1], base)
     told = {name: summed[name] for name in _HORIZON_NAMES if name in horizons}
-    verdict, reason = judge(compared(told, barriers, effective[-1]), max(effective), novelty)
+    skilled = None
+    if calibration:
+        skilled = calibration.skilled
+        told = _banded(told, calibration, volatility_now_pct)
+    comparisons = compared(told, barriers, effective[-1])
+    verdict, reason = judge(comparisons, max(effective), novelty, skilled)
     return Evidence(
         verdict=verdict,
         reason=reason,
@@ -109,6 +120,7 @@ def weigh(
         novelty=novelty,
         barriers=barriers,
         horizons=told,
+        calibrated=calibration is not None,
     )
 
 
@@ -126,20 +138,27 @@ def compared(
         n = horizon.effective_episodes
         if n >= LEAST_EFFECTIVE_EPISODES:
             found.append(_mean_compared(name, horizon.mean, n))
-            found.append(_share_compared(f"P(up) over {name}", horizon.p_up, n))
+            found.append(_share_compared(f"P(up) over {name}", horizon.p_up, n, name))
     if effective_24h >= LEAST_EFFECTIVE_EPISODES:
         for what, share in (
             ("P(stop first) over 24h", barriers.stop_first),
             ("P(target first) over 24h", barriers.target_first),
         ):
-            found.append(_share_compared(what, share, effective_24h))
+            found.append(_share_compared(what, share, effective_24h, LONGEST))
     return found
 
 
 def judge(
-    comparisons: list[Comparison], most_effective: float, novelty: Novelty | None
+    comparisons: list[Comparison],
+    most_effective: float,
+    novelty: Novelty | None,
+    skilled: frozenset[str] | None = None,
 ) -> tuple[str, str]:
-    """`informative`, `weak` or `none`, and why."""
+    """`informative`, `weak` or `none`, and why.
+
+    `skilled`: the horizons at which such neighbours were measured to forecast better than the
+    base rate; only they can be informative. `None` where that was not measured.
+    """
     if not comparisons:
         return "none", (
             f"only {most_effective:.1f} effective episodes, at least {LEAST_EFFECTIVE_EPISODES} "
@@ -151,15 +170,56 @@ def judge(
             f"nearer neighbour than {novelty.nearest_similarity:.2f}"
         )
     most = max(comparisons, key=lambda c: abs(c.deviation))
-    told = (
-        f"{most.what} is {most.value:.2f} against a base rate of {most.base_rate:.2f}, "
-        f"{abs(most.deviation):.1f} standard errors away"
-    )
     if abs(most.deviation) > INFORMATIVE_Z:
-        return "informative", f"{told}; by chance fewer than 1 query in 100 show that much"
+        return _beyond_chance(comparisons, most, skilled)
     if abs(most.deviation) > WEAK_Z:
-        return "weak", f"{told}; by chance fewer than 1 query in 10 show that much"
-    return "none", f"nothing differs from the base rate by more than chance; at most, {told}"
+        return "weak", f"{_stated(most)}; by chance fewer than 1 query in 10 show that much"
+    return "none", (
+        f"nothing differs from the base rate by more than chance; at most, {_stated(most)}"
+    )
+
+
+def _beyond_chance(
+    comparisons: list[Comparison], most: Comparison, skilled: frozenset[str] | None
+) -> tuple[str, str]:
+    seldom = "by chance fewer than 1 query in 100 show that much"
+    if skilled is None:
+        return "informative", f"{_stated(most)}; {seldom}"
+    founded = [c for c in comparisons if c.horizon in skilled]
+    best = max(founded, key=lambda c: abs(c.deviation), default=None)
+    if best and abs(best.deviation) > INFORMATIVE_Z:
+        return "informative", (
+            f"{_stated(best)}; {seldom}, and over {best.horizon} such neighbours forecast better "
+            "than the base rate in the calibration"
+        )
+    if not skilled:
+        where = "at no horizon did such neighbours forecast"
+    else:
+        where = f"over {most.horizon} such neighbours did not forecast"
+    return "weak", (
+        f"{_stated(most)}; {seldom}; but {where} better than the base rate in the calibration"
+    )
+
+
+def _stated(of: Comparison) -> str:
+    return (
+        f"{of.what} is {of.value:.2f} against a base rate of {of.base_rate:.2f}, "
+        f"{abs(of.deviation):.1f} standard errors away"
+    )
+
+
+def _banded(
+    horizons: dict[str, HorizonEvidence], calibration: Calibration, volatility_now_pct: float
+) -> dict[str, HorizonEvidence]:
+    return {
+        name: msgspec.structs.replace(
+            of,
+            band_80=band(calibration, name, of.rescaled.p10, of.rescaled.p90, volatility_now_pct),
+        )
+        if of.rescaled
+        else of
+        for name, of in horizons.items()
+    }
 
 
 def _summed_up(
@@ -235,9 +295,10 @@ def _mean_compared(name: str, mean: Estimate, n: float) -> Comparison:
     error = (mean.high - mean.value) / student_t(_Z, freedom) if mean.high is not None else 0.0
     away = (mean.value - mean.base_rate) / error if error > 0 else 0.0
     deviation = t_as_normal(away, freedom)
-    return Comparison(f"the mean change in % over {name}", mean.value, mean.base_rate, deviation)
+    what = f"the mean change in % over {name}"
+    return Comparison(what, mean.value, mean.base_rate, deviation, name)
 
 
-def _share_compared(what: str, share: Estimate, n: float) -> Comparison:
+def _share_compared(what: str, share: Estimate, n: float, horizon: str) -> Comparison:
     deviation = share_deviation(share.value, share.base_rate, n)
-    return Comparison(what, share.value, share.base_rate, deviation)
+    return Comparison(what, share.value, share.base_rate, deviation, horizon)

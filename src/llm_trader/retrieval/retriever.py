@@ -24,9 +24,16 @@ from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.asof import visible_window
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
-from llm_trader.index.protocol import Hits, SearchQuery, VectorIndex
+from llm_trader.index.protocol import Collection, Hits, SearchQuery, VectorIndex
 from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import Answer, Evidence, Match, MatchState, Novelty
+from llm_trader.retrieval.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    LoadedCalibration,
+    Scope,
+    Use,
+)
 from llm_trader.retrieval.episodes import spread_out
 from llm_trader.retrieval.evidence import Neighbourhood, no_evidence, weigh
 from llm_trader.retrieval.fusion import fuse_by_rank
@@ -72,11 +79,16 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Retriever:
     """Answers queries from an index. Raises `ConfigurationError` for one of other spaces.
 
-    Without `texts` only the state vectors are searched.
+    Without `texts` only the state vectors are searched. A calibration is used for queries like
+    those it was made for; for others `Answer.warnings` says why it was not.
     """
 
     def __init__(
-        self, index: VectorIndex, space: StateSpace, texts: QueryTexts | None = None
+        self,
+        index: VectorIndex,
+        space: StateSpace,
+        texts: QueryTexts | None = None,
+        calibration: LoadedCalibration | None = None,
     ) -> None:
         held = index.collection
         _refuse_another_space(held.state_space_id, space.space_id)
@@ -86,6 +98,7 @@ class Retriever:
         self.index = index
         self.space = space
         self.texts = texts
+        self._calibration = calibration
         self._base_rates: LastUsed[Hashable, BaseRates] = LastUsed(_WINDOWS_KEPT)
         self._references: LastUsed[Hashable, SimilarityReference] = LastUsed(_WINDOWS_KEPT)
 
@@ -113,15 +126,21 @@ class Retriever:
         nearest = min(found.best_cosine / probe.cosine_per_similarity, 1.0)
         matches = neighbours.at_least(config.min_similarity - _ROUNDING).first(config.top_k)
         rows = matches.points.values[:, matches.rows].T.tolist()
+        within = neighbours.first(config.evidence_k)
+        use = self._use(state.symbol, as_of_ms, config, len(within.rows), probe)
         return Answer(
             matches=self._matches(matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(state, found.points, neighbours, nearest, reference, config),
+            evidence=self._evidence(
+                state, found.points, within, _novelty(reference, nearest), config, use.calibration
+            ),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(probe.features_missing),
             points_eligible=found.eligible,
             embedding_us=_us(embedded - started),
             retrieval_us=_us(time.perf_counter() - embedded),
+            calibration=use.told,
+            warnings=use.warnings,
         )
 
     def embedding_model(self, vector: QueryVectors) -> str:
@@ -204,19 +223,31 @@ class Retriever:
         self,
         state: SnapshotTable,
         window: PointTable,
-        neighbours: Neighbourhood,
-        nearest: float,
-        reference: SimilarityReference,
+        within: Neighbourhood,
+        novelty: Novelty | None,
         config: QueryConfig,
+        calibration: Calibration | None,
     ) -> Evidence:
-        if not len(neighbours.rows):
+        if not len(within.rows):
             among = f"{len(window)} past states" if len(window) else "no past state"
             why = "none passes the filters" if len(window) else "the lookback reaches none"
             return no_evidence(f"{among} known by then: {why}", len(window))
         base = self._base_rates.get(_identity(window), lambda: BaseRates.of(window))
-        within = neighbours.first(config.evidence_k)
         volatility = float(state.column("realized_volatility_24h")[0])
-        return weigh(within, base, config.horizons, volatility, _novelty(reference, nearest))
+        return weigh(within, base, config.horizons, volatility, novelty, calibration)
+
+    def _use(
+        self,
+        symbol: str,
+        as_of_ms: Millis,
+        config: QueryConfig,
+        episodes: int,
+        probe: QueryVector,
+    ) -> Use:
+        if self._calibration is None:
+            return UNCALIBRATED
+        asked = scope_of(self.index.collection, symbol, config)
+        return self._calibration.use(asked, as_of_ms, episodes, probe.features_missing)
 
     def _matches(
         self,
@@ -242,6 +273,22 @@ class Retriever:
             )
             for i, row in enumerate(rows)
         ]
+
+
+def scope_of(collection: Collection, symbol: str, config: QueryConfig) -> Scope:
+    """Which evidence a query of a collection gets."""
+    return Scope(
+        exchange=collection.exchange,
+        symbols=(symbol,),
+        feature_version=collection.feature_version,
+        state_space_id=collection.state_space_id,
+        text_space_id=None if config.vector == STATE else collection.text_space_id,
+        vector=config.vector,
+        lookback_days=config.lookback_days,
+        evidence_k=config.evidence_k,
+        min_gap_hours=config.min_gap_hours,
+        include_regime_filters=config.include_regime_filters,
+    )
 
 
 def _refuse_another_space(held: str, made: str, models: str = "") -> None:

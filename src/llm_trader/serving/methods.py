@@ -215,11 +215,12 @@ class RagMethods:
             fields_completed_as_of=state.completed_as_of_ms,
             features_missing=answer.features_missing,
             unknown_fields=context.unknown_fields,
-            warnings=state.warnings,
+            warnings=[*state.warnings, *answer.warnings],
             collection=self._collection,
             points_eligible=answer.points_eligible,
             request_id=context.request_id,
             data_age_seconds=self._data_age_seconds(params.symbol, params.timestamp),
+            calibration=answer.calibration,
         )
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from llm_trader.index.protocol import IndexInfo
 from llm_trader.market.keys import SYMBOL_PATTERN
-from llm_trader.retrieval.answer import Evidence, Match, Statistics
+from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statistics
 from llm_trader.retrieval.retriever import QueryConfig
 from llm_trader.snapshot.model import SCALARS, SERIES, MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
@@ -86,7 +86,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """`state_source`: `request`, `store`, or `request+store` where the store filled fields in.
 
     `as_of` is the query's time, by which everything was known; `state_as_of` that of the state, and
-    `fields_completed_as_of` that of what the store filled in.
+    `fields_completed_as_of` that of what the store filled in. `calibration`: the one that was used;
+    where there is one that was not, `warnings` say why.
     """
 
     query_duration_ms: int
@@ -110,6 +111,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     points_eligible: int
     request_id: str
     data_age_seconds: float | None
+    calibration: CalibrationUsed | None = None
 
 
 class QueryPatternsResult(msgspec.Struct, frozen=True):

@@ -292,6 +292,19 @@ class RetrievalSettings(_Section):
         le=500,
         description="Number of past episodes summed up as evidence, at most.",
     )
+    calibration: Folder | None = Field(
+        default=None,
+        description="File that `llm-trader calibrate` wrote: gives evidence its 80 % bands, and "
+        "the verdict what was measured. A query unlike those it was fitted on goes without.",
+        examples=["var/calibration.json"],
+    )
+    max_calibration_age_days: int = Field(
+        default=180,
+        ge=1,
+        le=3650,
+        description="Days before the query's time that a calibration's last outcome may lie; an "
+        "older one is not used.",
+    )
 
 
 class ServingSettings(_Section):

@@ -1,0 +1,110 @@
+"""What an evaluation walks over: labelled states of some symbols, made from a market store.
+
+Points are made by the same code as at ingestion, in memory: no index is needed, and none can have
+been made by another version. The states of the lookback before the evaluated time are among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from llm_trader.errors import InvalidInputError
+from llm_trader.index.ingestion import IngestPlan, Spaces, make_points
+from llm_trader.index.points import PointTable, joined
+from llm_trader.market.store import MarketStore
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
+from llm_trader.snapshot.source import read_history
+from llm_trader.timeframe import DAY_MS, Millis, Timeframe, iso8601
+
+_BATCH_DAYS = 16
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Points by symbol, and how they were made. All points of a walk are in it, queries included.
+
+    `start_ms` and `end_ms` are the first and the last time at which a query is asked.
+    """
+
+    points: Mapping[str, PointTable]
+    intraday: Timeframe
+    exchange: str | None
+    start_ms: Millis
+    end_ms: Millis
+
+    def queries(self, symbol: str, step_ms: Millis) -> PointTable:
+        """The states that are asked about, one each step."""
+        points = self.points[symbol]
+        stamps = points.timestamp_ms
+        asked = (stamps >= self.start_ms) & (stamps <= self.end_ms) & (stamps % step_ms == 0)
+        return points.take(np.flatnonzero(asked))
+
+    def digest(self) -> str:
+        """12 hex digits of the SHA-256 of everything in it: equal data, equal digest."""
+        digest = hashlib.sha256(f"{self.start_ms} {self.end_ms}".encode())
+        for symbol, points in sorted(self.points.items()):
+            digest.update(symbol.encode())
+            for array in (points.timestamp_ms, points.values, *points.vectors.values()):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:12]
+
+
+def read_dataset(
+    store: MarketStore,
+    spaces: Spaces,
+    symbols: list[str],
+    start_ms: Millis,
+    end_ms: Millis,
+    *,
+    lookback_days: int,
+    interval_ms: Millis,
+    progress: Progress = lambda symbol, done, total: None,
+) -> Dataset:
+    """The labelled states from one lookback before `start_ms` to `end_ms`.
+
+    `progress` is called with a symbol, the states made, and their number. Raises
+    `InvalidInputError` where a symbol has no labelled state in the evaluated time.
+    """
+    made = {}
+    for symbol in symbols:
+        plan = IngestPlan(
+            start_ms=start_ms - (lookback_days + 1) * DAY_MS,
+            end_ms=end_ms,
+            interval_ms=interval_ms,
+            batch_days=_BATCH_DAYS,
+        )
+        points = _points(store, spaces, symbol, plan, progress)
+        if points is None or points.timestamp_ms[-1] < start_ms:
+            raise InvalidInputError(
+                f"the store has no labelled state of {symbol} from {iso8601(start_ms)} on; see: "
+                "llm-trader data info"
+            )
+        made[symbol] = points
+    return Dataset(made, spaces.state.intraday, store.exchange, start_ms, end_ms)
+
+
+def _points(
+    store: MarketStore, spaces: Spaces, symbol: str, plan: IngestPlan, progress: Progress
+) -> PointTable | None:
+    intraday = spaces.state.intraday
+    stored = store.first_and_last_ms(symbol, intraday)
+    if stored is None:
+        return None
+    known_until_ms = stored[1] + intraday.ms
+    times = plan.grid(stored[0] + intraday.ms, known_until_ms)
+    parts, done = [], 0
+    for batch in plan.batches(times):
+        until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
+        history = read_history(store, symbol, intraday, int(batch[0]), until_ms)
+        points, _ = make_points(history, spaces, batch, known_until_ms, 1)
+        parts.append(points)
+        done += len(batch)
+        progress(symbol, done, len(times))
+    parts = [part for part in parts if len(part)]
+    return joined(parts) if parts else None

@@ -1,0 +1,82 @@
+"""How good forecast probabilities were: of a rise, and of which barrier is touched first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from llm_trader.evaluation import significance
+from llm_trader.evaluation.forecasts import ForecastRule
+from llm_trader.evaluation.results import Bin, Probability
+from llm_trader.evaluation.scores import brier, reliability
+from llm_trader.evaluation.skills import Scored, Walk
+from llm_trader.market.candles import Floats
+from llm_trader.snapshot.outcome import STOP_FIRST, TARGET_FIRST
+
+_BARRIERS: Final = {"stop first": STOP_FIRST, "target first": TARGET_FIRST}
+_LONGEST: Final = "24h"
+
+
+def rises(scored: Scored, *, reps: int, seed: int) -> Probability:
+    """P(up) of one horizon, the mixture's against the base rate's."""
+    horizon = scored.walk.points.column(f"outcome_{scored.horizon}") > 0
+    base = _window_share(scored.walk, horizon)
+    happened = (scored.forecasts.observed > 0).astype(np.float64)
+    event = f"up over {scored.horizon}"
+    return _probability(
+        scored.walk, event, scored.forecasts.p_up, base, happened, scored.block, reps, seed
+    )
+
+
+def barriers(walk: Walk, rule: ForecastRule, *, reps: int, seed: int) -> list[Probability]:
+    """P(stop first) and P(target first) within 24 hours."""
+    found = []
+    for event, code in _BARRIERS.items():
+        touched = walk.points.column("first_barrier") == code
+        base = _window_share(walk, touched)
+        near = np.where(walk.neighbours.rows >= 0, touched[walk.neighbours.rows], False)
+        share = np.where(walk.neighbours.complete, near.mean(axis=1), np.nan)
+        mixed = rule.neighbour_share * share + (1 - rule.neighbour_share) * base
+        happened = (walk.queries.column("first_barrier") == code).astype(np.float64)
+        block = walk.block(_LONGEST)
+        found.append(_probability(walk, event, mixed, base, happened, block, reps, seed))
+    return found
+
+
+def _window_share(walk: Walk, happened: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Floats:
+    """The share of each query's window in which it happened, shape (n,)."""
+    counts = np.concatenate([[0], np.cumsum(happened)])
+    first, last = walk.neighbours.first, walk.neighbours.last
+    with np.errstate(invalid="ignore"):
+        share: Floats = (counts[last] - counts[first]) / (last - first)
+    return share
+
+
+def _probability(
+    walk: Walk,
+    event: str,
+    made: Floats,
+    base: Floats,
+    happened: Floats,
+    block: int,
+    reps: int,
+    seed: int,
+) -> Probability:
+    loss, usual = brier(made, happened), brier(base, happened)
+    known = np.isfinite(loss) & np.isfinite(usual)
+    bins = reliability(made[known], happened[known])
+    return Probability(
+        symbol=walk.points.symbol,
+        event=event,
+        brier=float(loss[known].mean()),
+        base_brier=float(usual[known].mean()),
+        skill=significance.skill_interval(loss, usual, block, reps, seed),
+        bins=[
+            Bin(forecast, observed, count)
+            for forecast, observed, count in zip(
+                bins.mean_forecast, bins.observed_frequency, bins.counts, strict=True
+            )
+            if count
+        ],
+    )

@@ -1,0 +1,331 @@
+"""Whether one forecast is better than another, or chance would do as well.
+
+Losses are lower where better, and in the order of time. Outcomes of neighbouring rows overlap, so
+the rows are not independent: every function here takes the length of that dependence, as `block`
+or `lags` in rows. Both cut long-range dependence off linearly. For outcomes over h rows a length
+of b misses h / (3 b) of the variance, so take several horizons; one is too short.
+
+Rows with a NaN are left out, of all losses at once; what stands around such a gap is then taken
+as adjacent. A level of 0.95 belongs to an interval; one of 0.05 to a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite, nan, sqrt
+from statistics import NormalDist
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.market.candles import Floats
+from llm_trader.retrieval.intervals import student_t, t_as_normal
+
+Verdict = Literal["better", "worse", "no evidence"]
+
+# With fewer, what blocks differ by says too little of how far the mean may be off.
+LEAST_BLOCKS: Final = 10
+
+_NORMAL: Final = NormalDist()
+_SENTENCES: Final[dict[Verdict, str]] = {
+    "better": "{subject} did better than {reference}",
+    "worse": "{subject} did worse than {reference}",
+    "no evidence": "there is no evidence that {subject} did better or worse than {reference}",
+}
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """An estimate and its confidence interval; bounds are NaN where there is too little data."""
+
+    value: float
+    low: float
+    high: float
+
+
+class DieboldMariano(msgspec.Struct, frozen=True):
+    """`statistic` is above 0 where the loss is below the reference's; `p_value` is two-sided."""
+
+    statistic: float
+    p_value: float
+
+
+class SuperiorAbility(msgspec.Struct, frozen=True):
+    """p-values that no model beats the benchmark; `consistent` is Hansen's, between its bounds."""
+
+    lower: float
+    consistent: float
+    upper: float
+
+
+def block_bootstrap(
+    losses: Floats,
+    statistic: Callable[[Floats], float],
+    block: int,
+    reps: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """A statistic of the rows of `losses`, (n,) or (n, m), with a percentile interval.
+
+    The circular block bootstrap (Politis and Romano 1992): blocks of adjacent rows that start at
+    any row, the last row followed by the first, until n rows are drawn. Intervals are widened as
+    those of n / block observations are, by Student's t; with fewer than `LEAST_BLOCKS` there are
+    none. For means `mean_interval` draws the same rows without copying them.
+    """
+    rows = _known(losses)
+    n = len(rows)
+    if _too_few(n, block):
+        return Interval(float(statistic(rows)) if n else nan, nan, nan)
+    starts = _block_starts(n, block, reps, seed)
+    within = np.arange(block)
+    drawn = (float(statistic(rows[((row[:, None] + within).ravel()[:n]) % n])) for row in starts)
+    resampled = np.fromiter(drawn, np.float64, reps)
+    return _percentiles(float(statistic(rows)), resampled, n / block, level)
+
+
+def mean_interval(
+    d: Floats, block: int, reps: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The mean of d (n,) with its interval as of `block_bootstrap`."""
+    rows = _known(d)
+    if _too_few(len(rows), block):
+        return Interval(float(rows.mean()) if len(rows) else nan, nan, nan)
+    means = bootstrap_means(rows[:, None], block, reps, seed)[:, 0]
+    return _percentiles(float(rows.mean()), means, len(rows) / block, level)
+
+
+def skill_interval(
+    loss: Floats,
+    reference_loss: Floats,
+    block: int,
+    reps: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Skill 1 − mean(loss) / mean(reference_loss), both (n,), as of `block_bootstrap`.
+
+    The two are resampled together, so what moves both alike cancels. 1 is a loss of nothing, 0
+    no better than the reference. The mean loss of the reference should be well above 0.
+    """
+    rows = _known(_beside(loss, reference_loss))
+    if not len(rows):
+        return Interval(nan, nan, nan)
+    mean = rows.mean(axis=0)
+    skill = _skill(mean[None])[0]
+    if _too_few(len(rows), block):
+        return Interval(float(skill), nan, nan)
+    resampled = _skill(bootstrap_means(rows, block, reps, seed))
+    return _percentiles(float(skill), resampled, len(rows) / block, level)
+
+
+def bootstrap_means(rows: Floats, block: int, reps: int, seed: int) -> Floats:
+    """Means of the columns of `reps` circular block resamples of rows (n, m), shape (reps, m)."""
+    n = len(rows)
+    starts = _block_starts(n, block, reps, seed)
+    last = n - (starts.shape[1] - 1) * block  # the last block is cut, so that n rows are drawn
+    mean = rows.mean(axis=0)
+    means = np.empty((reps, rows.shape[1]))
+    for column, centred in enumerate((rows - mean).T):
+        summed = np.concatenate([[0.0], np.cumsum(np.concatenate([centred, centred[:block]]))])
+        whole, cut = starts[:, :-1], starts[:, -1]
+        total = (summed[whole + block] - summed[whole]).sum(axis=1)
+        total += summed[cut + last] - summed[cut]
+        means[:, column] = mean[column] + total / n
+    return means
+
+
+def diebold_mariano(loss: Floats, reference_loss: Floats, lags: int) -> DieboldMariano:
+    """Whether two losses (n,) have the same mean (Diebold and Mariano 1995).
+
+    The variance is `long_run_variance`; the statistic is scaled for a horizon of lags + 1 rows
+    and compared with Student's t of n − 1 degrees of freedom (Harvey, Leybourne and Newbold
+    1997). NaN where the differences do not vary.
+    """
+    pairs = _known(_beside(loss, reference_loss))
+    n = len(pairs)
+    d = pairs[:, 1] - pairs[:, 0]
+    variance = long_run_variance(d, lags)
+    if not variance > 0:
+        return DieboldMariano(nan, nan)
+    horizon = lags + 1
+    small_sample = sqrt((n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n)
+    statistic = small_sample * float(d.mean()) / sqrt(variance / n)
+    beyond = _NORMAL.cdf(-t_as_normal(abs(statistic), n - 1))
+    return DieboldMariano(statistic, 2 * beyond)
+
+
+def long_run_variance(d: Floats, lags: int) -> float:
+    """n times the variance of the mean of d (n,), whose rows depend on the `lags` before them.
+
+    γ₀ + 2 Σ (1 − k / (lags + 1)) γₖ over k = 1..lags, with autocovariances over n (Newey and West
+    1987). NaN where there are not more than `lags` rows.
+    """
+    if lags < 0:
+        raise InvalidInputError(f"{lags} lags: take 0 or more")
+    n = len(d)
+    if n <= max(lags, 1):
+        return nan
+    if np.ptp(d) == 0:  # its mean need not be the same number to the last digit
+        return 0.0
+    c = d - d.mean()
+    weighted = ((1 - k / (lags + 1)) * float(np.dot(c[k:], c[:-k])) for k in range(1, lags + 1))
+    return (float(np.dot(c, c)) + 2 * sum(weighted)) / n
+
+
+def effective_sample_size(d: Floats, lags: int) -> float:
+    """How many independent rows would tell the mean of d (n,) as exactly as its n rows do.
+
+    n γ₀ / `long_run_variance`; above n where neighbouring rows make up for each other. NaN where
+    d does not vary.
+    """
+    rows = _known(d)
+    variance = long_run_variance(rows, lags)
+    return len(rows) * float(rows.var()) / variance if variance > 0 else nan
+
+
+def minimum_detectable_effect(
+    d: Floats, block: int, power: float = 0.8, level: float = 0.05
+) -> float:
+    """The mean of d (n,) that a two-sided test at `level` finds with probability `power`.
+
+    (z of 1 − level/2 + z of power) standard errors of the mean. That error is the one of the
+    circular block bootstrap, in closed form: blocks drawn with replacement from all n.
+    """
+    if not (0 < power < 1 and 0 < level < 1):
+        raise InvalidInputError("power and level lie between 0 and 1")
+    rows = _known(d)
+    n = len(rows)
+    if _too_few(n, block):
+        return nan
+    c = rows - rows.mean()
+    summed = np.concatenate([[0.0], np.cumsum(np.concatenate([c, c[: block - 1]]))])
+    blocks = (summed[block:] - summed[:-block]) / block
+    error = sqrt(float(blocks.var()) * block / n)
+    return (_NORMAL.inv_cdf(1 - level / 2) + _NORMAL.inv_cdf(power)) * error
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values adjusted for being several (Holm 1979), in the given order.
+
+    Those at most α reject their hypotheses with a chance of at most α of any false rejection,
+    whatever the dependence. A NaN stays one, and counts as a comparison that was made.
+    """
+    outside = [name for name, p in p_values.items() if p < 0 or p > 1]
+    if outside:
+        raise InvalidInputError(f"not a probability: the p-values of {', '.join(outside)}")
+    ascending = sorted((p, name) for name, p in p_values.items() if p == p)
+    adjusted, highest = dict(p_values), 0.0
+    for rank, (p, name) in enumerate(ascending):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
+        adjusted[name] = highest
+    return adjusted
+
+
+def superior_predictive_ability(
+    losses: Floats, benchmark: Floats, block: int, reps: int = 1000, seed: int = 0
+) -> SuperiorAbility:
+    """Whether any of the models, losses (n, models), beats the benchmark (n,) (Hansen 2005).
+
+    Stationary bootstrap with blocks of `block` rows on average. A p-value of 0 is one below
+    1 / reps; it is 1 where no model has the lower mean. arch 8 does not scale the models by their
+    deviations, whatever its `studentize` says, and a noisy model would drown the others: so it is
+    given differences in standard errors. Time grows with n², to seconds a model at 35,000 rows.
+    Raises ConfigurationError where the `eval` extra is not installed.
+    """
+    try:
+        from arch.bootstrap import SPA
+    except ImportError as error:
+        raise ConfigurationError(
+            f'testing many models at once needs arch ({error}): pip install "llm-trader-rag[eval]"'
+        ) from error
+    rows = _known(np.column_stack([benchmark, losses]))
+    if _too_few(len(rows), block):
+        return SuperiorAbility(nan, nan, nan)
+    worse = rows[:, 1:] - rows[:, :1]
+    if worse.mean(axis=0).min(initial=0.0) >= 0:  # arch lacks the floor of 0 of Hansen's statistic
+        return SuperiorAbility(1.0, 1.0, 1.0)
+    scale = np.sqrt([long_run_variance(column, block) for column in worse.T])
+    test = SPA(
+        np.zeros(len(rows)),
+        worse / np.where(scale > 0, scale, 1.0),
+        block_size=block,
+        reps=reps,
+        seed=seed,
+    )
+    test.compute()
+    p = test.pvalues
+    return SuperiorAbility(float(p["lower"]), float(p["consistent"]), float(p["upper"]))
+
+
+def verdict(interval: Interval) -> Verdict:
+    """Of a skill, or of a difference that is above 0 where better."""
+    if interval.low > 0:
+        return "better"
+    return "worse" if interval.high < 0 else "no evidence"
+
+
+def verdict_sentence(
+    interval: Interval,
+    subject: str,
+    reference: str,
+    *,
+    measure: str = "skill",
+    unit: str = " %",
+    scale: float = 100.0,
+    level: float = 0.95,
+) -> str:
+    """The verdict in plain words, with the numbers it rests on, times `scale` and in `unit`."""
+    claim = _SENTENCES[verdict(interval)].format(subject=subject, reference=reference)
+    value, low, high = (
+        f"{scale * number:+.2f}{unit}" for number in (interval.value, interval.low, interval.high)
+    )
+    if not isfinite(interval.value):
+        numbers = f"{measure} is not known"
+    elif not (isfinite(interval.low) and isfinite(interval.high)):
+        numbers = f"{measure} {value}, from too little data for an interval"
+    else:
+        numbers = f"{measure} {value}, {100 * level:g} % interval {low} to {high}"
+    return f"{claim[0].upper()}{claim[1:]}: {numbers}."
+
+
+def _beside(loss: Floats, reference_loss: Floats) -> Floats:
+    if loss.shape != reference_loss.shape or loss.ndim != 1:
+        raise InvalidInputError(
+            f"two losses are compared row by row: shapes {loss.shape} and {reference_loss.shape}"
+        )
+    return np.column_stack([loss, reference_loss])
+
+
+def _known(rows: Floats) -> Floats:
+    missing = np.isnan(rows)
+    return rows[~(missing.any(axis=1) if rows.ndim == 2 else missing)]
+
+
+def _too_few(n: int, block: int) -> bool:
+    if block < 1:
+        raise InvalidInputError(f"blocks of {block} rows: take 1 or more")
+    return n < LEAST_BLOCKS * block
+
+
+def _block_starts(n: int, block: int, reps: int, seed: int) -> npt.NDArray[np.int64]:
+    if reps < 1:
+        raise InvalidInputError(f"{reps} resamples: take 1 or more")
+    return np.random.default_rng(seed).integers(0, n, (reps, -(-n // block)))
+
+
+def _percentiles(value: float, resampled: Floats, blocks: float, level: float) -> Interval:
+    if not 0 < level < 1:
+        raise InvalidInputError(f"the level of an interval lies between 0 and 1, not at {level}")
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    z = _NORMAL.inv_cdf((1 + level) / 2)
+    wider = student_t(z, blocks - 1) / z * sqrt(blocks / (blocks - 1))
+    return Interval(value, value + wider * float(low - value), value + wider * float(high - value))
+
+
+def _skill(means: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        skill: Floats = 1 - means[:, 0] / means[:, 1]
+    return skill

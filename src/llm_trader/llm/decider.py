@@ -1,0 +1,120 @@
+"""What a decision is made from, and who makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from llm_trader.errors import InvalidInputError
+from llm_trader.llm.decision import Decision
+from llm_trader.market.candles import Floats
+from llm_trader.retrieval.answer import Answer, Evidence
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import Millis
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """What followed the neighbours of a state over one horizon.
+
+    `mean_pct` and `median_pct` are % changes, `p_up` the share of those above 0. Outcomes that
+    overlap in time make fewer `effective_episodes` than `episodes`.
+    """
+
+    mean_pct: float
+    median_pct: float
+    p_up: float
+    episodes: int
+    effective_episodes: float
+    similarity_mean: float | None
+
+    @classmethod
+    def of_evidence(cls, evidence: Evidence, horizon: str) -> Outlook | None:
+        """One horizon of an answer's evidence; `None` where the evidence says nothing of it."""
+        told = evidence.horizons.get(horizon)
+        if told is None:
+            return None
+        return cls(
+            told.mean.value,
+            told.p50.value,
+            told.p_up.value,
+            evidence.episodes,
+            told.effective_episodes,
+            evidence.similarity_mean,
+        )
+
+    @classmethod
+    def of_outcomes(
+        cls, outcome_pct: Floats, similarity: Floats, effective_episodes: float
+    ) -> Outlook | None:
+        """From neighbours' outcomes and similarities, each of shape (n,); `None` for none.
+
+        Raises `InvalidInputError` for an unknown outcome: it is no neighbour to count.
+        """
+        if outcome_pct.shape != similarity.shape or not np.isfinite(outcome_pct).all():
+            raise InvalidInputError("give one known outcome and one similarity per neighbour")
+        if not len(outcome_pct):
+            return None
+        return cls(
+            float(outcome_pct.mean()),
+            float(np.median(outcome_pct)),
+            float((outcome_pct > 0).mean()),
+            len(outcome_pct),
+            effective_episodes,
+            float(similarity.mean()),
+        )
+
+
+def outlooks_of(answer: Answer) -> dict[str, Outlook]:
+    """By horizon, those that the answer's evidence tells of."""
+    evidence = answer.evidence
+    told = {horizon: Outlook.of_evidence(evidence, horizon) for horizon in evidence.horizons}
+    return {horizon: outlook for horizon, outlook in told.items() if outlook is not None}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One state to decide on, with what retrieval says of it.
+
+    `state` is a table of one row, as a query takes it: `state.snapshot(0)` is the record with its
+    series. `outlooks`, by horizon, is empty where retrieval found nothing, and `None` where it was
+    not asked, as for a decider that is to do without. `answer` has the matches for those who read
+    them.
+    """
+
+    state: SnapshotTable
+    outlooks: Mapping[str, Outlook] | None = None
+    answer: Answer | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.state) != 1:
+            raise InvalidInputError(f"a case is one state, this table has {len(self.state)} rows")
+
+    @classmethod
+    def of_answer(cls, state: SnapshotTable, answer: Answer) -> Case:
+        return cls(state, outlooks_of(answer), answer)
+
+    @property
+    def symbol(self) -> str:
+        return self.state.symbol
+
+    @property
+    def as_of_ms(self) -> Millis:
+        return int(self.state.as_of_ms[0])
+
+    def value(self, field: str) -> float | None:
+        """One scalar field of the state, `None` where it is unknown."""
+        value = float(self.state.column(field)[0])
+        return None if np.isnan(value) else value
+
+
+class Decider(Protocol):
+    """Makes one decision from one case; `name` tells it apart in logs and reports."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def decide(self, case: Case) -> Decision: ...

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from llm_trader.cli.calibrate import calibrate
+from llm_trader.errors import InvalidInputError
+from llm_trader.retrieval.calibration import read_calibration
+from tests.cli.corridor import SYMBOL, Corridor
+
+SETTINGS = """
+[retrieval]
+lookback_days = 4
+evidence_k = 10
+include_regime_filters = false
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "llm-trader.toml"
+    path.write_text(SETTINGS)
+    return path
+
+
+def run(corridor: Corridor, config: Path, *more: str) -> Result:
+    alone = typer.Typer()
+    alone.command()(calibrate)
+    given = ["--store", str(corridor.store), "--config", str(config), "--symbols", SYMBOL]
+    times = ["--start", "2025-01-26T00:00:00Z", "--end", "2025-02-20T00:00:00Z"]
+    arguments = [*given, *times, "--interval", "60", "--holdout", "0.4", *more]
+    return CliRunner().invoke(alone, arguments)
+
+
+def test_it_writes_the_file_and_shows_what_was_measured(
+    corridor: Corridor, config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "calibration.json"
+    ran = run(corridor, config, "--out", str(out))
+    assert ran.exit_code == 0, ran.output
+    made = read_calibration(out)
+    assert f"Calibration {made.digest}" in ran.stdout
+    for name, of in made.horizons.items():
+        (line,) = [li for li in ran.stdout.splitlines() if li.split()[:1] == [name]]
+        assert f"{of.margin:+.4f}" in line
+        assert f"{of.coverage_after.value:.1%}" in line
+    assert "Use it from 2025-02-21 00:00 on" in ran.stdout
+
+
+def test_json_is_the_file_and_equal_runs_give_equal_ones(
+    corridor: Corridor, config: Path, tmp_path: Path
+) -> None:
+    outs = [tmp_path / name for name in ("one.json", "two.json")]
+    printed = [run(corridor, config, "--out", str(out), "--json").stdout for out in outs]
+    for text, out in zip(printed, outs, strict=True):
+        assert json.loads(text) == json.loads(out.read_text())
+    one, two = (json.loads(text) | {"created_at": ""} for text in printed)
+    assert one == two
+
+
+def test_too_short_a_time_is_refused_and_writes_nothing(
+    corridor: Corridor, config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "calibration.json"
+    ran = run(corridor, config, "--out", str(out), "--start", "2025-02-12T00:00:00Z")
+    assert isinstance(ran.exception, InvalidInputError)
+    assert "give a longer time" in ran.exception.message
+    assert not out.exists()

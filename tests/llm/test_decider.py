@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llm_trader.errors import InvalidInputError
+from llm_trader.llm.aggregator import Aggregator
+from llm_trader.llm.decider import Case, Decider, Outlook, outlooks_of
+from llm_trader.llm.rules import AlwaysLong, MacdSign, RandomSides, RsiReversal
+from llm_trader.retrieval.answer import Answer, Estimate, Evidence, HorizonEvidence
+from llm_trader.retrieval.evidence import no_evidence
+from llm_trader.retrieval.statistics import summarise
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import M5
+from tests.llm.builders import NOON_MS, case
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, None, None, 0.0)
+
+
+def evidence(**horizons: HorizonEvidence) -> Evidence:
+    return Evidence("weak", "", 50, 0.9, 9000, 0.81, (0.7, 0.9), None, None, horizons)
+
+
+P10, P25, P50, P75, P90 = (estimate(value) for value in (-2.0, -1.0, 0.3, 1.0, 2.0))
+HOUR = HorizonEvidence(33.5, estimate(0.4), estimate(0.61), P10, P25, P50, P75, P90, None)
+
+
+def test_an_outlook_takes_the_mean_the_median_and_the_share_of_its_horizon() -> None:
+    told = evidence(**{"1h": HOUR})
+    assert Outlook.of_evidence(told, "1h") == Outlook(0.4, 0.3, 0.61, 50, 33.5, 0.81)
+
+
+def test_a_horizon_that_the_evidence_does_not_tell_of_has_no_outlook() -> None:
+    assert Outlook.of_evidence(evidence(**{"1h": HOUR}), "4h") is None
+    assert Outlook.of_evidence(no_evidence("nothing alike", 0), "4h") is None
+
+
+def test_an_answer_gives_a_case_all_the_horizons_it_tells_of() -> None:
+    bare = case()
+    answer = Answer([], summarise([], []), evidence(**{"1h": HOUR, "4h": HOUR}), [], [], 9000, 1, 1)
+    assert outlooks_of(answer).keys() == {"1h", "4h"}
+    made = Case.of_answer(bare.state, answer)
+    assert made.outlooks == outlooks_of(answer)
+    assert made.answer is answer
+
+
+def test_an_outlook_of_outcomes_is_their_statistics() -> None:
+    outcomes, similarity = np.array([-1.0, 0.0, 2.0, 5.0]), np.array([0.9, 0.8, 0.7, 0.6])
+    made = Outlook.of_outcomes(outcomes, similarity, 3.5)
+    assert made == Outlook(1.5, 1.0, 0.5, 4, 3.5, pytest.approx(0.75))  # type: ignore[arg-type]
+
+
+def test_no_neighbours_make_no_outlook_and_an_unknown_outcome_is_refused() -> None:
+    assert Outlook.of_outcomes(np.empty(0), np.empty(0), 0.0) is None
+    with pytest.raises(InvalidInputError):
+        Outlook.of_outcomes(np.array([1.0, np.nan]), np.array([0.9, 0.8]), 2.0)
+
+
+def test_a_case_knows_its_symbol_its_time_and_its_fields() -> None:
+    one = case(rsi_7=25.0)
+    assert (one.symbol, one.as_of_ms) == ("BTCUSDT", NOON_MS)
+    assert one.value("rsi_7") == 25.0
+    assert one.value("macd") is None
+
+
+def test_a_case_is_of_one_state() -> None:
+    with pytest.raises(InvalidInputError, match="2 rows"):
+        Case(SnapshotTable.unknown("BTCUSDT", M5, np.array([NOON_MS, NOON_MS + 1])))
+
+
+@pytest.mark.parametrize(
+    "decider", [Aggregator(), AlwaysLong(), RandomSides(0.3, 0.3), RsiReversal(), MacdSign()]
+)
+async def test_every_decider_has_a_name_and_says_what_it_saw(decider: Decider) -> None:
+    assert decider.name
+    assert (await decider.decide(case(rsi_7=20.0, macd=1.0))).reasoning

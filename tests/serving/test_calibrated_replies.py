@@ -1,0 +1,144 @@
+"""A calibration from the market store to the replies of a server, over a socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_trader.app.calibration import calibrate_from_store
+from llm_trader.errors import ConfigurationError
+from llm_trader.retrieval.calibration import Calibration, write_calibration
+from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
+from tests.cli.corridor import AT_MS, START_MS, SYMBOL, Corridor, answering
+
+SEARCH = {
+    "retrieval__lookback_days": 4,
+    "retrieval__evidence_k": 10,
+    "retrieval__min_similarity": 0.0,
+    "retrieval__include_regime_filters": False,
+}
+ADDED = {"calibrated", "calibration", "band_80"}
+
+
+@pytest.fixture(scope="module")
+def made(corridor: Corridor) -> Calibration:
+    return calibrate_from_store(
+        corridor.settings(**SEARCH, snapshot__interval_minutes=60),
+        [SYMBOL],
+        START_MS + 25 * DAY_MS,
+        START_MS + 50 * DAY_MS,
+        AT_MS,
+        holdout=0.4,
+        seed=0,
+        reading=lambda *_: None,
+        searching=lambda *_: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def path(made: Calibration, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("calibration") / "calibration.json"
+    write_calibration(made, to)
+    return to
+
+
+async def replies(corridor: Corridor, path: Path | None, *asked: Any, **more: Any) -> list[Any]:
+    settings = SEARCH | ({"retrieval__calibration": path} if path else {}) | more
+    async with answering(corridor, **settings) as client:
+        return [await client.call("rag.query_patterns", question) for question in asked]
+
+
+def question(timestamp: Millis = AT_MS, symbol: str = SYMBOL, **config: Any) -> dict[str, Any]:
+    return {"symbol": symbol, "timestamp": timestamp, "query_config": config}
+
+
+def bands(reply: Any) -> list[Any]:
+    return [of["band_80"] for of in reply["evidence"]["horizons"].values()]
+
+
+async def test_replies_have_the_bands_of_the_file_and_name_it(
+    corridor: Corridor, made: Calibration, path: Path
+) -> None:
+    (reply,) = await replies(corridor, path, question())
+    evidence, metadata = reply["evidence"], reply["metadata"]
+    assert evidence["calibrated"]
+    assert metadata["calibration"] == {"digest": made.digest, "known_by": made.known_by_ms}
+    assert metadata["warnings"] == []
+    volatility = corridor.fields_at(AT_MS, "realized_volatility_24h")["realized_volatility_24h"]
+    for name, of in evidence["horizons"].items():
+        by = made.horizons[name].margin * volatility
+        expected = of["rescaled"]["p10"] - by, of["rescaled"]["p90"] + by
+        assert of["band_80"] == pytest.approx(expected, abs=1e-9)
+
+
+async def test_without_one_replies_have_only_empty_fields_more(
+    corridor: Corridor, path: Path
+) -> None:
+    (plain,) = await replies(corridor, None, question())
+    (calibrated,) = await replies(corridor, path, question())
+    assert plain["metadata"]["calibration"] is None
+    assert not plain["evidence"]["calibrated"]
+    assert bands(plain) == [None] * len(HORIZONS)
+    for part in ("matches", "statistics"):
+        assert plain[part] == calibrated[part]
+    for name, of in plain["evidence"]["horizons"].items():
+        same = calibrated["evidence"]["horizons"][name]
+        assert {k: v for k, v in of.items() if k not in ADDED} == {
+            k: v for k, v in same.items() if k not in ADDED
+        }
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (question(AT_MS - 6 * DAY_MS), "after the query's time"),
+        (question(symbol="ETHUSDT"), "not of ETHUSDT"),
+        (question(lookback_days=20), "lookback_days is 4 there, 20 here"),
+        (question(evidence_k=12), "evidence_k is 10 there, 12 here"),
+        (question(min_gap_hours=3), "min_gap_hours is 4 there, 3 here"),
+        (question(include_regime_filters=True), "include_regime_filters is False there"),
+    ],
+)
+async def test_a_query_it_is_not_for_is_answered_without_and_told_why(
+    corridor: Corridor, path: Path, asked: dict[str, Any], told: str
+) -> None:
+    (reply,) = await replies(corridor, path, asked)
+    (plain,) = await replies(corridor, None, asked)
+    (warning,) = reply["metadata"]["warnings"]
+    assert told in warning
+    assert reply["metadata"]["calibration"] is None
+    assert reply["evidence"] == plain["evidence"]
+
+
+async def test_one_of_another_feature_version_is_refused_in_every_reply(
+    corridor: Corridor, made: Calibration, tmp_path: Path
+) -> None:
+    scope = msgspec.structs.replace(made.scope, feature_version="v0_5m4h")
+    write_calibration(msgspec.structs.replace(made, scope=scope), tmp_path / "old.json")
+    for reply in await replies(
+        corridor, tmp_path / "old.json", question(), question(AT_MS - HOUR_MS)
+    ):
+        (warning,) = reply["metadata"]["warnings"]
+        assert "feature_version is v0_5m4h there, v1_5m4h here" in warning
+        assert bands(reply) == [None] * len(HORIZONS)
+
+
+async def test_a_stale_one_is_refused(corridor: Corridor, path: Path) -> None:
+    fresh, stale = [
+        (await replies(corridor, path, question(), retrieval__max_calibration_age_days=days))[0]
+        for days in (5, 4)
+    ]
+    assert fresh["evidence"]["calibrated"]
+    assert "more than 4 days before the query's time" in stale["metadata"]["warnings"][0]
+
+
+async def test_a_server_does_not_start_with_a_file_that_is_no_calibration(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    (tmp_path / "nonsense.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="llm-trader calibrate"):
+        await replies(corridor, tmp_path / "nonsense.json", question())

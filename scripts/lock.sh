@@ -7,6 +7,6 @@ compile() {
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet "$@"
 }
 compile --output-file requirements/base.txt
-compile --extra dev --extra fast --extra qdrant --extra redis --output-file requirements/dev.txt
-compile --extra dev --extra fast --extra qdrant --extra redis --extra text --extra testmodel \
+compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --output-file requirements/dev.txt
+compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra text --extra testmodel \
     --output-file requirements/text.txt

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.retrieval.episodes import effective_count, spread_out
+from llm_trader.market.candles import Times
+from llm_trader.retrieval.episodes import (
+    Positions,
+    earliest_apart,
+    effective_count,
+    nearest_apart,
+)
 from llm_trader.timeframe import HOUR_MS, MINUTE_MS
 from tests.index.builders import START_MS
 
@@ -19,6 +27,7 @@ TIMES = st.one_of(
     st.lists(st.integers(0, 400).map(lambda slot: START_MS + slot * 15 * MINUTE_MS), max_size=80),
     st.lists(st.integers(START_MS, START_MS + 400 * HOUR_MS), max_size=80),
 )
+Choose = Callable[[Times, int, int], Positions]
 HORIZONS = st.lists(st.integers(1, 48 * HOUR_MS), min_size=1, max_size=4)
 
 
@@ -32,35 +41,94 @@ def greedy(times: list[int], gap_ms: int, count: int) -> list[int]:
 
 
 @given(TIMES, GAPS, st.integers(1, 90))
-def test_episodes_are_those_of_the_plain_greedy_choice(
+def test_the_nearest_are_those_of_the_plain_greedy_choice(
     times: list[int], gap_ms: int, count: int
 ) -> None:
-    chosen = spread_out(np.array(times, np.int64), gap_ms, count)
+    chosen = nearest_apart(np.array(times, np.int64), gap_ms, count)
     assert chosen.tolist() == greedy(times, gap_ms, count)
 
 
 @given(TIMES, GAPS)
-def test_two_episodes_are_never_less_than_the_gap_apart(times: list[int], gap_ms: int) -> None:
-    chosen = sorted(times[i] for i in spread_out(np.array(times, np.int64), gap_ms, 1000).tolist())
+def test_two_of_the_nearest_are_never_less_than_the_gap_apart(
+    times: list[int], gap_ms: int
+) -> None:
+    chosen = sorted(
+        times[i] for i in nearest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
+    )
     assert all(b - a >= gap_ms for a, b in pairwise(chosen))
 
 
 @given(TIMES, GAPS)
-def test_every_time_left_out_lies_near_an_episode_before_it(times: list[int], gap_ms: int) -> None:
-    chosen = spread_out(np.array(times, np.int64), gap_ms, 1000).tolist()
+def test_every_time_left_out_lies_near_a_nearer_one(times: list[int], gap_ms: int) -> None:
+    chosen = nearest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
     for position in set(range(len(times))) - set(chosen):
         assert any(abs(times[position] - times[p]) < gap_ms for p in chosen if p < position)
 
 
-@given(TIMES, st.integers(1, 90))
-def test_without_a_gap_the_first_ones_are_taken(times: list[int], count: int) -> None:
-    chosen = spread_out(np.array(times, np.int64), 0, count)
+def earliest(times: list[int], gap_ms: int) -> list[int]:
+    """Positions in the order of time, each a gap after the one before."""
+    taken: list[int] = []
+    for position in sorted(range(len(times)), key=lambda p: times[p]):
+        if not taken or times[position] - times[taken[-1]] >= gap_ms:
+            taken.append(position)
+    return taken
+
+
+def plainly(times: list[int], gap_ms: int, count: int) -> list[int]:
+    for among in range(len(times) + 1):
+        if len(earliest(times[:among], gap_ms)) == count:
+            return sorted(earliest(times[:among], gap_ms))
+    return sorted(earliest(times, gap_ms))
+
+
+@given(TIMES, GAPS, st.integers(1, 90))
+def test_episodes_are_the_earliest_choice_of_the_fewest_times_that_have_as_many(
+    times: list[int], gap_ms: int, count: int
+) -> None:
+    chosen = earliest_apart(np.array(times, np.int64), gap_ms, count)
+    assert chosen.tolist() == plainly(times, gap_ms, count)
+
+
+@given(TIMES, GAPS)
+def test_two_episodes_are_never_less_than_the_gap_apart(times: list[int], gap_ms: int) -> None:
+    chosen = sorted(
+        times[i] for i in earliest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
+    )
+    assert all(b - a >= gap_ms for a, b in pairwise(chosen))
+
+
+@given(TIMES, GAPS)
+def test_every_time_left_out_lies_within_a_gap_after_an_episode(
+    times: list[int], gap_ms: int
+) -> None:
+    chosen = earliest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
+    for position in set(range(len(times))) - set(chosen):
+        assert any(0 <= times[position] - times[p] < gap_ms for p in chosen)
+
+
+@given(TIMES, TIMES, GAPS, st.integers(1, 20))
+def test_farther_times_change_nothing_once_there_are_enough(
+    times: list[int], farther: list[int], gap_ms: int, count: int
+) -> None:
+    chosen = earliest_apart(np.array(times, np.int64), gap_ms, count)
+    if len(chosen) == count:
+        more = earliest_apart(np.array(times + farther, np.int64), gap_ms, count)
+        assert more.tolist() == chosen.tolist()
+
+
+@pytest.mark.parametrize("choose", [nearest_apart, earliest_apart])
+@given(times=TIMES, count=st.integers(1, 90))
+def test_without_a_gap_the_first_ones_are_taken(
+    choose: Choose, times: list[int], count: int
+) -> None:
+    chosen = choose(np.array(times, np.int64), 0, count)
     assert chosen.tolist() == list(range(min(count, len(times))))
 
 
-def test_times_exactly_one_gap_apart_are_two_episodes() -> None:
+@pytest.mark.parametrize("choose", [nearest_apart, earliest_apart])
+def test_times_exactly_one_gap_apart_are_two_episodes(choose: Choose) -> None:
     times = np.array([START_MS, START_MS + HOUR_MS, START_MS + 2 * HOUR_MS - 1], np.int64)
-    assert spread_out(times, HOUR_MS, 10).tolist() == [0, 1]
+    assert choose(times, HOUR_MS, 10).tolist() == [0, 1]
 
 
 @given(TIMES.filter(len), HORIZONS)

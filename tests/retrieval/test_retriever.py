@@ -14,6 +14,7 @@ from llm_trader.errors import ConfigurationError, EmbeddingError, SymbolNotFound
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable, point_id
 from llm_trader.retrieval.answer import Answer
+from llm_trader.retrieval.episodes import earliest_apart
 from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
 from llm_trader.snapshot.outcome import HORIZONS
@@ -239,26 +240,28 @@ async def test_evidence_is_of_states_that_are_not_similar_enough_to_be_shown(
 
 @settings(max_examples=20)
 @given(seed=seeds)
-async def test_evidence_sums_up_the_nearest_episodes(
+async def test_evidence_sums_up_the_earliest_of_the_nearest_episodes(
     past_index: EmbeddedIndex, past_points: PointTable, seed: int
 ) -> None:
     state = drawn_state(seed, LATE_MS)
-    config = QueryConfig(top_k=50, min_similarity=0.0, include_regime_filters=False, evidence_k=30)
-    answer = await Retriever(past_index, SPACE).query(state, LATE_MS, config)
-    nearest = answer.matches[:30]
-    told = answer.evidence
+    config = QueryConfig(include_regime_filters=False, evidence_k=30, lookback_days=365)
+    told = (await Retriever(past_index, SPACE).query(state, LATE_MS, config)).evidence
+    known = past_points.take(past_points.resolved_at_ms <= LATE_MS)
+    similarity = known.vectors[STATE] @ SPACE.embed_query(state).vector
+    nearest = np.argsort(-similarity, kind="stable")
+    chosen = nearest[earliest_apart(known.timestamp_ms[nearest], 4 * HOUR_MS, 30)]
     assert told.episodes == 30
-    assert told.similarity_range == (nearest[-1].similarity, nearest[0].similarity)
-    assert told.similarity_mean == pytest.approx(np.mean([m.similarity for m in nearest]))
+    assert told.similarity_range == pytest.approx(
+        (similarity[chosen].min(), similarity[chosen].max()), abs=1e-6
+    )
+    assert told.similarity_mean == pytest.approx(similarity[chosen].mean(), abs=1e-6)
     for name in HORIZONS:
-        outcomes = [getattr(m.outcomes, f"outcome_{name}") for m in nearest]
+        outcomes = known.column(f"outcome_{name}")[chosen]
         assert told.horizons[name].mean.value == pytest.approx(np.mean(outcomes))
         assert told.horizons[name].p50.value == pytest.approx(np.median(outcomes))
     volatility = float(state.column("realized_volatility_24h")[0])
-    rows = np.searchsorted(past_points.timestamp_ms, [m.timestamp for m in nearest])
-    then = past_points.column("realized_volatility_24h")[rows]
-    outcomes = np.array([m.outcomes.outcome_24h for m in nearest])
-    scaled = outcomes * volatility / then
+    then = known.column("realized_volatility_24h")[chosen]
+    scaled = known.column("outcome_24h")[chosen] * volatility / then
     assert told.horizons["24h"].rescaled.mean == pytest.approx(scaled.mean())
 
 

@@ -1,8 +1,12 @@
 """Neighbours that are separate pieces of evidence.
 
 The quarter-hours of one afternoon look alike and share their outcome: five of them are one
-observation, not five. So the nearest point is taken first, then the nearest that lies at least a
-gap away in time from all taken before, and so on.
+observation, not five. What is shown as most alike is the nearest of them. What is summed up as
+evidence is the earliest: a quarter-hour is nearer than the one after it because the market then
+turned away, so those chosen for being nearest show reversals even in a random walk. (Measured in
+one, over 50 neighbours: their mean outcome correlates by -0.5 with the return before the query,
+and forecasts lose 0.5 %; of the earliest, 0.0 both.) The earliest was alike before anything
+followed.
 """
 
 from __future__ import annotations
@@ -15,8 +19,10 @@ import numpy.typing as npt
 from llm_trader.market.candles import Floats, Times
 from llm_trader.timeframe import Millis
 
+Positions = npt.NDArray[np.intp]
 
-def spread_out(timestamp_ms: Times, gap_ms: Millis, count: int) -> npt.NDArray[np.intp]:
+
+def nearest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Positions:
     """Positions of up to `count` times, in the given order, each `gap_ms` from those before."""
     if gap_ms <= 0:
         return np.arange(min(count, len(timestamp_ms)))
@@ -37,6 +43,42 @@ def spread_out(timestamp_ms: Times, gap_ms: Millis, count: int) -> npt.NDArray[n
         if len(positions) == count:
             break
     return np.array(positions, np.intp)
+
+
+def earliest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Positions:
+    """Positions of `count` times that are `gap_ms` apart, ascending; fewer where there are fewer.
+
+    Of the fewest first times that hold as many: the earliest of them, the next that is a gap
+    later, and so on. More times at the end of the given ones change nothing.
+    """
+    if gap_ms <= 0:
+        return np.arange(min(count, len(timestamp_ms)))
+    order = np.argsort(timestamp_ms, kind="stable")
+    stamps = timestamp_ms[order]
+    few, enough = min(count, len(order)) - 1, len(order)
+    chosen = _apart(order, stamps, gap_ms, enough)
+    if len(chosen) < count:
+        return np.sort(chosen)
+    while enough - few > 1:
+        among = (few + enough) // 2
+        found = _apart(order, stamps, gap_ms, among)
+        if len(found) < count:
+            few = among
+        else:
+            enough, chosen = among, found
+    return np.sort(chosen)
+
+
+def _apart(order: Positions, stamps: Times, gap_ms: Millis, among: int) -> Positions:
+    """Of the first `among` times, those of the earliest choice; `order` sorts all by time."""
+    inside = order < among
+    known = stamps[inside]
+    after = np.searchsorted(known, known + gap_ms).tolist()
+    taken, row = [], 0
+    while row < among:
+        taken.append(row)
+        row = after[row]
+    return order[inside][taken]
 
 
 def effective_count(timestamp_ms: Times, horizons_ms: Iterable[Millis]) -> Floats:

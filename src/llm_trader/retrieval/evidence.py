@@ -73,12 +73,11 @@ class Neighbourhood(NamedTuple):
     rows: npt.NDArray[np.intp]
     similarity: Floats
 
-    def first(self, count: int) -> Neighbourhood:
-        return Neighbourhood(self.points, self.rows[:count], self.similarity[:count])
+    def take(self, chosen: npt.NDArray[np.intp]) -> Neighbourhood:
+        return Neighbourhood(self.points, self.rows[chosen], self.similarity[chosen])
 
     def at_least(self, similarity: float) -> Neighbourhood:
-        alike = self.similarity > similarity
-        return Neighbourhood(self.points, self.rows[alike], self.similarity[alike])
+        return self.take(np.flatnonzero(self.similarity > similarity))
 
     def column(self, name: str) -> Floats:
         return self.points.column(name)[self.rows]

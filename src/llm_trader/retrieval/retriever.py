@@ -34,7 +34,7 @@ from llm_trader.retrieval.calibration import (
     Scope,
     Use,
 )
-from llm_trader.retrieval.episodes import spread_out
+from llm_trader.retrieval.episodes import earliest_apart, nearest_apart
 from llm_trader.retrieval.evidence import Neighbourhood, no_evidence, weigh
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LastUsed, SimilarityReference
@@ -118,15 +118,13 @@ class Retriever:
             SearchQuery(state.symbol, window, probe.vector, 0, tuple(ranges.values()), name)
             for name, probe in probes.items()
         ]
-        found = await self._episodes(searches, config)
         name, probe = next(iter(probes.items()))
-        neighbours = Neighbourhood(found.points, found.rows, _similarity(found.cosine, probe))
+        found, shown, within = await self._episodes(searches, config, probe)
         reference = await self._reference(state.symbol, as_of_ms, config, name, probe)
         # Regardless of the filters: they must not make an ordinary state look novel.
         nearest = min(found.best_cosine / probe.cosine_per_similarity, 1.0)
-        matches = neighbours.at_least(config.min_similarity - _ROUNDING).first(config.top_k)
+        matches = shown.at_least(config.min_similarity - _ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
-        within = neighbours.first(config.evidence_k)
         use = self._use(state.symbol, as_of_ms, config, len(within.rows), probe)
         return Answer(
             matches=self._matches(matches, rows, reference),
@@ -167,16 +165,21 @@ class Retriever:
             )
         return await self.texts.vector(table)
 
-    async def _episodes(self, searches: list[SearchQuery], config: QueryConfig) -> Hits:
-        """Hits that are the nearest episodes; more are fetched until there are enough."""
-        wanted = max(config.top_k, config.evidence_k)
+    async def _episodes(
+        self, searches: list[SearchQuery], config: QueryConfig, probe: QueryVector
+    ) -> tuple[Hits, Neighbourhood, Neighbourhood]:
+        """All hits, those to show, and those of the evidence; more are fetched until they do."""
         gap_ms = round(config.min_gap_hours * HOUR_MS)
-        limit = _HITS_PER_EPISODE * wanted
+        limit = _HITS_PER_EPISODE * max(config.top_k, config.evidence_k)
         while True:
             hits = await self._nearest([replace(search, limit=limit) for search in searches])
-            chosen = spread_out(hits.points.timestamp_ms[hits.rows], gap_ms, wanted)
-            if len(chosen) == wanted or limit >= hits.eligible:
-                return replace(hits, rows=hits.rows[chosen], cosine=hits.cosine[chosen])
+            stamps = hits.points.timestamp_ms[hits.rows]
+            shown = nearest_apart(stamps, gap_ms, config.top_k)
+            within = earliest_apart(stamps, gap_ms, config.evidence_k)
+            enough = len(shown) == config.top_k and len(within) == config.evidence_k
+            if enough or limit >= hits.eligible:
+                found = Neighbourhood(hits.points, hits.rows, _similarity(hits.cosine, probe))
+                return hits, found.take(shown), found.take(within)
             limit *= _MORE_HITS
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:

@@ -9,9 +9,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from tests.embedding.encoders import HashedWords
-from tests.index.builders import SYMBOL, at
-from tests.retrieval.builders import COLLECTION, SPACE, outcomes_at, state_of, states_at
 
 from llm_trader.embedding.text import TextSpace
 from llm_trader.embedding.text_cache import QueryTexts
@@ -20,6 +17,9 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
+from tests.embedding.encoders import HashedWords
+from tests.index.builders import SYMBOL, at
+from tests.retrieval.builders import COLLECTION, SPACE, outcomes_at, state_of, states_at
 
 TEXTS = TextSpace(HashedWords(), "compact")
 HELD = msgspec.structs.replace(
@@ -50,7 +50,7 @@ def found(points: PointTable, search: Search, **more: int) -> Neighbours:
 
 @pytest.mark.parametrize("vector", ["state", "text", "hybrid"])
 @pytest.mark.parametrize("filters", [False, True])
-async def test_they_are_the_matches_of_the_retriever_in_its_order(
+async def test_they_are_what_the_retriever_sums_up_as_evidence(
     points: PointTable, index: EmbeddedIndex, vector: str, filters: bool
 ) -> None:
     search = Search(
@@ -63,7 +63,6 @@ async def test_they_are_the_matches_of_the_retriever_in_its_order(
     config = QueryConfig(
         vector=vector,  # type: ignore[arg-type]
         lookback_days=12,
-        top_k=20,
         evidence_k=20,
         min_gap_hours=3,
         min_similarity=0,
@@ -75,12 +74,14 @@ async def test_they_are_the_matches_of_the_retriever_in_its_order(
     for row in range(150, SLOTS, 97):
         as_of_ms = int(points.timestamp_ms[row])
         answer = await retriever.query(state_of(points, row, as_of_ms), as_of_ms, config)
-        alike = neighbours.similarity[row] >= 0
-        rows = neighbours.rows[row][alike & (neighbours.rows[row] >= 0)]
-        stamps = [match.timestamp for match in answer.matches]
-        assert points.timestamp_ms[rows].tolist() == stamps
-        similar = [match.similarity for match in answer.matches]
-        np.testing.assert_allclose(neighbours.similarity[row][: len(similar)], similar, atol=1e-6)
+        told, rows = answer.evidence, neighbours.rows[row][neighbours.rows[row] >= 0]
+        similarity = neighbours.similarity[row][: len(rows)]
+        assert told.episodes == len(rows)
+        assert told.similarity_mean == pytest.approx(similarity.mean(), abs=1e-6)
+        for name, horizon in told.horizons.items():
+            outcomes = points.column(f"outcome_{name}")[rows]
+            assert horizon.mean.value == pytest.approx(outcomes.mean(), abs=1e-12)
+            assert horizon.p90.value == pytest.approx(np.quantile(outcomes, 0.9), abs=1e-12)
     await texts.aclose()
 
 

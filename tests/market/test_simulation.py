@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import CandleSeries, Floats
 from llm_trader.market.history import MarketHistory
-from llm_trader.market.simulation import simulate
+from llm_trader.market.simulation import simulate, simulate_random_walk
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, M15, Timeframe
 from tests.market.builders import START_MS, same_series
 
@@ -149,6 +149,72 @@ def test_open_interest_falls_when_the_market_is_liquidated(bitcoin: MarketHistor
     assert change[violent].mean() < change[~violent].mean()
 
 
+def walk(**arguments: float) -> MarketHistory:
+    plain = {"start_ms": START_MS, "days": 60, "seed": 7, "timeframe": M5}
+    return simulate_random_walk("BTCUSDT", **(plain | arguments))  # type: ignore[arg-type]
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**40), st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.0, 0.3]))
+def test_a_longer_random_walk_begins_with_the_shorter_one(
+    seed: int, days: int, more: int, reversal: float
+) -> None:
+    short, long = (walk(seed=seed, days=of, reversal=reversal) for of in (days, days + more))
+
+    end = START_MS + days * DAY_MS
+    assert same_series(short.intraday, long.intraday.between(None, end))
+    assert same_series(short.funding, long.funding.between(None, end))
+    assert same_series(short.open_interest, long.open_interest.between(None, end))
+
+
+def test_a_random_walk_has_the_same_volatility_at_every_hour_and_no_fat_tails() -> None:
+    moves = returns(walk())[11:]
+    by_hour = moves[: 59 * 288].reshape(59, 24, 12).std(axis=(0, 2))
+
+    assert moves.std() * np.sqrt(288) == pytest.approx(0.022, rel=0.03)
+    assert by_hour == pytest.approx(np.full(24, moves.std()), rel=0.1)
+    assert np.mean((moves / moves.std()) ** 4) == pytest.approx(3, abs=0.15)
+
+
+def test_a_random_walk_stays_on_average_where_it_is_whatever_came_before() -> None:
+    """Its mean gross return is 1, after rises as after falls, to within four standard errors."""
+    grown, error, risen = [], 0.022 * np.sqrt(4 / 24), []
+    for seed in range(8):
+        four_hours = walk(seed=seed).four_hour.close
+        gross = four_hours[1:] / four_hours[:-1]
+        grown.append(gross[1:])
+        risen.append(gross[:-1] > 1)
+    after, rise = np.concatenate(grown), np.concatenate(risen)
+
+    for of in (after[rise], after[~rise]):
+        assert abs(of.mean() - 1) < 4 * error / np.sqrt(len(of))
+
+
+@pytest.mark.parametrize("reversal", [-0.3, 0.0, 0.1, 0.4])
+def test_a_planted_reversal_is_the_slope_of_the_next_candle_on_the_last_four_hours(
+    reversal: float,
+) -> None:
+    history = walk(reversal=reversal, days=120)
+    level = np.log(history.intraday.close)
+    sigma = 0.022 / np.sqrt(288)
+    last_4h = np.tanh((level[48:-1] - level[:-49]) / (sigma * np.sqrt(48)))
+    following = np.diff(level[48:]) / sigma
+
+    slope, _ = np.polyfit(last_4h, following, 1)
+
+    assert slope == pytest.approx(-reversal, abs=4 / (last_4h.std() * np.sqrt(len(last_4h))))
+
+
+def test_a_random_walk_is_a_whole_market() -> None:
+    history = walk(days=3)
+
+    assert history.intraday.gaps() == []
+    assert np.array_equal(history.intraday.open[1:], history.intraday.close[:-1])
+    assert same_series(history.intraday.resample(H4), history.four_hour)
+    assert len(history.funding) == 9
+    assert len(history.open_interest) == 72
+
+
 @pytest.mark.parametrize(
     ("symbol", "days", "seed", "timeframe"),
     [("btc", 1, 0, M3), ("BTCUSDT", 0, 0, M3), ("BTCUSDT", 1, -1, M3), ("BTCUSDT", 1, 0, H4)],
@@ -156,5 +222,6 @@ def test_open_interest_falls_when_the_market_is_liquidated(bitcoin: MarketHistor
 def test_arguments_out_of_range_are_refused(
     symbol: str, days: int, seed: int, timeframe: Timeframe
 ) -> None:
-    with pytest.raises(InvalidInputError):
-        simulate(symbol, start_ms=START_MS, days=days, seed=seed, timeframe=timeframe)
+    for simulating in (simulate, simulate_random_walk):
+        with pytest.raises(InvalidInputError):
+            simulating(symbol, start_ms=START_MS, days=days, seed=seed, timeframe=timeframe)

@@ -14,7 +14,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from llm_trader import __version__
-from llm_trader.cli import backup, data, index, models
+from llm_trader.cli import backup, data, evaluate, index, models
+from llm_trader.cli.calibrate import calibrate
 from llm_trader.cli.demo import demo
 from llm_trader.cli.ingest import ingest
 from llm_trader.cli.leaks import leak_check
@@ -64,6 +65,8 @@ app.command()(ingest)
 app.command()(serve)
 app.command()(query)
 app.command("leak-check")(leak_check)
+app.add_typer(evaluate.app, name="evaluate")
+app.command()(calibrate)
 app.command()(demo)
 
 

@@ -1,41 +1,46 @@
-"""Ways to decide, each traded over the same time on the same snapshots, beside a baseline."""
+"""Ways to decide, each traded over the same time on the same snapshots.
+
+rag                 the decider on what followed the neighbours
+baseline            the same decider on the base rate of the window alone: no retrieval
+random neighbours   the same decider on neighbours drawn by chance: a placebo
+random              sides by chance, as often as rag takes them
+rsi-7, macd-sign    rules of thumb
+hold                the asset, bought and kept
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecasts import ForecastRule, horizon_of
+from llm_trader.evaluation.forecasts import ForecastRule, Horizon, horizon_of
 from llm_trader.evaluation.performance import daily_returns, measure
+from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
 from llm_trader.evaluation.skills import Walk
-from llm_trader.evaluation.trading import (
-    BUY_AND_HOLD,
-    Costs,
-    Simulation,
-    TradingRules,
-    sides_of,
-    simulate,
-)
-from llm_trader.llm.aggregator import Aggregator, AggregatorSettings
+from llm_trader.evaluation.trading import BUY_AND_HOLD, Simulation, sides_of, simulate
+from llm_trader.evaluation.walk import Neighbours
+from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.decider import Case, Decider, Outlook
 from llm_trader.llm.decision import Decision
 from llm_trader.llm.rules import AlwaysLong, MacdSign, RandomSides, RsiReversal
-from llm_trader.market.candles import CandleSeries, Floats
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
-from llm_trader.retrieval.episodes import effective_count
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import Timeframe
 
-RETRIEVAL: Final = "retrieval"
-NO_RETRIEVAL: Final = "no retrieval"
+RAG: Final = "rag"
+BASELINE: Final = "baseline"
+PLACEBO: Final = "random neighbours"
+RANDOM: Final = "random"
+HOLD: Final = "hold"
 
 _DAYS_A_BLOCK: Final = 5
 
@@ -46,9 +51,6 @@ class Market:
 
     candles: CandleSeries
     funding: FundingSeries
-    intraday: Timeframe
-    costs: Costs
-    rules: TradingRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +60,23 @@ class Traded:
     simulation: Simulation
 
 
-def trade_arms(
-    walk: Walk, market: Market, rule: ForecastRule, aggregator: AggregatorSettings, seed: int
-) -> list[Traded]:
-    """The aggregator on the neighbours, on the base rate alone, and the rules without either."""
-    near = list(_cases(walk, market.intraday, rule, aggregator.horizon, walk.neighbours.rows))
-    usual = list(_cases(walk, market.intraday, rule, aggregator.horizon, walk.random.rows))
-    with_it = _decided(Aggregator(aggregator), near)
-    longs, shorts = (
-        sum(one.action == side for one in with_it) / len(with_it) for side in ("LONG", "SHORT")
+def trade(name: str, walk: Walk, market: Market, plan: StudyPlan) -> Traded:
+    """Decide on every query of a walk by one of `ARMS`, and trade that."""
+    decisions = _DECISIONS[name](walk, plan)
+    rules = BUY_AND_HOLD if name == HOLD else plan.trading
+    simulation = simulate(
+        market.candles,
+        market.funding,
+        walk.queries.timestamp_ms,
+        sides_of(decisions),
+        plan.costs,
+        rules,
     )
-    traded = [
-        _traded(RETRIEVAL, with_it, walk, market),
-        _traded(NO_RETRIEVAL, _decided(Aggregator(aggregator), usual), walk, market),
-    ]
-    deciders: Sequence[Decider] = (RandomSides(longs, shorts, seed), RsiReversal(), MacdSign())
-    traded += [_traded(of.name, _decided(of, near), walk, market) for of in deciders]
-    held = Market(market.candles, market.funding, market.intraday, market.costs, BUY_AND_HOLD)
-    return [*traded, _traded("hold", _decided(AlwaysLong(), near), walk, held)]
+    return Traded(name, decisions, simulation)
 
 
 def arms_of(
-    symbol: str, traded: list[Traded], baseline: str, *, trials: int, reps: int, seed: int
+    symbol: str, traded: list[Traded], baseline: str, *, trials: int, plan: StudyPlan
 ) -> list[Arm]:
     """Performances, and differences of mean daily returns from the baseline's."""
     returns = {of.name: daily_returns(of.simulation) for of in traded}
@@ -87,8 +84,10 @@ def arms_of(
     for of in traded:
         difference = None
         if of.name != baseline:
-            apart = 100 * (returns[of.name] - returns[baseline])
-            difference = significance.mean_interval(apart, _DAYS_A_BLOCK, reps, seed)
+            # Days after the loss of everything have no return.
+            days = min(len(returns[of.name]), len(returns[baseline]))
+            apart = 100 * (returns[of.name][:days] - returns[baseline][:days])
+            difference = significance.mean_interval(apart, _DAYS_A_BLOCK, plan.reps, plan.seed)
         found.append(
             Arm(
                 symbol=symbol,
@@ -101,46 +100,106 @@ def arms_of(
     return found
 
 
-def _cases(
-    walk: Walk,
-    intraday: Timeframe,
-    rule: ForecastRule,
-    horizon: str,
-    rows: np.ndarray[tuple[int, int], np.dtype[np.intp]],
-) -> Iterable[Case]:
-    """Each query with what its neighbours say over one horizon; nothing where they are too few."""
-    of = horizon_of(walk.points, walk.queries, walk.neighbours, horizon, rule)
-    ensembles = of.ensemble(rows)
+def _by_neighbours(walk: Walk, plan: StudyPlan) -> list[Decision]:
+    return _decided(Aggregator(plan.aggregator), _cases(walk, _near(walk, plan, walk.neighbours)))
+
+
+def _by_random_neighbours(walk: Walk, plan: StudyPlan) -> list[Decision]:
+    """Whose likeness is no reason to hold back, or they would never be followed."""
+    settings = replace(plan.aggregator, least_similarity=None)
+    return _decided(Aggregator(settings), _cases(walk, _near(walk, plan, walk.random)))
+
+
+def _by_base_rate(walk: Walk, plan: StudyPlan) -> list[Decision]:
+    """Nothing is asked of the likeness of neighbours where there are none."""
+    settings = replace(plan.aggregator, least_similarity=None)
+    return _decided(Aggregator(settings), _cases(walk, _usual(walk, plan)))
+
+
+def _by_chance(walk: Walk, plan: StudyPlan) -> list[Decision]:
+    like = _by_neighbours(walk, plan)
+    longs, shorts = (
+        sum(one.action == side for one in like) / max(1, len(like)) for side in ("LONG", "SHORT")
+    )
+    return _decided(RandomSides(longs, shorts, plan.seed), _cases(walk, _nothing(walk)))
+
+
+def _by_rule(decider: Decider) -> Callable[[Walk, StudyPlan], list[Decision]]:
+    return lambda walk, plan: _decided(decider, _cases(walk, _nothing(walk)))
+
+
+_DECISIONS: Final[dict[str, Callable[[Walk, StudyPlan], list[Decision]]]] = {
+    RAG: _by_neighbours,
+    BASELINE: _by_base_rate,
+    PLACEBO: _by_random_neighbours,
+    RANDOM: _by_chance,
+    RsiReversal().name: _by_rule(RsiReversal()),
+    MacdSign().name: _by_rule(MacdSign()),
+    HOLD: _by_rule(AlwaysLong()),
+}
+ARMS: Final = tuple(_DECISIONS)
+
+
+def _cases(walk: Walk, outlooks: Iterator[dict[str, Outlook]]) -> Iterator[Case]:
+    """Each query with what is told of what follows it."""
     series = np.full((len(SERIES), 1, SERIES_LENGTH), np.nan)
     scalars, stamps = walk.queries.values[: len(SCALARS)], walk.queries.timestamp_ms
-    times = walk.points.timestamp_ms
-    for i in range(len(walk.queries)):
+    for i, told in enumerate(outlooks):
         state = SnapshotTable(
-            walk.queries.symbol, intraday, stamps[i : i + 1], scalars[:, i : i + 1], series
+            walk.queries.symbol, walk.intraday, stamps[i : i + 1], scalars[:, i : i + 1], series
         )
-        outlooks = {}
-        if rows[i, -1] >= 0:
-            effective = effective_count(times[rows[i]], [HORIZONS[horizon]])
-            similarity: Floats = walk.neighbours.similarity[i].astype(np.float64)
-            outlook = Outlook.of_outcomes(ensembles[i], similarity, float(effective[0]))
-            outlooks = {horizon: outlook} if outlook else {}
-        yield Case(state, outlooks)
+        yield Case(state, told)
 
 
-def _decided(decider: Decider, cases: list[Case]) -> list[Decision]:
+def _nothing(walk: Walk) -> Iterator[dict[str, Outlook]]:
+    return ({} for _ in range(len(walk.queries)))
+
+
+def _near(walk: Walk, plan: StudyPlan, neighbours: Neighbours) -> Iterator[dict[str, Outlook]]:
+    """What followed the neighbours; nothing where they are too few."""
+    horizon = plan.aggregator.horizon
+    outcomes = _horizon(walk, plan).outcomes(neighbours.rows)
+    effective = walk.effective_episodes(horizon, neighbours)
+    whole = walk.neighbours.complete & neighbours.complete
+    for i in range(len(whole)):
+        outlook = None
+        if whole[i]:
+            similarity = neighbours.similarity[i].astype(np.float64)
+            outlook = Outlook.of_outcomes(outcomes[i], similarity, float(effective[i]))
+        yield {horizon: outlook} if outlook else {}
+
+
+def _usual(walk: Walk, plan: StudyPlan) -> Iterator[dict[str, Outlook]]:
+    """What followed all states of the window; on the snapshots that have neighbours."""
+    name = plan.aggregator.horizon
+    base = _horizon(walk, plan).base_rates()
+    first, last = walk.neighbours.first, walk.neighbours.last
+    apart_ms = int(np.diff(walk.points.timestamp_ms).min(initial=HORIZONS[name]))
+    separate = (last - first) * min(1.0, apart_ms / HORIZONS[name])
+    for i, whole in enumerate(walk.neighbours.complete.tolist()):
+        if not whole:
+            yield {}
+            continue
+        yield {
+            name: Outlook(
+                mean_pct=float(base.mean[i]),
+                median_pct=float(base.median[i]),
+                p_up=float(base.share_up[i]),
+                episodes=int(last[i] - first[i]),
+                effective_episodes=float(separate[i]),
+                similarity_mean=None,
+            )
+        }
+
+
+def _horizon(walk: Walk, plan: StudyPlan) -> Horizon:
+    name = plan.aggregator.horizon
+    rule = plan.rules.get(name, ForecastRule())
+    return horizon_of(walk.points, walk.queries, walk.neighbours, name, rule)
+
+
+def _decided(decider: Decider, cases: Iterator[Case]) -> list[Decision]:
     async def decide() -> list[Decision]:
         return [await decider.decide(case) for case in cases]
 
     return asyncio.run(decide())
-
-
-def _traded(name: str, decisions: list[Decision], walk: Walk, market: Market) -> Traded:
-    simulation = simulate(
-        market.candles,
-        market.funding,
-        walk.queries.timestamp_ms,
-        sides_of(decisions),
-        market.costs,
-        market.rules,
-    )
-    return Traded(name, decisions, simulation)

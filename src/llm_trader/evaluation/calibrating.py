@@ -232,6 +232,16 @@ class _Told:
         self._progress(self._symbol, self._done, self._total)
 
 
+def served_scores(
+    points: PointTable, queries: PointTable, neighbours: Neighbours, name: str
+) -> Floats:
+    """`band_scores` of the bands that the server gives, shape (n,); NaN without all episodes."""
+    served = horizon_of(points, queries, neighbours, name, _SERVED)
+    low, high = quantiles(served.ensemble(neighbours.rows), _BAND).T
+    score = band_scores(low, high, served.observed, queries.column("realized_volatility_24h"))
+    return np.where(neighbours.complete, score, np.nan)
+
+
 def _of_symbol(
     points: PointTable,
     queries: PointTable,
@@ -240,17 +250,14 @@ def _of_symbol(
     rule: ForecastRule,
     number: int,
 ) -> Scores:
-    served = horizon_of(points, queries, neighbours, name, _SERVED)
-    low, high = quantiles(served.ensemble(neighbours.rows), _BAND).T
-    score = band_scores(low, high, served.observed, queries.column("realized_volatility_24h"))
     ruled = horizon_of(points, queries, neighbours, name, rule)
     plain = horizon_of(points, queries, neighbours, name, ForecastRule(rescale=0.0))
     lost = losses(ruled, plain, neighbours, neighbours, rule)
-    whole = neighbours.complete
     return Scores(
         queries.timestamp_ms,
         np.full(len(queries), number, np.intp),
-        *(np.where(whole, of, np.nan) for of in (score, lost.forecast, lost.base_alike)),
+        served_scores(points, queries, neighbours, name),
+        *(np.where(neighbours.complete, of, np.nan) for of in (lost.forecast, lost.base_alike)),
     )
 
 

@@ -18,17 +18,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.embedding.features import LEAST
 from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
-from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.market.candles import Times
+from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
+from llm_trader.timeframe import DAY_MS, HOUR_MS
 
-_LINKED: Final = [COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS] + [
-    COLUMN_ROW["realized_volatility_24h"]
-]
+_LINKED: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]
 _PLANTED_SHARE: Final = 0.5
 
-# Quarter-hours in 18 and in 30 hours.
-_LEAST_STRETCH: Final = 72
-_GREATEST_STRETCH: Final = 120
+_LEAST_STRETCH_MS: Final = 18 * HOUR_MS
+_GREATEST_STRETCH_MS: Final = 30 * HOUR_MS
 
 
 def shuffled_outcomes(points: PointTable, seed: int) -> PointTable:
@@ -39,14 +39,18 @@ def shuffled_outcomes(points: PointTable, seed: int) -> PointTable:
 
 def shifted_outcomes(points: PointTable, seed: int) -> PointTable:
     """Stretches of about a day get what followed another stretch, outcomes in their order."""
-    return _with_linked(points, _rearranged(len(points), seed))
+    return _with_linked(points, _rearranged(points.timestamp_ms, seed))
 
 
 def random_vectors(points: PointTable, seed: int) -> PointTable:
     """States compared by vectors that say nothing."""
-    drawn = np.random.default_rng(seed).standard_normal(points.vectors[STATE].shape)
-    unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-    return replace(points, vectors={STATE: unit.astype(np.float32)})
+    chances = np.random.default_rng(seed)
+    vectors = {}
+    for name, known in points.vectors.items():
+        drawn = chances.standard_normal(known.shape)
+        unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        vectors[name] = unit.astype(np.float32)
+    return replace(points, vectors=vectors)
 
 
 def wrong_symbol(points: PointTable, other: PointTable, seed: int) -> PointTable:
@@ -56,8 +60,8 @@ def wrong_symbol(points: PointTable, other: PointTable, seed: int) -> PointTable
     """
     stamps = np.intersect1d(points.timestamp_ms, other.timestamp_ms)
     kept = points.take(np.isin(points.timestamp_ms, stamps))
-    vectors = other.vectors[STATE][np.isin(other.timestamp_ms, stamps)]
-    return replace(kept, vectors={STATE: vectors[_rearranged(len(kept), seed)]})
+    rows = np.flatnonzero(np.isin(other.timestamp_ms, stamps))[_rearranged(stamps, seed)]
+    return replace(kept, vectors={name: other.vectors[name][rows] for name in points.vectors})
 
 
 def planted_pattern(points: PointTable, seed: int) -> PointTable:
@@ -67,7 +71,7 @@ def planted_pattern(points: PointTable, seed: int) -> PointTable:
     pull = points.vectors[STATE] @ direction
     pull = (pull - pull.mean()) / pull.std()
     values = points.values.copy()
-    volatility = values[COLUMN_ROW["realized_volatility_24h"]]
+    volatility = np.maximum(values[COLUMN_ROW["realized_volatility_24h"]], LEAST)
     for name in HORIZONS:
         row = COLUMN_ROW[f"outcome_{name}"]
         size = _PLANTED_SHARE * float(np.std(values[row] / volatility))
@@ -75,10 +79,12 @@ def planted_pattern(points: PointTable, seed: int) -> PointTable:
     return replace(points, values=values)
 
 
-def _rearranged(n: int, seed: int) -> npt.NDArray[np.intp]:
-    """Rows 0 to n-1 in stretches of 18 to 30 hours, the stretches in random order."""
+def _rearranged(timestamp_ms: Times, seed: int) -> npt.NDArray[np.intp]:
+    """Rows of increasing times in stretches of 18 to 30 hours, the stretches in random order."""
     chances = np.random.default_rng(seed)
-    lengths = chances.integers(_LEAST_STRETCH, _GREATEST_STRETCH + 1, n // _LEAST_STRETCH + 1)
+    n, step_ms = len(timestamp_ms), int(np.diff(timestamp_ms).min(initial=DAY_MS))
+    least, greatest = (-(-of // step_ms) for of in (_LEAST_STRETCH_MS, _GREATEST_STRETCH_MS))
+    lengths = chances.integers(least, greatest + 1, n // least + 1)
     stretches = np.split(np.arange(n), np.cumsum(lengths)[np.cumsum(lengths) < n])
     return np.concatenate([stretches[i] for i in chances.permutation(len(stretches))])
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
+from llm_trader.index.asof import Window
 from llm_trader.index.ingestion import IngestPlan, Spaces, make_points
-from llm_trader.index.points import PointTable, joined
+from llm_trader.index.points import STATE, TEXT, PointTable, joined
+from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.source import read_history
-from llm_trader.timeframe import DAY_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
 _BATCH_DAYS = 16
 
@@ -37,6 +40,7 @@ class Dataset:
     exchange: str | None
     start_ms: Millis
     end_ms: Millis
+    text_space_id: str | None = None
 
     def queries(self, symbol: str, step_ms: Millis) -> PointTable:
         """The states that are asked about, one each step."""
@@ -44,6 +48,17 @@ class Dataset:
         stamps = points.timestamp_ms
         asked = (stamps >= self.start_ms) & (stamps <= self.end_ms) & (stamps % step_ms == 0)
         return points.take(np.flatnonzero(asked))
+
+    def asked(self, step_ms: Millis) -> Dataset:
+        """With the times of the first and the last query as its start and end."""
+        stamps = [self.queries(symbol, step_ms).timestamp_ms for symbol in self.points]
+        if not all(map(len, stamps)):
+            raise InvalidInputError(
+                f"no symbol may be without a state every {step_ms // MINUTE_MS} minutes from "
+                f"{iso8601(self.start_ms)} to {iso8601(self.end_ms)}; see: llm-trader data info"
+            )
+        start_ms, end_ms = min(int(of[0]) for of in stamps), max(int(of[-1]) for of in stamps)
+        return replace(self, start_ms=start_ms, end_ms=end_ms)
 
     def digest(self) -> str:
         """12 hex digits of the SHA-256 of everything in it: equal data, equal digest."""
@@ -87,6 +102,41 @@ def read_dataset(
             )
         made[symbol] = points
     return Dataset(made, spaces.state.intraday, store.exchange, start_ms, end_ms)
+
+
+async def read_index(
+    index: VectorIndex,
+    space: StateSpace,
+    symbols: list[str],
+    start_ms: Millis,
+    end_ms: Millis,
+    *,
+    lookback_days: int,
+) -> Dataset:
+    """The same from an index, with all the vectors that it has.
+
+    Raises `InvalidInputError` for an index of other features, and where a symbol has no state in
+    the evaluated time.
+    """
+    collection = index.collection
+    if collection.state_space_id != space.space_id:
+        raise InvalidInputError(
+            f"the index has features of {collection.feature_version} "
+            f"({collection.state_space_id}), this version makes {space.space_id}; make it anew "
+            "with: llm-trader index rebuild"
+        )
+    names = (STATE, TEXT) if collection.text_space_id else (STATE,)
+    window = Window(start_ms - (lookback_days + 1) * DAY_MS, end_ms + LONGEST_HORIZON_MS)
+    found = {symbol: await index.scan(symbol, window, names) for symbol in symbols}
+    for symbol, points in found.items():
+        if not len(points) or points.timestamp_ms[-1] < start_ms:
+            raise InvalidInputError(
+                f"the index has no state of {symbol} from {iso8601(start_ms)} on; add them with: "
+                "llm-trader ingest"
+            )
+    return Dataset(
+        found, space.intraday, collection.exchange, start_ms, end_ms, collection.text_space_id
+    )
 
 
 def _points(

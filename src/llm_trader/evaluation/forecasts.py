@@ -1,9 +1,9 @@
 """Neighbours to forecasts of what follows, and their scores beside those of the base rates.
 
 A forecast is a mixture: a share of the neighbours' outcomes, the rest the base rate of the query's
-own window. Outcomes may be rescaled by (volatility now / volatility then) to a power between 0,
-as they were, and 1, fully. The base rate is treated the same way, or the rescaling itself would
-pass for skill.
+own window. Nearer neighbours may count for more. Outcomes may be rescaled by (volatility now /
+volatility then) to a power between 0, as they were, and 1, fully. The base rate is treated the
+same way, or the rescaling itself would pass for skill.
 """
 
 from __future__ import annotations
@@ -12,36 +12,61 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from llm_trader.embedding.features import LEAST
-from llm_trader.evaluation.walk import Neighbours
+from llm_trader.errors import InvalidInputError
+from llm_trader.evaluation.walk import Neighbours, Rows
 from llm_trader.evaluation.windows import Moments, window_moments
 from llm_trader.index.points import PointTable
 from llm_trader.market.candles import Floats
 from llm_trader.snapshot.outcome import HORIZONS
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_ROUNDING: Final = 1e-9
 
-_PLAIN: Final = 0.0
+# With more, the weight of a far neighbour could become 0 by rounding.
+Kernel = Annotated[float, msgspec.Meta(ge=0, le=300)]
 
 
 class ForecastRule(msgspec.Struct, frozen=True, kw_only=True):
     """How a forecast of one horizon is made. `rescale` is the power of the volatility ratio,
-    `neighbour_share` the weight of the neighbours, the base rate has the rest.
+    `neighbour_share` the weight of the neighbours, the base rate has the rest. Among neighbours
+    weights go as exp(`kernel` * similarity): all are equal at 0.
     """
 
     rescale: Share = 1.0
     neighbour_share: Share = 1.0
+    kernel: Kernel = 0.0
+
+
+class Ensemble(NamedTuple):
+    """Of n queries: `outcomes` (n, episodes) in % change, ascending, NaN where there are fewer,
+    and beside each its `weights`, which sum to 1 for a query.
+    """
+
+    outcomes: Floats
+    weights: Floats
+
+    def share_up(self) -> Floats:
+        """The weight of the outcomes above 0, shape (n,)."""
+        return np.asarray((self.weights * (self.outcomes > 0)).sum(axis=1))
+
+    def median(self) -> Floats:
+        """Half the weight lies on either side; between two outcomes, their mean, shape (n,)."""
+        below = np.cumsum(self.weights, axis=1)
+        # Equal weights must find the middle, whatever their sum rounds to.
+        sides = [(below < 0.5 + nudge).sum(axis=1) for nudge in (-_ROUNDING, _ROUNDING)]
+        last = self.outcomes.shape[1] - 1
+        rows = np.minimum(np.stack(sides, axis=1), last)
+        return np.asarray(np.take_along_axis(self.outcomes, rows, axis=1).mean(axis=1))
 
 
 class Forecasts(NamedTuple):
-    """Of n queries at one horizon, in % change: `ensemble` (n, episodes) ascending, NaN where
-    there are fewer; `weight` is the rule's share; `p_up` (n,) of the mixture; `median` (n,) of the
-    ensemble; `observed` (n,) what followed.
+    """Of n queries at one horizon, in % change: `ensemble` of the neighbours; `p_up` (n,) of the
+    mixture; `median` (n,) of the ensemble; `observed` (n,) what followed.
     """
 
-    ensemble: Floats
+    ensemble: Ensemble
     p_up: Floats
     median: Floats
     observed: Floats
@@ -50,14 +75,24 @@ class Forecasts(NamedTuple):
 class Losses(NamedTuple):
     """Continuous ranked probability scores (n,), fair for ensembles, in % change.
 
-    Of the forecast, of the same with random neighbours, of the base rate treated as the forecast
-    is, and of the base rate as it was.
+    Of the forecast, of the same with random neighbours and the same weights, of the base rate
+    treated as the forecast is, and of the base rate as it was.
     """
 
     forecast: Floats
     random: Floats
     base_alike: Floats
     base: Floats
+
+
+class BaseRates(NamedTuple):
+    """Of the outcomes of each query's window, (n,); `mean` and `median` in % change; NaN for an
+    empty one.
+    """
+
+    mean: Floats
+    median: Floats
+    share_up: Floats
 
 
 class Horizon:
@@ -73,15 +108,37 @@ class Horizon:
         self.observed = np.array(queries.column(f"outcome_{name}"))
         self._first, self._last = windows.first, windows.last
 
-    def ensemble(self, rows: npt.NDArray[np.intp]) -> Floats:
+    def outcomes(self, rows: Rows) -> Floats:
+        """Of the given points as seen from each query, (n, k), in the order of `rows`."""
+        return np.where(rows >= 0, self._unit[rows] * self._now[:, None], np.nan)
+
+    def ensemble(self, rows: Rows) -> Floats:
         """Outcomes (n, k) of the given points as seen from each query, ascending."""
-        outcomes = np.where(rows >= 0, self._unit[rows] * self._now[:, None], np.nan)
-        return np.sort(outcomes, axis=1)
+        return np.sort(self.outcomes(rows), axis=1)
+
+    def weighted(self, rows: Rows, weights: Floats) -> Ensemble:
+        """Outcomes of the given points with their weights (n, k), or (1, 1) where all are alike."""
+        outcomes = self.outcomes(rows)
+        if weights.size == 1:
+            return Ensemble(np.sort(outcomes, axis=1), np.broadcast_to(weights, rows.shape))
+        order = outcomes.argsort(axis=1)
+        ascending = (np.take_along_axis(of, order, axis=1) for of in (outcomes, weights))
+        return Ensemble(*ascending)
 
     def window(self, at: Floats) -> Moments:
         """Moments of the base rate about the values `at` (n, j)."""
         moments = window_moments(self._unit, self._first, self._last, at / self._now[:, None])
         return Moments(moments.mean_abs * self._now[:, None], moments.spread * self._now)
+
+    def base_rates(self) -> BaseRates:
+        """What followed all states of each window, as seen from its query."""
+        total = np.concatenate([[0.0], np.cumsum(self._unit)])
+        mean, median = np.full(len(self._now), np.nan), np.full(len(self._now), np.nan)
+        for i, (first, last) in enumerate(zip(self._first, self._last, strict=True)):
+            if last > first:
+                mean[i] = (total[last] - total[first]) / (last - first) * self._now[i]
+                median[i] = np.median(self._unit[first:last]) * self._now[i]
+        return BaseRates(mean, median, self.base_share_up())
 
     def base_share_up(self) -> Floats:
         """The share of the window's outcomes above 0, shape (n,)."""
@@ -95,17 +152,30 @@ def horizon_of(
     points: PointTable, queries: PointTable, windows: Neighbours, name: str, rule: ForecastRule
 ) -> Horizon:
     if name not in HORIZONS:
-        raise ValueError(f"no horizon {name}")
+        raise InvalidInputError(f"there is no horizon {name!r}; known: {', '.join(HORIZONS)}")
     return Horizon(points, queries, windows, name, rule.rescale)
+
+
+def neighbour_weights(neighbours: Neighbours, kernel: float) -> Floats:
+    """Shape (n, episodes), in the order of the neighbours, each row of sum 1.
+
+    One number, (1, 1), where the kernel is 0; NaN in a row that lacks episodes otherwise.
+    """
+    if kernel == 0:
+        return np.full((1, 1), 1 / neighbours.rows.shape[1])
+    similarity = neighbours.similarity.astype(np.float64)
+    weights = np.exp(kernel * (similarity - similarity.max(axis=1, keepdims=True)))
+    normal: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return normal
 
 
 def forecast(horizon: Horizon, neighbours: Neighbours, rule: ForecastRule) -> Forecasts:
     """What the neighbours say, for queries that found all their episodes; NaN for others."""
-    ensemble = horizon.ensemble(neighbours.rows)
+    weights = neighbour_weights(neighbours, rule.kernel)
+    ensemble = horizon.weighted(neighbours.rows, weights)
     share, whole = rule.neighbour_share, neighbours.complete
-    with np.errstate(invalid="ignore"):
-        up = np.where(whole, (ensemble > 0).mean(axis=1), np.nan)
-        median = np.where(whole, np.median(ensemble, axis=1), np.nan)
+    up = np.where(whole, ensemble.share_up(), np.nan)
+    median = np.where(whole, ensemble.median(), np.nan)
     p_up = share * up + (1 - share) * horizon.base_share_up()
     return Forecasts(ensemble, p_up, median, horizon.observed)
 
@@ -117,10 +187,12 @@ def losses(
 
     Queries without all their episodes, or whose window is empty, have NaN in all four.
     """
-    ensembles = [horizon.ensemble(of.rows) for of in (neighbours, random)]
+    # Random neighbours weighted by their own similarity would not be random any more.
+    weights = neighbour_weights(neighbours, rule.kernel)
+    ensembles = [horizon.weighted(of.rows, weights) for of in (neighbours, random)]
     y = horizon.observed[:, None]
-    k = ensembles[0].shape[1]
-    moments = horizon.window(np.concatenate([y, *ensembles], axis=1))
+    k = neighbours.rows.shape[1]
+    moments = horizon.window(np.concatenate([y, *(of.outcomes for of in ensembles)], axis=1))
     base_alike = moments.mean_abs[:, 0] - moments.spread / 2
     mixed = [
         _mixture(of, y, moments.mean_abs[:, 1 + i * k : 1 + (i + 1) * k], moments, rule)
@@ -133,18 +205,33 @@ def losses(
 
 
 def _mixture(
-    ensemble: Floats, y: Floats, to_base: Floats, base: Moments, rule: ForecastRule
+    ensemble: Ensemble, y: Floats, to_base: Floats, base: Moments, rule: ForecastRule
 ) -> Floats:
     """The fair score of share * ensemble + (1 - share) * window, from E|X-y| and E|X-X'|."""
-    k, share = ensemble.shape[1], rule.neighbour_share
-    weights = 2 * np.arange(1, k + 1) - k - 1
-    within = 2 * (ensemble * weights).sum(axis=1) / (k * (k - 1))
-    across = to_base.mean(axis=1)
-    near = np.abs(ensemble - y).mean(axis=1)
+    share, (x, weights) = rule.neighbour_share, ensemble
+    across = (weights * to_base).sum(axis=1)
+    near = (weights * np.abs(x - y)).sum(axis=1)
     usual = base.mean_abs[:, 0]
-    spread = share**2 * within + 2 * share * (1 - share) * across + (1 - share) ** 2 * base.spread
+    spread = (
+        share**2 * _spread(ensemble)
+        + 2 * share * (1 - share) * across
+        + (1 - share) ** 2 * base.spread
+    )
     score: Floats = share * near + (1 - share) * usual - spread / 2
     return score
+
+
+def _spread(ensemble: Ensemble) -> Floats:
+    """The mean of |X - X'| over pairs of different members, by their weights, shape (n,).
+
+    Summed gap by gap, the weight below times the weight above, so that nothing cancels.
+    """
+    x, weights = ensemble
+    below = np.cumsum(weights, axis=1)[:, :-1]
+    above = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    apart = (np.diff(x, axis=1) * below * above).sum(axis=1)
+    spread: Floats = apart / (weights[:, 1:] * below).sum(axis=1)
+    return spread
 
 
 def _volatility(points: PointTable) -> Floats:

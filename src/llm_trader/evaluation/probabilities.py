@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Final
 
 import numpy as np
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecasts import ForecastRule
+from llm_trader.evaluation.forecasts import ForecastRule, neighbour_weights
 from llm_trader.evaluation.results import Bin, Probability
 from llm_trader.evaluation.scores import brier, reliability
 from llm_trader.evaluation.skills import Scored, Walk
@@ -22,7 +23,8 @@ def rises(scored: Scored, *, reps: int, seed: int) -> Probability:
     """P(up) of one horizon, the mixture's against the base rate's."""
     horizon = scored.walk.points.column(f"outcome_{scored.horizon}") > 0
     base = _window_share(scored.walk, horizon)
-    happened = (scored.forecasts.observed > 0).astype(np.float64)
+    observed = scored.forecasts.observed
+    happened = np.where(np.isfinite(observed), observed > 0, np.nan)
     event = f"up over {scored.horizon}"
     return _probability(
         scored.walk, event, scored.forecasts.p_up, base, happened, scored.block, reps, seed
@@ -32,13 +34,15 @@ def rises(scored: Scored, *, reps: int, seed: int) -> Probability:
 def barriers(walk: Walk, rule: ForecastRule, *, reps: int, seed: int) -> list[Probability]:
     """P(stop first) and P(target first) within 24 hours."""
     found = []
+    weights = neighbour_weights(walk.neighbours, rule.kernel)
     for event, code in _BARRIERS.items():
         touched = walk.points.column("first_barrier") == code
         base = _window_share(walk, touched)
-        near = np.where(walk.neighbours.rows >= 0, touched[walk.neighbours.rows], False)
-        share = np.where(walk.neighbours.complete, near.mean(axis=1), np.nan)
+        near = weights * touched[walk.neighbours.rows]
+        share = np.where(walk.neighbours.complete, near.sum(axis=1), np.nan)
         mixed = rule.neighbour_share * share + (1 - rule.neighbour_share) * base
-        happened = (walk.queries.column("first_barrier") == code).astype(np.float64)
+        first = walk.queries.column("first_barrier")
+        happened = np.where(np.isfinite(first), first == code, np.nan)
         block = walk.block(_LONGEST)
         found.append(_probability(walk, event, mixed, base, happened, block, reps, seed))
     return found
@@ -65,18 +69,24 @@ def _probability(
 ) -> Probability:
     loss, usual = brier(made, happened), brier(base, happened)
     known = np.isfinite(loss) & np.isfinite(usual)
-    bins = reliability(made[known], happened[known])
     return Probability(
         symbol=walk.points.symbol,
         event=event,
-        brier=float(loss[known].mean()),
-        base_brier=float(usual[known].mean()),
+        brier=float(loss[known].mean()) if known.any() else nan,
+        base_brier=float(usual[known].mean()) if known.any() else nan,
         skill=significance.skill_interval(loss, usual, block, reps, seed),
-        bins=[
-            Bin(forecast, observed, count)
-            for forecast, observed, count in zip(
-                bins.mean_forecast, bins.observed_frequency, bins.counts, strict=True
-            )
-            if count
-        ],
+        bins=_bins(made[known], happened[known]),
     )
+
+
+def _bins(made: Floats, happened: Floats) -> list[Bin]:
+    if not len(made):
+        return []
+    bins = reliability(made, happened)
+    return [
+        Bin(forecast, observed, count)
+        for forecast, observed, count in zip(
+            bins.mean_forecast, bins.observed_frequency, bins.counts, strict=True
+        )
+        if count
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from llm_trader.evaluation.results import (
+    JUDGED,
     Arm,
     Band,
     Control,
@@ -22,11 +23,13 @@ from llm_trader.evaluation.results import (
 from llm_trader.evaluation.significance import Interval, Verdict
 from llm_trader.evaluation.units import (
     bounded,
+    bounds,
     counted,
     known,
     listed,
     number,
     p_value,
+    points,
     share,
     skill,
 )
@@ -46,6 +49,66 @@ _FAILURES: Final = {
     "negative": "it found skill in data that holds none",
     "positive": "it did not find the skill that was planted there",
 }
+
+
+def readings(metrics: Metrics, variant: str) -> list[str]:
+    """What was found, most important first, for the top of the report."""
+    judged = [one for one in metrics.skills if one.reference == JUDGED and one.variant == variant]
+    said = []
+    if metrics.command == "ab":
+        said += [_of_arm(one) for one in metrics.arms if one.difference is not None]
+    else:
+        said += [_of_best(judged), *_of_plain(metrics.skills, variant)]
+        said += [_of_variants(metrics.skills)] if metrics.command == "compare" else []
+    if metrics.command == "evaluate":
+        said += [of_bands(metrics.bands), of_arms(metrics.arms), of_trials(metrics.trials)]
+    return said
+
+
+def _of_best(judged: Sequence[Skill]) -> str:
+    parts = {
+        verdict: [
+            f"{one.symbol} {one.horizon} ({skill(one.skill.value)})"
+            for one in judged
+            if one.verdict == verdict
+        ]
+        for verdict in ("better", "worse")
+    }
+    told = [f"{verdict} on {listed(of)}" for verdict, of in parts.items() if of]
+    rest = sum(one.verdict == "no evidence" for one in judged)
+    if rest:
+        told.append(f"no evidence in {rest} of {counted(len(judged), 'case')}")
+    return f"Against the base rate treated alike, and allowing for their number: {'; '.join(told)}."
+
+
+def _of_plain(skills: Sequence[Skill], variant: str) -> list[str]:
+    plain = [one for one in skills if one.reference == "base rate" and one.variant == variant]
+    values = [f"{one.symbol} {one.horizon} {skill(one.skill.value)}" for one in plain]
+    return [f"Against the plain base rate: {listed(values)}."] if values else []
+
+
+def _of_variants(skills: Sequence[Skill]) -> str:
+    """Variants from the best on, by the mean skill against the plain base rate."""
+    found: dict[str, list[float]] = {}
+    for one in skills:
+        if one.reference == "base rate" and known(one.skill.value):
+            found.setdefault(one.variant, []).append(one.skill.value)
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    ranked = sorted(means, key=lambda name: -means[name])
+    told = [f"{name} {skill(means[name])}" for name in ranked]
+    return f"Mean skill over the plain base rate, over symbols and horizons: {', '.join(told)}."
+
+
+def _of_arm(arm: Arm) -> str:
+    difference = arm.difference
+    if difference is None or not bounded(difference):
+        return f"{arm.name} on {arm.symbol}: too little data for a comparison."
+    words = {"better": "earned more", "worse": "earned less", "no evidence": "cannot be told from"}
+    said = words[arm.verdict or "no evidence"]
+    return (
+        f"{arm.symbol}: {arm.name} {said}{'' if arm.verdict == 'no evidence' else ' than'} the "
+        f"other; a day {points(difference.value)} [{bounds(difference, points)}]."
+    )
 
 
 def distrust(metrics: Metrics) -> list[str]:
@@ -142,11 +205,13 @@ def of_directions(found: Sequence[Direction]) -> str:
 
 
 def of_bands(found: Sequence[Band]) -> str:
-    judged = [one for one in found if known(one.before) and known(one.after)]
+    judged = [one for one in found if known(one.before.value) and known(one.after.value)]
     if not judged:
         return "There is too little data to say how often outcomes fell inside the 80 % band."
-    nearer = sum(abs(one.after - BAND) < abs(one.before - BAND) for one in judged)
-    before, after = ([getattr(one, of) for one in judged] for of in ("before", "after"))
+    before, after = ([getattr(one, of).value for one in judged] for of in ("before", "after"))
+    nearer = sum(
+        abs(now - BAND) < abs(then - BAND) for then, now in zip(before, after, strict=True)
+    )
     return (
         f"Of the outcomes, {_range(before)} fell inside the 80 % band before correction and "
         f"{_range(after)} after it. The correction came nearer to 80 % in {nearer} of "

@@ -5,19 +5,22 @@ Skills are shares: 0.02 is a loss 2 % smaller than the reference's. None is "not
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-from llm_trader.evaluation.forecasts import ForecastRule
 from llm_trader.evaluation.performance import Performance
+from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.significance import Interval, Verdict
-from llm_trader.evaluation.walk import Search
 from llm_trader.timeframe import Millis
 
 SCHEMA_VERSION = 1
 
+Command = Literal["evaluate", "compare", "ab"]
 Reference = Literal["base rate", "base rate treated alike", "random neighbours"]
+
+# What the verdict is about: the rescaling that both have cannot pass for skill.
+JUDGED: Final[Reference] = "base rate treated alike"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,24 +31,24 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     symbols: list[str]
     start: str
     end: str
-    step_minutes: int
     feature_version: str
     state_space_id: str
     text_space_id: str | None
     settings_digest: str
     data_digest: str
-    seed: int
-    search: Search
-    rules: dict[str, ForecastRule]
+    plan: StudyPlan
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):
     """Of forecasts of one symbol at one horizon, by CRPS, against one reference.
 
-    `p_value` is of Diebold and Mariano's test, `p_adjusted` after Holm over all horizons and
-    symbols; `detectable` the smallest skill that would be found with 80 % power.
+    `variant` is what was compared: a kind of vector, or a configuration's name. `p_value` is of
+    Diebold and Mariano's test, `p_adjusted` after Holm over all variants, horizons and symbols;
+    the verdict needs both that and the interval. `detectable` is the smallest skill that would be
+    found with 80 % power.
     """
 
+    variant: str
     symbol: str
     horizon: str
     reference: Reference
@@ -60,6 +63,7 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
 class Direction(msgspec.Struct, frozen=True, kw_only=True):
     """How often the median forecast had the sign of what followed."""
 
+    variant: str
     symbol: str
     horizon: str
     accuracy: Interval
@@ -87,20 +91,22 @@ class Probability(msgspec.Struct, frozen=True, kw_only=True):
 class Band(msgspec.Struct, frozen=True, kw_only=True):
     """Share of outcomes inside the 80 % band before and after conformal correction.
 
-    The correction is fitted on the first part of the period and used on the rest, on which both
-    shares are counted.
+    Each day is corrected by what the weeks before it taught, and both shares are counted where
+    there were such weeks.
     """
 
     symbol: str
     horizon: str
-    before: float
-    after: float
+    before: Interval
+    after: Interval
     queries: int
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A data set of which the answer is known: a negative one has no skill to find, a positive one
-    has. `passed`: the evaluation said so.
+    has. Skill is against random neighbours. `passed`: the evaluation said so, by the interval
+    `wide`, which allows for the number of negative controls, so that all of them pass in 19 of 20
+    runs.
     """
 
     name: str
@@ -108,6 +114,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     horizon: str
     skill: Interval
+    wide: Interval
     passed: bool
 
 
@@ -171,19 +178,22 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trials(msgspec.Struct, frozen=True, kw_only=True):
-    """All configurations tried so far on this data, in this folder, and what Hansen's test for
-    superior predictive ability says of the best of this run's.
+    """Configurations tried so far in this folder, and what Hansen's test for superior predictive
+    ability says of the best of those that were tried on these queries: its p-value and how many
+    they were.
     """
 
     so_far: int
     configurations: list[Configuration]
     superior_p_value: float | None
+    tested: int
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an evaluation found. `readings` say it in plain language, most important first."""
 
     schema_version: int
+    command: Command
     created_at: str
     origin: Origin
     verdict: Verdict

@@ -35,11 +35,11 @@ def section(key: str, title: str, reading: str, *body: Markup) -> Markup:
 
 
 def origin(metrics: Metrics) -> Markup:
-    of, search = metrics.origin, metrics.origin.search
+    of, plan, search = metrics.origin, metrics.origin.plan, metrics.origin.plan.search
     filters = "like regimes only" if search.include_regime_filters else "all regimes"
     rules = "; ".join(
         f"{horizon}: neighbours {units.share(rule.neighbour_share)}, rescaling {rule.rescale:g}"
-        for horizon, rule in of.rules.items()
+        for horizon, rule in plan.rules.items()
     )
     facts = {
         "Exchange": of.exchange or DASH,
@@ -50,13 +50,13 @@ def origin(metrics: Metrics) -> Markup:
         "Text space": of.text_space_id or DASH,
         "Settings digest": of.settings_digest,
         "Data digest": of.data_digest,
-        "Seed": str(of.seed),
+        "Seed": str(plan.seed),
         "Package": f"llm-trader-rag {of.package_version}, metrics schema {metrics.schema_version}",
         "Made": units.moment(metrics.created_at),
         "Took": units.number(metrics.seconds, 0, " seconds"),
     }
     reading = (
-        f"{units.listed(of.symbols) or 'No symbol'}, asked about every {of.step_minutes} minutes "
+        f"{units.listed(of.symbols) or 'No symbol'}, asked about every {plan.step_minutes} minutes "
         f"from {units.moment(of.start)} to {units.moment(of.end)}. Each query saw only what was "
         "known at its time. Equal digests and seeds give equal numbers."
     )
@@ -166,17 +166,20 @@ def bands(metrics: Metrics) -> Markup:
         (
             one.symbol,
             one.horizon,
-            units.share(one.before),
-            units.share(one.after),
+            units.share(one.before.value),
+            units.share(one.after.value),
+            units.bounds(one.after, units.share),
             units.share(prose.BAND),
             f"{one.queries:,}",
         )
         for one in metrics.bands
     ]
-    head = ("symbol", "horizon", "before", "after", "target", "queries")
+    head = ("symbol", "horizon", "before", "after", "95 % interval", "target", "queries")
     shown = table(head, rows, "Outcomes inside the 80 % band, before and after correction")
-    note = "The conformal correction is fitted on the first part of the period; both are counted "
-    note += "on the rest."
+    note = (
+        "Each day is corrected by what the 60 days before it taught, so nothing that is counted "
+        "was used for its own correction; days before which too little was known are left out."
+    )
     reading = prose.of_bands(metrics.bands)
     return section("coverage", "Coverage of the 80 % band", reading, _note(note), shown)
 

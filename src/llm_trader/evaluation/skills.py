@@ -7,10 +7,12 @@ a forecast and its reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
 
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.forecasts import (
@@ -31,6 +33,7 @@ from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
 _HORIZONS_A_BLOCK: Final = 4
+_ROWS_AT_ONCE: Final = 256
 _PLAIN: Final = ForecastRule(rescale=0.0)
 
 
@@ -41,11 +44,33 @@ class Walk(NamedTuple):
     queries: PointTable
     neighbours: Neighbours
     random: Neighbours
+    intraday: Timeframe
     step_ms: Millis
 
     def block(self, horizon: str) -> int:
         """Queries in a stretch that counts as one piece of evidence."""
-        return int(max(_HORIZONS_A_BLOCK * HORIZONS[horizon], DAY_MS) // self.step_ms)
+        return -(-max(_HORIZONS_A_BLOCK * HORIZONS[horizon], DAY_MS) // self.step_ms)
+
+    @property
+    def mean_similarity(self) -> Floats:
+        """Of each query's neighbours, shape (n,); NaN without all episodes."""
+        mean: Floats = self.neighbours.similarity.mean(axis=1, dtype=np.float64)
+        return mean
+
+    def effective_episodes(self, horizon: str, neighbours: Neighbours) -> Floats:
+        """How many independent outcomes the neighbours amount to, (n,); NaN without all.
+
+        As `retrieval.episodes.effective_count`, of many queries at once.
+        """
+        times, whole = self.points.timestamp_ms, neighbours.complete
+        found = np.full(len(whole), np.nan)
+        for start in range(0, len(whole), _ROWS_AT_ONCE):
+            rows = start + np.flatnonzero(whole[start : start + _ROWS_AT_ONCE])
+            at = times[neighbours.rows[rows]]
+            apart = np.abs(at[:, :, None] - at[:, None, :])
+            shared = np.maximum(0.0, 1.0 - apart / HORIZONS[horizon]).sum(axis=(1, 2))
+            found[rows] = at.shape[1] ** 2 / shared
+        return found
 
 
 class Scored(NamedTuple):
@@ -61,6 +86,25 @@ class Scored(NamedTuple):
     def block(self) -> int:
         return self.walk.block(self.horizon)
 
+    def kept(self, rows: npt.NDArray[np.bool_]) -> Scored:
+        """With the losses of some queries only, shape (n,); those of others are not known."""
+        losses = Losses(*(np.where(rows, of, np.nan) for of in self.losses))
+        return self._replace(losses=losses)
+
+    def abstaining(self, rows: npt.NDArray[np.bool_]) -> Scored:
+        """With the base rate as the forecast of some queries, shape (n,), and no probabilities."""
+        alike = self.losses.base_alike
+        forecast, random = (
+            np.where(rows, alike, of) for of in (self.losses.forecast, self.losses.random)
+        )
+        p_up, median = (
+            np.where(rows, np.nan, of) for of in (self.forecasts.p_up, self.forecasts.median)
+        )
+        return self._replace(
+            losses=self.losses._replace(forecast=forecast, random=random),
+            forecasts=self.forecasts._replace(p_up=p_up, median=median),
+        )
+
 
 def walk_of(
     points: PointTable,
@@ -70,30 +114,34 @@ def walk_of(
     intraday: Timeframe,
     step_ms: Millis,
     seed: int,
+    progress: Callable[[int], None] = lambda more: None,
 ) -> Walk:
-    """Walk through a symbol's queries. Random neighbours see the same windows and filters."""
-    by_chance = Search(
-        vector="random",
-        lookback_days=search.lookback_days,
-        episodes=search.episodes,
-        min_gap_hours=search.min_gap_hours,
-        include_regime_filters=search.include_regime_filters,
-        embargo_hours=search.embargo_hours,
+    """Walk through a symbol's queries. Random neighbours see the same windows and filters.
+
+    `progress` is told how many more queries are done; each is done twice.
+    """
+    by_chance = replace(search, vector="random")
+    neighbours, random = (
+        find_neighbours(points, queries, of, intraday=intraday, seed=drawn, progress=progress)
+        for of, drawn in ((search, seed), (by_chance, seed + 1))
     )
-    neighbours = find_neighbours(points, queries, search, intraday=intraday, seed=seed)
-    random = find_neighbours(points, queries, by_chance, intraday=intraday, seed=seed + 1)
-    return Walk(points, queries, neighbours, random, step_ms)
+    return Walk(points, queries, neighbours, random, intraday, step_ms)
 
 
-def score(walk: Walk, rules: Mapping[str, ForecastRule]) -> list[Scored]:
-    """Forecasts and losses of a walk, by horizon."""
+def score(
+    walk: Walk, rules: Mapping[str, ForecastRule], least_similarity: float | None = None
+) -> list[Scored]:
+    """Forecasts and losses of a walk, by horizon; the base rate where neighbours are less alike."""
     found = []
+    unlike = np.zeros(len(walk.queries), np.bool_)
+    if least_similarity is not None:
+        unlike = walk.mean_similarity < least_similarity
     for name, rule in rules.items():
         horizon = horizon_of(walk.points, walk.queries, walk.neighbours, name, rule)
         plain = horizon_of(walk.points, walk.queries, walk.neighbours, name, _PLAIN)
         lost = losses(horizon, plain, walk.neighbours, walk.random, rule)
         made = forecast(horizon, walk.neighbours, rule)
-        found.append(Scored(walk, name, rule, made, lost))
+        found.append(Scored(walk, name, rule, made, lost).abstaining(unlike))
     return found
 
 
@@ -106,25 +154,28 @@ def references(scored: Scored) -> dict[Reference, Floats]:
     }
 
 
-def skills_of(scored: Scored, *, reps: int, seed: int) -> list[Skill]:
+def skills_of(scored: Scored, variant: str, *, reps: int, seed: int) -> list[Skill]:
     """Skills of one symbol and horizon against all references; p-values are not adjusted yet."""
-    loss = scored.losses.forecast
-    return [_skill(scored, name, loss, of, reps, seed) for name, of in references(scored).items()]
+    return [
+        _skill(scored, variant, name, of, reps, seed) for name, of in references(scored).items()
+    ]
 
 
 def _skill(
-    scored: Scored, name: Reference, loss: Floats, reference: Floats, reps: int, seed: int
+    scored: Scored, variant: str, name: Reference, reference: Floats, reps: int, seed: int
 ) -> Skill:
+    loss = scored.losses.forecast
     interval = significance.skill_interval(loss, reference, scored.block, reps, seed)
     known = np.isfinite(loss) & np.isfinite(reference)
     p_value = detectable = None
     if np.isfinite(interval.low):
         test = significance.diebold_mariano(loss[known], reference[known], scored.block)
-        p_value = test.p_value
+        p_value = test.p_value if np.isfinite(test.p_value) else None
         better = reference[known] - loss[known]
         least = significance.minimum_detectable_effect(better, scored.block)
         detectable = least / float(reference[known].mean())
     return Skill(
+        variant=variant,
         symbol=scored.walk.points.symbol,
         horizon=scored.horizon,
         reference=name,
@@ -137,8 +188,13 @@ def _skill(
     )
 
 
-def direction_of(scored: Scored, *, reps: int, seed: int) -> Direction:
+def direction_of(scored: Scored, variant: str, *, reps: int, seed: int) -> Direction:
     made = scored.forecasts
     hits = direction_hits(made.median, made.observed)
     accuracy: Interval = significance.mean_interval(hits, scored.block, reps, seed)
-    return Direction(symbol=scored.walk.points.symbol, horizon=scored.horizon, accuracy=accuracy)
+    return Direction(
+        variant=variant,
+        symbol=scored.walk.points.symbol,
+        horizon=scored.horizon,
+        accuracy=accuracy,
+    )

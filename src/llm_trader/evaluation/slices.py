@@ -52,7 +52,8 @@ def slices_of(scored: Scored, *, reps: int, seed: int) -> list[Slice]:
 def regimes(queries: PointTable) -> Iterator[tuple[str, str, Chosen]]:
     """What divides the queries, its value, and who has it, shape (n,)."""
     volatility = queries.column("realized_volatility_24h")
-    low, high = np.quantile(volatility, [1 / 3, 2 / 3])
+    known = volatility[np.isfinite(volatility)]
+    low, high = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else (np.nan, np.nan)
     yield "volatility", "low", volatility <= low
     yield "volatility", "middle", (volatility > low) & (volatility <= high)
     yield "volatility", "high", volatility > high

@@ -14,11 +14,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.embedding.features import FEATURES
 from llm_trader.embedding.state import Vectors
+from llm_trader.evaluation.reweighting import check_multiples
 from llm_trader.index.asof import visible_rows
 from llm_trader.index.memory import admitted
 from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.retrieval.episodes import spread_out
+from llm_trader.retrieval.episodes import earliest_apart
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.snapshot.table import SnapshotTable
@@ -34,7 +36,11 @@ _ROUNDING: Final = np.float32(1e-6)
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """How neighbours are looked for; the defaults are the server's."""
+    """How neighbours are looked for; the defaults are the server's.
+
+    `feature_weights` are multiples of the features' usual weights, by name. They are in the
+    vectors: who looks for neighbours gives points and queries that are `reweighted` by them.
+    """
 
     vector: Vector = "state"
     lookback_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 90
@@ -42,6 +48,10 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     min_gap_hours: Annotated[float, msgspec.Meta(ge=0, le=168)] = 4.0
     include_regime_filters: bool = False
     embargo_hours: Annotated[float, msgspec.Meta(ge=0, le=720)] = 0.0
+    feature_weights: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_multiples(self.feature_weights, [feature.name for feature in FEATURES])
 
 
 class Neighbours(NamedTuple):
@@ -165,7 +175,7 @@ class _Finder:
         stamps = self._points.timestamp_ms
         if len(lists) > 1:
             hits = np.searchsorted(stamps, fuse_by_rank([stamps[of] for of in lists]))
-        return hits[spread_out(stamps[hits], self._gap_ms, self._search.episodes)]
+        return hits[earliest_apart(stamps[hits], self._gap_ms, self._search.episodes)]
 
     def _similarity(self, row: int, found: Rows) -> Cosines:
         name = STATE if self._search.vector in ("hybrid", "random") else self._search.vector

@@ -7,6 +7,7 @@ queries, and each query adds its own few at the edges.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from llm_trader.market.candles import Floats
 
 Rows = npt.NDArray[np.intp]
 
+# A query adds the rows at the edges of its own window, at a cost of their number squared.
 _BLOCK: Final = 96
 
 
@@ -35,13 +37,24 @@ def window_moments(values: Floats, first: Rows, last: Rows, at: Floats) -> Momen
     Exact. Quick where windows move on slowly, as those of a walk through time do.
     """
     mean_abs, spread = np.full(at.shape, np.nan), np.full(len(first), np.nan)
-    for start in range(0, len(first), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for block in _blocks(first, last):
         core = _Core(values, first[block], last[block])
-        for i in range(start, min(start + _BLOCK, len(first))):
+        for i in range(block.start, block.stop):
             if last[i] - first[i] >= 2:
                 mean_abs[i], spread[i] = core.moments(int(first[i]), int(last[i]), at[i])
     return Moments(mean_abs, spread)
+
+
+def _blocks(first: Rows, last: Rows) -> Iterator[slice]:
+    """Runs of queries whose windows begin and end within few rows of each other."""
+    start = 0
+    while start < len(first):
+        near = slice(start, start + _BLOCK)
+        moved = np.maximum(np.abs(first[near] - first[start]), np.abs(last[near] - last[start]))
+        far = np.flatnonzero(moved > _BLOCK)
+        stop = start + (int(far[0]) if len(far) else len(moved))
+        yield slice(start, stop)
+        start = stop
 
 
 class _Core:

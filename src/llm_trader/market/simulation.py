@@ -8,6 +8,9 @@
 
 The mean of the next return depends on the regime alone. Every random stream has one purpose and
 is drawn in time order, so a longer simulation begins with the shorter one.
+
+`simulate_random_walk` is the same market without 1 to 3: one volatility, no regimes, seasons or
+jumps, no mean but a planted one. What can be known of it is known.
 """
 
 from __future__ import annotations
@@ -67,6 +70,21 @@ class _Listing:
     open_interest_usd: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Market:
+    """What is simulated, and when its candles open."""
+
+    symbol: str
+    seed: int
+    timeframe: Timeframe
+    listing: _Listing
+    times: Times
+
+    def stream(self, purpose: str) -> np.random.Generator:
+        """Random numbers of this symbol alone; `_stream` has those of all symbols of a seed."""
+        return _stream(self.seed, self.symbol, purpose)
+
+
 _KNOWN: Final = {
     "BTCUSDT": _Listing(60_000.0, 0.022, 12e9, 4e9),
     "ETHUSDT": _Listing(3_000.0, 0.028, 8e9, 2e9),
@@ -83,25 +101,53 @@ def simulate(
     Raises `InvalidInputError` for a malformed symbol, a timeframe that does not divide 1h, or
     days, seed or start out of range.
     """
+    market = _market(symbol, start_ms, days, seed, timeframe)
+    regime = _regimes(seed, days * 24)[(market.times - market.times[0]) // HOUR_MS]
+    activity = _activity(market) * _VOLATILITY[regime]
+    return _history(market, _moves(market, regime, activity), activity)
+
+
+def simulate_random_walk(
+    symbol: str,
+    *,
+    start_ms: Millis,
+    days: int,
+    seed: int,
+    timeframe: Timeframe = M3,
+    reversal: float = 0.0,
+) -> MarketHistory:
+    """A martingale whose next move nothing tells; arguments, errors and series as `simulate`'s.
+
+    With `reversal` the last 4 hours do tell something: each candle's mean log return is
+    -reversal * tanh(z) times its volatility, z being their return in units of their volatility.
+    """
+    market = _market(symbol, start_ms, days, seed, timeframe)
+    return _history(market, _walk(market, reversal), np.ones(len(market.times)))
+
+
+def _market(symbol: str, start_ms: Millis, days: int, seed: int, timeframe: Timeframe) -> _Market:
     checked_symbol(symbol)
     if days < 1 or seed < 0 or HOUR_MS % timeframe.ms:
         raise InvalidInputError("simulate at least 1 day, seed from 0, timeframe a part of 1h")
     start_ms = H4.floor(start_ms)
     if start_ms < MIN_TIME_MS or start_ms + days * DAY_MS > MAX_TIME_MS:
         raise InvalidInputError("simulate between the years 2001 and 2286")
-    listing = _KNOWN.get(symbol) or _derived_listing(symbol)
     times = np.arange(start_ms, start_ms + days * DAY_MS, timeframe.ms, dtype=np.int64)
-    regime = _regimes(seed, days * 24)[(times - start_ms) // HOUR_MS]
-    activity = _activity(seed, symbol, times) * _VOLATILITY[regime]
-    moves = _moves(seed, symbol, listing, timeframe, regime, activity)
-    candles = _candles(seed, symbol, listing, timeframe, times, moves, activity)
-    hourly = candles.close[HOUR_MS // timeframe.ms - 1 :: HOUR_MS // timeframe.ms]
+    listing = _KNOWN.get(symbol) or _derived_listing(symbol)
+    return _Market(symbol, seed, timeframe, listing, times)
+
+
+def _history(market: _Market, moves: Floats, activity: Floats) -> MarketHistory:
+    """All that follows from the log returns of the steps, shape (candles, steps)."""
+    candles = _candles(market, moves, activity)
+    candles_per_hour = HOUR_MS // market.timeframe.ms
+    hourly = candles.close[candles_per_hour - 1 :: candles_per_hour]
     return MarketHistory(
-        symbol,
+        market.symbol,
         candles,
         candles.resample(H4),
-        _funding(seed, symbol, start_ms, hourly),
-        _open_interest(seed, symbol, listing, start_ms, hourly),
+        _funding(market, hourly),
+        _open_interest(market, hourly),
         HOUR_MS,
     )
 
@@ -135,12 +181,13 @@ def _autoregressive(stream: np.random.Generator, count: int, keep: float) -> Flo
     return np.array(list(accumulate(shocks, lambda before, shock: keep * before + shock)))
 
 
-def _activity(seed: int, symbol: str, times: Times) -> Floats:
+def _activity(market: _Market) -> Floats:
     """Volatility as a multiple of its usual level: clusters, hour of the day, weekend."""
+    times = market.times
     hours = int((times[-1] - times[0]) // HOUR_MS) + 2
-    slow = _autoregressive(_stream(seed, "slow"), hours, 0.99)
-    fast = _autoregressive(_stream(seed, "fast"), hours, 0.75)
-    own = _autoregressive(_stream(seed, symbol, "own volatility"), hours, 0.95)
+    slow = _autoregressive(_stream(market.seed, "slow"), hours, 0.99)
+    fast = _autoregressive(_stream(market.seed, "fast"), hours, 0.75)
+    own = _autoregressive(market.stream("own volatility"), hours, 0.95)
     at = (times - times[0]) / HOUR_MS
     log_level = np.interp(at, np.arange(hours), 0.28 * slow + 0.22 * fast + 0.12 * own)
     hour = times % DAY_MS / HOUR_MS
@@ -150,67 +197,72 @@ def _activity(seed: int, symbol: str, times: Times) -> Floats:
     return level
 
 
-def _moves(
-    seed: int,
-    symbol: str,
-    listing: _Listing,
-    timeframe: Timeframe,
-    regime: npt.NDArray[np.intp],
-    activity: Floats,
-) -> Floats:
+def _moves(market: _Market, regime: npt.NDArray[np.intp], activity: Floats) -> Floats:
     """Log returns of the steps, shape (candles, steps)."""
     shape = (len(regime), _STEPS)
-    market = _stream(seed, "market").standard_normal(shape)
-    own = _stream(seed, symbol, "own").standard_normal(shape)
-    mixed = _MARKET_SHARE**0.5 * market + (1 - _MARKET_SHARE) ** 0.5 * own
-    days_per_step = timeframe.ms / DAY_MS / _STEPS
+    shared = _stream(market.seed, "market").standard_normal(shape)
+    own = market.stream("own").standard_normal(shape)
+    mixed = _MARKET_SHARE**0.5 * shared + (1 - _MARKET_SHARE) ** 0.5 * own
+    listing, days_per_step = market.listing, market.timeframe.ms / DAY_MS / _STEPS
     sigma = (listing.volatility * activity * math.sqrt(days_per_step))[:, None]
     drift = (_DRIFT[regime] * days_per_step)[:, None]
     moves: Floats = drift - sigma**2 / 2 + sigma * mixed
-    jump_chance = _JUMPS_PER_DAY * timeframe.ms / DAY_MS * _VOLATILITY[regime] ** 2
-    jumps = _stream(seed, "jump").random(len(regime)) < jump_chance
-    sizes = _JUMP_SIZE * _stream(seed, "jump size").standard_normal(len(regime))
+    jump_chance = _JUMPS_PER_DAY * market.timeframe.ms / DAY_MS * _VOLATILITY[regime] ** 2
+    jumps = _stream(market.seed, "jump").random(len(regime)) < jump_chance
+    sizes = _JUMP_SIZE * _stream(market.seed, "jump size").standard_normal(len(regime))
     moves[:, 0] += np.where(jumps, sizes * listing.volatility / 0.025, 0.0)
     return moves
 
 
-def _candles(
-    seed: int,
-    symbol: str,
-    listing: _Listing,
-    timeframe: Timeframe,
-    times: Times,
-    moves: Floats,
-    activity: Floats,
-) -> CandleSeries:
+def _walk(market: _Market, reversal: float) -> Floats:
+    """Log returns of the steps, shape (candles, steps), of one volatility; the price's mean stays
+    where it is but for the reversal.
+    """
+    variance = market.listing.volatility**2 * market.timeframe.ms / DAY_MS
+    drawn = market.stream("walk").standard_normal((len(market.times), _STEPS))
+    moves: Floats = drawn * math.sqrt(variance / _STEPS) - variance / _STEPS / 2
+    if reversal:
+        memory = H4.ms // market.timeframe.ms
+        pull, unit = reversal * math.sqrt(variance), math.sqrt(variance * memory)
+        level, drift = [0.0] * (memory + 1), []  # nothing is known of what was before the first
+        for move in moves.sum(axis=1).tolist():
+            drift.append(-pull * math.tanh((level[-1] - level[-1 - memory]) / unit))
+            level.append(level[-1] + move + drift[-1])
+        moves += np.array(drift)[:, None] / _STEPS
+    return moves
+
+
+def _candles(market: _Market, moves: Floats, activity: Floats) -> CandleSeries:
+    listing, days_per_candle = market.listing, market.timeframe.ms / DAY_MS
     decimals = max(0, 5 - math.floor(math.log10(listing.price)))
     tick = 10.0**-decimals
     path = listing.price * np.exp(np.cumsum(moves.ravel()))
     prices = np.maximum(np.round(path, decimals), tick).reshape(moves.shape)
     close = prices[:, -1]
     open_ = np.concatenate(([round(listing.price, decimals)], close[:-1]))
-    surprise = np.abs(moves.sum(axis=1)) / (listing.volatility * math.sqrt(timeframe.ms / DAY_MS))
-    noise = np.exp(0.35 * _stream(seed, symbol, "volume").standard_normal(len(times)))
-    usual = listing.volume_usd / listing.price * timeframe.ms / DAY_MS
+    surprise = np.abs(moves.sum(axis=1)) / (listing.volatility * math.sqrt(days_per_candle))
+    noise = np.exp(0.35 * market.stream("volume").standard_normal(len(market.times)))
+    usual = listing.volume_usd / listing.price * market.timeframe.ms / DAY_MS
     columns = {
-        "open_time_ms": times,
+        "open_time_ms": market.times,
         "open": open_,
         "high": np.maximum(prices.max(axis=1), open_),
         "low": np.minimum(prices.min(axis=1), open_),
         "close": close,
         "volume": np.round(usual * noise * (0.4 * activity + 0.6 * surprise), 3),
     }
-    return CandleSeries.validated(timeframe, columns, "simulated candles")
+    return CandleSeries.validated(market.timeframe, columns, "simulated candles")
 
 
-def _funding(seed: int, symbol: str, start_ms: Millis, hourly: Floats) -> FundingSeries:
+def _funding(market: _Market, hourly: Floats) -> FundingSeries:
     """Each rate from the last 24 hourly closes before its settlement, as venues clamp it."""
+    start_ms = int(market.times[0])
     end_ms = start_ms + len(hourly) * HOUR_MS
     first_ms = start_ms + -start_ms % _FUNDING_MS
     times = np.arange(first_ms, end_ms, _FUNDING_MS, dtype=np.int64)
     last = np.maximum((times - start_ms) // HOUR_MS - 1, 0)
     momentum = np.log(hourly[last] / hourly[np.maximum(last - 24, 0)])
-    noise = _autoregressive(_stream(seed, symbol, "funding"), len(times), 0.7)
+    noise = _autoregressive(market.stream("funding"), len(times), 0.7)
     premium = 0.003 * momentum + 0.00008 * noise
     rate = premium + np.clip(0.0001 - premium, -0.00008, 0.00008)
     return FundingSeries.validated(
@@ -223,21 +275,19 @@ def _funding(seed: int, symbol: str, start_ms: Millis, hourly: Floats) -> Fundin
     )
 
 
-def _open_interest(
-    seed: int, symbol: str, listing: _Listing, start_ms: Millis, hourly: Floats
-) -> OpenInterestSeries:
+def _open_interest(market: _Market, hourly: Floats) -> OpenInterestSeries:
     """The sample at an hour knows the closes before it: positions follow moves, until flushed."""
     before = np.concatenate(([hourly[0]], hourly[:-1]))
     moves = np.diff(np.log(before), prepend=math.log(before[0]))
-    flushed = np.maximum(np.abs(moves) - 0.5 * listing.volatility, 0.0)
-    shocks = 0.004 * _stream(seed, symbol, "open interest").standard_normal(len(hourly))
+    flushed = np.maximum(np.abs(moves) - 0.5 * market.listing.volatility, 0.0)
+    shocks = 0.004 * market.stream("open interest").standard_normal(len(hourly))
     changes = (0.25 * moves - 1.2 * flushed + shocks).tolist()
     levels = accumulate(changes, lambda level, change: 0.997 * level + change, initial=0.0)
-    usual = listing.open_interest_usd / listing.price
+    usual = market.listing.open_interest_usd / market.listing.price
     interest = np.round(usual * np.exp(np.array(list(levels)[1:])), 3)
     return OpenInterestSeries.validated(
         {
-            "time_ms": start_ms + HOUR_MS * np.arange(len(hourly), dtype=np.int64),
+            "time_ms": market.times[0] + HOUR_MS * np.arange(len(hourly), dtype=np.int64),
             "open_interest": interest,
             "open_interest_value": np.round(interest * before, 2),
         },

@@ -1,0 +1,135 @@
+"""Is it better than nothing? A plan and a market store to an evaluation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from llm_trader.app.calibration import query_defaults, search_of
+from llm_trader.app.indexes import index_to_read, refuse_another_exchange
+from llm_trader.app.ingestion import intraday_timeframe
+from llm_trader.embedding.state import StateSpace
+from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.evaluation.dataset import Dataset, Progress, read_dataset, read_index
+from llm_trader.evaluation.examining import Subject
+from llm_trader.evaluation.plan import StudyPlan, read_plan
+from llm_trader.evaluation.study import Running, Study, variant_of
+from llm_trader.evaluation.trials import Ledger
+from llm_trader.evaluation.workers import cores
+from llm_trader.index.ingestion import Spaces
+from llm_trader.index.points import STATE
+from llm_trader.market.store import MarketStore
+from llm_trader.settings.tree import Settings
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, parse_start
+
+_BY_STATE: Final = (STATE, "random")
+_NEEDED: Final = {"arch": "tests of many models at once", "plotly": "reports"}
+
+# Indicators of 4h candles need that many days before the first state.
+_WARM_UP_DAYS: Final = 21
+
+Ask = Callable[[Subject, Running], Study]
+
+
+def plan_of(settings: Settings, path: Path | None, given: Mapping[str, Any]) -> StudyPlan:
+    """The plan of a file; what it leaves out is searched as the server does, `given` goes first."""
+    search = search_of(query_defaults(settings))
+    served = {
+        "step_minutes": settings.snapshot.interval_minutes,
+        "search": {name: getattr(search, name) for name in search.__struct_fields__},
+    }
+    return read_plan(path, served, given)
+
+
+def study_of(
+    settings: Settings,
+    environ: Mapping[str, str],
+    plan: StudyPlan,
+    ask: Ask,
+    *,
+    vectors: Sequence[str] = (),
+    out: Path,
+    indexed: bool = False,
+    jobs: int | None = None,
+    now_ms: Millis,
+    reading: Progress,
+    working: Progress,
+) -> Study:
+    """Read what is needed, and have `ask` answer.
+
+    Vectors are made anew from the store; by text, or with `indexed`, they are those of the index.
+    """
+    _refuse_without_extra()
+    plans = [plan, *plan.variants().values(), *(variant_of(plan, name) for name in vectors)]
+    lookback_days = max(of.search.lookback_days for of in plans)
+    indexed = indexed or any(of.search.vector not in _BY_STATE for of in plans)
+    with MarketStore.open(settings.market.store) as store:
+        symbols = list(plan.symbols) or store.symbols()
+        space = StateSpace(intraday_timeframe(settings, store, symbols))
+        span = _span(store, symbols, space, plan, lookback_days, now_ms)
+        if indexed:
+            dataset = asyncio.run(
+                _from_index(settings, environ, store, space, symbols, span, lookback_days)
+            )
+        else:
+            dataset = read_dataset(
+                store,
+                Spaces(space),
+                symbols,
+                *span,
+                lookback_days=lookback_days,
+                interval_ms=settings.snapshot.interval_minutes * MINUTE_MS,
+                progress=reading,
+            )
+    subject = Subject(dataset.asked(plan.step_ms), settings.market.store)
+    return ask(subject, Running(Ledger(out), jobs or cores(), working, iso8601(now_ms)))
+
+
+async def _from_index(
+    settings: Settings,
+    environ: Mapping[str, str],
+    store: MarketStore,
+    space: StateSpace,
+    symbols: list[str],
+    span: tuple[Millis, Millis],
+    lookback_days: int,
+) -> Dataset:
+    async with index_to_read(settings, environ) as index:
+        refuse_another_exchange(store, index)
+        return await read_index(index, space, symbols, *span, lookback_days=lookback_days)
+
+
+def _span(
+    store: MarketStore,
+    symbols: list[str],
+    space: StateSpace,
+    plan: StudyPlan,
+    lookback_days: int,
+    now_ms: Millis,
+) -> tuple[Millis, Millis]:
+    """The first and the last time asked about; by default all that has a whole lookback."""
+    end_ms = parse_end(plan.end, now_ms)
+    if plan.start is not None:
+        start_ms = parse_start(plan.start, now_ms)
+    else:
+        stored = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
+        first_ms = max((of[0] for of in stored if of), default=end_ms)
+        start_ms = first_ms + (_WARM_UP_DAYS + lookback_days) * DAY_MS
+    if start_ms >= end_ms:
+        raise InvalidInputError(
+            f"nothing to evaluate from {iso8601(start_ms)} to {iso8601(end_ms)}: give an earlier "
+            "--start or a later --end; without --start it begins when a whole lookback of "
+            f"{lookback_days} days is known"
+        )
+    return start_ms, end_ms
+
+
+def _refuse_without_extra() -> None:
+    for name, what in _NEEDED.items():
+        if find_spec(name) is None:
+            raise ConfigurationError(
+                f'an evaluation needs {name} for {what}: pip install "llm-trader-rag[eval]"'
+            )

@@ -1,0 +1,157 @@
+"""The evaluation of data of which the answer is known, in the way of all other data.
+
+Skill is against random neighbours, treated alike: they are drawn and spread out as the neighbours
+are, and nothing but the choice is left. Each interval is widened for the number of controls of a
+run, or chance alone would stop every other one (Bonferroni's rule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from msgspec.structs import replace as replaced
+
+from llm_trader.embedding.state import StateSpace
+from llm_trader.evaluation import significance
+from llm_trader.evaluation.controls import (
+    random_vectors,
+    shifted_outcomes,
+    shuffled_outcomes,
+    wrong_symbol,
+)
+from llm_trader.evaluation.dataset import Dataset
+from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.results import Control
+from llm_trader.evaluation.reweighting import reweighted
+from llm_trader.evaluation.simulated import (
+    PLANTED_REVERSAL,
+    SYMBOL,
+    simulated_dataset,
+    simulated_points,
+)
+from llm_trader.evaluation.skills import score, walk_of
+from llm_trader.evaluation.walk import Search
+from llm_trader.evaluation.workers import Progress
+from llm_trader.index.ingestion import Spaces
+from llm_trader.index.points import STATE, TEXT, PointTable
+from llm_trader.timeframe import DAY_MS, HOUR_MS, Timeframe
+
+_STEP_MS: Final = HOUR_MS
+_JUDGED: Final = ("1h", "4h")
+_LEVEL: Final = 0.05
+# The tails of so wide intervals need many resamples.
+_REPS: Final = 5000
+
+_SIMULATED_DAYS: Final = 200
+_SIMULATED_LOOKBACK_DAYS: Final = 90
+_SIMULATED_SYMBOL: Final = "simulated"
+NO_EDGE: Final = "market without an edge"
+PLANTED: Final = "planted pattern"
+# Indicators of 4h candles need that many days before the first state.
+_WARM_UP_DAYS: Final = 25
+
+OF_A_SYMBOL: Final = (
+    "shuffled outcomes",
+    "time-shifted outcomes",
+    "random vectors",
+    "wrong symbol",
+)
+
+
+def market_controls(
+    dataset: Dataset, symbol: str, plan: StudyPlan, progress: Progress
+) -> list[Control]:
+    """The negative controls that are made of one symbol's own states."""
+    space, weights = StateSpace(dataset.intraday), plan.search.feature_weights
+    points = reweighted(dataset.points[symbol], space, weights)
+    made: Mapping[str, Callable[[], PointTable]] = {
+        "shuffled outcomes": lambda: shuffled_outcomes(points, plan.seed),
+        "time-shifted outcomes": lambda: shifted_outcomes(points, plan.seed),
+        "random vectors": lambda: random_vectors(points, plan.seed),
+        "wrong symbol": lambda: wrong_symbol(points, _other(dataset, symbol), plan.seed),
+    }
+    found = []
+    for done, name in enumerate(OF_A_SYMBOL):
+        progress(f"{symbol}, controls", done, len(OF_A_SYMBOL))
+        altered = replace(dataset, points={symbol: made[name]()})
+        found += _judge(altered, symbol, plan, plan.search, name, len(dataset.points))
+    progress(f"{symbol}, controls", len(OF_A_SYMBOL), len(OF_A_SYMBOL))
+    return found
+
+
+def simulated_controls(
+    intraday: Timeframe, symbols: int, plan: StudyPlan, progress: Progress
+) -> list[Control]:
+    """A simulated market without an edge, and one with a pattern planted into its candles.
+
+    They have no texts, so states are compared by their numbers, whatever the plan says.
+    """
+    search = replaced(
+        plan.search,
+        vector=STATE if plan.search.vector in (TEXT, "hybrid") else plan.search.vector,
+        lookback_days=min(plan.search.lookback_days, _SIMULATED_LOOKBACK_DAYS),
+    )
+    found = []
+    for done, (name, reversal) in enumerate({NO_EDGE: 0.0, PLANTED: PLANTED_REVERSAL}.items()):
+        progress("simulated controls", done, 2)
+        made = simulated_dataset(
+            Spaces(StateSpace(intraday)),
+            days=_SIMULATED_DAYS,
+            lookback_days=search.lookback_days,
+            seed=plan.seed,
+            interval_ms=plan.step_ms,
+            reversal=reversal,
+        )
+        found += _judge(made, SYMBOL, plan, search, name, symbols)
+    progress("simulated controls", 2, 2)
+    return [replaced(one, symbol=_SIMULATED_SYMBOL) for one in found]
+
+
+def _judge(
+    dataset: Dataset, symbol: str, plan: StudyPlan, search: Search, name: str, symbols: int
+) -> list[Control]:
+    """Walk through altered data, and see whether what is known of them is found."""
+    step_ms = max(plan.step_ms, _STEP_MS)
+    horizons = [of for of in plan.rules if of in _JUDGED] or list(plan.rules)[:1]
+    negative = name != PLANTED
+    negatives = len(horizons) * (len(OF_A_SYMBOL) * symbols + 1)
+    walk = walk_of(
+        dataset.points[symbol],
+        dataset.queries(symbol, step_ms),
+        search,
+        intraday=dataset.intraday,
+        step_ms=step_ms,
+        seed=plan.seed,
+    )
+    found = []
+    for of in score(walk, {horizon: plan.rules[horizon] for horizon in horizons}):
+        losses = of.losses.forecast, of.losses.random, of.block, _REPS, plan.seed
+        wide = significance.skill_interval(*losses, level=1 - _LEVEL / negatives)
+        found.append(
+            Control(
+                name=name,
+                kind="negative" if negative else "positive",
+                symbol=symbol,
+                horizon=of.horizon,
+                skill=significance.skill_interval(*losses),
+                wide=wide,
+                passed=significance.verdict(wide) == ("no evidence" if negative else "better"),
+            )
+        )
+    return found
+
+
+def _other(dataset: Dataset, symbol: str) -> PointTable:
+    """Another symbol's points; where there is none, states of a simulated market, timed alike."""
+    for other, points in sorted(dataset.points.items()):
+        if other != symbol:
+            return points
+    own = dataset.points[symbol]
+    step_ms = int(np.diff(own.timestamp_ms).min(initial=DAY_MS))
+    days = -(-len(own) * step_ms // DAY_MS) + _WARM_UP_DAYS
+    spaces = Spaces(StateSpace(dataset.intraday))
+    states = simulated_points(spaces, days=days, seed=0, interval_ms=step_ms).vectors[STATE]
+    return replace(own, vectors={**own.vectors, STATE: states[: len(own)]})

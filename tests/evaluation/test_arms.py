@@ -1,0 +1,229 @@
+"""Ways to decide are traded on the same snapshots, and know no more than there was to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from math import nan
+
+import numpy as np
+import pytest
+
+from llm_trader.evaluation import significance
+from llm_trader.evaluation.arms import (
+    NO_RETRIEVAL,
+    RETRIEVAL,
+    Market,
+    Traded,
+    arms_of,
+    trade_arms,
+)
+from llm_trader.evaluation.performance import daily_returns
+from llm_trader.evaluation.results import Arm
+from llm_trader.evaluation.skills import Walk
+from llm_trader.evaluation.trading import Costs, TradingRules
+from llm_trader.index.points import COLUMN_ROW, PointTable
+from llm_trader.llm.aggregator import AggregatorSettings
+from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
+from tests.evaluation.walks import (
+    NO_FUNDING,
+    RULE,
+    early_walk,
+    made_market,
+    made_walk,
+    walk_through,
+)
+from tests.index.builders import START_MS
+
+FREE = Costs(taker_fee_bps=0, slippage_bps=0)
+SETTINGS = AggregatorSettings(horizon="4h", least_mean_bp=10, least_similarity=0.3)
+CHANCE = {"trials": 1, "reps": 200, "seed": 1}
+SEED = 5
+
+
+def market(costs: Costs = FREE) -> Market:
+    candles = made_market().candles
+    return Market(candles, NO_FUNDING, M5, costs, TradingRules())
+
+
+def arms(walk: Walk, seed: int = SEED, of: Market | None = None) -> dict[str, Traded]:
+    traded = trade_arms(walk, of or market(), RULE, SETTINGS, seed)
+    found = {one.name: one for one in traded}
+    assert len(found) == len(traded)
+    return found
+
+
+@cache
+def made_arms() -> dict[str, Traded]:
+    return arms(made_walk())
+
+
+def compared(traded: Iterable[Traded], baseline: str) -> dict[str, Arm]:
+    return {of.name: of for of in arms_of("BTCUSDT", list(traded), baseline, **CHANCE)}
+
+
+def actions(traded: Traded) -> list[str]:
+    return [decision.action for decision in traded.decisions]
+
+
+def with_changed(points: PointTable, rows: np.ndarray, seed: int = 0) -> PointTable:
+    """The same with other outcomes in some rows."""
+    values = points.values.copy()
+    block = np.ix_([COLUMN_ROW[name] for name in OUTCOMES], np.flatnonzero(rows))
+    values[block] = 50 * np.random.default_rng(seed).standard_normal(values[block].shape)
+    return replace(points, values=values)
+
+
+def test_every_way_decides_once_on_each_snapshot() -> None:
+    walk, found = made_walk(), made_arms()
+    assert list(found)[:2] == [RETRIEVAL, NO_RETRIEVAL]
+    assert set(found) == {RETRIEVAL, NO_RETRIEVAL, "random", "rsi-7", "macd-sign", "hold"}
+    for traded in found.values():
+        assert len(traded.decisions) == len(walk.queries)
+        assert np.array_equal(traded.simulation.time_ms, walk.queries.timestamp_ms)
+        assert traded.simulation.end_ms == found["hold"].simulation.end_ms
+
+
+def test_where_states_tell_of_what_follows_retrieval_earns_more_than_doing_without() -> None:
+    found = made_arms()
+    one, other = (found[name].simulation.final_equity for name in (RETRIEVAL, NO_RETRIEVAL))
+    assert one > 1.5
+    assert one > 1.3 * other
+    sides = actions(found[RETRIEVAL])
+    assert min(sides.count("LONG"), sides.count("SHORT")) > 100
+    difference = compared(found.values(), NO_RETRIEVAL)[RETRIEVAL].difference
+    assert difference is not None
+    assert difference.value > 0
+
+
+def test_costs_are_paid_by_those_who_trade() -> None:
+    free, dear = made_arms(), arms(made_walk(), of=market(Costs()))
+    for name, traded in free.items():
+        assert actions(dear[name]) == actions(traded)
+        paid = dear[name].simulation.final_equity < traded.simulation.final_equity
+        assert paid == bool(traded.simulation.trades)
+
+
+def test_hold_is_one_trade_over_the_whole_time() -> None:
+    (trade,) = made_arms()["hold"].simulation.trades
+    candles, stamps = made_market().candles, made_walk().queries.timestamp_ms
+    assert trade.entry_ms == stamps[0]
+    assert trade.exit_reason == "end"
+    entered = candles.open[np.searchsorted(candles.open_time_ms, stamps[0])]
+    assert trade.gross_pct == pytest.approx(100 * (candles.close[-1] / entered - 1))
+
+
+def test_random_sides_come_about_as_often_as_those_of_retrieval() -> None:
+    found, n = made_arms(), len(made_walk().queries)
+    for side in ("LONG", "SHORT"):
+        wanted, drawn = (actions(found[name]).count(side) / n for name in (RETRIEVAL, "random"))
+        assert drawn == pytest.approx(wanted, abs=4 * np.sqrt(wanted / n))
+    again, other = arms(made_walk()), arms(made_walk(), seed=SEED + 1)
+    assert actions(again["random"]) == actions(found["random"])
+    assert actions(other["random"]) != actions(found["random"])
+
+
+def test_with_too_few_neighbours_nothing_is_risked() -> None:
+    walk, found = early_walk(), arms(early_walk())
+    few = ~walk.neighbours.complete
+    assert 0 < few.sum() < len(few)
+    for name in (RETRIEVAL, NO_RETRIEVAL):
+        for row in np.flatnonzero(few):
+            decision = found[name].decisions[row]
+            assert (decision.action, decision.hold_reason) == ("HOLD", "model")
+            assert "nothing is known" in decision.reasoning
+
+
+def test_both_ways_have_an_outlook_on_the_same_snapshots() -> None:
+    walk = early_walk()
+    few = np.flatnonzero(~walk.neighbours.complete)[-1]
+    rows, similarity = walk.random.rows.copy(), walk.random.similarity.copy()
+    rows[few], similarity[few] = np.arange(rows.shape[1]), 0.5
+    lucky = walk._replace(random=walk.random._replace(rows=rows, similarity=similarity))
+    decision = arms(lucky)[NO_RETRIEVAL].decisions[few]
+    assert "nothing is known" in decision.reasoning
+
+
+@pytest.mark.parametrize("day", [24, 40])
+def test_what_is_not_known_yet_decides_nothing(day: int) -> None:
+    points, now_ms = made_market().points, START_MS + day * DAY_MS
+    changed = with_changed(points, points.resolved_at_ms > now_ms)
+    past = made_walk().queries.timestamp_ms <= now_ms
+    found, other = made_arms(), arms(walk_through(changed))
+    for name in found.keys() - {"random"}:  # whose frequencies are those of the whole time
+        sides = [np.array(actions(of[name])) for of in (found, other)]
+        assert np.array_equal(sides[0][past], sides[1][past]), name
+    assert past.sum() > 24
+    assert actions(found[RETRIEVAL]) != actions(other[RETRIEVAL])
+
+
+def test_a_query_s_own_outcome_decides_nothing() -> None:
+    walk = made_walk()
+    changed = with_changed(walk.queries, np.ones(len(walk.queries), bool))
+    found, other = made_arms(), arms(walk._replace(queries=changed))
+    for name in found:
+        assert found[name].decisions == other[name].decisions
+
+
+def test_the_past_as_it_was_known_does_decide() -> None:
+    points = made_market().points
+    early = points.timestamp_ms < START_MS + 20 * DAY_MS
+    other = arms(walk_through(with_changed(points, early)))
+    assert actions(other[RETRIEVAL])[:24] != actions(made_arms()[RETRIEVAL])[:24]
+
+
+@pytest.mark.parametrize("baseline", [RETRIEVAL, NO_RETRIEVAL, "hold"])
+def test_differences_are_of_daily_returns_from_the_baseline_which_has_none(baseline: str) -> None:
+    traded = made_arms().values()
+    found = compared(traded, baseline)
+    assert list(found) == list(made_arms())
+    assert found[baseline].difference is found[baseline].verdict is None
+    returns = {of.name: daily_returns(of.simulation) for of in traded}
+    for name in found.keys() - {baseline}:
+        one = found[name]
+        apart = 100 * (returns[name] - returns[baseline])
+        assert one.difference is not None
+        assert one.difference.value == pytest.approx(apart.mean())
+        assert one.verdict == significance.verdict(one.difference)
+        assert one.performance.trades == len(made_arms()[name].simulation.trades)
+
+
+def test_the_days_after_a_loss_of_everything_are_compared_with_nothing() -> None:
+    traded = made_arms()["hold"]
+    ruin = len(traded.simulation.time_ms) // 2
+    equity = np.where(np.arange(len(traded.simulation.time_ms)) < ruin, 1.0, 0.0)
+    lost = replace(
+        traded, name="lost", simulation=replace(traded.simulation, equity=equity, final_equity=0.0)
+    )
+    difference = compared([traded, lost], "hold")["lost"].difference
+    assert difference is not None
+    returns = daily_returns(traded.simulation)
+    days = len(daily_returns(lost.simulation))
+    assert 0 < days < len(returns)
+    expected = 100 * (daily_returns(lost.simulation) - returns[:days]).mean()
+    assert difference.value == pytest.approx(expected)
+
+
+def test_with_few_days_there_is_a_difference_but_no_verdict() -> None:
+    walk = made_walk()
+    short = walk_through(walk.points.take(slice(0, 96 * 30)))
+    candles = made_market().candles.between(None, int(short.queries.timestamp_ms[-1]) + HOUR_MS)
+    few = arms(short, of=replace(market(), candles=candles))
+    for one in compared(few.values(), "hold").values():
+        if one.name == "hold":
+            continue
+        assert one.difference is not None
+        assert np.isfinite(one.difference.value)
+        assert np.isnan([one.difference.low, one.difference.high]).all()
+        assert one.verdict == "no evidence"
+
+
+def test_an_unknown_field_makes_a_rule_that_needs_it_hold() -> None:
+    walk = made_walk()
+    values = walk.queries.values.copy()
+    values[COLUMN_ROW["rsi_7"], 3] = nan
+    found = arms(walk._replace(queries=replace(walk.queries, values=values)))
+    assert found["rsi-7"].decisions[3].hold_reason == "guard"
+    assert found["macd-sign"].decisions == made_arms()["macd-sign"].decisions

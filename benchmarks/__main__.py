@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import computing, processes, workload
+from benchmarks.evaluation import evaluation
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
 from llm_trader.index.embedded import EmbeddedIndex
@@ -33,6 +34,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),
     "server": processes.server,
     "text": text,
+    "evaluation": evaluation,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,9 +32,13 @@ EVERYTHING: Final = visible_window(END_MS + DAY_MS, 10_000)
 
 
 def write_store(folder: Path) -> None:
+    write_market(folder, SYMBOLS, DAYS)
+
+
+def write_market(folder: Path, symbols: Sequence[str], days: int) -> None:
     with MarketStore.open(folder, write=True, exchange="simulated") as store:
-        for symbol in SYMBOLS:
-            made = simulate(symbol, start_ms=START_MS, days=DAYS, seed=1, timeframe=M5)
+        for symbol in symbols:
+            made = simulate(symbol, start_ms=START_MS, days=days, seed=1, timeframe=M5)
             at = {"written_at_ms": END_MS}
             store.write_candles(symbol, made.intraday, "simulation", **at)
             store.write_candles(symbol, made.four_hour, "simulation", **at)

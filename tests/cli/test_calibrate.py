@@ -32,6 +32,8 @@ def run(corridor: Corridor, config: Path, *more: str) -> Result:
     alone.command()(calibrate)
     given = ["--store", str(corridor.store), "--config", str(config), "--symbols", SYMBOL]
     times = ["--start", "2025-01-26T00:00:00Z", "--end", "2025-02-20T00:00:00Z"]
+    if "--report" not in more:
+        more = (*more, "--no-report")
     arguments = [*given, *times, "--interval", "60", "--holdout", "0.4", *more]
     return CliRunner().invoke(alone, arguments)
 
@@ -49,6 +51,22 @@ def test_it_writes_the_file_and_shows_what_was_measured(
         assert f"{of.margin:+.4f}" in line
         assert f"{of.coverage_after.value:.1%}" in line
     assert "Use it from 2025-02-21 00:00 on" in ran.stdout
+
+
+def test_the_report_tells_what_was_measured(
+    corridor: Corridor, config: Path, tmp_path: Path
+) -> None:
+    out, report = tmp_path / "calibration.json", tmp_path / "report"
+    ran = run(corridor, config, "--out", str(out), "--report", str(report))
+    assert ran.exit_code == 0, ran.output
+    made, metrics = read_calibration(out), json.loads((report / "metrics.json").read_text())
+    assert metrics["command"] == "calibrate"
+    assert metrics["origin"]["data_digest"] == made.data_digest
+    bands = {band["horizon"]: band["after"]["value"] for band in metrics["bands"]}
+    assert bands == {name: of.coverage_after.value for name, of in made.horizons.items()}
+    steps = (report / "steps.csv").read_text().splitlines()
+    assert steps[0].startswith("variant,symbol,time,horizon,band_score")
+    assert (report / "report.html").stat().st_size > 1_000_000
 
 
 def test_json_is_the_file_and_equal_runs_give_equal_ones(

@@ -6,8 +6,8 @@ from math import nan
 
 import numpy as np
 
-from llm_trader.evaluation.forecasts import ForecastRule
 from llm_trader.evaluation.performance import Performance
+from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     Arm,
@@ -28,13 +28,13 @@ from llm_trader.evaluation.results import (
     Trials,
 )
 from llm_trader.evaluation.significance import Interval, verdict
-from llm_trader.evaluation.walk import Search
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS
 from tests.market.builders import START_MS
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 DAYS = 120
+BEFORE, AFTER = Interval(0.724, 0.702, 0.746), Interval(0.803, 0.781, 0.825)
 
 _REFERENCES: tuple[Reference, ...] = (
     "base rate",
@@ -53,6 +53,7 @@ def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
     chances = np.random.default_rng(7)
     return Metrics(
         schema_version=SCHEMA_VERSION,
+        command="evaluate",
         created_at="2026-07-01T06:00:00Z",
         origin=_origin(symbols),
         verdict="no evidence",
@@ -63,13 +64,18 @@ def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
         ],
         skills=_skills(symbols, chances),
         directions=[
-            Direction(symbol=of, horizon=name, accuracy=_interval(0.51, 0.02, chances))
+            Direction(
+                variant="state",
+                symbol=of,
+                horizon=name,
+                accuracy=_interval(0.51, 0.02, chances),
+            )
             for of in symbols
             for name in HORIZONS
         ],
         probabilities=_probabilities(symbols, chances),
         bands=[
-            Band(symbol=of, horizon=name, before=0.724, after=0.803, queries=5400)
+            Band(symbol=of, horizon=name, before=BEFORE, after=AFTER, queries=5400)
             for of in symbols
             for name in HORIZONS
         ],
@@ -93,15 +99,12 @@ def _origin(symbols: tuple[str, ...]) -> Origin:
         symbols=list(symbols),
         start="2026-01-01T00:00:00Z",
         end="2026-05-01T00:00:00Z",
-        step_minutes=15,
         feature_version="state-3",
         state_space_id="9f2c51aa03de",
         text_space_id=None,
         settings_digest="4be7f0c2a911",
         data_digest="d01c7f5e88b2",
-        seed=7,
-        search=Search(),
-        rules={name: ForecastRule(neighbour_share=0.5) for name in HORIZONS},
+        plan=StudyPlan(symbols=symbols, seed=7),
     )
 
 
@@ -121,6 +124,7 @@ def _skills(symbols: tuple[str, ...], chances: np.random.Generator) -> list[Skil
                 skill = Interval(skill.value, nan, nan) if unknown else skill
                 found.append(
                     Skill(
+                        variant="state",
                         symbol=of,
                         horizon=name,
                         reference=reference,
@@ -206,8 +210,17 @@ def _arms(symbols: tuple[str, ...]) -> list[Arm]:
 
 def _controls(symbol: str) -> list[Control]:
     none, planted = Interval(0.001, -0.012, 0.013), Interval(0.18, 0.15, 0.21)
+    wide = Interval(0.001, -0.021, 0.022)
     return [
-        Control(name=name, kind="negative", symbol=symbol, horizon="4h", skill=none, passed=True)
+        Control(
+            name=name,
+            kind="negative",
+            symbol=symbol,
+            horizon="4h",
+            skill=none,
+            wide=wide,
+            passed=True,
+        )
         for name in ("shuffled outcomes", "shifted outcomes", "random vectors", "wrong symbol")
     ] + [
         Control(
@@ -216,6 +229,7 @@ def _controls(symbol: str) -> list[Control]:
             symbol=symbol,
             horizon="4h",
             skill=planted,
+            wide=Interval(0.18, 0.13, 0.23),
             passed=True,
         )
     ]
@@ -248,6 +262,7 @@ def _trials(symbols: tuple[str, ...], chances: np.random.Generator) -> Trials:
             for of in symbols
         ],
         superior_p_value=0.43,
+        tested=len(labels),
     )
 
 

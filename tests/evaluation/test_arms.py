@@ -6,30 +6,37 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from math import nan
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.arms import (
-    NO_RETRIEVAL,
-    RETRIEVAL,
+    ARMS,
+    BASELINE,
+    PLACEBO,
+    RAG,
     Market,
     Traded,
     arms_of,
-    trade_arms,
+    trade,
 )
 from llm_trader.evaluation.performance import daily_returns
+from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
 from llm_trader.evaluation.skills import Walk
-from llm_trader.evaluation.trading import Costs, TradingRules
+from llm_trader.evaluation.trading import Costs
 from llm_trader.index.points import COLUMN_ROW, PointTable
-from llm_trader.llm.aggregator import AggregatorSettings
+from llm_trader.llm.aggregator import AggregatorSettings, aggregate
+from llm_trader.llm.decider import Outlook
 from llm_trader.snapshot.outcome import OUTCOMES
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
+from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.evaluation.walks import (
     NO_FUNDING,
     RULE,
+    SEARCH,
     early_walk,
     made_market,
     made_walk,
@@ -39,20 +46,26 @@ from tests.index.builders import START_MS
 
 FREE = Costs(taker_fee_bps=0, slippage_bps=0)
 SETTINGS = AggregatorSettings(horizon="4h", least_mean_bp=10, least_similarity=0.3)
-CHANCE = {"trials": 1, "reps": 200, "seed": 1}
-SEED = 5
+PLAN = StudyPlan(
+    step_minutes=60,
+    search=SEARCH,
+    rules={"4h": RULE},
+    aggregator=SETTINGS,
+    costs=FREE,
+    reps=200,
+    seed=5,
+)
+MARKET = Market(made_market().candles, NO_FUNDING)
+# Those that ask nothing of the neighbours.
+RULES_OF_THUMB = ("rsi-7", "macd-sign", "hold")
 
 
-def market(costs: Costs = FREE) -> Market:
-    candles = made_market().candles
-    return Market(candles, NO_FUNDING, M5, costs, TradingRules())
+def planned(**changes: Any) -> StudyPlan:
+    return msgspec.structs.replace(PLAN, **changes)
 
 
-def arms(walk: Walk, seed: int = SEED, of: Market | None = None) -> dict[str, Traded]:
-    traded = trade_arms(walk, of or market(), RULE, SETTINGS, seed)
-    found = {one.name: one for one in traded}
-    assert len(found) == len(traded)
-    return found
+def arms(walk: Walk, plan: StudyPlan = PLAN, of: Market = MARKET) -> dict[str, Traded]:
+    return {name: trade(name, walk, of, plan) for name in ARMS}
 
 
 @cache
@@ -61,7 +74,8 @@ def made_arms() -> dict[str, Traded]:
 
 
 def compared(traded: Iterable[Traded], baseline: str) -> dict[str, Arm]:
-    return {of.name: of for of in arms_of("BTCUSDT", list(traded), baseline, **CHANCE)}
+    found = arms_of("BTCUSDT", list(traded), baseline, trials=1, plan=PLAN)
+    return {of.name: of for of in found}
 
 
 def actions(traded: Traded) -> list[str]:
@@ -78,9 +92,9 @@ def with_changed(points: PointTable, rows: np.ndarray, seed: int = 0) -> PointTa
 
 def test_every_way_decides_once_on_each_snapshot() -> None:
     walk, found = made_walk(), made_arms()
-    assert list(found)[:2] == [RETRIEVAL, NO_RETRIEVAL]
-    assert set(found) == {RETRIEVAL, NO_RETRIEVAL, "random", "rsi-7", "macd-sign", "hold"}
-    for traded in found.values():
+    assert set(ARMS) == {RAG, BASELINE, PLACEBO, "random", *RULES_OF_THUMB}
+    for name, traded in found.items():
+        assert traded.name == name
         assert len(traded.decisions) == len(walk.queries)
         assert np.array_equal(traded.simulation.time_ms, walk.queries.timestamp_ms)
         assert traded.simulation.end_ms == found["hold"].simulation.end_ms
@@ -88,18 +102,60 @@ def test_every_way_decides_once_on_each_snapshot() -> None:
 
 def test_where_states_tell_of_what_follows_retrieval_earns_more_than_doing_without() -> None:
     found = made_arms()
-    one, other = (found[name].simulation.final_equity for name in (RETRIEVAL, NO_RETRIEVAL))
-    assert one > 1.5
-    assert one > 1.3 * other
-    sides = actions(found[RETRIEVAL])
+    equity = {name: of.simulation.final_equity for name, of in found.items()}
+    assert equity[RAG] > 1.5
+    assert equity[RAG] > 1.3 * max(equity[BASELINE], equity[PLACEBO])
+    sides = actions(found[RAG])
     assert min(sides.count("LONG"), sides.count("SHORT")) > 100
-    difference = compared(found.values(), NO_RETRIEVAL)[RETRIEVAL].difference
-    assert difference is not None
-    assert difference.value > 0
+    for baseline in (BASELINE, PLACEBO):
+        difference = compared(found.values(), baseline)[RAG].difference
+        assert difference is not None
+        assert difference.value > 0
+
+
+def test_the_baseline_follows_what_all_states_of_the_window_were_followed_by() -> None:
+    walk, decisions = made_walk(), made_arms()[BASELINE].decisions
+    then, now = (
+        of.column("realized_volatility_24h") ** RULE.rescale for of in (walk.points, walk.queries)
+    )
+    unit, near = walk.points.column("outcome_4h") / then, walk.neighbours
+    settings = msgspec.structs.replace(SETTINGS, least_similarity=None)
+    for row in range(0, len(decisions), 7):
+        outcomes = unit[near.first[row] : near.last[row]] * now[row]
+        usual = Outlook(
+            mean_pct=float(outcomes.mean()),
+            median_pct=float(np.median(outcomes)),
+            p_up=float((outcomes > 0).mean()),
+            episodes=len(outcomes),
+            effective_episodes=len(outcomes) / 16,  # quarter-hours in four hours
+            similarity_mean=None,
+        )
+        expected = aggregate(usual, settings)
+        assert decisions[row].action == expected.action
+        assert decisions[row].reasoning == expected.reasoning
+        assert decisions[row].confidence == pytest.approx(expected.confidence)
+
+
+def test_random_neighbours_decide_in_the_place_of_the_nearest_whatever_their_likeness() -> None:
+    walk = made_walk()
+    swapped = walk._replace(neighbours=walk.random)
+    anyway = planned(aggregator=msgspec.structs.replace(SETTINGS, least_similarity=None))
+    placebo = made_arms()[PLACEBO]
+    assert placebo.decisions == trade(RAG, swapped, MARKET, anyway).decisions
+    assert actions(placebo) != actions(made_arms()[RAG])
+    assert {"LONG", "SHORT"} <= set(actions(placebo))
+
+
+def test_neighbours_too_unlike_are_followed_by_nobody_but_the_placebo() -> None:
+    strict = planned(aggregator=msgspec.structs.replace(SETTINGS, least_similarity=1.0))
+    found = arms(made_walk(), strict)
+    assert set(actions(found[RAG])) == {"HOLD"} == set(actions(found["random"]))
+    for name in (BASELINE, PLACEBO, *RULES_OF_THUMB):
+        assert found[name].decisions == made_arms()[name].decisions
 
 
 def test_costs_are_paid_by_those_who_trade() -> None:
-    free, dear = made_arms(), arms(made_walk(), of=market(Costs()))
+    free, dear = made_arms(), arms(made_walk(), planned(costs=Costs()))
     for name, traded in free.items():
         assert actions(dear[name]) == actions(traded)
         paid = dear[name].simulation.final_equity < traded.simulation.final_equity
@@ -118,32 +174,35 @@ def test_hold_is_one_trade_over_the_whole_time() -> None:
 def test_random_sides_come_about_as_often_as_those_of_retrieval() -> None:
     found, n = made_arms(), len(made_walk().queries)
     for side in ("LONG", "SHORT"):
-        wanted, drawn = (actions(found[name]).count(side) / n for name in (RETRIEVAL, "random"))
+        wanted, drawn = (actions(found[name]).count(side) / n for name in (RAG, "random"))
         assert drawn == pytest.approx(wanted, abs=4 * np.sqrt(wanted / n))
-    again, other = arms(made_walk()), arms(made_walk(), seed=SEED + 1)
-    assert actions(again["random"]) == actions(found["random"])
-    assert actions(other["random"]) != actions(found["random"])
+    again, other = (
+        trade("random", made_walk(), MARKET, planned(seed=seed)) for seed in (PLAN.seed, 6)
+    )
+    assert actions(again) == actions(found["random"])
+    assert actions(other) != actions(found["random"])
 
 
 def test_with_too_few_neighbours_nothing_is_risked() -> None:
     walk, found = early_walk(), arms(early_walk())
     few = ~walk.neighbours.complete
     assert 0 < few.sum() < len(few)
-    for name in (RETRIEVAL, NO_RETRIEVAL):
+    for name in (RAG, BASELINE, PLACEBO):
         for row in np.flatnonzero(few):
             decision = found[name].decisions[row]
             assert (decision.action, decision.hold_reason) == ("HOLD", "model")
             assert "nothing is known" in decision.reasoning
 
 
-def test_both_ways_have_an_outlook_on_the_same_snapshots() -> None:
+def test_all_ways_have_an_outlook_on_the_same_snapshots() -> None:
     walk = early_walk()
     few = np.flatnonzero(~walk.neighbours.complete)[-1]
     rows, similarity = walk.random.rows.copy(), walk.random.similarity.copy()
     rows[few], similarity[few] = np.arange(rows.shape[1]), 0.5
     lucky = walk._replace(random=walk.random._replace(rows=rows, similarity=similarity))
-    decision = arms(lucky)[NO_RETRIEVAL].decisions[few]
-    assert "nothing is known" in decision.reasoning
+    for name in (RAG, BASELINE, PLACEBO):
+        decision = trade(name, lucky, MARKET, PLAN).decisions[few]
+        assert "nothing is known" in decision.reasoning
 
 
 @pytest.mark.parametrize("day", [24, 40])
@@ -156,7 +215,7 @@ def test_what_is_not_known_yet_decides_nothing(day: int) -> None:
         sides = [np.array(actions(of[name])) for of in (found, other)]
         assert np.array_equal(sides[0][past], sides[1][past]), name
     assert past.sum() > 24
-    assert actions(found[RETRIEVAL]) != actions(other[RETRIEVAL])
+    assert actions(found[RAG]) != actions(other[RAG])
 
 
 def test_a_query_s_own_outcome_decides_nothing() -> None:
@@ -171,10 +230,11 @@ def test_the_past_as_it_was_known_does_decide() -> None:
     points = made_market().points
     early = points.timestamp_ms < START_MS + 20 * DAY_MS
     other = arms(walk_through(with_changed(points, early)))
-    assert actions(other[RETRIEVAL])[:24] != actions(made_arms()[RETRIEVAL])[:24]
+    for name in (RAG, BASELINE, PLACEBO):
+        assert actions(other[name])[:24] != actions(made_arms()[name])[:24]
 
 
-@pytest.mark.parametrize("baseline", [RETRIEVAL, NO_RETRIEVAL, "hold"])
+@pytest.mark.parametrize("baseline", [RAG, BASELINE, "hold"])
 def test_differences_are_of_daily_returns_from_the_baseline_which_has_none(baseline: str) -> None:
     traded = made_arms().values()
     found = compared(traded, baseline)
@@ -210,7 +270,7 @@ def test_with_few_days_there_is_a_difference_but_no_verdict() -> None:
     walk = made_walk()
     short = walk_through(walk.points.take(slice(0, 96 * 30)))
     candles = made_market().candles.between(None, int(short.queries.timestamp_ms[-1]) + HOUR_MS)
-    few = arms(short, of=replace(market(), candles=candles))
+    few = arms(short, of=replace(MARKET, candles=candles))
     for one in compared(few.values(), "hold").values():
         if one.name == "hold":
             continue
@@ -227,3 +287,16 @@ def test_an_unknown_field_makes_a_rule_that_needs_it_hold() -> None:
     found = arms(walk._replace(queries=replace(walk.queries, values=values)))
     assert found["rsi-7"].decisions[3].hold_reason == "guard"
     assert found["macd-sign"].decisions == made_arms()["macd-sign"].decisions
+
+
+def test_the_more_was_tried_the_lower_is_the_deflated_sharpe_ratio() -> None:
+    traded = list(made_arms().values())
+    few, many = (
+        {of.name: of.performance for of in arms_of("X", traded, BASELINE, trials=n, plan=PLAN)}
+        for n in (2, 200)
+    )
+    one, other = few[RAG].deflated_sharpe, many[RAG].deflated_sharpe
+    assert one is not None
+    assert other is not None
+    assert other < one
+    assert (few[RAG].trials, many[RAG].trials) == (2, 200)

@@ -63,7 +63,7 @@ def dataset_of(*tables: PointTable) -> Dataset:
 
 def fitted(dataset: Dataset, search: Search = SEARCH, **more: object) -> Calibration:
     given = {"step_ms": STEP_MS, "created_at": "2025-01-01T00:00:00Z"} | more
-    return fit(dataset, Spaces(SPACE), search, **given)  # type: ignore[arg-type]
+    return fit(dataset, Spaces(SPACE), search, **given).calibration  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def page_of(tmp_path: Path) -> Any:
 def empty_metrics() -> Metrics:
     lists = "skills directions probabilities bands arms controls probes slices histograms curves"
     nothing: Any = {name: [] for name in [*lists.split(), "readings"]}
-    trials = Trials(so_far=0, configurations=[], superior_p_value=None)
+    trials = Trials(so_far=0, configurations=[], superior_p_value=None, tested=0)
     return replace(made_up_metrics(), trials=trials, **nothing)
 
 

@@ -29,6 +29,9 @@ from tests.index.markets import make_store
 SPACES = Spaces(StateSpace(M5))
 RULES = dict.fromkeys(("1h", "4h"), ForecastRule(rescale=0.75, neighbour_share=0.5))
 SEARCH = Search(lookback_days=30)
+SEEDS = (1, 2)
+# As of controls: wide enough that chance alone stops 1 of 20 runs of this file.
+LEVEL = 1 - 0.05 / (len(RULES) * len(SEEDS))
 
 
 def skills(reversal: float, seed: int) -> list[Interval]:
@@ -45,14 +48,14 @@ def skills(reversal: float, seed: int) -> list[Interval]:
         seed=seed,
     )
     return [
-        skill_interval(of.losses.forecast, of.losses.random, of.block, 500, seed)
+        skill_interval(of.losses.forecast, of.losses.random, of.block, 2000, seed, LEVEL)
         for of in score(walk, RULES)
     ]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_no_skill_is_found_where_there_is_none(seed: int) -> None:
-    assert "better" not in {verdict(of) for of in skills(0.0, seed)}
+    assert {verdict(of) for of in skills(0.0, seed)} == {"no evidence"}
 
 
 def test_a_planted_reversal_is_found_at_both_horizons() -> None:

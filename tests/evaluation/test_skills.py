@@ -139,6 +139,7 @@ def test_queries_without_all_episodes_are_left_out_against_every_reference_alike
         walk.points,
         walk.queries.take(part),
         *(type(of)(*(array[part] for array in of)) for of in (walk.neighbours, walk.random)),
+        walk.intraday,
         walk.step_ms,
     )
     (again,) = score(alone, {"4h": RULE})
@@ -218,7 +219,7 @@ def test_neighbours_whose_outcomes_overlap_are_fewer_and_those_of_none_unknown()
     walk = early_walk()
     few = ~walk.neighbours.complete
     assert np.array_equal(np.isnan(walk.mean_similarity), few)
-    apart, overlapping = (walk.effective_episodes(name) for name in ("4h", "24h"))
+    apart, overlapping = (walk.effective_episodes(name, walk.neighbours) for name in ("4h", "24h"))
     assert np.array_equal(np.isnan(apart), few)
     assert (apart[~few] == SEARCH.episodes).all()  # the gap is 4 hours
     assert (overlapping[~few] <= SEARCH.episodes).all()

@@ -102,4 +102,4 @@ def small_walk(points: PointTable, queries: PointTable, rows: np.ndarray, width:
     own = np.searchsorted(points.timestamp_ms, queries.timestamp_ms)
     similarity = np.where(rows >= 0, 0.9, np.nan).astype(np.float32)
     found = Neighbours(rows, similarity, np.maximum(own - width, 0), own)
-    return Walk(points, queries, found, found, SLOT_MS)
+    return Walk(points, queries, found, found, M5, SLOT_MS)

@@ -14,7 +14,7 @@ from llm_trader.llm.decision import Decision
 from tests.llm.builders import case
 
 SETTINGS = AggregatorSettings()
-RISING = Outlook(0.15, 0.0, 0.625, 50, 10.0, 0.7)  # at every threshold at once
+RISING = Outlook(0.40, 0.0, 0.625, 50, 10.0, 0.7)  # at every threshold at once
 
 
 @st.composite
@@ -42,26 +42,26 @@ def mirrored(outlook: Outlook) -> Outlook:
 def test_a_mean_at_the_threshold_with_a_median_of_zero_is_long() -> None:
     decision = aggregate(RISING, SETTINGS)
     assert (decision.action, decision.confidence) == ("LONG", 0.625)
-    assert "+15.0 bp" in decision.reasoning
+    assert "+40.0 bp" in decision.reasoning
 
 
 def test_the_mirror_is_short_with_the_share_of_those_that_did_not_rise() -> None:
     decision = aggregate(mirrored(RISING), SETTINGS)
     assert (decision.action, decision.confidence) == ("SHORT", 0.625)
-    assert "-15.0 bp" in decision.reasoning
+    assert "-40.0 bp" in decision.reasoning
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"mean_pct": 0.1499}, "needs 15 bp"),
+        ({"mean_pct": 0.3999}, "needs 40 bp"),
         ({"median_pct": -0.001}, "a median that agrees"),
         ({"similarity_mean": 0.699}, "0.7 is needed"),
         ({"similarity_mean": None}, "not known"),
         ({"similarity_mean": float("nan")}, "0.7 is needed"),
         ({"effective_episodes": 9.9}, "10 are needed"),
         ({"effective_episodes": float("nan")}, "10 are needed"),
-        ({"mean_pct": float("nan")}, "needs 15 bp"),
+        ({"mean_pct": float("nan")}, "needs 40 bp"),
         ({"median_pct": float("nan")}, "a median that agrees"),
     ],
 )
@@ -73,6 +73,15 @@ def test_one_missed_threshold_is_a_hold_that_names_it(changed: dict[str, Any], r
 
 def test_nothing_known_of_the_horizon_is_a_hold_of_the_model() -> None:
     assert aggregate(None, SETTINGS).hold_reason == "model"
+
+
+@pytest.mark.parametrize("similarity", [None, float("nan"), -1.0])
+def test_where_nothing_is_asked_of_the_likeness_it_is_no_reason_to_hold(
+    similarity: float | None,
+) -> None:
+    unlike = msgspec.structs.replace(RISING, similarity_mean=similarity)
+    assert aggregate(unlike, SETTINGS).action == "HOLD"
+    assert aggregate(unlike, AggregatorSettings(least_similarity=None)).action == "LONG"
 
 
 @given(outlooks())

@@ -46,18 +46,6 @@ def test_an_answer_gives_a_case_all_the_horizons_it_tells_of() -> None:
     assert made.answer is answer
 
 
-def test_an_outlook_of_outcomes_is_their_statistics() -> None:
-    outcomes, similarity = np.array([-1.0, 0.0, 2.0, 5.0]), np.array([0.9, 0.8, 0.7, 0.6])
-    made = Outlook.of_outcomes(outcomes, similarity, 3.5)
-    assert made == Outlook(1.5, 1.0, 0.5, 4, 3.5, pytest.approx(0.75))  # type: ignore[arg-type]
-
-
-def test_no_neighbours_make_no_outlook_and_an_unknown_outcome_is_refused() -> None:
-    assert Outlook.of_outcomes(np.empty(0), np.empty(0), 0.0) is None
-    with pytest.raises(InvalidInputError):
-        Outlook.of_outcomes(np.array([1.0, np.nan]), np.array([0.9, 0.8]), 2.0)
-
-
 def test_a_case_knows_its_symbol_its_time_and_its_fields() -> None:
     one = case(rsi_7=25.0)
     assert (one.symbol, one.as_of_ms) == ("BTCUSDT", NOON_MS)

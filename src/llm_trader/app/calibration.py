@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from llm_trader.app.ingestion import spaces_of
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.calibrating import fit
+from llm_trader.evaluation.calibrating import Fitted, fit
+from llm_trader.evaluation.calibration_study import study_of
 from llm_trader.evaluation.dataset import Progress, read_dataset
+from llm_trader.evaluation.trials import Ledger
 from llm_trader.evaluation.walk import Search
+from llm_trader.evaluation.writing import write_study
 from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, read_calibration
+from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration
 from llm_trader.retrieval.retriever import QueryConfig, scope_of
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import MINUTE_MS, Millis, iso8601
@@ -56,7 +60,7 @@ def calibrate_from_store(
     seed: int,
     reading: Progress,
     searching: Progress,
-) -> Calibration:
+) -> Fitted:
     """Fit for the search that a server with these settings does; no symbols means all."""
     if start_ms >= end_ms:
         raise InvalidInputError("--start lies after --end; give the earlier time first")
@@ -85,6 +89,15 @@ def calibrate_from_store(
         created_at=iso8601(now_ms),
         progress=searching,
     )
+
+
+def write_calibration_report(
+    settings: Settings, fitted: Fitted, folder: Path, seconds: float
+) -> None:
+    """The files of an evaluation, of what was measured on the way."""
+    tried = Ledger(folder).configurations()
+    search = search_of(query_defaults(settings))
+    write_study(study_of(fitted, search, tried, seconds), folder)
 
 
 def search_of(config: QueryConfig) -> Search:

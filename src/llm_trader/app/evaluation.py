@@ -25,8 +25,8 @@ from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, parse_start
 
-_BY_STATE: Final = (STATE, "random")
 _NEEDED: Final = {"arch": "tests of many models at once", "plotly": "reports"}
+_BY_STATE: Final = (STATE, "random")
 
 # Indicators of 4h candles need that many days before the first state.
 _WARM_UP_DAYS: Final = 21
@@ -62,7 +62,7 @@ def study_of(
 
     Vectors are made anew from the store; by text, or with `indexed`, they are those of the index.
     """
-    _refuse_without_extra()
+    refuse_without_extra()
     plans = [plan, *plan.variants().values(), *(variant_of(plan, name) for name in vectors)]
     lookback_days = max(of.search.lookback_days for of in plans)
     indexed = indexed or any(of.search.vector not in _BY_STATE for of in plans)
@@ -127,9 +127,10 @@ def _span(
     return start_ms, end_ms
 
 
-def _refuse_without_extra() -> None:
+def refuse_without_extra(remedy: str = "") -> None:
+    """Raises `ConfigurationError` now, and not after minutes of work."""
     for name, what in _NEEDED.items():
         if find_spec(name) is None:
             raise ConfigurationError(
-                f'an evaluation needs {name} for {what}: pip install "llm-trader-rag[eval]"'
+                f'{what} need {name}: pip install "llm-trader-rag[eval]"{remedy}'
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,16 @@ def calibrate(
         float,
         typer.Option("--holdout", min=0.05, max=0.8, help="Share of the time to measure on."),
     ] = 0.3,
+    report: Annotated[
+        Path,
+        typer.Option(
+            "--report",
+            help="Folder for metrics.json, steps.csv and report.html, which needs the extra eval.",
+        ),
+    ] = Path("reports/calibrate"),
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write the calibration alone.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the intervals' resampling.")] = 0,
     vector: options.Vector = None,
     interval: Annotated[
@@ -51,7 +62,8 @@ def calibrate(
     Markets drift: run it again every week or so. Start and end are those of the queries; the
     store holds a lookback more.
     """
-    from llm_trader.app.calibration import calibrate_from_store
+    from llm_trader.app.calibration import calibrate_from_store, write_calibration_report
+    from llm_trader.app.evaluation import refuse_without_extra
     from llm_trader.retrieval.calibration import write_calibration
 
     settings = options.settings_of(
@@ -61,10 +73,12 @@ def calibrate(
         snapshot__interval_minutes=interval,
         logging__level="warn",
     )
-    now = options.now_ms()
+    now, started = options.now_ms(), time.monotonic()
+    if not no_report:
+        refuse_without_extra(", or take --no-report")
     with options.progress_bar("states") as bar:
         reading, searching = options.PerSymbol(bar), options.PerSymbol(bar)
-        made = calibrate_from_store(
+        fitted = calibrate_from_store(
             settings,
             options.symbol_list(symbols),
             parse_start(start, now),
@@ -75,7 +89,10 @@ def calibrate(
             reading=lambda symbol, *of: reading(f"{symbol}, reading", *of),
             searching=lambda symbol, *of: searching(f"{symbol}, searching", *of),
         )
+    made = fitted.calibration
     write_calibration(made, out)
+    if not no_report:
+        write_calibration_report(settings, fitted, report, time.monotonic() - started)
     if json:
         options.print_json(made)
     else:

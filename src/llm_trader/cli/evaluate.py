@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Plan = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file of the evaluation; see config/evaluation.toml."),
+    typer.Option("--config", help="TOML file of the evaluation; see config/evaluation/."),
 ]
 Symbols = Annotated[
     str, typer.Option("--symbols", help="Separated by commas; all of the store if left out.")
@@ -95,6 +95,7 @@ def evaluate(
     configuration tried is kept in the folder trials beside them, and counted.
     """
     if context.invoked_subcommand is not None:
+        _refuse_options_before(context, context.invoked_subcommand)
         return
     from llm_trader.evaluation import study
     from llm_trader.evaluation.plan import DEFAULT_SWEEP
@@ -207,6 +208,7 @@ def ab(
     """
     from llm_trader.evaluation import study
 
+    study.refuse_arms(arm_a, arm_b)
     settings = _settings(store, index)
     plan = _plan(
         settings,
@@ -284,6 +286,15 @@ def gate(
         raise typer.Exit(1)
 
 
+def _refuse_options_before(context: typer.Context, command: str) -> None:
+    """They would be options of `evaluate` alone, and go unheard."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            hint = f"'{option.opts[0]}'"
+            raise typer.BadParameter(f"give it after `{command}`", context, param_hint=hint)
+
+
 def _settings(store: Path | None, index: Path | None) -> Settings:
     return options.settings_of(None, market__store=store, index__path=index, logging__level="warn")
 
@@ -334,8 +345,9 @@ def _made(
     jobs: int | None,
 ) -> Study:
     from llm_trader.app.evaluation import study_of
-    from llm_trader.evaluation.writing import write_study
+    from llm_trader.evaluation.writing import refuse_unwritable, write_study
 
+    refuse_unwritable(out)
     with options.progress_bar("") as bar:
         reading, working = options.PerSymbol(bar), options.PerSymbol(bar)
         made = study_of(

@@ -2,72 +2,152 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from llm_trader.cli import show
 from llm_trader.evaluation import prose, units
-from llm_trader.evaluation.results import JUDGED
+from llm_trader.evaluation.results import JUDGED, Direction, Skill
+from llm_trader.evaluation.significance import Interval, Verdict, verdict
 
 if TYPE_CHECKING:
     from llm_trader.evaluation.gate import GateReport
-    from llm_trader.evaluation.results import Arm, Metrics, Skill
-    from llm_trader.evaluation.significance import Interval
+    from llm_trader.evaluation.results import Arm, Metrics
 
 _SHOWN = {"base rate": "base rate", JUDGED: "treated alike", "random neighbours": "random"}
+_SIGNS: Final[dict[Verdict, str]] = {"better": "▲", "worse": "▼", "no evidence": " "}
+_ALARM = "bold white on red"
+
+# Symbol, kind of neighbours, horizon.
+Case = tuple[str, str, str]
 
 
 def study(console: Console, metrics: Metrics, out: Path) -> None:
-    """The verdict, what it rests on, and where the rest is."""
+    """What failed, or else the verdict; then what it rests on, and where the rest is."""
     origin = metrics.origin
     span = f"{show.minute(origin.start)} to {show.minute(origin.end)}"
     show.heading(console, f"{', '.join(origin.symbols)}, {span}")
-    console.print()
-    if metrics.skills:
-        console.print(_skills(metrics.skills))
-        console.print()
-    if metrics.arms:
-        console.print(_arms(metrics.arms))
-        console.print()
     _verdict(console, metrics)
+    for found in _tables(metrics):
+        console.print()
+        console.print(found)
+    console.print()
+    _checks(console, metrics)
     show.heading(console, f"Report: {out / 'report.html'}")
     console.print(f"  {metrics.seconds:.0f} s; metrics.json, steps.csv and trades.csv beside it")
 
 
-def _skills(skills: list[Skill]) -> object:
+def _verdict(console: Console, metrics: Metrics) -> None:
+    why = prose.distrust(metrics)
+    if why:
+        _say(console, f" ✗ {prose.DISTRUST.upper()} ", _ALARM)
+        _listed(console, why, "red")
+        return
+    _say(console, f"{prose.headline(metrics)}.", "bold")
+    _listed(console, metrics.readings)
+    _listed(console, prose.unchecked(metrics), "yellow")
+
+
+def _tables(metrics: Metrics) -> list[Table]:
+    found = []
+    if metrics.command == "compare":
+        found += _ablation(metrics)
+    elif metrics.skills:
+        found.append(_skills(metrics.skills))
+    arms = [_arms(metrics.arms)] if metrics.arms else []
+    return [*arms, *found] if metrics.command == "ab" else [*found, *arms]
+
+
+def _skills(skills: Sequence[Skill]) -> Table:
     found = show.table(
         "Skill: by how many % the loss (CRPS) is below that of each reference, 95 % intervals",
-        *("neighbours", "symbol", "over", "queries"),
+        *("symbol", "over", "queries"),
         *_SHOWN.values(),
         "verdict",
-        right_from=3,
+        right_from=2,
     )
-    rows = {
-        (one.variant, one.symbol, one.horizon): one for one in skills if one.reference == JUDGED
-    }
-    for key, judged in rows.items():
-        cells = [
-            _estimate(one.skill, 100, 2)
+    for judged in skills:
+        if judged.reference != JUDGED:
+            continue
+        of = {
+            one.reference: _estimate(one.skill, 100, 2)
             for one in skills
-            if (one.variant, one.symbol, one.horizon) == key
-        ]
-        found.add_row(*key, f"{judged.queries:,}", *cells, judged.verdict)
+            if (one.symbol, one.horizon) == (judged.symbol, judged.horizon)
+        }
+        cells = [of.get(reference, units.DASH) for reference in _SHOWN]
+        told = judged.verdict if units.bounded(judged.skill) else "too little data"
+        found.add_row(judged.symbol, judged.horizon, f"{judged.queries:,}", *cells, told)
     found.columns[-1].justify = "left"
     return found
 
 
-def _estimate(interval: Interval, scale: float, digits: int) -> str:
+def _ablation(metrics: Metrics) -> list[Table]:
+    """Kinds of neighbours one below the other, so that a horizon can be read down its column."""
+    plain, alike = (
+        [one for one in metrics.skills if one.reference == reference]
+        for reference in ("base rate", JUDGED)
+    )
+    signs = {_case(one): _sign(one) for one in metrics.directions}
+    return [
+        _beside({_case(one): _skill(one) for one in plain}, "Skill in % over the plain base rate"),
+        _beside(
+            {_case(one): _skill(one) for one in alike},
+            "Skill in % over the base rate treated alike",
+        ),
+        _beside(signs, "Right signs of the median in %"),
+    ]
+
+
+def _case(one: Skill | Direction) -> Case:
+    return one.symbol, one.variant, one.horizon
+
+
+def _beside(cells: Mapping[Case, str], title: str) -> Table:
+    symbols, variants, horizons = ({case[at]: None for case in cells} for at in range(3))
+    made = show.table(
+        f"{title}, 95 % intervals; ▲ better, ▼ worse beyond chance",
+        *("symbol", "neighbours", *horizons),
+        right_from=2,
+    )
+    for symbol, variant in product(symbols, variants):
+        row = [cells.get((symbol, variant, horizon), units.DASH) for horizon in horizons]
+        made.add_row(symbol, variant, *row)
+    return made
+
+
+def _skill(one: Skill) -> str:
+    if one.skill == Interval(0, 0, 0):
+        return "the same  "
+    return _marked(_estimate(one.skill, 100, 2), one.skill, one.verdict)
+
+
+def _sign(one: Direction) -> str:
+    of = one.accuracy
+    apart = verdict(Interval(of.value - 0.5, of.low - 0.5, of.high - 0.5))
+    return _marked(_estimate(of, 100, 1, sign=False), of, apart)
+
+
+def _marked(shown: str, interval: Interval, judged: Verdict) -> str:
+    return f"{shown} {_SIGNS[judged] if units.bounded(interval) else '(too little data)'}"
+
+
+def _estimate(interval: Interval, scale: float, digits: int, *, sign: bool = True) -> str:
     """Value and bounds without their unit, which the title says once."""
     value, low, high = (
-        units.number(scale * bound, digits, sign=True)
+        units.number(scale * bound, digits, sign=sign)
         for bound in (interval.value, interval.low, interval.high)
     )
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if units.bounded(interval) else value
 
 
-def _arms(arms: list[Arm]) -> object:
+def _arms(arms: Sequence[Arm]) -> Table:
     found = show.table(
         "Decisions, traded with fees, slippage and funding",
         *("symbol", "arm", "return", "Sharpe", "deflated", "drawdown", "trades", "wins"),
@@ -75,10 +155,8 @@ def _arms(arms: list[Arm]) -> object:
         right_from=2,
     )
     for one in arms:
-        of, difference = one.performance, one.difference
-        apart = "baseline"
-        if difference is not None:
-            apart = _estimate(difference, 1, 3)
+        of, apart = one.performance, one.difference
+        sure = apart is not None and units.bounded(apart)
         found.add_row(
             one.symbol,
             one.name,
@@ -88,44 +166,52 @@ def _arms(arms: list[Arm]) -> object:
             units.number(of.max_drawdown_pct, 1, " %"),
             f"{of.trades:,}",
             units.share(of.win_rate),
-            apart,
-            one.verdict or "",
+            _estimate(apart, 1, 3) if apart is not None else "baseline",
+            (one.verdict if sure else "too little data" if apart else "") or "",
         )
     found.columns[-1].justify = "left"
     return found
 
 
-def _verdict(console: Console, metrics: Metrics) -> None:
+def _checks(console: Console, metrics: Metrics) -> None:
     passed = sum(one.passed for one in metrics.controls)
     quiet = sum(one.problem is None for one in metrics.probes)
-    console.print(
-        f"  controls: {passed} of {len(metrics.controls)} as they should be; leak probes: {quiet} "
-        f"of {len(metrics.probes)} quiet; configurations tried so far: {metrics.trials.so_far}",
-        highlight=False,
+    told = (
+        f"controls: {passed} of {len(metrics.controls)} as they should be; leak probes: {quiet} "
+        f"of {len(metrics.probes)} quiet; configurations tried so far: {metrics.trials.so_far}"
     )
-    why = prose.distrust(metrics)
-    if why:
-        console.print(f"[bold red]{prose.DISTRUST}[/]", highlight=False)
-        for reason in why:
-            console.print(f"  {reason}", highlight=False)
-        return
-    console.print(f"[bold]Verdict: {metrics.verdict}[/]", highlight=False)
-    for reading in metrics.readings:
-        console.print(f"  {reading}", highlight=False)
+    _listed(console, [told])
 
 
 def gate_report(console: Console, report: GateReport) -> None:
+    """What stops the gate, or that nothing does; then each skill, then and now."""
+    if report.passed:
+        _say(console, "✓ Passed: nothing got worse", "bold green")
+    else:
+        _say(console, f" ✗ STOPPED: {units.counted(len(report.problems), 'reason')} ", _ALARM)
+    _listed(console, report.problems, "red")
+    _listed(console, [f"note: {note}" for note in report.notes], "yellow")
+    if not report.changes:
+        return
     found = show.table(
         "Skill against the base rate treated alike",
-        *("symbol", "over", "baseline", "now", ""),
+        *("symbol", "over", "baseline", "now", "change", ""),
         right_from=2,
     )
     for one in report.changes:
-        told = "worse" if one.regressed else ""
-        found.add_row(one.symbol, one.horizon, units.skill(one.before), units.skill(one.now), told)
+        told = ("missing" if one.now is None else "worse") if one.regressed else ""
+        change = None if one.now is None or one.before is None else one.now - one.before
+        before, now = units.skill(one.before), units.skill(one.now)
+        found.add_row(one.symbol, one.horizon, before, now, units.skill(change), told)
+    console.print()
     console.print(found)
-    for note in report.notes:
-        console.print(f"  note: {note}", highlight=False)
-    for problem in report.problems:
-        console.print(f"  {problem}", highlight=False)
-    console.print(f"[bold]{'Passed' if report.passed else 'Stopped'}[/]", highlight=False)
+
+
+def _say(console: Console, text: str, style: str) -> None:
+    console.print(Text(text, style))
+
+
+def _listed(console: Console, lines: Sequence[str], style: str = "") -> None:
+    """Each as a paragraph of its own, set in."""
+    for line in lines:
+        console.print(Padding(Text(line, style), (0, 0, 0, 2), expand=False))

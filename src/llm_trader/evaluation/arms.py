@@ -159,14 +159,18 @@ def _near(walk: Walk, plan: StudyPlan, neighbours: Neighbours) -> Iterator[dict[
     """What followed the neighbours; nothing where they are too few."""
     horizon = plan.aggregator.horizon
     outcomes = _horizon(walk, plan).outcomes(neighbours.rows)
-    effective = walk.effective_episodes(horizon, neighbours)
+    columns = (
+        outcomes.mean(axis=1),
+        np.median(outcomes, axis=1),
+        (outcomes > 0).mean(axis=1),
+        walk.effective_episodes(horizon, neighbours),
+        neighbours.similarity.mean(axis=1, dtype=np.float64),
+    )
     whole = walk.neighbours.complete & neighbours.complete
-    for i in range(len(whole)):
-        outlook = None
-        if whole[i]:
-            similarity = neighbours.similarity[i].astype(np.float64)
-            outlook = Outlook.of_outcomes(outcomes[i], similarity, float(effective[i]))
-        yield {horizon: outlook} if outlook else {}
+    told = zip(whole.tolist(), *(of.tolist() for of in columns), strict=True)
+    for known, mean_pct, median_pct, p_up, effective, similarity in told:
+        outlook = Outlook(mean_pct, median_pct, p_up, outcomes.shape[1], effective, similarity)
+        yield {horizon: outlook} if known else {}
 
 
 def _usual(walk: Walk, plan: StudyPlan) -> Iterator[dict[str, Outlook]]:

@@ -73,6 +73,13 @@ class Scores(NamedTuple):
     base_loss: Floats
 
 
+class Fitted(NamedTuple):
+    """A calibration, and by horizon the scores that it was made of."""
+
+    calibration: Calibration
+    scores: dict[str, Scores]
+
+
 class Measuring(NamedTuple):
     """`step_ms` between queries; the states from `held_out_from_ms` on are held out."""
 
@@ -92,7 +99,7 @@ def fit(
     created_at: str,
     rules: Mapping[str, ForecastRule] | None = None,
     progress: Progress = lambda symbol, done, total: None,
-) -> Calibration:
+) -> Fitted:
     """Fit on a data set, whose last `holdout` of time is held out to measure.
 
     `rules` say which forecast's skill is measured; by default that of the evidence as it is
@@ -119,7 +126,7 @@ def fit(
             "longer time, or hold more of it out"
         )
     symbols = sorted(dataset.points)
-    return Calibration(
+    calibration = Calibration(
         schema_version=SCHEMA_VERSION,
         package_version=__version__,
         created_at=created_at,
@@ -136,6 +143,7 @@ def fit(
             name: _horizon(name, scores[name], symbols, rules[name], measuring) for name in HORIZONS
         },
     )
+    return Fitted(calibration, scores)
 
 
 def conformal_quantile(scores: Floats, effective: float, level: float = BAND_LEVEL) -> float:

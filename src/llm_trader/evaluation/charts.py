@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from itertools import accumulate
 from typing import Any, Final
 
 from llm_trader.evaluation.markup import Chart
-from llm_trader.evaluation.results import Bin, Curve, Histogram, Probability, Skill, Slice
+from llm_trader.evaluation.results import (
+    JUDGED,
+    Bin,
+    Curve,
+    Direction,
+    Histogram,
+    Probability,
+    Skill,
+    Slice,
+)
 from llm_trader.evaluation.significance import Interval
-from llm_trader.evaluation.units import Number, known
+from llm_trader.evaluation.units import Number, bounded, known
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; dashes and signs stay apart in
 # black and white.
@@ -106,21 +116,49 @@ def slices(found: list[Slice]) -> Chart:
     horizons = list(dict.fromkeys(one.horizon for one in found))
     symbols = list(dict.fromkeys(one.symbol for one in found))
     values = [_text(value) for value in dict.fromkeys(one.value for one in found)]
-    last = "y" if len(horizons) == 1 else f"y{len(horizons)}"
-    axes: Chart = {"xaxis": _axis(type="category", anchor=last, categoryarray=values)}
+    panels, axes = _panels([f"{horizon}, %" for horizon in horizons])
+    axes["xaxis"] |= {"type": "category", "categoryarray": values}
     traces: list[Trace] = []
-    for row, horizon in enumerate(horizons):
-        axis = str(row + 1) if row else ""
-        top = 1 - row / len(horizons)
-        domain = [top - 0.84 / len(horizons), top]
-        axes[f"yaxis{axis}"] = _axis(title=f"{_text(horizon)}, %", domain=domain, zeroline=True)
+    for horizon, panel in zip(horizons, panels, strict=True):
         for nth, symbol in enumerate(symbols):
             own = [one for one in found if (one.horizon, one.symbol) == (horizon, symbol)]
             bars = _points(symbol, nth, [one.skill for one in own])
-            place = {"type": "bar", "yaxis": f"y{axis}", "legendgroup": _text(symbol)}
-            shown = {"x": [_text(one.value) for one in own], "showlegend": not row}
-            traces.append(bars | place | shown | {"customdata": [one.queries for one in own]})
+            shown = {"type": "bar", "x": [_text(one.value) for one in own]}
+            count = {"customdata": [one.queries for one in own]}
+            traces.append(bars | shown | count | _on(panel, symbol))
     return _chart(traces, height=140 + 150 * len(horizons), barmode="group", **axes)
+
+
+def ablation(found: list[Skill], directions: list[Direction]) -> Chart:
+    """Of each kind of neighbours: skill against two base rates, and the share of right signs."""
+    titles = ("base rate", JUDGED)
+    panels, axes = _panels(["beyond base rate, %", "treated alike, %", "right sign in %"])
+    traces: list[Trace] = []
+    for nth, variant in enumerate(dict.fromkeys(one.variant for one in found)):
+        own = [one for one in found if one.variant == variant]
+        rows = [[one for one in own if one.reference == title] for title in titles]
+        shown = [([*map(_case, of)], [one.skill for one in of]) for of in rows]
+        hits = [one for one in directions if one.variant == variant]
+        shown.append(([*map(_case, hits)], [one.accuracy for one in hits]))
+        for panel, (cases, estimates) in zip(panels, shown, strict=True):
+            groups = [[_text(case[at]) for case in cases] for at in (0, 1)]
+            marks = _points(variant, nth, estimates) | {"type": "scatter", "mode": "markers"}
+            traces.append(marks | {"x": groups} | _on(panel, variant))
+    axes["xaxis"]["type"] = "multicategory"
+    # Left to itself, the axis starts at 0 where an interval is not known.
+    axes["yaxis3"]["range"] = _around(50, [one.accuracy for one in directions])
+    coin = [_level(panels[-1], 50)]
+    return _chart(traces, height=640, scattermode="group", shapes=coin, **axes)
+
+
+def _around(middle: float, estimates: list[Interval]) -> list[float]:
+    """A range in % with all that is known of the estimates, and some room."""
+    ends = [100 * end for of in estimates for end in (of.value, of.low, of.high) if known(end)]
+    return [min([middle, *ends]) - 2, max([middle, *ends]) + 2]
+
+
+def _case(one: Skill | Direction) -> tuple[str, str]:
+    return one.symbol, one.horizon
 
 
 def similarity(found: list[Histogram]) -> Chart:
@@ -139,26 +177,57 @@ def similarity(found: list[Histogram]) -> Chart:
     )
 
 
-def over_time(curves: list[Curve], title: str, scale: float) -> Chart:
-    """Curves of one kind, values times `scale`."""
-    traces = []
-    for nth, curve in enumerate(curves):
+def over_time(curves: list[Curve], title: str, scale: float, target: Number = None) -> Chart:
+    """Curves of one kind, values times `scale`: a panel for each name, a line for each symbol."""
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    symbols = list(dict.fromkeys(curve.symbol for curve in curves))
+    panels, axes = _panels([title] if len(names) == 1 else [f"{name}, %" for name in names])
+    axes["xaxis"]["type"] = "date"
+    traces: list[Trace] = []
+    for curve in curves:
         values = [None if value is None else scale * value for value in curve.value]
-        name = curve.symbol if curve.name == curve.kind else f"{curve.symbol}, {curve.name}"
         place = {"x": curve.time_ms, "y": values, "mode": "lines"}
-        traces.append(_named(name) | _line(nth) | place)
-    return _chart(
-        traces,
-        height=300,
-        hovermode="x unified",
-        xaxis=_axis(type="date"),
-        yaxis=_axis(title=title),
-    )
+        panel = panels[names.index(curve.name)]
+        look = _named(curve.symbol) | _line(symbols.index(curve.symbol))
+        traces.append(look | place | _on(panel, curve.symbol))
+    levels = [] if target is None else [_level(panel, target) for panel in panels]
+    height = 300 if len(names) == 1 else 100 + 150 * len(names)
+    return _chart(traces, height=height, hovermode="x unified", shapes=levels, **axes)
 
 
-def _points(name: str, nth: int, intervals: list[Interval | None]) -> Trace:
+def _panels(titles: list[str]) -> tuple[list[str], Chart]:
+    """One above the other over a common x axis: the y axis of each, and the axes of the layout."""
+    names = ["y" if not row else f"y{row + 1}" for row in range(len(titles))]
+    axes: Chart = {"xaxis": _axis(anchor=names[-1])}
+    for row, (name, title) in enumerate(zip(names, titles, strict=True)):
+        top = 1 - row / len(titles)
+        domain = [max(0.0, top - (0.84 if len(titles) > 1 else 1.0) / len(titles)), top]
+        zero = title.endswith("%")
+        axes[f"yaxis{name[1:]}"] = _axis(title=_text(title), domain=domain, zeroline=zero)
+    return names, axes
+
+
+def _on(panel: str, group: str) -> Trace:
+    """In a panel; all of one name are in the legend once, with those of the first panel."""
+    return {"yaxis": panel, "legendgroup": _text(group), "showlegend": panel == "y"}
+
+
+def _level(panel: str, value: float) -> Chart:
+    line = {"color": "#777777", "dash": "dot", "width": 1}
+    place = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": panel}
+    return place | {"y0": value, "y1": value, "line": line}
+
+
+def _points(name: str, nth: int, intervals: Sequence[Interval | None]) -> Trace:
     """Estimates with their intervals as error bars, shares in %."""
-    error: Chart = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 3}
+    known_ones = [of for of in intervals if of and bounded(of)]
+    error: Chart = {
+        "type": "data",
+        "visible": bool(known_ones),
+        "symmetric": False,
+        "thickness": 1.2,
+        "width": 3,
+    }
     error["color"] = "#444444"
     error["array"] = [_beyond(of, of.high - of.value) if of else None for of in intervals]
     error["arrayminus"] = [_beyond(of, of.value - of.low) if of else None for of in intervals]

@@ -1,15 +1,14 @@
 """The evaluation of data of which the answer is known, in the way of all other data.
 
-Skill is against random neighbours, treated alike: they are drawn and spread out as the neighbours
-are, and nothing but the choice is left. Each interval is widened for the number of controls of a
-run, or chance alone would stop every other one (Bonferroni's rule).
+Skill is against the base rate treated alike, as in the verdict. Each interval is widened for the
+number of controls of a run, or chance alone would stop every other one (Bonferroni's rule).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from msgspec.structs import replace as replaced
@@ -23,6 +22,7 @@ from llm_trader.evaluation.controls import (
     wrong_symbol,
 )
 from llm_trader.evaluation.dataset import Dataset
+from llm_trader.evaluation.forecasts import ForecastRule
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Control
 from llm_trader.evaluation.reweighting import reweighted
@@ -36,12 +36,18 @@ from llm_trader.evaluation.skills import score, walk_of
 from llm_trader.evaluation.walk import Search
 from llm_trader.evaluation.workers import Progress
 from llm_trader.index.ingestion import Spaces
-from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.timeframe import DAY_MS, HOUR_MS, Timeframe
+from llm_trader.index.points import STATE, PointTable
+from llm_trader.market.candles import Floats
+from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, Timeframe
 
 _STEP_MS: Final = HOUR_MS
 _JUDGED: Final = ("1h", "4h")
 _LEVEL: Final = 0.05
+
+# An alteration may by chance have made some states look better than others, and that lasts as long
+# as they are looked back at. Queries take turns among several.
+_ALTERATIONS: Final = 4
+
 # The tails of so wide intervals need many resamples.
 _REPS: Final = 5000
 
@@ -67,16 +73,19 @@ def market_controls(
     """The negative controls that are made of one symbol's own states."""
     space, weights = StateSpace(dataset.intraday), plan.search.feature_weights
     points = reweighted(dataset.points[symbol], space, weights)
-    made: Mapping[str, Callable[[], PointTable]] = {
-        "shuffled outcomes": lambda: shuffled_outcomes(points, plan.seed),
-        "time-shifted outcomes": lambda: shifted_outcomes(points, plan.seed),
-        "random vectors": lambda: random_vectors(points, plan.seed),
-        "wrong symbol": lambda: wrong_symbol(points, _other(dataset, symbol), plan.seed),
+    made: Mapping[str, Callable[[int], PointTable]] = {
+        "shuffled outcomes": lambda seed: shuffled_outcomes(points, seed),
+        "time-shifted outcomes": lambda seed: shifted_outcomes(points, seed),
+        "random vectors": lambda seed: random_vectors(points, seed),
+        "wrong symbol": lambda seed: wrong_symbol(points, _other(dataset, symbol), seed),
     }
     found = []
     for done, name in enumerate(OF_A_SYMBOL):
         progress(f"{symbol}, controls", done, len(OF_A_SYMBOL))
-        altered = replace(dataset, points={symbol: made[name]()})
+        altered = [
+            replace(dataset, points={symbol: made[name](_ALTERATIONS * plan.seed + nth)})
+            for nth in range(_ALTERATIONS)
+        ]
         found += _judge(altered, symbol, plan, plan.search, name, len(dataset.points))
     progress(f"{symbol}, controls", len(OF_A_SYMBOL), len(OF_A_SYMBOL))
     return found
@@ -87,11 +96,12 @@ def simulated_controls(
 ) -> list[Control]:
     """A simulated market without an edge, and one with a pattern planted into its candles.
 
-    They have no texts, so states are compared by their numbers, whatever the plan says.
+    States are compared by their numbers, whatever the plan says: there are no texts, and neighbours
+    drawn by chance would never find the pattern.
     """
     search = replaced(
         plan.search,
-        vector=STATE if plan.search.vector in (TEXT, "hybrid") else plan.search.vector,
+        vector=STATE,
         lookback_days=min(plan.search.lookback_days, _SIMULATED_LOOKBACK_DAYS),
     )
     found = []
@@ -105,42 +115,68 @@ def simulated_controls(
             interval_ms=plan.step_ms,
             reversal=reversal,
         )
-        found += _judge(made, SYMBOL, plan, search, name, symbols)
+        found += _judge([made], SYMBOL, plan, search, name, symbols)
     progress("simulated controls", 2, 2)
     return [replaced(one, symbol=_SIMULATED_SYMBOL) for one in found]
 
 
 def _judge(
-    dataset: Dataset, symbol: str, plan: StudyPlan, search: Search, name: str, symbols: int
+    altered: list[Dataset], symbol: str, plan: StudyPlan, search: Search, name: str, symbols: int
 ) -> list[Control]:
     """Walk through altered data, and see whether what is known of them is found."""
     step_ms = max(plan.step_ms, _STEP_MS)
     horizons = [of for of in plan.rules if of in _JUDGED] or list(plan.rules)[:1]
-    negative = name != PLANTED
+    rules = {horizon: plan.rules[horizon] for horizon in horizons}
     negatives = len(horizons) * (len(OF_A_SYMBOL) * symbols + 1)
-    walk = walk_of(
-        dataset.points[symbol],
-        dataset.queries(symbol, step_ms),
-        search,
-        intraday=dataset.intraday,
-        step_ms=step_ms,
-        seed=plan.seed,
-    )
+    kind: Literal["negative", "positive"] = "positive" if name == PLANTED else "negative"
     found = []
-    for of in score(walk, {horizon: plan.rules[horizon] for horizon in horizons}):
-        losses = of.losses.forecast, of.losses.random, of.block, _REPS, plan.seed
-        wide = significance.skill_interval(*losses, level=1 - _LEVEL / negatives)
+    for horizon, (forecast, base, block) in _losses(
+        altered, symbol, search, rules, step_ms, plan.seed
+    ).items():
+        told = forecast, base, block, _REPS, plan.seed
+        wide = significance.skill_interval(*told, level=1 - _LEVEL / negatives)
+        expected = "no evidence" if kind == "negative" else "better"
         found.append(
             Control(
                 name=name,
-                kind="negative" if negative else "positive",
+                kind=kind,
                 symbol=symbol,
-                horizon=of.horizon,
-                skill=significance.skill_interval(*losses),
+                horizon=horizon,
+                skill=significance.skill_interval(*told),
                 wide=wide,
-                passed=significance.verdict(wide) == ("no evidence" if negative else "better"),
+                passed=significance.verdict(wide) == expected,
             )
         )
+    return found
+
+
+def _losses(
+    altered: list[Dataset],
+    symbol: str,
+    search: Search,
+    rules: Mapping[str, ForecastRule],
+    step_ms: Millis,
+    seed: int,
+) -> dict[str, tuple[Floats, Floats, int]]:
+    """By horizon: losses of forecasts and of the base rate treated alike, of each query by one of
+    the alterations in turn; and the queries in a stretch that counts as one piece of evidence.
+    """
+    found: dict[str, tuple[Floats, Floats, int]] = {}
+    for nth, dataset in enumerate(altered):
+        queries = dataset.queries(symbol, step_ms)
+        turn = slice(nth, None, len(altered))
+        walk = walk_of(
+            dataset.points[symbol],
+            queries.take(turn),
+            search,
+            intraday=dataset.intraday,
+            step_ms=step_ms,
+            seed=seed,
+        )
+        for of in score(walk, rules):
+            nothing = np.full((2, len(queries)), np.nan)
+            forecast, base, _ = found.setdefault(of.horizon, (*nothing, of.block))
+            forecast[turn], base[turn] = of.losses.forecast, of.losses.base_alike
     return found
 
 

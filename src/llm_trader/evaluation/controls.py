@@ -2,12 +2,9 @@
 
 Negative controls keep everything but the link between a state and what follows it. An outcome
 moves together with the volatility it is rescaled by; else rescaling alone would tell neighbours,
-who share their volatility, from the base rate. The reference is random neighbours: base rates
-drawn and spread out in the same way. Where time is what is moved, stretches of random lengths about
-a day are rearranged: a shift by whole days would keep the hour, one of all by the same time would
-keep what is recent beside what is recent, and both of these do tell something.
-
-The positive control has a pattern planted into it, which must be found.
+who share their volatility, from the base rate. Where time is what is moved, stretches of random
+lengths about a day are rearranged: a shift by whole days would keep the hour, one of all by the
+same time would keep what is recent beside what is recent, and both of these do tell something.
 """
 
 from __future__ import annotations
@@ -18,14 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.embedding.features import LEAST
-from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
+from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.candles import Times
-from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
+from llm_trader.snapshot.outcome import OUTCOMES
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 
 _LINKED: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]
-_PLANTED_SHARE: Final = 0.5
 
 _LEAST_STRETCH_MS: Final = 18 * HOUR_MS
 _GREATEST_STRETCH_MS: Final = 30 * HOUR_MS
@@ -62,21 +57,6 @@ def wrong_symbol(points: PointTable, other: PointTable, seed: int) -> PointTable
     kept = points.take(np.isin(points.timestamp_ms, stamps))
     rows = np.flatnonzero(np.isin(other.timestamp_ms, stamps))[_rearranged(stamps, seed)]
     return replace(kept, vectors={name: other.vectors[name][rows] for name in points.vectors})
-
-
-def planted_pattern(points: PointTable, seed: int) -> PointTable:
-    """Outcomes that partly follow from the vectors, by a direction drawn at random."""
-    chances = np.random.default_rng(seed)
-    direction = chances.standard_normal(points.vectors[STATE].shape[1])
-    pull = points.vectors[STATE] @ direction
-    pull = (pull - pull.mean()) / pull.std()
-    values = points.values.copy()
-    volatility = np.maximum(values[COLUMN_ROW["realized_volatility_24h"]], LEAST)
-    for name in HORIZONS:
-        row = COLUMN_ROW[f"outcome_{name}"]
-        size = _PLANTED_SHARE * float(np.std(values[row] / volatility))
-        values[row] += pull * size * volatility
-    return replace(points, values=values)
 
 
 def _rearranged(timestamp_ms: Times, seed: int) -> npt.NDArray[np.intp]:

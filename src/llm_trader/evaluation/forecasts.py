@@ -28,7 +28,7 @@ _ROUNDING: Final = 1e-9
 Kernel = Annotated[float, msgspec.Meta(ge=0, le=300)]
 
 
-class ForecastRule(msgspec.Struct, frozen=True, kw_only=True):
+class ForecastRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a forecast of one horizon is made. `rescale` is the power of the volatility ratio,
     `neighbour_share` the weight of the neighbours, the base rate has the rest. Among neighbours
     weights go as exp(`kernel` * similarity): all are equal at 0.

@@ -49,6 +49,7 @@ class _Control(msgspec.Struct, frozen=True):
 class _Probe(msgspec.Struct, frozen=True):
     name: str
     symbol: str
+    checked: int
     problem: str | None
 
 
@@ -144,6 +145,10 @@ def _distrust(now: Result) -> list[str]:
         f"the leak probe “{one.name}” on {one.symbol}: {one.problem}"
         for one in now.probes
         if one.problem is not None
+    ] + [
+        f"the leak probe “{one.name}” on {one.symbol} found nothing to check"
+        for one in now.probes
+        if not one.checked
     ]
     unchecked = [] if now.controls and now.probes else ["no controls or no leak probes were run"]
     return controls + leaks + unchecked

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from llm_trader.evaluation.significance import Verdict
+from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.units import DASH, bounded
 
 Chart = dict[str, Any]
 
@@ -33,6 +34,20 @@ def element(name: str, *children: str, kind: str = "", key: str = "") -> Markup:
 
 def join(pieces: Sequence[str]) -> Markup:
     return Markup("".join(one if isinstance(one, Markup) else escape(one) for one in pieces))
+
+
+def section(key: str, title: str, reading: str, *body: Markup) -> Markup:
+    heading, said = element("h2", title), element("p", reading, kind="reading")
+    return element("section", heading, said, *body, key=key)
+
+
+def note(text: str) -> Markup:
+    return element("p", text, kind="note")
+
+
+def grid(pieces: Sequence[Markup]) -> Markup:
+    """Two beside each other where the screen is wide enough."""
+    return element("div", *pieces, kind="grid") if pieces else Markup()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Markup:
@@ -78,8 +93,24 @@ def figure(chart: Chart, caption: str) -> Markup:
 def badge(verdict: Verdict | None) -> Markup:
     """A verdict as a word with a sign, so that it does not rest on colour."""
     if verdict is None:
-        return Markup("–")
+        return Markup(DASH)
     return element("span", f"{_SIGNS[verdict]} {verdict}", kind=f"badge {verdict.split()[0]}")
+
+
+def judged(verdict: Verdict | None, interval: Interval | None) -> str:
+    """Where there is no interval, "no evidence" would sound like a result."""
+    if interval is not None and not bounded(interval):
+        return "too little data"
+    return badge(verdict)
+
+
+def cell(verdict: Verdict | None, value: str, bounds: str) -> Markup:
+    """An estimate above its interval, with a sign where it is beyond chance."""
+    if verdict in ("better", "worse"):
+        shown = element("span", f"{_SIGNS[verdict]} {value}", kind=f"badge {verdict}")
+    else:
+        shown = element("span", value, kind="plain")
+    return join([shown, element("small", bounds)])
 
 
 def passed(good: bool, word: str) -> Markup:

@@ -95,8 +95,12 @@ def _cut_off(
     first_ms = int(seen.timestamp_ms[0])
     history = read_history(store, seen.symbol, space.intraday, first_ms, at + DAY_MS).known_at(at)
     asked = build_snapshots(history, query.timestamp_ms)
-    if not np.array_equal(asked.scalars, query.values[: len(SCALARS)]):
+    if not np.array_equal(asked.scalars, query.values[: len(SCALARS)], equal_nan=True):
         return f"the state at {_when(query)} is another when the future is cut off"
+    vectors, _ = space.embed(asked)
+    embedded = replace(query, vectors={**query.vectors, STATE: vectors})
+    if not _alike(reweighted(embedded, space, search.feature_weights), query):
+        return f"the state's vector at {_when(query)} is another when the future is cut off"
     step_ms = int(np.diff(seen.timestamp_ms).min())
     times = np.arange(first_ms, at - LONGEST_HORIZON_MS + 1, step_ms, dtype=np.int64)
     made, _ = make_points(history, Spaces(space), times, at, 1)
@@ -120,9 +124,17 @@ def _differs(made: PointTable, seen: PointTable, query: PointTable) -> str | Non
     if not np.array_equal(made.timestamp_ms, resolved.timestamp_ms):
         return f"the points are others that are {what}"
     for number, name in enumerate((*SCALARS, *OUTCOMES)):
-        if not np.allclose(made.values[number], resolved.values[number], rtol=0, atol=_TOLERANCE):
+        both = made.values[number], resolved.values[number]
+        if not np.allclose(*both, rtol=0, atol=_TOLERANCE, equal_nan=True):
             return f"{name} of points is another, as {what}"
+    if not _alike(made, resolved):
+        return f"the state's vector of points is another, as {what}"
     return None
+
+
+def _alike(one: PointTable, other: PointTable) -> bool:
+    vectors = one.vectors[STATE], other.vectors[STATE]
+    return bool(np.allclose(*vectors, rtol=0, atol=_SIMILARITY_TOLERANCE))
 
 
 def _same(found: Neighbours, row: int, others: Neighbours, other: int) -> bool:

@@ -10,15 +10,16 @@ Text and tables are there without JavaScript.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation import prose, sections
+from llm_trader.evaluation import forecast_sections, prose, sections
 from llm_trader.evaluation.markup import Markup, badge, element, join
-from llm_trader.evaluation.results import Metrics
+from llm_trader.evaluation.results import Command, Metrics
 from llm_trader.evaluation.units import counted, listed, moment
 
 # A second wall behind `_offline`: a browser that reads this fetches nothing, whatever is asked.
@@ -26,20 +27,33 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
 _ADDRESS: Final = re.compile(r"([\"'`])https?://(?!www\.w3\.org/)[\w.-]+\.[a-z]+[^\"'`<>]*")
-_SECTIONS: Final = (
-    sections.origin,
-    sections.skills,
-    sections.probabilities,
-    sections.directions,
-    sections.bands,
-    sections.decisions,
-    sections.controls,
-    sections.probes,
-    sections.slices,
+_BELIEF: Final = (sections.controls, sections.probes)
+_CLOSER: Final = (
+    forecast_sections.slices,
     sections.trials,
     sections.similarity,
     sections.over_time,
 )
+_FORECASTS: Final = (
+    forecast_sections.skills,
+    forecast_sections.probabilities,
+    forecast_sections.directions,
+    forecast_sections.bands,
+)
+# What a command asked comes first, and what it did not do is left out.
+_SECTIONS: Final[dict[Command, Sequence[Callable[[Metrics], Markup]]]] = {
+    "evaluate": (sections.origin, *_FORECASTS, sections.decisions, *_BELIEF, *_CLOSER),
+    "compare": (
+        sections.origin,
+        forecast_sections.ablation,
+        *_BELIEF,
+        forecast_sections.probabilities,
+        forecast_sections.bands,
+        *_CLOSER,
+    ),
+    "ab": (sections.origin, sections.decisions, *_BELIEF, *_FORECASTS, *_CLOSER),
+    "calibrate": (sections.origin, forecast_sections.bands, forecast_sections.skills),
+}
 
 
 def write_report(metrics: Metrics, path: Path) -> None:
@@ -66,8 +80,8 @@ def _page(metrics: Metrics, plotly: Markup) -> Markup:
     why = prose.distrust(metrics)
     strip = f"✗ {prose.DISTRUST}: {counted(len(why), 'check')} failed"
     symbols = listed(metrics.origin.symbols)
-    title = f"{'NOT TRUSTWORTHY' if why else metrics.verdict.capitalize()}: evaluation of {symbols}"
-    about = prose.DISTRUST if why else prose.HEADLINES[metrics.verdict]
+    verdict = "NOT TRUSTWORTHY" if why else metrics.verdict.capitalize()
+    about = prose.DISTRUST if why else prose.headline(metrics)
     span = f"{moment(metrics.origin.start)} to {moment(metrics.origin.end)}"
     drawn = [element("script", plotly), element("script", _resource("report.js"))]
     return join(
@@ -76,14 +90,14 @@ def _page(metrics: Metrics, plotly: Markup) -> Markup:
             Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
             Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
             Markup(f'<meta name="description" content="{escape(f"{about}. {symbols}, {span}.")}">'),
-            element("title", title),
+            element("title", f"{verdict}: {prose.subject(metrics)}"),
             element("style", _resource("report.css")),
             Markup("</head><body>"),
             element(
                 "main",
                 element("p", strip, kind="strip") if why else Markup(),
                 _top(metrics, why, span),
-                *(one(metrics) for one in _SECTIONS),
+                *(one(metrics) for one in _SECTIONS[metrics.command]),
             ),
             *drawn,
             Markup("</body></html>\n"),
@@ -92,9 +106,9 @@ def _page(metrics: Metrics, plotly: Markup) -> Markup:
 
 
 def _top(metrics: Metrics, why: list[str], span: str) -> Markup:
-    name = f"Evaluation of {listed(metrics.origin.symbols)}, {span}"
+    name = f"{_capital(prose.subject(metrics))}, {span}"
     said = [element("p", reading) for reading in metrics.readings]
-    headline = prose.HEADLINES[metrics.verdict]
+    headline = prose.headline(metrics)
     if why:
         listing = element("ul", *(element("li", reason) for reason in why))
         warning = element("p", "Whatever is said below, do not act on it. These failed:")
@@ -107,6 +121,10 @@ def _top(metrics: Metrics, why: list[str], span: str) -> Markup:
     gaps = [element("p", gap) for gap in prose.unchecked(metrics)]
     caution = element("div", *gaps, kind="caution") if gaps else Markup()
     return element("header", element("p", name, kind="name"), verdict, caution)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _resource(name: str) -> Markup:

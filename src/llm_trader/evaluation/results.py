@@ -16,7 +16,7 @@ from llm_trader.timeframe import Millis
 
 SCHEMA_VERSION = 1
 
-Command = Literal["evaluate", "compare", "ab"]
+Command = Literal["evaluate", "compare", "ab", "calibrate"]
 Reference = Literal["base rate", "base rate treated alike", "random neighbours"]
 
 # What the verdict is about: the rescaling that both have cannot pass for skill.
@@ -104,8 +104,8 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A data set of which the answer is known: a negative one has no skill to find, a positive one
-    has. Skill is against random neighbours. `passed`: the evaluation said so, by the interval
-    `wide`, which allows for the number of negative controls, so that all of them pass in 19 of 20
+    has. Skill is against the base rate treated alike. `passed`: the evaluation said so, by the
+    interval `wide`, which allows for the number of negative controls, so that all of them pass in 19 of 20
     runs.
     """
 

@@ -1,24 +1,47 @@
-"""The report's sections, each a heading, a reading, and the tables and charts it is read from."""
+"""The report's other sections: what was evaluated, decisions, controls and probes, trials, drift.
+
+Those on forecasts are in `forecast_sections`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import Final, NamedTuple, Protocol, TypeVar
 
-from llm_trader.evaluation import charts, prose, units
-from llm_trader.evaluation.markup import Markup, badge, element, figure, folded, join, passed, table
+from llm_trader.evaluation import charts, prose, remarks, units
+from llm_trader.evaluation.markup import (
+    Markup,
+    cell,
+    element,
+    figure,
+    folded,
+    note,
+    passed,
+    section,
+    table,
+)
 from llm_trader.evaluation.performance import Performance
-from llm_trader.evaluation.results import Arm, Curve, Metrics, Probability
-from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.results import Arm, Configuration, Control, Curve, Metrics
+from llm_trader.evaluation.significance import Interval
 from llm_trader.evaluation.units import DASH, Number
 
+
+class _Drift(NamedTuple):
+    """How curves of one kind are shown: their unit, and where they should be."""
+
+    title: str
+    scale: float
+    digits: int
+    unit: str
+    target: float | None = None
+
+
 _CURVES: Final = {
-    "similarity": ("mean similarity", 1.0, 2, ""),
-    "effective episodes": ("effective episodes", 1.0, 1, ""),
-    "coverage": ("coverage, %", 100.0, 1, " %"),
+    "similarity": _Drift("mean similarity", 1.0, 2, ""),
+    "effective episodes": _Drift("effective episodes", 1.0, 1, ""),
+    "coverage": _Drift("coverage, %", 100.0, 1, " %", 100 * prose.BAND),
 }
-_SKILL: Final = ("skill", "95 % interval")
-_DIVISIONS: Final = {"hour": "hour of the day (UTC)", "weekday": "day of the week"}
 
 
 class _OfSymbol(Protocol):
@@ -27,11 +50,6 @@ class _OfSymbol(Protocol):
 
 
 _Found = TypeVar("_Found", bound=_OfSymbol)
-
-
-def section(key: str, title: str, reading: str, *body: Markup) -> Markup:
-    heading, said = element("h2", title), element("p", reading, kind="reading")
-    return element("section", heading, said, *body, key=key)
 
 
 def origin(metrics: Metrics) -> Markup:
@@ -64,126 +82,6 @@ def origin(metrics: Metrics) -> Markup:
     return section("origin", "What was evaluated", reading, element("dl", *map(Markup, terms)))
 
 
-def skills(metrics: Metrics) -> Markup:
-    found = metrics.skills
-    head = ("symbol", "horizon", "reference", "verdict", *_SKILL, "p adjusted", "detectable")
-    rows = [
-        (
-            one.symbol,
-            one.horizon,
-            one.reference,
-            _judged(one.verdict, one.skill),
-            *_estimate(one.skill),
-            units.p_value(one.p_adjusted),
-            units.skill(one.detectable).lstrip("+"),
-            f"{one.queries:,}",
-        )
-        for one in found
-    ]
-    note = (
-        "Skill is the share by which the forecasts' loss (CRPS) is below the reference's: 0 is no "
-        "better, below 0 worse. “Treated alike” gives the base rate the same rescaling, so that "
-        "what is left is the neighbours' own. Detectable is the smallest skill that would be "
-        "found with 80 % power."
-    )
-    body = [table((*head, "queries"), rows, "Skill against each reference")]
-    if found:
-        body.append(
-            figure(
-                charts.skills(found),
-                "Skill against each reference, with 95 % intervals; above 0 is better",
-            )
-        )
-    return section("skill", "Skill", prose.of_skills(found), _note(note), *body)
-
-
-def probabilities(metrics: Metrics) -> Markup:
-    found = metrics.probabilities
-    events = dict.fromkeys(one.event for one in found)
-    head = ("event", "symbol", "forecasts", "Brier", "base rate's", *_SKILL)
-    rows = [
-        (
-            one.event,
-            one.symbol,
-            f"{sum(bin_.count for bin_ in one.bins):,}",
-            units.number(one.brier, 4),
-            units.number(one.base_brier, 4),
-            *_estimate(one.skill),
-        )
-        for one in found
-    ]
-    reading = (
-        "When the forecast says 60 %, it should happen 60 % of the time: on the dotted line. "
-        "Outcomes overlap, so neighbouring forecasts are not independent, and points of few "
-        "forecasts say little."
-        if found
-        else "No probabilities were judged."
-    )
-    body = [table(head, rows, "Brier scores; lower is better")]
-    body += [_reliability(event, [one for one in found if one.event == event]) for event in events]
-    return section("reliability", "Reliability of probabilities", reading, *body)
-
-
-def _reliability(event: str, found: list[Probability]) -> Markup:
-    rows = [
-        (
-            one.symbol,
-            units.share(bin_.forecast if bin_.count else None),
-            units.share(bin_.observed if bin_.count else None),
-            f"{bin_.count:,}",
-        )
-        for one in found
-        for bin_ in one.bins
-    ]
-    numbers = table(("symbol", "forecast", "happened", "forecasts"), rows, event)
-    return join(
-        [
-            element("h3", event),
-            element("p", prose.of_probabilities(event, found), kind="reading"),
-            figure(charts.reliability(found), f"Reliability of “{event}”, and counts"),
-            folded("Numbers", numbers),
-        ]
-    )
-
-
-def directions(metrics: Metrics) -> Markup:
-    rows = [
-        (
-            one.symbol,
-            one.horizon,
-            units.share(one.accuracy.value),
-            units.bounds(one.accuracy, units.share),
-        )
-        for one in metrics.directions
-    ]
-    head = ("symbol", "horizon", "accuracy", "95 % interval")
-    shown = table(head, rows, "How often the median forecast had the right sign")
-    return section("direction", "Direction", prose.of_directions(metrics.directions), shown)
-
-
-def bands(metrics: Metrics) -> Markup:
-    rows = [
-        (
-            one.symbol,
-            one.horizon,
-            units.share(one.before.value),
-            units.share(one.after.value),
-            units.bounds(one.after, units.share),
-            units.share(prose.BAND),
-            f"{one.queries:,}",
-        )
-        for one in metrics.bands
-    ]
-    head = ("symbol", "horizon", "before", "after", "95 % interval", "target", "queries")
-    shown = table(head, rows, "Outcomes inside the 80 % band, before and after correction")
-    note = (
-        "Each day is corrected by what the 60 days before it taught, so nothing that is counted "
-        "was used for its own correction; days before which too little was known are left out."
-    )
-    reading = prose.of_bands(metrics.bands)
-    return section("coverage", "Coverage of the 80 % band", reading, _note(note), shown)
-
-
 def decisions(metrics: Metrics) -> Markup:
     curves = [one for one in metrics.curves if one.kind == "equity"]
     body: list[Markup] = []
@@ -193,12 +91,13 @@ def decisions(metrics: Metrics) -> Markup:
         if own := _of(symbol, curves):
             caption = f"{symbol}: equity, from 1 at the start, and how far it is below its peak"
             body.append(figure(charts.equity(own), caption))
-    note = (
+    about = (
         "Each arm decides by itself over the whole time. The difference is of mean daily returns "
-        "against the baseline's, in % points. The deflated Sharpe ratio is the probability of "
-        "being above what the luckiest of all trials would show without skill."
+        "against the baseline's, in % points; ▲ and ▼ are better and worse beyond chance. Turnover "
+        "is in multiples of the equity. The deflated Sharpe ratio is the probability of being "
+        "above what the luckiest of all trials would show without skill."
     )
-    return section("decisions", "Decisions", prose.of_arms(metrics.arms), _note(note), *body)
+    return section("decisions", "Decisions", prose.of_arms(metrics.arms), note(about), *body)
 
 
 def _arms(arms: Sequence[Arm]) -> Markup:
@@ -206,28 +105,28 @@ def _arms(arms: Sequence[Arm]) -> Markup:
     of = [one.performance for one in arms]
     rows: list[tuple[str, list[str]]] = [
         *((name, [shown(one) for one in of]) for name, shown in _MEASURES.items()),
-        ("difference a day", [_difference(one, lambda d: units.points(d.value)) for one in arms]),
-        (
-            "95 % interval",
-            [_difference(one, lambda d: units.bounds(d, units.points)) for one in arms],
-        ),
-        ("verdict", [_judged(one.verdict, one.difference) for one in arms]),
+        ("difference, % points a day", [_difference(one) for one in arms]),
     ]
     head = ["", *(one.name for one in arms)]
     return table(head, [[name, *cells] for name, cells in rows] if arms else [], "Performance")
 
 
-def _difference(arm: Arm, shown: Callable[[Interval], str]) -> str:
-    return "baseline" if arm.difference is None else shown(arm.difference)
+def _difference(arm: Arm) -> str:
+    apart = arm.difference
+    if apart is None:
+        return "baseline"
+    sure = units.bounded(apart)
+    told = units.bounds(apart, _plain) if sure else "too little data"
+    return cell(arm.verdict if sure else None, _plain(apart.value), told)
 
 
-def _pct(value: Number) -> str:
-    return units.number(value, 2, " %", sign=True)
+def _plain(value: Number) -> str:
+    return units.number(value, 3, sign=True)
 
 
 _MEASURES: Final[dict[str, Callable[[Performance], str]]] = {
-    "total return": lambda of: _pct(of.total_return_pct),
-    "maximum drawdown": lambda of: _pct(of.max_drawdown_pct),
+    "total return": lambda of: units.signed_pct(of.total_return_pct),
+    "maximum drawdown": lambda of: units.signed_pct(of.max_drawdown_pct),
     "Sharpe ratio, a year": lambda of: units.number(of.sharpe, 2),
     "P(Sharpe above 0)": lambda of: units.share(of.probabilistic_sharpe),
     "deflated Sharpe": lambda of: units.share(of.deflated_sharpe),
@@ -237,7 +136,7 @@ _MEASURES: Final[dict[str, Callable[[Performance], str]]] = {
     "win rate": lambda of: units.share(of.win_rate),
     "mean net a trade": lambda of: units.number(of.mean_net_pct, 3, " %", sign=True),
     "time in a position": lambda of: units.share(of.exposure),
-    "turnover a day": lambda of: units.number(of.turnover_per_day, 2, " × equity"),
+    "turnover a day": lambda of: units.number(of.turnover_per_day, 2, " ×"),
 }
 
 
@@ -248,20 +147,41 @@ def controls(metrics: Metrics) -> Markup:
             one.kind,
             one.symbol,
             one.horizon,
-            *_estimate(one.skill),
-            passed(one.passed, "passed" if one.passed else "failed"),
+            *units.estimate(one.skill),
+            units.bounds(one.wide, units.skill),
+            _controlled(one),
         )
         for one in metrics.controls
     ]
-    head = ("control", "kind", "symbol", "horizon", *_SKILL, "result")
-    note = (
-        "Data of which the answer is known goes through the same evaluation. A negative control "
-        "holds nothing to find: one that fails sees skill in noise. A positive control has a "
-        "pattern planted into it: one that fails would miss skill that is there."
+    head = ("control", "kind", "symbol", "horizon", "skill", "95 % interval", "judged by", "result")
+    about = (
+        "Data of which the answer is known goes through the same evaluation, beside random "
+        "neighbours. A negative control holds nothing to find: one that fails sees what is not "
+        "there. A positive control has a pattern planted into it: one that fails would miss skill "
+        "that is there. " + _why_wide(sum(one.kind == "negative" for one in metrics.controls))
     )
-    shown = table(head, rows, "Controls")
+    shown = table(
+        head, rows, "Skill against the base rate treated alike, and whether that is as it should be"
+    )
     reading = prose.of_controls(metrics.controls)
-    return section("controls", "Controls", reading, _note(note), shown)
+    return section("controls", "Controls", reading, note(about), shown)
+
+
+def _why_wide(negative: int) -> str:
+    if negative < 2:
+        return "Each is judged by the wider of its intervals."
+    by_chance = units.share(1 - 0.95**negative)
+    return (
+        "Each is judged by the wider of its intervals, which allows for their number: by 95 % "
+        f"intervals, chance alone would let one of {negative} negative controls fail in up to "
+        f"{by_chance} of all runs."
+    )
+
+
+def _controlled(one: Control) -> Markup:
+    if one.passed and not units.bounded(one.wide):
+        return Markup("too little data")
+    return passed(one.passed, "passed" if one.passed else "failed")
 
 
 def probes(metrics: Metrics) -> Markup:
@@ -269,12 +189,15 @@ def probes(metrics: Metrics) -> Markup:
         (one.name, one.symbol, f"{one.checked:,}", _probed(one.checked, one.problem))
         for one in metrics.probes
     ]
-    note = (
+    about = (
         "Each probe looks for a trace of the future in what a query was given: what is not known "
         "yet must not change an answer."
     )
-    shown = table(("probe", "symbol", "checked", "found"), rows, "Leak probes")
-    return section("probes", "Leak probes", prose.of_probes(metrics.probes), _note(note), shown)
+    shown = table(
+        ("probe", "symbol", "checked", "found"), rows, "Queries asked again with another future"
+    )
+    reading = prose.of_probes(metrics.probes)
+    return section("probes", "Leak probes", reading, note(about), shown)
 
 
 def _probed(checked: int, problem: str | None) -> Markup:
@@ -283,52 +206,47 @@ def _probed(checked: int, problem: str | None) -> Markup:
     return passed(True, "nothing") if checked else Markup("not checked")
 
 
-def slices(metrics: Metrics) -> Markup:
-    body: list[Markup] = []
-    for by in dict.fromkeys(one.by for one in metrics.slices):
-        own = [one for one in metrics.slices if one.by == by]
-        title = _DIVISIONS.get(by, by)
-        rows = [
-            (
-                one.value,
-                one.symbol,
-                one.horizon,
-                f"{one.queries:,}",
-                *(_estimate(one.skill) if one.skill else (DASH, DASH)),
-            )
-            for one in own
-        ]
-        head = (by, "symbol", "horizon", "queries", *_SKILL)
-        body += [
-            element("h3", f"By {title}"),
-            element("p", prose.of_slices(own), kind="reading"),
-            figure(charts.slices(own), f"Skill by {title}, with 95 % intervals"),
-            folded("Numbers", table(head, rows, f"Skill by {title}")),
-        ]
-    reading = (
-        "Skill against the base rate treated alike, among the queries of one regime. With so many "
-        "looks, single bars that stand out are expected; they are questions, not findings."
-        if body
-        else "Skill was not divided by regime."
-    )
-    return section("regimes", "Skill by regime", reading, *body)
-
-
 def trials(metrics: Metrics) -> Markup:
-    tried = sorted(metrics.trials.configurations, key=lambda one: _rank(one.skill.value))
-    rows = [(one.label, one.symbol, one.horizon, *_estimate(one.skill)) for one in tried]
-    head = ("configuration", "symbol", "horizon", *_SKILL)
-    shown = table(head, rows, "Configurations of this run, best first")
-    note = (
-        "Among many configurations the best looks good by luck. Its interval allows for itself "
-        "only; Hansen's test for superior predictive ability allows for all of this run's."
+    reading, tried = prose.of_trials(metrics.trials), metrics.trials.configurations
+    if not tried:
+        return section("trials", "Trials", reading)
+    about = (
+        "Skill is against the base rate treated alike, by queries an hour apart. Among many "
+        "configurations the best looks good by luck. Its interval allows for itself only; Hansen's "
+        "test for superior predictive ability allows for all that were asked these queries."
     )
-    reading = prose.of_trials(metrics.trials)
-    return section("trials", "Trials", reading, _note(note), *([shown] if rows else []))
+    return section("trials", "Trials", reading, note(about), _swept(tried))
 
 
-def _rank(value: float) -> float:
-    return -value if units.known(value) else float("inf")
+def _swept(tried: Sequence[Configuration]) -> Markup:
+    """A row for each configuration, the best on average first."""
+    of: dict[str, dict[tuple[str, str], Interval]] = {}
+    for one in tried:
+        of.setdefault(one.label, {})[one.symbol, one.horizon] = one.skill
+    cases = list(dict.fromkeys((one.symbol, one.horizon) for one in tried))
+    rows = [
+        [label, *(_trial(found.get(case)) for case in cases)]
+        for label, found in sorted(of.items(), key=lambda item: _rank(item[1].values()))
+    ]
+    head = ["configuration", *(f"{symbol} {horizon}" for symbol, horizon in cases)]
+    return table(head, rows, "Skill in % of this run's sweep, best on average first")
+
+
+def _trial(skill: Interval | None) -> str:
+    if skill is None:
+        return DASH
+    return cell(None, _bare(skill.value), units.bounds(skill, _bare))
+
+
+def _bare(skill: Number) -> str:
+    """In %, which is said above."""
+    return units.skill(skill).removesuffix(" %")
+
+
+def _rank(skills: Iterable[Interval]) -> float:
+    """Lower where better on average; last where nothing is known."""
+    found = [one.value for one in skills if units.known(one.value)]
+    return -sum(found) / len(found) if found else inf
 
 
 def similarity(metrics: Metrics) -> Markup:
@@ -343,20 +261,21 @@ def similarity(metrics: Metrics) -> Markup:
         caption = "Queries by the mean similarity of their neighbours"
         numbers = table(("symbol", "mean similarity", "queries"), rows, caption)
         body = [figure(charts.similarity(found), caption), folded("Numbers", numbers)]
-    reading = prose.of_histograms(found)
+    reading = remarks.of_histograms(found)
     return section("similarity", "How alike the neighbours are", reading, *body)
 
 
 def over_time(metrics: Metrics) -> Markup:
     body: list[Markup] = []
-    for kind, (title, scale, digits, unit) in _CURVES.items():
+    for kind, look in _CURVES.items():
         own: list[Curve] = [one for one in metrics.curves if one.kind == kind]
         if own:
-            said = prose.of_curves(own, scale, digits, unit)
+            said = remarks.of_curves(own, look.scale, look.digits, look.unit)
+            chart = charts.over_time(own, look.title, look.scale, look.target)
             body += [
                 element("h3", kind.capitalize()),
                 element("p", said, kind="reading"),
-                figure(charts.over_time(own, title, scale), f"{kind.capitalize()}, by day"),
+                figure(chart, _caption(kind, own)),
             ]
     reading = (
         "Where these drift, the time is not of one kind, and one number for all of it hides that."
@@ -366,19 +285,11 @@ def over_time(metrics: Metrics) -> Markup:
     return section("time", "Over time", reading, *body)
 
 
-def _estimate(interval: Interval) -> tuple[str, str]:
-    return units.skill(interval.value), units.bounds(interval, units.skill)
-
-
-def _judged(verdict: Verdict | None, interval: Interval | None) -> str:
-    """Where there is no interval, "no evidence" would sound like a result."""
-    if interval is not None and not units.bounded(interval):
-        return "too little data"
-    return badge(verdict)
-
-
-def _note(text: str) -> Markup:
-    return element("p", text, kind="note")
+def _caption(kind: str, curves: Sequence[Curve]) -> str:
+    names = list(dict.fromkeys(one.name for one in curves))
+    named = f" {names[0]}" if len(names) == 1 and names[0].startswith("over ") else ""
+    week = ", mean of the week up to each day" if kind == "coverage" else ", by day"
+    return f"{kind.capitalize()}{named}{week}"
 
 
 def _of(symbol: str, found: Sequence[_Found]) -> list[_Found]:

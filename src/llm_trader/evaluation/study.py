@@ -22,7 +22,7 @@ from llm_trader import __version__
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation import prose
-from llm_trader.evaluation.arms import ARMS, BASELINE
+from llm_trader.evaluation.arms import ARMS, BASELINE, Traded
 from llm_trader.evaluation.controlling import market_controls, simulated_controls
 from llm_trader.evaluation.examining import (
     Arms,
@@ -46,6 +46,7 @@ from llm_trader.evaluation.results import (
     Trials,
 )
 from llm_trader.evaluation.significance import Verdict
+from llm_trader.evaluation.steps import Steps
 from llm_trader.evaluation.trials import Ledger, Trial, queries_digest, superior_p_value, tried_on
 from llm_trader.evaluation.workers import Piece, Progress, run
 from llm_trader.timeframe import iso8601
@@ -60,7 +61,8 @@ class Study:
     """What was found, and the rows it was made of."""
 
     metrics: Metrics
-    examined: Sequence[Examined]
+    steps: Sequence[Steps]
+    traded: Sequence[tuple[str, Traded]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +112,19 @@ def compare(subject: Subject, plan: StudyPlan, names: Sequence[str], running: Ru
 
 def ab(subject: Subject, plan: StudyPlan, arm_a: str, arm_b: str, running: Running) -> Study:
     """Two ways to decide on the same snapshots; the second is judged by the first."""
+    refuse_arms(arm_a, arm_b)
+    main = plan.search.vector
+    question = _Question("ab", plan, {main: plan}, main, {}, (arm_a, arm_b), arm_a)
+    return _answered(subject, question, running)
+
+
+def refuse_arms(arm_a: str, arm_b: str) -> None:
+    """Raises `InvalidInputError` unless they are two that are known."""
     for arm in (arm_a, arm_b):
         if arm not in ARMS:
             raise InvalidInputError(f"there is no arm {arm!r}; known: {', '.join(ARMS)}")
     if arm_a == arm_b:
         raise InvalidInputError(f"both arms are {arm_a!r}; name two different ones")
-    main = plan.search.vector
-    question = _Question("ab", plan, {main: plan}, main, {}, (arm_a, arm_b), arm_a)
-    return _answered(subject, question, running)
 
 
 def variant_of(plan: StudyPlan, name: str) -> StudyPlan:
@@ -162,7 +169,11 @@ def _answered(subject: Subject, question: _Question, running: Running) -> Study:
     done = iter(run([one for of in pieces.values() for one in of], running.jobs, running.progress))
     examined, swept, controls = ([next(done) for _ in of] for of in pieces.values())
     metrics = _metrics(subject, question, running, examined, swept, controls)
-    return Study(replace(metrics, seconds=time.monotonic() - started), examined)
+    return Study(
+        replace(metrics, seconds=time.monotonic() - started),
+        [one for of in examined for one in of.steps],
+        [(of.symbol, one) for of in examined for one in of.traded],
+    )
 
 
 def _configurations(question: _Question, ledger: Ledger) -> int:

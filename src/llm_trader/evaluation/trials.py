@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from llm_trader.errors import InvalidInputError
+from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.skills import Scored
@@ -78,11 +78,15 @@ class Ledger:
         self._folder = folder / FOLDER
 
     def add(self, trial: Trial) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Raises `ConfigurationError` where the folder cannot be written to."""
         path = self._folder / f"{trial.configuration}-{trial.queries}.json"
         half = path.with_suffix(f".{os.getpid()}.tmp")
-        half.write_bytes(msgspec.json.encode(trial) + b"\n")
-        half.replace(path)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            half.write_bytes(msgspec.json.encode(trial) + b"\n")
+            half.replace(path)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write to {self._folder}: {error.strerror}") from None
 
     def trials(self) -> list[Trial]:
         """Raises `InvalidInputError` for a file that is no trial: a count without it would lie."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Final
 
@@ -13,7 +13,7 @@ Number = float | None
 
 DASH: Final = "–"
 _LEAST_P: Final = 0.001
-_TO_THE_MINUTE: Final = re.compile(r"^([\d-]{10})T(\d\d:\d\d):00Z$")
+_TO_THE_MINUTE: Final = re.compile(r"^([\d-]{10})T(\d\d:\d\d):[\d.]+Z$")
 
 
 def known(value: Number) -> bool:
@@ -55,8 +55,27 @@ def bounds(interval: Interval | None, shown: Callable[[Number], str]) -> str:
     return f"{shown(interval.low).split(' ')[0]} to {shown(interval.high)}"
 
 
+def between(values: Sequence[float], shown: Callable[[Number], str]) -> str:
+    """The least to the greatest of those known, the unit said once; one where they read alike."""
+    found = [value for value in values if known(value)]
+    if not found:
+        return DASH
+    low, high = shown(min(found)), shown(max(found))
+    return high if low == high else f"{low.split(' ')[0]} to {high}"
+
+
+def signed_pct(value: Number) -> str:
+    """A number that is in % already, such as a return."""
+    return number(value, 2, " %", sign=True)
+
+
+def estimate(interval: Interval) -> tuple[str, str]:
+    """A skill and its interval."""
+    return skill(interval.value), bounds(interval, skill)
+
+
 def moment(iso8601: str) -> str:
-    """`2026-03-20T12:00:00Z` as `2026-03-20 12:00 UTC`; anything else as it is."""
+    """`2026-03-20T12:00:00Z` as `2026-03-20 12:00 UTC`, to the minute; anything else as it is."""
     return _TO_THE_MINUTE.sub(r"\1 \2 UTC", iso8601)
 
 
@@ -66,6 +85,10 @@ def bounded(interval: Interval) -> bool:
 
 def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def or_none(n: int) -> str:
+    return f"{n:,}" if n else "none"
 
 
 def listed(names: list[str]) -> str:

@@ -35,7 +35,7 @@ _HITS_PER_EPISODE: Final = 6
 _ROUNDING: Final = np.float32(1e-6)
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True):
+class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How neighbours are looked for; the defaults are the server's.
 
     `feature_weights` are multiples of the features' usual weights, by name. They are in the

@@ -17,8 +17,9 @@ from llm_trader.market.candles import Floats
 
 Rows = npt.NDArray[np.intp]
 
-# A query adds the rows at the edges of its own window, at a cost of their number squared.
-_BLOCK: Final = 96
+# A block shares one sorting of its core; each of its queries looks at the rows at all its edges.
+_MOST_QUERIES: Final = 32
+_MOST_EDGES: Final = 1024
 
 
 class Moments(NamedTuple):
@@ -39,46 +40,49 @@ def window_moments(values: Floats, first: Rows, last: Rows, at: Floats) -> Momen
     mean_abs, spread = np.full(at.shape, np.nan), np.full(len(first), np.nan)
     for block in _blocks(first, last):
         core = _Core(values, first[block], last[block])
-        for i in range(block.start, block.stop):
-            if last[i] - first[i] >= 2:
-                mean_abs[i], spread[i] = core.moments(int(first[i]), int(last[i]), at[i])
+        mean_abs[block], spread[block] = core.moments(at[block])
     return Moments(mean_abs, spread)
 
 
 def _blocks(first: Rows, last: Rows) -> Iterator[slice]:
-    """Runs of queries whose windows begin and end within few rows of each other."""
-    start = 0
+    """Runs of queries whose windows begin and end near each other."""
+    start, count = 0, np.arange(1, _MOST_QUERIES + 1)
     while start < len(first):
-        near = slice(start, start + _BLOCK)
+        near = slice(start, start + _MOST_QUERIES)
         moved = np.maximum(np.abs(first[near] - first[start]), np.abs(last[near] - last[start]))
-        far = np.flatnonzero(moved > _BLOCK)
+        far = np.flatnonzero(moved * count[: len(moved)] > _MOST_EDGES)
         stop = start + (int(far[0]) if len(far) else len(moved))
         yield slice(start, stop)
         start = stop
 
 
 class _Core:
-    """The points that all windows of a block share, sorted."""
+    """The points that all windows of a block share, sorted, and those at their edges."""
 
     def __init__(self, values: Floats, first: Rows, last: Rows) -> None:
-        self._values = values
-        self._first = int(first.max())
-        self._last = max(int(last.min()), self._first)
-        self._sorted = np.sort(values[self._first : self._last])
+        start = int(first.max())
+        end = max(int(last.min()), start)
+        self._sorted = np.sort(values[start:end])
         n = len(self._sorted)
         self._below = np.concatenate([[0.0], np.cumsum(self._sorted)])
-        weights = 2 * np.arange(1, n + 1) - n - 1
-        self._pairs = 2 * float((self._sorted * weights).sum())
+        self._pairs = 2 * float((self._sorted * (2 * np.arange(1, n + 1) - n - 1)).sum())
+        rows = np.concatenate([np.arange(first.min(), start), np.arange(end, last.max())])
+        self._edges = values[rows]
+        self._has = ((first[:, None] <= rows) & (rows < last[:, None])).astype(np.float64)
+        self._size = last - first
 
-    def moments(self, first: int, last: int, at: Floats) -> tuple[Floats, float]:
-        before = self._values[first : min(self._first, last)]
-        after = self._values[max(self._last, first, self._first) : last]
-        edges = np.concatenate([before, after])
-        n = last - first
-        total = self._absolute(at) + np.abs(edges[:, None] - at).sum(axis=0)
-        pairs = self._pairs + 2 * self._absolute(edges).sum()
-        pairs += np.abs(edges[:, None] - edges).sum()
-        return total / n, float(pairs / (n * (n - 1)))
+    def moments(self, at: Floats) -> tuple[Floats, Floats]:
+        """`mean_abs` and `spread` of the windows; a window has its edges, and the core."""
+        edges, has = self._edges, self._has
+        away = np.abs(edges[:, None] - at[:, None, :])
+        total = self._absolute(at) + (has[:, None, :] @ away)[:, 0, :]
+        within = (has @ np.abs(edges[:, None] - edges) * has).sum(axis=1)
+        pairs = self._pairs + 2 * has @ self._absolute(edges) + within
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = pairs / (self._size * (self._size - 1))
+            mean_abs = total / self._size[:, None]
+        few = self._size < 2
+        return np.where(few[:, None], np.nan, mean_abs), np.where(few, np.nan, spread)
 
     def _absolute(self, at: Floats) -> Floats:
         """The sum of |X - z| over the core for each z."""

@@ -1,24 +1,35 @@
-"""Independent pieces of work on several cores, each in a process of its own.
+"""Independent pieces of work on several cores, in processes of their own.
 
 A piece is a function of a module and its arguments, and says how far it is. Results come back in
-the order of the pieces, whatever order they end in.
+the order of the pieces, whatever order they end in. Each process has a line of its own to this one:
+where several shared a queue, one that is ended while it writes would leave it locked for all.
 """
 
 from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import pickle
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from typing import Any, Final, NamedTuple
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final, NamedTuple, TypeAlias, cast
+
+from llm_trader.errors import ConfigurationError, LlmTraderError
 
 Progress = Callable[[str, int, int], None]
 """Told what is worked on, how much of it is done, and how much there is."""
 
-_END: Final = ("", 0, 0)
+_ENDED: Final = (
+    "a worker process was ended from outside, perhaps for want of memory; take fewer with --jobs 1"
+)
+
+
+_Line: TypeAlias = "Connection[Any, Any]"
 
 
 class Piece(NamedTuple):
@@ -28,30 +39,38 @@ class Piece(NamedTuple):
     arguments: tuple[Any, ...]
 
 
+class _Told(NamedTuple):
+    what: str
+    done: int
+    total: int
+
+
+class _Done(NamedTuple):
+    result: Any
+
+
+class _Failed(NamedTuple):
+    error: Exception
+
+
 def run(pieces: Sequence[Piece], jobs: int, progress: Progress) -> list[Any]:
-    """What the pieces return. With one job they run here, one after the other."""
+    """What the pieces return. With one job they run here, one after the other.
+
+    The first to fail ends all; raises its error, and `ConfigurationError` where a process dies.
+    """
     if jobs <= 1 or len(pieces) <= 1:
         return [piece.function(*piece.arguments, progress) for piece in pieces]
-    context = mp.get_context("spawn")
-    told = context.SimpleQueue()
-    listener = threading.Thread(target=_listen, args=(told, progress), daemon=True)
-    listener.start()
+    workers: list[_Worker] = []
     try:
-        with ProcessPoolExecutor(
-            min(jobs, len(pieces)), context, initializer=_begin, initargs=(told,)
-        ) as pool:
-            waiting = [pool.submit(_work, piece) for piece in pieces]
-            try:
-                return [of.result() for of in waiting]
-            except BaseException:
-                # Ctrl-C, or a piece that failed: the others are of no use to anybody.
-                pool.shutdown(wait=False, cancel_futures=True)
-                for child in mp.active_children():
-                    child.terminate()
-                raise
+        with _deaf_to_ctrl_c():
+            for _ in range(min(jobs, len(pieces))):
+                workers.append(_Worker())
+        return _results([of.line for of in workers], pieces, progress)
+    except (EOFError, ConnectionError):
+        raise ConfigurationError(_ENDED) from None
     finally:
-        told.put(_END)
-        listener.join()
+        for worker in workers:
+            worker.end()
 
 
 def cores() -> int:
@@ -59,15 +78,95 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_told: Any = None
+class _Worker:
+    """A process that does one piece after the other."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        self.line, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the end of the process is the end of the line
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.join()
+        self.line.close()
 
 
-def _begin(told: Any) -> None:
+def _results(lines: Sequence[_Line], pieces: Sequence[Piece], progress: Progress) -> list[Any]:
+    """Of all pieces, each given to whoever is free."""
+    left = iter(enumerate(pieces))
+    results: list[Any] = [None] * len(pieces)
+    busy: dict[Any, int] = {}
+
+    def give(line: _Line) -> None:
+        for place, piece in left:
+            busy[line] = place
+            line.send(piece)
+            return
+
+    for free in lines:
+        give(free)
+    while busy:
+        for ready in wait(list(busy)):
+            line = cast(_Line, ready)
+            said = line.recv()
+            if isinstance(said, _Told):
+                progress(*said)
+            elif isinstance(said, _Failed):
+                raise said.error
+            else:
+                results[busy.pop(line)] = said.result
+                give(line)
+    return results
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started meanwhile never hear of it; this one does at the end."""
+    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+        yield
+        return
+    heard: list[int] = []
+    resource_tracker.ensure_running()  # or the first process would start it, which unmasks
+    # What is masked is masked in what is started, but another thread of this process may hear it.
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if heard:
+        raise KeyboardInterrupt
+
+
+def _serve(line: _Line) -> None:
     """In a worker: Ctrl-C is the parent's business, and without a parent there is no work."""
-    global _told
-    _told = told
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, ConnectionError):
+        while True:
+            piece: Piece = line.recv()
+            line.send(_answered(piece, lambda *told: line.send(_Told(*told))))
+
+
+def _answered(piece: Piece, progress: Progress) -> _Done | _Failed:
+    try:
+        return _Done(piece.function(*piece.arguments, progress))
+    except Exception as error:  # noqa: BLE001  it is raised again where it is heard
+        return _Failed(_sendable(error))
+
+
+def _sendable(error: Exception) -> Exception:
+    """With where it happened, which would be lost on the way."""
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  of this very process
+    except Exception:  # noqa: BLE001  whatever its constructor makes of too few arguments
+        return LlmTraderError(str(error))
+    return error
 
 
 def _end_with_parent() -> None:
@@ -75,16 +174,3 @@ def _end_with_parent() -> None:
     if parent:
         parent.join()
         os._exit(1)
-
-
-def _work(piece: Piece) -> Any:
-    return piece.function(*piece.arguments, partial(_tell, _told))
-
-
-def _tell(told: Any, what: str, done: int, total: int) -> None:
-    told.put((what, done, total))
-
-
-def _listen(told: Any, progress: Progress) -> None:
-    while (message := told.get()) != _END:
-        progress(*message)

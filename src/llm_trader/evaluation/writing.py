@@ -1,6 +1,6 @@
 """The files of an evaluation: `metrics.json`, `steps.csv`, `trades.csv` and `report.html`.
 
-Each is written whole beside its place and then put there, so a reader never sees half of one.
+All are written whole beside their places and then put there, so nobody ever sees half of one.
 """
 
 from __future__ import annotations
@@ -27,29 +27,38 @@ REPORT: Final = "report.html"
 
 def write_study(study: Study, folder: Path) -> list[Path]:
     """The files, in the order written. Raises `ConfigurationError` where that cannot be."""
-    steps = [one for of in study.examined for one in of.steps]
-    traded = [(of.symbol, one) for of in study.examined for one in of.traded]
     files: dict[str, Callable[[Path], None]] = {
         METRICS: partial(_write_metrics, study.metrics),
-        STEPS: partial(write_steps, steps),
-        TRADES: partial(write_trades, traded),
+        STEPS: partial(write_steps, study.steps),
+        TRADES: partial(write_trades, study.traded),
         REPORT: partial(write_report, study.metrics),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_written(folder / name, write) for name, write in files.items()]
+        return _written(folder, files)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def _written(path: Path, write: Callable[[Path], None]) -> Path:
-    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def refuse_unwritable(folder: Path) -> None:
+    """Raises `ConfigurationError` now, and not after minutes of work."""
+    nearest = next(of for of in (folder, *folder.absolute().parents) if of.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise ConfigurationError(f"cannot write to {folder}: {nearest} is no folder to write to")
+
+
+def _written(folder: Path, files: dict[str, Callable[[Path], None]]) -> list[Path]:
+    """All of them before any takes its place, or an old report could stand beside new numbers."""
+    halves = {name: folder / f"{name}.{os.getpid()}.tmp" for name in files}
     try:
-        write(half)
-        half.replace(path)
+        for name, write in files.items():
+            write(halves[name])
+        for name, half in halves.items():
+            half.replace(folder / name)
     finally:
-        half.unlink(missing_ok=True)
-    return path
+        for half in halves.values():
+            half.unlink(missing_ok=True)
+    return [folder / name for name in files]
 
 
 def _write_metrics(metrics: Metrics, path: Path) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decision import Decision
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import Answer, Evidence
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import Millis
@@ -44,27 +43,6 @@ class Outlook(msgspec.Struct, frozen=True):
             evidence.episodes,
             told.effective_episodes,
             evidence.similarity_mean,
-        )
-
-    @classmethod
-    def of_outcomes(
-        cls, outcome_pct: Floats, similarity: Floats, effective_episodes: float
-    ) -> Outlook | None:
-        """From neighbours' outcomes and similarities, each of shape (n,); `None` for none.
-
-        Raises `InvalidInputError` for an unknown outcome: it is no neighbour to count.
-        """
-        if outcome_pct.shape != similarity.shape or not np.isfinite(outcome_pct).all():
-            raise InvalidInputError("give one known outcome and one similarity per neighbour")
-        if not len(outcome_pct):
-            return None
-        return cls(
-            float(outcome_pct.mean()),
-            float(np.median(outcome_pct)),
-            float((outcome_pct > 0).mean()),
-            len(outcome_pct),
-            effective_episodes,
-            float(similarity.mean()),
         )
 
 

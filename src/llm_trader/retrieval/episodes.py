@@ -56,29 +56,32 @@ def earliest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Positions
     order = np.argsort(timestamp_ms, kind="stable")
     stamps = timestamp_ms[order]
     few, enough = min(count, len(order)) - 1, len(order)
-    chosen = _apart(order, stamps, gap_ms, enough)
-    if len(chosen) < count:
-        return np.sort(chosen)
-    while enough - few > 1:
+    beyond = len(_apart(order, stamps, gap_ms, enough)) - count
+    # One time more makes one episode more, at most.
+    enough -= max(beyond, 0)
+    while beyond >= 0 and enough - few > 1:
         among = (few + enough) // 2
-        found = _apart(order, stamps, gap_ms, among)
-        if len(found) < count:
-            few = among
+        missing = count - len(_apart(order, stamps, gap_ms, among))
+        if missing > 0:
+            few = among + missing - 1
         else:
-            enough, chosen = among, found
-    return np.sort(chosen)
+            enough = among + missing
+    taken = _apart(order, stamps, gap_ms, enough)
+    return np.sort(order[order < enough][taken])
 
 
-def _apart(order: Positions, stamps: Times, gap_ms: Millis, among: int) -> Positions:
-    """Of the first `among` times, those of the earliest choice; `order` sorts all by time."""
-    inside = order < among
-    known = stamps[inside]
-    after = np.searchsorted(known, known + gap_ms).tolist()
-    taken, row = [], 0
-    while row < among:
-        taken.append(row)
-        row = after[row]
-    return order[inside][taken]
+def _apart(order: Positions, stamps: Times, gap_ms: Millis, among: int) -> list[int]:
+    """The earliest choice from the first `among` times, as places in their order of time.
+
+    `order` sorts all by time, `stamps` are all in that order.
+    """
+    known = stamps[order < among]
+    after = known.searchsorted(known + gap_ms).tolist()
+    taken, place = [], 0
+    while place < among:
+        taken.append(place)
+        place = after[place]
+    return taken
 
 
 def effective_count(timestamp_ms: Times, horizons_ms: Iterable[Millis]) -> Floats:

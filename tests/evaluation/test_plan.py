@@ -1,0 +1,255 @@
+"""A plan is what its file says over what lies beneath it, and nothing in it is misread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_trader.errors import ConfigurationError
+from llm_trader.evaluation.plan import (
+    DEFAULT_RULES,
+    DEFAULT_SWEEP,
+    StudyPlan,
+    plan_of,
+    read_plan,
+)
+from llm_trader.timeframe import parse_end, parse_start
+
+FILE = """
+symbols = ["BTCUSDT"]
+start = "2024-01-01T00:00:00Z"
+seed = 3
+least_similarity = 0.6
+
+[search]
+episodes = 30
+
+[rules.4h]
+rescale = 0.5
+
+[aggregator]
+least_mean_bp = 20
+
+[[sweep]]
+label = "few"
+search = { episodes = 10 }
+
+[[sweep]]
+label = "alone"
+neighbour_share = 1.0
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "evaluation.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def refusal(described: dict[str, Any]) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        plan_of(described, "the plan")
+    return refused.value.message
+
+
+def test_a_file_is_read_over_the_defaults(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path, FILE))
+    assert (plan.symbols, plan.start, plan.seed) == (("BTCUSDT",), "2024-01-01T00:00:00Z", 3)
+    assert (plan.search.episodes, plan.search.lookback_days) == (30, 90)
+    assert list(plan.rules) == ["4h"]
+    assert (plan.rules["4h"].rescale, plan.rules["4h"].neighbour_share) == (0.5, 1.0)
+    assert plan.aggregator.least_mean_bp == 20
+    assert (plan.end, plan.reps, plan.decider) == ("now", 1000, "aggregator")
+
+
+def test_without_a_file_it_is_the_default_plan() -> None:
+    assert read_plan(None) == StudyPlan()
+    assert StudyPlan().rules == DEFAULT_RULES
+
+
+def test_what_is_given_goes_before_the_file_and_that_before_what_lies_beneath(
+    tmp_path: Path,
+) -> None:
+    beneath = {
+        "seed": 1,
+        "reps": 300,
+        "search": {"episodes": 20, "lookback_days": 7, "min_gap_hours": 2.0},
+    }
+    above = {"seed": 9, "start": None, "search": {"lookback_days": 14, "vector": None}}
+    plan = read_plan(written(tmp_path, FILE), beneath, above)
+    assert (plan.seed, plan.reps, plan.start) == (9, 300, "2024-01-01T00:00:00Z")
+    found = plan.search
+    assert (found.episodes, found.lookback_days, found.min_gap_hours) == (30, 14, 2.0)
+    assert found.vector == "state"
+
+
+@pytest.mark.parametrize(
+    ("described", "key"),
+    [
+        ({"serach": {}}, "serach"),
+        ({"search": {"episods": 3}}, "episods"),
+        ({"rules": {"4h": {"rescal": 1}}}, "rescal"),
+        ({"aggregator": {"least_bp": 3}}, "least_bp"),
+        ({"trading": {"stop": 1}}, "stop"),
+        ({"costs": {"fee": 1}}, "fee"),
+    ],
+)
+def test_a_typo_is_refused_by_its_name(described: dict[str, Any], key: str) -> None:
+    told = refusal(described)
+    assert told.startswith("the plan cannot be used: ")
+    assert f"`{key}`" in told
+
+
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        ({"rules": {"2h": {}}}, "rules of 2h: the horizons are 15m, 1h, 4h, 24h"),
+        ({"rules": {}}, "rules of none: the horizons are 15m, 1h, 4h, 24h"),
+        ({"aggregator": {"horizon": "2h"}}, "horizon '2h' is not one of"),
+        ({"step_minutes": 7}, "step_minutes 7 does not divide a day"),
+        ({"search": {"episodes": 1}}, "$.search.episodes"),
+        ({"search": {"vector": "colour"}}, "$.search.vector"),
+        ({"search": {"feature_weights": {"rsi_8": 1}}}, "there is no feature rsi_8"),
+        ({"least_similarity": 1.5}, "$.least_similarity"),
+        ({"reps": 10}, "$.reps"),
+        ({"decider": "oracle"}, "$.decider"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused_by_its_place(
+    described: dict[str, Any], told: str
+) -> None:
+    assert told in refusal(described)
+
+
+@pytest.mark.parametrize(
+    ("toml", "text"),
+    [
+        ("2024-05-01", "2024-05-01T00:00:00Z"),
+        ("2024-05-01T06:30:00", "2024-05-01T06:30:00Z"),
+        ("2024-05-01T06:30:00Z", "2024-05-01T06:30:00Z"),
+        ("2024-05-01T08:30:00+02:00", "2024-05-01T06:30:00Z"),
+        ('"2024-05-01T06:30:00Z"', "2024-05-01T06:30:00Z"),
+    ],
+)
+def test_times_may_stand_without_quotes_and_are_utc_where_nothing_else_is_said(
+    tmp_path: Path, toml: str, text: str
+) -> None:
+    plan = read_plan(written(tmp_path, f"start = {toml}\nend = {toml}"))
+    assert plan.start is not None
+    assert parse_start(plan.start, 0) == parse_start(text, 0)
+    assert parse_end(plan.end, 0) == parse_end(text, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("seed = ", "is not TOML"), ("seed = true", "$.seed"), ("end = 06:30:00", "$.end")],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, told: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigurationError) as refused:
+        read_plan(path)
+    assert str(path) in refused.value.message
+    assert told in refused.value.message
+
+
+def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
+    missing, binary = tmp_path / "none.toml", tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path in (missing, binary):
+        with pytest.raises(ConfigurationError, match=path.name):
+            read_plan(path)
+
+
+def test_each_entry_of_a_sweep_is_the_plan_with_its_own_keys_replaced(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path, FILE))
+    few, alone = (plan.variants()[name] for name in ("few", "alone"))
+    assert few == msgspec.structs.replace(
+        plan, sweep=(), search=msgspec.structs.replace(plan.search, episodes=10)
+    )
+    shared = {
+        name: msgspec.structs.replace(rule, neighbour_share=1.0)
+        for name, rule in plan.rules.items()
+    }
+    assert alone == msgspec.structs.replace(plan, sweep=(), rules=shared)
+
+
+def test_the_default_sweep_tries_as_many_configurations_as_it_has_entries() -> None:
+    plan = plan_of({"sweep": DEFAULT_SWEEP}, "the default")
+    variants = plan.variants()
+    assert list(variants) == [entry["label"] for entry in DEFAULT_SWEEP]
+    digests = {plan.configuration(), *(of.configuration() for of in variants.values())}
+    assert len(digests) == 1 + len(DEFAULT_SWEEP)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "told"),
+    [
+        ([{"search": {"episodes": 5}}], "a label of its own"),
+        ([{"label": "a"}, {"label": "a"}], "a label of its own"),
+        ([{"label": ""}], "a label of its own"),
+        ([{"label": "wide", "search": {"episods": 5}}], "the sweep's 'wide' cannot be used"),
+        ([{"label": "wide", "rescale": 3}], "$.rules"),
+    ],
+)
+def test_an_entry_of_a_sweep_that_cannot_be_used_is_refused(
+    sweep: list[dict[str, Any]], told: str
+) -> None:
+    plan = plan_of({"sweep": sweep}, "the plan")
+    with pytest.raises(ConfigurationError) as refused:
+        plan.variants()
+    assert told in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"symbols": ("ETHUSDT",)},
+        {"start": "30", "end": "2024-05-01T00:00:00Z"},
+        {"step_minutes": 60},
+        {"reps": 5000},
+        {"seed": 9},
+        {"sweep": ({"label": "a"},)},
+    ],
+)
+def test_when_and_on_what_it_is_asked_and_chance_make_no_other_configuration(
+    changes: dict[str, Any],
+) -> None:
+    plain, changed = StudyPlan(), msgspec.structs.replace(StudyPlan(), **changes)
+    assert changed.configuration() == plain.configuration()
+    assert changed.digest() != plain.digest()
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"search": {"vector": "random"}},
+        {"search": {"embargo_hours": 1.0}},
+        {"search": {"feature_weights": {"rsi_7": 2.0}}},
+        {"rules": {"4h": {"rescale": 0.75, "neighbour_share": 0.5}}},
+        {"least_similarity": 0.5},
+        {"aggregator": {"least_similarity": None}},
+        {"trading": {"stop_pct": None}},
+        {"costs": {"slippage_bps": 2}},
+    ],
+)
+def test_whatever_decides_forecasts_or_decisions_makes_another_configuration(
+    described: dict[str, Any],
+) -> None:
+    assert plan_of(described, "x").configuration() != StudyPlan().configuration()
+
+
+def test_a_configuration_does_not_depend_on_the_order_of_keys() -> None:
+    one, other = (
+        plan_of({"rules": {name: {} for name in names}}, "x")
+        for names in (("1h", "4h"), ("4h", "1h"))
+    )
+    assert one.configuration() == other.configuration()
+    assert one.digest() == other.digest()
+
+
+def test_a_plan_is_read_back_as_it_was_written() -> None:
+    plan = plan_of({"symbols": ["A"], "sweep": DEFAULT_SWEEP, "least_similarity": 0.1}, "x")
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=StudyPlan) == plan

@@ -1,0 +1,337 @@
+"""An evaluation from a store to its metrics, on a small simulated market of two symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from msgspec.structs import replace as replaced
+
+from llm_trader.embedding.state import StateSpace
+from llm_trader.errors import InvalidInputError
+from llm_trader.evaluation import study
+from llm_trader.evaluation.arms import ARMS, BASELINE
+from llm_trader.evaluation.controlling import NO_EDGE, OF_A_SYMBOL, PLANTED
+from llm_trader.evaluation.dataset import Dataset, read_dataset
+from llm_trader.evaluation.examining import Subject
+from llm_trader.evaluation.judging import adjusted, arms_verdict, forecast_verdict
+from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.probes import CANARY, TRUNCATION
+from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Metrics
+from llm_trader.evaluation.study import VARIANTS, Running, Study, variant_of
+from llm_trader.evaluation.trading import Trade
+from llm_trader.evaluation.trials import Ledger
+from llm_trader.evaluation.walk import Search
+from llm_trader.index.ingestion import Spaces
+from llm_trader.index.points import TEXT
+from llm_trader.llm.aggregator import AggregatorSettings
+from llm_trader.market.store import MarketStore
+from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, iso8601
+from tests.cli.corridor import END_MS, START_MS, SYMBOLS, WARM_MS, Corridor
+from tests.evaluation.metrics import made_up_metrics
+from tests.index.builders import unit_vectors
+
+LOOKBACK_DAYS = 10
+PLAN = StudyPlan(
+    step_minutes=60,
+    search=Search(lookback_days=LOOKBACK_DAYS, episodes=15),
+    aggregator=AggregatorSettings(least_mean_bp=10),
+    reps=100,
+    sweep=({"label": "few", "search": {"episodes": 5}},),
+)
+REFERENCES = ("base rate", "base rate treated alike", "random neighbours")
+
+
+def subject_of(corridor: Corridor, start_ms: int) -> Subject:
+    with MarketStore.open(corridor.store) as store:
+        dataset = read_dataset(
+            store,
+            Spaces(StateSpace(M5)),
+            list(SYMBOLS),
+            start_ms,
+            END_MS,
+            lookback_days=LOOKBACK_DAYS,
+            interval_ms=HOUR_MS,
+        )
+    return Subject(dataset.asked(HOUR_MS), corridor.store)
+
+
+@pytest.fixture(scope="module")
+def subject(corridor: Corridor) -> Subject:
+    return subject_of(corridor, WARM_MS + (LOOKBACK_DAYS + 1) * DAY_MS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluated")
+
+
+@pytest.fixture(scope="module")
+def evaluated(subject: Subject, folder: Path) -> Study:
+    return study.evaluate(subject, PLAN, running(folder))
+
+
+@contextmanager
+def without_controls() -> Iterator[None]:
+    """They take long, and some tests are not about them."""
+    controls = made_up_metrics().controls
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "market_controls", lambda *of: controls[:4])
+        patch.setattr(study, "simulated_controls", lambda *of: controls[4:])
+        yield
+
+
+@pytest.fixture
+def uncontrolled() -> Iterator[None]:
+    with without_controls():
+        yield
+
+
+def running(folder: Path, jobs: int = 1) -> Running:
+    return Running(Ledger(folder), jobs, lambda *told: None, "2026-01-01T00:00:00Z")
+
+
+def told(metrics: Metrics) -> Any:
+    """Everything but how long it took."""
+    return msgspec.json.decode(msgspec.json.encode(replaced(metrics, seconds=0.0)))
+
+
+def trades_of(made: Study) -> dict[tuple[str, str], list[Trade]]:
+    return {(symbol, of.name): of.simulation.trades for symbol, of in made.traded}
+
+
+# --- evaluate
+
+
+def test_several_processes_find_what_one_does_and_equal_seeds_the_same(
+    subject: Subject, evaluated: Study, tmp_path: Path
+) -> None:
+    again = study.evaluate(subject, PLAN, running(tmp_path, jobs=2))
+    assert told(again.metrics) == told(evaluated.metrics)
+    for one, other in zip(again.steps, evaluated.steps, strict=True):
+        assert one[:3] == other[:3]
+        assert np.array_equal(one.time_ms, other.time_ms)
+        for name, column in one.columns.items():
+            assert np.array_equal(column, other.columns[name], equal_nan=True)
+    assert trades_of(again) == trades_of(evaluated)
+    assert len(trades_of(again)) == len(SYMBOLS) * len(ARMS)
+
+
+def test_there_is_a_skill_of_each_symbol_and_horizon_against_each_reference(
+    evaluated: Study,
+) -> None:
+    metrics = evaluated.metrics
+    keys = [(one.symbol, one.horizon, one.reference) for one in metrics.skills]
+    assert keys == [(s, h, r) for s in SYMBOLS for h in HORIZONS for r in REFERENCES]
+    assert {one.variant for one in metrics.skills} == {"state"}
+    pairs = [(symbol, horizon) for symbol in SYMBOLS for horizon in HORIZONS]
+    for found in (metrics.directions, metrics.bands):
+        assert [(one.symbol, one.horizon) for one in found] == pairs
+    assert {one.symbol for one in metrics.histograms} == set(SYMBOLS)
+    assert [one.name for one in metrics.arms] == 2 * list(ARMS)
+    assert [one.name for one in metrics.arms if one.difference is None] == 2 * [BASELINE]
+    assert {one.symbol for one in metrics.slices} == set(SYMBOLS)
+    curves = {(one.symbol, one.kind) for one in metrics.curves}
+    kinds = ("equity", "similarity", "effective episodes", "coverage")
+    assert curves == {(symbol, kind) for symbol in SYMBOLS for kind in kinds}
+
+
+def test_the_verdict_is_of_adjusted_p_values_over_everything_that_was_compared(
+    evaluated: Study,
+) -> None:
+    metrics = evaluated.metrics
+    assert metrics.skills == adjusted(metrics.skills)
+    assert metrics.verdict == forecast_verdict(metrics.skills, "state")
+    assert metrics.readings
+
+
+def test_controls_and_probes_are_run_each_time(evaluated: Study) -> None:
+    controls = [(one.symbol, one.name) for one in evaluated.metrics.controls]
+    expected = [(symbol, name) for symbol in SYMBOLS for name in OF_A_SYMBOL]
+    expected += [("simulated", name) for name in (NO_EDGE, PLANTED)]
+    assert controls == [one for one in expected for _ in ("1h", "4h")]
+    assert all(one.passed for one in evaluated.metrics.controls)
+    probes = [(one.symbol, one.name) for one in evaluated.metrics.probes]
+    assert probes == [(symbol, name) for symbol in SYMBOLS for name in (CANARY, TRUNCATION)]
+    assert all(one.problem is None and one.checked for one in evaluated.metrics.probes)
+
+
+def test_the_origin_says_what_was_evaluated_and_with_what(
+    evaluated: Study, subject: Subject
+) -> None:
+    metrics, dataset = evaluated.metrics, subject.dataset
+    origin = metrics.origin
+    assert (metrics.schema_version, metrics.command) == (SCHEMA_VERSION, "evaluate")
+    assert origin.symbols == list(SYMBOLS)
+    assert (origin.start, origin.end) == (iso8601(dataset.start_ms), iso8601(dataset.end_ms))
+    assert (origin.data_digest, origin.settings_digest) == (dataset.digest(), PLAN.digest())
+    assert origin.plan == PLAN
+    assert START_MS + (20 + LOOKBACK_DAYS) * DAY_MS < dataset.start_ms < dataset.end_ms
+
+
+def test_the_plan_and_its_sweep_are_tried_and_kept(
+    evaluated: Study, subject: Subject, folder: Path
+) -> None:
+    trials = evaluated.metrics.trials
+    assert (trials.so_far, trials.tested) == (2, 2)
+    found = [(one.label, one.symbol, one.horizon) for one in trials.configurations]
+    assert found == [("few", symbol, horizon) for symbol in SYMBOLS for horizon in HORIZONS]
+    kept = {one.label: one for one in Ledger(folder).trials()}
+    plans = {"state": PLAN, **PLAN.variants()}
+    assert {name: of.configuration() for name, of in plans.items()} == {
+        name: of.configuration for name, of in kept.items()
+    }
+    start_ms, end_ms = subject.dataset.start_ms, subject.dataset.end_ms
+    length = end_ms // DAY_MS - start_ms // DAY_MS + 1
+    for one in kept.values():
+        assert set(one.gains) == {f"{s} {h}" for s in SYMBOLS for h in HORIZONS}
+        assert {len(gains) for gains in one.gains.values()} == {length}
+    # A Sharpe ratio is the best of what each arm on each symbol did in each of these.
+    assert {one.performance.trials for one in evaluated.metrics.arms} == {2 * (2 + len(ARMS))}
+
+
+def test_what_was_tried_before_counts_and_what_is_tried_again_does_not(
+    subject: Subject, tmp_path: Path, uncontrolled: None
+) -> None:
+    plain = replaced(PLAN, sweep=())
+    other = replaced(plain, search=replaced(PLAN.search, min_gap_hours=8.0))
+    one = replace(
+        subject, dataset=replace(subject.dataset, points={"BTCUSDT": bitcoin(subject.dataset)})
+    )
+    counts = []
+    for plan in (plain, other, replaced(plain, seed=9), replaced(other, reps=101)):
+        trials = study.evaluate(one, plan, running(tmp_path)).metrics.trials
+        counts.append((trials.so_far, trials.tested))
+    assert counts == [(1, 1), (2, 2), (2, 2), (2, 2)]
+
+
+def bitcoin(dataset: Dataset) -> Any:
+    return dataset.points["BTCUSDT"]
+
+
+def test_a_damaged_ledger_is_refused_before_anything_is_done(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "a-b.json").write_text("{")
+    monkeypatch.setattr(study, "run", lambda *of: pytest.fail("something was done"))
+    with pytest.raises(InvalidInputError, match=r"a-b\.json is no record"):
+        study.evaluate(subject, PLAN, running(tmp_path))
+
+
+# --- compare
+
+
+@pytest.fixture(scope="module")
+def with_texts(corridor: Corridor) -> Subject:
+    """From where the first queries do not find all their episodes; texts that say nothing."""
+    early = subject_of(corridor, WARM_MS + DAY_MS)
+    points = {
+        symbol: replace(of, vectors={**of.vectors, TEXT: unit_vectors(len(of), number, 8)})
+        for number, (symbol, of) in enumerate(early.dataset.points.items())
+    }
+    return replace(early, dataset=replace(early.dataset, points=points, text_space_id="t"))
+
+
+@pytest.fixture(scope="module")
+def compared(with_texts: Subject, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
+    plan = replaced(PLAN, sweep=())
+    with without_controls():
+        folder = tmp_path_factory.mktemp("compared")
+        return study.compare(with_texts, plan, VARIANTS, running(folder)).metrics
+
+
+def test_variants_are_compared_by_queries_that_all_of_them_answer(
+    compared: Metrics, with_texts: Subject
+) -> None:
+    asked = len(with_texts.dataset.queries("BTCUSDT", HOUR_MS))
+    for symbol in SYMBOLS:
+        for horizon in HORIZONS:
+            of_one = [
+                one for one in compared.skills if (one.symbol, one.horizon) == (symbol, horizon)
+            ]
+            assert len(of_one) == len(VARIANTS) * len(REFERENCES)
+            (queries,) = {one.queries for one in of_one}
+            assert 24 < asked - queries < 24 * 6
+    assert compared.command == "compare"
+    assert compared.arms == []
+    assert {one.variant for one in compared.directions} == set(VARIANTS)
+    assert compared.trials.so_far == len(VARIANTS)
+
+
+def test_none_is_the_base_rate_treated_alike(compared: Metrics) -> None:
+    none = [one for one in compared.skills if (one.variant, one.reference) == ("none", JUDGED)]
+    assert len(none) == len(SYMBOLS) * len(HORIZONS)
+    for one in none:
+        bounds = (one.skill.value, one.skill.low, one.skill.high)
+        known = [bound for bound in bounds if np.isfinite(bound)]
+        assert known == pytest.approx([0] * len(known), abs=1e-12)
+        assert one.verdict == "no evidence"
+
+
+def test_the_verdict_is_on_the_plan_s_vector_or_else_on_the_last_one(
+    compared: Metrics, subject: Subject, tmp_path: Path, uncontrolled: None
+) -> None:
+    assert compared.verdict == forecast_verdict(compared.skills, "state")
+    plan = replaced(PLAN, sweep=())
+    other = study.compare(subject, plan, ["none", "random"], running(tmp_path)).metrics
+    assert other.verdict == forecast_verdict(other.skills, "random")
+
+
+def test_the_prototype_is_five_overlapping_neighbours_by_text_as_they_were() -> None:
+    plan = variant_of(PLAN, "prototype")
+    search = plan.search
+    assert (search.vector, search.episodes, search.min_gap_hours) == ("text", 5, 0.0)
+    rules = {(of.neighbour_share, of.rescale, of.kernel) for of in plan.rules.values()}
+    assert rules == {(1.0, 0.0, 0.0)}
+    assert plan.search.lookback_days == LOOKBACK_DAYS
+
+
+def test_vectors_that_are_not_known_or_none_at_all_are_refused(
+    subject: Subject, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match="there is no vector 'colour'; known: none, random"):
+        study.compare(subject, PLAN, ["state", "colour"], running(tmp_path))
+    with pytest.raises(InvalidInputError, match="name vectors to compare: none, random"):
+        study.compare(subject, PLAN, [], running(tmp_path))
+
+
+# --- ab
+
+
+def test_ab_trades_two_arms_and_judges_the_second_by_the_first(
+    subject: Subject, tmp_path: Path, uncontrolled: None
+) -> None:
+    found = study.ab(subject, replaced(PLAN, sweep=()), "hold", "macd-sign", running(tmp_path))
+    metrics = found.metrics
+    assert metrics.command == "ab"
+    assert [(one.symbol, one.name) for one in metrics.arms] == [
+        (symbol, name) for symbol in SYMBOLS for name in ("hold", "macd-sign")
+    ]
+    assert [one.difference is None for one in metrics.arms] == [True, False] * 2
+    assert metrics.verdict == arms_verdict(metrics.arms, "macd-sign")
+    for symbol in SYMBOLS:
+        hold, macd = (len(trades_of(found)[symbol, name]) for name in ("hold", "macd-sign"))
+        assert hold == 1 < macd
+
+
+@pytest.mark.parametrize(
+    ("arms", "refusal"),
+    [
+        (("rag", "oracle"), "there is no arm 'oracle'; known: rag, baseline"),
+        (("oracle", "rag"), "there is no arm 'oracle'"),
+        (("rag", "rag"), "both arms are 'rag'; name two different ones"),
+    ],
+)
+def test_arms_that_cannot_be_compared_are_refused(
+    subject: Subject, tmp_path: Path, arms: tuple[str, str], refusal: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=refusal):
+        study.ab(subject, PLAN, *arms, running(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ from llm_trader.evaluation.gate import read_result
 from llm_trader.evaluation.results import Control, Metrics
 from llm_trader.evaluation.trials import FOLDER
 from tests.cli.conftest import Typed, Typing
-from tests.cli.corridor import SYMBOL, SYMBOLS, Corridor, console_script, until
+from tests.cli.corridor import SYMBOL, SYMBOLS, Corridor, console_script, copied, until
+from tests.cli.test_leaks import tamper
 from tests.evaluation.metrics import made_up_metrics
 
 FILES = {"metrics.json", "steps.csv", "trades.csv", "report.html"}
@@ -118,7 +120,7 @@ def test_as_a_process_of_its_own_with_its_controls(line: str, tmp_path: Path) ->
     command = [console_script("llm-trader"), "evaluate", *line.split()]
     ran = subprocess.run(
         # As far back, and with as many neighbours, as the planted pattern takes to be found.
-        [*command, "--lookback-days", "10", "--jobs", "2", "--out", str(out)],
+        [*command, "--lookback-days", "10", "--step", "2h", "--jobs", "2", "--out", str(out)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -128,6 +130,28 @@ def test_as_a_process_of_its_own_with_its_controls(line: str, tmp_path: Path) ->
     assert [one["passed"] for one in found["controls"]] == [True] * 12
     assert [one["problem"] for one in found["probes"]] == [None] * 2
     assert {path.name for path in out.iterdir()} == {*FILES, FOLDER}
+
+
+def test_an_index_gives_what_its_store_does_unless_it_was_tampered_with(
+    typed: Typing, corridor: Corridor, line: str, quick: list[Control], tmp_path: Path
+) -> None:
+    tampered = copied(corridor.index, tmp_path / "tampered")
+    asyncio.run(tamper(tampered))
+    found: list[Any] = []
+    for name, more in (
+        ("store", ""),
+        ("index", f"--index {corridor.index}"),
+        ("tampered", f"--index {tampered}"),
+    ):
+        ran = typed(f"llm-trader evaluate {line} {more} --json --out {tmp_path / name}")
+        assert (ran.code, ran.err) == (1 if name == "tampered" else 0, "")
+        found.append(ran.json)
+    for part in ("skills", "arms", "bands", "probes"):
+        assert found[1][part] == found[0][part]
+    assert found[1]["origin"]["data_digest"] == found[0]["origin"]["data_digest"]
+    told = [one["problem"] for one in found[2]["probes"]]
+    assert told[0] is None
+    assert told[1].startswith("outcome_1h of points is another, as known at 2025-02-")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,12 @@ OPTIONS = {
     "llm-trader query": "--symbol --at --state --top-k --lookback-days --min-similarity "
     "--regime-filters --no-regime-filters --host --port --config --json",
     "llm-trader leak-check": f"--symbols --samples --seed --json {PATHS}",
+    "llm-trader calibrate": f"--symbols --start --end --out --json {PATHS[:7]}",
+    "llm-trader evaluate": f"--symbols --start --end --step --vector --lookback-days --sweep "
+    f"--embargo-hours --out --seed --jobs --json {PATHS}",
+    "llm-trader evaluate compare": f"--vectors --symbols --step --out --seed --jobs --json {PATHS}",
+    "llm-trader evaluate ab": f"--arm-a --arm-b --decider --out --seed --jobs --json {PATHS}",
+    "llm-trader evaluate gate": "--baseline --metrics --tolerance --store --index --out --json",
     "llm-trader demo": "--keep --days --seed",
     "rag-ingest": f"-s -e -i -l --symbols --start --end --interval --json {PATHS}",
     "rag-rpc-server": f"-p -l --host --port --allow-unauthenticated-remote {PATHS}",
@@ -36,7 +42,7 @@ def test_help_names_every_option(typed: Typing, command: str) -> None:
 
 def test_the_commands_are_listed_with_what_they_do(typed: Typing) -> None:
     shown = typed("llm-trader --help").out
-    for command in ("ingest", "serve", "query", "leak-check", "demo", "data"):
+    for command in ("ingest", "serve", "query", "leak-check", "evaluate", "demo", "data"):
         (line,) = [li for li in shown.splitlines() if li.startswith(f"  {command} ")]
         assert len(line.split()) > 4
 

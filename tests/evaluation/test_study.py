@@ -216,6 +216,25 @@ def bitcoin(dataset: Dataset) -> Any:
     return dataset.points["BTCUSDT"]
 
 
+def test_in_which_order_the_rules_stand_in_a_file_makes_no_difference(
+    subject: Subject, tmp_path: Path, uncontrolled: None
+) -> None:
+    points = {"BTCUSDT": bitcoin(subject.dataset)}
+    one_symbol = replace(subject, dataset=replace(subject.dataset, points=points))
+    found = []
+    for names in (("1h", "24h"), ("24h", "1h")):
+        plan = replaced(PLAN, rules={name: PLAN.rules[name] for name in names}, sweep=())
+        metrics = study.evaluate(one_symbol, plan, running(tmp_path)).metrics
+        assert metrics.trials.so_far == 1
+        found.append(
+            [
+                sorted(told(metrics)[part], key=str)
+                for part in ("skills", "probabilities", "bands", "slices", "arms")
+            ]
+        )
+    assert found[0] == found[1]
+
+
 def test_a_damaged_ledger_is_refused_before_anything_is_done(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

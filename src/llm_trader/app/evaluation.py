@@ -63,6 +63,12 @@ def study_of(
     Vectors are made anew from the store; by text, or with `indexed`, they are those of the index.
     """
     refuse_without_extra()
+    interval_minutes = settings.snapshot.interval_minutes
+    if plan.step_minutes % interval_minutes:
+        raise InvalidInputError(
+            f"a step of {plan.step_minutes} minutes is no multiple of the {interval_minutes} from "
+            "one state to the next (snapshot.interval_minutes)"
+        )
     plans = [plan, *plan.variants().values(), *(variant_of(plan, name) for name in vectors)]
     lookback_days = max(of.search.lookback_days for of in plans)
     indexed = indexed or any(of.search.vector not in _BY_STATE for of in plans)
@@ -81,7 +87,7 @@ def study_of(
                 symbols,
                 *span,
                 lookback_days=lookback_days,
-                interval_ms=settings.snapshot.interval_minutes * MINUTE_MS,
+                interval_ms=interval_minutes * MINUTE_MS,
                 progress=reading,
             )
     subject = Subject(dataset.asked(plan.step_ms), settings.market.store)
@@ -124,7 +130,8 @@ def _span(
             "--start or a later --end; without --start it begins when a whole lookback of "
             f"{lookback_days} days is known"
         )
-    return start_ms, end_ms
+    # On the step, so that what is asked again from its first to its last query reads the same.
+    return start_ms + -start_ms % plan.step_ms, end_ms - end_ms % plan.step_ms
 
 
 def refuse_without_extra(remedy: str = "") -> None:

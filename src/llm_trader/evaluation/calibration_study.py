@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
+from llm_trader.evaluation import prose
 from llm_trader.evaluation.calibrating import Fitted, Scores
 from llm_trader.evaluation.forecasts import ForecastRule
 from llm_trader.evaluation.judging import overall
@@ -67,7 +69,8 @@ def study_of(fitted: Fitted, search: Search, trials_so_far: int, seconds: float)
         seconds=seconds,
     )
     steps = [one for name, of in fitted.scores.items() for one in _steps(made, name, of)]
-    return Study(metrics, steps, [])
+    readings = prose.readings(metrics, prose.judged_variant(metrics))
+    return Study(replace(metrics, readings=readings), steps, [])
 
 
 def _skill(made: Calibration, name: str, of: HorizonCalibration, queries: int) -> Skill:

@@ -50,7 +50,9 @@ class Dataset:
         return points.take(np.flatnonzero(asked))
 
     def asked(self, step_ms: Millis) -> Dataset:
-        """With the times of the first and the last query as its start and end."""
+        """With the times of the first and the last query as its start and end, and no points
+        after it. Raises `InvalidInputError` where a symbol has no query.
+        """
         stamps = [self.queries(symbol, step_ms).timestamp_ms for symbol in self.points]
         if not all(map(len, stamps)):
             raise InvalidInputError(
@@ -58,7 +60,8 @@ class Dataset:
                 f"{iso8601(self.start_ms)} to {iso8601(self.end_ms)}; see: llm-trader data info"
             )
         start_ms, end_ms = min(int(of[0]) for of in stamps), max(int(of[-1]) for of in stamps)
-        return replace(self, start_ms=start_ms, end_ms=end_ms)
+        points = {symbol: of.take(of.timestamp_ms <= end_ms) for symbol, of in self.points.items()}
+        return replace(self, points=points, start_ms=start_ms, end_ms=end_ms)
 
     def digest(self) -> str:
         """12 hex digits of the SHA-256 of everything in it: equal data, equal digest."""

@@ -37,7 +37,7 @@ from llm_trader.evaluation.steps import Steps, steps_of
 from llm_trader.evaluation.trials import daily_gains
 from llm_trader.evaluation.workers import Progress
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
+from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
 from llm_trader.timeframe import HOUR_MS, Millis
 
 # Configurations are compared by queries an hour apart: four times as many tell little more.
@@ -111,6 +111,7 @@ def examine(
     for label, plan in variants.items():
         told = partial(progress, f"{symbol}, {label}")
         scored[label] = _scored(subject.dataset, symbol, plan, plan.step_ms, told)
+    gains = {label: _gains(of, variants[label], subject.dataset) for label, of in scored.items()}
     _keep_common(scored)
     found = Findings()
     for label, of in scored.items():
@@ -126,7 +127,7 @@ def examine(
     return Examined(
         symbol,
         found,
-        {label: _gains(one, variants[label], subject.dataset) for label, one in scored.items()},
+        gains,
         [steps_of(label, one) for label, variant in scored.items() for one in variant],
         traded,
     )
@@ -197,7 +198,7 @@ def _keep_common(scored: dict[str, list[Scored]]) -> None:
 
 def _look_closer(of: list[Scored], plan: StudyPlan, found: Findings) -> None:
     walk, chance = of[0].walk, {"reps": plan.reps, "seed": plan.seed}
-    longest = plan.rules[of[-1].horizon]
+    longest = plan.rules[max(plan.rules, key=HORIZONS.__getitem__)]
     found.probabilities = [rises(one, **chance) for one in of] + barriers(walk, longest, **chance)
     found.slices = [one for judged in of for one in slices_of(judged, **chance)]
     covered = {one.horizon: inside_bands(walk, one.horizon) for one in of}

@@ -128,8 +128,6 @@ def distrust(metrics: Metrics) -> list[str]:
 def _failure(control: Control) -> str:
     if not bounded(control.wide):
         return "there was too little data for a result"
-    if control.kind == "negative" and control.skill.value < 0:
-        return "it came out worse than chance where there is nothing to find"
     return _FAILURES[control.kind]
 
 
@@ -173,6 +171,12 @@ def of_controls(found: Sequence[Control]) -> str:
     what = {"negative": "found nothing in noise", "positive": "found what was planted"}
     told = [f"{counted(n, f'{kind} control')} {what[kind]}" for kind, n in counts.items() if n]
     said = [f"{listed(told)}, as it should be."] if told else []
+    harmed = sum(one.kind == "negative" and one.wide.high < 0 for one in judged)
+    if harmed:
+        said.append(
+            f"{counted(harmed, 'negative control')} came out worse than the base rate: with so short "
+            "a past, neighbours do harm where there is nothing to know."
+        )
     if idle := len(found) - len(judged):
         said.append(f"{counted(idle, 'control')} had too little data for a result.")
     return " ".join(said)

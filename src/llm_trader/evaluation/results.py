@@ -104,9 +104,9 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A data set of which the answer is known: a negative one has no skill to find, a positive one
-    has. Skill is against the base rate treated alike. `passed`: the evaluation said so, by the
-    interval `wide`, which allows for the number of negative controls, so that all of them pass in 19 of 20
-    runs.
+    has. Skill is against the base rate treated alike. `passed`: skill was found where there is
+    some and nowhere else, by the interval `wide`, which allows for the number of negative controls,
+    so that all of them pass in 19 of 20 runs.
     """
 
     name: str

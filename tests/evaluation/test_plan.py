@@ -18,6 +18,7 @@ from llm_trader.evaluation.plan import (
 )
 from llm_trader.timeframe import parse_end, parse_start
 
+PLANS = Path(__file__).parents[2] / "config" / "evaluation"
 FILE = """
 symbols = ["BTCUSDT"]
 start = "2024-01-01T00:00:00Z"
@@ -253,3 +254,15 @@ def test_a_configuration_does_not_depend_on_the_order_of_keys() -> None:
 def test_a_plan_is_read_back_as_it_was_written() -> None:
     plan = plan_of({"symbols": ["A"], "sweep": DEFAULT_SWEEP, "least_similarity": 0.1}, "x")
     assert msgspec.json.decode(msgspec.json.encode(plan), type=StudyPlan) == plan
+
+
+@pytest.mark.parametrize("path", sorted(PLANS.glob("*.toml")), ids=lambda path: path.stem)
+def test_committed_plans_can_be_used(path: Path) -> None:
+    plan = read_plan(path)
+    assert len({of.configuration() for of in plan.variants().values()}) == len(plan.sweep)
+
+
+def test_the_plan_of_2023_is_the_default_one_but_for_when_and_what_is_tried() -> None:
+    plan = read_plan(PLANS / "binance-2023.toml")
+    default = StudyPlan(symbols=plan.symbols, start=plan.start, end=plan.end, sweep=plan.sweep)
+    assert plan == default

@@ -226,13 +226,24 @@ def test_a_test_of_two_arms_opens_with_their_decisions(tmp_path: Path) -> None:
 
 def test_a_failed_check_comes_before_every_number_in_the_terminal() -> None:
     metrics = made_up_metrics()
-    below = Interval(-0.02, -0.03, -0.01)
-    failed = replace(metrics.controls[0], passed=False, skill=below, wide=below)
+    above = Interval(0.02, 0.01, 0.03)
+    failed = replace(metrics.controls[0], passed=False, skill=above, wide=above)
     told = shown(replace(metrics, controls=[failed], readings=["never said"]))
     assert prose.DISTRUST.upper() in told.splitlines()[1]
-    said = "it came out worse than chance where there is nothing to find (skill −2.00 %)"
+    said = "it found skill in data that holds none (skill +2.00 %)"
     assert said in " ".join(told.split())
     assert "never said" not in told
+
+
+def test_neighbours_that_do_harm_where_there_is_nothing_to_know_are_told_of_and_no_failure() -> (
+    None
+):
+    metrics = made_up_metrics()
+    below = Interval(-0.02, -0.03, -0.01)
+    harmful = replace(metrics.controls[0], skill=below, wide=below)
+    told = prose.of_controls([harmful, *metrics.controls[1:]])
+    assert "1 negative control came out worse than the base rate" in told
+    assert not prose.distrust(replace(metrics, controls=[harmful]))
 
 
 def test_a_control_without_an_interval_is_not_counted_as_passed(tmp_path: Path) -> None:

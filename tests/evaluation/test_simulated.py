@@ -18,7 +18,7 @@ from llm_trader.evaluation.simulated import (
     simulated_points,
 )
 from llm_trader.evaluation.skills import score, walk_of
-from llm_trader.evaluation.walk import Search
+from llm_trader.evaluation.walk import Search, find_neighbours
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.simulation import simulate_random_walk
@@ -60,6 +60,15 @@ def test_no_skill_is_found_where_there_is_none(seed: int) -> None:
 
 def test_a_planted_reversal_is_found_at_both_horizons() -> None:
     assert {verdict(of) for of in skills(PLANTED_REVERSAL, seed=1)} == {"better"}
+
+
+def test_neighbours_show_no_reversal_where_the_market_has_none() -> None:
+    data = simulated_dataset(SPACES, days=80, lookback_days=30, seed=4, interval_ms=M15.ms)
+    points, queries = data.points[SYMBOL], data.queries(SYMBOL, HOUR_MS)
+    found = find_neighbours(points, queries, SEARCH, intraday=M5)
+    theirs = points.column("outcome_1h")[found.rows].mean(axis=1)
+    # Of those chosen for being nearest it is -0.5: they are near because the market turned away.
+    assert abs(np.corrcoef(theirs, queries.column("price_change_1h"))[0, 1]) < 0.2
 
 
 def test_its_states_are_those_that_a_store_with_the_same_candles_gives(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The evaluation of data of which the answer is known, in the way of all other data.
 
 Skill is against the base rate treated alike, as in the verdict. Each interval is widened for the
-number of controls of a run, or chance alone would stop every other one (Bonferroni's rule). Skill below zero is no failure:
-in a short window even a random walk returns to its mean, and neighbours that show it do harm.
+number of controls of a run, or chance alone would stop every other one (Bonferroni's rule). Skill
+below zero is no failure: in a short window even a random walk returns to its mean, and neighbours
+that show it do harm.
 """
 
 from __future__ import annotations

@@ -174,8 +174,8 @@ def of_controls(found: Sequence[Control]) -> str:
     harmed = sum(one.kind == "negative" and one.wide.high < 0 for one in judged)
     if harmed:
         said.append(
-            f"{counted(harmed, 'negative control')} came out worse than the base rate: with so short "
-            "a past, neighbours do harm where there is nothing to know."
+            f"{counted(harmed, 'negative control')} came out worse than the base rate: where there "
+            "is nothing to know, such neighbours do harm."
         )
     if idle := len(found) - len(judged):
         said.append(f"{counted(idle, 'control')} had too little data for a result.")

@@ -24,7 +24,7 @@ from llm_trader.evaluation.judging import adjusted, arms_verdict, forecast_verdi
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.probes import CANARY, TRUNCATION
 from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Metrics
-from llm_trader.evaluation.study import VARIANTS, Running, Study, variant_of
+from llm_trader.evaluation.study import AS_IT_IS, VARIANTS, Running, Study, variant_of
 from llm_trader.evaluation.trading import Trade
 from llm_trader.evaluation.trials import Ledger
 from llm_trader.evaluation.walk import Search
@@ -182,7 +182,12 @@ def test_the_plan_and_its_sweep_are_tried_and_kept(
     trials = evaluated.metrics.trials
     assert (trials.so_far, trials.tested) == (2, 2)
     found = [(one.label, one.symbol, one.horizon) for one in trials.configurations]
-    assert found == [("few", symbol, horizon) for symbol in SYMBOLS for horizon in HORIZONS]
+    assert found == [
+        (label, symbol, horizon)
+        for symbol in SYMBOLS
+        for label in (AS_IT_IS, "few")
+        for horizon in HORIZONS
+    ]
     kept = {one.label: one for one in Ledger(folder).trials()}
     plans = {"state": PLAN, **PLAN.variants()}
     assert {name: of.configuration() for name, of in plans.items()} == {

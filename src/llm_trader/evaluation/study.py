@@ -53,6 +53,7 @@ from llm_trader.timeframe import iso8601
 
 NONE: Final = "none"
 PROTOTYPE: Final = "prototype"
+AS_IT_IS: Final = "as it is"
 VARIANTS: Final = (NONE, "random", "state", "text", "hybrid", PROTOTYPE)
 
 
@@ -92,8 +93,11 @@ class _Question:
 
 def evaluate(subject: Subject, plan: StudyPlan, running: Running) -> Study:
     """Everything there is to say of one configuration, and of its sweep."""
-    main = plan.search.vector
-    question = _Question("evaluate", plan, {main: plan}, main, plan.variants(), ARMS, BASELINE)
+    main, sweep = plan.search.vector, plan.variants()
+    if sweep:
+        # By the same queries as the others, so that they can be compared.
+        sweep = {AS_IT_IS: plan, **sweep}
+    question = _Question("evaluate", plan, {main: plan}, main, sweep, ARMS, BASELINE)
     return _answered(subject, question, running)
 
 
@@ -233,7 +237,7 @@ def _trials(
     for of_symbol in [of.gains for of in examined] + [gains for _, gains in swept]:
         for label, columns in of_symbol.items():
             gains.setdefault(label, {}).update(columns)
-    for label, tried in {**question.variants, **question.sweep}.items():
+    for label, tried in {**question.sweep, **question.variants}.items():
         ledger.add(
             Trial(
                 label=label,

@@ -36,7 +36,7 @@ def made(corridor: Corridor) -> Calibration:
         seed=0,
         reading=lambda *_: None,
         searching=lambda *_: None,
-    )
+    ).calibration
 
 
 @pytest.fixture(scope="module")

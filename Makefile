@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TEXT_PIP := $(TEXT)/bin/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-text check bench lock docs dist wheel-demo clean
+.PHONY: help setup demo test soak test-text check bench lock docs dist wheel-demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: setup ## the main job end to end on a simulated market: no network, no key
 
 test: setup ## every quick test, in parallel
 	@$(BIN)/python -m pytest -n auto -q
+
+soak: setup ## what takes minutes: evaluations of a real year
+	@$(BIN)/python -m pytest -m soak -q
 
 $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@echo "setting up $(TEXT) (pinned and hash-checked, once) ..."

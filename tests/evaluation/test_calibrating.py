@@ -286,6 +286,7 @@ def bitcoin(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Datase
         )
 
 
+@pytest.mark.soak
 def test_on_a_real_year_the_bands_cover_78_to_82_percent_of_what_was_held_out(
     bitcoin: Dataset,
 ) -> None:
@@ -299,6 +300,7 @@ def test_on_a_real_year_the_bands_cover_78_to_82_percent_of_what_was_held_out(
     assert set(made.horizons) == set(HORIZONS)
 
 
+@pytest.mark.soak
 def test_on_a_real_year_whose_outcomes_are_shifted_no_horizon_has_skill(bitcoin: Dataset) -> None:
     points = bitcoin.points["BTCUSDT"]
     values = points.values.copy()

@@ -1,0 +1,69 @@
+"""What must hold on real data: the year 2023, by the plan that the documents report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llm_trader.app.evaluation import study_of
+from llm_trader.evaluation import study
+from llm_trader.evaluation.plan import read_plan
+from llm_trader.evaluation.results import Metrics
+from llm_trader.market.files import import_folder
+from llm_trader.market.store import MarketStore
+from llm_trader.settings.tree import MarketSettings, Settings
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+
+PLAN = Path(__file__).parents[2] / "config" / "evaluation" / "binance-2023.toml"
+
+
+@pytest.fixture(scope="module")
+def year(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
+    folder = tmp_path_factory.mktemp("year")
+    with MarketStore.open(folder / "store", write=True, exchange="binance") as store:
+        import_folder(real_data / "binance_5m_2023", store, exchange="binance", written_at_ms=0)
+    plan = read_plan(PLAN, {}, {"sweep": []})
+    return study_of(
+        Settings(market=MarketSettings(store=folder / "store")),
+        {},
+        plan,
+        lambda subject, running: study.evaluate(subject, plan, running),
+        out=folder,
+        now_ms=0,
+        reading=lambda *_: None,
+        working=lambda *_: None,
+    ).metrics
+
+
+def test_negative_controls_find_nothing_and_the_planted_pattern_is_found(year: Metrics) -> None:
+    for one in year.controls:
+        assert one.passed, one
+        if one.kind == "negative":
+            assert one.skill.low <= 0 <= one.skill.high, one
+        else:
+            assert one.skill.low > 0, one
+
+
+def test_no_probe_finds_a_trace_of_the_future(year: Metrics) -> None:
+    assert all(one.checked and one.problem is None for one in year.probes)
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
+@pytest.mark.parametrize("horizon", ["1h", "4h"])
+def test_similar_states_forecast_better_than_both_base_rates(
+    year: Metrics, symbol: str, horizon: str
+) -> None:
+    against = {
+        one.reference: one for one in year.skills if (one.symbol, one.horizon) == (symbol, horizon)
+    }
+    assert against["base rate"].skill.low > 0
+    assert against["base rate treated alike"].skill.value >= 0
+    assert against["base rate"].verdict == "better"
+
+
+def test_corrected_bands_hold_78_to_82_percent(year: Metrics) -> None:
+    assert len(year.bands) == 8
+    for one in year.bands:
+        assert 0.78 <= one.after.value <= 0.82, one

@@ -14,11 +14,12 @@ from llm_trader.evaluation.controls import (
     random_vectors,
     shifted_outcomes,
     shuffled_outcomes,
+    signs_by_chance,
     wrong_symbol,
 )
 from llm_trader.evaluation.walk import Search, find_neighbours
 from llm_trader.index.points import COLUMN_ROW, COLUMNS, STATE, TEXT, PointTable
-from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
 from llm_trader.timeframe import HOUR_MS, M5
 from tests.evaluation.walks import LOOKBACK_DAYS, PER_DAY, asked, made_market
 from tests.index.builders import copied, points_at, same_points, unit_vectors
@@ -178,3 +179,19 @@ def test_text_vectors_say_nothing_either() -> None:
     both = wrong_symbol(points, other, 3)
     rows = [np.flatnonzero((other.vectors[STATE] == v).all(axis=1))[0] for v in both.vectors[STATE]]
     assert np.array_equal(both.vectors[TEXT], other.vectors[TEXT][rows])
+
+
+def test_signs_by_chance_keep_how_far_prices_go_and_turn_whole_stretches_over() -> None:
+    points = made_market().points
+    turned = signs_by_chance(points, 1)
+    for name in HORIZONS:
+        before, after = (of.column(f"outcome_{name}") for of in (points, turned))
+        assert np.array_equal(np.abs(before), np.abs(after))
+    moved = points.column("outcome_4h") != 0
+    signs = (turned.column("outcome_4h") / points.column("outcome_4h"))[moved]
+    changes = np.flatnonzero(np.diff(signs))
+    assert 0.3 < (signs < 0).mean() < 0.7
+    assert np.diff(changes).min() >= 18 * 4 - 8  # some quarter-hours did not move
+    others = [row for row, name in enumerate(COLUMNS) if not name.startswith("outcome_")]
+    assert np.array_equal(turned.values[others], points.values[others])
+    assert link(points) > 0.5 > abs(link(turned))

@@ -20,10 +20,10 @@ from llm_trader.evaluation.forecasts import (
     horizon_of,
     losses,
 )
-from llm_trader.evaluation.scores import crps
 from llm_trader.evaluation.walk import Neighbours
 from llm_trader.index.points import PointTable
 from llm_trader.market.candles import Floats
+from tests.evaluation.ensembles import crps
 from tests.index.builders import points_at
 
 RNG = np.random.default_rng(7)

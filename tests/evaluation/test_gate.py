@@ -17,7 +17,7 @@ from llm_trader.evaluation.gate import GateReport, judge, read_result, result_of
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Metrics, Skill
 from llm_trader.evaluation.significance import Interval, Verdict
-from tests.evaluation.metrics import made_up_metrics
+from tests.evaluation.report.metrics import made_up_metrics
 
 METRICS = made_up_metrics()
 TOLERANCE = 0.002

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llm_trader.evaluation.judging import LEVEL, adjusted, arms_verdict, forecast_verdict, overall
 from llm_trader.evaluation.results import JUDGED, Reference, Skill
 from llm_trader.evaluation.significance import Interval, Verdict, holm
-from tests.evaluation.metrics import made_up_metrics
+from tests.evaluation.report.metrics import made_up_metrics
 
 ABOVE, BELOW, AROUND = Interval(0.02, 0.01, 0.03), Interval(-2, -3, -1), Interval(0.0, -1, 1)
 UNKNOWN = Interval(0.1, nan, nan)

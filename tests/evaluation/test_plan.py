@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation.plan import (
@@ -60,8 +61,7 @@ def test_a_file_is_read_over_the_defaults(tmp_path: Path) -> None:
     plan = read_plan(written(tmp_path, FILE))
     assert (plan.symbols, plan.start, plan.seed) == (("BTCUSDT",), "2024-01-01T00:00:00Z", 3)
     assert (plan.search.episodes, plan.search.lookback_days) == (30, 90)
-    assert list(plan.rules) == ["4h"]
-    assert (plan.rules["4h"].rescale, plan.rules["4h"].neighbour_share) == (0.5, 1.0)
+    assert plan.rules == {**DEFAULT_RULES, "4h": replace(DEFAULT_RULES["4h"], rescale=0.5)}
     assert plan.aggregator.least_mean_bp == 20
     assert (plan.end, plan.reps, plan.decider) == ("now", 1000, "aggregator")
 

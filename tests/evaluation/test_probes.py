@@ -12,6 +12,8 @@ import pytest
 
 from llm_trader.evaluation import walk as walking
 from llm_trader.evaluation.dataset import Dataset, read_dataset
+from llm_trader.evaluation.forecasts import Horizon
+from llm_trader.evaluation.plan import DEFAULT_RULES
 from llm_trader.evaluation.probes import CANARY, TRUNCATION, future_canary, truncation
 from llm_trader.evaluation.results import Probe
 from llm_trader.evaluation.reweighting import reweighted
@@ -64,7 +66,7 @@ def walk_over(dataset: Dataset, search: Search = SEARCH, points: PointTable | No
 
 def probed(walk: Walk, store: MarketStore, search: Search = SEARCH) -> tuple[Probe, Probe]:
     return (
-        future_canary(walk, search, SPACE, SEED),
+        future_canary(walk, search, DEFAULT_RULES, SPACE, SEED),
         truncation(walk, search, SPACE, store, SEED),
     )
 
@@ -163,6 +165,18 @@ def test_an_oracle_that_picks_what_will_turn_out_alike_is_found_out(
     canary, cut = probed(walk._replace(neighbours=walk.neighbours._replace(rows=rows)), store)
     assert canary.problem is not None
     assert cut.problem is not None
+
+
+def test_a_forecast_that_knows_what_followed_its_query_is_found_out(
+    dataset: Dataset, store: MarketStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk, honest = walk_over(dataset), Horizon.outcomes
+
+    def peeking(self: Horizon, rows: Any) -> Any:
+        return honest(self, rows) + 0.1 * self.observed[:, None]
+
+    monkeypatch.setattr(Horizon, "outcomes", peeking)
+    assert probed(walk, store)[0].problem is not None
 
 
 def shifted(array: np.ndarray) -> np.ndarray:

@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.scores import (
-    brier,
-    coverage,
-    crps,
-    direction_hits,
-    interval_score,
-    reliability,
-    window_crps,
-)
+from llm_trader.evaluation.scores import brier, direction_hits, reliability
 from llm_trader.market.candles import Floats
+from tests.evaluation.ensembles import crps
 
 SEEDS = st.integers(0, 2**32 - 1)
 MEMBERS = st.integers(2, 12)
@@ -45,7 +38,7 @@ def normal_crps(y: float) -> float:
     return y * erf(y / sqrt(2)) + sqrt(2 / pi) * exp(-y * y / 2) - 1 / sqrt(pi)
 
 
-# --- ensembles
+# --- ensembles, which quicker scores are held against
 
 
 @pytest.mark.parametrize(
@@ -125,80 +118,6 @@ def test_a_score_is_nan_where_a_member_or_the_outcome_is_or_where_one_member_is_
     assert np.isnan(crps(ensemble[[0, 0]], np.array([2.0, 2.0]), alone)).all()
     weightless = crps(ensemble[1:2], np.array([2.0]), np.array([[1.0, 0.0, 1.0]]))
     assert np.isnan(weightless).all()
-
-
-def test_weights_below_zero_and_other_shapes_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="negative"):
-        crps(np.zeros((1, 2)), np.zeros(1), np.array([[1.0, -1.0]]))
-    with pytest.raises(InvalidInputError, match="shape"):
-        crps(np.zeros((3, 2)), np.zeros(3), np.ones(2))
-    with pytest.raises(InvalidInputError, match="shape"):
-        crps(np.zeros((3, 2)), np.zeros((3, 1)))
-
-
-# --- windows
-
-
-def one_by_one(values: Floats, first: Floats, last: Floats, observed: Floats) -> Floats:
-    scores = np.full(len(observed), np.nan)
-    for i, (a, b) in enumerate(zip(first, last, strict=True)):
-        if b > a:
-            scores[i] = crps(values[None, a:b], observed[i : i + 1])[0]
-    return scores
-
-
-@given(SEEDS, st.integers(1, 60), st.integers(0, 90), st.integers(0, 4))
-def test_windows_that_move_forward_score_as_if_each_were_sorted_alone(
-    seed: int, queries: int, size: int, step: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    first = np.cumsum(rng.integers(0, step + 1, queries))
-    last = np.maximum.accumulate(first + rng.integers(size // 2, size + 1, queries))
-    values = np.round(rng.standard_normal(last.max() + 1), int(rng.integers(0, 5)))
-    observed = np.round(rng.standard_normal(queries), int(rng.integers(0, 5)))
-    expected = one_by_one(values, first, last, observed)
-    np.testing.assert_allclose(window_crps(values, first, last, observed), expected, atol=1e-10)
-
-
-@given(SEEDS, st.integers(1, 40))
-def test_windows_anywhere_empty_or_with_holes_are_exact_too(seed: int, queries: int) -> None:
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal(500)
-    values[rng.integers(0, 500, 2)] = np.nan
-    first, last = rng.integers(0, 501, (2, queries))
-    observed = rng.standard_normal(queries)
-    observed[0] = np.nan
-    scores = window_crps(values, first, last, observed)
-    np.testing.assert_allclose(scores, one_by_one(values, first, last, observed), atol=1e-10)
-    assert np.isnan(scores[last - first < 2]).all()
-
-
-@pytest.mark.parametrize("offset", [0.0, 70_000.0])
-def test_long_windows_that_jump_once_are_exact(offset: float) -> None:
-    rng = np.random.default_rng(3)
-    values = rng.standard_t(3, 9000) + offset
-    first = np.concatenate([np.arange(1500), np.arange(3000, 4500, 3)])
-    last, observed = first + 4000, rng.standard_t(3, 2000) + offset
-    scores = window_crps(values, first, last, observed)
-    asked = rng.integers(0, 2000, 80)
-    expected = one_by_one(values, first[asked], last[asked], observed[asked])
-    np.testing.assert_allclose(scores[asked], expected, atol=1e-10)
-
-
-def test_windows_all_the_same_are_exact() -> None:
-    rng = np.random.default_rng(4)
-    values, observed = rng.standard_normal(300), rng.standard_normal(2500)
-    first, last = np.zeros(2500, np.int64), np.full(2500, 300)
-    scores = window_crps(values, first, last, observed)
-    np.testing.assert_allclose(scores, crps(np.tile(values, (2500, 1)), observed), atol=1e-10)
-
-
-def test_no_queries_have_no_scores_and_windows_beyond_the_values_are_refused() -> None:
-    none = np.zeros(0, np.int64)
-    assert window_crps(np.ones(5), none, none, np.zeros(0)).shape == (0,)
-    for first, last in ((-1, 3), (0, 6)):
-        with pytest.raises(InvalidInputError, match="beyond"):
-            window_crps(np.ones(5), np.array([first]), np.array([last]), np.zeros(1))
 
 
 # --- probabilities
@@ -293,46 +212,7 @@ def test_reliability_of_nothing_is_refused() -> None:
         reliability(np.array([0.5]), np.array([np.nan]))
 
 
-# --- intervals and directions
-
-
-def test_coverage_is_the_share_inside_of_those_known() -> None:
-    low, high = np.array([0.0, 0, 0, 0, np.nan]), np.array([1.0, 1, 1, np.inf, 1])
-    observed = np.array([0.0, 2.0, np.nan, 9.0, 0.5])
-    assert coverage(low, high, observed) == pytest.approx(2 / 3)
-    assert np.isnan(coverage(low[:1], high[:1], observed[2:3]))
-
-
-@given(numbers, numbers, numbers, st.floats(0.05, 0.95))
-def test_an_intervals_score_is_the_pinball_losses_of_its_two_quantiles(
-    a: float, b: float, observed: float, level: float
-) -> None:
-    low, high = min(a, b), max(a, b)
-    alpha = 1 - level
-
-    def pinball(quantile: float, share: float) -> float:
-        return max(share * (observed - quantile), (share - 1) * (observed - quantile))
-
-    expected = 2 / alpha * (pinball(low, alpha / 2) + pinball(high, 1 - alpha / 2))
-    score = interval_score(np.array([low]), np.array([high]), np.array([observed]), level)
-    assert score[0] == pytest.approx(expected, abs=1e-9)
-
-
-def test_an_intervals_score_is_least_at_the_true_quantiles() -> None:
-    observed = np.random.default_rng(2).standard_normal(100_000)
-    means = {
-        reach: interval_score(
-            np.full(observed.shape, -reach), np.full(observed.shape, reach), observed, 0.8
-        ).mean()
-        for reach in (1.0, 1.2816, 1.6)
-    }
-    assert min(means, key=lambda reach: means[reach]) == 1.2816
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
-def test_a_level_that_is_no_share_is_refused(level: float) -> None:
-    with pytest.raises(InvalidInputError, match="between 0 and 1"):
-        interval_score(np.zeros(1), np.ones(1), np.zeros(1), level)
+# --- directions
 
 
 @given(numbers, numbers)

@@ -10,7 +10,6 @@ import pytest
 
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.forecasts import ForecastRule
-from llm_trader.evaluation.scores import crps
 from llm_trader.evaluation.skills import (
     Scored,
     Walk,
@@ -21,6 +20,7 @@ from llm_trader.evaluation.skills import (
 )
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
+from tests.evaluation.ensembles import crps
 from tests.evaluation.walks import (
     RULE,
     SEARCH,

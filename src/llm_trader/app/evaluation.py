@@ -13,7 +13,7 @@ from llm_trader.app.indexes import index_to_read, refuse_another_exchange
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.evaluation.dataset import Dataset, Progress, read_dataset, read_index
+from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, Progress, read_dataset, read_index
 from llm_trader.evaluation.examining import Subject
 from llm_trader.evaluation.plan import StudyPlan, read_plan
 from llm_trader.evaluation.study import Running, Study, variant_of
@@ -27,9 +27,6 @@ from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, 
 
 _NEEDED: Final = {"arch": "tests of many models at once", "plotly": "reports"}
 _BY_STATE: Final = (STATE, "random")
-
-# Indicators of 4h candles need that many days before the first state.
-_WARM_UP_DAYS: Final = 21
 
 Ask = Callable[[Subject, Running], Study]
 
@@ -69,6 +66,10 @@ def study_of(
             f"a step of {plan.step_minutes} minutes is no multiple of the {interval_minutes} from "
             "one state to the next (snapshot.interval_minutes)"
         )
+    if plan.aggregator.horizon not in plan.rules:
+        raise InvalidInputError(
+            f"the aggregator decides by {plan.aggregator.horizon}, for which there is no rule"
+        )
     plans = [plan, *plan.variants().values(), *(variant_of(plan, name) for name in vectors)]
     lookback_days = max(of.search.lookback_days for of in plans)
     indexed = indexed or any(of.search.vector not in _BY_STATE for of in plans)
@@ -80,6 +81,8 @@ def study_of(
             dataset = asyncio.run(
                 _from_index(settings, environ, store, space, symbols, span, lookback_days)
             )
+            if dataset.text_space_id is None:
+                _refuse_texts(plans)
         else:
             dataset = read_dataset(
                 store,
@@ -108,6 +111,16 @@ async def _from_index(
         return await read_index(index, space, symbols, *span, lookback_days=lookback_days)
 
 
+def _refuse_texts(plans: Sequence[StudyPlan]) -> None:
+    wanted = {of.search.vector for of in plans if of.search.vector not in _BY_STATE}
+    if wanted:
+        raise InvalidInputError(
+            f"the index has no text vectors, which {' and '.join(sorted(wanted))} needs: name one "
+            "with --index that was made with rag-ingest --text, or leave text, hybrid and "
+            "prototype out"
+        )
+
+
 def _span(
     store: MarketStore,
     symbols: list[str],
@@ -117,27 +130,28 @@ def _span(
     now_ms: Millis,
 ) -> tuple[Millis, Millis]:
     """The first and the last time asked about; by default all that has a whole lookback."""
-    end_ms = parse_end(plan.end, now_ms)
+    spans = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
+    stored = [of for of in spans if of]
+    end_ms = min([parse_end(plan.end, now_ms), *(last_ms for _, last_ms in stored)])
     if plan.start is not None:
         start_ms = parse_start(plan.start, now_ms)
     else:
-        stored = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
-        first_ms = max((of[0] for of in stored if of), default=end_ms)
-        start_ms = first_ms + (_WARM_UP_DAYS + lookback_days) * DAY_MS
+        first_ms = max((first_ms for first_ms, _ in stored), default=end_ms)
+        start_ms = first_ms + (WARM_UP_DAYS + lookback_days) * DAY_MS
     if start_ms >= end_ms:
         raise InvalidInputError(
-            f"nothing to evaluate from {iso8601(start_ms)} to {iso8601(end_ms)}: give an earlier "
-            "--start or a later --end; without --start it begins when a whole lookback of "
-            f"{lookback_days} days is known"
+            f"nothing to evaluate from {iso8601(start_ms)} to {iso8601(end_ms)}, where the data "
+            "end: give an earlier --start, or import more; without --start it begins when a whole "
+            f"lookback of {lookback_days} days is known (--lookback-days)"
         )
     # On the step, so that what is asked again from its first to its last query reads the same.
     return start_ms + -start_ms % plan.step_ms, end_ms - end_ms % plan.step_ms
 
 
-def refuse_without_extra(remedy: str = "") -> None:
+def refuse_without_extra(*names: str, remedy: str = "") -> None:
     """Raises `ConfigurationError` now, and not after minutes of work."""
-    for name, what in _NEEDED.items():
+    for name in names or _NEEDED:
         if find_spec(name) is None:
             raise ConfigurationError(
-                f'{what} need {name}: pip install "llm-trader-rag[eval]"{remedy}'
+                f'{_NEEDED[name]} need {name}: pip install "llm-trader-rag[eval]"{remedy}'
             )

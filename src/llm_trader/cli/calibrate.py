@@ -64,6 +64,7 @@ def calibrate(
     """
     from llm_trader.app.calibration import calibrate_from_store, write_calibration_report
     from llm_trader.app.evaluation import refuse_without_extra
+    from llm_trader.evaluation.writing import refuse_unwritable
     from llm_trader.retrieval.calibration import write_calibration
 
     settings = options.settings_of(
@@ -75,7 +76,9 @@ def calibrate(
     )
     now, started = options.now_ms(), time.monotonic()
     if not no_report:
-        refuse_without_extra(", or take --no-report")
+        refuse_without_extra("plotly", remedy=", or take --no-report")
+        refuse_unwritable(report)
+    refuse_unwritable(out.parent)
     with options.progress_bar("states") as bar:
         reading, searching = options.PerSymbol(bar), options.PerSymbol(bar)
         fitted = calibrate_from_store(
@@ -106,7 +109,7 @@ def _show(console: Console, made: Calibration, out: Path) -> None:
     shown = show.table(
         f"Measured from {show.minute(iso8601(made.held_out_from_ms))} on, bands of 80 %",
         *("over", "margin", "inside before", "inside after", "kept 7 days", "30 days"),
-        "skill against the base rate",
+        "skill, base rate treated alike",
     )
     for name, of in made.horizons.items():
         shown.add_row(name, *_cells(of))
@@ -140,5 +143,5 @@ def _cells(of: HorizonCalibration) -> list[str]:
 
 def _measured(of: Measured, spec: str) -> str:
     if of.low is None or of.high is None:
-        return f"{of.value:{spec}} [too short to say]"
+        return f"{of.value:{spec}} (too little data)"
     return f"{of.value:{spec}} [{of.low:{spec}}, {of.high:{spec}}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,7 +43,7 @@ End = Annotated[
 ]
 Step = Annotated[str | None, typer.Option("--step", help="From one query to the next, as in 15m.")]
 Vector = Annotated[
-    str | None,
+    Literal["state", "text", "hybrid", "random"] | None,
     typer.Option("--vector", help="What is compared: state, text, hybrid, or random as a control."),
 ]
 Lookback = Annotated[
@@ -186,7 +186,8 @@ def ab(
     ] = "baseline",
     arm_b: Annotated[str, typer.Option("--arm-b", help="The one that is judged.")] = "rag",
     decider: Annotated[
-        str, typer.Option("--decider", help="Who decides in the arms baseline and rag: aggregator.")
+        Literal["aggregator"],
+        typer.Option("--decider", help="Who decides in the arms baseline and rag."),
     ] = "aggregator",
     store: options.Store = None,
     index: Index = None,
@@ -369,7 +370,7 @@ def _made(
 
 def _tell(made: Study, out: Path, json: bool) -> None:
     from llm_trader.cli import show_evaluation
-    from llm_trader.evaluation import prose
+    from llm_trader.evaluation.report import prose
 
     if json:
         options.print_json(made.metrics)

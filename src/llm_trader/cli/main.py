@@ -102,7 +102,7 @@ def _run(command: typer.Typer) -> None:
         raise SystemExit(2) from None
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
-            sys.stderr.write("interrupted; nothing is lost, run it again to go on\n")
+            sys.stderr.write("interrupted; what was finished is kept, run it again\n")
         elif isinstance(ended.__context__, BrokenPipeError) or not _all_was_read():
             raise SystemExit(_UNREAD) from None
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_trader.cli import show
-from llm_trader.evaluation import prose, units
-from llm_trader.evaluation.results import JUDGED, Direction, Skill
-from llm_trader.evaluation.significance import Interval, Verdict, verdict
+from llm_trader.evaluation.report import prose, units
+from llm_trader.evaluation.report.beside import SAME, Case, case_of, grid_of, the_same
+from llm_trader.evaluation.results import JUDGED, Direction, Skill, Undirected
+from llm_trader.evaluation.significance import Interval, Verdict
 
 if TYPE_CHECKING:
     from llm_trader.evaluation.gate import GateReport
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 _SHOWN = {"base rate": "base rate", JUDGED: "treated alike", "random neighbours": "random"}
 _SIGNS: Final[dict[Verdict, str]] = {"better": "▲", "worse": "▼", "no evidence": " "}
 _ALARM = "bold white on red"
-
-# Symbol, kind of neighbours, horizon.
-Case = tuple[str, str, str]
+_FEW = "(too little data)"
 
 
 def study(console: Console, metrics: Metrics, out: Path) -> None:
@@ -60,19 +58,21 @@ def _tables(metrics: Metrics) -> list[Table]:
     if metrics.command == "compare":
         found += _ablation(metrics)
     elif metrics.skills:
-        found.append(_skills(metrics.skills))
+        found.append(_skills(metrics.skills, metrics.undirected))
     arms = [_arms(metrics.arms)] if metrics.arms else []
     return [*arms, *found] if metrics.command == "ab" else [*found, *arms]
 
 
-def _skills(skills: Sequence[Skill]) -> Table:
+def _skills(skills: Sequence[Skill], undirected: Sequence[Undirected]) -> Table:
     found = show.table(
         "Skill: by how many % the loss (CRPS) is below that of each reference, 95 % intervals",
         *("symbol", "over", "queries"),
         *_SHOWN.values(),
+        *(["no direction"] if undirected else []),
         "verdict",
         right_from=2,
     )
+    left = {(one.symbol, one.horizon): _estimate(one.skill, 100, 2) for one in undirected}
     for judged in skills:
         if judged.reference != JUDGED:
             continue
@@ -82,6 +82,8 @@ def _skills(skills: Sequence[Skill]) -> Table:
             if (one.symbol, one.horizon) == (judged.symbol, judged.horizon)
         }
         cells = [of.get(reference, units.DASH) for reference in _SHOWN]
+        if undirected:
+            cells.append(left.get((judged.symbol, judged.horizon), units.DASH))
         told = judged.verdict if units.bounded(judged.skill) else "too little data"
         found.add_row(judged.symbol, judged.horizon, f"{judged.queries:,}", *cells, told)
     found.columns[-1].justify = "left"
@@ -94,48 +96,39 @@ def _ablation(metrics: Metrics) -> list[Table]:
         [one for one in metrics.skills if one.reference == reference]
         for reference in ("base rate", JUDGED)
     )
-    signs = {_case(one): _sign(one) for one in metrics.directions}
+    beyond = "95 % intervals; ▲ better, ▼ worse beyond chance"
+    signs = {case_of(one): _sign(one) for one in metrics.directions}
     return [
-        _beside({_case(one): _skill(one) for one in plain}, "Skill in % over the plain base rate"),
         _beside(
-            {_case(one): _skill(one) for one in alike},
-            "Skill in % over the base rate treated alike",
+            {case_of(one): _skill(one) for one in plain},
+            f"Skill in % over the plain base rate, {beyond}",
         ),
-        _beside(signs, "Right signs of the median in %"),
+        _beside(
+            {case_of(one): _skill(one) for one in alike},
+            f"Skill in % over the base rate treated alike, {beyond}",
+        ),
+        _beside(signs, "Right signs of the median in %, 95 % intervals"),
     ]
 
 
-def _case(one: Skill | Direction) -> Case:
-    return one.symbol, one.variant, one.horizon
-
-
 def _beside(cells: Mapping[Case, str], title: str) -> Table:
-    symbols, variants, horizons = ({case[at]: None for case in cells} for at in range(3))
-    made = show.table(
-        f"{title}, 95 % intervals; ▲ better, ▼ worse beyond chance",
-        *("symbol", "neighbours", *horizons),
-        right_from=2,
-    )
-    for symbol, variant in product(symbols, variants):
-        row = [cells.get((symbol, variant, horizon), units.DASH) for horizon in horizons]
-        made.add_row(symbol, variant, *row)
+    head, rows = grid_of(cells)
+    made = show.table(title, *head, right_from=2)
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
 def _skill(one: Skill) -> str:
-    if one.skill == Interval(0, 0, 0):
-        return "the same  "
-    return _marked(_estimate(one.skill, 100, 2), one.skill, one.verdict)
+    if the_same(one):
+        return f"{SAME}  "
+    shown = _estimate(one.skill, 100, 2)
+    return f"{shown} {_SIGNS[one.verdict] if units.bounded(one.skill) else _FEW}"
 
 
 def _sign(one: Direction) -> str:
-    of = one.accuracy
-    apart = verdict(Interval(of.value - 0.5, of.low - 0.5, of.high - 0.5))
-    return _marked(_estimate(of, 100, 1, sign=False), of, apart)
-
-
-def _marked(shown: str, interval: Interval, judged: Verdict) -> str:
-    return f"{shown} {_SIGNS[judged] if units.bounded(interval) else '(too little data)'}"
+    shown = _estimate(one.accuracy, 100, 1, sign=False)
+    return shown if units.bounded(one.accuracy) else f"{shown} {_FEW}"
 
 
 def _estimate(interval: Interval, scale: float, digits: int, *, sign: bool = True) -> str:
@@ -174,13 +167,20 @@ def _arms(arms: Sequence[Arm]) -> Table:
 
 
 def _checks(console: Console, metrics: Metrics) -> None:
-    passed = sum(one.passed for one in metrics.controls)
-    quiet = sum(one.problem is None for one in metrics.probes)
+    judged = [one for one in metrics.controls if units.bounded(one.wide)]
+    probed = [one for one in metrics.probes if one.checked]
+    passed, quiet = sum(one.passed for one in judged), sum(one.problem is None for one in probed)
+    idle = len(metrics.controls) - len(judged), len(metrics.probes) - len(probed)
     told = (
-        f"controls: {passed} of {len(metrics.controls)} as they should be; leak probes: {quiet} "
-        f"of {len(metrics.probes)} quiet; configurations tried so far: {metrics.trials.so_far}"
+        f"controls: {passed} of {len(judged)} as they should be{_idle(idle[0], 'too little data')};"
+        f" leak probes: {quiet} of {len(probed)} quiet{_idle(idle[1], 'nothing to check')};"
+        f" configurations tried so far: {metrics.trials.so_far}"
     )
     _listed(console, [told])
+
+
+def _idle(n: int, had: str) -> str:
+    return f", {n} had {had}" if n else ""
 
 
 def gate_report(console: Console, report: GateReport) -> None:

@@ -3,7 +3,7 @@
 rag                 the decider on what followed the neighbours
 baseline            the same decider on the base rate of the window alone: no retrieval
 random neighbours   the same decider on neighbours drawn by chance: a placebo
-random              sides by chance, as often as rag takes them
+random              the sides that rag took at another time
 rsi-7, macd-sign    rules of thumb
 hold                the asset, bought and kept
 """
@@ -19,7 +19,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecasts import ForecastRule, Horizon, horizon_of
+from llm_trader.evaluation.forecasts import Horizon, horizon_of
+from llm_trader.evaluation.judging import LEVEL
 from llm_trader.evaluation.performance import daily_returns, measure
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
@@ -29,7 +30,7 @@ from llm_trader.evaluation.walk import Neighbours
 from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.decider import Case, Decider, Outlook
 from llm_trader.llm.decision import Decision
-from llm_trader.llm.rules import AlwaysLong, MacdSign, RandomSides, RsiReversal
+from llm_trader.llm.rules import AlwaysLong, MacdSign, RsiReversal
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
@@ -76,25 +77,37 @@ def trade(name: str, walk: Walk, market: Market, plan: StudyPlan) -> Traded:
 
 
 def arms_of(
-    symbol: str, traded: list[Traded], baseline: str, *, trials: int, plan: StudyPlan
+    symbol: str,
+    traded: list[Traded],
+    baseline: str,
+    *,
+    trials: int,
+    symbols: int = 1,
+    plan: StudyPlan,
 ) -> list[Arm]:
-    """Performances, and differences of mean daily returns from the baseline's."""
+    """Performances, and differences of mean daily returns from the baseline's.
+
+    Verdicts are by intervals that allow for the number of `symbols` looked at (Bonferroni's rule).
+    """
     returns = {of.name: daily_returns(of.simulation) for of in traded}
     found = []
     for of in traded:
-        difference = None
+        difference = verdict = None
         if of.name != baseline:
             # Days after the loss of everything have no return.
             days = min(len(returns[of.name]), len(returns[baseline]))
             apart = 100 * (returns[of.name][:days] - returns[baseline][:days])
-            difference = significance.mean_interval(apart, _DAYS_A_BLOCK, plan.reps, plan.seed)
+            told = apart, _DAYS_A_BLOCK, plan.reps, plan.seed
+            difference = significance.mean_interval(*told)
+            wide = significance.mean_interval(*told, level=1 - LEVEL / symbols)
+            verdict = significance.verdict(wide)
         found.append(
             Arm(
                 symbol=symbol,
                 name=of.name,
                 performance=measure(of.simulation, trials=trials),
                 difference=difference,
-                verdict=significance.verdict(difference) if difference else None,
+                verdict=verdict,
             )
         )
     return found
@@ -117,11 +130,10 @@ def _by_base_rate(walk: Walk, plan: StudyPlan) -> list[Decision]:
 
 
 def _by_chance(walk: Walk, plan: StudyPlan) -> list[Decision]:
+    """What rag decided at another time: as often, and in stretches as long."""
     like = _by_neighbours(walk, plan)
-    longs, shorts = (
-        sum(one.action == side for one in like) / max(1, len(like)) for side in ("LONG", "SHORT")
-    )
-    return _decided(RandomSides(longs, shorts, plan.seed), _cases(walk, _nothing(walk)))
+    by = int(np.random.default_rng(plan.seed).integers(len(like) // 4, 3 * len(like) // 4 + 1))
+    return like[by:] + like[:by]
 
 
 def _by_rule(decider: Decider) -> Callable[[Walk, StudyPlan], list[Decision]]:
@@ -198,8 +210,7 @@ def _usual(walk: Walk, plan: StudyPlan) -> Iterator[dict[str, Outlook]]:
 
 def _horizon(walk: Walk, plan: StudyPlan) -> Horizon:
     name = plan.aggregator.horizon
-    rule = plan.rules.get(name, ForecastRule())
-    return horizon_of(walk.points, walk.queries, walk.neighbours, name, rule)
+    return horizon_of(walk.points, walk.queries, walk.neighbours, name, plan.rules[name])
 
 
 def _decided(decider: Decider, cases: Iterator[Case]) -> list[Decision]:

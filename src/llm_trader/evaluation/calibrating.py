@@ -28,6 +28,7 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.forecasts import ForecastRule, horizon_of, losses
 from llm_trader.evaluation.significance import Interval, mean_interval, skill_interval
+from llm_trader.evaluation.skills import block_of
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
@@ -52,7 +53,6 @@ KEPT_DAYS: Final = (7, 30, 60)
 # Bonferroni's rule: one of the horizons shows skill by chance in 1 of 20 calibrations, at most.
 INTERVAL_LEVEL: Final = 1 - 0.05 / len(HORIZONS)
 
-_BLOCK_HORIZONS: Final = 4
 _BAND: Final = np.array([[0.1, 0.9]])
 _SERVED: Final = ForecastRule()  # fully rescaled, of neighbours alone, as evidence is
 
@@ -296,7 +296,7 @@ def _horizon(
         raise _too_short(name)
     before, after = _inside(scores, 0.0), _inside(scores, margins[day])
     both = np.isfinite(before + after)
-    block = max(DAY_MS, _BLOCK_HORIZONS * horizon_ms) // step_ms
+    block = block_of(name, step_ms)
     return HorizonCalibration(
         margin=float(margins[-1]),
         effective_scores=_effective_in_window(known_ms, horizon_ms, step_ms),

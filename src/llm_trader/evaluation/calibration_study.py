@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from llm_trader.evaluation import prose
 from llm_trader.evaluation.calibrating import Fitted, Scores
 from llm_trader.evaluation.forecasts import ForecastRule
 from llm_trader.evaluation.judging import overall
 from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.report import prose
 from llm_trader.evaluation.results import (
     JUDGED,
     SCHEMA_VERSION,
@@ -47,6 +47,7 @@ def study_of(fitted: Fitted, search: Search, trials_so_far: int, seconds: float)
         verdict=overall(one.verdict for one in skills),
         readings=[],
         skills=skills,
+        undirected=[],
         directions=[],
         probabilities=[],
         bands=[
@@ -117,6 +118,7 @@ def _origin(made: Calibration, search: Search) -> Origin:
         text_space_id=made.scope.text_space_id,
         settings_digest=plan.digest(),
         data_digest=made.data_digest,
+        whole_lookback={},
         plan=plan,
     )
 

@@ -23,8 +23,9 @@ from llm_trader.evaluation.controls import (
     shuffled_outcomes,
     wrong_symbol,
 )
-from llm_trader.evaluation.dataset import Dataset
+from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset
 from llm_trader.evaluation.forecasts import ForecastRule
+from llm_trader.evaluation.judging import LEVEL
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Control
 from llm_trader.evaluation.reweighting import reweighted
@@ -44,7 +45,6 @@ from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, Timeframe
 
 _STEP_MS: Final = HOUR_MS
 _JUDGED: Final = ("1h", "4h")
-_LEVEL: Final = 0.05
 
 # An alteration may by chance have made some states look better than others, and that lasts as long
 # as they are looked back at. Queries take turns among several.
@@ -58,9 +58,6 @@ _SIMULATED_LOOKBACK_DAYS: Final = 90
 _SIMULATED_SYMBOL: Final = "simulated"
 NO_EDGE: Final = "market without an edge"
 PLANTED: Final = "planted pattern"
-# Indicators of 4h candles need that many days before the first state.
-_WARM_UP_DAYS: Final = 25
-
 OF_A_SYMBOL: Final = (
     "shuffled outcomes",
     "time-shifted outcomes",
@@ -136,7 +133,7 @@ def _judge(
         altered, symbol, search, rules, step_ms, plan.seed
     ).items():
         told = forecast, base, block, _REPS, plan.seed
-        wide = significance.skill_interval(*told, level=1 - _LEVEL / negatives)
+        wide = significance.skill_interval(*told, level=1 - LEVEL / negatives)
         found_skill = significance.verdict(wide) == "better"
         found.append(
             Control(
@@ -189,7 +186,7 @@ def _other(dataset: Dataset, symbol: str) -> PointTable:
             return points
     own = dataset.points[symbol]
     step_ms = int(np.diff(own.timestamp_ms).min(initial=DAY_MS))
-    days = -(-len(own) * step_ms // DAY_MS) + _WARM_UP_DAYS
+    days = -(-len(own) * step_ms // DAY_MS) + WARM_UP_DAYS
     spaces = Spaces(StateSpace(dataset.intraday))
     states = simulated_points(spaces, days=days, seed=0, interval_ms=step_ms).vectors[STATE]
     return replace(own, vectors={**own.vectors, STATE: states[: len(own)]})

@@ -17,9 +17,12 @@ import numpy.typing as npt
 
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.candles import Times
-from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 
+Rows = npt.NDArray[np.intp]
+
+_DIRECTED: Final = [COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS]
 _LINKED: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]
 
 _LEAST_STRETCH_MS: Final = 18 * HOUR_MS
@@ -59,17 +62,35 @@ def wrong_symbol(points: PointTable, other: PointTable, seed: int) -> PointTable
     return replace(kept, vectors={name: other.vectors[name][rows] for name in points.vectors})
 
 
-def _rearranged(timestamp_ms: Times, seed: int) -> npt.NDArray[np.intp]:
+def signs_by_chance(points: PointTable, seed: int) -> PointTable:
+    """Outcomes of stretches of about a day turned over, or not, by the toss of a coin.
+
+    No control: how far prices go stays, and with it what states tell of that; where to does not.
+    """
+    chances = np.random.default_rng(seed)
+    signs = np.empty(len(points))
+    for stretch in _stretches(points.timestamp_ms, chances):
+        signs[stretch] = chances.choice([-1.0, 1.0])
+    values = points.values.copy()
+    values[_DIRECTED] *= signs
+    return replace(points, values=values)
+
+
+def _rearranged(timestamp_ms: Times, seed: int) -> Rows:
     """Rows of increasing times in stretches of 18 to 30 hours, the stretches in random order."""
     chances = np.random.default_rng(seed)
-    n, step_ms = len(timestamp_ms), int(np.diff(timestamp_ms).min(initial=DAY_MS))
-    least, greatest = (-(-of // step_ms) for of in (_LEAST_STRETCH_MS, _GREATEST_STRETCH_MS))
-    lengths = chances.integers(least, greatest + 1, n // least + 1)
-    stretches = np.split(np.arange(n), np.cumsum(lengths)[np.cumsum(lengths) < n])
+    stretches = _stretches(timestamp_ms, chances)
     return np.concatenate([stretches[i] for i in chances.permutation(len(stretches))])
 
 
-def _with_linked(points: PointTable, rows: npt.NDArray[np.intp]) -> PointTable:
+def _stretches(timestamp_ms: Times, chances: np.random.Generator) -> list[Rows]:
+    n, step_ms = len(timestamp_ms), int(np.diff(timestamp_ms).min(initial=DAY_MS))
+    least, greatest = (-(-of // step_ms) for of in (_LEAST_STRETCH_MS, _GREATEST_STRETCH_MS))
+    lengths = chances.integers(least, greatest + 1, n // least + 1)
+    return np.split(np.arange(n), np.cumsum(lengths)[np.cumsum(lengths) < n])
+
+
+def _with_linked(points: PointTable, rows: Rows) -> PointTable:
     values = points.values.copy()
     values[_LINKED] = values[_LINKED][:, rows]
     return replace(points, values=values)

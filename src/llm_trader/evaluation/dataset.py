@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -23,7 +24,10 @@ from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
-_BATCH_DAYS = 16
+# Indicators of 4h candles need that many days before the first state.
+WARM_UP_DAYS: Final = 21
+
+_BATCH_DAYS: Final = 16
 
 Progress = Callable[[str, int, int], None]
 
@@ -100,8 +104,8 @@ def read_dataset(
         points = _points(store, spaces, symbol, plan, progress)
         if points is None or points.timestamp_ms[-1] < start_ms:
             raise InvalidInputError(
-                f"the store has no labelled state of {symbol} from {iso8601(start_ms)} on; see: "
-                "llm-trader data info"
+                f"the store has no labelled state of {symbol} from {iso8601(start_ms)} to "
+                f"{iso8601(end_ms)}; see: llm-trader data info"
             )
         made[symbol] = points
     return Dataset(made, spaces.state.intraday, store.exchange, start_ms, end_ms)
@@ -134,8 +138,8 @@ async def read_index(
     for symbol, points in found.items():
         if not len(points) or points.timestamp_ms[-1] < start_ms:
             raise InvalidInputError(
-                f"the index has no state of {symbol} from {iso8601(start_ms)} on; add them with: "
-                "llm-trader ingest"
+                f"the index has no state of {symbol} from {iso8601(start_ms)} to "
+                f"{iso8601(end_ms)}; add them with: llm-trader ingest"
             )
     return Dataset(
         found, space.intraday, collection.exchange, start_ms, end_ms, collection.text_space_id

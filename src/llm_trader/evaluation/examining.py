@@ -29,9 +29,19 @@ from llm_trader.evaluation.results import (
     Probe,
     Skill,
     Slice,
+    Undirected,
 )
 from llm_trader.evaluation.reweighting import reweighted
-from llm_trader.evaluation.skills import Scored, Walk, direction_of, score, skills_of, walk_of
+from llm_trader.evaluation.significance import Interval
+from llm_trader.evaluation.skills import (
+    Scored,
+    Walk,
+    direction_of,
+    score,
+    skills_of,
+    undirected,
+    walk_of,
+)
 from llm_trader.evaluation.slices import slices_of
 from llm_trader.evaluation.steps import Steps, steps_of
 from llm_trader.evaluation.trials import daily_gains
@@ -55,13 +65,14 @@ class Subject:
 
 
 class Arms(NamedTuple):
-    """Ways to decide that are traded, by name, which of them is the baseline, and how many
-    configurations have been tried in all.
+    """Ways to decide that are traded, by name, which of them is the baseline, how much has been
+    tried in all, and on how many symbols.
     """
 
     names: tuple[str, ...]
     baseline: str
     trials: int
+    symbols: int
 
 
 class Findings(msgspec.Struct, kw_only=True):
@@ -70,6 +81,7 @@ class Findings(msgspec.Struct, kw_only=True):
     skills: list[Skill] = []
     directions: list[Direction] = []
     probabilities: list[Probability] = []
+    undirected: list[Undirected] = []
     bands: list[Band] = []
     slices: list[Slice] = []
     arms: list[Arm] = []
@@ -112,15 +124,27 @@ def examine(
         told = partial(progress, f"{symbol}, {label}")
         scored[label] = _scored(subject.dataset, symbol, plan, plan.step_ms, told)
     gains = {label: _gains(of, variants[label], subject.dataset) for label, of in scored.items()}
-    _keep_common(scored)
+    _keep_common(list(scored.values()))
+    comparisons = sum(len(of) for of in scored.values()) * len(subject.dataset.points)
     found = Findings()
     for label, of in scored.items():
         chance = {"reps": variants[label].reps, "seed": variants[label].seed}
-        found.skills += [skill for one in of for skill in skills_of(one, label, **chance)]
-        found.directions += [direction_of(one, label, **chance) for one in of]
+        found.skills += [
+            skill
+            for one in of
+            for skill in skills_of(one, label, comparisons=comparisons, **chance)
+        ]
+        # Without neighbours nothing names a direction.
+        found.directions += [
+            direction_of(one, label, **chance) for one in of if one.rule.neighbour_share
+        ]
     plan, of = variants[main], scored[main]
     progress(f"{symbol}, looking closer", 0, 1)
     _look_closer(of, plan, found)
+    found.undirected = [
+        Undirected(symbol=symbol, horizon=one.horizon, skill=_skill(one, one, plan))
+        for one in undirected(of[0].walk, plan.rules, plan.seed)
+    ]
     traded = _trade(subject, of[0].walk, plan, arms, found)
     _probe(subject, of[0].walk, plan, found)
     progress(f"{symbol}, looking closer", 1, 1)
@@ -136,16 +160,25 @@ def examine(
 def try_variants(
     subject: Subject, symbol: str, variants: Mapping[str, StudyPlan], progress: Progress
 ) -> tuple[list[Configuration], dict[str, Gains]]:
-    """Skills of one symbol by other configurations, by queries `TRIAL_STEP_MS` apart."""
-    configurations, gains = [], {}
+    """Skills of one symbol by other configurations, by queries `TRIAL_STEP_MS` apart.
+
+    All against the base rate treated as the first of them treats it, on the queries that all can
+    answer: its own base rate is a lower bar for a configuration that makes that worse.
+    """
+    scored = {}
     for done, (label, plan) in enumerate(variants.items()):
         progress(f"{symbol}, sweep", done, len(variants))
         step_ms = trial_step_ms(plan)
-        scored = _scored(subject.dataset, symbol, plan, step_ms, lambda done, total: None)
-        gains[label] = _gains(scored, plan, subject.dataset)
-        configurations += [_configuration(one, label, plan) for one in scored]
+        scored[label] = _scored(subject.dataset, symbol, plan, step_ms, lambda done, total: None)
+    gains = {label: _gains(of, variants[label], subject.dataset) for label, of in scored.items()}
+    _keep_common(list(scored.values()))
+    plain = next(iter(scored.values()))
     progress(f"{symbol}, sweep", len(variants), len(variants))
-    return configurations, gains
+    return [
+        _configuration(one, beside, label, variants[label])
+        for label, of in scored.items()
+        for one, beside in zip(of, plain, strict=True)
+    ], gains
 
 
 def trial_step_ms(plan: StudyPlan) -> Millis:
@@ -185,15 +218,12 @@ class _Told:
         self._told(self._done, self._total)
 
 
-def _keep_common(scored: dict[str, list[Scored]]) -> None:
+def _keep_common(variants: list[list[Scored]]) -> None:
     """Variants are compared by the same queries: what one cannot answer counts for none."""
-    if len(scored) == 1:
-        return
-    for at in range(len(next(iter(scored.values())))):
-        of_all = [scored[label][at] for label in scored]
+    for at, of_all in enumerate(zip(*variants, strict=True)):
         common = np.asarray(np.isfinite([of.losses.forecast for of in of_all]).all(axis=0))
-        for label in scored:
-            scored[label][at] = scored[label][at].kept(common)
+        for scored in variants:
+            scored[at] = scored[at].kept(common)
 
 
 def _look_closer(of: list[Scored], plan: StudyPlan, found: Findings) -> None:
@@ -219,14 +249,16 @@ def _trade(
         history = store.history(symbol, walk.intraday, start_ms, end_ms)
     market = Market(history.intraday, history.funding)
     traded = [trade(name, walk, market, plan) for name in arms.names]
-    found.arms = arms_of(symbol, traded, arms.baseline, trials=arms.trials, plan=plan)
+    found.arms = arms_of(
+        symbol, traded, arms.baseline, trials=arms.trials, symbols=arms.symbols, plan=plan
+    )
     found.curves += [curves.equity(symbol, of.name, of.simulation) for of in traded]
     return traded
 
 
 def _probe(subject: Subject, walk: Walk, plan: StudyPlan, found: Findings) -> None:
     space = StateSpace(subject.dataset.intraday)
-    canary = probes.future_canary(walk, plan.search, space, plan.seed)
+    canary = probes.future_canary(walk, plan.search, plan.rules, space, plan.seed)
     with MarketStore.open(subject.store) as store:
         found.probes = [canary, probes.truncation(walk, plan.search, space, store, plan.seed)]
 
@@ -235,10 +267,18 @@ def _gains(scored: list[Scored], plan: StudyPlan, dataset: Dataset) -> Gains:
     return daily_gains(scored, dataset, trial_step_ms(plan))
 
 
-def _configuration(scored: Scored, label: str, plan: StudyPlan) -> Configuration:
-    skill = significance.skill_interval(
-        scored.losses.forecast, scored.losses.base_alike, scored.block, plan.reps, plan.seed
-    )
+def _configuration(scored: Scored, beside: Scored, label: str, plan: StudyPlan) -> Configuration:
     return Configuration(
-        label=label, symbol=scored.walk.points.symbol, horizon=scored.horizon, skill=skill
+        label=label,
+        symbol=scored.walk.points.symbol,
+        horizon=scored.horizon,
+        skill=_skill(scored, beside, plan),
+    )
+
+
+def _skill(scored: Scored, beside: Scored, plan: StudyPlan) -> Interval:
+    """Against the base rate treated as `beside` treats it."""
+    base = beside.losses.base_alike
+    return significance.skill_interval(
+        scored.losses.forecast, base, scored.block, plan.reps, plan.seed
     )

@@ -43,6 +43,7 @@ class _Control(msgspec.Struct, frozen=True):
     kind: str
     symbol: str
     horizon: str
+    wide: _Interval
     passed: bool
 
 
@@ -149,6 +150,11 @@ def _distrust(now: Result) -> list[str]:
         f"the leak probe “{one.name}” on {one.symbol} found nothing to check"
         for one in now.probes
         if not one.checked
+    ]
+    controls += [
+        f"the {one.kind} control “{one.name}” on {one.symbol} {one.horizon} had too little data"
+        for one in now.controls
+        if one.passed and one.wide.low is None
     ]
     unchecked = [] if now.controls and now.probes else ["no controls or no leak probes were run"]
     return controls + leaks + unchecked

@@ -46,21 +46,17 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     turnover_per_day: float | None
 
 
-def measure(
-    simulation: Simulation, *, trials: int, trial_sharpe_variance: float | None = None
-) -> Performance:
+def measure(simulation: Simulation, *, trials: int) -> Performance:
     """Measure one simulation, from its first decision time to its end.
 
     `trials` counts everything that was tried before this one was chosen, itself included: every
-    decider, setting and symbol. `trial_sharpe_variance` is the variance of the trials' daily
-    Sharpe ratios, where they are known; otherwise it is taken as 1 / (daily returns - 1), what
-    chance alone gives to trials without skill. Raises `InvalidInputError` for fewer than 1 trial.
+    decider, setting and symbol. The variance of their daily Sharpe ratios is taken as
+    1 / (daily returns - 1), what chance alone gives to trials without skill. Raises
+    `InvalidInputError` for fewer than 1 trial.
     """
     daily = daily_returns(simulation)
     sharpe = sharpe_ratio(daily)
-    chance = 1 / max(1, len(daily) - 1)
-    variance = chance if trial_sharpe_variance is None else trial_sharpe_variance
-    lucky = expected_best_sharpe(trials, variance)
+    lucky = expected_best_sharpe(trials, 1 / max(1, len(daily) - 1))
     trades = simulation.trades
     net = np.array([trade.net_pct for trade in trades])
     days = _days(simulation)
@@ -145,19 +141,6 @@ def expected_best_sharpe(trials: int, sharpe_variance: float) -> float:
         return 0.0
     likely, rarer = (_NORMAL.inv_cdf(1 - 1 / n) for n in (trials, trials * e))
     return sqrt(sharpe_variance) * ((1 - _EULER_MASCHERONI) * likely + _EULER_MASCHERONI * rarer)
-
-
-def deflated_sharpe_ratio(
-    sharpe: float,
-    observations: int,
-    skewness: float,
-    kurtosis: float,
-    trials: int,
-    sharpe_variance: float,
-) -> float | None:
-    """`probabilistic_sharpe_ratio` above `expected_best_sharpe`; both papers' units and errors."""
-    best = expected_best_sharpe(trials, sharpe_variance)
-    return probabilistic_sharpe_ratio(sharpe, best, observations, skewness, kurtosis)
 
 
 def max_drawdown_pct(simulation: Simulation) -> float:

@@ -25,6 +25,12 @@ from llm_trader.timeframe import MINUTE_MS, Millis
 
 Described = dict[str, Any]
 
+# Names that a study gives to what it tries by itself.
+NONE: Final = "none"
+PROTOTYPE: Final = "prototype"
+VARIANTS: Final = (NONE, "random", "state", "text", "hybrid", PROTOTYPE)
+AS_IT_IS: Final = "as it is"
+
 _MINUTES_A_DAY: Final = 1440
 
 # Volatility reverts: the longer the horizon, the less today's tells of it.
@@ -87,14 +93,15 @@ class StudyPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def step_ms(self) -> Millis:
         return self.step_minutes * MINUTE_MS
 
-    def configuration(self) -> str:
-        """12 hex digits of the SHA-256 of what decides the forecasts and decisions.
+    def configuration(self, *spaces: str | None) -> str:
+        """12 hex digits of the SHA-256 of what decides the forecasts and decisions, and of the ids
+        of the vector spaces it was tried in.
 
         When and on what they are asked, and how often chance is, does not count: that makes no
         other configuration.
         """
         of = (self.search, self.rules, self.least_similarity)
-        return _digest([of, self.decider, self.aggregator, self.trading, self.costs])
+        return _digest([of, self.decider, self.aggregator, self.trading, self.costs, spaces])
 
     def digest(self) -> str:
         """12 hex digits of the SHA-256 of the whole plan."""
@@ -106,8 +113,11 @@ class StudyPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for entry in self.sweep:
             changes = dict(entry)
             label = changes.pop("label", None)
-            if not isinstance(label, str) or not label or label in found:
-                raise ConfigurationError(f"each entry of the sweep has a label of its own: {entry}")
+            if not isinstance(label, str) or label in ("", AS_IT_IS, *VARIANTS, *found):
+                raise ConfigurationError(
+                    f"each entry of the sweep has a label of its own, and none of "
+                    f"{', '.join((AS_IT_IS, *VARIANTS))}: {entry}"
+                )
             found[label] = self._with(label, changes)
         return found
 
@@ -128,17 +138,21 @@ def plan_of(described: Mapping[str, Any], source: str) -> StudyPlan:
     try:
         return msgspec.convert(described, StudyPlan)
     except (msgspec.ValidationError, InvalidInputError) as error:
-        raise ConfigurationError(f"{source} cannot be used: {error}") from None
+        raise ConfigurationError(
+            f"{source} cannot be used: {error}; every key is in config/evaluation/binance-2023.toml"
+        ) from None
 
 
 def read_plan(path: Path | None, *overrides: Mapping[str, Any]) -> StudyPlan:
     """The plan of a file, or the default one. Of `overrides` the first lies beneath the file, the
-    others above it; in them `None` is not given.
+    others above it; in them `None` is not given. A rule is what the file says of it, over the
+    default one.
 
     Raises `ConfigurationError` where the file is not there, is no TOML, or no plan.
     """
     beneath, *above = overrides or ({},)
-    described = _merged(_given(beneath), _toml(path))
+    rules = {"rules": msgspec.to_builtins(DEFAULT_RULES)}
+    described = _merged(_merged(rules, _given(beneath)), _toml(path))
     for more in above:
         described = _merged(described, _given(more))
     return plan_of(described, str(path) if path else "the evaluation")

@@ -8,6 +8,7 @@ truncation      candles, funding and open interest after the query's time are cu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -15,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader.embedding.state import StateSpace
+from llm_trader.evaluation.forecasts import ForecastRule, forecast, horizon_of
 from llm_trader.evaluation.results import Probe
 from llm_trader.evaluation.reweighting import reweighted
 from llm_trader.evaluation.skills import Walk
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import STATE, PointTable
+from llm_trader.market.candles import Floats
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS
@@ -40,18 +43,35 @@ _TOLERANCE: Final = 1e-9
 Rows = npt.NDArray[np.intp]
 
 
-def future_canary(walk: Walk, search: Search, space: StateSpace, seed: int) -> Probe:
-    """Asked again with the future changed, some queries of the walk must find what they found."""
+def future_canary(
+    walk: Walk, search: Search, rules: Mapping[str, ForecastRule], space: StateSpace, seed: int
+) -> Probe:
+    """Asked again with the future changed, some queries of the walk must get the same answer."""
     rows = _sampled(walk, _CANARIES, seed)
     problem = None
     for row in rows.tolist():
         query = walk.queries.take(np.array([row]))
-        changed = _with_twins(walk.points, query)
-        found = find_neighbours(changed, query, search, intraday=space.intraday, seed=seed)
-        if not _same(found, 0, walk.neighbours, row):
+        points, asked = _with_twins(walk.points, query)
+        found = find_neighbours(points, asked, search, intraday=space.intraday, seed=seed)
+        told = _forecasts(points, asked, found, rules)
+        if not _same(found, 0, walk.neighbours, row) or not np.array_equal(
+            told, _forecasts(walk.points, query, walk.neighbours.take(row), rules), equal_nan=True
+        ):
             problem = f"what is not known yet changes the answer at {_when(query)}"
             break
     return Probe(name=CANARY, symbol=walk.points.symbol, checked=len(rows), problem=problem)
+
+
+def _forecasts(
+    points: PointTable, query: PointTable, found: Neighbours, rules: Mapping[str, ForecastRule]
+) -> Floats:
+    """All that one query is told: outcomes of neighbours and base rates, by horizon."""
+    told = []
+    for name, rule in rules.items():
+        horizon = horizon_of(points, query, found, name, rule)
+        made, base = forecast(horizon, found, rule), horizon.base_rates()
+        told += [made.ensemble.outcomes[0], made.p_up, made.median, base.mean, base.median]
+    return np.concatenate(told)
 
 
 def truncation(
@@ -73,15 +93,17 @@ def _sampled(walk: Walk, most: int, seed: int) -> Rows:
     return np.sort(chances.choice(whole, min(most, len(whole)), replace=False))
 
 
-def _with_twins(points: PointTable, query: PointTable) -> PointTable:
-    """Points not resolved by the query's time look just like it; their outcomes are absurd."""
+def _with_twins(points: PointTable, query: PointTable) -> tuple[PointTable, PointTable]:
+    """Points not resolved by the query's time look just like it, and their outcomes are absurd, as
+    the query's own is.
+    """
     unknown = points.resolved_at_ms > query.timestamp_ms[0]
     vectors = {name: known.copy() for name, known in points.vectors.items()}
     for name, known in vectors.items():
         known[unknown] = query.vectors[name][0]
-    values = points.values.copy()
-    values[len(SCALARS) :, unknown] = _ABSURD_PCT
-    return replace(points, vectors=vectors, values=values)
+    values, own = points.values.copy(), query.values.copy()
+    values[len(SCALARS) :, unknown] = own[len(SCALARS) :] = _ABSURD_PCT
+    return replace(points, vectors=vectors, values=values), replace(query, values=own)
 
 
 def _cut_off(

@@ -24,7 +24,9 @@ JUDGED: Final[Reference] = "base rate treated alike"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What was evaluated, and with what: equal origins give equal metrics."""
+    """What was evaluated, and with what: equal origins give equal metrics. `whole_lookback`: by
+    symbol, the share of queries whose window reached back as far as the plan says.
+    """
 
     package_version: str
     exchange: str | None
@@ -36,6 +38,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     text_space_id: str | None
     settings_digest: str
     data_digest: str
+    whole_lookback: dict[str, float]
     plan: StudyPlan
 
 
@@ -58,6 +61,16 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
     p_adjusted: float | None
     detectable: float | None
     verdict: Verdict
+
+
+class Undirected(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of the skill over the base rate treated alike once the direction of each
+    stretch of outcomes is drawn by chance: what states tell of how far prices go, not where to.
+    """
+
+    symbol: str
+    horizon: str
+    skill: Interval
 
 
 class Direction(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +212,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     readings: list[str]
     skills: list[Skill]
+    undirected: list[Undirected]
     directions: list[Direction]
     probabilities: list[Probability]
     bands: list[Band]

@@ -1,4 +1,4 @@
-"""What a forecast lost against what happened. Lower is better, but for hits and coverage.
+"""What probabilities and directions lost against what happened: lower is better, but for hits.
 
 One value a forecast, NaN where the forecast or what happened is not known; nothing is dropped
 here, so that scores of several forecasts stay side by side, row by row.
@@ -6,8 +6,7 @@ here, so that scores of several forecasts stay side by side, row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -16,143 +15,7 @@ import numpy.typing as npt
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import Floats
 
-Indices = npt.NDArray[np.integer]
 Events = npt.NDArray[np.bool_] | Floats
-
-# A block of windows shares one sorted core; the cost of its edges grows with their square.
-_MOST_EDGES: Final = 400
-_MOST_QUERIES: Final = 1024
-
-
-def crps(ensemble: Floats, observed: Floats, weights: Floats | None = None) -> Floats:
-    """The fair continuous ranked probability score of ensembles, shape (n,), in their unit.
-
-    `ensemble` (n, k), `observed` (n,), `weights` (n, k) not negative, in any scale. Fair: the
-    expected score is that of the distribution the members were drawn from, however few they are,
-
-        Σᵢ |xᵢ − y| / k  −  Σᵢⱼ |xᵢ − xⱼ| / (2 k (k − 1))          (Ferro 2014)
-
-    With weights w that sum to 1 and do not depend on the members, the mean of |xᵢ − xⱼ| is over
-    pairs of two different members, which have 1 − Σ w² of the weight; with Kish's effective count
-    m = 1 / Σ w² that divides the plain second term by (m − 1) / m:
-
-        Σᵢ wᵢ |xᵢ − y|  −  Σᵢⱼ wᵢ wⱼ |xᵢ − xⱼ| / (2 (1 − Σ w²))
-
-    NaN where a member is NaN, of whatever weight, where `observed` is, and where fewer than two
-    members have weight. It can be below 0, unlike the score that is not fair.
-    """
-    n, k = ensemble.shape
-    if weights is None:
-        weights = np.ones((n, k))
-    if weights.shape != (n, k) or observed.shape != (n,):
-        raise InvalidInputError(
-            f"an ensemble of shape {(n, k)} takes weights of that shape and {n} observations, "
-            f"not {weights.shape} and {observed.shape}"
-        )
-    if (weights < 0).any():
-        raise InvalidInputError("weights of an ensemble are not negative")
-    order = ensemble.argsort(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # From the observation, so that small differences of large numbers keep their digits.
-        x = np.take_along_axis(ensemble, order, 1) - observed[:, None]
-        w = np.take_along_axis(weights / weights.sum(axis=1, keepdims=True), order, 1)
-        away = (w * np.abs(x)).sum(axis=1)
-        pairs = 2 * (w * x * (2 * np.cumsum(w, axis=1) - w - 1)).sum(axis=1)
-        different = 1 - (w * w).sum(axis=1)
-        fair: Floats = away - pairs / (2 * different)
-    fair[np.count_nonzero(weights, axis=1) < 2] = np.nan
-    return fair
-
-
-def window_crps(values: Floats, first: Indices, last: Indices, observed: Floats) -> Floats:
-    """The fair CRPS of the ensembles `values[first:last]`, one for each query, shape (n,).
-
-    `values` (m,); `first`, `last`, `observed` (n,). The same as `crps`, exactly, for windows that
-    move forward slowly: neighbouring queries share a sorted core, and only what enters and leaves
-    among them is looked at for each. Windows in any other order are exact too, only slower.
-    NaN where a window has fewer than two values or one that is not finite.
-    """
-    if ((first < 0) | (last > len(values))).any():
-        raise InvalidInputError(f"windows reach beyond the {len(values)} values")
-    finite = np.isfinite(values)
-    holes = np.concatenate([[0], np.cumsum(~finite)])
-    whole = last - first >= 2
-    whole[whole] = holes[last[whole]] == holes[first[whole]]
-    rows = np.flatnonzero(whole & np.isfinite(observed))
-    scores = np.full(len(observed), np.nan)
-    if not len(rows):
-        return scores
-    centre = np.median(values[finite])
-    level = np.where(finite, values - centre, 0.0)
-    target = observed - centre
-    for block in _blocks(first, last, rows):
-        scores[block] = _block_crps(level, first[block], last[block], target[block])
-    return scores
-
-
-def _blocks(first: Indices, last: Indices, rows: Indices) -> Iterator[Indices]:
-    """Runs of queries whose windows have much in common, by halving; one query always has."""
-    waiting = [rows]
-    while waiting:
-        block = waiting.pop()
-        a, b = first[block], last[block]
-        core = b.min() - a.max()
-        edges = b.max() - a.min() - core
-        if len(block) == 1 or (core >= 0 and edges <= _MOST_EDGES and len(block) <= _MOST_QUERIES):
-            yield block
-        else:
-            half = len(block) // 2
-            waiting += [block[half:], block[:half]]
-
-
-def _block_crps(values: Floats, first: Indices, last: Indices, observed: Floats) -> Floats:
-    """Of windows that share the core `values[max(first):min(last)]`.
-
-    The edge before the core is counted from it backwards, that after it forwards, so that each
-    window has the core and the first `before` and `after` of its edges.
-    """
-    start, end = first.max(), last.min()
-    left, right = values[first.min() : start][::-1], values[end : last.max()]
-    before, after, size = start - first, last - end, last - first
-    core = np.sort(values[start:end])
-    n = len(core)
-    within = 2 * np.dot(core, 2.0 * np.arange(1, n + 1) - n - 1)
-    away = (
-        _distances(core, observed)
-        + _leading(np.abs(left - observed[:, None]), before)
-        + _leading(np.abs(right - observed[:, None]), after)
-    )
-    pairs = (
-        within
-        + 2 * _corner_sums(_distances(core, left)[None])[1, before]
-        + 2 * _corner_sums(_distances(core, right)[None])[1, after]
-        + _corner_sums(np.abs(left[:, None] - left))[before, before]
-        + _corner_sums(np.abs(right[:, None] - right))[after, after]
-        + 2 * _corner_sums(np.abs(left[:, None] - right))[before, after]
-    )
-    fair: Floats = away / size - pairs / (2.0 * size * (size - 1))
-    return fair
-
-
-def _distances(ascending: Floats, points: Floats) -> Floats:
-    """The sum of |point − value| over the sorted values, for each point."""
-    n = len(ascending)
-    below = np.concatenate([[0.0], np.cumsum(ascending)])
-    rank = np.searchsorted(ascending, points)
-    distances: Floats = points * (2 * rank - n) + below[n] - 2 * below[rank]
-    return distances
-
-
-def _leading(table: Floats, count: Indices) -> Floats:
-    """The sum of the first `count` entries of each row."""
-    padded = np.pad(np.cumsum(table, axis=1), ((0, 0), (1, 0)))
-    leading: Floats = padded[np.arange(len(table)), count]
-    return leading
-
-
-def _corner_sums(table: Floats) -> Floats:
-    """At (i, j) the sum over the first i rows and j columns (Crow 1984, a summed-area table)."""
-    return np.pad(table.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
 
 
 def brier(probability: Floats, happened: Events) -> Floats:
@@ -236,26 +99,6 @@ def _even_edges(p: Floats, bins: int) -> Floats:
         cuts = np.unique(np.quantile(p, levels, method="inverted_cdf"))
         cuts = cuts[cuts > distinct[0]]
     return np.concatenate([distinct[:1], cuts, distinct[-1:]])
-
-
-def coverage(low: Floats, high: Floats, observed: Floats) -> float:
-    """The share of observations in [low, high], of those where all three are known; else NaN."""
-    known = np.isfinite(observed) & ~np.isnan(low) & ~np.isnan(high)
-    inside = known & (low <= observed) & (observed <= high)
-    return int(inside.sum()) / int(known.sum()) if known.any() else np.nan
-
-
-def interval_score(low: Floats, high: Floats, observed: Floats, level: float) -> Floats:
-    """Of central intervals meant to hold a share `level` (0..1) of observations, (n,), their unit.
-
-    Width plus 2/α for each unit that the observation lies outside, α = 1 − level (Gneiting and
-    Raftery 2007, equation 43).
-    """
-    if not 0 < level < 1:
-        raise InvalidInputError(f"the level of an interval lies between 0 and 1, not at {level}")
-    outside = np.maximum(low - observed, 0.0) + np.maximum(observed - high, 0.0)
-    score: Floats = high - low + 2 / (1 - level) * outside
-    return score
 
 
 def direction_hits(forecast: Floats, observed: Floats) -> Floats:

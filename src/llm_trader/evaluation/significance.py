@@ -11,8 +11,8 @@ as adjacent. A level of 0.95 belongs to an interval; one of 0.05 to a test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import isfinite, nan, sqrt
+from collections.abc import Mapping
+from math import nan, sqrt
 from statistics import NormalDist
 from typing import Final, Literal
 
@@ -30,11 +30,6 @@ Verdict = Literal["better", "worse", "no evidence"]
 LEAST_BLOCKS: Final = 10
 
 _NORMAL: Final = NormalDist()
-_SENTENCES: Final[dict[Verdict, str]] = {
-    "better": "{subject} did better than {reference}",
-    "worse": "{subject} did worse than {reference}",
-    "no evidence": "there is no evidence that {subject} did better or worse than {reference}",
-}
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -52,44 +47,16 @@ class DieboldMariano(msgspec.Struct, frozen=True):
     p_value: float
 
 
-class SuperiorAbility(msgspec.Struct, frozen=True):
-    """p-values that no model beats the benchmark; `consistent` is Hansen's, between its bounds."""
-
-    lower: float
-    consistent: float
-    upper: float
-
-
-def block_bootstrap(
-    losses: Floats,
-    statistic: Callable[[Floats], float],
-    block: int,
-    reps: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+def mean_interval(
+    d: Floats, block: int, reps: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """A statistic of the rows of `losses`, (n,) or (n, m), with a percentile interval.
+    """The mean of d (n,) with a percentile interval.
 
     The circular block bootstrap (Politis and Romano 1992): blocks of adjacent rows that start at
     any row, the last row followed by the first, until n rows are drawn. Intervals are widened as
     those of n / block observations are, by Student's t; with fewer than `LEAST_BLOCKS` there are
-    none. For means `mean_interval` draws the same rows without copying them.
+    none.
     """
-    rows = _known(losses)
-    n = len(rows)
-    if _too_few(n, block):
-        return Interval(float(statistic(rows)) if n else nan, nan, nan)
-    starts = _block_starts(n, block, reps, seed)
-    within = np.arange(block)
-    drawn = (float(statistic(rows[((row[:, None] + within).ravel()[:n]) % n])) for row in starts)
-    resampled = np.fromiter(drawn, np.float64, reps)
-    return _percentiles(float(statistic(rows)), resampled, n / block, level)
-
-
-def mean_interval(
-    d: Floats, block: int, reps: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """The mean of d (n,) with its interval as of `block_bootstrap`."""
     rows = _known(d)
     if _too_few(len(rows), block):
         return Interval(float(rows.mean()) if len(rows) else nan, nan, nan)
@@ -105,7 +72,7 @@ def skill_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Skill 1 − mean(loss) / mean(reference_loss), both (n,), as of `block_bootstrap`.
+    """Skill 1 − mean(loss) / mean(reference_loss), both (n,), as of `mean_interval`.
 
     The two are resampled together, so what moves both alike cancels. 1 is a loss of nothing, 0
     no better than the reference. The mean loss of the reference should be well above 0.
@@ -141,8 +108,8 @@ def diebold_mariano(loss: Floats, reference_loss: Floats, lags: int) -> DieboldM
     """Whether two losses (n,) have the same mean (Diebold and Mariano 1995).
 
     The variance is `long_run_variance`; the statistic is scaled for a horizon of lags + 1 rows
-    and compared with Student's t of n − 1 degrees of freedom (Harvey, Leybourne and Newbold
-    1997). NaN where the differences do not vary.
+    and compared with Student's t (Harvey, Leybourne and Newbold 1997), of n / lags − 1 degrees of
+    freedom: with n − 1 of them, a few stretches of dependent rows seem too sure. NaN where the differences do not vary.
     """
     pairs = _known(_beside(loss, reference_loss))
     n = len(pairs)
@@ -153,7 +120,7 @@ def diebold_mariano(loss: Floats, reference_loss: Floats, lags: int) -> DieboldM
     horizon = lags + 1
     small_sample = sqrt((n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n)
     statistic = small_sample * float(d.mean()) / sqrt(variance / n)
-    beyond = _NORMAL.cdf(-t_as_normal(abs(statistic), n - 1))
+    beyond = _NORMAL.cdf(-t_as_normal(abs(statistic), max(1.0, n / max(lags, 1) - 1)))
     return DieboldMariano(statistic, 2 * beyond)
 
 
@@ -173,17 +140,6 @@ def long_run_variance(d: Floats, lags: int) -> float:
     c = d - d.mean()
     weighted = ((1 - k / (lags + 1)) * float(np.dot(c[k:], c[:-k])) for k in range(1, lags + 1))
     return (float(np.dot(c, c)) + 2 * sum(weighted)) / n
-
-
-def effective_sample_size(d: Floats, lags: int) -> float:
-    """How many independent rows would tell the mean of d (n,) as exactly as its n rows do.
-
-    n γ₀ / `long_run_variance`; above n where neighbouring rows make up for each other. NaN where
-    d does not vary.
-    """
-    rows = _known(d)
-    variance = long_run_variance(rows, lags)
-    return len(rows) * float(rows.var()) / variance if variance > 0 else nan
 
 
 def minimum_detectable_effect(
@@ -226,13 +182,14 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def superior_predictive_ability(
     losses: Floats, benchmark: Floats, block: int, reps: int = 1000, seed: int = 0
-) -> SuperiorAbility:
-    """Whether any of the models, losses (n, models), beats the benchmark (n,) (Hansen 2005).
+) -> float:
+    """The p-value that none of the models, losses (n, models), beats the benchmark (n,).
 
-    Stationary bootstrap with blocks of `block` rows on average. A p-value of 0 is one below
-    1 / reps; it is 1 where no model has the lower mean. arch 8 does not scale the models by their
-    deviations, whatever its `studentize` says, and a noisy model would drown the others: so it is
-    given differences in standard errors. Time grows with n², to seconds a model at 35,000 rows.
+    Hansen's consistent one (2005), by stationary bootstrap with blocks of `block` rows on average.
+    0 is a p-value below 1 / reps; it is 1 where no model has the lower mean, and NaN where there
+    are too few rows. arch 8 does not scale the models by their deviations, whatever its
+    `studentize` says, and a noisy model would drown the others: so it is given differences in
+    standard errors. Time grows with n², to seconds a model at 35,000 rows.
     Raises ConfigurationError where the `eval` extra is not installed.
     """
     try:
@@ -243,10 +200,10 @@ def superior_predictive_ability(
         ) from error
     rows = _known(np.column_stack([benchmark, losses]))
     if _too_few(len(rows), block):
-        return SuperiorAbility(nan, nan, nan)
+        return nan
     worse = rows[:, 1:] - rows[:, :1]
     if worse.mean(axis=0).min(initial=0.0) >= 0:  # arch lacks the floor of 0 of Hansen's statistic
-        return SuperiorAbility(1.0, 1.0, 1.0)
+        return 1.0
     scale = np.sqrt([long_run_variance(column, block) for column in worse.T])
     test = SPA(
         np.zeros(len(rows)),
@@ -256,8 +213,7 @@ def superior_predictive_ability(
         seed=seed,
     )
     test.compute()
-    p = test.pvalues
-    return SuperiorAbility(float(p["lower"]), float(p["consistent"]), float(p["upper"]))
+    return float(test.pvalues["consistent"])
 
 
 def verdict(interval: Interval) -> Verdict:
@@ -265,30 +221,6 @@ def verdict(interval: Interval) -> Verdict:
     if interval.low > 0:
         return "better"
     return "worse" if interval.high < 0 else "no evidence"
-
-
-def verdict_sentence(
-    interval: Interval,
-    subject: str,
-    reference: str,
-    *,
-    measure: str = "skill",
-    unit: str = " %",
-    scale: float = 100.0,
-    level: float = 0.95,
-) -> str:
-    """The verdict in plain words, with the numbers it rests on, times `scale` and in `unit`."""
-    claim = _SENTENCES[verdict(interval)].format(subject=subject, reference=reference)
-    value, low, high = (
-        f"{scale * number:+.2f}{unit}" for number in (interval.value, interval.low, interval.high)
-    )
-    if not isfinite(interval.value):
-        numbers = f"{measure} is not known"
-    elif not (isfinite(interval.low) and isfinite(interval.high)):
-        numbers = f"{measure} {value}, from too little data for an interval"
-    else:
-        numbers = f"{measure} {value}, {100 * level:g} % interval {low} to {high}"
-    return f"{claim[0].upper()}{claim[1:]}: {numbers}."
 
 
 def _beside(loss: Floats, reference_loss: Floats) -> Floats:

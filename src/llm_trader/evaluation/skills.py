@@ -15,6 +15,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from llm_trader.evaluation import significance
+from llm_trader.evaluation.controls import signs_by_chance
 from llm_trader.evaluation.forecasts import (
     ForecastRule,
     Forecasts,
@@ -23,6 +24,7 @@ from llm_trader.evaluation.forecasts import (
     horizon_of,
     losses,
 )
+from llm_trader.evaluation.judging import LEVEL
 from llm_trader.evaluation.results import Direction, Reference, Skill
 from llm_trader.evaluation.scores import direction_hits
 from llm_trader.evaluation.significance import Interval
@@ -37,6 +39,11 @@ _ROWS_AT_ONCE: Final = 256
 _PLAIN: Final = ForecastRule(rescale=0.0)
 
 
+def block_of(horizon: str, step_ms: Millis) -> int:
+    """Four horizons, and a day at least, in steps."""
+    return -(-max(_HORIZONS_A_BLOCK * HORIZONS[horizon], DAY_MS) // step_ms)
+
+
 class Walk(NamedTuple):
     """One symbol's queries with the neighbours that were found, and with random ones."""
 
@@ -49,7 +56,7 @@ class Walk(NamedTuple):
 
     def block(self, horizon: str) -> int:
         """Queries in a stretch that counts as one piece of evidence."""
-        return -(-max(_HORIZONS_A_BLOCK * HORIZONS[horizon], DAY_MS) // self.step_ms)
+        return block_of(horizon, self.step_ms)
 
     @property
     def mean_similarity(self) -> Floats:
@@ -87,9 +94,13 @@ class Scored(NamedTuple):
         return self.walk.block(self.horizon)
 
     def kept(self, rows: npt.NDArray[np.bool_]) -> Scored:
-        """With the losses of some queries only, shape (n,); those of others are not known."""
+        """With losses and forecasts of some queries only, (n,); others' are not known."""
         losses = Losses(*(np.where(rows, of, np.nan) for of in self.losses))
-        return self._replace(losses=losses)
+        p_up, median = (
+            np.where(rows, of, np.nan) for of in (self.forecasts.p_up, self.forecasts.median)
+        )
+        forecasts = self.forecasts._replace(p_up=p_up, median=median)
+        return self._replace(losses=losses, forecasts=forecasts)
 
     def abstaining(self, rows: npt.NDArray[np.bool_]) -> Scored:
         """With the base rate as the forecast of some queries, shape (n,), and no probabilities."""
@@ -145,6 +156,13 @@ def score(
     return found
 
 
+def undirected(walk: Walk, rules: Mapping[str, ForecastRule], seed: int) -> list[Scored]:
+    """The same neighbours on outcomes whose signs are drawn by chance, by stretches of time."""
+    points = signs_by_chance(walk.points, seed)
+    rows = np.searchsorted(points.timestamp_ms, walk.queries.timestamp_ms)
+    return score(walk._replace(points=points, queries=points.take(rows)), rules)
+
+
 def references(scored: Scored) -> dict[Reference, Floats]:
     """Losses of what a forecast is compared with, by name."""
     return {
@@ -154,15 +172,27 @@ def references(scored: Scored) -> dict[Reference, Floats]:
     }
 
 
-def skills_of(scored: Scored, variant: str, *, reps: int, seed: int) -> list[Skill]:
-    """Skills of one symbol and horizon against all references; p-values are not adjusted yet."""
+def skills_of(
+    scored: Scored, variant: str, *, comparisons: int = 1, reps: int, seed: int
+) -> list[Skill]:
+    """Skills of one symbol and horizon against all references; p-values are not adjusted yet.
+
+    `comparisons` that are made in all: what can be detected allows for them.
+    """
     return [
-        _skill(scored, variant, name, of, reps, seed) for name, of in references(scored).items()
+        _skill(scored, variant, name, of, comparisons, reps, seed)
+        for name, of in references(scored).items()
     ]
 
 
 def _skill(
-    scored: Scored, variant: str, name: Reference, reference: Floats, reps: int, seed: int
+    scored: Scored,
+    variant: str,
+    name: Reference,
+    reference: Floats,
+    comparisons: int,
+    reps: int,
+    seed: int,
 ) -> Skill:
     loss = scored.losses.forecast
     interval = significance.skill_interval(loss, reference, scored.block, reps, seed)
@@ -172,7 +202,9 @@ def _skill(
         test = significance.diebold_mariano(loss[known], reference[known], scored.block)
         p_value = test.p_value if np.isfinite(test.p_value) else None
         better = reference[known] - loss[known]
-        least = significance.minimum_detectable_effect(better, scored.block)
+        least = significance.minimum_detectable_effect(
+            better, scored.block, level=LEVEL / comparisons
+        )
         detectable = least / float(reference[known].mean())
     return Skill(
         variant=variant,

@@ -14,16 +14,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from msgspec.structs import replace
 
 from llm_trader import __version__
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation import prose
 from llm_trader.evaluation.arms import ARMS, BASELINE, Traded
 from llm_trader.evaluation.controlling import market_controls, simulated_controls
+from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.examining import (
     Arms,
     Examined,
@@ -35,7 +34,8 @@ from llm_trader.evaluation.examining import (
     try_variants,
 )
 from llm_trader.evaluation.judging import adjusted, arms_verdict, forecast_verdict
-from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.plan import AS_IT_IS, NONE, PROTOTYPE, VARIANTS, StudyPlan
+from llm_trader.evaluation.report import prose
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     Command,
@@ -49,12 +49,7 @@ from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.steps import Steps
 from llm_trader.evaluation.trials import Ledger, Trial, queries_digest, superior_p_value, tried_on
 from llm_trader.evaluation.workers import Piece, Progress, run
-from llm_trader.timeframe import iso8601
-
-NONE: Final = "none"
-PROTOTYPE: Final = "prototype"
-AS_IT_IS: Final = "as it is"
-VARIANTS: Final = (NONE, "random", "state", "text", "hybrid", PROTOTYPE)
+from llm_trader.timeframe import DAY_MS, iso8601
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +150,9 @@ def variant_of(plan: StudyPlan, name: str) -> StudyPlan:
 def _answered(subject: Subject, question: _Question, running: Running) -> Study:
     started = time.monotonic()
     symbols, plan = sorted(subject.dataset.points), question.plan
-    tried = _configurations(question, running.ledger)
-    arms = Arms(question.arms, question.baseline, len(symbols) * (tried + len(question.arms)))
+    tried = _configurations(question, running.ledger, subject.dataset)
+    trials = len(symbols) * (tried + len(question.arms))
+    arms = Arms(question.arms, question.baseline, trials, len(symbols))
     pieces = {
         "examined": [
             Piece(examine, (subject, symbol, question.variants, question.main, arms))
@@ -180,11 +176,11 @@ def _answered(subject: Subject, question: _Question, running: Running) -> Study:
     )
 
 
-def _configurations(question: _Question, ledger: Ledger) -> int:
+def _configurations(question: _Question, ledger: Ledger, dataset: Dataset) -> int:
     """How many have been tried once this study is done."""
     plans = [*question.variants.values(), *question.sweep.values()]
     known = {trial.configuration for trial in ledger.trials()}
-    return len(known | {plan.configuration() for plan in plans})
+    return len(known | {_configuration(plan, dataset) for plan in plans})
 
 
 def _metrics(
@@ -208,6 +204,7 @@ def _metrics(
         verdict=verdict,
         readings=[],
         skills=skills,
+        undirected=found.undirected,
         directions=found.directions,
         probabilities=found.probabilities,
         bands=found.bands,
@@ -241,7 +238,7 @@ def _trials(
         ledger.add(
             Trial(
                 label=label,
-                configuration=tried.configuration(),
+                configuration=_configuration(tried, dataset),
                 queries=queries,
                 first_day_ms=dataset.start_ms,
                 gains=gains[label],
@@ -255,6 +252,12 @@ def _trials(
         superior_p_value=p_value,
         tested=len(tested),
     )
+
+
+def _configuration(plan: StudyPlan, dataset: Dataset) -> str:
+    """With the spaces whose vectors are compared: those of another model are another one."""
+    texts = dataset.text_space_id if plan.search.vector in ("text", "hybrid") else None
+    return plan.configuration(StateSpace(dataset.intraday).space_id, texts)
 
 
 def _origin(subject: Subject, plan: StudyPlan) -> Origin:
@@ -271,5 +274,10 @@ def _origin(subject: Subject, plan: StudyPlan) -> Origin:
         text_space_id=dataset.text_space_id,
         settings_digest=plan.digest(),
         data_digest=dataset.digest(),
+        whole_lookback={
+            symbol: float((of.timestamp_ms - plan.search.lookback_days * DAY_MS >= first).mean())
+            for symbol, points in dataset.points.items()
+            for of, first in [(dataset.queries(symbol, plan.step_ms), points.timestamp_ms[0])]
+        },
         plan=plan,
     )

@@ -116,7 +116,7 @@ def superior_p_value(trials: Sequence[Trial], *, reps: int, seed: int) -> float 
     losses = -np.column_stack(gains)
     benchmark = np.zeros(len(losses))
     found = significance.superior_predictive_ability(losses, benchmark, _DAYS_A_BLOCK, reps, seed)
-    return found.consistent if np.isfinite(found.consistent) else None
+    return found if np.isfinite(found) else None
 
 
 def _known(gain: Sequence[float | None]) -> Floats:

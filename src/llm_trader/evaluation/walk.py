@@ -64,6 +64,11 @@ class Neighbours(NamedTuple):
     first: Rows
     last: Rows
 
+    def take(self, row: int) -> Neighbours:
+        """Of one query."""
+        one = slice(row, row + 1)
+        return Neighbours(self.rows[one], self.similarity[one], self.first[one], self.last[one])
+
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
         """Which queries found all the episodes they wanted, shape (n,)."""

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation.report import write_report
+from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import Metrics
 from llm_trader.evaluation.steps import write_steps, write_trades
 from llm_trader.evaluation.study import Study

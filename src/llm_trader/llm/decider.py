@@ -31,11 +31,9 @@ class Outlook(msgspec.Struct, frozen=True):
     similarity_mean: float | None
 
     @classmethod
-    def of_evidence(cls, evidence: Evidence, horizon: str) -> Outlook | None:
-        """One horizon of an answer's evidence; `None` where the evidence says nothing of it."""
-        told = evidence.horizons.get(horizon)
-        if told is None:
-            return None
+    def of_evidence(cls, evidence: Evidence, horizon: str) -> Outlook:
+        """One of the horizons that the evidence tells of."""
+        told = evidence.horizons[horizon]
         return cls(
             told.mean.value,
             told.p50.value,
@@ -49,8 +47,7 @@ class Outlook(msgspec.Struct, frozen=True):
 def outlooks_of(answer: Answer) -> dict[str, Outlook]:
     """By horizon, those that the answer's evidence tells of."""
     evidence = answer.evidence
-    told = {horizon: Outlook.of_evidence(evidence, horizon) for horizon in evidence.horizons}
-    return {horizon: outlook for horizon, outlook in told.items() if outlook is not None}
+    return {horizon: Outlook.of_evidence(evidence, horizon) for horizon in evidence.horizons}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

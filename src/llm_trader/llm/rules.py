@@ -5,13 +5,11 @@ None of them says how sure it is. A field that is unknown makes a HOLD of the gu
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decider import Case
 from llm_trader.llm.decision import Decision
-from llm_trader.timeframe import Millis
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,39 +20,6 @@ class AlwaysLong:
 
     async def decide(self, case: Case) -> Decision:
         return Decision("LONG", None, f"always long {case.symbol}")
-
-
-@dataclass(frozen=True, slots=True)
-class RandomSides:
-    """LONG and SHORT with the given frequencies, HOLD otherwise.
-
-    A draw follows from seed, symbol and time alone, so the order of cases does not matter. Raises
-    `InvalidInputError` for frequencies below 0 or beyond 1 together.
-    """
-
-    longs: float
-    shorts: float
-    seed: int = 0
-    name: str = "random"
-
-    def __post_init__(self) -> None:
-        if not (self.longs >= 0 and self.shorts >= 0 and self.longs + self.shorts <= 1 + 1e-12):
-            raise InvalidInputError("frequencies are 0 or more, together at most 1")
-
-    async def decide(self, case: Case) -> Decision:
-        draw = self._draw(case.symbol, case.as_of_ms)
-        if draw < self.longs:
-            return Decision("LONG", None, "by chance")
-        if draw < self.longs + self.shorts:
-            return Decision("SHORT", None, "by chance")
-        return Decision.hold("model", "by chance")
-
-    def _draw(self, symbol: str, as_of_ms: Millis) -> float:
-        """Uniform from 0 to below 1."""
-        key = f"{self.seed}/{symbol}/{as_of_ms}".encode()
-        digest = hashlib.blake2b(key, digest_size=8).digest()
-        # 53 bits: what a float between 0 and 1 holds exactly.
-        return float((int.from_bytes(digest, "big") >> 11) / 2**53)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from llm_trader.evaluation import charts, prose, remarks, units
-from llm_trader.evaluation.markup import (
+from llm_trader.evaluation.performance import Performance
+from llm_trader.evaluation.report import charts, prose, remarks, units
+from llm_trader.evaluation.report.markup import (
     Markup,
     cell,
     element,
@@ -21,10 +22,10 @@ from llm_trader.evaluation.markup import (
     section,
     table,
 )
-from llm_trader.evaluation.performance import Performance
+from llm_trader.evaluation.report.units import DASH, Number
 from llm_trader.evaluation.results import Arm, Configuration, Control, Curve, Metrics
 from llm_trader.evaluation.significance import Interval
-from llm_trader.evaluation.units import DASH, Number
+from llm_trader.retrieval.calibration import BAND_LEVEL
 
 
 class _Drift(NamedTuple):
@@ -40,7 +41,7 @@ class _Drift(NamedTuple):
 _CURVES: Final = {
     "similarity": _Drift("mean similarity", 1.0, 2, ""),
     "effective episodes": _Drift("effective episodes", 1.0, 1, ""),
-    "coverage": _Drift("coverage, %", 100.0, 1, " %", 100 * prose.BAND),
+    "coverage": _Drift("coverage, %", 100.0, 1, " %", 100 * BAND_LEVEL),
 }
 
 
@@ -68,6 +69,10 @@ def origin(metrics: Metrics) -> Markup:
         "Text space": of.text_space_id or DASH,
         "Settings digest": of.settings_digest,
         "Data digest": of.data_digest,
+        "Whole lookback": units.listed(
+            [f"{units.share(whole)} of {symbol}" for symbol, whole in of.whole_lookback.items()]
+        )
+        or DASH,
         "Seed": str(plan.seed),
         "Package": f"llm-trader-rag {of.package_version}, metrics schema {metrics.schema_version}",
         "Made": units.moment(metrics.created_at),
@@ -95,9 +100,10 @@ def decisions(metrics: Metrics) -> Markup:
         "Each arm decides by itself over the whole time. The difference is of mean daily returns "
         "against the baseline's, in % points; ▲ and ▼ are better and worse beyond chance. Turnover "
         "is in multiples of the equity. The deflated Sharpe ratio is the probability of being "
-        "above what the luckiest of all trials would show without skill."
+        "above what the luckiest of all trials (configurations and arms, on each symbol) would "
+        "show without skill."
     )
-    return section("decisions", "Decisions", prose.of_arms(metrics.arms), note(about), *body)
+    return section("decisions", "Decisions", remarks.of_arms(metrics.arms), note(about), *body)
 
 
 def _arms(arms: Sequence[Arm]) -> Markup:
@@ -252,7 +258,7 @@ def _rank(skills: Iterable[Interval]) -> float:
 def similarity(metrics: Metrics) -> Markup:
     found = metrics.histograms
     rows = [
-        (one.symbol, f"{units.number(low, 2)} to {units.number(high, 2)}", f"{count:,}")
+        (one.symbol, f"{units.number(low, 3)} to {units.number(high, 3)}", f"{count:,}")
         for one in found
         for low, high, count in zip(one.edges, one.edges[1:], one.counts, strict=False)
     ]

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from llm_trader.evaluation.results import (
-    Curve,
-    Direction,
-    Histogram,
-    Probability,
-    Skill,
-    Slice,
-)
-from llm_trader.evaluation.significance import Interval
-from llm_trader.evaluation.units import (
+from llm_trader.evaluation.report import summary
+from llm_trader.evaluation.report.units import (
     bounded,
+    capital,
     counted,
     known,
     listed,
@@ -23,6 +16,15 @@ from llm_trader.evaluation.units import (
     or_none,
     share,
     skill,
+)
+from llm_trader.evaluation.results import (
+    Arm,
+    Curve,
+    Direction,
+    Histogram,
+    Probability,
+    Skill,
+    Slice,
 )
 
 _CHANCE: Final = 0.05
@@ -41,18 +43,25 @@ def of_variants(skills: Sequence[Skill], variant: str) -> str:
     told = [f"“{name}” {skill(means[name])}" for name in ranked]
     said = f"Mean skill over the plain base rate, best first: {listed(told)}."
     beside = [
-        f"{number(100 * (means[variant] - means[name]), 2, ' points', sign=True)} {what}"
+        f"{_ahead(means[variant] - means[name])} {what}"
         for name, what in _WITHOUT.items()
         if name in means and name != variant and variant in means
     ]
-    return said + (f" So “{variant}” adds {listed(beside)}." if beside else "")
+    return said + (f" So “{variant}” is {listed(beside)}." if beside else "")
 
 
 _WITHOUT: Final = {
-    "none": "to what needs no neighbours (“none”)",
-    "random": "to neighbours drawn by chance (“random”)",
-    "prototype": "to what this program replaces (“prototype”)",
+    "none": "what needs no neighbours (“none”)",
+    "random": "neighbours drawn by chance (“random”)",
+    "prototype": "what this program replaces (“prototype”)",
 }
+
+
+def _ahead(by: float) -> str:
+    points = number(100 * abs(by), 2, " points")
+    if points == number(0, 2, " points"):
+        return "level with"
+    return f"{points} {'behind' if by < 0 else 'ahead of'}"
 
 
 def of_ablation(judged: Sequence[Skill]) -> str:
@@ -117,15 +126,58 @@ def of_directions(found: Sequence[Direction]) -> str:
     )
 
 
+def of_arms(found: Sequence[Arm]) -> str:
+    compared = [one for one in found if one.difference is not None]
+    if not compared:
+        return "No way to decide was compared with a baseline."
+    if len({one.name for one in compared}) == 1:
+        said = " ".join(summary.of_pairs(found, compared[0].name))
+        return said + _luck(found) + _few_trades(found)
+    judged = [one for one in compared if one.difference is not None and bounded(one.difference)]
+    better, worse = ([one for one in judged if one.verdict == of] for of in ("better", "worse"))
+    alike = len(judged) - len(better) - len(worse)
+    told = [
+        f"{or_none(len(better))} earned more than it{_named(better)}",
+        f"{or_none(len(worse))} earned less{_named(worse)}",
+        *([f"{alike:,} cannot be told from it"] if alike else []),
+    ]
+    said = f"Of {counted(len(compared), 'arm')} traded beside a baseline, {listed(told)}."
+    said += unbounded(len(compared) - len(judged))
+    if not judged:
+        said = "There is too little data to compare what was earned with what a baseline earned."
+    return said + _luck(found) + _few_trades(found)
+
+
+def _named(arms: Sequence[Arm]) -> str:
+    names = list(dict.fromkeys(one.name for one in arms))
+    return f" ({listed(names)})" if names else ""
+
+
+def _luck(found: Sequence[Arm]) -> str:
+    measured = [one for one in found if known(one.performance.deflated_sharpe)]
+    if not measured:
+        return ""
+    best = max(measured, key=lambda one: one.performance.deflated_sharpe or 0.0)
+    return (
+        f" The surest Sharpe ratio, of “{best.name}” on {best.symbol}, is with a probability of "
+        f"{share(best.performance.deflated_sharpe)} above what luck alone would give the best of "
+        f"{counted(best.performance.trials, 'trial')}."
+    )
+
+
+def _few_trades(found: Sequence[Arm]) -> str:
+    few = sum(one.performance.trades < summary.FEW_TRADES for one in found)
+    return f" {counted(few, 'arm')} made fewer than {summary.FEW_TRADES} trades." if few else ""
+
+
 def of_slices(found: Sequence[Slice]) -> str:
     judged = [one.skill for one in found if one.skill is not None and bounded(one.skill)]
     if not judged:
         return "There is too little data in each of these for an interval."
-    clear = [one for one in judged if excludes(one, 0)]
-    better = sum(one.low > 0 for one in clear)
+    better, worse = sum(one.low > 0 for one in judged), sum(one.high < 0 for one in judged)
     return (
         f"Of {counted(len(judged), 'interval')}, {or_none(better)} above zero and "
-        f"{or_none(len(clear) - better)} below it; chance alone would put about "
+        f"{or_none(worse)} below it; chance alone would put about "
         f"{number(_CHANCE * len(judged), 1)} on one side or the other."
         + unbounded(len(found) - len(judged))
     )
@@ -144,7 +196,7 @@ def _middle(histogram: Histogram) -> str:
     for low, count in zip(histogram.edges, histogram.counts, strict=False):
         reached += count
         if total and 2 * reached >= total:
-            return number(low, 2)
+            return number(low, 3)
     return ""
 
 
@@ -158,7 +210,7 @@ def of_curves(found: Sequence[Curve], scale: float, digits: int, unit: str) -> s
             scale * value for value in one.value if value is not None and known(value)
         )
     said = [f"{key} {_range(of, digits, unit)}" for key, of in values.items() if of]
-    return f"{'; '.join(said)}." if said else "Nothing is known by day."
+    return f"{capital('; '.join(said))}." if said else "Nothing is known by day."
 
 
 def _range(values: Sequence[float], digits: int, unit: str) -> str:
@@ -168,7 +220,3 @@ def _range(values: Sequence[float], digits: int, unit: str) -> str:
 
 def unbounded(n: int) -> str:
     return f" {counted(n, 'estimate')} rest{'s' * (n == 1)} on too little data." if n else ""
-
-
-def excludes(interval: Interval, value: float) -> bool:
-    return interval.low > value or interval.high < value

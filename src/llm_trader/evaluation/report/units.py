@@ -83,12 +83,17 @@ def bounded(interval: Interval) -> bool:
     return known(interval.low) and known(interval.high)
 
 
-def counted(n: int, noun: str, plural: str = "") -> str:
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+def counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def or_none(n: int) -> str:
     return f"{n:,}" if n else "none"
+
+
+def capital(text: str) -> str:
+    """As a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def listed(names: list[str]) -> str:

@@ -12,13 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation import prose
-from llm_trader.evaluation.charts import drawdown_pct
-from llm_trader.evaluation.report import write_report
+from llm_trader.evaluation.report import prose
+from llm_trader.evaluation.report.charts import drawdown_pct
+from llm_trader.evaluation.report.page import write_report
+from llm_trader.evaluation.report.units import DASH, number, p_value, skill
 from llm_trader.evaluation.results import Bin, Metrics, Probe, Trials
 from llm_trader.evaluation.significance import Interval, Verdict
-from llm_trader.evaluation.units import DASH, number, p_value, skill
-from tests.evaluation.metrics import made_up_metrics
+from tests.evaluation.report.metrics import made_up_metrics
 
 MOST_BYTES = 6_000_000
 SECTIONS = [
@@ -36,6 +36,12 @@ SECTIONS = [
     "time",
 ]
 NOWHERE = Interval(nan, nan, nan)
+HEADLINES: dict[Verdict, str] = {
+    "better": "Better: similar past states forecast better than the base rate does.",
+    "worse": "Worse: similar past states forecast worse than the base rate does.",
+    "no evidence": "No evidence that similar past states forecast better or worse than the base "
+    "rate does.",
+}
 
 
 class Page(HTMLParser):
@@ -95,7 +101,7 @@ def page_of(tmp_path: Path) -> Any:
 
 def empty_metrics() -> Metrics:
     lists = "skills directions probabilities bands arms controls probes slices histograms curves"
-    nothing: Any = {name: [] for name in [*lists.split(), "readings"]}
+    nothing: Any = {name: [] for name in [*lists.split(), "undirected", "readings"]}
     trials = Trials(so_far=0, configurations=[], superior_p_value=None, tested=0)
     return replace(made_up_metrics(), trials=trials, **nothing)
 
@@ -115,7 +121,7 @@ def test_the_verdict_stands_at_the_top_in_words(page_of: Any, found: Verdict) ->
     metrics = replace(made_up_metrics(), verdict=found)
     page = page_of(metrics)
     top = page.text[: page.text.index("What was evaluated")]
-    assert prose.HEADLINES[found] in top
+    assert HEADLINES[found] in top
     assert all(reading in top for reading in metrics.readings)
     assert page.text.startswith(f"{found.capitalize()}: evaluation of BTCUSDT and ETHUSDT")
     assert prose.DISTRUST not in page.text
@@ -126,7 +132,7 @@ def test_a_failed_control_is_what_the_report_says_first(page_of: Any) -> None:
     assert page.text.startswith("NOT TRUSTWORTHY")
     said = page.text.index("it found skill in data that holds none (skill +2.00 %)")
     assert page.text.index(prose.DISTRUST) < said < page.text.index("It would have said")
-    assert page.text.index("It would have said") < page.text.index(prose.HEADLINES["better"])
+    assert page.text.index("It would have said") < page.text.index(HEADLINES["better"])
     assert "1 of 5 controls failed" in page.text
     assert [row[-1] for row in page.rows if row[0] == "shuffled outcomes"] == ["✗ failed"]
 
@@ -150,6 +156,40 @@ def test_controls_that_were_not_run_are_missed(page_of: Any) -> None:
     assert [row[-1] for row in page.rows if row[0] == "future canary"] == ["not checked"] * 2
 
 
+def test_where_nothing_has_an_interval_the_verdict_is_too_little_data(page_of: Any) -> None:
+    metrics = made_up_metrics()
+    skills = [replace(one, skill=NOWHERE, verdict="no evidence") for one in metrics.skills]
+    page = page_of(replace(metrics, skills=skills))
+    assert page.text.startswith("Too little data: evaluation of BTCUSDT and ETHUSDT")
+    top = page.text[: page.text.index("What was evaluated")]
+    assert "Too little data to say whether similar past states forecast better or worse" in top
+    assert "evidence" not in top.replace(" ".join(metrics.readings), "").lower()
+
+
+def test_the_report_of_a_calibration_says_the_level_of_its_intervals_and_nothing_it_lacks(
+    page_of: Any,
+) -> None:
+    found = replace(made_up_metrics(), command="calibrate")
+    skills = [replace(one, p_value=None, p_adjusted=None, detectable=None) for one in found.skills]
+    page = page_of(replace(found, skills=skills))
+    assert page.text.count("98.75 % interval") >= 4
+    assert "95 % interval" not in page.text
+    assert not re.search("[Dd]etectable|p adjusted", page.text)
+    whole = page_of(found).text
+    assert "smallest skill that would be found with 80 % power" in whole
+    assert "p adjusted" in whole
+
+
+def test_bins_of_similarity_are_told_apart(page_of: Any) -> None:
+    metrics = made_up_metrics()
+    narrow = replace(metrics.histograms[0], edges=[0.861, 0.863, 0.865], counts=[4, 5])
+    rows = page_of(replace(metrics, histograms=[narrow])).rows
+    assert [row[1] for row in rows if row[0] == narrow.symbol and " to 0.86" in row[1]] == [
+        "0.861 to 0.863",
+        "0.863 to 0.865",
+    ]
+
+
 def test_empty_lists_leave_sections_that_say_so(page_of: Any) -> None:
     page = page_of(empty_metrics())
     assert page.sections == SECTIONS
@@ -163,9 +203,11 @@ def test_what_is_not_known_is_a_dash_and_never_zero(page_of: Any) -> None:
     metrics = made_up_metrics()
     first = metrics.skills[0]
     lost = replace(first, skill=NOWHERE, p_value=None, p_adjusted=nan, detectable=None)
-    page = page_of(replace(metrics, skills=[lost]))
+    page = page_of(replace(metrics, skills=[lost, *metrics.skills[1:]]))
     row = [first.symbol, first.horizon, first.reference, "too little data"]
     assert [*row, DASH, DASH, DASH, DASH, "11,520"] in page.rows
+    assert not re.search(r"\b(nan|None|inf)\b", page.text)
+    page = page_of(replace(metrics, skills=[lost]))
     assert ["total return", "+3.10 %", "+4.60 %", DASH] in page.rows
     assert "too little data for intervals" in page.text
     assert not re.search(r"\b(nan|None|inf)\b", page.text)
@@ -261,5 +303,4 @@ def test_readings_count_what_the_numbers_say() -> None:
     assert prose.of_trials(replace(metrics.trials, superior_p_value=0.01)).endswith(
         "is hard to explain by chance, with so many tries (Hansen's test, p 0.010)."
     )
-    assert "was not tested" in prose.of_trials(replace(metrics.trials, superior_p_value=None))
     assert "nearer to 80 % in 8 of 8 cases" in prose.of_bands(metrics.bands)

@@ -26,6 +26,7 @@ from llm_trader.evaluation.results import (
     Skill,
     Slice,
     Trials,
+    Undirected,
 )
 from llm_trader.evaluation.significance import Interval, verdict
 from llm_trader.snapshot.outcome import HORIZONS
@@ -63,6 +64,11 @@ def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
             "The band holds what it promises after correction.",
         ],
         skills=_skills(symbols, chances),
+        undirected=[
+            Undirected(symbol=of, horizon=name, skill=_interval(0.01, 0.008, chances))
+            for of in symbols
+            for name in HORIZONS
+        ],
         directions=[
             Direction(
                 variant="state",
@@ -104,6 +110,7 @@ def _origin(symbols: tuple[str, ...]) -> Origin:
         text_space_id=None,
         settings_digest="4be7f0c2a911",
         data_digest="d01c7f5e88b2",
+        whole_lookback=dict.fromkeys(symbols, 0.75),
         plan=StudyPlan(symbols=symbols, seed=7),
     )
 

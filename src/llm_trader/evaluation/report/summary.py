@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from typing import Final
 
-from llm_trader.evaluation.results import JUDGED, Arm, Direction, Skill
-from llm_trader.evaluation.significance import Verdict
-from llm_trader.evaluation.units import (
+from llm_trader.evaluation.report.units import (
     between,
     bounded,
     bounds,
     counted,
-    known,
     listed,
     or_none,
     points,
@@ -20,6 +18,8 @@ from llm_trader.evaluation.units import (
     signed_pct,
     skill,
 )
+from llm_trader.evaluation.results import JUDGED, Arm, Direction, Skill, Undirected
+from llm_trader.evaluation.significance import Verdict
 
 FEW_TRADES: Final = 30
 
@@ -84,22 +84,42 @@ def _cases(skills: Sequence[Skill]) -> str:
 def of_plain(skills: Sequence[Skill], beside: Sequence[Skill], variant: str) -> list[str]:
     """How much of what is gained over the plain base rate the neighbours have no part in."""
     plain = [one for one in skills if one.reference == "base rate" and one.variant == variant]
-    whole, own = (_mean([one.skill.value for one in of]) for of in (plain, beside))
-    if whole is None or own is None:
+    gained, left = ([one.skill.value for one in of if bounded(one.skill)] for of in (plain, beside))
+    if not gained:
         return []
-    values = between([one.skill.value for one in plain], skill)
-    said = f"Against the plain base rate the skill is {values}, {skill(whole)} on average."
-    if whole > max(own, 0.0):
+    whole, own = sum(gained) / len(gained), sum(left) / len(left) if left else nan
+    said = (
+        f"Against the plain base rate the skill is {between(gained, skill)}, {skill(whole)} on "
+        "average."
+    )
+    if whole > own > 0:
         said += (
             f" Of that, {skill(own)} is left once the base rate is rescaled to the volatility of "
-            "the moment too: only this is the neighbours' own."
+            "the moment too."
+        )
+    elif whole > 0 >= own:
+        said += (
+            " Nothing of that is left once the base rate is rescaled to the volatility of the "
+            "moment too."
         )
     return [said]
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    found = [value for value in values if known(value)]
-    return sum(found) / len(found) if found else None
+def of_undirected(found: Sequence[Undirected], beside: Sequence[Skill]) -> list[str]:
+    """How much of the skill is not in the direction of prices."""
+    whole = {(one.symbol, one.horizon): one.skill.value for one in beside if bounded(one.skill)}
+    left = [one for one in found if (one.symbol, one.horizon) in whole and bounded(one.skill)]
+    if not left:
+        return []
+    kept = sum(one.skill.value for one in left) / len(left)
+    skilled = sum(whole[one.symbol, one.horizon] for one in left) / len(left)
+    said = (
+        f"With the direction of outcomes drawn by chance {skill(kept)} of {skill(skilled)} is left "
+        "on average"
+    )
+    if kept > 0 and 2 * kept > skilled > 0:
+        return [f"{said}: most of the skill is in how far prices go, not where to."]
+    return [f"{said}: that much of the skill is in how far prices go, not where to."]
 
 
 def of_signs(found: Sequence[Direction]) -> list[str]:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation import forecast_sections, prose, sections
-from llm_trader.evaluation.markup import Markup, badge, element, join
+from llm_trader.evaluation.report import forecast_sections, prose, sections
+from llm_trader.evaluation.report.markup import Markup, badge, element, join
+from llm_trader.evaluation.report.units import capital, counted, listed, moment
 from llm_trader.evaluation.results import Command, Metrics
-from llm_trader.evaluation.units import counted, listed, moment
 
 # A second wall behind `_offline`: a browser that reads this fetches nothing, whatever is asked.
 _POLICY: Final = (
@@ -80,7 +80,7 @@ def _page(metrics: Metrics, plotly: Markup) -> Markup:
     why = prose.distrust(metrics)
     strip = f"✗ {prose.DISTRUST}: {counted(len(why), 'check')} failed"
     symbols = listed(metrics.origin.symbols)
-    verdict = "NOT TRUSTWORTHY" if why else metrics.verdict.capitalize()
+    verdict = "NOT TRUSTWORTHY" if why else capital(prose.verdict(metrics))
     about = prose.DISTRUST if why else prose.headline(metrics)
     span = f"{moment(metrics.origin.start)} to {moment(metrics.origin.end)}"
     drawn = [element("script", plotly), element("script", _resource("report.js"))]
@@ -106,7 +106,7 @@ def _page(metrics: Metrics, plotly: Markup) -> Markup:
 
 
 def _top(metrics: Metrics, why: list[str], span: str) -> Markup:
-    name = f"{_capital(prose.subject(metrics))}, {span}"
+    name = f"{capital(prose.subject(metrics))}, {span}"
     said = [element("p", reading) for reading in metrics.readings]
     headline = prose.headline(metrics)
     if why:
@@ -116,17 +116,13 @@ def _top(metrics: Metrics, why: list[str], span: str) -> Markup:
         void = element("h2", f"It would have said: “{headline}.”")
         verdict = join([alarm, element("div", void, *said, kind="void")])
     else:
-        sign = element("p", badge(metrics.verdict))
+        sign = element("p", badge(metrics.verdict, prose.verdict(metrics)))
         verdict = element("div", sign, element("h1", f"{headline}."), *said, kind="verdict")
     gaps = [element("p", gap) for gap in prose.unchecked(metrics)]
     caution = element("div", *gaps, kind="caution") if gaps else Markup()
     return element("header", element("p", name, kind="name"), verdict, caution)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _resource(name: str) -> Markup:
-    text = files("llm_trader.evaluation").joinpath(name).read_text(encoding="utf-8")
+    text = files("llm_trader.evaluation.report").joinpath(name).read_text(encoding="utf-8")
     return Markup(text)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from typing import Final
 
-from llm_trader.evaluation import charts, prose, remarks, units
-from llm_trader.evaluation.markup import (
+from llm_trader.evaluation.calibrating import INTERVAL_LEVEL
+from llm_trader.evaluation.report import charts, prose, remarks, units
+from llm_trader.evaluation.report.beside import SAME, Case, case_of, grid_of, the_same
+from llm_trader.evaluation.report.markup import (
     Markup,
     cell,
     element,
@@ -20,27 +21,30 @@ from llm_trader.evaluation.markup import (
     section,
     table,
 )
+from llm_trader.evaluation.report.units import DASH
 from llm_trader.evaluation.results import JUDGED, Direction, Metrics, Probability, Skill, Slice
-from llm_trader.evaluation.significance import Interval, verdict
-from llm_trader.evaluation.units import DASH
+from llm_trader.evaluation.significance import Interval
+from llm_trader.retrieval.calibration import BAND_LEVEL
 
 _RIGHT: Final = "How often the median forecast had the right sign"
 _ESTIMATE: Final = ("skill", "95 % interval")
 _SKILL: Final = (
     "Skill is the share by which the forecasts' loss (CRPS) is below the reference's: 0 is no "
     "better, below 0 worse. “Treated alike” gives the base rate the same rescaling to the "
-    "volatility of the moment, so that what is left is the neighbours' own. ▲ and ▼ are better "
-    "and worse beyond chance, with the number of comparisons allowed for."
+    "volatility of the moment, so that this cannot pass for skill. ▲ and ▼ are better and worse "
+    "beyond chance, with the number of comparisons allowed for."
 )
+_UNDIRECTED: Final = (
+    " Without direction: what is left of the skill over the base rate treated alike once outcomes "
+    "go up or down by the toss of a coin, so what states tell of how far prices go, not where to."
+)
+_WITHOUT: Final = "without direction"
 _DETECTABLE: Final = (
     " Detectable, among all numbers, is the smallest skill that would be found with 80 % power."
 )
 _DIVISIONS: Final = {"hour": "hour of the day (UTC)", "weekday": "day of the week"}
 # Of the slices' horizons these are drawn; all are in the tables.
 _DRAWN: Final = ("1h", "4h")
-
-# Symbol, kind of neighbours, horizon.
-Case = tuple[str, str, str]
 
 
 def skills(metrics: Metrics) -> Markup:
@@ -49,13 +53,29 @@ def skills(metrics: Metrics) -> Markup:
     rows: dict[tuple[str, str], dict[str, Markup]] = {}
     for one in found:
         rows.setdefault((one.symbol, one.horizon), {})[one.reference] = _skill(one)
-    shown = [[*case, *(of.get(name, DASH) for name in references)] for case, of in rows.items()]
-    body = [table(("symbol", "horizon", *references), shown, f"Skill, with {_interval(metrics)}s")]
+    undirected = {
+        (one.symbol, one.horizon): cell(
+            None, units.skill(one.skill.value), _bounds(one.skill, units.skill)
+        )
+        for one in metrics.undirected
+    }
+    shown = [
+        [*case, *(of.get(name, DASH) for name in references), *_if(undirected, case)]
+        for case, of in rows.items()
+    ]
+    head = ("symbol", "horizon", *references, *([_WITHOUT] if undirected else []))
+    body = [table(head, shown, f"Skill, with {_interval(metrics)}s")]
     if found:
         caption = f"Skill against each reference, with {_interval(metrics)}s; above 0 is better"
         body += [figure(charts.skills(found), caption), _all_numbers(metrics)]
-    reading = prose.of_skills(found)
-    return section("skill", "Skill", reading, note(_SKILL + _DETECTABLE), *body)
+    detected = any(units.known(one.detectable) for one in found)
+    about = note(_SKILL + _UNDIRECTED * bool(undirected) + _DETECTABLE * detected)
+    return section("skill", "Skill", prose.of_skills(found), about, *body)
+
+
+def _if(cells: Mapping[tuple[str, str], Markup], case: tuple[str, str]) -> list[str]:
+    """A cell where there is a column of them."""
+    return [cells.get(case, Markup(DASH))] if cells else []
 
 
 def ablation(metrics: Metrics) -> Markup:
@@ -76,41 +96,30 @@ def ablation(metrics: Metrics) -> Markup:
         remarks.of_ablation(alike),
         note(f"{kinds} {_SKILL}"),
         figure(charts.ablation(found, metrics.directions), caption),
-        _beside({_case(one): _skill(one) for one in plain}, "Skill against the plain base rate"),
+        _beside({case_of(one): _skill(one) for one in plain}, "Skill against the plain base rate"),
+        _beside({case_of(one): _skill(one) for one in alike}, f"Skill against the {JUDGED}"),
         _beside(
-            {_case(one): _skill(one) for one in alike}, "Skill against the base rate treated alike"
+            {case_of(one): _sign(one) for one in metrics.directions},
+            f"{_RIGHT}, with 95 % intervals",
         ),
-        _beside({_case(one): _sign(one) for one in metrics.directions}, _RIGHT),
         _all_numbers(metrics),
         element("p", f"All that follows is of “{variant}”, which the verdict is about."),
     )
 
 
 def _beside(cells: Mapping[Case, Markup], caption: str) -> Markup:
-    """A row for each symbol and kind of neighbours, a column for each horizon."""
-    symbols, variants, horizons = ({case[at]: None for case in cells} for at in range(3))
-    rows = [
-        [symbol, variant, *(cells.get((symbol, variant, horizon), DASH) for horizon in horizons)]
-        for symbol, variant in product(symbols, variants)
-    ]
-    return table(("symbol", "neighbours", *horizons), rows, caption)
-
-
-def _case(one: Skill | Direction) -> Case:
-    return one.symbol, one.variant, one.horizon
+    return table(*grid_of(cells), caption)
 
 
 def _skill(one: Skill) -> Markup:
-    if one.skill == Interval(0, 0, 0):
-        return Markup("the same")
+    if the_same(one):
+        return Markup(SAME)
     return cell(one.verdict, units.skill(one.skill.value), _bounds(one.skill, units.skill))
 
 
 def _sign(one: Direction) -> Markup:
-    """Better or worse than a coin toss."""
-    of = one.accuracy
-    apart = Interval(of.value - 0.5, of.low - 0.5, of.high - 0.5)
-    return cell(verdict(apart), units.share(of.value), _bounds(of, units.share))
+    """Without a sign: these intervals do not allow for the number of comparisons."""
+    return cell(None, units.share(one.accuracy.value), _bounds(one.accuracy, units.share))
 
 
 def _bounds(interval: Interval, shown: Callable[[units.Number], str]) -> str:
@@ -119,30 +128,32 @@ def _bounds(interval: Interval, shown: Callable[[units.Number], str]) -> str:
 
 def _interval(metrics: Metrics) -> str:
     """Those of a calibration are wider: together they hold in 19 of 20."""
-    return "interval" if metrics.command == "calibrate" else "95 % interval"
+    level = INTERVAL_LEVEL if metrics.command == "calibrate" else 0.95
+    return f"{100 * level:g} % interval"
 
 
 def _all_numbers(metrics: Metrics) -> Markup:
+    """A row for each skill; without the columns of which nothing is known."""
     found = metrics.skills
-    several = len({one.variant for one in found}) > 1
-    rows = [
-        (
-            *([one.variant] if several else []),
-            one.symbol,
-            one.horizon,
-            one.reference,
-            judged(one.verdict, one.skill),
-            *units.estimate(one.skill),
-            units.p_value(one.p_adjusted),
-            units.skill(one.detectable).lstrip("+"),
-            f"{one.queries:,}",
-        )
-        for one in found
-    ]
-    head = ["neighbours"] if several else []
-    head += ["symbol", "horizon", "reference", "verdict", "skill", _interval(metrics)]
-    head += ["p adjusted", "detectable", "queries"]
-    return folded("All numbers", table(head, rows, "Skill against each reference"))
+    columns: dict[str, list[str]] = {
+        "neighbours": [one.variant for one in found],
+        "symbol": [one.symbol for one in found],
+        "horizon": [one.horizon for one in found],
+        "reference": [one.reference for one in found],
+        "verdict": [judged(one.verdict, one.skill) for one in found],
+        "skill": [units.skill(one.skill.value) for one in found],
+        _interval(metrics): [units.bounds(one.skill, units.skill) for one in found],
+        "p adjusted": [units.p_value(one.p_adjusted) for one in found],
+        "detectable": [units.skill(one.detectable).lstrip("+") for one in found],
+        "queries": [f"{one.queries:,}" for one in found],
+    }
+    if len(set(columns["neighbours"])) == 1:
+        del columns["neighbours"]
+    for optional in ("p adjusted", "detectable"):
+        if set(columns[optional]) == {DASH}:
+            del columns[optional]
+    rows = list(zip(*columns.values(), strict=True))
+    return folded("All numbers", table(list(columns), rows, "Skill against each reference"))
 
 
 def probabilities(metrics: Metrics) -> Markup:
@@ -217,7 +228,7 @@ def bands(metrics: Metrics) -> Markup:
             units.bounds(one.before, units.share),
             units.share(one.after.value),
             units.bounds(one.after, units.share),
-            units.share(prose.BAND),
+            units.share(BAND_LEVEL),
             f"{one.queries:,}",
         )
         for one in metrics.bands

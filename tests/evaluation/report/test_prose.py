@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from llm_trader.cli import show_evaluation
-from llm_trader.evaluation import prose, remarks, summary
 from llm_trader.evaluation.arms import RAG
 from llm_trader.evaluation.gate import Change, GateReport
-from llm_trader.evaluation.report import write_report
-from llm_trader.evaluation.results import JUDGED, Command, Metrics, Skill
+from llm_trader.evaluation.report import prose, remarks, summary
+from llm_trader.evaluation.report.page import write_report
+from llm_trader.evaluation.results import JUDGED, Arm, Command, Metrics, Skill
 from llm_trader.evaluation.significance import Interval, Verdict
-from tests.evaluation.metrics import made_up_metrics, performance
+from tests.evaluation.report.metrics import made_up_metrics, performance
 
 COMMANDS: tuple[Command, ...] = ("evaluate", "compare", "ab", "calibrate")
 VARIANTS = ("none", "random", "text", "hybrid", "prototype", "state")
@@ -147,7 +147,25 @@ def test_better_here_and_worse_there_is_not_called_no_evidence() -> None:
     metrics = with_verdicts(of_command("evaluate"), "better", "worse")
     assert prose.headline(replace(metrics, verdict="no evidence")).startswith("Mixed: better than")
     metrics = with_verdicts(metrics, "better", "no evidence")
-    assert prose.headline(replace(metrics, verdict="better")) == prose.HEADLINES["better"]
+    assert prose.headline(replace(metrics, verdict="better")) == (
+        "Better: similar past states forecast better than the base rate does"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("evaluate", "whether similar past states forecast better or worse than the base rate"),
+        ("compare", "whether neighbours by “state” forecast better or worse than the base rate"),
+        ("ab", "whether with evidence earned more or less than indicators alone"),
+    ],
+)
+def test_without_an_interval_there_is_no_verdict_of_no_evidence(
+    command: Command, said: str
+) -> None:
+    headline = prose.headline(unknown(of_command(command)))
+    assert headline.startswith(f"Too little data to say {said}")
+    assert prose.headline(of_command(command)).startswith("No evidence that ")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +204,101 @@ def test_kinds_of_neighbours_are_ranked_and_told_from_what_needs_none() -> None:
     skills = [replace(one, variant=of, skill=Interval(at, at, at)) for of, at in worth.items()]
     said = remarks.of_variants(skills, "state")
     assert "best first: “state” +3.00 %, “none” +1.00 % and “random” +0.80 %" in said
-    assert "adds +2.00 points to what needs no neighbours" in said
+    assert "So “state” is 2.00 points ahead of what needs no neighbours" in said
+    assert "and 2.20 points ahead of neighbours drawn by chance" in said
+    level = [*skills, replace(skills[0], variant="prototype", skill=skills[2].skill)]
+    assert "and level with what this program" in remarks.of_variants(level, "state")
+    said = remarks.of_variants(skills, "random")
+    assert "So “random” is 0.20 points behind what needs no neighbours" in said
+
+
+@pytest.mark.parametrize(
+    ("whole", "own", "said"),
+    [
+        (0.05, 0.02, "Of that, +2.00 % is left once"),
+        (0.05, -0.0007, "Nothing of that is left once"),
+        (0.05, 0.06, "+5.00 % on average."),
+        (-0.01, -0.02, "−1.00 % on average."),
+    ],
+)
+def test_what_is_left_of_the_skill_is_said_only_where_something_is(
+    whole: float, own: float, said: str
+) -> None:
+    one = made_up_metrics().skills[0]
+    plain, alike = (
+        replace(one, reference=of, skill=Interval(at, at - 0.001, at + 0.001))
+        for of, at in (("base rate", whole), (JUDGED, own))
+    )
+    (told,) = summary.of_plain([plain], [alike], one.variant)
+    assert said in told
+    assert told.endswith(said) or whole > own
+    idle = replace(alike, skill=Interval(own, nan, nan))
+    (told,) = summary.of_plain([plain], [idle], one.variant)
+    assert "left" not in told
+    lost = replace(plain, skill=Interval(whole, nan, nan))
+    assert summary.of_plain([lost], [alike], one.variant) == []
+
+
+def test_arms_are_counted_without_saying_that_none_cannot_be_told_apart() -> None:
+    arms = made_up_metrics().arms
+    assert "2 cannot be told from it" in remarks.of_arms(arms)
+    better: list[Arm] = [
+        replace(one, difference=Interval(0.02, 0.01, 0.03), verdict="better")
+        if one.difference
+        else one
+        for one in arms
+    ]
+    said = remarks.of_arms(better)
+    assert "4 earned more than it (with evidence and never trades) and none earned less." in said
+    assert "cannot be told" not in said
+    idle = [replace(one, difference=one.difference and NOWHERE) for one in arms]
+    assert remarks.of_arms(idle).startswith("There is too little data to compare what was earned")
+
+
+@pytest.mark.parametrize(
+    ("so_far", "tested", "said"),
+    [
+        (1, 1, "There are too few days to test whether it beats the base rate."),
+        (4, 3, "There are too few days to test whether the best of them beats the base rate."),
+        (4, 0, "Whether the best of them beats the base rate was not tested."),
+    ],
+)
+def test_why_trials_were_not_tested_is_said(so_far: int, tested: int, said: str) -> None:
+    trials = replace(made_up_metrics().trials, so_far=so_far, tested=tested, superior_p_value=None)
+    assert prose.of_trials(trials).endswith(said)
+
+
+def test_a_sentence_on_curves_begins_like_one() -> None:
+    curve = replace(made_up_metrics().curves[-1], value=[0.8, 0.9])
+    found = [replace(curve, name=name) for name in ("over 1h", "over 4h")]
+    assert remarks.of_curves(found, 100, 1, " %") == (
+        "Over 1h between 80.0 % and 90.0 %; over 4h between 80.0 % and 90.0 %."
+    )
+
+
+def test_right_signs_have_no_mark_for_they_do_not_allow_for_their_number(tmp_path: Path) -> None:
+    metrics = of_command("compare")
+    clear = [replace(one, accuracy=Interval(0.6, 0.55, 0.65)) for one in metrics.directions]
+    # Skills of exactly nothing have no mark either.
+    same = [replace(one, skill=Interval(0, 0, 0)) for one in metrics.skills]
+    metrics = replace(metrics, directions=clear, skills=same)
+    signs = [cell for row in Balanced(page_of(metrics, tmp_path)).rows for cell in row]
+    assert "60.0 %55.0 to 65.0 %" in signs
+    assert not any("▲" in cell and "%" in cell for cell in signs)
+    for line in shown(metrics).splitlines():
+        assert "▲" not in line or line.startswith("Skill in %")
+    assert "60.0 [55.0, 65.0]" in shown(metrics)
+
+
+def test_the_terminal_counts_only_checks_that_could_have_failed() -> None:
+    metrics = made_up_metrics()
+    told = " ".join(shown(metrics).split())
+    assert "controls: 5 of 5 as they should be; leak probes: 2 of 2 quiet; " in told
+    controls = [replace(metrics.controls[0], wide=NOWHERE), *metrics.controls[1:]]
+    probes = [replace(metrics.probes[0], checked=0), metrics.probes[1]]
+    told = " ".join(shown(replace(metrics, controls=controls, probes=probes)).split())
+    assert "controls: 4 of 4 as they should be, 1 had too little data; " in told
+    assert "leak probes: 1 of 1 quiet, 1 had nothing to check; " in told
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -8,44 +8,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from llm_trader.evaluation import summary
 from llm_trader.evaluation.arms import RAG
-from llm_trader.evaluation.remarks import of_variants, unbounded
-from llm_trader.evaluation.results import Arm, Band, Command, Control, Metrics, Probe, Skill, Trials
-from llm_trader.evaluation.significance import Verdict
-from llm_trader.evaluation.units import (
+from llm_trader.evaluation.judging import LEVEL
+from llm_trader.evaluation.report import summary
+from llm_trader.evaluation.report.remarks import of_variants, unbounded
+from llm_trader.evaluation.report.units import (
     between,
     bounded,
     counted,
     known,
     listed,
-    or_none,
     p_value,
     share,
     skill,
 )
+from llm_trader.evaluation.results import Arm, Band, Command, Control, Metrics, Probe, Skill, Trials
+from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.calibration import BAND_LEVEL
 
-BAND: Final = 0.8
 DISTRUST: Final = "This evaluation cannot be trusted"
-_LEVEL: Final = 0.05
 
-HEADLINES: Final[dict[Verdict, str]] = {
-    "better": "Better: similar past states forecast better than the base rate does",
-    "worse": "Worse: similar past states forecast worse than the base rate does",
-    "no evidence": "No evidence that similar past states forecast better or worse than the base "
-    "rate does",
+_OPENINGS: Final = {
+    "better": "Better: ",
+    "worse": "Worse: ",
+    "no evidence": "No evidence that ",
+    "too little data": "Too little data to say whether ",
 }
-_OF_VARIANT: Final[dict[Verdict, str]] = {
-    "better": "Better: neighbours by “{0}” forecast better than the base rate does",
-    "worse": "Worse: neighbours by “{0}” forecast worse than the base rate does",
-    "no evidence": "No evidence that neighbours by “{0}” forecast better or worse than the base "
-    "rate does",
-}
-_OF_ARMS: Final[dict[Verdict, str]] = {
-    "better": "Better: {0} earned more than {1}",
-    "worse": "Worse: {0} earned less than {1}",
-    "no evidence": "No evidence that {0} earned more or less than {1}",
-}
+_FORECAST: Final = "{0} forecast {1} than the base rate does"
+_EARNED: Final = "{0} earned {1} than {2}"
+_MORE: Final = {"better": "more", "worse": "less"}
 _MIXED: Final = "Mixed: better than {0} in some cases, worse in others"
 _FAILURES: Final = {
     "negative": "it found skill in data that holds none",
@@ -55,17 +46,34 @@ _FAILURES: Final = {
 
 def headline(metrics: Metrics) -> str:
     """The verdict as a sentence that names what was judged."""
+    word, of = verdict(metrics), _verdicts(metrics)
+    better = word if word in ("better", "worse") else "better or worse"
     if metrics.command == "ab":
         judged, base = _arm_names(metrics.arms)
-        verdicts = {one.verdict for one in metrics.arms}
-        told = _OF_ARMS[metrics.verdict].format(judged, base)
+        told = _EARNED.format(judged, _MORE.get(better, "more or less"), base)
     else:
         variant, base = judged_variant(metrics), "the base rate"
-        verdicts = {one.verdict for one in summary.judged(metrics.skills, variant)}
         similar = metrics.command != "compare" and variant != "random"
-        told = (HEADLINES if similar else _OF_VARIANT)[metrics.verdict].format(variant)
-    mixed = metrics.verdict == "no evidence" and {"better", "worse"} <= verdicts
-    return _MIXED.format(base) if mixed else told
+        neighbours = "similar past states" if similar else f"neighbours by “{variant}”"
+        told = _FORECAST.format(neighbours, better)
+    if word == "no evidence" and {"better", "worse"} <= set(of):
+        return _MIXED.format(base)
+    return _OPENINGS[word] + told
+
+
+def verdict(metrics: Metrics) -> str:
+    """In a word; where nothing that is judged has an interval, "no evidence" would be a result."""
+    if metrics.verdict == "no evidence" and not _verdicts(metrics):
+        return "too little data"
+    return metrics.verdict
+
+
+def _verdicts(metrics: Metrics) -> list[Verdict | None]:
+    """Of what was judged and has an interval."""
+    if metrics.command == "ab":
+        return [one.verdict for one in metrics.arms if one.difference and bounded(one.difference)]
+    found = summary.judged(metrics.skills, judged_variant(metrics))
+    return [one.verdict for one in found if bounded(one.skill)]
 
 
 def judged_variant(metrics: Metrics) -> str:
@@ -104,6 +112,7 @@ def readings(metrics: Metrics, variant: str) -> list[str]:
     if metrics.command == "calibrate":
         return [of_bands(metrics.bands), of_forecasts]
     said = [of_forecasts, *summary.of_plain(metrics.skills, judged, variant)]
+    said += summary.of_undirected(metrics.undirected, judged)
     said += summary.of_signs([one for one in metrics.directions if one.variant == variant])
     said.append(summary.of_earnings(judged, metrics.arms, RAG))
     return [one for one in [*said, of_bands(metrics.bands), of_trials(metrics.trials)] if one]
@@ -208,8 +217,8 @@ def of_skills(found: Sequence[Skill]) -> str:
         f"{len(judged) - better - worse} without evidence"
     )
     tested = any(known(one.p_adjusted) for one in judged)
-    firm = sum(one.p_adjusted is not None and one.p_adjusted <= _LEVEL for one in judged)
-    p = f"; {firm} with an adjusted p of at most {_LEVEL}, which allows for their number"
+    firm = sum(one.p_adjusted is not None and one.p_adjusted <= LEVEL for one in judged)
+    p = f"; {firm} with an adjusted p of at most {LEVEL}, which allows for their number"
     said += f"{p if tested else ''}."
     return said + _blind_spot(judged) + unbounded(len(found) - len(judged))
 
@@ -233,7 +242,8 @@ def of_bands(found: Sequence[Band]) -> str:
         return "There is too little data to say how often outcomes fell inside the 80 % band."
     before, after = ([getattr(one, of).value for one in judged] for of in ("before", "after"))
     nearer = sum(
-        abs(now - BAND) < abs(then - BAND) for then, now in zip(before, after, strict=True)
+        abs(now - BAND_LEVEL) < abs(then - BAND_LEVEL)
+        for then, now in zip(before, after, strict=True)
     )
     return (
         f"Of the outcomes, {between(before, share)} fell inside the 80 % band before correction "
@@ -242,55 +252,18 @@ def of_bands(found: Sequence[Band]) -> str:
     )
 
 
-def of_arms(found: Sequence[Arm]) -> str:
-    compared = [one for one in found if one.difference is not None]
-    if not compared:
-        return "No way to decide was compared with a baseline."
-    if len({one.name for one in compared}) == 1:
-        said = " ".join(summary.of_pairs(found, compared[0].name))
-        return said + _luck(found) + _few_trades(found)
-    judged = [one for one in compared if one.difference is not None and bounded(one.difference)]
-    better, worse = ([one for one in judged if one.verdict == of] for of in ("better", "worse"))
-    alike = len(judged) - len(better) - len(worse)
-    said = (
-        f"Of {counted(len(compared), 'arm')} traded beside a baseline, {or_none(len(better))} "
-        f"earned more than it{_named(better)}, {or_none(len(worse))} earned less{_named(worse)} "
-        f"and {or_none(alike)} cannot be told from it." + unbounded(len(compared) - len(judged))
-    )
-    return said + _luck(found) + _few_trades(found)
-
-
-def _named(arms: Sequence[Arm]) -> str:
-    names = list(dict.fromkeys(one.name for one in arms))
-    return f" ({listed(names)})" if names else ""
-
-
-def _luck(found: Sequence[Arm]) -> str:
-    measured = [one for one in found if known(one.performance.deflated_sharpe)]
-    if not measured:
-        return ""
-    best = max(measured, key=lambda one: one.performance.deflated_sharpe or 0.0)
-    return (
-        f" The surest Sharpe ratio, of “{best.name}” on {best.symbol}, is with a probability of "
-        f"{share(best.performance.deflated_sharpe)} above what luck alone would give the best of "
-        f"{counted(best.performance.trials, 'trial')}."
-    )
-
-
-def _few_trades(found: Sequence[Arm]) -> str:
-    few = sum(one.performance.trades < summary.FEW_TRADES for one in found)
-    return f" {counted(few, 'arm')} made fewer than {summary.FEW_TRADES} trades." if few else ""
-
-
 def of_trials(trials: Trials) -> str:
     tried = counted(trials.so_far, "configuration")
     said = f"{tried} {'has' if trials.so_far == 1 else 'have'} been tried so far in this folder"
     p = trials.superior_p_value
     if p is None or not known(p):
-        return f"{said}. Whether the best of them beats the base rate was not tested."
+        best = "the best of them beats" if trials.so_far > 1 else "it beats"
+        if trials.tested:
+            return f"{said}. There are too few days to test whether {best} the base rate."
+        return f"{said}. Whether {best} the base rate was not tested."
     of = "all" if trials.tested == trials.so_far else f"{trials.tested:,}"
     asked = f", {of} of them on these queries" if trials.so_far > 1 else ""
-    beaten = "is hard to explain by" if p <= _LEVEL else "can be explained by"
+    beaten = "is hard to explain by" if p <= LEVEL else "can be explained by"
     return (
         f"{said}{asked}. That the best of those did as well as it did beside the base rate {beaten}"
         f" chance, with so many tries (Hansen's test, p {p_value(p)})."

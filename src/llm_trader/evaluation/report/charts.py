@@ -7,7 +7,8 @@ from html import escape
 from itertools import accumulate
 from typing import Any, Final
 
-from llm_trader.evaluation.markup import Chart
+from llm_trader.evaluation.report.markup import Chart
+from llm_trader.evaluation.report.units import Number, bounded, known
 from llm_trader.evaluation.results import (
     JUDGED,
     Bin,
@@ -19,7 +20,6 @@ from llm_trader.evaluation.results import (
     Slice,
 )
 from llm_trader.evaluation.significance import Interval
-from llm_trader.evaluation.units import Number, bounded, known
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; dashes and signs stay apart in
 # black and white.

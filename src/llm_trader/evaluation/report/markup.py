@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from llm_trader.evaluation.report.units import DASH, bounded
 from llm_trader.evaluation.significance import Interval, Verdict
-from llm_trader.evaluation.units import DASH, bounded
 
 Chart = dict[str, Any]
 
@@ -90,11 +90,13 @@ def figure(chart: Chart, caption: str) -> Markup:
     )
 
 
-def badge(verdict: Verdict | None) -> Markup:
+def badge(verdict: Verdict | None, word: str = "") -> Markup:
     """A verdict as a word with a sign, so that it does not rest on colour."""
     if verdict is None:
         return Markup(DASH)
-    return element("span", f"{_SIGNS[verdict]} {verdict}", kind=f"badge {verdict.split()[0]}")
+    return element(
+        "span", f"{_SIGNS[verdict]} {word or verdict}", kind=f"badge {verdict.split()[0]}"
+    )
 
 
 def judged(verdict: Verdict | None, interval: Interval | None) -> str:

@@ -109,7 +109,8 @@ def diebold_mariano(loss: Floats, reference_loss: Floats, lags: int) -> DieboldM
 
     The variance is `long_run_variance`; the statistic is scaled for a horizon of lags + 1 rows
     and compared with Student's t (Harvey, Leybourne and Newbold 1997), of n / lags − 1 degrees of
-    freedom: with n − 1 of them, a few stretches of dependent rows seem too sure. NaN where the differences do not vary.
+    freedom: with n − 1, a few stretches of dependent rows seem too sure. NaN where the differences
+    do not vary.
     """
     pairs = _known(_beside(loss, reference_loss))
     n = len(pairs)

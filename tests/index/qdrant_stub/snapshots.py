@@ -153,7 +153,9 @@ def unpack(content: bytes, folder: Path) -> None:
     folder.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            tar.extractall(folder, filter="data")
+            # The first releases of Python 3.11 have no filters; what is read here was made here.
+            safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(folder, **safely)
         sizes = json.loads((folder / SIZES).read_text())
     except (tarfile.TarError, OSError, ValueError) as error:
         shutil.rmtree(folder)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from llm_trader.app.calibration import calibrate_from_store
+from llm_trader.app.calibrating import calibrate_from_store
 from llm_trader.errors import ConfigurationError
 from llm_trader.retrieval.calibration import Calibration, write_calibration
 from llm_trader.snapshot.outcome import HORIZONS
@@ -58,6 +60,13 @@ def question(timestamp: Millis = AT_MS, symbol: str = SYMBOL, **config: Any) -> 
 
 def bands(reply: Any) -> list[Any]:
     return [of["band_80"] for of in reply["evidence"]["horizons"].values()]
+
+
+def test_a_server_loads_nothing_of_what_fits_and_evaluates() -> None:
+    told = "import sys, llm_trader.app.server; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert "llm_trader.app.calibration" in ran.stdout.split()
+    assert "llm_trader.evaluation" not in ran.stdout.split()
 
 
 async def test_replies_have_the_bands_of_the_file_and_name_it(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.calibrating import followed_margins, served_scores
+from llm_trader.evaluation.calibrating import followed_margins, inside, served_scores
 from llm_trader.evaluation.results import Band
 from llm_trader.evaluation.skills import Walk
 from llm_trader.market.candles import Floats
@@ -34,9 +34,8 @@ def inside_bands(walk: Walk, horizon: str) -> Inside:
     days = np.arange(times[0] - times[0] % DAY_MS, times[-1] + 1, DAY_MS)
     margins = followed_margins(times, score, days, HORIZONS[horizon], walk.step_ms)
     margin = margins[(times - days[0]) // DAY_MS]
-    known = np.isfinite(score) & np.isfinite(margin)
-    before, after = (np.where(known, score <= edge, np.nan) for edge in (0.0, margin))
-    return Inside(before, after)
+    after = inside(score, margin)
+    return Inside(np.where(np.isfinite(after), inside(score, 0.0), np.nan), after)
 
 
 def band_of(walk: Walk, horizon: str, inside: Inside, *, reps: int, seed: int) -> Band:

@@ -16,6 +16,7 @@ margin is worth that was not made anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isfinite
 from typing import Final, NamedTuple
 
@@ -26,10 +27,10 @@ from llm_trader import __version__
 from llm_trader.embedding.features import LEAST
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.dataset import Dataset
-from llm_trader.evaluation.forecasts import ForecastRule, horizon_of, losses
+from llm_trader.evaluation.forecasts import ForecastRule, horizon_of, losses_beside_base
 from llm_trader.evaluation.significance import Interval, mean_interval, skill_interval
 from llm_trader.evaluation.skills import block_of
-from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
+from llm_trader.evaluation.walk import Counted, Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.market.candles import Floats, Times
@@ -222,22 +223,13 @@ def _scored(
     parts: dict[str, list[Scores]] = {name: [] for name in HORIZONS}
     for number, symbol in enumerate(sorted(dataset.points)):
         points, queries = dataset.points[symbol], dataset.queries(symbol, step_ms)
-        told = _Told(symbol, len(queries), progress)
+        told = Counted(partial(progress, symbol), len(queries))
         neighbours = find_neighbours(
             points, queries, search, intraday=dataset.intraday, seed=seed, progress=told
         )
         for name, of in parts.items():
             of.append(_of_symbol(points, queries, neighbours, name, rules[name], number))
     return {name: _in_time(of) for name, of in parts.items()}
-
-
-class _Told:
-    def __init__(self, symbol: str, total: int, progress: Progress) -> None:
-        self._symbol, self._total, self._progress, self._done = symbol, total, progress, 0
-
-    def __call__(self, more: int) -> None:
-        self._done += more
-        self._progress(self._symbol, self._done, self._total)
 
 
 def served_scores(
@@ -259,13 +251,12 @@ def _of_symbol(
     number: int,
 ) -> Scores:
     ruled = horizon_of(points, queries, neighbours, name, rule)
-    plain = horizon_of(points, queries, neighbours, name, ForecastRule(rescale=0.0))
-    lost = losses(ruled, plain, neighbours, neighbours, rule)
+    lost = losses_beside_base(ruled, neighbours, rule)
     return Scores(
         queries.timestamp_ms,
         np.full(len(queries), number, np.intp),
         served_scores(points, queries, neighbours, name),
-        *(np.where(neighbours.complete, of, np.nan) for of in (lost.forecast, lost.base_alike)),
+        *(np.where(neighbours.complete, of, np.nan) for of in lost),
     )
 
 
@@ -294,7 +285,7 @@ def _horizon(
     held_out = scores.time_ms >= measuring.held_out_from_ms
     if not np.isfinite(margins[[first_day, -1]]).all():
         raise _too_short(name)
-    before, after = _inside(scores, 0.0), _inside(scores, margins[day])
+    before, after = inside(scores.score, 0.0), inside(scores.score, margins[day])
     both = np.isfinite(before + after)
     block = block_of(name, step_ms)
     return HorizonCalibration(
@@ -304,7 +295,9 @@ def _horizon(
         coverage_after=_mean(scores, after, held_out & both, block, measuring.seed),
         after_kept_days={
             kept: float(
-                np.nanmean(_inside(scores, margins[held - (held - first_day) % kept])[held_out])
+                np.nanmean(
+                    inside(scores.score, margins[held - (held - first_day) % kept])[held_out]
+                )
             )
             for kept in KEPT_DAYS
             if kept <= len(days_ms) - 1 - first_day
@@ -330,10 +323,10 @@ def _effective_in_window(known_ms: Times, horizon_ms: Millis, step_ms: Millis) -
     return effective_scores(recent, horizon_ms, step_ms)
 
 
-def _inside(scores: Scores, margin: Floats | float) -> Floats:
+def inside(score: Floats, margin: Floats | float) -> Floats:
     """1 where what followed lay inside the band, 0 where not, NaN where either is not known."""
-    known = np.isfinite(scores.score) & np.isfinite(margin)
-    return np.where(known, scores.score <= margin, np.nan)
+    known = np.isfinite(score) & np.isfinite(margin)
+    return np.where(known, score <= margin, np.nan)
 
 
 def _by_time(scores: Scores, values: Floats, chosen: Mask) -> Floats:

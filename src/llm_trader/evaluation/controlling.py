@@ -24,7 +24,7 @@ from llm_trader.evaluation.controls import (
     wrong_symbol,
 )
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset
-from llm_trader.evaluation.forecasts import ForecastRule
+from llm_trader.evaluation.forecasts import ForecastRule, horizon_of, losses_beside_base
 from llm_trader.evaluation.judging import LEVEL
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Control
@@ -35,8 +35,8 @@ from llm_trader.evaluation.simulated import (
     simulated_dataset,
     simulated_points,
 )
-from llm_trader.evaluation.skills import score, walk_of
-from llm_trader.evaluation.walk import Search
+from llm_trader.evaluation.skills import block_of
+from llm_trader.evaluation.walk import Search, find_neighbours
 from llm_trader.evaluation.workers import Progress
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
@@ -58,12 +58,14 @@ _SIMULATED_LOOKBACK_DAYS: Final = 90
 _SIMULATED_SYMBOL: Final = "simulated"
 NO_EDGE: Final = "market without an edge"
 PLANTED: Final = "planted pattern"
-OF_A_SYMBOL: Final = (
-    "shuffled outcomes",
-    "time-shifted outcomes",
-    "random vectors",
-    "wrong symbol",
-)
+# From a symbol's own points, another's, and a seed.
+_MADE: Final[dict[str, Callable[[PointTable, PointTable, int], PointTable]]] = {
+    "shuffled outcomes": lambda points, other, seed: shuffled_outcomes(points, seed),
+    "time-shifted outcomes": lambda points, other, seed: shifted_outcomes(points, seed),
+    "random vectors": lambda points, other, seed: random_vectors(points, seed),
+    "wrong symbol": lambda points, other, seed: wrong_symbol(points, other, seed),
+}
+OF_A_SYMBOL: Final = tuple(_MADE)
 
 
 def market_controls(
@@ -72,17 +74,11 @@ def market_controls(
     """The negative controls that are made of one symbol's own states."""
     space, weights = StateSpace(dataset.intraday), plan.search.feature_weights
     points, other = reweighted(dataset.points[symbol], space, weights), _other(dataset, symbol)
-    made: Mapping[str, Callable[[int], PointTable]] = {
-        "shuffled outcomes": lambda seed: shuffled_outcomes(points, seed),
-        "time-shifted outcomes": lambda seed: shifted_outcomes(points, seed),
-        "random vectors": lambda seed: random_vectors(points, seed),
-        "wrong symbol": lambda seed: wrong_symbol(points, other, seed),
-    }
     found = []
-    for done, name in enumerate(OF_A_SYMBOL):
+    for done, (name, make) in enumerate(_MADE.items()):
         progress(f"{symbol}, controls", done, len(OF_A_SYMBOL))
         altered = [
-            replace(dataset, points={symbol: made[name](_ALTERATIONS * plan.seed + nth)})
+            replace(dataset, points={symbol: make(points, other, _ALTERATIONS * plan.seed + nth)})
             for nth in range(_ALTERATIONS)
         ]
         found += _judge(altered, symbol, plan, plan.search, name, len(dataset.points))
@@ -162,20 +158,15 @@ def _losses(
     """
     found: dict[str, tuple[Floats, Floats, int]] = {}
     for nth, dataset in enumerate(altered):
-        queries = dataset.queries(symbol, step_ms)
+        points, queries = dataset.points[symbol], dataset.queries(symbol, step_ms)
         turn = slice(nth, None, len(altered))
-        walk = walk_of(
-            dataset.points[symbol],
-            queries.take(turn),
-            search,
-            intraday=dataset.intraday,
-            step_ms=step_ms,
-            seed=seed,
-        )
-        for of in score(walk, rules):
+        asked = queries.take(turn)
+        neighbours = find_neighbours(points, asked, search, intraday=dataset.intraday, seed=seed)
+        for name, rule in rules.items():
             nothing = np.full((2, len(queries)), np.nan)
-            forecast, base, _ = found.setdefault(of.horizon, (*nothing, of.block))
-            forecast[turn], base[turn] = of.losses.forecast, of.losses.base_alike
+            forecast, base, _ = found.setdefault(name, (*nothing, block_of(name, step_ms)))
+            horizon = horizon_of(points, asked, neighbours, name, rule)
+            forecast[turn], base[turn] = losses_beside_base(horizon, neighbours, rule)
     return found
 
 

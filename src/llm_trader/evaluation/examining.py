@@ -32,7 +32,6 @@ from llm_trader.evaluation.results import (
     Undirected,
 )
 from llm_trader.evaluation.reweighting import reweighted
-from llm_trader.evaluation.significance import Interval
 from llm_trader.evaluation.skills import (
     Scored,
     Walk,
@@ -45,6 +44,7 @@ from llm_trader.evaluation.skills import (
 from llm_trader.evaluation.slices import slices_of
 from llm_trader.evaluation.steps import Steps, steps_of
 from llm_trader.evaluation.trials import daily_gains
+from llm_trader.evaluation.walk import Counted
 from llm_trader.evaluation.workers import Progress
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
@@ -142,8 +142,14 @@ def examine(
     progress(f"{symbol}, looking closer", 0, 1)
     _look_closer(of, plan, found)
     found.undirected = [
-        Undirected(symbol=symbol, horizon=one.horizon, skill=_skill(one, one, plan))
-        for one in undirected(of[0].walk, plan.rules, plan.seed)
+        Undirected(
+            symbol=symbol,
+            horizon=name,
+            skill=significance.skill_interval(
+                forecast, base, of[0].walk.block(name), plan.reps, plan.seed
+            ),
+        )
+        for name, (forecast, base) in undirected(of[0].walk, plan.rules, plan.seed).items()
     ]
     traded = _trade(subject, of[0].walk, plan, arms, found)
     _probe(subject, of[0].walk, plan, found)
@@ -202,20 +208,9 @@ def _scored(
         intraday=dataset.intraday,
         step_ms=step_ms,
         seed=plan.seed,
-        progress=_Told(told, 2 * len(queries)),
+        progress=Counted(told, 2 * len(queries)),
     )
     return score(walk, plan.rules, plan.least_similarity)
-
-
-class _Told:
-    """Counts what is done."""
-
-    def __init__(self, told: Callable[[int, int], None], total: int) -> None:
-        self._told, self._total, self._done = told, total, 0
-
-    def __call__(self, more: int) -> None:
-        self._done += more
-        self._told(self._done, self._total)
 
 
 def _keep_common(variants: list[list[Scored]]) -> None:
@@ -268,17 +263,13 @@ def _gains(scored: list[Scored], plan: StudyPlan, dataset: Dataset) -> Gains:
 
 
 def _configuration(scored: Scored, beside: Scored, label: str, plan: StudyPlan) -> Configuration:
+    """Against the base rate treated as `beside` treats it."""
+    base = beside.losses.base_alike
     return Configuration(
         label=label,
         symbol=scored.walk.points.symbol,
         horizon=scored.horizon,
-        skill=_skill(scored, beside, plan),
-    )
-
-
-def _skill(scored: Scored, beside: Scored, plan: StudyPlan) -> Interval:
-    """Against the base rate treated as `beside` treats it."""
-    base = beside.losses.base_alike
-    return significance.skill_interval(
-        scored.losses.forecast, base, scored.block, plan.reps, plan.seed
+        skill=significance.skill_interval(
+            scored.losses.forecast, base, scored.block, plan.reps, plan.seed
+        ),
     )

@@ -8,10 +8,12 @@ same way, or the rescaling itself would pass for skill.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from llm_trader.embedding.features import LEAST
 from llm_trader.errors import InvalidInputError
@@ -71,6 +73,11 @@ class Forecasts(NamedTuple):
     median: Floats
     observed: Floats
 
+    def kept(self, rows: npt.NDArray[np.bool_]) -> Forecasts:
+        """With what is said of some queries only, shape (n,); of others nothing is known."""
+        p_up, median = (np.where(rows, of, np.nan) for of in (self.p_up, self.median))
+        return self._replace(p_up=p_up, median=median)
+
 
 class Losses(NamedTuple):
     """Continuous ranked probability scores (n,), fair for ensembles, in % change.
@@ -106,7 +113,7 @@ class Horizon:
         self._unit = points.column(f"outcome_{name}") / then
         self._now = now
         self.observed = np.array(queries.column(f"outcome_{name}"))
-        self._first, self._last = windows.first, windows.last
+        self._windows = windows
 
     def outcomes(self, rows: Rows) -> Floats:
         """Of the given points as seen from each query, (n, k), in the order of `rows`."""
@@ -127,14 +134,18 @@ class Horizon:
 
     def window(self, at: Floats) -> Moments:
         """Moments of the base rate about the values `at` (n, j)."""
-        moments = window_moments(self._unit, self._first, self._last, at / self._now[:, None])
+        moments = window_moments(
+            self._unit, self._windows.first, self._windows.last, at / self._now[:, None]
+        )
         return Moments(moments.mean_abs * self._now[:, None], moments.spread * self._now)
 
     def base_rates(self) -> BaseRates:
         """What followed all states of each window, as seen from its query."""
         total = np.concatenate([[0.0], np.cumsum(self._unit)])
         mean, median = np.full(len(self._now), np.nan), np.full(len(self._now), np.nan)
-        for i, (first, last) in enumerate(zip(self._first, self._last, strict=True)):
+        for i, (first, last) in enumerate(
+            zip(self._windows.first, self._windows.last, strict=True)
+        ):
             if last > first:
                 mean[i] = (total[last] - total[first]) / (last - first) * self._now[i]
                 median[i] = np.median(self._unit[first:last]) * self._now[i]
@@ -142,10 +153,7 @@ class Horizon:
 
     def base_share_up(self) -> Floats:
         """The share of the window's outcomes above 0, shape (n,)."""
-        up = np.concatenate([[0], np.cumsum(self._unit > 0)])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share: Floats = (up[self._last] - up[self._first]) / (self._last - self._first)
-        return share
+        return self._windows.share(self._unit > 0)
 
 
 def horizon_of(
@@ -189,19 +197,38 @@ def losses(
     """
     # Random neighbours weighted by their own similarity would not be random any more.
     weights = neighbour_weights(neighbours, rule.kernel)
-    ensembles = [horizon.weighted(of.rows, weights) for of in (neighbours, random)]
-    y = horizon.observed[:, None]
-    k = neighbours.rows.shape[1]
+    scores = _scores(horizon, [neighbours.rows, random.rows], weights, rule)
+    of_plain = plain.window(plain.observed[:, None])
+    return Losses(*_all_known(*scores, of_plain.mean_abs[:, 0] - of_plain.spread / 2))
+
+
+def losses_beside_base(
+    horizon: Horizon, neighbours: Neighbours, rule: ForecastRule
+) -> tuple[Floats, Floats]:
+    """Of `losses` those of the forecast and of the base rate treated alike, without the others."""
+    weights = neighbour_weights(neighbours, rule.kernel)
+    forecast, base_alike = _all_known(*_scores(horizon, [neighbours.rows], weights, rule))
+    return forecast, base_alike
+
+
+def _scores(
+    horizon: Horizon, several: Sequence[Rows], weights: Floats, rule: ForecastRule
+) -> list[Floats]:
+    """Of a mixture with each of several ensembles, and of the base rate alone."""
+    ensembles = [horizon.weighted(rows, weights) for rows in several]
+    y, k = horizon.observed[:, None], several[0].shape[1]
     moments = horizon.window(np.concatenate([y, *(of.outcomes for of in ensembles)], axis=1))
-    base_alike = moments.mean_abs[:, 0] - moments.spread / 2
     mixed = [
         _mixture(of, y, moments.mean_abs[:, 1 + i * k : 1 + (i + 1) * k], moments, rule)
         for i, of in enumerate(ensembles)
     ]
-    of_plain = plain.window(y)
-    base = of_plain.mean_abs[:, 0] - of_plain.spread / 2
-    known = np.isfinite([*mixed, base_alike, base]).all(axis=0)
-    return Losses(*(np.where(known, of, np.nan) for of in (*mixed, base_alike, base)))
+    return [*mixed, moments.mean_abs[:, 0] - moments.spread / 2]
+
+
+def _all_known(*losses: Floats) -> list[Floats]:
+    """NaN in all where it is in one of them, so that all are of the same queries."""
+    known = np.isfinite(losses).all(axis=0)
+    return [np.where(known, of, np.nan) for of in losses]
 
 
 def _mixture(

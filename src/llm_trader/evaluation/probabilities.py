@@ -22,7 +22,7 @@ _LONGEST: Final = "24h"
 def rises(scored: Scored, *, reps: int, seed: int) -> Probability:
     """P(up) of one horizon, the mixture's against the base rate's."""
     horizon = scored.walk.points.column(f"outcome_{scored.horizon}") > 0
-    base = _window_share(scored.walk, horizon)
+    base = scored.walk.neighbours.share(horizon)
     observed = scored.forecasts.observed
     happened = np.where(np.isfinite(observed), observed > 0, np.nan)
     event = f"up over {scored.horizon}"
@@ -37,7 +37,7 @@ def barriers(walk: Walk, rule: ForecastRule, *, reps: int, seed: int) -> list[Pr
     weights = neighbour_weights(walk.neighbours, rule.kernel)
     for event, code in _BARRIERS.items():
         touched = walk.points.column("first_barrier") == code
-        base = _window_share(walk, touched)
+        base = walk.neighbours.share(touched)
         near = weights * touched[walk.neighbours.rows]
         share = np.where(walk.neighbours.complete, near.sum(axis=1), np.nan)
         mixed = rule.neighbour_share * share + (1 - rule.neighbour_share) * base
@@ -46,15 +46,6 @@ def barriers(walk: Walk, rule: ForecastRule, *, reps: int, seed: int) -> list[Pr
         block = walk.block(_LONGEST)
         found.append(_probability(walk, event, mixed, base, happened, block, reps, seed))
     return found
-
-
-def _window_share(walk: Walk, happened: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Floats:
-    """The share of each query's window in which it happened, shape (n,)."""
-    counts = np.concatenate([[0], np.cumsum(happened)])
-    first, last = walk.neighbours.first, walk.neighbours.last
-    with np.errstate(invalid="ignore"):
-        share: Floats = (counts[last] - counts[first]) / (last - first)
-    return share
 
 
 def _probability(

@@ -23,6 +23,7 @@ from llm_trader.evaluation.forecasts import (
     forecast,
     horizon_of,
     losses,
+    losses_beside_base,
 )
 from llm_trader.evaluation.judging import LEVEL
 from llm_trader.evaluation.results import Direction, Reference, Skill
@@ -96,11 +97,7 @@ class Scored(NamedTuple):
     def kept(self, rows: npt.NDArray[np.bool_]) -> Scored:
         """With losses and forecasts of some queries only, (n,); others' are not known."""
         losses = Losses(*(np.where(rows, of, np.nan) for of in self.losses))
-        p_up, median = (
-            np.where(rows, of, np.nan) for of in (self.forecasts.p_up, self.forecasts.median)
-        )
-        forecasts = self.forecasts._replace(p_up=p_up, median=median)
-        return self._replace(losses=losses, forecasts=forecasts)
+        return self._replace(losses=losses, forecasts=self.forecasts.kept(rows))
 
     def abstaining(self, rows: npt.NDArray[np.bool_]) -> Scored:
         """With the base rate as the forecast of some queries, shape (n,), and no probabilities."""
@@ -108,12 +105,9 @@ class Scored(NamedTuple):
         forecast, random = (
             np.where(rows, alike, of) for of in (self.losses.forecast, self.losses.random)
         )
-        p_up, median = (
-            np.where(rows, np.nan, of) for of in (self.forecasts.p_up, self.forecasts.median)
-        )
         return self._replace(
             losses=self.losses._replace(forecast=forecast, random=random),
-            forecasts=self.forecasts._replace(p_up=p_up, median=median),
+            forecasts=self.forecasts.kept(~rows),
         )
 
 
@@ -156,11 +150,19 @@ def score(
     return found
 
 
-def undirected(walk: Walk, rules: Mapping[str, ForecastRule], seed: int) -> list[Scored]:
-    """The same neighbours on outcomes whose signs are drawn by chance, by stretches of time."""
+def undirected(
+    walk: Walk, rules: Mapping[str, ForecastRule], seed: int
+) -> dict[str, tuple[Floats, Floats]]:
+    """By horizon `losses_beside_base` of the same neighbours on outcomes whose signs are drawn by
+    chance, by stretches of time.
+    """
     points = signs_by_chance(walk.points, seed)
-    rows = np.searchsorted(points.timestamp_ms, walk.queries.timestamp_ms)
-    return score(walk._replace(points=points, queries=points.take(rows)), rules)
+    queries = points.take(np.searchsorted(points.timestamp_ms, walk.queries.timestamp_ms))
+    found = {}
+    for name, rule in rules.items():
+        horizon = horizon_of(points, queries, walk.neighbours, name, rule)
+        found[name] = losses_beside_base(horizon, walk.neighbours, rule)
+    return found
 
 
 def references(scored: Scored) -> dict[Reference, Floats]:

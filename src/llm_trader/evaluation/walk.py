@@ -69,10 +69,29 @@ class Neighbours(NamedTuple):
         one = slice(row, row + 1)
         return Neighbours(self.rows[one], self.similarity[one], self.first[one], self.last[one])
 
+    def share(self, happened: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """The share of the points of each window for which something holds, shape (n,); NaN for an
+        empty one. `happened` (points,).
+        """
+        counts = np.concatenate([[0], np.cumsum(happened)])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((counts[self.last] - counts[self.first]) / (self.last - self.first))
+
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
         """Which queries found all the episodes they wanted, shape (n,)."""
         return np.asarray((self.rows >= 0).all(axis=1))
+
+
+class Counted:
+    """Tells how much is done, and of how much, to whoever is told how much more is."""
+
+    def __init__(self, told: Callable[[int, int], None], total: int) -> None:
+        self._told, self._total, self._done = told, total, 0
+
+    def __call__(self, more: int) -> None:
+        self._done += more
+        self._told(self._done, self._total)
 
 
 def find_neighbours(

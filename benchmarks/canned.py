@@ -15,8 +15,8 @@ import msgspec
 
 from benchmarks.load import floor_server
 from llm_trader.logs import configure_logging
-from llm_trader.serving.rpc import Dispatcher, Method, RequestContext
-from llm_trader.serving.server import RpcServer, run, serve, stop_on_signals
+from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
+from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.wire import QueryPatternsParams, QueryPatternsResult
 
 

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 
-from llm_trader.serving.server import run
+from llm_trader.rpc.server import run
 
 _LIMIT = 1 << 22
 

@@ -13,8 +13,8 @@ import typer
 from llm_trader.cli.main import app
 from llm_trader.embedding.features import FEATURES, LEAST, ZERO, Feature
 from llm_trader.embedding.state import LEAST_PRESENT_SHARE, StateSpace
-from llm_trader.serving.builtin import openrpc_document, with_builtin_methods
-from llm_trader.serving.errors import ERROR_TITLES
+from llm_trader.rpc.builtin import openrpc_document, with_builtin_methods
+from llm_trader.rpc.errors import ERROR_TITLES
 from llm_trader.serving.methods import METHODS
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import M1, M3, M5

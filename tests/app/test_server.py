@@ -27,8 +27,8 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.logs import configure_logging
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
-from llm_trader.serving.client import RpcClient, RpcError
-from llm_trader.serving.limits import ServerLimits
+from llm_trader.rpc.client import RpcClient, RpcError
+from llm_trader.rpc.limits import ServerLimits
 from llm_trader.settings.tree import ServingSettings, Settings
 from llm_trader.timeframe import DAY_MS, H1, M1, M3, M5, Timeframe
 from tests.cli.corridor import AT_MS, END_MS, START_MS, SYMBOL, SYMBOLS, Corridor, write

@@ -19,12 +19,12 @@ from llm_trader.backup.files import Progress, silent
 from llm_trader.backup.manifest import Manifest, backups_in
 from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
 from llm_trader.backup.verify import verify_backup
+from llm_trader.checks.agreement import compare_answers
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.place import QdrantPlace
-from llm_trader.index.qdrant.snapshots import NodeSnapshots
+from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.versions import prune, versions
-from llm_trader.retrieval.agreement import compare_answers
 from llm_trader.retrieval.retriever import Retriever
 from tests.backup.builders import CREATED_AT, NAME, RUN, SLOTS, SYMBOLS, everything, fill
 from tests.backup.test_verify import flip, retold

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
-from llm_trader.index.qdrant import snapshots
-from llm_trader.index.qdrant.place import QdrantPlace
-from llm_trader.index.qdrant.snapshots import NodeSnapshots, Snapshot
+from llm_trader.index.qdrant import collection_snapshots
+from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots, Snapshot
+from llm_trader.index.qdrant.config import QdrantPlace
 
 URL = "http://node-1.invalid:6333"
 PLACE = QdrantPlace(url=URL, api_key="secret-key", api_key_env="QDRANT_API_KEY")
@@ -23,11 +23,11 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> NodeSnapshot
     """A node that answers as told."""
     transport = httpx.MockTransport(answers)
     monkeypatch.setattr(
-        snapshots,
+        collection_snapshots,
         "_client",
         lambda place, url: httpx.AsyncClient(base_url=url, transport=transport),
     )
-    monkeypatch.setattr(snapshots, "_PAUSE_S", 0)
+    monkeypatch.setattr(collection_snapshots, "_PAUSE_S", 0)
     return NodeSnapshots(PLACE, URL)
 
 
@@ -129,7 +129,7 @@ async def test_shards_are_waited_for_until_all_are_active_and_none_moves(
 
 
 async def test_shards_that_never_become_active_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "_SLOW_S", 0.05)
+    monkeypatch.setattr(collection_snapshots, "_SLOW_S", 0.05)
     async with answering(monkeypatch, lambda request: shards("Active", "Dead")) as node:
         with pytest.raises(VectorIndexError, match="still has shard 1 Dead of c not active"):
             await node.until_active("c")

@@ -11,10 +11,10 @@ import pytest
 from llm_trader.backup.contents import QUESTIONS
 from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
+from llm_trader.checks.agreement import compare_answers
 from llm_trader.errors import ConfigurationError, InvalidInputError, StoreLockedError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.agreement import compare_answers
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.timeframe import M3
 from tests.backup.builders import CREATED_AT, NAME, SYMBOLS, Site, everything

@@ -24,7 +24,7 @@ from llm_trader.app.server import query_server
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
-from llm_trader.serving.client import RpcClient
+from llm_trader.rpc.client import RpcClient
 from llm_trader.settings.loading import load_settings
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.builder import build_snapshots

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from llm_trader.embedding.state import Vectors
+from llm_trader.arrays import Vectors
 
 
 class HashedWords:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Floats
 from llm_trader.embedding.features import FEATURES, Feature
-from llm_trader.market.candles import Floats
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable

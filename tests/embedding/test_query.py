@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Floats, Vectors
 from llm_trader.embedding.features import FEATURES
-from llm_trader.embedding.state import LEAST_PRESENT_SHARE, QueryVector, StateSpace, Vectors
+from llm_trader.embedding.state import LEAST_PRESENT_SHARE, QueryVector, StateSpace
 from llm_trader.errors import EmbeddingError
-from llm_trader.market.candles import Floats
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import M3, M5, Timeframe

@@ -15,7 +15,7 @@ import pytest
 
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT
-from llm_trader.serving.client import RpcClient
+from llm_trader.rpc.client import RpcClient
 from llm_trader.timeframe import DAY_MS, HOUR_MS, parse_rfc3339
 from tests.cli.corridor import console_script, serving_process
 from tests.embedding import minilm

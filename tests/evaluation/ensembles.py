@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_trader.market.candles import Floats
+from llm_trader.arrays import Floats
 
 
 def crps(ensemble: Floats, observed: Floats, weights: Floats | None = None) -> Floats:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llm_trader.arrays import Times
 from llm_trader.evaluation.trading import Costs, Sides, TradingRules
-from llm_trader.market.candles import CandleSeries, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.timeframe import Millis
 

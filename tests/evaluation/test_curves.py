@@ -9,13 +9,13 @@ from math import nan
 import numpy as np
 import pytest
 
+from llm_trader.arrays import Floats
 from llm_trader.evaluation.arms import Market, trade
 from llm_trader.evaluation.bands import Inside
 from llm_trader.evaluation.curves import drift, equity, histogram
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Curve
 from llm_trader.evaluation.skills import Walk
-from llm_trader.market.candles import Floats
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.evaluation.walks import (
     NO_FUNDING,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.forecasts import (
     ForecastRule,
@@ -22,7 +23,6 @@ from llm_trader.evaluation.forecasts import (
 )
 from llm_trader.evaluation.walk import Neighbours
 from llm_trader.index.points import PointTable
-from llm_trader.market.candles import Floats
 from tests.evaluation.ensembles import crps
 from tests.index.builders import points_at
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.performance import (
     daily_returns,
@@ -20,7 +21,6 @@ from llm_trader.evaluation.performance import (
     sharpe_ratio,
 )
 from llm_trader.evaluation.trading import Simulation, Trade
-from llm_trader.market.candles import Floats
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
 from tests.market.builders import START_MS
 

@@ -11,9 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.scores import brier, direction_hits, reliability
-from llm_trader.market.candles import Floats
 from tests.evaluation.ensembles import crps
 
 SEEDS = st.integers(0, 2**32 - 1)

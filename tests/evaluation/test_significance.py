@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.significance import (
     LEAST_BLOCKS,
@@ -31,7 +32,6 @@ from llm_trader.evaluation.significance import (
     superior_predictive_ability,
     verdict,
 )
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.intervals import student_t
 
 HORIZON = 16

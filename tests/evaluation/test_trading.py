@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Times
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.trading import (
     BUY_AND_HOLD,
@@ -20,7 +21,7 @@ from llm_trader.evaluation.trading import (
     simulate,
 )
 from llm_trader.llm.decision import Decision
-from llm_trader.market.candles import CandleSeries, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.timeframe import HOUR_MS, M5, M15, MINUTE_MS, Millis
 from tests.evaluation.slow_trading import slow_simulation

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.trials import (
@@ -25,7 +26,6 @@ from llm_trader.evaluation.trials import (
     tried_on,
 )
 from llm_trader.index.points import COLUMN_ROW, PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
 from tests.evaluation.walks import LOOKBACK_DAYS, made_market, made_score
 from tests.index.builders import START_MS, SYMBOL, points_at

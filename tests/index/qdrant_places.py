@@ -20,9 +20,9 @@ import pytest
 from llm_trader.index.protocol import Collection, VectorIndex
 from llm_trader.index.qdrant import catalog
 from llm_trader.index.qdrant.backend import QdrantIndex
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.place import QdrantPlace
 from tests.index import qdrant_stub
 from tests.index.qdrant_stub import Stub
 

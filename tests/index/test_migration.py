@@ -19,7 +19,7 @@ from llm_trader.index.migration import CopyProblem, CopyReport, copy_points, ver
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
 from llm_trader.index.protocol import Collection, VectorIndex
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantPlace
 from tests.index.builders import (
     SLOT_MS,
     START_MS,
@@ -317,7 +317,7 @@ import asyncio
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.migration import copy_points
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantPlace
 
 async def main():
     def report_and_wait(*words):

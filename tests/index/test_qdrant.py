@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from llm_trader.checks.recall import recall
 from llm_trader.errors import (
     ConfigurationError,
     StoreLockedError,
@@ -23,10 +24,9 @@ from llm_trader.index.points import COLUMNS, STATE, point_id
 from llm_trader.index.protocol import FieldRange, IngestionRun, SearchQuery
 from llm_trader.index.qdrant import catalog, layout, search
 from llm_trader.index.qdrant.backend import QdrantIndex
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.place import QdrantPlace
-from llm_trader.index.recall import recall
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
 from llm_trader.timeframe import DAY_MS
 from tests.index import qdrant_stub
@@ -53,7 +53,7 @@ STARTED = "2026-03-20T12:00:00Z"
 WRITER = """
 import asyncio
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantPlace
 from tests.index.builders import collection, points_at
 from tests.index.test_embedded import BATCHES
 

@@ -10,8 +10,8 @@ from llm_trader.errors import ConfigurationError, StoreLockedError, VectorIndexE
 from llm_trader.index.points import STATE
 from llm_trader.index.protocol import SearchQuery
 from llm_trader.index.qdrant.backend import QdrantIndex
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.connection import Connection
-from llm_trader.index.qdrant.place import QdrantPlace
 from llm_trader.index.qdrant.versions import build_beside, prune, swap, versions
 from tests.index import qdrant_stub
 from tests.index.builders import ALWAYS, SYMBOL, collection, found, points_at, same_points, stored

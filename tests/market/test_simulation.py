@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
-from llm_trader.market.candles import CandleSeries, Floats
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate, simulate_random_walk
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, M15, Timeframe

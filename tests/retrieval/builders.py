@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader.app.indexes import collection_of
+from llm_trader.arrays import Floats, Times
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
-from llm_trader.market.candles import Floats, Times
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import OUTCOMES

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Times
 from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
-from llm_trader.market.candles import Times
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, at

@@ -8,13 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.market.candles import Times
-from llm_trader.retrieval.episodes import (
-    Positions,
-    earliest_apart,
-    effective_count,
-    nearest_apart,
-)
+from llm_trader.arrays import Rows, Times
+from llm_trader.retrieval.episodes import earliest_apart, effective_count, nearest_apart
 from llm_trader.timeframe import HOUR_MS, MINUTE_MS
 from tests.index.builders import START_MS
 
@@ -27,7 +22,7 @@ TIMES = st.one_of(
     st.lists(st.integers(0, 400).map(lambda slot: START_MS + slot * 15 * MINUTE_MS), max_size=80),
     st.lists(st.integers(START_MS, START_MS + 400 * HOUR_MS), max_size=80),
 )
-Choose = Callable[[Times, int, int], Positions]
+Choose = Callable[[Times, int, int], Rows]
 HORIZONS = st.lists(st.integers(1, 48 * HOUR_MS), min_size=1, max_size=4)
 
 

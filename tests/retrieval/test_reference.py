@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Floats
 from llm_trader.index.points import STATE, PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.reference import (
     QUANTILE_LEVELS,
     BaseRates,

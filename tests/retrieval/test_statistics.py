@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from llm_trader.arrays import Floats
 from llm_trader.index.points import PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import OutcomeStatistics, Statistics
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles, summarise
 from llm_trader.snapshot.outcome import HORIZONS

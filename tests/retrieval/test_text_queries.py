@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from llm_trader.checks.vector_comparison import compare_vectors
 from llm_trader.embedding.text import TextSpace
 from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, EmbeddingError, InvalidInputError
@@ -19,7 +20,6 @@ from llm_trader.index.asof import visible_window
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.retrieval.retriever import QueryConfig, QueryVectors, Retriever
-from llm_trader.retrieval.vector_comparison import compare_vectors
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS
 from tests.embedding.encoders import HashedWords

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llm_trader.app.calibrating import calibrate_from_store
+from llm_trader.app.calibration_fit import calibrate_from_store
 from llm_trader.errors import ConfigurationError
 from llm_trader.retrieval.calibration import Calibration, write_calibration
 from llm_trader.snapshot.outcome import HORIZONS

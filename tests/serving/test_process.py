@@ -18,10 +18,10 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "test_request.sh"
 
 PROGRAM = """
 import asyncio
-from llm_trader.serving.builtin import with_builtin_methods
-from llm_trader.serving.rpc import Dispatcher
-from llm_trader.serving.server import RpcServer, ServerLimits, run, serve, stop_on_signals
-from tests.serving.stub import stub_methods
+from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.server import RpcServer, ServerLimits, run, serve, stop_on_signals
+from tests.rpc.stub import stub_methods
 
 async def main():
     stop = asyncio.Event()

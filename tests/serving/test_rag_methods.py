@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from llm_trader.app.server import query_server
-from llm_trader.serving.client import RpcClient, RpcError
+from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.serving.wire import REQUIRED_STATE
 from llm_trader.snapshot.model import SCALARS, MarketSnapshot
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.arrays import Floats, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.simulation import simulate

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Times
 from llm_trader.errors import InvalidInputError
-from llm_trader.market.candles import CandleSeries, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.snapshot.builder import build_snapshots

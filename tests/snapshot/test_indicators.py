@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_trader.market.candles import CandleSeries, Floats
+from llm_trader.arrays import Floats
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import MarketSnapshot

@@ -13,14 +13,14 @@ from llm_trader.app.indexes import (
     qdrant_place,
     refuse_another_exchange,
 )
-from llm_trader.app.texts import query_texts
+from llm_trader.app.text_model import query_texts
+from llm_trader.checks.leak_check import LeakReport, check_for_leaks
+from llm_trader.checks.recall import RecallReport, recall
+from llm_trader.checks.vector_comparison import VectorComparison, compare_vectors
 from llm_trader.index.protocol import VectorIndex
-from llm_trader.index.recall import RecallReport, recall
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import LoadedCalibration
-from llm_trader.retrieval.leak_check import LeakReport, check_for_leaks
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.retrieval.vector_comparison import VectorComparison, compare_vectors
 from llm_trader.settings.tree import Settings
 
 

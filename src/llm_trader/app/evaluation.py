@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from llm_trader.app.calibrating import search_of
 from llm_trader.app.calibration import query_defaults
+from llm_trader.app.calibration_fit import search_of
 from llm_trader.app.indexes import index_to_read, refuse_another_exchange
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.embedding.state import StateSpace

@@ -11,7 +11,7 @@ from llm_trader.embedding.text import TextSpace
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
 from llm_trader.index.protocol import Collection, VectorIndex
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import QdrantSettings, Settings
 

@@ -17,12 +17,12 @@ from llm_trader.app.indexes import refuse_another_exchange, refuse_one_folder_fo
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.serving.auth import TokenCheck, check_binding
-from llm_trader.serving.builtin import with_builtin_methods
-from llm_trader.serving.limits import ServerLimits
+from llm_trader.rpc.auth import TokenCheck, check_binding
+from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.limits import ServerLimits
+from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.methods import RagMethods
-from llm_trader.serving.rpc import Dispatcher
-from llm_trader.serving.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.settings.tree import ServingSettings, Settings
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import MINUTE_MS

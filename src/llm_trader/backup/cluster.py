@@ -21,15 +21,15 @@ from llm_trader.backup import contents
 from llm_trader.backup.contents import Found
 from llm_trader.backup.files import Progress, digest
 from llm_trader.backup.manifest import QDRANT, NodePart, QdrantPart
+from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError, LlmTraderError, VectorIndexError
 from llm_trader.index.qdrant import catalog, versions
 from llm_trader.index.qdrant.backend import QdrantIndex
+from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots
+from llm_trader.index.qdrant.config import QdrantPlace, address_in, shown
 from llm_trader.index.qdrant.connection import Connection
-from llm_trader.index.qdrant.pages import Pages
-from llm_trader.index.qdrant.place import QdrantPlace, address_in, shown
+from llm_trader.index.qdrant.paging import Pages
 from llm_trader.index.qdrant.reader import Reader
-from llm_trader.index.qdrant.snapshots import NodeSnapshots
-from llm_trader.retrieval.agreement import RecordedAnswer
 
 _TRIES: Final = 3
 _OPTIMIZED: Final = ("green", "grey")  # grey has work left that waits for the next write

@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 
 from llm_trader.backup.manifest import IndexPart, MarketPart, SeriesRows
+from llm_trader.checks.agreement import RecordedAnswer, compare_recorded, record_answers
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.agreement import RecordedAnswer, compare_recorded, record_answers
 from llm_trader.retrieval.retriever import Retriever
 
 QUESTIONS: Final = 16

@@ -35,10 +35,10 @@ from llm_trader.backup.manifest import (
     checked_name,
     write_manifest,
 )
+from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.agreement import RecordedAnswer
 
 if TYPE_CHECKING:
     from llm_trader.backup.cluster import Nodes

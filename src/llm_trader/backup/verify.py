@@ -19,8 +19,8 @@ from llm_trader.backup.manifest import (
     StoredFile,
     read_manifest,
 )
+from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError
-from llm_trader.retrieval.agreement import RecordedAnswer
 
 _LOCK: Final = "lock.mdb"
 

@@ -62,7 +62,7 @@ def calibrate(
     Markets drift: run it again every week or so. Start and end are those of the queries; the
     store holds a lookback more.
     """
-    from llm_trader.app.calibrating import calibrate_from_store, write_calibration_report
+    from llm_trader.app.calibration_fit import calibrate_from_store, write_calibration_report
     from llm_trader.app.evaluation import refuse_without_extra
     from llm_trader.evaluation.writing import refuse_unwritable
     from llm_trader.retrieval.calibration import write_calibration

@@ -34,7 +34,7 @@ def info(
     json: options.Json = False,
 ) -> None:
     """Show what an index holds: symbols, ranges, vector spaces, runs, versions."""
-    from llm_trader.app.administration import index_state
+    from llm_trader.app.backups import index_state
     from llm_trader.cli import show_index
 
     settings = options.settings_of(
@@ -68,7 +68,7 @@ def migrate(
     on where it stopped, one that is repeated copies what is new. Then counts, times, contents and
     the answers to sampled queries are compared. Exits with 1 if anything differs.
     """
-    from llm_trader.app.administration import migrate_index
+    from llm_trader.app.backups import migrate_index
     from llm_trader.cli import show_index
 
     settings = options.settings_of(
@@ -111,7 +111,7 @@ def rebuild(
     by themselves where the vector spaces are the same, others are restarted. The old one stays
     until `llm-trader index prune`.
     """
-    from llm_trader.app.administration import rebuild_index
+    from llm_trader.app.backups import rebuild_index
     from llm_trader.cli import show_index
 
     settings = options.settings_of(
@@ -147,7 +147,7 @@ def prune(
     A rebuild that did not end is gone on with by the next one; with --also-building that begins
     anew. Never give it while a rebuild is at work.
     """
-    from llm_trader.app.administration import index_state, prune_index
+    from llm_trader.app.backups import index_state, prune_index
 
     settings = options.settings_of(
         config, index__path=index, index__qdrant__url=qdrant_url, logging__level="warn"

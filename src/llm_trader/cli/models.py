@@ -110,7 +110,7 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Load the model that is set and encode some sentences with it."""
-    from llm_trader.app.texts import encoder_of
+    from llm_trader.app.text_model import encoder_of
 
     settings = options.settings_of(
         config,

@@ -100,7 +100,7 @@ async def ask(
     host: str, port: int, params: dict[str, Any], token: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The answer, and the state it was asked about: the one sent, or the server's."""
-    from llm_trader.serving.client import RpcClient
+    from llm_trader.rpc.client import RpcClient
 
     async with await RpcClient.connect(host, port, token=token) as client:
         answer = await client.call("rag.query_patterns", params)

@@ -12,10 +12,10 @@ from rich.text import Text
 from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.checks.leak_check import LeakReport
     from llm_trader.index.ingestion import IngestReport
     from llm_trader.market.catalog import StoreInfo
     from llm_trader.market.files import ImportReport
-    from llm_trader.retrieval.leak_check import LeakReport
 
 _STATE_SHOWN = (
     *("price", "rsi_7", "rsi_14", "macd", "price_change_1h", "price_change_4h"),

@@ -10,9 +10,9 @@ from llm_trader.cli.show import heading, ingest_reports, minute, table
 from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
-    from llm_trader.app.administration import IndexState, Migration, Rebuild
-    from llm_trader.index.recall import RecallReport
-    from llm_trader.retrieval.vector_comparison import VectorComparison
+    from llm_trader.app.backups import IndexState, Migration, Rebuild
+    from llm_trader.checks.recall import RecallReport
+    from llm_trader.checks.vector_comparison import VectorComparison
 
 
 def index_state(console: Console, state: IndexState) -> None:

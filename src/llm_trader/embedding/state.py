@@ -19,15 +19,12 @@ from typing import Final, get_args
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Vectors
 from llm_trader.embedding.features import FEATURES, FLOORED, LEAST, ONE, ZERO, Feature, Shape
 from llm_trader.errors import EmbeddingError
-from llm_trader.market.candles import Floats
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import M5, Timeframe
-
-Vectors = npt.NDArray[np.float32]
 
 # A query that knows less than this share of the weight says too little to be answered.
 LEAST_PRESENT_SHARE: Final = 0.25

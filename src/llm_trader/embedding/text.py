@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 import structlog
 
+from llm_trader.arrays import Vectors
 from llm_trader.embedding import model_folder
 from llm_trader.embedding.fastembed_models import OpenedModel, open_model
-from llm_trader.embedding.state import Vectors
 from llm_trader.errors import ConfigurationError, EmbeddingError
 from llm_trader.snapshot.document import TEMPLATE_VERSION, Form, sentences
 from llm_trader.snapshot.table import SnapshotTable

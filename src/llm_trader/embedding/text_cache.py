@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import structlog
 
-from llm_trader.embedding.state import Vectors
+from llm_trader.arrays import Vectors
 from llm_trader.embedding.text import TextSpace, are_unit
 from llm_trader.errors import ConfigurationError
 from llm_trader.snapshot.table import SnapshotTable

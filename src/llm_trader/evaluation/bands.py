@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llm_trader.arrays import Floats
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.calibrating import followed_margins, inside, served_scores
 from llm_trader.evaluation.results import Band
 from llm_trader.evaluation.skills import Walk
-from llm_trader.market.candles import Floats
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS
 

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader import __version__
+from llm_trader.arrays import Floats, Mask, Times
 from llm_trader.embedding.features import LEAST
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.dataset import Dataset
@@ -33,7 +34,6 @@ from llm_trader.evaluation.skills import block_of
 from llm_trader.evaluation.walk import Counted, Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
-from llm_trader.market.candles import Floats, Times
 from llm_trader.retrieval.calibration import (
     BAND_LEVEL,
     SCHEMA_VERSION,
@@ -58,7 +58,6 @@ _BAND: Final = np.array([[0.1, 0.9]])
 _SERVED: Final = ForecastRule()  # fully rescaled, of neighbours alone, as evidence is
 
 Progress = Callable[[str, int, int], None]
-Mask = npt.NDArray[np.bool_]
 
 
 class Scores(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from msgspec.structs import replace as replaced
 
+from llm_trader.arrays import Floats
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.controls import (
@@ -40,7 +41,6 @@ from llm_trader.evaluation.walk import Search, find_neighbours
 from llm_trader.evaluation.workers import Progress
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, Timeframe
 
 _STEP_MS: Final = HOUR_MS

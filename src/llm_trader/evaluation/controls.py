@@ -13,14 +13,11 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from llm_trader.arrays import Rows, Times
 from llm_trader.index.points import COLUMN_ROW, PointTable
-from llm_trader.market.candles import Times
 from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
 from llm_trader.timeframe import DAY_MS, HOUR_MS
-
-Rows = npt.NDArray[np.intp]
 
 _DIRECTED: Final = [COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS]
 _LINKED: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]

@@ -6,11 +6,11 @@ from typing import Final, Literal
 
 import numpy as np
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.evaluation.bands import Inside
 from llm_trader.evaluation.results import Curve, Histogram
 from llm_trader.evaluation.skills import Walk
 from llm_trader.evaluation.trading import Simulation
-from llm_trader.market.candles import Floats, Times
 from llm_trader.timeframe import DAY_MS
 
 Kind = Literal["equity", "similarity", "effective episodes", "coverage"]

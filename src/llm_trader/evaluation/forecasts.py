@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Rows
 from llm_trader.embedding.features import LEAST
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.walk import Neighbours, Rows
+from llm_trader.evaluation.walk import Neighbours
 from llm_trader.evaluation.windows import Moments, window_moments
 from llm_trader.index.points import PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.snapshot.outcome import HORIZONS
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.trading import Simulation
-from llm_trader.market.candles import Floats
 from llm_trader.timeframe import DAY_MS
 
 DAYS_PER_YEAR: Final = 365  # this market has no holidays

@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
+from llm_trader.arrays import Floats
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.forecasts import ForecastRule, neighbour_weights
 from llm_trader.evaluation.results import Bin, Probability
 from llm_trader.evaluation.scores import brier, reliability
 from llm_trader.evaluation.skills import Scored, Walk
-from llm_trader.market.candles import Floats
 from llm_trader.snapshot.outcome import STOP_FIRST, TARGET_FIRST
 
 _BARRIERS: Final = {"stop first": STOP_FIRST, "target first": TARGET_FIRST}

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Rows
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation.forecasts import ForecastRule, forecast, horizon_of
 from llm_trader.evaluation.results import Probe
@@ -23,7 +23,6 @@ from llm_trader.evaluation.skills import Walk
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import STATE, PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS
@@ -39,8 +38,6 @@ _TRUNCATIONS: Final = 4
 _ABSURD_PCT: Final = 1e6
 _SIMILARITY_TOLERANCE: Final = 1e-5  # vectors are float32
 _TOLERANCE: Final = 1e-9
-
-Rows = npt.NDArray[np.intp]
 
 
 def future_canary(

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
-from llm_trader.market.candles import Floats
 
 Events = npt.NDArray[np.bool_] | Floats
 

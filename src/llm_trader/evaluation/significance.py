@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.intervals import student_t, t_as_normal
 
 Verdict = Literal["better", "worse", "no evidence"]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from llm_trader.arrays import Floats
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.controls import signs_by_chance
 from llm_trader.evaluation.forecasts import (
@@ -31,7 +32,6 @@ from llm_trader.evaluation.scores import direction_hits
 from llm_trader.evaluation.significance import Interval
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.points import PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from llm_trader.arrays import Mask
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.results import Slice
 from llm_trader.evaluation.skills import Scored
@@ -17,8 +17,6 @@ from llm_trader.timeframe import DAY_MS
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _TREND: Final = 0.005
 _HOURS: Final = 4
-
-Chosen = npt.NDArray[np.bool_]
 
 
 def slices_of(scored: Scored, *, reps: int, seed: int) -> list[Slice]:
@@ -49,7 +47,7 @@ def slices_of(scored: Scored, *, reps: int, seed: int) -> list[Slice]:
     return found
 
 
-def regimes(queries: PointTable) -> Iterator[tuple[str, str, Chosen]]:
+def regimes(queries: PointTable) -> Iterator[tuple[str, str, Mask]]:
     """What divides the queries, its value, and who has it, shape (n,)."""
     volatility = queries.column("realized_volatility_24h")
     known = volatility[np.isfinite(volatility)]

@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.evaluation.arms import Traded
 from llm_trader.evaluation.skills import Scored
 from llm_trader.evaluation.trading import Trade
-from llm_trader.market.candles import Floats, Times
 from llm_trader.retrieval.statistics import quantiles
 
 _ENDS: Final = np.array([[0.1, 0.9]])

@@ -29,9 +29,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decision import Action, Decision
-from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
 

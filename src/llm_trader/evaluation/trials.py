@@ -17,11 +17,11 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Floats
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.skills import Scored
-from llm_trader.market.candles import Floats
 from llm_trader.timeframe import DAY_MS, Millis
 
 FOLDER: Final = "trials"

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Cosines, Rows, Vectors
 from llm_trader.embedding.features import FEATURES
-from llm_trader.embedding.state import Vectors
 from llm_trader.evaluation.reweighting import check_multiples
 from llm_trader.index.asof import visible_rows
 from llm_trader.index.memory import admitted
@@ -26,8 +26,6 @@ from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import HOUR_MS, Timeframe
 
-Rows = npt.NDArray[np.intp]
-Cosines = npt.NDArray[np.float32]
 Vector = Literal["state", "text", "hybrid", "random"]
 
 _BLOCK: Final = 96

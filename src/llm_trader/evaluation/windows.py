@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from llm_trader.market.candles import Floats
-
-Rows = npt.NDArray[np.intp]
+from llm_trader.arrays import Floats, Rows
 
 # A block shares one sorting of its core; each of its queries looks at the rows at all its edges.
 _MOST_QUERIES: Final = 32

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.market.candles import Times
+from llm_trader.arrays import Times
 from llm_trader.snapshot.outcome import resolved_at
 from llm_trader.timeframe import DAY_MS, Millis
 

@@ -21,6 +21,7 @@ import lmdb
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Times
 from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
 from llm_trader.index.asof import Window
 from llm_trader.index.memory import SymbolArrays
@@ -33,7 +34,6 @@ from llm_trader.index.protocol import (
     SearchQuery,
     SymbolPoints,
 )
-from llm_trader.market.candles import Times
 from llm_trader.market.writer_lock import WriterLock
 
 SCHEMA_VERSION: Final = 1

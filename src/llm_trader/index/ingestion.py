@@ -15,12 +15,12 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Times
 from llm_trader.embedding.state import StateSpace
 from llm_trader.embedding.text import TextSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
-from llm_trader.market.candles import Times
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots

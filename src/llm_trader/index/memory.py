@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Times
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable, joined
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
-from llm_trader.market.candles import Times
 
 _GROWTH = 1.5
 _ROUNDING = np.float32(1e-6)

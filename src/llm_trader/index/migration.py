@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Times
 from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import IndexInfo, IngestionRun, SymbolPoints, VectorIndex
-from llm_trader.market.candles import Times
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.timeframe import iso8601
 

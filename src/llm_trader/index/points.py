@@ -11,9 +11,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.embedding.state import Vectors
+from llm_trader.arrays import Floats, Times, Vectors
 from llm_trader.errors import InvalidInputError
-from llm_trader.market.candles import Floats, Times
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import OUTCOMES, resolved_at
 from llm_trader.timeframe import Millis

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.embedding.state import StateSpace, Vectors
+from llm_trader.arrays import Times, Vectors
+from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.market.candles import Times
 from llm_trader.timeframe import Millis, Timeframe
 
 

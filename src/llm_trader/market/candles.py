@@ -9,11 +9,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidDataError, InvalidInputError
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis, Timeframe
-
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
 
 CANDLE_FIELDS: Final = ("open", "high", "low", "close", "volume")
 

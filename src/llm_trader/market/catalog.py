@@ -7,9 +7,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from llm_trader.arrays import Times
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.market import keys
-from llm_trader.market.candles import Gap, Times, gaps_between
+from llm_trader.market.candles import Gap, gaps_between
 from llm_trader.market.reading import Snapshot
 from llm_trader.market.samples import sampling_interval_ms
 from llm_trader.market.stored_series import StoredSeries, series_in

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidDataError, InvalidInputError
-from llm_trader.market.candles import CANDLE_FIELDS, Floats, Times
+from llm_trader.market.candles import CANDLE_FIELDS
 
 if TYPE_CHECKING:
     import polars as pl

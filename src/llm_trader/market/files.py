@@ -16,8 +16,9 @@ from typing import Final, cast, get_args
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
-from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.columns import (
     FUNDING_INTERVAL,
     ColumnMapping,

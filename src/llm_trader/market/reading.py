@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+from llm_trader.arrays import Times
 from llm_trader.market import keys
-from llm_trader.market.candles import Times
 from llm_trader.market.stored_series import Items, StoredSeries
 from llm_trader.timeframe import Millis
 

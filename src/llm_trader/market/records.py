@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 import numpy as np
 
-from llm_trader.market.candles import Floats
+from llm_trader.arrays import Floats
 
 
 class CandleValue(msgspec.Struct, frozen=True, gc=False):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidDataError, InvalidInputError
-from llm_trader.market.candles import Floats, Times
 from llm_trader.timeframe import HOUR_MS, MAX_TIME_MS, MIN_TIME_MS, MINUTE_MS, Millis
 
 # Exchanges stamp settlements some milliseconds late, now and then a few seconds.

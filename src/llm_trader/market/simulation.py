@@ -24,8 +24,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidInputError
-from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.keys import checked_symbol
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 import lmdb
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import StoreError
 from llm_trader.market import catalog, keys
-from llm_trader.market.candles import CandleSeries, Floats, Gap, Times
+from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.catalog import Source, StoreInfo
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.reading import Snapshot

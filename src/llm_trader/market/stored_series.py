@@ -9,9 +9,10 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidDataError, StoreError
 from llm_trader.market import keys
-from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.records import (
     CANDLE_CODEC,
     FUNDING_CODEC,

@@ -14,15 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
-from llm_trader.market.candles import Floats, Times
+from llm_trader.arrays import Floats, Rows, Times
 from llm_trader.timeframe import Millis
 
-Positions = npt.NDArray[np.intp]
 
-
-def nearest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Positions:
+def nearest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Rows:
     """Positions of up to `count` times, in the given order, each `gap_ms` from those before."""
     if gap_ms <= 0:
         return np.arange(min(count, len(timestamp_ms)))
@@ -45,7 +42,7 @@ def nearest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Positions:
     return np.array(positions, np.intp)
 
 
-def earliest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Positions:
+def earliest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Rows:
     """Positions of `count` times that are `gap_ms` apart, ascending; fewer where there are fewer.
 
     Of the fewest first times that hold as many: the earliest of them, the next that is a gap
@@ -70,7 +67,7 @@ def earliest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Positions
     return np.sort(order[order < enough][taken])
 
 
-def _apart(order: Positions, stamps: Times, gap_ms: Millis, among: int) -> list[int]:
+def _apart(order: Rows, stamps: Times, gap_ms: Millis, among: int) -> list[int]:
     """The earliest choice from the first `among` times, as places in their order of time.
 
     `order` sorts all by time, `stamps` are all in that order.

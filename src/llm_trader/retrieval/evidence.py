@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats
 from llm_trader.embedding.features import LEAST
 from llm_trader.index.points import PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import (
     BarrierEvidence,
     Estimate,

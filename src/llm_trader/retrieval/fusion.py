@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from llm_trader.market.candles import Times
+from llm_trader.arrays import Times
 
 _RANK_OFFSET: Final = 60
 

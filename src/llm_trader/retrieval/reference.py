@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats
 from llm_trader.index.points import PointTable
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, STOP_FIRST, TARGET_FIRST
 

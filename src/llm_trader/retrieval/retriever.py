@@ -19,13 +19,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.embedding.state import QueryVector, StateSpace, Vectors
+from llm_trader.arrays import Floats, Vectors
+from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.asof import visible_window
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import Collection, Hits, SearchQuery, VectorIndex
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import Answer, Evidence, Match, MatchState, Novelty
 from llm_trader.retrieval.calibration import (
     UNCALIBRATED,

@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
+from llm_trader.arrays import Floats
 from llm_trader.index.points import COLUMN_ROW
-from llm_trader.market.candles import Floats
 from llm_trader.retrieval.answer import OutcomeStatistics, Statistics
 from llm_trader.snapshot.outcome import HORIZONS, STOP_LOSS_PCT, TAKE_PROFIT_PCT
 

@@ -23,7 +23,7 @@ from llm_trader.errors import (
 )
 from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.retriever import QueryConfig, Retriever
-from llm_trader.serving.rpc import Method, RequestContext
+from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving.wire import (
     SCHEMA_VERSION,
     GetSnapshotParams,

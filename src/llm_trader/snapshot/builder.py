@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidInputError
-from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.snapshot.indicators import Runs
 from llm_trader.snapshot.model import SERIES_LENGTH

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from llm_trader.market.candles import Floats
+from llm_trader.arrays import Floats
 from llm_trader.snapshot.table import SnapshotTable
 
 Form = Literal["detailed", "compact"]

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import talib
 
-from llm_trader.market.candles import CandleSeries, Floats
+from llm_trader.arrays import Floats
+from llm_trader.market.candles import CandleSeries
 
 
 @dataclass(frozen=True, slots=True, eq=False)

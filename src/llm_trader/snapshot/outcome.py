@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from llm_trader.market.candles import CandleSeries, Floats, Times
+from llm_trader.arrays import Floats, Times
+from llm_trader.market.candles import CandleSeries
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis
 
 HORIZONS: Final[dict[str, Millis]] = {

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import StaleDataError, SymbolNotFoundError
-from llm_trader.market.candles import Floats, Times
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import (

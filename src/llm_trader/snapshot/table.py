@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.market.candles import Floats, Times
+from llm_trader.arrays import Floats, Times
 from llm_trader.snapshot.model import REFUSALS, SCALARS, SERIES, SERIES_LENGTH, MarketSnapshot
 from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
 

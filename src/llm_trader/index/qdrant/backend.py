@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
+from llm_trader.arrays import Times
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
 from llm_trader.index.qdrant import catalog, search
+from llm_trader.index.qdrant.column_cache import Mirror, MovedError
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.connection import Connection
-from llm_trader.index.qdrant.failures import CollectionGoneError
-from llm_trader.index.qdrant.heads import Heads
-from llm_trader.index.qdrant.mirror import Mirror, MovedError
-from llm_trader.index.qdrant.pages import Pages
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.errors import CollectionGoneError
+from llm_trader.index.qdrant.head_cache import Heads
+from llm_trader.index.qdrant.paging import Pages
 from llm_trader.index.qdrant.reader import Reader
-from llm_trader.index.qdrant.turns import Turns
+from llm_trader.index.qdrant.single_flight import Turns
 from llm_trader.index.qdrant.writer import Writer
-from llm_trader.market.candles import Times
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient

@@ -11,10 +11,10 @@ from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.points import COLUMNS
 from llm_trader.index.protocol import Collection
 from llm_trader.index.qdrant import layout, requests
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.connection import Connection
-from llm_trader.index.qdrant.failures import CollectionGoneError, malformed
+from llm_trader.index.qdrant.errors import CollectionGoneError, malformed
 from llm_trader.index.qdrant.layout import LAYOUT, Described, Head, UnreadableError
-from llm_trader.index.qdrant.place import QdrantPlace
 
 REBUILD: Final = "llm-trader index rebuild"
 

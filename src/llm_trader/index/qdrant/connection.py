@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
-from llm_trader.index.qdrant.failures import failure_of, missing_extra, raised_by_client
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.errors import failure_of, missing_extra, raised_by_client
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient

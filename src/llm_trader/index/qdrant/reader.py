@@ -8,13 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from llm_trader.embedding.state import Vectors
+from llm_trader.arrays import Times, Vectors
 from llm_trader.index.points import PointTable, joined, point_id
 from llm_trader.index.protocol import Collection, IngestionRun, SymbolPoints
 from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.pages import Found, Pages, together
-from llm_trader.market.candles import Times
+from llm_trader.index.qdrant.paging import Found, Pages, together
 from llm_trader.timeframe import Millis
 
 # Pages are small enough that taking one over holds up the event loop for a few milliseconds.

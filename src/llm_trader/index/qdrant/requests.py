@@ -9,8 +9,8 @@ import numpy as np
 
 from llm_trader.index.asof import Window
 from llm_trader.index.protocol import Collection, FieldRange, SearchQuery
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.layout import HEAD_ID
-from llm_trader.index.qdrant.place import QdrantPlace
 from llm_trader.timeframe import Millis
 
 if TYPE_CHECKING:

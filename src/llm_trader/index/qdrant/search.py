@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.embedding.state import Vectors
+from llm_trader.arrays import Times, Vectors
 from llm_trader.index.memory import admitted
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import Hits, SearchQuery
 from llm_trader.index.qdrant import layout, requests
+from llm_trader.index.qdrant.column_cache import MovedError
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.mirror import MovedError
-from llm_trader.index.qdrant.pages import Found
+from llm_trader.index.qdrant.paging import Found
 from llm_trader.index.qdrant.reader import Reader
-from llm_trader.market.candles import Times
 
 if TYPE_CHECKING:
     from qdrant_client import models

@@ -14,10 +14,10 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import Collection
 from llm_trader.index.qdrant import catalog
 from llm_trader.index.qdrant.backend import QdrantIndex
+from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Described
-from llm_trader.index.qdrant.pages import Pages, together
-from llm_trader.index.qdrant.place import QdrantPlace
+from llm_trader.index.qdrant.paging import Pages, together
 from llm_trader.index.qdrant.reader import Reader
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from llm_trader.index.points import PointTable, point_id
 from llm_trader.index.protocol import IngestionRun
 from llm_trader.index.qdrant import catalog, layout, requests
 from llm_trader.index.qdrant.layout import Head, Provenance
-from llm_trader.index.qdrant.pages import together
+from llm_trader.index.qdrant.paging import together
 from llm_trader.index.qdrant.reader import Reader
 
 _RUN_BITS: Final = 24

@@ -1,0 +1,1 @@
+"""CHECK: leak check, agreement of two indexes, recall and vector comparison."""

@@ -1,0 +1,243 @@
+"""Snapshots of a collection on one node: made, downloaded, uploaded, over the node's REST.
+
+A snapshot holds what its own node has of a collection, so those of a cluster are one per node, and
+each is put back on a node of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.index.qdrant.config import QdrantPlace, address_in
+from llm_trader.index.qdrant.errors import key_of, missing_extra
+
+if TYPE_CHECKING:
+    import httpx
+
+# Called with the bytes done.
+Progress = Callable[[int], None]
+
+# Making or taking in a snapshot of many gigabytes takes the server that long, without a word.
+_SLOW_S: Final = 3600.0
+_SILENT_S: Final = 60.0
+_PAUSE_S: Final = 0.25
+_BINARY: Final = "application/octet-stream"
+
+_WORDS: Final = {
+    401: "does not accept the API key in {key}",
+    403: "does not allow this with the API key in {key}; it needs one with more rights",
+    404: "does not have that",
+    413: "refuses a body of that size; raise its service.max_request_size_mb",
+    507: "is out of disk space",
+}
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """As the node tells it; `checksum` is the SHA-256, which old servers leave out."""
+
+    name: str
+    size: int
+    checksum: str | None = None
+
+
+class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
+    """The snapshots of the node at a REST address. Errors are `VectorIndexError`."""
+
+    def __init__(self, place: QdrantPlace, url: str) -> None:
+        self.url = url
+        self._place = place
+        self._client = _client(place, url)
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._client.aclose()
+
+    async def collections(self) -> set[str]:
+        """The names of all collections that the node knows; aliases are not among them."""
+        found = await self._ask("listing collections", "GET", "/collections")
+        return {each["name"] for each in found["collections"]}
+
+    async def create(self, collection: str) -> Snapshot:
+        path = f"{_path(collection)}/snapshots"
+        made = await self._ask(f"making a snapshot of {collection}", "POST", path, slow=True)
+        return msgspec.convert(made, Snapshot)
+
+    async def download(
+        self, collection: str, snapshot: Snapshot, to: Path, progress: Progress
+    ) -> str:
+        """Into a new file; its SHA-256. Raises where that is not what the node said it is."""
+        digest, done = hashlib.sha256(), 0
+        path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
+        with to.open("xb") as file:
+            async with self._reply("downloading a snapshot", "GET", path) as reply:
+                async for chunk in reply.aiter_bytes(1 << 20):
+                    file.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    progress(done)
+        found = digest.hexdigest()
+        if snapshot.checksum is not None and found != snapshot.checksum.lower():
+            raise VectorIndexError(
+                f"snapshot {snapshot.name} of {self._address} arrived damaged ({done} of "
+                f"{snapshot.size} bytes); make the backup again"
+            )
+        return found
+
+    async def delete(self, collection: str, snapshot: Snapshot) -> None:
+        """From the node's disk."""
+        path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
+        await self._ask("deleting a snapshot", "DELETE", path, slow=True)
+
+    async def upload(self, collection: str, file: Path, sha256: str, progress: Progress) -> None:
+        """Make what the node has of a collection that of a snapshot."""
+        path = f"{_path(collection)}/snapshots/upload"
+        wanted = {"priority": "snapshot", "wait": "true", "checksum": sha256}
+        with file.open("rb") as content:
+            form = {"snapshot": (file.name, _Watched(content, progress), _BINARY)}
+            told = f"uploading a snapshot as {collection}"
+            await self._ask(told, "POST", path, slow=True, params=wanted, files=form)
+
+    async def until_active(self, collection: str) -> None:
+        """Wait until all shards of a collection can be searched; an hour at most."""
+        asked, waiting = f"waiting for the shards of {collection}", "shards"
+        try:
+            async with asyncio.timeout(_SLOW_S):
+                while True:
+                    waiting = await self._not_active(asked, collection)
+                    if not waiting:
+                        return
+                    await asyncio.sleep(_PAUSE_S)
+        except TimeoutError:
+            raise VectorIndexError(
+                f"Qdrant at {self._address} still has {waiting} of {collection} not active; look "
+                "at its log"
+            ) from None
+
+    async def _not_active(self, asked: str, collection: str) -> str:
+        found = await self._ask(asked, "GET", f"{_path(collection)}/cluster")
+        shards = [*found["local_shards"], *found["remote_shards"]]
+        states = [f"shard {s['shard_id']} {s['state']}" for s in shards if s["state"] != "Active"]
+        states += [f"a transfer of shard {s['shard_id']}" for s in found["shard_transfers"]]
+        return ", ".join(states)
+
+    async def _ask(
+        self, what: str, method: str, path: str, *, slow: bool = False, **content: Any
+    ) -> Any:
+        async with self._reply(what, method, path, slow=slow, **content) as reply:
+            try:
+                return msgspec.json.decode(await reply.aread())["result"]
+            except (msgspec.MsgspecError, KeyError, TypeError):
+                raise VectorIndexError(
+                    f"{self._address} answers, but not as Qdrant does (while {what}); is its url "
+                    "that of the REST service?"
+                ) from None
+
+    @asynccontextmanager
+    async def _reply(
+        self, what: str, method: str, path: str, *, slow: bool = False, **content: Any
+    ) -> AsyncIterator[httpx.Response]:
+        import httpx
+
+        limit_s = max(self._place.timeout_s, _SILENT_S)
+        limits = httpx.Timeout(limit_s, connect=self._place.timeout_s)
+        if slow:
+            limits = httpx.Timeout(_SLOW_S, connect=self._place.timeout_s)
+        try:
+            async with self._client.stream(method, path, timeout=limits, **content) as reply:
+                if reply.is_error:
+                    raise self._refusal(reply.status_code, what, await reply.aread())
+                yield reply
+        except httpx.HTTPError as error:
+            raise self._lost(error, what) from error
+
+    def _refusal(self, status: int, what: str, body: bytes) -> VectorIndexError:
+        words = _WORDS.get(status, f"fails with HTTP status {status}")
+        does = words.format(key=key_of(self._place))
+        return self._error(does, what, _reason(body))
+
+    def _lost(self, error: httpx.HTTPError, what: str) -> VectorIndexError:
+        import httpx
+
+        if isinstance(error, httpx.TimeoutException):
+            does = "did not answer in time; look at its load, or raise index.qdrant.timeout_s"
+        elif "certificate" in str(error).lower() or "ssl" in str(error).lower():
+            does = "fails at TLS; check that it speaks https, and index.qdrant.ca_file"
+        elif isinstance(error, httpx.ConnectError):
+            does = "cannot be reached; is it running, and its url right?"
+        else:
+            does = "broke the connection; look at its log, and try again"
+        return self._error(does, what, str(error))
+
+    def _error(self, does: str, what: str, reason: str) -> VectorIndexError:
+        key = self._place.api_key
+        told = reason.replace(key, "***") if key else reason
+        return VectorIndexError(
+            f"Qdrant at {self._address} {does} (while {what}{': ' + told if told else ''})"
+        )
+
+    @property
+    def _address(self) -> str:
+        return address_in(self.url)
+
+
+class _Watched:
+    """A file that tells how far it was read."""
+
+    def __init__(self, file: IO[bytes], progress: Progress) -> None:
+        self._file, self._progress = file, progress
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._progress(self._file.tell())
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+def _client(place: QdrantPlace, url: str) -> httpx.AsyncClient:
+    try:
+        import httpx
+    except ImportError as error:
+        raise missing_extra() from error
+    headers = {} if place.api_key is None else {"api-key": place.api_key}
+    # Nodes are addressed directly: a proxy of the environment would not know them.
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=_tls(place), trust_env=False)
+
+
+def _tls(place: QdrantPlace) -> ssl.SSLContext:
+    if place.ca_file is None:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=place.ca_file)
+    except OSError as error:  # also what OpenSSL raises for content that is no certificate
+        raise ConfigurationError(
+            f"index.qdrant.ca_file {place.ca_file} cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def _path(collection: str) -> str:
+    return f"/collections/{quote(collection, safe='')}"
+
+
+def _reason(body: bytes) -> str:
+    """What Qdrant says went wrong, if that is what answered."""
+    try:
+        return str(msgspec.json.decode(body)["status"]["error"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return ""

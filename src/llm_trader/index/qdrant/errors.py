@@ -1,0 +1,140 @@
+"""What went wrong with a call to Qdrant, in an operator's words: the one table of its errors."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.index.qdrant.config import QdrantPlace
+
+EXTRA: Final = 'pip install "llm-trader-rag[qdrant]"'
+
+_START: Final = "is it running? docker compose up -d qdrant"
+_GRPC: Final = "is index.qdrant.grpc_port its gRPC port, and the server 1.17 or newer?"
+
+
+class CollectionGoneError(VectorIndexError):
+    """The collection that was asked is not there; its alias may lead to another by now."""
+
+
+class Failure(NamedTuple):
+    """`passing` ones are worth another try, at the earliest in `wait_s`."""
+
+    error: VectorIndexError
+    passing: bool = False
+    wait_s: float = 0.0
+
+
+def key_of(place: QdrantPlace) -> str:
+    """Where the API key comes from, for messages."""
+    return f"${place.api_key_env}" if place.api_key_env else "index.qdrant.api_key_env"
+
+
+def _unaccepted(place: QdrantPlace) -> str:
+    if place.api_key is None:
+        return f"wants an API key; name its environment variable in {key_of(place)}"
+    return f"does not accept the API key in {key_of(place)}"
+
+
+def _unable(place: QdrantPlace) -> str:
+    return f"does not allow this with the API key in {key_of(place)}; it needs one with more rights"
+
+
+# By the name of the gRPC status, what the server at an address does.
+_WORDS: Final[dict[str, Callable[[QdrantPlace], str]]] = {
+    "UNAVAILABLE": lambda place: f"cannot be reached; {_START}",
+    "DEADLINE_EXCEEDED": lambda place: (
+        f"did not answer within {place.timeout_s:g} s; look at its load, or raise "
+        "index.qdrant.timeout_s"
+    ),
+    "UNAUTHENTICATED": _unaccepted,
+    "PERMISSION_DENIED": _unable,
+    "RESOURCE_EXHAUSTED": lambda place: "is out of resources; look at its memory, disk and limits",
+    "NOT_FOUND": lambda place: (
+        "does not have the collection any more; make one with: "
+        f"rag-ingest --qdrant-url {place.shown_url}"
+    ),
+    "INVALID_ARGUMENT": lambda place: f"refuses the request as invalid; {_GRPC}",
+    "UNIMPLEMENTED": lambda place: f"does not know this call; {_GRPC}",
+}
+
+# In the details of a lost connection, what lies behind it and what to do.
+_CONNECTIONS: Final = {
+    "dns": "has a name that cannot be resolved; check index.qdrant.url",
+    "resolving": "has a name that cannot be resolved; check index.qdrant.url",
+    "http/2": "speaks no gRPC there; check index.qdrant.grpc_port",
+    "ssl": "fails at TLS; check that it speaks https, and index.qdrant.ca_file",
+    "certificate": "fails at TLS; check index.qdrant.ca_file",
+    "connection refused": f"refuses connections; {_START}",
+}
+_TLS: Final = ("ssl", "certificate")
+_LOST: Final = ("Stream removed", "RST_STREAM", "Socket closed", "GOAWAY")
+
+
+def raised_by_client() -> tuple[type[Exception], ...]:
+    """What the client lets out for reasons that lie outside of this program."""
+    grpc: Any = importlib.import_module("grpc")
+    exceptions: Any = importlib.import_module("qdrant_client.common.client_exceptions")
+    # The client raises the last four for a closed channel, an odd reply, and in its local mode.
+    return (
+        grpc.RpcError,
+        importlib.import_module("grpc.aio").UsageError,
+        exceptions.QdrantException,
+        OSError,
+        RuntimeError,
+        AssertionError,
+        ValueError,
+    )
+
+
+def failure_of(error: Exception, place: QdrantPlace, what: str) -> Failure:
+    """A failed call as the error to raise; `what` was being done."""
+    if isinstance(error, TimeoutError):
+        status, details = "DEADLINE_EXCEEDED", ""
+    else:
+        status, details = _status(error), _details(error)
+    if place.api_key:
+        details = details.replace(place.api_key, "***")
+    lost = status == "UNAVAILABLE" or any(word in details for word in _LOST)
+    words = (
+        _WORDS["UNAVAILABLE"]
+        if lost
+        else _WORDS.get(status, lambda place: "fails; look at its log")
+    )
+    does, reason = words(place), ""
+    if lost:
+        does = next((w for sign, w in _CONNECTIONS.items() if sign in details.lower()), does)
+        reason = "" if does in _CONNECTIONS.values() else details
+    elif details:
+        reason = details
+    told = f"Qdrant at {place.address} {does} (while {what}{': ' + reason if reason else ''})"
+    kind = CollectionGoneError if status == "NOT_FOUND" else VectorIndexError
+    wait_s = float(getattr(error, "retry_after_s", 0))
+    hopeless = any(sign in details.lower() for sign in _TLS)
+    passing = (lost and not hopeless) or status == "DEADLINE_EXCEEDED" or wait_s > 0
+    return Failure(kind(told, status=status.lower()), passing, wait_s)
+
+
+def _status(error: Exception) -> str:
+    code = getattr(error, "code", None)
+    if callable(code):
+        return str(getattr(code(), "name", "UNKNOWN"))
+    return "RESOURCE_EXHAUSTED" if hasattr(error, "retry_after_s") else "UNKNOWN"
+
+
+def _details(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    return str((details() if callable(details) else None) or error)
+
+
+def malformed(place: QdrantPlace, what: str) -> VectorIndexError:
+    return VectorIndexError(
+        f"Qdrant at {place.address} answered what this version cannot read ({what}); was the "
+        "collection changed by another program? llm-trader index rebuild makes it anew"
+    )
+
+
+def missing_extra() -> ConfigurationError:
+    return ConfigurationError(f"a Qdrant index needs the extra: {EXTRA}")

@@ -1,0 +1,26 @@
+"""The newest head, read once for all who wait for it."""
+
+from __future__ import annotations
+
+from llm_trader.index.qdrant.layout import Head
+from llm_trader.index.qdrant.reader import Reader
+from llm_trader.index.qdrant.single_flight import Turns
+
+
+class Heads:
+    """Each caller gets a head whose reading began after the call, however many call at once."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._reading = Turns()
+        self._begun = 0
+        self._last: tuple[int, Head] | None = None
+
+    async def newest(self) -> Head:
+        arrived = self._begun
+        async with self._reading.one():
+            if self._last is None or self._last[0] <= arrived:
+                self._begun += 1
+                number = self._begun
+                self._last = number, await self._reader.head()
+            return self._last[1]

@@ -1,0 +1,133 @@
+"""The methods every server has: `rpc.ping`, `rpc.authenticate`, `rpc.discover` (OpenRPC)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.dispatcher import Method, RequestContext
+from llm_trader.rpc.errors import (
+    ERROR_TITLES,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    UnauthorizedError,
+    rpc_code,
+)
+
+OPENRPC_VERSION: Final = "1.3.2"
+
+_SCHEMAS: Final = "#/components/schemas/"
+_ERRORS: Final = "#/components/errors/"
+
+
+class Pong(msgspec.Struct, frozen=True):
+    pong: bool
+    version: str
+
+
+class AuthenticateParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    token: str
+
+    def __repr__(self) -> str:
+        return "AuthenticateParams(token=…)"
+
+
+class Authenticated(msgspec.Struct, frozen=True):
+    authenticated: bool
+
+
+def with_builtin_methods(
+    methods: Sequence[Method], *, title: str, version: str, tokens: TokenCheck | None = None
+) -> list[Method]:
+    """`methods` and the built-in ones; `rpc.discover` describes them all."""
+    complete = [*methods, ping_method(version), authenticate_method(tokens or TokenCheck())]
+    return [*complete, discover_method(complete, title, version)]
+
+
+def ping_method(version: str) -> Method:
+    async def ping(params: None, context: RequestContext) -> Pong:
+        return Pong(True, version)
+
+    return Method("rpc.ping", None, ping, "Tells that the server answers, and its version.", Pong)
+
+
+def authenticate_method(tokens: TokenCheck) -> Method:
+    async def authenticate(params: AuthenticateParams, context: RequestContext) -> Authenticated:
+        if tokens.required and not tokens.accepts(params.token):
+            raise UnauthorizedError("unauthorized; the token is not one this server knows")
+        context.session.authenticated = True
+        return Authenticated(True)
+
+    return Method(
+        "rpc.authenticate",
+        AuthenticateParams,
+        authenticate,
+        "Authenticates the connection; the first call where the server has tokens configured.",
+        Authenticated,
+        (UnauthorizedError,),
+    )
+
+
+def discover_method(methods: Sequence[Method], title: str, version: str) -> Method:
+    """Describes `methods` and itself as an OpenRPC document, built on the first call."""
+    document: dict[str, Any] = {}
+
+    async def discover(params: None, context: RequestContext) -> dict[str, Any]:
+        if not document:
+            document.update(openrpc_document([*methods, itself], title, version))
+        return document
+
+    itself = Method("rpc.discover", None, discover, "This description, as OpenRPC.", dict[str, Any])
+    return itself
+
+
+def openrpc_document(methods: Sequence[Method], title: str, version: str) -> dict[str, Any]:
+    """An OpenRPC document whose parameters may be sent by name or by position."""
+    types = [t for method in methods for t in (method.params_type, method.result_type) if t]
+    _, schemas = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
+    return {
+        "openrpc": OPENRPC_VERSION,
+        "info": {"title": title, "version": version},
+        "methods": [_describe(method) for method in methods],
+        "components": {
+            "schemas": schemas,
+            "errors": {
+                str(code): {"code": code, "message": title} for code, title in ERROR_TITLES.items()
+            },
+        },
+    }
+
+
+def _describe(method: Method) -> dict[str, Any]:
+    codes = {INTERNAL_ERROR, *(rpc_code(error) for error in method.errors)}
+    if method.params_type is not None:
+        codes.add(INVALID_PARAMS)
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "paramStructure": "either",
+        "params": _describe_params(method.params_type) if method.params_type else [],
+        "result": {"name": "result", "schema": _schema(method.result_type)},
+        "errors": [{"$ref": f"{_ERRORS}{code}"} for code in sorted(codes)],
+    }
+
+
+def _describe_params(params_type: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    properties = msgspec.json.schema_components([params_type], ref_template=_SCHEMAS + "{name}")
+    struct_schema = properties[1][params_type.__name__]
+    return [
+        {
+            "name": field.encode_name,
+            "required": field.required,
+            "schema": struct_schema["properties"][field.encode_name],
+        }
+        for field in msgspec.structs.fields(params_type)
+    ]
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components([kind], ref_template=_SCHEMAS + "{name}")
+    return schema

@@ -1,0 +1,175 @@
+"""Parameters from JSON into a `msgspec.Struct`: one strict decode, and a patient second look.
+
+The first look decodes straight into the struct. Only when that fails, the second look goes field
+by field: it collects every error at once, sets unknown fields aside, and takes an integral float
+(`1730811225000.0`, as some languages write integers) for an integer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Final, Generic, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec.inspect import CollectionType, StructType, Type, UnionType, type_info
+
+from llm_trader.rpc.errors import FieldError, InvalidParamsError
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_MAX_REPORTED: Final = 50
+_MAX_NAME_CHARS: Final = 64
+_PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
+
+
+class ParamsDecoder(Generic[S]):
+    """Decodes the `params` of one method, by name or by position, into its struct."""
+
+    def __init__(self, params_type: type[S]) -> None:
+        self._type = params_type
+        self._names = [f.encode_name for f in msgspec.structs.fields(params_type)]
+        self._strict = _refuses_unknown_fields(type_info(params_type))
+        self._decoder = msgspec.json.Decoder(params_type)
+
+    def decode(self, raw: bytes | msgspec.Raw, unknown_fields: list[str]) -> S:
+        """The struct; dotted paths of fields it does not know are appended to `unknown_fields`.
+
+        Raises `InvalidParamsError` with every field error, or `msgspec.DecodeError` when `raw`
+        is not JSON.
+        """
+        if self._strict:
+            try:
+                return self._decoder.decode(raw)
+            except msgspec.ValidationError:
+                pass
+        return self._second_look(raw, unknown_fields)
+
+    def _second_look(self, raw: bytes | msgspec.Raw, unknown_fields: list[str]) -> S:
+        try:
+            value = msgspec.json.decode(raw)
+        except msgspec.ValidationError:
+            raise InvalidParamsError([FieldError("", "a number is out of range")]) from None
+        if isinstance(value, list):
+            value = self._by_name(value)
+        review = _Review(unknown_fields)
+        cleaned = review.struct(self._type, value, "")
+        if not review.errors:
+            try:
+                return msgspec.convert(cleaned, self._type)
+            except msgspec.ValidationError as error:
+                review.errors.append(_field_error("", error))
+        raise InvalidParamsError(review.errors, unknown_fields)
+
+    def _by_name(self, values: list[Any]) -> dict[str, Any]:
+        if len(values) > len(self._names):
+            error = f"{len(values)} positional parameters, at most {len(self._names)} are known"
+            raise InvalidParamsError([FieldError("", error)])
+        return dict(zip(self._names, values, strict=False))
+
+
+class _Review:
+    """One pass over plain JSON values beside their types; returns values fit to convert."""
+
+    def __init__(self, unknown_fields: list[str]) -> None:
+        self.errors: list[FieldError] = []
+        self._unknown_fields = unknown_fields
+
+    def struct(self, kind: type[msgspec.Struct], value: dict[str, Any], path: str) -> Any:
+        fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+        unsent = [name for name in fields if name not in value]
+        renamed = self._set_unknown_aside(value.keys() - fields.keys(), unsent, path)
+        cleaned: dict[str, Any] = {}
+        for name, field in fields.items():
+            if name in value:
+                cleaned[name] = self._value(field.type, value[name], _join(path, name))
+            elif field.required:
+                hint = f" (did {renamed[name]!r} mean it?)" if name in renamed else ""
+                self._refuse(_join(path, name), f"is required{hint}")
+        return cleaned
+
+    def _set_unknown_aside(
+        self, unknown: Iterable[str], unsent: Sequence[str], path: str
+    ) -> dict[str, str]:
+        """Notes unknown fields; returns the known name each seems to mean → the name sent."""
+        renamed = {}
+        for name in sorted(unknown)[: _MAX_REPORTED - len(self._unknown_fields)]:
+            shown = name[:_MAX_NAME_CHARS]
+            close = closest(name, unsent)
+            hint = f" (did you mean {close}?)" if close else ""
+            self._unknown_fields.append(_join(path, shown) + hint)
+            if close:
+                renamed[close] = shown
+        return renamed
+
+    def _value(self, kind: Any, value: Any, path: str) -> Any:
+        for option in _options(kind):
+            if isinstance(value, dict) and _is_struct(option):
+                return self.struct(option, value, path)
+            if isinstance(value, list) and get_origin(option) is list:
+                (item,) = get_args(option)
+                return [self._value(item, v, f"{path}[{i}]") for i, v in enumerate(value)]
+        return self._leaf(kind, value, path)
+
+    def _leaf(self, kind: Any, value: Any, path: str) -> Any:
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            if isinstance(value, float) and value.is_integer():
+                return self._leaf(kind, int(value), path)
+            problem = _field_error(path, error)
+            self._refuse(problem.field, problem.error)
+        return value
+
+    def _refuse(self, path: str, error: str) -> None:
+        if len(self.errors) < _MAX_REPORTED:
+            self.errors.append(FieldError(path, error))
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` most likely is a slip of, if any is close."""
+    if len(name) > _MAX_NAME_CHARS:
+        return None
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return found[0] if found else None
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone, without `Annotated`."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, types.UnionType):
+        return tuple(option for arg in get_args(kind) for option in _options(arg))
+    return (kind,)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _field_error(path: str, error: msgspec.ValidationError) -> FieldError:
+    text = str(error)
+    place = _PLACE.search(text)
+    if place:
+        text = text[: place.start()]
+        path = _join(path, place[1])
+    return FieldError(path, (text[:1].lower() + text[1:]).replace("`", ""))
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and not name.startswith("[") else path + name
+
+
+def _refuses_unknown_fields(info: Type) -> bool:
+    """Whether every struct within forbids unknown fields, so that one decode cannot miss any."""
+    if isinstance(info, StructType):
+        return info.forbid_unknown_fields and all(
+            _refuses_unknown_fields(field.type) for field in info.fields
+        )
+    if isinstance(info, UnionType):
+        return all(_refuses_unknown_fields(option) for option in info.types)
+    if isinstance(info, CollectionType):
+        return _refuses_unknown_fields(info.item_type)
+    return True

@@ -1,0 +1,167 @@
+"""The JSON-RPC server over TCP: listens, keeps its connections, and stops without losing work.
+
+Stopping: no new connections; requests that still come are refused as draining; answers under way
+are finished and sent, up to `drain_timeout_s`; then every connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
+from types import ModuleType
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from llm_trader.errors import ConfigurationError, LlmTraderError
+from llm_trader.rpc import envelope
+from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.connection import CHUNK_BYTES, Connection, hang_up, peer_name
+from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.errors import DrainingError, OverloadedError, error_object
+from llm_trader.rpc.limits import Admission, ServerLimits
+
+T = TypeVar("T")
+
+_BACKLOG: Final = 512
+
+
+class RpcServer:
+    """Serves a dispatcher on `host:port`; port 0 takes a free one, see `address`."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 7879,
+        limits: ServerLimits | None = None,
+        tokens: TokenCheck | None = None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._host = host
+        self._port = port
+        self._limits = limits or ServerLimits()
+        self._gate = Admission(self._limits, tokens or TokenCheck())
+        self._connections: dict[asyncio.Task[None], Connection | None] = {}
+        self._server: asyncio.Server | None = None
+        self._log = structlog.get_logger(__name__).bind()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port it listens on. Raises `ConfigurationError` before `start`."""
+        if self._server is None or not self._server.sockets:
+            raise ConfigurationError("the server is not listening")
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def start(self) -> None:
+        """Raises `ConfigurationError` when the address cannot be listened on."""
+        try:
+            self._server = await asyncio.start_server(
+                self._accept, self._host, self._port, limit=CHUNK_BYTES, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; "
+                "is another server running there? choose another port or stop it"
+            ) from error
+        host, port = self.address
+        self._log.info("rpc_listening", host=host, port=port)
+
+    async def stop(self) -> None:
+        """Drains, see the module's description, and returns when every connection is closed."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._gate.draining = True
+        open_now = {task: c for task, c in self._connections.items() if c is not None}
+        self._log.info("rpc_draining", connections=len(open_now))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.drain_timeout_s):
+                for connection in open_now.values():
+                    await connection.settled()
+        unfinished = sum(connection.pending for connection in open_now.values())
+        for task, connection in open_now.items():
+            if connection.pending:
+                task.cancel()
+            else:
+                connection.end_input()
+        if self._connections:
+            await asyncio.wait(self._connections)
+        await self._server.wait_closed()
+        self._server = None
+        self._log.info("rpc_stopped", unfinished_answers=unfinished)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        refusal = self._refusal()
+        if refusal is not None:
+            self._log.info("rpc_connection_refused", peer=peer_name(writer), reason=refusal.code)
+            task = asyncio.create_task(self._turn_away(reader, writer, refusal))
+            self._connections[task] = None
+        else:
+            connection = Connection(reader, writer, self._dispatcher, self._gate, self._limits)
+            task = asyncio.create_task(connection.run())
+            self._connections[task] = connection
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._connections[task]
+        if not task.cancelled() and (error := task.exception()):
+            self._log.error("rpc_connection_failed", exc_info=error)
+
+    def _refusal(self) -> LlmTraderError | None:
+        if self._gate.draining:
+            return DrainingError()
+        limit = self._limits.max_connections
+        if len(self._connections) < limit:
+            return None
+        return OverloadedError(f"overloaded: {limit} connections are open; connect again later")
+
+    async def _turn_away(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: LlmTraderError
+    ) -> None:
+        writer.write(envelope.failure(envelope.NULL, error_object(refusal)) + b"\n")
+        await hang_up(reader, writer, self._limits)
+
+
+async def serve(
+    server: RpcServer, stop_event: asyncio.Event, on_ready: Callable[[str, int], None] | None = None
+) -> None:
+    """Runs the server until `stop_event` is set; `on_ready` is told the host and port."""
+    await server.start()
+    try:
+        if on_ready is not None:
+            on_ready(*server.address)
+        await stop_event.wait()
+    finally:
+        await server.stop()
+
+
+def stop_on_signals(stop_event: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set the event; a second one ends the process the usual, hard way."""
+    loop = asyncio.get_running_loop()
+
+    def stop(signum: signal.Signals) -> None:
+        stop_event.set()
+        loop.remove_signal_handler(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop, signum)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` on uvloop where it is installed (the extra `fast`)."""
+    uvloop = _uvloop()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+        return runner.run(main)
+
+
+def _uvloop() -> ModuleType | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop

@@ -1,0 +1,174 @@
+"""Rebuilding, pruning and describing an index, as the commands do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llm_trader.app.backups import index_state, prune_index, rebuild_index
+from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
+from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.index.points import PointTable
+from llm_trader.market.store import MarketStore
+from llm_trader.settings.tree import Settings
+from tests.cli.corridor import END_MS, SYMBOL, SYMBOLS, Corridor, console_script, copied, write
+from tests.index.builders import same_content, stored
+
+
+def everything(index: Path) -> list[PointTable]:
+    with EmbeddedIndex.open(index) as opened:
+        return [asyncio.run(stored(opened, symbol)) for symbol in SYMBOLS]
+
+
+def rebuild(settings: Settings) -> None:
+    rebuild_index(settings, {}, END_MS, lambda *_: None)
+
+
+def test_a_rebuilt_index_takes_the_place_of_the_live_one_with_the_same_states(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+    before = everything(index)
+    done = rebuild_index(settings, {}, END_MS, lambda *_: None)
+    assert [report.added for report in done.reports] == [len(points) for points in before]
+    assert done.before == str(tmp_path / "index.old-1")
+    for old, new in zip(before, everything(index), strict=True):
+        assert same_content(old, new)
+    state = index_state(settings, {})
+    assert [(v.name, v.live) for v in state.versions] == [("index.old-1", False), ("index", True)]
+    assert state.info.runs[0].started_at == "2025-03-02T00:00:00Z"
+    assert prune_index(settings, {}) == ["index.old-1"]
+    assert [v.name for v in index_state(settings, {}).versions] == ["index"]
+
+
+def test_a_store_that_lacks_what_the_live_index_has_leaves_it_live(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    with MarketStore.open(tmp_path / "one", write=True, exchange="simulated") as store:
+        write(store, corridor.histories[SYMBOL])
+    with pytest.raises(SymbolNotFoundError):
+        rebuild(corridor.settings(index__path=index, market__store=tmp_path / "one"))
+    with MarketStore.open(tmp_path / "short", write=True, exchange="simulated") as store:
+        for history in corridor.histories.values():
+            write(store, history.known_at(END_MS - 5 * 86_400_000))
+    with pytest.raises(VectorIndexError, match="not the newest states of BTCUSDT, so the live"):
+        rebuild(corridor.settings(index__path=index, market__store=tmp_path / "short"))
+    assert [v.name for v in index_state(corridor.settings(index__path=index), {}).versions] == [
+        "index",
+        "index.next",
+    ]
+    assert len(everything(index)[0])
+
+
+def test_what_was_ingested_during_a_rebuild_is_not_lost_by_the_swap(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+
+    async def ingest_another() -> None:
+        with EmbeddedIndex.open(index) as read:
+            points, collection = await stored(read, SYMBOL), read.collection
+        with EmbeddedIndex.create_or_open(index, collection) as live:
+            await live.upsert(replace(points, symbol="XRPUSDT"))
+
+    def meanwhile(*told: object) -> None:
+        with ThreadPoolExecutor() as another:
+            another.submit(asyncio.run, ingest_another()).result()
+
+    with pytest.raises(VectorIndexError, match="no state of XRPUSDT, so the live one stays"):
+        rebuild_index(settings, {}, END_MS, meanwhile)
+    with EmbeddedIndex.open(index) as live:
+        assert len(asyncio.run(live.timestamps("XRPUSDT")))
+
+
+def test_a_rebuild_that_was_killed_between_its_renames_is_repeated(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+    copied(corridor.index, tmp_path / "index.next")
+    index.rename(tmp_path / "index.old-1")
+    done = rebuild_index(settings, {}, END_MS, lambda *_: None)
+    assert [report.added for report in done.reports] == [0, 0]
+    assert [v.name for v in index_state(settings, {}).versions] == ["index.old-1", "index"]
+
+
+def test_a_rebuild_begun_with_other_vectors_is_told_with_the_command_that_deletes_it(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+    with EmbeddedIndex.open(index) as live:
+        other = msgspec.structs.replace(live.collection, state_space_id="state-of-before")
+    EmbeddedIndex.create_or_open(tmp_path / "index.next", other).close()
+    with pytest.raises(ConfigurationError, match=r"state-of-before.*index prune --also-building"):
+        rebuild(settings)
+    assert prune_index(settings, {}, also_building=True) == ["index.next"]
+    rebuild(settings)
+
+
+def test_text_vectors_are_not_lost_by_a_rebuild_that_was_not_told_of_them(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    with EmbeddedIndex.open(corridor.index) as index:
+        held = index.collection
+    worded = msgspec.structs.replace(held, text_space_id="text-0", text_dimension=3)
+    with EmbeddedIndex.create_or_open(tmp_path / "index", worded):
+        pass
+    with pytest.raises(ConfigurationError, match="has text vectors; rebuild it with --text"):
+        rebuild(corridor.settings(index__path=tmp_path / "index"))
+
+
+def test_nothing_is_rebuilt_where_there_is_no_index(corridor: Corridor, tmp_path: Path) -> None:
+    with pytest.raises(VectorIndexError, match="there is no index at"):
+        rebuild(corridor.settings(index__path=tmp_path / "none"))
+
+
+def test_qdrant_commands_need_its_address(corridor: Corridor) -> None:
+    from llm_trader.app.indexes import qdrant_place
+
+    with pytest.raises(ConfigurationError, match="give --qdrant-url"):
+        qdrant_place(corridor.settings(), {})
+    named = corridor.settings(
+        index__qdrant__url="http://localhost:6333", index__qdrant__api_key_env="QDRANT_KEY"
+    )
+    with pytest.raises(ConfigurationError, match="names QDRANT_KEY, but that environment variable"):
+        qdrant_place(named, {})
+    place = qdrant_place(named, {"QDRANT_KEY": "hunter2"})
+    assert place.api_key == "hunter2"
+    assert "hunter2" not in repr(place)
+
+
+def test_the_commands_tell_and_prune(corridor: Corridor, tmp_path: Path) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    copied(corridor.index, tmp_path / "index.old-1")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [console_script("llm-trader"), "index", *arguments, "--index", str(index)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    told = run("info")
+    assert told.returncode == 0, told.stderr
+    for text in (*SYMBOLS, "version index: live", "version index.old-1: old", "v1_5m4h"):
+        assert text in told.stdout
+    described = json.loads(run("info", "--json").stdout)
+    assert [of["symbol"] for of in described["info"]["symbols"]] == list(SYMBOLS)
+    assert run("prune", "--yes").stdout == "deleted index.old-1\n"
+    assert run("prune", "--yes").stdout == "nothing to delete\n"
+    assert index.is_dir()
+    refused = run("migrate", "--from", "embedded", "--to", "embedded")
+    assert refused.returncode == 2
+    assert "cannot be migrated from embedded to embedded" in refused.stderr
+    nowhere = run("migrate", "--from", "embedded", "--to", "qdrant")
+    assert nowhere.returncode == 2
+    assert "give --qdrant-url" in nowhere.stderr

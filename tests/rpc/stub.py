@@ -1,0 +1,174 @@
+"""A server with stub methods, and a raw line client: what the socket tests stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+import msgspec
+
+from llm_trader.errors import LlmTraderError
+from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
+from llm_trader.rpc.server import RpcServer, ServerLimits
+
+
+class Pair(msgspec.Struct, forbid_unknown_fields=True):
+    minuend: int
+    subtrahend: int
+
+
+class Three(msgspec.Struct, forbid_unknown_fields=True):
+    a: int
+    b: int
+    c: int
+
+
+class Update(msgspec.Struct, forbid_unknown_fields=True):
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+    e: int = 0
+
+
+class Hello(msgspec.Struct, forbid_unknown_fields=True):
+    value: int
+
+
+class State(msgspec.Struct, forbid_unknown_fields=True):
+    price: float
+    rsi_7: float
+    rsi_14: float | None = None
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True):
+    top_k: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
+    horizons: list[int] = []
+
+
+class Query(msgspec.Struct, forbid_unknown_fields=True):
+    symbol: str
+    timestamp: int
+    current_state: State
+    query_config: Config = msgspec.field(default_factory=Config)
+
+
+class Seconds(msgspec.Struct, forbid_unknown_fields=True):
+    seconds: float
+
+
+class Size(msgspec.Struct, forbid_unknown_fields=True):
+    size: int
+
+
+async def subtract(params: Pair, context: RequestContext) -> int:
+    return params.minuend - params.subtrahend
+
+
+async def add(params: Three, context: RequestContext) -> int:
+    return params.a + params.b + params.c
+
+
+async def ignore(params: Any, context: RequestContext) -> None:
+    return None
+
+
+async def get_data(params: None, context: RequestContext) -> list[Any]:
+    return ["hello", 5]
+
+
+async def query(params: Query, context: RequestContext) -> dict[str, Any]:
+    return {"params": params, "unknown_fields": context.unknown_fields}
+
+
+async def sleep(params: Seconds, context: RequestContext) -> float:
+    await asyncio.sleep(params.seconds)
+    return params.seconds
+
+
+async def fill(params: Size, context: RequestContext) -> str:
+    return "x" * params.size
+
+
+def stub_methods() -> list[Method]:
+    return [
+        Method("subtract", Pair, subtract, "Minuend less subtrahend.", int),
+        Method("sum", Three, add, "The sum of three.", int),
+        Method("update", Update, ignore, "Nothing."),
+        Method("notify_sum", Three, ignore, "Nothing."),
+        Method("notify_hello", Hello, ignore, "Nothing."),
+        Method("get_data", None, get_data, "A list.", list[Any]),
+        Method("query", Query, query, "Its own parameters.", dict[str, Any]),
+        Method("sleep", Seconds, sleep, "Sleeps.", float),
+        Method("fill", Size, fill, "A long string.", str),
+    ]
+
+
+def raising(name: str, error: BaseException) -> Method:
+    async def fail(params: None, context: RequestContext) -> None:
+        raise error
+
+    kinds = (type(error),) if isinstance(error, LlmTraderError) else ()
+    return Method(name, None, fail, "Fails.", None, kinds)
+
+
+class Line:
+    """One connection that speaks lines of JSON."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def send_json(self, *documents: Any) -> None:
+        self.send(b"".join(json.dumps(d).encode() + b"\n" for d in documents))
+
+    async def receive(self) -> Any:
+        line = await asyncio.wait_for(self.reader.readline(), 5)
+        return json.loads(line) if line else None
+
+    async def ask(self, document: Any) -> Any:
+        self.send_json(document)
+        return await self.receive()
+
+    async def call(self, method: str, params: Any = None, call_id: Any = 1) -> Any:
+        request = {"jsonrpc": "2.0", "method": method, "id": call_id}
+        return await self.ask(request if params is None else {**request, "params": params})
+
+    async def close(self) -> None:
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+@asynccontextmanager
+async def serving(
+    *extra: Method, tokens: TokenCheck | None = None, **limits: Any
+) -> AsyncIterator[RpcServer]:
+    methods = with_builtin_methods(
+        [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=tokens
+    )
+    bounds = ServerLimits(**{"discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
+    server = RpcServer(Dispatcher(methods), port=0, limits=bounds, tokens=tokens)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def connected(server: RpcServer) -> AsyncIterator[Line]:
+    reader, writer = await asyncio.open_connection(*server.address, limit=1 << 24)
+    line = Line(reader, writer)
+    try:
+        yield line
+    finally:
+        await line.close()

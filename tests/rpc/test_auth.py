@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from llm_trader.errors import ConfigurationError
+from llm_trader.rpc.auth import TokenCheck, check_binding
+from tests.rpc.stub import connected, serving
+
+SECRET = "s3cret-of-the-desk"
+TOKENS = TokenCheck(["another", SECRET])
+
+
+async def test_without_a_token_calls_are_refused_with_the_remedy() -> None:
+    async with serving(tokens=TOKENS) as server, connected(server) as line:
+        error = (await line.call("subtract", [5, 3]))["error"]
+        assert error["code"] == -32010
+        assert "rpc.authenticate" in error["message"]
+        assert (await line.call("rpc.discover"))["error"]["code"] == -32010
+
+
+async def test_a_ping_needs_no_token() -> None:
+    async with serving(tokens=TOKENS) as server, connected(server) as line:
+        assert (await line.call("rpc.ping"))["result"] == {"pong": True, "version": "1.2.3"}
+
+
+async def test_a_valid_token_opens_this_connection_and_no_other() -> None:
+    async with serving(tokens=TOKENS) as server, connected(server) as line:
+        reply = await line.call("rpc.authenticate", {"token": SECRET})
+        assert reply["result"] == {"authenticated": True}
+        assert (await line.call("subtract", [5, 3]))["result"] == 2
+        async with connected(server) as other:
+            assert (await other.call("subtract", [5, 3]))["error"]["code"] == -32010
+
+
+async def test_authentication_and_calls_may_come_in_one_packet() -> None:
+    async with serving(tokens=TOKENS) as server, connected(server) as line:
+        line.send_json(
+            {"jsonrpc": "2.0", "method": "rpc.authenticate", "params": [SECRET], "id": 1},
+            {"jsonrpc": "2.0", "method": "subtract", "params": [5, 3], "id": 2},
+        )
+        assert [("result" in await line.receive()) for _ in range(2)] == [True, True]
+
+
+async def test_a_wrong_token_is_refused_and_appears_nowhere() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(tokens=TOKENS) as server, connected(server) as line:
+            reply = await line.call("rpc.authenticate", {"token": "guess-word"})
+            assert reply["error"]["code"] == -32010
+            assert "guess-word" not in str(reply)
+            assert (await line.call("subtract", [5, 3]))["error"]["code"] == -32010
+    assert any(entry["event"] == "rpc_request" for entry in logs)
+    assert "guess-word" not in str(logs)
+
+
+async def test_where_no_token_is_asked_for_any_is_welcome() -> None:
+    async with serving() as server, connected(server) as line:
+        assert "result" in await line.call("rpc.authenticate", {"token": "whatever"})
+
+
+def test_the_check_keeps_no_secret() -> None:
+    assert SECRET not in str(vars(TOKENS))
+
+
+def test_an_empty_token_is_refused_at_the_start() -> None:
+    with pytest.raises(ConfigurationError, match="empty token"):
+        TokenCheck(["good", ""])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "rag.example.org"])
+def test_listening_to_others_without_a_token_is_refused_with_remedies(host: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"--auth-tokens-env .* --allow-unauthenticated-remote"
+    ):
+        check_binding(host, False, False)
+    check_binding(host, True, False)
+    check_binding(host, False, True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_listening_to_this_machine_only_needs_no_token(host: str) -> None:
+    check_binding(host, False, False)

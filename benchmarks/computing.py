@@ -24,7 +24,8 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE
 from llm_trader.index.protocol import SearchQuery
 from llm_trader.market.simulation import simulate
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import label_outcomes
 from llm_trader.timeframe import DAY_MS, M5, M15
@@ -99,7 +100,7 @@ def growth(index: EmbeddedIndex, folder: Path) -> list[Figure]:
         def once(retriever: Retriever) -> None:
             async def all_of_them() -> None:
                 for state, at in asked:
-                    await retriever.query(state, at, QueryConfig())
+                    await retriever.query(state, at, SearchSpec())
 
             asyncio.run(all_of_them())
 

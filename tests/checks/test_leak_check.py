@@ -21,7 +21,8 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
 from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.retriever import QueryVectors, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import QueryVectors
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
 from llm_trader.snapshot.outcome import OUTCOMES
 from llm_trader.snapshot.table import SnapshotTable

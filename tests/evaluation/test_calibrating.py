@@ -26,7 +26,8 @@ from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.files import import_folder
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration
-from llm_trader.retrieval.retriever import QueryConfig, Retriever, scope_of
+from llm_trader.retrieval.retriever import Retriever, scope_of
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, parse_rfc3339
 from tests.index.builders import SYMBOL, at
@@ -43,7 +44,7 @@ from tests.retrieval.builders import (
 
 SLOTS = 48 * 96
 SEARCH = Search(lookback_days=8, episodes=20)
-CONFIG = QueryConfig(lookback_days=8, evidence_k=20, include_regime_filters=False)
+CONFIG = SearchSpec(lookback_days=8, evidence_k=20, include_regime_filters=False)
 STEP_MS = HOUR_MS
 
 

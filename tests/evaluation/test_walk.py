@@ -15,7 +15,8 @@ from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
 from tests.embedding.encoders import HashedWords
 from tests.index.builders import SYMBOL, at
@@ -60,7 +61,7 @@ async def test_they_are_what_the_retriever_sums_up_as_evidence(
         min_gap_hours=3,
         include_regime_filters=filters,
     )
-    config = QueryConfig(
+    config = SearchSpec(
         vector=vector,  # type: ignore[arg-type]
         lookback_days=12,
         evidence_k=20,

@@ -27,7 +27,8 @@ from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.timeframe import DAY_MS
 from tests.index import qdrant_stub
 from tests.index.builders import (
@@ -465,7 +466,7 @@ async def test_answers_equal_those_of_the_embedded_index_to_the_last_bit(
     twins = np.arange(1000, 1400)
     points.values[:, twins] = points.values[:, twins - 600]
     points.vectors[STATE][twins] = points.vectors[STATE][twins - 600]
-    config = QueryConfig(lookback_days=20, include_regime_filters=regime, min_similarity=0.2)
+    config = SearchSpec(lookback_days=20, include_regime_filters=regime, min_similarity=0.2)
     async with index_of(points) as embedded, writing(place, COLLECTION) as index:
         await index.upsert(points)
         async with reading(place) as reader:

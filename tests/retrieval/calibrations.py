@@ -13,14 +13,15 @@ from llm_trader.retrieval.calibration import (
     HorizonCalibration,
     Measured,
 )
-from llm_trader.retrieval.retriever import QueryConfig, scope_of
+from llm_trader.retrieval.retriever import scope_of
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis
 from tests.index.builders import SYMBOL
 from tests.retrieval.builders import COLLECTION
 
 KNOWN_BY_MS: Millis = 1_735_689_600_000  # 2025-01-01
-CONFIG = QueryConfig()
+CONFIG = SearchSpec()
 ASKED = scope_of(COLLECTION, SYMBOL, CONFIG)
 
 

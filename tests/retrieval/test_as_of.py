@@ -14,7 +14,8 @@ from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, at
 from tests.retrieval.builders import (
@@ -38,7 +39,7 @@ query_times = st.one_of(
 later_times = query_times.filter(lambda t: t >= START_MS + 2 * DAY_MS)
 rows = st.integers(0, SLOTS - 1)
 configs = st.builds(
-    QueryConfig,
+    SearchSpec,
     lookback_days=st.sampled_from([1, 3, 90]),
     top_k=st.sampled_from([1, 5, 50]),
     min_similarity=st.sampled_from([0.0, 0.5]),
@@ -113,7 +114,7 @@ async def test_neither_matches_nor_anything_else_used_was_resolved_after_the_que
     past_points: PointTable,
     as_of_ms: int,
     row: int,
-    config: QueryConfig,
+    config: SearchSpec,
     names: tuple[str, ...],
 ) -> None:
     witness = Witness(past_index)
@@ -137,7 +138,7 @@ async def test_cutting_off_what_was_not_resolved_changes_nothing_in_an_answer(
     past_points: PointTable,
     as_of_ms: int,
     row: int,
-    config: QueryConfig,
+    config: SearchSpec,
     names: tuple[str, ...],
 ) -> None:
     state = state_of(past_points, row, as_of_ms, *names)
@@ -155,7 +156,7 @@ async def test_another_future_changes_nothing_in_an_answer(
     past_points: PointTable,
     as_of_ms: int,
     row: int,
-    config: QueryConfig,
+    config: SearchSpec,
 ) -> None:
     state = state_of(past_points, row, as_of_ms)
     known = past_points.take(past_points.resolved_at_ms <= as_of_ms)
@@ -185,7 +186,7 @@ async def test_a_perfect_twin_resolved_a_millisecond_too_late_never_comes_back(
     state = state_of(whole, 1000, as_of_ms, *names)
     canary = twins_at(whole, 1000, np.array([as_of_ms - DAY_MS + 1]))
     points = whole.take(np.arange(SLOTS) != 1000)
-    config = QueryConfig(min_similarity=0.0, include_regime_filters=False)
+    config = SearchSpec(min_similarity=0.0, include_regime_filters=False)
     async with index_of(points, canary) as index:
         retriever = Retriever(index, SPACE)
         early = await retriever.query(state, as_of_ms, config)
@@ -206,7 +207,7 @@ async def test_a_twin_resolved_at_the_very_time_of_the_query_comes_back_first() 
     states = states_at(times, 2)
     points = points_of(states, outcomes_at(SLOTS, 2))
     as_of_ms = int(times[1500]) + DAY_MS
-    config = QueryConfig(include_regime_filters=False)
+    config = SearchSpec(include_regime_filters=False)
     async with index_of(points) as index:
         retriever = Retriever(index, SPACE)
         at_the_time = await retriever.query(state_of(points, 1500, as_of_ms), as_of_ms, config)

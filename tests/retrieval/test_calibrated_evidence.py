@@ -10,7 +10,8 @@ import pytest
 from llm_trader.retrieval.calibration import LoadedCalibration
 from llm_trader.retrieval.evidence import Comparison, Neighbourhood, judge, weigh
 from llm_trader.retrieval.reference import BaseRates
-from llm_trader.retrieval.retriever import QueryConfig, Retriever, scope_of
+from llm_trader.retrieval.retriever import Retriever, scope_of
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS
 from tests.index.builders import SYMBOL
@@ -87,7 +88,7 @@ def test_without_the_volatility_of_now_there_is_no_band() -> None:
 
 async def test_a_calibration_that_is_not_used_leaves_only_its_warning() -> None:
     points = past(range(1200))
-    config = QueryConfig(lookback_days=20, include_regime_filters=False, evidence_k=20)
+    config = SearchSpec(lookback_days=20, include_regime_filters=False, evidence_k=20)
     as_of_ms = int(points.timestamp_ms[-1]) + DAY_MS
     scope = scope_of(COLLECTION, SYMBOL, config)
     times = {"known_by_ms": as_of_ms, "fitted_from_ms": 0, "held_out_from_ms": 1}

@@ -23,7 +23,8 @@ from llm_trader.retrieval.evidence import (
 )
 from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M5
@@ -278,7 +279,7 @@ async def verdicts(
             SnapshotTable(name, M5, t.as_of_ms, t.scalars, t.series)
             for t in (drawn.take(np.array([3000 + i])) for i in range(queries))
         ]
-    config = QueryConfig(lookback_days=90, include_regime_filters=False)
+    config = SearchSpec(lookback_days=90, include_regime_filters=False)
     async with index_of(*tables) as index:
         retriever = Retriever(index, StateSpace(M5))
         return [(await retriever.query(s, as_of_ms, config)).evidence.verdict for s in states]

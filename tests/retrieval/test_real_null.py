@@ -14,7 +14,8 @@ from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.files import import_folder
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import OUTCOMES
 from llm_trader.snapshot.table import SnapshotTable
@@ -57,7 +58,7 @@ async def test_with_outcomes_shifted_in_time_the_verdict_claims_no_more_than_cha
         retriever = Retriever(index, SPACE)
         for row in np.random.default_rng(shift_days).integers(0, len(states), QUERIES):
             asked = states.take(np.array([row]))
-            answer = await retriever.query(asked, int(asked.as_of_ms[0]), QueryConfig())
+            answer = await retriever.query(asked, int(asked.as_of_ms[0]), SearchSpec())
             verdicts[answer.evidence.verdict] += 1
     assert verdicts["informative"] <= 0.03 * QUERIES
     assert verdicts["informative"] + verdicts["weak"] <= 0.12 * QUERIES

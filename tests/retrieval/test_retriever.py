@@ -16,7 +16,8 @@ from llm_trader.index.points import STATE, PointTable, point_id
 from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.episodes import earliest_apart
 from llm_trader.retrieval.reference import BaseRates
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M3, M5, iso8601
@@ -38,10 +39,10 @@ from tests.retrieval.conftest import SLOTS
 
 # Late enough to see all of `past_points`.
 LATE_MS = int(at([SLOTS])[0]) + DAY_MS
-UNFILTERED = QueryConfig(include_regime_filters=False)
+UNFILTERED = SearchSpec(include_regime_filters=False)
 
 configs = st.builds(
-    QueryConfig,
+    SearchSpec,
     lookback_days=st.sampled_from([1, 5, 90]),
     top_k=st.integers(1, 50),
     min_similarity=st.sampled_from([0.0, 0.45, 0.6, 0.7, 0.99]),
@@ -78,7 +79,7 @@ def exact_similarity(state: SnapshotTable, points: PointTable) -> np.ndarray:
 
 
 def eligible(
-    state: SnapshotTable, points: PointTable, as_of_ms: int, config: QueryConfig
+    state: SnapshotTable, points: PointTable, as_of_ms: int, config: SearchSpec
 ) -> PointTable:
     """The points that the window and the regime of a state admit, told plainly."""
     kept = points.timestamp_ms >= as_of_ms - config.lookback_days * DAY_MS
@@ -98,7 +99,7 @@ async def test_matches_are_the_nearest_states_far_enough_apart(
     past_points: PointTable,
     seed: int,
     as_of_ms: int,
-    config: QueryConfig,
+    config: SearchSpec,
     names: tuple[str, ...],
 ) -> None:
     state = drawn_state(seed, as_of_ms, names)
@@ -132,7 +133,7 @@ async def test_the_filters_told_are_those_applied(
     past_points: PointTable,
     seed: int,
     as_of_ms: int,
-    config: QueryConfig,
+    config: SearchSpec,
 ) -> None:
     state = drawn_state(seed, as_of_ms)
     answer = await Retriever(past_index, SPACE).query(state, as_of_ms, config)
@@ -158,7 +159,7 @@ async def test_each_filter_is_seen_to_be_applied(past_index: EmbeddedIndex) -> N
         "oi_delta": {"oi_delta_pct": 7.0},
         "funding_sign": {"funding_rate": -0.0002},
     }.items():
-        answer = await retriever.query(varied(plain, **fields_of), LATE_MS, QueryConfig())
+        answer = await retriever.query(varied(plain, **fields_of), LATE_MS, SearchSpec())
         told[name] = answer
     assert told["none"].points_eligible == SLOTS
     for name in ("oi_delta", "funding_sign"):
@@ -210,7 +211,7 @@ async def test_a_query_of_the_ten_fields_of_old_finds_its_own_point_first(
 
 @given(seed=seeds, low=configs, high=configs)
 async def test_what_is_shown_does_not_change_the_evidence(
-    past_index: EmbeddedIndex, seed: int, low: QueryConfig, high: QueryConfig
+    past_index: EmbeddedIndex, seed: int, low: SearchSpec, high: SearchSpec
 ) -> None:
     shown = {"top_k": high.top_k, "min_similarity": high.min_similarity}
     retriever = Retriever(past_index, SPACE)
@@ -225,7 +226,7 @@ async def test_evidence_is_of_states_that_are_not_similar_enough_to_be_shown(
     past_index: EmbeddedIndex, past_points: PointTable
 ) -> None:
     state = drawn_state(4, LATE_MS)
-    config = QueryConfig(min_similarity=0.999, include_regime_filters=False)
+    config = SearchSpec(min_similarity=0.999, include_regime_filters=False)
     answer = await Retriever(past_index, SPACE).query(state, LATE_MS, config)
     assert answer.matches == []
     assert answer.statistics.total_matches == 0
@@ -244,7 +245,7 @@ async def test_evidence_sums_up_the_earliest_of_the_nearest_episodes(
     past_index: EmbeddedIndex, past_points: PointTable, seed: int
 ) -> None:
     state = drawn_state(seed, LATE_MS)
-    config = QueryConfig(include_regime_filters=False, evidence_k=30, lookback_days=365)
+    config = SearchSpec(include_regime_filters=False, evidence_k=30, lookback_days=365)
     told = (await Retriever(past_index, SPACE).query(state, LATE_MS, config)).evidence
     known = past_points.take(past_points.resolved_at_ms <= LATE_MS)
     similarity = known.vectors[STATE] @ SPACE.embed_query(state).vector
@@ -274,7 +275,7 @@ async def test_a_few_episodes_far_apart_are_found_among_many_near_ones() -> None
     points = points_of(states, outcomes_at(3000, 5))
     as_of_ms = int(times[-1]) + DAY_MS
     state = state_of(points, 1000, as_of_ms)
-    config = QueryConfig(top_k=50, min_similarity=0.0, include_regime_filters=False)
+    config = SearchSpec(top_k=50, min_similarity=0.0, include_regime_filters=False)
     async with index_of(points) as index:
         answer = await Retriever(index, SPACE).query(state, as_of_ms, config)
     assert len(answer.matches) == answer.evidence.episodes == 50
@@ -290,9 +291,9 @@ async def test_novelty_does_not_depend_on_the_regime_filters(past_index: Embedde
     retriever = Retriever(past_index, SPACE)
     for seed in range(20):
         state = varied(drawn_state(seed, LATE_MS), oi_delta_pct=9.0, funding_rate=-0.0003)
-        filtered = await retriever.query(state, LATE_MS, QueryConfig(min_similarity=0.0))
+        filtered = await retriever.query(state, LATE_MS, SearchSpec(min_similarity=0.0))
         free = await retriever.query(
-            state, LATE_MS, QueryConfig(min_similarity=0.0, include_regime_filters=False)
+            state, LATE_MS, SearchSpec(min_similarity=0.0, include_regime_filters=False)
         )
         assert len(filtered.filters_applied) == 5
         assert filtered.evidence.novelty == free.evidence.novelty
@@ -324,7 +325,7 @@ async def test_a_window_without_points_is_no_evidence_and_no_error(
 ) -> None:
     retriever = Retriever(past_index, SPACE)
     for as_of_ms in (START_MS, START_MS + DAY_MS - 1, LATE_MS + 400 * DAY_MS):
-        answer = await retriever.query(drawn_state(1, as_of_ms), as_of_ms, QueryConfig())
+        answer = await retriever.query(drawn_state(1, as_of_ms), as_of_ms, SearchSpec())
         assert answer.matches == []
         assert answer.points_eligible == 0
         assert answer.evidence.verdict == "none"
@@ -338,7 +339,7 @@ async def test_filters_that_no_point_passes_are_no_evidence_but_tell_the_window(
     past_index: EmbeddedIndex,
 ) -> None:
     state = varied(drawn_state(1, LATE_MS), oi_delta_pct=500.0)
-    answer = await Retriever(past_index, SPACE).query(state, LATE_MS, QueryConfig())
+    answer = await Retriever(past_index, SPACE).query(state, LATE_MS, SearchSpec())
     assert "oi_delta" in answer.filters_applied
     assert (answer.points_eligible, answer.matches) == (0, [])
     assert answer.evidence.verdict == "none"
@@ -351,13 +352,13 @@ async def test_the_first_resolved_point_alone_is_an_answer_without_a_verdict(
 ) -> None:
     as_of_ms = START_MS + DAY_MS
     answer = await Retriever(past_index, SPACE).query(
-        drawn_state(1, as_of_ms), as_of_ms, QueryConfig(min_similarity=0.0)
+        drawn_state(1, as_of_ms), as_of_ms, SearchSpec(min_similarity=0.0)
     )
     assert answer.points_eligible in (0, 1)
     whole = await Retriever(past_index, SPACE).query(
         drawn_state(1, as_of_ms),
         as_of_ms,
-        QueryConfig(min_similarity=0.0, include_regime_filters=False),
+        SearchSpec(min_similarity=0.0, include_regime_filters=False),
     )
     assert [match.timestamp for match in whole.matches] == [START_MS]
     assert whole.matches[0].similarity_percentile is None
@@ -370,7 +371,7 @@ async def test_the_first_resolved_point_alone_is_an_answer_without_a_verdict(
 @settings(max_examples=20)
 @given(seed=seeds, as_of_ms=times, config=configs)
 async def test_the_same_query_has_the_same_answer_from_a_used_and_a_fresh_retriever(
-    past_index: EmbeddedIndex, seed: int, as_of_ms: int, config: QueryConfig
+    past_index: EmbeddedIndex, seed: int, as_of_ms: int, config: SearchSpec
 ) -> None:
     state = drawn_state(seed, as_of_ms)
     used = Retriever(past_index, SPACE)
@@ -480,13 +481,13 @@ async def test_a_symbol_without_points_is_refused_with_those_there_are(
     plain = drawn_state(1, LATE_MS)
     state = SnapshotTable("XRPUSDT", M5, plain.as_of_ms, plain.scalars, plain.series)
     with pytest.raises(SymbolNotFoundError, match="available: BTCUSDT"):
-        await Retriever(past_index, SPACE).query(state, LATE_MS, QueryConfig())
+        await Retriever(past_index, SPACE).query(state, LATE_MS, SearchSpec())
 
 
 async def test_a_state_that_says_too_little_is_refused(past_index: EmbeddedIndex) -> None:
     state = SnapshotTable.of_fields(SYMBOL, M5, LATE_MS, {"price": 100.0, "rsi_7": 30.0})
     with pytest.raises(EmbeddingError, match="too little"):
-        await Retriever(past_index, SPACE).query(state, LATE_MS, QueryConfig())
+        await Retriever(past_index, SPACE).query(state, LATE_MS, SearchSpec())
 
 
 def test_an_index_of_another_space_is_refused_with_both_ids(past_index: EmbeddedIndex) -> None:
@@ -517,18 +518,18 @@ def test_an_index_of_another_space_is_refused_with_both_ids(past_index: Embedded
 )
 def test_a_configuration_out_of_bounds_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(wrong, QueryConfig)
+        msgspec.convert(wrong, SearchSpec)
 
 
 def test_a_configuration_has_the_defaults_of_the_wire() -> None:
-    plain = msgspec.convert({}, QueryConfig)
+    plain = msgspec.convert({}, SearchSpec)
     assert (plain.lookback_days, plain.top_k, plain.min_similarity) == (90, 5, 0.7)
     assert (plain.include_regime_filters, plain.min_gap_hours) == (True, 4.0)
     assert (plain.evidence_k, plain.horizons) == (50, tuple(HORIZONS))
 
 
 async def test_only_the_horizons_asked_for_are_in_the_evidence(past_index: EmbeddedIndex) -> None:
-    config = QueryConfig(horizons=("4h",), include_regime_filters=False)
+    config = SearchSpec(horizons=("4h",), include_regime_filters=False)
     answer = await Retriever(past_index, SPACE).query(drawn_state(1, LATE_MS), LATE_MS, config)
     assert list(answer.evidence.horizons) == ["4h"]
     assert len(await stored(past_index)) == SLOTS

@@ -19,7 +19,8 @@ from llm_trader.errors import ConfigurationError, EmbeddingError, InvalidInputEr
 from llm_trader.index.asof import visible_window
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.retrieval.retriever import QueryConfig, QueryVectors, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS
 from tests.embedding.encoders import HashedWords
@@ -71,9 +72,9 @@ async def retriever_of(*tables: PointTable) -> AsyncIterator[Retriever]:
     await texts.aclose()
 
 
-def config(vector: QueryVectors, **changes: object) -> QueryConfig:
+def config(vector: QueryVectors, **changes: object) -> SearchSpec:
     plain = {"min_similarity": 0.0, "include_regime_filters": False, "vector": vector}
-    return QueryConfig(**(plain | changes))  # type: ignore[arg-type]
+    return SearchSpec(**(plain | changes))  # type: ignore[arg-type]
 
 
 async def test_a_text_query_finds_the_states_of_the_most_similar_wording(

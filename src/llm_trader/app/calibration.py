@@ -8,16 +8,17 @@ import structlog
 
 from llm_trader.index.protocol import Collection
 from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration
-from llm_trader.retrieval.retriever import QueryConfig, scope_of
+from llm_trader.retrieval.retriever import scope_of
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import iso8601
 
 _NOT_OF_A_QUERY: Final = {"calibration", "max_calibration_age_days"}
 
 
-def query_defaults(settings: Settings) -> QueryConfig:
+def query_defaults(settings: Settings) -> SearchSpec:
     """What a query gets where its own `query_config` says nothing."""
-    return QueryConfig(**settings.retrieval.model_dump(exclude=_NOT_OF_A_QUERY))
+    return SearchSpec(**settings.retrieval.model_dump(exclude=_NOT_OF_A_QUERY))
 
 
 def loaded_calibration(settings: Settings) -> LoadedCalibration | None:
@@ -28,7 +29,7 @@ def loaded_calibration(settings: Settings) -> LoadedCalibration | None:
     return LoadedCalibration(read_calibration(path), settings.retrieval.max_calibration_age_days)
 
 
-def log_loaded(loaded: LoadedCalibration | None, index: Collection, defaults: QueryConfig) -> None:
+def log_loaded(loaded: LoadedCalibration | None, index: Collection, defaults: SearchSpec) -> None:
     """Also whether queries will be answered with it; each reply says so, too."""
     if loaded is None:
         return

@@ -14,7 +14,7 @@ from llm_trader.evaluation.trials import Ledger
 from llm_trader.evaluation.walk import Search
 from llm_trader.evaluation.writing import write_study
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.retriever import QueryConfig
+from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import MINUTE_MS, Millis, iso8601
 
@@ -70,11 +70,6 @@ def write_calibration_report(
     write_study(study_of(fitted, search, tried, seconds), folder)
 
 
-def search_of(config: QueryConfig) -> Search:
-    return Search(
-        vector=config.vector,
-        lookback_days=config.lookback_days,
-        episodes=config.evidence_k,
-        min_gap_hours=config.min_gap_hours,
-        include_regime_filters=config.include_regime_filters,
-    )
+def search_of(spec: EpisodeSearch) -> Search:
+    fields = spec.episode_fields()
+    return Search(episodes=fields.pop("evidence_k"), **fields)

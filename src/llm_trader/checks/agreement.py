@@ -17,7 +17,8 @@ import numpy as np
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.points import TEXT
 from llm_trader.retrieval.answer import Answer
-from llm_trader.retrieval.retriever import QueryConfig, QueryVectors, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.table import SnapshotTable
@@ -28,14 +29,15 @@ _ROUNDING: Final = 1e-5  # vectors are float32; another processor sums them in a
 _TOLD: Final = 5
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole question: the state's scalar fields, and when it is asked."""
+class Question(SearchSpec, frozen=True, kw_only=True):
+    """A search for the scalar fields of a state, as of a time."""
 
     symbol: str
     at_ms: Millis
-    include_regime_filters: bool
-    vector: QueryVectors
     state: dict[str, float]
+    # Recorded questions of earlier versions leave these out.
+    top_k: int = 50
+    min_similarity: float = 0.0
 
 
 class RecordedAnswer(msgspec.Struct, frozen=True):
@@ -146,14 +148,8 @@ async def _ask(retriever: Retriever, question: Question) -> dict[str, Any]:
     state = SnapshotTable.of_fields(
         question.symbol, retriever.space.intraday, question.at_ms, question.state
     )
-    config = QueryConfig(
-        top_k=50,
-        min_similarity=0.0,
-        include_regime_filters=question.include_regime_filters,
-        vector=question.vector,
-    )
     try:
-        answer = await retriever.query(state, question.at_ms, config)
+        answer = await retriever.query(state, question.at_ms, question)
     except InvalidInputError as error:
         return {"refusal": error.code}
     return _document(answer)

@@ -25,7 +25,8 @@ from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.answer import Match
-from llm_trader.retrieval.retriever import QueryConfig, QueryVectors, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS, Outcome, label_outcomes
 from llm_trader.snapshot.source import read_history
@@ -71,7 +72,7 @@ async def check_for_leaks(
     """
     chances = random.Random(seed)
     places = await _places(retriever, symbols)
-    config = QueryConfig(top_k=_TOP_K, min_similarity=0.0, vector=vector)
+    config = SearchSpec(top_k=_TOP_K, min_similarity=0.0, vector=vector)
     queries = matches = rebuilt = 0
     leaks: list[Leak] = []
     for _ in range(samples):
@@ -124,7 +125,7 @@ class _Check:
         store: MarketStore,
         symbol: str,
         at_ms: Millis,
-        config: QueryConfig,
+        config: SearchSpec,
     ) -> None:
         self._retriever = retriever
         self._store = store

@@ -202,7 +202,7 @@ def _scope(dataset: Dataset, spaces: Spaces, search: Search, symbols: list[str])
         feature_version=spaces.state.feature_version,
         state_space_id=spaces.state.space_id,
         text_space_id=spaces.text.space_id if compares_text and spaces.text else None,
-        vector=search.vector,
+        vector=search.vector,  # type: ignore[arg-type]  # "random" was refused
         lookback_days=search.lookback_days,
         evidence_k=search.episodes,
         min_gap_hours=search.min_gap_hours,

@@ -19,6 +19,7 @@ import msgspec
 from llm_trader.embedding.features import LEAST
 from llm_trader.errors import ConfigurationError
 from llm_trader.retrieval.answer import CalibrationUsed
+from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
 
@@ -68,19 +69,14 @@ class HorizonCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     skill: Measured
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which evidence it is about: of which vectors, found how, in which markets."""
+class Scope(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The evidence that a calibration is about: its markets, its vectors, its search."""
 
     exchange: str | None
     symbols: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     feature_version: str
     state_space_id: str
     text_space_id: str | None
-    vector: str
-    lookback_days: int
-    evidence_k: int
-    min_gap_hours: float
-    include_regime_filters: bool
 
     def differences(self, asked: Scope) -> list[str]:
         """Where a query's evidence is other than this; its symbols must be among these."""
@@ -240,7 +236,13 @@ def _unreadable(path: Path, why: str) -> ConfigurationError:
 
 
 def _encoded(calibration: Calibration) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(calibration)) + b"\n"
+    document = msgspec.to_builtins(calibration)
+    # The digest is of these bytes, and files have always named the index before the search.
+    scope = sorted(
+        document["scope"].items(), key=lambda item: item[0] in EpisodeSearch.__struct_fields__
+    )
+    document["scope"] = dict(scope)
+    return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
 
 def _told(value: object) -> str:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Annotated, Final, Literal
+from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -39,14 +38,12 @@ from llm_trader.retrieval.evidence import Neighbourhood, no_evidence, weigh
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LastUsed, SimilarityReference
 from llm_trader.retrieval.regime import regime_ranges
+from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.retrieval.statistics import Rows, summarise
 from llm_trader.snapshot.document import untold
 from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
-
-Horizon = Literal["15m", "1h", "4h", "24h"]
-QueryVectors = Literal["state", "text", "hybrid"]
 
 # How many hits are asked for at first, for each episode wanted.
 _HITS_PER_EPISODE: Final = 6
@@ -56,24 +53,6 @@ _WINDOWS_KEPT: Final = 1024  # some 5 KB each
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
 _OUTCOMES: Final = slice(COLUMN_ROW[OUTCOMES[0]], COLUMN_ROW[OUTCOMES[-1]] + 1)
-
-
-class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to look, with the defaults of the wire."""
-
-    lookback_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 90
-    top_k: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
-    min_similarity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.7
-    include_regime_filters: bool = True
-    vector: QueryVectors = "state"
-    min_gap_hours: Annotated[float, msgspec.Meta(ge=0, le=168)] = 4.0
-    evidence_k: Annotated[int, msgspec.Meta(ge=10, le=500)] = 50
-    horizons: Annotated[tuple[Horizon, ...], msgspec.Meta(min_length=1)] = (
-        "15m",
-        "1h",
-        "4h",
-        "24h",
-    )
 
 
 class Retriever:
@@ -102,7 +81,7 @@ class Retriever:
         self._base_rates: LastUsed[Hashable, BaseRates] = LastUsed(_WINDOWS_KEPT)
         self._references: LastUsed[Hashable, SimilarityReference] = LastUsed(_WINDOWS_KEPT)
 
-    async def query(self, state: SnapshotTable, as_of_ms: Millis, config: QueryConfig) -> Answer:
+    async def query(self, state: SnapshotTable, as_of_ms: Millis, config: SearchSpec) -> Answer:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
 
         Raises `EmbeddingError` for a state that says too little, `SymbolNotFoundError` for a
@@ -166,7 +145,7 @@ class Retriever:
         return await self.texts.vector(table)
 
     async def _episodes(
-        self, searches: list[SearchQuery], config: QueryConfig, probe: QueryVector
+        self, searches: list[SearchQuery], config: SearchSpec, probe: QueryVector
     ) -> tuple[Hits, Neighbourhood, Neighbourhood]:
         """All hits, those to show, and those of the evidence; more are fetched until they do."""
         gap_ms = round(config.min_gap_hours * HOUR_MS)
@@ -205,7 +184,7 @@ class Retriever:
         self,
         symbol: str,
         as_of_ms: Millis,
-        config: QueryConfig,
+        config: SearchSpec,
         name: str,
         probe: QueryVector,
     ) -> SimilarityReference:
@@ -228,7 +207,7 @@ class Retriever:
         window: PointTable,
         within: Neighbourhood,
         novelty: Novelty | None,
-        config: QueryConfig,
+        config: SearchSpec,
         calibration: Calibration | None,
     ) -> Evidence:
         if not len(within.rows):
@@ -243,7 +222,7 @@ class Retriever:
         self,
         symbol: str,
         as_of_ms: Millis,
-        config: QueryConfig,
+        config: SearchSpec,
         episodes: int,
         probe: QueryVector,
     ) -> Use:
@@ -278,7 +257,7 @@ class Retriever:
         ]
 
 
-def scope_of(collection: Collection, symbol: str, config: QueryConfig) -> Scope:
+def scope_of(collection: Collection, symbol: str, config: SearchSpec) -> Scope:
     """Which evidence a query of a collection gets."""
     return Scope(
         exchange=collection.exchange,
@@ -286,11 +265,7 @@ def scope_of(collection: Collection, symbol: str, config: QueryConfig) -> Scope:
         feature_version=collection.feature_version,
         state_space_id=collection.state_space_id,
         text_space_id=None if config.vector == STATE else collection.text_space_id,
-        vector=config.vector,
-        lookback_days=config.lookback_days,
-        evidence_k=config.evidence_k,
-        min_gap_hours=config.min_gap_hours,
-        include_regime_filters=config.include_regime_filters,
+        **config.episode_fields(),
     )
 
 

@@ -22,7 +22,8 @@ from llm_trader.errors import (
     VectorIndexError,
 )
 from llm_trader.retrieval.answer import Answer
-from llm_trader.retrieval.retriever import QueryConfig, Retriever
+from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving.wire import (
     SCHEMA_VERSION,
@@ -70,7 +71,7 @@ class RagMethods:
         retriever: Retriever,
         market: SnapshotSource | None,
         *,
-        defaults: QueryConfig,
+        defaults: SearchSpec,
         min_matches: int,
         max_data_age_ms: Millis,
         version: str,
@@ -172,7 +173,7 @@ class RagMethods:
         state.completed_as_of_ms, state.source = at, "request+store"
         return state
 
-    def _config(self, sent: Any) -> QueryConfig:
+    def _config(self, sent: Any) -> SearchSpec:
         if sent is None:
             return self._defaults
         given = {k: v for k, v in msgspec.structs.asdict(sent).items() if v is not UNSET}
@@ -191,7 +192,7 @@ class RagMethods:
         self,
         params: QueryPatternsParams,
         state: QueryState,
-        config: QueryConfig,
+        config: SearchSpec,
         answer: Answer,
         context: RequestContext,
         started: float,
@@ -253,7 +254,7 @@ def _left(state: QueryState, why: str) -> QueryState:
     return state
 
 
-def _too_few(answer: Answer, config: QueryConfig, required: int) -> InsufficientMatchesError:
+def _too_few(answer: Answer, config: SearchSpec, required: int) -> InsufficientMatchesError:
     nearest = answer.evidence.similarity_range
     if nearest is None:
         found = "no past state was known then and passes the filters"

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from llm_trader.index.protocol import IndexInfo
 from llm_trader.market.keys import SYMBOL_PATTERN
 from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statistics
-from llm_trader.retrieval.retriever import QueryConfig
+from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.model import SCALARS, SERIES, MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
 
@@ -61,10 +61,10 @@ def _state_struct() -> Any:
 # The fields of `MarketSnapshot`, ten of them required, with their bounds.
 CurrentState: Any = _state_struct()
 
-# The fields of `QueryConfig`, all of them optional: the server's settings hold the defaults.
+# The fields of `SearchSpec`, all of them optional: the server's settings hold the defaults.
 QueryConfigParams: Any = msgspec.defstruct(
     "QueryConfigParams",
-    [(f.name, f.type | UnsetType, UNSET) for f in msgspec.structs.fields(QueryConfig)],
+    [(f.name, f.type | UnsetType, UNSET) for f in msgspec.structs.fields(SearchSpec)],
     frozen=True,
     forbid_unknown_fields=True,
 )

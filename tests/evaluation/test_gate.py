@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation.gate import GateReport, judge, read_result, result_of
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Metrics, Skill
-from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics
 
 METRICS = made_up_metrics()
@@ -141,7 +141,7 @@ def test_a_comparison_that_is_missing_stops() -> None:
 
 
 def test_a_skill_that_is_not_known_any_more_stops_and_one_that_never_was_does_not() -> None:
-    unknown = with_skill(lambda one: replace(one, skill=Interval(nan, nan, nan)))
+    unknown = with_skill(lambda one: replace(one, skill=Interval(None, None, None)))
     assert judged(unknown).problems == ["BTCUSDT 15m was measured then and is not now"]
     assert judged(unknown, unknown).passed
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -11,11 +9,12 @@ from hypothesis import strategies as st
 
 from llm_trader.evaluation.judging import LEVEL, adjusted, arms_verdict, forecast_verdict, overall
 from llm_trader.evaluation.results import JUDGED, Reference, Skill
-from llm_trader.evaluation.significance import Interval, Verdict, holm
+from llm_trader.evaluation.significance import Verdict, holm
+from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics
 
 ABOVE, BELOW, AROUND = Interval(0.02, 0.01, 0.03), Interval(-2, -3, -1), Interval(0.0, -1, 1)
-UNKNOWN = Interval(0.1, nan, nan)
+UNKNOWN = Interval(0.1, None, None)
 REFERENCES: tuple[Reference, ...] = ("base rate", "base rate treated alike", "random neighbours")
 
 

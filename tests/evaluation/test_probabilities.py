@@ -156,7 +156,7 @@ def test_where_nothing_is_known_there_is_no_score_and_no_bin() -> None:
     for found in (rises(scored_of(walk), **CHANCE), *barriers(walk, RULE, **CHANCE)):
         assert isnan(found.brier)
         assert isnan(found.base_brier)
-        assert isnan(found.skill.value)
+        assert found.skill.value is None
         assert found.bins == []
 
 

@@ -21,7 +21,6 @@ from llm_trader.arrays import Floats
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.significance import (
     LEAST_BLOCKS,
-    Interval,
     bootstrap_means,
     diebold_mariano,
     holm,
@@ -32,7 +31,7 @@ from llm_trader.evaluation.significance import (
     superior_predictive_ability,
     verdict,
 )
-from llm_trader.retrieval.intervals import student_t
+from llm_trader.retrieval.intervals import Interval, student_t
 
 HORIZON = 16
 BLOCK = 4 * HORIZON
@@ -164,8 +163,8 @@ def test_rows_unknown_in_either_loss_are_left_out_of_both() -> None:
 def test_too_few_blocks_have_no_interval_and_no_verdict(n: int) -> None:
     loss = 1 + np.random.default_rng(0).random(n)
     for interval in (mean_interval(loss, BLOCK), skill_interval(loss, 2 * loss, BLOCK)):
-        assert np.isnan([interval.low, interval.high]).all()
-        assert np.isnan(interval.value) == (n == 0)
+        assert interval.low is interval.high is None
+        assert (interval.value is None) == (n == 0)
         assert verdict(interval) == "no evidence"
     assert np.isnan(minimum_detectable_effect(loss, BLOCK))
 
@@ -401,10 +400,10 @@ def test_without_arch_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
         (-0.01, 0.02, "no evidence"),
         (0.0, 0.02, "no evidence"),
         (-0.02, 0.0, "no evidence"),
-        (np.nan, np.nan, "no evidence"),
+        (None, None, "no evidence"),
     ],
 )
 def test_a_verdict_needs_the_whole_interval_on_one_side(
-    low: float, high: float, expected: str
+    low: float | None, high: float | None, expected: str
 ) -> None:
     assert verdict(Interval(0.01, low, high)) == expected

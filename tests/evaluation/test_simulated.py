@@ -10,7 +10,7 @@ import pytest
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation.dataset import read_dataset
 from llm_trader.evaluation.forecasts import ForecastRule
-from llm_trader.evaluation.significance import Interval, skill_interval, verdict
+from llm_trader.evaluation.significance import skill_interval, verdict
 from llm_trader.evaluation.simulated import (
     PLANTED_REVERSAL,
     SYMBOL,
@@ -23,6 +23,7 @@ from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.simulation import simulate_random_walk
 from llm_trader.market.store import MarketStore
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15
 from tests.index.markets import make_store
 

@@ -11,8 +11,8 @@ from llm_trader.retrieval.calibration import (
     Calibration,
     Coverage,
     HorizonCalibration,
-    Measured,
 )
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.retriever import scope_of
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
@@ -28,7 +28,7 @@ ASKED = scope_of(COLLECTION, SYMBOL, CONFIG)
 def of_horizon(
     margin: float = 0.1, skill: tuple[float | None, float | None] = (-0.01, 0.03)
 ) -> Any:
-    near = Measured(value=0.8, low=0.77, high=0.83)
+    near = Interval(value=0.8, low=0.77, high=0.83)
     return HorizonCalibration(
         margin=margin,
         effective_scores=60.0,
@@ -39,7 +39,7 @@ def of_horizon(
         by_symbol={SYMBOL: Coverage(before=0.75, after=0.8, queries=2900)},
         rescale=1.0,
         neighbour_share=1.0,
-        skill=Measured(value=0.01, low=skill[0], high=skill[1]),
+        skill=Interval(value=0.01, low=skill[0], high=skill[1]),
     )
 
 

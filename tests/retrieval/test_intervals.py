@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.retrieval.intervals import share_deviation, student_t, t_as_normal, wilson
+from llm_trader.retrieval.intervals import Interval, share_deviation, student_t, t_as_normal, wilson
 
 Z90 = NormalDist().inv_cdf(0.95)
 sizes = st.floats(1, 500)
@@ -78,3 +78,18 @@ def test_a_shares_deviation_is_in_standard_errors_of_the_base_rate() -> None:
 @pytest.mark.parametrize("base_rate", [0.0, 1.0])
 def test_a_base_rate_that_never_varied_measures_nothing(base_rate: float) -> None:
     assert share_deviation(0.5, base_rate, 50) == 0
+
+
+def test_an_interval_of_unknown_numbers_lies_neither_above_nor_below() -> None:
+    unknown = Interval.of(0.1)
+    assert unknown == Interval(0.1, None, None)
+    assert not unknown.above(0)
+    assert not unknown.below(1)
+
+
+def test_an_interval_lies_above_or_below_only_as_a_whole() -> None:
+    interval = Interval.of(0.1, 0.05, 0.2)
+    assert interval.above(0.04)
+    assert not interval.above(0.05)
+    assert interval.below(0.21)
+    assert not interval.below(0.2)

@@ -14,7 +14,8 @@ from llm_trader.timeframe import iso8601, parse_end, parse_start
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llm_trader.retrieval.calibration import Calibration, HorizonCalibration, Measured
+    from llm_trader.retrieval.calibration import Calibration, HorizonCalibration
+    from llm_trader.retrieval.intervals import Interval
 
 
 def calibrate(
@@ -141,7 +142,9 @@ def _cells(of: HorizonCalibration) -> list[str]:
     ]
 
 
-def _measured(of: Measured, spec: str) -> str:
+def _measured(of: Interval, spec: str) -> str:
+    if of.value is None:
+        return "too little data"
     if of.low is None or of.high is None:
         return f"{of.value:{spec}} (too little data)"
     return f"{of.value:{spec}} [{of.low:{spec}}, {of.high:{spec}}]"

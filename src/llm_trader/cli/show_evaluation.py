@@ -15,7 +15,8 @@ from llm_trader.cli import show
 from llm_trader.evaluation.report import prose, units
 from llm_trader.evaluation.report.beside import SAME, Case, case_of, grid_of, the_same
 from llm_trader.evaluation.results import JUDGED, Direction, Skill, Undirected
-from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.intervals import Interval
 
 if TYPE_CHECKING:
     from llm_trader.evaluation.gate import GateReport
@@ -134,7 +135,7 @@ def _sign(one: Direction) -> str:
 def _estimate(interval: Interval, scale: float, digits: int, *, sign: bool = True) -> str:
     """Value and bounds without their unit, which the title says once."""
     value, low, high = (
-        units.number(scale * bound, digits, sign=sign)
+        units.number(None if bound is None else scale * bound, digits, sign=sign)
         for bound in (interval.value, interval.low, interval.high)
     )
     return f"{value} [{low}, {high}]" if units.bounded(interval) else value

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -29,7 +28,7 @@ from llm_trader.embedding.features import LEAST
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.forecasts import ForecastRule, horizon_of, losses_beside_base
-from llm_trader.evaluation.significance import Interval, mean_interval, skill_interval
+from llm_trader.evaluation.significance import mean_interval, skill_interval
 from llm_trader.evaluation.skills import block_of
 from llm_trader.evaluation.walk import Counted, Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces
@@ -40,9 +39,9 @@ from llm_trader.retrieval.calibration import (
     Calibration,
     Coverage,
     HorizonCalibration,
-    Measured,
     Scope,
 )
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.statistics import quantiles
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
@@ -336,20 +335,15 @@ def _by_time(scores: Scores, values: Floats, chosen: Mask) -> Floats:
     return means
 
 
-def _mean(scores: Scores, values: Floats, chosen: Mask, block: int, seed: int) -> Measured:
+def _mean(scores: Scores, values: Floats, chosen: Mask, block: int, seed: int) -> Interval:
     by_time = _by_time(scores, values, chosen)
-    return _measured(mean_interval(by_time, block, seed=seed, level=INTERVAL_LEVEL))
+    return mean_interval(by_time, block, seed=seed, level=INTERVAL_LEVEL)
 
 
-def _skill(scores: Scores, held_out: Mask, block: int, seed: int) -> Measured:
+def _skill(scores: Scores, held_out: Mask, block: int, seed: int) -> Interval:
     both = held_out & np.isfinite(scores.forecast_loss) & np.isfinite(scores.base_loss)
     forecast, base = (_by_time(scores, of, both) for of in (scores.forecast_loss, scores.base_loss))
-    return _measured(skill_interval(forecast, base, block, seed=seed, level=INTERVAL_LEVEL))
-
-
-def _measured(interval: Interval) -> Measured:
-    low, high = (v if isfinite(v) else None for v in (interval.low, interval.high))
-    return Measured(value=interval.value, low=low, high=high)
+    return skill_interval(forecast, base, block, seed=seed, level=INTERVAL_LEVEL)
 
 
 def _months(time_ms: Times) -> npt.NDArray[np.str_]:

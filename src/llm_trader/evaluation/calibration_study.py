@@ -21,11 +21,11 @@ from llm_trader.evaluation.results import (
     Skill,
     Trials,
 )
-from llm_trader.evaluation.significance import Interval, verdict
+from llm_trader.evaluation.significance import verdict
 from llm_trader.evaluation.steps import Steps
 from llm_trader.evaluation.study import Study
 from llm_trader.evaluation.walk import Search
-from llm_trader.retrieval.calibration import Calibration, HorizonCalibration, Measured
+from llm_trader.retrieval.calibration import Calibration, HorizonCalibration
 from llm_trader.timeframe import iso8601
 
 ALL: Final = "all symbols"
@@ -54,8 +54,8 @@ def study_of(fitted: Fitted, search: Search, trials_so_far: int, seconds: float)
             Band(
                 symbol=ALL,
                 horizon=name,
-                before=_interval(of.coverage_before),
-                after=_interval(of.coverage_after),
+                before=of.coverage_before,
+                after=of.coverage_after,
                 queries=held_out[name],
             )
             for name, of in made.horizons.items()
@@ -75,24 +75,18 @@ def study_of(fitted: Fitted, search: Search, trials_so_far: int, seconds: float)
 
 
 def _skill(made: Calibration, name: str, of: HorizonCalibration, queries: int) -> Skill:
-    interval = _interval(of.skill)
     return Skill(
         variant=made.scope.vector,
         symbol=ALL,
         horizon=name,
         reference=JUDGED,
         queries=queries,
-        skill=interval,
+        skill=of.skill,
         p_value=None,
         p_adjusted=None,
         detectable=None,
-        verdict=verdict(interval),
+        verdict=verdict(of.skill),
     )
-
-
-def _interval(of: Measured) -> Interval:
-    low, high = (np.nan if bound is None else bound for bound in (of.low, of.high))
-    return Interval(of.value, low, high)
 
 
 def _origin(made: Calibration, search: Search) -> Origin:

@@ -17,16 +17,11 @@ from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Command, Metrics
 from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.intervals import Interval
 
 TOLERANCE: Final = 0.002
 
 _RANK: Final[dict[Verdict, int]] = {"worse": 0, "no evidence": 1, "better": 2}
-
-
-class _Interval(msgspec.Struct, frozen=True):
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 class _Skill(msgspec.Struct, frozen=True):
@@ -34,7 +29,7 @@ class _Skill(msgspec.Struct, frozen=True):
     symbol: str
     horizon: str
     reference: str
-    skill: _Interval
+    skill: Interval
     verdict: Verdict
 
 
@@ -43,7 +38,7 @@ class _Control(msgspec.Struct, frozen=True):
     kind: str
     symbol: str
     horizon: str
-    wide: _Interval
+    wide: Interval
     passed: bool
 
 

@@ -11,7 +11,8 @@ import msgspec
 
 from llm_trader.evaluation.performance import Performance
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.timeframe import Millis
 
 SCHEMA_VERSION = 1

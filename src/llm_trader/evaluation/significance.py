@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from llm_trader.arrays import Floats
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.retrieval.intervals import student_t, t_as_normal
+from llm_trader.retrieval.intervals import Interval, student_t, t_as_normal
 
 Verdict = Literal["better", "worse", "no evidence"]
 
@@ -30,14 +30,6 @@ Verdict = Literal["better", "worse", "no evidence"]
 LEAST_BLOCKS: Final = 10
 
 _NORMAL: Final = NormalDist()
-
-
-class Interval(msgspec.Struct, frozen=True):
-    """An estimate and its confidence interval; bounds are NaN where there is too little data."""
-
-    value: float
-    low: float
-    high: float
 
 
 class DieboldMariano(msgspec.Struct, frozen=True):
@@ -59,7 +51,7 @@ def mean_interval(
     """
     rows = _known(d)
     if _too_few(len(rows), block):
-        return Interval(float(rows.mean()) if len(rows) else nan, nan, nan)
+        return Interval.of(float(rows.mean()) if len(rows) else nan)
     means = bootstrap_means(rows[:, None], block, reps, seed)[:, 0]
     return _percentiles(float(rows.mean()), means, len(rows) / block, level)
 
@@ -79,11 +71,11 @@ def skill_interval(
     """
     rows = _known(_beside(loss, reference_loss))
     if not len(rows):
-        return Interval(nan, nan, nan)
+        return Interval.of(nan)
     mean = rows.mean(axis=0)
     skill = _skill(mean[None])[0]
     if _too_few(len(rows), block):
-        return Interval(float(skill), nan, nan)
+        return Interval.of(float(skill))
     resampled = _skill(bootstrap_means(rows, block, reps, seed))
     return _percentiles(float(skill), resampled, len(rows) / block, level)
 
@@ -219,9 +211,9 @@ def superior_predictive_ability(
 
 def verdict(interval: Interval) -> Verdict:
     """Of a skill, or of a difference that is above 0 where better."""
-    if interval.low > 0:
+    if interval.above(0):
         return "better"
-    return "worse" if interval.high < 0 else "no evidence"
+    return "worse" if interval.below(0) else "no evidence"
 
 
 def _beside(loss: Floats, reference_loss: Floats) -> Floats:
@@ -255,7 +247,9 @@ def _percentiles(value: float, resampled: Floats, blocks: float, level: float) -
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     z = _NORMAL.inv_cdf((1 + level) / 2)
     wider = student_t(z, blocks - 1) / z * sqrt(blocks / (blocks - 1))
-    return Interval(value, value + wider * float(low - value), value + wider * float(high - value))
+    return Interval.of(
+        value, value + wider * float(low - value), value + wider * float(high - value)
+    )
 
 
 def _skill(means: Floats) -> Floats:

@@ -29,9 +29,9 @@ from llm_trader.evaluation.forecasts import (
 from llm_trader.evaluation.judging import LEVEL
 from llm_trader.evaluation.results import Direction, Reference, Skill
 from llm_trader.evaluation.scores import direction_hits
-from llm_trader.evaluation.significance import Interval
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.points import PointTable
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
@@ -200,7 +200,7 @@ def _skill(
     interval = significance.skill_interval(loss, reference, scored.block, reps, seed)
     known = np.isfinite(loss) & np.isfinite(reference)
     p_value = detectable = None
-    if np.isfinite(interval.low):
+    if interval.low is not None:
         test = significance.diebold_mariano(loss[known], reference[known], scored.block)
         p_value = test.p_value if np.isfinite(test.p_value) else None
         better = reference[known] - loss[known]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import Outcome
 from llm_trader.timeframe import Millis
 
@@ -54,15 +55,13 @@ class Statistics(msgspec.Struct, frozen=True):
     take_profit_hits: int
 
 
-class Estimate(msgspec.Struct, frozen=True):
-    """A value of the neighbourhood, its interval, and the same of the whole window.
+class Estimate(Interval, frozen=True):
+    """A statistic of the episodes, its interval, and the same statistic of the whole window.
 
-    One neighbour alone has no interval of its mean.
+    The mean of a single episode has no interval.
     """
 
     value: float
-    low: float | None
-    high: float | None
     base_rate: float
 
 

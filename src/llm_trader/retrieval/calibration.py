@@ -19,6 +19,7 @@ import msgspec
 from llm_trader.embedding.features import LEAST
 from llm_trader.errors import ConfigurationError
 from llm_trader.retrieval.answer import CalibrationUsed
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
@@ -27,14 +28,6 @@ SCHEMA_VERSION: Final = 1
 BAND_LEVEL: Final = 0.8
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An estimate with its interval, which is `None` where there was too little data for one."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,14 +52,14 @@ class HorizonCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     margin: float
     effective_scores: float
-    coverage_before: Measured
-    coverage_after: Measured
+    coverage_before: Interval
+    coverage_after: Interval
     after_kept_days: dict[int, Share]
     by_month: dict[str, Coverage]
     by_symbol: dict[str, Coverage]
     rescale: Share
     neighbour_share: Share
-    skill: Measured
+    skill: Interval
 
 
 class Scope(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,11 +115,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def skilled(self) -> frozenset[str]:
         """Horizons at which neighbours forecast better than the base rate, beyond chance."""
-        return frozenset(
-            name
-            for name, of in self.horizons.items()
-            if of.skill.low is not None and of.skill.low > 0
-        )
+        return frozenset(name for name, of in self.horizons.items() if of.skill.above(0))
 
 
 class Use(NamedTuple):

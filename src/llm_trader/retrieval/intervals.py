@@ -5,7 +5,29 @@ On plain numbers: there are a dozen of each per query, too few for arrays to pay
 
 from __future__ import annotations
 
-from math import copysign, log1p, sqrt
+from math import copysign, isnan, log1p, nan, sqrt
+
+import msgspec
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """An estimate and the bounds of its interval; `None` is unknown."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, value: float, low: float = nan, high: float = nan) -> Interval:
+        """The interval of computed numbers, in which NaN is unknown."""
+        return cls(*(None if isnan(number) else number for number in (value, low, high)))
+
+    def above(self, threshold: float) -> bool:
+        """Whether the whole interval lies above; false where it is unknown."""
+        return self.low is not None and self.low > threshold
+
+    def below(self, threshold: float) -> bool:
+        return self.high is not None and self.high < threshold
 
 
 def student_t(z: float, freedom: float) -> float:

@@ -28,7 +28,8 @@ from llm_trader.evaluation.results import (
     Trials,
     Undirected,
 )
-from llm_trader.evaluation.significance import Interval, verdict
+from llm_trader.evaluation.significance import verdict
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS
 from tests.market.builders import START_MS
@@ -128,7 +129,7 @@ def _skills(symbols: tuple[str, ...], chances: np.random.Generator) -> list[Skil
             for reference in _REFERENCES:
                 centre = 0.03 if reference == "base rate" else 0.0
                 skill = _interval(centre, 0.015, chances)
-                skill = Interval(skill.value, nan, nan) if unknown else skill
+                skill = Interval(skill.value, None, None) if unknown else skill
                 found.append(
                     Skill(
                         variant="state",
@@ -208,7 +209,7 @@ def _arms(symbols: tuple[str, ...]) -> list[Arm]:
                 symbol=of,
                 name="never trades",
                 performance=performance(None, 0),
-                difference=Interval(nan, nan, nan),
+                difference=Interval(None, None, None),
                 verdict="no evidence",
             ),
         )

@@ -17,7 +17,8 @@ from llm_trader.evaluation.report.charts import drawdown_pct
 from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.report.units import DASH, number, p_value, skill
 from llm_trader.evaluation.results import Bin, Metrics, Probe, Trials
-from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics
 
 MOST_BYTES = 6_000_000
@@ -35,7 +36,7 @@ SECTIONS = [
     "similarity",
     "time",
 ]
-NOWHERE = Interval(nan, nan, nan)
+NOWHERE = Interval(None, None, None)
 HEADLINES: dict[Verdict, str] = {
     "better": "Better: similar past states forecast better than the base rate does.",
     "worse": "Worse: similar past states forecast worse than the base rate does.",

@@ -17,12 +17,13 @@ from llm_trader.evaluation.gate import Change, GateReport
 from llm_trader.evaluation.report import prose, remarks, summary
 from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import JUDGED, Arm, Command, Metrics, Skill
-from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics, performance
 
 COMMANDS: tuple[Command, ...] = ("evaluate", "compare", "ab", "calibrate")
 VARIANTS = ("none", "random", "text", "hybrid", "prototype", "state")
-NOWHERE = Interval(nan, nan, nan)
+NOWHERE = Interval(None, None, None)
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 
 
@@ -232,10 +233,10 @@ def test_what_is_left_of_the_skill_is_said_only_where_something_is(
     (told,) = summary.of_plain([plain], [alike], one.variant)
     assert said in told
     assert told.endswith(said) or whole > own
-    idle = replace(alike, skill=Interval(own, nan, nan))
+    idle = replace(alike, skill=Interval(own, None, None))
     (told,) = summary.of_plain([plain], [idle], one.variant)
     assert "left" not in told
-    lost = replace(plain, skill=Interval(whole, nan, nan))
+    lost = replace(plain, skill=Interval(whole, None, None))
     assert summary.of_plain([lost], [alike], one.variant) == []
 
 

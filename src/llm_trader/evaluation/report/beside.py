@@ -8,7 +8,7 @@ from typing import Final
 
 from llm_trader.evaluation.report.units import DASH
 from llm_trader.evaluation.results import Direction, Skill
-from llm_trader.evaluation.significance import Interval
+from llm_trader.retrieval.intervals import Interval
 
 # Symbol, kind of neighbours, horizon.
 Case = tuple[str, str, str]

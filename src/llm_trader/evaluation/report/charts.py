@@ -19,7 +19,7 @@ from llm_trader.evaluation.results import (
     Skill,
     Slice,
 )
-from llm_trader.evaluation.significance import Interval
+from llm_trader.retrieval.intervals import Interval
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; dashes and signs stay apart in
 # black and white.
@@ -153,7 +153,8 @@ def ablation(found: list[Skill], directions: list[Direction]) -> Chart:
 
 def _around(middle: float, estimates: list[Interval]) -> list[float]:
     """A range in % with all that is known of the estimates, and some room."""
-    ends = [100 * end for of in estimates for end in (of.value, of.low, of.high) if known(end)]
+    numbers = (end for of in estimates for end in (of.value, of.low, of.high))
+    ends = [100 * end for end in numbers if end is not None]
     return [min([middle, *ends]) - 2, max([middle, *ends]) + 2]
 
 
@@ -229,8 +230,8 @@ def _points(name: str, nth: int, intervals: Sequence[Interval | None]) -> Trace:
         "width": 3,
     }
     error["color"] = "#444444"
-    error["array"] = [_beyond(of, of.high - of.value) if of else None for of in intervals]
-    error["arrayminus"] = [_beyond(of, of.value - of.low) if of else None for of in intervals]
+    error["array"] = [_distance(of.value, of.high) if of else None for of in intervals]
+    error["arrayminus"] = [_distance(of.low, of.value) if of else None for of in intervals]
     return {
         **_named(name),
         "y": [_percent(of.value) if of else None for of in intervals],
@@ -240,12 +241,12 @@ def _points(name: str, nth: int, intervals: Sequence[Interval | None]) -> Trace:
     }
 
 
-def _beyond(interval: Interval, distance: float) -> Number:
-    return _percent(distance) if known(interval.low) and known(interval.high) else None
+def _distance(low: Number, high: Number) -> Number:
+    return None if low is None or high is None else _percent(high - low)
 
 
-def _percent(value: float) -> Number:
-    return 100 * value if known(value) else None
+def _percent(value: Number) -> Number:
+    return 100 * value if value is not None and known(value) else None
 
 
 def _named(name: str) -> Trace:

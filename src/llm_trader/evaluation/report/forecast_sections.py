@@ -23,8 +23,8 @@ from llm_trader.evaluation.report.markup import (
 )
 from llm_trader.evaluation.report.units import DASH
 from llm_trader.evaluation.results import JUDGED, Direction, Metrics, Probability, Skill, Slice
-from llm_trader.evaluation.significance import Interval
 from llm_trader.retrieval.calibration import BAND_LEVEL
+from llm_trader.retrieval.intervals import Interval
 
 _RIGHT: Final = "How often the median forecast had the right sign"
 _ESTIMATE: Final = ("skill", "95 % interval")

@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from llm_trader.evaluation.report.units import DASH, bounded
-from llm_trader.evaluation.significance import Interval, Verdict
+from llm_trader.evaluation.significance import Verdict
+from llm_trader.retrieval.intervals import Interval
 
 Chart = dict[str, Any]
 

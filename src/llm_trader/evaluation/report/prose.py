@@ -180,7 +180,7 @@ def of_controls(found: Sequence[Control]) -> str:
     what = {"negative": "found nothing in noise", "positive": "found what was planted"}
     told = [f"{counted(n, f'{kind} control')} {what[kind]}" for kind, n in counts.items() if n]
     said = [f"{listed(told)}, as it should be."] if told else []
-    harmed = sum(one.kind == "negative" and one.wide.high < 0 for one in judged)
+    harmed = sum(one.kind == "negative" and one.wide.below(0) for one in judged)
     if harmed:
         said.append(
             f"{counted(harmed, 'negative control')} came out worse than the base rate: where there "

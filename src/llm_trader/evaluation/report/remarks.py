@@ -34,8 +34,8 @@ def of_variants(skills: Sequence[Skill], variant: str) -> str:
     """Variants from the best on, by the mean skill against the plain base rate."""
     found: dict[str, list[float]] = {}
     for one in skills:
-        if one.reference == "base rate" and known(one.skill.value):
-            found.setdefault(one.variant, []).append(one.skill.value)
+        if one.reference == "base rate" and (value := one.skill.value) is not None:
+            found.setdefault(one.variant, []).append(value)
     if not found:
         return "There is too little data to compare kinds of neighbours."
     means = {name: sum(values) / len(values) for name, values in found.items()}
@@ -87,8 +87,8 @@ def of_brier(found: Sequence[Probability]) -> str:
     judged = [one for one in found if bounded(one.skill)]
     if not judged:
         return "There is too little data for a comparison with the base rate."
-    better = [f"{one.event} on {one.symbol}" for one in judged if one.skill.low > 0]
-    worse = [f"{one.event} on {one.symbol}" for one in judged if one.skill.high < 0]
+    better = [f"{one.event} on {one.symbol}" for one in judged if one.skill.above(0)]
+    worse = [f"{one.event} on {one.symbol}" for one in judged if one.skill.below(0)]
     return (
         f"By Brier score, of {counted(len(judged), 'case')} {or_none(len(better))} "
         f"{'is' if len(better) < 2 else 'are'} clearly better than the base rate"
@@ -116,8 +116,8 @@ def of_directions(found: Sequence[Direction]) -> str:
     judged = [one.accuracy for one in found if bounded(one.accuracy)]
     if not judged:
         return "There is too little data to say how often the direction was right."
-    above, below = sum(one.low > 0.5 for one in judged), sum(one.high < 0.5 for one in judged)
-    best = max(judged, key=lambda one: one.value)
+    above, below = sum(one.above(0.5) for one in judged), sum(one.below(0.5) for one in judged)
+    best = max(judged, key=lambda one: one.value or 0.0)
     return (
         f"The forecast direction was right more often than a coin toss in {or_none(above)} of "
         f"{counted(len(judged), 'case')}, less often in {or_none(below)}; the highest share is "
@@ -174,7 +174,7 @@ def of_slices(found: Sequence[Slice]) -> str:
     judged = [one.skill for one in found if one.skill is not None and bounded(one.skill)]
     if not judged:
         return "There is too little data in each of these for an interval."
-    better, worse = sum(one.low > 0 for one in judged), sum(one.high < 0 for one in judged)
+    better, worse = sum(one.above(0) for one in judged), sum(one.below(0) for one in judged)
     return (
         f"Of {counted(len(judged), 'interval')}, {or_none(better)} above zero and "
         f"{or_none(worse)} below it; chance alone would put about "

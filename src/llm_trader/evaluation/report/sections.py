@@ -24,8 +24,8 @@ from llm_trader.evaluation.report.markup import (
 )
 from llm_trader.evaluation.report.units import DASH, Number
 from llm_trader.evaluation.results import Arm, Configuration, Control, Curve, Metrics
-from llm_trader.evaluation.significance import Interval
 from llm_trader.retrieval.calibration import BAND_LEVEL
+from llm_trader.retrieval.intervals import Interval
 
 
 class _Drift(NamedTuple):
@@ -251,7 +251,7 @@ def _bare(skill: Number) -> str:
 
 def _rank(skills: Iterable[Interval]) -> float:
     """Lower where better on average; last where nothing is known."""
-    found = [one.value for one in skills if units.known(one.value)]
+    found = [value for one in skills if (value := one.value) is not None]
     return -sum(found) / len(found) if found else inf
 
 

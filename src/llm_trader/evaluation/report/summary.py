@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import nan
 from typing import Final
 
@@ -54,14 +54,14 @@ def of_judged(found: Sequence[Skill], variant: str) -> str:
         of.setdefault(one.verdict, []).append(one)
     told = [
         f"{verdict} than the base rate treated alike in {len(of[verdict])} of {cases}, with a "
-        f"loss (CRPS) {between([abs(one.skill.value) for one in of[verdict]], share)} {size}: "
+        f"loss (CRPS) {between([abs(value) for value in _values(of[verdict])], share)} {size}: "
         f"{_cases(of[verdict])}"
         for verdict, size in _SIZES.items()
         if verdict in of
     ]
     silent = of.get("no evidence", [])
     if not told:
-        values = between([one.skill.value for one in silent], skill)
+        values = between(_values(silent), skill)
         return (
             f"Nothing shows that forecasts by “{variant}” are better or worse than the base rate "
             f"treated alike, in any of {cases} (skill {values}).{unsure}"
@@ -84,7 +84,7 @@ def _cases(skills: Sequence[Skill]) -> str:
 def of_plain(skills: Sequence[Skill], beside: Sequence[Skill], variant: str) -> list[str]:
     """How much of what is gained over the plain base rate the neighbours have no part in."""
     plain = [one for one in skills if one.reference == "base rate" and one.variant == variant]
-    gained, left = ([one.skill.value for one in of if bounded(one.skill)] for of in (plain, beside))
+    gained, left = (_values(one for one in of if bounded(one.skill)) for of in (plain, beside))
     if not gained:
         return []
     whole, own = sum(gained) / len(gained), sum(left) / len(left) if left else nan
@@ -105,13 +105,21 @@ def of_plain(skills: Sequence[Skill], beside: Sequence[Skill], variant: str) -> 
     return [said]
 
 
+def _values(skills: Iterable[Skill | Undirected]) -> list[float]:
+    return [value for one in skills if (value := one.skill.value) is not None]
+
+
 def of_undirected(found: Sequence[Undirected], beside: Sequence[Skill]) -> list[str]:
     """How much of the skill is not in the direction of prices."""
-    whole = {(one.symbol, one.horizon): one.skill.value for one in beside if bounded(one.skill)}
+    whole = {
+        (one.symbol, one.horizon): value
+        for one in beside
+        if bounded(one.skill) and (value := one.skill.value) is not None
+    }
     left = [one for one in found if (one.symbol, one.horizon) in whole and bounded(one.skill)]
     if not left:
         return []
-    kept = sum(one.skill.value for one in left) / len(left)
+    kept = sum(_values(left)) / len(left)
     skilled = sum(whole[one.symbol, one.horizon] for one in left) / len(left)
     said = (
         f"With the direction of outcomes drawn by chance {skill(kept)} of {skill(skilled)} is left "
@@ -126,7 +134,7 @@ def of_signs(found: Sequence[Direction]) -> list[str]:
     judged = [one.accuracy for one in found if bounded(one.accuracy)]
     if not judged:
         return []
-    above = sum(one.low > 0.5 for one in judged)
+    above = sum(one.above(0.5) for one in judged)
     values = between([one.value for one in judged], share)
     return [
         f"The median forecast had the right sign in {values} of the outcomes, clearly more often "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Final
 
-from llm_trader.evaluation.significance import Interval
+from llm_trader.retrieval.intervals import Interval
 
 Number = float | None
 
@@ -55,9 +55,9 @@ def bounds(interval: Interval | None, shown: Callable[[Number], str]) -> str:
     return f"{shown(interval.low).split(' ')[0]} to {shown(interval.high)}"
 
 
-def between(values: Sequence[float], shown: Callable[[Number], str]) -> str:
+def between(values: Sequence[Number], shown: Callable[[Number], str]) -> str:
     """The least to the greatest of those known, the unit said once; one where they read alike."""
-    found = [value for value in values if known(value)]
+    found = [value for value in values if value is not None and isfinite(value)]
     if not found:
         return DASH
     low, high = shown(min(found)), shown(max(found))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Rows, Times
-from llm_trader.retrieval.episodes import earliest_apart, effective_count, nearest_apart
+from llm_trader.retrieval.episodes import earliest_apart, effective_counts, nearest_apart
 from llm_trader.timeframe import HOUR_MS, MINUTE_MS
 from tests.index.builders import START_MS
 
@@ -134,7 +134,7 @@ def test_the_effective_count_is_that_of_outcomes_correlated_by_their_overlap(
     for h in horizons:
         correlation = sum(max(0.0, 1 - abs(a - b) / h) for a in times for b in times)
         expected.append(len(times) ** 2 / correlation)
-    counted = effective_count(np.array(times, np.int64), horizons)
+    counted = effective_counts(np.array(times, np.int64), horizons)
     np.testing.assert_allclose(counted, expected, rtol=1e-9)
 
 
@@ -142,7 +142,7 @@ def test_the_effective_count_is_that_of_outcomes_correlated_by_their_overlap(
 def test_the_effective_count_lies_between_one_and_all(
     times: list[int], horizons: list[int]
 ) -> None:
-    counted = effective_count(np.array(times, np.int64), horizons)
+    counted = effective_counts(np.array(times, np.int64), horizons)
     assert (counted >= 1 - 1e-9).all()
     assert (counted <= len(times) * (1 + 1e-9)).all()
 
@@ -150,15 +150,15 @@ def test_the_effective_count_lies_between_one_and_all(
 @given(st.integers(1, 60), st.integers(1, 48 * HOUR_MS))
 def test_episodes_a_horizon_apart_count_in_full(count: int, horizon_ms: int) -> None:
     times = START_MS + horizon_ms * np.arange(count, dtype=np.int64)
-    assert effective_count(times[::-1], [horizon_ms]).tolist() == [count]
+    assert effective_counts(times[::-1], [horizon_ms]).tolist() == [count]
 
 
 @given(st.integers(1, 60), st.integers(1, 48 * HOUR_MS))
 def test_episodes_of_one_time_count_as_one(count: int, horizon_ms: int) -> None:
     times = np.full(count, START_MS, np.int64)
-    np.testing.assert_allclose(effective_count(times, [horizon_ms]), [1.0])
+    np.testing.assert_allclose(effective_counts(times, [horizon_ms]), [1.0])
 
 
 def test_two_episodes_half_a_horizon_apart_count_as_one_and_a_third() -> None:
     times = np.array([START_MS, START_MS + HOUR_MS], np.int64)
-    np.testing.assert_allclose(effective_count(times, [2 * HOUR_MS]), [4 / 3])
+    np.testing.assert_allclose(effective_counts(times, [2 * HOUR_MS]), [4 / 3])

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import VECTOR_ROUNDING
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.points import TEXT
 from llm_trader.retrieval.answer import Answer
@@ -25,7 +26,6 @@ from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 
 _ASKED_LATER_MS: Final = 30 * DAY_MS
-_ROUNDING: Final = 1e-5  # vectors are float32; another processor sums them in another order
 _TOLD: Final = 5
 
 
@@ -200,7 +200,7 @@ def _brief(value: Any) -> str:
 
 def _is_rounding(a: Any, b: Any) -> bool:
     numbers = isinstance(a, float) and isinstance(b, float)
-    return numbers and bool(abs(a - b) <= _ROUNDING * max(1.0, abs(a)))
+    return numbers and bool(abs(a - b) <= VECTOR_ROUNDING * max(1.0, abs(a)))
 
 
 def _report(found: Sequence[Disagreement | None]) -> AgreementReport:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import Times
+from llm_trader.arrays import COSINE_ROUNDING, Times
+from llm_trader.checks.sampling import sample
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import visible_window
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import SearchQuery, VectorIndex
 from llm_trader.snapshot.outcome import resolved_at
-
-_ROUNDING: Final = 1e-6
 
 
 class RecallReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,8 +98,7 @@ async def _asked(
     if not len(enough):
         raise InvalidInputError(f"no state of {symbol} has {k} known ones before it")
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(enough, min(samples, len(enough)), replace=False)
-    return await index.fetch(symbol, np.sort(chosen), (name,))
+    return await index.fetch(symbol, np.sort(sample(enough, samples, rng)), (name,))
 
 
 def _sizes(stamps: Times, lookback_days: float) -> npt.NDArray[np.intp]:
@@ -128,7 +126,7 @@ async def _compared(exact: VectorIndex, approximate: VectorIndex, query: SearchQ
     given = await approximate.search(query)
     ended = time.perf_counter()
     last = wanted.cosine[-1]
-    alike = min(len(wanted.rows), int(np.count_nonzero(given.cosine >= last - _ROUNDING)))
+    alike = min(len(wanted.rows), int(np.count_nonzero(given.cosine >= last - COSINE_ROUNDING)))
     worst = given.cosine[-1] if len(given.cosine) else -1.0
     return _Compared(
         alike / len(wanted.rows),

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from llm_trader.arrays import Floats, Rows
+from llm_trader.checks.sampling import sample
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window, visible_window
@@ -186,7 +187,7 @@ def _query_rows(
     stamps = points.timestamp_ms
     first = visible_window(int(stamps[0]), -lookback_days).earliest_timestamp_ms
     start = min(int(np.searchsorted(stamps, first)), len(stamps) // 2)
-    return chances.choice(np.arange(start, len(stamps)), min(samples, len(stamps) - start), False)
+    return sample(np.arange(start, len(stamps)), samples, chances)
 
 
 def _distance(features: Floats, one: Rows, other: Rows) -> Floats:

@@ -92,7 +92,7 @@ class Losses(NamedTuple):
     base: Floats
 
 
-class BaseRates(NamedTuple):
+class BaseForecasts(NamedTuple):
     """Of the outcomes of each query's window, (n,); `mean` and `median` in % change; NaN for an
     empty one.
     """
@@ -139,7 +139,7 @@ class Horizon:
         )
         return Moments(moments.mean_abs * self._now[:, None], moments.spread * self._now)
 
-    def base_rates(self) -> BaseRates:
+    def base_rates(self) -> BaseForecasts:
         """What followed all states of each window, as seen from its query."""
         total = np.concatenate([[0.0], np.cumsum(self._unit)])
         mean, median = np.full(len(self._now), np.nan), np.full(len(self._now), np.nan)
@@ -149,7 +149,7 @@ class Horizon:
             if last > first:
                 mean[i] = (total[last] - total[first]) / (last - first) * self._now[i]
                 median[i] = np.median(self._unit[first:last]) * self._now[i]
-        return BaseRates(mean, median, self.base_share_up())
+        return BaseForecasts(mean, median, self.base_share_up())
 
     def base_share_up(self) -> Floats:
         """The share of the window's outcomes above 0, shape (n,)."""

@@ -14,7 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from llm_trader.arrays import Floats, Rows
+from llm_trader.arrays import VECTOR_ROUNDING, Floats, Rows
+from llm_trader.checks.cutoff import changed_fields, history_with_future, same_vectors
+from llm_trader.checks.sampling import sample
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation.forecasts import ForecastRule, forecast, horizon_of
 from llm_trader.evaluation.results import Probe
@@ -22,12 +24,11 @@ from llm_trader.evaluation.reweighting import reweighted
 from llm_trader.evaluation.skills import Walk
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces, make_points
-from llm_trader.index.points import STATE, PointTable
+from llm_trader.index.points import COLUMNS, STATE, PointTable
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, OUTCOMES
-from llm_trader.snapshot.source import read_history
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
 
 CANARY: Final = "future canary"
@@ -36,8 +37,6 @@ TRUNCATION: Final = "truncation"
 _CANARIES: Final = 20
 _TRUNCATIONS: Final = 4
 _ABSURD_PCT: Final = 1e6
-_SIMILARITY_TOLERANCE: Final = 1e-5  # vectors are float32
-_TOLERANCE: Final = 1e-9
 
 
 def future_canary(
@@ -86,8 +85,7 @@ def truncation(
 
 def _sampled(walk: Walk, most: int, seed: int) -> Rows:
     whole = np.flatnonzero(walk.neighbours.complete)
-    chances = np.random.default_rng(seed)
-    return np.sort(chances.choice(whole, min(most, len(whole)), replace=False))
+    return np.sort(sample(whole, most, np.random.default_rng(seed)))
 
 
 def _with_twins(points: PointTable, query: PointTable) -> tuple[PointTable, PointTable]:
@@ -112,7 +110,7 @@ def _cut_off(
     stamps = walk.points.timestamp_ms
     seen = walk.points.take((stamps >= at - (search.lookback_days + 1) * DAY_MS) & (stamps < at))
     first_ms = int(seen.timestamp_ms[0])
-    history = read_history(store, seen.symbol, space.intraday, first_ms, at + DAY_MS).known_at(at)
+    history = history_with_future(store, seen.symbol, space.intraday, first_ms, at).known_at(at)
     asked = build_snapshots(history, query.timestamp_ms)
     if not np.array_equal(asked.scalars, query.values[: len(SCALARS)], equal_nan=True):
         return f"the state at {_when(query)} is another when the future is cut off"
@@ -142,22 +140,19 @@ def _differs(made: PointTable, seen: PointTable, query: PointTable) -> str | Non
     resolved = seen.take(seen.resolved_at_ms <= query.timestamp_ms[0])
     if not np.array_equal(made.timestamp_ms, resolved.timestamp_ms):
         return f"the points are others that are {what}"
-    for number, name in enumerate((*SCALARS, *OUTCOMES)):
-        both = made.values[number], resolved.values[number]
-        if not np.allclose(*both, rtol=0, atol=_TOLERANCE, equal_nan=True):
-            return f"{name} of points is another, as {what}"
+    if changed := changed_fields(COLUMNS, made.values, resolved.values):
+        return f"{changed[0]} of points is another, as {what}"
     if not _alike(made, resolved):
         return f"the state's vector of points is another, as {what}"
     return None
 
 
 def _alike(one: PointTable, other: PointTable) -> bool:
-    vectors = one.vectors[STATE], other.vectors[STATE]
-    return bool(np.allclose(*vectors, rtol=0, atol=_SIMILARITY_TOLERANCE))
+    return same_vectors(one.vectors[STATE], other.vectors[STATE])
 
 
 def _same(found: Neighbours, row: int, others: Neighbours, other: int) -> bool:
-    alike = np.abs(found.similarity[row] - others.similarity[other]) <= _SIMILARITY_TOLERANCE
+    alike = np.abs(found.similarity[row] - others.similarity[other]) <= VECTOR_ROUNDING
     return bool(np.array_equal(found.rows[row], others.rows[other]) and alike.all())
 
 

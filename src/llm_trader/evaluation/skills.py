@@ -31,6 +31,7 @@ from llm_trader.evaluation.results import Direction, Reference, Skill
 from llm_trader.evaluation.scores import direction_hits
 from llm_trader.evaluation.walk import Neighbours, Search, find_neighbours
 from llm_trader.index.points import PointTable
+from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
@@ -66,18 +67,12 @@ class Walk(NamedTuple):
         return mean
 
     def effective_episodes(self, horizon: str, neighbours: Neighbours) -> Floats:
-        """How many independent outcomes the neighbours amount to, (n,); NaN without all.
-
-        As `retrieval.episodes.effective_count`, of many queries at once.
-        """
+        """How many independent outcomes the neighbours amount to, (n,); NaN without all."""
         times, whole = self.points.timestamp_ms, neighbours.complete
         found = np.full(len(whole), np.nan)
         for start in range(0, len(whole), _ROWS_AT_ONCE):
             rows = start + np.flatnonzero(whole[start : start + _ROWS_AT_ONCE])
-            at = times[neighbours.rows[rows]]
-            apart = np.abs(at[:, :, None] - at[:, None, :])
-            shared = np.maximum(0.0, 1.0 - apart / HORIZONS[horizon]).sum(axis=(1, 2))
-            found[rows] = at.shape[1] ** 2 / shared
+            (found[rows],) = effective_counts(times[neighbours.rows[rows]], [HORIZONS[horizon]])
         return found
 
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import Cosines, Rows, Vectors
+from llm_trader.arrays import COSINE_ROUNDING, Cosines, Rows, Vectors
 from llm_trader.embedding.features import FEATURES
 from llm_trader.evaluation.reweighting import check_multiples
 from llm_trader.index.asof import visible_rows
@@ -30,7 +30,6 @@ Vector = Literal["state", "text", "hybrid", "random"]
 
 _BLOCK: Final = 96
 _HITS_PER_EPISODE: Final = 6
-_ROUNDING: Final = np.float32(1e-6)
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,7 +212,7 @@ def _best(
     among = product[inside - start]
     if limit < len(among):
         least = np.partition(among, len(among) - limit)[len(among) - limit]
-        inside = inside[among >= least - _ROUNDING]
+        inside = inside[among >= least - COSINE_ROUNDING]
     # BLAS rounds by where a row lies; this does not, so equal vectors have equal scores.
     exact = np.vecdot(vectors[inside], asked)
     return inside[np.argsort(-exact, kind="stable")[:limit]]

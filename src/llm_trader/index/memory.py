@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import Times
+from llm_trader.arrays import COSINE_ROUNDING, Times
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable, joined
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
 
 _GROWTH = 1.5
-_ROUNDING = np.float32(1e-6)
 _SAMPLE_EVERY = 8
 
 
@@ -87,7 +86,7 @@ def nearest(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.intp]
     rows = _shortlist(cosine, limit)
     among = cosine[rows]
     least = np.partition(among, len(rows) - limit)[len(rows) - limit]
-    near: npt.NDArray[np.intp] = rows[among >= least - _ROUNDING]
+    near: npt.NDArray[np.intp] = rows[among >= least - COSINE_ROUNDING]
     return near
 
 
@@ -101,7 +100,7 @@ def _shortlist(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.in
     rank = len(sample) - 1 - (2 * limit) // _SAMPLE_EVERY
     if rank > 0:
         cut = np.partition(sample, rank)[rank]
-        rows = np.flatnonzero(cosine >= cut - _ROUNDING)
+        rows = np.flatnonzero(cosine >= cut - COSINE_ROUNDING)
         if np.count_nonzero(cosine[rows] >= cut) >= limit:
             return rows
     return np.arange(len(cosine))

@@ -11,7 +11,7 @@ followed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 
@@ -81,18 +81,21 @@ def _apart(order: Rows, stamps: Times, gap_ms: Millis, among: int) -> list[int]:
     return taken
 
 
-def effective_count(timestamp_ms: Times, horizons_ms: Iterable[Millis]) -> Floats:
-    """How many independent outcomes the episodes amount to, per horizon, shape (horizons,).
+def effective_counts(timestamp_ms: Times, horizons_ms: Collection[Millis]) -> Floats:
+    """How many independent outcomes the episodes (..., n) amount to, shape (horizons, ...).
 
     Two outcomes of horizon h that start a time d apart share max(0, 1 - d/h) of their path; with
     that as their correlation the mean of n outcomes has the variance of n² / Σᵢⱼ rᵢⱼ independent
     ones (Kish's effective sample size for correlated observations).
     """
-    n = len(timestamp_ms)
-    nearest_ms = np.diff(np.sort(timestamp_ms)).min() if n > 1 else np.inf
-    apart = np.abs(timestamp_ms[:, None] - timestamp_ms)
-    counts = [
-        float(n) if nearest_ms >= h else n * n / np.maximum(0.0, 1.0 - apart / h).sum()
-        for h in horizons_ms
-    ]
-    return np.array(counts)
+    n = timestamp_ms.shape[-1]
+    ascending = np.sort(timestamp_ms)
+    gaps_ms = ascending[..., 1:] - ascending[..., :-1]
+    smallest_gap_ms = gaps_ms.min() if gaps_ms.size else np.inf
+    distances_ms = np.abs(timestamp_ms[..., :, None] - timestamp_ms[..., None, :])
+    counts = np.full((len(horizons_ms), *timestamp_ms.shape[:-1]), float(n))
+    for row, horizon_ms in enumerate(horizons_ms):
+        if smallest_gap_ms < horizon_ms:  # else no two outcomes overlap, and n is right
+            correlations = np.maximum(0.0, 1.0 - distances_ms / horizon_ms)
+            counts[row] = n * n / np.add.reduce(correlations, axis=(-2, -1))
+    return counts

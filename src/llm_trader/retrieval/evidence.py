@@ -27,7 +27,7 @@ from llm_trader.retrieval.answer import (
     Rescaled,
 )
 from llm_trader.retrieval.calibration import Calibration, band
-from llm_trader.retrieval.episodes import effective_count
+from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.intervals import share_deviation, student_t, t_as_normal, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
@@ -98,7 +98,7 @@ def weigh(
     """
     similarity = neighbours.similarity
     times = neighbours.points.timestamp_ms[neighbours.rows]
-    effective = effective_count(times, HORIZONS.values()).tolist()
+    effective = effective_counts(times, HORIZONS.values()).tolist()
     summed = _summed_up(neighbours, effective, base, volatility_now_pct)
     barriers = _barriers(neighbours, effective[-1], base)
     told = {name: summed[name] for name in _HORIZON_NAMES if name in horizons}

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import Floats, Vectors
+from llm_trader.arrays import COSINE_ROUNDING, Floats, Vectors
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError
@@ -48,7 +48,6 @@ from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
 # How many hits are asked for at first, for each episode wanted.
 _HITS_PER_EPISODE: Final = 6
 _MORE_HITS: Final = 4
-_ROUNDING: Final = 1e-6
 _WINDOWS_KEPT: Final = 1024  # some 5 KB each
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
@@ -102,7 +101,7 @@ class Retriever:
         reference = await self._reference(state.symbol, as_of_ms, config, name, probe)
         # Regardless of the filters: they must not make an ordinary state look novel.
         nearest = min(found.best_cosine / probe.cosine_per_similarity, 1.0)
-        matches = shown.at_least(config.min_similarity - _ROUNDING)
+        matches = shown.at_least(config.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
         use = self._use(state.symbol, as_of_ms, config, len(within.rows), probe)
         return Answer(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import Times, Vectors
+from llm_trader.arrays import COSINE_ROUNDING, Times, Vectors
 from llm_trader.index.memory import admitted
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import Hits, SearchQuery
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 _SPARE: Final = 8
-_ROUNDING: Final = 2e-6
 _LEAST_HITS: Final = 500
 _FLOATS: Final = 64_000
 _FLOATS_A_PAGE: Final = 24_000
@@ -60,7 +59,7 @@ async def ask(front: Reader, mirrored: Reader, query: SearchQuery, *, exact: boo
     head, hits, best = await _nearest(front, wanted, limit, also)
     complete = exact and len(hits) < limit
     if exact and not complete:
-        least = hits[query.limit - 1].score - _ROUNDING
+        least = hits[query.limit - 1].score - 2 * COSINE_ROUNDING  # of either side
         if hits[-1].score > least:
             limit = await _count(front, query)
             again, hits, _ = await _nearest(front, replace(wanted, least=least), limit)

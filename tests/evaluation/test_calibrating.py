@@ -25,8 +25,8 @@ from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.files import import_folder
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.calibration import Calibration, LoadedCalibration
-from llm_trader.retrieval.retriever import Retriever, scope_of
+from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
+from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, parse_rfc3339
@@ -195,7 +195,7 @@ def test_it_is_of_the_search_that_a_server_with_these_settings_does(
     asked = scope_of(COLLECTION, SYMBOL, CONFIG)
     assert calibration.scope == asked
     loaded = LoadedCalibration(calibration, 30)
-    assert loaded.use(asked, calibration.known_by_ms, 20, ()).calibration is calibration
+    assert loaded.apply(asked, calibration.known_by_ms, 20, ()).calibration is calibration
 
 
 def test_equal_data_and_seeds_give_equal_files(dataset: Dataset, calibration: Calibration) -> None:
@@ -220,8 +220,8 @@ def test_neighbours_that_tell_of_what_follows_have_skill_and_others_have_not() -
     telling = points_of(states, outcomes_at(SLOTS, 3, pull=2 * slow))
     search = Search(lookback_days=8, episodes=20, min_gap_hours=0)
     told, silent = (fitted(dataset_of(of), search, holdout=0.65) for of in (telling, made_up(5)))
-    assert {"15m", "1h"} <= told.skilled
-    assert not silent.skilled
+    assert {"15m", "1h"} <= told.skilled_horizons
+    assert not silent.skilled_horizons
 
 
 def test_symbols_are_pooled_and_told_apart() -> None:
@@ -310,4 +310,4 @@ def test_on_a_real_year_whose_outcomes_are_shifted_no_horizon_has_skill(bitcoin:
     # In units of volatility, or the link between volatility and outcomes would be cut as well.
     values[rows] = np.roll(values[rows] / volatility, 23 * 96 + 13, axis=1) * volatility
     shifted = replace(bitcoin, points={"BTCUSDT": replace(points, values=values)})
-    assert not fitted(shifted, Search(), step_ms=8 * M15.ms).skilled
+    assert not fitted(shifted, Search(), step_ms=8 * M15.ms).skilled_horizons

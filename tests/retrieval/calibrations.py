@@ -11,9 +11,9 @@ from llm_trader.retrieval.calibration import (
     Calibration,
     Coverage,
     HorizonCalibration,
+    scope_of,
 )
 from llm_trader.retrieval.intervals import Interval
-from llm_trader.retrieval.retriever import scope_of
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis

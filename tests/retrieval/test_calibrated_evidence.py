@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from llm_trader.retrieval.calibration import LoadedCalibration
-from llm_trader.retrieval.evidence import Comparison, Neighbourhood, judge, weigh
+from llm_trader.retrieval.calibration import LoadedCalibration, scope_of
+from llm_trader.retrieval.evidence import Comparison, Neighbourhood, build_evidence, decide_verdict
 from llm_trader.retrieval.reference import BaseRates
-from llm_trader.retrieval.retriever import Retriever, scope_of
+from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS
@@ -22,13 +22,13 @@ ALL = tuple(HORIZONS)
 MARGINS = {"15m": 0.05, "1h": 0.1, "4h": -0.02, "24h": 0.4}
 
 
-def compared(**deviations: float) -> list[Comparison]:
+def comparisons(**deviations: float) -> list[Comparison]:
     return [Comparison(f"the mean over {h}", 1.0, 0.0, d, h) for h, d in deviations.items()]
 
 
 def verdict(skilled: frozenset[str] | None, **deviations: float) -> tuple[str, str]:
     named = {name.removeprefix("h"): of for name, of in deviations.items()}
-    return judge(compared(**named), 40.0, None, skilled)
+    return decide_verdict(comparisons(**named), 40.0, None, skilled)
 
 
 def test_without_a_calibration_any_horizon_can_be_informative() -> None:
@@ -68,8 +68,8 @@ def test_bands_are_the_rescaled_outer_quantiles_corrected() -> None:
     window = past(range(300))
     near = Neighbourhood(window, np.arange(0, 300, 6), np.linspace(0.9, 0.5, 50))
     made = calibration(horizons={name: of_horizon(of) for name, of in MARGINS.items()})
-    told = weigh(near, BaseRates.of(window), ALL, 2.0, None, made)
-    plain = weigh(near, BaseRates.of(window), ALL, 2.0, None)
+    told = build_evidence(near, BaseRates.of(window), ALL, 2.0, None, made)
+    plain = build_evidence(near, BaseRates.of(window), ALL, 2.0, None)
     assert (told.calibrated, plain.calibrated) == (True, False)
     for name, margin in MARGINS.items():
         rescaled = told.horizons[name].rescaled
@@ -82,7 +82,7 @@ def test_bands_are_the_rescaled_outer_quantiles_corrected() -> None:
 def test_without_the_volatility_of_now_there_is_no_band() -> None:
     window = past(range(100))
     near = Neighbourhood(window, np.arange(50), np.linspace(0.9, 0.5, 50))
-    told = weigh(near, BaseRates.of(window), ALL, math.nan, None, calibration())
+    told = build_evidence(near, BaseRates.of(window), ALL, math.nan, None, calibration())
     assert [of.band_80 for of in told.horizons.values()] == [None] * 4
 
 
@@ -98,7 +98,7 @@ async def test_a_calibration_that_is_not_used_leaves_only_its_warning() -> None:
         for change, used in (({}, True), ({"known_by_ms": as_of_ms + 1}, False)):
             loaded = LoadedCalibration(calibration(**(times | change), scope=scope), 30)
             answer = await Retriever(index, SPACE, None, loaded).query(state, as_of_ms, config)
-            assert answer.evidence.calibrated == used == (answer.calibration == loaded.told)
+            assert answer.evidence.calibrated == used == (answer.calibration == loaded.used)
             if not used:
                 (warning,) = answer.warnings
                 assert "after the query's time" in warning

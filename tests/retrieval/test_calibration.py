@@ -23,11 +23,11 @@ from tests.retrieval.calibrations import ASKED, KNOWN_BY_MS, calibration, of_hor
 LATER_MS = KNOWN_BY_MS + DAY_MS
 
 
-def warnings(asked: Any = ASKED, as_of_ms: Millis = LATER_MS, **more: Any) -> str:
+def warnings(query: Any = ASKED, as_of_ms: Millis = LATER_MS, **more: Any) -> str:
     given = {"episodes": 50, "features_missing": ()} | more
-    use = LoadedCalibration(calibration(), max_age_days=30).use(asked, as_of_ms, **given)
-    assert (use.calibration is None) == (use.told is None) == bool(use.warnings)
-    return "; ".join(use.warnings)
+    applied = LoadedCalibration(calibration(), max_age_days=30).apply(query, as_of_ms, **given)
+    assert (applied.calibration is None) == (applied.used is None) == bool(applied.warnings)
+    return "; ".join(applied.warnings)
 
 
 def test_what_was_written_is_read_again_and_named_by_the_files_digest(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_a_file_that_cannot_be_written_is_refused_with_the_remedy(tmp_path: Path
 
 def test_it_is_used_for_queries_like_those_it_is_of() -> None:
     assert warnings() == ""
-    use = LoadedCalibration(calibration(), 30).use(ASKED, LATER_MS, 50, ())
-    assert use.calibration == calibration()
-    assert use.told is not None
-    assert (use.told.digest, use.told.known_by) == (calibration().digest, KNOWN_BY_MS)
+    applied = LoadedCalibration(calibration(), 30).apply(ASKED, LATER_MS, 50, ())
+    assert applied.calibration == calibration()
+    assert applied.used is not None
+    assert (applied.used.digest, applied.used.known_by) == (calibration().digest, KNOWN_BY_MS)
 
 
 @pytest.mark.parametrize(
@@ -141,4 +141,4 @@ def test_a_band_is_widened_by_the_margin_at_todays_volatility_and_never_crossed(
 def test_skill_is_where_the_whole_interval_lies_above_zero() -> None:
     skills = {"15m": (0.001, 0.02), "1h": (-0.02, -0.01), "4h": (0.0, 0.1), "24h": (None, None)}
     made = calibration(horizons={name: of_horizon(skill=of) for name, of in skills.items()})
-    assert made.skilled == {"15m"}
+    assert made.skilled_horizons == {"15m"}

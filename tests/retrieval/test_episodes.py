@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Rows, Times
-from llm_trader.retrieval.episodes import earliest_apart, effective_counts, nearest_apart
+from llm_trader.retrieval.episodes import earliest_episodes, effective_counts, nearest_episodes
 from llm_trader.timeframe import HOUR_MS, MINUTE_MS
 from tests.index.builders import START_MS
 
@@ -27,19 +27,19 @@ HORIZONS = st.lists(st.integers(1, 48 * HOUR_MS), min_size=1, max_size=4)
 
 
 def greedy(times: list[int], gap_ms: int, count: int) -> list[int]:
-    """Each against all taken before."""
-    taken: list[int] = []
+    """Each against all chosen before."""
+    chosen: list[int] = []
     for position, stamp in enumerate(times):
-        if len(taken) < count and all(abs(stamp - times[p]) >= gap_ms for p in taken):
-            taken.append(position)
-    return taken
+        if len(chosen) < count and all(abs(stamp - times[p]) >= gap_ms for p in chosen):
+            chosen.append(position)
+    return chosen
 
 
 @given(TIMES, GAPS, st.integers(1, 90))
 def test_the_nearest_are_those_of_the_plain_greedy_choice(
     times: list[int], gap_ms: int, count: int
 ) -> None:
-    chosen = nearest_apart(np.array(times, np.int64), gap_ms, count)
+    chosen = nearest_episodes(np.array(times, np.int64), gap_ms, count)
     assert chosen.tolist() == greedy(times, gap_ms, count)
 
 
@@ -48,31 +48,31 @@ def test_two_of_the_nearest_are_never_less_than_the_gap_apart(
     times: list[int], gap_ms: int
 ) -> None:
     chosen = sorted(
-        times[i] for i in nearest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
+        times[i] for i in nearest_episodes(np.array(times, np.int64), gap_ms, 1000).tolist()
     )
     assert all(b - a >= gap_ms for a, b in pairwise(chosen))
 
 
 @given(TIMES, GAPS)
 def test_every_time_left_out_lies_near_a_nearer_one(times: list[int], gap_ms: int) -> None:
-    chosen = nearest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
+    chosen = nearest_episodes(np.array(times, np.int64), gap_ms, 1000).tolist()
     for position in set(range(len(times))) - set(chosen):
         assert any(abs(times[position] - times[p]) < gap_ms for p in chosen if p < position)
 
 
 def earliest(times: list[int], gap_ms: int) -> list[int]:
     """Positions in the order of time, each a gap after the one before."""
-    taken: list[int] = []
+    chosen: list[int] = []
     for position in sorted(range(len(times)), key=lambda p: times[p]):
-        if not taken or times[position] - times[taken[-1]] >= gap_ms:
-            taken.append(position)
-    return taken
+        if not chosen or times[position] - times[chosen[-1]] >= gap_ms:
+            chosen.append(position)
+    return chosen
 
 
-def plainly(times: list[int], gap_ms: int, count: int) -> list[int]:
-    for among in range(len(times) + 1):
-        if len(earliest(times[:among], gap_ms)) == count:
-            return sorted(earliest(times[:among], gap_ms))
+def searched_naively(times: list[int], gap_ms: int, count: int) -> list[int]:
+    for head in range(len(times) + 1):
+        if len(earliest(times[:head], gap_ms)) == count:
+            return sorted(earliest(times[:head], gap_ms))
     return sorted(earliest(times, gap_ms))
 
 
@@ -80,14 +80,14 @@ def plainly(times: list[int], gap_ms: int, count: int) -> list[int]:
 def test_episodes_are_the_earliest_choice_of_the_fewest_times_that_have_as_many(
     times: list[int], gap_ms: int, count: int
 ) -> None:
-    chosen = earliest_apart(np.array(times, np.int64), gap_ms, count)
-    assert chosen.tolist() == plainly(times, gap_ms, count)
+    chosen = earliest_episodes(np.array(times, np.int64), gap_ms, count)
+    assert chosen.tolist() == searched_naively(times, gap_ms, count)
 
 
 @given(TIMES, GAPS)
 def test_two_episodes_are_never_less_than_the_gap_apart(times: list[int], gap_ms: int) -> None:
     chosen = sorted(
-        times[i] for i in earliest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
+        times[i] for i in earliest_episodes(np.array(times, np.int64), gap_ms, 1000).tolist()
     )
     assert all(b - a >= gap_ms for a, b in pairwise(chosen))
 
@@ -96,7 +96,7 @@ def test_two_episodes_are_never_less_than_the_gap_apart(times: list[int], gap_ms
 def test_every_time_left_out_lies_within_a_gap_after_an_episode(
     times: list[int], gap_ms: int
 ) -> None:
-    chosen = earliest_apart(np.array(times, np.int64), gap_ms, 1000).tolist()
+    chosen = earliest_episodes(np.array(times, np.int64), gap_ms, 1000).tolist()
     for position in set(range(len(times))) - set(chosen):
         assert any(0 <= times[position] - times[p] < gap_ms for p in chosen)
 
@@ -105,22 +105,22 @@ def test_every_time_left_out_lies_within_a_gap_after_an_episode(
 def test_farther_times_change_nothing_once_there_are_enough(
     times: list[int], farther: list[int], gap_ms: int, count: int
 ) -> None:
-    chosen = earliest_apart(np.array(times, np.int64), gap_ms, count)
+    chosen = earliest_episodes(np.array(times, np.int64), gap_ms, count)
     if len(chosen) == count:
-        more = earliest_apart(np.array(times + farther, np.int64), gap_ms, count)
+        more = earliest_episodes(np.array(times + farther, np.int64), gap_ms, count)
         assert more.tolist() == chosen.tolist()
 
 
-@pytest.mark.parametrize("choose", [nearest_apart, earliest_apart])
+@pytest.mark.parametrize("choose", [nearest_episodes, earliest_episodes])
 @given(times=TIMES, count=st.integers(1, 90))
-def test_without_a_gap_the_first_ones_are_taken(
+def test_without_a_gap_the_first_ones_are_chosen(
     choose: Choose, times: list[int], count: int
 ) -> None:
     chosen = choose(np.array(times, np.int64), 0, count)
     assert chosen.tolist() == list(range(min(count, len(times))))
 
 
-@pytest.mark.parametrize("choose", [nearest_apart, earliest_apart])
+@pytest.mark.parametrize("choose", [nearest_episodes, earliest_episodes])
 def test_times_exactly_one_gap_apart_are_two_episodes(choose: Choose) -> None:
     times = np.array([START_MS, START_MS + HOUR_MS, START_MS + 2 * HOUR_MS - 1], np.int64)
     assert choose(times, HOUR_MS, 10).tolist() == [0, 1]
@@ -131,20 +131,20 @@ def test_the_effective_count_is_that_of_outcomes_correlated_by_their_overlap(
     times: list[int], horizons: list[int]
 ) -> None:
     expected = []
-    for h in horizons:
-        correlation = sum(max(0.0, 1 - abs(a - b) / h) for a in times for b in times)
+    for horizon_ms in horizons:
+        correlation = sum(max(0.0, 1 - abs(a - b) / horizon_ms) for a in times for b in times)
         expected.append(len(times) ** 2 / correlation)
-    counted = effective_counts(np.array(times, np.int64), horizons)
-    np.testing.assert_allclose(counted, expected, rtol=1e-9)
+    counts = effective_counts(np.array(times, np.int64), horizons)
+    np.testing.assert_allclose(counts, expected, rtol=1e-9)
 
 
 @given(TIMES.filter(len), HORIZONS)
 def test_the_effective_count_lies_between_one_and_all(
     times: list[int], horizons: list[int]
 ) -> None:
-    counted = effective_counts(np.array(times, np.int64), horizons)
-    assert (counted >= 1 - 1e-9).all()
-    assert (counted <= len(times) * (1 + 1e-9)).all()
+    counts = effective_counts(np.array(times, np.int64), horizons)
+    assert (counts >= 1 - 1e-9).all()
+    assert (counts <= len(times) * (1 + 1e-9)).all()
 
 
 @given(st.integers(1, 60), st.integers(1, 48 * HOUR_MS))

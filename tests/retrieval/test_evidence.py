@@ -17,9 +17,9 @@ from llm_trader.retrieval.evidence import (
     LEAST_EFFECTIVE_EPISODES,
     Comparison,
     Neighbourhood,
-    judge,
+    build_evidence,
+    decide_verdict,
     no_evidence,
-    weigh,
 )
 from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
@@ -57,7 +57,7 @@ def cases(draw: st.DrawFn) -> Case:
     points = window.take(np.array(rows))
     volatility = draw(st.floats(0.1, 20))
     near = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.5, len(rows)))
-    evidence = weigh(near, BaseRates.of(window), ALL, volatility, None)
+    evidence = build_evidence(near, BaseRates.of(window), ALL, volatility, None)
     return Case(points, window, evidence, volatility)
 
 
@@ -154,7 +154,7 @@ def test_evidence_tells_what_it_is_made_from(case: Case) -> None:
 def test_without_the_volatility_now_nothing_is_rescaled() -> None:
     window = past(range(0, 300, 20))
     near = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
-    told = weigh(near, BaseRates.of(window), ALL, math.nan, None)
+    told = build_evidence(near, BaseRates.of(window), ALL, math.nan, None)
     assert [told.horizons[name].rescaled for name in ALL] == [None] * 4
     assert math.isfinite(told.horizons["4h"].mean.low)
 
@@ -162,7 +162,7 @@ def test_without_the_volatility_now_nothing_is_rescaled() -> None:
 def test_only_the_horizons_asked_for_are_told_in_their_order() -> None:
     window = past(range(0, 300, 20))
     near = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
-    told = weigh(near, BaseRates.of(window), ("24h", "1h"), 2.0, None)
+    told = build_evidence(near, BaseRates.of(window), ("24h", "1h"), 2.0, None)
     assert set(told.horizons) == {"1h", "24h"}
     assert told.barriers is not None
 
@@ -170,7 +170,7 @@ def test_only_the_horizons_asked_for_are_told_in_their_order() -> None:
 def test_one_neighbour_has_a_mean_of_unknown_spread_and_no_verdict() -> None:
     window = past(range(300))
     near = Neighbourhood(window, np.array([7]), np.array([0.8]))
-    told = weigh(near, BaseRates.of(window), ALL, 2.0, None)
+    told = build_evidence(near, BaseRates.of(window), ALL, 2.0, None)
     mean = told.horizons["4h"].mean
     assert mean.value == window.column("outcome_4h")[7]
     assert (mean.low, mean.high) == (None, None)
@@ -184,7 +184,7 @@ def test_no_evidence_is_a_verdict_with_a_reason_and_no_numbers() -> None:
     assert told.novelty is told.barriers is told.similarity_mean is told.similarity_range is None
 
 
-def compared(*deviations: float) -> list[Comparison]:
+def comparisons(*deviations: float) -> list[Comparison]:
     return [Comparison(f"number {i}", 0.4, 0.5, d) for i, d in enumerate(deviations)]
 
 
@@ -193,14 +193,14 @@ STRENGTH = ["none", "weak", "informative"]
 
 
 def test_far_from_the_base_rate_is_informative_and_names_what_is() -> None:
-    verdict, reason = judge(compared(0.5, -9.0, 3.0), 40.0, ORDINARY)
+    verdict, reason = decide_verdict(comparisons(0.5, -9.0, 3.0), 40.0, ORDINARY)
     assert verdict == "informative"
     assert "number 1 is 0.40 against a base rate of 0.50" in reason
     assert "9.0 standard errors" in reason
 
 
 def test_near_the_base_rate_is_no_evidence() -> None:
-    assert judge(compared(0.5, -1.5, 1.0), 40.0, ORDINARY)[0] == "none"
+    assert decide_verdict(comparisons(0.5, -1.5, 1.0), 40.0, ORDINARY)[0] == "none"
 
 
 @given(
@@ -210,7 +210,7 @@ def test_near_the_base_rate_is_no_evidence() -> None:
 def test_a_verdict_is_one_of_three_words_with_a_reason(
     deviations: list[float], novelty: Novelty | None
 ) -> None:
-    verdict, reason = judge(compared(*deviations), 40.0, novelty)
+    verdict, reason = decide_verdict(comparisons(*deviations), 40.0, novelty)
     assert verdict in STRENGTH
     assert reason
 
@@ -219,20 +219,20 @@ def test_a_verdict_is_one_of_three_words_with_a_reason(
 def test_a_verdict_grows_with_the_largest_deviation_whatever_its_sign(
     deviations: list[float], more: float
 ) -> None:
-    verdict, _ = judge(compared(*deviations), 40.0, ORDINARY)
-    mirrored, _ = judge(compared(*(-d for d in deviations)), 40.0, ORDINARY)
-    stronger, _ = judge(compared(*deviations, more), 40.0, ORDINARY)
+    verdict, _ = decide_verdict(comparisons(*deviations), 40.0, ORDINARY)
+    mirrored, _ = decide_verdict(comparisons(*(-d for d in deviations)), 40.0, ORDINARY)
+    stronger, _ = decide_verdict(comparisons(*deviations, more), 40.0, ORDINARY)
     assert verdict == mirrored
     assert STRENGTH.index(stronger) >= STRENGTH.index(verdict)
 
 
 def test_a_state_unlike_the_past_is_no_evidence_however_far_its_neighbours_lie() -> None:
-    verdict, reason = judge(compared(20.0), 40.0, Novelty(99.5, 0.31, 128))
+    verdict, reason = decide_verdict(comparisons(20.0), 40.0, Novelty(99.5, 0.31, 128))
     assert verdict == "none"
     assert "unlike the past" in reason
     assert "0.31" in reason
-    assert judge(compared(20.0), 40.0, Novelty(98.0, 0.31, 128))[0] == "informative"
-    assert judge(compared(20.0), 40.0, None)[0] == "informative"
+    assert decide_verdict(comparisons(20.0), 40.0, Novelty(98.0, 0.31, 128))[0] == "informative"
+    assert decide_verdict(comparisons(20.0), 40.0, None)[0] == "informative"
 
 
 @pytest.mark.parametrize("gap_hours", [1, 24])
@@ -247,11 +247,11 @@ def test_few_episodes_are_no_evidence_however_far_from_the_base_rate(
     low = PointTable(window.symbol, window.timestamp_ms, values, window.vectors, window.run)
     points = low.take(np.arange(count) * gap_hours * 4)
     near = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.8, count))
-    told = weigh(near, BaseRates.of(window), ALL, 2.0, None)
+    told = build_evidence(near, BaseRates.of(window), ALL, 2.0, None)
     assert told.verdict == "none"
     assert "effective episodes" in told.reason
     enough = Neighbourhood(low, np.arange(40) * 60, np.linspace(0.9, 0.8, 40))
-    assert weigh(enough, BaseRates.of(window), ALL, 2.0, None).verdict == "informative"
+    assert build_evidence(enough, BaseRates.of(window), ALL, 2.0, None).verdict == "informative"
 
 
 async def verdicts(

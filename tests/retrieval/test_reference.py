@@ -12,7 +12,7 @@ from llm_trader.index.points import STATE, PointTable
 from llm_trader.retrieval.reference import (
     QUANTILE_LEVELS,
     BaseRates,
-    LastUsed,
+    LruCache,
     SimilarityReference,
     base_quantiles,
 )
@@ -189,7 +189,7 @@ def test_results_used_last_are_kept_and_made_once() -> None:
         made.append(key)
         return key.upper()
 
-    kept: LastUsed[str, str] = LastUsed(2)
+    kept: LruCache[str, str] = LruCache(2)
     for key in "abacab":
         assert kept.get(key, lambda key=key: make(key)) == key.upper()
     # `c` pushed out `b`, as `a` was used after it.

@@ -14,7 +14,7 @@ from llm_trader.errors import ConfigurationError, EmbeddingError, SymbolNotFound
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable, point_id
 from llm_trader.retrieval.answer import Answer
-from llm_trader.retrieval.episodes import earliest_apart
+from llm_trader.retrieval.episodes import earliest_episodes
 from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
@@ -250,7 +250,7 @@ async def test_evidence_sums_up_the_earliest_of_the_nearest_episodes(
     known = past_points.take(past_points.resolved_at_ms <= LATE_MS)
     similarity = known.vectors[STATE] @ SPACE.embed_query(state).vector
     nearest = np.argsort(-similarity, kind="stable")
-    chosen = nearest[earliest_apart(known.timestamp_ms[nearest], 4 * HOUR_MS, 30)]
+    chosen = nearest[earliest_episodes(known.timestamp_ms[nearest], 4 * HOUR_MS, 30)]
     assert told.episodes == 30
     assert told.similarity_range == pytest.approx(
         (similarity[chosen].min(), similarity[chosen].max()), abs=1e-6
@@ -329,7 +329,7 @@ async def test_a_window_without_points_is_no_evidence_and_no_error(
         assert answer.matches == []
         assert answer.points_eligible == 0
         assert answer.evidence.verdict == "none"
-        assert answer.evidence.reason.startswith("no past state")
+        assert answer.evidence.reason.startswith("the lookback reaches no past state")
         assert answer.evidence.base_rate_points == 0
         assert answer.evidence.horizons == {}
         assert answer.statistics.avg_similarity is None
@@ -343,7 +343,9 @@ async def test_filters_that_no_point_passes_are_no_evidence_but_tell_the_window(
     assert "oi_delta" in answer.filters_applied
     assert (answer.points_eligible, answer.matches) == (0, [])
     assert answer.evidence.verdict == "none"
-    assert answer.evidence.reason == "2000 past states known by then: none passes the filters"
+    assert answer.evidence.reason == (
+        "none of the 2000 past states known by then passes the filters"
+    )
     assert answer.evidence.base_rate_points == SLOTS
 
 

@@ -105,7 +105,7 @@ async def test_without_one_replies_have_only_empty_fields_more(
     ("asked", "told"),
     [
         (question(AT_MS - 6 * DAY_MS), "after the query's time"),
-        (question(symbol="ETHUSDT"), "not of ETHUSDT"),
+        (question(symbol="ETHUSDT"), "not ETHUSDT"),
         (question(lookback_days=20), "lookback_days is 4 there, 20 here"),
         (question(evidence_k=12), "evidence_k is 10 there, 12 here"),
         (question(min_gap_hours=3), "min_gap_hours is 4 there, 3 here"),

@@ -7,8 +7,7 @@ from typing import Final
 import structlog
 
 from llm_trader.index.protocol import Collection
-from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration
-from llm_trader.retrieval.retriever import scope_of
+from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration, scope_of
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import iso8601

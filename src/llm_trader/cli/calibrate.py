@@ -120,7 +120,7 @@ def _show(console: Console, made: Calibration, out: Path) -> None:
         f"anew each day, or kept;\n  intervals: {made.interval_level:.2%}",
         highlight=False,
     )
-    skilled = [name for name in made.horizons if name in made.skilled]
+    skilled = [name for name in made.horizons if name in made.skilled_horizons]
     told = f"over {', '.join(skilled)}" if skilled else "at no horizon"
     console.print(
         f"Beyond chance, such neighbours forecast better than the base rate {told}.\n"

@@ -20,7 +20,7 @@ from llm_trader.evaluation.reweighting import check_multiples
 from llm_trader.index.asof import visible_rows
 from llm_trader.index.memory import admitted
 from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.retrieval.episodes import earliest_apart
+from llm_trader.retrieval.episodes import earliest_episodes
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.snapshot.table import SnapshotTable
@@ -196,7 +196,7 @@ class _Finder:
         stamps = self._points.timestamp_ms
         if len(lists) > 1:
             hits = np.searchsorted(stamps, fuse_by_rank([stamps[of] for of in lists]))
-        return hits[earliest_apart(stamps[hits], self._gap_ms, self._search.episodes)]
+        return hits[earliest_episodes(stamps[hits], self._gap_ms, self._search.episodes)]
 
     def _similarity(self, row: int, found: Rows) -> Cosines:
         name = STATE if self._search.vector in ("hybrid", "random") else self._search.vector

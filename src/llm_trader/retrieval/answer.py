@@ -1,4 +1,4 @@
-"""The records of an answer, with the field names of the wire. `None` is "not known"."""
+"""The records of an answer, with the field names of the wire. `None` is unknown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MatchState(msgspec.Struct, frozen=True):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A past state. `similarity_percentile`: the % of random pairs of states less similar."""
+    """A past state. `similarity_percentile`: the % of random pairs that are less similar."""
 
     similarity: float
     similarity_percentile: float | None
@@ -32,7 +32,7 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class OutcomeStatistics(msgspec.Struct, frozen=True):
-    """% changes of the matches at one horizon; `win_rate` is the share of those above 0."""
+    """% changes of the matches at one horizon. `win_rate` is the share of changes above 0."""
 
     mean: float | None
     median: float | None
@@ -66,7 +66,7 @@ class Estimate(Interval, frozen=True):
 
 
 class Rescaled(msgspec.Struct, frozen=True):
-    """Outcomes times (volatility now / volatility then), over 24 hours each; % changes."""
+    """% changes multiplied by (current / former volatility), both over 24 hours."""
 
     mean: float
     p10: float
@@ -77,9 +77,9 @@ class Rescaled(msgspec.Struct, frozen=True):
 
 
 class HorizonEvidence(msgspec.Struct, frozen=True):
-    """% changes; `p_up` is the share of those above 0. `rescaled` needs the volatility now.
+    """% changes. `p_up` is the share above 0. `rescaled` needs the current volatility.
 
-    `band_80`: where 8 of 10 outcomes fall, the rescaled p10 and p90 corrected by a calibration.
+    `band_80` is where 8 in 10 outcomes fall: the rescaled p10 and p90 after a calibration.
     """
 
     effective_episodes: float
@@ -95,14 +95,14 @@ class HorizonEvidence(msgspec.Struct, frozen=True):
 
 
 class BarrierEvidence(msgspec.Struct, frozen=True):
-    """Which of stop (-2 %) and target (+3 %) was touched first within 24h, as shares."""
+    """Shares of states after which stop (-2 %) or target (+3 %) was touched first within 24h."""
 
     stop_first: Estimate
     target_first: Estimate
 
 
 class Novelty(msgspec.Struct, frozen=True):
-    """`percentile`: the % of past states whose nearest other state was nearer than this one's."""
+    """`percentile`: the % of past states with a nearer neighbour than this state has."""
 
     percentile: float
     nearest_similarity: float
@@ -112,7 +112,7 @@ class Novelty(msgspec.Struct, frozen=True):
 class Evidence(msgspec.Struct, frozen=True):
     """`verdict` is `informative`, `weak` or `none`; abstaining is a normal answer.
 
-    `calibrated`: bands and verdict rest on a calibration too.
+    `calibrated`: a calibration contributed to the bands and the verdict.
     """
 
     verdict: str
@@ -129,14 +129,14 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class CalibrationUsed(msgspec.Struct, frozen=True):
-    """`digest`: first 12 hex digits of the file's SHA-256; all of it was known at `known_by`."""
+    """`digest`: first 12 hex digits of the file's SHA-256. `known_by`: when all of it was known."""
 
     digest: str
     known_by: Millis
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a query found, and how. `warnings` say what could not be done."""
+    """What a query found and how. `warnings` name what could not be done."""
 
     matches: list[Match]
     statistics: Statistics

@@ -1,9 +1,9 @@
-"""What was measured of past evidence, and what it says of the evidence of now.
+"""How good past evidence was, measured, and what that says about the evidence of now.
 
-A calibration is a file that `llm-trader calibrate` fits and a server loads. It widens, or narrows,
-the band between the rescaled p10 and p90 so that 8 of 10 outcomes fall inside it, and it tells at
-which horizons neighbours forecast better than the base rate when it was measured. It answers only
-for queries like those it was fitted on, and only from when all of its outcomes were known.
+A calibration is a file that `llm-trader calibrate` fits and a server loads. It widens or narrows
+the band between the rescaled p10 and p90 so that 8 in 10 outcomes fall inside, and it names the
+horizons at which neighbours forecast better than the base rate when that was measured. It applies
+only to queries like those it was fitted on, and only after all of its outcomes were known.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import msgspec
 
 from llm_trader.embedding.features import LEAST
 from llm_trader.errors import ConfigurationError
+from llm_trader.index.points import STATE
+from llm_trader.index.protocol import Collection
 from llm_trader.retrieval.answer import CalibrationUsed
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.search_spec import EpisodeSearch
@@ -39,15 +41,15 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class HorizonCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of one horizon.
+    """What was fitted and measured for one horizon.
 
-    `margin`: what the band is widened by on either side, in units of the realised volatility over
-    24h; below 0 it is narrowed. `effective_scores`: how many outcomes that do not overlap it is
-    fitted on. Coverages and `skill` are of the held-out part: `before` of the band as it was,
-    `after` with the margin fitted anew each day, `after_kept_days` with each margin kept for that
-    many days. `by_month` and `by_symbol` are of all queries for which a margin was known by then.
-    `skill`: 1 - CRPS / CRPS of the base rate treated alike, of a forecast with `neighbour_share`
-    and the power `rescale` of the volatility's ratio.
+    `margin` widens the band on either side, in units of the realised volatility over 24h; below 0
+    it narrows the band. `effective_scores` counts the outcomes without overlap that it is fitted
+    on. Coverages and `skill` cover the held-out part: `before` is the uncorrected band, `after`
+    has a new margin each day, `after_kept_days` keeps each margin for that many days. `by_month`
+    and `by_symbol` cover all queries that had a margin at their time. `skill` is 1 - CRPS / CRPS
+    of the volatility-rescaled base rate, for a forecast with `neighbour_share` and the power
+    `rescale` of the volatility ratio.
     """
 
     margin: float
@@ -71,26 +73,40 @@ class Scope(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True
     state_space_id: str
     text_space_id: str | None
 
-    def differences(self, asked: Scope) -> list[str]:
-        """Where a query's evidence is other than this; its symbols must be among these."""
-        told = [
-            f"{name} is {_told(mine)} there, {_told(theirs)} here"
+    def differences(self, query: Scope) -> list[str]:
+        """How a query's evidence differs from this; its symbols must be among these."""
+        differences = [
+            f"{name} is {_shown(fitted)} there, {_shown(requested)} here"
             for name in self.__struct_fields__
             if name != "symbols"
-            and (mine := getattr(self, name)) != (theirs := getattr(asked, name))
+            and (fitted := getattr(self, name)) != (requested := getattr(query, name))
         ]
-        lacking = [symbol for symbol in asked.symbols if symbol not in self.symbols]
+        lacking = [symbol for symbol in query.symbols if symbol not in self.symbols]
         if lacking:
-            told.append(f"it is of {', '.join(self.symbols)}, not of {', '.join(lacking)}")
-        return told
+            fitted_symbols = ", ".join(self.symbols)
+            differences.append(f"it covers {fitted_symbols}, not {', '.join(lacking)}")
+        return differences
+
+
+def scope_of(collection: Collection, symbol: str, spec: EpisodeSearch) -> Scope:
+    """The evidence that a query of a collection gets."""
+    return Scope(
+        exchange=collection.exchange,
+        symbols=(symbol,),
+        feature_version=collection.feature_version,
+        state_space_id=collection.state_space_id,
+        text_space_id=None if spec.vector == STATE else collection.text_space_id,
+        **spec.episode_fields(),
+    )
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`known_by_ms`: when the last outcome in it was known, so no earlier query may use it.
+    """A fitted calibration, as it is written to its file.
 
-    Fitted on states from `fitted_from_ms` on, of which those from `held_out_from_ms` on were held
-    out to measure; each margin on the last `window_days` of scores. `interval_level` is that of
-    all intervals in it.
+    The last of its outcomes was known at `known_by_ms`, so no earlier query may use it. It covers
+    states from `fitted_from_ms` on; those from `held_out_from_ms` on were held out for measuring.
+    Each margin is fitted on the last `window_days` of scores. `interval_level` is the level of
+    every interval in it.
     """
 
     schema_version: int
@@ -109,92 +125,95 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def digest(self) -> str:
-        """12 hex digits of the SHA-256 of the file that `write_calibration` makes."""
+        """12 hex digits of the SHA-256 of the file that `write_calibration` writes."""
         return hashlib.sha256(_encoded(self)).hexdigest()[:12]
 
     @property
-    def skilled(self) -> frozenset[str]:
+    def skilled_horizons(self) -> frozenset[str]:
         """Horizons at which neighbours forecast better than the base rate, beyond chance."""
-        return frozenset(name for name, of in self.horizons.items() if of.skill.above(0))
+        return frozenset(name for name, horizon in self.horizons.items() if horizon.skill.above(0))
 
 
-class Use(NamedTuple):
-    """A calibration as one query uses it: what the reply tells of it, and why it does not."""
+class AppliedCalibration(NamedTuple):
+    """The calibration of one query, what the reply says about it, or why there is none."""
 
     calibration: Calibration | None
-    told: CalibrationUsed | None
+    used: CalibrationUsed | None
     warnings: list[str]
 
 
-UNCALIBRATED: Final = Use(None, None, [])
+UNCALIBRATED: Final = AppliedCalibration(None, None, [])
 
 
 class LoadedCalibration:
-    """A calibration that queries are answered with, for `max_age_days` after it was all known."""
+    """A calibration that applies to queries for `max_age_days` after all of it was known."""
 
     def __init__(self, calibration: Calibration, max_age_days: int) -> None:
         self.calibration = calibration
-        self.told = CalibrationUsed(calibration.digest, calibration.known_by_ms)
+        self.used = CalibrationUsed(calibration.digest, calibration.known_by_ms)
         self._max_age_days = max_age_days
 
-    def use(
-        self, asked: Scope, as_of_ms: Millis, episodes: int, features_missing: Sequence[str]
-    ) -> Use:
-        """For a query whose evidence has so many episodes."""
-        objections = [*self.scope_objections(asked), *self._time_objections(as_of_ms)]
+    def apply(
+        self, query: Scope, as_of_ms: Millis, episodes: int, features_missing: Sequence[str]
+    ) -> AppliedCalibration:
+        """The calibration for a query that found `episodes`, if it was fitted on such queries."""
+        objections = [*self.scope_objections(query), *self._time_objections(as_of_ms)]
         if features_missing:
-            objections.append("it is of whole states, and this one lacks features")
-        if episodes < asked.evidence_k:
-            objections.append(f"it is of {asked.evidence_k} episodes, and {episodes} were found")
+            objections.append("it was fitted on whole states, and this one lacks features")
+        if episodes < query.evidence_k:
+            objections.append(
+                f"it was fitted on {query.evidence_k} episodes, and {episodes} were found"
+            )
         if objections:
-            return Use(None, None, [f"the calibration was not used: {'; '.join(objections)}"])
-        return Use(self.calibration, self.told, [])
+            warning = f"the calibration was not used: {'; '.join(objections)}"
+            return AppliedCalibration(None, None, [warning])
+        return AppliedCalibration(self.calibration, self.used, [])
 
-    def scope_objections(self, asked: Scope) -> list[str]:
-        """What no time and no state will change; empty for a query like those it is of."""
-        return self.calibration.scope.differences(asked)
+    def scope_objections(self, query: Scope) -> list[str]:
+        """Objections that hold at any time and for any state; empty where the scopes agree."""
+        return self.calibration.scope.differences(query)
 
     def _time_objections(self, as_of_ms: Millis) -> list[str]:
         age_ms = as_of_ms - self.calibration.known_by_ms
         known_by = iso8601(self.calibration.known_by_ms)
         if age_ms < 0:
-            return [f"it knows outcomes up to {known_by}, after the query's time"]
+            return [f"it contains outcomes up to {known_by}, after the query's time"]
         if age_ms > self._max_age_days * DAY_MS:
             return [
-                f"it knows outcomes only up to {known_by}, more than {self._max_age_days} days "
-                "before the query's time; make it anew with: llm-trader calibrate"
+                f"its outcomes end at {known_by}, more than {self._max_age_days} days before the "
+                "query's time; fit a new one with: llm-trader calibrate"
             ]
         return []
 
 
 def band(
-    calibration: Calibration, horizon: str, low: float, high: float, volatility_now_pct: float
+    calibration: Calibration, horizon: str, low: float, high: float, current_volatility_pct: float
 ) -> tuple[float, float]:
-    """The calibrated 80 % band in % change, from the rescaled p10 and p90 of the neighbours.
+    """The calibrated 80 % band in % change, from the rescaled p10 and p90 of the episodes.
 
-    Where a margin below 0 is more than the band is wide, nothing is left of it but its middle.
+    Where a negative margin exceeds half the band, only the middle of the band is left.
     """
-    by = calibration.horizons[horizon].margin * max(volatility_now_pct, LEAST)
-    if high - low + 2 * by < 0:
+    margin_pct = calibration.horizons[horizon].margin * max(current_volatility_pct, LEAST)
+    if high - low + 2 * margin_pct < 0:
         return (low + high) / 2, (low + high) / 2
-    return low - by, high + by
+    return low - margin_pct, high + margin_pct
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Raises `ConfigurationError` where there is none, or what is there is no calibration."""
+    """Raises `ConfigurationError` where the file is missing or is not a calibration."""
     try:
-        read = msgspec.json.decode(path.read_bytes(), type=Calibration)
+        calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     except msgspec.DecodeError as error:
         raise _unreadable(path, str(error)) from error
-    if problem := _problem(read):
+    if problem := _problem(calibration):
         raise _unreadable(path, problem)
-    return read
+    return calibration
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Whole or not at all: a server that starts meanwhile reads the one before."""
+    """Replaces the file in one step, so a server that starts meanwhile reads a whole one."""
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,25 +221,26 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         os.replace(part, path)
     except OSError as error:
         raise ConfigurationError(
-            f"the calibration cannot be written to {path}: {error.strerror}; name a file that "
-            "can be with --out"
+            f"the calibration cannot be written to {path}: {error.strerror}; name a writable file "
+            "with --out"
         ) from error
 
 
-def _problem(read: Calibration) -> str | None:
-    if read.schema_version != SCHEMA_VERSION:
-        return f"it is of schema {read.schema_version}, this version reads {SCHEMA_VERSION}"
-    if set(read.horizons) != set(HORIZONS):
-        return f"it has the horizons {', '.join(read.horizons)}, not {', '.join(HORIZONS)}"
-    if not read.fitted_from_ms < read.held_out_from_ms < read.known_by_ms:
-        return "its times are not in order"
+def _problem(calibration: Calibration) -> str | None:
+    version, names = calibration.schema_version, calibration.horizons
+    if version != SCHEMA_VERSION:
+        return f"it has schema {version}, and this version reads {SCHEMA_VERSION}"
+    if set(names) != set(HORIZONS):
+        return f"it has the horizons {', '.join(names)}, not {', '.join(HORIZONS)}"
+    if not calibration.fitted_from_ms < calibration.held_out_from_ms < calibration.known_by_ms:
+        return "fitted_from_ms, held_out_from_ms and known_by_ms are not in order"
     return None
 
 
-def _unreadable(path: Path, why: str) -> ConfigurationError:
+def _unreadable(path: Path, problem: str) -> ConfigurationError:
     return ConfigurationError(
-        f"no calibration can be read from {path}: {why}; make it anew with: llm-trader calibrate, "
-        "or leave the setting retrieval.calibration out"
+        f"no calibration can be read from {path}: {problem}; fit a new one with: llm-trader "
+        "calibrate, or leave the setting retrieval.calibration out"
     )
 
 
@@ -234,5 +254,5 @@ def _encoded(calibration: Calibration) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

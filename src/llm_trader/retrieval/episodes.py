@@ -1,12 +1,11 @@
 """Neighbours that are separate pieces of evidence.
 
 The quarter-hours of one afternoon look alike and share their outcome: five of them are one
-observation, not five. What is shown as most alike is the nearest of them. What is summed up as
-evidence is the earliest: a quarter-hour is nearer than the one after it because the market then
-turned away, so those chosen for being nearest show reversals even in a random walk. (Measured in
-one, over 50 neighbours: their mean outcome correlates by -0.5 with the return before the query,
-and forecasts lose 0.5 %; of the earliest, 0.0 both.) The earliest was alike before anything
-followed.
+observation, not five. A reply shows the nearest of them. Evidence sums up the earliest: a
+quarter-hour is nearer than the next one because the market then turned away, so the nearest show
+reversals even in a random walk. (Measured in one, over 50 neighbours: the mean outcome of the
+nearest correlates by -0.5 with the return before the query, and their forecasts lose 0.5 %; both
+are 0.0 for the earliest.) The earliest was similar before anything followed.
 """
 
 from __future__ import annotations
@@ -19,66 +18,66 @@ from llm_trader.arrays import Floats, Rows, Times
 from llm_trader.timeframe import Millis
 
 
-def nearest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Rows:
+def nearest_episodes(timestamp_ms: Times, gap_ms: Millis, count: int) -> Rows:
     """Positions of up to `count` times, in the given order, each `gap_ms` from those before."""
     if gap_ms <= 0:
         return np.arange(min(count, len(timestamp_ms)))
-    # A stretch of one gap holds one time at most, so only it and its two neighbours matter.
-    taken: dict[int, int] = {}
+    # A bin as long as the gap holds one chosen time at most, so only its neighbours can be close.
+    chosen_ms: dict[int, int] = {}
     positions: list[int] = []
-    stretches = (timestamp_ms // gap_ms).tolist()
-    for position, stretch in enumerate(stretches):
-        if stretch in taken:
+    bins = (timestamp_ms // gap_ms).tolist()
+    for position, bin_number in enumerate(bins):
+        if bin_number in chosen_ms:
             continue
         stamp = int(timestamp_ms[position])
-        if stamp - taken.get(stretch - 1, -gap_ms) < gap_ms:
+        if stamp - chosen_ms.get(bin_number - 1, -gap_ms) < gap_ms:
             continue
-        if taken.get(stretch + 1, stamp + gap_ms) - stamp < gap_ms:
+        if chosen_ms.get(bin_number + 1, stamp + gap_ms) - stamp < gap_ms:
             continue
-        taken[stretch] = stamp
+        chosen_ms[bin_number] = stamp
         positions.append(position)
         if len(positions) == count:
             break
     return np.array(positions, np.intp)
 
 
-def earliest_apart(timestamp_ms: Times, gap_ms: Millis, count: int) -> Rows:
-    """Positions of `count` times that are `gap_ms` apart, ascending; fewer where there are fewer.
+def earliest_episodes(timestamp_ms: Times, gap_ms: Millis, count: int) -> Rows:
+    """Positions of up to `count` times that are `gap_ms` apart, ascending.
 
-    Of the fewest first times that hold as many: the earliest of them, the next that is a gap
-    later, and so on. More times at the end of the given ones change nothing.
+    They are chosen from the shortest head of the given times that holds as many: the earliest
+    time, the next one that is a gap later, and so on. Times appended at the end change nothing.
     """
     if gap_ms <= 0:
         return np.arange(min(count, len(timestamp_ms)))
     order = np.argsort(timestamp_ms, kind="stable")
     stamps = timestamp_ms[order]
-    few, enough = min(count, len(order)) - 1, len(order)
-    beyond = len(_apart(order, stamps, gap_ms, enough)) - count
-    # One time more makes one episode more, at most.
-    enough -= max(beyond, 0)
-    while beyond >= 0 and enough - few > 1:
-        among = (few + enough) // 2
-        missing = count - len(_apart(order, stamps, gap_ms, among))
+    too_short, head = min(count, len(order)) - 1, len(order)
+    surplus = len(_earliest_of_head(order, stamps, gap_ms, head)) - count
+    # One time more makes at most one episode more, so each surplus episode shortens the head.
+    head -= max(surplus, 0)
+    while surplus >= 0 and head - too_short > 1:
+        middle = (too_short + head) // 2
+        missing = count - len(_earliest_of_head(order, stamps, gap_ms, middle))
         if missing > 0:
-            few = among + missing - 1
+            too_short = middle + missing - 1
         else:
-            enough = among + missing
-    taken = _apart(order, stamps, gap_ms, enough)
-    return np.sort(order[order < enough][taken])
+            head = middle + missing
+    chosen = _earliest_of_head(order, stamps, gap_ms, head)
+    return np.sort(order[order < head][chosen])
 
 
-def _apart(order: Rows, stamps: Times, gap_ms: Millis, among: int) -> list[int]:
-    """The earliest choice from the first `among` times, as places in their order of time.
+def _earliest_of_head(order: Rows, stamps: Times, gap_ms: Millis, head: int) -> list[int]:
+    """The earliest choice from the first `head` times, as places in their order of time.
 
-    `order` sorts all by time, `stamps` are all in that order.
+    `order` sorts all times, and `stamps` are all of them in that order.
     """
-    known = stamps[order < among]
-    after = known.searchsorted(known + gap_ms).tolist()
-    taken, place = [], 0
-    while place < among:
-        taken.append(place)
-        place = after[place]
-    return taken
+    candidates = stamps[order < head]
+    next_places = candidates.searchsorted(candidates + gap_ms).tolist()
+    chosen, place = [], 0
+    while place < head:
+        chosen.append(place)
+        place = next_places[place]
+    return chosen
 
 
 def effective_counts(timestamp_ms: Times, horizons_ms: Collection[Millis]) -> Floats:

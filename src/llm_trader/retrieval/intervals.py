@@ -1,6 +1,7 @@
-"""Closed formulas for intervals and deviations, of as many observations as effective ones.
+"""Intervals, and closed formulas for them and for deviations.
 
-On plain numbers: there are a dozen of each per query, too few for arrays to pay.
+`n` counts effective observations. The formulas take plain numbers: a query needs a dozen of each,
+too few for arrays to pay.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Interval(msgspec.Struct, frozen=True):
         return self.high is not None and self.high < threshold
 
 
-def student_t(z: float, freedom: float) -> float:
+def student_t(z: float, degrees_of_freedom: float) -> float:
     """Student's t quantile for the normal quantile z.
 
     The Cornish-Fisher expansion, Abramowitz & Stegun 26.7.5: 3 digits from 5 degrees of freedom.
@@ -38,26 +39,28 @@ def student_t(z: float, freedom: float) -> float:
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + g1 / freedom + g2 / freedom**2 + g3 / freedom**3
+    return z + g1 / degrees_of_freedom + g2 / degrees_of_freedom**2 + g3 / degrees_of_freedom**3
 
 
-def t_as_normal(t: float, freedom: float) -> float:
+def t_as_normal(t: float, degrees_of_freedom: float) -> float:
     """The normal deviate that is as unlikely as a Student's t (Wallace 1959)."""
-    size = sqrt(freedom * log1p(t * t / freedom)) * (8 * freedom + 1) / (8 * freedom + 3)
+    df = degrees_of_freedom
+    size = sqrt(df * log1p(t * t / df)) * (8 * df + 1) / (8 * df + 3)
     return copysign(size, t)
 
 
 def wilson(share: float, n: float, z: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share of n observations, n not necessarily whole."""
+    """Wilson's score interval (1927) of a share of n observations; n need not be whole."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def share_deviation(share: float, base_rate: float, n: float) -> float:
-    """How many standard errors a share lies from its base rate; 0 where the base knows no other.
+    """How many standard errors a share lies from its base rate.
 
-    A window that never (or always) saw something has nothing to measure against.
+    The result is 0 at a base rate of 0 or 1: a window that never, or always, saw an event has
+    no spread to measure against.
     """
     error = sqrt(base_rate * (1 - base_rate) / n)
     return (share - base_rate) / error if error > 0 else 0.0

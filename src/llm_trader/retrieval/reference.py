@@ -1,8 +1,7 @@
 """What is usual in a window: base rates, and how similar states are to each other.
 
-Base rates are those of the very window a query sees. The similarity reference is made once for
-each UTC day, from the window as it was visible at that day's midnight: known by then, the same for
-every query of the day, and cheap.
+Base rates cover exactly the window of a query. The similarity reference is made once per UTC day
+from the window that was visible at midnight, so it is cheap and the same for all queries of a day.
 """
 
 from __future__ import annotations
@@ -13,49 +12,50 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from llm_trader.arrays import Floats
+from llm_trader.arrays import Cosines, Floats, Vectors
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, STOP_FIRST, TARGET_FIRST
 
 QUANTILE_LEVELS: Final = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 
+# Novelty is judged at the 99th percentile: 64 states cannot resolve it, 256 take twice the time.
 _REFERENCE_STATES: Final = 128
+# With 128 states 33,000 pairs, so a percentile is off by 0.3 points at most; half the pairs, 0.4.
 _PAIRS_PER_STATE: Final = 256
-_PAIR_LEVELS: Final = np.linspace(0, 1, 1025)
-_LEAST_TO_CODE: Final = 1000
-_LEAST_SPREAD: Final = 1e-300
-_NEAR: Final = 24
+_PAIR_LEVELS: Final = np.linspace(0, 1, 1025)  # a resolution of 0.1 %, kept in 4 KB
+_SMALLEST_CODED_WINDOW: Final = 1000  # below it, plain sorting is as fast as coding
+_SMALLEST_SPREAD: Final = 1e-300  # 65535 divided by less overflows
+_SORTED_AROUND: Final = 24
 
 Key = TypeVar("Key", bound=Hashable)
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-class LastUsed(Generic[Key, Made]):
-    """The `size` most recently used results, each made once."""
+class LruCache(Generic[Key, Result]):
+    """The `size` most recently used results, each computed once."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._made: OrderedDict[Key, Made] = OrderedDict()
+        self._results: OrderedDict[Key, Result] = OrderedDict()
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._made
+        return key in self._results
 
-    def get(self, key: Key, make: Callable[[], Made]) -> Made:
-        if key in self._made:
-            self._made.move_to_end(key)
-            return self._made[key]
-        made = self._made[key] = make()
-        if len(self._made) > self._size:
-            self._made.popitem(last=False)
-        return made
+    def get(self, key: Key, compute: Callable[[], Result]) -> Result:
+        if key in self._results:
+            self._results.move_to_end(key)
+            return self._results[key]
+        result = self._results[key] = compute()
+        if len(self._results) > self._size:
+            self._results.popitem(last=False)
+        return result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseRates:
-    """Of all points of a window. Arrays by horizon: `mean` and `p_up` (4,), `quantiles` (4, 5)."""
+    """Statistics of all points of a window, by horizon: `mean`, `p_up` (4,), `quantiles` (4, 5)."""
 
     points: int
     mean: Floats
@@ -66,7 +66,6 @@ class BaseRates:
 
     @classmethod
     def of(cls, window: PointTable) -> BaseRates:
-        """The base rates of a window of at least one point."""
         outcomes = window.values[OUTCOME_ROWS]
         barrier, n = window.column("first_barrier"), len(window)
         return cls(
@@ -83,50 +82,52 @@ def base_quantiles(outcomes: Floats) -> Floats:
     """Quantiles at `QUANTILE_LEVELS` of the rows, linear interpolation, shape (rows, levels).
 
     A window has thousands of points, and sorting them would be half of a query's work. So they
-    are sorted by a 16-bit code that rises with the value, and only the few next to each quantile
-    are sorted by value: exact where no other point shares their codes, which is looked at.
+    are sorted by a 16-bit code that rises with the value, and only the few around each quantile
+    are sorted by value. That is exact where no point beyond them shares their codes; elsewhere
+    all values are sorted.
     """
     n = outcomes.shape[1]
-    if n < _LEAST_TO_CODE:
+    if n < _SMALLEST_CODED_WINDOW:
         return quantiles(np.sort(outcomes, axis=1), QUANTILE_LEVELS[None])
     low, high = outcomes.min(axis=1, keepdims=True), outcomes.max(axis=1, keepdims=True)
     spread = high - low
-    step = 65535 / np.where(spread > _LEAST_SPREAD, spread, np.inf)  # equal values: one code
+    step = 65535 / np.where(spread > _SMALLEST_SPREAD, spread, np.inf)  # equal values: one code
     code = ((outcomes - low) * step).astype(np.uint16)
     order = code.argsort(axis=1, kind="stable")  # a radix sort for 16 bits
     position = QUANTILE_LEVELS * (n - 1)
     below = position.astype(np.intp)
-    near = order[:, below[:, None] + np.arange(-_NEAR, _NEAR + 2)]
+    around = order[:, below[:, None] + np.arange(-_SORTED_AROUND, _SORTED_AROUND + 2)]
     rows = np.arange(len(outcomes))[:, None, None]
-    codes, values = code[rows, near], np.sort(outcomes[rows, near], axis=2)
-    complete = (codes[..., 0] < codes[..., _NEAR]) & (codes[..., -1] > codes[..., _NEAR + 1])
-    if not complete.all():  # values crowd around a quantile, as in a dead market
+    codes, values = code[rows, around], np.sort(outcomes[rows, around], axis=2)
+    low_code, high_code = codes[..., _SORTED_AROUND], codes[..., _SORTED_AROUND + 1]
+    exact = (codes[..., 0] < low_code) & (codes[..., -1] > high_code)
+    if not exact.all():  # values crowd around a quantile, as in a dead market
         return quantiles(np.sort(outcomes, axis=1), QUANTILE_LEVELS[None])
-    at, above = values[..., _NEAR], values[..., _NEAR + 1]
-    between: Floats = at + (above - at) * (position - below)
-    return between
+    low_value, high_value = values[..., _SORTED_AROUND], values[..., _SORTED_AROUND + 1]
+    interpolated: Floats = low_value + (high_value - low_value) * (position - below)
+    return interpolated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimilarityReference:
-    """Ascending similarities: of random pairs of states, as quantiles at even levels, and of
-    states to their nearest others.
+    """Ascending similarities: `pairs` are quantiles of random pairs of states at even levels,
+    `nearest` those of states and their nearest other states.
     """
 
-    pairs: npt.NDArray[np.float32]
-    nearest: npt.NDArray[np.float32]
+    pairs: Cosines
+    nearest: Cosines
 
     @classmethod
     def of(
         cls,
         window: PointTable,
         name: str,
-        known: npt.NDArray[np.float32] | float = 1.0,
+        present: Vectors | float = 1.0,
         present_share: float = 1.0,
     ) -> SimilarityReference:
-        """Of a window's vectors of a name, over the features that a query knows.
+        """Compare the window's vectors called `name` over the features that a query has.
 
-        `known` (dimension,) is 1 where the query's vector has a value and 0 where not;
+        `present` (dimension,) is 1 where the query's vector has a value and 0 where not;
         `present_share` is its share of the weight. Pairs less than the longest horizon apart
         are left out, as a query's own neighbours are at least that far from it.
         """
@@ -134,7 +135,7 @@ class SimilarityReference:
         if not len(window):
             chosen = chosen[:0]
         vectors = window.vectors[name]
-        states = vectors[chosen] * known / np.float32(present_share)
+        states = vectors[chosen] * present / np.float32(present_share)
         similarity = np.matmul(states, vectors.T, dtype=np.float32)
         stamps = window.timestamp_ms
         first = np.searchsorted(stamps, stamps[chosen] - LONGEST_HORIZON_MS, side="right")
@@ -151,11 +152,11 @@ class SimilarityReference:
 
     @classmethod
     def of_nothing(cls) -> SimilarityReference:
-        """Where there is nothing to compare with: percentiles and novelty are unknown."""
+        """Nothing to compare with, so percentiles and novelty are unknown."""
         return cls(np.empty(0, np.float32), np.empty(0, np.float32))
 
     def percentiles(self, similarity: Floats) -> list[float] | list[None]:
-        """The % of random pairs that are less similar than each; `None` without pairs."""
+        """The % of random pairs that are less similar than each value; `None` without pairs."""
         if not len(self.pairs):
             return [None] * len(similarity)
         ranks = np.searchsorted(self.pairs, similarity)
@@ -163,7 +164,7 @@ class SimilarityReference:
         return percentiles
 
     def novelty_percentile(self, nearest_similarity: float) -> float | None:
-        """The % of states whose nearest other state is nearer than that."""
+        """The % of states whose nearest other state is nearer than `nearest_similarity`."""
         n = len(self.nearest)
         if not n:
             return None

@@ -1,4 +1,7 @@
-"""Filters for points of the same regime of open interest and funding as the query."""
+"""Filters for points in the same regime of open interest and funding as the query.
+
+Clients of the prototype know these thresholds, so they are part of the wire's contract.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ from typing import Final
 from llm_trader.index.protocol import FieldRange
 from llm_trader.snapshot.table import SnapshotTable
 
-# Open interest counts as moved from this many % over its 24h mean, and then within as many points.
+# Open interest this many % from its 24h mean is pronounced; similar states lie this close to it.
 _OI_DELTA_MOVED_PCT: Final = 5.0
 _OI_DELTA_WITHIN_PCT: Final = 10.0
-# Funding is one-sided from this rate per settlement.
+# A funding rate per settlement beyond this is one-sided; 0.0001 is the exchanges' neutral rate.
 _FUNDING_ONE_SIDED: Final = 0.0001
 
 
 def regime_ranges(state: SnapshotTable) -> dict[str, FieldRange]:
-    """The filters that the state of a table of one snapshot calls for, by name.
+    """The filters for the single state of a table, by name.
 
-    A field that is unknown, or unremarkable, calls for none.
+    A field that is unknown or unremarkable needs no filter.
     """
     ranges: dict[str, FieldRange] = {}
     oi_delta = float(state.column("oi_delta_pct")[0])

@@ -1,4 +1,4 @@
-"""Outcomes of the matches summed up. Quantiles interpolate linearly."""
+"""Statistics of the outcomes of matches. Quantiles interpolate linearly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_trader.index.points import COLUMN_ROW
 from llm_trader.retrieval.answer import OutcomeStatistics, Statistics
 from llm_trader.snapshot.outcome import HORIZONS, STOP_LOSS_PCT, TAKE_PROFIT_PCT
 
-# The outcomes stand next to each other, so that a window's are a view.
+# The outcome columns are adjacent, so those of a whole window are a view.
 OUTCOME_ROWS: Final = slice(
     COLUMN_ROW[f"outcome_{next(iter(HORIZONS))}"],
     COLUMN_ROW[f"outcome_{next(iter(HORIZONS))}"] + len(HORIZONS),
@@ -20,7 +20,7 @@ OUTCOME_ROWS: Final = slice(
 _BLOCKS: Final = {f"outcome_{name}": COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS}
 _DRAWDOWN, _RUNUP = COLUMN_ROW["max_drawdown_1h"], COLUMN_ROW["max_runup_1h"]
 
-# Points as plain numbers, a list in the order of `COLUMNS` each: matches are few.
+# Each row is a list in the order of `COLUMNS`: matches are too few for arrays to pay.
 Rows = list[list[float]]
 
 
@@ -36,12 +36,12 @@ def quantiles(ascending: Floats, levels: Floats) -> Floats:
     values = np.ravel(ascending)
     low = values[start + below]
     high = values[start + np.minimum(below + 1, n - 1)]
-    between: Floats = low + (high - low) * (position - below)
-    return between
+    interpolated: Floats = low + (high - low) * (position - below)
+    return interpolated
 
 
 def summarise(matches: Rows, similarity: list[float]) -> Statistics:
-    """Statistics of the matches; a match is its values as in `COLUMNS`."""
+    """Statistics of the matches, each given by its values in the order of `COLUMNS`."""
     n = len(matches)
     blocks = {name: _block([match[row] for match in matches]) for name, row in _BLOCKS.items()}
     return Statistics(

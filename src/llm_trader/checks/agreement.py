@@ -1,13 +1,12 @@
-"""Whether two indexes answer alike: the same sampled questions, whole answers compared.
+"""Whether two indexes give equal answers to the same sampled questions.
 
-A question is the state of a stored point, asked at a time when that point was known. It is never
-asked later than the newest point was, so points that are appended meanwhile change no answer.
+A question is the state of a stored point, searched for at a time when that point was known. That
+time is never later than the newest point was known, so points appended meanwhile change no answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -17,7 +16,6 @@ import numpy as np
 from llm_trader.arrays import VECTOR_ROUNDING
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.points import TEXT
-from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.snapshot.model import SCALARS
@@ -25,8 +23,8 @@ from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 
-_ASKED_LATER_MS: Final = 30 * DAY_MS
-_TOLD: Final = 5
+_LONGEST_DELAY_MS: Final = 30 * DAY_MS  # within the default lookback, so the point can be found
+_SHOWN_DIFFERENCES: Final = 5  # tells what is wrong; an answer has over 1,000 numbers
 
 
 class Question(SearchSpec, frozen=True, kw_only=True):
@@ -48,9 +46,9 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
 
 
 class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that was answered otherwise: where, the first few of `count` differences.
+    """A question with two answers, and the first few of their `count` differences.
 
-    `of_rounding` means that nothing but last digits differ, as between two processors.
+    `of_rounding`: only last digits differ, as between two processors.
     """
 
     symbol: str
@@ -63,7 +61,7 @@ class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgreementReport(msgspec.Struct, frozen=True):
-    """`identical` answers are so to the last bit."""
+    """`identical` answers are equal to the last bit."""
 
     questions: int
     identical: int
@@ -71,70 +69,71 @@ class AgreementReport(msgspec.Struct, frozen=True):
 
 
 async def compare_answers(
-    one: Retriever,
+    reference: Retriever,
     other: Retriever,
     samples: int,
     seed: int,
     progress: Callable[[], None] = lambda: None,
 ) -> AgreementReport:
-    """Ask both `samples` questions about the points of `one`, all symbols in turn.
+    """Ask both `samples` questions about the points of `reference`, all symbols in turn.
 
-    Raises `InvalidInputError` where `one` holds nothing to ask about.
+    Raises `InvalidInputError` where `reference` is empty.
     """
-    vectors = _vectors(one) & _vectors(other)
-    questions = await _sampled(one, samples, seed, sorted(vectors))
+    vectors = sorted(_searchable(reference) & _searchable(other))
+    questions = await _sample_questions(reference, samples, seed, vectors)
     if not questions:
         raise InvalidInputError("the index is empty, so no question can be asked of it")
-    found = []
+    comparisons = []
     for question in questions:
-        found.append(_compared(question, await _ask(one, question), await _ask(other, question)))
+        answer = await _answer(reference, question)
+        comparisons.append(_compare(question, answer, await _answer(other, question)))
         progress()
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
-    return _report(found)
+    return _report(comparisons)
 
 
 async def record_answers(retriever: Retriever, samples: int, seed: int) -> list[RecordedAnswer]:
-    """Questions about an index by its state vectors, with its answers; none if it is empty."""
-    questions = await _sampled(retriever, samples, seed, ["state"])
-    return [RecordedAnswer(question, await _ask(retriever, question)) for question in questions]
+    """Sampled questions for the state vectors, with their answers; none for an empty index."""
+    questions = await _sample_questions(retriever, samples, seed, ["state"])
+    return [RecordedAnswer(question, await _answer(retriever, question)) for question in questions]
 
 
 async def compare_recorded(
-    recorded: Sequence[RecordedAnswer], retriever: Retriever
+    records: Sequence[RecordedAnswer], retriever: Retriever
 ) -> AgreementReport:
     """Ask the recorded questions again."""
-    found = []
-    for record in recorded:
-        answer = await _ask(retriever, record.question)
-        found.append(_compared(record.question, record.answer, answer))
+    comparisons = []
+    for record in records:
+        answer = await _answer(retriever, record.question)
+        comparisons.append(_compare(record.question, record.answer, answer))
         await asyncio.sleep(0)
-    return _report(found)
+    return _report(comparisons)
 
 
-def _vectors(retriever: Retriever) -> set[QueryVectors]:
-    """What a retriever can be asked to compare."""
+def _searchable(retriever: Retriever) -> set[QueryVectors]:
     if retriever.texts and TEXT in retriever.index.collection.dimensions:
         return {"state", "text", "hybrid"}
     return {"state"}
 
 
-async def _sampled(
+async def _sample_questions(
     retriever: Retriever, samples: int, seed: int, vectors: Sequence[QueryVectors]
 ) -> list[Question]:
-    chances = random.Random(seed)
-    symbols = [of.symbol for of in (await retriever.index.info()).symbols]
+    rng = np.random.default_rng(seed)
+    symbols = [record.symbol for record in (await retriever.index.info()).symbols]
     questions = []
     for number in range(samples if symbols else 0):
         turn, position = divmod(number, len(symbols))
         symbol = symbols[position]
         stamps = await retriever.index.timestamps(symbol)
-        stamp = int(chances.choice(stamps))
+        stamp = int(rng.choice(stamps))
         point = await retriever.index.fetch(symbol, np.array([stamp], dtype=np.int64))
-        later_ms = min(int(stamps[-1]) - stamp, _ASKED_LATER_MS)
+        longest_delay_ms = min(int(stamps[-1]) - stamp, _LONGEST_DELAY_MS)
+        delay_ms = M15.ms * int(rng.integers(longest_delay_ms // M15.ms + 1))
         questions.append(
             Question(
                 symbol=symbol,
-                at_ms=stamp + LONGEST_HORIZON_MS + M15.ms * chances.randint(0, later_ms // M15.ms),
+                at_ms=stamp + LONGEST_HORIZON_MS + delay_ms,
                 include_regime_filters=turn % 2 == 0,
                 vector=vectors[turn // 2 % len(vectors)],
                 state={name: float(point.column(name)[0]) for name in SCALARS},
@@ -143,8 +142,8 @@ async def _sampled(
     return questions
 
 
-async def _ask(retriever: Retriever, question: Question) -> dict[str, Any]:
-    """The answer as a document; a refusal is an answer too."""
+async def _answer(retriever: Retriever, question: Question) -> dict[str, Any]:
+    """The answer as a document without durations; a refusal is an answer too."""
     state = SnapshotTable.of_fields(
         question.symbol, retriever.space.intraday, question.at_ms, question.state
     )
@@ -152,18 +151,14 @@ async def _ask(retriever: Retriever, question: Question) -> dict[str, Any]:
         answer = await retriever.query(state, question.at_ms, question)
     except InvalidInputError as error:
         return {"refusal": error.code}
-    return _document(answer)
-
-
-def _document(answer: Answer) -> dict[str, Any]:
-    """As it would be after a round trip over the wire, without what differs every time."""
-    timeless = msgspec.structs.replace(answer, embedding_us=0, retrieval_us=0)
-    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(timeless))
+    without_durations = msgspec.structs.replace(answer, embedding_us=0, retrieval_us=0)
+    # Recorded answers have been through JSON, so these go through it as well.
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(without_durations))
     return document
 
 
-def _compared(question: Question, one: Any, other: Any) -> Disagreement | None:
-    differences = list(_differences("", one, other))
+def _compare(question: Question, expected: Any, actual: Any) -> Disagreement | None:
+    differences = list(_differences("", expected, actual))
     if not differences:
         return None
     return Disagreement(
@@ -173,36 +168,40 @@ def _compared(question: Question, one: Any, other: Any) -> Disagreement | None:
         vector=question.vector,
         count=len(differences),
         differences=[
-            f"{where} is {_brief(b)}, not {_brief(a)}" for where, a, b in differences[:_TOLD]
+            f"{place} is {_brief(right)}, not {_brief(left)}"
+            for place, left, right in differences[:_SHOWN_DIFFERENCES]
         ],
-        of_rounding=all(_is_rounding(a, b) for _, a, b in differences),
+        of_rounding=all(_is_rounding(left, right) for _, left, right in differences),
     )
 
 
-def _differences(where: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+def _differences(place: str, expected: Any, actual: Any) -> Iterator[tuple[str, Any, Any]]:
     """Every leaf that differs, with its place in the document."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in dict.fromkeys([*other, *one]):
-            inner = f"{where}.{name}" if where else name
-            yield from _differences(inner, one.get(name), other.get(name))
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            yield from _differences(f"{where}[{i}]", a, b)
-    elif isinstance(one, list) and isinstance(other, list):
-        yield f"the length of {where}", len(one), len(other)
-    elif one != other:
-        yield where, one, other
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        for name in dict.fromkeys([*actual, *expected]):
+            inner = f"{place}.{name}" if place else name
+            yield from _differences(inner, expected.get(name), actual.get(name))
+    elif isinstance(expected, list) and isinstance(actual, list):
+        if len(expected) != len(actual):
+            yield f"the length of {place}", len(expected), len(actual)
+            return
+        for position, (left, right) in enumerate(zip(expected, actual, strict=True)):
+            yield from _differences(f"{place}[{position}]", left, right)
+    elif expected != actual:
+        yield place, expected, actual
 
 
 def _brief(value: Any) -> str:
     return f"a {type(value).__name__}" if isinstance(value, dict | list) else str(value)
 
 
-def _is_rounding(a: Any, b: Any) -> bool:
-    numbers = isinstance(a, float) and isinstance(b, float)
-    return numbers and bool(abs(a - b) <= VECTOR_ROUNDING * max(1.0, abs(a)))
+def _is_rounding(expected: Any, actual: Any) -> bool:
+    if not (isinstance(expected, float) and isinstance(actual, float)):
+        return False
+    return abs(expected - actual) <= VECTOR_ROUNDING * max(1.0, abs(expected))
 
 
-def _report(found: Sequence[Disagreement | None]) -> AgreementReport:
-    disagreements = [one for one in found if one is not None]
-    return AgreementReport(len(found), len(found) - len(disagreements), disagreements)
+def _report(comparisons: Sequence[Disagreement | None]) -> AgreementReport:
+    disagreements = [comparison for comparison in comparisons if comparison]
+    identical = len(comparisons) - len(disagreements)
+    return AgreementReport(len(comparisons), identical, disagreements)

@@ -1,4 +1,4 @@
-"""How much an approximate search finds of what an exact one finds, on sampled queries."""
+"""How much of what an exact search finds an approximate one finds, on sampled queries."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from llm_trader.arrays import COSINE_ROUNDING, Times
+from llm_trader.arrays import COSINE_ROUNDING, Rows, Times
 from llm_trader.checks.sampling import sample
 from llm_trader.errors import InvalidInputError
-from llm_trader.index.asof import visible_window
-from llm_trader.index.points import STATE, PointTable
-from llm_trader.index.protocol import SearchQuery, VectorIndex
-from llm_trader.snapshot.outcome import resolved_at
+from llm_trader.index.asof import visible_rows, visible_window
+from llm_trader.index.points import STATE
+from llm_trader.index.protocol import Hits, SearchQuery, VectorIndex
 
 
 class RecallReport(msgspec.Struct, frozen=True, kw_only=True):
     """Over `samples` queries, the share found of the `k` nearest points of the window.
 
     A point as similar as the last of the exact ones counts as found. `complete` is the share of
-    queries of which nothing is missing; `lost_cosine` the most that the k-th nearest is less
-    similar than it should be. Times are medians of a search.
+    queries that miss nothing; `lost_cosine` the largest loss of similarity at the k-th nearest.
+    `points` is the median size of a window. Times are medians of a search.
     """
 
     symbol: str
@@ -55,24 +53,28 @@ async def recall(
 ) -> RecallReport:
     """Compare two ways to search the same points, each query as of its own time.
 
-    Queries are stored states, asked for at their own time, so none is in its own window.
-    `points` of the report is the median size of a window. Raises `InvalidInputError` where no
-    state has `k` known ones in its window.
+    Queries are stored states at their own time, so none is in its own window. Raises
+    `InvalidInputError` where no state has `k` known ones in its window.
     """
-    asked = await _asked(exact, symbol, name, lookback_days, k, samples, seed)
-    told = []
-    for row, stamp in enumerate(asked.timestamp_ms.tolist()):
+    stamps = await exact.timestamps(symbol)
+    candidates = stamps[_window_sizes(stamps, lookback_days) >= k]
+    if not len(candidates):
+        raise InvalidInputError(f"no state of {symbol} has {k} known ones before it")
+    chosen = np.sort(sample(candidates, samples, np.random.default_rng(seed)))
+    queries = await exact.fetch(symbol, chosen, (name,))
+    comparisons = []
+    for row, stamp in enumerate(queries.timestamp_ms.tolist()):
         window = visible_window(stamp, lookback_days)
-        query = SearchQuery(symbol, window, asked.vectors[name][row], k, name=name)
-        told.append(await _compared(exact, approximate, query))
+        query = SearchQuery(symbol, window, queries.vectors[name][row], k, name=name)
+        comparisons.append(await _compare(exact, approximate, query))
         progress()
-    shares, lost, points, exact_s, approximate_s = np.array(told).T
+    shares, lost, points, exact_s, approximate_s = np.array(comparisons).T
     return RecallReport(
         symbol=symbol,
         name=name,
         k=k,
         lookback_days=lookback_days,
-        samples=len(told),
+        samples=len(comparisons),
         points=int(np.median(points)),
         mean=float(shares.mean()),
         least=float(shares.min()),
@@ -83,34 +85,13 @@ async def recall(
     )
 
 
-async def _asked(
-    index: VectorIndex,
-    symbol: str,
-    name: str,
-    lookback_days: float,
-    k: int,
-    samples: int,
-    seed: int,
-) -> PointTable:
-    """Sampled points that have at least `k` others in their windows, with their vectors."""
-    stamps = await index.timestamps(symbol)
-    enough = stamps[_sizes(stamps, lookback_days) >= k]
-    if not len(enough):
-        raise InvalidInputError(f"no state of {symbol} has {k} known ones before it")
-    rng = np.random.default_rng(seed)
-    return await index.fetch(symbol, np.sort(sample(enough, samples, rng)), (name,))
+def _window_sizes(stamps: Times, lookback_days: float) -> Rows:
+    """How many points the window of each point's own time has, shape (n,)."""
+    first, last = visible_rows(stamps, stamps, lookback_days)
+    return last - first
 
 
-def _sizes(stamps: Times, lookback_days: float) -> npt.NDArray[np.intp]:
-    """How many points each point's own window has, shape (n,)."""
-    earliest_ms = visible_window(0, lookback_days).earliest_timestamp_ms
-    first = np.searchsorted(stamps, stamps + earliest_ms)
-    known = np.searchsorted(resolved_at(stamps), stamps, side="right")
-    sizes: npt.NDArray[np.intp] = np.maximum(known - first, 0)
-    return sizes
-
-
-class _Compared(NamedTuple):
+class _Comparison(NamedTuple):
     share: float
     lost_cosine: float
     points: int
@@ -118,20 +99,22 @@ class _Compared(NamedTuple):
     approximate_s: float
 
 
-async def _compared(exact: VectorIndex, approximate: VectorIndex, query: SearchQuery) -> _Compared:
-    """The share that was found, and how much less similar the last one is."""
-    begun = time.perf_counter()
-    wanted = await exact.search(query)
-    between = time.perf_counter()
-    given = await approximate.search(query)
-    ended = time.perf_counter()
-    last = wanted.cosine[-1]
-    alike = min(len(wanted.rows), int(np.count_nonzero(given.cosine >= last - COSINE_ROUNDING)))
-    worst = given.cosine[-1] if len(given.cosine) else -1.0
-    return _Compared(
-        alike / len(wanted.rows),
-        max(0.0, float(last - worst)),
-        wanted.eligible,
-        between - begun,
-        ended - between,
+async def _compare(exact: VectorIndex, approximate: VectorIndex, query: SearchQuery) -> _Comparison:
+    expected, exact_s = await _timed_search(exact, query)
+    actual, approximate_s = await _timed_search(approximate, query)
+    kth_cosine = expected.cosine[-1]
+    found = int(np.count_nonzero(actual.cosine >= kth_cosine - COSINE_ROUNDING))
+    worst_cosine = actual.cosine[-1] if len(actual.cosine) else -1.0
+    return _Comparison(
+        min(len(expected.rows), found) / len(expected.rows),
+        max(0.0, float(kth_cosine - worst_cosine)),
+        expected.eligible,
+        exact_s,
+        approximate_s,
     )
+
+
+async def _timed_search(index: VectorIndex, query: SearchQuery) -> tuple[Hits, float]:
+    started = time.perf_counter()
+    hits = await index.search(query)
+    return hits, time.perf_counter() - started

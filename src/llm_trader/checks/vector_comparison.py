@@ -1,16 +1,17 @@
 """How the state and the text vectors of one index compare, measured on its own points.
 
-1. similarity of random pairs: where a threshold could lie at all;
-2. rank correlation of similarity with the distance of the features: how much of what is alike in
-   numbers is alike in vectors (Spearman, over random pairs);
-3. the nearest states of sampled queries, each under the as-of rule: how many both vectors find,
-   and how far their features are, beside all states of the window.
+1. The similarity of random pairs shows where a threshold could lie at all.
+2. The rank correlation of similarity with the distance of the features (Spearman, over random
+   pairs) shows how much of what is similar in numbers is similar in vectors.
+3. The nearest states of sampled queries, each under the as-of rule, show how many both vectors
+   find, and how far their features are, beside all states of the window.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,15 +28,14 @@ from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import MAX_TIME_MS
 
-PAIR_LEVELS = (0.0, 0.01, 0.5, 0.99, 1.0)
+PAIR_LEVELS: Final = (0.0, 0.01, 0.5, 0.99, 1.0)
 
-
-_PAIRS = 20_000
-_LEAST_POINTS = 1000
+_PAIRS: Final = 20_000  # 200 of them lie beyond the outer levels; half leaves 100
+_LEAST_POINTS: Final = 1000  # ten days; in less, most random pairs share an outcome's path
 
 
 class SpaceComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one vector space. `pair_similarity` are quantiles at `PAIR_LEVELS` of random pairs."""
+    """One vector space. `pair_similarity` holds quantiles of random pairs at `PAIR_LEVELS`."""
 
     vector: str
     space_id: str
@@ -46,8 +46,8 @@ class SpaceComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VectorComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """`shared_nearest` is the mean share of the nearest k that both vectors find; `by_chance`
-    what two random choices would share; feature distances are root mean squares of z.
+    """`shared_nearest` is the mean share of the nearest k that both vectors find, `by_chance` the
+    share of two random choices. Feature distances are root mean squares of z.
     """
 
     symbol: str
@@ -82,117 +82,122 @@ async def compare_vectors(
     if len(points) < _LEAST_POINTS:
         raise InvalidInputError(f"{len(points)} states of {symbol}; {_LEAST_POINTS} are needed")
     features = _features(points, space)
-    chances = np.random.default_rng(seed)
-    pairs = _pairs(points, chances)
-    near = _Nearest(index, points, features, k, lookback_days)
-    for row in _query_rows(points, samples, lookback_days, chances):
-        await near.look(int(row))
+    rng = np.random.default_rng(seed)
+    pairs = _pairs(points, rng)
+    queries = []
+    for row in _query_rows(points, samples, lookback_days, rng).tolist():
+        if query := await _compare_nearest(index, points, features, row, k, lookback_days):
+            queries.append(query)
         progress()
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
-    if not near.shared:
+    if not queries:
         raise InvalidInputError(
             f"no sampled query of {symbol} has {k} states in {lookback_days} days to choose among; "
             "take a smaller --k, or a longer --lookback-days"
         )
-    distance = _distance(features, *pairs)
+    pair_distances = _distances(features, *pairs)
     ids = {STATE: index.collection.state_space_id, TEXT: str(index.collection.text_space_id)}
     return VectorComparison(
         symbol=symbol,
         points=len(points),
-        queries=len(near.shared),
+        queries=len(queries),
         k=k,
         lookback_days=lookback_days,
-        shared_nearest=float(np.mean(near.shared)),
-        by_chance=float(np.mean(near.by_chance)),
-        usual_feature_distance=float(np.mean(distance)),
+        shared_nearest=float(np.mean([query.shared for query in queries])),
+        by_chance=float(np.mean([query.by_chance for query in queries])),
+        usual_feature_distance=float(np.mean(pair_distances)),
         spaces=[
-            _of_space(points, name, ids[name], pairs, distance, near) for name in (STATE, TEXT)
+            _compare_space(points, name, space_id, pairs, pair_distances, queries)
+            for name, space_id in ids.items()
         ],
     )
 
 
-class _Nearest:
-    """What both vectors find for sampled queries."""
+class _NearestOfQuery(NamedTuple):
+    """Shares of the k nearest, and by vector name the means over what it found."""
 
-    def __init__(
-        self, index: VectorIndex, points: PointTable, features: Floats, k: int, lookback_days: int
-    ) -> None:
-        self._index, self._points, self._features = index, points, features
-        self._k, self._lookback_days = k, lookback_days
-        self.shared: list[float] = []
-        self.by_chance: list[float] = []
-        self.similarity: dict[str, list[float]] = {STATE: [], TEXT: []}
-        self.distance: dict[str, list[float]] = {STATE: [], TEXT: []}
-
-    async def look(self, row: int) -> None:
-        points = self._points
-        found: list[Rows] = []
-        window = visible_window(int(points.timestamp_ms[row]), self._lookback_days)
-        for name in (STATE, TEXT):
-            vector = points.vectors[name][row]
-            query = SearchQuery(points.symbol, window, vector, self._k, name=name)
-            hits = await self._index.search(query)
-            if hits.eligible < self._k:
-                return
-            stamps = hits.points.timestamp_ms[hits.rows]
-            rows = np.searchsorted(points.timestamp_ms, stamps)
-            found.append(rows)
-            self.similarity[name].append(float(hits.cosine.mean()))
-            apart = _distance(self._features, np.full(len(rows), row), rows)
-            self.distance[name].append(float(apart.mean()))
-        self.shared.append(len(np.intersect1d(found[0], found[1])) / self._k)
-        self.by_chance.append(self._k / hits.eligible)
+    shared: float
+    by_chance: float
+    similarity: dict[str, float]
+    distance: dict[str, float]
 
 
-def _of_space(
+async def _compare_nearest(
+    index: VectorIndex,
+    points: PointTable,
+    features: Floats,
+    row: int,
+    k: int,
+    lookback_days: int,
+) -> _NearestOfQuery | None:
+    """What both vectors find for the state in `row`; None where its window has fewer than k."""
+    window = visible_window(int(points.timestamp_ms[row]), lookback_days)
+    rows, similarity, distance = {}, {}, {}
+    eligible = 0
+    for name in (STATE, TEXT):
+        query = SearchQuery(points.symbol, window, points.vectors[name][row], k, name=name)
+        hits = await index.search(query)
+        eligible = hits.eligible
+        if eligible < k:
+            return None
+        rows[name] = np.searchsorted(points.timestamp_ms, hits.points.timestamp_ms[hits.rows])
+        similarity[name] = float(hits.cosine.mean())
+        query_rows = np.full(len(rows[name]), row)
+        distance[name] = float(_distances(features, query_rows, rows[name]).mean())
+    shared = len(np.intersect1d(rows[STATE], rows[TEXT])) / k
+    return _NearestOfQuery(shared, k / eligible, similarity, distance)
+
+
+def _compare_space(
     points: PointTable,
     name: str,
     space_id: str,
     pairs: tuple[Rows, Rows],
-    distance: Floats,
-    near: _Nearest,
+    pair_distances: Floats,
+    queries: list[_NearestOfQuery],
 ) -> SpaceComparison:
     vectors = points.vectors[name]
     similarity = np.vecdot(vectors[pairs[0]], vectors[pairs[1]])
+    ranks = _ranks(similarity), _ranks(-pair_distances)
     return SpaceComparison(
         vector=name,
         space_id=space_id,
         pair_similarity=np.quantile(similarity, PAIR_LEVELS).tolist(),
-        rank_correlation=float(np.corrcoef(_ranks(similarity), _ranks(-distance))[0, 1]),
-        nearest_similarity=float(np.mean(near.similarity[name])),
-        nearest_feature_distance=float(np.mean(near.distance[name])),
+        rank_correlation=float(np.corrcoef(*ranks)[0, 1]),
+        nearest_similarity=float(np.mean([query.similarity[name] for query in queries])),
+        nearest_feature_distance=float(np.mean([query.distance[name] for query in queries])),
     )
 
 
 def _features(points: PointTable, space: StateSpace) -> Floats:
     """Standardised features, shape (n, features)."""
-    n = len(points)
-    series = np.full((len(SERIES), n, SERIES_LENGTH), np.nan)
+    series = np.full((len(SERIES), len(points), SERIES_LENGTH), np.nan)
     scalars = points.values[: len(SCALARS)]
     table = SnapshotTable(points.symbol, space.intraday, points.timestamp_ms, scalars, series)
     return np.ascontiguousarray(space.standardise(table).T)
 
 
-def _pairs(points: PointTable, chances: np.random.Generator) -> tuple[Rows, Rows]:
+def _pairs(points: PointTable, rng: np.random.Generator) -> tuple[Rows, Rows]:
     """Rows of random pairs that share no outcome's path."""
-    one, other = chances.integers(0, len(points), (2, _PAIRS))
-    apart = np.abs(points.timestamp_ms[one] - points.timestamp_ms[other]) >= LONGEST_HORIZON_MS
-    return one[apart], other[apart]
+    left, right = rng.integers(0, len(points), (2, _PAIRS))
+    distance_ms = np.abs(points.timestamp_ms[left] - points.timestamp_ms[right])
+    separate = distance_ms >= LONGEST_HORIZON_MS
+    return left[separate], right[separate]
 
 
 def _query_rows(
-    points: PointTable, samples: int, lookback_days: int, chances: np.random.Generator
+    points: PointTable, samples: int, lookback_days: int, rng: np.random.Generator
 ) -> Rows:
-    """Random rows with a whole lookback before them, or in the later half where there is none."""
+    """Random rows with a whole lookback before them, or of the later half where there is none."""
     stamps = points.timestamp_ms
-    first = visible_window(int(stamps[0]), -lookback_days).earliest_timestamp_ms
-    start = min(int(np.searchsorted(stamps, first)), len(stamps) // 2)
-    return sample(np.arange(start, len(stamps)), samples, chances)
+    first_ms = visible_window(int(stamps[0]), -lookback_days).earliest_timestamp_ms
+    start = min(int(np.searchsorted(stamps, first_ms)), len(stamps) // 2)
+    return sample(np.arange(start, len(stamps)), samples, rng)
 
 
-def _distance(features: Floats, one: Rows, other: Rows) -> Floats:
-    apart: Floats = np.sqrt(np.square(features[one] - features[other]).mean(axis=1))
-    return apart
+def _distances(features: Floats, left: Rows, right: Rows) -> Floats:
+    distances: Floats = np.sqrt(np.square(features[left] - features[right]).mean(axis=1))
+    return distances
 
 
 def _ranks(values: Floats) -> Floats:

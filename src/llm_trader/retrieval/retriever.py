@@ -45,8 +45,10 @@ from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
 
+# 50 episodes take 4 hits each in the median, 5.5 in 95 of 100 queries (BTC, SOL 2025/26). With 3,
+# most queries search twice; with 12, each selects and sorts twice as many hits for nothing.
 _HITS_PER_EPISODE: Final = 6
-_MORE_HITS: Final = 4
+_MORE_HITS: Final = 4  # a second search then nearly always suffices
 _WINDOWS_KEPT: Final = 1024  # at some 5 KB each; a server of 50 symbols needs two per symbol
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]

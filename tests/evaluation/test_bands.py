@@ -22,7 +22,7 @@ from tests.index.builders import START_MS, at
 from tests.retrieval.builders import outcomes_at, points_of, states_at
 
 DAYS, FIRST_DAY = 70, 9
-SEARCH = Search(lookback_days=8, episodes=10)
+SEARCH = Search(include_regime_filters=False, lookback_days=8, evidence_k=10)
 HORIZON = "1h"
 ROW = COLUMN_ROW["outcome_1h"]
 

@@ -43,7 +43,7 @@ from tests.retrieval.builders import (
 )
 
 SLOTS = 48 * 96
-SEARCH = Search(lookback_days=8, episodes=20)
+SEARCH = Search(include_regime_filters=False, lookback_days=8, evidence_k=20)
 CONFIG = SearchSpec(lookback_days=8, evidence_k=20, include_regime_filters=False)
 STEP_MS = HOUR_MS
 
@@ -218,7 +218,7 @@ def test_neighbours_that_tell_of_what_follows_have_skill_and_others_have_not() -
     slow = np.repeat(np.random.default_rng(3).standard_normal(SLOTS // 16), 16)
     states = states_at(times, 3, latent=slow)
     telling = points_of(states, outcomes_at(SLOTS, 3, pull=2 * slow))
-    search = Search(lookback_days=8, episodes=20, min_gap_hours=0)
+    search = Search(include_regime_filters=False, lookback_days=8, evidence_k=20, min_gap_hours=0)
     told, silent = (fitted(dataset_of(of), search, holdout=0.65) for of in (telling, made_up(5)))
     assert {"15m", "1h"} <= told.skilled_horizons
     assert not silent.skilled_horizons
@@ -248,12 +248,16 @@ def test_less_than_a_day_is_too_little_to_measure_on(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("search", "holdout", "told"),
     [
-        (Search(vector="random"), 0.3, "a server does"),
-        (Search(embargo_hours=24), 0.3, "a server does"),
+        (Search(include_regime_filters=False, vector="random"), 0.3, "a server does"),
+        (Search(include_regime_filters=False, embargo_hours=24), 0.3, "a server does"),
         (SEARCH, 0.01, "held out"),
         (SEARCH, float("nan"), "held out"),
         (SEARCH, 0.8, "give a longer time"),
-        (Search(lookback_days=2, episodes=60), 0.3, "look back less far"),
+        (
+            Search(include_regime_filters=False, lookback_days=2, evidence_k=60),
+            0.3,
+            "look back less far",
+        ),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused_with_the_reason(
@@ -291,7 +295,7 @@ def bitcoin(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Datase
 def test_on_a_real_year_the_bands_cover_78_to_82_percent_of_what_was_held_out(
     bitcoin: Dataset,
 ) -> None:
-    made = fitted(bitcoin, Search(), step_ms=2 * M15.ms)
+    made = fitted(bitcoin, Search(include_regime_filters=False), step_ms=2 * M15.ms)
     for name, of in made.horizons.items():
         assert 0.78 <= of.coverage_after.value <= 0.82, name
         assert of.coverage_after.low is not None
@@ -310,4 +314,6 @@ def test_on_a_real_year_whose_outcomes_are_shifted_no_horizon_has_skill(bitcoin:
     # In units of volatility, or the link between volatility and outcomes would be cut as well.
     values[rows] = np.roll(values[rows] / volatility, 23 * 96 + 13, axis=1) * volatility
     shifted = replace(bitcoin, points={"BTCUSDT": replace(points, values=values)})
-    assert not fitted(shifted, Search(), step_ms=8 * M15.ms).skilled_horizons
+    assert not fitted(
+        shifted, Search(include_regime_filters=False), step_ms=8 * M15.ms
+    ).skilled_horizons

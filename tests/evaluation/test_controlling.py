@@ -34,7 +34,7 @@ from tests.index.builders import SYMBOL
 LOOKBACK_DAYS = 20
 PLAN = StudyPlan(
     step_minutes=60,
-    search=Search(lookback_days=LOOKBACK_DAYS, episodes=30),
+    search=Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=30),
     rules={name: DEFAULT_RULES[name] for name in ("1h", "4h", "24h")},
     reps=100,
 )

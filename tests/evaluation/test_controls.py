@@ -51,7 +51,7 @@ def origins(control: PointTable) -> np.ndarray:
 
 def link(points: PointTable) -> float:
     """The correlation of what followed a query's neighbours with what followed the query."""
-    search = Search(lookback_days=LOOKBACK_DAYS, episodes=20)
+    search = Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=20)
     queries = asked(points, 4 * HOUR_MS, LOOKBACK_DAYS)
     found = find_neighbours(points, queries, search, intraday=M5)
     theirs = points.column("outcome_4h")[found.rows].mean(axis=1)

@@ -17,6 +17,7 @@ from llm_trader.evaluation.plan import (
     plan_of,
     read_plan,
 )
+from llm_trader.evaluation.walk import Search
 from llm_trader.timeframe import parse_end, parse_start
 
 PLANS = Path(__file__).parents[2] / "config" / "evaluation"
@@ -60,7 +61,7 @@ def refusal(described: dict[str, Any]) -> str:
 def test_a_file_is_read_over_the_defaults(tmp_path: Path) -> None:
     plan = read_plan(written(tmp_path, FILE))
     assert (plan.symbols, plan.start, plan.seed) == (("BTCUSDT",), "2024-01-01T00:00:00Z", 3)
-    assert (plan.search.episodes, plan.search.lookback_days) == (30, 90)
+    assert (plan.search.evidence_k, plan.search.lookback_days) == (30, 90)
     assert plan.rules == {**DEFAULT_RULES, "4h": replace(DEFAULT_RULES["4h"], rescale=0.5)}
     assert plan.aggregator.least_mean_bp == 20
     assert (plan.end, plan.reps, plan.decider) == ("now", 1000, "aggregator")
@@ -83,7 +84,7 @@ def test_what_is_given_goes_before_the_file_and_that_before_what_lies_beneath(
     plan = read_plan(written(tmp_path, FILE), beneath, above)
     assert (plan.seed, plan.reps, plan.start) == (9, 300, "2024-01-01T00:00:00Z")
     found = plan.search
-    assert (found.episodes, found.lookback_days, found.min_gap_hours) == (30, 14, 2.0)
+    assert (found.evidence_k, found.lookback_days, found.min_gap_hours) == (30, 14, 2.0)
     assert found.vector == "state"
 
 
@@ -168,7 +169,7 @@ def test_each_entry_of_a_sweep_is_the_plan_with_its_own_keys_replaced(tmp_path: 
     plan = read_plan(written(tmp_path, FILE))
     few, alone = (plan.variants()[name] for name in ("few", "alone"))
     assert few == msgspec.structs.replace(
-        plan, sweep=(), search=msgspec.structs.replace(plan.search, episodes=10)
+        plan, sweep=(), search=msgspec.structs.replace(plan.search, evidence_k=10)
     )
     shared = {
         name: msgspec.structs.replace(rule, neighbour_share=1.0)
@@ -262,7 +263,9 @@ def test_committed_plans_can_be_used(path: Path) -> None:
     assert len({of.configuration() for of in plan.variants().values()}) == len(plan.sweep)
 
 
-def test_the_plan_of_2023_is_the_default_one_but_for_when_and_what_is_tried() -> None:
+def test_the_plan_of_2023_is_the_default_without_filters_but_for_when_and_what_is_tried() -> None:
     plan = read_plan(PLANS / "binance-2023.toml")
-    default = StudyPlan(symbols=plan.symbols, start=plan.start, end=plan.end, sweep=plan.sweep)
+    unfiltered = Search(include_regime_filters=False)
+    when = {"symbols": plan.symbols, "start": plan.start, "end": plan.end}
+    default = StudyPlan(**when, search=unfiltered, sweep=plan.sweep)
     assert plan == default

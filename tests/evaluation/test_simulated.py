@@ -29,7 +29,7 @@ from tests.index.markets import make_store
 
 SPACES = Spaces(StateSpace(M5))
 RULES = dict.fromkeys(("1h", "4h"), ForecastRule(rescale=0.75, neighbour_share=0.5))
-SEARCH = Search(lookback_days=30)
+SEARCH = Search(include_regime_filters=False, lookback_days=30)
 SEEDS = (1, 2)
 # As of controls: wide enough that chance alone stops 1 of 20 runs of this file.
 LEVEL = 1 - 0.05 / (len(RULES) * len(SEEDS))

@@ -219,6 +219,6 @@ def test_neighbours_whose_outcomes_overlap_are_fewer_and_those_of_none_unknown()
     assert np.array_equal(np.isnan(walk.mean_similarity), few)
     apart, overlapping = (walk.effective_episodes(name, walk.neighbours) for name in ("4h", "24h"))
     assert np.array_equal(np.isnan(apart), few)
-    assert (apart[~few] == SEARCH.episodes).all()  # the gap is 4 hours
-    assert (overlapping[~few] <= SEARCH.episodes).all()
-    assert np.nanmean(overlapping) < SEARCH.episodes
+    assert (apart[~few] == SEARCH.evidence_k).all()  # the gap is 4 hours
+    assert (overlapping[~few] <= SEARCH.evidence_k).all()
+    assert np.nanmean(overlapping) < SEARCH.evidence_k

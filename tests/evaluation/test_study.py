@@ -41,7 +41,7 @@ from tests.index.builders import unit_vectors
 LOOKBACK_DAYS = 10
 PLAN = StudyPlan(
     step_minutes=60,
-    search=Search(lookback_days=LOOKBACK_DAYS, episodes=15),
+    search=Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=15),
     aggregator=AggregatorSettings(least_mean_bp=10),
     reps=100,
     sweep=({"label": "few", "search": {"episodes": 5}},),
@@ -296,7 +296,7 @@ def test_none_is_the_base_rate_treated_alike(compared: Metrics) -> None:
     assert len(none) == len(SYMBOLS) * len(HORIZONS)
     for one in none:
         bounds = (one.skill.value, one.skill.low, one.skill.high)
-        known = [bound for bound in bounds if np.isfinite(bound)]
+        known = [bound for bound in bounds if bound is not None]
         assert known == pytest.approx([0] * len(known), abs=1e-12)
         assert one.verdict == "no evidence"
 
@@ -313,7 +313,7 @@ def test_the_verdict_is_on_the_plan_s_vector_or_else_on_the_last_one(
 def test_the_prototype_is_five_overlapping_neighbours_by_text_as_they_were() -> None:
     plan = variant_of(PLAN, "prototype")
     search = plan.search
-    assert (search.vector, search.episodes, search.min_gap_hours) == ("text", 5, 0.0)
+    assert (search.vector, search.evidence_k, search.min_gap_hours) == ("text", 5, 0.0)
     rules = {(of.neighbour_share, of.rescale, of.kernel) for of in plan.rules.values()}
     assert rules == {(1.0, 0.0, 0.0)}
     assert plan.search.lookback_days == LOOKBACK_DAYS

@@ -57,7 +57,7 @@ async def test_they_are_what_the_retriever_sums_up_as_evidence(
     search = Search(
         vector=vector,  # type: ignore[arg-type]
         lookback_days=12,
-        episodes=20,
+        evidence_k=20,
         min_gap_hours=3,
         include_regime_filters=filters,
     )
@@ -91,7 +91,9 @@ async def test_they_are_what_the_retriever_sums_up_as_evidence(
 def test_no_neighbour_was_resolved_later_than_the_embargo_before_its_query(
     points: PointTable, vector: str, embargo_hours: int
 ) -> None:
-    search = Search(vector=vector, embargo_hours=embargo_hours, episodes=10)  # type: ignore[arg-type]
+    search = Search(
+        include_regime_filters=False, vector=vector, embargo_hours=embargo_hours, evidence_k=10
+    )  # type: ignore[arg-type]
     neighbours = found(points, search)
     rows = neighbours.rows
     known = rows >= 0
@@ -103,7 +105,7 @@ def test_no_neighbour_was_resolved_later_than_the_embargo_before_its_query(
 
 
 def test_cutting_off_what_comes_later_changes_no_neighbour(points: PointTable) -> None:
-    search = Search(episodes=10)
+    search = Search(include_regime_filters=False, evidence_k=10)
     whole = found(points, search)
     cut = find_neighbours(
         points.take(slice(0, 900)), points.take(slice(0, 900)), search, intraday=M5
@@ -112,7 +114,7 @@ def test_cutting_off_what_comes_later_changes_no_neighbour(points: PointTable) -
 
 
 def test_random_neighbours_depend_on_the_seed_and_the_time_only(points: PointTable) -> None:
-    search = Search(vector="random", episodes=10)
+    search = Search(include_regime_filters=False, vector="random", evidence_k=10)
     one, again, other = (found(points, search, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one.rows, again.rows)
     assert not np.array_equal(one.rows, other.rows)
@@ -123,5 +125,7 @@ def test_random_neighbours_depend_on_the_seed_and_the_time_only(points: PointTab
 
 def test_every_query_is_told_of(points: PointTable) -> None:
     told: list[int] = []
-    find_neighbours(points, points, Search(), intraday=M5, progress=told.append)
+    find_neighbours(
+        points, points, Search(include_regime_filters=False), intraday=M5, progress=told.append
+    )
     assert sum(told) == SLOTS

@@ -22,7 +22,7 @@ DAYS = 62
 PER_DAY = DAY_MS // SLOT_MS
 LOOKBACK_DAYS = 20
 
-SEARCH = Search(lookback_days=LOOKBACK_DAYS, episodes=20)
+SEARCH = Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=20)
 RULE = ForecastRule(rescale=0.5, neighbour_share=0.5)
 NO_FUNDING = FundingSeries(np.empty(0, np.int64), np.empty(0), np.empty(0))
 

@@ -71,5 +71,4 @@ def write_calibration_report(
 
 
 def search_of(spec: EpisodeSearch) -> Search:
-    fields = spec.episode_fields()
-    return Search(episodes=fields.pop("evidence_k"), **fields)
+    return Search(**spec.episode_fields())

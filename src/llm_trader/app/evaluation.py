@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from llm_trader.app.calibration import query_defaults
 from llm_trader.app.calibration_fit import search_of
 from llm_trader.app.indexes import index_to_read, refuse_another_exchange
@@ -37,7 +39,7 @@ def plan_of(settings: Settings, path: Path | None, given: Mapping[str, Any]) -> 
     search = search_of(query_defaults(settings))
     served = {
         "step_minutes": settings.snapshot.interval_minutes,
-        "search": {name: getattr(search, name) for name in search.__struct_fields__},
+        "search": msgspec.to_builtins(search),
     }
     return read_plan(path, served, given)
 

@@ -111,8 +111,8 @@ def fit(
     if not known.any():
         raise InvalidInputError(
             f"no query from {iso8601(dataset.start_ms)} to {iso8601(dataset.end_ms)} has "
-            f"{search.episodes} episodes within {search.lookback_days} days; import older data, or "
-            "look back less far"
+            f"{search.evidence_k} episodes within {search.lookback_days} days; import older data, "
+            "or look back less far"
         )
     times = scores[next(iter(HORIZONS))].time_ms[known]
     first_ms, last_ms = int(times[0]), int(times[-1])
@@ -201,11 +201,7 @@ def _scope(dataset: Dataset, spaces: Spaces, search: Search, symbols: list[str])
         feature_version=spaces.state.feature_version,
         state_space_id=spaces.state.space_id,
         text_space_id=spaces.text.space_id if compares_text and spaces.text else None,
-        vector=search.vector,  # type: ignore[arg-type]  # "random" was refused
-        lookback_days=search.lookback_days,
-        evidence_k=search.episodes,
-        min_gap_hours=search.min_gap_hours,
-        include_regime_filters=search.include_regime_filters,
+        **search.episode_fields(),
     )
 
 

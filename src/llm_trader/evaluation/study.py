@@ -139,7 +139,7 @@ def variant_of(plan: StudyPlan, name: str) -> StudyPlan:
         search = replace(search, vector="random")
         rules = {of: replace(rule, neighbour_share=0.0) for of, rule in rules.items()}
     elif name == PROTOTYPE:
-        search = replace(search, vector="text", episodes=5, min_gap_hours=0.0)
+        search = replace(search, vector="text", evidence_k=5, min_gap_hours=0.0)
         alone = {"neighbour_share": 1.0, "rescale": 0.0, "kernel": 0.0}
         rules = {of: replace(rule, **alone) for of, rule in rules.items()}
     else:

@@ -23,6 +23,7 @@ from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.retrieval.episodes import earliest_episodes
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.regime import regime_ranges
+from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import HOUR_MS, Timeframe
 
@@ -32,18 +33,19 @@ _BLOCK: Final = 96
 _HITS_PER_EPISODE: Final = 6
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How neighbours are looked for; the defaults are the server's.
+class Search(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server's search with its defaults, and what only an evaluation tries.
 
     `feature_weights` are multiples of the features' usual weights, by name. They are in the
     vectors: who looks for neighbours gives points and queries that are `reweighted` by them.
     """
 
-    vector: Vector = "state"
+    vector: Vector = "state"  # type: ignore[assignment]  # a server never searches at random
     lookback_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 90
-    episodes: Annotated[int, msgspec.Meta(ge=2, le=500)] = 50
-    min_gap_hours: Annotated[float, msgspec.Meta(ge=0, le=168)] = 4.0
-    include_regime_filters: bool = False
+    # Plans and results call it `episodes`.
+    evidence_k: Annotated[int, msgspec.Meta(ge=2, le=500)] = msgspec.field(
+        default=50, name="episodes"
+    )
     embargo_hours: Annotated[float, msgspec.Meta(ge=0, le=720)] = 0.0
     feature_weights: dict[str, float] = msgspec.field(default_factory=dict)
 
@@ -110,8 +112,8 @@ def find_neighbours(
         points.timestamp_ms, queries.timestamp_ms, search.lookback_days, embargo_ms
     )
     n = len(queries)
-    rows = np.full((n, search.episodes), -1, np.intp)
-    similarity = np.full((n, search.episodes), np.nan, np.float32)
+    rows = np.full((n, search.evidence_k), -1, np.intp)
+    similarity = np.full((n, search.evidence_k), np.nan, np.float32)
     finder = _Finder(points, queries, search, intraday, first, last, seed)
     for start in range(0, n, _BLOCK):
         block = np.arange(start, min(start + _BLOCK, n))
@@ -143,12 +145,12 @@ class _Finder:
     def look(self, block: Rows) -> Iterator[tuple[Rows, Cosines]]:
         """Rows and similarities of each query's episodes."""
         inside = [self._inside(int(row)) for row in block]
-        limit = _HITS_PER_EPISODE * self._search.episodes
+        limit = _HITS_PER_EPISODE * self._search.evidence_k
         lists = [self._nearest(block, name, inside, limit) for name in self._names]
         for i, row in enumerate(block.tolist()):
             hits = [of[i] for of in lists]
             found, enough = self._episodes(row, hits), min(len(inside[i]), limit)
-            while len(found) < self._search.episodes and enough < len(inside[i]):
+            while len(found) < self._search.evidence_k and enough < len(inside[i]):
                 enough = min(4 * enough, len(inside[i]))
                 alone = np.array([row])
                 hits = [self._nearest(alone, name, [inside[i]], enough)[0] for name in self._names]
@@ -196,7 +198,7 @@ class _Finder:
         stamps = self._points.timestamp_ms
         if len(lists) > 1:
             hits = np.searchsorted(stamps, fuse_by_rank([stamps[of] for of in lists]))
-        return hits[earliest_episodes(stamps[hits], self._gap_ms, self._search.episodes)]
+        return hits[earliest_episodes(stamps[hits], self._gap_ms, self._search.evidence_k)]
 
     def _similarity(self, row: int, found: Rows) -> Cosines:
         name = STATE if self._search.vector in ("hybrid", "random") else self._search.vector

@@ -62,7 +62,7 @@ def origin(metrics: Metrics) -> Markup:
     )
     facts = {
         "Exchange": of.exchange or DASH,
-        "Neighbours": f"{search.episodes} by {search.vector}, of {search.lookback_days} days, "
+        "Neighbours": f"{search.evidence_k} by {search.vector}, of {search.lookback_days} days, "
         f"{search.min_gap_hours:g} hours apart, {filters}, embargo {search.embargo_hours:g} hours",
         "Forecast rules": rules or DASH,
         "State space": f"{of.state_space_id} (features {of.feature_version})",

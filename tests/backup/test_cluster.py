@@ -15,7 +15,6 @@ from msgspec import structs
 from llm_trader.backup import contents
 from llm_trader.backup.cluster import Nodes
 from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.files import Progress, silent
 from llm_trader.backup.manifest import Manifest, backups_in
 from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
 from llm_trader.backup.verify import verify_backup
@@ -25,6 +24,7 @@ from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots
 from llm_trader.index.qdrant.config import QdrantPlace
 from llm_trader.index.qdrant.versions import prune, versions
+from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.retriever import Retriever
 from tests.backup.builders import CREATED_AT, NAME, RUN, SLOTS, SYMBOLS, everything, fill
 from tests.backup.test_verify import flip, retold
@@ -96,13 +96,13 @@ def words(place: QdrantPlace) -> Path:
     return Path(f"{place.url},{place.grpc_port},{place.collection}")
 
 
-async def back_up(backups: Path, place: QdrantPlace, progress: Progress = silent) -> Manifest:
+async def back_up(backups: Path, place: QdrantPlace, progress: Progress = no_progress) -> Manifest:
     sources = Sources(qdrant=Nodes(place))
     return await create_backup(backups, NAME, sources, created_at=CREATED_AT, progress=progress)
 
 
 async def restore(
-    backups: Path, place: QdrantPlace, *, swap: bool = False, progress: Progress = silent
+    backups: Path, place: QdrantPlace, *, swap: bool = False, progress: Progress = no_progress
 ) -> RestoreReport:
     targets = Targets(qdrant=Nodes(place))
     return await restore_backup(backups / NAME, targets, swap=swap, progress=progress)

@@ -190,19 +190,17 @@ def test_a_market_that_cannot_be_simulated_is_refused(
     assert "Traceback" not in ran.err
 
 
-def test_a_store_that_somebody_writes_to_is_locked(typed: Typing, tmp_path: Path) -> None:
+def test_a_store_that_another_process_has_open_for_writing_can_be_written_to(
+    typed: Typing, tmp_path: Path
+) -> None:
     program = """
-from llm_trader.market.writer_lock import WriterLock
-lock = WriterLock(path)
-say("locked")
-wait()
+with MarketStore.open(path, write=True, exchange="simulated") as store:
+    say("open")
+    wait()
 """
     with running(program, tmp_path) as writer:
-        assert hear(writer) == "locked"
-        ran = typed("llm-trader data simulate --days 1 --store", tmp_path)
-        assert ran.code == 2
-        assert f"process {writer.pid} is writing to {tmp_path}; wait for it" in ran.err
-    assert typed("llm-trader data simulate --days 1 --store", tmp_path).code == 0
+        assert hear(writer) == "open"
+        assert typed("llm-trader data simulate --days 1 --store", tmp_path).code == 0
 
 
 def test_the_time_of_writing_is_the_commands_only_use_of_the_clock(

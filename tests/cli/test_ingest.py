@@ -136,7 +136,7 @@ def test_an_index_that_somebody_writes_to_is_locked(
     typed: Typing, corridor: Corridor, tmp_path: Path
 ) -> None:
     program = """
-from llm_trader.market.writer_lock import WriterLock
+from llm_trader.storage.writer_lock import WriterLock
 lock = WriterLock(path)
 say("locked")
 wait()

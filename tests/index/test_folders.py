@@ -8,7 +8,7 @@ import pytest
 
 from llm_trader.errors import StoreError, VectorIndexError
 from llm_trader.index import folders
-from llm_trader.market.writer_lock import WriterLock
+from llm_trader.storage.writer_lock import WriterLock
 
 
 def made(folder: Path, content: str) -> Path:

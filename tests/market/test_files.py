@@ -67,14 +67,14 @@ def test_candles_funding_and_open_interest_are_imported_with_their_file_as_sourc
     put_csv(folder, "bybit_linear_BTCUSDT_funding_8h.csv", funding)
     interest = {"timestamp_ms": times, "open_interest": [5, 6]}
     put_csv(folder, "bybit_linear_BTCUSDT_open_interest_1h.csv", interest)
-    seen: list[tuple[int, int, str]] = []
+    seen: list[tuple[str, int, int]] = []
 
     report = import_folder(
         folder,
         store,
         exchange="bybit",
         written_at_ms=AT,
-        progress=lambda done, of, name: seen.append((done, of, name)),
+        progress=lambda file, done, total: seen.append((file, done, total)),
     )
 
     assert [(f.kind, f.interval, f.rows) for f in report.files] == [
@@ -83,7 +83,7 @@ def test_candles_funding_and_open_interest_are_imported_with_their_file_as_sourc
         ("open_interest", "1h", 2),
     ]
     assert all(f.write == WriteReport(added=f.rows) for f in report.files)
-    assert [(done, of) for done, of, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert [(done, total) for _, done, total in seen] == [(1, 3), (2, 3), (3, 3)]
     assert same_series(store.candles("BTCUSDT", M5), candles)
     assert store.funding("BTCUSDT").rate.tolist() == [0.0001, -0.0002]
     assert store.funding("BTCUSDT").interval_hours.tolist() == [8, 8]

@@ -26,10 +26,11 @@ from llm_trader.checks.agreement import AgreementReport, compare_answers
 from llm_trader.errors import ConfigurationError, InvalidInputError, VectorIndexError
 from llm_trader.index import folders
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.ingestion import IngestReport, Progress, Spaces, ingest
+from llm_trader.index.ingestion import IngestReport, Spaces, ingest
 from llm_trader.index.migration import CopyProblem, CopyReport, copy_points, verify_copy
 from llm_trader.index.protocol import Collection, IndexInfo, SymbolPoints, VectorIndex
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis, iso8601

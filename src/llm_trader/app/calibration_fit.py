@@ -9,11 +9,12 @@ from llm_trader.app.ingestion import spaces_of
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.calibrating import Fitted, fit
 from llm_trader.evaluation.calibration_study import study_of
-from llm_trader.evaluation.dataset import Progress, read_dataset
+from llm_trader.evaluation.dataset import read_dataset
 from llm_trader.evaluation.trials import Ledger
 from llm_trader.evaluation.walk import Search
 from llm_trader.evaluation.writing import write_study
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress
 from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import MINUTE_MS, Millis, iso8601

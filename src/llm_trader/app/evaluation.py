@@ -16,7 +16,7 @@ from llm_trader.app.indexes import index_to_read, refuse_another_exchange
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, Progress, read_dataset, read_index
+from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, read_dataset, read_index
 from llm_trader.evaluation.examining import Subject
 from llm_trader.evaluation.plan import StudyPlan, read_plan
 from llm_trader.evaluation.study import Running, Study, variant_of
@@ -25,6 +25,7 @@ from llm_trader.evaluation.workers import cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, parse_start
 

@@ -11,8 +11,9 @@ from llm_trader.app.indexes import collection_of, index_to_write, refuse_one_fol
 from llm_trader.app.text_model import text_space, wants_texts
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
-from llm_trader.index.ingestion import IngestPlan, IngestReport, Progress, Spaces, ingest
+from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import M3, M5, MINUTE_MS, Millis, Timeframe, iso8601
 

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from llm_trader.backup import contents
 from llm_trader.backup.contents import Found
-from llm_trader.backup.files import Progress, digest
+from llm_trader.backup.files import digest
 from llm_trader.backup.manifest import QDRANT, NodePart, QdrantPart
 from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError, LlmTraderError, VectorIndexError
@@ -30,6 +30,7 @@ from llm_trader.index.qdrant.config import QdrantPlace, address_in, shown
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.paging import Pages
 from llm_trader.index.qdrant.reader import Reader
+from llm_trader.progress import Progress
 
 _TRIES: Final = 3
 _OPTIMIZED: Final = ("green", "grey")  # grey has work left that waits for the next write

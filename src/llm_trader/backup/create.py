@@ -20,7 +20,7 @@ import msgspec
 
 from llm_trader import __version__
 from llm_trader.backup import contents
-from llm_trader.backup.files import Progress, digest, disk_errors, silent, sync
+from llm_trader.backup.files import digest, disk_errors
 from llm_trader.backup.manifest import (
     ANSWERS,
     INDEX,
@@ -39,6 +39,8 @@ from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress, no_progress
+from llm_trader.storage.files import sync_to_disk
 
 if TYPE_CHECKING:
     from llm_trader.backup.cluster import Nodes
@@ -68,7 +70,7 @@ class _Parts:
 
 
 async def create_backup(
-    backups: Path, name: str, sources: Sources, *, created_at: str, progress: Progress = silent
+    backups: Path, name: str, sources: Sources, *, created_at: str, progress: Progress = no_progress
 ) -> Manifest:
     """Make the folder `name` in `backups`.
 
@@ -95,7 +97,7 @@ async def create_backup(
                 files=await _digested(folder, progress),
             )
             write_manifest(folder, manifest)
-            sync(backups)
+            sync_to_disk(backups)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -179,7 +181,7 @@ def _files_on_disk(folder: Path) -> dict[str, int]:
     """The sizes of all files below a folder, by their paths in it, once they are on disk."""
     sizes = {}
     for path in sorted([*folder.rglob("*"), folder]):
-        sync(path)
+        sync_to_disk(path)
         if path.is_file():
             sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
     return sizes

@@ -12,14 +12,7 @@ from typing import IO, Final
 
 from llm_trader.errors import ConfigurationError
 
-# Called with what is being done, the bytes done, and their number.
-Progress = Callable[[str, int, int], None]
-
 _CHUNK: Final = 4 << 20
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """The progress of those who do not want to know."""
 
 
 async def digest(path: Path, told: Callable[[int], None]) -> str:
@@ -47,26 +40,6 @@ async def _digested(file: IO[bytes], into: IO[bytes] | None, told: Callable[[int
         told(done)
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
     return sha256.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file or none, and on disk when this returns."""
-    half = path.with_name(f"{path.name}.half")
-    with half.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 @contextmanager

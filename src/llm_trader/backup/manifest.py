@@ -15,9 +15,10 @@ from typing import Final
 
 import msgspec
 
-from llm_trader.backup.files import disk_errors, write_atomically
+from llm_trader.backup.files import disk_errors
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.protocol import Collection, IngestionRun, SymbolPoints
+from llm_trader.storage.files import write_atomically
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"

@@ -17,7 +17,7 @@ import msgspec
 
 from llm_trader.backup import contents
 from llm_trader.backup.contents import Found
-from llm_trader.backup.files import Progress, copy, disk_errors, silent, sync
+from llm_trader.backup.files import copy, disk_errors
 from llm_trader.backup.manifest import (
     INDEX,
     MARKET,
@@ -27,7 +27,9 @@ from llm_trader.backup.manifest import (
 )
 from llm_trader.backup.verify import damaged_files, read_answers, refuse_damaged
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.market.writer_lock import WriterLock
+from llm_trader.progress import Progress, no_progress
+from llm_trader.storage.files import sync_to_disk
+from llm_trader.storage.writer_lock import WriterLock
 
 if TYPE_CHECKING:
     from llm_trader.backup.cluster import Nodes, RestoredCollection
@@ -56,7 +58,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def restore_backup(
-    folder: Path, targets: Targets, *, swap: bool = False, progress: Progress = silent
+    folder: Path, targets: Targets, *, swap: bool = False, progress: Progress = no_progress
 ) -> RestoreReport:
     """Put the parts of a backup that have a target there.
 
@@ -160,7 +162,7 @@ async def _restored(
             places[QDRANT] = await collection.go_live()
         for filling in fillings:
             filling.beside.replace(filling.target)
-            sync(filling.target.parent)
+            sync_to_disk(filling.target.parent)
             places[filling.part] = str(filling.target)
     return places, looks
 
@@ -199,7 +201,7 @@ async def _fill(folder: Path, manifest: Manifest, filling: _Filling, progress: P
         path = folder / file.path
         if await copy(path, filling.beside / path.name, told) != file.sha256:
             raise ConfigurationError(f"{path} has changed while it was read; restore again")
-    sync(filling.beside)
+    sync_to_disk(filling.beside)
 
 
 def _proven(part: str, look: Found) -> Found:

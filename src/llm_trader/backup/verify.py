@@ -10,7 +10,7 @@ import msgspec
 
 from llm_trader.backup import contents
 from llm_trader.backup.contents import Found
-from llm_trader.backup.files import Progress, digest, disk_errors, silent
+from llm_trader.backup.files import digest, disk_errors
 from llm_trader.backup.manifest import (
     ANSWERS,
     INDEX,
@@ -21,6 +21,7 @@ from llm_trader.backup.manifest import (
 )
 from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError
+from llm_trader.progress import Progress, no_progress
 
 _LOCK: Final = "lock.mdb"
 
@@ -49,7 +50,7 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]
 
 
-async def verify_backup(folder: Path, progress: Progress = silent) -> VerifyReport:
+async def verify_backup(folder: Path, progress: Progress = no_progress) -> VerifyReport:
     """Raises `ConfigurationError` for a folder that is no complete backup."""
     manifest = read_manifest(folder)
     problems = await damaged_files(folder, manifest, progress)
@@ -71,7 +72,7 @@ async def verify_backup(folder: Path, progress: Progress = silent) -> VerifyRepo
 
 
 async def damaged_files(
-    folder: Path, manifest: Manifest, progress: Progress = silent, parts: Iterable[str] = ()
+    folder: Path, manifest: Manifest, progress: Progress = no_progress, parts: Iterable[str] = ()
 ) -> list[Problem]:
     """Files that are not as they were written, of some parts or of all."""
     wanted = tuple(f"{part}/" for part in parts)

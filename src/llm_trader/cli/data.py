@@ -69,7 +69,7 @@ def import_files(
             exchange=exchange,
             written_at_ms=options.now_ms(),
             mapping=_mapping(column or []),
-            progress=lambda done, total, _: bar.update(line, completed=done, total=total),
+            progress=lambda _, done, total: bar.update(line, completed=done, total=total),
             symbol=symbol,
             kind=kind,
             interval=interval,

@@ -15,7 +15,7 @@ margin is worth that was not made anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -33,6 +33,7 @@ from llm_trader.evaluation.skills import block_of
 from llm_trader.evaluation.walk import Counted, Neighbours, Search, find_neighbours
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
+from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.calibration import (
     BAND_LEVEL,
     SCHEMA_VERSION,
@@ -55,8 +56,6 @@ INTERVAL_LEVEL: Final = 1 - 0.05 / len(HORIZONS)
 
 _BAND: Final = np.array([[0.1, 0.9]])
 _SERVED: Final = ForecastRule()  # fully rescaled, of neighbours alone, as evidence is
-
-Progress = Callable[[str, int, int], None]
 
 
 class Scores(NamedTuple):
@@ -97,7 +96,7 @@ def fit(
     seed: int = 0,
     created_at: str,
     rules: Mapping[str, ForecastRule] | None = None,
-    progress: Progress = lambda symbol, done, total: None,
+    progress: Progress = no_progress,
 ) -> Fitted:
     """Fit on a data set, whose last `holdout` of time is held out to measure.
 

@@ -38,9 +38,9 @@ from llm_trader.evaluation.simulated import (
 )
 from llm_trader.evaluation.skills import block_of
 from llm_trader.evaluation.walk import Search, find_neighbours
-from llm_trader.evaluation.workers import Progress
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
+from llm_trader.progress import Progress
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, Timeframe
 
 _STEP_MS: Final = HOUR_MS

@@ -7,7 +7,7 @@ been made by another version. The states of the lookback before the evaluated ti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,6 +20,7 @@ from llm_trader.index.ingestion import IngestPlan, Spaces, make_points
 from llm_trader.index.points import STATE, TEXT, PointTable, joined
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
@@ -28,8 +29,6 @@ from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 WARM_UP_DAYS: Final = 21
 
 _BATCH_DAYS: Final = 16
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def read_dataset(
     *,
     lookback_days: int,
     interval_ms: Millis,
-    progress: Progress = lambda symbol, done, total: None,
+    progress: Progress = no_progress,
 ) -> Dataset:
     """The labelled states from one lookback before `start_ms` to `end_ms`.
 

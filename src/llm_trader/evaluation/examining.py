@@ -45,8 +45,8 @@ from llm_trader.evaluation.slices import slices_of
 from llm_trader.evaluation.steps import Steps, steps_of
 from llm_trader.evaluation.trials import daily_gains
 from llm_trader.evaluation.walk import Counted
-from llm_trader.evaluation.workers import Progress
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
 from llm_trader.timeframe import HOUR_MS, Millis
 

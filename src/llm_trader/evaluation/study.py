@@ -48,7 +48,8 @@ from llm_trader.evaluation.results import (
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.steps import Steps
 from llm_trader.evaluation.trials import Ledger, Trial, queries_digest, superior_p_value, tried_on
-from llm_trader.evaluation.workers import Piece, Progress, run
+from llm_trader.evaluation.workers import Piece, run
+from llm_trader.progress import Progress
 from llm_trader.timeframe import DAY_MS, iso8601
 
 

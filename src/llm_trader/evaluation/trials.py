@@ -9,7 +9,6 @@ they were tried.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.skills import Scored
+from llm_trader.storage.files import write_atomically
 from llm_trader.timeframe import DAY_MS, Millis
 
 FOLDER: Final = "trials"
@@ -80,11 +80,9 @@ class Ledger:
     def add(self, trial: Trial) -> None:
         """Raises `ConfigurationError` where the folder cannot be written to."""
         path = self._folder / f"{trial.configuration}-{trial.queries}.json"
-        half = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            half.write_bytes(msgspec.json.encode(trial) + b"\n")
-            half.replace(path)
+            write_atomically(path, msgspec.json.encode(trial) + b"\n")
         except OSError as error:
             raise ConfigurationError(f"cannot write to {self._folder}: {error.strerror}") from None
 

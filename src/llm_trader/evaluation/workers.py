@@ -20,9 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
-
-Progress = Callable[[str, int, int], None]
-"""Told what is worked on, how much of it is done, and how much there is."""
+from llm_trader.progress import Progress
 
 _ENDED: Final = (
     "a worker process was ended from outside, perhaps for want of memory; take fewer with --jobs 1"

@@ -18,6 +18,7 @@ from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import Metrics
 from llm_trader.evaluation.steps import write_steps, write_trades
 from llm_trader.evaluation.study import Study
+from llm_trader.storage.files import write_all_atomically
 
 METRICS: Final = "metrics.json"
 STEPS: Final = "steps.csv"
@@ -35,9 +36,10 @@ def write_study(study: Study, folder: Path) -> list[Path]:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _written(folder, files)
+        write_all_atomically(folder, files)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {folder}: {error.strerror}") from None
+    return [folder / name for name in files]
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -45,20 +47,6 @@ def refuse_unwritable(folder: Path) -> None:
     nearest = next(of for of in (folder, *folder.absolute().parents) if of.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise ConfigurationError(f"cannot write to {folder}: {nearest} is no folder to write to")
-
-
-def _written(folder: Path, files: dict[str, Callable[[Path], None]]) -> list[Path]:
-    """All of them before any takes its place, or an old report could stand beside new numbers."""
-    halves = {name: folder / f"{name}.{os.getpid()}.tmp" for name in files}
-    try:
-        for name, write in files.items():
-            write(halves[name])
-        for name, half in halves.items():
-            half.replace(folder / name)
-    finally:
-        for half in halves.values():
-            half.unlink(missing_ok=True)
-    return [folder / name for name in files]
 
 
 def _write_metrics(metrics: Metrics, path: Path) -> None:

@@ -34,7 +34,7 @@ from llm_trader.index.protocol import (
     SearchQuery,
     SymbolPoints,
 )
-from llm_trader.market.writer_lock import WriterLock
+from llm_trader.storage.writer_lock import WriterLock
 
 SCHEMA_VERSION: Final = 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from llm_trader.errors import VectorIndexError
-from llm_trader.market.writer_lock import WriterLock
+from llm_trader.storage.writer_lock import WriterLock
 
 
 class FolderVersion(msgspec.Struct, frozen=True, kw_only=True):

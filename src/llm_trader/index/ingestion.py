@@ -23,6 +23,7 @@ from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
 from llm_trader.snapshot.source import read_history
@@ -31,8 +32,6 @@ from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 NOT_RESOLVED: Final = "outcome not known yet"
 _OUTCOME_GAP: Final = "candles missing in the 24h after it"
 _NO_VECTOR: Final = "a feature cannot be computed"
-
-Progress = Callable[[str, int, int], None]
 
 
 class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +87,7 @@ async def ingest(
     *,
     build_id: str,
     started_at: str,
-    progress: Progress = lambda symbol, done, total: None,
+    progress: Progress = no_progress,
 ) -> list[IngestReport]:
     """Add the snapshots of a plan that are not in the index yet.
 

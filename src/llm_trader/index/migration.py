@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -21,11 +21,9 @@ from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorInd
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import IndexInfo, IngestionRun, SymbolPoints, VectorIndex
+from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.timeframe import iso8601
-
-# Called with a symbol, the points done, and their number.
-Progress = Callable[[str, int, int], None]
 
 _WINDOW_POINTS: Final = 1024
 _ANOTHER_TARGET: Final = "copy into one that is new and empty"
@@ -53,7 +51,7 @@ async def copy_points(
     target: VectorIndex,
     symbols: Sequence[str],
     batch: int,
-    progress: Progress = lambda symbol, done, total: None,
+    progress: Progress = no_progress,
 ) -> list[CopyReport]:
     """Bring `target` up to `source`, `batch` points at a time; no symbols means all.
 

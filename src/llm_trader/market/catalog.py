@@ -9,11 +9,11 @@ import msgspec
 
 from llm_trader.arrays import Times
 from llm_trader.errors import ConfigurationError, StoreError
-from llm_trader.market import keys
+from llm_trader.market import keys, record_ranges
 from llm_trader.market.candles import Gap, gaps_between
-from llm_trader.market.reading import Snapshot
 from llm_trader.market.samples import sampling_interval_ms
 from llm_trader.market.stored_series import StoredSeries, series_in
+from llm_trader.storage.environment import ReadTransaction, WriteTransaction
 from llm_trader.timeframe import HOUR_MS, Millis, iso8601
 
 SCHEMA_VERSION: Final = 1
@@ -77,16 +77,16 @@ class StoreInfo(msgspec.Struct, frozen=True):
     series: list[SeriesInfo]
 
 
-def is_market_store(snapshot: Snapshot) -> bool:
+def is_market_store(txn: ReadTransaction) -> bool:
     """Ours by its own word, or the original program's by its candles."""
-    stored = _remembered(snapshot, "layout", str)
-    candles = (keys.timeframe_of(name) for name in snapshot.databases())
+    stored = _remembered(txn, "layout", str)
+    candles = (keys.timeframe_of(name) for name in record_ranges.series_databases(txn))
     return stored == _LAYOUT if stored is not None else any(candles)
 
 
-def check_version(snapshot: Snapshot) -> int | None:
+def check_version(txn: ReadTransaction) -> int | None:
     """The schema version, `None` in the original layout; `StoreError` if it is newer than ours."""
-    version = _remembered(snapshot, "schema_version", int)
+    version = _remembered(txn, "schema_version", int)
     if version is not None and version > SCHEMA_VERSION:
         raise StoreError(
             f"the store has schema version {version}, this program knows up to {SCHEMA_VERSION}; "
@@ -95,9 +95,9 @@ def check_version(snapshot: Snapshot) -> int | None:
     return version
 
 
-def check_exchange(snapshot: Snapshot, wanted: str | None) -> str | None:
+def check_exchange(txn: ReadTransaction, wanted: str | None) -> str | None:
     """The recorded exchange; `ConfigurationError` if that is another than wanted."""
-    stored = _remembered(snapshot, "exchange", str)
+    stored = _remembered(txn, "exchange", str)
     if wanted and stored and stored != wanted:
         raise ConfigurationError(
             f"the store holds data of {stored}, not of {wanted}; use one folder per exchange"
@@ -105,25 +105,25 @@ def check_exchange(snapshot: Snapshot, wanted: str | None) -> str | None:
     return stored
 
 
-def write_identity(snapshot: Snapshot) -> None:
+def write_identity(txn: WriteTransaction) -> None:
     """Record the layout and its version, unless they are on record."""
     for key, value in {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION}.items():
-        if snapshot.meta(key) is None:
-            snapshot.put_meta(key, msgspec.json.encode(value))
+        if txn.get(keys.META, key.encode()) is None:
+            txn.put(keys.META, key.encode(), msgspec.json.encode(value))
 
 
-def write_exchange(snapshot: Snapshot, exchange: str | None) -> None:
+def write_exchange(txn: WriteTransaction, exchange: str | None) -> None:
     """Record whose data it is, unless that is on record."""
-    if exchange is not None and snapshot.meta("exchange") is None:
-        snapshot.put_meta("exchange", msgspec.json.encode(exchange))
+    if exchange is not None and txn.get(keys.META, b"exchange") is None:
+        txn.put(keys.META, b"exchange", msgspec.json.encode(exchange))
 
 
 def record_write(
-    snapshot: Snapshot, series: StoredSeries[Any], source: Source, interval_ms: Millis | None
+    txn: WriteTransaction, series: StoredSeries[Any], source: Source, interval_ms: Millis | None
 ) -> None:
     """Bring a series' record and gap ledger up to date after its rows were written."""
-    times = snapshot.times(series)
-    before = _record(snapshot, series)
+    times = record_ranges.times(txn, series)
+    before = _record(txn, series)
     record = SeriesRecord(
         len(times),
         int(times[0]),
@@ -131,10 +131,10 @@ def record_write(
         _coarser(interval_ms, before.interval_ms if before else None),
         _with_source(before.sources if before else (), source),
     )
-    snapshot.put_meta(f"series:{series}", msgspec.json.encode(record))
+    txn.put(keys.META, f"series:{series}".encode(), msgspec.json.encode(record))
     if series.timeframe is not None:
         gaps = gaps_between(times, series.timeframe)
-        snapshot.put_meta(f"gaps:{series}", msgspec.json.encode(gaps))
+        txn.put(keys.META, f"gaps:{series}".encode(), msgspec.json.encode(gaps))
 
 
 def _coarser(a: Millis | None, b: Millis | None) -> Millis | None:
@@ -142,37 +142,38 @@ def _coarser(a: Millis | None, b: Millis | None) -> Millis | None:
     return max(a, b) if a and b else a or b
 
 
-def ledger(snapshot: Snapshot, series: StoredSeries[Any]) -> list[Gap]:
+def ledger(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Gap]:
     """The recorded gaps of a candle series; found from its keys where none are recorded."""
-    recorded = _remembered(snapshot, f"gaps:{series}", list[Gap])
-    return _gaps(series, snapshot.times(series)) if recorded is None else recorded
+    recorded = _remembered(txn, f"gaps:{series}", list[Gap])
+    return _gaps(series, record_ranges.times(txn, series)) if recorded is None else recorded
 
 
-def provenance(snapshot: Snapshot, series: StoredSeries[Any]) -> list[Source]:
-    record = _record(snapshot, series)
+def provenance(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Source]:
+    record = _record(txn, series)
     return list(record.sources) if record else []
 
 
-def sample_interval_ms(snapshot: Snapshot, series: StoredSeries[Any]) -> Millis:
+def sample_interval_ms(txn: ReadTransaction, series: StoredSeries[Any]) -> Millis:
     """As recorded, else the median distance of the samples, else one hour."""
-    record = _record(snapshot, series)
+    record = _record(txn, series)
     if record is not None and record.interval_ms:
         return record.interval_ms
-    return sampling_interval_ms(snapshot.times(series)) or HOUR_MS
+    return sampling_interval_ms(record_ranges.times(txn, series)) or HOUR_MS
 
 
-def describe(snapshot: Snapshot, path: str) -> StoreInfo:
-    places = [(d, s) for d in snapshot.databases() for s in snapshot.symbols(d)]
+def describe(txn: ReadTransaction, path: str) -> StoreInfo:
+    databases = record_ranges.series_databases(txn)
+    stored = [(d, symbol) for d in databases for symbol in record_ranges.symbols(txn, d)]
     return StoreInfo(
         path,
-        check_exchange(snapshot, None),
-        check_version(snapshot),
-        [_series_info(snapshot, series_in(database, symbol)) for database, symbol in places],
+        check_exchange(txn, None),
+        check_version(txn),
+        [_series_info(txn, series_in(database, symbol)) for database, symbol in stored],
     )
 
 
-def _series_info(snapshot: Snapshot, series: StoredSeries[Any]) -> SeriesInfo:
-    times = snapshot.times(series)
+def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
+    times = record_ranges.times(txn, series)
     first_ms, last_ms = int(times[0]), int(times[-1])
     gaps = _gaps(series, times)
     return SeriesInfo(
@@ -186,7 +187,7 @@ def _series_info(snapshot: Snapshot, series: StoredSeries[Any]) -> SeriesInfo:
         last_ms,
         sum(gap.missing for gap in gaps),
         [GapInfo(iso8601(g.start_ms), iso8601(g.end_ms), *g) for g in gaps],
-        provenance(snapshot, series),
+        provenance(txn, series),
     )
 
 
@@ -194,8 +195,8 @@ def _gaps(series: StoredSeries[Any], times: Times) -> list[Gap]:
     return gaps_between(times, series.timeframe) if series.timeframe else []
 
 
-def _record(snapshot: Snapshot, series: StoredSeries[Any]) -> SeriesRecord | None:
-    return _remembered(snapshot, f"series:{series}", SeriesRecord)
+def _record(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesRecord | None:
+    return _remembered(txn, f"series:{series}", SeriesRecord)
 
 
 def _with_source(sources: Sequence[Source], new: Source) -> tuple[Source, ...]:
@@ -213,8 +214,8 @@ def _with_source(sources: Sequence[Source], new: Source) -> tuple[Source, ...]:
     return (*known.values(), new)
 
 
-def _remembered(snapshot: Snapshot, key: str, kind: type[T]) -> T | None:
-    stored = snapshot.meta(key)
+def _remembered(txn: ReadTransaction, key: str, kind: type[T]) -> T | None:
+    stored = txn.get(keys.META, key.encode())
     if stored is None:
         return None
     try:

@@ -8,7 +8,7 @@ transaction, so an interrupted import can simply be run again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast, get_args
@@ -30,6 +30,7 @@ from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
 from llm_trader.market.records import WriteReport
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress, no_progress
 from llm_trader.timeframe import H4, HOUR_MS, M1, M3, MINUTE_MS, Millis, Timeframe
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
@@ -39,9 +40,6 @@ _FILE_NAME: Final = re.compile(
     r"_(?P<kind>candles|funding|open_interest)_(?P<interval>[1-9]\d{0,3}[mhd])\.(parquet|csv)"
 )
 _RESAMPLED: Final = "resampled from"
-
-# Called after each file: how many are done, of how many, and the name of this one.
-Progress = Callable[[int, int, str], None]
 
 
 class FileReport(msgspec.Struct, frozen=True):
@@ -101,7 +99,7 @@ def import_folder(
     exchange: str,
     written_at_ms: Millis,
     mapping: ColumnMapping | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     symbol: str | None = None,
     kind: str | None = None,
     interval: str | None = None,
@@ -133,8 +131,7 @@ def import_folder(
         reports.append(report)
         if span is not None:
             spans.setdefault(file.symbol, []).append(span)
-        if progress is not None:
-            progress(len(reports), len(files), file.path.name)
+        progress(file.path.name, len(reports), len(files))
     derived = [d for s, of in spans.items() for d in _derive(s, of, store, written_at_ms)]
     return ImportReport(reports, derived, skipped)
 

@@ -9,7 +9,6 @@ only to queries like those it was fitted on, and only after all of its outcomes 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
@@ -24,6 +23,7 @@ from llm_trader.retrieval.answer import CalibrationUsed
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.storage.files import write_atomically
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
 
 SCHEMA_VERSION: Final = 1
@@ -214,11 +214,9 @@ def read_calibration(path: Path) -> Calibration:
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Replaces the file in one step, so a server that starts meanwhile reads a whole one."""
-    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(_encoded(calibration))
-        os.replace(part, path)
+        write_atomically(path, _encoded(calibration))
     except OSError as error:
         raise ConfigurationError(
             f"the calibration cannot be written to {path}: {error.strerror}; name a writable file "

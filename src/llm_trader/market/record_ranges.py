@@ -1,0 +1,105 @@
+"""Records of a series within one transaction, found by seeking in the order of their keys."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from operator import itemgetter
+from typing import Any, Final, TypeVar
+
+from llm_trader.arrays import Times
+from llm_trader.market import keys
+from llm_trader.market.stored_series import Items, StoredSeries
+from llm_trader.storage.environment import ReadTransaction
+from llm_trader.timeframe import Millis
+
+T = TypeVar("T")
+
+# Comparing one key in this many with the range's end halves the time of a read.
+_CHUNK: Final = 1024
+
+
+def series_databases(txn: ReadTransaction) -> list[str]:
+    return sorted(filter(keys.holds_series, txn.databases))
+
+
+def symbols(txn: ReadTransaction, database: str) -> Iterator[str]:
+    """The symbols of a database, by one seek per symbol instead of a scan."""
+    cursor = txn.cursor(database)
+    found = cursor is not None and cursor.first()
+    while cursor is not None and found:
+        key = cursor.key()
+        symbol = keys.symbol_of(key)
+        if symbol is not None:
+            yield symbol
+        found = cursor.set_range(keys.key_after_symbol(key))
+
+
+def first_key(
+    txn: ReadTransaction, series: StoredSeries[Any], start_ms: Millis | None = None
+) -> bytes | None:
+    """The key of the oldest record, of those at or after `start_ms` where that is given."""
+    cursor = _seek(txn, series, start_ms)
+    return _own_key(series, cursor.key()) if cursor else None
+
+
+def last_key(
+    txn: ReadTransaction, series: StoredSeries[Any], end_ms: Millis | None = None
+) -> bytes | None:
+    """The key of the newest record, of those before `end_ms` where that is given."""
+    cursor = txn.cursor(series.database)
+    if cursor is None:
+        return None
+    if cursor.set_range(keys.end_key(series.symbol, end_ms)):
+        found = cursor.prev()
+    else:
+        found = cursor.last()
+    return _own_key(series, cursor.key()) if found else None
+
+
+def items(
+    txn: ReadTransaction,
+    series: StoredSeries[Any],
+    start_ms: Millis | None,
+    end_ms: Millis | None,
+) -> Items:
+    """The records with `start_ms <= time < end_ms`."""
+    records = Items([], [])
+    cursor = _seek(txn, series, start_ms)
+    if cursor is not None:
+        end = keys.end_key(series.symbol, end_ms)
+        for chunk in _chunks_before(end, cursor.iternext(), itemgetter(0)):
+            records.keys.extend(key for key, _ in chunk)
+            records.values.extend(value for _, value in chunk)
+    return records
+
+
+def times(txn: ReadTransaction, series: StoredSeries[Any]) -> Times:
+    """The time of every record, read from the keys alone."""
+    cursor = _seek(txn, series, None)
+    if cursor is None:
+        return series.times([])
+    all_keys = cursor.iternext(values=False)
+    chunks = _chunks_before(keys.end_key(series.symbol), all_keys, lambda key: key)
+    return series.times(list(chain.from_iterable(chunks)))
+
+
+def _seek(txn: ReadTransaction, series: StoredSeries[Any], start_ms: Millis | None) -> Any | None:
+    cursor = txn.cursor(series.database)
+    found = cursor is not None and cursor.set_range(keys.first_key(series.symbol, start_ms))
+    return cursor if found else None
+
+
+def _own_key(series: StoredSeries[Any], key: bytes) -> bytes | None:
+    return bytes(key) if key.startswith(keys.first_key(series.symbol)) else None
+
+
+def _chunks_before(
+    end: bytes, records: Iterator[T], key: Callable[[T], bytes]
+) -> Iterator[list[T]]:
+    while chunk := list(islice(records, _CHUNK)):
+        if key(chunk[-1]) >= end:
+            yield chunk[: bisect_left(chunk, end, key=key)]
+            return
+        yield chunk

@@ -1,0 +1,370 @@
+"""One LMDB environment: a folder of named databases that processes share.
+
+Any number of processes read and write at once. A read transaction sees one state; LMDB admits one
+write transaction at a time, over all processes. A process may open a folder once, and must open
+it after any fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import lmdb
+import structlog
+
+from llm_trader.errors import ConfigurationError, LlmTraderError
+
+# Generation and transaction number: equal versions of an environment mean equal content.
+Version: TypeAlias = tuple[int, int]
+_Begun: TypeAlias = tuple[Any, Mapping[str, Any]]
+
+DATA_FILE: Final = "data.mdb"
+# The file is sparse: only what is written takes space, so a large map costs nothing.
+MAP_SIZE_BYTES: Final = 16 * 2**30
+# The last tenth of the map, 1.6 GiB at first, is kept for the largest single write.
+_GROW_FROM_USED_SHARE: Final = 0.9
+# LMDB's default of 126 is less than a machine with many worker processes can need.
+_MAX_READERS: Final = 1024
+# A stat takes 3 µs, longer than a short read, and a second is soon enough after a restore.
+_CHECK_FILE_EVERY_SECONDS: Final = 1.0
+# Swapping two folders renames twice; in between there is no file, for far less than this.
+_SWAP_SECONDS: Final = 0.05
+# Transactions take milliseconds; only a copy of the whole store or a stuck thread takes longer.
+_WAIT_FOR_IDLE_SECONDS: Final = 10.0
+
+# What to do about LMDB's errors that do not come from a mistake of this program. `{rebuild}`
+# stands for what the format says.
+REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
+    lmdb.MapFullError: "the write is larger than the room left in its file; split its symbols",
+    lmdb.TxnFullError: "the write is too large for one transaction; write it in parts",
+    lmdb.ReadersFullError: f"{_MAX_READERS} readers are active already; stop some",
+    lmdb.DiskError: "check the disk and the free space on it",
+    lmdb.MemoryError: "free some memory and try again",
+    lmdb.LockError: "its file system must support locks; move it to a local disk",
+    lmdb.ReadonlyError: "make the folder writable",
+    lmdb.InvalidError: "it is no LMDB store; {rebuild}",
+    lmdb.CorruptedError: "its file is damaged; {rebuild}",
+    lmdb.PageNotFoundError: "its file is damaged; {rebuild}",
+    lmdb.PanicError: "its file is damaged; {rebuild}",
+    lmdb.VersionMismatchError: "another version of LMDB wrote it; {rebuild}",
+    lmdb.NotFoundError: "a database is missing from it; {rebuild}",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFormat:
+    """What errors say about one kind of store, and which databases belong to it."""
+
+    name: str  # as in "there is no market store at FOLDER"
+    error: type[LlmTraderError]
+    create: str  # how to create one, such as "create one with: COMMAND {path}"
+    rebuild: str  # how to recover from damage
+    is_database: Callable[[str], bool]
+    max_databases: int
+
+    def missing(self, folder: Path) -> LlmTraderError:
+        create = self.create.format(path=folder)
+        return self.error(f"there is no {self.name} at {folder}; {create}", path=str(folder))
+
+    def vanished(self, folder: Path) -> LlmTraderError:
+        create = self.create.format(path=folder)
+        return self.error(
+            f"the {self.name} at {folder} was removed while it was open; put it back, or {create}",
+            path=str(folder),
+        )
+
+    @contextmanager
+    def lmdb_errors(self, folder: Path) -> Iterator[None]:
+        """Translates LMDB's errors into the format's, with a remedy where there is one."""
+        try:
+            yield
+        except lmdb.Error as error:
+            remedy = REMEDIES.get(type(error), "").format(rebuild=self.rebuild)
+            message = f"the {self.name} at {folder} fails: {error}"
+            raise self.error(f"{message}; {remedy}" if remedy else message) from error
+
+
+class ReadTransaction:
+    """One state of an environment. A database that does not exist reads as empty."""
+
+    def __init__(self, txn: Any, databases: Mapping[str, Any], generation: int) -> None:
+        self._txn = txn
+        self._databases = databases
+        self._generation = generation
+
+    @property
+    def version(self) -> Version:
+        return self._generation, int(self._txn.id())
+
+    @property
+    def databases(self) -> Iterable[str]:
+        """The names of the format's databases that exist."""
+        return self._databases.keys()
+
+    def root_keys(self) -> set[str]:
+        """The names of all databases, and of anything that a program has put beside them."""
+        return _root_keys(self._txn)
+
+    def get(self, database: str, key: bytes) -> bytes | None:
+        handle = self._databases.get(database)
+        return None if handle is None else self._txn.get(key, db=handle)
+
+    def cursor(self, database: str) -> Any | None:
+        """LMDB's cursor, not positioned yet; None where the database does not exist."""
+        handle = self._databases.get(database)
+        return None if handle is None else self._txn.cursor(db=handle)
+
+    def count(self, database: str) -> int:
+        """The number of records in a database."""
+        handle = self._databases.get(database)
+        return 0 if handle is None else int(self._txn.stat(handle)["entries"])
+
+
+class WriteTransaction(ReadTransaction):
+    """Sees what it has written itself; writes to the databases that were named when it began."""
+
+    def put(self, database: str, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value, db=self._databases[database])
+
+    def put_many(self, database: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+        self._txn.cursor(db=self._databases[database]).putmulti(records)
+
+    def delete(self, database: str, key: bytes) -> None:
+        self._txn.delete(key, db=self._databases[database])
+
+
+class Environment(AbstractContextManager["Environment"]):
+    """An opened folder, which threads may share.
+
+    When another file takes the place of the opened one, as after a restore, the next transaction
+    after at most a second reopens it, and its `version` is of a new generation.
+    """
+
+    def __init__(self, folder: Path, store_format: StoreFormat, *, write: bool = False) -> None:
+        """Open the folder; for writing it is created where missing.
+
+        Raises the format's error where there is nothing to read or this process has the folder
+        open already, and `ConfigurationError` where the folder cannot be written to.
+        """
+        self.folder = folder
+        self.format = store_format
+        self.writable = write
+        self._file = str(folder / DATA_FILE)
+        self._map_size = MAP_SIZE_BYTES
+        self._generation = 0
+        self._closed = False
+        self._missing = False
+        self._active = 0
+        self._changed = threading.Condition()  # guards `_active` and all that reopening sets
+        self._opening = threading.Lock()
+        self._databases: dict[str, Any] = {}
+        # Listing the databases costs more than a read, so the list is kept per transaction id.
+        self._visible: tuple[int, Mapping[str, Any]] = (-1, {})
+        if write:
+            _create_folder(folder)
+        elif not os.path.isfile(self._file):
+            raise store_format.missing(folder)
+        with store_format.lmdb_errors(folder):
+            self._open()
+
+    def close(self) -> None:
+        """Release the folder. Closing twice does nothing."""
+        self._closed = True
+        self._lmdb.close()
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    @property
+    def version(self) -> Version:
+        """Changes with every commit of any process."""
+        with self.read() as txn:
+            return txn.version
+
+    @contextmanager
+    def read(self) -> Iterator[ReadTransaction]:
+        with self.format.lmdb_errors(self.folder):
+            txn, databases = self._begin(self._begin_read)
+            try:
+                yield ReadTransaction(txn, databases, self._generation)
+            finally:
+                txn.abort()
+                self._leave()
+
+    @contextmanager
+    def write(self, *databases: str) -> Iterator[WriteTransaction]:
+        """A transaction that may write to these databases, which are created where missing.
+
+        It waits for the write transactions of other threads and processes, and commits unless
+        the block raises.
+        """
+        if not self.writable:
+            raise self.format.error(f"{self.folder} was opened for reading; open it to write")
+        with self.format.lmdb_errors(self.folder):
+            self._checked_at = -float("inf")  # a write to a replaced file would be lost
+            txn, handles = self._begin(lambda: self._begin_write(set(databases)))
+            try:
+                with txn:
+                    yield WriteTransaction(txn, handles, self._generation)
+            finally:
+                self._leave()
+
+    def copy_to(self, folder: Path) -> None:
+        """Write a compacted copy of one state into an empty folder, whoever writes meanwhile."""
+        with self.format.lmdb_errors(self.folder):
+            self._enter()
+            try:
+                self._lmdb.copy(str(folder), compact=True)
+            finally:
+                self._leave()
+
+    def _begin(self, begin: Callable[[], _Begun | None]) -> _Begun:
+        """Calls `begin` until it succeeds; the environment stays open until `_leave`."""
+        while True:
+            self._enter()
+            begun = None
+            try:
+                begun = begin()
+            except lmdb.MapResizedError:
+                self._outdated = True
+            finally:
+                if begun is None:
+                    self._leave()
+            if begun is not None:
+                return begun
+
+    def _begin_read(self) -> _Begun | None:
+        """None after opening databases that another process has created.
+
+        LMDB lets a transaction use only databases that were opened before it began.
+        """
+        txn = self._lmdb.begin()
+        if txn.id() == self._visible[0]:
+            return txn, self._visible[1]
+        names = set(filter(self.format.is_database, _root_keys(txn)))
+        if names <= self._databases.keys():
+            databases = {name: self._databases[name] for name in names}
+            self._visible = (txn.id(), databases)
+            return txn, databases
+        txn.abort()
+        self._open_databases(names, create=False)
+        return None
+
+    def _begin_write(self, names: set[str]) -> _Begun | None:
+        """None after asking for a larger map."""
+        self._open_databases(names, create=True)
+        info = self._lmdb.info()
+        used = info["last_pgno"] * self._lmdb.stat()["psize"]
+        if used > _GROW_FROM_USED_SHARE * info["map_size"]:
+            self._map_size = 2 * info["map_size"]
+            self._outdated = True
+            return None
+        return self._lmdb.begin(write=True), dict(self._databases)
+
+    def _open_databases(self, names: set[str], *, create: bool) -> None:
+        with self._opening:
+            for name in names - self._databases.keys():
+                self._databases[name] = self._lmdb.open_db(name.encode(), create=create)
+
+    def _enter(self) -> None:
+        with self._changed:
+            self._follow_file()
+            self._active += 1
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._active -= 1
+            self._changed.notify_all()
+
+    def _follow_file(self) -> None:
+        """Reopen where the opened file is not the one in the folder, or has outgrown the map."""
+        now = time.monotonic()
+        recent = now - self._checked_at < _CHECK_FILE_EVERY_SECONDS
+        if self._closed or (recent and not self._outdated):
+            return
+        self._checked_at = -float("inf")  # threads that come while this one waits look, too
+        while self._outdated or self._current_identity() != self._identity:
+            if self._active:
+                self._wait_for_idle()
+                continue
+            replaced = not self._outdated
+            self._lmdb.close()
+            self._open()
+            self._generation += 1
+            if replaced:
+                _log.warning("store_replaced", store=self.format.name, path=str(self.folder))
+        self._checked_at = now
+
+    def _current_identity(self) -> tuple[int, int]:
+        identity = _file_identity(self._file)
+        if identity is None and not self._missing:
+            time.sleep(_SWAP_SECONDS)
+            identity = _file_identity(self._file)
+        self._missing = identity is None
+        if identity is None:
+            raise self.format.vanished(self.folder)
+        return identity
+
+    def _wait_for_idle(self) -> None:
+        if not self._changed.wait_for(lambda: not self._active, _WAIT_FOR_IDLE_SECONDS):
+            raise self.format.error(
+                f"the {self.format.name} at {self.folder} has to be reopened, and a read or a "
+                f"write of it has not ended for {_WAIT_FOR_IDLE_SECONDS:.0f} s; try again"
+            )
+
+    def _open(self) -> None:
+        # Taken before opening: a file that comes between is noticed at the next check.
+        identity = _file_identity(self._file)
+        try:
+            self._lmdb = lmdb.open(
+                str(self.folder),
+                map_size=self._map_size,
+                max_dbs=self.format.max_databases,
+                max_readers=_MAX_READERS,
+                readonly=not self.writable,
+                create=self.writable,
+            )
+        except OSError as error:
+            raise self.format.error(
+                f"the {self.format.name} at {self.folder} cannot be opened: {error.strerror}; "
+                "check that its files are there and can be read"
+            ) from error
+        if self.writable:
+            self._lmdb.reader_check()  # frees the slots of readers that were killed
+        self._identity = identity or _file_identity(self._file)
+        self._outdated = False
+        self._checked_at = time.monotonic()
+        self._databases = {}
+        self._visible = (-1, {})
+
+
+def _create_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(None, "permission denied")
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write to {folder}: {error.strerror}; choose a folder that is writable"
+        ) from error
+
+
+def _file_identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _root_keys(txn: Any) -> set[str]:
+    return {key.decode("utf-8", "replace") for key in txn.cursor().iternext(values=False)}

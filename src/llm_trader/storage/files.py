@@ -1,0 +1,44 @@
+"""Files that appear on disk as a whole or not at all, whenever the process or the machine dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Create or replace a file; it is on disk when this returns. The folder must exist."""
+
+    def write(part: Path) -> None:
+        part.write_bytes(content)
+
+    write_all_atomically(path.parent, {path.name: write})
+
+
+def write_all_atomically(folder: Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
+    """Write files by name, each by a function that is given the path to write to.
+
+    None takes its place before all are complete, so old and new ones do not stand side by side
+    when one cannot be written.
+    """
+    parts = {name: folder / f"{name}.{os.getpid()}.part" for name in writers}
+    try:
+        for name, write in writers.items():
+            write(parts[name])
+            sync_to_disk(parts[name])
+        for name, part in parts.items():
+            part.replace(folder / name)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    sync_to_disk(folder)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

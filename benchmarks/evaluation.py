@@ -11,11 +11,11 @@ import numpy as np
 from benchmarks.timing import Figure, in_turn
 from benchmarks.workload import SPACE, START_MS, write_market
 from llm_trader.evaluation.dataset import Dataset, read_dataset
-from llm_trader.evaluation.examining import Subject
+from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbours
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.study import Running, evaluate
-from llm_trader.evaluation.trials import Ledger
-from llm_trader.evaluation.walk import Search, find_neighbours
+from llm_trader.evaluation.symbol_study import Subject
+from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.evaluation.workers import cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE

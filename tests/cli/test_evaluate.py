@@ -16,11 +16,11 @@ import msgspec
 import pytest
 
 from llm_trader.app import evaluation
-from llm_trader.evaluation import study, writing
-from llm_trader.evaluation.gate import read_result
+from llm_trader.evaluation import result_files, study
 from llm_trader.evaluation.report import prose
 from llm_trader.evaluation.results import Control, Metrics
-from llm_trader.evaluation.trials import FOLDER
+from llm_trader.evaluation.verdict.gate import read_result
+from llm_trader.evaluation.verdict.multiple_testing import FOLDER
 from tests.cli.conftest import Typed, Typing
 from tests.cli.corridor import SYMBOL, SYMBOLS, Corridor, console_script, copied, until
 from tests.cli.test_leaks import tamper
@@ -256,7 +256,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(
         path.write_text("<html>")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing, "write_report", full)
+    monkeypatch.setattr(result_files, "write_report", full)
     out = tmp_path / "out"
     ran = typed(f"llm-trader evaluate {line} --out {out}")
     refused(ran, f"cannot write to {out}: No space left on device")

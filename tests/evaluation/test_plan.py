@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from llm_trader.evaluation.walk import Search
 from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
@@ -17,7 +18,6 @@ from llm_trader.evaluation.plan import (
     plan_of,
     read_plan,
 )
-from llm_trader.evaluation.walk import Search
 from llm_trader.timeframe import parse_end, parse_start
 
 PLANS = Path(__file__).parents[2] / "config" / "evaluation"

@@ -16,18 +16,18 @@ from msgspec.structs import replace as replaced
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation import study
-from llm_trader.evaluation.arms import ARMS, BASELINE
-from llm_trader.evaluation.controlling import NO_EDGE, OF_A_SYMBOL, PLANTED
+from llm_trader.evaluation.backtest.simulator import Trade
+from llm_trader.evaluation.backtest.strategies import ARMS, BASELINE
+from llm_trader.evaluation.controls.negative_controls import NO_EDGE, OF_A_SYMBOL, PLANTED
+from llm_trader.evaluation.controls.probes import CANARY, TRUNCATION
 from llm_trader.evaluation.dataset import Dataset, read_dataset
-from llm_trader.evaluation.examining import Subject
-from llm_trader.evaluation.judging import adjusted, arms_verdict, forecast_verdict
+from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.probes import CANARY, TRUNCATION
 from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Metrics
 from llm_trader.evaluation.study import AS_IT_IS, VARIANTS, Running, Study, variant_of
-from llm_trader.evaluation.trading import Trade
-from llm_trader.evaluation.trials import Ledger
-from llm_trader.evaluation.walk import Search
+from llm_trader.evaluation.symbol_study import Subject
+from llm_trader.evaluation.verdict.multiple_testing import Ledger
+from llm_trader.evaluation.verdict.verdicts import adjusted, arms_verdict, forecast_verdict
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import TEXT
 from llm_trader.llm.aggregator import AggregatorSettings

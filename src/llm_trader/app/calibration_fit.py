@@ -7,12 +7,12 @@ from pathlib import Path
 from llm_trader.app.calibration import query_defaults
 from llm_trader.app.ingestion import spaces_of
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.calibrating import Fitted, fit
 from llm_trader.evaluation.calibration_study import study_of
+from llm_trader.evaluation.conformal.calibration_fit import Fitted, fit
 from llm_trader.evaluation.dataset import read_dataset
-from llm_trader.evaluation.trials import Ledger
-from llm_trader.evaluation.walk import Search
-from llm_trader.evaluation.writing import write_study
+from llm_trader.evaluation.forecast.neighbour_search import Search
+from llm_trader.evaluation.result_files import write_study
+from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress
 from llm_trader.retrieval.search_spec import EpisodeSearch

@@ -17,10 +17,10 @@ from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, read_dataset, read_index
-from llm_trader.evaluation.examining import Subject
 from llm_trader.evaluation.plan import StudyPlan, read_plan
 from llm_trader.evaluation.study import Running, Study, variant_of
-from llm_trader.evaluation.trials import Ledger
+from llm_trader.evaluation.symbol_study import Subject
+from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.evaluation.workers import cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE

@@ -65,7 +65,7 @@ def calibrate(
     """
     from llm_trader.app.calibration_fit import calibrate_from_store, write_calibration_report
     from llm_trader.app.evaluation import refuse_without_extra
-    from llm_trader.evaluation.writing import refuse_unwritable
+    from llm_trader.evaluation.result_files import refuse_unwritable
     from llm_trader.retrieval.calibration import write_calibration
 
     settings = options.settings_of(

@@ -262,7 +262,7 @@ def gate(
     """
     from llm_trader.cli import show_evaluation
     from llm_trader.evaluation import study
-    from llm_trader.evaluation.gate import judge, read_result, result_of
+    from llm_trader.evaluation.verdict.gate import judge, read_result, result_of
 
     then = read_result(baseline)
     if metrics is None:
@@ -346,7 +346,7 @@ def _made(
     jobs: int | None,
 ) -> Study:
     from llm_trader.app.evaluation import study_of
-    from llm_trader.evaluation.writing import refuse_unwritable, write_study
+    from llm_trader.evaluation.result_files import refuse_unwritable, write_study
 
     refuse_unwritable(out)
     with options.progress_bar("") as bar:

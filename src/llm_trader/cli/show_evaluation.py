@@ -19,8 +19,8 @@ from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
 
 if TYPE_CHECKING:
-    from llm_trader.evaluation.gate import GateReport
     from llm_trader.evaluation.results import Arm, Metrics
+    from llm_trader.evaluation.verdict.gate import GateReport
 
 _SHOWN = {"base rate": "base rate", JUDGED: "treated alike", "random neighbours": "random"}
 _SIGNS: Final[dict[Verdict, str]] = {"better": "▲", "worse": "▼", "no evidence": " "}

@@ -7,9 +7,10 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from llm_trader.evaluation.calibrating import Fitted, Scores
-from llm_trader.evaluation.forecasts import ForecastRule
-from llm_trader.evaluation.judging import overall
+from llm_trader.evaluation.conformal.calibration_fit import Fitted, Scores
+from llm_trader.evaluation.csv_tables import Steps
+from llm_trader.evaluation.forecast.ensembles import ForecastRule
+from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.report import prose
 from llm_trader.evaluation.results import (
@@ -22,9 +23,8 @@ from llm_trader.evaluation.results import (
     Trials,
 )
 from llm_trader.evaluation.significance import verdict
-from llm_trader.evaluation.steps import Steps
 from llm_trader.evaluation.study import Study
-from llm_trader.evaluation.walk import Search
+from llm_trader.evaluation.verdict.verdicts import overall
 from llm_trader.retrieval.calibration import Calibration, HorizonCalibration
 from llm_trader.timeframe import iso8601
 

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.evaluation.forecasts import ForecastRule
-from llm_trader.evaluation.trading import Costs, TradingRules
-from llm_trader.evaluation.walk import Search
+from llm_trader.evaluation.backtest.simulator import Costs, TradingRules
+from llm_trader.evaluation.forecast.ensembles import ForecastRule
+from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.llm.aggregator import AggregatorSettings
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import MINUTE_MS, Millis

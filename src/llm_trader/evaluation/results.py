@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from llm_trader.evaluation.performance import Performance
+from llm_trader.evaluation.backtest.performance import Performance
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval

@@ -20,20 +20,10 @@ from msgspec.structs import replace
 from llm_trader import __version__
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.arms import ARMS, BASELINE, Traded
-from llm_trader.evaluation.controlling import market_controls, simulated_controls
+from llm_trader.evaluation.backtest.strategies import ARMS, BASELINE, Traded
+from llm_trader.evaluation.controls.negative_controls import market_controls, simulated_controls
+from llm_trader.evaluation.csv_tables import Steps
 from llm_trader.evaluation.dataset import Dataset
-from llm_trader.evaluation.examining import (
-    Arms,
-    Examined,
-    Findings,
-    Gains,
-    Subject,
-    examine,
-    trial_step_ms,
-    try_variants,
-)
-from llm_trader.evaluation.judging import adjusted, arms_verdict, forecast_verdict
 from llm_trader.evaluation.plan import AS_IT_IS, NONE, PROTOTYPE, VARIANTS, StudyPlan
 from llm_trader.evaluation.report import prose
 from llm_trader.evaluation.results import (
@@ -46,8 +36,24 @@ from llm_trader.evaluation.results import (
     Trials,
 )
 from llm_trader.evaluation.significance import Verdict
-from llm_trader.evaluation.steps import Steps
-from llm_trader.evaluation.trials import Ledger, Trial, queries_digest, superior_p_value, tried_on
+from llm_trader.evaluation.symbol_study import (
+    Arms,
+    Examined,
+    Findings,
+    Gains,
+    Subject,
+    examine,
+    trial_step_ms,
+    try_variants,
+)
+from llm_trader.evaluation.verdict.multiple_testing import (
+    Ledger,
+    Trial,
+    queries_digest,
+    superior_p_value,
+    tried_on,
+)
+from llm_trader.evaluation.verdict.verdicts import adjusted, arms_verdict, forecast_verdict
 from llm_trader.evaluation.workers import Piece, run
 from llm_trader.progress import Progress
 from llm_trader.timeframe import DAY_MS, iso8601

@@ -6,7 +6,7 @@ from math import nan
 
 import numpy as np
 
-from llm_trader.evaluation.performance import Performance
+from llm_trader.evaluation.backtest.performance import Performance
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from llm_trader.cli import show_evaluation
-from llm_trader.evaluation.arms import RAG
-from llm_trader.evaluation.gate import Change, GateReport
+from llm_trader.evaluation.backtest.strategies import RAG
 from llm_trader.evaluation.report import prose, remarks, summary
 from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import JUDGED, Arm, Command, Metrics, Skill
 from llm_trader.evaluation.significance import Verdict
+from llm_trader.evaluation.verdict.gate import Change, GateReport
 from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics, performance
 

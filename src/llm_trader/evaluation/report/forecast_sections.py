@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from llm_trader.evaluation.calibrating import INTERVAL_LEVEL
+from llm_trader.evaluation.conformal.calibration_fit import INTERVAL_LEVEL
 from llm_trader.evaluation.report import charts, prose, remarks, units
 from llm_trader.evaluation.report.beside import SAME, Case, case_of, grid_of, the_same
 from llm_trader.evaluation.report.markup import (

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from llm_trader.evaluation.arms import RAG
-from llm_trader.evaluation.judging import LEVEL
+from llm_trader.evaluation.backtest.strategies import RAG
 from llm_trader.evaluation.report import summary
 from llm_trader.evaluation.report.remarks import of_variants, unbounded
 from llm_trader.evaluation.report.units import (
@@ -24,6 +23,7 @@ from llm_trader.evaluation.report.units import (
 )
 from llm_trader.evaluation.results import Arm, Band, Command, Control, Metrics, Probe, Skill, Trials
 from llm_trader.evaluation.significance import Verdict
+from llm_trader.evaluation.verdict.verdicts import LEVEL
 from llm_trader.retrieval.calibration import BAND_LEVEL
 
 DISTRUST: Final = "This evaluation cannot be trusted"

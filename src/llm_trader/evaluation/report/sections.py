@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from llm_trader.evaluation.performance import Performance
+from llm_trader.evaluation.backtest.performance import Performance
 from llm_trader.evaluation.report import charts, prose, remarks, units
 from llm_trader.evaluation.report.markup import (
     Markup,

@@ -1,0 +1,1 @@
+"""What decisions made from forecasts would have earned."""

@@ -1,0 +1,164 @@
+"""How a simulation did, and how much of it selection and luck explain. `None` is "not defined"."""
+
+from __future__ import annotations
+
+from math import e, sqrt
+from statistics import NormalDist
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from llm_trader.arrays import Floats
+from llm_trader.errors import InvalidInputError
+from llm_trader.evaluation.backtest.simulator import Simulation
+from llm_trader.timeframe import DAY_MS
+
+DAYS_PER_YEAR: Final = 365  # this market has no holidays
+
+_EULER_MASCHERONI: Final = 0.5772156649015329
+_NORMAL: Final = NormalDist()
+# Returns that differ by rounding alone have no deviation to divide by.
+_LEAST_DEVIATION: Final = 1e-12
+
+
+class Performance(msgspec.Struct, frozen=True, kw_only=True):
+    """`sharpe` is annualised, of `daily_returns` returns; no interest is deducted.
+
+    `probabilistic_sharpe` is the probability that the true Sharpe ratio is above 0, and
+    `deflated_sharpe` that it is above what the best of `trials` without skill would show.
+    `max_drawdown_pct` is at most 0. `win_rate` is the share of trades with a net above 0,
+    `exposure` the share of the time in a position, `turnover_per_day` the notional bought and sold
+    a day in multiples of the equity.
+    """
+
+    total_return_pct: float | None
+    daily_returns: int
+    sharpe: float | None
+    probabilistic_sharpe: float | None
+    deflated_sharpe: float | None
+    trials: int
+    max_drawdown_pct: float | None
+    trades: int
+    win_rate: float | None
+    mean_net_pct: float | None
+    exposure: float | None
+    turnover_per_day: float | None
+
+
+def measure(simulation: Simulation, *, trials: int) -> Performance:
+    """Measure one simulation, from its first decision time to its end.
+
+    `trials` counts everything that was tried before this one was chosen, itself included: every
+    decider, setting and symbol. The variance of their daily Sharpe ratios is taken as
+    1 / (daily returns - 1), what chance alone gives to trials without skill. Raises
+    `InvalidInputError` for fewer than 1 trial.
+    """
+    daily = daily_returns(simulation)
+    sharpe = sharpe_ratio(daily)
+    lucky = expected_best_sharpe(trials, 1 / max(1, len(daily) - 1))
+    trades = simulation.trades
+    net = np.array([trade.net_pct for trade in trades])
+    days = _days(simulation)
+    held = sum(trade.exit_ms - trade.entry_ms for trade in trades) / DAY_MS
+    turned = sum(1 + trade.exit_price / trade.entry_price for trade in trades)
+    return Performance(
+        total_return_pct=(simulation.final_equity - 1) * 100 if days else None,
+        daily_returns=len(daily),
+        sharpe=None if sharpe is None else sharpe * sqrt(DAYS_PER_YEAR),
+        probabilistic_sharpe=_confidence(daily, sharpe, 0.0),
+        deflated_sharpe=_confidence(daily, sharpe, lucky),
+        trials=trials,
+        max_drawdown_pct=max_drawdown_pct(simulation) if days else None,
+        trades=len(trades),
+        win_rate=float((net > 0).mean()) if trades else None,
+        mean_net_pct=float(net.mean()) if trades else None,
+        exposure=held / days if days else None,
+        turnover_per_day=turned / days if days else None,
+    )
+
+
+def daily_returns(simulation: Simulation) -> Floats:
+    """Returns of whole UTC days as fractions, those that are known; shape (days,).
+
+    Equity at a midnight is the last one sampled up to then. Once all is lost there is no return.
+    """
+    if not len(simulation.time_ms):
+        return np.empty(0)
+    times = np.append(simulation.time_ms, simulation.end_ms)
+    equity = np.append(simulation.equity, simulation.final_equity)
+    first = -(-times[0] // DAY_MS)
+    midnights = np.arange(first, simulation.end_ms // DAY_MS + 1) * DAY_MS
+    at = equity[np.searchsorted(times, midnights, side="right") - 1]
+    with np.errstate(all="ignore"):
+        returns: Floats = at[1:] / at[:-1] - 1
+    return returns[np.isfinite(returns)]
+
+
+def sharpe_ratio(returns: Floats) -> float | None:
+    """Mean over standard deviation, per return and not annualised; NaN are left out.
+
+    `None` for fewer than two returns, and where they do not vary.
+    """
+    known = returns[np.isfinite(returns)]
+    if len(known) < 2:
+        return None
+    deviation = float(known.std(ddof=1))
+    return float(known.mean()) / deviation if deviation > _LEAST_DEVIATION else None
+
+
+def probabilistic_sharpe_ratio(
+    sharpe: float, benchmark: float, observations: int, skewness: float, kurtosis: float
+) -> float | None:
+    """The probability that the true Sharpe ratio is above `benchmark`, from an observed one.
+
+    Both per observation, not annualised; `kurtosis` is 3 for a normal distribution. From Bailey and
+    López de Prado, "The Sharpe Ratio Efficient Frontier" (2012):
+
+        Φ((SR - SR*) √(T - 1) / √(1 - γ₃ SR + (γ₄ - 1)/4 SR²))
+
+    `None` for fewer than two observations, and where the root is not of a positive number.
+    """
+    spread = 1 - skewness * sharpe + (kurtosis - 1) / 4 * sharpe**2
+    if observations < 2 or not spread > 0:
+        return None
+    return _NORMAL.cdf((sharpe - benchmark) * sqrt((observations - 1) / spread))
+
+
+def expected_best_sharpe(trials: int, sharpe_variance: float) -> float:
+    """The Sharpe ratio to expect of the best of N independent trials without skill.
+
+    `sharpe_variance` is that of the trials' ratios, in their unit. From Bailey and López de Prado,
+    "The Deflated Sharpe Ratio" (2014), γ being the Euler-Mascheroni constant:
+
+        √V ((1 - γ) Φ⁻¹(1 - 1/N) + γ Φ⁻¹(1 - 1/(N e)))
+
+    One trial is no selection: 0. Raises `InvalidInputError` for fewer, and for a variance below 0.
+    """
+    if trials < 1 or not sharpe_variance >= 0:
+        raise InvalidInputError("count at least 1 trial, and a variance of 0 or more")
+    if trials == 1:
+        return 0.0
+    likely, rarer = (_NORMAL.inv_cdf(1 - 1 / n) for n in (trials, trials * e))
+    return sqrt(sharpe_variance) * ((1 - _EULER_MASCHERONI) * likely + _EULER_MASCHERONI * rarer)
+
+
+def max_drawdown_pct(simulation: Simulation) -> float:
+    """The deepest fall of equity below its highest before, at most 0, among the samples."""
+    equity = np.concatenate(([1.0], simulation.equity, [simulation.final_equity]))
+    return float((equity / np.maximum.accumulate(equity) - 1).min() * 100)
+
+
+def _days(simulation: Simulation) -> float:
+    """The length of the simulation in days, 0 where nothing was decided."""
+    if not len(simulation.time_ms):
+        return 0.0
+    return (simulation.end_ms - int(simulation.time_ms[0])) / DAY_MS
+
+
+def _confidence(returns: Floats, sharpe: float | None, benchmark: float) -> float | None:
+    if sharpe is None:
+        return None
+    z = (returns - returns.mean()) / returns.std()
+    skewness, kurtosis = float((z**3).mean()), float((z**4).mean())
+    return probabilistic_sharpe_ratio(sharpe, benchmark, len(returns), skewness, kurtosis)

@@ -1,0 +1,1 @@
+"""Data with a known answer, and probes for knowledge of the future."""

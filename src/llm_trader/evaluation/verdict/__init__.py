@@ -1,0 +1,1 @@
+"""What the numbers mean, allowing for how many were looked at."""

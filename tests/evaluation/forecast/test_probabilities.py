@@ -1,0 +1,185 @@
+"""Probabilities are scored as plain counting would score them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isnan, nan
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_trader.evaluation import significance
+from llm_trader.evaluation.forecast.ensembles import ForecastRule
+from llm_trader.evaluation.forecast.probabilities import barriers, rises
+from llm_trader.evaluation.forecast.skills import Scored, Walk, score
+from llm_trader.evaluation.results import Probability
+from llm_trader.index.points import COLUMN_ROW, PointTable
+from llm_trader.snapshot.outcome import NO_BARRIER, STOP_FIRST, TARGET_FIRST
+from tests.evaluation.small_market import made_score, made_walk, small_walk
+from tests.index.builders import points_at
+
+CHANCE = {"reps": 100, "seed": 1}
+POINTS, EPISODES, WIDTH = 60, 4, 25
+RULE = ForecastRule(rescale=0.5, neighbour_share=0.3)
+CODES = {"stop first": STOP_FIRST, "target first": TARGET_FIRST}
+
+
+def chance_walk(seed: int) -> Walk:
+    """Neighbours drawn from each query's window, and none where that is too small."""
+    rng = np.random.default_rng(seed)
+    points = points_at(
+        range(POINTS),
+        seed % 1000,
+        first_barrier=rng.choice([NO_BARRIER, STOP_FIRST, TARGET_FIRST], POINTS),
+        realized_volatility_24h=rng.uniform(1, 3, POINTS),
+    )
+    own = np.arange(0, POINTS, 3)
+    rows = np.full((len(own), EPISODES), -1)
+    for i, row in enumerate(own):
+        seen = rng.permutation(np.arange(max(row - WIDTH, 0), row))[:EPISODES]
+        rows[i, : len(seen)] = seen
+    return small_walk(points, points.take(own), rows, WIDTH)
+
+
+def scored_of(walk: Walk, rule: ForecastRule = RULE) -> Scored:
+    (scored,) = score(walk, {"1h": rule})
+    return scored
+
+
+def unknown_in(table: PointTable, name: str, rows: object) -> PointTable:
+    values = table.values.copy()
+    values[COLUMN_ROW[name], rows] = nan
+    return replace(table, values=values)
+
+
+def plainly(walk: Walk, happened: np.ndarray, asked: np.ndarray) -> tuple[list[float], list[float]]:
+    """Brier scores of the mixture and of the base rate, query by query."""
+    made, usual = [], []
+    for i, rows in enumerate(walk.neighbours.rows.tolist()):
+        window = happened[walk.neighbours.first[i] : walk.neighbours.last[i]].tolist()
+        if -1 in rows or not window:
+            continue
+        base = sum(window) / len(window)
+        near = sum(bool(happened[row]) for row in rows) / len(rows)
+        p = RULE.neighbour_share * near + (1 - RULE.neighbour_share) * base
+        made.append((p - float(asked[i])) ** 2)
+        usual.append((base - float(asked[i])) ** 2)
+    return made, usual
+
+
+def agrees(found: Probability, made: list[float], usual: list[float]) -> None:
+    assert found.brier == pytest.approx(np.mean(made))
+    assert found.base_brier == pytest.approx(np.mean(usual))
+    assert found.skill.value == pytest.approx(1 - np.mean(made) / np.mean(usual))
+    assert sum(one.count for one in found.bins) == len(made)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_rises_are_scored_as_by_counting_query_by_query(seed: int) -> None:
+    walk = chance_walk(seed)
+    found = rises(scored_of(walk), **CHANCE)
+    up = walk.points.column("outcome_1h") > 0
+    agrees(found, *plainly(walk, up, walk.queries.column("outcome_1h") > 0))
+    assert found.event == "up over 1h"
+
+
+@given(seed=st.integers(0, 2**32))
+def test_barriers_are_scored_as_by_counting_query_by_query(seed: int) -> None:
+    walk = chance_walk(seed)
+    for found in barriers(walk, RULE, **CHANCE):
+        code = CODES[found.event]
+        touched, asked = (of.column("first_barrier") == code for of in (walk.points, walk.queries))
+        agrees(found, *plainly(walk, touched, asked))
+
+
+def test_nearer_neighbours_count_for_more_where_the_rule_says_so() -> None:
+    rows = np.array([[0, 1, 2, 3]])
+    points = points_at(range(40), first_barrier=np.where(np.arange(40) == 0, STOP_FIRST, 0.0))
+    walk = small_walk(points, points.take([39]), rows, 39)
+    similarity = np.array([[0.9, 0.5, 0.5, 0.5]], np.float32)
+    walk = walk._replace(neighbours=walk.neighbours._replace(similarity=similarity))
+    stop, _ = barriers(walk, ForecastRule(neighbour_share=1, kernel=5), **CHANCE)
+    weight = np.exp(5 * 0.9) / (np.exp(5 * 0.9) + 3 * np.exp(5 * 0.5))
+    assert stop.brier == pytest.approx(weight**2, rel=1e-5)
+
+
+def test_intervals_are_over_the_stretches_of_each_horizon() -> None:
+    walk = made_walk()
+    found = rises(made_score("4h"), **CHANCE)
+    p, observed = (getattr(made_score("4h").forecasts, name) for name in ("p_up", "observed"))
+    up = walk.points.column("outcome_4h") > 0
+    windows = zip(walk.neighbours.first, walk.neighbours.last, strict=True)
+    base = np.array([up[first:last].mean() for first, last in windows])
+    losses = [(of - (observed > 0)) ** 2 for of in (p, base)]
+    expected = significance.skill_interval(*losses, 24, **CHANCE)
+    assert found.skill.value == pytest.approx(expected.value)
+    assert (found.skill.low, found.skill.high) == pytest.approx((expected.low, expected.high))
+    assert found.skill.low > 0
+    stop, _ = barriers(walk, ForecastRule(), **CHANCE)
+    stopped, asked = (
+        of.column("first_barrier") == STOP_FIRST for of in (walk.points, walk.queries)
+    )
+    windows = zip(walk.neighbours.first, walk.neighbours.last, strict=True)
+    base = np.array([stopped[first:last].mean() for first, last in windows])
+    losses = [(of - asked) ** 2 for of in (stopped[walk.neighbours.rows].mean(axis=1), base)]
+    expected = significance.skill_interval(*losses, 96, **CHANCE)
+    assert (stop.skill.low, stop.skill.high) == pytest.approx((expected.low, expected.high))
+
+
+@given(seed=st.integers(0, 2**32), share=st.floats(0, 1))
+def test_only_one_barrier_can_be_touched_first(seed: int, share: float) -> None:
+    walk = chance_walk(seed)
+    events = barriers(walk, ForecastRule(neighbour_share=share), **CHANCE)
+    # With one bin a query at most, bins show each query's own probability.
+    for row in np.flatnonzero(walk.neighbours.complete):
+        part = [row]
+        alone = small_walk(walk.points, walk.queries.take(part), walk.neighbours.rows[part], WIDTH)
+        one = barriers(alone, ForecastRule(neighbour_share=share), **CHANCE)
+        assert 0 <= sum(of.bins[0].forecast for of in one) <= 1 + 1e-12
+        assert sum(of.bins[0].observed for of in one) <= 1
+    assert len(events) == 2
+
+
+def test_the_base_rate_of_an_empty_window_is_unknown_and_such_a_query_is_left_out() -> None:
+    points = points_at(range(40), first_barrier=NO_BARRIER)
+    rows = np.tile(np.arange(4), (3, 1))
+    walk = small_walk(points, points.take([0, 20, 30]), rows, 10)
+    for found in (rises(scored_of(walk), **CHANCE), *barriers(walk, RULE, **CHANCE)):
+        assert sum(one.count for one in found.bins) == 2
+
+
+def test_where_nothing_is_known_there_is_no_score_and_no_bin() -> None:
+    points = points_at(range(40))
+    walk = small_walk(points, points.take([0]), np.full((1, 4), -1), 10)
+    for found in (rises(scored_of(walk), **CHANCE), *barriers(walk, RULE, **CHANCE)):
+        assert isnan(found.brier)
+        assert isnan(found.base_brier)
+        assert found.skill.value is None
+        assert found.bins == []
+
+
+@pytest.mark.parametrize("name", ["outcome_1h", "first_barrier"])
+def test_what_did_not_become_known_is_not_taken_for_what_did_not_happen(name: str) -> None:
+    walk = chance_walk(2)
+    known = walk.neighbours.complete.nonzero()[0][::2]
+    unknown = np.setdiff1d(np.arange(len(walk.queries)), known)
+    part = walk._replace(queries=unknown_in(walk.queries, name, unknown))
+    found = (
+        [rises(scored_of(part), **CHANCE)]
+        if name == "outcome_1h"
+        else barriers(part, RULE, **CHANCE)
+    )
+    for one in found:
+        assert sum(of.count for of in one.bins) == len(known)
+
+
+def test_bins_hold_each_known_query_once_and_mean_what_was_forecast() -> None:
+    scored = made_score()
+    found = rises(scored, **CHANCE)
+    p = scored.forecasts.p_up
+    counts = np.array([one.count for one in found.bins])
+    assert counts.sum() == np.isfinite(p).sum()
+    assert counts @ [one.forecast for one in found.bins] == pytest.approx(np.nansum(p))
+    assert all(0 <= one.observed <= 1 for one in found.bins)

@@ -1,0 +1,112 @@
+"""Tables row by row say what the arrays say, and leave a cell empty where nothing is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from llm_trader.evaluation.backtest.simulator import Trade
+from llm_trader.evaluation.backtest.strategies import Market, Traded, trade
+from llm_trader.evaluation.csv_tables import Steps, steps_of, write_steps, write_trades
+from llm_trader.evaluation.forecast.skills import score
+from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.timeframe import iso8601
+from tests.evaluation.small_market import (
+    NO_FUNDING,
+    RULE,
+    SEARCH,
+    early_walk,
+    made_market,
+    made_score,
+    made_walk,
+)
+
+ROUNDED = 0.5e-6
+PLAN = StudyPlan(step_minutes=60, search=SEARCH, rules={"4h": RULE})
+
+
+def read(path: Path) -> pl.DataFrame:
+    return pl.read_csv(path, infer_schema_length=None)
+
+
+def test_steps_read_back_are_the_arrays_and_a_cell_is_empty_where_nothing_is_known(
+    tmp_path: Path,
+) -> None:
+    tables = [steps_of("state", of) for of in score(early_walk(), {"1h": RULE, "4h": RULE})]
+    path = tmp_path / "steps.csv"
+    write_steps(tables, path)
+    found = read(path)
+    assert len(found) == sum(len(of.time_ms) for of in tables)
+    for table in tables:
+        rows = found.filter(pl.col("horizon") == table.horizon)
+        assert rows["time"].to_list() == [iso8601(at) for at in table.time_ms.tolist()]
+        assert set(rows["variant"]) == {"state"}
+        assert set(rows["symbol"]) == {"BTCUSDT"}
+        assert rows.columns[4:] == list(table.columns)
+        for name, column in table.columns.items():
+            assert np.array_equal(rows[name].is_null().to_numpy(), np.isnan(column)), name
+            told = rows[name].fill_null(np.nan).to_numpy()
+            np.testing.assert_allclose(told, column, rtol=0, atol=ROUNDED)
+    assert ",," in path.read_text()
+    assert "NaN" not in path.read_text()
+
+
+def test_a_row_holds_the_ensemble_s_ends_and_the_losses_of_its_query() -> None:
+    scored = made_score()
+    columns = steps_of("state", scored).columns
+    outcomes = scored.forecasts.ensemble.outcomes
+    for name, level in (("p10", 0.1), ("p90", 0.9)):
+        expected = np.quantile(outcomes, level, axis=1)
+        np.testing.assert_allclose(columns[f"neighbours_{name}_pct"], expected, atol=1e-12)
+    assert np.array_equal(columns["crps_forecast"], scored.losses.forecast)
+    assert np.array_equal(columns["crps_random_neighbours"], scored.losses.random)
+    assert np.array_equal(columns["crps_base_rate_treated_alike"], scored.losses.base_alike)
+    assert np.array_equal(columns["crps_base_rate"], scored.losses.base)
+    assert np.array_equal(columns["observed_pct"], scored.walk.queries.column("outcome_4h"))
+
+
+@pytest.fixture
+def traded() -> list[tuple[str, Traded]]:
+    market = Market(made_market().candles, NO_FUNDING)
+    return [("BTCUSDT", trade(name, made_walk(), market, PLAN)) for name in ("hold", "macd-sign")]
+
+
+def test_trades_read_back_are_those_that_were_made(
+    traded: list[tuple[str, Traded]], tmp_path: Path
+) -> None:
+    path = tmp_path / "trades.csv"
+    write_trades(traded, path)
+    found = read(path)
+    trades = [(of.name, one) for _, of in traded for one in of.simulation.trades]
+    assert len(found) == len(trades) > 100
+    for (name, one), row in zip(trades, found.iter_rows(named=True), strict=True):
+        assert (row["symbol"], row["arm"]) == ("BTCUSDT", name)
+        assert (row["side"], row["exit_reason"]) == (one.side, one.exit_reason)
+        assert row["entry_time"] == iso8601(one.entry_ms)
+        assert row["exit_time"] == iso8601(one.exit_ms)
+        for of in ("entry_price", "exit_price", "gross_pct", "fees_pct", "funding_pct", "net_pct"):
+            assert row[of] == pytest.approx(getattr(one, of), abs=ROUNDED)
+
+
+def test_without_trades_there_is_a_table_of_none(
+    traded: list[tuple[str, Traded]], tmp_path: Path
+) -> None:
+    paths = tmp_path / "none.csv", tmp_path / "some.csv"
+    write_trades([], paths[0])
+    write_trades(traded, paths[1])
+    nothing, something = (read(path) for path in paths)
+    assert len(nothing) == 0
+    assert nothing.columns == something.columns
+    assert len(nothing.columns) == 2 + len(Trade.__struct_fields__)
+
+
+def test_steps_of_several_symbols_and_variants_stand_below_each_other(tmp_path: Path) -> None:
+    one = steps_of("state", made_score())
+    tables: list[Steps] = [one, one._replace(variant="random"), one._replace(symbol="ETHUSDT")]
+    write_steps(tables, tmp_path / "steps.csv")
+    found = read(tmp_path / "steps.csv")
+    keys = found.select("variant", "symbol").unique(maintain_order=True).rows()
+    assert keys == [("state", "BTCUSDT"), ("random", "BTCUSDT"), ("state", "ETHUSDT")]

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from llm_trader.evaluation.walk import Search
 from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
+from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.evaluation.plan import (
     DEFAULT_RULES,
     DEFAULT_SWEEP,

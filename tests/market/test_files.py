@@ -403,17 +403,17 @@ def test_a_killed_import_leaves_a_consistent_store_that_a_second_run_completes(
     for symbol in ("AAAUSDT", "BBBUSDT"):
         put_candles(folder, run_of_candles(2000, M1), symbol)
     program = """
-from llm_trader.market import catalog
+from llm_trader.market import series_records
 from llm_trader.market.files import import_folder
 
-record = catalog.record_write
+record = series_records.record_write
 
 def stop_within_the_transaction(*arguments):
     say("writing")
     wait()
     record(*arguments)
 
-catalog.record_write = stop_within_the_transaction
+series_records.record_write = stop_within_the_transaction
 store = MarketStore.open(path, write=True, exchange="bybit")
 import_folder(Path(sys.argv[2]), store, exchange="bybit", written_at_ms=1)
 """

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from llm_trader.arrays import Times
 from llm_trader.market import keys
-from llm_trader.market.stored_series import Items, StoredSeries
+from llm_trader.market.stored_series import Items, StoredSeries, series_in
 from llm_trader.storage.environment import ReadTransaction
 from llm_trader.timeframe import Millis
 
@@ -34,6 +34,12 @@ def symbols(txn: ReadTransaction, database: str) -> Iterator[str]:
         if symbol is not None:
             yield symbol
         found = cursor.set_range(keys.key_after_symbol(key))
+
+
+def all_series(txn: ReadTransaction) -> Iterator[StoredSeries[Any]]:
+    for database in series_databases(txn):
+        for symbol in symbols(txn, database):
+            yield series_in(database, symbol)
 
 
 def first_key(
@@ -75,13 +81,18 @@ def items(
     return records
 
 
-def times(txn: ReadTransaction, series: StoredSeries[Any]) -> Times:
-    """The time of every record, read from the keys alone."""
-    cursor = _seek(txn, series, None)
+def times(
+    txn: ReadTransaction,
+    series: StoredSeries[Any],
+    start_ms: Millis | None = None,
+    end_ms: Millis | None = None,
+) -> Times:
+    """The times of the records with `start_ms <= time < end_ms`, read from the keys alone."""
+    cursor = _seek(txn, series, start_ms)
     if cursor is None:
         return series.times([])
     all_keys = cursor.iternext(values=False)
-    chunks = _chunks_before(keys.end_key(series.symbol), all_keys, lambda key: key)
+    chunks = _chunks_before(keys.end_key(series.symbol, end_ms), all_keys, lambda key: key)
     return series.times(list(chain.from_iterable(chunks)))
 
 

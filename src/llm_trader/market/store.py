@@ -9,19 +9,28 @@ they read like any other, with unknown exchange and provenance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import StoreError
-from llm_trader.market import catalog, keys, record_ranges
+from llm_trader.market import (
+    catalog,
+    keys,
+    record_ranges,
+    series_records,
+    store_check,
+    symbol_versions,
+)
 from llm_trader.market.candles import CandleSeries, Gap
-from llm_trader.market.catalog import Source, StoreInfo
+from llm_trader.market.catalog import StoreInfo
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.records import WriteReport
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.series_records import Source
+from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.stored_series import (
     SeriesT,
     StoredSeries,
@@ -96,10 +105,18 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         """Grows with every commit of any process: equal versions mean equal content."""
         return self._environment.version
 
+    def symbol_version(self, symbol: str) -> Hashable:
+        """Changes with any write to a series of this symbol; writes to other symbols leave it.
+
+        Where the writer keeps no versions, as that of the original program, it changes with
+        every commit.
+        """
+        with self._read() as txn:
+            return symbol_versions.symbol_version(txn, symbol)
+
     def symbols(self) -> list[str]:
         with self._read() as txn:
-            databases = record_ranges.series_databases(txn)
-            return sorted({s for name in databases for s in record_ranges.symbols(txn, name)})
+            return sorted({series.symbol for series in record_ranges.all_series(txn)})
 
     def timeframes(self, symbol: str) -> list[Timeframe]:
         """The candles stored for a symbol, finest first."""
@@ -131,17 +148,27 @@ class MarketStore(AbstractContextManager["MarketStore"]):
     def gaps(self, symbol: str, timeframe: Timeframe) -> list[Gap]:
         """The gap ledger of a candle series; found from its keys where none was kept."""
         with self._read() as txn:
-            return catalog.ledger(txn, candles_of(symbol, timeframe))
+            return series_records.gap_list(txn, candles_of(symbol, timeframe))
 
     def provenance(self, symbol: str, timeframe: Timeframe) -> list[Source]:
         """Where a candle series is from; empty where nothing was recorded."""
         with self._read() as txn:
-            return catalog.provenance(txn, candles_of(symbol, timeframe))
+            return series_records.provenance(txn, candles_of(symbol, timeframe))
 
     def describe(self) -> StoreInfo:
         """Every series with extent, gaps and provenance; scans the keys, not the values."""
         with self._read() as txn:
             return catalog.describe(txn, str(self.path))
+
+    def check(self) -> StoreCheck:
+        """Compares the record and the gap ledger of each series with a count of all its rows."""
+        with self._read() as txn:
+            return store_check.check_store(txn, str(self.path))
+
+    def repair(self) -> None:
+        """Write the records and gap ledgers anew from the rows."""
+        with self._environment.write(keys.META, *self._series_databases()) as txn:
+            store_check.repair_store(txn)
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
@@ -169,7 +196,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
     def open_interest_interval_ms(self, symbol: str) -> Millis:
         """How far apart samples are: as recorded, else the median distance, else one hour."""
         with self._read() as txn:
-            return catalog.sample_interval_ms(txn, open_interest_of(symbol))
+            return series_records.sample_interval_ms(txn, open_interest_of(symbol))
 
     def history(
         self,
@@ -192,7 +219,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 record_ranges.items(txn, series, early if series is coarse else start_ms, end_ms)
                 for series in (fine, coarse, funding, interest)
             ]
-            interval_ms = catalog.sample_interval_ms(txn, interest)
+            interval_ms = series_records.sample_interval_ms(txn, interest)
         return MarketHistory(
             symbol,
             fine.read(found[0]),
@@ -267,8 +294,13 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 catalog.write_exchange(txn, self._expected_exchange)
                 txn.put_many(series.database, changes)
                 origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
-                catalog.record_write(txn, series, origin, interval_ms)
+                series_records.record_write(txn, series, origin, interval_ms, report.added)
+                symbol_versions.stamp_symbol(txn, series.symbol)
         return report
+
+    def _series_databases(self) -> list[str]:
+        with self._read() as txn:
+            return record_ranges.series_databases(txn)
 
     def _prepare(self) -> None:
         """Refuse what is not a store of ours; when writing, record what it is."""

@@ -21,12 +21,11 @@ from llm_trader.market.records import (
     WriteReport,
 )
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
-from llm_trader.timeframe import Timeframe
+from llm_trader.timeframe import Millis, Timeframe
 
 SeriesT = TypeVar("SeriesT", CandleSeries, FundingSeries, OpenInterestSeries)
 
-_KEY_DIGITS: Final = 13
-_POWERS_OF_TEN: Final = 10 ** np.arange(_KEY_DIGITS - 1, -1, -1, dtype=np.int64)
+_POWERS_OF_TEN: Final = 10 ** np.arange(keys.TIME_DIGITS - 1, -1, -1, dtype=np.int64)
 
 
 class Items(NamedTuple):
@@ -51,15 +50,18 @@ class StoredSeries(Generic[SeriesT]):
 
     def times(self, found: Sequence[bytes]) -> Times:
         """The times in keys, shape (n,); raises `StoreError` naming a key without one."""
-        width = len(self.symbol) + 1 + _KEY_DIGITS
+        width = len(self.symbol) + 1 + keys.TIME_DIGITS
         joined = b"".join(found)
         if len(joined) == width * len(found):
-            table = np.frombuffer(joined, np.uint8).reshape(-1, width)[:, -_KEY_DIGITS:]
+            table = np.frombuffer(joined, np.uint8).reshape(-1, width)[:, -keys.TIME_DIGITS :]
             digits = table.astype(np.int64) - ord("0")
             if ((digits >= 0) & (digits <= 9)).all():
                 return np.asarray(digits @ _POWERS_OF_TEN, dtype=np.int64)
-        damaged = next(k for k in found if len(k) != width or not k[-_KEY_DIGITS:].isdigit())
+        damaged = next(k for k in found if len(k) != width or not k[-keys.TIME_DIGITS :].isdigit())
         raise self._damaged(damaged, "the key has no 13-digit time")
+
+    def time(self, key: bytes) -> Millis:
+        return int(self.times([key])[0])
 
     def encode(self, times: Times, columns: Mapping[str, Floats]) -> Items:
         stamped = [keys.record_key(self.symbol, time_ms) for time_ms in times.tolist()]

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -211,10 +211,15 @@ class Environment(AbstractContextManager["Environment"]):
             raise self.format.error(f"{self.folder} was opened for reading; open it to write")
         with self.format.lmdb_errors(self.folder):
             self._checked_at = -float("inf")  # a write to a replaced file would be lost
-            txn, handles = self._begin(lambda: self._begin_write(set(databases)))
+            txn, handles = self._begin(self._begin_write)
+            names = set(databases) - handles.keys()
             try:
-                with txn:
-                    yield WriteTransaction(txn, handles, self._generation)
+                # LMDB lets only one transaction at a time open databases.
+                with self._opening if names else nullcontext():
+                    with txn:
+                        created = {name: self._open_database(name, txn) for name in names}
+                        yield WriteTransaction(txn, {**handles, **created}, self._generation)
+                    self._databases.update(created)
             finally:
                 self._leave()
 
@@ -256,12 +261,13 @@ class Environment(AbstractContextManager["Environment"]):
             self._visible = (txn.id(), databases)
             return txn, databases
         txn.abort()
-        self._open_databases(names, create=False)
+        with self._opening:
+            for name in names - self._databases.keys():
+                self._databases[name] = self._open_database(name)
         return None
 
-    def _begin_write(self, names: set[str]) -> _Begun | None:
+    def _begin_write(self) -> _Begun | None:
         """None after asking for a larger map."""
-        self._open_databases(names, create=True)
         info = self._lmdb.info()
         used = info["last_pgno"] * self._lmdb.stat()["psize"]
         if used > _GROW_FROM_USED_SHARE * info["map_size"]:
@@ -270,10 +276,8 @@ class Environment(AbstractContextManager["Environment"]):
             return None
         return self._lmdb.begin(write=True), dict(self._databases)
 
-    def _open_databases(self, names: set[str], *, create: bool) -> None:
-        with self._opening:
-            for name in names - self._databases.keys():
-                self._databases[name] = self._lmdb.open_db(name.encode(), create=create)
+    def _open_database(self, name: str, txn: Any | None = None) -> Any:
+        return self._lmdb.open_db(name.encode(), txn=txn, create=txn is not None)
 
     def _enter(self) -> None:
         with self._changed:

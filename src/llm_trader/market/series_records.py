@@ -1,0 +1,199 @@
+"""What `meta` keeps about each series: its extent, its sampling, its sources and its gaps.
+
+    series:DATABASE:SYMBOL   -> SeriesRecord, with the source that wrote last
+    sources:DATABASE:SYMBOL  -> the sources before that one
+    gap:...                  -> see `gap_ledger`
+
+A write updates them from the rows around it, so appending a candle costs the same to a long
+series as to a short one. Where there is no record, or one of the former layout, which held all
+sources and left the gaps elsewhere, the first write counts all rows once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from llm_trader.arrays import Times
+from llm_trader.errors import StoreError
+from llm_trader.market import keys, record_ranges
+from llm_trader.market.candles import Gap, gaps_between
+from llm_trader.market.gap_ledger import read_gaps, replace_gaps
+from llm_trader.market.samples import sampling_interval_ms
+from llm_trader.market.stored_series import StoredSeries
+from llm_trader.storage.environment import ReadTransaction, WriteTransaction
+from llm_trader.timeframe import HOUR_MS, Millis
+
+T = TypeVar("T")
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One origin of a series: the span it covered, and the rows it added or replaced."""
+
+    source: str
+    first_ms: Millis
+    last_ms: Millis
+    rows: int
+    written_at_ms: Millis
+
+    def extended(self, later: Source) -> Source:
+        return Source(
+            self.source,
+            min(self.first_ms, later.first_ms),
+            max(self.last_ms, later.last_ms),
+            self.rows + later.rows,
+            later.written_at_ms,
+        )
+
+
+class SeriesRecord(msgspec.Struct, frozen=True):
+    rows: int
+    first_ms: Millis
+    last_ms: Millis
+    interval_ms: Millis | None
+    sources: tuple[Source, ...]
+    gaps: int | None = None  # None in the former layout
+
+    def extent(self) -> tuple[int, Millis, Millis]:
+        return self.rows, self.first_ms, self.last_ms
+
+
+def read_record(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesRecord | None:
+    return read_meta(txn, f"series:{series}", SeriesRecord)
+
+
+def recorded_gaps(
+    txn: ReadTransaction, series: StoredSeries[Any], record: SeriesRecord | None
+) -> list[Gap] | None:
+    """The gap ledger of either layout; None where there is none."""
+    if record is not None and record.gaps is not None:
+        return read_gaps(txn, series)
+    return read_meta(txn, f"gaps:{series}", list[Gap])
+
+
+def gap_list(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Gap]:
+    """As recorded, else counted from the keys."""
+    recorded = recorded_gaps(txn, series, read_record(txn, series))
+    return count_gaps(series, record_ranges.times(txn, series)) if recorded is None else recorded
+
+
+def count_gaps(series: StoredSeries[Any], times: Times) -> list[Gap]:
+    return gaps_between(times, series.timeframe) if series.timeframe else []
+
+
+def provenance(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Source]:
+    """One entry per source, in the order of their last write."""
+    record = read_record(txn, series)
+    return _merge([*_earlier_sources(txn, series), *(record.sources if record else ())])
+
+
+def sample_interval_ms(txn: ReadTransaction, series: StoredSeries[Any]) -> Millis:
+    """As recorded, else the median distance of the samples, else one hour."""
+    record = read_record(txn, series)
+    if record is not None and record.interval_ms:
+        return record.interval_ms
+    return sampling_interval_ms(record_ranges.times(txn, series)) or HOUR_MS
+
+
+def record_write(
+    txn: WriteTransaction,
+    series: StoredSeries[Any],
+    source: Source,
+    interval_ms: Millis | None,
+    added: int,
+) -> None:
+    """Update a series' record and gap ledger after rows of `source`'s span were written."""
+    record = read_record(txn, series)
+    if record is None or record.gaps is None:
+        sources = [*provenance(txn, series), source]
+        recount(txn, series, sources, _coarser(interval_ms, record.interval_ms if record else None))
+        return
+    first_ms, last_ms = source.first_ms, source.last_ms
+    change = _update_gaps(txn, series, first_ms, last_ms) if added else 0
+    updated = SeriesRecord(
+        record.rows + added,
+        min(record.first_ms, first_ms),
+        max(record.last_ms, last_ms),
+        _coarser(interval_ms, record.interval_ms),
+        (_add_source(txn, series, record.sources[-1], source),),
+        record.gaps + change,
+    )
+    _put(txn, f"series:{series}", updated)
+
+
+def recount(
+    txn: WriteTransaction,
+    series: StoredSeries[Any],
+    sources: Iterable[Source],
+    interval_ms: Millis | None,
+) -> None:
+    """Write the record and the gap ledger anew from all rows."""
+    times = record_ranges.times(txn, series)
+    gaps = count_gaps(series, times)
+    replace_gaps(txn, series, read_gaps(txn, series), gaps)
+    txn.delete(keys.META, f"gaps:{series}".encode())
+    *earlier, latest = _merge(sources)
+    _put(txn, f"sources:{series}", earlier)
+    extent = len(times), int(times[0]), int(times[-1])
+    _put(txn, f"series:{series}", SeriesRecord(*extent, interval_ms, (latest,), len(gaps)))
+
+
+def read_meta(txn: ReadTransaction, key: str, kind: type[T]) -> T | None:
+    stored = txn.get(keys.META, key.encode())
+    if stored is None:
+        return None
+    try:
+        return msgspec.json.decode(stored, type=kind)
+    except msgspec.MsgspecError as error:
+        raise StoreError(
+            f"the record {key!r} in {keys.META} is damaged: {error}; import the data into a new "
+            "store, or restore a backup"
+        ) from error
+
+
+def _update_gaps(
+    txn: WriteTransaction, series: StoredSeries[Any], first_ms: Millis, last_ms: Millis
+) -> int:
+    """Compare the ledger with the rows of a span and their two neighbours; how many more."""
+    before = record_ranges.last_key(txn, series, first_ms)
+    after = record_ranges.first_key(txn, series, last_ms + 1)
+    start_ms = first_ms if before is None else series.time(before)
+    end_ms = last_ms if after is None else series.time(after)
+    gaps = count_gaps(series, record_ranges.times(txn, series, start_ms, end_ms + 1))
+    former = read_gaps(txn, series, start_ms, end_ms)
+    replace_gaps(txn, series, former, gaps)
+    return len(gaps) - len(former)
+
+
+def _add_source(
+    txn: WriteTransaction, series: StoredSeries[Any], latest: Source, source: Source
+) -> Source:
+    """The entry of the source that writes now; `latest` joins the earlier ones if it is another."""
+    if latest.source == source.source:
+        return latest.extended(source)
+    *earlier, current = _merge([*_earlier_sources(txn, series), latest, source])
+    _put(txn, f"sources:{series}", earlier)
+    return current
+
+
+def _earlier_sources(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Source]:
+    return read_meta(txn, f"sources:{series}", list[Source]) or []
+
+
+def _merge(sources: Iterable[Source]) -> list[Source]:
+    merged: dict[str, Source] = {}
+    for source in sources:
+        former = merged.pop(source.source, None)
+        merged[source.source] = former.extended(source) if former else source
+    return list(merged.values())
+
+
+def _coarser(a: Millis | None, b: Millis | None) -> Millis | None:
+    """The longer of two sampling intervals: the older samples must stay fresh enough."""
+    return max(a, b) if a and b else a or b
+
+
+def _put(txn: WriteTransaction, key: str, value: Any) -> None:
+    txn.put(keys.META, key.encode(), msgspec.json.encode(value))

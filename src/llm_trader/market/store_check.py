@@ -1,0 +1,91 @@
+"""Counts every row of a store and compares the records and the gap ledgers with the count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_trader.errors import StoreError
+from llm_trader.market import record_ranges
+from llm_trader.market.series_records import (
+    count_gaps,
+    provenance,
+    read_record,
+    recorded_gaps,
+    recount,
+)
+from llm_trader.market.stored_series import StoredSeries
+from llm_trader.storage.environment import ReadTransaction, WriteTransaction
+from llm_trader.timeframe import iso8601
+
+
+class SeriesCheck(msgspec.Struct, frozen=True):
+    kind: str
+    symbol: str
+    timeframe: str | None
+    rows: int
+    problems: list[str]
+
+
+class StoreCheck(msgspec.Struct, frozen=True):
+    path: str
+    series: list[SeriesCheck]
+    remedy: str | None
+
+    @property
+    def problems(self) -> int:
+        return sum(len(series.problems) for series in self.series)
+
+
+def check_store(txn: ReadTransaction, path: str) -> StoreCheck:
+    checks = [_check_series(txn, series) for series in record_ranges.all_series(txn)]
+    remedy = (
+        f"count the records anew from the rows with: llm-trader data check --repair --store {path}"
+        if any(check.problems for check in checks)
+        else None
+    )
+    return StoreCheck(path, checks, remedy)
+
+
+def repair_store(txn: WriteTransaction) -> None:
+    """Write the record and the gap ledger of every series anew from its rows."""
+    for series in record_ranges.all_series(txn):
+        record = read_record(txn, series)
+        if record is not None:
+            recount(txn, series, provenance(txn, series), record.interval_ms)
+
+
+def _check_series(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesCheck:
+    kind = "candles" if series.timeframe else series.database
+    timeframe = str(series.timeframe) if series.timeframe else None
+    try:
+        rows, problems = _problems(txn, series)
+    except StoreError as error:
+        rows, problems = 0, [error.message]
+    return SeriesCheck(kind, series.symbol, timeframe, rows, problems)
+
+
+def _problems(txn: ReadTransaction, series: StoredSeries[Any]) -> tuple[int, list[str]]:
+    times = record_ranges.times(txn, series)
+    problems = []
+    record = read_record(txn, series)
+    if record is not None:
+        counted = len(times), int(times[0]), int(times[-1])
+        names = "row count", "first time", "last time"
+        for name, recorded, actual in zip(names, record.extent(), counted, strict=True):
+            if recorded != actual:
+                problems.append(f"the {name} is {actual}, but the record says {recorded}")
+    ledger = recorded_gaps(txn, series, record)
+    if ledger is not None:
+        gaps = count_gaps(series, times)
+        for text, differing in (
+            ("missing from the ledger", set(gaps).difference(ledger)),
+            ("in the ledger but not in the rows", set(ledger).difference(gaps)),
+        ):
+            if differing:
+                first = iso8601(min(differing).start_ms)
+                problems.append(f"{len(differing)} gaps are {text}, the first from {first}")
+        if record is not None and record.gaps not in (None, len(ledger)):
+            problems.append(f"the ledger has {len(ledger)} gaps, the record says {record.gaps}")
+    return len(times), problems

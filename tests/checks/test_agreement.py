@@ -49,18 +49,18 @@ async def asked(*tables: PointTable) -> AsyncIterator[Retriever]:
 
 
 async def agreement(
-    one: list[PointTable], other: list[PointTable], samples: int = 12
+    expected: list[PointTable], other: list[PointTable], samples: int = 12
 ) -> AgreementReport:
-    async with asked(*one) as first, asked(*other) as second:
+    async with asked(*expected) as first, asked(*other) as second:
         return await compare_answers(first, second, samples, seed=1)
 
 
 async def test_equal_indexes_agree_to_the_last_bit_on_every_question() -> None:
-    told: list[None] = []
-    async with asked(*points_of_all()) as one, asked(*reversed(points_of_all())) as other:
-        report = await compare_answers(one, other, 12, 1, lambda: told.append(None))
+    steps: list[None] = []
+    async with asked(*points_of_all()) as first, asked(*reversed(points_of_all())) as other:
+        report = await compare_answers(first, other, 12, 1, lambda: steps.append(None))
     assert report == AgreementReport(12, 12, [])
-    assert len(told) == 12
+    assert len(steps) == 12
 
 
 async def test_all_symbols_are_asked_about_with_and_without_filters() -> None:
@@ -128,31 +128,35 @@ async def test_an_index_that_was_altered_disagrees(tamper: object) -> None:
     tables = points_of_all()
     report = await agreement(tables, [tables[0], tamper(tables[1]), tables[2]])  # type: ignore[operator]
     assert (report.questions, report.identical) == (12, 8)
-    assert {found.symbol for found in report.disagreements} == {"ETHUSDT"}
+    assert {disagreement.symbol for disagreement in report.disagreements} == {"ETHUSDT"}
 
 
 async def test_a_difference_in_the_last_bits_is_told_as_rounding() -> None:
     tables = points_of_all()
     report = await agreement(tables, list(map(other_outcome, tables)))
     assert report.identical == 0
-    assert all(found.of_rounding and found.count > 5 for found in report.disagreements)
+    assert all(
+        disagreement.of_rounding and disagreement.count > 5 for disagreement in report.disagreements
+    )
 
 
 async def test_other_neighbours_are_not_told_as_rounding_but_by_place() -> None:
     tables = points_of_all()
     report = await agreement(tables, list(map(fewer, tables)))
-    assert not any(found.of_rounding for found in report.disagreements)
-    first = [found.differences[0] for found in report.disagreements]
+    assert not any(disagreement.of_rounding for disagreement in report.disagreements)
+    first = [disagreement.differences[0] for disagreement in report.disagreements]
     place = r"(the length of )?(matches|statistics|evidence)[\w.\[\]]*"
     assert all(re.fullmatch(rf"{place} is .+, not .+", difference) for difference in first)
     assert any(re.match(r"matches\[\d+\]\.\w+ is", difference) for difference in first)
-    assert all(len(found.differences) <= 5 for found in report.disagreements)
+    assert all(len(disagreement.differences) <= 5 for disagreement in report.disagreements)
 
 
 async def test_a_symbol_that_is_missing_is_a_disagreement() -> None:
     tables = points_of_all()
     report = await agreement(tables, tables[:2])
-    missing = [found for found in report.disagreements if found.symbol == "SOLUSDT"]
+    missing = [
+        disagreement for disagreement in report.disagreements if disagreement.symbol == "SOLUSDT"
+    ]
     assert len(missing) == len(report.disagreements) == 4
     assert missing[0].differences[:2] == [
         "refusal is symbol_not_found, not None",
@@ -161,10 +165,10 @@ async def test_a_symbol_that_is_missing_is_a_disagreement() -> None:
 
 
 async def test_an_empty_index_has_nothing_to_ask_about() -> None:
-    async with asked() as one, asked() as other:
-        assert await record_answers(one, 5, 1) == []
+    async with asked() as first, asked() as other:
+        assert await record_answers(first, 5, 1) == []
         with pytest.raises(InvalidInputError, match="the index is empty"):
-            await compare_answers(one, other, 5, 1)
+            await compare_answers(first, other, 5, 1)
 
 
 async def test_one_set_of_points_answers_alike_however_it_came_to_lie_in_memory() -> None:
@@ -176,11 +180,11 @@ async def test_one_set_of_points_answers_alike_however_it_came_to_lie_in_memory(
 
 async def test_the_same_points_on_qdrant_answer_alike_to_the_last_bit() -> None:
     async with (
-        asked(*points_of_all()) as one,
+        asked(*points_of_all()) as first,
         await QdrantIndex.create_or_open(place_at(stub()), COLLECTION) as remote,
     ):
-        await copy_points(one.index, remote, [], 1000)
-        report = await compare_answers(one, Retriever(remote, SPACE), 12, 1)
+        await copy_points(first.index, remote, [], 1000)
+        report = await compare_answers(first, Retriever(remote, SPACE), 12, 1)
     assert report == AgreementReport(12, 12, [])
 
 
@@ -211,8 +215,8 @@ class NotesSearches(EmbeddedIndex):
 
 
 async def test_those_vectors_are_compared_that_both_can_search(tmp_path: Path) -> None:
-    held = structs.replace(COLLECTION, text_space_id=Wording.space_id, text_dimension=2)
-    with NotesSearches.create_or_open(tmp_path, held) as index:
+    collection = structs.replace(COLLECTION, text_space_id=Wording.space_id, text_dimension=2)
+    with NotesSearches.create_or_open(tmp_path, collection) as index:
         await index.upsert(with_text(past(range(SLOTS))))
         plain, worded = Retriever(index, SPACE), Retriever(index, SPACE, Wording())  # type: ignore[arg-type]
         for other, searched in ((plain, {STATE}), (worded, {STATE, TEXT})):

@@ -195,19 +195,19 @@ def test_a_text_vector_that_knows_the_future_is_found_by_a_check_of_both_vectors
     sound: PointTable, collection: Collection, store: MarketStore, tmp_path: Path
 ) -> None:
     space = TextSpace(HashedWords(), "detailed")
-    held = msgspec.structs.replace(
+    with_text = msgspec.structs.replace(
         collection, text_space_id=space.space_id, text_dimension=space.dimension
     )
     # Of the time of each point, and of an hour later; nothing but these vectors is wrong.
     words = space.embed(states_of(sound))
-    own, later = words[:-4], words[4:]
-    found = []
-    for name, vectors in (("own", own), ("later", later)):
+    present, later = words[:-4], words[4:]
+    problems = []
+    for name, vectors in (("own", present), ("later", later)):
         points = sound.take(slice(0, len(sound) - 4))
         points = replace(points, vectors={**points.vectors, TEXT: vectors})
-        report = report_on(points, held, store, tmp_path / name, SAMPLES, space)
-        found.append({leak.problem for leak in report.leaks})
-    assert found == [set(), {"its text vector is not of what was known at the match's own time"}]
+        report = report_on(points, with_text, store, tmp_path / name, SAMPLES, space)
+        problems.append({leak.problem for leak in report.leaks})
+    assert problems == [set(), {"its text vector is not of what was known at the match's own time"}]
 
 
 def test_only_points_that_were_tampered_with_are_accused(

@@ -50,9 +50,9 @@ async def test_a_search_that_loses_three_of_ten_has_recall_seven_tenths() -> Non
 
 
 async def test_the_same_seed_asks_the_same_queries() -> None:
-    one, same, other = [await told([1], seed=seed) for seed in (1, 1, 2)]
-    assert (one.lost_cosine, one.points) == (same.lost_cosine, same.points)
-    assert one.lost_cosine != other.lost_cosine
+    first, same, other = [await told([1], seed=seed) for seed in (1, 1, 2)]
+    assert (first.lost_cosine, first.points) == (same.lost_cosine, same.points)
+    assert first.lost_cosine != other.lost_cosine
 
 
 async def test_too_short_a_history_is_refused() -> None:

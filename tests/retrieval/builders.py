@@ -45,10 +45,10 @@ TEN_FIELDS = (
 def states_at(times: Times, seed: int = 0, latent: Floats | None = None) -> SnapshotTable:
     """Complete states whose features are independent, or all follow `latent` (n,) with noise."""
     n = len(times)
-    drawn = np.random.default_rng(seed).standard_normal((len(SCALARS), n))
+    noise_rows = np.random.default_rng(seed).standard_normal((len(SCALARS), n))
     if latent is not None:
-        drawn = 0.9 * latent + np.sqrt(1 - 0.9**2) * drawn
-    noise = iter(drawn)
+        noise_rows = 0.9 * latent + np.sqrt(1 - 0.9**2) * noise_rows
+    noise = iter(noise_rows)
     price = 100 * np.exp(0.01 * np.cumsum(next(noise)))
     atr = price * 0.015 * np.exp(0.4 * next(noise))
     interest = 1e6 * np.exp(0.1 * next(noise))

@@ -28,12 +28,12 @@ ASKED = scope_of(COLLECTION, SYMBOL, CONFIG)
 def of_horizon(
     margin: float = 0.1, skill: tuple[float | None, float | None] = (-0.01, 0.03)
 ) -> Any:
-    near = Interval(value=0.8, low=0.77, high=0.83)
+    coverage = Interval(value=0.8, low=0.77, high=0.83)
     return HorizonCalibration(
         margin=margin,
         effective_scores=60.0,
-        coverage_before=near,
-        coverage_after=near,
+        coverage_before=coverage,
+        coverage_after=coverage,
         after_kept_days={1: 0.8, 7: 0.79},
         by_month={"2024-12": Coverage(before=0.75, after=0.8, queries=2900)},
         by_symbol={SYMBOL: Coverage(before=0.75, after=0.8, queries=2900)},
@@ -45,7 +45,7 @@ def of_horizon(
 
 def calibration(*skilled: str, **changes: Any) -> Calibration:
     """With skill beyond chance at the named horizons."""
-    made = Calibration(
+    plain = Calibration(
         schema_version=SCHEMA_VERSION,
         package_version="0",
         created_at="2025-01-02T00:00:00Z",
@@ -63,4 +63,4 @@ def calibration(*skilled: str, **changes: Any) -> Calibration:
             for name in HORIZONS
         },
     )
-    return msgspec.structs.replace(made, **changes)
+    return msgspec.structs.replace(plain, **changes)

@@ -125,10 +125,10 @@ async def test_neither_matches_nor_anything_else_used_was_resolved_after_the_que
     for match in answer.matches:
         assert match.resolved_at == match.timestamp + DAY_MS <= as_of_ms
         assert match.timestamp >= earliest
-    known = past_points.resolved_at_ms <= as_of_ms
-    known &= past_points.timestamp_ms >= earliest
-    assert answer.evidence.base_rate_points == known.sum()
-    assert witness.given >= known.sum()
+    visible = past_points.resolved_at_ms <= as_of_ms
+    visible &= past_points.timestamp_ms >= earliest
+    assert answer.evidence.base_rate_points == visible.sum()
+    assert witness.given >= visible.sum()
 
 
 @settings(max_examples=15)
@@ -142,11 +142,11 @@ async def test_cutting_off_what_was_not_resolved_changes_nothing_in_an_answer(
     names: tuple[str, ...],
 ) -> None:
     state = state_of(past_points, row, as_of_ms, *names)
-    whole = await Retriever(past_index, SPACE).query(state, as_of_ms, config)
-    known = past_points.take(past_points.resolved_at_ms <= as_of_ms)
-    async with index_of(known) as cut_off:
+    everything = await Retriever(past_index, SPACE).query(state, as_of_ms, config)
+    visible = past_points.take(past_points.resolved_at_ms <= as_of_ms)
+    async with index_of(visible) as cut_off:
         cut = await Retriever(cut_off, SPACE).query(state, as_of_ms, config)
-    assert comparable(cut) == comparable(whole)
+    assert comparable(cut) == comparable(everything)
 
 
 @settings(max_examples=15)
@@ -159,12 +159,12 @@ async def test_another_future_changes_nothing_in_an_answer(
     config: SearchSpec,
 ) -> None:
     state = state_of(past_points, row, as_of_ms)
-    known = past_points.take(past_points.resolved_at_ms <= as_of_ms)
+    visible = past_points.take(past_points.resolved_at_ms <= as_of_ms)
     twins = twins_at(past_points, row, np.arange(as_of_ms - DAY_MS + 1, as_of_ms + 1, 997_000))
-    async with index_of(known, twins) as other:
-        told = await Retriever(other, SPACE).query(state, as_of_ms, config)
+    async with index_of(visible, twins) as other:
+        answer = await Retriever(other, SPACE).query(state, as_of_ms, config)
     here = await Retriever(past_index, SPACE).query(state, as_of_ms, config)
-    assert comparable(told) == comparable(here)
+    assert comparable(answer) == comparable(here)
 
 
 def twins_at(points: PointTable, row: int, times: Times) -> PointTable:
@@ -181,11 +181,11 @@ def twins_at(points: PointTable, row: int, times: Times) -> PointTable:
 async def test_a_perfect_twin_resolved_a_millisecond_too_late_never_comes_back(
     names: tuple[str, ...],
 ) -> None:
-    whole = past(range(SLOTS), seed=1)
-    as_of_ms = int(whole.timestamp_ms[1000]) + 13 * DAY_MS
-    state = state_of(whole, 1000, as_of_ms, *names)
-    canary = twins_at(whole, 1000, np.array([as_of_ms - DAY_MS + 1]))
-    points = whole.take(np.arange(SLOTS) != 1000)
+    everything = past(range(SLOTS), seed=1)
+    as_of_ms = int(everything.timestamp_ms[1000]) + 13 * DAY_MS
+    state = state_of(everything, 1000, as_of_ms, *names)
+    canary = twins_at(everything, 1000, np.array([as_of_ms - DAY_MS + 1]))
+    points = everything.take(np.arange(SLOTS) != 1000)
     config = SearchSpec(min_similarity=0.0, include_regime_filters=False)
     async with index_of(points, canary) as index:
         retriever = Retriever(index, SPACE)
@@ -211,7 +211,7 @@ async def test_a_twin_resolved_at_the_very_time_of_the_query_comes_back_first() 
     async with index_of(points) as index:
         retriever = Retriever(index, SPACE)
         at_the_time = await retriever.query(state_of(points, 1500, as_of_ms), as_of_ms, config)
-        before = await retriever.query(state_of(points, 1500, as_of_ms), as_of_ms - 1, config)
+        too_early = await retriever.query(state_of(points, 1500, as_of_ms), as_of_ms - 1, config)
     assert at_the_time.matches[0].timestamp == times[1500]
     assert at_the_time.matches[0].resolved_at == as_of_ms
-    assert times[1500] not in [match.timestamp for match in before.matches]
+    assert times[1500] not in [match.timestamp for match in too_early.matches]

@@ -36,26 +36,26 @@ def test_without_a_calibration_any_horizon_can_be_informative() -> None:
 
 
 def test_with_one_a_horizon_is_informative_only_where_skill_was_measured() -> None:
-    told, reason = verdict(frozenset({"4h"}), h4h=-9.0, h24h=1.0)
-    assert told == "informative"
+    evidence, reason = verdict(frozenset({"4h"}), h4h=-9.0, h24h=1.0)
+    assert evidence == "informative"
     assert "over 4h such neighbours forecast better than the base rate" in reason
-    told, reason = verdict(frozenset({"24h"}), h4h=-9.0, h24h=1.0)
-    assert told == "weak"
+    evidence, reason = verdict(frozenset({"24h"}), h4h=-9.0, h24h=1.0)
+    assert evidence == "weak"
     assert reason.endswith(
         "but over 4h such neighbours did not forecast better than the base rate in the calibration"
     )
 
 
 def test_with_skill_at_no_horizon_nothing_is_more_than_weak() -> None:
-    told, reason = verdict(frozenset(), h15m=9.0, h1h=9.0, h4h=9.0, h24h=9.0)
-    assert told == "weak"
+    evidence, reason = verdict(frozenset(), h15m=9.0, h1h=9.0, h4h=9.0, h24h=9.0)
+    assert evidence == "weak"
     assert "but at no horizon did such neighbours forecast better than the base rate" in reason
     assert reason.endswith("in the calibration")
 
 
 def test_the_reason_is_of_the_horizon_that_has_skill_not_of_a_larger_deviation() -> None:
-    told, reason = verdict(frozenset({"1h"}), h1h=5.0, h4h=9.0)
-    assert told == "informative"
+    evidence, reason = verdict(frozenset({"1h"}), h1h=5.0, h4h=9.0)
+    assert evidence == "informative"
     assert reason.startswith("the mean over 1h")
 
 
@@ -66,24 +66,24 @@ def test_below_informative_a_calibration_changes_nothing(deviation: float) -> No
 
 def test_bands_are_the_rescaled_outer_quantiles_corrected() -> None:
     window = past(range(300))
-    near = Neighbourhood(window, np.arange(0, 300, 6), np.linspace(0.9, 0.5, 50))
-    made = calibration(horizons={name: of_horizon(of) for name, of in MARGINS.items()})
-    told = build_evidence(near, BaseRates.of(window), ALL, 2.0, None, made)
-    plain = build_evidence(near, BaseRates.of(window), ALL, 2.0, None)
-    assert (told.calibrated, plain.calibrated) == (True, False)
+    episodes = Neighbourhood(window, np.arange(0, 300, 6), np.linspace(0.9, 0.5, 50))
+    fitted = calibration(horizons={name: of_horizon(of) for name, of in MARGINS.items()})
+    evidence = build_evidence(episodes, BaseRates.of(window), ALL, 2.0, None, fitted)
+    plain = build_evidence(episodes, BaseRates.of(window), ALL, 2.0, None)
+    assert (evidence.calibrated, plain.calibrated) == (True, False)
     for name, margin in MARGINS.items():
-        rescaled = told.horizons[name].rescaled
+        rescaled = evidence.horizons[name].rescaled
         assert rescaled is not None
         corrected = rescaled.p10 - 2 * margin, rescaled.p90 + 2 * margin
-        assert told.horizons[name].band_80 == pytest.approx(corrected)
+        assert evidence.horizons[name].band_80 == pytest.approx(corrected)
         assert plain.horizons[name].band_80 is None
 
 
 def test_without_the_volatility_of_now_there_is_no_band() -> None:
     window = past(range(100))
-    near = Neighbourhood(window, np.arange(50), np.linspace(0.9, 0.5, 50))
-    told = build_evidence(near, BaseRates.of(window), ALL, math.nan, None, calibration())
-    assert [of.band_80 for of in told.horizons.values()] == [None] * 4
+    episodes = Neighbourhood(window, np.arange(50), np.linspace(0.9, 0.5, 50))
+    evidence = build_evidence(episodes, BaseRates.of(window), ALL, math.nan, None, calibration())
+    assert [of.band_80 for of in evidence.horizons.values()] == [None] * 4
 
 
 async def test_a_calibration_that_is_not_used_leaves_only_its_warning() -> None:

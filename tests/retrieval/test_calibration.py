@@ -32,15 +32,15 @@ def warnings(query: Any = ASKED, as_of_ms: Millis = LATER_MS, **more: Any) -> st
 
 def test_what_was_written_is_read_again_and_named_by_the_files_digest(tmp_path: Path) -> None:
     path = tmp_path / "new" / "calibration.json"
-    made = calibration("4h")
-    write_calibration(made, path)
-    assert read_calibration(path) == made
-    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(made.digest)
+    written = calibration("4h")
+    write_calibration(written, path)
+    assert read_calibration(path) == written
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(written.digest)
     assert [of.name for of in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"schema_version": 2}, "schema 2"),
         ({"horizons": {}}, "has the horizons"),
@@ -50,11 +50,11 @@ def test_what_was_written_is_read_again_and_named_by_the_files_digest(tmp_path: 
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused_with_the_remedy(
-    tmp_path: Path, change: dict[str, Any], told: str
+    tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(msgspec.to_builtins(calibration(), str_keys=True) | change))
-    with pytest.raises(ConfigurationError, match=told) as raised:
+    with pytest.raises(ConfigurationError, match=message) as raised:
         read_calibration(path)
     assert "llm-trader calibrate" in raised.value.message
 
@@ -100,9 +100,9 @@ def test_it_is_used_for_queries_like_those_it_is_of() -> None:
     ],
 )
 def test_for_any_other_query_it_is_not_used_and_says_why(field: str, value: Any) -> None:
-    told = warnings(msgspec.structs.replace(ASKED, **{field: value}))
-    assert told.startswith("the calibration was not used: ")
-    assert "SOLUSDT" in told if field == "symbols" else f"{field} is " in told
+    message = warnings(msgspec.structs.replace(ASKED, **{field: value}))
+    assert message.startswith("the calibration was not used: ")
+    assert "SOLUSDT" in message if field == "symbols" else f"{field} is " in message
 
 
 def test_it_answers_nothing_before_all_of_it_was_known() -> None:
@@ -129,16 +129,30 @@ def test_it_is_of_whole_states_with_all_their_episodes() -> None:
 def test_a_band_is_widened_by_the_margin_at_todays_volatility_and_never_crossed(
     margin: float, low: float, width: float, volatility: float
 ) -> None:
-    made = calibration(horizons={"1h": of_horizon(margin)})
-    below, above = band(made, "1h", low, low + width, volatility)
-    assert below <= above
-    assert below + above == pytest.approx(2 * low + width, abs=1e-9)
+    fitted = calibration(horizons={"1h": of_horizon(margin)})
+    low_end, high_end = band(fitted, "1h", low, low + width, volatility)
+    assert low_end <= high_end
+    assert low_end + high_end == pytest.approx(2 * low + width, abs=1e-9)
     if margin >= 0:
-        assert below <= low
-        assert above - below == pytest.approx(width + 2 * margin * max(volatility, 1e-3), abs=1e-9)
+        assert low_end <= low
+        assert high_end - low_end == pytest.approx(
+            width + 2 * margin * max(volatility, 1e-3), abs=1e-9
+        )
 
 
 def test_skill_is_where_the_whole_interval_lies_above_zero() -> None:
     skills = {"15m": (0.001, 0.02), "1h": (-0.02, -0.01), "4h": (0.0, 0.1), "24h": (None, None)}
-    made = calibration(horizons={name: of_horizon(skill=of) for name, of in skills.items()})
-    assert made.skilled_horizons == {"15m"}
+    fitted = calibration(horizons={name: of_horizon(skill=of) for name, of in skills.items()})
+    assert fitted.skilled_horizons == {"15m"}
+
+
+def test_a_file_of_an_earlier_version_is_read_and_keeps_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    document = msgspec.to_builtins(calibration(), str_keys=True)
+    identity = ("exchange", "symbols", "feature_version", "state_space_id", "text_space_id")
+    search = ("vector", "lookback_days", "evidence_k", "min_gap_hours", "include_regime_filters")
+    document["scope"] = {name: document["scope"][name] for name in (*identity, *search)}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    read = read_calibration(path)
+    assert read == calibration()
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(read.digest)

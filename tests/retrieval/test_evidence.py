@@ -56,8 +56,8 @@ def cases(draw: st.DrawFn) -> Case:
     rows = draw(st.lists(st.integers(0, 299), min_size=2, max_size=50, unique=True))
     points = window.take(np.array(rows))
     volatility = draw(st.floats(0.1, 20))
-    near = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.5, len(rows)))
-    evidence = build_evidence(near, BaseRates.of(window), ALL, volatility, None)
+    episodes = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.5, len(rows)))
+    evidence = build_evidence(episodes, BaseRates.of(window), ALL, volatility, None)
     return Case(points, window, evidence, volatility)
 
 
@@ -76,37 +76,39 @@ def interval(estimate: Estimate) -> tuple[float, float]:
 @given(cases())
 def test_means_and_shares_stand_with_their_intervals_beside_the_windows(case: Case) -> None:
     for name, horizon_ms in HORIZONS.items():
-        told = case.evidence.horizons[name]
+        actual = case.evidence.horizons[name]
         values = case.points.column(f"outcome_{name}")
         everything = case.window.column(f"outcome_{name}")
         n = effective(case.points, horizon_ms)
-        assert told.effective_episodes == pytest.approx(n)
-        assert told.mean.value == pytest.approx(values.mean())
-        assert told.mean.base_rate == pytest.approx(everything.mean())
+        assert actual.effective_episodes == pytest.approx(n)
+        assert actual.mean.value == pytest.approx(values.mean())
+        assert actual.mean.base_rate == pytest.approx(everything.mean())
         reach = student_t(Z90, max(n - 1, 1)) * values.std(ddof=1) / math.sqrt(n)
-        assert interval(told.mean) == pytest.approx((values.mean() - reach, values.mean() + reach))
-        assert told.p_up.value == pytest.approx((values > 0).mean())
-        assert told.p_up.base_rate == pytest.approx((everything > 0).mean())
-        assert interval(told.p_up) == pytest.approx(wilson((values > 0).mean(), n, Z90))
+        assert interval(actual.mean) == pytest.approx(
+            (values.mean() - reach, values.mean() + reach)
+        )
+        assert actual.p_up.value == pytest.approx((values > 0).mean())
+        assert actual.p_up.base_rate == pytest.approx((everything > 0).mean())
+        assert interval(actual.p_up) == pytest.approx(wilson((values > 0).mean(), n, Z90))
 
 
 @settings(max_examples=25)
 @given(cases())
 def test_quantiles_stand_with_their_order_statistics_beside_the_windows(case: Case) -> None:
     for name, horizon_ms in HORIZONS.items():
-        told = case.evidence.horizons[name]
+        actual = case.evidence.horizons[name]
         values = case.points.column(f"outcome_{name}")
         n = effective(case.points, horizon_ms)
         for level in QUANTILE_LEVELS:
             off = Z90 * math.sqrt(level * (1 - level) / n)
             at_levels = np.clip([level, level - off, level + off], 0, 1)
             value, low, high = np.quantile(values, at_levels)
-            estimate = getattr(told, f"p{round(level * 100)}")
+            estimate = getattr(actual, f"p{round(level * 100)}")
             assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
                 (value, low, high), abs=1e-9
             )
-            whole = np.quantile(case.window.column(f"outcome_{name}"), level)
-            assert estimate.base_rate == pytest.approx(whole)
+            base_rate = np.quantile(case.window.column(f"outcome_{name}"), level)
+            assert estimate.base_rate == pytest.approx(base_rate)
 
 
 @settings(max_examples=25)
@@ -119,8 +121,8 @@ def test_outcomes_are_rescaled_by_volatility_now_over_volatility_then(case: Case
         outcomes = case.points.column(f"outcome_{name}").tolist()
         scaled = [o * case.volatility_now / v for o, v in zip(outcomes, then, strict=True)]
         assert rescaled.mean == pytest.approx(sum(scaled) / len(scaled))
-        told = [getattr(rescaled, f"p{round(level * 100)}") for level in QUANTILE_LEVELS]
-        assert told == pytest.approx(np.quantile(scaled, QUANTILE_LEVELS).tolist())
+        actual = [getattr(rescaled, f"p{round(level * 100)}") for level in QUANTILE_LEVELS]
+        assert actual == pytest.approx(np.quantile(scaled, QUANTILE_LEVELS).tolist())
 
 
 @settings(max_examples=25)
@@ -129,59 +131,65 @@ def test_barriers_are_shares_of_what_was_touched_first(case: Case) -> None:
     barriers = case.evidence.barriers
     assert isinstance(barriers, BarrierEvidence)
     n = effective(case.points, DAY_MS)
-    for code, told in ((1.0, barriers.stop_first), (2.0, barriers.target_first)):
+    for code, actual in ((1.0, barriers.stop_first), (2.0, barriers.target_first)):
         first = case.points.column("first_barrier").tolist()
         share = first.count(code) / len(first)
-        assert told.value == pytest.approx(share)
-        assert interval(told) == pytest.approx(wilson(share, n, Z90))
-        whole = case.window.column("first_barrier").tolist()
-        assert told.base_rate == pytest.approx(whole.count(code) / len(whole))
+        assert actual.value == pytest.approx(share)
+        assert interval(actual) == pytest.approx(wilson(share, n, Z90))
+        base_rate = case.window.column("first_barrier").tolist()
+        assert actual.base_rate == pytest.approx(base_rate.count(code) / len(base_rate))
 
 
 @settings(max_examples=25)
 @given(cases())
 def test_evidence_tells_what_it_is_made_from(case: Case) -> None:
-    told = case.evidence
-    assert told.episodes == len(case.points)
-    assert told.base_rate_points == 300
-    assert told.interval_level == INTERVAL_LEVEL == 0.9
-    assert told.similarity_range == (0.5, 0.9)
-    assert told.similarity_mean == pytest.approx(0.7)
-    assert told.verdict in ("informative", "weak", "none")
-    assert told.reason
+    actual = case.evidence
+    assert actual.episodes == len(case.points)
+    assert actual.base_rate_points == 300
+    assert actual.interval_level == INTERVAL_LEVEL == 0.9
+    assert actual.similarity_range == (0.5, 0.9)
+    assert actual.similarity_mean == pytest.approx(0.7)
+    assert actual.verdict in ("informative", "weak", "none")
+    assert actual.reason
 
 
 def test_without_the_volatility_now_nothing_is_rescaled() -> None:
     window = past(range(0, 300, 20))
-    near = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
-    told = build_evidence(near, BaseRates.of(window), ALL, math.nan, None)
-    assert [told.horizons[name].rescaled for name in ALL] == [None] * 4
-    assert math.isfinite(told.horizons["4h"].mean.low)
+    episodes = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
+    actual = build_evidence(episodes, BaseRates.of(window), ALL, math.nan, None)
+    assert [actual.horizons[name].rescaled for name in ALL] == [None] * 4
+    assert math.isfinite(actual.horizons["4h"].mean.low)
 
 
 def test_only_the_horizons_asked_for_are_told_in_their_order() -> None:
     window = past(range(0, 300, 20))
-    near = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
-    told = build_evidence(near, BaseRates.of(window), ("24h", "1h"), 2.0, None)
-    assert set(told.horizons) == {"1h", "24h"}
-    assert told.barriers is not None
+    episodes = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
+    actual = build_evidence(episodes, BaseRates.of(window), ("24h", "1h"), 2.0, None)
+    assert set(actual.horizons) == {"1h", "24h"}
+    assert actual.barriers is not None
 
 
 def test_one_neighbour_has_a_mean_of_unknown_spread_and_no_verdict() -> None:
     window = past(range(300))
-    near = Neighbourhood(window, np.array([7]), np.array([0.8]))
-    told = build_evidence(near, BaseRates.of(window), ALL, 2.0, None)
-    mean = told.horizons["4h"].mean
+    episodes = Neighbourhood(window, np.array([7]), np.array([0.8]))
+    actual = build_evidence(episodes, BaseRates.of(window), ALL, 2.0, None)
+    mean = actual.horizons["4h"].mean
     assert mean.value == window.column("outcome_4h")[7]
     assert (mean.low, mean.high) == (None, None)
-    assert told.verdict == "none"
+    assert actual.verdict == "none"
 
 
 def test_no_evidence_is_a_verdict_with_a_reason_and_no_numbers() -> None:
-    told = no_evidence("nothing there", 12)
-    assert (told.verdict, told.reason, told.episodes) == ("none", "nothing there", 0)
-    assert (told.base_rate_points, told.horizons) == (12, {})
-    assert told.novelty is told.barriers is told.similarity_mean is told.similarity_range is None
+    actual = no_evidence("nothing there", 12)
+    assert (actual.verdict, actual.reason, actual.episodes) == ("none", "nothing there", 0)
+    assert (actual.base_rate_points, actual.horizons) == (12, {})
+    assert (
+        actual.novelty
+        is actual.barriers
+        is actual.similarity_mean
+        is actual.similarity_range
+        is None
+    )
 
 
 def comparisons(*deviations: float) -> list[Comparison]:
@@ -246,12 +254,12 @@ def test_few_episodes_are_no_evidence_however_far_from_the_base_rate(
     values[-1] = 0.0
     low = PointTable(window.symbol, window.timestamp_ms, values, window.vectors, window.run)
     points = low.take(np.arange(count) * gap_hours * 4)
-    near = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.8, count))
-    told = build_evidence(near, BaseRates.of(window), ALL, 2.0, None)
-    assert told.verdict == "none"
-    assert "effective episodes" in told.reason
-    enough = Neighbourhood(low, np.arange(40) * 60, np.linspace(0.9, 0.8, 40))
-    assert build_evidence(enough, BaseRates.of(window), ALL, 2.0, None).verdict == "informative"
+    episodes = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.8, count))
+    actual = build_evidence(episodes, BaseRates.of(window), ALL, 2.0, None)
+    assert actual.verdict == "none"
+    assert "effective episodes" in actual.reason
+    many = Neighbourhood(low, np.arange(40) * 60, np.linspace(0.9, 0.8, 40))
+    assert build_evidence(many, BaseRates.of(window), ALL, 2.0, None).verdict == "informative"
 
 
 async def verdicts(
@@ -269,15 +277,15 @@ async def verdicts(
         rng = np.random.default_rng([11, number])
         latent = rng.standard_normal(3000 + queries)
         shared = latent if pull else None
-        drawn = states_at(at(range(3000 + queries)), 100 + number, shared)
+        rows_and_queries = states_at(at(range(3000 + queries)), 100 + number, shared)
         outcomes = outcomes_at(3000, 200 + number, pull * latent[:3000])
         if barriers:
             outcomes[-1] = rng.choice([0.0, 1.0, 2.0], 3000, p=barriers)
         name = f"COIN{number}USDT"
-        tables.append(of_symbol(points_of(drawn.take(np.arange(3000)), outcomes), name))
+        tables.append(of_symbol(points_of(rows_and_queries.take(np.arange(3000)), outcomes), name))
         states += [
             SnapshotTable(name, M5, t.as_of_ms, t.scalars, t.series)
-            for t in (drawn.take(np.array([3000 + i])) for i in range(queries))
+            for t in (rows_and_queries.take(np.array([3000 + i])) for i in range(queries))
         ]
     config = SearchSpec(lookback_days=90, include_regime_filters=False)
     async with index_of(*tables) as index:
@@ -286,12 +294,12 @@ async def verdicts(
 
 
 async def test_where_outcomes_are_chance_hardly_any_verdict_says_otherwise() -> None:
-    found = await verdicts(symbols=6, queries=60)
-    assert len(found) == 360
-    assert found.count("informative") <= 0.03 * len(found)
-    assert found.count("informative") + found.count("weak") <= 0.15 * len(found)
+    results = await verdicts(symbols=6, queries=60)
+    assert len(results) == 360
+    assert results.count("informative") <= 0.03 * len(results)
+    assert results.count("informative") + results.count("weak") <= 0.15 * len(results)
 
 
 async def test_where_outcomes_follow_from_states_most_verdicts_say_so() -> None:
-    found = await verdicts(symbols=2, queries=50, pull=1.0)
-    assert found.count("informative") >= 0.6 * len(found)
+    results = await verdicts(symbols=2, queries=50, pull=1.0)
+    assert results.count("informative") >= 0.6 * len(results)

@@ -57,8 +57,8 @@ async def test_with_outcomes_shifted_in_time_the_verdict_claims_no_more_than_cha
     async with index_of(replace(points, values=values)) as index:
         retriever = Retriever(index, SPACE)
         for row in np.random.default_rng(shift_days).integers(0, len(states), QUERIES):
-            asked = states.take(np.array([row]))
-            answer = await retriever.query(asked, int(asked.as_of_ms[0]), SearchSpec())
+            state = states.take(np.array([row]))
+            answer = await retriever.query(state, int(state.as_of_ms[0]), SearchSpec())
             verdicts[answer.evidence.verdict] += 1
     assert verdicts["informative"] <= 0.03 * QUERIES
     assert verdicts["informative"] + verdicts["weak"] <= 0.12 * QUERIES

@@ -108,40 +108,40 @@ def test_base_rates_leave_their_window_as_it_was() -> None:
 @pytest.mark.parametrize("n", [1, 2, 50, 1500])
 def test_base_rates_are_those_of_all_points_of_the_window(n: int) -> None:
     window = past(range(n), seed=3)
-    told = BaseRates.of(window)
-    assert told.points == n
+    rates = BaseRates.of(window)
+    assert rates.points == n
     for row, horizon in enumerate(HORIZONS):
         values = window.column(f"outcome_{horizon}").tolist()
-        assert told.mean[row] == pytest.approx(sum(values) / n)
-        assert told.p_up[row] == sum(1 for v in values if v > 0) / n
-        np.testing.assert_allclose(told.quantiles[row], np.quantile(values, QUANTILE_LEVELS))
+        assert rates.mean[row] == pytest.approx(sum(values) / n)
+        assert rates.p_up[row] == sum(1 for v in values if v > 0) / n
+        np.testing.assert_allclose(rates.quantiles[row], np.quantile(values, QUANTILE_LEVELS))
     barriers = window.column("first_barrier").tolist()
-    assert told.stop_first == barriers.count(1.0) / n
-    assert told.target_first == barriers.count(2.0) / n
+    assert rates.stop_first == barriers.count(1.0) / n
+    assert rates.target_first == barriers.count(2.0) / n
 
 
 def test_a_market_that_stood_still_went_up_never() -> None:
     still = {f"outcome_{h}": 0.0 for h in HORIZONS}
-    told = BaseRates.of(outcome_table(at(range(1200)), **still))
-    assert told.p_up.tolist() == [0, 0, 0, 0]
-    assert told.mean.tolist() == [0, 0, 0, 0]
-    assert (told.quantiles == 0).all()
+    rates = BaseRates.of(outcome_table(at(range(1200)), **still))
+    assert rates.p_up.tolist() == [0, 0, 0, 0]
+    assert rates.mean.tolist() == [0, 0, 0, 0]
+    assert (rates.quantiles == 0).all()
 
 
 def naive_similarities(window: PointTable, missing: tuple[str, ...]) -> Floats:
     """Between all pairs at least a day apart, over the features that are not missing."""
-    known = [i for i, f in enumerate(SPACE.features) if f.name not in missing]
-    blocks = window.vectors[STATE].astype(np.float64).reshape(len(window), -1, 2)[:, known]
-    share = SPACE.weights[known].sum() / SPACE.weights.sum()
+    present = [i for i, f in enumerate(SPACE.features) if f.name not in missing]
+    blocks = window.vectors[STATE].astype(np.float64).reshape(len(window), -1, 2)[:, present]
+    share = SPACE.weights[present].sum() / SPACE.weights.sum()
     similarity = np.einsum("ifc,jfc->ij", blocks, blocks) / share
-    apart = np.abs(window.timestamp_ms[:, None] - window.timestamp_ms)
-    return np.where(apart >= DAY_MS, similarity, np.nan)
+    distance_ms = np.abs(window.timestamp_ms[:, None] - window.timestamp_ms)
+    return np.where(distance_ms >= DAY_MS, similarity, np.nan)
 
 
 def reference_of(window: PointTable, missing: tuple[str, ...]) -> SimilarityReference:
-    known = np.repeat([f.name not in missing for f in SPACE.features], 2).astype(np.float32)
-    share = float(SPACE.weights @ known[::2] / SPACE.weights.sum())
-    return SimilarityReference.of(window, STATE, known, share)
+    present = np.repeat([f.name not in missing for f in SPACE.features], 2).astype(np.float32)
+    share = float(SPACE.weights @ present[::2] / SPACE.weights.sum())
+    return SimilarityReference.of(window, STATE, present, share)
 
 
 @pytest.mark.parametrize("missing", [(), ("rsi_7", "return_1h", "hour_sine")])
@@ -168,8 +168,8 @@ def test_pairs_rank_a_similarity_among_all_pairs_a_day_apart() -> None:
     similarity = naive_similarities(window, ())
     pairs = np.sort(similarity[~np.isnan(similarity)])
     levels = np.linspace(0.01, 0.99, 50)
-    told = reference_of(window, ()).percentiles(np.quantile(pairs, levels))
-    np.testing.assert_allclose(told, 100 * levels, atol=0.3)
+    rates = reference_of(window, ()).percentiles(np.quantile(pairs, levels))
+    np.testing.assert_allclose(rates, 100 * levels, atol=0.3)
 
 
 def test_in_a_window_of_less_than_a_day_nothing_is_usual_or_novel() -> None:
@@ -186,14 +186,14 @@ def test_states_a_day_apart_to_the_millisecond_are_a_pair() -> None:
 
 
 def test_results_used_last_are_kept_and_made_once() -> None:
-    made: list[str] = []
+    computed: list[str] = []
 
     def make(key: str) -> str:
-        made.append(key)
+        computed.append(key)
         return key.upper()
 
     kept: LruCache[str, str] = LruCache(2)
     for key in "abacab":
         assert kept.get(key, lambda key=key: make(key)) == key.upper()
     # `c` pushed out `b`, as `a` was used after it.
-    assert "".join(made) == "abcb"
+    assert "".join(computed) == "abcb"

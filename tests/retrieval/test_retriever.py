@@ -66,15 +66,15 @@ def drawn_state(seed: int, as_of_ms: int, names: tuple[str, ...] = ()) -> Snapsh
 def exact_similarity(state: SnapshotTable, points: PointTable) -> np.ndarray:
     """The weighted mean of cos Δθ over the features that the state has, feature by feature."""
     z = SPACE.standardise(state)[:, 0]
-    known = np.flatnonzero(np.isfinite(z))
-    theta = np.pi / 2 * np.tanh(z[known])
+    visible = np.flatnonzero(np.isfinite(z))
+    theta = np.pi / 2 * np.tanh(z[visible])
     blocks = (
         points.vectors[STATE]
         .astype(np.float64)
-        .reshape(len(points), len(SPACE.features), 2)[:, known]
+        .reshape(len(points), len(SPACE.features), 2)[:, visible]
     )
     angles = np.arctan2(blocks[:, :, 1], blocks[:, :, 0])
-    weights = SPACE.weights[known]
+    weights = SPACE.weights[visible]
     return (np.cos(angles - theta) @ weights) / weights.sum()
 
 
@@ -109,22 +109,22 @@ async def test_matches_are_the_nearest_states_far_enough_apart(
     similar = dict(
         zip(points.timestamp_ms.tolist(), exact_similarity(state, points).tolist(), strict=True)
     )
-    told = {match.timestamp: match.similarity for match in answer.matches}
-    assert told == pytest.approx({stamp: similar[stamp] for stamp in told}, abs=1e-5)
+    shown = {match.timestamp: match.similarity for match in answer.matches}
+    assert shown == pytest.approx({stamp: similar[stamp] for stamp in shown}, abs=1e-5)
     in_order = [match.similarity for match in answer.matches]
     assert in_order == sorted(in_order, reverse=True)
     assert all(config.min_similarity <= s <= 1 for s in in_order)
-    assert len(told) == len(answer.matches) <= config.top_k
+    assert len(shown) == len(answer.matches) <= config.top_k
     gap_ms = config.min_gap_hours * HOUR_MS
-    stamps = sorted(told)
+    stamps = sorted(shown)
     assert all(b - a >= gap_ms for a, b in pairwise(stamps))
     # Every state left out is less similar than all matches, or near a match that is more so.
-    least = min(in_order) if len(told) == config.top_k else config.min_similarity
+    least = min(in_order) if len(shown) == config.top_k else config.min_similarity
     for stamp, similarity in similar.items():
-        if stamp not in told and similarity > least + 1e-5:
-            near = [s for t, s in told.items() if abs(t - stamp) < gap_ms]
-            assert near
-            assert max(near) >= similarity - 1e-5
+        if stamp not in shown and similarity > least + 1e-5:
+            closer = [s for t, s in shown.items() if abs(t - stamp) < gap_ms]
+            assert closer
+            assert max(closer) >= similarity - 1e-5
 
 
 @given(seed=seeds, as_of_ms=times, config=configs)
@@ -153,18 +153,18 @@ async def test_the_filters_told_are_those_applied(
 async def test_each_filter_is_seen_to_be_applied(past_index: EmbeddedIndex) -> None:
     plain = varied(drawn_state(1, LATE_MS), oi_delta_pct=0.0, funding_rate=0.0)
     retriever = Retriever(past_index, SPACE)
-    told = {}
+    answers = {}
     for name, fields_of in {
         "none": {},
         "oi_delta": {"oi_delta_pct": 7.0},
         "funding_sign": {"funding_rate": -0.0002},
     }.items():
         answer = await retriever.query(varied(plain, **fields_of), LATE_MS, SearchSpec())
-        told[name] = answer
-    assert told["none"].points_eligible == SLOTS
+        answers[name] = answer
+    assert answers["none"].points_eligible == SLOTS
     for name in ("oi_delta", "funding_sign"):
-        assert told[name].filters_applied[3:] == [name]
-        assert 0 < told[name].points_eligible < SLOTS
+        assert answers[name].filters_applied[3:] == [name]
+        assert 0 < answers[name].points_eligible < SLOTS
 
 
 @given(row=st.integers(0, SLOTS - 1))
@@ -216,10 +216,10 @@ async def test_what_is_shown_does_not_change_the_evidence(
     shown = {"top_k": high.top_k, "min_similarity": high.min_similarity}
     retriever = Retriever(past_index, SPACE)
     state = drawn_state(seed, LATE_MS)
-    one = await retriever.query(state, LATE_MS, low)
-    other = await retriever.query(state, LATE_MS, msgspec.structs.replace(low, **shown))
-    assert one.evidence == other.evidence
-    assert one.points_eligible == other.points_eligible
+    low_answer = await retriever.query(state, LATE_MS, low)
+    high_answer = await retriever.query(state, LATE_MS, msgspec.structs.replace(low, **shown))
+    assert low_answer.evidence == high_answer.evidence
+    assert low_answer.points_eligible == high_answer.points_eligible
 
 
 async def test_evidence_is_of_states_that_are_not_similar_enough_to_be_shown(
@@ -246,24 +246,24 @@ async def test_evidence_sums_up_the_earliest_of_the_nearest_episodes(
 ) -> None:
     state = drawn_state(seed, LATE_MS)
     config = SearchSpec(include_regime_filters=False, evidence_k=30, lookback_days=365)
-    told = (await Retriever(past_index, SPACE).query(state, LATE_MS, config)).evidence
-    known = past_points.take(past_points.resolved_at_ms <= LATE_MS)
-    similarity = known.vectors[STATE] @ SPACE.embed_query(state).vector
+    evidence = (await Retriever(past_index, SPACE).query(state, LATE_MS, config)).evidence
+    visible = past_points.take(past_points.resolved_at_ms <= LATE_MS)
+    similarity = visible.vectors[STATE] @ SPACE.embed_query(state).vector
     nearest = np.argsort(-similarity, kind="stable")
-    chosen = nearest[earliest_episodes(known.timestamp_ms[nearest], 4 * HOUR_MS, 30)]
-    assert told.episodes == 30
-    assert told.similarity_range == pytest.approx(
+    chosen = nearest[earliest_episodes(visible.timestamp_ms[nearest], 4 * HOUR_MS, 30)]
+    assert evidence.episodes == 30
+    assert evidence.similarity_range == pytest.approx(
         (similarity[chosen].min(), similarity[chosen].max()), abs=1e-6
     )
-    assert told.similarity_mean == pytest.approx(similarity[chosen].mean(), abs=1e-6)
+    assert evidence.similarity_mean == pytest.approx(similarity[chosen].mean(), abs=1e-6)
     for name in HORIZONS:
-        outcomes = known.column(f"outcome_{name}")[chosen]
-        assert told.horizons[name].mean.value == pytest.approx(np.mean(outcomes))
-        assert told.horizons[name].p50.value == pytest.approx(np.median(outcomes))
+        outcomes = visible.column(f"outcome_{name}")[chosen]
+        assert evidence.horizons[name].mean.value == pytest.approx(np.mean(outcomes))
+        assert evidence.horizons[name].p50.value == pytest.approx(np.median(outcomes))
     volatility = float(state.column("realized_volatility_24h")[0])
-    then = known.column("realized_volatility_24h")[chosen]
-    scaled = known.column("outcome_24h")[chosen] * volatility / then
-    assert told.horizons["24h"].rescaled.mean == pytest.approx(scaled.mean())
+    then = visible.column("realized_volatility_24h")[chosen]
+    scaled = visible.column("outcome_24h")[chosen] * volatility / then
+    assert evidence.horizons["24h"].rescaled.mean == pytest.approx(scaled.mean())
 
 
 async def test_a_few_episodes_far_apart_are_found_among_many_near_ones() -> None:
@@ -306,18 +306,18 @@ async def test_a_state_of_old_is_common_and_one_of_another_world_is_novel(
     past_index: EmbeddedIndex, past_points: PointTable
 ) -> None:
     retriever = Retriever(past_index, SPACE)
-    known = await retriever.query(state_of(past_points, 700, LATE_MS), LATE_MS, UNFILTERED)
+    visible = await retriever.query(state_of(past_points, 700, LATE_MS), LATE_MS, UNFILTERED)
     extremes = {"rsi_7": 100.0, "rsi_14": 0.0, "price_slope": 50.0, "ema_20_slope": -50.0}
     extremes |= {"macd_slope": 50.0, "rsi_7_slope": -900.0, "rsi_14_slope": 900.0}
     extremes |= {"volume_ratio": 1e4, "oi_delta_pct": 90.0, "funding_rate": -0.02}
     extremes |= {"ema_ratio": 2.0, "macd_4h_slope": 9.0, "rsi_14_4h_slope": -90.0}
     strange = varied(state_of(past_points, 700, LATE_MS), **extremes)
     novel = await retriever.query(strange, LATE_MS, UNFILTERED)
-    assert known.evidence.novelty.percentile == 0
+    assert visible.evidence.novelty.percentile == 0
     assert novel.evidence.novelty.percentile == 100
     assert novel.evidence.verdict == "none"
     assert "unlike the past" in novel.evidence.reason
-    assert known.evidence.novelty.reference_states == 128
+    assert visible.evidence.novelty.reference_states == 128
 
 
 async def test_a_window_without_points_is_no_evidence_and_no_error(
@@ -357,17 +357,17 @@ async def test_the_first_resolved_point_alone_is_an_answer_without_a_verdict(
         drawn_state(1, as_of_ms), as_of_ms, SearchSpec(min_similarity=0.0)
     )
     assert answer.points_eligible in (0, 1)
-    whole = await Retriever(past_index, SPACE).query(
+    unfiltered = await Retriever(past_index, SPACE).query(
         drawn_state(1, as_of_ms),
         as_of_ms,
         SearchSpec(min_similarity=0.0, include_regime_filters=False),
     )
-    assert [match.timestamp for match in whole.matches] == [START_MS]
-    assert whole.matches[0].similarity_percentile is None
-    assert whole.evidence.verdict == "none"
-    assert whole.evidence.novelty is None
-    assert whole.evidence.episodes == whole.evidence.base_rate_points == 1
-    assert b"NaN" not in msgspec.json.encode(whole)
+    assert [match.timestamp for match in unfiltered.matches] == [START_MS]
+    assert unfiltered.matches[0].similarity_percentile is None
+    assert unfiltered.evidence.verdict == "none"
+    assert unfiltered.evidence.novelty is None
+    assert unfiltered.evidence.episodes == unfiltered.evidence.base_rate_points == 1
+    assert b"NaN" not in msgspec.json.encode(unfiltered)
 
 
 @settings(max_examples=20)
@@ -392,22 +392,22 @@ async def test_an_answer_does_not_depend_on_what_was_asked_before(
     past_index: EmbeddedIndex, centred: dict[str, float]
 ) -> None:
     state = drawn_state(3, LATE_MS)
-    alone = await Retriever(past_index, SPACE).query(state, LATE_MS, UNFILTERED)
+    expected = await Retriever(past_index, SPACE).query(state, LATE_MS, UNFILTERED)
     used = Retriever(past_index, SPACE)
     await used.query(varied(drawn_state(9, LATE_MS), **centred), LATE_MS, UNFILTERED)
     after = await used.query(state, LATE_MS, UNFILTERED)
-    assert comparable(after) == comparable(alone)
+    assert comparable(after) == comparable(expected)
 
 
 async def test_an_answer_does_not_depend_on_queries_of_fewer_fields_before_it(
     past_index: EmbeddedIndex,
 ) -> None:
     state = drawn_state(3, LATE_MS)
-    alone = await Retriever(past_index, SPACE).query(state, LATE_MS, UNFILTERED)
+    expected = await Retriever(past_index, SPACE).query(state, LATE_MS, UNFILTERED)
     used = Retriever(past_index, SPACE)
     await used.query(drawn_state(3, LATE_MS, TEN_FIELDS), LATE_MS, UNFILTERED)
     after = await used.query(state, LATE_MS, UNFILTERED)
-    assert comparable(after) == comparable(alone)
+    assert comparable(after) == comparable(expected)
 
 
 async def test_newly_written_points_are_found_by_the_next_query() -> None:
@@ -423,7 +423,7 @@ async def test_newly_written_points_are_found_by_the_next_query() -> None:
 
     async with index_of(points) as index:
         retriever = Retriever(index, SPACE)
-        before = await retriever.query(state, as_of_ms, UNFILTERED)
+        earlier = await retriever.query(state, as_of_ms, UNFILTERED)
         inside = START_MS + 300 * SLOT_MS + 1000  # between two points
         await index.upsert(twin(inside))
         after = await retriever.query(state, as_of_ms, UNFILTERED)
@@ -431,11 +431,11 @@ async def test_newly_written_points_are_found_by_the_next_query() -> None:
         await index.upsert(twin(behind))
         at_last = await retriever.query(state, as_of_ms, UNFILTERED)
         fresh = await Retriever(index, SPACE).query(state, as_of_ms, UNFILTERED)
-    assert not before.matches or before.matches[0].similarity < 0.99
+    assert not earlier.matches or earlier.matches[0].similarity < 0.99
     assert after.matches[0].timestamp == inside
     assert after.matches[0].similarity == pytest.approx(1, abs=1e-6)
     assert [match.timestamp for match in at_last.matches[:2]] == [inside, behind]
-    counts = [a.evidence.base_rate_points for a in (before, after, at_last)]
+    counts = [a.evidence.base_rate_points for a in (earlier, after, at_last)]
     assert counts == [600, 601, 602]
     assert comparable(at_last) == comparable(fresh)
 
@@ -451,30 +451,30 @@ async def test_points_replaced_by_a_later_run_count_from_the_next_query() -> Non
     )
     async with index_of(points) as index:
         retriever = Retriever(index, SPACE)
-        before = await retriever.query(state, as_of_ms, UNFILTERED)
+        earlier = await retriever.query(state, as_of_ms, UNFILTERED)
         await index.upsert(corrected)
         after = await retriever.query(state, as_of_ms, UNFILTERED)
         fresh = await Retriever(index, SPACE).query(state, as_of_ms, UNFILTERED)
-    rates = [a.evidence.horizons["4h"].mean.base_rate for a in (before, after)]
+    rates = [a.evidence.horizons["4h"].mean.base_rate for a in (earlier, after)]
     assert rates[1] == pytest.approx(rates[0] + 10)
     assert comparable(after) == comparable(fresh)
 
 
 async def test_symbols_do_not_mix_in_an_answer() -> None:
-    own, other = past(range(300), seed=1), past(range(300), seed=2)
-    as_of_ms = int(own.timestamp_ms[-1]) + DAY_MS
-    async with index_of(own, of_symbol(other, "ETHUSDT")) as index:
+    bitcoin, ether = past(range(300), seed=1), past(range(300), seed=2)
+    as_of_ms = int(bitcoin.timestamp_ms[-1]) + DAY_MS
+    async with index_of(bitcoin, of_symbol(ether, "ETHUSDT")) as index:
         retriever = Retriever(index, SPACE)
-        told: list[Answer] = []
-        for points in (own, of_symbol(other, "ETHUSDT")):
+        answers: list[Answer] = []
+        for points in (bitcoin, of_symbol(ether, "ETHUSDT")):
             state = state_of(points, 40, as_of_ms)
-            told.append(await retriever.query(state, as_of_ms, UNFILTERED))
-    for answer, points in zip(told, (own, other), strict=True):
+            answers.append(await retriever.query(state, as_of_ms, UNFILTERED))
+    for answer, points in zip(answers, (bitcoin, ether), strict=True):
         assert answer.matches[0].similarity == pytest.approx(1, abs=1e-6)
         assert answer.evidence.horizons["1h"].mean.base_rate == pytest.approx(
             points.column("outcome_1h").mean()
         )
-    assert told[0].matches[0].id != told[1].matches[0].id
+    assert answers[0].matches[0].id != answers[1].matches[0].id
 
 
 async def test_a_symbol_without_points_is_refused_with_those_there_are(
@@ -496,38 +496,6 @@ def test_an_index_of_another_space_is_refused_with_both_ids(past_index: Embedded
     other = StateSpace(M3)
     with pytest.raises(ConfigurationError, match=f"{SPACE.space_id}.*{other.space_id}"):
         Retriever(past_index, other)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"lookback_days": 0},
-        {"lookback_days": 366},
-        {"top_k": 0},
-        {"top_k": 51},
-        {"min_similarity": 1.01},
-        {"min_similarity": -0.1},
-        {"min_gap_hours": -1},
-        {"min_gap_hours": 169},
-        {"evidence_k": 9},
-        {"evidence_k": 501},
-        {"horizons": []},
-        {"horizons": ["2h"]},
-        {"vector": "colour"},
-        {"unheard_of": 1},
-    ],
-    ids=str,
-)
-def test_a_configuration_out_of_bounds_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(wrong, SearchSpec)
-
-
-def test_a_configuration_has_the_defaults_of_the_wire() -> None:
-    plain = msgspec.convert({}, SearchSpec)
-    assert (plain.lookback_days, plain.top_k, plain.min_similarity) == (90, 5, 0.7)
-    assert (plain.include_regime_filters, plain.min_gap_hours) == (True, 4.0)
-    assert (plain.evidence_k, plain.horizons) == (50, tuple(HORIZONS))
 
 
 async def test_only_the_horizons_asked_for_are_in_the_evidence(past_index: EmbeddedIndex) -> None:

@@ -35,17 +35,17 @@ def test_statistics_are_numpys_and_plain_counts(outcomes: Floats, data: st.DataO
     drawdown = -data.draw(arrays(np.float64, n, elements=moves))
     similarity = np.sort(data.draw(arrays(np.float64, n, elements=st.floats(0, 1))))[::-1]
     named = {f"outcome_{h}": outcomes[row] for row, h in enumerate(HORIZONS)}
-    told = summed_up(
+    statistics = summed_up(
         outcome_table(at(range(n)), **named, max_runup_1h=runup, max_drawdown_1h=drawdown),
         similarity,
     )
-    assert told.total_matches == n
-    assert told.avg_similarity == pytest.approx(sum(similarity) / n)
-    assert told.similarity_range == (min(similarity), max(similarity))
-    assert told.stop_loss_hits == sum(1 for d in drawdown if d <= -2)
-    assert told.take_profit_hits == sum(1 for r in runup if r >= 3)
+    assert statistics.total_matches == n
+    assert statistics.avg_similarity == pytest.approx(sum(similarity) / n)
+    assert statistics.similarity_range == (min(similarity), max(similarity))
+    assert statistics.stop_loss_hits == sum(1 for d in drawdown if d <= -2)
+    assert statistics.take_profit_hits == sum(1 for r in runup if r >= 3)
     for name, values in named.items():
-        block: OutcomeStatistics = getattr(told, name)
+        block: OutcomeStatistics = getattr(statistics, name)
         size = np.abs(values).max()
         assert block.mean == pytest.approx(sum(values.tolist()) / n, abs=1e-9 * size)
         p10, median, p90 = np.quantile(values, [0.1, 0.5, 0.9])
@@ -59,18 +59,20 @@ def test_statistics_are_numpys_and_plain_counts(outcomes: Floats, data: st.DataO
 
 def test_without_matches_nothing_is_known_and_nothing_is_zero_but_counts() -> None:
     nothing = OutcomeStatistics(None, None, None, None, 0, 0, None)
-    told = summed_up(outcome_table(at([])), np.empty(0))
-    assert told.total_matches == told.stop_loss_hits == told.take_profit_hits == 0
-    assert told.avg_similarity is None
-    assert told.similarity_range is None
+    statistics = summed_up(outcome_table(at([])), np.empty(0))
+    assert statistics.total_matches == statistics.stop_loss_hits == statistics.take_profit_hits == 0
+    assert statistics.avg_similarity is None
+    assert statistics.similarity_range is None
     for horizon in HORIZONS:
-        assert getattr(told, f"outcome_{horizon}") == nothing
+        assert getattr(statistics, f"outcome_{horizon}") == nothing
 
 
 def test_a_change_of_nothing_is_neither_a_gain_nor_a_loss() -> None:
-    told = summed_up(outcome_table(at(range(4)), outcome_4h=[0.0, 0.0, 1.0, -1.0]), np.ones(4))
-    assert (told.outcome_4h.positive_count, told.outcome_4h.negative_count) == (1, 1)
-    assert told.outcome_4h.win_rate == 0.25
+    statistics = summed_up(
+        outcome_table(at(range(4)), outcome_4h=[0.0, 0.0, 1.0, -1.0]), np.ones(4)
+    )
+    assert (statistics.outcome_4h.positive_count, statistics.outcome_4h.negative_count) == (1, 1)
+    assert statistics.outcome_4h.win_rate == 0.25
 
 
 def test_the_outcome_rows_are_the_horizons_in_order() -> None:
@@ -83,9 +85,9 @@ def test_the_outcome_rows_are_the_horizons_in_order() -> None:
     st.lists(st.floats(0, 1), min_size=1, max_size=6),
 )
 def test_quantiles_are_numpys_linear_ones(values: Floats, levels: list[float]) -> None:
-    found = quantiles(np.sort(values, axis=1), np.array([levels]))
+    actual = quantiles(np.sort(values, axis=1), np.array([levels]))
     expected = np.quantile(values, levels, axis=1).T
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(values).max())
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12 * np.abs(values).max())
 
 
 def test_levels_beyond_the_ends_are_the_ends() -> None:

@@ -39,7 +39,7 @@ from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 
 _TOP_K: Final = 50  # all episodes that evidence sums up by default
-_REBUILT_PER_QUERY: Final = 2  # rebuilding one state reads 80 days and takes half of a check
+_REBUILT_PER_QUERY: Final = 2  # each reads 60 days of candles again; all 50 would read ten years
 
 _MATCH_FIELDS: Final = MatchState.__struct_fields__
 _OUTCOME_NUMBERS: Final = (

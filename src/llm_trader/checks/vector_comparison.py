@@ -31,7 +31,7 @@ from llm_trader.timeframe import MAX_TIME_MS
 PAIR_LEVELS: Final = (0.0, 0.01, 0.5, 0.99, 1.0)
 
 _PAIRS: Final = 20_000  # 200 of them lie beyond the outer levels; half leaves 100
-_LEAST_POINTS: Final = 1000  # ten days; in less, most random pairs share an outcome's path
+_LEAST_POINTS: Final = 1000  # ten days; in five, a third of the pairs share an outcome's path
 
 
 class SpaceComparison(msgspec.Struct, frozen=True, kw_only=True):

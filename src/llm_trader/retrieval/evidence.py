@@ -32,9 +32,10 @@ from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
 from llm_trader.snapshot.outcome import HORIZONS, STOP_FIRST, TARGET_FIRST
 
 INTERVAL_LEVEL: Final = 0.9
-# With 5 the normal approximations fail; with 20 evidence over 24h would hardly ever have a verdict.
+# With 5, the formulas for intervals get rough; with 20, a search for 10 to 19 episodes could never
+# have a verdict.
 LEAST_EFFECTIVE_EPISODES: Final = 10
-# A state beyond this is unlike the past. At 98 twice as many queries abstain.
+# One state in 100 of an unchanged market lies beyond it and abstains; at 98 it would be two.
 NOVEL_PERCENTILE: Final = 99.0
 
 # A mean and a share per horizon and two barriers are compared: one of them leaves its interval by

@@ -23,7 +23,7 @@ QUANTILE_LEVELS: Final = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 # Novelty is judged at the 99th percentile, which 64 states cannot resolve. The first query of a day
 # takes 4 ms for 128 states, and 8 ms for 256.
 _REFERENCE_STATES: Final = 128
-# Percentiles are off by 0.8 points at most; with 64 by 1.2, and with 512 hardly less (BTC, 2025).
+# Percentiles are off by up to 0.9 points; with 64 by 1.2, with 512 hardly less (BTC, SOL 2025/26).
 _PAIRS_PER_STATE: Final = 256
 _PAIR_LEVELS: Final = np.linspace(0, 1, 1025)  # steps of 0.1 %, kept in 4 KB
 

@@ -49,7 +49,9 @@ from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
 # most queries search twice; with 12, each selects and sorts twice as many hits for nothing.
 _HITS_PER_EPISODE: Final = 6
 _MORE_HITS: Final = 4  # a second search then nearly always suffices
-_WINDOWS_KEPT: Final = 1024  # at some 5 KB each; live queries need a few per symbol, replayed ones more
+_WINDOWS_KEPT: Final = (
+    1024  # at some 5 KB each; live queries need a few per symbol, replayed ones more
+)
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
 _OUTCOMES: Final = slice(COLUMN_ROW[OUTCOMES[0]], COLUMN_ROW[OUTCOMES[-1]] + 1)

@@ -19,7 +19,7 @@ from llm_trader.app import evaluation
 from llm_trader.evaluation import result_files, study
 from llm_trader.evaluation.report import prose
 from llm_trader.evaluation.results import Control, Metrics
-from llm_trader.evaluation.verdict.gate import read_result
+from llm_trader.evaluation.verdict.gate import read_metrics
 from llm_trader.evaluation.verdict.multiple_testing import FOLDER
 from tests.cli.conftest import Typed, Typing
 from tests.cli.corridor import SYMBOL, SYMBOLS, Corridor, console_script, copied, until
@@ -233,11 +233,11 @@ def test_an_evaluation_that_is_killed_while_it_writes_leaves_the_earlier_result_
     code = f"""
 import os, signal, sys
 from llm_trader.cli.main import main
-from llm_trader.evaluation import study, writing
+from llm_trader.evaluation import result_files, study
 def die(metrics, path):
     path.write_text("<html>")
     os.kill(os.getpid(), signal.SIGKILL)
-writing.write_report = die
+result_files.write_report = die
 study.market_controls = study.simulated_controls = lambda *of: []
 sys.argv = ["llm-trader", "evaluate", *{line.split()!r}, "--out", {str(tmp_path)!r}]
 main()
@@ -374,8 +374,8 @@ def test_an_evaluation_passes_the_gate_of_itself_and_stops_at_a_higher_one(
     assert (report["passed"], report["problems"], report["notes"]) == (True, [], [])
     assert [one["now"] for one in report["changes"]] == [one["before"] for one in report["changes"]]
     assert len(report["changes"]) == 4 * len(SYMBOLS)
-    assert read_result(out / "metrics.json").origin.data_digest == (
-        read_result(baseline).origin.data_digest
+    assert read_metrics(out / "metrics.json").origin.data_digest == (
+        read_metrics(baseline).origin.data_digest
     )
 
     higher = edited(baseline, 0.003)

@@ -23,7 +23,7 @@ from llm_trader.evaluation.controls.probes import CANARY, TRUNCATION
 from llm_trader.evaluation.dataset import Dataset, read_dataset
 from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Metrics
+from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics
 from llm_trader.evaluation.study import AS_IT_IS, VARIANTS, Running, Study, variant_of
 from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
@@ -292,7 +292,11 @@ def test_variants_are_compared_by_queries_that_all_of_them_answer(
 
 
 def test_none_is_the_base_rate_treated_alike(compared: Metrics) -> None:
-    none = [one for one in compared.skills if (one.variant, one.reference) == ("none", JUDGED)]
+    none = [
+        one
+        for one in compared.skills
+        if (one.variant, one.reference) == ("none", VERDICT_REFERENCE)
+    ]
     assert len(none) == len(SYMBOLS) * len(HORIZONS)
     for one in none:
         bounds = (one.skill.value, one.skill.low, one.skill.high)

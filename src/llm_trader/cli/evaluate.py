@@ -247,7 +247,9 @@ def gate(
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option("--tolerance", min=0, max=100, help="% points of skill that may be lost."),
+        typer.Option(
+            "--tolerance", min=0, max=100, help="Percentage points of skill that may be lost."
+        ),
     ] = 0.2,
     store: options.Store = None,
     index: Index = None,
@@ -262,11 +264,15 @@ def gate(
     """
     from llm_trader.cli import show_evaluation
     from llm_trader.evaluation import study
-    from llm_trader.evaluation.verdict.gate import judge, read_result, result_of
+    from llm_trader.evaluation.verdict.gate import (
+        compare_with_baseline,
+        plan_of_same_queries,
+        read_metrics,
+    )
 
-    then = read_result(baseline)
+    then = read_metrics(baseline)
     if metrics is None:
-        settings, plan = _settings(store, index), then.plan_again()
+        settings, plan = _settings(store, index), plan_of_same_queries(then)
         made = _made(
             settings,
             plan,
@@ -275,10 +281,10 @@ def gate(
             indexed=index is not None,
             jobs=jobs,
         )
-        now = result_of(made.metrics)
+        now = made.metrics
     else:
-        now = read_result(metrics)
-    report = judge(then, now, tolerance / 100)
+        now = read_metrics(metrics)
+    report = compare_with_baseline(then, now, tolerance / 100)
     if json:
         options.print_json(report)
     else:
@@ -370,11 +376,11 @@ def _made(
 
 def _tell(made: Study, out: Path, json: bool) -> None:
     from llm_trader.cli import show_evaluation
-    from llm_trader.evaluation.report import prose
+    from llm_trader.evaluation.verdict.trust import assess_trust
 
     if json:
         options.print_json(made.metrics)
     else:
         show_evaluation.study(options.tables(), made.metrics, out)
-    if prose.distrust(made.metrics):
+    if assess_trust(made.metrics).lost:
         raise typer.Exit(1)

@@ -14,7 +14,7 @@ from rich.text import Text
 from llm_trader.cli import show
 from llm_trader.evaluation.report import prose, units
 from llm_trader.evaluation.report.beside import SAME, Case, case_of, grid_of, the_same
-from llm_trader.evaluation.results import JUDGED, Direction, Skill, Undirected
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Direction, Skill, UndirectedSkill
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from llm_trader.evaluation.results import Arm, Metrics
     from llm_trader.evaluation.verdict.gate import GateReport
 
-_SHOWN = {"base rate": "base rate", JUDGED: "treated alike", "random neighbours": "random"}
+_SHOWN = {
+    "base rate": "base rate",
+    VERDICT_REFERENCE: "treated alike",
+    "random neighbours": "random",
+}
 _SIGNS: Final[dict[Verdict, str]] = {"better": "▲", "worse": "▼", "no evidence": " "}
 _ALARM = "bold white on red"
 _FEW = "(too little data)"
@@ -64,7 +68,7 @@ def _tables(metrics: Metrics) -> list[Table]:
     return [*arms, *found] if metrics.command == "ab" else [*found, *arms]
 
 
-def _skills(skills: Sequence[Skill], undirected: Sequence[Undirected]) -> Table:
+def _skills(skills: Sequence[Skill], undirected: Sequence[UndirectedSkill]) -> Table:
     found = show.table(
         "Skill: by how many % the loss (CRPS) is below that of each reference, 95 % intervals",
         *("symbol", "over", "queries"),
@@ -75,7 +79,7 @@ def _skills(skills: Sequence[Skill], undirected: Sequence[Undirected]) -> Table:
     )
     left = {(one.symbol, one.horizon): _estimate(one.skill, 100, 2) for one in undirected}
     for judged in skills:
-        if judged.reference != JUDGED:
+        if judged.reference != VERDICT_REFERENCE:
             continue
         of = {
             one.reference: _estimate(one.skill, 100, 2)
@@ -95,7 +99,7 @@ def _ablation(metrics: Metrics) -> list[Table]:
     """Kinds of neighbours one below the other, so that a horizon can be read down its column."""
     plain, alike = (
         [one for one in metrics.skills if one.reference == reference]
-        for reference in ("base rate", JUDGED)
+        for reference in ("base rate", VERDICT_REFERENCE)
     )
     beyond = "95 % intervals; ▲ better, ▼ worse beyond chance"
     signs = {case_of(one): _sign(one) for one in metrics.directions}

@@ -14,8 +14,8 @@ from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.report import prose
 from llm_trader.evaluation.results import (
-    JUDGED,
     SCHEMA_VERSION,
+    VERDICT_REFERENCE,
     Band,
     Metrics,
     Origin,
@@ -24,7 +24,7 @@ from llm_trader.evaluation.results import (
 )
 from llm_trader.evaluation.significance import verdict
 from llm_trader.evaluation.study import Study
-from llm_trader.evaluation.verdict.verdicts import overall
+from llm_trader.evaluation.verdict.verdicts import overall, verdict_variant
 from llm_trader.retrieval.calibration import Calibration, HorizonCalibration
 from llm_trader.timeframe import iso8601
 
@@ -70,7 +70,7 @@ def study_of(fitted: Fitted, search: Search, trials_so_far: int, seconds: float)
         seconds=seconds,
     )
     steps = [one for name, of in fitted.scores.items() for one in _steps(made, name, of)]
-    readings = prose.readings(metrics, prose.judged_variant(metrics))
+    readings = prose.readings(metrics, verdict_variant(metrics))
     return Study(replace(metrics, readings=readings), steps, [])
 
 
@@ -79,7 +79,7 @@ def _skill(made: Calibration, name: str, of: HorizonCalibration, queries: int) -
         variant=made.scope.vector,
         symbol=ALL,
         horizon=name,
-        reference=JUDGED,
+        reference=VERDICT_REFERENCE,
         queries=queries,
         skill=of.skill,
         p_value=None,

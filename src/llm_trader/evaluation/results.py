@@ -21,7 +21,7 @@ Command = Literal["evaluate", "compare", "ab", "calibrate"]
 Reference = Literal["base rate", "base rate treated alike", "random neighbours"]
 
 # What the verdict is about: the rescaling that both have cannot pass for skill.
-JUDGED: Final[Reference] = "base rate treated alike"
+VERDICT_REFERENCE: Final[Reference] = "base rate treated alike"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
 
 
-class Undirected(msgspec.Struct, frozen=True, kw_only=True):
+class UndirectedSkill(msgspec.Struct, frozen=True, kw_only=True):
     """What is left of the skill over the base rate treated alike once the direction of each
     stretch of outcomes is drawn by chance: what states tell of how far prices go, not where to.
     """
@@ -96,8 +96,8 @@ class Probability(msgspec.Struct, frozen=True, kw_only=True):
 
     symbol: str
     event: str
-    brier: float
-    base_brier: float
+    brier: float | None
+    base_brier: float | None
     skill: Interval
     bins: list[Bin]
 
@@ -141,7 +141,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None
 
 
-class Slice(msgspec.Struct, frozen=True, kw_only=True):
+class RegimeSkill(msgspec.Struct, frozen=True, kw_only=True):
     """Skill against the base rate treated alike, among the queries of one regime."""
 
     symbol: str
@@ -213,14 +213,14 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     readings: list[str]
     skills: list[Skill]
-    undirected: list[Undirected]
+    undirected: list[UndirectedSkill]
     directions: list[Direction]
     probabilities: list[Probability]
     bands: list[Band]
     arms: list[Arm]
     controls: list[Control]
     probes: list[Probe]
-    slices: list[Slice]
+    slices: list[RegimeSkill]
     trials: Trials
     histograms: list[Histogram]
     curves: list[Curve]

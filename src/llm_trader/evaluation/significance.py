@@ -29,6 +29,9 @@ Verdict = Literal["better", "worse", "no evidence"]
 # With fewer, what blocks differ by says too little of how far the mean may be off.
 LEAST_BLOCKS: Final = 10
 
+# The usual 1 in 20, of a whole family of comparisons: corrected for their number everywhere.
+SIGNIFICANCE_LEVEL: Final = 0.05
+
 _NORMAL: Final = NormalDist()
 
 

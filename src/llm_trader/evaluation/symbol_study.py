@@ -41,9 +41,9 @@ from llm_trader.evaluation.results import (
     Histogram,
     Probability,
     Probe,
+    RegimeSkill,
     Skill,
-    Slice,
-    Undirected,
+    UndirectedSkill,
 )
 from llm_trader.evaluation.verdict.multiple_testing import daily_gains
 from llm_trader.market.store import MarketStore
@@ -82,9 +82,9 @@ class Findings(msgspec.Struct, kw_only=True):
     skills: list[Skill] = []
     directions: list[Direction] = []
     probabilities: list[Probability] = []
-    undirected: list[Undirected] = []
+    undirected: list[UndirectedSkill] = []
     bands: list[Band] = []
-    slices: list[Slice] = []
+    slices: list[RegimeSkill] = []
     arms: list[Arm] = []
     probes: list[Probe] = []
     histograms: list[Histogram] = []
@@ -143,7 +143,7 @@ def examine(
     progress(f"{symbol}, looking closer", 0, 1)
     _look_closer(of, plan, found)
     found.undirected = [
-        Undirected(
+        UndirectedSkill(
             symbol=symbol,
             horizon=name,
             skill=significance.skill_interval(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
-
 import numpy as np
 
 from llm_trader.evaluation.backtest.performance import Performance
@@ -23,10 +21,10 @@ from llm_trader.evaluation.results import (
     Probability,
     Probe,
     Reference,
+    RegimeSkill,
     Skill,
-    Slice,
     Trials,
-    Undirected,
+    UndirectedSkill,
 )
 from llm_trader.evaluation.significance import verdict
 from llm_trader.retrieval.intervals import Interval
@@ -66,7 +64,7 @@ def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
         ],
         skills=_skills(symbols, chances),
         undirected=[
-            Undirected(symbol=of, horizon=name, skill=_interval(0.01, 0.008, chances))
+            UndirectedSkill(symbol=of, horizon=name, skill=_interval(0.01, 0.008, chances))
             for of in symbols
             for name in HORIZONS
         ],
@@ -156,8 +154,7 @@ def _probabilities(symbols: tuple[str, ...], chances: np.random.Generator) -> li
             brier=0.2493,
             base_brier=0.2499,
             skill=_interval(0.002, 0.004, chances),
-            bins=[Bin(nan, nan, 0)]
-            + [
+            bins=[
                 Bin(float(at), float(at + 0.03 * chances.normal()), int(4000 * at * (1 - at)))
                 for at in centres
             ],
@@ -243,9 +240,9 @@ def _controls(symbol: str) -> list[Control]:
     ]
 
 
-def _slices(symbols: tuple[str, ...], chances: np.random.Generator) -> list[Slice]:
+def _slices(symbols: tuple[str, ...], chances: np.random.Generator) -> list[RegimeSkill]:
     return [
-        Slice(
+        RegimeSkill(
             symbol=of,
             horizon=name,
             by=by,

@@ -15,9 +15,10 @@ from llm_trader.cli import show_evaluation
 from llm_trader.evaluation.backtest.strategies import RAG
 from llm_trader.evaluation.report import prose, remarks, summary
 from llm_trader.evaluation.report.page import write_report
-from llm_trader.evaluation.results import JUDGED, Arm, Command, Metrics, Skill
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Command, Metrics, Skill
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.verdict.gate import Change, GateReport
+from llm_trader.evaluation.verdict.verdicts import verdict_variant
 from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics, performance
 
@@ -70,7 +71,7 @@ def of_command(command: Command) -> Metrics:
         found = replace(found, arms=[one for one in found.arms if one.name != "never trades"])
     if command == "calibrate":
         found = replace(found, controls=[], probes=[], slices=[], directions=[], probabilities=[])
-    return replace(found, readings=prose.readings(found, prose.judged_variant(found)))
+    return replace(found, readings=prose.readings(found, verdict_variant(found)))
 
 
 def unknown(metrics: Metrics) -> Metrics:
@@ -116,8 +117,8 @@ def shown(metrics: Metrics) -> str:
 
 def with_verdicts(metrics: Metrics, *verdicts: Verdict) -> Metrics:
     """What is judged has these verdicts in turn."""
-    sure = [one for one in metrics.skills if one.reference == JUDGED]
-    rest = [one for one in metrics.skills if one.reference != JUDGED]
+    sure = [one for one in metrics.skills if one.reference == VERDICT_REFERENCE]
+    rest = [one for one in metrics.skills if one.reference != VERDICT_REFERENCE]
     known = Interval(0.01, 0.005, 0.015)
     judged: list[Skill] = [
         replace(one, skill=known, verdict=verdicts[at % len(verdicts)])
@@ -228,7 +229,7 @@ def test_what_is_left_of_the_skill_is_said_only_where_something_is(
     one = made_up_metrics().skills[0]
     plain, alike = (
         replace(one, reference=of, skill=Interval(at, at - 0.001, at + 0.001))
-        for of, at in (("base rate", whole), (JUDGED, own))
+        for of, at in (("base rate", whole), (VERDICT_REFERENCE, own))
     )
     (told,) = summary.of_plain([plain], [alike], one.variant)
     assert said in told
@@ -308,7 +309,7 @@ def test_pages_and_tables_of_every_command_are_whole(
     command: Command, alter: Any, tmp_path: Path
 ) -> None:
     metrics = alter(of_command(command))
-    metrics = replace(metrics, readings=prose.readings(metrics, prose.judged_variant(metrics)))
+    metrics = replace(metrics, readings=prose.readings(metrics, verdict_variant(metrics)))
     html = page_of(metrics, tmp_path)
     assert Balanced(html).open == []
     told = html.split("<main>")[1].split("</main>")[0]

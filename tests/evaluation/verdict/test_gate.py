@@ -13,9 +13,14 @@ from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Metrics, Skill
+from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics, Skill
 from llm_trader.evaluation.significance import Verdict
-from llm_trader.evaluation.verdict.gate import GateReport, judge, read_result, result_of
+from llm_trader.evaluation.verdict.gate import (
+    GateReport,
+    compare_with_baseline,
+    plan_of_same_queries,
+    read_metrics,
+)
 from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics
 
@@ -24,12 +29,12 @@ TOLERANCE = 0.002
 
 
 def judged(now: Metrics, then: Metrics = METRICS, tolerance: float = TOLERANCE) -> GateReport:
-    return judge(result_of(then), result_of(now), tolerance)
+    return compare_with_baseline(then, now, tolerance)
 
 
 def with_skill(change: Callable[[Skill], Skill], metrics: Metrics = METRICS) -> Metrics:
     """The first skill against the base rate treated alike is another."""
-    row = next(i for i, one in enumerate(metrics.skills) if one.reference == JUDGED)
+    row = next(i for i, one in enumerate(metrics.skills) if one.reference == VERDICT_REFERENCE)
     skills = list(metrics.skills)
     skills[row] = change(skills[row])
     return replace(metrics, skills=skills)
@@ -70,7 +75,9 @@ def test_more_than_the_tolerance_stops_and_says_where() -> None:
 
 def test_a_skill_against_another_reference_is_no_regression() -> None:
     skills = [
-        one if one.reference == JUDGED else replace(one, skill=Interval(-1.0, -2.0, -0.5))
+        one
+        if one.reference == VERDICT_REFERENCE
+        else replace(one, skill=Interval(-1.0, -2.0, -0.5))
         for one in METRICS.skills
     ]
     assert judged(replace(METRICS, skills=skills)).passed
@@ -157,7 +164,7 @@ def test_other_data_or_features_are_noted_but_do_not_stop(what: str) -> None:
 
 def test_what_is_asked_again_is_the_same_time_and_symbols_without_a_sweep() -> None:
     plan = StudyPlan(start="30", end="now", sweep=({"label": "a"},), seed=4, reps=300)
-    asked = result_of(replace(METRICS, origin=replace(METRICS.origin, plan=plan))).plan_again()
+    asked = plan_of_same_queries(replace(METRICS, origin=replace(METRICS.origin, plan=plan)))
     assert asked == replace(
         plan,
         symbols=("BTCUSDT", "ETHUSDT"),
@@ -178,9 +185,10 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    assert read_result(written(tmp_path)) == result_of(METRICS)
+    stored = msgspec.json.encode(METRICS)
+    assert msgspec.json.encode(read_metrics(written(tmp_path))) == stored
     # A later version may say more.
-    assert read_result(written(tmp_path, more=1)) == result_of(METRICS)
+    assert msgspec.json.encode(read_metrics(written(tmp_path, more=1))) == stored
 
 
 @pytest.mark.parametrize(
@@ -197,7 +205,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
 def test_another_result_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = written(tmp_path, **changes)
     with pytest.raises(ConfigurationError, match=r"metrics\.json"):
-        read_result(path)
+        read_metrics(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"schema_version": 1'])
@@ -205,9 +213,9 @@ def test_a_file_that_is_no_result_is_refused_by_its_name(tmp_path: Path, content
     path = tmp_path / "other.json"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"other\.json is not the metrics\.json"):
-        read_result(path)
+        read_metrics(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot read .*none\.json: No such file"):
-        read_result(tmp_path / "none.json")
+        read_metrics(tmp_path / "none.json")

@@ -84,10 +84,10 @@ def test_what_another_process_tried_is_counted(tmp_path: Path) -> None:
     ledger.add(trial("c1"))
     code = (
         "import sys; from pathlib import Path\n"
-        "from tests.evaluation.test_trials import Ledger, trial\n"
+        "from tests.evaluation.verdict.test_multiple_testing import Ledger, trial\n"
         "Ledger(Path(sys.argv[1])).add(trial('c2'))"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=root)
     assert ledger.configurations() == 2
     assert ledger.trials() == [trial("c1"), trial("c2")]

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.evaluation.results import JUDGED, Reference, Skill
-from llm_trader.evaluation.significance import Verdict, holm
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Reference, Skill
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict, holm
 from llm_trader.evaluation.verdict.verdicts import (
-    LEVEL,
     adjusted,
     arms_verdict,
     forecast_verdict,
@@ -27,7 +26,7 @@ REFERENCES: tuple[Reference, ...] = ("base rate", "base rate treated alike", "ra
 def skill(
     p_value: float | None,
     interval: Interval = ABOVE,
-    reference: Reference = JUDGED,
+    reference: Reference = VERDICT_REFERENCE,
     variant: str = "state",
 ) -> Skill:
     return Skill(
@@ -70,7 +69,7 @@ def test_p_values_are_adjusted_by_holm_among_those_of_the_same_reference(
 @given(SKILLS)
 def test_a_verdict_needs_both_the_interval_and_the_adjusted_p_value(skills: list[Skill]) -> None:
     for one, before in zip(adjusted(skills), skills, strict=True):
-        firm = one.p_adjusted is not None and one.p_adjusted <= LEVEL
+        firm = one.p_adjusted is not None and one.p_adjusted <= SIGNIFICANCE_LEVEL
         assert (one.verdict == "better") == (firm and one.skill is ABOVE)
         assert (one.verdict == "worse") == (firm and one.skill is BELOW)
         unjudged = {"p_adjusted": None, "verdict": "no evidence"}

@@ -26,7 +26,7 @@ from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.skills import Walk
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
-from llm_trader.evaluation.verdict.verdicts import LEVEL
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.decider import Case, Decider, Outlook
 from llm_trader.llm.decision import Decision
@@ -99,7 +99,7 @@ def arms_of(
             apart = 100 * (returns[of.name][:days] - returns[baseline][:days])
             told = apart, _DAYS_A_BLOCK, plan.reps, plan.seed
             difference = significance.mean_interval(*told)
-            wide = significance.mean_interval(*told, level=1 - LEVEL / symbols)
+            wide = significance.mean_interval(*told, level=1 - SIGNIFICANCE_LEVEL / symbols)
             verdict = significance.verdict(wide)
         found.append(
             Arm(

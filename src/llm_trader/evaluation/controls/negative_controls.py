@@ -37,7 +37,7 @@ from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbo
 from llm_trader.evaluation.forecast.skills import block_of
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Control
-from llm_trader.evaluation.verdict.verdicts import LEVEL
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.progress import Progress
@@ -129,7 +129,7 @@ def _judge(
         altered, symbol, search, rules, step_ms, plan.seed
     ).items():
         told = forecast, base, block, _REPS, plan.seed
-        wide = significance.skill_interval(*told, level=1 - LEVEL / negatives)
+        wide = significance.skill_interval(*told, level=1 - SIGNIFICANCE_LEVEL / negatives)
         found_skill = significance.verdict(wide) == "better"
         found.append(
             Control(

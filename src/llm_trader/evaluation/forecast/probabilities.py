@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
 from typing import Final
 
 import numpy as np
@@ -63,8 +62,8 @@ def _probability(
     return Probability(
         symbol=walk.points.symbol,
         event=event,
-        brier=float(loss[known].mean()) if known.any() else nan,
-        base_brier=float(usual[known].mean()) if known.any() else nan,
+        brier=float(loss[known].mean()) if known.any() else None,
+        base_brier=float(usual[known].mean()) if known.any() else None,
         skill=significance.skill_interval(loss, usual, block, reps, seed),
         bins=_bins(made[known], happened[known]),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from llm_trader.arrays import Mask
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.forecast.skills import Scored
-from llm_trader.evaluation.results import Slice
+from llm_trader.evaluation.results import RegimeSkill
 from llm_trader.index.points import PointTable
 from llm_trader.timeframe import DAY_MS
 
@@ -19,7 +19,7 @@ _TREND: Final = 0.005
 _HOURS: Final = 4
 
 
-def slices_of(scored: Scored, *, reps: int, seed: int) -> list[Slice]:
+def slices_of(scored: Scored, *, reps: int, seed: int) -> list[RegimeSkill]:
     """Skill against the base rate treated alike among the queries of each regime.
 
     Those chosen lie apart in time, and a block is of rows: an interval is cautious where a regime
@@ -35,7 +35,7 @@ def slices_of(scored: Scored, *, reps: int, seed: int) -> list[Slice]:
                 loss, scored.losses.base_alike, scored.block, reps, seed
             )
         found.append(
-            Slice(
+            RegimeSkill(
                 symbol=scored.walk.points.symbol,
                 horizon=scored.horizon,
                 by=by,

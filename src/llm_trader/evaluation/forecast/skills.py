@@ -29,7 +29,7 @@ from llm_trader.evaluation.forecast.ensembles import (
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours, Search, find_neighbours
 from llm_trader.evaluation.forecast.scores import direction_hits
 from llm_trader.evaluation.results import Direction, Reference, Skill
-from llm_trader.evaluation.verdict.verdicts import LEVEL
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.intervals import Interval
@@ -200,7 +200,7 @@ def _skill(
         p_value = test.p_value if np.isfinite(test.p_value) else None
         better = reference[known] - loss[known]
         least = significance.minimum_detectable_effect(
-            better, scored.block, level=LEVEL / comparisons
+            better, scored.block, level=SIGNIFICANCE_LEVEL / comparisons
         )
         detectable = least / float(reference[known].mean())
     return Skill(

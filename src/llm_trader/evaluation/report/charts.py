@@ -10,14 +10,14 @@ from typing import Any, Final
 from llm_trader.evaluation.report.markup import Chart
 from llm_trader.evaluation.report.units import Number, bounded, known
 from llm_trader.evaluation.results import (
-    JUDGED,
+    VERDICT_REFERENCE,
     Bin,
     Curve,
     Direction,
     Histogram,
     Probability,
+    RegimeSkill,
     Skill,
-    Slice,
 )
 from llm_trader.retrieval.intervals import Interval
 
@@ -111,7 +111,7 @@ def drawdown_pct(values: list[Number]) -> list[Number]:
     ]
 
 
-def slices(found: list[Slice]) -> Chart:
+def slices(found: list[RegimeSkill]) -> Chart:
     """Of one way to divide: skill in % by regime, a panel for each horizon."""
     horizons = list(dict.fromkeys(one.horizon for one in found))
     symbols = list(dict.fromkeys(one.symbol for one in found))
@@ -131,7 +131,7 @@ def slices(found: list[Slice]) -> Chart:
 
 def ablation(found: list[Skill], directions: list[Direction]) -> Chart:
     """Of each kind of neighbours: skill against two base rates, and the share of right signs."""
-    titles = ("base rate", JUDGED)
+    titles = ("base rate", VERDICT_REFERENCE)
     panels, axes = _panels(["beyond base rate, %", "treated alike, %", "right sign in %"])
     traces: list[Trace] = []
     for nth, variant in enumerate(dict.fromkeys(one.variant for one in found)):

@@ -22,7 +22,15 @@ from llm_trader.evaluation.report.markup import (
     table,
 )
 from llm_trader.evaluation.report.units import DASH
-from llm_trader.evaluation.results import JUDGED, Direction, Metrics, Probability, Skill, Slice
+from llm_trader.evaluation.results import (
+    VERDICT_REFERENCE,
+    Direction,
+    Metrics,
+    Probability,
+    RegimeSkill,
+    Skill,
+)
+from llm_trader.evaluation.verdict.verdicts import verdict_variant
 from llm_trader.retrieval.calibration import BAND_LEVEL
 from llm_trader.retrieval.intervals import Interval
 
@@ -80,12 +88,12 @@ def _if(cells: Mapping[tuple[str, str], Markup], case: tuple[str, str]) -> list[
 
 def ablation(metrics: Metrics) -> Markup:
     """Kinds of neighbours beside each other, on the same queries."""
-    found, variant = metrics.skills, prose.judged_variant(metrics)
+    found, variant = metrics.skills, verdict_variant(metrics)
     if not found:
         return section("ablation", "Ablation", "Nothing was compared.")
     caption = "Skill, and how often the median had the right sign, with 95 % intervals"
     plain = [one for one in found if one.reference == "base rate"]
-    alike = [one for one in found if one.reference == JUDGED]
+    alike = [one for one in found if one.reference == VERDICT_REFERENCE]
     kinds = (
         "“none” takes no neighbours: it is the base rate treated alike. “random” draws them by "
         "chance. All are asked the same queries."
@@ -97,7 +105,9 @@ def ablation(metrics: Metrics) -> Markup:
         note(f"{kinds} {_SKILL}"),
         figure(charts.ablation(found, metrics.directions), caption),
         _beside({case_of(one): _skill(one) for one in plain}, "Skill against the plain base rate"),
-        _beside({case_of(one): _skill(one) for one in alike}, f"Skill against the {JUDGED}"),
+        _beside(
+            {case_of(one): _skill(one) for one in alike}, f"Skill against the {VERDICT_REFERENCE}"
+        ),
         _beside(
             {case_of(one): _sign(one) for one in metrics.directions},
             f"{_RIGHT}, with 95 % intervals",
@@ -260,7 +270,7 @@ def slices(metrics: Metrics) -> Markup:
     return section("regimes", "Skill by regime", reading, *body)
 
 
-def _regime(found: Sequence[Slice], drawn: Sequence[str]) -> Markup:
+def _regime(found: Sequence[RegimeSkill], drawn: Sequence[str]) -> Markup:
     by = found[0].by
     title = _DIVISIONS.get(by, by)
     rows = [

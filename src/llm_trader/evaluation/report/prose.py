@@ -21,9 +21,10 @@ from llm_trader.evaluation.report.units import (
     share,
     skill,
 )
-from llm_trader.evaluation.results import Arm, Band, Command, Control, Metrics, Probe, Skill, Trials
-from llm_trader.evaluation.significance import Verdict
-from llm_trader.evaluation.verdict.verdicts import LEVEL
+from llm_trader.evaluation.results import Band, Command, Control, Metrics, Probe, Skill, Trials
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
+from llm_trader.evaluation.verdict import verdicts
+from llm_trader.evaluation.verdict.trust import assess_trust
 from llm_trader.retrieval.calibration import BAND_LEVEL
 
 DISTRUST: Final = "This evaluation cannot be trusted"
@@ -46,46 +47,26 @@ _FAILURES: Final = {
 
 def headline(metrics: Metrics) -> str:
     """The verdict as a sentence that names what was judged."""
-    word, of = verdict(metrics), _verdicts(metrics)
+    word, judged, base = verdicts.headline(metrics)
+    if word == "mixed":
+        return _MIXED.format(base)
     better = word if word in ("better", "worse") else "better or worse"
     if metrics.command == "ab":
-        judged, base = _arm_names(metrics.arms)
-        told = _EARNED.format(judged, _MORE.get(better, "more or less"), base)
-    else:
-        variant, base = judged_variant(metrics), "the base rate"
-        similar = metrics.command != "compare" and variant != "random"
-        neighbours = "similar past states" if similar else f"neighbours by “{variant}”"
-        told = _FORECAST.format(neighbours, better)
-    if word == "no evidence" and {"better", "worse"} <= set(of):
-        return _MIXED.format(base)
-    return _OPENINGS[word] + told
+        return _OPENINGS[word] + _EARNED.format(judged, _MORE.get(better, "more or less"), base)
+    similar = metrics.command != "compare" and judged != "random"
+    neighbours = "similar past states" if similar else f"neighbours by “{judged}”"
+    return _OPENINGS[word] + _FORECAST.format(neighbours, better)
 
 
 def verdict(metrics: Metrics) -> str:
     """In a word; where nothing that is judged has an interval, "no evidence" would be a result."""
-    if metrics.verdict == "no evidence" and not _verdicts(metrics):
-        return "too little data"
-    return metrics.verdict
-
-
-def _verdicts(metrics: Metrics) -> list[Verdict | None]:
-    """Of what was judged and has an interval."""
-    if metrics.command == "ab":
-        return [one.verdict for one in metrics.arms if one.difference and bounded(one.difference)]
-    found = summary.judged(metrics.skills, judged_variant(metrics))
-    return [one.verdict for one in found if bounded(one.skill)]
-
-
-def judged_variant(metrics: Metrics) -> str:
-    """What the verdict is about: the plan's own vector, or the last one compared."""
-    own = metrics.origin.plan.search.vector
-    variants = [one.variant for one in metrics.skills]
-    return variants[-1] if variants and own not in variants else own
+    word = verdicts.headline(metrics).verdict
+    return metrics.verdict if word == "mixed" else word
 
 
 def subject(metrics: Metrics) -> str:
     """What was done, and with which symbols."""
-    judged, base = _arm_names(metrics.arms)
+    judged, base = verdicts.compared_arms(metrics.arms)
     done: dict[Command, str] = {
         "evaluate": "evaluation of",
         "compare": "comparison of neighbours on",
@@ -95,18 +76,15 @@ def subject(metrics: Metrics) -> str:
     return f"{done[metrics.command]} {listed(metrics.origin.symbols)}"
 
 
-def _arm_names(arms: Sequence[Arm]) -> tuple[str, str]:
-    """The one that is judged, and its baseline."""
-    judged = next((one.name for one in arms if one.difference is not None), "the second arm")
-    return judged, next((one.name for one in arms if one.difference is None), "the first")
-
-
 def readings(metrics: Metrics, variant: str) -> list[str]:
     """What was found, most important first, for the top of the report."""
     judged = summary.judged(metrics.skills, variant)
     of_forecasts = summary.of_judged(judged, variant)
     if metrics.command == "ab":
-        return [*summary.of_pairs(metrics.arms, _arm_names(metrics.arms)[0]), of_forecasts]
+        return [
+            *summary.of_pairs(metrics.arms, verdicts.compared_arms(metrics.arms)[0]),
+            of_forecasts,
+        ]
     if metrics.command == "compare":
         return [of_forecasts, of_variants(metrics.skills, variant)]
     if metrics.command == "calibrate":
@@ -120,16 +98,15 @@ def readings(metrics: Metrics, variant: str) -> list[str]:
 
 def distrust(metrics: Metrics) -> list[str]:
     """Why nothing else in the report counts; empty where nothing speaks against it."""
+    trust = assess_trust(metrics)
     controls = [
-        f"The {one.kind} control “{one.name}” failed on {one.symbol} at {one.horizon}: "
-        f"{_failure(one)} (skill {skill(one.skill.value)})."
-        for one in metrics.controls
-        if not one.passed
+        f"The {control.kind} control “{control.name}” failed on {control.symbol} at "
+        f"{control.horizon}: {_failure(control)} (skill {skill(control.skill.value)})."
+        for control in trust.failed_controls
     ]
     leaks = [
-        f"The leak probe “{one.name}” found a problem on {one.symbol}: {one.problem}"
-        for one in metrics.probes
-        if one.problem is not None
+        f"The leak probe “{probe.name}” found a problem on {probe.symbol}: {probe.problem}"
+        for probe in trust.leaks
     ]
     return controls + leaks
 
@@ -144,25 +121,21 @@ def unchecked(metrics: Metrics) -> list[str]:
     """What was not done that would make the result believable."""
     if metrics.command == "calibrate":
         return ["A calibration runs no controls and no leak probes; `llm-trader evaluate` does."]
-    kinds = {one.kind for one in metrics.controls}
-    gaps = []
-    if "negative" not in kinds:
+    trust, gaps = assess_trust(metrics), []
+    if "negative" in trust.missing_kinds:
         gaps.append("No negative control was run: nothing shows that it finds no skill in noise.")
-    if "positive" not in kinds:
+    if "positive" in trust.missing_kinds:
         gaps.append("No positive control was run: nothing shows that it would find skill.")
-    # Without an interval a negative control cannot fail.
-    idle = sum(one.passed and not bounded(one.wide) for one in metrics.controls)
-    if idle:
+    if idle := len(trust.idle_controls):
         gaps.append(
             f"{counted(idle, 'control')} had too little data to fail, so that nothing failed there "
             "says nothing."
         )
-    probed = {one.symbol for one in metrics.probes if one.checked}
-    missed = [one for one in metrics.origin.symbols if one not in probed]
-    if not probed:
+    if len(trust.unprobed_symbols) == len(metrics.origin.symbols):
         gaps.append("Nothing was probed for knowledge of the future.")
-    elif missed:
-        gaps.append(f"Nothing was probed for knowledge of the future on {listed(missed)}.")
+    elif trust.unprobed_symbols:
+        symbols = listed(trust.unprobed_symbols)
+        gaps.append(f"Nothing was probed for knowledge of the future on {symbols}.")
     return gaps
 
 
@@ -217,8 +190,11 @@ def of_skills(found: Sequence[Skill]) -> str:
         f"{len(judged) - better - worse} without evidence"
     )
     tested = any(known(one.p_adjusted) for one in judged)
-    firm = sum(one.p_adjusted is not None and one.p_adjusted <= LEVEL for one in judged)
-    p = f"; {firm} with an adjusted p of at most {LEVEL}, which allows for their number"
+    firm = sum(
+        one.p_adjusted is not None and one.p_adjusted <= SIGNIFICANCE_LEVEL for one in judged
+    )
+    level = SIGNIFICANCE_LEVEL
+    p = f"; {firm} with an adjusted p of at most {level}, which allows for their number"
     said += f"{p if tested else ''}."
     return said + _blind_spot(judged) + unbounded(len(found) - len(judged))
 
@@ -263,7 +239,7 @@ def of_trials(trials: Trials) -> str:
         return f"{said}. Whether {best} the base rate was not tested."
     of = "all" if trials.tested == trials.so_far else f"{trials.tested:,}"
     asked = f", {of} of them on these queries" if trials.so_far > 1 else ""
-    beaten = "is hard to explain by" if p <= LEVEL else "can be explained by"
+    beaten = "is hard to explain by" if p <= SIGNIFICANCE_LEVEL else "can be explained by"
     return (
         f"{said}{asked}. That the best of those did as well as it did beside the base rate {beaten}"
         f" chance, with so many tries (Hansen's test, p {p_value(p)})."

@@ -23,8 +23,8 @@ from llm_trader.evaluation.results import (
     Direction,
     Histogram,
     Probability,
+    RegimeSkill,
     Skill,
-    Slice,
 )
 
 _CHANCE: Final = 0.05
@@ -170,7 +170,7 @@ def _few_trades(found: Sequence[Arm]) -> str:
     return f" {counted(few, 'arm')} made fewer than {summary.FEW_TRADES} trades." if few else ""
 
 
-def of_slices(found: Sequence[Slice]) -> str:
+def of_slices(found: Sequence[RegimeSkill]) -> str:
     judged = [one.skill for one in found if one.skill is not None and bounded(one.skill)]
     if not judged:
         return "There is too little data in each of these for an interval."

@@ -18,7 +18,7 @@ from llm_trader.evaluation.report.units import (
     signed_pct,
     skill,
 )
-from llm_trader.evaluation.results import JUDGED, Arm, Direction, Skill, Undirected
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Direction, Skill, UndirectedSkill
 from llm_trader.evaluation.significance import Verdict
 
 FEW_TRADES: Final = 30
@@ -40,7 +40,7 @@ _EARNINGS: Final = {
 
 
 def judged(skills: Sequence[Skill], variant: str) -> list[Skill]:
-    return [one for one in skills if one.reference == JUDGED and one.variant == variant]
+    return [one for one in skills if one.reference == VERDICT_REFERENCE and one.variant == variant]
 
 
 def of_judged(found: Sequence[Skill], variant: str) -> str:
@@ -105,11 +105,11 @@ def of_plain(skills: Sequence[Skill], beside: Sequence[Skill], variant: str) -> 
     return [said]
 
 
-def _values(skills: Iterable[Skill | Undirected]) -> list[float]:
+def _values(skills: Iterable[Skill | UndirectedSkill]) -> list[float]:
     return [value for one in skills if (value := one.skill.value) is not None]
 
 
-def of_undirected(found: Sequence[Undirected], beside: Sequence[Skill]) -> list[str]:
+def of_undirected(found: Sequence[UndirectedSkill], beside: Sequence[Skill]) -> list[str]:
     """How much of the skill is not in the direction of prices."""
     whole = {
         (one.symbol, one.horizon): value

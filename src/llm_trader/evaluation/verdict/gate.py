@@ -1,8 +1,8 @@
-"""Whether an evaluation is worse than an earlier one, or cannot be trusted: for CI.
+"""Whether an evaluation is worse than a baseline, or cannot be trusted: for CI.
 
 The same plan on the same queries gives the same numbers, so a change comes from the code. A skill
-is a regression where it fell by more than the tolerance; that a control or a leak probe fails, or
-that a comparison is missing, stops the gate whatever the numbers say.
+is a regression where it fell by more than the tolerance. A failed control or leak probe, or a
+missing comparison, stops the gate whatever the numbers say.
 """
 
 from __future__ import annotations
@@ -15,68 +15,18 @@ from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.results import JUDGED, SCHEMA_VERSION, Command, Metrics
+from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics, Skill
 from llm_trader.evaluation.significance import Verdict
-from llm_trader.retrieval.intervals import Interval
+from llm_trader.evaluation.verdict.trust import assess_trust
 
+# Rounding of another machine or library moves a skill by less; a lost feature costs more.
 TOLERANCE: Final = 0.002
 
 _RANK: Final[dict[Verdict, int]] = {"worse": 0, "no evidence": 1, "better": 2}
 
 
-class _Skill(msgspec.Struct, frozen=True):
-    variant: str
-    symbol: str
-    horizon: str
-    reference: str
-    skill: Interval
-    verdict: Verdict
-
-
-class _Control(msgspec.Struct, frozen=True):
-    name: str
-    kind: str
-    symbol: str
-    horizon: str
-    wide: Interval
-    passed: bool
-
-
-class _Probe(msgspec.Struct, frozen=True):
-    name: str
-    symbol: str
-    checked: int
-    problem: str | None
-
-
-class _Origin(msgspec.Struct, frozen=True):
-    symbols: list[str]
-    start: str
-    end: str
-    feature_version: str
-    state_space_id: str
-    data_digest: str
-    plan: StudyPlan
-
-
-class Result(msgspec.Struct, frozen=True):
-    """What a gate reads of a `metrics.json`."""
-
-    schema_version: int
-    command: Command
-    origin: _Origin
-    skills: list[_Skill]
-    controls: list[_Control]
-    probes: list[_Probe]
-
-    def plan_again(self) -> StudyPlan:
-        """What asks the same queries again, whatever else the store has by now."""
-        of = self.origin
-        return replace(of.plan, symbols=tuple(of.symbols), start=of.start, end=of.end, sweep=())
-
-
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One skill against the base rate treated alike, then and now; None is not known."""
+    """A skill against the volatility-rescaled base rate in both results; None is unknown."""
 
     symbol: str
     horizon: str
@@ -94,106 +44,115 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change]
 
 
-def read_result(path: Path) -> Result:
-    """Raises `ConfigurationError` where it is not there or no result of `evaluate`."""
+def read_metrics(path: Path) -> Metrics:
+    """Raises `ConfigurationError` unless the file is a result of `llm-trader evaluate`."""
     try:
-        raw = path.read_bytes()
+        metrics = msgspec.json.decode(path.read_bytes(), type=Metrics)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        found = msgspec.json.decode(raw, type=Result)
     except (msgspec.MsgspecError, InvalidInputError) as error:
         raise ConfigurationError(
             f"{path} is not the metrics.json of an evaluation by this version: {error}"
         ) from None
-    if found.schema_version != SCHEMA_VERSION or found.command != "evaluate":
+    if metrics.schema_version != SCHEMA_VERSION or metrics.command != "evaluate":
         raise ConfigurationError(
-            f"{path} has the schema {found.schema_version} of `{found.command}`; a gate takes a "
-            f"metrics.json that `llm-trader evaluate` wrote with schema {SCHEMA_VERSION}"
+            f"{path} has the schema {metrics.schema_version} of `{metrics.command}`; a gate takes "
+            f"a metrics.json that `llm-trader evaluate` wrote with schema {SCHEMA_VERSION}"
         )
-    return found
+    return metrics
 
 
-def result_of(metrics: Metrics) -> Result:
-    """As it would be read from the file."""
-    return msgspec.json.decode(msgspec.json.encode(metrics), type=Result)
+def plan_of_same_queries(metrics: Metrics) -> StudyPlan:
+    """The plan for asking the same queries again, whatever else the store has by now."""
+    origin = metrics.origin
+    return replace(
+        origin.plan,
+        symbols=tuple(origin.symbols),
+        start=origin.start,
+        end=origin.end,
+        sweep=(),
+    )
 
 
-def judge(then: Result, now: Result, tolerance: float = TOLERANCE) -> GateReport:
-    """`tolerance` is the share of skill that may be lost, 0.002 for 0.2 % points."""
-    changes = _changes(then, now, tolerance)
-    problems = _distrust(now) + _regressions(changes) + _verdicts(then, now)
+def compare_with_baseline(
+    baseline: Metrics, current: Metrics, tolerance: float = TOLERANCE
+) -> GateReport:
+    """`tolerance` is the share of skill that may be lost, 0.002 for 0.2 percentage points."""
+    earlier, later = _skills(baseline), _skills(current)
+    changes = [
+        _change(skill, later.get(case), tolerance)
+        for case, skill in earlier.items()
+        if skill.skill.value is not None
+    ]
+    problems = [*_distrust(current), *_regressions(changes), *_lost_verdicts(earlier, later)]
     notes = [
-        f"{what} was {before} and is {here}: the skills are not of the same states"
-        for what in ("feature_version", "state_space_id", "data_digest")
-        if (before := getattr(then.origin, what)) != (here := getattr(now.origin, what))
+        f"{name} was {before} and is {now}: the skills are not of the same states"
+        for name in ("feature_version", "state_space_id", "data_digest")
+        if (before := getattr(baseline.origin, name)) != (now := getattr(current.origin, name))
     ]
     return GateReport(passed=not problems, problems=problems, notes=notes, changes=changes)
 
 
-def _distrust(now: Result) -> list[str]:
-    controls = [
-        f"the {one.kind} control “{one.name}” failed on {one.symbol} {one.horizon}".rstrip()
-        for one in now.controls
-        if not one.passed
+def _skills(metrics: Metrics) -> dict[tuple[str, str], Skill]:
+    """The skills that a gate compares, by symbol and horizon."""
+    return {
+        (skill.symbol, skill.horizon): skill
+        for skill in metrics.skills
+        if skill.reference == VERDICT_REFERENCE
+    }
+
+
+def _distrust(metrics: Metrics) -> list[str]:
+    trust = assess_trust(metrics)
+    problems = [
+        f"the {control.kind} control “{control.name}” {outcome}"
+        for controls, outcomes in (
+            (trust.failed_controls, "failed on {}"),
+            (trust.idle_controls, "on {} had too little data"),
+        )
+        for control in controls
+        for outcome in [outcomes.format(f"{control.symbol} {control.horizon}")]
     ]
-    leaks = [
-        f"the leak probe “{one.name}” on {one.symbol}: {one.problem}"
-        for one in now.probes
-        if one.problem is not None
-    ] + [
-        f"the leak probe “{one.name}” on {one.symbol} found nothing to check"
-        for one in now.probes
-        if not one.checked
+    problems += [
+        f"the leak probe “{probe.name}” on {probe.symbol}: {probe.problem}" for probe in trust.leaks
     ]
-    controls += [
-        f"the {one.kind} control “{one.name}” on {one.symbol} {one.horizon} had too little data"
-        for one in now.controls
-        if one.passed and one.wide.low is None
+    problems += [
+        f"the leak probe “{probe.name}” on {probe.symbol} found nothing to check"
+        for probe in trust.idle_probes
     ]
-    unchecked = [] if now.controls and now.probes else ["no controls or no leak probes were run"]
-    return controls + leaks + unchecked
+    if not (metrics.controls and metrics.probes):
+        problems.append("no controls or no leak probes were run")
+    return problems
+
+
+def _change(before: Skill, now: Skill | None, tolerance: float) -> Change:
+    old, new = before.skill.value, now.skill.value if now else None
+    return Change(
+        symbol=before.symbol,
+        horizon=before.horizon,
+        before=old,
+        now=new,
+        regressed=new is None or (old is not None and new < old - tolerance),
+    )
 
 
 def _regressions(changes: list[Change]) -> list[str]:
-    found = []
-    for one in changes:
-        where = f"{one.symbol} {one.horizon}"
-        if one.now is None:
-            found.append(f"{where} was measured then and is not now")
-        elif one.regressed and one.before is not None:
-            found.append(f"{where}: skill fell from {one.before:+.2%} to {one.now:+.2%}")
-    return found
+    problems = []
+    for change in changes:
+        where = f"{change.symbol} {change.horizon}"
+        if change.now is None:
+            problems.append(f"{where} was measured then and is not now")
+        elif change.regressed and change.before is not None:
+            problems.append(f"{where}: skill fell from {change.before:+.2%} to {change.now:+.2%}")
+    return problems
 
 
-def _changes(then: Result, now: Result, tolerance: float) -> list[Change]:
-    here = {
-        (one.symbol, one.horizon): one.skill.value for one in now.skills if one.reference == JUDGED
-    }
-    found = []
-    for one in then.skills:
-        if one.reference != JUDGED or one.skill.value is None:
-            continue
-        before, value = one.skill.value, here.get((one.symbol, one.horizon))
-        found.append(
-            Change(
-                symbol=one.symbol,
-                horizon=one.horizon,
-                before=before,
-                now=value,
-                regressed=value is None or value < before - tolerance,
-            )
-        )
-    return found
-
-
-def _verdicts(then: Result, now: Result) -> list[str]:
-    """Where the verdict on one symbol and horizon got worse."""
-    here = {(one.symbol, one.horizon): one.verdict for one in now.skills if one.reference == JUDGED}
+def _lost_verdicts(
+    earlier: dict[tuple[str, str], Skill], later: dict[tuple[str, str], Skill]
+) -> list[str]:
     return [
-        f"{one.symbol} {one.horizon}: the verdict was “{one.verdict}” and is “{verdict}”"
-        for one in then.skills
-        if one.reference == JUDGED
-        and (verdict := here.get((one.symbol, one.horizon))) is not None
-        and _RANK[verdict] < _RANK[one.verdict]
+        f"{skill.symbol} {skill.horizon}: the verdict was “{skill.verdict}” and is "
+        f"“{later[case].verdict}”"
+        for case, skill in earlier.items()
+        if case in later and _RANK[later[case].verdict] < _RANK[skill.verdict]
     ]

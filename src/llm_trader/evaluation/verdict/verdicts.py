@@ -1,49 +1,104 @@
-"""From numbers to verdicts: corrected for how many were looked at."""
+"""From numbers to verdicts, corrected for how many comparisons were made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_trader.evaluation.results import JUDGED, Arm, Skill
-from llm_trader.evaluation.significance import Verdict, holm, verdict
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict, holm, verdict
 
-LEVEL: Final = 0.05
+HeadlineVerdict = Literal["better", "worse", "no evidence", "mixed", "too little data"]
 
 
 def adjusted(skills: Sequence[Skill]) -> list[Skill]:
-    """With p-values after Holm, over all skills against the same reference, and verdicts by them.
+    """Adjust p-values by Holm over all skills against the same reference, and verdicts with them.
 
-    A verdict but "no evidence" needs an interval without 0 and an adjusted p of at most 5 %.
+    "better" and "worse" need an interval without 0 and an adjusted p of at most 5 %.
     """
     families: dict[str, dict[str, float]] = {}
-    for row, one in enumerate(skills):
-        if one.p_value is not None:
-            families.setdefault(one.reference, {})[str(row)] = one.p_value
+    for row, skill in enumerate(skills):
+        if skill.p_value is not None:
+            families.setdefault(skill.reference, {})[str(row)] = skill.p_value
     p_adjusted = {row: p for family in families.values() for row, p in holm(family).items()}
-    return [_judged(one, p_adjusted.get(str(row))) for row, one in enumerate(skills)]
+    return [_with_verdict(skill, p_adjusted.get(str(row))) for row, skill in enumerate(skills)]
 
 
-def _judged(one: Skill, p: float | None) -> Skill:
-    firm = p is not None and p <= LEVEL
-    return replace(one, p_adjusted=p, verdict=verdict(one.skill) if firm else "no evidence")
-
-
-def forecast_verdict(skills: Sequence[Skill], variant: str) -> Verdict:
-    """Of all symbols and horizons against the base rate treated alike."""
-    return overall(
-        one.verdict for one in skills if one.reference == JUDGED and one.variant == variant
+def _with_verdict(skill: Skill, p: float | None) -> Skill:
+    significant = p is not None and p <= SIGNIFICANCE_LEVEL
+    return replace(
+        skill, p_adjusted=p, verdict=verdict(skill.skill) if significant else "no evidence"
     )
-
-
-def arms_verdict(arms: Sequence[Arm], name: str) -> Verdict:
-    """Of one way to decide on all symbols, against the baseline."""
-    return overall(one.verdict for one in arms if one.name == name and one.verdict)
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
     """Better where some are better and none is worse, and the other way round."""
-    found = set(verdicts) - {"no evidence"}
-    return found.pop() if len(found) == 1 else "no evidence"
+    decided = set(verdicts) - {"no evidence"}
+    return decided.pop() if len(decided) == 1 else "no evidence"
+
+
+def forecast_verdict(skills: Sequence[Skill], variant: str) -> Verdict:
+    """The verdict on a variant over all symbols and horizons."""
+    return overall(skill.verdict for skill in verdict_skills(skills, variant))
+
+
+def arms_verdict(arms: Sequence[Arm], name: str) -> Verdict:
+    """The verdict on one way to decide over all symbols, against the baseline."""
+    return overall(arm.verdict for arm in arms if arm.name == name and arm.verdict)
+
+
+def verdict_skills(skills: Sequence[Skill], variant: str) -> list[Skill]:
+    """The skills that the verdict on a variant is made of."""
+    return [
+        skill
+        for skill in skills
+        if skill.reference == VERDICT_REFERENCE and skill.variant == variant
+    ]
+
+
+class Headline(NamedTuple):
+    """The verdict on a variant or an arm, and what it was compared with.
+
+    "mixed" is better in some cases and worse in others, "too little data" that no case has an
+    interval.
+    """
+
+    verdict: HeadlineVerdict
+    subject: str
+    reference: str
+
+
+def headline(metrics: Metrics) -> Headline:
+    if metrics.command == "ab":
+        subject, reference = compared_arms(metrics.arms)
+        decided = [
+            arm.verdict for arm in metrics.arms if arm.difference and arm.difference.low is not None
+        ]
+    else:
+        subject, reference = verdict_variant(metrics), "the base rate"
+        skills = verdict_skills(metrics.skills, subject)
+        decided = [skill.verdict for skill in skills if skill.skill.low is not None]
+    return Headline(_headline_verdict(metrics.verdict, decided), subject, reference)
+
+
+def _headline_verdict(overall: Verdict, decided: Sequence[Verdict | None]) -> HeadlineVerdict:
+    if overall == "no evidence" and not decided:
+        return "too little data"
+    if overall == "no evidence" and {"better", "worse"} <= set(decided):
+        return "mixed"
+    return overall
+
+
+def verdict_variant(metrics: Metrics) -> str:
+    """The variant that the verdict is about: the plan's own vector, or the last one compared."""
+    own = metrics.origin.plan.search.vector
+    variants = [skill.variant for skill in metrics.skills]
+    return variants[-1] if variants and own not in variants else own
+
+
+def compared_arms(arms: Sequence[Arm]) -> tuple[str, str]:
+    """The arm that the verdict is about, and its baseline."""
+    subject = next((arm.name for arm in arms if arm.difference is not None), "the second arm")
+    return subject, next((arm.name for arm in arms if arm.difference is None), "the first")

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -340,6 +341,49 @@ async def test_a_server_that_does_not_answer_as_redis_does_holds_nothing(answer:
         shared = RedisVectors(url, timeout_s=0.2)
         async with query_texts(HashedWords(), shared=shared) as texts, asyncio.timeout(60):
             assert (await texts.vector(state(7))).shape == (32,)
+
+
+@pytest.mark.parametrize("bug", [AttributeError, ValueError, TypeError, AssertionError, KeyError])
+async def test_a_bug_of_our_own_surfaces_and_is_no_cache_miss(
+    bug: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = RedisVectors("redis://127.0.0.1:1")
+
+    def broken(*_: object, **__: object) -> None:
+        raise bug("ours")
+
+    monkeypatch.setattr(shared, "_client", SimpleNamespace(get=broken, set=broken))
+    with pytest.raises(bug, match="ours"):
+        await shared.get("a")
+    with pytest.raises(bug, match="ours"):
+        await shared.put("a", b"b")
+
+
+async def test_an_argument_that_the_redis_client_refuses_is_a_bug_of_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from redis import DataError
+
+    async with server(integers) as (url, _):
+        shared = RedisVectors(url, timeout_s=PATIENT_S)
+        monkeypatch.setattr(shared, "_ttl_s", object())
+        with pytest.raises(DataError):
+            await shared.put("a", b"b")
+        await shared.aclose()
+
+
+async def test_a_bug_while_a_vector_is_written_is_logged_with_its_traceback() -> None:
+    class Broken(Shelf):
+        async def put(self, key: str, value: bytes) -> None:
+            raise AssertionError("ours")
+
+    async with query_texts(HashedWords(), shared=Broken()) as texts:
+        with structlog.testing.capture_logs() as logs:
+            assert (await texts.vector(state(7))).shape == (32,)
+            await settled(lambda: not texts._writing)
+    assert [(log["event"], log["log_level"]) for log in logs] == [
+        ("shared_vector_not_written", "error")
+    ]
 
 
 async def test_after_a_failure_redis_is_left_alone_for_a_while() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from llm_trader.embedding import model_folder
+from llm_trader.embedding.foreign_errors import TEXT_MODEL_LIBRARIES, raised_inside
 from llm_trader.embedding.model_folder import Pooling
 from llm_trader.errors import ConfigurationError
 
@@ -133,7 +134,8 @@ def _opened(name: str, asked: str, folder: Path | None, cache_dir: Path | None) 
             specific_model_path=None if folder is None else str(folder),
         )
     except Exception as error:
-        # FastEmbed, ONNX Runtime and the tokenizer share no class of errors.
+        if not raised_inside(error, TEXT_MODEL_LIBRARIES):
+            raise
         where = "on this machine" if folder is None else f"in {folder}"
         raise ConfigurationError(
             f"no usable text model {asked} {where} ({error}): {REMEDY}"
@@ -190,6 +192,8 @@ def _output_shapes(graph: Path) -> dict[str, list[int | str]]:
     try:
         session = runtime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:
+        if not raised_inside(error, TEXT_MODEL_LIBRARIES):
+            raise
         raise ConfigurationError(f"{graph} is not a usable ONNX model ({error})") from error
     return {output.name: list(output.shape) for output in session.get_outputs()}
 

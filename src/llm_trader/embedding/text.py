@@ -20,6 +20,7 @@ import structlog
 from llm_trader.arrays import Vectors
 from llm_trader.embedding import model_folder
 from llm_trader.embedding.fastembed_models import OpenedModel, open_model
+from llm_trader.embedding.foreign_errors import TEXT_MODEL_LIBRARIES, raised_inside
 from llm_trader.errors import ConfigurationError, EmbeddingError
 from llm_trader.snapshot.document import TEMPLATE_VERSION, Form, sentences
 from llm_trader.snapshot.table import SnapshotTable
@@ -209,6 +210,8 @@ class FastEmbedEncoder:
         except EmbeddingError:
             raise
         except Exception as error:
+            if not raised_inside(error, TEXT_MODEL_LIBRARIES):
+                raise
             raise ConfigurationError(
                 f"{self.name} cannot encode a sentence, its files may be those of another model: "
                 f"{error}"

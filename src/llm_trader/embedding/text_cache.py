@@ -1,7 +1,7 @@
-"""Text vectors of queries: from this process's memory, from a Redis that servers share, or encoded.
+"""Text vectors of queries: cached in this process, shared between servers in Redis, or encoded.
 
-Encoding takes tens of milliseconds, so it happens in threads of its own, once per sentence however
-many ask for it. A Redis is a convenience: when it fails, vectors are encoded instead.
+Encoding takes tens of milliseconds, so it runs in separate threads, and once per sentence however
+many callers wait for it. Redis is optional: when it fails, vectors are encoded instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 
 from llm_trader.arrays import Vectors
+from llm_trader.embedding.foreign_errors import REDIS_CLIENT, raised_inside
 from llm_trader.embedding.text import TextSpace, are_unit
 from llm_trader.errors import ConfigurationError
 from llm_trader.snapshot.table import SnapshotTable
@@ -26,7 +27,7 @@ WEEK_S: Final = 7 * 24 * 3600
 
 _PREFIX: Final = "llm-trader:text:"
 _WIRE_TYPE: Final = np.dtype("<f4")
-_COMPLAINT_EVERY_S: Final = 60.0
+_WARNING_INTERVAL_S: Final = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +35,7 @@ Clock = Callable[[], float]
 
 
 class SharedVectors(Protocol):
-    """Bytes by key, shared between processes; may forget, and never raises for being away."""
+    """Bytes by key, shared between processes. It may forget, and an outage is a missing key."""
 
     async def get(self, key: str) -> bytes | None: ...
 
@@ -44,9 +45,9 @@ class SharedVectors(Protocol):
 
 
 class QueryTexts:
-    """The text vectors of queries. Belongs to one event loop.
+    """The text vectors of queries; one object serves one event loop.
 
-    `local_hits`, `shared_hits` and `encoded` count where vectors came from.
+    `local_hits`, `shared_hits` and `encoded` count where the vectors came from.
     """
 
     def __init__(
@@ -67,32 +68,32 @@ class QueryTexts:
         self._shared = shared
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._running: dict[str, asyncio.Task[Vectors]] = {}
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Future[None]] = set()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="query-text")
-        self._complaints = _Complaints(clock)
+        self._warnings = _RateLimitedWarnings(clock)
 
     async def vector(self, table: SnapshotTable) -> Vectors:
         """The vector of a table of one row: shape (dimension,), norm 1, read-only.
 
-        Raises EmbeddingError when the state says nothing.
+        Raises EmbeddingError when the state has no field that a sentence could mention.
         """
         sentence = self._space.sentence(table)
-        known = self._recent.get(sentence)
-        if known is not None:
+        recent = self._recent.get(sentence)
+        if recent is not None:
             self._recent.move_to_end(sentence)
             self.local_hits += 1
-            return known
+            return recent
         task = self._running.get(sentence)
         if task is None:
-            task = asyncio.create_task(self._found(sentence))
+            task = asyncio.create_task(self._load(sentence))
             self._running[sentence] = task
-            task.add_done_callback(lambda done: self._ended(sentence, done))
-        # Others may wait for it too.
+            task.add_done_callback(lambda finished: self._forget_task(sentence, finished))
+        # A caller that gives up must not cancel the vector of the others who wait for it.
         return await asyncio.shield(task)
 
     async def aclose(self) -> None:
-        """Give up what is still being encoded or written, and close the shared store."""
-        tasks = [*self._running.values(), *self._writing]
+        """Cancel the running encodings and writes, and close the shared store."""
+        tasks: list[asyncio.Future[Any]] = [*self._running.values(), *self._writing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -100,15 +101,14 @@ class QueryTexts:
         if self._shared is not None:
             await self._shared.aclose()
 
-    async def _found(self, sentence: str) -> Vectors:
+    async def _load(self, sentence: str) -> Vectors:
         key = f"{self.space_id}:{hashlib.sha256(sentence.encode()).hexdigest()}"
         vector = await self._from_shared(key)
         if vector is None:
             loop = asyncio.get_running_loop()
             (vector,) = await loop.run_in_executor(self._threads, self._space.encode, [sentence])
             self.encoded += 1
-            if self._shared is not None:
-                self._in_background(self._shared.put(key, vector.astype(_WIRE_TYPE).tobytes()))
+            self._write_in_background(key, vector)
         vector.setflags(write=False)
         self._remember(sentence, vector)
         return vector
@@ -122,7 +122,7 @@ class QueryTexts:
             if are_unit(vector):
                 self.shared_hits += 1
                 return vector
-        self._complaints.warn("shared_vector_is_none", key=key, size=len(value))
+        self._warnings.warn("shared_vector_is_none", key=key, size=len(value))
         return None
 
     def _remember(self, sentence: str, vector: Vectors) -> None:
@@ -130,23 +130,33 @@ class QueryTexts:
         while len(self._recent) > self._size:
             self._recent.popitem(last=False)
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _write_in_background(self, key: str, vector: Vectors) -> None:
+        if self._shared is None:
+            return
+        value = vector.astype(_WIRE_TYPE).tobytes()
+        task = asyncio.ensure_future(self._shared.put(key, value))
         self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        task.add_done_callback(self._log_failed_write)
 
-    def _ended(self, sentence: str, task: asyncio.Task[Vectors]) -> None:
+    def _log_failed_write(self, task: asyncio.Future[None]) -> None:
+        # No caller waits for the write, so only the log can show a bug in it.
+        self._writing.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("shared_vector_not_written", exc_info=error)
+
+    def _forget_task(self, sentence: str, task: asyncio.Task[Vectors]) -> None:
         del self._running[sentence]
         if not task.cancelled():
-            task.exception()  # seen, even where everybody who waited has left
+            # Retrieving it keeps asyncio silent where every caller has given up.
+            task.exception()
 
 
 class RedisVectors:
-    """`SharedVectors` in a Redis. One that is away, slow or answers nonsense holds nothing.
+    """`SharedVectors` in Redis; a server that is away, slow or broken counts as an empty cache.
 
-    A question gets `timeout_s` in all, connecting included, and after a failure none is asked for
-    `rest_s` seconds. Values are kept for `ttl_s` seconds. The password is never logged, whether
-    it stands in the URL or is given.
+    A request may take `timeout_s` in all, connecting included, and after a failure no request is
+    sent for `rest_s` seconds. Values expire after `ttl_s` seconds. The password is never logged,
+    neither from the URL nor from the argument.
     """
 
     def __init__(
@@ -164,32 +174,48 @@ class RedisVectors:
         self._ttl_s = ttl_s
         self._rest_s = rest_s
         self._clock = clock
-        self._resting_until = -float("inf")
-        self._complaints = _Complaints(clock)
+        self._resting_until_s = -float("inf")
+        self._warnings = _RateLimitedWarnings(clock)
 
     async def get(self, key: str) -> bytes | None:
-        value = await self._asked(lambda: self._client.get(_PREFIX + key))
+        value = await self._request(lambda: self._client.get(_PREFIX + key))
         return value if isinstance(value, bytes) else None
 
     async def put(self, key: str, value: bytes) -> None:
-        await self._asked(lambda: self._client.set(_PREFIX + key, value, ex=self._ttl_s))
+        await self._request(lambda: self._client.set(_PREFIX + key, value, ex=self._ttl_s))
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _asked(self, ask: Callable[[], Any]) -> Any:
-        from redis import RedisError
-
-        if self._clock() < self._resting_until:
+    async def _request(self, command: Callable[[], Any]) -> Any:
+        if self._clock() < self._resting_until_s:
             return None
         try:
             # The client's own timeouts are per step; this one is for all of them.
             async with asyncio.timeout(self._timeout_s):
-                return await ask()
-        except (RedisError, OSError, ValueError, TypeError, AttributeError) as error:
-            self._resting_until = self._clock() + self._rest_s
-            self._complaints.warn("redis_unavailable", error=type(error).__name__)
+                return await command()
+        except Exception as error:
+            if not _is_redis_failure(error):
+                raise
+            self._resting_until_s = self._clock() + self._rest_s
+            self._warnings.warn("redis_unavailable", error=type(error).__name__)
             return None
+
+
+def _is_redis_failure(error: Exception) -> bool:
+    """Whether Redis is away, slow or broken, rather than this package mistaken."""
+    from redis import DataError, RedisError
+
+    match error:
+        case DataError():  # the client refuses the arguments that this module passed
+            return False
+        case RedisError() | OSError():  # a TimeoutError is an OSError
+            return True
+        case ValueError() | TypeError() | AttributeError():
+            # The client's parser stumbles with these over replies that are not Redis's.
+            return raised_inside(error, REDIS_CLIENT)
+        case _:
+            return False
 
 
 def _client(url: str, password: str | None, timeout_s: float) -> Any:
@@ -200,7 +226,7 @@ def _client(url: str, password: str | None, timeout_s: float) -> Any:
     except ImportError:
         raise ConfigurationError(
             "shared text vectors need the Redis client: pip install 'llm-trader-rag[redis]', or "
-            "leave cache.redis_url out"
+            "remove cache.redis_url"
         ) from None
     secret: dict[str, Any] = {} if password is None else {"password": password}
     try:
@@ -213,11 +239,13 @@ def _client(url: str, password: str | None, timeout_s: float) -> Any:
         )
     except ValueError:
         # The library's message may hold the URL, and that a password.
-        raise ConfigurationError("cache.redis_url is not like redis://host:6379/0") from None
+        raise ConfigurationError(
+            "cache.redis_url is not a Redis URL; write it like redis://host:6379/0"
+        ) from None
 
 
-class _Complaints:
-    """Warnings, one a minute."""
+class _RateLimitedWarnings:
+    """Logs at most one warning per minute, so that an outage does not flood the log."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -226,5 +254,5 @@ class _Complaints:
     def warn(self, event: str, **details: Any) -> None:
         now = self._clock()
         if now >= self._next_s:
-            self._next_s = now + _COMPLAINT_EVERY_S
+            self._next_s = now + _WARNING_INTERVAL_S
             _log.warning(event, **details)

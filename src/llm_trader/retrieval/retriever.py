@@ -33,7 +33,12 @@ from llm_trader.retrieval.calibration import (
     LoadedCalibration,
     scope_of,
 )
-from llm_trader.retrieval.episodes import earliest_episodes, nearest_episodes
+from llm_trader.retrieval.episodes import (
+    HITS_PER_EPISODE,
+    MORE_HITS,
+    earliest_episodes,
+    nearest_episodes,
+)
 from llm_trader.retrieval.evidence import Neighbourhood, build_evidence, no_evidence
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LruCache, SimilarityReference
@@ -45,13 +50,8 @@ from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
 
-# 50 episodes take 4 hits each in the median, 5.5 in 95 of 100 queries (BTC, SOL 2025/26). With 3,
-# most queries search twice; with 12, each selects and sorts twice as many hits for nothing.
-_HITS_PER_EPISODE: Final = 6
-_MORE_HITS: Final = 4  # a second search then nearly always suffices
-_WINDOWS_KEPT: Final = (
-    1024  # at some 5 KB each; live queries need a few per symbol, replayed ones more
-)
+# Some 5 KB each. Live queries need a few per symbol, replayed ones more.
+_WINDOWS_KEPT: Final = 1024
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
 _OUTCOMES: Final = slice(COLUMN_ROW[OUTCOMES[0]], COLUMN_ROW[OUTCOMES[-1]] + 1)
@@ -171,7 +171,7 @@ class Retriever:
         """Fetch more hits until they hold all matches and episodes, or are the whole window."""
         spec = query.spec
         gap_ms = round(spec.min_gap_hours * HOUR_MS)
-        limit = _HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
+        limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
         while True:
             hits = await self._nearest([replace(search, limit=limit) for search in searches])
             stamps = hits.points.timestamp_ms[hits.rows]
@@ -182,7 +182,7 @@ class Retriever:
                 similarity = _similarity(hits.cosine, query.probe)
                 nearest = Neighbourhood(hits.points, hits.rows, similarity)
                 return _Found(hits, nearest.take(shown), nearest.take(episodes))
-            limit *= _MORE_HITS
+            limit *= MORE_HITS
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:
         """The hits of one search, or those of two fused by their ranks."""

@@ -20,7 +20,7 @@ from llm_trader.evaluation.forecast.feature_weights import check_multiples
 from llm_trader.index.asof import visible_rows
 from llm_trader.index.memory import admitted
 from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.retrieval.episodes import earliest_episodes
+from llm_trader.retrieval.episodes import HITS_PER_EPISODE, MORE_HITS, earliest_episodes
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.retrieval.search_spec import EpisodeSearch
@@ -30,7 +30,6 @@ from llm_trader.timeframe import HOUR_MS, Timeframe
 Vector = Literal["state", "text", "hybrid", "random"]
 
 _BLOCK: Final = 96
-_HITS_PER_EPISODE: Final = 6
 
 
 class Search(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,13 +144,13 @@ class _Finder:
     def look(self, block: Rows) -> Iterator[tuple[Rows, Cosines]]:
         """Rows and similarities of each query's episodes."""
         inside = [self._inside(int(row)) for row in block]
-        limit = _HITS_PER_EPISODE * self._search.evidence_k
+        limit = HITS_PER_EPISODE * self._search.evidence_k
         lists = [self._nearest(block, name, inside, limit) for name in self._names]
         for i, row in enumerate(block.tolist()):
             hits = [of[i] for of in lists]
             found, enough = self._episodes(row, hits), min(len(inside[i]), limit)
             while len(found) < self._search.evidence_k and enough < len(inside[i]):
-                enough = min(4 * enough, len(inside[i]))
+                enough = min(MORE_HITS * enough, len(inside[i]))
                 alone = np.array([row])
                 hits = [self._nearest(alone, name, [inside[i]], enough)[0] for name in self._names]
                 found = self._episodes(row, hits)

@@ -96,7 +96,9 @@ def same_series(
 ) -> bool:
     """Equal to the last bit, missing values included."""
     arrays = (
-        (getattr(one, name), getattr(other, name)) for name in one.__slots__ if name != "timeframe"
+        (getattr(one, name), getattr(other, name))
+        for name in one.__slots__
+        if name not in ("timeframe", "is_validated")
     )
     return type(one) is type(other) and all(
         a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in arrays

@@ -12,6 +12,7 @@ from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInput
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.files import import_folder
 from llm_trader.market.records import WriteReport
+from llm_trader.market.resampling import resample
 from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import H1, H4, HOUR_MS, M1, M3, M5, MINUTE_MS, Timeframe
 from tests.market.builders import START_MS, candles_at, run_of_candles, same_series
@@ -118,8 +119,8 @@ def test_three_minute_and_four_hour_candles_are_built_from_one_minute_candles(
         ("3m", source, 333),
         ("4h", source, 4),
     ]
-    assert same_series(store.candles("BTCUSDT", M3), minutes.resample(M3))
-    assert same_series(store.candles("BTCUSDT", H4), minutes.resample(H4))
+    assert same_series(store.candles("BTCUSDT", M3), resample(minutes, M3))
+    assert same_series(store.candles("BTCUSDT", H4), resample(minutes, H4))
     assert store.provenance("BTCUSDT", M3)[0].source == source
 
 
@@ -167,7 +168,7 @@ def test_two_files_complete_the_candle_between_them(store: MarketStore, folder: 
         put_candles(folder, whole.rows(part))
         import_folder(folder, store, exchange="bybit", written_at_ms=AT)
 
-    assert same_series(store.candles("BTCUSDT", H4), whole.resample(H4))
+    assert same_series(store.candles("BTCUSDT", H4), resample(whole, H4))
 
 
 # ---- columns

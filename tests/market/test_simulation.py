@@ -13,6 +13,7 @@ from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
+from llm_trader.market.resampling import resample
 from llm_trader.market.simulation import simulate, simulate_random_walk
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, M15, Timeframe
 from tests.market.builders import START_MS, same_series
@@ -85,7 +86,7 @@ def test_candles_are_whole_valid_and_follow_each_other(bitcoin: MarketHistory) -
     assert len(candles) == 120 * 480
     assert candles.gaps() == []
     assert np.array_equal(candles.open[1:], candles.close[:-1])
-    assert same_series(candles.resample(H4), bitcoin.four_hour)
+    assert same_series(resample(candles, H4), bitcoin.four_hour)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_funding_is_settled_every_eight_hours_within_the_clamp(bitcoin: MarketHi
 
 
 def test_open_interest_falls_when_the_market_is_liquidated(bitcoin: MarketHistory) -> None:
-    hourly = bitcoin.intraday.resample(Timeframe(HOUR_MS)).close
+    hourly = resample(bitcoin.intraday, Timeframe(HOUR_MS)).close
     moves = np.abs(np.diff(np.log(hourly)))[:-1]
     change = np.diff(np.log(bitcoin.open_interest.open_interest))[2:]
     violent = moves[: len(change)] > np.quantile(moves, 0.99)
@@ -211,7 +212,7 @@ def test_a_random_walk_is_a_whole_market() -> None:
 
     assert history.intraday.gaps() == []
     assert np.array_equal(history.intraday.open[1:], history.intraday.close[:-1])
-    assert same_series(history.intraday.resample(H4), history.four_hour)
+    assert same_series(resample(history.intraday, H4), history.four_hour)
     assert len(history.funding) == 9
     assert len(history.open_interest) == 72
 

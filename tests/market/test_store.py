@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from llm_trader.errors import (
     InvalidInputError,
     StoreError,
 )
+from llm_trader.market import candles as candles_module
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.records import WriteReport
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
@@ -213,6 +215,28 @@ def test_refused_candles_leave_the_store_as_it_was(store: MarketStore) -> None:
 
     assert store.version == version
     assert store.symbols() == []
+
+
+def test_a_candle_is_validated_once_on_its_way_in(
+    store: MarketStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    check = candles_module._refusals
+
+    def counting(*arguments: Any) -> dict[str, int]:
+        calls.append(len(arguments[1]))
+        return check(*arguments)
+
+    monkeypatch.setattr(candles_module, "_refusals", counting)
+    series = run_of_candles(10)
+    store.write_candles("BTCUSDT", series, "made", written_at_ms=AT)
+    store.write_candles("BTCUSDT", series.rows(slice(2, 5)), "made", written_at_ms=AT)
+    assert calls == [10]
+
+    altered = replace(series, high=series.low, low=series.high)
+    with pytest.raises(InvalidDataError, match="high below low"):
+        store.write_candles("BTCUSDT", altered, "made", written_at_ms=AT)
+    assert calls == [10, 10]
 
 
 def test_the_description_names_every_series_with_extent_gaps_and_origin(

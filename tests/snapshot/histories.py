@@ -12,6 +12,7 @@ import polars as pl
 from llm_trader.arrays import Floats, Times
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
+from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.simulation import simulate
 from llm_trader.snapshot.table import SnapshotTable
@@ -145,8 +146,8 @@ def real(data: Path, source: tuple[str, str, Timeframe], symbol: str) -> MarketH
     interest = pl.read_parquet(data / folder / f"bybit_linear_{symbol}_open_interest_1h.parquet")
     return MarketHistory(
         symbol,
-        candles if stored == timeframe else candles.resample(timeframe),
-        _candles(native, H4) if native.exists() else candles.resample(H4),
+        candles if stored == timeframe else resample(candles, timeframe),
+        _candles(native, H4) if native.exists() else resample(candles, H4),
         FundingSeries.validated(
             {
                 "time_ms": funding["timestamp_ms"],

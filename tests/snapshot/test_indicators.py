@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_trader.arrays import Floats
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
+from llm_trader.market.resampling import resample
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, M15, Millis, Timeframe
@@ -184,7 +185,7 @@ def market(closes: Floats, timeframe: Timeframe = M5) -> MarketHistory:
         low=np.minimum(opens, closes),
         close=closes,
     )
-    return replace(history, intraday=intraday, four_hour=intraday.resample(H4))
+    return replace(history, intraday=intraday, four_hour=resample(intraday, H4))
 
 
 def last_of(history: MarketHistory) -> MarketSnapshot:

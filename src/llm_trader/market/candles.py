@@ -1,9 +1,9 @@
-"""Candles on contiguous arrays: validation, gaps, slices, resampling. Pure computation."""
+"""Candles on contiguous arrays: validation, gaps and slices. Pure computation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -39,6 +39,8 @@ class CandleSeries:
     low: Floats
     close: Floats
     volume: Floats
+    # Not copied by `dataclasses.replace`, whose result may break the rules.
+    is_validated: bool = field(default=False, init=False, repr=False)
 
     @classmethod
     def validated(
@@ -56,7 +58,7 @@ class CandleSeries:
         reasons = _refusals(timeframe, times, *values)
         if reasons:
             raise InvalidDataError(what, reasons)
-        return cls(timeframe, times, *values)
+        return cls(timeframe, times, *values)._marked(True)
 
     @classmethod
     def empty(cls, timeframe: Timeframe) -> CandleSeries:
@@ -72,9 +74,9 @@ class CandleSeries:
 
     def rows(self, part: slice) -> CandleSeries:
         """A view of some rows; nothing is copied."""
-        return CandleSeries(
-            self.timeframe, self.open_time_ms[part], *(values[part] for _, values in self.columns())
-        )
+        columns = (values[part] for _, values in self.columns())
+        series = CandleSeries(self.timeframe, self.open_time_ms[part], *columns)
+        return series._marked(self.is_validated)
 
     def between(self, start_ms: Millis | None, end_ms: Millis | None) -> CandleSeries:
         """Candles with `start_ms <= open time < end_ms`; `None` leaves a side open."""
@@ -86,6 +88,10 @@ class CandleSeries:
         """The candles that had closed at `as_of_ms`."""
         return self.between(None, as_of_ms - self.timeframe.ms + 1)
 
+    def _marked(self, is_validated: bool) -> CandleSeries:
+        object.__setattr__(self, "is_validated", is_validated)
+        return self
+
     def gaps(self) -> list[Gap]:
         return gaps_between(self.open_time_ms, self.timeframe)
 
@@ -95,28 +101,6 @@ class CandleSeries:
             return np.empty(0, np.intp)
         breaks = np.flatnonzero(np.diff(self.open_time_ms) != self.timeframe.ms) + 1
         return np.concatenate(([0], breaks)).astype(np.intp)
-
-    def resample(self, to: Timeframe) -> CandleSeries:
-        """Coarser candles; one is built only where every candle inside it is present.
-
-        Raises `InvalidInputError` unless `to` is a multiple of this timeframe.
-        """
-        factor, rest = divmod(to.ms, self.timeframe.ms)
-        if rest or factor < 1:
-            raise InvalidInputError(f"cannot build {to} candles from {self.timeframe}")
-        bucket = self.open_time_ms // to.ms
-        first = np.flatnonzero(np.diff(bucket, prepend=-1) != 0)
-        complete = first[np.diff(np.append(first, len(self))) == factor]
-        rows = complete[:, None] + np.arange(factor)
-        return CandleSeries(
-            to,
-            bucket[complete] * to.ms,
-            self.open[complete],
-            self.high[rows].max(axis=1, initial=-np.inf),
-            self.low[rows].min(axis=1, initial=np.inf),
-            self.close[complete + factor - 1],
-            self.volume[rows].sum(axis=1),
-        )
 
 
 def gaps_between(open_time_ms: Times, timeframe: Timeframe) -> list[Gap]:

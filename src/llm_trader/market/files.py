@@ -28,6 +28,7 @@ from llm_trader.market.columns import (
 )
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
 from llm_trader.market.records import WriteReport
+from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, no_progress
@@ -275,7 +276,7 @@ def _resample(
 ) -> DerivedReport:
     # Read back from the store: a neighbouring file may complete the first and the last candle.
     start_ms, end_ms = target.floor(span.start_ms), target.floor(span.end_ms - 1) + target.ms
-    built = store.candles(symbol, span.timeframe, start_ms, end_ms).resample(target)
+    built = resample(store.candles(symbol, span.timeframe, start_ms, end_ms), target)
     source = f"{_RESAMPLED} {span.timeframe} of {span.file}"
     write = store.write_candles(symbol, built, source, written_at_ms=written_at_ms)
     return DerivedReport(symbol, str(target), source, len(built), write)

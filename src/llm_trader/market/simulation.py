@@ -29,6 +29,7 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.keys import checked_symbol
+from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.timeframe import (
     DAY_MS,
@@ -146,7 +147,7 @@ def _history(market: _Market, moves: Floats, activity: Floats) -> MarketHistory:
     return MarketHistory(
         market.symbol,
         candles,
-        candles.resample(H4),
+        resample(candles, H4),
         _funding(market, hourly),
         _open_interest(market, hourly),
         HOUR_MS,

@@ -66,6 +66,8 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         self._environment = environment
         self._expected_exchange = exchange
         self._checked_generation = -1
+        # Those read at one version of the store, so that asking again costs a few microseconds.
+        self._symbol_versions: tuple[Version, dict[str, Hashable]] = ((-1, -1), {})
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False, exchange: str | None = None) -> MarketStore:
@@ -111,8 +113,14 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         Where the writer keeps no versions, as that of the original program, it changes with
         every commit.
         """
-        with self._read() as txn:
-            return symbol_versions.symbol_version(txn, symbol)
+        version = self._environment.version
+        if version != self._symbol_versions[0]:
+            self._symbol_versions = version, {}
+        known = self._symbol_versions[1]
+        if symbol not in known:
+            with self._read() as txn:
+                known[symbol] = symbol_versions.symbol_version(txn, symbol)
+        return known[symbol]
 
     def symbols(self) -> list[str]:
         with self._read() as txn:
@@ -237,16 +245,20 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         `source` says for the provenance where they are from. Raises `InvalidDataError` when any
         candle is refused; then nothing is written. Writing the same again changes nothing.
         """
-        place = candles_of(symbol, series.timeframe)
+        stored = candles_of(symbol, series.timeframe)
         columns = dict(series.columns())
-        return self._write(place, series.open_time_ms, columns, source, written_at_ms)
+        if not series.is_validated:
+            stored.build(series.open_time_ms, columns)
+        return self._write(stored, series.open_time_ms, columns, source, written_at_ms)
 
     def write_funding(
         self, symbol: str, series: FundingSeries, source: str, *, written_at_ms: Millis
     ) -> WriteReport:
         """Like `write_candles`."""
+        stored = funding_of(symbol)
         columns = {"rate": series.rate, "interval_hours": series.interval_hours}
-        return self._write(funding_of(symbol), series.time_ms, columns, source, written_at_ms)
+        stored.build(series.time_ms, columns)
+        return self._write(stored, series.time_ms, columns, source, written_at_ms)
 
     def write_open_interest(
         self,
@@ -262,8 +274,9 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             "open_interest": series.open_interest,
             "open_interest_value": series.open_interest_value,
         }
-        place = open_interest_of(symbol)
-        return self._write(place, series.time_ms, columns, source, written_at_ms, interval_ms)
+        stored = open_interest_of(symbol)
+        stored.build(series.time_ms, columns)
+        return self._write(stored, series.time_ms, columns, source, written_at_ms, interval_ms)
 
     def _read_series(
         self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None
@@ -281,7 +294,6 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         written_at_ms: Millis,
         interval_ms: Millis | None = None,
     ) -> WriteReport:
-        series.build(times, columns)
         if not len(times):
             return WriteReport()
         new = series.encode(times, columns)

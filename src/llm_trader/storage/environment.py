@@ -84,13 +84,17 @@ class StoreFormat:
 
     @contextmanager
     def lmdb_errors(self, folder: Path) -> Iterator[None]:
-        """Translates LMDB's errors into the format's, with a remedy where there is one."""
+        """Raises LMDB's errors as the format's."""
         try:
             yield
         except lmdb.Error as error:
-            remedy = REMEDIES.get(type(error), "").format(rebuild=self.rebuild)
-            message = f"the {self.name} at {folder} fails: {error}"
-            raise self.error(f"{message}; {remedy}" if remedy else message) from error
+            raise self.translated(error, folder) from error
+
+    def translated(self, error: lmdb.Error, folder: Path) -> LlmTraderError:
+        """The format's error for one of LMDB's, with a remedy where there is one."""
+        remedy = REMEDIES.get(type(error), "").format(rebuild=self.rebuild)
+        message = f"the {self.name} at {folder} fails: {error}"
+        return self.error(f"{message}; {remedy}" if remedy else message)
 
 
 class ReadTransaction:
@@ -186,9 +190,13 @@ class Environment(AbstractContextManager["Environment"]):
 
     @property
     def version(self) -> Version:
-        """Changes with every commit of any process."""
-        with self.read() as txn:
-            return txn.version
+        """Changes with every commit of any process. Takes a few microseconds."""
+        with self._changed:
+            try:
+                self._follow_file()
+                return self._generation, int(self._lmdb.info()["last_txnid"])
+            except lmdb.Error as error:
+                raise self.format.translated(error, self.folder) from error
 
     @contextmanager
     def read(self) -> Iterator[ReadTransaction]:

@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import computing, processes, workload
+from benchmarks import computing, processes, storing, workload
 from benchmarks.evaluation import evaluation
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
@@ -29,6 +29,7 @@ def _with_index(measure: Callable[[EmbeddedIndex], list[Figure]], folder: Path) 
 # In this order: ingestion makes the index that the later ones search.
 MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "snapshots": lambda folder: computing.snapshots(),
+    "append": storing.append,
     "ingestion": processes.ingestion,
     "search": lambda folder: _with_index(computing.search, folder),
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),

@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 
 from llm_trader.cli import options
-from llm_trader.timeframe import M3, M5
+from llm_trader.timeframe import M3, M5, parse_rfc3339
 from tests.cli.conftest import Typing
 from tests.cli.corridor import DAYS, START_MS, SYMBOLS, Corridor
 from tests.market.processes import hear, running
+from tests.market.test_store import put_raw
 
 DAY_OF_3M = 480
 
@@ -201,6 +202,33 @@ with MarketStore.open(path, write=True, exchange="simulated") as store:
     with running(program, tmp_path) as writer:
         assert hear(writer) == "open"
         assert typed("llm-trader data simulate --days 1 --store", tmp_path).code == 0
+
+
+def test_a_sound_store_passes_the_check(typed: Typing, tmp_path: Path) -> None:
+    typed("llm-trader data simulate --days 1 --symbols BTCUSDT --store", tmp_path)
+    ran = typed("llm-trader data check --store", tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert "candles 3m" in ran.out
+    report = typed("llm-trader data check --json --store", tmp_path).json
+    assert [series["problems"] for series in report["series"]] == [[]] * 4
+    assert report["remedy"] is None
+
+
+def test_a_record_that_differs_from_the_rows_fails_the_check_until_it_is_repaired(
+    typed: Typing, tmp_path: Path
+) -> None:
+    typed("llm-trader data simulate --days 1 --symbols BTCUSDT --store", tmp_path)
+    too_early_ms = parse_rfc3339("2025-01-01T00:00:00Z") - M3.ms
+    put_raw(tmp_path, "candles_3m", {f"BTCUSDT:{too_early_ms}": b"{}"})
+
+    ran = typed("llm-trader data check --store", tmp_path)
+    assert ran.code == 1
+    assert "BTCUSDT candles 3m: the row count is 481, but the record says 480" in ran.out
+    assert f"llm-trader data check --repair --store {tmp_path}" in ran.out
+    assert typed("llm-trader data check --json --store", tmp_path).code == 1
+
+    assert typed("llm-trader data check --repair --store", tmp_path).code == 0
+    assert typed("llm-trader data check --store", tmp_path).code == 0
 
 
 def test_the_time_of_writing_is_the_commands_only_use_of_the_clock(

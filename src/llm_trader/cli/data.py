@@ -98,6 +98,33 @@ def info(
 
 
 @app.command()
+def check(
+    store: options.Store = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Count anew the records and ledgers that differ.")
+    ] = False,
+    config: options.Config = None,
+    json: options.Json = False,
+) -> None:
+    """Count all rows of a store and compare its records and gap ledgers with the count.
+
+    Exits with 1 if any of them differs.
+    """
+    from llm_trader.cli import show
+    from llm_trader.market.store import MarketStore
+
+    settings = options.settings_of(config, market__store=store)
+    with MarketStore.open(settings.market.store, write=repair) as opened:
+        report = opened.check(repair=repair)
+    if json:
+        options.print_json(report)
+    else:
+        show.store_check(options.tables(), report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
 def simulate(
     store: options.Store = None,
     days: Annotated[int, typer.Option("--days", min=1, max=3650, help="Length in days.")] = 150,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llm_trader.index.ingestion import IngestReport
     from llm_trader.market.catalog import StoreInfo
     from llm_trader.market.files import ImportReport
+    from llm_trader.market.store_check import StoreCheck
 
 _STATE_SHOWN = (
     *("price", "rsi_7", "rsi_14", "macd", "price_change_1h", "price_change_4h"),
@@ -157,6 +158,21 @@ def store_info(console: Console, info: StoreInfo) -> None:
             )
         if len(series.gaps) > 5:
             console.print(f"  and {len(series.gaps) - 5} more gaps; all are in --json")
+
+
+def store_check(console: Console, check: StoreCheck) -> None:
+    heading(console, f"{check.path}, counted")
+    shown = table("", "symbol", "series", "rows", "problems", right_from=2)
+    for series in check.series:
+        name = f"{series.kind} {series.timeframe or ''}".strip()
+        shown.add_row(series.symbol, name, str(series.rows), str(len(series.problems)))
+    console.print(shown)
+    for series in check.series:
+        for problem in series.problems:
+            name = f"{series.symbol} {series.kind} {series.timeframe or ''}".strip()
+            console.print(f"  {name}: {problem}", highlight=False, markup=False)
+    if check.remedy is not None:
+        console.print(f"  {check.remedy}", highlight=False, markup=False, soft_wrap=True)
 
 
 def import_report(console: Console, report: ImportReport, store: Path) -> None:

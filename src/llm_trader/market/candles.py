@@ -69,8 +69,8 @@ class CandleSeries:
         return len(self.open_time_ms)
 
     def columns(self) -> Iterator[tuple[str, Floats]]:
-        for field in CANDLE_FIELDS:
-            yield field, getattr(self, field)
+        for name in CANDLE_FIELDS:
+            yield name, getattr(self, name)
 
     def rows(self, part: slice) -> CandleSeries:
         """A view of some rows; nothing is copied."""

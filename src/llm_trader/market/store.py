@@ -168,15 +168,19 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return catalog.describe(txn, str(self.path))
 
-    def check(self) -> StoreCheck:
-        """Compares the record and the gap ledger of each series with a count of all its rows."""
-        with self._read() as txn:
-            return store_check.check_store(txn, str(self.path))
+    def check(self, *, repair: bool = False) -> StoreCheck:
+        """Compares the record and the gap ledger of each series with a count of all its rows.
 
-    def repair(self) -> None:
-        """Write the records and gap ledgers anew from the rows."""
-        with self._environment.write(keys.META, *self._series_databases()) as txn:
-            store_check.repair_store(txn)
+        With `repair`, those that differ are counted anew, and the result is that of a second check.
+        """
+        with self._read() as txn:
+            report = store_check.check_store(txn, str(self.path))
+            databases = record_ranges.series_databases(txn)
+        if not (repair and report.problems):
+            return report
+        with self._environment.write(keys.META, *databases) as write_txn:
+            store_check.repair_store(write_txn)
+        return self.check()
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
@@ -309,10 +313,6 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 series_records.record_write(txn, series, origin, interval_ms, report.added)
                 symbol_versions.stamp_symbol(txn, series.symbol)
         return report
-
-    def _series_databases(self) -> list[str]:
-        with self._read() as txn:
-            return record_ranges.series_databases(txn)
 
     def _prepare(self) -> None:
         """Refuse what is not a store of ours; when writing, record what it is."""

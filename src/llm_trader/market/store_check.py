@@ -40,11 +40,8 @@ class StoreCheck(msgspec.Struct, frozen=True):
 
 def check_store(txn: ReadTransaction, path: str) -> StoreCheck:
     checks = [_check_series(txn, series) for series in record_ranges.all_series(txn)]
-    remedy = (
-        f"count the records anew from the rows with: llm-trader data check --repair --store {path}"
-        if any(check.problems for check in checks)
-        else None
-    )
+    wrong = any(check.problems for check in checks)
+    remedy = f"correct them with: llm-trader data check --repair --store {path}" if wrong else None
     return StoreCheck(path, checks, remedy)
 
 
@@ -52,7 +49,7 @@ def repair_store(txn: WriteTransaction) -> None:
     """Write the record and the gap ledger of every series anew from its rows."""
     for series in record_ranges.all_series(txn):
         record = read_record(txn, series)
-        if record is not None:
+        if record is not None and _check_series(txn, series).problems:
             recount(txn, series, provenance(txn, series), record.interval_ms)
 
 

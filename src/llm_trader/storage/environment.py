@@ -168,7 +168,8 @@ class Environment(AbstractContextManager["Environment"]):
         self._closed = False
         self._missing = False
         self._active = 0
-        self._changed = threading.Condition()  # guards `_active` and all that reopening sets
+        self._lock = threading.RLock()  # guards `_active` and all that reopening sets
+        self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()
         self._databases: dict[str, Any] = {}
         # Listing the databases costs more than a read, so the list is kept per transaction id.
@@ -191,12 +192,18 @@ class Environment(AbstractContextManager["Environment"]):
     @property
     def version(self) -> Version:
         """Changes with every commit of any process. Takes a few microseconds."""
-        with self._changed:
+        with self._lock:
             try:
                 self._follow_file()
-                return self._generation, int(self._lmdb.info()["last_txnid"])
+                txn = self._lmdb.begin()
+            except lmdb.MapResizedError:
+                self._outdated = True
+                return self.version
             except lmdb.Error as error:
                 raise self.format.translated(error, self.folder) from error
+            version = self._generation, int(txn.id())
+            txn.abort()
+            return version
 
     @contextmanager
     def read(self) -> Iterator[ReadTransaction]:
@@ -288,12 +295,12 @@ class Environment(AbstractContextManager["Environment"]):
         return self._lmdb.open_db(name.encode(), txn=txn, create=txn is not None)
 
     def _enter(self) -> None:
-        with self._changed:
+        with self._lock:
             self._follow_file()
             self._active += 1
 
     def _leave(self) -> None:
-        with self._changed:
+        with self._lock:
             self._active -= 1
             self._changed.notify_all()
 

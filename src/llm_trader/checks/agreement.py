@@ -168,10 +168,13 @@ def _compare(question: Question, expected: Any, actual: Any) -> Disagreement | N
         vector=question.vector,
         count=len(differences),
         differences=[
-            f"{place} is {_brief(right)}, not {_brief(left)}"
-            for place, left, right in differences[:_SHOWN_DIFFERENCES]
+            f"{place} is {_brief(actual_item)}, not {_brief(expected_item)}"
+            for place, expected_item, actual_item in differences[:_SHOWN_DIFFERENCES]
         ],
-        of_rounding=all(_is_rounding(left, right) for _, left, right in differences),
+        of_rounding=all(
+            _is_rounding(expected_item, actual_item)
+            for _, expected_item, actual_item in differences
+        ),
     )
 
 
@@ -185,8 +188,8 @@ def _differences(place: str, expected: Any, actual: Any) -> Iterator[tuple[str, 
         if len(expected) != len(actual):
             yield f"the length of {place}", len(expected), len(actual)
             return
-        for position, (left, right) in enumerate(zip(expected, actual, strict=True)):
-            yield from _differences(f"{place}[{position}]", left, right)
+        for position, (expected_item, actual_item) in enumerate(zip(expected, actual, strict=True)):
+            yield from _differences(f"{place}[{position}]", expected_item, actual_item)
     elif expected != actual:
         yield place, expected, actual
 

@@ -103,10 +103,10 @@ async def _compare(exact: VectorIndex, approximate: VectorIndex, query: SearchQu
     expected, exact_s = await _timed_search(exact, query)
     actual, approximate_s = await _timed_search(approximate, query)
     kth_cosine = expected.cosine[-1]
-    found = int(np.count_nonzero(actual.cosine >= kth_cosine - COSINE_ROUNDING))
+    found_count = int(np.count_nonzero(actual.cosine >= kth_cosine - COSINE_ROUNDING))
     worst_cosine = actual.cosine[-1] if len(actual.cosine) else -1.0
     return _Comparison(
-        min(len(expected.rows), found) / len(expected.rows),
+        min(len(expected.rows), found_count) / len(expected.rows),
         max(0.0, float(kth_cosine - worst_cosine)),
         expected.eligible,
         exact_s,

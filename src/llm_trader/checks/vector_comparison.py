@@ -179,10 +179,10 @@ def _features(points: PointTable, space: StateSpace) -> Floats:
 
 def _pairs(points: PointTable, rng: np.random.Generator) -> tuple[Rows, Rows]:
     """Rows of random pairs that share no outcome's path."""
-    left, right = rng.integers(0, len(points), (2, _PAIRS))
-    distance_ms = np.abs(points.timestamp_ms[left] - points.timestamp_ms[right])
+    first_rows, second_rows = rng.integers(0, len(points), (2, _PAIRS))
+    distance_ms = np.abs(points.timestamp_ms[first_rows] - points.timestamp_ms[second_rows])
     separate = distance_ms >= LONGEST_HORIZON_MS
-    return left[separate], right[separate]
+    return first_rows[separate], second_rows[separate]
 
 
 def _query_rows(
@@ -195,8 +195,10 @@ def _query_rows(
     return sample(np.arange(start, len(stamps)), samples, rng)
 
 
-def _distances(features: Floats, left: Rows, right: Rows) -> Floats:
-    distances: Floats = np.sqrt(np.square(features[left] - features[right]).mean(axis=1))
+def _distances(features: Floats, first_rows: Rows, second_rows: Rows) -> Floats:
+    distances: Floats = np.sqrt(
+        np.square(features[first_rows] - features[second_rows]).mean(axis=1)
+    )
     return distances
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from benchmarks.load import floor_server
 from llm_trader.logs import configure_logging
+from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.wire import QueryPatternsParams, QueryPatternsResult
@@ -29,7 +30,7 @@ async def _rpc_server(raw_result: bytes) -> None:
     method = Method("rag.query_patterns", QueryPatternsParams, answer, "", QueryPatternsResult)
     stop = asyncio.Event()
     stop_on_signals(stop)
-    server = RpcServer(Dispatcher([method]), port=0)
+    server = RpcServer(Dispatcher([method]), RpcConfig(port=0))
     await serve(server, stop, lambda host, port: print(port, flush=True))
 
 

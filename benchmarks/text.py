@@ -15,6 +15,7 @@ from tests.embedding import minilm
 
 from benchmarks.timing import Figure
 from benchmarks.workload import START_MS, WARM_UP_DAYS
+from llm_trader.embedding.config import TextConfig
 from llm_trader.embedding.text import FastEmbedEncoder, TextSpace
 from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.market.simulation import simulate
@@ -37,7 +38,7 @@ def text(folder: Path) -> list[Figure]:
         return [Figure("text vectors", f"skipped: {reason}", "", None)]
     model = Path(named) if named else minilm.build(folder / "text-model")
     encoder = FastEmbedEncoder.load(
-        minilm.NAME, model_path=model, threads=_THREADS, batch_size=_BATCH
+        TextConfig(model=minilm.NAME, model_path=model, threads=_THREADS, batch_size=_BATCH)
     )
     table = _states()
     return [_throughput(encoder, model, table), asyncio.run(_warm_query(encoder, table))]
@@ -68,7 +69,7 @@ def _throughput(encoder: FastEmbedEncoder, model: Path, table: SnapshotTable) ->
 
 
 async def _warm_query(encoder: FastEmbedEncoder, table: SnapshotTable) -> Figure:
-    texts = QueryTexts(TextSpace(encoder, "compact"), 1024)
+    texts = QueryTexts(TextSpace(encoder, "compact"))
     rows = [table.take(np.array([row])) for row in range(16)]
     for row in rows:
         await texts.vector(row)

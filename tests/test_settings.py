@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from llm_trader.errors import ConfigurationError
+from llm_trader.retrieval.config import RetrievalConfig
+from llm_trader.serving.config import ServingConfig
 from llm_trader.settings.loading import load_settings
 from llm_trader.settings.tree import (
     SETTINGS,
-    RetrievalSettings,
-    ServingSettings,
     Settings,
     env_name,
 )
@@ -56,7 +55,7 @@ def test_flags_go_before_environment_before_file_before_defaults():
     path = written("[serving]\nport = 1\nmin_matches = 1\nmax_connections = 1\n")
     environ = {"LLM_TRADER_SERVING__PORT": "2", "LLM_TRADER_SERVING__MIN_MATCHES": "2"}
     serving = load_settings(path, environ=environ, overrides={"serving.port": 3}).serving
-    assert serving == ServingSettings(port=3, min_matches=2, max_connections=1)
+    assert serving == ServingConfig(port=3, min_matches=2, max_connections=1)
 
 
 def test_a_flag_that_is_none_was_not_given():
@@ -238,10 +237,10 @@ def test_a_folder_under_home_is_found(monkeypatch: pytest.MonkeyPatch):
 
 def test_settings_cannot_be_changed():
     settings = Settings()
-    with pytest.raises(ValidationError, match="frozen"):
-        settings.serving = ServingSettings()
-    with pytest.raises(ValidationError, match="frozen"):
-        settings.serving.port = 1
+    with pytest.raises(AttributeError, match="immutable"):
+        settings.serving = ServingConfig()  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="immutable"):
+        settings.serving.port = 1  # type: ignore[misc]
 
 
 def test_equal_settings_have_equal_digests_wherever_their_values_came_from():
@@ -253,7 +252,7 @@ def test_equal_settings_have_equal_digests_wherever_their_values_came_from():
 
 def test_the_digest_of_given_values_stays_the_same_from_process_to_process():
     assert len(Settings().digest()) == 12
-    assert Settings().digest() == Settings(serving=ServingSettings(port=7879)).digest()
+    assert Settings().digest() == Settings(serving=ServingConfig(port=7879)).digest()
 
 
 @given(top_k=st.integers(1, 50), min_similarity=st.floats(0, 1), filters=st.booleans())
@@ -263,6 +262,6 @@ def test_what_is_given_as_text_is_what_is_read(top_k: int, min_similarity: float
         "LLM_TRADER_RETRIEVAL__MIN_SIMILARITY": repr(min_similarity),
         "LLM_TRADER_RETRIEVAL__INCLUDE_REGIME_FILTERS": str(filters).lower(),
     }
-    assert load_settings(environ=environ).retrieval == RetrievalSettings(
+    assert load_settings(environ=environ).retrieval == RetrievalConfig(
         top_k=top_k, min_similarity=min_similarity, include_regime_filters=filters
     )

@@ -13,13 +13,31 @@ import os
 import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, Final, Literal, TextIO
+from typing import Annotated, Any, Final, Literal, TextIO
 
 import structlog
+from msgspec import Meta, Struct
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
 LogFormat = Literal["auto", "json", "console"]
+
+
+class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Log lines, on standard error."""
+
+    level: Annotated[
+        LogLevel,
+        Meta(
+            description="Least severity that is logged; trace adds the debug lines of the "
+            "libraries."
+        ),
+    ] = "info"
+    format: Annotated[
+        LogFormat,
+        Meta(description="Form of a line; auto is console on a terminal, else JSON."),
+    ] = "auto"
+
 
 MASK: Final = "***"
 

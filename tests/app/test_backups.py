@@ -135,18 +135,18 @@ def test_nothing_is_rebuilt_where_there_is_no_index(corridor: Corridor, tmp_path
 
 
 def test_qdrant_commands_need_its_address(corridor: Corridor) -> None:
-    from llm_trader.app.indexes import qdrant_place
+    from llm_trader.app.indexes import qdrant_server
 
     with pytest.raises(ConfigurationError, match="give --qdrant-url"):
-        qdrant_place(corridor.settings(), {})
+        qdrant_server(corridor.settings(), {})
     named = corridor.settings(
         index__qdrant__url="http://localhost:6333", index__qdrant__api_key_env="QDRANT_KEY"
     )
     with pytest.raises(ConfigurationError, match="names QDRANT_KEY, but that environment variable"):
-        qdrant_place(named, {})
-    place = qdrant_place(named, {"QDRANT_KEY": "hunter2"})
-    assert place.api_key == "hunter2"
-    assert "hunter2" not in repr(place)
+        qdrant_server(named, {})
+    server = qdrant_server(named, {"QDRANT_KEY": "hunter2"})
+    assert server.api_key == "hunter2"
+    assert "hunter2" not in repr(server)
 
 
 def test_the_commands_tell_and_prune(corridor: Corridor, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from llm_trader.app.indexes import collection_of
 from llm_trader.app.ingestion import BUILD_ID, ingest_from_store, intraday_timeframe
-from llm_trader.app.server import _limits, query_server
+from llm_trader.app.server import query_server
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import (
     ConfigurationError,
@@ -28,8 +28,8 @@ from llm_trader.logs import configure_logging
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.rpc.client import RpcClient, RpcError
-from llm_trader.rpc.limits import ServerLimits
-from llm_trader.settings.tree import ServingSettings, Settings
+from llm_trader.settings.tree import Settings
+from llm_trader.snapshot.config import SnapshotConfig
 from llm_trader.timeframe import DAY_MS, H1, M1, M3, M5, Timeframe
 from tests.cli.corridor import AT_MS, END_MS, START_MS, SYMBOL, SYMBOLS, Corridor, write
 from tests.market.builders import run_of_candles
@@ -69,7 +69,7 @@ def test_snapshots_are_made_of_the_finest_candles_that_all_symbols_have(
 ) -> None:
     with store_of(tmp_path, BTCUSDT=(M1, M3, M5), ETHUSDT=(M1, M5)) as store:
         assert intraday_timeframe(Settings(), store, symbols) == chosen
-        asked = Settings(snapshot={"intraday": "1m"})  # type: ignore[arg-type]
+        asked = Settings(snapshot=SnapshotConfig(intraday="1m"))
         assert intraday_timeframe(asked, store, symbols) == M1
 
 
@@ -223,7 +223,3 @@ def test_a_store_of_another_interval_of_candles_still_serves_its_index(
         minutes = simulate(SYMBOL, start_ms=END_MS - DAY_MS, days=1, seed=7, timeframe=M3)
         store.write_candles(SYMBOL, minutes.intraday, "simulated", written_at_ms=END_MS)
     opened_and_closed(corridor.settings(market__store=tmp_path))
-
-
-def test_a_server_made_by_hand_has_the_limits_that_the_settings_give_by_default() -> None:
-    assert _limits(ServingSettings()) == ServerLimits()

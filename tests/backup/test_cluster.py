@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +21,7 @@ from llm_trader.checks.agreement import compare_answers
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.versions import prune, versions
 from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.retriever import Retriever
@@ -83,26 +82,26 @@ asyncio.run(main())
 """
 
 
-def place_at(url: str, grpc_port: int, alias: str) -> QdrantPlace:
-    return QdrantPlace(url=url, grpc_port=grpc_port, collection=alias, retry_s=0.5)
+def place_at(url: str, grpc_port: int, alias: str) -> QdrantServer:
+    return QdrantServer(url=url, grpc_port=grpc_port, collection=alias, retry_s=0.5)
 
 
-def place_of(stub: Stub, alias: str) -> QdrantPlace:
+def place_of(stub: Stub, alias: str) -> QdrantServer:
     return place_at(stub.url, stub.grpc_port, alias)
 
 
-def words(place: QdrantPlace) -> Path:
+def words(place: QdrantServer) -> Path:
     """How a place is told to a process."""
     return Path(f"{place.url},{place.grpc_port},{place.collection}")
 
 
-async def back_up(backups: Path, place: QdrantPlace, progress: Progress = no_progress) -> Manifest:
+async def back_up(backups: Path, place: QdrantServer, progress: Progress = no_progress) -> Manifest:
     sources = Sources(qdrant=Nodes(place))
     return await create_backup(backups, NAME, sources, created_at=CREATED_AT, progress=progress)
 
 
 async def restore(
-    backups: Path, place: QdrantPlace, *, swap: bool = False, progress: Progress = no_progress
+    backups: Path, place: QdrantServer, *, swap: bool = False, progress: Progress = no_progress
 ) -> RestoreReport:
     targets = Targets(qdrant=Nodes(place))
     return await restore_backup(backups / NAME, targets, swap=swap, progress=progress)
@@ -125,25 +124,25 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
         yield stub
 
 
-async def filled(place: QdrantPlace) -> QdrantPlace:
+async def filled(place: QdrantServer) -> QdrantServer:
     async with await QdrantIndex.create_or_open(place, COLLECTION) as index:
         await fill(index)
     return place
 
 
 @pytest.fixture(scope="module")
-def held(one: Stub) -> QdrantPlace:
+def held(one: Stub) -> QdrantServer:
     """A filled collection on the first server; not to be written to."""
     return asyncio.run(filled(place_of(one, "held")))
 
 
 @pytest.fixture
-def empty(other: Stub) -> QdrantPlace:
+def empty(other: Stub) -> QdrantServer:
     """A name that nothing has on the second server."""
     return place_of(other, f"t{uuid4().hex[:8]}")
 
 
-async def check_same(place: QdrantPlace, wanted: QdrantPlace) -> None:
+async def check_same(place: QdrantServer, wanted: QdrantServer) -> None:
     async with await QdrantIndex.open(place) as ours, await QdrantIndex.open(wanted) as theirs:
         for got, points in zip(await everything(ours), await everything(theirs), strict=True):
             assert same_points(got, points)
@@ -153,7 +152,7 @@ async def check_same(place: QdrantPlace, wanted: QdrantPlace) -> None:
 
 
 async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
-    held: QdrantPlace, one: Stub, tmp_path: Path
+    held: QdrantServer, one: Stub, tmp_path: Path
 ) -> None:
     manifest = await back_up(tmp_path, held)
     part = manifest.qdrant
@@ -170,7 +169,7 @@ async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
 
 
 async def test_what_was_restored_on_another_server_answers_the_same_to_the_last_bit(
-    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+    held: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
     manifest = await back_up(tmp_path, held)
     report = await restore(tmp_path, empty)
@@ -181,7 +180,7 @@ async def test_what_was_restored_on_another_server_answers_the_same_to_the_last_
     await check_same(empty, held)
 
 
-async def test_a_snapshot_is_verified_by_its_digest(held: QdrantPlace, tmp_path: Path) -> None:
+async def test_a_snapshot_is_verified_by_its_digest(held: QdrantServer, tmp_path: Path) -> None:
     manifest = await back_up(tmp_path, held)
     report = await verify_backup(tmp_path / NAME)
     assert (report.problems, report.answers) == ([], 0)
@@ -194,7 +193,7 @@ async def test_a_snapshot_is_verified_by_its_digest(held: QdrantPlace, tmp_path:
 
 
 async def test_a_damaged_snapshot_is_never_uploaded(
-    held: QdrantPlace, empty: QdrantPlace, other: Stub, tmp_path: Path
+    held: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
 ) -> None:
     manifest = await back_up(tmp_path, held)
     assert manifest.qdrant is not None
@@ -206,7 +205,7 @@ async def test_a_damaged_snapshot_is_never_uploaded(
 
 
 async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
-    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+    held: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
     await back_up(tmp_path, held)
     async with await QdrantIndex.create_or_open(empty, COLLECTION) as index:
@@ -220,7 +219,7 @@ async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
         for symbol in SYMBOLS:
             assert len(await reader.timestamps(symbol)) == SLOTS
     await check_same(empty, held)
-    async with await QdrantIndex.open(replace(empty, collection=old)) as kept:
+    async with await QdrantIndex.open(structs.replace(empty, collection=old)) as kept:
         assert (await kept.info()).symbols == []
     again = await restore(tmp_path, empty, swap=True)
     assert {(of.name, of.live) for of in await versions(empty)} == {
@@ -233,7 +232,7 @@ async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
 
 
 async def test_a_reader_goes_on_with_what_was_restored_where_it_came_from(
-    empty: QdrantPlace, tmp_path: Path
+    empty: QdrantServer, tmp_path: Path
 ) -> None:
     await back_up(tmp_path, await filled(empty))
     async with await QdrantIndex.open(empty) as reader:
@@ -244,7 +243,7 @@ async def test_a_reader_goes_on_with_what_was_restored_where_it_came_from(
 
 
 async def test_a_restored_collection_can_be_ingested_into(
-    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+    held: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
     await back_up(tmp_path, held)
     await restore(tmp_path, empty)
@@ -255,7 +254,7 @@ async def test_a_restored_collection_can_be_ingested_into(
 
 
 async def test_each_node_of_a_cluster_has_its_snapshot(
-    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+    held: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
     sources = Sources(qdrant=Nodes(held, (held.url, held.url)))
     manifest = await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
@@ -268,7 +267,7 @@ async def test_each_node_of_a_cluster_has_its_snapshot(
 
 
 async def test_a_collection_that_does_not_hold_what_it_should_is_deleted_again(
-    held: QdrantPlace, empty: QdrantPlace, other: Stub, tmp_path: Path
+    held: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
 ) -> None:
     await back_up(tmp_path, held)
     before = set(other.folder.rglob("*"))
@@ -288,7 +287,7 @@ async def test_a_collection_that_does_not_hold_what_it_should_is_deleted_again(
 
 
 async def test_what_is_written_during_the_backup_is_either_in_all_of_it_or_makes_it_anew(
-    one: Stub, empty: QdrantPlace, tmp_path: Path
+    one: Stub, empty: QdrantServer, tmp_path: Path
 ) -> None:
     place = await filled(place_of(one, f"t{uuid4().hex[:8]}"))
     with running(WRITER, words(place)) as writer:
@@ -324,7 +323,7 @@ async def test_a_collection_that_is_written_to_all_the_time_is_told_and_leaves_n
     assert backups_in(tmp_path) == []
 
 
-async def test_a_backup_that_was_killed_is_unfinished(held: QdrantPlace, tmp_path: Path) -> None:
+async def test_a_backup_that_was_killed_is_unfinished(held: QdrantServer, tmp_path: Path) -> None:
     with running(BACKUP, tmp_path, words(held)) as process:
         assert hear(process).startswith("snapshot of 127.0.0.1")
         tell(process)
@@ -335,7 +334,7 @@ async def test_a_backup_that_was_killed_is_unfinished(held: QdrantPlace, tmp_pat
 
 
 async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
-    held: QdrantPlace, empty: QdrantPlace, tmp_path: Path
+    held: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
     await back_up(tmp_path, held)
     with running(RESTORE, tmp_path, words(empty)) as process:
@@ -350,7 +349,7 @@ async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
 
 
 async def test_a_server_that_is_gone_is_told_with_its_address(
-    held: QdrantPlace, tmp_path: Path
+    held: QdrantServer, tmp_path: Path
 ) -> None:
     sources = Sources(qdrant=Nodes(held, ("http://127.0.0.1:9",)))
     with pytest.raises(VectorIndexError, match=r"127\.0\.0\.1:9 cannot be reached; is it running"):
@@ -360,12 +359,12 @@ async def test_a_server_that_is_gone_is_told_with_its_address(
 
 async def test_the_api_key_is_sent_and_never_told(tmp_path: Path) -> None:
     with qdrant_stub.start(tmp_path / "stub", api_key=KEY) as stub:
-        place = replace(place_of(stub, "keyed"), api_key=KEY, api_key_env="QDRANT_API_KEY")
+        place = structs.replace(place_of(stub, "keyed"), api_key=KEY, api_key_env="QDRANT_API_KEY")
         await filled(place)
         await back_up(tmp_path / "backups", place)
         assert KEY not in (tmp_path / "backups" / NAME / "manifest.json").read_text()
         assert KEY not in repr(Nodes(place))
-        wrong = replace(place, api_key=f"{KEY}-no-more")
+        wrong = structs.replace(place, api_key=f"{KEY}-no-more")
         async with NodeSnapshots(wrong, place.url) as node:
             with pytest.raises(VectorIndexError, match=r"the API key in \$QDRANT_API_KEY") as told:
                 await node.collections()

@@ -11,10 +11,10 @@ import pytest
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.qdrant import collection_snapshots
 from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots, Snapshot
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 
 URL = "http://node-1.invalid:6333"
-PLACE = QdrantPlace(url=URL, api_key="secret-key", api_key_env="QDRANT_API_KEY")
+PLACE = QdrantServer(url=URL, api_key="secret-key", api_key_env="QDRANT_API_KEY")
 
 Answers = Callable[[httpx.Request], httpx.Response]
 
@@ -141,6 +141,6 @@ def test_a_ca_file_that_is_none_is_refused_by_its_setting(
 ) -> None:
     if content is not None:
         (tmp_path / "ca.pem").write_bytes(content)
-    place = QdrantPlace(url="https://node.invalid", ca_file=tmp_path / "ca.pem")
+    place = QdrantServer(url="https://node.invalid", ca_file=tmp_path / "ca.pem")
     with pytest.raises(ConfigurationError, match=r"index\.qdrant\.ca_file .* cannot be read"):
         NodeSnapshots(place, place.url)

@@ -72,7 +72,7 @@ def report_on(
     async def check() -> LeakReport:
         with EmbeddedIndex.create_or_open(path, collection) as index:
             await index.upsert(points)
-            texts = QueryTexts(text, 100) if text else None
+            texts = QueryTexts(text) if text else None
             retriever = Retriever(index, collection.state_space(), texts)
             vector: QueryVectors = "hybrid" if text else "state"
             return await check_for_leaks(retriever, store, [SYMBOL], samples, 1, vector=vector)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from llm_trader.cli import models
+from llm_trader.embedding.config import TextConfig
 from llm_trader.embedding.text import FastEmbedEncoder
 from llm_trader.errors import ConfigurationError
 from tests.embedding import minilm
@@ -86,7 +87,7 @@ class TestWithAModel:
         ran = typed("check", "--model", minilm.NAME, "--model-path", folder, "--json")
         assert ran.returncode == 0, ran.stderr
         found: dict[str, Any] = json.loads(ran.stdout)
-        encoder = FastEmbedEncoder.load(minilm.NAME, model_path=folder)
+        encoder = FastEmbedEncoder.load(TextConfig(model=minilm.NAME, model_path=folder))
         assert found.pop("texts_per_second") > 0
         assert found.pop("one_sentence_ms") > 0
         assert 100 < found.pop("longest_sentence_tokens") < 256
@@ -135,7 +136,7 @@ class TestWithAModel:
         with serving_hub("Qdrant/all-MiniLM-L6-v2-onnx", source) as hub:
             ran = typed("pull", name, "--cache-dir", cache, HF_ENDPOINT=hub, **PLAIN_HTTP)
         assert (ran.returncode, ran.stderr.count("Traceback")) == (0, 0), ran.stderr
-        encoder = FastEmbedEncoder.load(name, cache_dir=cache)
+        encoder = FastEmbedEncoder.load(TextConfig(model=name, cache_dir=cache))
         assert ran.stdout == f"{name}: 384 dimensions, version {encoder.version}\n"
 
     def test_pull_knows_no_hub_for_a_model_that_is_not_listed(self) -> None:

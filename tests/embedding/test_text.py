@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llm_trader.embedding.config import TextConfig
 from llm_trader.embedding.fastembed_models import fastembed
 from llm_trader.embedding.text import FastEmbedEncoder, SentenceEncoder, TextSpace
 from llm_trader.errors import ConfigurationError, EmbeddingError
@@ -123,7 +124,7 @@ def test_a_model_that_gives_no_unit_vectors_is_refused(spoil: Any) -> None:
 
 def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastembed", None)
-    for load in (fastembed, lambda: FastEmbedEncoder.load("any")):
+    for load in (fastembed, lambda: FastEmbedEncoder.load(TextConfig(model="any"))):
         with pytest.raises(ConfigurationError, match=r"pip install 'llm-trader-rag\[text\]'"):
             load()
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import structlog
 
+from llm_trader.embedding.config import TextConfig, VectorCacheConfig
 from llm_trader.embedding.text import TextSpace
 from llm_trader.embedding.text_cache import QueryTexts, RedisVectors, SharedVectors
 from llm_trader.errors import ConfigurationError, EmbeddingError
@@ -22,7 +23,7 @@ from tests.embedding.states import simulated_states
 from tests.redis_server import RedisServer
 
 # Far beyond what an answer takes here, also on a busy machine.
-PATIENT_S = 20.0
+PATIENT_MS = 20_000
 
 
 def state(row: int) -> SnapshotTable:
@@ -33,11 +34,21 @@ def space_of(encoder: HashedWords) -> TextSpace:
     return TextSpace(encoder, "compact")
 
 
+def cache(url: str, timeout_ms: int = 200) -> VectorCacheConfig:
+    return VectorCacheConfig(redis_url=url, redis_timeout_ms=timeout_ms)
+
+
+def patient(url: str, ttl_hours: int = 168) -> RedisVectors:
+    return RedisVectors(
+        VectorCacheConfig(redis_url=url, redis_timeout_ms=PATIENT_MS, ttl_hours=ttl_hours)
+    )
+
+
 @asynccontextmanager
 async def query_texts(
     encoder: HashedWords, size: int = 100, shared: SharedVectors | None = None
 ) -> AsyncIterator[QueryTexts]:
-    texts = QueryTexts(space_of(encoder), size, shared)
+    texts = QueryTexts(space_of(encoder), TextConfig(cache_size=size), shared)
     try:
         yield texts
     finally:
@@ -163,7 +174,7 @@ async def test_a_state_that_says_nothing_is_refused() -> None:
 async def test_closing_ends_what_is_still_being_encoded() -> None:
     encoder = HashedWords()
     encoder.gate = threading.Event()
-    texts = QueryTexts(space_of(encoder), 10)
+    texts = QueryTexts(space_of(encoder))
     asking = asyncio.create_task(texts.vector(state(7)))
     await asyncio.sleep(0.05)
     await texts.aclose()
@@ -220,10 +231,10 @@ async def test_a_shared_value_that_is_no_unit_vector_is_replaced(value: bytes) -
 @pytest.mark.redis
 async def test_two_servers_share_vectors_in_redis(redis_url: str) -> None:
     one, other = HashedWords(), HashedWords()
-    async with query_texts(one, shared=RedisVectors(redis_url, timeout_s=PATIENT_S)) as texts:
+    async with query_texts(one, shared=patient(redis_url)) as texts:
         first = await texts.vector(state(7))
         await settled(lambda: not texts._writing)
-    async with query_texts(other, shared=RedisVectors(redis_url, timeout_s=PATIENT_S)) as texts:
+    async with query_texts(other, shared=patient(redis_url)) as texts:
         np.testing.assert_array_equal(await texts.vector(state(7)), first)
         assert (other.encoded, texts.shared_hits) == ([], 1)
 
@@ -231,12 +242,10 @@ async def test_two_servers_share_vectors_in_redis(redis_url: str) -> None:
 @pytest.mark.redis
 async def test_models_do_not_share_vectors_in_redis(redis_url: str) -> None:
     other = HashedWords(version="2")
-    async with query_texts(
-        HashedWords(), shared=RedisVectors(redis_url, timeout_s=PATIENT_S)
-    ) as texts:
+    async with query_texts(HashedWords(), shared=patient(redis_url)) as texts:
         await texts.vector(state(7))
         await settled(lambda: not texts._writing)
-    async with query_texts(other, shared=RedisVectors(redis_url, timeout_s=PATIENT_S)) as texts:
+    async with query_texts(other, shared=patient(redis_url)) as texts:
         await texts.vector(state(7))
         assert len(other.encoded) == 1
 
@@ -245,15 +254,13 @@ async def test_models_do_not_share_vectors_in_redis(redis_url: str) -> None:
 async def test_what_is_written_names_its_space_and_ends_some_day(redis_url: str) -> None:
     import redis.asyncio
 
-    async with query_texts(
-        HashedWords(), shared=RedisVectors(redis_url, timeout_s=PATIENT_S, ttl_s=1000)
-    ) as texts:
+    async with query_texts(HashedWords(), shared=patient(redis_url, ttl_hours=1)) as texts:
         vector = await texts.vector(state(7))
         await settled(lambda: not texts._writing)
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         (key,) = await client.keys("*")
         assert key.decode().startswith(f"llm-trader:text:{texts.space_id}:")
-        assert 0 < await client.ttl(key) <= 1000
+        assert 0 < await client.ttl(key) <= 3600
         np.testing.assert_array_equal(np.frombuffer(await client.get(key), "<f4"), vector)
 
 
@@ -262,7 +269,9 @@ async def test_a_redis_that_dies_and_comes_back_is_noticed_and_never_missed(
     redis: RedisServer,
 ) -> None:
     clock, encoder = Clock(), HashedWords()
-    shared = RedisVectors(redis.url, timeout_s=PATIENT_S, rest_s=5, clock=clock)
+    shared = RedisVectors(
+        VectorCacheConfig(redis_url=redis.url, redis_timeout_ms=PATIENT_MS), rest_s=5, clock=clock
+    )
     async with query_texts(encoder, size=0, shared=shared) as texts:
         await texts.vector(state(0))
         await settled(lambda: not texts._writing)
@@ -338,7 +347,7 @@ async def integers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 @pytest.mark.parametrize("answer", [silence, nonsense, dripping, integers])
 async def test_a_server_that_does_not_answer_as_redis_does_holds_nothing(answer: Answer) -> None:
     async with server(answer) as (url, _):
-        shared = RedisVectors(url, timeout_s=0.2)
+        shared = RedisVectors(cache(url))
         async with query_texts(HashedWords(), shared=shared) as texts, asyncio.timeout(60):
             assert (await texts.vector(state(7))).shape == (32,)
 
@@ -347,7 +356,7 @@ async def test_a_server_that_does_not_answer_as_redis_does_holds_nothing(answer:
 async def test_a_bug_of_our_own_surfaces_and_is_no_cache_miss(
     bug: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = RedisVectors("redis://127.0.0.1:1")
+    shared = RedisVectors(cache("redis://127.0.0.1:1"))
 
     def broken(*_: object, **__: object) -> None:
         raise bug("ours")
@@ -365,7 +374,7 @@ async def test_an_argument_that_the_redis_client_refuses_is_a_bug_of_our_own(
     from redis import DataError
 
     async with server(integers) as (url, _):
-        shared = RedisVectors(url, timeout_s=PATIENT_S)
+        shared = RedisVectors(cache(url, PATIENT_MS))
         monkeypatch.setattr(shared, "_ttl_s", object())
         with pytest.raises(DataError):
             await shared.put("a", b"b")
@@ -389,7 +398,7 @@ async def test_a_bug_while_a_vector_is_written_is_logged_with_its_traceback() ->
 async def test_after_a_failure_redis_is_left_alone_for_a_while() -> None:
     clock = Clock()
     async with server(silence) as (url, connections):
-        shared = RedisVectors(url, timeout_s=0.2, rest_s=5, clock=clock)
+        shared = RedisVectors(cache(url), rest_s=5, clock=clock)
         for _ in range(20):
             assert await shared.get("a") is None
             await shared.put("a", b"b")
@@ -403,7 +412,7 @@ async def test_after_a_failure_redis_is_left_alone_for_a_while() -> None:
 async def test_a_redis_that_is_away_is_told_of_once_a_minute() -> None:
     clock = Clock()
     async with server(silence) as (url, _):
-        shared = RedisVectors(url, timeout_s=0.05, rest_s=0, clock=clock)
+        shared = RedisVectors(cache(url, 50), rest_s=0, clock=clock)
         with structlog.testing.capture_logs() as logs:
             for _ in range(4):
                 await shared.get("a")
@@ -427,7 +436,7 @@ async def test_a_late_answer_is_not_taken_for_that_to_the_next_question() -> Non
             await writer.drain()
 
     async with server(late) as (url, _):
-        shared = RedisVectors(url + "?protocol=2", timeout_s=0.2, rest_s=0)
+        shared = RedisVectors(cache(url + "?protocol=2"), rest_s=0)
         assert await shared.get("first") is None
         assert await shared.get("second") in (b"right", None)
         await asyncio.sleep(0.6)
@@ -441,8 +450,8 @@ async def test_a_password_is_never_logged(caplog: pytest.LogCaptureFixture) -> N
         async with server(nonsense) as (url, _):
             secret = url.replace("redis://", "redis://someone:hunter2@")
             for shared in (
-                RedisVectors(secret, timeout_s=0.2),
-                RedisVectors(url, password="hunter2", timeout_s=0.2),
+                RedisVectors(cache(secret)),
+                RedisVectors(cache(url), password="hunter2"),
             ):
                 await shared.get("a")
                 await shared.aclose()
@@ -452,7 +461,7 @@ async def test_a_password_is_never_logged(caplog: pytest.LogCaptureFixture) -> N
 
 def test_an_address_that_is_none_is_refused_without_showing_it() -> None:
     with pytest.raises(ConfigurationError, match="redis://host:6379/0") as refused:
-        RedisVectors("hunter2:secret@nowhere")
+        RedisVectors(cache("hunter2:secret@nowhere"))
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None
 
@@ -462,4 +471,4 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'llm-trader-rag\[redis\]'"):
-        RedisVectors("redis://localhost")
+        RedisVectors(cache("redis://localhost"))

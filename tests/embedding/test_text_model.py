@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import structlog
 
+from llm_trader.embedding.config import TextConfig
 from llm_trader.embedding.fastembed_models import listed_models
 from llm_trader.embedding.text import FastEmbedEncoder, TextSpace
 from llm_trader.errors import ConfigurationError
@@ -41,7 +42,7 @@ GOLDEN = {
 
 @pytest.fixture(scope="session")
 def encoder(minilm_folder: Path) -> FastEmbedEncoder:
-    return FastEmbedEncoder.load(minilm.NAME, model_path=minilm_folder)
+    return FastEmbedEncoder.load(TextConfig(model=minilm.NAME, model_path=minilm_folder))
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def _linked(source: str, target: str) -> None:
 
 
 def load(folder: Path, name: str = minilm.NAME, **more: Any) -> FastEmbedEncoder:
-    return FastEmbedEncoder.load(name, model_path=folder, **more)
+    return FastEmbedEncoder.load(TextConfig(model=name, model_path=folder, **more))
 
 
 def told(count: int, form: Form = "detailed") -> list[str]:
@@ -233,7 +234,7 @@ def test_a_folder_that_lacks_files_is_refused_by_their_names(tmp_path: Path) -> 
 
 def test_a_name_that_is_not_listed_needs_a_folder() -> None:
     with pytest.raises(ConfigurationError, match="llm-trader models list"):
-        FastEmbedEncoder.load("nobody/knows-it")
+        FastEmbedEncoder.load(TextConfig(model="nobody/knows-it"))
 
 
 # Without a network
@@ -253,7 +254,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_network")
 def test_a_model_that_is_not_here_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        FastEmbedEncoder.load(BGE, cache_dir=tmp_path)
+        FastEmbedEncoder.load(TextConfig(model=BGE, cache_dir=tmp_path))
     for remedy in (
         "llm-trader models pull",
         "embedding.text.model_path",
@@ -275,4 +276,4 @@ def test_a_model_in_the_cache_is_found_there(minilm_folder: Path, tmp_path: Path
     (snapshot / "model.onnx").rename(snapshot / listed.model_file)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    assert FastEmbedEncoder.load(BGE, cache_dir=tmp_path).dimension == 384
+    assert FastEmbedEncoder.load(TextConfig(model=BGE, cache_dir=tmp_path)).dimension == 384

@@ -10,9 +10,10 @@ from llm_trader.app.evaluation import study_of
 from llm_trader.evaluation import study
 from llm_trader.evaluation.plan import read_plan
 from llm_trader.evaluation.results import Metrics
+from llm_trader.market.config import MarketConfig
 from llm_trader.market.files import import_folder
 from llm_trader.market.store import MarketStore
-from llm_trader.settings.tree import MarketSettings, Settings
+from llm_trader.settings.tree import Settings
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -26,7 +27,7 @@ def year(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
         import_folder(real_data / "binance_5m_2023", store, exchange="binance", written_at_ms=0)
     plan = read_plan(PLAN, {}, {"sweep": []})
     return study_of(
-        Settings(market=MarketSettings(store=folder / "store")),
+        Settings(market=MarketConfig(store=folder / "store")),
         {},
         plan,
         lambda subject, running: study.evaluate(subject, plan, running),

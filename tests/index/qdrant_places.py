@@ -20,14 +20,14 @@ import pytest
 from llm_trader.index.protocol import Collection, VectorIndex
 from llm_trader.index.qdrant import catalog
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Head
 from tests.index import qdrant_stub
 from tests.index.qdrant_stub import Stub
 
 _numbers = count(1)
-_spare: dict[tuple[Any, Collection], list[QdrantPlace]] = {}
+_spare: dict[tuple[Any, Collection], list[QdrantServer]] = {}
 
 
 @cache
@@ -40,7 +40,7 @@ def stub() -> Stub:
     return running
 
 
-def place_at(server: Stub, **changes: Any) -> QdrantPlace:
+def place_at(server: Stub, **changes: Any) -> QdrantServer:
     """A name on a stub that no other test uses."""
     given = {
         "url": server.url,
@@ -50,10 +50,10 @@ def place_at(server: Stub, **changes: Any) -> QdrantPlace:
         "retry_s": 0.5,
         "api_key": server.api_key,
     }
-    return QdrantPlace(**(given | changes))
+    return QdrantServer(**(given | changes))
 
 
-def real_server(**changes: Any) -> QdrantPlace:
+def real_server(**changes: Any) -> QdrantServer:
     """A name on the server that QDRANT_URL tells; skips where it tells none."""
     url = os.environ.get("QDRANT_URL")
     if not url:
@@ -65,10 +65,10 @@ def real_server(**changes: Any) -> QdrantPlace:
         "collection": f"test{os.getpid()}x{next(_numbers)}",
         "api_key": os.environ.get("QDRANT_API_KEY"),
     }
-    return QdrantPlace(**(given | changes))
+    return QdrantServer(**(given | changes))
 
 
-async def drop(place: QdrantPlace) -> None:
+async def drop(place: QdrantServer) -> None:
     """Delete all that tests made under the name of a place."""
     async with Connection(place) as connection:
         for name in await catalog.names(connection):
@@ -88,7 +88,7 @@ async def empty(connection: Connection) -> None:
 async def fresh_in_memory(held: Collection) -> AsyncIterator[VectorIndex]:
     from qdrant_client import AsyncQdrantClient
 
-    place = QdrantPlace(url="http://memory.invalid", collection="test")
+    place = QdrantServer(url="http://memory.invalid", collection="test")
     with warnings.catch_warnings():
         # The local mode tells that it has no use for indexes and search parameters.
         warnings.filterwarnings("ignore", message="(Payload indexes|Local mode)")
@@ -110,7 +110,9 @@ async def fresh_on_server(held: Collection) -> AsyncIterator[VectorIndex]:
 
 
 @asynccontextmanager
-async def _emptied(make: Callable[[], QdrantPlace], held: Collection) -> AsyncIterator[QdrantIndex]:
+async def _emptied(
+    make: Callable[[], QdrantServer], held: Collection
+) -> AsyncIterator[QdrantIndex]:
     """Collections are emptied and used again: it takes long to make one."""
     spare = _spare.setdefault((make, held), [])
     place = spare.pop() if spare else make()
@@ -121,11 +123,11 @@ async def _emptied(make: Callable[[], QdrantPlace], held: Collection) -> AsyncIt
     spare.append(place)
 
 
-def _place_to_drop() -> QdrantPlace:
+def _place_to_drop() -> QdrantServer:
     place = real_server()
     atexit.register(lambda: asyncio.run(drop(place)))
     return place
 
 
-def _place_on_stub() -> QdrantPlace:
+def _place_on_stub() -> QdrantServer:
     return place_at(stub())

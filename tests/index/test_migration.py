@@ -19,7 +19,7 @@ from llm_trader.index.migration import CopyProblem, CopyReport, copy_points, ver
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
 from llm_trader.index.protocol import Collection, VectorIndex
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from tests.index.builders import (
     SLOT_MS,
     START_MS,
@@ -317,7 +317,7 @@ import asyncio
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.migration import copy_points
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 
 async def main():
     def report_and_wait(*words):
@@ -325,7 +325,7 @@ async def main():
         wait()
 
     host, port, alias = sys.argv[2].split(",")
-    place = QdrantPlace(url=f"http://{host}", grpc_port=int(port), collection=alias)
+    place = QdrantServer(url=f"http://{host}", grpc_port=int(port), collection=alias)
     with EmbeddedIndex.open(path) as source:
         async with await QdrantIndex.create_or_open(place, source.collection) as target:
             reports = await copy_points(source, target, [], 50, report_and_wait)
@@ -335,7 +335,7 @@ asyncio.run(main())
 """
 
 
-def words(place: QdrantPlace) -> Path:
+def words(place: QdrantServer) -> Path:
     """How a place is told to a process."""
     return Path(f"{place.host},{place.grpc_port},{place.collection}")
 

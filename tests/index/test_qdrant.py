@@ -24,7 +24,7 @@ from llm_trader.index.points import COLUMNS, STATE, point_id
 from llm_trader.index.protocol import FieldRange, IngestionRun, SearchQuery
 from llm_trader.index.qdrant import catalog, layout, search
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Head
 from llm_trader.retrieval.retriever import Retriever
@@ -54,12 +54,12 @@ STARTED = "2026-03-20T12:00:00Z"
 WRITER = """
 import asyncio
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from tests.index.builders import collection, points_at
 from tests.index.test_embedded import BATCHES
 
 url, grpc_port, name = path.read_text().split()
-place = QdrantPlace(url=url, grpc_port=int(grpc_port), collection=name)
+place = QdrantServer(url=url, grpc_port=int(grpc_port), collection=name)
 
 async def main():
     async with await QdrantIndex.create_or_open(place, collection()) as index:
@@ -83,23 +83,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
 
 
 @pytest.fixture
-def place(server: Stub) -> QdrantPlace:
+def place(server: Stub) -> QdrantServer:
     return place_at(server)
 
 
 @asynccontextmanager
-async def writing(place: QdrantPlace, held: Any = None) -> AsyncIterator[QdrantIndex]:
+async def writing(place: QdrantServer, held: Any = None) -> AsyncIterator[QdrantIndex]:
     async with await QdrantIndex.create_or_open(place, held or collection()) as index:
         yield index
 
 
 @asynccontextmanager
-async def reading(place: QdrantPlace) -> AsyncIterator[QdrantIndex]:
+async def reading(place: QdrantServer) -> AsyncIterator[QdrantIndex]:
     async with await QdrantIndex.open(place) as index:
         yield index
 
 
-async def test_values_and_vectors_come_back_to_the_last_bit(place: QdrantPlace) -> None:
+async def test_values_and_vectors_come_back_to_the_last_bit(place: QdrantServer) -> None:
     points = points_at(range(700), 3, run=7)
     points.values[0, :5] = [5e-324, -0.0, 1.7976931348623157e308, 0.1, -1 / 3]
     async with writing(place) as index:
@@ -111,7 +111,7 @@ async def test_values_and_vectors_come_back_to_the_last_bit(place: QdrantPlace) 
         assert same_points(await reader.fetch(SYMBOL, points.timestamp_ms, (STATE,)), points)
 
 
-async def test_other_programs_find_every_field_by_its_name(place: QdrantPlace) -> None:
+async def test_other_programs_find_every_field_by_its_name(place: QdrantServer) -> None:
     points = points_at([3], 1, run=1)
     async with writing(place) as index:
         await index.begin_run("build 7", "bybit", STARTED)
@@ -143,14 +143,14 @@ async def test_other_programs_find_every_field_by_its_name(place: QdrantPlace) -
 
 
 async def test_a_missing_index_is_refused_with_the_command_that_makes_one(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     with pytest.raises(VectorIndexError, match=r"no index .*; make one with: rag-ingest --qdrant"):
         await QdrantIndex.open(place)
 
 
 async def test_a_collection_of_another_program_is_neither_read_nor_written_to(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     from qdrant_client import models
 
@@ -163,7 +163,7 @@ async def test_a_collection_of_another_program_is_neither_read_nor_written_to(
         assert (await connection.client.count(place.collection)).count == 0
 
 
-async def test_an_index_of_another_layout_is_refused_with_a_remedy(place: QdrantPlace) -> None:
+async def test_an_index_of_another_layout_is_refused_with_a_remedy(place: QdrantServer) -> None:
     async with writing(place) as index:
         name = index.name
     async with Connection(place) as connection:
@@ -175,7 +175,7 @@ async def test_an_index_of_another_layout_is_refused_with_a_remedy(place: Qdrant
 
 
 async def test_an_index_of_another_collection_is_refused_with_every_difference_and_kept(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     points = points_at(range(3))
     async with writing(place) as index:
@@ -190,7 +190,7 @@ async def test_an_index_of_another_collection_is_refused_with_every_difference_a
         assert (await index.upsert(points_at([2, 3]))) == 1
 
 
-async def test_an_index_opened_for_reading_cannot_be_written_to(place: QdrantPlace) -> None:
+async def test_an_index_opened_for_reading_cannot_be_written_to(place: QdrantServer) -> None:
     async with writing(place) as index:
         await index.upsert(points_at([1]))
     async with reading(place) as reader:
@@ -201,7 +201,7 @@ async def test_an_index_opened_for_reading_cannot_be_written_to(place: QdrantPla
 
 
 async def test_a_live_reader_takes_over_all_that_another_process_writes(
-    place: QdrantPlace, tmp_path: Path
+    place: QdrantServer, tmp_path: Path
 ) -> None:
     told = tmp_path / "place"
     told.write_text(f"{place.url} {place.grpc_port} {place.collection}")
@@ -229,7 +229,7 @@ async def test_a_live_reader_takes_over_all_that_another_process_writes(
 
 
 async def test_only_as_much_of_the_past_is_loaded_as_was_asked_for(
-    server: Stub, place: QdrantPlace
+    server: Stub, place: QdrantServer
 ) -> None:
     points = points_at(range(0, 9600, 8))  # 100 days
     async with writing(place) as index:
@@ -248,7 +248,7 @@ async def test_only_as_much_of_the_past_is_loaded_as_was_asked_for(
 
 
 async def points_written_before_what_is_kept_are_there_when_asked_for(
-    place: QdrantPlace, reader: QdrantIndex
+    place: QdrantServer, reader: QdrantIndex
 ) -> None:
     async with writing(place) as index:
         await index.upsert(points_at([-9600, 9000], 5))
@@ -259,7 +259,7 @@ async def points_written_before_what_is_kept_are_there_when_asked_for(
     assert len(await stored(reader)) == 1201
 
 
-async def test_a_warm_query_is_one_round_trip(server: Stub, place: QdrantPlace) -> None:
+async def test_a_warm_query_is_one_round_trip(server: Stub, place: QdrantServer) -> None:
     query = SearchQuery(SYMBOL, ALWAYS, unit_vectors(1, 1)[0], 7, (FieldRange("oi_delta_pct", 0),))
     async with writing(place) as index:
         await index.upsert(points_at(range(100)))
@@ -281,7 +281,7 @@ async def test_a_warm_query_is_one_round_trip(server: Stub, place: QdrantPlace) 
 
 
 async def test_hits_whose_vectors_are_read_by_themselves_are_the_same(
-    server: Stub, place: QdrantPlace, monkeypatch: pytest.MonkeyPatch
+    server: Stub, place: QdrantServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = SearchQuery(SYMBOL, ALWAYS, unit_vectors(1, 1)[0], 90)
     async with writing(place) as index:
@@ -297,7 +297,7 @@ async def test_hits_whose_vectors_are_read_by_themselves_are_the_same(
     assert apart.cosine.tolist() == at_once.cosine.tolist()
 
 
-async def test_a_process_knows_what_it_wrote_itself(server: Stub, place: QdrantPlace) -> None:
+async def test_a_process_knows_what_it_wrote_itself(server: Stub, place: QdrantServer) -> None:
     async with writing(place) as index:
         await index.begin_run("build", None, STARTED)
         await index.upsert(points_at(range(10)))
@@ -310,7 +310,7 @@ async def test_a_process_knows_what_it_wrote_itself(server: Stub, place: QdrantP
     assert np.array_equal(scanned.values, expected.values)
 
 
-async def test_the_event_loop_has_its_turns_while_much_is_loaded(place: QdrantPlace) -> None:
+async def test_the_event_loop_has_its_turns_while_much_is_loaded(place: QdrantServer) -> None:
     turns = 0
 
     async def others() -> None:
@@ -328,7 +328,7 @@ async def test_the_event_loop_has_its_turns_while_much_is_loaded(place: QdrantPl
     assert turns > 4000 // 500  # pages
 
 
-async def test_a_cancelled_load_leaves_the_index_whole(server: Stub, place: QdrantPlace) -> None:
+async def test_a_cancelled_load_leaves_the_index_whole(server: Stub, place: QdrantServer) -> None:
     points = points_at(range(900))
     async with writing(place) as index:
         await index.upsert(points)
@@ -343,7 +343,7 @@ async def test_a_cancelled_load_leaves_the_index_whole(server: Stub, place: Qdra
         assert same_points(await stored(reader), points)
 
 
-async def test_a_later_ingestion_takes_over_and_the_earlier_one_stops(place: QdrantPlace) -> None:
+async def test_a_later_ingestion_takes_over_and_the_earlier_one_stops(place: QdrantServer) -> None:
     async with writing(place) as early, writing(place) as late:
         assert await early.begin_run("early", None, STARTED) == 1
         await early.upsert(points_at(range(3), run=1))
@@ -362,14 +362,14 @@ async def test_a_later_ingestion_takes_over_and_the_earlier_one_stops(place: Qdr
         ]
 
 
-async def test_ingestions_that_begin_at_once_have_numbers_of_their_own(place: QdrantPlace) -> None:
+async def test_ingestions_that_begin_at_once_have_numbers_of_their_own(place: QdrantServer) -> None:
     async with writing(place) as one, writing(place) as two, writing(place) as three:
         begun = [index.begin_run("build", None, STARTED) for index in (one, two, three)]
         assert sorted(await asyncio.gather(*begun)) == [1, 2, 3]
 
 
 async def test_a_run_whose_process_was_killed_as_it_began_is_begun_again_under_its_number(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     """A migration needs the numbers of its source."""
     async with writing(place) as killed, writing(place) as again, writing(place) as other:
@@ -382,7 +382,7 @@ async def test_a_run_whose_process_was_killed_as_it_began_is_begun_again_under_i
         assert await other.begin_run("another build", None, STARTED) == 3
 
 
-async def test_what_a_killed_transaction_left_is_found_and_taken_over(place: QdrantPlace) -> None:
+async def test_what_a_killed_transaction_left_is_found_and_taken_over(place: QdrantServer) -> None:
     """Points are there, but the head was never written."""
     async with writing(place) as index, reading(place) as reader:
         await index.begin_run("build", None, STARTED)
@@ -410,7 +410,7 @@ async def cut_short(index: QdrantIndex, points: Any) -> None:
         await connection.client.upsert(index.name, structs, wait=True)
 
 
-async def test_an_older_state_that_was_restored_is_noticed(place: QdrantPlace) -> None:
+async def test_an_older_state_that_was_restored_is_noticed(place: QdrantServer) -> None:
     from qdrant_client import models
 
     async with writing(place) as index:
@@ -428,7 +428,7 @@ async def test_an_older_state_that_was_restored_is_noticed(place: QdrantPlace) -
             assert same_points(await stored(reader), points_at(range(10), 1))
 
 
-async def test_content_that_cannot_be_read_is_an_index_error(place: QdrantPlace) -> None:
+async def test_content_that_cannot_be_read_is_an_index_error(place: QdrantServer) -> None:
     async with writing(place) as index:
         await index.upsert(points_at(range(10)))
         client, name = index._connection.client, index.name
@@ -446,7 +446,7 @@ async def test_content_that_cannot_be_read_is_an_index_error(place: QdrantPlace)
             await QdrantIndex.open(place)
 
 
-async def test_the_text_vectors_own_space_is_told_with_each_point(place: QdrantPlace) -> None:
+async def test_the_text_vectors_own_space_is_told_with_each_point(place: QdrantServer) -> None:
     held = collection(text_space_id="text-of-tests", text_dimension=4)
     points = points_at(range(3))
     points = replace(points, vectors={STATE: points.vectors[STATE], "text": unit_vectors(3, 1, 4)})
@@ -459,7 +459,7 @@ async def test_the_text_vectors_own_space_is_told_with_each_point(place: QdrantP
 
 @pytest.mark.parametrize("regime", [True, False])
 async def test_answers_equal_those_of_the_embedded_index_to_the_last_bit(
-    place: QdrantPlace, regime: bool
+    place: QdrantServer, regime: bool
 ) -> None:
     points = past(range(2000), 4)
     # Twins, so that there are ties, also where a limit cuts.
@@ -480,15 +480,15 @@ async def test_answers_equal_those_of_the_embedded_index_to_the_last_bit(
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 async def test_an_approximate_search_finds_nearly_all_that_an_exact_one_finds(
-    place: QdrantPlace, quantization: Any
+    place: QdrantServer, quantization: Any
 ) -> None:
-    place = replace(place, quantization=quantization)
+    place = msgspec.structs.replace(place, quantization=quantization)
     points = points_at(range(3000), vectors=unit_vectors(3000, 1, 16))
     async with writing(place, collection(dimension=16)) as index:
         await index.upsert(points)
         async with (
             reading(place) as exact,
-            reading(replace(place, approximate=True, hnsw_ef=64)) as approximate,
+            reading(msgspec.structs.replace(place, approximate=True, hnsw_ef=64)) as approximate,
         ):
             report = await recall(
                 exact, approximate, SYMBOL, lookback_days=20, k=10, samples=20, seed=1
@@ -502,7 +502,7 @@ async def test_an_approximate_search_finds_nearly_all_that_an_exact_one_finds(
         assert (info.config.quantization_config is not None) == (quantization == "int8")
 
 
-async def test_a_run_that_began_is_not_overwritten_by_an_earlier_one(place: QdrantPlace) -> None:
+async def test_a_run_that_began_is_not_overwritten_by_an_earlier_one(place: QdrantServer) -> None:
     async with writing(place) as early, writing(place) as late:
         await early.begin_run("early", None, STARTED)
         await late.begin_run("late", None, STARTED)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
+from msgspec import structs
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.protocol import SearchQuery
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import failure_of
 from tests.index import qdrant_stub
@@ -58,7 +58,7 @@ async def test_what_the_server_refuses_is_told_with_its_address_and_a_remedy(
     server: Stub, code: str, told: str
 ) -> None:
     server.fail_next(1000, code)
-    place = replace(place_at(server, retry_s=0.0), api_key_env="MY_KEY")
+    place = structs.replace(place_at(server, retry_s=0.0), api_key_env="MY_KEY")
     with pytest.raises(VectorIndexError, match=told) as refusal:
         await QdrantIndex.open(place)
     assert f"127.0.0.1:{server.grpc_port}" in refusal.value.message
@@ -66,13 +66,13 @@ async def test_what_the_server_refuses_is_told_with_its_address_and_a_remedy(
 
 
 async def test_nobody_listening_is_told_with_the_command_that_starts_a_server() -> None:
-    place = QdrantPlace(url="http://127.0.0.1:1", grpc_port=1, retry_s=0.2)
+    place = QdrantServer(url="http://127.0.0.1:1", grpc_port=1, retry_s=0.2)
     with pytest.raises(VectorIndexError, match=r"127.0.0.1:1 refuses .* docker compose up -d"):
         await QdrantIndex.open(place)
 
 
 async def test_a_name_that_is_not_known_is_told_as_one() -> None:
-    place = QdrantPlace(url="http://no-such-host.invalid:6333", retry_s=0.0)
+    place = QdrantServer(url="http://no-such-host.invalid:6333", retry_s=0.0)
     with pytest.raises(VectorIndexError, match=r"cannot be resolved; check index\.qdrant\.url"):
         await QdrantIndex.open(place)
 
@@ -89,7 +89,7 @@ async def test_a_port_of_another_service_is_told_as_one(server: Stub) -> None:
 
 
 async def test_a_missing_authority_file_is_a_fault_of_the_settings() -> None:
-    place = QdrantPlace(url="https://localhost:6333", ca_file=Path("/nowhere/ca.pem"))
+    place = QdrantServer(url="https://localhost:6333", ca_file=Path("/nowhere/ca.pem"))
     with pytest.raises(ConfigurationError, match=r"ca_file /nowhere/ca\.pem cannot be read"):
         await QdrantIndex.open(place)
 
@@ -109,7 +109,7 @@ async def test_the_key_is_never_shown(server: Stub) -> None:
     assert SECRET not in str(echoed.error)
     server.fail_next(2, "UNAVAILABLE")
     with structlog.testing.capture_logs() as logs, pytest.raises(VectorIndexError) as missing:
-        await QdrantIndex.open(replace(place, retry_s=5.0))
+        await QdrantIndex.open(structs.replace(place, retry_s=5.0))
     assert [log["event"] for log in logs] == ["qdrant_call_repeated"]
     for text in (str(missing.value), repr(missing.value.details), repr(logs)):
         assert SECRET not in text
@@ -121,7 +121,7 @@ async def test_without_the_extra_the_command_that_installs_it_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
     with pytest.raises(ConfigurationError, match=r'pip install "llm-trader-rag\[qdrant\]"'):
-        await QdrantIndex.open(QdrantPlace(url="http://localhost:6333"))
+        await QdrantIndex.open(QdrantServer(url="http://localhost:6333"))
 
 
 async def test_a_lost_connection_is_tried_again_until_it_is_there(server: Stub) -> None:

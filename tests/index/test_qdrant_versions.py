@@ -10,7 +10,7 @@ from llm_trader.errors import ConfigurationError, StoreLockedError, VectorIndexE
 from llm_trader.index.points import STATE
 from llm_trader.index.protocol import SearchQuery
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.versions import build_beside, prune, swap, versions
 from tests.index import qdrant_stub
@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
 
 
 @pytest.fixture
-async def place(server: Stub) -> QdrantPlace:
+async def place(server: Stub) -> QdrantServer:
     """An index of the old points."""
     place = place_at(server)
     async with await QdrantIndex.create_or_open(place, collection()) as index:
@@ -36,7 +36,7 @@ async def place(server: Stub) -> QdrantPlace:
     return place
 
 
-async def built(place: QdrantPlace, **changes: str) -> str:
+async def built(place: QdrantServer, **changes: str) -> str:
     """A new version of the new points, not live yet; its name."""
     async with await build_beside(place, collection(**changes)) as index:
         await index.begin_run("build", None, "2026-03-20T12:00:00Z")
@@ -45,7 +45,7 @@ async def built(place: QdrantPlace, **changes: str) -> str:
 
 
 async def test_a_running_reader_goes_on_with_the_version_that_was_swapped_in(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     query = SearchQuery(SYMBOL, ALWAYS, NEW.vectors[STATE][-1], 3)
     async with await QdrantIndex.open(place) as reader, await QdrantIndex.open(place) as other:
@@ -65,7 +65,7 @@ async def test_a_running_reader_goes_on_with_the_version_that_was_swapped_in(
 
 
 async def test_a_reader_finds_the_swapped_version_also_where_the_old_one_is_gone(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     async with await QdrantIndex.open(place) as reader:
         await swap(place, await built(place))
@@ -75,7 +75,7 @@ async def test_a_reader_finds_the_swapped_version_also_where_the_old_one_is_gone
 
 
 async def test_a_reader_forgets_a_collection_whose_name_another_one_got(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     async def made(slots: range) -> QdrantIndex:
         index = await QdrantIndex.create_or_open(place, collection())
@@ -97,7 +97,7 @@ async def test_a_reader_forgets_a_collection_whose_name_another_one_got(
 
 
 async def test_a_reader_refuses_a_version_of_other_features_and_says_to_restart(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     query = SearchQuery(SYMBOL, ALWAYS, NEW.vectors[STATE][-1], 3)
     async with await QdrantIndex.open(place) as reader:
@@ -113,7 +113,7 @@ async def test_a_reader_refuses_a_version_of_other_features_and_says_to_restart(
         assert same_points(await stored(restarted), NEW)
 
 
-async def test_an_ingestion_stops_when_the_alias_leads_elsewhere(place: QdrantPlace) -> None:
+async def test_an_ingestion_stops_when_the_alias_leads_elsewhere(place: QdrantServer) -> None:
     async with await QdrantIndex.create_or_open(place, collection()) as index:
         await swap(place, await built(place))
         with pytest.raises(StoreLockedError, match=r"leads to .* by now"):
@@ -121,7 +121,7 @@ async def test_an_ingestion_stops_when_the_alias_leads_elsewhere(place: QdrantPl
 
 
 async def test_a_version_under_way_is_taken_up_again_and_a_live_one_is_not(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     name = await built(place)
     async with await build_beside(place, collection()) as again:
@@ -143,7 +143,7 @@ async def test_a_version_under_way_is_taken_up_again_and_a_live_one_is_not(
 
 
 async def test_pruning_keeps_what_is_live_under_way_or_of_others(
-    server: Stub, place: QdrantPlace
+    server: Stub, place: QdrantServer
 ) -> None:
     from qdrant_client import models
 
@@ -167,7 +167,7 @@ async def test_pruning_keeps_what_is_live_under_way_or_of_others(
 
 
 async def test_a_version_whose_swap_was_killed_before_its_end_is_an_old_one_after_the_next(
-    place: QdrantPlace,
+    place: QdrantServer,
 ) -> None:
     from qdrant_client import models
 
@@ -187,7 +187,7 @@ async def test_a_version_whose_swap_was_killed_before_its_end_is_an_old_one_afte
     assert name in await prune(place)
 
 
-async def test_nothing_is_pruned_while_nothing_is_live(place: QdrantPlace) -> None:
+async def test_nothing_is_pruned_while_nothing_is_live(place: QdrantServer) -> None:
     from qdrant_client import models
 
     async with Connection(place) as connection:
@@ -200,7 +200,7 @@ async def test_nothing_is_pruned_while_nothing_is_live(place: QdrantPlace) -> No
     assert len(await versions(place)) == 1
 
 
-async def test_the_swap_back_brings_the_old_answers_back(place: QdrantPlace) -> None:
+async def test_the_swap_back_brings_the_old_answers_back(place: QdrantServer) -> None:
     old = (await versions(place))[0].name
     async with await QdrantIndex.open(place) as reader:
         await swap(place, await built(place))
@@ -209,7 +209,7 @@ async def test_the_swap_back_brings_the_old_answers_back(place: QdrantPlace) -> 
         assert same_points(await stored(reader), OLD)
 
 
-async def test_only_a_version_that_holds_points_is_swapped_in(place: QdrantPlace) -> None:
+async def test_only_a_version_that_holds_points_is_swapped_in(place: QdrantServer) -> None:
     with pytest.raises(ConfigurationError, match=r"no version of .* there are: .*_1"):
         await swap(place, "somewhere")
     async with await build_beside(place, collection()) as index:
@@ -219,7 +219,7 @@ async def test_only_a_version_that_holds_points_is_swapped_in(place: QdrantPlace
 
 
 async def test_a_name_that_is_a_collection_itself_is_read_but_not_swapped(
-    place: QdrantPlace, server: Stub
+    place: QdrantServer, server: Stub
 ) -> None:
     name = (await versions(place))[0].name
     itself = place_at(server, collection=name)

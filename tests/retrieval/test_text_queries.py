@@ -166,7 +166,7 @@ async def test_without_text_vectors_or_a_model_a_text_query_is_refused_with_the_
 ) -> None:
     state = state_of(points, 40, AS_OF_MS)
     with EmbeddedIndex.create_or_open(tmp_path / "plain", COLLECTION) as plain:
-        retriever = Retriever(plain, SPACE, QueryTexts(TEXTS, 1))
+        retriever = Retriever(plain, SPACE, QueryTexts(TEXTS))
         with pytest.raises(InvalidInputError, match="holds no text vectors; ingest with --text"):
             await retriever.query(state, AS_OF_MS, config("text"))
     with EmbeddedIndex.create_or_open(tmp_path / "worded", HELD) as index:
@@ -186,7 +186,7 @@ async def test_an_index_of_another_model_or_wording_is_refused(tmp_path: Path) -
         ):
             comparison = rf"{TEXTS.space_id}.*text models: {TEXTS.model}, here {other.model}"
             with pytest.raises(ConfigurationError, match=comparison):
-                Retriever(index, SPACE, QueryTexts(other, 1))
+                Retriever(index, SPACE, QueryTexts(other))
 
 
 async def test_an_answer_names_the_spaces_it_was_found_in(points: PointTable) -> None:

@@ -41,7 +41,7 @@ def worded(slots: range, seed: int = 0, run: int = 1) -> PointTable:
 
 @asynccontextmanager
 async def retriever_of(*tables: PointTable) -> AsyncIterator[Retriever]:
-    texts = QueryTexts(TEXTS, 100)
+    texts = QueryTexts(TEXTS)
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedIndex.create_or_open(Path(folder) / "index", HELD) as index,

@@ -13,8 +13,9 @@ import msgspec
 from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.auth import TokenCheck
 from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
-from llm_trader.rpc.server import RpcServer, ServerLimits
+from llm_trader.rpc.server import RpcServer
 
 
 class Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -155,8 +156,8 @@ async def serving(
     methods = with_builtin_methods(
         [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=tokens
     )
-    bounds = ServerLimits(**{"discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
-    server = RpcServer(Dispatcher(methods), port=0, limits=bounds, tokens=tokens)
+    config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
+    server = RpcServer(Dispatcher(methods), config, tokens)
     await server.start()
     try:
         yield server

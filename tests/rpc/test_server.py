@@ -9,8 +9,9 @@ import socket
 import pytest
 
 from llm_trader.errors import ConfigurationError
+from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
-from llm_trader.rpc.server import RpcServer, ServerLimits, serve
+from llm_trader.rpc.server import RpcServer, serve
 from tests.rpc.stub import Line, connected, serving
 
 
@@ -81,14 +82,14 @@ async def test_a_garbage_line_is_a_parse_error_and_the_connection_stays(line: Li
 
 
 async def test_a_document_that_never_closes_is_a_parse_error_at_its_deadline() -> None:
-    async with serving(frame_deadline_s=0.1) as server, connected(server) as line:
+    async with serving(frame_timeout_s=0.1) as server, connected(server) as line:
         line.send(b'{"a": [\n')
         assert (await line.receive())["error"]["code"] == -32700
         assert await line.receive() is None
 
 
 async def test_dripping_bytes_do_not_move_a_documents_deadline() -> None:
-    async with serving(frame_deadline_s=0.2) as server, connected(server) as line:
+    async with serving(frame_timeout_s=0.2) as server, connected(server) as line:
         reply = asyncio.create_task(line.receive())
         line.send(b"{")
         while not reply.done():
@@ -109,12 +110,12 @@ async def test_a_connection_that_waits_for_an_answer_is_not_idle() -> None:
 
 
 async def test_an_oversize_document_gets_a_reply_that_can_be_read() -> None:
-    limits = {"max_document_bytes": 1000, "discard_s": 1.0}
+    limits = {"max_frame_kib": 1, "discard_s": 1.0}
     async with serving(**limits) as server, connected(server) as line:
         line.send(b'{"a": "' + b"x" * 3_000_000)
         reply = await line.receive()
         assert (reply["error"]["code"], reply["id"]) == (-32600, None)
-        assert reply["error"]["data"] == {"limit_bytes": 1000}
+        assert reply["error"]["data"] == {"limit_bytes": 1024}
         assert await line.receive() is None
 
 
@@ -171,7 +172,7 @@ async def test_a_batch_counts_as_its_members_against_the_load_limit() -> None:
 
 
 async def test_calls_beyond_the_rate_are_told_when_to_come_back() -> None:
-    async with serving(rate_per_s=5.0, rate_burst=2) as server, connected(server) as line:
+    async with serving(rate_limit_per_s=5.0, rate_burst=2) as server, connected(server) as line:
         replies = [await line.call("rpc.ping") for _ in range(3)]
         assert ["result" in reply for reply in replies] == [True, True, False]
         error = replies[2]["error"]
@@ -230,7 +231,7 @@ async def test_nobody_can_connect_once_the_server_stopped() -> None:
 
 
 async def test_serve_tells_its_address_and_runs_until_the_event() -> None:
-    server, stop, seen = RpcServer(Dispatcher([]), port=0), asyncio.Event(), []
+    server, stop, seen = RpcServer(Dispatcher([]), RpcConfig(port=0)), asyncio.Event(), []
 
     def on_ready(host: str, port: int) -> None:
         seen.append((host, port))
@@ -242,11 +243,11 @@ async def test_serve_tells_its_address_and_runs_until_the_event() -> None:
 
 async def test_a_taken_port_is_a_configuration_error_with_a_remedy() -> None:
     async with serving() as server:
-        second = RpcServer(Dispatcher([]), port=server.address[1])
+        second = RpcServer(Dispatcher([]), RpcConfig(port=server.address[1]))
         with pytest.raises(ConfigurationError, match="choose another port"):
             await second.start()
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="max_in_flight must be above zero"):
-        ServerLimits(max_in_flight=0)
+        RpcConfig(max_in_flight=0)

@@ -20,14 +20,15 @@ PROGRAM = """
 import asyncio
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.dispatcher import Dispatcher
-from llm_trader.rpc.server import RpcServer, ServerLimits, run, serve, stop_on_signals
+from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from tests.rpc.stub import stub_methods
 
 async def main():
     stop = asyncio.Event()
     stop_on_signals(stop)
     methods = with_builtin_methods(stub_methods(), title="stub", version="0")
-    server = RpcServer(Dispatcher(methods), port=0, limits=ServerLimits(discard_s=0.1))
+    server = RpcServer(Dispatcher(methods), RpcConfig(port=0, discard_s=0.1))
     await serve(server, stop, lambda host, port: print("ready", port, flush=True))
 
 run(main())

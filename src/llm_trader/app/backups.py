@@ -16,7 +16,7 @@ from llm_trader.app.indexes import (
     collection_of,
     index_to_read,
     index_to_write,
-    qdrant_place,
+    qdrant_server,
     refuse_another_exchange,
     refuse_one_folder_for_both,
 )
@@ -151,7 +151,7 @@ def prune_index(
         return folders.prune(settings.index.path, also_building=also_building)
     from llm_trader.index.qdrant.versions import prune
 
-    return asyncio.run(prune(qdrant_place(settings, environ), also_building=also_building))
+    return asyncio.run(prune(qdrant_server(settings, environ), also_building=also_building))
 
 
 async def _versions(settings: Settings, environ: Mapping[str, str]) -> list[Any]:
@@ -159,7 +159,7 @@ async def _versions(settings: Settings, environ: Mapping[str, str]) -> list[Any]
         return list(folders.versions(settings.index.path))
     from llm_trader.index.qdrant.versions import versions
 
-    return list(await versions(qdrant_place(settings, environ)))
+    return list(await versions(qdrant_server(settings, environ)))
 
 
 @asynccontextmanager
@@ -175,7 +175,7 @@ async def _beside(
         return
     from llm_trader.index.qdrant.versions import build_beside
 
-    async with await build_beside(qdrant_place(settings, environ), collection) as remote:
+    async with await build_beside(qdrant_server(settings, environ), collection) as remote:
         yield remote, remote.name
 
 
@@ -235,7 +235,7 @@ async def _swapped(
         return Rebuild(reports=reports, live=name, before=str(old))
     from llm_trader.index.qdrant.versions import swap, versions
 
-    place = qdrant_place(settings, environ)
-    before = next((of.name for of in await versions(place) if of.live), None)
-    await swap(place, name)
+    server = qdrant_server(settings, environ)
+    before = next((of.name for of in await versions(server) if of.live), None)
+    await swap(server, name)
     return Rebuild(reports=reports, live=name, before=before)

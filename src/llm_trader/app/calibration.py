@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import structlog
 
 from llm_trader.index.protocol import Collection
@@ -11,13 +9,6 @@ from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import iso8601
-
-_NOT_OF_A_QUERY: Final = {"calibration", "max_calibration_age_days"}
-
-
-def query_defaults(settings: Settings) -> SearchSpec:
-    """What a query gets where its own `query_config` says nothing."""
-    return SearchSpec(**settings.retrieval.model_dump(exclude=_NOT_OF_A_QUERY))
 
 
 def loaded_calibration(settings: Settings) -> LoadedCalibration | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llm_trader.app.calibration import query_defaults
 from llm_trader.app.ingestion import spaces_of
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.calibration_study import study_of
@@ -17,7 +16,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress
 from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import MINUTE_MS, Millis, iso8601
+from llm_trader.timeframe import Millis, iso8601
 
 
 def calibrate_from_store(
@@ -35,8 +34,8 @@ def calibrate_from_store(
     """Fit for the search that a server with these settings does; no symbols means all."""
     if start_ms >= end_ms:
         raise InvalidInputError("--start lies after --end; give the earlier time first")
-    interval_ms = settings.snapshot.interval_minutes * MINUTE_MS
-    search = search_of(query_defaults(settings))
+    interval_ms = settings.snapshot.interval_ms
+    search = search_of(settings.retrieval)
     with MarketStore.open(settings.market.store) as store:
         named = symbols or store.symbols()
         spaces = spaces_of(settings, store, named)
@@ -67,7 +66,7 @@ def write_calibration_report(
 ) -> None:
     """The files of an evaluation, of what was measured on the way."""
     tried = Ledger(folder).configurations()
-    search = search_of(query_defaults(settings))
+    search = search_of(settings.retrieval)
     write_study(study_of(fitted, search, tried, seconds), folder)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec import structs
 
 from llm_trader.app.indexes import (
     index_to_read,
-    qdrant_place,
+    qdrant_server,
     refuse_another_exchange,
 )
 from llm_trader.app.text_model import query_texts
@@ -111,12 +112,12 @@ def measure_recall(
     """How much of the exact nearest an approximate search on Qdrant finds, by symbol and vector."""
     from llm_trader.index.qdrant.backend import QdrantIndex
 
-    place = qdrant_place(settings, environ)
+    server = qdrant_server(settings, environ)
 
     async def main() -> list[RecallReport]:
         async with (
-            await QdrantIndex.open(replace(place, approximate=False)) as exact,
-            await QdrantIndex.open(replace(place, approximate=True)) as approximate,
+            await QdrantIndex.open(structs.replace(server, approximate=False)) as exact,
+            await QdrantIndex.open(structs.replace(server, approximate=True)) as approximate,
         ):
             return [
                 await recall(

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from llm_trader.app.calibration import query_defaults
 from llm_trader.app.calibration_fit import search_of
 from llm_trader.app.indexes import index_to_read, refuse_another_exchange
 from llm_trader.app.ingestion import intraday_timeframe
@@ -37,7 +36,7 @@ Ask = Callable[[Subject, Running], Study]
 
 def plan_of(settings: Settings, path: Path | None, given: Mapping[str, Any]) -> StudyPlan:
     """The plan of a file; what it leaves out is searched as the server does, `given` goes first."""
-    search = search_of(query_defaults(settings))
+    search = search_of(settings.retrieval)
     served = {
         "step_minutes": settings.snapshot.interval_minutes,
         "search": msgspec.to_builtins(search),

@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from msgspec import structs
+
 from llm_trader.embedding.state import StateSpace
 from llm_trader.embedding.text import TextSpace
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
 from llm_trader.index.protocol import Collection, VectorIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.market.store import MarketStore
-from llm_trader.settings.tree import QdrantSettings, Settings
+from llm_trader.settings.tree import Settings
 
 Backend = Literal["embedded", "qdrant"]
 
@@ -36,7 +38,7 @@ async def index_to_read(
     if (backend or backend_of(settings)) == "qdrant":
         from llm_trader.index.qdrant.backend import QdrantIndex
 
-        async with await QdrantIndex.open(qdrant_place(settings, environ)) as remote:
+        async with await QdrantIndex.open(qdrant_server(settings, environ)) as remote:
             yield remote
     else:
         with EmbeddedIndex.open(settings.index.path) as local:
@@ -54,37 +56,24 @@ async def index_to_write(
     if (backend or backend_of(settings)) == "qdrant":
         from llm_trader.index.qdrant.backend import QdrantIndex
 
-        place = qdrant_place(settings, environ)
-        async with await QdrantIndex.create_or_open(place, collection) as remote:
+        server = qdrant_server(settings, environ)
+        async with await QdrantIndex.create_or_open(server, collection) as remote:
             yield remote
     else:
         with EmbeddedIndex.create_or_open(settings.index.path, collection) as local:
             yield local
 
 
-def qdrant_place(settings: Settings, environ: Mapping[str, str]) -> QdrantPlace:
+def qdrant_server(settings: Settings, environ: Mapping[str, str]) -> QdrantServer:
     """Raises `ConfigurationError` without an address, or where the key's variable is empty."""
-    qdrant = settings.index.qdrant
-    if qdrant.url is None:
+    config = settings.index.qdrant
+    if config.url is None:
         raise ConfigurationError(
             "no Qdrant server is named; give --qdrant-url, or set index.qdrant.url"
         )
-    return QdrantPlace(
-        url=qdrant.url,
-        grpc_port=qdrant.grpc_port,
-        collection=qdrant.collection,
-        api_key=_api_key(qdrant, environ),
-        api_key_env=qdrant.api_key_env,
-        ca_file=qdrant.ca_file,
-        timeout_s=qdrant.timeout_s,
-        retry_s=qdrant.retry_s,
-        pool_size=qdrant.pool_size,
-        shard_number=qdrant.shard_number,
-        replication_factor=qdrant.replication_factor,
-        approximate=qdrant.approximate,
-        hnsw_ef=qdrant.hnsw_ef,
-        quantization=qdrant.quantization,
-    )
+    name = config.api_key_env
+    key = None if name is None else secret(environ, name, "index.qdrant.api_key_env")
+    return QdrantServer(**structs.asdict(config), api_key=key)
 
 
 def secret(environ: Mapping[str, str], name: str, setting: str) -> str:
@@ -124,9 +113,3 @@ def refuse_another_exchange(store: MarketStore, index: VectorIndex) -> None:
             f"the index at {index.location} of {index.collection.exchange}; "
             "name the ones that belong together"
         )
-
-
-def _api_key(qdrant: QdrantSettings, environ: Mapping[str, str]) -> str | None:
-    if qdrant.api_key_env is None:
-        return None
-    return secret(environ, qdrant.api_key_env, "index.qdrant.api_key_env")

@@ -15,7 +15,7 @@ from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import M3, M5, MINUTE_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import M3, M5, Millis, Timeframe, iso8601
 
 # Embedding a day's texts takes seconds, and a stop in the middle of a batch loses them.
 _TEXT_DAYS: Final = 1
@@ -65,7 +65,7 @@ def plan_of(
     return IngestPlan(
         start_ms=start_ms,
         end_ms=end_ms,
-        interval_ms=settings.snapshot.interval_minutes * MINUTE_MS,
+        interval_ms=settings.snapshot.interval_ms,
         batch_days=min(days, _TEXT_DAYS) if wants_texts(settings) else days,
         rebuild=rebuild,
     )

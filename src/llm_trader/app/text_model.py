@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from llm_trader.app.indexes import secret
+from llm_trader.embedding.config import VectorCacheConfig
 from llm_trader.embedding.text import FastEmbedEncoder, TextSpace
 from llm_trader.embedding.text_cache import QueryTexts, RedisVectors
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import Collection
-from llm_trader.settings.tree import CacheSettings, Settings, TextSettings
+from llm_trader.settings.tree import Settings
 
 
 def wants_texts(settings: Settings) -> bool:
@@ -25,18 +26,7 @@ def text_space(settings: Settings) -> TextSpace | None:
     if not wants_texts(settings):
         return None
     text = settings.embedding.text
-    return TextSpace(encoder_of(text), text.form)
-
-
-def encoder_of(text: TextSettings) -> FastEmbedEncoder:
-    """Raises `ConfigurationError` where the model or the extra is missing."""
-    return FastEmbedEncoder.load(
-        text.model,
-        model_path=text.model_path,
-        cache_dir=text.cache_dir,
-        threads=text.threads,
-        batch_size=text.batch_size,
-    )
+    return TextSpace(FastEmbedEncoder.load(text), text.form)
 
 
 @asynccontextmanager
@@ -56,22 +46,16 @@ async def query_texts(
     if space is None:
         yield None
         return
-    text = settings.embedding.text
-    shared = _shared(settings.cache, environ)
-    texts = QueryTexts(space, text.cache_size, shared, threads=text.threads)
+    texts = QueryTexts(space, settings.embedding.text, _shared(settings.cache, environ))
     try:
         yield texts
     finally:
         await texts.aclose()
 
 
-def _shared(cache: CacheSettings, environ: Mapping[str, str]) -> RedisVectors | None:
-    if cache.redis_url is None:
+def _shared(config: VectorCacheConfig, environ: Mapping[str, str]) -> RedisVectors | None:
+    if config.redis_url is None:
         return None
-    name = cache.redis_password_env
-    return RedisVectors(
-        cache.redis_url,
-        password=secret(environ, name, "cache.redis_password_env") if name else None,
-        timeout_s=cache.redis_timeout_ms / 1000,
-        ttl_s=cache.ttl_hours * 3600,
-    )
+    name = config.redis_password_env
+    password = None if name is None else secret(environ, name, "cache.redis_password_env")
+    return RedisVectors(config, password=password)

@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ from llm_trader.errors import ConfigurationError, LlmTraderError, VectorIndexErr
 from llm_trader.index.qdrant import catalog, versions
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots
-from llm_trader.index.qdrant.config import QdrantPlace, address_in, shown
+from llm_trader.index.qdrant.config import QdrantServer, address_in, shown
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.paging import Pages
 from llm_trader.index.qdrant.reader import Reader
@@ -45,7 +45,7 @@ class Nodes:
     No addresses means the one of the place itself.
     """
 
-    place: QdrantPlace
+    place: QdrantServer
     urls: tuple[str, ...] = ()
 
     @property
@@ -81,7 +81,7 @@ async def copy_collection(
     )
 
 
-async def _written(place: QdrantPlace, index: QdrantIndex) -> object:
+async def _written(place: QdrantServer, index: QdrantIndex) -> object:
     """Equal twice if nothing was written in between."""
     async with Connection(place) as connection:
         name = await catalog.resolve(connection)
@@ -214,7 +214,7 @@ class RestoredCollection:
             ) from None
 
     async def _open(self) -> QdrantIndex:
-        return await QdrantIndex.open(replace(self._nodes.place, collection=self.name))
+        return await QdrantIndex.open(structs.replace(self._nodes.place, collection=self.name))
 
 
 def _told(progress: Progress, what: str, total: int) -> Callable[[int], None]:

@@ -201,10 +201,10 @@ def _targets(settings: Settings, manifest: Manifest, only: str | None) -> Target
 
 
 def _nodes(settings: Settings) -> Nodes:
-    from llm_trader.app.indexes import qdrant_place
+    from llm_trader.app.indexes import qdrant_server
     from llm_trader.backup.cluster import Nodes
 
-    return Nodes(qdrant_place(settings, os.environ), settings.index.qdrant.node_urls)
+    return Nodes(qdrant_server(settings, os.environ), settings.index.qdrant.node_urls)
 
 
 def _folder(backups: Path, name: str) -> Path:

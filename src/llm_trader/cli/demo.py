@@ -57,9 +57,11 @@ def _run(folder: Path, days: int, seed: int) -> None:
     from llm_trader.app.ingestion import ingest_from_store
     from llm_trader.cli import data, show
     from llm_trader.cli.query import ask
+    from llm_trader.index.config import IndexConfig
     from llm_trader.logs import configure_logging
+    from llm_trader.market.config import MarketConfig
     from llm_trader.market.store import MarketStore
-    from llm_trader.settings.tree import IndexSettings, MarketSettings, Settings
+    from llm_trader.settings.tree import Settings
     from llm_trader.timeframe import M3, iso8601
 
     store, index = folder / "market", folder / "index"
@@ -71,7 +73,7 @@ def _run(folder: Path, days: int, seed: int) -> None:
 
     typer.echo("\n2. A snapshot of every quarter-hour with what followed, as vectors in an index")
     # Not those around it: what is simulated has no place in a Qdrant that is set.
-    settings = Settings(market=MarketSettings(store=store), index=IndexSettings(path=index))
+    settings = Settings(market=MarketConfig(store=store), index=IndexConfig(path=index))
     configure_logging("warn", settings.logging.format)
     with options.progress_bar("snapshots") as bar:
         now = options.now_ms()

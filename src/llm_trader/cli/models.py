@@ -54,6 +54,8 @@ def pull(
     Without a network, bring a folder with the model by hand and set embedding.text.model_path;
     docs/text.md says what belongs into it.
     """
+    from msgspec import structs
+
     from llm_trader.embedding.fastembed_models import listed_model
     from llm_trader.embedding.text import FastEmbedEncoder
 
@@ -67,7 +69,7 @@ def pull(
             f"no hub is known for {text.model}: choose one of `llm-trader models list`"
         )
     _download(listed, text.cache_dir)
-    encoder = FastEmbedEncoder.load(listed.name, cache_dir=text.cache_dir)
+    encoder = FastEmbedEncoder.load(structs.replace(text, model_path=None))
     typer.echo(f"{encoder.name}: {encoder.dimension} dimensions, version {encoder.version}")
 
 
@@ -110,7 +112,7 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Load the model that is set and encode some sentences with it."""
-    from llm_trader.app.text_model import encoder_of
+    from llm_trader.embedding.text import FastEmbedEncoder
 
     settings = options.settings_of(
         config,
@@ -119,7 +121,7 @@ def check(
         embedding__text__cache_dir=cache_dir,
     )
     text = settings.embedding.text
-    encoder = encoder_of(text)
+    encoder = FastEmbedEncoder.load(text)
     found = {
         "model": encoder.name,
         "dimension": encoder.dimension,

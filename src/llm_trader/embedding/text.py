@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -19,6 +18,7 @@ import structlog
 
 from llm_trader.arrays import Vectors
 from llm_trader.embedding import model_folder
+from llm_trader.embedding.config import TextConfig
 from llm_trader.embedding.fastembed_models import OpenedModel, open_model
 from llm_trader.embedding.foreign_errors import TEXT_MODEL_LIBRARIES, raised_inside
 from llm_trader.errors import ConfigurationError, EmbeddingError
@@ -140,22 +140,14 @@ class FastEmbedEncoder:
             )
 
     @classmethod
-    def load(
-        cls,
-        model: str,
-        *,
-        model_path: Path | None = None,
-        cache_dir: Path | None = None,
-        threads: int = 2,
-        batch_size: int = 8,
-    ) -> FastEmbedEncoder:
+    def load(cls, config: TextConfig) -> FastEmbedEncoder:
         """A model that FastEmbed lists, from its cache or a folder; or any other from a folder.
 
         Raises ConfigurationError, and never waits for a network, where the `text` extra or the
         model is missing, or the files are not a model's.
         """
-        opened = open_model(model, model_path, cache_dir)
-        return cls(opened, threads=threads, batch_size=batch_size)
+        opened = open_model(config.model, config.model_path, config.cache_dir)
+        return cls(opened, threads=config.threads, batch_size=config.batch_size)
 
     def encode(self, sentences: Sequence[str], done: Done = _unwatched) -> Vectors:
         """As `SentenceEncoder` says; batches of like length run in `threads` threads."""

@@ -18,13 +18,14 @@ import numpy as np
 import structlog
 
 from llm_trader.arrays import Vectors
+from llm_trader.embedding.config import TextConfig, VectorCacheConfig
 from llm_trader.embedding.foreign_errors import REDIS_CLIENT, raised_inside
 from llm_trader.embedding.text import TextSpace, are_unit
 from llm_trader.errors import ConfigurationError
 from llm_trader.snapshot.table import SnapshotTable
 
-WEEK_S: Final = 7 * 24 * 3600
-
+_DEFAULTS: Final = TextConfig()
+_HOUR_S: Final = 3600
 _PREFIX: Final = "llm-trader:text:"
 _WIRE_TYPE: Final = np.dtype("<f4")
 _WARNING_INTERVAL_S: Final = 60.0
@@ -53,10 +54,9 @@ class QueryTexts:
     def __init__(
         self,
         space: TextSpace,
-        size: int,
+        config: TextConfig = _DEFAULTS,
         shared: SharedVectors | None = None,
         *,
-        threads: int = 2,
         clock: Clock = time.monotonic,
     ) -> None:
         self.space_id = space.space_id
@@ -64,12 +64,12 @@ class QueryTexts:
         self.model = space.model
         self.local_hits = self.shared_hits = self.encoded = 0
         self._space = space
-        self._size = size
+        self._size = config.cache_size
         self._shared = shared
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._running: dict[str, asyncio.Task[Vectors]] = {}
         self._writing: set[asyncio.Future[None]] = set()
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="query-text")
+        self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="query-text")
         self._warnings = _RateLimitedWarnings(clock)
 
     async def vector(self, table: SnapshotTable) -> Vectors:
@@ -154,24 +154,22 @@ class QueryTexts:
 class RedisVectors:
     """`SharedVectors` in Redis; a server that is away, slow or broken counts as an empty cache.
 
-    A request may take `timeout_s` in all, connecting included, and after a failure no request is
-    sent for `rest_s` seconds. Values expire after `ttl_s` seconds. The password is never logged,
-    neither from the URL nor from the argument.
+    A request may take `redis_timeout_ms` in all, connecting included, and after a failure no
+    request is sent for `rest_s` seconds. The password is never logged, neither from the URL nor
+    from the argument.
     """
 
     def __init__(
         self,
-        url: str,
+        config: VectorCacheConfig,
         *,
         password: str | None = None,
-        timeout_s: float = 0.05,
-        ttl_s: int = WEEK_S,
         rest_s: float = 5.0,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._client = _client(url, password, timeout_s)
-        self._timeout_s = timeout_s
-        self._ttl_s = ttl_s
+        self._timeout_s = config.redis_timeout_ms / 1000
+        self._client = _client(config.redis_url or "", password, self._timeout_s)
+        self._ttl_s = config.ttl_hours * _HOUR_S
         self._rest_s = rest_s
         self._clock = clock
         self._resting_until_s = -float("inf")

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from llm_trader.config_types import NotASetting
+
 Horizon = Literal["15m", "1h", "4h", "24h"]
 QueryVectors = Literal["state", "text", "hybrid"]
 
@@ -53,5 +55,7 @@ class SearchSpec(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields
         float, Meta(ge=0, le=1, description="Least cosine similarity of a match.")
     ] = 0.7
     horizons: Annotated[
-        tuple[Horizon, ...], Meta(min_length=1, description="Horizons in the evidence.")
+        tuple[Horizon, ...],
+        Meta(min_length=1, description="Horizons in the evidence."),
+        NotASetting,
     ] = ("15m", "1h", "4h", "24h")

@@ -20,11 +20,12 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, Final
 
 from llm_trader.rpc import envelope
+from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.deadlines import Begun, ReadClock
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, Session
 from llm_trader.rpc.errors import InvalidRequestError, error_object
 from llm_trader.rpc.framing import Frame, FrameSplitter, Oversize
-from llm_trader.rpc.limits import Admission, ServerLimits
+from llm_trader.rpc.limits import Admission
 
 CHUNK_BYTES: Final = 1 << 16
 
@@ -38,7 +39,7 @@ class Connection:
         writer: asyncio.StreamWriter,
         dispatcher: Dispatcher,
         gate: Admission,
-        limits: ServerLimits,
+        config: RpcConfig,
     ) -> None:
         self._session = Session(peer_name(writer))
         self._reader = reader
@@ -46,8 +47,8 @@ class Connection:
         self._transport = writer.transport
         self._dispatcher = dispatcher
         self._gate = gate
-        self._limits = limits
-        self._splitter = FrameSplitter(limits.max_document_bytes)
+        self._config = config
+        self._splitter = FrameSplitter(config.max_document_bytes)
         self._clock = ReadClock()
         self._frame_deadline_s: float | None = None
         self._input_over = False
@@ -61,7 +62,7 @@ class Connection:
             await self._read_on()
             while self._tasks:
                 await asyncio.wait(self._tasks)
-            await hang_up(self._reader, self._writer, self._limits)
+            await hang_up(self._reader, self._writer, self._config)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -106,12 +107,12 @@ class Connection:
         if not self._splitter.in_frame:
             self._frame_deadline_s = None
         elif another_began or self._frame_deadline_s is None:
-            self._frame_deadline_s = time.monotonic() + self._limits.frame_deadline_s
+            self._frame_deadline_s = time.monotonic() + self._config.frame_timeout_s
 
     async def _read(self) -> bytes:
         """The next bytes; none at the end of input or when a clock ran out."""
         while not self._input_over:
-            idle_deadline_s = time.monotonic() + self._limits.idle_timeout_s
+            idle_deadline_s = time.monotonic() + self._config.idle_timeout_s
             self._clock.start(self._frame_deadline_s or idle_deadline_s)
             try:
                 return await self._reader.read(CHUNK_BYTES)
@@ -138,7 +139,7 @@ class Connection:
 
     async def _answer_apart(self, frames: list[Frame]) -> None:
         for frame in frames:
-            while self.pending >= self._limits.max_in_flight_per_connection:
+            while self.pending >= self._config.max_in_flight_per_connection:
                 await self._ended_answer()
             self.pending += 1
             self._start(self._answer(frame))
@@ -163,7 +164,7 @@ class Connection:
 
     def _handle(self, document: bytes) -> Awaitable[bytes | None]:
         now_s = time.monotonic()
-        deadline_s = now_s + self._limits.request_deadline_s
+        deadline_s = now_s + self._config.request_deadline_s
         context = RequestContext(session=self._session, received_s=now_s, deadline_s=deadline_s)
         return self._dispatcher.handle(document, context, self._gate)
 
@@ -174,25 +175,25 @@ class Connection:
         if self._transport.get_write_buffer_size() == 0:
             return
         try:
-            async with asyncio.timeout(self._limits.write_timeout_s):
+            async with asyncio.timeout(self._config.write_timeout_s):
                 await self._writer.drain()
         except (TimeoutError, ConnectionError):
             self._transport.abort()
 
 
 async def hang_up(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: ServerLimits
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, config: RpcConfig
 ) -> None:
     """Sends what is left and FIN, discards input for a moment, closes. Never raises `OSError`."""
     with contextlib.suppress(OSError):
         if writer.can_write_eof():
             writer.write_eof()
-        async with asyncio.timeout(limits.discard_s):
+        async with asyncio.timeout(config.discard_s):
             while await reader.read(CHUNK_BYTES):
                 pass
     writer.close()
     try:
-        async with asyncio.timeout(limits.write_timeout_s):
+        async with asyncio.timeout(config.write_timeout_s):
             await writer.wait_closed()
     except OSError:
         writer.transport.abort()

@@ -1,12 +1,11 @@
-"""How much the server takes on: the numbers, and the gate that holds calls to them."""
+"""The gate that holds calls to the server's limits."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
 
-from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import RequestContext
 from llm_trader.rpc.errors import (
     DrainingError,
@@ -17,34 +16,6 @@ from llm_trader.rpc.errors import (
 
 _OPEN_TO_ALL = frozenset({"rpc.authenticate", "rpc.ping"})
 _MAX_BUCKETS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerLimits:
-    """All numbers must be above zero; `rate_per_s` None is no rate limit.
-
-    `frame_deadline_s` runs from a document's first byte to its last, `idle_timeout_s` while
-    neither a document nor an answer is under way.
-    """
-
-    max_document_bytes: int = 1 << 20
-    max_connections: int = 1000
-    max_in_flight: int = 256
-    max_in_flight_per_connection: int = 32
-    frame_deadline_s: float = 30.0
-    idle_timeout_s: float = 600.0
-    request_deadline_s: float = 10.0
-    write_timeout_s: float = 30.0
-    discard_s: float = 1.0
-    drain_timeout_s: float = 20.0
-    rate_per_s: float | None = None
-    rate_burst: int = 20
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"{field.name} must be above zero, not {value}")
 
 
 class RateLimiter:
@@ -77,13 +48,13 @@ class RateLimiter:
 class Admission:
     """The gate of one server: draining, rate, authentication, load, in this order."""
 
-    def __init__(self, limits: ServerLimits, tokens: TokenCheck) -> None:
+    def __init__(self, config: RpcConfig, tokens: TokenCheck) -> None:
         self.draining = False
-        self._max_in_flight = limits.max_in_flight
+        self._max_in_flight = config.max_in_flight
         self._in_flight = 0
         self._tokens_required = tokens.required
-        rate = limits.rate_per_s
-        self._limiter = RateLimiter(rate, limits.rate_burst) if rate is not None else None
+        rate = config.rate_limit_per_s
+        self._limiter = RateLimiter(rate, config.rate_burst) if rate else None
 
     def enter(self, method: str, context: RequestContext) -> None:
         """Raises the refusal; otherwise the call counts as in flight until `leave`."""

@@ -18,10 +18,11 @@ import structlog
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
 from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.connection import CHUNK_BYTES, Connection, hang_up, peer_name
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import DrainingError, OverloadedError, error_object
-from llm_trader.rpc.limits import Admission, ServerLimits
+from llm_trader.rpc.limits import Admission
 
 T = TypeVar("T")
 
@@ -29,22 +30,17 @@ _BACKLOG: Final = 512
 
 
 class RpcServer:
-    """Serves a dispatcher on `host:port`; port 0 takes a free one, see `address`."""
+    """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 7879,
-        limits: ServerLimits | None = None,
+        config: RpcConfig | None = None,
         tokens: TokenCheck | None = None,
     ) -> None:
         self._dispatcher = dispatcher
-        self._host = host
-        self._port = port
-        self._limits = limits or ServerLimits()
-        self._gate = Admission(self._limits, tokens or TokenCheck())
+        self._config = config or RpcConfig()
+        self._gate = Admission(self._config, tokens or TokenCheck())
         self._connections: dict[asyncio.Task[None], Connection | None] = {}
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger(__name__).bind()
@@ -59,13 +55,18 @@ class RpcServer:
 
     async def start(self) -> None:
         """Raises `ConfigurationError` when the address cannot be listened on."""
+        host, port = self._config.host, self._config.port
         try:
             self._server = await asyncio.start_server(
-                self._accept, self._host, self._port, limit=CHUNK_BYTES, backlog=_BACKLOG
+                self._accept,
+                self._config.host,
+                self._config.port,
+                limit=CHUNK_BYTES,
+                backlog=_BACKLOG,
             )
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; "
+                f"cannot listen on {host}:{port}: {error.strerror or error}; "
                 "is another server running there? choose another port or stop it"
             ) from error
         host, port = self.address
@@ -80,7 +81,7 @@ class RpcServer:
         open_now = {task: c for task, c in self._connections.items() if c is not None}
         self._log.info("rpc_draining", connections=len(open_now))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.drain_timeout_s):
+            async with asyncio.timeout(self._config.drain_timeout_s):
                 for connection in open_now.values():
                     await connection.settled()
         unfinished = sum(connection.pending for connection in open_now.values())
@@ -102,7 +103,7 @@ class RpcServer:
             task = asyncio.create_task(self._turn_away(reader, writer, refusal))
             self._connections[task] = None
         else:
-            connection = Connection(reader, writer, self._dispatcher, self._gate, self._limits)
+            connection = Connection(reader, writer, self._dispatcher, self._gate, self._config)
             task = asyncio.create_task(connection.run())
             self._connections[task] = connection
         task.add_done_callback(self._forget)
@@ -115,7 +116,7 @@ class RpcServer:
     def _refusal(self) -> LlmTraderError | None:
         if self._gate.draining:
             return DrainingError()
-        limit = self._limits.max_connections
+        limit = self._config.max_connections
         if len(self._connections) < limit:
             return None
         return OverloadedError(f"overloaded: {limit} connections are open; connect again later")
@@ -124,7 +125,7 @@ class RpcServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: LlmTraderError
     ) -> None:
         writer.write(envelope.failure(envelope.NULL, error_object(refusal)) + b"\n")
-        await hang_up(reader, writer, self._limits)
+        await hang_up(reader, writer, self._config)
 
 
 async def serve(

@@ -25,6 +25,7 @@ from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
+from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.wire import (
     SCHEMA_VERSION,
     GetSnapshotParams,
@@ -72,16 +73,15 @@ class RagMethods:
         market: SnapshotSource | None,
         *,
         defaults: SearchSpec,
-        min_matches: int,
-        max_data_age_ms: Millis,
+        config: ServingConfig,
         version: str,
         market_location: str | None = None,
     ) -> None:
         self._retriever = retriever
         self._market = market
         self._defaults = defaults
-        self._min_matches = min_matches
-        self._max_data_age_ms = max_data_age_ms
+        self._min_matches = config.min_matches
+        self._max_data_age_ms = config.max_data_age_ms
         self._version = version
         self._market_location = market_location
         collection = retriever.index.collection

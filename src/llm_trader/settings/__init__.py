@@ -1,5 +1,6 @@
-"""One frozen tree of settings.
+"""One frozen tree of settings, composed of the rooms' own configs.
 
-`tree`     every setting with its default, bounds and description
-`loading`  from the command line, the environment and a TOML file, with every mistake told at once
+`tree`     the sections, the keys of all settings, their digest
+`models`   the pydantic model of a config, which validates what is read
+`loading`  from the command line, the environment and a TOML file; reports all mistakes at once
 """

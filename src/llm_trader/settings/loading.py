@@ -19,7 +19,15 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, InitSettingsSource, TomlConfigSettingsSource
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.settings.tree import ENV_PREFIX, SECTIONS, SETTINGS, URL_SECRET, Settings, env_name
+from llm_trader.settings.models import HIDDEN_VALUE, struct_of
+from llm_trader.settings.tree import (
+    ENV_PREFIX,
+    SECTIONS,
+    SETTINGS,
+    Settings,
+    SettingsModel,
+    env_name,
+)
 
 DEFAULT_CONFIG: Final = Path("llm-trader.toml")
 CONFIG_ENV: Final = "LLM_TRADER_CONFIG"
@@ -43,7 +51,7 @@ def load_settings(
     """
     flags = {key: value for key, value in (overrides or {}).items() if value is not None}
     variables = {_KEY_OF_ENV[name]: environ[name] for name in _KEY_OF_ENV if environ.get(name)}
-    toml = TomlConfigSettingsSource(Settings, toml_file=None)
+    toml = TomlConfigSettingsSource(SettingsModel, toml_file=None)
     path: Path | None = None
     problems: list[str] = []
     try:
@@ -77,7 +85,7 @@ def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None
 
 def _read_toml(path: Path | None) -> TomlConfigSettingsSource:
     try:
-        return TomlConfigSettingsSource(Settings, toml_file=path)
+        return TomlConfigSettingsSource(SettingsModel, toml_file=path)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -88,16 +96,16 @@ def _merged(
     flags: Mapping[str, Any], variables: Mapping[str, str], toml: TomlConfigSettingsSource
 ) -> Settings:
     sources = (
-        InitSettingsSource(Settings, _nested(flags)),
+        InitSettingsSource(SettingsModel, _nested(flags)),
         _environment_source(variables),
         toml,
     )
     # The parameter is inherited; type checkers make up an __init__ of the fields alone.
-    return Settings(_build_sources=(sources, {}))  # type: ignore[call-arg]
+    return struct_of(Settings, SettingsModel(_build_sources=(sources, {})))  # type: ignore[call-arg]
 
 
 def _environment_source(variables: Mapping[str, str]) -> EnvSettingsSource:
-    source = EnvSettingsSource(Settings)
+    source = EnvSettingsSource(SettingsModel)
     # The library reads the process's environment; ours is an argument.
     source.env_vars = {env_name(key).lower(): value for key, value in variables.items()}
     return source
@@ -166,7 +174,7 @@ def _problem(
     elif key in variables:
         origin = env_name(key)
     # What stands before an @ may be a password.
-    secret = key.endswith("_env") or error["type"] == URL_SECRET or "@" in str(error["input"])
+    secret = key.endswith("_env") or error["type"] == HIDDEN_VALUE or "@" in str(error["input"])
     shown = "" if secret else f" = {error['input']!r}"
     message = error["msg"].removeprefix("Input ").removeprefix("String ")
     return f"{key}{shown} {message} (from {origin})"

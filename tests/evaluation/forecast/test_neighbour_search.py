@@ -69,7 +69,7 @@ async def test_they_are_what_the_retriever_sums_up_as_evidence(
         min_similarity=0,
         include_regime_filters=filters,
     )
-    texts = QueryTexts(TEXTS, 10)
+    texts = QueryTexts(TEXTS)
     retriever = Retriever(index, SPACE, texts)
     neighbours = found(points, search)
     for row in range(150, SLOTS, 97):

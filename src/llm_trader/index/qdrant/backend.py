@@ -24,7 +24,7 @@ from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
 from llm_trader.index.qdrant import catalog, search
 from llm_trader.index.qdrant.column_cache import Mirror, MovedError
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import CollectionGoneError
 from llm_trader.index.qdrant.head_cache import Heads
@@ -54,7 +54,9 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         self.collection = front.collection
 
     @classmethod
-    async def open(cls, place: QdrantPlace, client: AsyncQdrantClient | None = None) -> QdrantIndex:
+    async def open(
+        cls, place: QdrantServer, client: AsyncQdrantClient | None = None
+    ) -> QdrantIndex:
         """Open for reading. Raises `VectorIndexError` where there is no readable index."""
         connection = Connection(place, client)
         try:
@@ -66,7 +68,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
 
     @classmethod
     async def create_or_open(
-        cls, place: QdrantPlace, collection: Collection, client: AsyncQdrantClient | None = None
+        cls, place: QdrantServer, collection: Collection, client: AsyncQdrantClient | None = None
     ) -> QdrantIndex:
         """Open for writing, making a collection and its alias where there is none.
 

@@ -11,7 +11,7 @@ from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.points import COLUMNS
 from llm_trader.index.protocol import Collection
 from llm_trader.index.qdrant import layout, requests
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import CollectionGoneError, malformed
 from llm_trader.index.qdrant.layout import LAYOUT, Described, Head, UnreadableError
@@ -48,12 +48,12 @@ async def require(connection: Connection) -> str:
     return name
 
 
-def version_name(place: QdrantPlace, collection: Collection, number: int) -> str:
+def version_name(place: QdrantServer, collection: Collection, number: int) -> str:
     """Names begin alike where versions hold the same kind of points."""
     return f"{layout.version_prefix(place.collection, collection)}{number}"
 
 
-def refuse_other(place: QdrantPlace, name: str, found: Collection, wanted: Collection) -> None:
+def refuse_other(place: QdrantServer, name: str, found: Collection, wanted: Collection) -> None:
     """Raises `ConfigurationError` unless a collection holds the points that are wanted."""
     if differences := found.differences(wanted):
         raise ConfigurationError(

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
-from llm_trader.index.qdrant.config import QdrantPlace, address_in
+from llm_trader.index.qdrant.config import QdrantServer, address_in
 from llm_trader.index.qdrant.errors import key_of, missing_extra
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
     """The snapshots of the node at a REST address. Errors are `VectorIndexError`."""
 
-    def __init__(self, place: QdrantPlace, url: str) -> None:
+    def __init__(self, place: QdrantServer, url: str) -> None:
         self.url = url
         self._place = place
         self._client = _client(place, url)
@@ -210,7 +210,7 @@ class _Watched:
         return self._file.fileno()
 
 
-def _client(place: QdrantPlace, url: str) -> httpx.AsyncClient:
+def _client(place: QdrantServer, url: str) -> httpx.AsyncClient:
     try:
         import httpx
     except ImportError as error:
@@ -220,7 +220,7 @@ def _client(place: QdrantPlace, url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, headers=headers, verify=_tls(place), trust_env=False)
 
 
-def _tls(place: QdrantPlace) -> ssl.SSLContext:
+def _tls(place: QdrantServer) -> ssl.SSLContext:
     if place.ca_file is None:
         return ssl.create_default_context()
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.errors import failure_of, missing_extra, raised_by_client
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _CHANNEL: Final[dict[str, Any]] = {
 class Connection(AbstractAsyncContextManager["Connection"]):
     """A client and how its calls are made. Nothing is sent before the first call."""
 
-    def __init__(self, place: QdrantPlace, client: AsyncQdrantClient | None = None) -> None:
+    def __init__(self, place: QdrantServer, client: AsyncQdrantClient | None = None) -> None:
         self.place = place
         self.client = client or _client(place)
         self._failures = raised_by_client()
@@ -90,7 +90,7 @@ class Connection(AbstractAsyncContextManager["Connection"]):
             try_s, pause_s = min(try_s, left_s), min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _client(place: QdrantPlace) -> AsyncQdrantClient:
+def _client(place: QdrantServer) -> AsyncQdrantClient:
     try:
         from qdrant_client import AsyncQdrantClient
     except ImportError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 
 EXTRA: Final = 'pip install "llm-trader-rag[qdrant]"'
 
@@ -27,23 +27,23 @@ class Failure(NamedTuple):
     wait_s: float = 0.0
 
 
-def key_of(place: QdrantPlace) -> str:
+def key_of(place: QdrantServer) -> str:
     """Where the API key comes from, for messages."""
     return f"${place.api_key_env}" if place.api_key_env else "index.qdrant.api_key_env"
 
 
-def _unaccepted(place: QdrantPlace) -> str:
+def _unaccepted(place: QdrantServer) -> str:
     if place.api_key is None:
         return f"wants an API key; name its environment variable in {key_of(place)}"
     return f"does not accept the API key in {key_of(place)}"
 
 
-def _unable(place: QdrantPlace) -> str:
+def _unable(place: QdrantServer) -> str:
     return f"does not allow this with the API key in {key_of(place)}; it needs one with more rights"
 
 
 # By the name of the gRPC status, what the server at an address does.
-_WORDS: Final[dict[str, Callable[[QdrantPlace], str]]] = {
+_WORDS: Final[dict[str, Callable[[QdrantServer], str]]] = {
     "UNAVAILABLE": lambda place: f"cannot be reached; {_START}",
     "DEADLINE_EXCEEDED": lambda place: (
         f"did not answer within {place.timeout_s:g} s; look at its load, or raise "
@@ -89,7 +89,7 @@ def raised_by_client() -> tuple[type[Exception], ...]:
     )
 
 
-def failure_of(error: Exception, place: QdrantPlace, what: str) -> Failure:
+def failure_of(error: Exception, place: QdrantServer, what: str) -> Failure:
     """A failed call as the error to raise; `what` was being done."""
     if isinstance(error, TimeoutError):
         status, details = "DEADLINE_EXCEEDED", ""
@@ -129,7 +129,7 @@ def _details(error: Exception) -> str:
     return str((details() if callable(details) else None) or error)
 
 
-def malformed(place: QdrantPlace, what: str) -> VectorIndexError:
+def malformed(place: QdrantServer, what: str) -> VectorIndexError:
     return VectorIndexError(
         f"Qdrant at {place.address} answered what this version cannot read ({what}); was the "
         "collection changed by another program? llm-trader index rebuild makes it anew"

@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_trader.index.asof import Window
 from llm_trader.index.protocol import Collection, FieldRange, SearchQuery
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.layout import HEAD_ID
 from llm_trader.timeframe import Millis
 
@@ -22,7 +22,7 @@ _RANGED: Final = ("timestamp", "resolved_at", "written")
 _FLOATS: Final = ("oi_delta_pct", "funding_rate")
 
 
-def collection_config(place: QdrantPlace, collection: Collection) -> dict[str, Any]:
+def collection_config(place: QdrantServer, collection: Collection) -> dict[str, Any]:
     """Arguments that make a collection: a graph for each symbol and none over all."""
     from qdrant_client import models
 
@@ -158,7 +158,7 @@ def ends_of(symbol: str) -> list[models.QueryRequest]:
     ]
 
 
-def search_params(place: QdrantPlace, *, exact: bool) -> models.SearchParams:
+def search_params(place: QdrantServer, *, exact: bool) -> models.SearchParams:
     """An exact search compares with the vectors themselves, whatever was made of them."""
     from qdrant_client import models
 

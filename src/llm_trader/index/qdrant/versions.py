@@ -14,7 +14,7 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import Collection
 from llm_trader.index.qdrant import catalog
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Described
 from llm_trader.index.qdrant.paging import Pages, together
@@ -35,7 +35,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def build_beside(
-    place: QdrantPlace, collection: Collection, client: AsyncQdrantClient | None = None
+    place: QdrantServer, collection: Collection, client: AsyncQdrantClient | None = None
 ) -> QdrantIndex:
     """A version to ingest into while the present one answers; `swap` makes it live.
 
@@ -55,7 +55,7 @@ async def build_beside(
         raise
 
 
-async def swap(place: QdrantPlace, name: str, client: AsyncQdrantClient | None = None) -> None:
+async def swap(place: QdrantServer, name: str, client: AsyncQdrantClient | None = None) -> None:
     """Let the alias lead to the version `name`, in one step.
 
     Raises `ConfigurationError` unless that is a version of this index that holds points.
@@ -80,7 +80,7 @@ async def swap(place: QdrantPlace, name: str, client: AsyncQdrantClient | None =
         await catalog.set_alias(connection, name)
 
 
-async def versions(place: QdrantPlace, client: AsyncQdrantClient | None = None) -> list[Version]:
+async def versions(place: QdrantServer, client: AsyncQdrantClient | None = None) -> list[Version]:
     """All versions of this index, by name."""
     async with Connection(place, client) as connection:
         live = await catalog.resolve(connection)
@@ -99,7 +99,7 @@ async def versions(place: QdrantPlace, client: AsyncQdrantClient | None = None) 
 
 
 async def prune(
-    place: QdrantPlace, client: AsyncQdrantClient | None = None, *, also_building: bool = False
+    place: QdrantServer, client: AsyncQdrantClient | None = None, *, also_building: bool = False
 ) -> list[str]:
     """Delete the versions that are not live, and those being built only if told; which they were.
 

@@ -1,0 +1,22 @@
+"""Settings of the market store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from llm_trader.config_types import Folder
+
+
+class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Collected market data."""
+
+    store: Annotated[
+        Folder,
+        Meta(
+            description="Folder of the LMDB market store; a relative path starts at the working "
+            "folder."
+        ),
+    ] = Path("var/market")

@@ -1,0 +1,95 @@
+"""Settings of the JSON-RPC server: its address, its tokens and its limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from llm_trader.config_types import EnvName, NotASetting
+from llm_trader.errors import ConfigurationError
+
+_MAY_BE_ZERO: Final = ("port", "rate_limit_per_s")
+
+
+class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """JSON-RPC 2.0 over TCP."""
+
+    host: Annotated[
+        str, Meta(min_length=1, description="Address or host name that the server listens on.")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="TCP port that the server listens on; 0 takes any free."),
+    ] = 7879
+    allow_unauthenticated_remote: Annotated[
+        bool, Meta(description="Serve other machines even though no token is asked for.")
+    ] = False
+    auth_tokens_env: Annotated[
+        EnvName | None,
+        Meta(
+            description="Name of the environment variable that holds the accepted tokens, "
+            "separated by commas; without it no token is asked for.",
+            examples=["LLM_TRADER_TOKENS"],
+        ),
+    ] = None
+    max_frame_kib: Annotated[
+        int, Meta(ge=1, le=65536, description="Size limit of one request, KiB.")
+    ] = 1024
+    frame_timeout_s: Annotated[
+        float,
+        Meta(ge=0.1, le=3600, description="Seconds from the first byte of a request to its last."),
+    ] = 30.0
+    idle_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=86400,
+            description="Seconds a connection may stay silent while no request is under way.",
+        ),
+    ] = 600.0
+    write_timeout_s: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Seconds a client may leave a reply unread.")
+    ] = 30.0
+    max_connections: Annotated[
+        int, Meta(ge=1, le=100_000, description="Greatest number of open connections.")
+    ] = 1000
+    max_in_flight: Annotated[
+        int,
+        Meta(ge=1, le=100_000, description="Greatest number of requests at work at once, in all."),
+    ] = 256
+    max_in_flight_per_connection: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Greatest number of requests at work at once, per connection.",
+        ),
+    ] = 32
+    request_deadline_s: Annotated[
+        float, Meta(ge=0.1, le=600, description="Seconds after which a request is given up.")
+    ] = 10.0
+    rate_limit_per_s: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000, description="Requests a second from one client; 0 sets no limit."),
+    ] = 0.0
+    drain_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.1, le=600, description="Seconds that running requests get to finish at shutdown."
+        ),
+    ] = 20.0
+    discard_s: Annotated[float, NotASetting] = 1.0
+    rate_burst: Annotated[int, NotASetting] = 20
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, bool | str | None) or name in _MAY_BE_ZERO:
+                continue
+            if not value > 0:
+                raise ConfigurationError(f"{name} must be above zero, not {value}")
+
+    @property
+    def max_document_bytes(self) -> int:
+        return self.max_frame_kib << 10

@@ -1,0 +1,36 @@
+"""Settings of the query server: those of JSON-RPC, and what its methods refuse."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from llm_trader.rpc.config import RpcConfig
+from llm_trader.timeframe import MINUTE_MS, Millis
+
+
+class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """JSON-RPC 2.0 over TCP."""
+
+    min_matches: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=50,
+            description="Number of matches below which a query is refused as insufficient.",
+        ),
+    ] = 3
+    max_data_age_minutes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=525_600,
+            description="Minutes before its timestamp that the store's newest candle may lie, for "
+            "a query that leaves out current_state; older is refused as stale.",
+        ),
+    ] = 30
+
+    @property
+    def max_data_age_ms(self) -> Millis:
+        return self.max_data_age_minutes * MINUTE_MS

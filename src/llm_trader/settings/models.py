@@ -1,0 +1,106 @@
+"""Pydantic models of the rooms' configs: they validate what files, variables and flags say.
+
+pydantic reports every mistake at once and reads numbers from text; the rooms' own Structs need
+neither, so the models are made of the Structs' fields and are used for loading only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import UnionType
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import ValidationInfo
+
+from llm_trader.config_types import Check, NotASetting
+
+M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", bound=Struct)
+
+# The type of an error whose rejected value is not shown.
+HIDDEN_VALUE: Final = "hidden_value"
+
+
+class SectionModel(BaseModel):
+    """A section of the settings while it is validated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise PydanticCustomError("number_type", "should be a number")
+        return value
+
+
+def model_of(config: type[Struct], base: type[M]) -> type[M]:
+    """A model with the keys, types, bounds, descriptions and defaults of a config."""
+    hints = get_type_hints(config, include_extras=True)
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(config):
+        if isinstance(field.default, Struct):
+            section = model_of(type(field.default), SectionModel)
+            fields[field.name] = (section, section())
+        elif NotASetting not in getattr(hints[field.name], "__metadata__", ()):
+            fields[field.name] = (_pydantic_type(hints[field.name]), field.default)
+    return create_model(config.__name__, __base__=base, __doc__=config.__doc__, **fields)
+
+
+def struct_of(config: type[S], model: BaseModel) -> S:
+    """The config with the values of its model."""
+    values: dict[str, Any] = {}
+    sections = {field.name: type(field.default) for field in msgspec.structs.fields(config)}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        values[name] = struct_of(sections[name], value) if isinstance(value, BaseModel) else value
+    return config(**values)
+
+
+def _pydantic_type(hint: Any) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return Annotated[(_pydantic_type(arguments[0]), *map(_pydantic_metadata, arguments[1:]))]
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_pydantic_type, arguments))]  # noqa: UP007  a union of many
+    if origin is tuple:
+        return tuple.__class_getitem__((_pydantic_type(arguments[0]), ...))
+    return hint
+
+
+def _pydantic_metadata(metadata: Meta | Check) -> Any:
+    if isinstance(metadata, Check):
+        return AfterValidator(_raising_pydantic_errors(metadata))
+    return Field(
+        ge=metadata.ge,
+        le=metadata.le,
+        pattern=metadata.pattern,
+        min_length=metadata.min_length,
+        description=metadata.description,
+        examples=metadata.examples,
+    )
+
+
+def _raising_pydantic_errors(check: Check) -> Callable[[Any], Any]:
+    kind: Any = HIDDEN_VALUE if check.secret else "check"
+
+    def apply(value: Any) -> Any:
+        try:
+            return check.apply(value)
+        except ValueError as error:
+            message: Any = str(error)
+            raise PydanticCustomError(kind, message) from None
+
+    return apply

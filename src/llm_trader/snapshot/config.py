@@ -1,0 +1,35 @@
+"""Settings of snapshots."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from llm_trader.config_types import DIVIDES_A_DAY
+from llm_trader.timeframe import MINUTE_MS, Millis
+
+
+class SnapshotConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Indicators of one moment."""
+
+    intraday: Annotated[
+        Literal["auto", "1m", "3m", "5m"],
+        Meta(
+            description="Timeframe of intraday candles; auto takes 3m where the store has them, "
+            "else 5m."
+        ),
+    ] = "auto"
+    interval_minutes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1440,
+            description="Minutes from one snapshot to the next; the number divides a day evenly.",
+        ),
+        DIVIDES_A_DAY,
+    ] = 15
+
+    @property
+    def interval_ms(self) -> Millis:
+        return self.interval_minutes * MINUTE_MS

@@ -96,9 +96,7 @@ def same_series(
 ) -> bool:
     """Equal to the last bit, missing values included."""
     arrays = (
-        (getattr(one, name), getattr(other, name))
-        for name in one.__slots__
-        if name not in ("timeframe", "is_validated")
+        (getattr(one, name), getattr(other, name)) for name in one.__slots__ if name != "timeframe"
     )
     return type(one) is type(other) and all(
         a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in arrays

@@ -132,7 +132,7 @@ def former(tmp_path: Path) -> Path:
     path = tmp_path / "former"
     slots = [*range(5), *range(7, 10)]
     candles = candles_at([START_MS + slot * M3.ms for slot in slots])
-    records = SERIES.encode(candles.open_time_ms, dict(candles.columns()))
+    records = SERIES.encode(candles)
     texts = [key.decode() for key in records.keys]
     put_raw(path, "candles_3m", dict(zip(texts, records.values, strict=True)))
     first_ms, last_ms = candles.open_time_ms[[0, -1]].tolist()
@@ -187,7 +187,7 @@ def test_a_former_version_that_writes_again_is_noticed(former: Path) -> None:
         write(store, [10])
         version = store.symbol_version(SYMBOL)
     last_ms = START_MS + 12 * M3.ms
-    row = SERIES.encode(*_columns(candles_at([last_ms])))
+    row = SERIES.encode(candles_at([last_ms]))
     put_raw(former, "candles_3m", {row.keys[0].decode(): row.values[0]})
     gaps = [HOLE, Gap(START_MS + 11 * M3.ms, last_ms, 1)]
     put_raw(
@@ -211,10 +211,6 @@ def test_a_former_version_that_writes_again_is_noticed(former: Path) -> None:
             "test",
             "old",
         }
-
-
-def _columns(candles: Any) -> tuple[Any, dict[str, Any]]:
-    return candles.open_time_ms, dict(candles.columns())
 
 
 # ---- versions of symbols

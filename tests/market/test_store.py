@@ -223,8 +223,8 @@ def test_a_candle_is_validated_once_on_its_way_in(
     calls: list[int] = []
     check = candles_module._refusals
 
-    def counting(*arguments: Any) -> dict[str, int]:
-        calls.append(len(arguments[1]))
+    def counting(*arguments: Any) -> Any:
+        calls.append(len(arguments[0]))
         return check(*arguments)
 
     monkeypatch.setattr(candles_module, "_refusals", counting)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from llm_trader.arrays import Floats, Times
-from llm_trader.errors import InvalidDataError, InvalidInputError
-from llm_trader.timeframe import HOUR_MS, MAX_TIME_MS, MIN_TIME_MS, MINUTE_MS, Millis
+from llm_trader.market.series import TimeSeries, contiguous_columns
+from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
 
 # Exchanges stamp settlements some milliseconds late, now and then a few seconds.
 _STAMP_TOLERANCE_MS = MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FundingSeries:
+class FundingSeries(TimeSeries):
     """Settled funding, strictly increasing by settlement time, known from that time on.
 
     Arrays of shape (n,): `rate` as a fraction per settlement, `interval_hours` until the next.
     """
+
+    time_field: ClassVar[str] = "time_ms"
+    value_fields: ClassVar[tuple[str, ...]] = ("rate", "interval_hours")
 
     time_ms: Times
     rate: Floats
@@ -32,31 +36,21 @@ class FundingSeries:
         cls, columns: Mapping[str, npt.ArrayLike], what: str = "funding"
     ) -> FundingSeries:
         """Build from columns `time_ms rate interval_hours`; raises `InvalidDataError`."""
-        series = cls(*_checked_columns(columns, ("rate", "interval_hours"), what))
-        reasons = _time_refusals(series.time_ms) | _count(
+        times, values = contiguous_columns(columns, cls.time_field, cls.value_fields, what)
+        series = cls(times, *values)
+        hours = series.interval_hours
+        return series.checked(
+            what,
             {
                 "rate not finite": ~np.isfinite(series.rate),
                 "rate of 100 % or more": np.abs(series.rate) >= 1,
-                "interval not between 0 and 24 hours": ~(
-                    (series.interval_hours > 0) & (series.interval_hours <= 24)
-                ),
-            }
+                "interval not between 0 and 24 hours": ~((hours > 0) & (hours <= 24)),
+            },
         )
-        if reasons:
-            raise InvalidDataError(what, reasons)
-        return series
 
     @classmethod
     def empty(cls) -> FundingSeries:
         return cls(np.empty(0, np.int64), np.empty(0), np.empty(0))
-
-    def __len__(self) -> int:
-        return len(self.time_ms)
-
-    def between(self, start_ms: Millis | None, end_ms: Millis | None) -> FundingSeries:
-        """Settlements with `start_ms <= time < end_ms`; `None` leaves a side open."""
-        part = _between(self.time_ms, start_ms, end_ms)
-        return FundingSeries(self.time_ms[part], self.rate[part], self.interval_hours[part])
 
     def rate_at(self, as_of_ms: Times) -> Floats:
         """The last settled rate at each time, shape (m,); NaN where none, or one was missed."""
@@ -66,11 +60,14 @@ class FundingSeries:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OpenInterestSeries:
+class OpenInterestSeries(TimeSeries):
     """Open interest, strictly increasing by publication time, known from that time on.
 
     Arrays of shape (n,): `open_interest` in base units, `open_interest_value` in USD or NaN.
     """
+
+    time_field: ClassVar[str] = "time_ms"
+    value_fields: ClassVar[tuple[str, ...]] = ("open_interest", "open_interest_value")
 
     time_ms: Times
     open_interest: Floats
@@ -84,32 +81,21 @@ class OpenInterestSeries:
 
         Raises `InvalidDataError`; the USD value alone may be NaN, where the source had none.
         """
-        series = cls(*_checked_columns(columns, ("open_interest", "open_interest_value"), what))
+        times, values = contiguous_columns(columns, cls.time_field, cls.value_fields, what)
+        series = cls(times, *values)
         value = series.open_interest_value
-        reasons = _time_refusals(series.time_ms) | _count(
+        return series.checked(
+            what,
             {
                 "open interest not finite": ~np.isfinite(series.open_interest),
                 "negative open interest": series.open_interest < 0,
                 "value infinite or negative": np.isinf(value) | (value < 0),
-            }
+            },
         )
-        if reasons:
-            raise InvalidDataError(what, reasons)
-        return series
 
     @classmethod
     def empty(cls) -> OpenInterestSeries:
         return cls(np.empty(0, np.int64), np.empty(0), np.empty(0))
-
-    def __len__(self) -> int:
-        return len(self.time_ms)
-
-    def between(self, start_ms: Millis | None, end_ms: Millis | None) -> OpenInterestSeries:
-        """Samples with `start_ms <= time < end_ms`; `None` leaves a side open."""
-        part = _between(self.time_ms, start_ms, end_ms)
-        return OpenInterestSeries(
-            self.time_ms[part], self.open_interest[part], self.open_interest_value[part]
-        )
 
     def latest_at(self, as_of_ms: Times, interval_ms: Millis) -> Floats:
         """The last published value at each time, shape (m,); NaN where one was missed.
@@ -151,40 +137,9 @@ def _as_of(
     row: npt.NDArray[np.intp],
     as_of_ms: Times,
 ) -> Floats:
-    found = np.full(len(row), np.nan)
-    there = row >= 0
-    at = row[there]
-    fresh = as_of_ms[there] - time_ms[at] <= max_age_ms[at]
-    found[there] = np.where(fresh, values[at], np.nan)
-    return found
-
-
-def _checked_columns(
-    columns: Mapping[str, npt.ArrayLike], fields: tuple[str, str], what: str
-) -> tuple[Times, Floats, Floats]:
-    times = np.ascontiguousarray(columns["time_ms"], dtype=np.int64)
-    first, second = (np.ascontiguousarray(columns[f], dtype=np.float64) for f in fields)
-    if times.ndim != 1 or first.shape != times.shape or second.shape != times.shape:
-        raise InvalidInputError(f"{what}: columns differ in length")
-    return times, first, second
-
-
-def _time_refusals(times: Times) -> dict[str, int]:
-    step = np.diff(times)
-    return _count(
-        {
-            "not in time order": step < 0,
-            "duplicate time": step == 0,
-            "time outside 2001 to 2286": (times < MIN_TIME_MS) | (times > MAX_TIME_MS),
-        }
-    )
-
-
-def _count(masks: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, int]:
-    return {reason: int(mask.sum()) for reason, mask in masks.items() if mask.any()}
-
-
-def _between(times: Times, start_ms: Millis | None, end_ms: Millis | None) -> slice:
-    first = 0 if start_ms is None else int(np.searchsorted(times, start_ms))
-    last = len(times) if end_ms is None else int(np.searchsorted(times, end_ms))
-    return slice(first, last)
+    latest = np.full(len(row), np.nan)
+    has_sample = row >= 0
+    rows = row[has_sample]
+    fresh = as_of_ms[has_sample] - time_ms[rows] <= max_age_ms[rows]
+    latest[has_sample] = np.where(fresh, values[rows], np.nan)
+    return latest

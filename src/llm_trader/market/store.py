@@ -9,12 +9,11 @@ they read like any other, with unknown exchange and provenance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from llm_trader.arrays import Floats, Times
 from llm_trader.errors import StoreError
 from llm_trader.market import (
     catalog,
@@ -227,17 +226,17 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         funding, interest = funding_of(symbol), open_interest_of(symbol)
         with self._read() as txn:
             early = start_ms if four_hour_start_ms is None else four_hour_start_ms
-            found = [
+            records = [
                 record_ranges.items(txn, series, early if series is coarse else start_ms, end_ms)
                 for series in (fine, coarse, funding, interest)
             ]
             interval_ms = series_records.sample_interval_ms(txn, interest)
         return MarketHistory(
             symbol,
-            fine.read(found[0]),
-            coarse.read(found[1]),
-            funding.read(found[2]),
-            interest.read(found[3]),
+            fine.read(records[0]),
+            coarse.read(records[1]),
+            funding.read(records[2]),
+            interest.read(records[3]),
             interval_ms,
         )
 
@@ -250,19 +249,13 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         candle is refused; then nothing is written. Writing the same again changes nothing.
         """
         stored = candles_of(symbol, series.timeframe)
-        columns = dict(series.columns())
-        if not series.is_validated:
-            stored.build(series.open_time_ms, columns)
-        return self._write(stored, series.open_time_ms, columns, source, written_at_ms)
+        return self._write(stored, series, source, written_at_ms)
 
     def write_funding(
         self, symbol: str, series: FundingSeries, source: str, *, written_at_ms: Millis
     ) -> WriteReport:
         """Like `write_candles`."""
-        stored = funding_of(symbol)
-        columns = {"rate": series.rate, "interval_hours": series.interval_hours}
-        stored.build(series.time_ms, columns)
-        return self._write(stored, series.time_ms, columns, source, written_at_ms)
+        return self._write(funding_of(symbol), series, source, written_at_ms)
 
     def write_open_interest(
         self,
@@ -274,13 +267,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         interval_ms: Millis | None = None,
     ) -> WriteReport:
         """Like `write_candles`; `interval_ms` records how far apart samples are, where known."""
-        columns = {
-            "open_interest": series.open_interest,
-            "open_interest_value": series.open_interest_value,
-        }
-        stored = open_interest_of(symbol)
-        stored.build(series.time_ms, columns)
-        return self._write(stored, series.time_ms, columns, source, written_at_ms, interval_ms)
+        return self._write(open_interest_of(symbol), series, source, written_at_ms, interval_ms)
 
     def _read_series(
         self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None
@@ -291,27 +278,28 @@ class MarketStore(AbstractContextManager["MarketStore"]):
 
     def _write(
         self,
-        series: StoredSeries[Any],
-        times: Times,
-        columns: Mapping[str, Floats],
+        stored: StoredSeries[SeriesT],
+        series: SeriesT,
         source: str,
         written_at_ms: Millis,
         interval_ms: Millis | None = None,
     ) -> WriteReport:
-        if not len(times):
+        if not series.is_validated:
+            stored.build(series.times, dict(series.columns()))
+        if not len(series):
             return WriteReport()
-        new = series.encode(times, columns)
-        first_ms, last_ms = int(times[0]), int(times[-1])
-        with self._environment.write(keys.META, series.database) as txn:
-            stored = record_ranges.items(txn, series, first_ms, last_ms + 1)
-            changes, report = series.changes(stored, new)
+        new = stored.encode(series)
+        first_ms, last_ms = series.times[[0, -1]].tolist()
+        with self._environment.write(keys.META, stored.database) as txn:
+            former = record_ranges.items(txn, stored, first_ms, last_ms + 1)
+            changes, report = stored.changes(former, new)
             if changes:
                 # With the first series: a mistaken import must not claim the folder.
                 catalog.write_exchange(txn, self._expected_exchange)
-                txn.put_many(series.database, changes)
+                txn.put_many(stored.database, changes)
                 origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
-                series_records.record_write(txn, series, origin, interval_ms, report.added)
-                symbol_versions.stamp_symbol(txn, series.symbol)
+                series_records.record_write(txn, stored, origin, interval_ms, report.added)
+                symbol_versions.stamp_symbol(txn, stored.symbol)
         return report
 
     def _prepare(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidDataError, StoreError
@@ -43,36 +45,42 @@ class StoredSeries(Generic[SeriesT]):
     symbol: str
     timeframe: Timeframe | None
     codec: Codec[Any]
-    build: Callable[[Times, Mapping[str, Floats]], SeriesT]
+    validate: Callable[[Mapping[str, npt.ArrayLike]], SeriesT]
+    time_field: str
 
     def __str__(self) -> str:
         return f"{self.database}:{self.symbol}"
 
-    def times(self, found: Sequence[bytes]) -> Times:
+    def times(self, record_keys: Sequence[bytes]) -> Times:
         """The times in keys, shape (n,); raises `StoreError` naming a key without one."""
         width = len(self.symbol) + 1 + keys.TIME_DIGITS
-        joined = b"".join(found)
-        if len(joined) == width * len(found):
+        joined = b"".join(record_keys)
+        if len(joined) == width * len(record_keys):
             table = np.frombuffer(joined, np.uint8).reshape(-1, width)[:, -keys.TIME_DIGITS :]
             digits = table.astype(np.int64) - ord("0")
             if ((digits >= 0) & (digits <= 9)).all():
                 return np.asarray(digits @ _POWERS_OF_TEN, dtype=np.int64)
-        damaged = next(k for k in found if len(k) != width or not k[-keys.TIME_DIGITS :].isdigit())
+        damaged = next(
+            k for k in record_keys if len(k) != width or not k[-keys.TIME_DIGITS :].isdigit()
+        )
         raise self._damaged(damaged, "the key has no 13-digit time")
 
     def time(self, key: bytes) -> Millis:
         return int(self.times([key])[0])
 
-    def encode(self, times: Times, columns: Mapping[str, Floats]) -> Items:
-        stamped = [keys.record_key(self.symbol, time_ms) for time_ms in times.tolist()]
-        return Items(stamped, self.codec.encode(columns))
+    def build(self, times: Times, columns: Mapping[str, Floats]) -> SeriesT:
+        return self.validate({self.time_field: times, **columns})
+
+    def encode(self, series: SeriesT) -> Items:
+        record_keys = [keys.record_key(self.symbol, time_ms) for time_ms in series.times.tolist()]
+        return Items(record_keys, self.codec.encode(dict(series.columns())))
 
     def changes(self, stored: Items, new: Items) -> tuple[list[tuple[bytes, bytes]], WriteReport]:
         """The new records that are not stored, or stored with another meaning."""
-        before = dict(zip(*stored, strict=True))
+        former = dict(zip(*stored, strict=True))
         added, replaced = [], []
         for key, value in zip(*new, strict=True):
-            old = before.get(key)
+            old = former.get(key)
             if old is None:
                 added.append((key, value))
             elif not self.codec.same(old, value):
@@ -116,27 +124,26 @@ class StoredSeries(Generic[SeriesT]):
 
 
 def candles_of(symbol: str, timeframe: Timeframe) -> StoredSeries[CandleSeries]:
-    def build(times: Times, columns: Mapping[str, Floats]) -> CandleSeries:
-        return CandleSeries.validated(timeframe, {"open_time_ms": times, **columns})
-
-    database = keys.candles_database(timeframe)
-    return StoredSeries(database, keys.checked_symbol(symbol), timeframe, CANDLE_CODEC, build)
+    return StoredSeries(
+        keys.candles_database(timeframe),
+        keys.checked_symbol(symbol),
+        timeframe,
+        CANDLE_CODEC,
+        partial(CandleSeries.validated, timeframe),
+        CandleSeries.time_field,
+    )
 
 
 def funding_of(symbol: str) -> StoredSeries[FundingSeries]:
-    def build(times: Times, columns: Mapping[str, Floats]) -> FundingSeries:
-        return FundingSeries.validated({"time_ms": times, **columns})
-
-    return StoredSeries(keys.FUNDING, keys.checked_symbol(symbol), None, FUNDING_CODEC, build)
+    build, time_field = FundingSeries.validated, FundingSeries.time_field
+    symbol = keys.checked_symbol(symbol)
+    return StoredSeries(keys.FUNDING, symbol, None, FUNDING_CODEC, build, time_field)
 
 
 def open_interest_of(symbol: str) -> StoredSeries[OpenInterestSeries]:
-    def build(times: Times, columns: Mapping[str, Floats]) -> OpenInterestSeries:
-        return OpenInterestSeries.validated({"time_ms": times, **columns})
-
-    return StoredSeries(
-        keys.OPEN_INTEREST, keys.checked_symbol(symbol), None, OPEN_INTEREST_CODEC, build
-    )
+    build, time_field = OpenInterestSeries.validated, OpenInterestSeries.time_field
+    symbol = keys.checked_symbol(symbol)
+    return StoredSeries(keys.OPEN_INTEREST, symbol, None, OPEN_INTEREST_CODEC, build, time_field)
 
 
 def series_in(database: str, symbol: str) -> StoredSeries[Any]:

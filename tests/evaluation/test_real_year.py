@@ -11,7 +11,7 @@ from llm_trader.evaluation import study
 from llm_trader.evaluation.plan import read_plan
 from llm_trader.evaluation.results import Metrics
 from llm_trader.market.config import MarketConfig
-from llm_trader.market.files import import_folder
+from llm_trader.market.file_import import import_folder
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
 

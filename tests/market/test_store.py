@@ -23,9 +23,9 @@ from llm_trader.errors import (
 )
 from llm_trader.market import candles as candles_module
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.records import WriteReport
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
+from llm_trader.market.value_codecs import WriteReport
 from llm_trader.timeframe import H1, H4, HOUR_MS, M3, M5, MINUTE_MS
 from tests.market.builders import (
     START_MS,

@@ -12,7 +12,7 @@ import pytest
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import COLUMN_ROW, PointTable
-from llm_trader.market.files import import_folder
+from llm_trader.market.file_import import import_folder
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec

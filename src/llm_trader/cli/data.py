@@ -54,7 +54,7 @@ def import_files(
     finest there are where a folder has none.
     """
     from llm_trader.cli import show
-    from llm_trader.market.files import import_folder
+    from llm_trader.market.file_import import import_folder
     from llm_trader.market.store import MarketStore
 
     settings = options.settings_of(config, market__store=store)

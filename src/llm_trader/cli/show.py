@@ -14,9 +14,9 @@ from llm_trader.timeframe import iso8601
 if TYPE_CHECKING:
     from llm_trader.checks.leak_check import LeakReport
     from llm_trader.index.ingestion import IngestReport
-    from llm_trader.market.catalog import StoreInfo
-    from llm_trader.market.files import ImportReport
+    from llm_trader.market.file_import import ImportReport
     from llm_trader.market.store_check import StoreCheck
+    from llm_trader.market.store_info import StoreInfo
 
 _STATE_SHOWN = (
     *("price", "rsi_7", "rsi_14", "macd", "price_change_1h", "price_change_4h"),

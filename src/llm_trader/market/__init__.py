@@ -1,11 +1,12 @@
 """Room 1, collect: market series, and the store that keeps them.
 
-Computing only: `candles.py` and `samples.py` hold series (candles; funding and open interest),
-`history.py` bundles one symbol's, `simulation.py` draws a made-up market.
+Series: `candles.py` and `samples.py` (funding, open interest) build on `series.py`; `history.py`
+bundles those of a symbol, `resampling.py` builds coarser candles, `simulation.py` draws a market.
 
-Storing: `store.py` is the LMDB store. `keys.py` says under which keys a record stands, `records.py`
-in which bytes, `stored_series.py` how records become a series again; `reading.py` walks the keys
-within a transaction, `catalog.py` keeps provenance and gaps, `writer_lock.py` admits one writer.
+Storing: `store.py` is the LMDB store. `keys.py` has the layout of its keys, `value_codecs.py` of
+its values; `stored_series.py` converts a series to records, `record_ranges.py` seeks them.
+`series_records.py`, `gap_ledger.py` and `symbol_versions.py` keep what each write updates,
+`store_check.py` compares it with a count, `store_info.py` describes a store.
 
-Importing: `files.py` brings Parquet and CSV files in, whose columns `columns.py` reads.
+Importing: `file_import.py` reads Parquet and CSV files, whose columns `file_columns.py` finds.
 """

@@ -45,16 +45,16 @@ class CandleSeries(TimeSeries):
 
     @classmethod
     def validated(
-        cls, timeframe: Timeframe, columns: Mapping[str, npt.ArrayLike], what: str = "candles"
+        cls, timeframe: Timeframe, columns: Mapping[str, npt.ArrayLike], label: str = "candles"
     ) -> CandleSeries:
         """Build from columns `open_time_ms open high low close volume`, each of shape (n,).
 
         Raises `InvalidDataError` with a count per reason when any candle is unsorted,
         duplicated, off the grid, not finite, or contradicts itself. Nothing is repaired.
         """
-        times, values = contiguous_columns(columns, cls.time_field, CANDLE_FIELDS, what)
+        times, values = contiguous_columns(columns, cls.time_field, CANDLE_FIELDS, label)
         series = cls(timeframe, times, *values)
-        return series.checked(what, _refusals(series))
+        return series.checked(label, _refusals(series))
 
     @classmethod
     def empty(cls, timeframe: Timeframe) -> CandleSeries:

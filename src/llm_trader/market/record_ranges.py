@@ -27,13 +27,13 @@ def series_databases(txn: ReadTransaction) -> list[str]:
 def symbols(txn: ReadTransaction, database: str) -> Iterator[str]:
     """The symbols of a database, by one seek per symbol instead of a scan."""
     cursor = txn.cursor(database)
-    found = cursor is not None and cursor.first()
-    while cursor is not None and found:
+    positioned = cursor is not None and cursor.first()
+    while cursor is not None and positioned:
         key = cursor.key()
         symbol = keys.symbol_of(key)
         if symbol is not None:
             yield symbol
-        found = cursor.set_range(keys.key_after_symbol(key))
+        positioned = cursor.set_range(keys.key_after_symbol(key))
 
 
 def all_series(txn: ReadTransaction) -> Iterator[StoredSeries[Any]]:
@@ -58,10 +58,10 @@ def last_key(
     if cursor is None:
         return None
     if cursor.set_range(keys.end_key(series.symbol, end_ms)):
-        found = cursor.prev()
+        positioned = cursor.prev()
     else:
-        found = cursor.last()
-    return _own_key(series, cursor.key()) if found else None
+        positioned = cursor.last()
+    return _own_key(series, cursor.key()) if positioned else None
 
 
 def items(
@@ -98,8 +98,8 @@ def times(
 
 def _seek(txn: ReadTransaction, series: StoredSeries[Any], start_ms: Millis | None) -> Any | None:
     cursor = txn.cursor(series.database)
-    found = cursor is not None and cursor.set_range(keys.first_key(series.symbol, start_ms))
-    return cursor if found else None
+    start = keys.first_key(series.symbol, start_ms)
+    return cursor if cursor is not None and cursor.set_range(start) else None
 
 
 def _own_key(series: StoredSeries[Any], key: bytes) -> bytes | None:

@@ -33,14 +33,14 @@ class FundingSeries(TimeSeries):
 
     @classmethod
     def validated(
-        cls, columns: Mapping[str, npt.ArrayLike], what: str = "funding"
+        cls, columns: Mapping[str, npt.ArrayLike], label: str = "funding"
     ) -> FundingSeries:
         """Build from columns `time_ms rate interval_hours`; raises `InvalidDataError`."""
-        times, values = contiguous_columns(columns, cls.time_field, cls.value_fields, what)
+        times, values = contiguous_columns(columns, cls.time_field, cls.value_fields, label)
         series = cls(times, *values)
         hours = series.interval_hours
         return series.checked(
-            what,
+            label,
             {
                 "rate not finite": ~np.isfinite(series.rate),
                 "rate of 100 % or more": np.abs(series.rate) >= 1,
@@ -75,17 +75,17 @@ class OpenInterestSeries(TimeSeries):
 
     @classmethod
     def validated(
-        cls, columns: Mapping[str, npt.ArrayLike], what: str = "open interest"
+        cls, columns: Mapping[str, npt.ArrayLike], label: str = "open interest"
     ) -> OpenInterestSeries:
         """Build from columns `time_ms open_interest open_interest_value`.
 
         Raises `InvalidDataError`; the USD value alone may be NaN, where the source had none.
         """
-        times, values = contiguous_columns(columns, cls.time_field, cls.value_fields, what)
+        times, values = contiguous_columns(columns, cls.time_field, cls.value_fields, label)
         series = cls(times, *values)
         value = series.open_interest_value
         return series.checked(
-            what,
+            label,
             {
                 "open interest not finite": ~np.isfinite(series.open_interest),
                 "negative open interest": series.open_interest < 0,
@@ -116,11 +116,11 @@ class OpenInterestSeries(TimeSeries):
         first = np.searchsorted(self.time_ms, as_of_ms - window_ms, side="right")
         last = np.searchsorted(self.time_ms, as_of_ms, side="right")
         count = last - first
-        enough = (count >= min_coverage * (window_ms / interval_ms)) & (count > 0)
+        sufficient = (count >= min_coverage * (window_ms / interval_ms)) & (count > 0)
         means = np.full(len(as_of_ms), np.nan)
         # Each window is summed on its own: a running sum would make a mean depend on how
         # much history was loaded before it.
-        for i in np.flatnonzero(enough):
+        for i in np.flatnonzero(sufficient):
             means[i] = self.open_interest[first[i] : last[i]].mean()
         return means
 

@@ -50,7 +50,7 @@ class TimeSeries:
         last = len(self) if end_ms is None else int(np.searchsorted(self.times, end_ms))
         return self.rows(slice(first, last))
 
-    def checked(self, what: str, refusals: Refusals) -> Self:
+    def checked(self, label: str, refusals: Refusals) -> Self:
         """This series; raises `InvalidDataError` with a count per reason when rows are refused."""
         step = np.diff(self.times)
         reasons = {
@@ -61,7 +61,7 @@ class TimeSeries:
         }
         counts = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
         if counts:
-            raise InvalidDataError(what, counts)
+            raise InvalidDataError(label, counts)
         object.__setattr__(self, "is_validated", True)
         return self
 
@@ -71,11 +71,11 @@ class TimeSeries:
 
 
 def contiguous_columns(
-    columns: Mapping[str, npt.ArrayLike], time_field: str, value_fields: Sequence[str], what: str
+    columns: Mapping[str, npt.ArrayLike], time_field: str, value_fields: Sequence[str], label: str
 ) -> tuple[Times, list[Floats]]:
     """Times and values as arrays; raises `InvalidInputError` when they differ in length."""
     times = np.ascontiguousarray(columns[time_field], dtype=np.int64)
     values = [np.ascontiguousarray(columns[name], dtype=np.float64) for name in value_fields]
     if any(v.shape != times.shape or v.ndim != 1 for v in values):
-        raise InvalidInputError(f"{what}: columns differ in length")
+        raise InvalidInputError(f"{label}: columns differ in length")
     return times, values

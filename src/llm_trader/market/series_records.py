@@ -157,10 +157,10 @@ def _update_gaps(
     txn: WriteTransaction, series: StoredSeries[Any], first_ms: Millis, last_ms: Millis
 ) -> int:
     """Compare the ledger with the rows of a span and their two neighbours; how many more."""
-    before = record_ranges.last_key(txn, series, first_ms)
-    after = record_ranges.first_key(txn, series, last_ms + 1)
-    start_ms = first_ms if before is None else series.time(before)
-    end_ms = last_ms if after is None else series.time(after)
+    previous = record_ranges.last_key(txn, series, first_ms)
+    following = record_ranges.first_key(txn, series, last_ms + 1)
+    start_ms = first_ms if previous is None else series.time(previous)
+    end_ms = last_ms if following is None else series.time(following)
     gaps = count_gaps(series, record_ranges.times(txn, series, start_ms, end_ms + 1))
     former = read_gaps(txn, series, start_ms, end_ms)
     replace_gaps(txn, series, former, gaps)

@@ -1,4 +1,4 @@
-"""A made-up perpetual market that looks like one: for demonstrations and tests, never evidence.
+"""A simulated perpetual market for demonstrations and tests, never evidence.
 
 1. Regimes (bull, bear, range, panic) follow an hourly Markov chain; they set drift and volatility.
 2. Log volatility is the sum of a slow and a fast AR(1), times the hour of the day and the weekday.
@@ -87,7 +87,7 @@ class _Market:
         return _stream(self.seed, self.symbol, purpose)
 
 
-_KNOWN: Final = {
+_LISTINGS: Final = {
     "BTCUSDT": _Listing(60_000.0, 0.022, 12e9, 4e9),
     "ETHUSDT": _Listing(3_000.0, 0.028, 8e9, 2e9),
     "SOLUSDT": _Listing(150.0, 0.036, 2.5e9, 0.8e9),
@@ -135,7 +135,7 @@ def _market(symbol: str, start_ms: Millis, days: int, seed: int, timeframe: Time
     if start_ms < MIN_TIME_MS or start_ms + days * DAY_MS > MAX_TIME_MS:
         raise InvalidInputError("simulate between the years 2001 and 2286")
     times = np.arange(start_ms, start_ms + days * DAY_MS, timeframe.ms, dtype=np.int64)
-    listing = _KNOWN.get(symbol) or _derived_listing(symbol)
+    listing = _LISTINGS.get(symbol) or _derived_listing(symbol)
     return _Market(symbol, seed, timeframe, listing, times)
 
 
@@ -180,7 +180,7 @@ def _regimes(seed: int, hours: int) -> npt.NDArray[np.intp]:
 def _autoregressive(stream: np.random.Generator, count: int, keep: float) -> Floats:
     """An AR(1) of unit variance that begins at its mean."""
     shocks = (stream.standard_normal(count) * math.sqrt(1 - keep**2)).tolist()
-    return np.array(list(accumulate(shocks, lambda before, shock: keep * before + shock)))
+    return np.array(list(accumulate(shocks, lambda level, shock: keep * level + shock)))
 
 
 def _activity(market: _Market) -> Floats:
@@ -189,9 +189,10 @@ def _activity(market: _Market) -> Floats:
     hours = int((times[-1] - times[0]) // HOUR_MS) + 2
     slow = _autoregressive(_stream(market.seed, "slow"), hours, 0.99)
     fast = _autoregressive(_stream(market.seed, "fast"), hours, 0.75)
-    own = _autoregressive(market.stream("own volatility"), hours, 0.95)
-    at = (times - times[0]) / HOUR_MS
-    log_level = np.interp(at, np.arange(hours), 0.28 * slow + 0.22 * fast + 0.12 * own)
+    symbol = _autoregressive(market.stream("own volatility"), hours, 0.95)
+    hours_since_start = (times - times[0]) / HOUR_MS
+    log_levels = 0.28 * slow + 0.22 * fast + 0.12 * symbol
+    log_level = np.interp(hours_since_start, np.arange(hours), log_levels)
     hour = times % DAY_MS / HOUR_MS
     season = 1 + 0.3 * np.cos((hour - 14.5) * (2 * math.pi / 24))
     weekend = (times // DAY_MS + 3) % 7 >= 5  # 1 January 1970 was a Thursday
@@ -203,8 +204,8 @@ def _moves(market: _Market, regime: npt.NDArray[np.intp], activity: Floats) -> F
     """Log returns of the steps, shape (candles, steps)."""
     shape = (len(regime), _STEPS)
     shared = _stream(market.seed, "market").standard_normal(shape)
-    own = market.stream("own").standard_normal(shape)
-    mixed = _MARKET_SHARE**0.5 * shared + (1 - _MARKET_SHARE) ** 0.5 * own
+    specific = market.stream("own").standard_normal(shape)
+    mixed = _MARKET_SHARE**0.5 * shared + (1 - _MARKET_SHARE) ** 0.5 * specific
     listing, days_per_step = market.listing, market.timeframe.ms / DAY_MS / _STEPS
     sigma = (listing.volatility * activity * math.sqrt(days_per_step))[:, None]
     drift = (_DRIFT[regime] * days_per_step)[:, None]
@@ -221,8 +222,8 @@ def _walk(market: _Market, reversal: float) -> Floats:
     where it is but for the reversal.
     """
     variance = market.listing.volatility**2 * market.timeframe.ms / DAY_MS
-    drawn = market.stream("walk").standard_normal((len(market.times), _STEPS))
-    moves: Floats = drawn * math.sqrt(variance / _STEPS) - variance / _STEPS / 2
+    normal = market.stream("walk").standard_normal((len(market.times), _STEPS))
+    moves: Floats = normal * math.sqrt(variance / _STEPS) - variance / _STEPS / 2
     if reversal:
         memory = H4.ms // market.timeframe.ms
         pull, unit = reversal * math.sqrt(variance), math.sqrt(variance * memory)
@@ -244,14 +245,14 @@ def _candles(market: _Market, moves: Floats, activity: Floats) -> CandleSeries:
     open_ = np.concatenate(([round(listing.price, decimals)], close[:-1]))
     surprise = np.abs(moves.sum(axis=1)) / (listing.volatility * math.sqrt(days_per_candle))
     noise = np.exp(0.35 * market.stream("volume").standard_normal(len(market.times)))
-    usual = listing.volume_usd / listing.price * market.timeframe.ms / DAY_MS
+    mean_volume = listing.volume_usd / listing.price * market.timeframe.ms / DAY_MS
     columns = {
         "open_time_ms": market.times,
         "open": open_,
         "high": np.maximum(prices.max(axis=1), open_),
         "low": np.minimum(prices.min(axis=1), open_),
         "close": close,
-        "volume": np.round(usual * noise * (0.4 * activity + 0.6 * surprise), 3),
+        "volume": np.round(mean_volume * noise * (0.4 * activity + 0.6 * surprise), 3),
     }
     return CandleSeries.validated(market.timeframe, columns, "simulated candles")
 
@@ -279,19 +280,19 @@ def _funding(market: _Market, hourly: Floats) -> FundingSeries:
 
 def _open_interest(market: _Market, hourly: Floats) -> OpenInterestSeries:
     """The sample at an hour knows the closes before it: positions follow moves, until flushed."""
-    before = np.concatenate(([hourly[0]], hourly[:-1]))
-    moves = np.diff(np.log(before), prepend=math.log(before[0]))
+    closes = np.concatenate(([hourly[0]], hourly[:-1]))
+    moves = np.diff(np.log(closes), prepend=math.log(closes[0]))
     flushed = np.maximum(np.abs(moves) - 0.5 * market.listing.volatility, 0.0)
     shocks = 0.004 * market.stream("open interest").standard_normal(len(hourly))
     changes = (0.25 * moves - 1.2 * flushed + shocks).tolist()
     levels = accumulate(changes, lambda level, change: 0.997 * level + change, initial=0.0)
-    usual = market.listing.open_interest_usd / market.listing.price
-    interest = np.round(usual * np.exp(np.array(list(levels)[1:])), 3)
+    mean_interest = market.listing.open_interest_usd / market.listing.price
+    interest = np.round(mean_interest * np.exp(np.array(list(levels)[1:])), 3)
     return OpenInterestSeries.validated(
         {
             "time_ms": market.times[0] + HOUR_MS * np.arange(len(hourly), dtype=np.int64),
             "open_interest": interest,
-            "open_interest_value": np.round(interest * before, 2),
+            "open_interest_value": np.round(interest * closes, 2),
         },
         "simulated open interest",
     )

@@ -16,20 +16,19 @@ from typing import Final
 
 from llm_trader.errors import StoreError
 from llm_trader.market import (
-    catalog,
     keys,
     record_ranges,
     series_records,
     store_check,
+    store_info,
     symbol_versions,
 )
 from llm_trader.market.candles import CandleSeries, Gap
-from llm_trader.market.catalog import StoreInfo
 from llm_trader.market.history import MarketHistory
-from llm_trader.market.records import WriteReport
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
+from llm_trader.market.store_info import StoreInfo
 from llm_trader.market.stored_series import (
     SeriesT,
     StoredSeries,
@@ -37,6 +36,7 @@ from llm_trader.market.stored_series import (
     funding_of,
     open_interest_of,
 )
+from llm_trader.market.value_codecs import WriteReport
 from llm_trader.storage.environment import Environment, ReadTransaction, StoreFormat, Version
 from llm_trader.timeframe import H4, Millis, Timeframe
 
@@ -98,7 +98,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
     def exchange(self) -> str | None:
         """As recorded, else as stated when opening for writing; `None` where neither was."""
         with self._read() as txn:
-            recorded = catalog.check_exchange(txn, None)
+            recorded = store_info.check_exchange(txn, None)
         return recorded or (self._expected_exchange if self._environment.writable else None)
 
     @property
@@ -115,11 +115,11 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         version = self._environment.version
         if version != self._symbol_versions[0]:
             self._symbol_versions = version, {}
-        known = self._symbol_versions[1]
-        if symbol not in known:
+        versions = self._symbol_versions[1]
+        if symbol not in versions:
             with self._read() as txn:
-                known[symbol] = symbol_versions.symbol_version(txn, symbol)
-        return known[symbol]
+                versions[symbol] = symbol_versions.symbol_version(txn, symbol)
+        return versions[symbol]
 
     def symbols(self) -> list[str]:
         with self._read() as txn:
@@ -165,7 +165,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
     def describe(self) -> StoreInfo:
         """Every series with extent, gaps and provenance; scans the keys, not the values."""
         with self._read() as txn:
-            return catalog.describe(txn, str(self.path))
+            return store_info.describe(txn, str(self.path))
 
     def check(self, *, repair: bool = False) -> StoreCheck:
         """Compares the record and the gap ledger of each series with a count of all its rows.
@@ -295,7 +295,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             changes, report = stored.changes(former, new)
             if changes:
                 # With the first series: a mistaken import must not claim the folder.
-                catalog.write_exchange(txn, self._expected_exchange)
+                store_info.write_exchange(txn, self._expected_exchange)
                 txn.put_many(stored.database, changes)
                 origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
                 series_records.record_write(txn, stored, origin, interval_ms, report.added)
@@ -308,7 +308,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             pass
         if self._environment.writable:
             with self._environment.write(keys.META) as txn:
-                catalog.write_identity(txn)
+                store_info.write_identity(txn)
 
     @contextmanager
     def _read(self) -> Iterator[ReadTransaction]:
@@ -321,7 +321,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
     def _check(self, txn: ReadTransaction) -> None:
         """Whatever came into the folder must be a store that this program can use."""
         blank = self._environment.writable and not txn.root_keys()
-        if not blank and not catalog.is_market_store(txn):
+        if not blank and not store_info.is_market_store(txn):
             raise FORMAT.missing(self.path)
-        catalog.check_version(txn)
-        catalog.check_exchange(txn, self._expected_exchange)
+        store_info.check_version(txn)
+        store_info.check_exchange(txn, self._expected_exchange)

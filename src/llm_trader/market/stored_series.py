@@ -15,14 +15,14 @@ from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidDataError, StoreError
 from llm_trader.market import keys
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.records import (
+from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.value_codecs import (
     CANDLE_CODEC,
     FUNDING_CODEC,
     OPEN_INTEREST_CODEC,
     Codec,
     WriteReport,
 )
-from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.timeframe import Millis, Timeframe
 
 SeriesT = TypeVar("SeriesT", CandleSeries, FundingSeries, OpenInterestSeries)

@@ -23,7 +23,7 @@ from llm_trader.errors import ConfigurationError, LlmTraderError
 
 # Generation and transaction number: equal versions of an environment mean equal content.
 Version: TypeAlias = tuple[int, int]
-_Begun: TypeAlias = tuple[Any, Mapping[str, Any]]
+_Handles: TypeAlias = tuple[Any, Mapping[str, Any]]
 
 DATA_FILE: Final = "data.mdb"
 # The file is sparse: only what is written takes space, so a large map costs nothing.
@@ -247,22 +247,22 @@ class Environment(AbstractContextManager["Environment"]):
             finally:
                 self._leave()
 
-    def _begin(self, begin: Callable[[], _Begun | None]) -> _Begun:
+    def _begin(self, begin: Callable[[], _Handles | None]) -> _Handles:
         """Calls `begin` until it succeeds; the environment stays open until `_leave`."""
         while True:
             self._enter()
-            begun = None
+            transaction = None
             try:
-                begun = begin()
+                transaction = begin()
             except lmdb.MapResizedError:
                 self._outdated = True
             finally:
-                if begun is None:
+                if transaction is None:
                     self._leave()
-            if begun is not None:
-                return begun
+            if transaction is not None:
+                return transaction
 
-    def _begin_read(self) -> _Begun | None:
+    def _begin_read(self) -> _Handles | None:
         """None after opening databases that another process has created.
 
         LMDB lets a transaction use only databases that were opened before it began.
@@ -281,7 +281,7 @@ class Environment(AbstractContextManager["Environment"]):
                 self._databases[name] = self._open_database(name)
         return None
 
-    def _begin_write(self) -> _Begun | None:
+    def _begin_write(self) -> _Handles | None:
         """None after asking for a larger map."""
         info = self._lmdb.info()
         used = info["last_pgno"] * self._lmdb.stat()["psize"]
@@ -306,8 +306,8 @@ class Environment(AbstractContextManager["Environment"]):
 
     def _follow_file(self) -> None:
         """Reopen where the opened file is not the one in the folder, or has outgrown the map."""
-        now = time.monotonic()
-        recent = now - self._checked_at < _CHECK_FILE_EVERY_SECONDS
+        clock = time.monotonic()
+        recent = clock - self._checked_at < _CHECK_FILE_EVERY_SECONDS
         if self._closed or (recent and not self._outdated):
             return
         self._checked_at = -float("inf")  # threads that come while this one waits look, too
@@ -321,7 +321,7 @@ class Environment(AbstractContextManager["Environment"]):
             self._generation += 1
             if replaced:
                 _log.warning("store_replaced", store=self.format.name, path=str(self.folder))
-        self._checked_at = now
+        self._checked_at = clock
 
     def _current_identity(self) -> tuple[int, int]:
         identity = _file_identity(self._file)

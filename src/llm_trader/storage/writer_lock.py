@@ -44,9 +44,9 @@ class WriterLock:
 def _refusal(folder: Path, holder: str) -> StoreError | StoreLockedError:
     if holder == str(os.getpid()):
         return StoreError(f"{folder} is already open for writing in this process")
-    who = f"process {holder}" if holder else "another process"
+    writer = f"process {holder}" if holder else "another process"
     return StoreLockedError(
-        f"{who} is writing to {folder}; wait for it, or stop it",
+        f"{writer} is writing to {folder}; wait for it, or stop it",
         path=str(folder),
         pid=int(holder) if holder.isdigit() else None,
     )

@@ -23,7 +23,7 @@ from llm_trader.evaluation.forecast.ensembles import ForecastRule, horizon_of
 from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbours
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import COLUMN_ROW, PointTable
-from llm_trader.market.files import import_folder
+from llm_trader.market.file_import import import_folder
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
 from llm_trader.retrieval.retriever import Retriever

@@ -1,4 +1,4 @@
-"""Which columns of a Parquet or CSV file mean what, and how its times and numbers are read."""
+"""The columns of a Parquet or CSV file: finds them by name, and reads their times and numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ColumnMapping: TypeAlias = Mapping[str, str]  # our name to the file's: {"timest
 TIME: Final = "timestamp_ms"
 FUNDING_INTERVAL: Final = "interval_hours"
 
-# Tried in this order, without regard to case.
+# Column names as exchanges and archives write them, tried in this order and in any case.
 _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     TIME: (
         "timestamp_ms",
@@ -71,9 +71,9 @@ def read_columns(path: Path, kind: Kind, mapping: ColumnMapping) -> tuple[Times,
     names = _resolve(table.columns, kind, mapping, path.name)
     if not table.height:
         raise InvalidDataError(path.name, {"file without rows": 1})
-    values = {ours: _numbers(table[names[ours]]) for ours in names if ours != TIME}
+    values = {field: _numbers(table[names[field]]) for field in names if field != TIME}
     times, unreadable = _times_ms(table[names[TIME]])
-    reasons = {f"{names[ours]} not a number": bad for ours, (_, bad) in values.items() if bad}
+    reasons = {f"{names[field]} not a number": bad for field, (_, bad) in values.items() if bad}
     if unreadable:
         reasons["time missing or not readable"] = unreadable
     in_seconds = int(((times > 0) & (times < _SECONDS_BELOW)).sum())
@@ -81,7 +81,7 @@ def read_columns(path: Path, kind: Kind, mapping: ColumnMapping) -> tuple[Times,
         reasons["time in seconds, milliseconds are needed"] = in_seconds
     if reasons:
         raise InvalidDataError(path.name, reasons)
-    return times, {ours: numbers for ours, (numbers, _) in values.items()}
+    return times, {field: numbers for field, (numbers, _) in values.items()}
 
 
 def check_mapping(mapping: ColumnMapping) -> None:
@@ -107,22 +107,22 @@ def _read_table(path: Path) -> pl.DataFrame:
         raise InvalidDataError(path.name, {reason: 1}) from error
 
 
-def _resolve(found: list[str], kind: Kind, mapping: ColumnMapping, file: str) -> dict[str, str]:
+def _resolve(available: list[str], kind: Kind, mapping: ColumnMapping, file: str) -> dict[str, str]:
     """Our column names to the file's."""
-    by_name = {name.strip().lower(): name for name in reversed(found)}
+    by_name = {name.strip().lower(): name for name in reversed(available)}
     names: dict[str, str] = {}
-    for ours in (*_REQUIRED[kind], *_OPTIONAL[kind]):
-        if ours in mapping:
-            here = [mapping[ours]] if mapping[ours] in found else []
+    for field in (*_REQUIRED[kind], *_OPTIONAL[kind]):
+        if field in mapping:
+            candidates = [mapping[field]] if mapping[field] in available else []
         else:
-            here = [by_name[n] for n in _ALIASES.get(ours, (ours,)) if n in by_name]
-        if here:
-            names[ours] = here[0]
-        elif ours in mapping or ours in _REQUIRED[kind]:
-            looked_for = mapping.get(ours) or " or ".join(_ALIASES.get(ours, (ours,)))
+            candidates = [by_name[n] for n in _ALIASES.get(field, (field,)) if n in by_name]
+        if candidates:
+            names[field] = candidates[0]
+        elif field in mapping or field in _REQUIRED[kind]:
+            expected = mapping.get(field) or " or ".join(_ALIASES.get(field, (field,)))
             raise InvalidInputError(
-                f"{file}: no column for {ours} (looked for {looked_for}); the file has: "
-                f"{', '.join(found)}; name the right one with --map {ours}=COLUMN"
+                f"{file}: no column for {field} (looked for {expected}); the file has: "
+                f"{', '.join(available)}; name the right one with --map {field}=COLUMN"
             )
     return names
 
@@ -145,15 +145,15 @@ def _times_ms(column: pl.Series) -> tuple[Times, int]:
     if isinstance(column.dtype, pl.Datetime):
         naive = column.dtype.time_zone is None
         utc = column.dt.replace_time_zone("UTC") if naive else column
-        found = utc.dt.epoch("ms")
+        converted = utc.dt.epoch("ms")
     elif column.dtype == pl.Date:
-        found = column.cast(pl.Datetime("ms")).dt.epoch("ms")
+        converted = column.cast(pl.Datetime("ms")).dt.epoch("ms")
     else:
-        found = column.cast(pl.Int64, strict=False)
-        if column.dtype == pl.String and found.null_count() > column.null_count():
-            found = pl.Series([_iso_ms(text) for text in column], dtype=pl.Int64)
-    times = found.fill_null(0).to_numpy().astype(np.int64)
-    return np.where(times >= _MICROSECONDS_FROM, times // 1000, times), found.null_count()
+        converted = column.cast(pl.Int64, strict=False)
+        if column.dtype == pl.String and converted.null_count() > column.null_count():
+            converted = pl.Series([_iso_ms(text) for text in column], dtype=pl.Int64)
+    times = converted.fill_null(0).to_numpy().astype(np.int64)
+    return np.where(times >= _MICROSECONDS_FROM, times // 1000, times), converted.null_count()
 
 
 def _iso_ms(text: str | None) -> int | None:

@@ -10,10 +10,10 @@ import pytest
 
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.files import import_folder
-from llm_trader.market.records import WriteReport
+from llm_trader.market.file_import import import_folder
 from llm_trader.market.resampling import resample
 from llm_trader.market.store import MarketStore
+from llm_trader.market.value_codecs import WriteReport
 from llm_trader.timeframe import H1, H4, HOUR_MS, M1, M3, M5, MINUTE_MS, Timeframe
 from tests.market.builders import START_MS, candles_at, run_of_candles, same_series
 from tests.market.processes import hear, running, tell
@@ -405,7 +405,7 @@ def test_a_killed_import_leaves_a_consistent_store_that_a_second_run_completes(
         put_candles(folder, run_of_candles(2000, M1), symbol)
     program = """
 from llm_trader.market import series_records
-from llm_trader.market.files import import_folder
+from llm_trader.market.file_import import import_folder
 
 record = series_records.record_write
 

@@ -70,12 +70,12 @@ def check_version(txn: ReadTransaction) -> int | None:
     return version
 
 
-def check_exchange(txn: ReadTransaction, wanted: str | None) -> str | None:
-    """The recorded exchange; `ConfigurationError` if that is another than wanted."""
+def check_exchange(txn: ReadTransaction, exchange: str | None) -> str | None:
+    """The recorded exchange; `ConfigurationError` if it is not the given one."""
     stored = read_meta(txn, "exchange", str)
-    if wanted and stored and stored != wanted:
+    if exchange and stored and stored != exchange:
         raise ConfigurationError(
-            f"the store holds data of {stored}, not of {wanted}; use one folder per exchange"
+            f"the store holds data of {stored}, not of {exchange}; use one folder per exchange"
         )
     return stored
 

@@ -19,7 +19,7 @@ import numpy as np
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.columns import (
+from llm_trader.market.file_columns import (
     FUNDING_INTERVAL,
     ColumnMapping,
     Kind,
@@ -27,10 +27,10 @@ from llm_trader.market.columns import (
     read_columns,
 )
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
-from llm_trader.market.records import WriteReport
 from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.market.store import MarketStore
+from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
 from llm_trader.timeframe import H4, HOUR_MS, M1, M3, MINUTE_MS, Millis, Timeframe
 
@@ -53,7 +53,7 @@ class FileReport(msgspec.Struct, frozen=True):
 
 
 class DerivedReport(msgspec.Struct, frozen=True):
-    """Candles that were built from an imported file's."""
+    """Candles built from those of an imported file."""
 
     symbol: str
     timeframe: str
@@ -75,8 +75,6 @@ class ImportReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file and what it holds."""
-
     path: Path
     kind: Kind
     symbol: str
@@ -84,8 +82,8 @@ class _File:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """Where one imported file has candles."""
+class _CandleSpan:
+    """The span that one imported file has candles of."""
 
     file: str
     timeframe: Timeframe
@@ -107,10 +105,10 @@ def import_folder(
 ) -> ImportReport:
     """Import a file, or the files of a folder, and build 3m candles from 1m and 4h where missing.
 
-    `symbol`, `kind` and `interval` say what a single file holds whose name does not. Raises
+    `symbol`, `kind` and `interval` describe a single file whose name does not. Raises
     `InvalidInputError` when there is nothing to import or a column is missing, and
     `InvalidDataError` at the first file with a bad row: nothing of that file is written, and
-    `details["imported"]` names the files that were before it.
+    `details["imported"]` names the files before it.
     """
     mapping = mapping or {}
     check_mapping(mapping)
@@ -118,112 +116,108 @@ def import_folder(
         raise ConfigurationError(f"the store holds data of {store.exchange}, not of {exchange}")
     skipped: list[SkippedFile] = []
     if symbol is not None or kind is not None or interval is not None:
-        files = [_described(path, symbol, kind, interval)]
+        files = [_describe_file(path, symbol, kind, interval)]
     else:
-        files, skipped = _listed(path, exchange)
+        files, skipped = _list_files(path, exchange)
     reports: list[FileReport] = []
-    spans: dict[str, list[_Span]] = {}
+    spans: dict[str, list[_CandleSpan]] = {}
     for file in files:
         try:
             report, span = _import_file(file, store, mapping, written_at_ms)
         except (InvalidDataError, InvalidInputError) as error:
-            error.details["imported"] = [done.file for done in reports]
+            error.details["imported"] = [report.file for report in reports]
             raise
         reports.append(report)
         if span is not None:
             spans.setdefault(file.symbol, []).append(span)
         progress(file.path.name, len(reports), len(files))
-    derived = [d for s, of in spans.items() for d in _derive(s, of, store, written_at_ms)]
+    derived = [
+        report
+        for symbol, symbol_spans in spans.items()
+        for report in _derive_candles(symbol, symbol_spans, store, written_at_ms)
+    ]
     return ImportReport(reports, derived, skipped)
 
 
-def _described(path: Path, symbol: str | None, kind: str | None, interval: str | None) -> _File:
-    """A single file of any name; what is not said is taken from its name."""
+def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: str | None) -> _File:
+    """A single file of any name; what is not given is taken from its name."""
     if not path.is_file() or path.suffix not in (".parquet", ".csv"):
         raise InvalidInputError(f"{path} is not a .parquet or .csv file")
-    named = _FILE_NAME.fullmatch(path.name)
-    symbol = symbol or (named["symbol"] if named else None)
-    kind = kind or (named["kind"] if named else None)
-    interval = interval or (named["interval"] if named else None)
+    match = _FILE_NAME.fullmatch(path.name)
+    parts = match.groupdict() if match else {}
+    symbol = symbol or parts.get("symbol")
+    kind = kind or parts.get("kind")
+    interval = interval or parts.get("interval")
     if symbol is None or kind not in get_args(Kind) or (kind == "candles" and interval is None):
         raise InvalidInputError(
             f"{path.name}: say what it holds with --symbol, --kind (candles, funding or "
             "open_interest) and, for candles, --interval"
         )
-    return _File(
-        path,
-        cast(Kind, kind),
-        checked_symbol(symbol),
-        Timeframe.parse(interval) if interval else None,
-    )
+    timeframe = Timeframe.parse(interval) if interval else None
+    return _File(path, cast(Kind, kind), checked_symbol(symbol), timeframe)
 
 
-def _listed(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFile]]:
+def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFile]]:
     if not path.exists():
         raise InvalidInputError(f"{path} does not exist")
     paths = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    named = {p: _FILE_NAME.fullmatch(p.name) for p in paths}
-    venues = _open_interest_venues([m for m in named.values() if m], exchange)
+    matches = {p: _FILE_NAME.fullmatch(p.name) for p in paths}
+    venues = _open_interest_venues([m for m in matches.values() if m], exchange)
     files: list[_File] = []
     skipped: list[SkippedFile] = []
-    for each, match in named.items():
+    for file, match in matches.items():
         if match is None:
-            skipped.append(SkippedFile(each.name, f"not named like {NAMING}.parquet"))
+            skipped.append(SkippedFile(file.name, f"not named like {NAMING}.parquet"))
             continue
         kind, symbol = cast(Kind, match["kind"]), match["symbol"]
-        wanted = venues[symbol] if kind == "open_interest" else exchange
-        if match["exchange"] == wanted:
-            files.append(_File(each, kind, symbol, Timeframe.parse(match["interval"])))
+        venue = venues[symbol] if kind == "open_interest" else exchange
+        if match["exchange"] == venue:
+            files.append(_File(file, kind, symbol, Timeframe.parse(match["interval"])))
         else:
-            reason = f"{kind} of {match['exchange']}, not of {wanted}"
-            skipped.append(SkippedFile(each.name, reason))
+            reason = f"{kind} of {match['exchange']}, not of {venue}"
+            skipped.append(SkippedFile(file.name, reason))
     if not files:
-        told = "; ".join(f"{s.file}: {s.reason}" for s in skipped[:5]) or "no files"
+        reasons = "; ".join(f"{s.file}: {s.reason}" for s in skipped[:5]) or "no files"
         raise InvalidInputError(
-            f"nothing to import in {path} for {exchange} ({told}); name files like "
+            f"nothing to import in {path} for {exchange} ({reasons}); name files like "
             f"{NAMING}.parquet or .csv, or give --symbol, --kind and --interval of one file"
         )
     return files, skipped
 
 
-def _open_interest_venues(named: list[re.Match[str]], exchange: str) -> dict[str, str]:
-    """Whose open interest each symbol gets: another venue's serves where there is no own.
+def _open_interest_venues(matches: list[re.Match[str]], exchange: str) -> dict[str, str]:
+    """The venue whose open interest each symbol gets: another one's where the exchange has none.
 
-    Its course is much the same everywhere; its level is not, so one symbol's is never mixed.
+    It moves much the same everywhere, but its level differs, so a symbol's is never mixed.
     """
-    offered: dict[str, set[str]] = {}
-    for match in named:
+    venues: dict[str, set[str]] = {}
+    for match in matches:
         if match["kind"] == "open_interest":
-            offered.setdefault(match["symbol"], set()).add(match["exchange"])
-    return {s: exchange if exchange in by else min(by) for s, by in offered.items()}
+            venues.setdefault(match["symbol"], set()).add(match["exchange"])
+    return {s: exchange if exchange in names else min(names) for s, names in venues.items()}
 
 
 def _import_file(
     file: _File, store: MarketStore, mapping: ColumnMapping, written_at_ms: Millis
-) -> tuple[FileReport, _Span | None]:
-    name, symbol = file.path.name, file.symbol
+) -> tuple[FileReport, _CandleSpan | None]:
+    name, symbol, timeframe = file.path.name, file.symbol, file.interval
     times, columns = read_columns(file.path, file.kind, mapping)
     source, span = f"file {name}", None
-    if file.kind == "candles" and file.interval is not None:
-        candles = _candles(times, columns, file.interval, name)
+    if file.kind == "candles" and timeframe is not None:
+        candles = _candles(times, columns, timeframe, name)
         write = store.write_candles(symbol, candles, source, written_at_ms=written_at_ms)
-        span = _Span(name, file.interval, int(times[0]), int(times[-1]) + file.interval.ms)
+        span = _CandleSpan(name, timeframe, int(times[0]), int(times[-1]) + timeframe.ms)
     elif file.kind == "funding":
-        funding = _funding(times, columns, file.interval, name)
+        funding = _funding(times, columns, timeframe, name)
         write = store.write_funding(symbol, funding, source, written_at_ms=written_at_ms)
     else:
-        value = columns.get("open_interest_value", np.full(len(times), np.nan))
-        interest = OpenInterestSeries.validated(
-            {"time_ms": times, **columns, "open_interest_value": value}, name
-        )
+        no_values = {"open_interest_value": np.full(len(times), np.nan)}
+        interest = OpenInterestSeries.validated({"time_ms": times, **no_values, **columns}, name)
+        interval_ms = timeframe.ms if timeframe else None
         write = store.write_open_interest(
-            symbol,
-            interest,
-            source,
-            written_at_ms=written_at_ms,
-            interval_ms=file.interval.ms if file.interval else None,
+            symbol, interest, source, written_at_ms=written_at_ms, interval_ms=interval_ms
         )
-    interval = str(file.interval) if file.interval else None
+    interval = str(timeframe) if timeframe else None
     return FileReport(name, file.kind, symbol, interval, len(times), write), span
 
 
@@ -231,9 +225,9 @@ def _candles(
     times: Times, columns: dict[str, Floats], timeframe: Timeframe, name: str
 ) -> CandleSeries:
     series = CandleSeries.validated(timeframe, {"open_time_ms": times, **columns}, name)
-    usual_ms = sampling_interval_ms(series.open_time_ms)
-    if usual_ms is not None and usual_ms != timeframe.ms:
-        reason = f"candle mostly {Timeframe(usual_ms)} from the next, not {timeframe}"
+    median_ms = sampling_interval_ms(series.open_time_ms)
+    if median_ms is not None and median_ms != timeframe.ms:
+        reason = f"candle mostly {Timeframe(median_ms)} from the next, not {timeframe}"
         raise InvalidDataError(name, {reason: len(series)})
     return series
 
@@ -242,17 +236,17 @@ def _funding(
     times: Times, columns: dict[str, Floats], interval: Timeframe | None, name: str
 ) -> FundingSeries:
     if FUNDING_INTERVAL not in columns:
-        usual_ms = interval.ms if interval else sampling_interval_ms(times)
-        if usual_ms is None:
+        interval_ms = interval.ms if interval else sampling_interval_ms(times)
+        if interval_ms is None:
             raise InvalidInputError(f"{name}: how often is funding settled? give --interval")
         # To the minute: settlements are stamped some milliseconds late.
-        hours = round(usual_ms / MINUTE_MS) * MINUTE_MS / HOUR_MS
+        hours = round(interval_ms / MINUTE_MS) * MINUTE_MS / HOUR_MS
         columns = {**columns, FUNDING_INTERVAL: np.full(len(times), hours)}
     return FundingSeries.validated({"time_ms": times, **columns}, name)
 
 
-def _derive(
-    symbol: str, spans: list[_Span], store: MarketStore, written_at_ms: Millis
+def _derive_candles(
+    symbol: str, spans: list[_CandleSpan], store: MarketStore, written_at_ms: Millis
 ) -> Iterable[DerivedReport]:
     """3m candles from 1m, and 4h from the finest imported, where there are no native ones."""
     minutes = [span for span in spans if span.timeframe == M1]
@@ -265,14 +259,14 @@ def _derive(
 
 
 def _is_native(store: MarketStore, symbol: str, timeframe: Timeframe) -> bool:
-    origins = store.provenance(symbol, timeframe)
-    if not origins:
+    sources = store.provenance(symbol, timeframe)
+    if not sources:
         return timeframe in store.timeframes(symbol)
-    return any(not origin.source.startswith(_RESAMPLED) for origin in origins)
+    return any(not entry.source.startswith(_RESAMPLED) for entry in sources)
 
 
 def _resample(
-    symbol: str, span: _Span, target: Timeframe, store: MarketStore, written_at_ms: Millis
+    symbol: str, span: _CandleSpan, target: Timeframe, store: MarketStore, written_at_ms: Millis
 ) -> DerivedReport:
     # Read back from the store: a neighbouring file may complete the first and the last candle.
     start_ms, end_ms = target.floor(span.start_ms), target.floor(span.end_ms - 1) + target.ms

@@ -14,7 +14,7 @@ from llm_trader.cli.main import app
 from llm_trader.embedding.features import FEATURES, LEAST, ZERO, Feature
 from llm_trader.embedding.state import LEAST_PRESENT_SHARE, StateSpace
 from llm_trader.rpc.builtin import openrpc_document, with_builtin_methods
-from llm_trader.rpc.errors import ERROR_TITLES
+from llm_trader.serving.error_codes import RAG_ERRORS
 from llm_trader.serving.methods import METHODS
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import M1, M3, M5
@@ -45,9 +45,8 @@ def _commands(
 
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
-    document = openrpc_document(
-        with_builtin_methods(METHODS, title="", version=""), title="", version=""
-    )
+    methods = with_builtin_methods(METHODS, title="", version="", errors=RAG_ERRORS)
+    document = openrpc_document(methods, title="", version="", errors=RAG_ERRORS)
     lines = [note, "# JSON-RPC methods", ""]
     lines += [
         "JSON-RPC 2.0 over TCP, port 7879: one document per line, each reply one line. The server",
@@ -65,7 +64,7 @@ def rpc_page(note: str) -> str:
             for schema in _within(parameter["schema"], schemas):
                 lines += _rows(parameter["name"], schema)
     lines += ["", "## Errors", "", "| code | |", "|---|---|"]
-    lines += [f"| {code} | {title} |" for code, title in ERROR_TITLES.items()]
+    lines += [f"| {code} | {title} |" for code, title in sorted(RAG_ERRORS.titles.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
@@ -15,6 +15,8 @@ from llm_trader.rpc.auth import TokenCheck
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
+from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorTable
+from llm_trader.rpc.observer import RequestObserver
 from llm_trader.rpc.server import RpcServer
 
 
@@ -151,13 +153,18 @@ class Line:
 
 @asynccontextmanager
 async def serving(
-    *extra: Method, tokens: TokenCheck | None = None, **limits: Any
+    *extra: Method,
+    tokens: TokenCheck | None = None,
+    errors: ErrorTable = PROTOCOL_ERRORS,
+    observers: Sequence[RequestObserver] = (),
+    **limits: Any,
 ) -> AsyncIterator[RpcServer]:
     methods = with_builtin_methods(
-        [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=tokens
+        [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=tokens, errors=errors
     )
     config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
-    server = RpcServer(Dispatcher(methods), config, tokens)
+    dispatcher = Dispatcher(methods, errors=errors, observers=observers)
+    server = RpcServer(dispatcher, config, tokens)
     await server.start()
     try:
         yield server

@@ -5,6 +5,7 @@ import structlog
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.auth import TokenCheck, check_binding
+from llm_trader.rpc.observer import RequestLog
 from tests.rpc.stub import connected, serving
 
 SECRET = "s3cret-of-the-desk"
@@ -44,7 +45,11 @@ async def test_authentication_and_calls_may_come_in_one_packet() -> None:
 
 async def test_a_wrong_token_is_refused_and_appears_nowhere() -> None:
     with structlog.testing.capture_logs() as logs:
-        async with serving(tokens=TOKENS) as server, connected(server) as line:
+        observers = [RequestLog()]
+        async with (
+            serving(tokens=TOKENS, observers=observers) as server,
+            connected(server) as line,
+        ):
             reply = await line.call("rpc.authenticate", {"token": "guess-word"})
             assert reply["error"]["code"] == -32010
             assert "guess-word" not in str(reply)

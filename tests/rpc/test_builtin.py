@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llm_trader.errors import StaleDataError
+from llm_trader.rpc.errors import RateLimitedError
 from tests.rpc.stub import Line, connected, raising, serving
 
 
@@ -20,23 +20,23 @@ async def test_every_reference_in_the_discovery_document_resolves(line: Line) ->
 
     def references(node: object) -> list[str]:
         if isinstance(node, dict):
-            own = [node["$ref"]] if "$ref" in node else []
-            return own + [ref for child in node.values() for ref in references(child)]
+            here = [node["$ref"]] if "$ref" in node else []
+            return here + [ref for child in node.values() for ref in references(child)]
         if isinstance(node, list):
             return [ref for child in node for ref in references(child)]
         return []
 
-    found = references(document)
-    assert found
-    for reference in found:
+    in_document = references(document)
+    assert in_document
+    for reference in in_document:
         target = document
         for step in reference.removeprefix("#/").split("/"):
             target = target[step]
 
 
 async def test_discover_names_the_errors_a_method_declares() -> None:
-    old = raising("old", StaleDataError("old"))
-    async with serving(old) as server, connected(server) as line:
+    busy = raising("busy", RateLimitedError(250))
+    async with serving(busy) as server, connected(server) as line:
         document = (await line.call("rpc.discover"))["result"]
-    (method,) = [m for m in document["methods"] if m["name"] == "old"]
-    assert {"$ref": "#/components/errors/-32005"} in method["errors"]
+    (method,) = [m for m in document["methods"] if m["name"] == "busy"]
+    assert {"$ref": "#/components/errors/-32011"} in method["errors"]

@@ -21,7 +21,9 @@ from llm_trader.rpc.auth import TokenCheck, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
+from llm_trader.serving.error_codes import RAG_ERRORS
 from llm_trader.serving.methods import RagMethods
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
@@ -70,9 +72,14 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
                 market_location=str(settings.market.store) if market else None,
             ).methods()
             complete = with_builtin_methods(
-                methods, title="LLM Trader RAG", version=__version__, tokens=tokens
+                methods,
+                title="LLM Trader RAG",
+                version=__version__,
+                tokens=tokens,
+                errors=RAG_ERRORS,
             )
-            yield RpcServer(Dispatcher(complete), serving, tokens)
+            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
+            yield RpcServer(dispatcher, serving, tokens)
 
 
 def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> SnapshotSource | None:

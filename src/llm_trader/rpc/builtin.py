@@ -10,11 +10,11 @@ import msgspec
 from llm_trader.rpc.auth import TokenCheck
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.rpc.errors import (
-    ERROR_TITLES,
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    PROTOCOL_ERRORS,
+    ErrorTable,
     UnauthorizedError,
-    rpc_code,
 )
 
 OPENRPC_VERSION: Final = "1.3.2"
@@ -40,18 +40,23 @@ class Authenticated(msgspec.Struct, frozen=True):
 
 
 def with_builtin_methods(
-    methods: Sequence[Method], *, title: str, version: str, tokens: TokenCheck | None = None
+    methods: Sequence[Method],
+    *,
+    title: str,
+    version: str,
+    tokens: TokenCheck | None = None,
+    errors: ErrorTable = PROTOCOL_ERRORS,
 ) -> list[Method]:
     """`methods` and the built-in ones; `rpc.discover` describes them all."""
     complete = [*methods, ping_method(version), authenticate_method(tokens or TokenCheck())]
-    return [*complete, discover_method(complete, title, version)]
+    return [*complete, discover_method(complete, title, version, errors)]
 
 
 def ping_method(version: str) -> Method:
     async def ping(params: None, context: RequestContext) -> Pong:
         return Pong(True, version)
 
-    return Method("rpc.ping", None, ping, "Tells that the server answers, and its version.", Pong)
+    return Method("rpc.ping", None, ping, "Shows that the server answers, and its version.", Pong)
 
 
 def authenticate_method(tokens: TokenCheck) -> Method:
@@ -71,38 +76,43 @@ def authenticate_method(tokens: TokenCheck) -> Method:
     )
 
 
-def discover_method(methods: Sequence[Method], title: str, version: str) -> Method:
+def discover_method(
+    methods: Sequence[Method], title: str, version: str, errors: ErrorTable
+) -> Method:
     """Describes `methods` and itself as an OpenRPC document, built on the first call."""
     document: dict[str, Any] = {}
 
     async def discover(params: None, context: RequestContext) -> dict[str, Any]:
         if not document:
-            document.update(openrpc_document([*methods, itself], title, version))
+            document.update(openrpc_document([*methods, method], title, version, errors))
         return document
 
-    itself = Method("rpc.discover", None, discover, "This description, as OpenRPC.", dict[str, Any])
-    return itself
+    method = Method("rpc.discover", None, discover, "This description, as OpenRPC.", dict[str, Any])
+    return method
 
 
-def openrpc_document(methods: Sequence[Method], title: str, version: str) -> dict[str, Any]:
+def openrpc_document(
+    methods: Sequence[Method], title: str, version: str, errors: ErrorTable
+) -> dict[str, Any]:
     """An OpenRPC document whose parameters may be sent by name or by position."""
     types = [t for method in methods for t in (method.params_type, method.result_type) if t]
     _, schemas = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
     return {
         "openrpc": OPENRPC_VERSION,
         "info": {"title": title, "version": version},
-        "methods": [_describe(method) for method in methods],
+        "methods": [_describe(method, errors) for method in methods],
         "components": {
             "schemas": schemas,
             "errors": {
-                str(code): {"code": code, "message": title} for code, title in ERROR_TITLES.items()
+                str(code): {"code": code, "message": message}
+                for code, message in errors.titles.items()
             },
         },
     }
 
 
-def _describe(method: Method) -> dict[str, Any]:
-    codes = {INTERNAL_ERROR, *(rpc_code(error) for error in method.errors)}
+def _describe(method: Method, errors: ErrorTable) -> dict[str, Any]:
+    codes = {INTERNAL_ERROR, *map(errors.code_of, method.errors)}
     if method.params_type is not None:
         codes.add(INVALID_PARAMS)
     return {

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import itertools
 from types import TracebackType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar, overload
 
 import msgspec
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
 
+T = TypeVar("T")
+
+# A reply of the most matches and horizons has under 100 KB; OpenRPC documents may grow.
 _MAX_REPLY_BYTES: Final = 64 << 20
 
 
@@ -48,7 +51,7 @@ class RpcClient:
         self._writer = writer
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._lost: LlmTraderError | None = None
         self._receiver = asyncio.create_task(self._receive())
 
@@ -81,11 +84,17 @@ class RpcClient:
                 raise
         return client
 
-    async def call(self, method: str, params: Any = None) -> Any:
-        """The decoded result. `params` is a mapping, a sequence, a `msgspec.Struct` or None.
+    @overload
+    async def call(self, method: str, params: Any = None) -> Any: ...
 
-        Raises `RpcError` for an error reply, `ConfigurationError` when the connection is lost or
-        no reply comes within the client's `timeout_s`.
+    @overload
+    async def call(self, method: str, params: Any, result_type: type[T]) -> T: ...
+
+    async def call(self, method: str, params: Any = None, result_type: Any = Any) -> Any:
+        """The result as a `result_type`. `params` is a mapping, a sequence, a Struct or None.
+
+        Raises `RpcError` for an error reply, `ConfigurationError` when the connection is lost, no
+        reply comes within the client's `timeout_s`, or the result is not a `result_type`.
         """
         if self._lost is not None:
             raise self._lost
@@ -93,13 +102,19 @@ class RpcClient:
         request: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "id": call_id}
         if params is not None:
             request["params"] = params
-        reply = self._waiting[call_id] = asyncio.get_running_loop().create_future()
+        reply = asyncio.get_running_loop().create_future()
+        self._waiting[call_id] = reply
         try:
             async with asyncio.timeout(self._timeout_s):
                 self._writer.write(msgspec.json.encode(request) + b"\n")
                 with contextlib.suppress(ConnectionError):
                     await self._writer.drain()
-                return await reply
+                return msgspec.json.decode(await reply, type=result_type)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(
+                f"{method}: the result is not what this client expects: {error}; "
+                "use the client of the server's version"
+            ) from error
         except TimeoutError:
             raise ConfigurationError(f"{method}: no reply in {self._timeout_s:g} s") from None
         finally:
@@ -144,7 +159,7 @@ class RpcClient:
         if error is not None:
             waiting.set_exception(error)
         else:
-            waiting.set_result(msgspec.json.decode(reply.result))
+            waiting.set_result(reply.result)
         return None
 
     def _lose(self, reason: LlmTraderError) -> None:

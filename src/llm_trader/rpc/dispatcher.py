@@ -2,21 +2,20 @@
 
 1. `handle` tells a batch from a single call; the members of a batch run side by side.
 2. The envelope is decoded with `params` and `id` left as raw JSON, so an id returns as it came.
-3. The gate admits or refuses the call (draining, load, rate, authentication).
+3. The gate admits or refuses the call (draining, rate, authentication, load).
 4. `ParamsDecoder` turns the raw params into the method's struct.
 5. The method runs within its deadline; its result, or its error, becomes the reply.
+6. Observers receive a record of the request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -24,19 +23,22 @@ import structlog
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
-from llm_trader.rpc.deadlines import within
 from llm_trader.rpc.errors import (
-    SERVER_FAULTS,
+    PROTOCOL_ERRORS,
+    SERVER_ERROR,
+    DeadlineExceededError,
     DrainingError,
     ErrorObject,
+    ErrorTable,
     MethodNotFoundError,
-    error_object,
     internal_error,
 )
-from llm_trader.rpc.params import ParamsDecoder, closest
+from llm_trader.rpc.observer import RequestObserver, RequestRecord
+from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
 
 _PROCESS: Final = secrets.token_hex(3)
 _COUNTER: Final = itertools.count(1)
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 def new_request_id() -> str:
@@ -61,23 +63,27 @@ class RequestContext:
     """Goes with one request. Times are `time.monotonic()` seconds; `deadline_s` None is no limit.
 
     `unknown_fields` lists dotted paths of parameters that the method does not know, each with a
-    suggestion where one is close: `current_state.rsi7 (did you mean rsi_7?)`.
+    suggestion where one is close: `current_state.rsi7 (did you mean rsi_7?)`. `stages` is None
+    where nobody observes.
     """
 
     request_id: str = field(default_factory=new_request_id)
     session: Session = field(default_factory=Session)
     received_s: float = field(default_factory=time.monotonic)
     deadline_s: float | None = None
+    batch_position: int | None = None
     unknown_fields: list[str] = field(default_factory=list)
+    stages: dict[str, float] | None = None
 
-    @property
-    def peer(self) -> str:
-        return self.session.peer
+    def batch_member(self, position: int) -> RequestContext:
+        request_id = f"{self.request_id}.{position}"
+        return RequestContext(request_id, self.session, self.received_s, self.deadline_s, position)
 
-    def member(self, position: int) -> RequestContext:
-        """The context of one member of a batch."""
-        name = f"{self.request_id}.{position}"
-        return RequestContext(name, self.session, self.received_s, self.deadline_s)
+    def end_stage(self, name: str) -> None:
+        """Attributes the time since the last stage ended to `name`."""
+        if self.stages is not None:
+            elapsed_s = time.monotonic() - self.received_s
+            self.stages[name] = elapsed_s - sum(self.stages.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,95 +122,102 @@ class _NoParams(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
 
-_ENCODER: Final = msgspec.json.Encoder()
-
-
 class Dispatcher:
     """Answers JSON-RPC 2.0 documents with the given methods.
 
     Raises `ConfigurationError` when two methods share a name.
     """
 
-    def __init__(self, methods: Iterable[Method], *, max_batch: int = 100) -> None:
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        *,
+        errors: ErrorTable = PROTOCOL_ERRORS,
+        observers: Sequence[RequestObserver] = (),
+        # At 100 members of 1 ms each a batch holds the event loop for a tenth of a second.
+        max_batch: int = 100,
+    ) -> None:
         self._methods: dict[str, tuple[Method, ParamsDecoder[Any]]] = {}
         for method in methods:
             if method.name in self._methods:
                 raise ConfigurationError(f"two methods are named {method.name!r}")
             decoder = ParamsDecoder(method.params_type or _NoParams)
             self._methods[method.name] = (method, decoder)
+        self._errors = errors
+        self._observers = observers
         self._max_batch = max_batch
         self._log = structlog.get_logger(__name__).bind()
-        # Asked once: gathering a line that is then dropped costs a tenth of the whole answer.
-        self._logs_requests: bool = self._log.is_enabled_for(logging.DEBUG)
 
-    @property
-    def methods(self) -> Mapping[str, Method]:
-        return MappingProxyType({name: method for name, (method, _) in self._methods.items()})
-
-    def handle(
+    async def handle(
         self, document: bytes, context: RequestContext, gate: Gate | None = None
-    ) -> Coroutine[Any, Any, bytes | None]:
-        """Await it: the reply as one line of JSON without a line end, None for no reply at all."""
-        if envelope.is_batch(document):
-            return self._handle_batch(document, context, gate or OpenGate())
-        return self._handle_one(document, context, gate or OpenGate())
-
-    async def _handle_batch(
-        self, document: bytes, context: RequestContext, gate: Gate
     ) -> bytes | None:
+        """The reply as one line of JSON without a line end; None for no reply at all."""
+        gate = gate or OpenGate()
+        if not envelope.is_batch(document):
+            return await self._answer(document, context, gate)
         try:
             members = envelope.batch_members(document, self._max_batch)
         except LlmTraderError as error:
-            return envelope.failure(envelope.NULL, error_object(error))
+            return self.refuse(error, context, len(document))
         replies = await asyncio.gather(
             *(
-                self._handle_one(member, context.member(position), gate)
+                self._answer(member, context.batch_member(position), gate)
                 for position, member in enumerate(members, 1)
             )
         )
         spoken = [reply for reply in replies if reply is not None]
         return b"[" + b",".join(spoken) + b"]" if spoken else None
 
-    async def _handle_one(
-        self, document: bytes, context: RequestContext, gate: Gate
-    ) -> bytes | None:
+    def refuse(
+        self,
+        error: LlmTraderError,
+        context: RequestContext,
+        request_bytes: int,
+        raw_id: bytes = envelope.NULL,
+    ) -> bytes:
+        """The reply to a document that is not a call."""
+        answer = self._errors.error_object(error)
+        reply = envelope.reply(raw_id, answer)
+        self._observe(context, None, answer.code, request_bytes, reply)
+        return reply
+
+    async def _answer(self, document: bytes, context: RequestContext, gate: Gate) -> bytes | None:
+        if self._observers:
+            context.stages = {}
         decoded = envelope.decode_call(document)
         if decoded is None:
-            return envelope.refusal(document)
+            error, salvaged_id = envelope.explain_refusal(document)
+            return self.refuse(error, context, len(document), salvaged_id)
         call, raw_id = decoded
-        outcome = await self._outcome(call, context, gate)
-        if self._logs_requests:
-            self._log_request(call.method, context, outcome)
-        if not raw_id:
-            return None
+        reply, code = None, None
+        try:
+            outcome = await self._outcome(call, context, gate)
+        except asyncio.CancelledError:  # the server stops and no longer waits for this answer
+            self._observe(context, call.method, SERVER_ERROR, len(document), None, not raw_id)
+            raise
         if isinstance(outcome, ErrorObject):
-            return envelope.failure(raw_id, outcome)
-        return envelope.success(raw_id, outcome)
-
-    def _log_request(
-        self, method: str, context: RequestContext, outcome: bytes | ErrorObject
-    ) -> None:
-        self._log.debug(
-            "rpc_request",
-            method=method,
-            request_id=context.request_id,
-            peer=context.peer,
-            error_code=outcome.code if isinstance(outcome, ErrorObject) else None,
-            duration_ms=(time.monotonic() - context.received_s) * 1000,
-        )
+            code = outcome.code
+        if raw_id:
+            reply = envelope.reply(raw_id, outcome)
+        self._observe(context, call.method, code, len(document), reply, not raw_id)
+        return reply
 
     async def _outcome(
         self, call: envelope.Call, context: RequestContext, gate: Gate
     ) -> bytes | ErrorObject:
+        """The encoded result, or the error."""
         try:
             gate.enter(call.method, context)
+            context.end_stage("queue")
             try:
-                return _ENCODER.encode(await self._result(call, context))
+                encoded = _ENCODER.encode(await self._result(call, context))
+                context.end_stage("encode")
+                return encoded
             finally:
                 gate.leave()
         except LlmTraderError as error:
-            answer = error_object(error)
-            if answer.code in SERVER_FAULTS and not isinstance(error, DrainingError):
+            answer = self._errors.error_object(error)
+            if answer.code in self._errors.logged and not isinstance(error, DrainingError):
                 self._log.warning(
                     "rpc_server_fault",
                     method=call.method,
@@ -226,15 +239,52 @@ class Dispatcher:
             params = decoder.decode(raw, context.unknown_fields)
         except envelope.UNREADABLE as error:
             raise envelope.parse_error(error) from None
-        argument = params if method.params_type else None
-        if context.deadline_s is None:
-            return await method.handler(argument, context)
-        return await within(context.deadline_s, method.handler(argument, context))
+        finally:
+            context.end_stage("decode")
+        try:
+            # About 5 µs, 0.5 % of a query's CPU.
+            async with asyncio.timeout_at(context.deadline_s) as deadline:
+                return await method.handler(params if method.params_type else None, context)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise DeadlineExceededError("deadline exceeded; the work was cancelled") from None
+        finally:
+            context.end_stage("handle")
 
     def _find(self, name: str) -> tuple[Method, ParamsDecoder[Any]]:
-        found = self._methods.get(name)
-        if found is None:
-            close = closest(name, self._methods)
-            hint = f"did you mean {close!r}?" if close else "rpc.discover lists the methods"
-            raise MethodNotFoundError(name[:64], hint)
-        return found
+        entry = self._methods.get(name)
+        if entry is None:
+            similar = closest_name(name, self._methods)
+            hint = f"did you mean {similar!r}?" if similar else "rpc.discover lists the methods"
+            raise MethodNotFoundError(name[:MAX_NAME_CHARS], hint)
+        return entry
+
+    def _observe(
+        self,
+        context: RequestContext,
+        method: str | None,
+        code: int | None,
+        request_bytes: int,
+        reply: bytes | None,
+        notification: bool = False,
+    ) -> None:
+        if not self._observers:
+            return
+        record = RequestRecord(
+            request_id=context.request_id,
+            peer=context.session.peer,
+            method=method and method[:MAX_NAME_CHARS],
+            code=code,
+            stages=context.stages or {},
+            duration_s=time.monotonic() - context.received_s,
+            request_bytes=request_bytes,
+            reply_bytes=len(reply or b""),
+            notification=notification,
+            batch_position=context.batch_position,
+        )
+        for observer in self._observers:
+            try:
+                observer.observe(record)
+            except Exception:  # noqa: BLE001  a faulty observer must not cost the client its reply
+                self._log.exception("rpc_observer_failed", request_id=context.request_id)

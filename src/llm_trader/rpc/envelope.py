@@ -1,4 +1,4 @@
-"""The JSON-RPC 2.0 envelope: telling what a document is, and writing the reply around a result.
+"""The JSON-RPC 2.0 envelope: recognises requests, and writes the reply around a result.
 
 `params` and `id` stay raw JSON, so a number or a string returns exactly as the client wrote it.
 """
@@ -10,12 +10,8 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
-from llm_trader.rpc.errors import (
-    ErrorObject,
-    InvalidRequestError,
-    ParseError,
-    error_object,
-)
+from llm_trader.errors import LlmTraderError
+from llm_trader.rpc.errors import ErrorObject, InvalidRequestError, ParseError
 
 NULL: Final = b"null"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -54,7 +50,7 @@ def batch_members(document: bytes, max_members: int) -> list[bytes]:
 
 
 def decode_call(document: bytes) -> tuple[Call, bytes] | None:
-    """The call and its raw id (empty for a notification); None when `refusal` must answer."""
+    """The call and its raw id (empty for a notification); None for `explain_refusal` to explain."""
     try:
         call = _CALLS.decode(document)
         raw_id = bytes(call.id)
@@ -67,18 +63,19 @@ def decode_call(document: bytes) -> tuple[Call, bytes] | None:
     return call, raw_id
 
 
-def refusal(document: bytes) -> bytes:
-    """The reply that says why a document is not a call; slow, and only for such documents."""
+def explain_refusal(document: bytes) -> tuple[LlmTraderError, bytes]:
+    """Why a document is not a call, and the raw id to reply under. Slow; for refusals only."""
     try:
         value = msgspec.json.decode(document)
     except msgspec.ValidationError:
-        return failure(NULL, error_object(InvalidRequestError("a number is out of range")))
+        return InvalidRequestError("a number is out of range"), NULL
     except UNREADABLE as error:
-        return failure(NULL, error_object(parse_error(error)))
+        return parse_error(error), NULL
     if not isinstance(value, dict):
-        flaw = "expected a request object or a batch of them"
-        return failure(NULL, error_object(InvalidRequestError(flaw)))
-    return failure(_salvaged_id(value), error_object(InvalidRequestError(_flaw(value))))
+        return InvalidRequestError("expected a request object or a batch of them"), NULL
+    request_id = value.get("id")
+    usable = isinstance(request_id, str | int | float) and not isinstance(request_id, bool)
+    return InvalidRequestError(_flaw(value)), msgspec.json.encode(request_id) if usable else NULL
 
 
 def raw_params(call: Call) -> bytes:
@@ -98,13 +95,11 @@ def parse_error(error: Exception) -> ParseError:
     return ParseError("nested too deeply" if isinstance(error, RecursionError) else str(error))
 
 
-def success(raw_id: bytes, result: bytes) -> bytes:
-    return b'{"jsonrpc":"2.0","result":' + result + b',"id":' + raw_id + b"}"
-
-
-def failure(raw_id: bytes, error: ErrorObject) -> bytes:
-    body = _ERROR_ENCODER.encode(error)
-    return b'{"jsonrpc":"2.0","error":' + body + b',"id":' + raw_id + b"}"
+def reply(raw_id: bytes, outcome: bytes | ErrorObject) -> bytes:
+    """The reply around an encoded result or an error."""
+    if isinstance(outcome, ErrorObject):
+        return b'{"jsonrpc":"2.0","error":%b,"id":%b}' % (_ERROR_ENCODER.encode(outcome), raw_id)
+    return b'{"jsonrpc":"2.0","result":' + outcome + b',"id":' + raw_id + b"}"
 
 
 def _flaw(request: dict[str, Any]) -> str:
@@ -113,9 +108,3 @@ def _flaw(request: dict[str, Any]) -> str:
     if not isinstance(request.get("method"), str):
         return "member method must be a string"
     return "id must be a string, a number or null"
-
-
-def _salvaged_id(request: dict[str, Any]) -> bytes:
-    value = request.get("id")
-    usable = isinstance(value, str | int | float) and not isinstance(value, bool)
-    return msgspec.json.encode(value) if usable else NULL

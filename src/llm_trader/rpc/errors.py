@@ -1,29 +1,18 @@
-"""What goes wrong on the wire: serving's own exceptions, and the one table to JSON-RPC codes.
+"""Errors on the wire: the protocol's own exceptions, and the table from exceptions to codes.
 
-`ERROR_CODES` is exact per class; a class without an entry of its own takes its nearest ancestor's.
-A test fails when an exception of `llm_trader.errors` or of this module has no entry.
+`PROTOCOL_ERRORS` has the codes of JSON-RPC and of the transport; a server extends it by the codes
+of its domain and gives the extended table to its `Dispatcher`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from llm_trader.errors import (
-    ConfigurationError,
-    EmbeddingError,
-    InsufficientMatchesError,
-    InvalidDataError,
-    InvalidInputError,
-    LlmTraderError,
-    StaleDataError,
-    StoreError,
-    StoreLockedError,
-    SymbolNotFoundError,
-    VectorIndexError,
-)
+from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -31,37 +20,12 @@ METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 SERVER_ERROR: Final = -32000
-INSUFFICIENT_MATCHES: Final = -32001
-SYMBOL_NOT_FOUND: Final = -32002
-VECTOR_DATABASE_ERROR: Final = -32003
-EMBEDDING_ERROR: Final = -32004
-STALE_DATA: Final = -32005
 UNAUTHORIZED: Final = -32010
 RATE_LIMITED: Final = -32011
 OVERLOADED: Final = -32012
 DEADLINE_EXCEEDED: Final = -32013
 
-ERROR_TITLES: Final[dict[int, str]] = {
-    PARSE_ERROR: "Parse error",
-    INVALID_REQUEST: "Invalid Request",
-    METHOD_NOT_FOUND: "Method not found",
-    INVALID_PARAMS: "Invalid params",
-    INTERNAL_ERROR: "Internal error",
-    SERVER_ERROR: "Server error",
-    INSUFFICIENT_MATCHES: "Insufficient matches",
-    SYMBOL_NOT_FOUND: "Symbol not found",
-    VECTOR_DATABASE_ERROR: "Vector database error",
-    EMBEDDING_ERROR: "Embedding error",
-    STALE_DATA: "Stale data",
-    UNAUTHORIZED: "Unauthorized",
-    RATE_LIMITED: "Rate limited",
-    OVERLOADED: "Overloaded",
-    DEADLINE_EXCEEDED: "Deadline exceeded",
-}
-
-# What the operator must hear of, whoever asked.
-SERVER_FAULTS: Final = frozenset({SERVER_ERROR, VECTOR_DATABASE_ERROR})
-
+# Clients match the standard titles at the start of these messages.
 _OPENS_WITH_TITLE: Final = frozenset(
     {PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR}
 )
@@ -146,30 +110,6 @@ class DeadlineExceededError(LlmTraderError):
     code = "deadline_exceeded"
 
 
-ERROR_CODES: Final[dict[type[LlmTraderError], int]] = {
-    LlmTraderError: SERVER_ERROR,
-    ConfigurationError: SERVER_ERROR,
-    StoreLockedError: SERVER_ERROR,
-    InvalidDataError: SERVER_ERROR,
-    DrainingError: SERVER_ERROR,
-    ParseError: PARSE_ERROR,
-    InvalidRequestError: INVALID_REQUEST,
-    MethodNotFoundError: METHOD_NOT_FOUND,
-    InvalidInputError: INVALID_PARAMS,
-    InvalidParamsError: INVALID_PARAMS,
-    InsufficientMatchesError: INSUFFICIENT_MATCHES,
-    SymbolNotFoundError: SYMBOL_NOT_FOUND,
-    StoreError: SERVER_ERROR,
-    VectorIndexError: VECTOR_DATABASE_ERROR,
-    EmbeddingError: EMBEDDING_ERROR,
-    StaleDataError: STALE_DATA,
-    UnauthorizedError: UNAUTHORIZED,
-    RateLimitedError: RATE_LIMITED,
-    OverloadedError: OVERLOADED,
-    DeadlineExceededError: DEADLINE_EXCEEDED,
-}
-
-
 class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
     """The `error` member of a reply."""
 
@@ -178,21 +118,70 @@ class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
     data: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
-def rpc_code(kind: type[LlmTraderError]) -> int:
-    """The JSON-RPC code of an exception class."""
-    return next(ERROR_CODES[base] for base in kind.__mro__ if base in ERROR_CODES)
+@dataclass(frozen=True, slots=True)
+class ErrorTable:
+    """JSON-RPC codes by exception class, and titles by code.
+
+    A class without an entry takes its nearest ancestor's. `logged` are the codes of faults on our
+    side, which the operator must hear of whoever sent the request.
+    """
+
+    codes: Mapping[type[LlmTraderError], int]
+    titles: Mapping[int, str]
+    logged: frozenset[int]
+
+    def extended(
+        self,
+        codes: Mapping[type[LlmTraderError], int],
+        titles: Mapping[int, str],
+        logged: frozenset[int],
+    ) -> ErrorTable:
+        return ErrorTable({**self.codes, **codes}, {**self.titles, **titles}, self.logged | logged)
+
+    def code_of(self, kind: type[LlmTraderError]) -> int:
+        return next(self.codes[base] for base in kind.__mro__ if base in self.codes)
+
+    def error_object(self, error: LlmTraderError) -> ErrorObject:
+        """What the client reads: the code, the message, and the exception's details as `data`."""
+        code = self.code_of(type(error))
+        message = error.message
+        if code in _OPENS_WITH_TITLE:
+            message = f"{self.titles[code]}: {message}"
+        return ErrorObject(code, message, error.details or msgspec.UNSET)
 
 
-def error_object(error: LlmTraderError) -> ErrorObject:
-    """What the client reads: the code, the message, and the exception's details as `data`."""
-    code = rpc_code(type(error))
-    message = error.message
-    if code in _OPENS_WITH_TITLE:
-        message = f"{ERROR_TITLES[code]}: {message}"
-    return ErrorObject(code, message, error.details or msgspec.UNSET)
+PROTOCOL_ERRORS: Final = ErrorTable(
+    {
+        LlmTraderError: SERVER_ERROR,
+        ConfigurationError: SERVER_ERROR,
+        InvalidInputError: INVALID_PARAMS,
+        DrainingError: SERVER_ERROR,
+        ParseError: PARSE_ERROR,
+        InvalidRequestError: INVALID_REQUEST,
+        MethodNotFoundError: METHOD_NOT_FOUND,
+        InvalidParamsError: INVALID_PARAMS,
+        UnauthorizedError: UNAUTHORIZED,
+        RateLimitedError: RATE_LIMITED,
+        OverloadedError: OVERLOADED,
+        DeadlineExceededError: DEADLINE_EXCEEDED,
+    },
+    {
+        PARSE_ERROR: "Parse error",
+        INVALID_REQUEST: "Invalid Request",
+        METHOD_NOT_FOUND: "Method not found",
+        INVALID_PARAMS: "Invalid params",
+        INTERNAL_ERROR: "Internal error",
+        SERVER_ERROR: "Server error",
+        UNAUTHORIZED: "Unauthorized",
+        RATE_LIMITED: "Rate limited",
+        OVERLOADED: "Overloaded",
+        DEADLINE_EXCEEDED: "Deadline exceeded",
+    },
+    frozenset({SERVER_ERROR}),
+)
 
 
 def internal_error(request_id: str) -> ErrorObject:
     """An unexpected exception, without its internals; the log holds them under `request_id`."""
-    message = f"{ERROR_TITLES[INTERNAL_ERROR]}: quote request_id {request_id} to the operator"
+    message = f"Internal error: quote request_id {request_id} to the operator"
     return ErrorObject(INTERNAL_ERROR, message, {"request_id": request_id})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from llm_trader.rpc.auth import TokenCheck
 from llm_trader.rpc.config import RpcConfig
@@ -14,8 +15,9 @@ from llm_trader.rpc.errors import (
     UnauthorizedError,
 )
 
-_OPEN_TO_ALL = frozenset({"rpc.authenticate", "rpc.ping"})
-_MAX_BUCKETS = 10_000
+_OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
+# About 2 MB of addresses; beyond it full buckets go, as a new one would be full as well.
+_MAX_BUCKETS: Final = 10_000
 
 
 class RateLimiter:

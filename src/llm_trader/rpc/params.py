@@ -21,7 +21,7 @@ from llm_trader.rpc.errors import FieldError, InvalidParamsError
 S = TypeVar("S", bound=msgspec.Struct)
 
 _MAX_REPORTED: Final = 50
-_MAX_NAME_CHARS: Final = 64
+MAX_NAME_CHARS: Final = 64
 _PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -96,8 +96,8 @@ class _Review:
         """Notes unknown fields; returns the known name each seems to mean → the name sent."""
         renamed = {}
         for name in sorted(unknown)[: _MAX_REPORTED - len(self._unknown_fields)]:
-            shown = name[:_MAX_NAME_CHARS]
-            close = closest(name, unsent)
+            shown = name[:MAX_NAME_CHARS]
+            close = closest_name(name, unsent)
             hint = f" (did you mean {close}?)" if close else ""
             self._unknown_fields.append(_join(path, shown) + hint)
             if close:
@@ -128,9 +128,9 @@ class _Review:
             self.errors.append(FieldError(path, error))
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
+def closest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` most likely is a slip of, if any is close."""
-    if len(name) > _MAX_NAME_CHARS:
+    if len(name) > MAX_NAME_CHARS:
         return None
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
     return found[0] if found else None

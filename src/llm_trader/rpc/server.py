@@ -19,13 +19,14 @@ from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
 from llm_trader.rpc.auth import TokenCheck
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.connection import CHUNK_BYTES, Connection, hang_up, peer_name
+from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
-from llm_trader.rpc.errors import DrainingError, OverloadedError, error_object
+from llm_trader.rpc.errors import PROTOCOL_ERRORS, DrainingError, OverloadedError
 from llm_trader.rpc.limits import Admission
 
 T = TypeVar("T")
 
+# Connections that may wait to be accepted; a burst beyond it sees delays of a second or more.
 _BACKLOG: Final = 512
 
 
@@ -41,7 +42,7 @@ class RpcServer:
         self._dispatcher = dispatcher
         self._config = config or RpcConfig()
         self._gate = Admission(self._config, tokens or TokenCheck())
-        self._connections: dict[asyncio.Task[None], Connection | None] = {}
+        self._connections: dict[asyncio.Task[None], Connection] = {}
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger(__name__).bind()
 
@@ -57,12 +58,8 @@ class RpcServer:
         """Raises `ConfigurationError` when the address cannot be listened on."""
         host, port = self._config.host, self._config.port
         try:
-            self._server = await asyncio.start_server(
-                self._accept,
-                self._config.host,
-                self._config.port,
-                limit=CHUNK_BYTES,
-                backlog=_BACKLOG,
+            self._server = await asyncio.get_running_loop().create_server(
+                self._new_connection, host, port, backlog=_BACKLOG
             )
         except OSError as error:
             raise ConfigurationError(
@@ -78,14 +75,14 @@ class RpcServer:
             return
         self._server.close()
         self._gate.draining = True
-        open_now = {task: c for task, c in self._connections.items() if c is not None}
-        self._log.info("rpc_draining", connections=len(open_now))
+        connections = dict(self._connections)
+        self._log.info("rpc_draining", connections=len(connections))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_timeout_s):
-                for connection in open_now.values():
+                for connection in connections.values():
                     await connection.settled()
-        unfinished = sum(connection.pending for connection in open_now.values())
-        for task, connection in open_now.items():
+        unfinished = sum(connection.pending for connection in connections.values())
+        for task, connection in connections.items():
             if connection.pending:
                 task.cancel()
             else:
@@ -96,16 +93,17 @@ class RpcServer:
         self._server = None
         self._log.info("rpc_stopped", unfinished_answers=unfinished)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _new_connection(self) -> Connection:
+        return Connection(self._dispatcher, self._gate, self._config, self._opened)
+
+    def _opened(self, connection: Connection) -> None:
         refusal = self._refusal()
         if refusal is not None:
-            self._log.info("rpc_connection_refused", peer=peer_name(writer), reason=refusal.code)
-            task = asyncio.create_task(self._turn_away(reader, writer, refusal))
-            self._connections[task] = None
-        else:
-            connection = Connection(reader, writer, self._dispatcher, self._gate, self._config)
-            task = asyncio.create_task(connection.run())
-            self._connections[task] = connection
+            self._log.info("rpc_connection_refused", peer=connection.peer, reason=refusal.code)
+            error = PROTOCOL_ERRORS.error_object(refusal)
+            connection.turn_away(envelope.reply(envelope.NULL, error))
+        task = asyncio.create_task(connection.run())
+        self._connections[task] = connection
         task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
@@ -120,12 +118,6 @@ class RpcServer:
         if len(self._connections) < limit:
             return None
         return OverloadedError(f"overloaded: {limit} connections are open; connect again later")
-
-    async def _turn_away(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: LlmTraderError
-    ) -> None:
-        writer.write(envelope.failure(envelope.NULL, error_object(refusal)) + b"\n")
-        await hang_up(reader, writer, self._config)
 
 
 async def serve(

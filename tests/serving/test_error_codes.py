@@ -19,7 +19,8 @@ from llm_trader.errors import (
     VectorIndexError,
 )
 from llm_trader.rpc import errors as own
-from llm_trader.rpc.errors import ERROR_CODES, ERROR_TITLES
+from llm_trader.rpc.dispatcher import Method
+from llm_trader.serving.error_codes import RAG_ERRORS
 from tests.rpc.stub import connected, raising, serving
 
 RAISED: list[tuple[BaseException, int, str]] = [
@@ -54,7 +55,8 @@ RAISED: list[tuple[BaseException, int, str]] = [
 async def test_each_error_reaches_the_client_under_its_code(
     error: BaseException, code: int, message: str
 ) -> None:
-    async with serving(raising("fail", error)) as server, connected(server) as line:
+    fail = raising("fail", error)
+    async with serving(fail, errors=RAG_ERRORS) as server, connected(server) as line:
         reply = await line.call("fail")
         assert reply["error"]["code"] == code
         assert reply["error"]["message"].startswith(message)
@@ -74,8 +76,6 @@ async def test_a_result_that_cannot_be_encoded_is_an_internal_error() -> None:
     async def odd(params: None, context: object) -> object:
         return object()
 
-    from llm_trader.rpc.dispatcher import Method
-
     async with serving(Method("odd", None, odd, "")) as server, connected(server) as line:
         assert (await line.call("odd"))["error"]["code"] == -32603
 
@@ -93,15 +93,16 @@ def test_every_error_class_has_its_own_entry_in_the_table() -> None:
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, LlmTraderError)
     }
-    assert declared - ERROR_CODES.keys() == set()
+    assert declared - RAG_ERRORS.codes.keys() == set()
 
 
 def test_a_class_from_another_room_takes_its_nearest_ancestors_code() -> None:
     class TornPageError(VectorIndexError):
         pass
 
-    assert own.rpc_code(TornPageError) == -32003
+    assert RAG_ERRORS.code_of(TornPageError) == -32003
 
 
-def test_every_code_has_a_title() -> None:
-    assert set(ERROR_CODES.values()) | {own.INTERNAL_ERROR} == ERROR_TITLES.keys()
+@pytest.mark.parametrize("table", [own.PROTOCOL_ERRORS, RAG_ERRORS], ids=["protocol", "rag"])
+def test_every_code_has_a_title(table: own.ErrorTable) -> None:
+    assert set(table.codes.values()) | {own.INTERNAL_ERROR} == table.titles.keys()

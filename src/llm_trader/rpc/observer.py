@@ -1,0 +1,61 @@
+"""What observers learn about each request, for logs, metrics and audit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One request after its reply was made; refused requests and notifications are included.
+
+    `method` is what the client wrote, at most 64 characters, and None where the document is not a
+    call. `code` is the JSON-RPC error code, None for a result. `stages` maps `queue` (until the
+    call was admitted), `decode`, `handle` and `encode` to seconds, in this order, as far as the
+    request came; a method may add its own. `reply_bytes` is 0 for a notification.
+    `batch_position` counts from 1 and is None outside batches.
+    """
+
+    request_id: str
+    peer: str
+    method: str | None
+    code: int | None
+    stages: Mapping[str, float]
+    duration_s: float
+    request_bytes: int
+    reply_bytes: int
+    notification: bool
+    batch_position: int | None
+
+
+class RequestObserver(Protocol):
+    """Called once for each request, on the event loop: return quickly."""
+
+    def observe(self, record: RequestRecord) -> None: ...
+
+
+class RequestLog:
+    """Writes a debug line for each request."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger(__name__)
+
+    def observe(self, record: RequestRecord) -> None:
+        self._log.debug(
+            "rpc_request",
+            method=record.method,
+            request_id=record.request_id,
+            peer=record.peer,
+            error_code=record.code,
+            duration_ms=record.duration_s * 1000,
+        )
+
+
+def log_observers() -> Sequence[RequestObserver]:
+    """The request log where debug lines are written; gathering unwritten lines costs time."""
+    enabled: bool = structlog.get_logger(__name__).bind().is_enabled_for(logging.DEBUG)
+    return (RequestLog(),) if enabled else ()

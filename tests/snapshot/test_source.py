@@ -13,6 +13,7 @@ import pytest
 from llm_trader.errors import StaleDataError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_history import StoredHistory
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.source import SnapshotSource
@@ -61,7 +62,7 @@ def test_known_fields_are_those_built_from_the_whole_history_bit_for_bit(
     built = build_snapshots(corridor.histories[symbol], times).scalars
     assert np.isfinite(built).all()
     for column, time_ms in enumerate(times.tolist()):
-        fields = source.known_fields(symbol, time_ms)
+        fields = source.view(symbol).known_fields(time_ms)
         assert fields.shape == (len(SCALARS), 1)
         assert fields[:, 0].tobytes() == built[:, column].tobytes()
 
@@ -72,20 +73,23 @@ def test_fields_that_are_not_known_are_nan_and_the_same_ones_as_built(
     for time_ms in (START_MS, START_MS + 5 * DAY_MS, END_MS + HOUR_MS):
         built = corridor.state_at(time_ms).scalars
         assert np.isnan(built).any()
-        assert source.known_fields(SYMBOL, time_ms).tobytes() == built.tobytes()
-    assert not np.isfinite(source.known_fields("DOGEUSDT", AT_MS)[PRICE]).any()
+        assert source.view(SYMBOL).known_fields(time_ms).tobytes() == built.tobytes()
+    assert not np.isfinite(source.view("DOGEUSDT").known_fields(AT_MS)[PRICE]).any()
 
 
 def test_between_two_times_of_the_grid_the_earlier_one_counts(source: SnapshotSource) -> None:
-    on_grid = source.known_fields(SYMBOL, AT_MS)
-    assert source.known_fields(SYMBOL, AT_MS + M15.ms - 1).tobytes() == on_grid.tobytes()
-    assert source.known_fields(SYMBOL, AT_MS + M15.ms).tobytes() != on_grid.tobytes()
+    on_grid = source.view(SYMBOL).known_fields(AT_MS)
+    assert source.view(SYMBOL).known_fields(AT_MS + M15.ms - 1).tobytes() == on_grid.tobytes()
+    assert source.view(SYMBOL).known_fields(AT_MS + M15.ms).tobytes() != on_grid.tobytes()
 
 
 def test_a_snapshot_is_the_built_one_series_included(
     source: SnapshotSource, corridor: Corridor
 ) -> None:
-    for found in (source.exactly_at(SYMBOL, AT_MS), source.latest(SYMBOL, AT_MS + 1, HALF_HOUR)):
+    for found in (
+        source.view(SYMBOL).exactly_at(AT_MS),
+        source.view(SYMBOL).latest(AT_MS + 1, HALF_HOUR),
+    ):
         built = corridor.state_at(AT_MS)
         assert found.scalars.tobytes() == built.scalars.tobytes()
         assert found.series.tobytes() == built.series.tobytes()
@@ -97,6 +101,7 @@ import sys
 from pathlib import Path
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_history import StoredHistory
 from llm_trader.timeframe import M5
 from tests.cli.corridor import DAYS, START_MS, SYMBOL, write
 
@@ -114,84 +119,84 @@ def test_a_candle_that_another_process_writes_appears(corridor: Corridor, tmp_pa
     with MarketStore.open(path) as store:
         source = SnapshotSource(store, M5, M15.ms)
         later = AT_MS + M15.ms
-        before = source.known_fields(SYMBOL, AT_MS)
+        before = source.view(SYMBOL).known_fields(AT_MS)
         assert np.isfinite(before).all()
-        assert np.isnan(source.known_fields(SYMBOL, later)[PRICE, 0])
-        assert source.data_age_ms(SYMBOL, later) == M15.ms
-        assert source.latest(SYMBOL, later, HALF_HOUR).as_of_ms.tolist() == [AT_MS]
+        assert np.isnan(source.view(SYMBOL).known_fields(later)[PRICE, 0])
+        assert source.view(SYMBOL).data_age_ms(later) == M15.ms
+        assert source.view(SYMBOL).latest(later, HALF_HOUR).as_of_ms.tolist() == [AT_MS]
 
         subprocess.run(
             [sys.executable, "-c", _WRITE_THE_REST, str(path)], check=True, cwd=_REPOSITORY
         )
 
         built = corridor.state_at(later).scalars
-        assert source.known_fields(SYMBOL, later).tobytes() == built.tobytes()
-        assert source.known_fields(SYMBOL, AT_MS).tobytes() == before.tobytes()
-        assert source.data_age_ms(SYMBOL, later) == 0
-        assert source.latest(SYMBOL, later, HALF_HOUR).as_of_ms.tolist() == [later]
+        assert source.view(SYMBOL).known_fields(later).tobytes() == built.tobytes()
+        assert source.view(SYMBOL).known_fields(AT_MS).tobytes() == before.tobytes()
+        assert source.view(SYMBOL).data_age_ms(later) == 0
+        assert source.view(SYMBOL).latest(later, HALF_HOUR).as_of_ms.tolist() == [later]
 
 
 def test_a_day_is_built_once_while_the_store_stays_as_it_is(
     corridor: Corridor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    plain = MarketStore.history
+    plain = MarketStore.stored_history
 
     def counted(
         store: MarketStore, symbol: str, *arguments: object, **named: object
-    ) -> MarketHistory:
+    ) -> StoredHistory:
         reads.append(symbol)
         return plain(store, symbol, *arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(MarketStore, "history", counted)
+    monkeypatch.setattr(MarketStore, "stored_history", counted)
     with MarketStore.open(corridor.store) as store:
         source = SnapshotSource(store, M5, M15.ms)
         for hours in range(12):
-            source.known_fields(SYMBOL, AT_MS - hours * HOUR_MS)
+            source.view(SYMBOL).known_fields(AT_MS - hours * HOUR_MS)
         assert reads == [SYMBOL]
-        source.known_fields("ETHUSDT", AT_MS)
-        source.known_fields(SYMBOL, AT_MS - DAY_MS)
+        source.view("ETHUSDT").known_fields(AT_MS)
+        source.view(SYMBOL).known_fields(AT_MS - DAY_MS)
         assert reads == [SYMBOL, "ETHUSDT", SYMBOL]
 
 
 def test_the_age_of_the_data_counts_from_the_close_of_the_newest_candle(
     source: SnapshotSource,
 ) -> None:
-    assert source.data_age_ms(SYMBOL, AT_MS) == 0
-    assert source.data_age_ms(SYMBOL, AT_MS + 4 * MINUTE_MS) == 4 * MINUTE_MS
-    assert source.data_age_ms(SYMBOL, END_MS + DAY_MS) == DAY_MS
-    assert source.data_age_ms(SYMBOL, START_MS + M5.ms) == 0
-    assert source.data_age_ms(SYMBOL, START_MS + M5.ms - 1) is None
+    assert source.view(SYMBOL).data_age_ms(AT_MS) == 0
+    assert source.view(SYMBOL).data_age_ms(AT_MS + 4 * MINUTE_MS) == 4 * MINUTE_MS
+    assert source.view(SYMBOL).data_age_ms(END_MS + DAY_MS) == DAY_MS
+    assert source.view(SYMBOL).data_age_ms(START_MS + M5.ms) == 0
+    assert source.view(SYMBOL).data_age_ms(START_MS + M5.ms - 1) is None
     with pytest.raises(SymbolNotFoundError, match="'DOGEUSDT'; available: BTCUSDT, ETHUSDT"):
-        source.data_age_ms("DOGEUSDT", AT_MS)
+        source.view("DOGEUSDT").data_age_ms(AT_MS)
 
 
 def test_after_the_last_candle_the_latest_snapshot_steps_back_as_far_as_allowed(
     source: SnapshotSource,
 ) -> None:
     for age in (0, 1, 10 * MINUTE_MS, HALF_HOUR):
-        assert source.latest(SYMBOL, END_MS + age, HALF_HOUR).as_of_ms.tolist() == [END_MS]
+        assert source.view(SYMBOL).latest(END_MS + age, HALF_HOUR).as_of_ms.tolist() == [END_MS]
     with pytest.raises(StaleDataError, match=r"31 minutes older, 30 minutes are allowed") as raised:
-        source.latest(SYMBOL, END_MS + 31 * MINUTE_MS, HALF_HOUR)
+        source.view(SYMBOL).latest(END_MS + 31 * MINUTE_MS, HALF_HOUR)
     assert raised.value.details == {"data_age_seconds": 31 * 60}
-    assert source.latest(SYMBOL, END_MS + DAY_MS, DAY_MS).as_of_ms.tolist() == [END_MS]
+    assert source.view(SYMBOL).latest(END_MS + DAY_MS, DAY_MS).as_of_ms.tolist() == [END_MS]
 
 
 def test_before_any_candle_the_data_is_stale_and_of_no_age(source: SnapshotSource) -> None:
     with pytest.raises(StaleDataError, match="there is none") as raised:
-        source.latest(SYMBOL, START_MS, HALF_HOUR)
+        source.view(SYMBOL).latest(START_MS, HALF_HOUR)
     assert raised.value.details == {"data_age_seconds": None}
 
 
 def test_a_symbol_that_is_not_there_is_named_with_those_that_are(source: SnapshotSource) -> None:
     with pytest.raises(SymbolNotFoundError) as raised:
-        source.latest("DOGEUSDT", AT_MS, HALF_HOUR)
+        source.view("DOGEUSDT").latest(AT_MS, HALF_HOUR)
     assert raised.value.details == {"available": ["BTCUSDT", "ETHUSDT"]}
 
 
 def test_a_short_history_says_what_is_missing(source: SnapshotSource) -> None:
     with pytest.raises(StaleDataError, match="fewer than 120 gapless 4h candles before it"):
-        source.latest(SYMBOL, START_MS + 10 * DAY_MS, HALF_HOUR)
+        source.view(SYMBOL).latest(START_MS + 10 * DAY_MS, HALF_HOUR)
 
 
 def test_a_gap_just_before_a_time_makes_the_snapshot_before_the_gap_the_latest(
@@ -202,18 +207,18 @@ def test_a_gap_just_before_a_time_makes_the_snapshot_before_the_gap_the_latest(
         write(store, cut(history, AT_MS + HOUR_MS))
     with MarketStore.open(tmp_path) as store:
         source = SnapshotSource(store, M5, M15.ms)
-        found = source.latest(SYMBOL, AT_MS, HALF_HOUR)
+        found = source.view(SYMBOL).latest(AT_MS, HALF_HOUR)
         assert found.as_of_ms.tolist() == [AT_MS - M15.ms]
-        assert source.data_age_ms(SYMBOL, AT_MS) == M15.ms
+        assert source.view(SYMBOL).data_age_ms(AT_MS) == M15.ms
         # An hour later there are candles again, but no 300 of them without a gap.
         with pytest.raises(StaleDataError, match="300 gapless intraday candles"):
-            source.latest(SYMBOL, AT_MS + HOUR_MS, HALF_HOUR)
+            source.view(SYMBOL).latest(AT_MS + HOUR_MS, HALF_HOUR)
 
 
 def test_a_coarser_grid_is_kept_to(corridor: Corridor) -> None:
     with MarketStore.open(corridor.store) as store:
         source = SnapshotSource(store, M5, HOUR_MS)
-        found = source.latest(SYMBOL, AT_MS + 59 * MINUTE_MS, HALF_HOUR)
+        found = source.view(SYMBOL).latest(AT_MS + 59 * MINUTE_MS, HALF_HOUR)
         assert found.as_of_ms.tolist() == [AT_MS]
 
 
@@ -221,5 +226,5 @@ def test_a_copy_of_a_store_answers_alike(
     source: SnapshotSource, corridor: Corridor, tmp_path: Path
 ) -> None:
     with MarketStore.open(copied(corridor.store, tmp_path / "copy")) as store:
-        other = SnapshotSource(store, M5, M15.ms).known_fields(SYMBOL, AT_MS)
-    assert other.tobytes() == source.known_fields(SYMBOL, AT_MS).tobytes()
+        other = SnapshotSource(store, M5, M15.ms).view(SYMBOL).known_fields(AT_MS)
+    assert other.tobytes() == source.view(SYMBOL).known_fields(AT_MS).tobytes()

@@ -29,6 +29,7 @@ from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
+from llm_trader.market.stored_history import StoredHistory
 from llm_trader.market.stored_series import (
     SeriesT,
     StoredSeries,
@@ -222,23 +223,32 @@ class MarketStore(AbstractContextManager["MarketStore"]):
 
         4h candles may start earlier than the rest: indicators on them need a longer past.
         """
+        stored = self.stored_history(
+            symbol, intraday, start_ms, end_ms, four_hour_start_ms=four_hour_start_ms
+        )
+        return stored.decode()
+
+    def stored_history(
+        self,
+        symbol: str,
+        intraday: Timeframe,
+        start_ms: Millis | None = None,
+        end_ms: Millis | None = None,
+        *,
+        four_hour_start_ms: Millis | None = None,
+    ) -> StoredHistory:
+        """What `history` decodes, so that a later read needs to decode only the changes."""
+        early = start_ms if four_hour_start_ms is None else four_hour_start_ms
         fine, coarse = candles_of(symbol, intraday), candles_of(symbol, H4)
         funding, interest = funding_of(symbol), open_interest_of(symbol)
+        series = (fine, coarse, funding, interest)
         with self._read() as txn:
-            early = start_ms if four_hour_start_ms is None else four_hour_start_ms
-            records = [
-                record_ranges.items(txn, series, early if series is coarse else start_ms, end_ms)
-                for series in (fine, coarse, funding, interest)
-            ]
+            records = tuple(
+                record_ranges.items(txn, part, early if part is coarse else start_ms, end_ms)
+                for part in series
+            )
             interval_ms = series_records.sample_interval_ms(txn, interest)
-        return MarketHistory(
-            symbol,
-            fine.read(records[0]),
-            coarse.read(records[1]),
-            funding.read(records[2]),
-            interest.read(records[3]),
-            interval_ms,
-        )
+        return StoredHistory(symbol, series, records, interval_ms)
 
     def write_candles(
         self, symbol: str, series: CandleSeries, source: str, *, written_at_ms: Millis

@@ -36,7 +36,7 @@ from llm_trader.serving.wire import (
     StatsResult,
 )
 from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.source import SnapshotSource
+from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import Millis, iso8601
 
@@ -97,7 +97,8 @@ class RagMethods:
     ) -> QueryPatternsResult:
         started = time.perf_counter()
         try:
-            state = self._state(params)
+            view = self._market.view(params.symbol) if self._market else None
+            state = self._state(params, view)
             config = self._config(params.query_config)
             answer = await self._retriever.query(state.table, params.timestamp, config)
             required = min(self._min_matches, config.top_k)
@@ -107,7 +108,7 @@ class RagMethods:
             self._refused += 1
             raise
         self._answered += 1
-        metadata = self._metadata(params, state, config, answer, context, started)
+        metadata = self._metadata(params, state, view, config, answer, context, started)
         return QueryPatternsResult(answer.matches, answer.statistics, answer.evidence, metadata)
 
     async def get_snapshot(
@@ -115,8 +116,9 @@ class RagMethods:
     ) -> GetSnapshotResult:
         if self._market is None:
             raise InvalidInputError("this server has no market store; start it with --store")
-        table = self._market.latest(params.symbol, params.timestamp, self._max_data_age_ms)
-        age_seconds = self._data_age_seconds(params.symbol, params.timestamp)
+        view = self._market.view(params.symbol)
+        table = view.latest(params.timestamp, self._max_data_age_ms)
+        age_seconds = _data_age_seconds(view, params.timestamp)
         version = self._retriever.space.feature_version
         return GetSnapshotResult(table.snapshot(0), version, age_seconds)
 
@@ -130,37 +132,37 @@ class RagMethods:
             self._refused,
         )
 
-    def _state(self, params: QueryPatternsParams) -> QueryState:
+    def _state(self, params: QueryPatternsParams, view: SymbolView | None) -> QueryState:
         if params.current_state is None:
-            if self._market is None:
+            if view is None:
                 raise InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
-            at = self._market.latest_ms(params.symbol, params.timestamp, self._max_data_age_ms)
-            return QueryState(self._market.without_series(params.symbol, at), "store", at, [])
+            as_of_ms = view.latest_ms(params.timestamp, self._max_data_age_ms)
+            return QueryState(view.without_series(as_of_ms), "store", as_of_ms, [])
         table = SnapshotTable.of_fields(
             params.symbol,
             self._retriever.space.intraday,
             params.timestamp,
             msgspec.structs.asdict(params.current_state),
         )
-        return self._completed(table, params)
+        return self._completed(table, params, view)
 
-    def _completed(self, table: SnapshotTable, params: QueryPatternsParams) -> QueryState:
+    def _completed(
+        self, table: SnapshotTable, params: QueryPatternsParams, view: SymbolView | None
+    ) -> QueryState:
         """The sent state, with what it lacks filled in from the store where they agree.
 
         Whatever is wrong with the store, a sent state is answered: it says enough by itself.
         """
         state = QueryState(table, "request", params.timestamp, [])
-        if self._market is None or table.complete()[0]:
+        if view is None or table.complete()[0]:
             return state
         try:
-            at = self._market.newest_complete_ms(
-                params.symbol, params.timestamp, self._max_data_age_ms
-            )
+            at = view.newest_complete_ms(params.timestamp, self._max_data_age_ms)
             if at is None:
                 return _left(state, ": the store knows no complete state near that time")
-            known = self._market.known_fields(params.symbol, at)
+            known = view.known_fields(at)
         except StoreError as error:
             return _left(state, f" from the store: {error.message}")
         sent, stored = float(table.column("price")[0]), float(known[_PRICE, 0])
@@ -179,19 +181,11 @@ class RagMethods:
         given = {k: v for k, v in msgspec.structs.asdict(sent).items() if v is not UNSET}
         return msgspec.structs.replace(self._defaults, **given)
 
-    def _data_age_seconds(self, symbol: str, as_of_ms: Millis) -> float | None:
-        if self._market is None:
-            return None
-        try:
-            age_ms = self._market.data_age_ms(symbol, as_of_ms)
-        except (SymbolNotFoundError, StoreError):
-            return None
-        return None if age_ms is None else age_ms / 1000
-
     def _metadata(
         self,
         params: QueryPatternsParams,
         state: QueryState,
+        view: SymbolView | None,
         config: SearchSpec,
         answer: Answer,
         context: RequestContext,
@@ -220,9 +214,19 @@ class RagMethods:
             collection=self._collection,
             points_eligible=answer.points_eligible,
             request_id=context.request_id,
-            data_age_seconds=self._data_age_seconds(params.symbol, params.timestamp),
+            data_age_seconds=_data_age_seconds(view, params.timestamp),
             calibration=answer.calibration,
         )
+
+
+def _data_age_seconds(view: SymbolView | None, as_of_ms: Millis) -> float | None:
+    if view is None:
+        return None
+    try:
+        age_ms = view.data_age_ms(as_of_ms)
+    except (SymbolNotFoundError, StoreError):
+        return None
+    return None if age_ms is None else age_ms / 1000
 
 
 _UNBOUND: Final[Any] = RagMethods

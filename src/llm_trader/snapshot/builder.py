@@ -39,7 +39,7 @@ def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
 
     A snapshot uses candles closed by, funding settled by, and open interest published by its
     time. `history` should reach that far back from the first of them where it can
-    (`source.read_history`); a later start counts as a gap. Raises `InvalidInputError` for times
+    (`day_cache.read_history`); a later start counts as a gap. Raises `InvalidInputError` for times
     that do not increase.
     """
     as_of_ms = np.ascontiguousarray(as_of_ms, dtype=np.int64)

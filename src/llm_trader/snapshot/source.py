@@ -1,143 +1,130 @@
-"""The state of a market at any time, from a store that somebody else may be writing to."""
+"""The state of a market at any time, from a store that another process may be writing to."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
-from functools import lru_cache
-from typing import Final, NamedTuple
+from functools import cached_property
 
 import numpy as np
 
-from llm_trader.arrays import Floats, Times
+from llm_trader.arrays import Floats
 from llm_trader.errors import StaleDataError, SymbolNotFoundError
-from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot.builder import (
-    FOUR_HOUR_REACH_MS,
-    INTRADAY_REACH_MS,
-    build_snapshots,
-)
+from llm_trader.snapshot.builder import build_snapshots
+from llm_trader.snapshot.day_cache import DayCache, read_history
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
-_DAYS_KEPT: Final = 1024  # some 30 KB each
-
-
-def read_history(
-    store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
-) -> MarketHistory:
-    """What snapshots from `first_ms` on are made of, up to `end_ms`; no more is read."""
-    midnight = first_ms - first_ms % DAY_MS
-    return store.history(
-        symbol,
-        intraday,
-        midnight - INTRADAY_REACH_MS,
-        end_ms,
-        four_hour_start_ms=midnight - FOUR_HOUR_REACH_MS,
-    )
-
-
-class _Day(NamedTuple):
-    """One symbol's UTC day: scalar fields (fields, n) on the grid, and closes of its candles."""
-
-    fields: Floats
-    closes_ms: Times
-
 
 class SnapshotSource:
-    """Snapshots of a market store on the grid of `interval_ms`.
+    """Snapshots of a market store on the grid of `interval_ms`; one thread uses it.
 
-    A day's states are built together and kept while the store does not change, as a day's
-    queries mostly follow each other.
+    The states of a day are built together, as a day's queries mostly follow each other, and kept
+    while their symbol is not written to. A new candle adds states to those that are there.
     """
 
     def __init__(self, store: MarketStore, intraday: Timeframe, interval_ms: Millis) -> None:
         self._store = store
         self._intraday = intraday
         self._grid = Timeframe(interval_ms)
-        self._built = lru_cache(_DAYS_KEPT)(self._build)
+        self._days = DayCache(store, intraday, self._grid)
 
-    def known_fields(self, symbol: str, as_of_ms: Millis) -> Floats:
+    def view(self, symbol: str) -> SymbolView:
+        """One symbol's states; each query takes a view, which reads the data's version once."""
+        return SymbolView(self._store, self._days, self._grid, self._intraday, symbol)
+
+
+class SymbolView:
+    """One symbol's states at the version that its data had at the first use of the view."""
+
+    def __init__(
+        self,
+        store: MarketStore,
+        days: DayCache,
+        grid: Timeframe,
+        intraday: Timeframe,
+        symbol: str,
+    ) -> None:
+        self._store = store
+        self._days = days
+        self._grid = grid
+        self._intraday = intraday
+        self._symbol = symbol
+
+    @cached_property
+    def _version(self) -> Hashable:
+        return self._store.symbol_version(self._symbol)
+
+    def known_fields(self, as_of_ms: Millis) -> Floats:
         """The scalar fields on the grid at or before a time, shape (fields, 1); NaN if unknown."""
-        at = self._grid.floor(as_of_ms)
-        row = at % DAY_MS // self._grid.ms
-        return self._day(symbol, at // DAY_MS).fields[:, row : row + 1]
+        row = as_of_ms % DAY_MS // self._grid.ms
+        states = self._days.states(self._symbol, as_of_ms // DAY_MS, self._version, row)
+        return states.fields[:, row : row + 1]
 
-    def newest_complete_ms(
-        self, symbol: str, as_of_ms: Millis, max_age_ms: Millis
-    ) -> Millis | None:
+    def newest_complete_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis | None:
         """The time of the newest complete snapshot: the grid's last, or within `max_age_ms`."""
-        newest = self._grid.floor(as_of_ms)
-        oldest = min(newest, as_of_ms - max_age_ms)
-        for at in range(newest, oldest - 1, -self._grid.ms):
-            if np.isfinite(self.known_fields(symbol, at)).all():
-                return at
+        newest_ms = self._grid.floor(as_of_ms)
+        oldest_ms = min(newest_ms, as_of_ms - max_age_ms)
+        for time_ms in range(newest_ms, oldest_ms - 1, -self._grid.ms):
+            if np.isfinite(self.known_fields(time_ms)).all():
+                return time_ms
         return None
 
-    def latest(self, symbol: str, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
-        """The newest complete snapshot at or before a time, of one row, series included.
+    def latest(self, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
+        """The newest complete snapshot at or before a time, one row, series included.
 
         Raises as `latest_ms`.
         """
-        return self.exactly_at(symbol, self.latest_ms(symbol, as_of_ms, max_age_ms))
+        return self.exactly_at(self.latest_ms(as_of_ms, max_age_ms))
 
-    def latest_ms(self, symbol: str, as_of_ms: Millis, max_age_ms: Millis) -> Millis:
+    def latest_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis:
         """The time of the newest complete snapshot at or before a time.
 
-        Raises `SymbolNotFoundError`, and `StaleDataError` when there is none that is not older
-        than `max_age_ms`, saying what is missing.
+        Raises `SymbolNotFoundError`, and `StaleDataError`, which says what is missing, when no
+        complete snapshot is within `max_age_ms`.
         """
-        age_ms = self.data_age_ms(symbol, as_of_ms)
+        age_ms = self.data_age_ms(as_of_ms)
         if age_ms is None or age_ms > max_age_ms:
-            raise _too_old(symbol, as_of_ms, age_ms, max_age_ms)
-        at = self.newest_complete_ms(symbol, as_of_ms, max_age_ms)
-        if at is not None:
-            return at
-        newest = self._grid.floor(as_of_ms)
-        why = "; ".join(self.exactly_at(symbol, newest).refusals())
+            raise _too_old(self._symbol, as_of_ms, age_ms, max_age_ms)
+        complete_ms = self.newest_complete_ms(as_of_ms, max_age_ms)
+        if complete_ms is not None:
+            return complete_ms
+        newest_ms = self._grid.floor(as_of_ms)
+        refusals = "; ".join(self.exactly_at(newest_ms).refusals())
         raise StaleDataError(
-            f"no complete snapshot of {symbol} at {iso8601(newest)}: {why}; collect what is "
-            "missing, or send current_state",
+            f"no complete snapshot of {self._symbol} at {iso8601(newest_ms)}: {refusals}; collect "
+            "what is missing, or send current_state",
             data_age_seconds=age_ms / 1000,
         )
 
-    def exactly_at(self, symbol: str, at_ms: Millis) -> SnapshotTable:
-        """The snapshot of a time on the grid, of one row, series included."""
-        history = read_history(self._store, symbol, self._intraday, at_ms, at_ms + 1)
-        return build_snapshots(history, np.array([at_ms], dtype=np.int64))
+    def exactly_at(self, as_of_ms: Millis) -> SnapshotTable:
+        """The snapshot at a time of the grid, one row, series included."""
+        history = read_history(self._store, self._symbol, self._intraday, as_of_ms, as_of_ms + 1)
+        return build_snapshots(history, np.array([as_of_ms], dtype=np.int64))
 
-    def without_series(self, symbol: str, at_ms: Millis) -> SnapshotTable:
-        """The snapshot of a time on the grid as it is at hand: scalar fields, no series."""
-        table = SnapshotTable.unknown(symbol, self._intraday, np.array([at_ms], dtype=np.int64))
-        return replace(table, scalars=self.known_fields(symbol, at_ms))
+    def without_series(self, as_of_ms: Millis) -> SnapshotTable:
+        """The snapshot at a time of the grid from the cache: scalar fields, no series."""
+        times = np.array([as_of_ms], dtype=np.int64)
+        table = SnapshotTable.unknown(self._symbol, self._intraday, times)
+        return replace(table, scalars=self.known_fields(as_of_ms))
 
-    def data_age_ms(self, symbol: str, as_of_ms: Millis) -> Millis | None:
+    def data_age_ms(self, as_of_ms: Millis) -> Millis | None:
         """How long before a time the newest candle known then had closed; `None` without any.
 
         Raises `SymbolNotFoundError` for a symbol that the store does not have.
         """
-        closes = self._day(symbol, as_of_ms // DAY_MS).closes_ms
-        known = int(np.searchsorted(closes, as_of_ms, side="right"))
-        if known:
-            return as_of_ms - int(closes[known - 1])
-        newest = self._store.newest_close_ms(symbol, self._intraday, as_of_ms)
-        if newest is not None:
-            return as_of_ms - newest
+        closes_ms = self._days.states(self._symbol, as_of_ms // DAY_MS, self._version, -1).closes_ms
+        count = int(np.searchsorted(closes_ms, as_of_ms, side="right"))
+        if count:
+            return as_of_ms - int(closes_ms[count - 1])
+        newest_ms = self._store.newest_close_ms(self._symbol, self._intraday, as_of_ms)
+        if newest_ms is not None:
+            return as_of_ms - newest_ms
         available = self._store.symbols()
-        if symbol not in available:
-            raise SymbolNotFoundError(symbol, available)
+        if self._symbol not in available:
+            raise SymbolNotFoundError(self._symbol, available)
         return None
-
-    def _day(self, symbol: str, day: int) -> _Day:
-        return self._built(symbol, day, self._store.version)
-
-    def _build(self, symbol: str, day: int, version: int) -> _Day:
-        """`version` of the store is there to be remembered by: another makes another day."""
-        midnight = day * DAY_MS
-        history = read_history(self._store, symbol, self._intraday, midnight, midnight + DAY_MS)
-        times = np.arange(midnight, midnight + DAY_MS, self._grid.ms, dtype=np.int64)
-        closes = history.intraday.between(midnight - self._intraday.ms, None).open_time_ms
-        return _Day(build_snapshots(history, times).scalars, closes + self._intraday.ms)
 
 
 def _too_old(

@@ -1,0 +1,110 @@
+"""The states of UTC days, built from a store and kept while their symbol is not written to."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from llm_trader.arrays import Floats, Times
+from llm_trader.market.history import MarketHistory
+from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_history import StoredHistory
+from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, INTRADAY_REACH_MS, build_snapshots
+from llm_trader.snapshot.model import SCALARS
+from llm_trader.timeframe import DAY_MS, Millis, Timeframe
+
+# Some 30 KB each: queries about the past return to a day for as long as it is kept.
+_DAYS_KEPT: Final = 1024
+# Some 400 KB each: the current day of this many symbols is extended instead of built again.
+_INPUTS_KEPT: Final = 64
+
+
+def read_history(
+    store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
+) -> MarketHistory:
+    """What snapshots from `first_ms` on are made of, up to `end_ms`; no more is read."""
+    return _read_stored(store, symbol, intraday, first_ms, end_ms).decode()
+
+
+def _read_stored(
+    store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
+) -> StoredHistory:
+    midnight_ms = first_ms - first_ms % DAY_MS
+    return store.stored_history(
+        symbol,
+        intraday,
+        midnight_ms - INTRADAY_REACH_MS,
+        end_ms,
+        four_hour_start_ms=midnight_ms - FOUR_HOUR_REACH_MS,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class DayStates:
+    """The scalar fields (fields, n) at the first n times of a day, and its candles' closes.
+
+    `version` is that of the symbol's data, `None` before anything is built.
+    """
+
+    version: Hashable = None
+    fields: Floats = field(default_factory=lambda: np.empty((len(SCALARS), 0)))
+    closes_ms: Times = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+@dataclass(slots=True, eq=False)
+class _DayInputs:
+    """What a day is built from, as last read."""
+
+    stored: StoredHistory | None = None
+    history: MarketHistory | None = None
+
+    def update(self, stored: StoredHistory) -> tuple[MarketHistory, Millis | None]:
+        """The history now, and the first time at which it differs from the one before."""
+        changed_ms: Millis | None = 0
+        if self.stored is None or self.history is None:
+            history = stored.decode()
+        else:
+            history, changed_ms = stored.decode_changes(self.stored, self.history)
+        self.stored, self.history = stored, history
+        return history, changed_ms
+
+
+class DayCache:
+    """The days of a store's symbols on the grid of snapshots. One thread uses it."""
+
+    def __init__(self, store: MarketStore, intraday: Timeframe, grid: Timeframe) -> None:
+        self._store = store
+        self._intraday = intraday
+        self._grid = grid
+        self._days = lru_cache(_DAYS_KEPT)(lambda symbol, day: DayStates())
+        self._inputs = lru_cache(_INPUTS_KEPT)(lambda symbol, day: _DayInputs())
+
+    def states(self, symbol: str, day: int, version: Hashable, row: int) -> DayStates:
+        """A day since 1970 with at least the states up to `row`, at a version or a later one."""
+        states: DayStates = self._days(symbol, day)
+        if states.version != version or row >= states.fields.shape[1]:
+            self._extend(states, symbol, day, row)
+            states.version = version
+        return states
+
+    def _extend(self, states: DayStates, symbol: str, day: int, row: int) -> None:
+        """Build the states that are missing or see changed data, up to `row` and the last close.
+
+        The others stay: a state depends on its history alone, so a rebuild gives the same bits.
+        """
+        start_ms, end_ms = day * DAY_MS, (day + 1) * DAY_MS
+        stored = _read_stored(self._store, symbol, self._intraday, start_ms, end_ms)
+        history, changed_ms = self._inputs(symbol, day).update(stored)
+        times = np.arange(start_ms, end_ms, self._grid.ms, dtype=np.int64)
+        if changed_ms is not None:
+            states.fields = states.fields[:, : np.searchsorted(times, changed_ms)]
+        opens_ms = history.intraday.between(start_ms - self._intraday.ms, None).open_time_ms
+        states.closes_ms = opens_ms + self._intraday.ms
+        closed = int(np.searchsorted(times, states.closes_ms.max(initial=0), side="right"))
+        missing = times[states.fields.shape[1] : max(closed, row + 1)]
+        built = build_snapshots(history, missing).scalars
+        states.fields = np.hstack((states.fields, built))

@@ -391,6 +391,48 @@ def test_a_store_belongs_to_one_exchange(tmp_path: Path) -> None:
         assert store.exchange == "bybit"
 
 
+def test_two_processes_cannot_both_claim_a_blank_store(tmp_path: Path) -> None:
+    program = """
+from llm_trader.errors import ConfigurationError
+with MarketStore.open(path, write=True, exchange="binance") as store:
+    say("open")
+    wait()
+    try:
+        store.write_candles("ETHUSDT", run_of_candles(2), "made", written_at_ms=START_MS)
+    except ConfigurationError as error:
+        say(error)
+"""
+    with (
+        MarketStore.open(tmp_path, write=True, exchange="bybit") as store,
+        running(program, tmp_path) as other,
+    ):
+        assert hear(other) == "open"
+        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+        tell(other)
+        assert "the store holds data of bybit, not of binance" in hear(other)
+
+
+def test_a_writer_refuses_another_exchange_s_store_that_replaced_its_own(tmp_path: Path) -> None:
+    for name, exchange in (("live", "bybit"), ("other", "okx"), ("restored", "bybit")):
+        with MarketStore.open(tmp_path / name, write=True, exchange=exchange) as store:
+            store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+
+    live = tmp_path / "live"
+    with MarketStore.open(live, write=True, exchange="bybit") as store:
+        version = store.symbol_version("BTCUSDT")
+        live.rename(tmp_path / "before")
+        (tmp_path / "other").rename(live)
+        with pytest.raises(ConfigurationError, match="okx, not of bybit"):
+            store.write_candles("BTCUSDT", run_of_candles(3), "made", written_at_ms=AT)
+        live.rename(tmp_path / "after")
+        (tmp_path / "restored").rename(live)
+        store.write_candles("BTCUSDT", run_of_candles(3), "made", written_at_ms=AT)
+        assert store.symbol_version("BTCUSDT") != version
+
+    with MarketStore.open(live) as store:
+        assert len(store.candles("BTCUSDT", M3)) == 3
+
+
 def test_one_process_opens_a_store_once(tmp_path: Path) -> None:
     with MarketStore.open(tmp_path, write=True) as _:
         for write in (False, True):

@@ -58,6 +58,7 @@ _OUR_NAMES: Final = frozenset(
 
 # Later than year 5000 in milliseconds, so it can only be microseconds.
 _MICROSECONDS_FROM: Final = 10**14
+# In milliseconds a time of 1973, before any market here; in seconds the year 5138.
 _SECONDS_BELOW: Final = 10**11
 
 

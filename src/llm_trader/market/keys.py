@@ -1,4 +1,4 @@
-"""Where a record stands in the store: database names and keys, whose byte order is time order."""
+"""The layout of the store: names of databases, and keys whose byte order is the order of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store says about itself in `meta`, and its description at a glance."""
+"""The identity that a store records in `meta`, and its description."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SeriesInfo(msgspec.Struct, frozen=True):
 
 
 class StoreInfo(msgspec.Struct, frozen=True):
-    """A store at a glance. `exchange` and `schema_version` are `None` where never recorded."""
+    """`exchange` and `schema_version` are `None` where they were never recorded."""
 
     path: str
     exchange: str | None
@@ -53,7 +53,7 @@ class StoreInfo(msgspec.Struct, frozen=True):
 
 
 def is_market_store(txn: ReadTransaction) -> bool:
-    """Ours by its own word, or the original program's by its candles."""
+    """Whether the store names our layout, or holds candles as the original program wrote them."""
     stored = read_meta(txn, "layout", str)
     candles = (keys.timeframe_of(name) for name in record_ranges.series_databases(txn))
     return stored == _LAYOUT if stored is not None else any(candles)
@@ -64,7 +64,7 @@ def check_version(txn: ReadTransaction) -> int | None:
     version = read_meta(txn, "schema_version", int)
     if version is not None and version > SCHEMA_VERSION:
         raise StoreError(
-            f"the store has schema version {version}, this program knows up to {SCHEMA_VERSION}; "
+            f"the store has schema version {version}, this program reads {SCHEMA_VERSION} at most; "
             "upgrade llm-trader-rag"
         )
     return version
@@ -81,15 +81,15 @@ def check_exchange(txn: ReadTransaction, exchange: str | None) -> str | None:
 
 
 def write_identity(txn: WriteTransaction) -> None:
-    """Record the layout and its version, unless they are on record."""
+    """Record the layout and its version where they are missing."""
     for key, value in {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION}.items():
         if txn.get(keys.META, key.encode()) is None:
             txn.put(keys.META, key.encode(), msgspec.json.encode(value))
 
 
-def write_exchange(txn: WriteTransaction, exchange: str | None) -> None:
-    """Record whose data it is, unless that is on record."""
-    if exchange is not None and txn.get(keys.META, b"exchange") is None:
+def claim_exchange(txn: WriteTransaction, exchange: str | None) -> None:
+    """Record the exchange; `ConfigurationError` where another process has claimed the store."""
+    if check_exchange(txn, exchange) is None and exchange is not None:
         txn.put(keys.META, b"exchange", msgspec.json.encode(exchange))
 
 

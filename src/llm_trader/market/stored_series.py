@@ -1,4 +1,4 @@
-"""A series as it lies in the store: its database and symbol, and how its records read back."""
+"""A series in the store: its database and symbol, and its conversion to records and back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class StoredSeries(Generic[SeriesT]):
         return Items(record_keys, self.codec.encode(dict(series.columns())))
 
     def changes(self, stored: Items, new: Items) -> tuple[list[tuple[bytes, bytes]], WriteReport]:
-        """The new records that are not stored, or stored with another meaning."""
+        """The records that are not stored yet, or are stored with other values."""
         former = dict(zip(*stored, strict=True))
         added, replaced = [], []
         for key, value in zip(*new, strict=True):
@@ -89,7 +89,7 @@ class StoredSeries(Generic[SeriesT]):
         return added + replaced, WriteReport(len(added), len(replaced), unchanged)
 
     def read(self, items: Items) -> SeriesT:
-        """The checked series; raises `StoreError` naming the first damaged record."""
+        """The validated series; raises `StoreError` naming the first damaged record."""
         times = self.times(items.keys)
         try:
             columns = self.codec.decode(items.values)
@@ -103,7 +103,7 @@ class StoredSeries(Generic[SeriesT]):
             raise self._damaged(items.keys[row], ", ".join(error.reasons)) from error
 
     def _first_refused(self, times: Times, columns: Mapping[str, Floats]) -> int:
-        """Found by halving: the rows before the first refused one are accepted together."""
+        """A binary search: the rows before the first refused one are accepted together."""
         accepted, refused = 0, len(times)
         while refused - accepted > 1:
             middle = (accepted + refused) // 2

@@ -1,4 +1,4 @@
-"""The values of the market store: JSON to and from columns."""
+"""The values of the store's records: conversion of columns to JSON and back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OpenInterestValue(msgspec.Struct, frozen=True, gc=False):
 
 
 class WriteReport(msgspec.Struct, frozen=True):
-    """What one write did, in rows."""
+    """The numbers of rows that one write added, replaced and left unchanged."""
 
     added: int = 0
     replaced: int = 0
@@ -60,7 +60,7 @@ class Codec(Generic[ValueT]):
     def decode(self, values: Sequence[bytes]) -> dict[str, Floats]:
         """One array of shape (n,) per field; null becomes NaN.
 
-        Raises `msgspec.MsgspecError` when any value is damaged; `first_damaged` tells which.
+        Raises `msgspec.MsgspecError` when any value is damaged; `first_damaged` finds it.
         """
         rows = self._many.decode(b"[" + b",".join(values) + b"]")
         if len(rows) != len(values):
@@ -80,7 +80,7 @@ class Codec(Generic[ValueT]):
         return 0, "not one record per value"
 
     def same(self, stored: bytes, new: bytes) -> bool:
-        """Whether both say the same, whatever else `stored` may hold; damaged values never do."""
+        """Whether both have equal fields; `stored` may have more, and a damaged one never does."""
         if stored == new:
             return True
         try:

@@ -172,7 +172,7 @@ class Environment(AbstractContextManager["Environment"]):
         self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()
         self._databases: dict[str, Any] = {}
-        # Listing the databases costs more than a read, so the list is kept per transaction id.
+        # Listing the databases costs more than a read, so their list is kept per transaction id.
         self._visible: tuple[int, Mapping[str, Any]] = (-1, {})
         if write:
             _create_folder(folder)
@@ -268,8 +268,9 @@ class Environment(AbstractContextManager["Environment"]):
         LMDB lets a transaction use only databases that were opened before it began.
         """
         txn = self._lmdb.begin()
-        if txn.id() == self._visible[0]:
-            return txn, self._visible[1]
+        visible_in, databases = self._visible
+        if txn.id() == visible_in:
+            return txn, databases
         names = set(filter(self.format.is_database, _root_keys(txn)))
         if names <= self._databases.keys():
             databases = {name: self._databases[name] for name in names}

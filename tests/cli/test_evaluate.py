@@ -17,7 +17,7 @@ import pytest
 
 from llm_trader.app import evaluation
 from llm_trader.evaluation import result_files, study
-from llm_trader.evaluation.report import prose
+from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import Control, Metrics
 from llm_trader.evaluation.verdict.gate import read_metrics
 from llm_trader.evaluation.verdict.multiple_testing import FOLDER
@@ -112,9 +112,9 @@ def test_a_control_that_fails_is_exit_code_one_and_said_in_place_of_the_verdict(
     quick[0] = msgspec.structs.replace(quick[0], passed=False)
     ran = typed(f"llm-trader evaluate {line} --out {tmp_path}")
     assert ran.code == 1
-    assert prose.DISTRUST.lower() in ran.out.lower()
+    assert wording.DISTRUST.lower() in ran.out.lower()
     assert f"“{quick[0].name}” failed" in " ".join(ran.out.split())
-    assert ran.out.lower().index(prose.DISTRUST.lower()) < ran.out.index("Skill")
+    assert ran.out.lower().index(wording.DISTRUST.lower()) < ran.out.index("Skill")
     assert {path.name for path in tmp_path.iterdir()} >= FILES
 
 
@@ -204,7 +204,7 @@ def test_a_configuration_that_cannot_be_used_is_named_with_the_key(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("missing", ["arch", "plotly"])
+@pytest.mark.parametrize("missing", ["arch", "jinja2", "plotly"])
 def test_without_the_extra_the_remedy_is_named_before_any_work(
     typed: Typing, line: str, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

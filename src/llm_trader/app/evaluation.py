@@ -28,7 +28,11 @@ from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, parse_start
 
-_NEEDED: Final = {"arch": "tests of many models at once", "plotly": "reports"}
+_NEEDED: Final = {
+    "arch": "tests of many models at once",
+    "jinja2": "reports",
+    "plotly": "reports",
+}
 _BY_STATE: Final = (STATE, "random")
 
 Ask = Callable[[Subject, Running], Study]

@@ -77,7 +77,7 @@ def calibrate(
     )
     now, started = options.now_ms(), time.monotonic()
     if not no_report:
-        refuse_without_extra("plotly", remedy=", or take --no-report")
+        refuse_without_extra("jinja2", "plotly", remedy=", or take --no-report")
         refuse_unwritable(report)
     refuse_unwritable(out.parent)
     with options.progress_bar("states") as bar:

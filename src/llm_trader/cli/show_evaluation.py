@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_trader.cli import show
-from llm_trader.evaluation.report import prose, units
-from llm_trader.evaluation.report.beside import SAME, Case, case_of, grid_of, the_same
-from llm_trader.evaluation.results import VERDICT_REFERENCE, Direction, Skill, UndirectedSkill
+from llm_trader.evaluation.report import formats, wording
+from llm_trader.evaluation.report.view_model import Grid, Result, grid, is_same
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Direction, Reference, Skill
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
 
@@ -22,201 +22,189 @@ if TYPE_CHECKING:
     from llm_trader.evaluation.results import Arm, Metrics
     from llm_trader.evaluation.verdict.gate import GateReport
 
-_SHOWN = {
+_COLUMNS: Final[dict[Reference, str]] = {
     "base rate": "base rate",
-    VERDICT_REFERENCE: "treated alike",
+    VERDICT_REFERENCE: "volatility-rescaled",
     "random neighbours": "random",
 }
 _SIGNS: Final[dict[Verdict, str]] = {"better": "▲", "worse": "▼", "no evidence": " "}
-_ALARM = "bold white on red"
-_FEW = "(too little data)"
+_ALARM: Final = "bold white on red"
+_FEW: Final = f"({wording.TOO_LITTLE_DATA})"
 
 
 def study(console: Console, metrics: Metrics, out: Path) -> None:
-    """What failed, or else the verdict; then what it rests on, and where the rest is."""
+    """What failed, or else the verdict; then the numbers behind it, and where the files are."""
     origin = metrics.origin
     span = f"{show.minute(origin.start)} to {show.minute(origin.end)}"
     show.heading(console, f"{', '.join(origin.symbols)}, {span}")
     _verdict(console, metrics)
-    for found in _tables(metrics):
+    for table in _tables(metrics):
         console.print()
-        console.print(found)
+        console.print(table)
     console.print()
-    _checks(console, metrics)
+    _paragraphs(console, [_checks(metrics)])
     show.heading(console, f"Report: {out / 'report.html'}")
     console.print(f"  {metrics.seconds:.0f} s; metrics.json, steps.csv and trades.csv beside it")
 
 
 def _verdict(console: Console, metrics: Metrics) -> None:
-    why = prose.distrust(metrics)
-    if why:
-        _say(console, f" ✗ {prose.DISTRUST.upper()} ", _ALARM)
-        _listed(console, why, "red")
+    if failures := wording.distrust(metrics):
+        console.print(Text(f" ✗ {wording.DISTRUST.upper()} ", _ALARM))
+        _paragraphs(console, failures, "red")
         return
-    _say(console, f"{prose.headline(metrics)}.", "bold")
-    _listed(console, metrics.readings)
-    _listed(console, prose.unchecked(metrics), "yellow")
+    console.print(Text(f"{wording.headline(metrics)}.", "bold"))
+    _paragraphs(console, metrics.readings)
+    _paragraphs(console, wording.unchecked(metrics), "yellow")
 
 
 def _tables(metrics: Metrics) -> list[Table]:
-    found = []
     if metrics.command == "compare":
-        found += _ablation(metrics)
-    elif metrics.skills:
-        found.append(_skills(metrics.skills, metrics.undirected))
+        return _ablation(metrics)
+    skills = [_skills(metrics)] if metrics.skills else []
     arms = [_arms(metrics.arms)] if metrics.arms else []
-    return [*arms, *found] if metrics.command == "ab" else [*found, *arms]
+    return [*arms, *skills] if metrics.command == "ab" else [*skills, *arms]
 
 
-def _skills(skills: Sequence[Skill], undirected: Sequence[UndirectedSkill]) -> Table:
-    found = show.table(
+def _skills(metrics: Metrics) -> Table:
+    undirected = {(r.symbol, r.horizon): _skill_interval(r.skill) for r in metrics.undirected}
+    skills = {(s.symbol, s.horizon, s.reference): _skill_interval(s.skill) for s in metrics.skills}
+    table = show.table(
         "Skill: by how many % the loss (CRPS) is below that of each reference, 95 % intervals",
         *("symbol", "over", "queries"),
-        *_SHOWN.values(),
-        *(["no direction"] if undirected else []),
+        *_COLUMNS.values(),
+        *(["random direction"] if undirected else []),
         "verdict",
         right_from=2,
     )
-    left = {(one.symbol, one.horizon): _estimate(one.skill, 100, 2) for one in undirected}
-    for judged in skills:
-        if judged.reference != VERDICT_REFERENCE:
-            continue
-        of = {
-            one.reference: _estimate(one.skill, 100, 2)
-            for one in skills
-            if (one.symbol, one.horizon) == (judged.symbol, judged.horizon)
-        }
-        cells = [of.get(reference, units.DASH) for reference in _SHOWN]
-        if undirected:
-            cells.append(left.get((judged.symbol, judged.horizon), units.DASH))
-        told = judged.verdict if units.bounded(judged.skill) else "too little data"
-        found.add_row(judged.symbol, judged.horizon, f"{judged.queries:,}", *cells, told)
-    found.columns[-1].justify = "left"
-    return found
+    for skill in metrics.skills:
+        if skill.reference == VERDICT_REFERENCE:
+            case = skill.symbol, skill.horizon
+            cells = [skills.get((*case, reference), formats.DASH) for reference in _COLUMNS]
+            cells += [undirected.get(case, formats.DASH)] if undirected else []
+            verdict = _verdict_or_too_little(skill.verdict, skill.skill)
+            table.add_row(*case, f"{skill.queries:,}", *cells, verdict)
+    table.columns[-1].justify = "left"
+    return table
 
 
 def _ablation(metrics: Metrics) -> list[Table]:
     """Kinds of neighbours one below the other, so that a horizon can be read down its column."""
-    plain, alike = (
-        [one for one in metrics.skills if one.reference == reference]
-        for reference in ("base rate", VERDICT_REFERENCE)
-    )
-    beyond = "95 % intervals; ▲ better, ▼ worse beyond chance"
-    signs = {case_of(one): _sign(one) for one in metrics.directions}
+    plain = [skill for skill in metrics.skills if skill.reference == "base rate"]
+    rescaled = [skill for skill in metrics.skills if skill.reference == VERDICT_REFERENCE]
+    legend = "95 % intervals; ▲ better, ▼ worse than chance explains"
     return [
-        _beside(
-            {case_of(one): _skill(one) for one in plain},
-            f"Skill in % over the plain base rate, {beyond}",
+        _grid(grid(plain), f"Skill in % over the plain base rate, {legend}", _skill),
+        _grid(grid(rescaled), f"Skill in % over the {wording.RESCALED}, {legend}", _skill),
+        _grid(
+            grid(metrics.directions),
+            "Right signs of the median forecast in %, 95 % intervals",
+            _right_signs,
         ),
-        _beside(
-            {case_of(one): _skill(one) for one in alike},
-            f"Skill in % over the base rate treated alike, {beyond}",
-        ),
-        _beside(signs, "Right signs of the median in %, 95 % intervals"),
     ]
 
 
-def _beside(cells: Mapping[Case, str], title: str) -> Table:
-    head, rows = grid_of(cells)
-    made = show.table(title, *head, right_from=2)
-    for row in rows:
-        made.add_row(*row)
-    return made
+def _grid(results: Grid[Result], title: str, cell: Callable[[Result], str]) -> Table:
+    table = show.table(title, "symbol", "neighbours", *results.horizons, right_from=2)
+    for symbol, variant, row in results.rows:
+        cells = (formats.DASH if result is None else cell(result) for result in row)
+        table.add_row(symbol, variant, *cells)
+    return table
 
 
-def _skill(one: Skill) -> str:
-    if the_same(one):
-        return f"{SAME}  "
-    shown = _estimate(one.skill, 100, 2)
-    return f"{shown} {_SIGNS[one.verdict] if units.bounded(one.skill) else _FEW}"
+def _skill(skill: Skill) -> str:
+    if is_same(skill):
+        return "the same  "
+    sign = _SIGNS[skill.verdict]
+    return f"{_skill_interval(skill.skill)} {sign if formats.has_bounds(skill.skill) else _FEW}"
 
 
-def _sign(one: Direction) -> str:
-    shown = _estimate(one.accuracy, 100, 1, sign=False)
-    return shown if units.bounded(one.accuracy) else f"{shown} {_FEW}"
+def _right_signs(hits: Direction) -> str:
+    text = _interval(hits.accuracy, lambda value: formats.number(formats.scaled(value), 1))
+    return text if formats.has_bounds(hits.accuracy) else f"{text} {_FEW}"
 
 
-def _estimate(interval: Interval, scale: float, digits: int, *, sign: bool = True) -> str:
-    """Value and bounds without their unit, which the title says once."""
-    value, low, high = (
-        units.number(None if bound is None else scale * bound, digits, sign=sign)
-        for bound in (interval.value, interval.low, interval.high)
-    )
-    return f"{value} [{low}, {high}]" if units.bounded(interval) else value
+def _skill_interval(interval: Interval) -> str:
+    return _interval(interval, formats.bare_skill)
+
+
+def _interval(interval: Interval, form: Callable[[float | None], str]) -> str:
+    """Value and bounds without their unit, which the title names."""
+    value, low, high = (form(n) for n in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]" if formats.has_bounds(interval) else value
+
+
+def _verdict_or_too_little(verdict: Verdict | None, interval: Interval) -> str:
+    return verdict or "" if formats.has_bounds(interval) else wording.TOO_LITTLE_DATA
 
 
 def _arms(arms: Sequence[Arm]) -> Table:
-    found = show.table(
-        "Decisions, traded with fees, slippage and funding",
+    table = show.table(
+        "Decisions, traded with fees, slippage and funding; points are percentage points",
         *("symbol", "arm", "return", "Sharpe", "deflated", "drawdown", "trades", "wins"),
-        *("% points a day beyond", "verdict"),
+        *("points a day over baseline", "verdict"),
         right_from=2,
     )
-    for one in arms:
-        of, apart = one.performance, one.difference
-        sure = apart is not None and units.bounded(apart)
-        found.add_row(
-            one.symbol,
-            one.name,
-            units.number(of.total_return_pct, 1, " %", sign=True),
-            units.number(of.sharpe, 2),
-            units.share(of.deflated_sharpe),
-            units.number(of.max_drawdown_pct, 1, " %"),
-            f"{of.trades:,}",
-            units.share(of.win_rate),
-            _estimate(apart, 1, 3) if apart is not None else "baseline",
-            (one.verdict if sure else "too little data" if apart else "") or "",
+    for arm in arms:
+        performance, difference = arm.performance, arm.difference
+        table.add_row(
+            arm.symbol,
+            arm.name,
+            formats.number(performance.total_return_pct, 1, " %", sign=True),
+            formats.number(performance.sharpe, 2),
+            formats.share(performance.deflated_sharpe),
+            formats.number(performance.max_drawdown_pct, 1, " %"),
+            f"{performance.trades:,}",
+            formats.share(performance.win_rate),
+            _interval(difference, formats.daily_points) if difference else "baseline",
+            _verdict_or_too_little(arm.verdict, difference) if difference else "",
         )
-    found.columns[-1].justify = "left"
-    return found
+    table.columns[-1].justify = "left"
+    return table
 
 
-def _checks(console: Console, metrics: Metrics) -> None:
-    judged = [one for one in metrics.controls if units.bounded(one.wide)]
-    probed = [one for one in metrics.probes if one.checked]
-    passed, quiet = sum(one.passed for one in judged), sum(one.problem is None for one in probed)
-    idle = len(metrics.controls) - len(judged), len(metrics.probes) - len(probed)
-    told = (
-        f"controls: {passed} of {len(judged)} as they should be{_idle(idle[0], 'too little data')};"
-        f" leak probes: {quiet} of {len(probed)} quiet{_idle(idle[1], 'nothing to check')};"
-        f" configurations tried so far: {metrics.trials.so_far}"
+def _checks(metrics: Metrics) -> str:
+    controls = [control for control in metrics.controls if formats.has_bounds(control.wide)]
+    probes = [probe for probe in metrics.probes if probe.checked]
+    passed = sum(control.passed for control in controls)
+    quiet = sum(probe.problem is None for probe in probes)
+    idle = len(metrics.controls) - len(controls), len(metrics.probes) - len(probes)
+    return (
+        f"controls: {passed} of {len(controls)} passed{_idle(idle[0], 'too little data')}; "
+        f"leak probes: {quiet} of {len(probes)} found nothing{_idle(idle[1], 'nothing to check')}; "
+        f"configurations tried so far: {metrics.trials.so_far}"
     )
-    _listed(console, [told])
 
 
-def _idle(n: int, had: str) -> str:
-    return f", {n} had {had}" if n else ""
+def _idle(n: int, reason: str) -> str:
+    return f", {n} had {reason}" if n else ""
 
 
 def gate_report(console: Console, report: GateReport) -> None:
-    """What stops the gate, or that nothing does; then each skill, then and now."""
+    """What stops the gate, or that nothing does; then each skill before and now."""
     if report.passed:
-        _say(console, "✓ Passed: nothing got worse", "bold green")
+        console.print(Text("✓ Passed: nothing got worse", "bold green"))
     else:
-        _say(console, f" ✗ STOPPED: {units.counted(len(report.problems), 'reason')} ", _ALARM)
-    _listed(console, report.problems, "red")
-    _listed(console, [f"note: {note}" for note in report.notes], "yellow")
+        reasons = formats.count(len(report.problems), "reason")
+        console.print(Text(f" ✗ STOPPED: {reasons} ", _ALARM))
+    _paragraphs(console, report.problems, "red")
+    _paragraphs(console, [f"note: {note}" for note in report.notes], "yellow")
     if not report.changes:
         return
-    found = show.table(
-        "Skill against the base rate treated alike",
+    table = show.table(
+        f"Skill against the {wording.RESCALED}",
         *("symbol", "over", "baseline", "now", "change", ""),
         right_from=2,
     )
-    for one in report.changes:
-        told = ("missing" if one.now is None else "worse") if one.regressed else ""
-        change = None if one.now is None or one.before is None else one.now - one.before
-        before, now = units.skill(one.before), units.skill(one.now)
-        found.add_row(one.symbol, one.horizon, before, now, units.skill(change), told)
+    for change in report.changes:
+        mark = ("missing" if change.now is None else "worse") if change.regressed else ""
+        before, now = change.before, change.now
+        difference = None if before is None or now is None else now - before
+        skills = (formats.skill(value) for value in (before, now, difference))
+        table.add_row(change.symbol, change.horizon, *skills, mark)
     console.print()
-    console.print(found)
+    console.print(table)
 
 
-def _say(console: Console, text: str, style: str) -> None:
-    console.print(Text(text, style))
-
-
-def _listed(console: Console, lines: Sequence[str], style: str = "") -> None:
-    """Each as a paragraph of its own, set in."""
+def _paragraphs(console: Console, lines: Sequence[str], style: str = "") -> None:
     for line in lines:
         console.print(Padding(Text(line, style), (0, 0, 0, 2), expand=False))

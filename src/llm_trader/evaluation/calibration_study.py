@@ -12,7 +12,7 @@ from llm_trader.evaluation.csv_tables import Steps
 from llm_trader.evaluation.forecast.ensembles import ForecastRule
 from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.report import prose
+from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     VERDICT_REFERENCE,
@@ -70,7 +70,7 @@ def study_of(fitted: Fitted, search: Search, trials_so_far: int, seconds: float)
         seconds=seconds,
     )
     steps = [one for name, of in fitted.scores.items() for one in _steps(made, name, of)]
-    readings = prose.readings(metrics, verdict_variant(metrics))
+    readings = wording.readings(metrics, verdict_variant(metrics))
     return Study(replace(metrics, readings=readings), steps, [])
 
 

@@ -4,7 +4,7 @@
                 made of them lost, and what decisions made of them earned
 2. `controls`   the same on data of which the answer is known, each time
 3. `trials`     the configurations of a sweep, counted with all that were tried before
-4. `judging`    the verdict, allowing for how much was looked at; `prose` says it in words
+4. `judging`    the verdict, allowing for how much was looked at; `wording` puts it into words
 
 The pieces of 1 to 3 are independent and run in processes of their own.
 """
@@ -25,7 +25,7 @@ from llm_trader.evaluation.controls.negative_controls import market_controls, si
 from llm_trader.evaluation.csv_tables import Steps
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.plan import AS_IT_IS, NONE, PROTOTYPE, VARIANTS, StudyPlan
-from llm_trader.evaluation.report import prose
+from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     Command,
@@ -224,7 +224,7 @@ def _metrics(
         curves=found.curves,
         seconds=0.0,
     )
-    return replace(metrics, readings=prose.readings(metrics, question.main))
+    return replace(metrics, readings=wording.readings(metrics, question.main))
 
 
 def _trials(

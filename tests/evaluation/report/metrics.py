@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from math import nan
+
 import numpy as np
+from msgspec.structs import replace
 
 from llm_trader.evaluation.backtest.performance import Performance
 from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     Arm,
     Band,
     Bin,
+    Command,
     Configuration,
     Control,
     Curve,
@@ -27,6 +32,7 @@ from llm_trader.evaluation.results import (
     UndirectedSkill,
 )
 from llm_trader.evaluation.significance import verdict
+from llm_trader.evaluation.verdict.verdicts import verdict_variant
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS
@@ -34,6 +40,9 @@ from tests.market.builders import START_MS
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 DAYS = 120
+COMMANDS: tuple[Command, ...] = ("evaluate", "compare", "ab", "calibrate")
+VARIANTS = ("none", "random", "text", "hybrid", "prototype", "state")
+UNKNOWN = Interval(None, None, None)
 BEFORE, AFTER = Interval(0.724, 0.702, 0.746), Interval(0.803, 0.781, 0.825)
 
 _REFERENCES: tuple[Reference, ...] = (
@@ -50,7 +59,7 @@ _REGIMES = {
 
 def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
     """All controls passed; the last symbol's longest horizon has too little data."""
-    chances = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     return Metrics(
         schema_version=SCHEMA_VERSION,
         command="evaluate",
@@ -58,41 +67,42 @@ def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
         origin=_origin(symbols),
         verdict="no evidence",
         readings=[
-            "There is no evidence that forecasts did better or worse than the base rate treated "
-            "alike at any horizon.",
+            "There is no evidence that forecasts did better or worse than the volatility-"
+            "rescaled base rate at any horizon.",
             "The band holds what it promises after correction.",
         ],
-        skills=_skills(symbols, chances),
+        skills=_skills(symbols, rng),
         undirected=[
-            UndirectedSkill(symbol=of, horizon=name, skill=_interval(0.01, 0.008, chances))
-            for of in symbols
+            UndirectedSkill(symbol=symbol, horizon=name, skill=_interval(0.01, 0.008, rng))
+            for symbol in symbols
             for name in HORIZONS
         ],
         directions=[
             Direction(
                 variant="state",
-                symbol=of,
+                symbol=symbol,
                 horizon=name,
-                accuracy=_interval(0.51, 0.02, chances),
+                accuracy=_interval(0.51, 0.02, rng),
             )
-            for of in symbols
+            for symbol in symbols
             for name in HORIZONS
         ],
-        probabilities=_probabilities(symbols, chances),
+        probabilities=_probabilities(symbols, rng),
         bands=[
-            Band(symbol=of, horizon=name, before=BEFORE, after=AFTER, queries=5400)
-            for of in symbols
+            Band(symbol=symbol, horizon=name, before=BEFORE, after=AFTER, queries=5400)
+            for symbol in symbols
             for name in HORIZONS
         ],
         arms=_arms(symbols),
         controls=_controls(symbols[0]),
         probes=[
-            Probe(name="future canary", symbol=of, checked=200, problem=None) for of in symbols
+            Probe(name="future canary", symbol=symbol, checked=200, problem=None)
+            for symbol in symbols
         ],
-        slices=_slices(symbols, chances),
-        trials=_trials(symbols, chances),
-        histograms=[_histogram(of, chances) for of in symbols],
-        curves=[curve for of in symbols for curve in _curves(of, chances)],
+        slices=_slices(symbols, rng),
+        trials=_trials(symbols, rng),
+        histograms=[_histogram(symbol, rng) for symbol in symbols],
+        curves=[curve for symbol in symbols for curve in _curves(symbol, rng)],
         seconds=83.4,
     )
 
@@ -114,24 +124,24 @@ def _origin(symbols: tuple[str, ...]) -> Origin:
     )
 
 
-def _interval(centre: float, half: float, chances: np.random.Generator) -> Interval:
-    value = centre + half * float(chances.normal()) / 2
+def _interval(centre: float, half: float, rng: np.random.Generator) -> Interval:
+    value = centre + half * float(rng.normal()) / 2
     return Interval(value, value - half, value + half)
 
 
-def _skills(symbols: tuple[str, ...], chances: np.random.Generator) -> list[Skill]:
-    found = []
-    for of in symbols:
+def _skills(symbols: tuple[str, ...], rng: np.random.Generator) -> list[Skill]:
+    skills = []
+    for symbol in symbols:
         for name in HORIZONS:
-            unknown = (of, name) == (symbols[-1], "24h")
+            unknown = (symbol, name) == (symbols[-1], "24h")
             for reference in _REFERENCES:
                 centre = 0.03 if reference == "base rate" else 0.0
-                skill = _interval(centre, 0.015, chances)
+                skill = _interval(centre, 0.015, rng)
                 skill = Interval(skill.value, None, None) if unknown else skill
-                found.append(
+                skills.append(
                     Skill(
                         variant="state",
-                        symbol=of,
+                        symbol=symbol,
                         horizon=name,
                         reference=reference,
                         queries=11520,
@@ -142,25 +152,29 @@ def _skills(symbols: tuple[str, ...], chances: np.random.Generator) -> list[Skil
                         verdict=verdict(skill),
                     )
                 )
-    return found
+    return skills
 
 
-def _probabilities(symbols: tuple[str, ...], chances: np.random.Generator) -> list[Probability]:
+def _probabilities(symbols: tuple[str, ...], rng: np.random.Generator) -> list[Probability]:
     centres = np.arange(0.25, 0.8, 0.1)
     return [
         Probability(
-            symbol=of,
+            symbol=symbol,
             event=event,
             brier=0.2493,
             base_brier=0.2499,
-            skill=_interval(0.002, 0.004, chances),
+            skill=_interval(0.002, 0.004, rng),
             bins=[
-                Bin(float(at), float(at + 0.03 * chances.normal()), int(4000 * at * (1 - at)))
-                for at in centres
+                Bin(
+                    float(share),
+                    float(share + 0.03 * rng.normal()),
+                    int(4000 * share * (1 - share)),
+                )
+                for share in centres
             ],
         )
         for event in ("up in 1h", "up in 24h", "target before stop")
-        for of in symbols
+        for symbol in symbols
     ]
 
 
@@ -183,27 +197,27 @@ def performance(total_return_pct: float | None, trades: int) -> Performance:
 
 
 def _arms(symbols: tuple[str, ...]) -> list[Arm]:
-    beside = Interval(0.012, -0.05, 0.074)
+    difference = Interval(0.012, -0.05, 0.074)
     return [
         arm
-        for of in symbols
+        for symbol in symbols
         for arm in (
             Arm(
-                symbol=of,
+                symbol=symbol,
                 name="indicators alone",
                 performance=performance(3.1, 140),
                 difference=None,
                 verdict=None,
             ),
             Arm(
-                symbol=of,
+                symbol=symbol,
                 name="with evidence",
                 performance=performance(4.6, 122),
-                difference=beside,
-                verdict=verdict(beside),
+                difference=difference,
+                verdict=verdict(difference),
             ),
             Arm(
-                symbol=of,
+                symbol=symbol,
                 name="never trades",
                 performance=performance(None, 0),
                 difference=Interval(None, None, None),
@@ -240,54 +254,54 @@ def _controls(symbol: str) -> list[Control]:
     ]
 
 
-def _slices(symbols: tuple[str, ...], chances: np.random.Generator) -> list[RegimeSkill]:
+def _slices(symbols: tuple[str, ...], rng: np.random.Generator) -> list[RegimeSkill]:
     return [
         RegimeSkill(
-            symbol=of,
+            symbol=symbol,
             horizon=name,
             by=by,
             value=value,
             queries=960,
-            skill=None if value == "wild" else _interval(0.0, 0.03, chances),
+            skill=None if value == "wild" else _interval(0.0, 0.03, rng),
         )
         for by, values in _REGIMES.items()
-        for of in symbols
+        for symbol in symbols
         for name in ("1h", "24h")
         for value in values
     ]
 
 
-def _trials(symbols: tuple[str, ...], chances: np.random.Generator) -> Trials:
+def _trials(symbols: tuple[str, ...], rng: np.random.Generator) -> Trials:
     labels = ("as the server", "25 episodes", "180 days", "text vector")
     return Trials(
         so_far=12,
         configurations=[
-            Configuration(label=label, symbol=of, horizon="4h", skill=_interval(0.0, 0.02, chances))
+            Configuration(label=label, symbol=symbol, horizon="4h", skill=_interval(0.0, 0.02, rng))
             for label in labels
-            for of in symbols
+            for symbol in symbols
         ],
         superior_p_value=0.43,
         tested=len(labels),
     )
 
 
-def _histogram(symbol: str, chances: np.random.Generator) -> Histogram:
-    counts, edges = np.histogram(chances.normal(0.86, 0.03, 11520), bins=24, range=(0.7, 1.0))
+def _histogram(symbol: str, rng: np.random.Generator) -> Histogram:
+    counts, edges = np.histogram(rng.normal(0.86, 0.03, 11520), bins=24, range=(0.7, 1.0))
     return Histogram(symbol=symbol, edges=edges.tolist(), counts=counts.tolist())
 
 
-def _curves(symbol: str, chances: np.random.Generator) -> list[Curve]:
+def _curves(symbol: str, rng: np.random.Generator) -> list[Curve]:
     times = [START_MS + day * DAY_MS for day in range(DAYS)]
     daily = {
-        "indicators alone": np.cumprod(1 + 0.01 * chances.normal(size=DAYS)),
-        "with evidence": np.cumprod(1 + 0.008 * chances.normal(size=DAYS)),
+        "indicators alone": np.cumprod(1 + 0.01 * rng.normal(size=DAYS)),
+        "with evidence": np.cumprod(1 + 0.008 * rng.normal(size=DAYS)),
     }
     equity = [
         Curve(symbol=symbol, name=name, kind="equity", time_ms=times, value=values.tolist())
         for name, values in daily.items()
     ]
     gap: list[float | None] = [None] * 5
-    near = 0.86 + 0.02 * chances.normal(size=DAYS - 5)
+    similarity = 0.86 + 0.02 * rng.normal(size=DAYS - 5)
     return [
         *equity,
         Curve(
@@ -295,20 +309,77 @@ def _curves(symbol: str, chances: np.random.Generator) -> list[Curve]:
             name="similarity",
             kind="similarity",
             time_ms=times,
-            value=gap + near.tolist(),
+            value=gap + similarity.tolist(),
         ),
         Curve(
             symbol=symbol,
             name="effective episodes",
             kind="effective episodes",
             time_ms=times,
-            value=gap + (38 + 3 * chances.normal(size=DAYS - 5)).tolist(),
+            value=gap + (38 + 3 * rng.normal(size=DAYS - 5)).tolist(),
         ),
         Curve(
             symbol=symbol,
             name="coverage",
             kind="coverage",
             time_ms=times,
-            value=gap + (0.8 + 0.05 * chances.normal(size=DAYS - 5)).clip(0, 1).tolist(),
+            value=gap + (0.8 + 0.05 * rng.normal(size=DAYS - 5)).clip(0, 1).tolist(),
         ),
     ]
+
+
+def metrics_of_command(command: Command) -> Metrics:
+    """The result that a command would have, with its readings."""
+    metrics = replace(made_up_metrics(), command=command)
+    if command in ("compare", "calibrate"):
+        curves = [curve for curve in metrics.curves if curve.kind != "equity"]
+        trials = replace(metrics.trials, configurations=[])
+        metrics = replace(metrics, arms=[], curves=curves, trials=trials)
+    if command == "compare":
+        skills, directions = (
+            [replace(result, variant=variant) for variant in VARIANTS for result in results]
+            for results in (metrics.skills, metrics.directions)
+        )
+        metrics = replace(metrics, skills=skills, directions=directions)
+    if command == "ab":
+        metrics = replace(metrics, arms=[a for a in metrics.arms if a.name != "never trades"])
+    if command == "calibrate":
+        metrics = replace(
+            metrics, controls=[], probes=[], slices=[], directions=[], probabilities=[]
+        )
+    return with_readings(metrics)
+
+
+def with_readings(metrics: Metrics) -> Metrics:
+    return replace(metrics, readings=wording.readings(metrics, verdict_variant(metrics)))
+
+
+def unknown(metrics: Metrics) -> Metrics:
+    """The same result, in which every number is unknown."""
+    return replace(
+        metrics,
+        skills=[
+            replace(skill, skill=UNKNOWN, p_value=None, p_adjusted=nan, detectable=None)
+            for skill in metrics.skills
+        ],
+        directions=[replace(hits, accuracy=UNKNOWN) for hits in metrics.directions],
+        probabilities=[
+            replace(result, brier=nan, base_brier=nan, skill=UNKNOWN, bins=[])
+            for result in metrics.probabilities
+        ],
+        bands=[replace(band, before=UNKNOWN, after=UNKNOWN) for band in metrics.bands],
+        arms=[
+            replace(arm, performance=performance(None, 0), difference=arm.difference and UNKNOWN)
+            for arm in metrics.arms
+        ],
+        controls=[replace(control, skill=UNKNOWN, wide=UNKNOWN) for control in metrics.controls],
+        slices=[replace(regime, skill=UNKNOWN) for regime in metrics.slices],
+        trials=replace(
+            metrics.trials,
+            superior_p_value=nan,
+            configurations=[
+                replace(trial, skill=UNKNOWN) for trial in metrics.trials.configurations
+            ],
+        ),
+        curves=[replace(curve, value=[None] * len(curve.value)) for curve in metrics.curves],
+    )

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import json
 import re
 import sys
-from html.parser import HTMLParser
+from collections.abc import Callable
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,28 @@ import pytest
 from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation.report import prose
+from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.report.charts import drawdown_pct
+from llm_trader.evaluation.report.formats import DASH
 from llm_trader.evaluation.report.page import write_report
-from llm_trader.evaluation.report.units import DASH, number, p_value, skill
-from llm_trader.evaluation.results import Bin, Metrics, Probe, Trials
+from llm_trader.evaluation.results import Arm, Bin, Command, Metrics, Probe, Trials
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
-from tests.evaluation.report.metrics import made_up_metrics
+from tests.evaluation.report import pages
+from tests.evaluation.report.metrics import (
+    COMMANDS,
+    UNKNOWN,
+    VARIANTS,
+    made_up_metrics,
+    metrics_of_command,
+    unknown,
+    with_readings,
+)
+from tests.evaluation.report.pages import Page
 
-MOST_BYTES = 6_000_000
+Render = Callable[[Metrics], Page]
+
+MAX_BYTES = 6_000_000
 SECTIONS = [
     "origin",
     "skill",
@@ -36,7 +47,6 @@ SECTIONS = [
     "similarity",
     "time",
 ]
-NOWHERE = Interval(None, None, None)
 HEADLINES: dict[Verdict, str] = {
     "better": "Better: similar past states forecast better than the base rate does.",
     "worse": "Worse: similar past states forecast worse than the base rate does.",
@@ -45,59 +55,9 @@ HEADLINES: dict[Verdict, str] = {
 }
 
 
-class Page(HTMLParser):
-    """What a reader without JavaScript sees, and what a browser would be told to load."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.html = html
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.rows: list[list[str]] = []
-        self.words: list[str] = []
-        self._inside = ""
-        self.feed(html)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    @property
-    def sections(self) -> list[str | None]:
-        return [attributes["id"] for tag, attributes in self.tags if tag == "section"]
-
-    @property
-    def charts(self) -> list[dict[str, Any]]:
-        return [json.loads(script) for script in self.scripts if script.startswith('{"data":')]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts.append(data)
-        elif self._inside != "style":
-            self.words.append(data)
-            if self._inside in ("td", "th", "span") and self.rows and self.rows[-1]:
-                self.rows[-1][-1] += data
-
-
 @pytest.fixture
-def page_of(tmp_path: Path) -> Any:
-    def write(metrics: Metrics) -> Page:
-        path = tmp_path / "report.html"
-        write_report(metrics, path)
-        return Page(path.read_text(encoding="utf-8"))
-
-    return write
+def page_of(tmp_path: Path) -> Callable[[Metrics], Page]:
+    return lambda metrics: pages.page_of(metrics, tmp_path)
 
 
 def empty_metrics() -> Metrics:
@@ -113,75 +73,77 @@ def with_failed_control() -> Metrics:
     return replace(metrics, verdict="better", controls=[failed, *metrics.controls[1:]])
 
 
-def test_every_section_is_there_in_its_order(page_of: Any) -> None:
+def test_every_section_is_there_in_its_order(page_of: Render) -> None:
     assert page_of(made_up_metrics()).sections == SECTIONS
 
 
-@pytest.mark.parametrize("found", ["better", "worse", "no evidence"])
-def test_the_verdict_stands_at_the_top_in_words(page_of: Any, found: Verdict) -> None:
-    metrics = replace(made_up_metrics(), verdict=found)
+@pytest.mark.parametrize("verdict", ["better", "worse", "no evidence"])
+def test_the_verdict_stands_at_the_top_in_words(page_of: Render, verdict: Verdict) -> None:
+    metrics = replace(made_up_metrics(), verdict=verdict)
     page = page_of(metrics)
-    top = page.text[: page.text.index("What was evaluated")]
-    assert HEADLINES[found] in top
+    top = page.top
+    assert HEADLINES[verdict] in top
     assert all(reading in top for reading in metrics.readings)
-    assert page.text.startswith(f"{found.capitalize()}: evaluation of BTCUSDT and ETHUSDT")
-    assert prose.DISTRUST not in page.text
+    assert page.text.startswith(f"{verdict.capitalize()}: evaluation of BTCUSDT and ETHUSDT")
+    assert wording.DISTRUST not in page.text
 
 
-def test_a_failed_control_is_what_the_report_says_first(page_of: Any) -> None:
+def test_a_failed_control_is_what_the_report_says_first(page_of: Render) -> None:
     page = page_of(with_failed_control())
     assert page.text.startswith("NOT TRUSTWORTHY")
-    said = page.text.index("it found skill in data that holds none (skill +2.00 %)")
-    assert page.text.index(prose.DISTRUST) < said < page.text.index("It would have said")
-    assert page.text.index("It would have said") < page.text.index(HEADLINES["better"])
+    failure = page.text.index("it found skill in data that holds none (skill +2.00 %)")
+    assert page.text.index(wording.DISTRUST) < failure < page.text.index("Without these failures")
+    assert page.text.index("Without these failures") < page.text.index(HEADLINES["better"])
     assert "1 of 5 controls failed" in page.text
     assert [row[-1] for row in page.rows if row[0] == "shuffled outcomes"] == ["✗ failed"]
 
 
-def test_a_leak_is_said_first_too(page_of: Any) -> None:
+def test_a_leak_is_said_first_too(page_of: Render) -> None:
     leak = Probe(name="canary", symbol="BTCUSDT", checked=9, problem="3 answers changed")
     page = page_of(replace(made_up_metrics(), probes=[leak]))
     assert page.text.startswith("NOT TRUSTWORTHY")
     assert "“canary” found a problem on BTCUSDT: 3 answers changed" in page.text
 
 
-def test_controls_that_were_not_run_are_missed(page_of: Any) -> None:
+def test_controls_that_were_not_run_are_missed(page_of: Render) -> None:
     metrics = made_up_metrics()
-    negative = [one for one in metrics.controls if one.kind == "negative"]
-    idle = [replace(one, checked=0) for one in metrics.probes]
+    negative = [control for control in metrics.controls if control.kind == "negative"]
+    idle = [replace(probe, checked=0) for probe in metrics.probes]
     page = page_of(replace(metrics, controls=negative, probes=idle))
-    top = page.text[: page.text.index("What was evaluated")]
+    top = page.top
     assert "No positive control was run" in top
     assert "No negative control" not in top
-    assert "Nothing was probed for knowledge of the future" in top
+    assert "No query was probed for knowledge of the future" in top
     assert [row[-1] for row in page.rows if row[0] == "future canary"] == ["not checked"] * 2
 
 
-def test_where_nothing_has_an_interval_the_verdict_is_too_little_data(page_of: Any) -> None:
+def test_where_nothing_has_an_interval_the_verdict_is_too_little_data(page_of: Render) -> None:
     metrics = made_up_metrics()
-    skills = [replace(one, skill=NOWHERE, verdict="no evidence") for one in metrics.skills]
+    skills = [replace(result, skill=UNKNOWN, verdict="no evidence") for result in metrics.skills]
     page = page_of(replace(metrics, skills=skills))
     assert page.text.startswith("Too little data: evaluation of BTCUSDT and ETHUSDT")
-    top = page.text[: page.text.index("What was evaluated")]
+    top = page.top
     assert "Too little data to say whether similar past states forecast better or worse" in top
     assert "evidence" not in top.replace(" ".join(metrics.readings), "").lower()
 
 
 def test_the_report_of_a_calibration_says_the_level_of_its_intervals_and_nothing_it_lacks(
-    page_of: Any,
+    page_of: Render,
 ) -> None:
-    found = replace(made_up_metrics(), command="calibrate")
-    skills = [replace(one, p_value=None, p_adjusted=None, detectable=None) for one in found.skills]
-    page = page_of(replace(found, skills=skills))
+    metrics = replace(made_up_metrics(), command="calibrate")
+    skills = [
+        replace(result, p_value=None, p_adjusted=None, detectable=None) for result in metrics.skills
+    ]
+    page = page_of(replace(metrics, skills=skills))
     assert page.text.count("98.75 % interval") >= 4
     assert "95 % interval" not in page.text
-    assert not re.search("[Dd]etectable|p adjusted", page.text)
-    whole = page_of(found).text
+    assert not re.search("[Dd]etectable|adjusted p-value", page.text)
+    whole = page_of(metrics).text
     assert "smallest skill that would be found with 80 % power" in whole
-    assert "p adjusted" in whole
+    assert "adjusted p-value" in whole
 
 
-def test_bins_of_similarity_are_told_apart(page_of: Any) -> None:
+def test_bins_of_similarity_are_told_apart(page_of: Render) -> None:
     metrics = made_up_metrics()
     narrow = replace(metrics.histograms[0], edges=[0.861, 0.863, 0.865], counts=[4, 5])
     rows = page_of(replace(metrics, histograms=[narrow])).rows
@@ -191,19 +153,23 @@ def test_bins_of_similarity_are_told_apart(page_of: Any) -> None:
     ]
 
 
-def test_empty_lists_leave_sections_that_say_so(page_of: Any) -> None:
+def test_empty_lists_leave_sections_that_say_so(page_of: Render) -> None:
     page = page_of(empty_metrics())
     assert page.sections == SECTIONS
     assert page.charts == []
     assert page.rows == []
-    for said in ("No skill was measured.", "No probabilities were judged.", "No controls were run"):
-        assert said in page.text
+    for sentence in (
+        "No skill was measured.",
+        "No probabilities were judged.",
+        "No controls were run",
+    ):
+        assert sentence in page.text
 
 
-def test_what_is_not_known_is_a_dash_and_never_zero(page_of: Any) -> None:
+def test_what_is_not_known_is_a_dash_and_never_zero(page_of: Render) -> None:
     metrics = made_up_metrics()
     first = metrics.skills[0]
-    lost = replace(first, skill=NOWHERE, p_value=None, p_adjusted=nan, detectable=None)
+    lost = replace(first, skill=UNKNOWN, p_value=None, p_adjusted=nan, detectable=None)
     page = page_of(replace(metrics, skills=[lost, *metrics.skills[1:]]))
     row = [first.symbol, first.horizon, first.reference, "too little data"]
     assert [*row, DASH, DASH, DASH, DASH, "11,520"] in page.rows
@@ -214,13 +180,13 @@ def test_what_is_not_known_is_a_dash_and_never_zero(page_of: Any) -> None:
     assert not re.search(r"\b(nan|None|inf)\b", page.text)
 
 
-def test_charts_have_gaps_where_numbers_are_not_known(page_of: Any) -> None:
+def test_charts_have_gaps_where_numbers_are_not_known(page_of: Render) -> None:
     metrics = made_up_metrics()
     bins = [Bin(nan, nan, 0), Bin(0.5, 0.52, 40)]
-    one = replace(metrics.probabilities[0], skill=NOWHERE, bins=bins)
+    result = replace(metrics.probabilities[0], skill=UNKNOWN, bins=bins)
     curves = [replace(metrics.curves[0], value=[None, 1.0, nan])]
     chart, *_, equity = page_of(
-        replace(metrics, skills=[], slices=[], histograms=[], probabilities=[one], curves=curves)
+        replace(metrics, skills=[], slices=[], histograms=[], probabilities=[result], curves=curves)
     ).charts
     assert chart["data"][1]["y"] == [52.0]
     assert chart["data"][2]["y"] == [40]
@@ -232,7 +198,7 @@ def test_drawdown_is_from_the_highest_value_before() -> None:
     assert drawdown_pct([1.0, 2.0, None, 1.5, nan, 3.0, 0.0]) == [0, 0, None, -25, None, 0, -100]
 
 
-def test_a_nasty_name_stays_text(page_of: Any) -> None:
+def test_a_nasty_name_stays_text(page_of: Render) -> None:
     nasty = "</script><script>alert(1)</script><b title='\"&"
     metrics = made_up_metrics((nasty,))
     probe = Probe(name=nasty, symbol=nasty, checked=1, problem=nasty)
@@ -246,7 +212,7 @@ def test_a_nasty_name_stays_text(page_of: Any) -> None:
     assert not any(name and "<" in name for name in names)
 
 
-def test_nothing_is_loaded_from_anywhere(page_of: Any) -> None:
+def test_nothing_is_loaded_from_anywhere(page_of: Render) -> None:
     page = page_of(made_up_metrics())
     loading = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
     assert not [tag for tag, attributes in page.tags if loading & set(attributes)]
@@ -258,50 +224,121 @@ def test_nothing_is_loaded_from_anywhere(page_of: Any) -> None:
     assert "default-src 'none'" in str(policies[0]["content"])
 
 
-def test_plotly_is_embedded_once_and_the_file_stays_small(page_of: Any) -> None:
+def test_plotly_is_embedded_once_and_the_file_stays_small(page_of: Render) -> None:
     page = page_of(made_up_metrics())
     assert page.html.count("* plotly.js v") == 1
-    assert len(page.html.encode()) < MOST_BYTES
+    assert len(page.html.encode()) < MAX_BYTES
 
 
-def test_without_plotly_the_remedy_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["plotly.offline", "jinja2"])
+def test_without_the_packages_of_the_extra_the_remedy_is_named(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigurationError, match=re.escape('pip install "llm-trader-rag[eval]"')):
         write_report(made_up_metrics(), tmp_path / "report.html")
 
 
-def test_equal_metrics_give_equal_files(page_of: Any) -> None:
+def test_equal_metrics_give_equal_files(page_of: Render) -> None:
     assert page_of(made_up_metrics()).html == page_of(made_up_metrics()).html
 
 
-def test_numbers_have_units_and_signs() -> None:
-    assert [skill(of) for of in (0.0123, -0.5, 0.000001, None, nan)] == [
-        "+1.23 %",
-        "−50.00 %",
-        "0.00 %",
-        DASH,
-        DASH,
-    ]
-    assert number(-12345.678, 1, " pts") == "−12,345.7 pts"
-    assert [p_value(of) for of in (0.0, 0.0004, 0.031, 1.0, None, nan)] == [
-        "< 0.001",
-        "< 0.001",
-        "0.031",
-        "1.000",
-        DASH,
-        DASH,
-    ]
+def test_section_counts_say_what_the_numbers_say(page_of: Render) -> None:
+    text = page_of(made_up_metrics()).text
+    assert "Of 21 comparisons, 7 came out better, none worse and 14 without evidence." in text
+    assert "a skill of 2.10 % would have been found 4 times in 5" in text
+    assert "3 estimates rest on too little data." in text
+    assert "closer to 80 % in 8 of 8 cases" in text
 
 
-def test_readings_count_what_the_numbers_say() -> None:
+def test_arms_are_counted_without_naming_an_empty_group(page_of: Render) -> None:
     metrics = made_up_metrics()
-    said = prose.of_skills(metrics.skills)
-    assert said.startswith("Of 21 comparisons, 7 came out better, 0 worse and 14 without evidence")
-    assert "a skill of 2.10 % would have been found 4 times in 5" in said
-    assert said.endswith("3 estimates rest on too little data.")
-    assert prose.of_trials(replace(metrics.trials, superior_p_value=0.01)).endswith(
-        "is hard to explain by chance, with so many tries (Hansen's test, p 0.010)."
-    )
-    assert "nearer to 80 % in 8 of 8 cases" in prose.of_bands(metrics.bands)
+    text = page_of(metrics).text
+    assert "none show higher earnings, none lower earnings and 2 no clear difference." in text
+    better: list[Arm] = [
+        replace(arm, difference=Interval(0.02, 0.01, 0.03), verdict="better")
+        if arm.difference
+        else arm
+        for arm in metrics.arms
+    ]
+    text = page_of(replace(metrics, arms=better)).text
+    assert "4 show higher earnings (with evidence and never trades) and none lower" in text
+    assert "no clear difference" not in text
+    idle = [replace(arm, difference=arm.difference and UNKNOWN) for arm in metrics.arms]
+    text = page_of(replace(metrics, arms=idle)).text
+    assert "There is too little data to compare earnings with those of the baseline." in text
+
+
+def test_daily_ranges_are_told_by_name_or_by_symbol(page_of: Render) -> None:
+    metrics = made_up_metrics()
+    curve = replace(metrics.curves[-1], value=[0.8, 0.9])
+    curves = [replace(curve, name=name) for name in ("over 1h", "over 4h")]
+    text = page_of(replace(metrics, curves=curves)).text
+    assert "Over 1h: 80.0 to 90.0 %; over 4h: 80.0 to 90.0 %." in text
+    text = page_of(replace(metrics, curves=[curve])).text
+    assert f"{curve.symbol}: 80.0 to 90.0 %." in text
+
+
+def test_right_signs_have_no_mark_as_they_do_not_allow_for_their_number(page_of: Render) -> None:
+    metrics = metrics_of_command("compare")
+    clear = [replace(hits, accuracy=Interval(0.6, 0.55, 0.65)) for hits in metrics.directions]
+    # Skills of exactly nothing have no mark either.
+    same = [replace(skill, skill=Interval(0, 0, 0)) for skill in metrics.skills]
+    rows = page_of(replace(metrics, directions=clear, skills=same)).rows
+    cells = [cell for row in rows for cell in row]
+    assert "60.0 %55.0 to 65.0 %" in cells
+    assert "the same" in cells
+    assert not any("▲" in cell and "%" in cell for cell in cells)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("alter", [lambda metrics: metrics, unknown])
+def test_pages_of_every_command_are_whole(
+    page_of: Render, command: Command, alter: Callable[[Metrics], Metrics]
+) -> None:
+    page = page_of(with_readings(alter(metrics_of_command(command))))
+    assert page.open == []
+    assert not re.search(r"\b(nan|None|inf)\b", page.text)
+
+
+def test_a_comparison_has_every_kind_of_neighbours_beside_the_others(page_of: Render) -> None:
+    page = page_of(metrics_of_command("compare"))
+    kinds = [row[1] for row in page.rows if row[0] == "BTCUSDT" and row[1] in VARIANTS]
+    assert kinds == 3 * list(VARIANTS)
+    assert "decisions" not in page.sections
+    assert "Everything below is about “state”" in page.text
+
+
+def test_a_test_of_two_arms_opens_with_their_decisions(page_of: Render) -> None:
+    page = page_of(metrics_of_command("ab"))
+    assert page.sections[:4] == ["origin", "decisions", "controls", "probes"]
+    assert "<title>No evidence: with evidence against indicators alone on BTCUSDT" in page.html
+
+
+def test_a_control_without_an_interval_is_not_counted_as_passed(page_of: Render) -> None:
+    metrics = made_up_metrics()
+    idle = [replace(control, wide=UNKNOWN, skill=UNKNOWN) for control in metrics.controls[:4]]
+    page = page_of(replace(metrics, controls=[*idle, *metrics.controls[4:]]))
+    assert "4 controls had too little data to fail" in page.top
+    assert "1 positive control found what was planted" in page.text
+    assert "negative controls found" not in page.text
+    assert "4 controls had too little data for a result." in page.text
+    assert [row[-1] for row in page.rows if row[:2] == ["wrong symbol", "negative"]] == [
+        "too little data"
+    ]
+
+
+def test_neighbours_that_do_harm_where_there_is_nothing_to_find_are_no_failure(
+    page_of: Render,
+) -> None:
+    metrics = made_up_metrics()
+    below = Interval(-0.02, -0.03, -0.01)
+    harmful = replace(metrics.controls[0], skill=below, wide=below)
+    metrics = replace(metrics, controls=[harmful, *metrics.controls[1:]])
+    assert "1 negative control came out worse than the base rate" in page_of(metrics).text
+    assert not wording.distrust(metrics)
+
+
+def test_the_digest_of_the_plan_is_named_so(page_of: Render) -> None:
+    metrics = made_up_metrics()
+    assert f"Plan digest {metrics.origin.settings_digest}" in page_of(metrics).text

@@ -1,0 +1,116 @@
+"""Numbers as people read them: with their unit, and a dash where nothing is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
+from typing import Final, TypeGuard
+
+from llm_trader.retrieval.intervals import Interval
+
+Number = float | None
+
+DASH: Final = "–"
+_SMALLEST_P: Final = 0.001  # 1,000 bootstrap repetitions resolve nothing finer
+_TO_THE_MINUTE: Final = re.compile(r"^([\d-]{10})T(\d\d:\d\d):[\d.]+Z$")
+
+
+def is_known(value: Number) -> TypeGuard[float]:
+    return value is not None and isfinite(value)
+
+
+def has_bounds(interval: Interval | None) -> TypeGuard[Interval]:
+    return interval is not None and interval.low is not None and interval.high is not None
+
+
+def scaled(value: Number, factor: float = 100) -> Number:
+    return factor * value if is_known(value) else None
+
+
+def mean(values: Sequence[float]) -> Number:
+    return sum(values) / len(values) if values else None
+
+
+def number(value: Number, digits: int = 2, unit: str = "", *, sign: bool = False) -> str:
+    if not is_known(value):
+        return DASH
+    text = f"{abs(value):,.{digits}f}"
+    if not float(text.replace(",", "")):
+        return f"{text}{unit}"
+    return f"{'−' if value < 0 else '+' if sign else ''}{text}{unit}"
+
+
+def share(value: Number) -> str:
+    return number(scaled(value), 1, " %")
+
+
+def skill(value: Number) -> str:
+    return number(scaled(value), 2, " %", sign=True)
+
+
+def compact(value: float) -> str:
+    return f"{value:g}"
+
+
+def unsigned_skill(value: Number) -> str:
+    return number(scaled(value), 2, " %")
+
+
+def bare_skill(value: Number) -> str:
+    """In %, for a table whose caption names the unit."""
+    return number(scaled(value), 2, sign=True)
+
+
+def signed_pct(pct: Number) -> str:
+    return number(pct, 2, " %", sign=True)
+
+
+def daily_points(points: Number) -> str:
+    """Percentage points a day, for text that names the unit."""
+    return number(points, 3, sign=True)
+
+
+def p_value(value: Number) -> str:
+    return f"< {_SMALLEST_P}" if is_known(value) and value < _SMALLEST_P else number(value, 3)
+
+
+def bounds(interval: Interval | None, form: Callable[[Number], str]) -> str:
+    """Low to high with the unit once, such as `1.2 to 3.4 %`."""
+    if not has_bounds(interval):
+        return DASH
+    return f"{form(interval.low).split(' ')[0]} to {form(interval.high)}"
+
+
+def value_range(values: Iterable[Number], form: Callable[[Number], str]) -> str:
+    """The smallest to the largest known value; one value where both read the same."""
+    known_values = [value for value in values if is_known(value)]
+    low, high = form(min(known_values, default=None)), form(max(known_values, default=None))
+    return high if low == high else f"{low.split(' ')[0]} to {high}"
+
+
+def moment(iso8601: str) -> str:
+    """`2026-03-20T12:00:00Z` as `2026-03-20 12:00 UTC`."""
+    return _TO_THE_MINUTE.sub(r"\1 \2 UTC", iso8601)
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def or_none(n: int) -> str:
+    return f"{n:,}" if n else "none"
+
+
+def capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def listing(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def in_brackets(names: Iterable[str]) -> str:
+    text = listing(list(dict.fromkeys(names)))
+    return f" ({text})" if text else ""

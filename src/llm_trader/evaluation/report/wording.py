@@ -1,0 +1,384 @@
+"""The sentences about an evaluation that its page, the terminal and metrics.json share.
+
+What the numbers mean is decided in `evaluation/verdict`; how a number reads, in `formats`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from llm_trader.evaluation import results
+from llm_trader.evaluation.backtest.strategies import RAG
+from llm_trader.evaluation.report import formats
+from llm_trader.evaluation.report.formats import (
+    capitalised,
+    count,
+    has_bounds,
+    is_known,
+    listing,
+    or_none,
+)
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
+from llm_trader.evaluation.verdict import verdicts
+from llm_trader.evaluation.verdict.trust import assess_trust
+from llm_trader.retrieval.calibration import BAND_LEVEL
+
+TOO_LITTLE_DATA: Final = "too little data"
+DISTRUST: Final = "This evaluation cannot be trusted"
+RESCALED: Final = "volatility-rescaled base rate"
+# metrics.json keeps the names of its first schema; readers see these.
+REFERENCE_NAMES: Final[dict[results.Reference, str]] = {
+    "base rate": "base rate",
+    VERDICT_REFERENCE: RESCALED,
+    "random neighbours": "random neighbours",
+}
+# The standard error of a mean return is still about a fifth of its deviation at 30 trades.
+FEW_TRADES: Final = 30
+
+
+def reference_name(reference: results.Reference) -> str:
+    return REFERENCE_NAMES[reference]
+
+
+# The top: what was evaluated, the verdict, and whether it can be believed.
+
+
+def subject(metrics: Metrics) -> str:
+    arm, baseline = verdicts.compared_arms(metrics.arms)
+    actions: dict[results.Command, str] = {
+        "evaluate": "evaluation of",
+        "compare": "comparison of neighbours on",
+        "ab": f"{arm} against {baseline} on",
+        "calibrate": "calibration of",
+    }
+    return f"{actions[metrics.command]} {listing(metrics.origin.symbols)}"
+
+
+def verdict_word(metrics: Metrics) -> str:
+    word = verdicts.headline(metrics).verdict
+    return metrics.verdict if word == "mixed" else word
+
+
+def headline(metrics: Metrics) -> str:
+    """The verdict as a sentence that names what was judged."""
+    word, judged, reference = verdicts.headline(metrics)
+    if word == "mixed":
+        return f"Mixed: better than {reference} in some cases, worse in others"
+    if metrics.command == "ab":
+        more = {"better": "more", "worse": "less"}.get(word, "more or less")
+        claim = f"{judged} earned {more} than {reference}"
+    else:
+        similar = metrics.command != "compare" and judged != "random"
+        neighbours = "similar past states" if similar else f"neighbours by “{judged}”"
+        better = word if word in ("better", "worse") else "better or worse"
+        claim = f"{neighbours} forecast {better} than {reference} does"
+    openings = {
+        "no evidence": "No evidence that",
+        TOO_LITTLE_DATA: "Too little data to say whether",
+    }
+    return f"{openings.get(word, f'{capitalised(word)}:')} {claim}"
+
+
+def distrust(metrics: Metrics) -> list[str]:
+    """Why nothing else in the report counts; empty where every check passed."""
+    trust = assess_trust(metrics)
+    return [
+        f"The {control.kind} control “{control.name}” failed on {control.symbol} at "
+        f"{control.horizon}: {_failure(control)} (skill {formats.skill(control.skill.value)})."
+        for control in trust.failed_controls
+    ] + [
+        f"The leak probe “{probe.name}” found a problem on {probe.symbol}: {probe.problem}"
+        for probe in trust.leaks
+    ]
+
+
+def _failure(control: results.Control) -> str:
+    if not has_bounds(control.wide):
+        return "there was too little data for a result"
+    if control.kind == "negative":
+        return "it found skill in data that holds none"
+    return "it did not find the skill that was planted there"
+
+
+def unchecked(metrics: Metrics) -> list[str]:
+    """The checks that are missing before the result can be believed."""
+    if metrics.command == "calibrate":
+        return ["A calibration runs no controls and no leak probes; `llm-trader evaluate` does."]
+    trust = assess_trust(metrics)
+    lessons = {"negative": "it finds no skill in noise", "positive": "it would find real skill"}
+    gaps = [
+        f"No {kind} control was run, so nothing shows that {lessons[kind]}."
+        for kind in trust.missing_kinds
+    ]
+    if idle := len(trust.idle_controls):
+        gaps.append(f"{count(idle, 'control')} had too little data to fail, so they show nothing.")
+    if trust.unprobed_symbols == metrics.origin.symbols:
+        gaps.append("No query was probed for knowledge of the future.")
+    elif trust.unprobed_symbols:
+        names = listing(trust.unprobed_symbols)
+        gaps.append(f"No query was probed for knowledge of the future on {names}.")
+    return gaps
+
+
+def readings(metrics: Metrics, variant: str) -> list[str]:
+    """What was found, most important first, for the top of the report."""
+    judged = verdicts.verdict_skills(metrics.skills, variant)
+    forecasts = forecast_summary(judged, variant)
+    if metrics.command == "ab":
+        arm, _ = verdicts.compared_arms(metrics.arms)
+        return [*paired_returns(metrics.arms, arm), forecasts]
+    if metrics.command == "compare":
+        return [forecasts, variant_ranking(metrics.skills, variant)]
+    if metrics.command == "calibrate":
+        return [band_coverage(metrics.bands), forecasts]
+    directions = [hits for hits in metrics.directions if hits.variant == variant]
+    sentences = [
+        forecasts,
+        plain_base_rate(metrics.skills, judged, variant),
+        random_direction(metrics.undirected, judged),
+        right_signs(directions) if any(has_bounds(hits.accuracy) for hits in directions) else "",
+        earnings(judged, metrics.arms, RAG),
+        band_coverage(metrics.bands),
+        trial_summary(metrics.trials),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+# Forecasts.
+
+
+def forecast_summary(judged: Sequence[Skill], variant: str) -> str:
+    """Where forecasts beat the volatility-rescaled base rate, and by how much."""
+    groups: dict[str, list[Skill]] = {}
+    for result in judged:
+        word = result.verdict if has_bounds(result.skill) else TOO_LITTLE_DATA
+        groups.setdefault(word, []).append(result)
+    unmeasured, undecided = groups.pop(TOO_LITTLE_DATA, []), groups.pop("no evidence", [])
+    total = count(len(judged) - len(unmeasured), "case")
+    claims = [
+        f"{word} than the {RESCALED} in {len(groups[word])} of {total}, with a loss (CRPS) "
+        f"{formats.value_range(map(abs, _values(groups[word])), formats.share)} {size}: "
+        f"{_cases(groups[word])}"
+        for word, size in (("better", "lower"), ("worse", "higher"))
+        if word in groups
+    ]
+    if claims:
+        sentences = [f"Forecasts by “{variant}” are {'; '.join(claims)}."]
+        if undecided:
+            sentences.append(f"There is no evidence either way for {_cases(undecided)}.")
+    elif undecided:
+        skills = formats.value_range(_values(undecided), formats.skill)
+        sentences = [
+            f"Nothing shows that forecasts by “{variant}” are better or worse than the {RESCALED} "
+            f"in any of {total} (skill {skills})."
+        ]
+    else:
+        return f"There is too little data to judge forecasts by “{variant}”."
+    if unmeasured:
+        sentences.append(f"There is too little data for {_cases(unmeasured)}.")
+    return " ".join(sentences)
+
+
+def _values(skills: Iterable[Skill | results.UndirectedSkill]) -> list[float]:
+    return [value for result in skills if (value := result.skill.value) is not None]
+
+
+def _cases(skills: Sequence[Skill]) -> str:
+    """`BTCUSDT over 15m and 1h; ETHUSDT over 4h`."""
+    horizons: dict[str, list[str]] = {}
+    for result in skills:
+        horizons.setdefault(result.symbol, []).append(result.horizon)
+    symbols: dict[str, list[str]] = {}
+    for symbol, names in horizons.items():
+        symbols.setdefault(listing(names), []).append(symbol)
+    return "; ".join(f"{listing(names)} over {over}" for over, names in symbols.items())
+
+
+def plain_base_rate(skills: Sequence[Skill], judged: Sequence[Skill], variant: str) -> str:
+    """How much of the gain over the plain base rate comes from rescaling alone."""
+    gains = _values(
+        result
+        for result in skills
+        if result.reference == "base rate"
+        and result.variant == variant
+        and has_bounds(result.skill)
+    )
+    average = formats.mean(gains)
+    rescaled = formats.mean(_values(result for result in judged if has_bounds(result.skill)))
+    if average is None:
+        return ""
+    sentence = (
+        f"The skill over the plain base rate is {formats.value_range(gains, formats.skill)}, "
+        f"{formats.skill(average)} on average."
+    )
+    if rescaled is None or not average > max(rescaled, 0):
+        return sentence
+    if rescaled <= 0:
+        return f"{sentence} Rescaling the base rate to current volatility removes all of it."
+    return (
+        f"{sentence} When the base rate is rescaled to current volatility as well, "
+        f"{formats.skill(rescaled)} remains."
+    )
+
+
+def random_direction(undirected: Sequence[results.UndirectedSkill], judged: Sequence[Skill]) -> str:
+    """How much of the skill is in the size of price moves rather than in their direction."""
+    skills = {(s.symbol, s.horizon): s for s in judged if has_bounds(s.skill)}
+    randomised = [r for r in undirected if (r.symbol, r.horizon) in skills and has_bounds(r.skill)]
+    size = formats.mean(_values(randomised))
+    whole = formats.mean(_values(skills[r.symbol, r.horizon] for r in randomised))
+    if size is None or whole is None:
+        return ""
+    sentence = (
+        "When the direction of outcomes is drawn at random, the average skill is "
+        f"{formats.skill(size)} instead of {formats.skill(whole)}."
+    )
+    if whole <= 0:
+        return sentence
+    portion = "All" if size >= whole else "Most" if 2 * size > whole else "Less than half"
+    portion = portion if size > 0 else "None"
+    return f"{sentence} {portion} of the skill lies in how far prices move, not in which direction."
+
+
+def right_signs(directions: Sequence[results.Direction]) -> str:
+    shares = [hits.accuracy for hits in directions if has_bounds(hits.accuracy)]
+    if not shares:
+        return "There is too little data to say how often the median forecast had the right sign."
+    above = sum(share.above(0.5) for share in shares)
+    below = sum(share.below(0.5) for share in shares)
+    sentence = (
+        "The median forecast had the right sign in "
+        f"{formats.value_range((s.value for s in shares), formats.share)} of the outcomes, clearly "
+        f"more often than a coin toss in {or_none(above)} and less often in {or_none(below)} of "
+        f"{count(len(shares), 'case')}."
+    )
+    if not above:
+        sentence += " Any skill lies in how far prices move, not in which direction."
+    return sentence
+
+
+# Variants that take part in a comparison only to show what others add to them.
+_YARDSTICKS: Final = {
+    "none": "forecasts without neighbours (“none”)",
+    "random": "random neighbours (“random”)",
+    "prototype": "the method of the prototype (“prototype”)",
+}
+
+
+def variant_ranking(skills: Sequence[Skill], variant: str) -> str:
+    """The kinds of neighbours by mean skill against the plain base rate, best first."""
+    plain = [s for s in skills if s.reference == "base rate" and s.skill.value is not None]
+    means = {
+        name: formats.mean(_values(s for s in plain if s.variant == name)) or 0.0
+        for name in dict.fromkeys(s.variant for s in plain)
+    }
+    if not means:
+        return "There is too little data to compare kinds of neighbours."
+    ranking = [f"“{n}” {formats.skill(means[n])}" for n in sorted(means, key=lambda n: -means[n])]
+    sentence = f"Mean skill over the plain base rate, best first: {listing(ranking)}."
+    comparisons = [
+        f"{_distance(means[variant] - means[name])} {meaning}"
+        for name, meaning in _YARDSTICKS.items()
+        if name in means and name != variant and variant in means
+    ]
+    return sentence + (f" So “{variant}” is {listing(comparisons)}." if comparisons else "")
+
+
+def _distance(difference: float) -> str:
+    points = formats.number(100 * abs(difference), 2)
+    if not float(points):
+        return "level with"
+    return f"{points} percentage points {'behind' if difference < 0 else 'ahead of'}"
+
+
+def band_coverage(bands: Sequence[results.Band]) -> str:
+    shares = [
+        (before, after)
+        for band in bands
+        if is_known(before := band.before.value) and is_known(after := band.after.value)
+    ]
+    if not shares:
+        return "There is too little data to say how often outcomes fell inside the 80 % band."
+    closer = sum(abs(after - BAND_LEVEL) < abs(before - BAND_LEVEL) for before, after in shares)
+    held, corrected = (formats.value_range(s, formats.share) for s in zip(*shares, strict=True))
+    return (
+        f"The 80 % band held {held} of the outcomes before correction and {corrected} after it. "
+        f"The correction moved the share closer to 80 % in {closer} of "
+        f"{count(len(shares), 'case')}."
+    )
+
+
+# Decisions.
+
+
+def paired_returns(arms: Sequence[Arm], name: str) -> list[str]:
+    """What one arm and its baseline earned on each symbol."""
+    baselines = {arm.symbol: arm for arm in arms if arm.difference is None}
+    return [
+        f"{arm.symbol}: {_returned(arm)}; {_returned(baselines[arm.symbol])}. {_difference(arm)}"
+        for arm in arms
+        if arm.name == name and arm.difference is not None and arm.symbol in baselines
+    ]
+
+
+def _returned(arm: Arm) -> str:
+    performance = arm.performance
+    if not performance.trades:
+        return f"{arm.name} made no trade"
+    returned = formats.signed_pct(performance.total_return_pct)
+    return f"{arm.name} returned {returned} in {count(performance.trades, 'trade')}"
+
+
+def _difference(arm: Arm) -> str:
+    if arm.verdict is None or not has_bounds(arm.difference):
+        return "There is too little data for a comparison."
+    chance = "Chance explains" if arm.verdict == "no evidence" else "Chance does not explain"
+    return (
+        f"{chance} the difference of {formats.daily_points(arm.difference.value)} percentage "
+        f"points a day ({formats.bounds(arm.difference, formats.daily_points)})."
+    )
+
+
+# By whether forecasts have skill, and whether the arm earned more than its baseline.
+_EARNINGS: Final = {
+    (True, True): "Skill in forecasting turned into earnings after costs.",
+    (True, False): "Skill in forecasting did not turn into earnings after costs.",
+    (False, True): "Earnings without skill in forecasting are luck until shown otherwise.",
+    (False, False): "Neither forecasts nor earnings show anything to trade on.",
+}
+
+
+def earnings(judged: Sequence[Skill], arms: Sequence[Arm], name: str) -> str:
+    """What forecasts and earnings together mean for a trader, and the numbers."""
+    own = [arm for arm in arms if arm.name == name]
+    decided = {arm.verdict for arm in own if has_bounds(arm.difference)}
+    sentences = paired_returns(arms, name)
+    if decided:
+        skilled = any(result.verdict == "better" for result in judged)
+        conclusion = _EARNINGS[skilled, "better" in decided and "worse" not in decided]
+        if "better" not in decided and max(arm.performance.trades for arm in own) < FEW_TRADES:
+            conclusion += " So few trades could have shown little."
+        sentences = [conclusion, *sentences]
+    return " ".join(sentences)
+
+
+def trial_summary(trials: results.Trials) -> str:
+    several = trials.so_far > 1
+    tried = count(trials.so_far, "configuration")
+    sentence = f"{tried} {'has' if trials.so_far == 1 else 'have'} been tried so far in this folder"
+    p = trials.superior_p_value
+    if not is_known(p):
+        claim = f"{'the best of them' if several else 'it'} beats the base rate"
+        if trials.tested:
+            return f"{sentence}. There are too few days to test whether {claim}."
+        return f"{sentence}. Whether {claim} was not tested."
+    if several:
+        tested = "all" if trials.tested == trials.so_far else f"{trials.tested:,}"
+        sentence += f", {tested} of them on these queries"
+    explains = "hardly explains" if p <= SIGNIFICANCE_LEVEL else "can explain"
+    return (
+        f"{sentence}. Chance {explains} how well the best of those did beside the base rate, given "
+        f"so many tries (Hansen's test, p-value {formats.p_value(p)})."
+    )

@@ -40,6 +40,7 @@ _FILE_NAME: Final = re.compile(
     rf"(?P<symbol>{SYMBOL_PATTERN})"
     r"_(?P<kind>candles|funding|open_interest)_(?P<interval>[1-9]\d{0,3}[mhd])\.(parquet|csv)"
 )
+# Begins the source of derived candles; later imports tell them from native ones by it.
 _RESAMPLED: Final = "resampled from"
 
 

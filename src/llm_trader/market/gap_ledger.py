@@ -41,6 +41,7 @@ def replace_gaps(
     txn: WriteTransaction, series: StoredSeries[Any], former: list[Gap], gaps: list[Gap]
 ) -> None:
     """Write what differs between the former gaps of a span and those that it has now."""
+    # A long ledger stays as it is: only gaps that opened or closed are written.
     for gap in set(former).difference(gaps):
         txn.delete(keys.META, _key(series, gap.start_ms))
     changed = set(gaps).difference(former)

@@ -16,7 +16,7 @@ from llm_trader.timeframe import Millis
 
 T = TypeVar("T")
 
-# Comparing one key in this many with the range's end halves the time of a read.
+# Comparing one key in this many with the end of the range halves the time of a read.
 _CHUNK: Final = 1024
 
 

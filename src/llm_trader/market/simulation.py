@@ -42,8 +42,9 @@ from llm_trader.timeframe import (
     Timeframe,
 )
 
-_STEPS: Final = 8  # price steps within a candle
-_FUNDING_MS: Final = 8 * HOUR_MS
+# Price steps within a candle; with few, highs and lows hardly leave open and close.
+_STEPS: Final = 8
+_FUNDING_MS: Final = 8 * HOUR_MS  # most venues settle three times a day
 
 # Bull, bear, range, panic: drift per day, volatility multiple, hourly probability of the next one.
 _DRIFT: Final = np.array([0.004, -0.004, 0.0, -0.015])
@@ -194,8 +195,10 @@ def _activity(market: _Market) -> Floats:
     log_levels = 0.28 * slow + 0.22 * fast + 0.12 * symbol
     log_level = np.interp(hours_since_start, np.arange(hours), log_levels)
     hour = times % DAY_MS / HOUR_MS
+    # The busiest hour is 14:30 UTC, when the stock exchanges of New York open.
     season = 1 + 0.3 * np.cos((hour - 14.5) * (2 * math.pi / 24))
     weekend = (times // DAY_MS + 3) % 7 >= 5  # 1 January 1970 was a Thursday
+    # A lognormal of this spread has a mean of about exp(0.07): the level stays near 1.
     level: Floats = np.exp(log_level - 0.08) * season * np.where(weekend, 0.7, 1.0)
     return level
 

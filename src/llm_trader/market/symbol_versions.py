@@ -34,7 +34,7 @@ def stamp_symbol(txn: WriteTransaction, symbol: str) -> None:
     """Give a symbol a new version; the last step of a transaction that writes its data."""
     transaction = txn.version[1]
     last, epoch = _last_write(txn)
-    if last != transaction - 1:
+    if last != transaction - 1:  # some other program has written in between
         epoch += 1
     txn.put(keys.META, _WRITES, msgspec.json.encode((transaction, epoch)))
     txn.put(keys.META, _key(symbol), b"%d" % transaction)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -70,7 +72,8 @@ class SymbolArrays:
         for name, vectors in new.vectors.items():
             self._room.vectors[name][n:size] = vectors
         self._room.run[n:size] = new.run
-        self._table = self._room.take(slice(0, size))
+        # The room keeps its token; what it holds has changed.
+        self._table = replace(self._room.take(slice(0, size)), version_token=object())
 
     def _slice(self, window: Window) -> slice:
         first = np.searchsorted(self._table.timestamp_ms, window.earliest_timestamp_ms)

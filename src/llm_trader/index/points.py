@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -43,6 +43,10 @@ class PointTable:
 
     `timestamp_ms` (n,); `values` (columns, n), rows as in `COLUMNS`; `vectors` by name, each
     (n, dimension), norm 1; `run` (n,), the number of the ingestion run that wrote the point.
+
+    Tables with equal version tokens are parts of the same stored points of the symbol. A backend
+    gives its tables a new token whenever the points may have changed, also by a rebuild, a
+    migration or a restore. By default a table equals no other one.
     """
 
     symbol: str
@@ -50,6 +54,7 @@ class PointTable:
     values: Floats
     vectors: Mapping[str, Vectors]
     run: npt.NDArray[np.uint32]
+    version_token: Hashable = field(default_factory=object)
 
     @classmethod
     def checked(
@@ -98,6 +103,7 @@ class PointTable:
             values,
             {name: vectors[rows] for name, vectors in self.vectors.items()},
             self.run[rows],
+            self.version_token,
         )
 
 

@@ -136,7 +136,8 @@ class VectorIndex(Protocol):
     """Points with vectors, by symbol. Errors are `VectorIndexError` and `SymbolNotFoundError`.
 
     Tables that are returned may be shared: their arrays are not to be written to. They hold the
-    vectors that were asked for by name, and may hold more.
+    vectors that were asked for by name, and may hold more. Their version tokens change whenever
+    anything of the symbol that a reader could see has changed.
     """
 
     @property

@@ -213,12 +213,13 @@ class Retriever:
         midnight_ms = query.as_of_ms - query.as_of_ms % DAY_MS
         window = visible_window(midnight_ms, query.spec.lookback_days)
         points = await self.index.scan(query.symbol, window)
-        key = _identity(points), name, probe.features_missing
-        if key not in self._references:
+        features_missing = probe.features_missing
+        if (_content_key(points), name, features_missing) not in self._references:
             points = await self.index.scan(query.symbol, window, (name,))
         present = _present(probe) if name == STATE else 1.0
         return self._references.get(
-            key, lambda: SimilarityReference.of(points, name, present, probe.present_share)
+            (_content_key(points), name, features_missing),
+            lambda: SimilarityReference.of(points, name, present, probe.present_share),
         )
 
     def _evidence(
@@ -234,7 +235,7 @@ class Retriever:
         if not len(episodes.rows):
             reason = f"none of the {len(window)} past states known by then passes the filters"
             return no_evidence(reason, len(window))
-        base = self._base_rates.get(_identity(window), lambda: BaseRates.of(window))
+        base = self._base_rates.get(_content_key(window), lambda: BaseRates.of(window))
         volatility_pct = float(query.state.column("realized_volatility_24h")[0])
         horizons = query.spec.horizons
         return build_evidence(episodes, base, horizons, volatility_pct, novelty, calibration)
@@ -306,12 +307,11 @@ def _present(probe: QueryVector) -> Vectors:
     return np.repeat(present, 2).astype(np.float32)
 
 
-def _identity(window: PointTable) -> Hashable:
-    """Tells windows apart, also after points were added or replaced by a later run."""
+def _content_key(window: PointTable) -> Hashable:
+    """Equal keys mean windows of the same points: one stored version, first and last point."""
     stamps = window.timestamp_ms
-    if not len(stamps):
-        return window.symbol
-    return window.symbol, len(stamps), int(stamps[0]), int(stamps[-1]), int(window.run.sum())
+    bounds = (int(stamps[0]), int(stamps[-1])) if len(stamps) else None
+    return window.version_token, bounds
 
 
 def _microseconds(seconds: float) -> int:

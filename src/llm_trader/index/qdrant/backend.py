@@ -205,7 +205,9 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
             name: await mirror.reader.vectors(symbol, table.timestamp_ms, name) for name in names
         }
         for times, _ in found.values():
-            table = table.take(np.isin(table.timestamp_ms, times))
+            there = np.isin(table.timestamp_ms, times)
+            if not there.all():  # another program deleted points that are cached here
+                table = replace(table.take(there), version_token=object())
         held = {
             name: rows[np.isin(times, table.timestamp_ms)] for name, (times, rows) in found.items()
         }

@@ -529,3 +529,22 @@ async def test_points_of_another_dimension_are_refused_and_nothing_is_written(
         with pytest.raises(InvalidInputError, match="dimension"):
             await index.upsert(wrong)
         assert (await index.info()).symbols == []
+
+
+async def test_a_version_token_changes_with_the_points_of_its_symbol_and_with_nothing_else(
+    fresh_index: FreshIndex,
+) -> None:
+    async with fresh_index(collection()) as index:
+        await index.upsert(points_at(range(30)))
+        first = await index.scan(SYMBOL, ALWAYS)
+        hits = await index.search(SearchQuery(SYMBOL, ALWAYS, unit_vectors(1, 0)[0], 5))
+        part = await index.scan(SYMBOL, Window(int(at([10])[0]), MAX_TIME_MS))
+        assert hits.points.version_token == part.version_token == first.version_token
+        await index.upsert(points_at(range(5), symbol="ETHUSDT"))
+        assert (await index.scan(SYMBOL, ALWAYS)).version_token == first.version_token
+        earlier = {first.version_token}
+        for changed in (points_at([30]), points_at([4], 7), points_at([4], 8)):
+            await index.upsert(changed)
+            scanned, fetched = await index.scan(SYMBOL, ALWAYS), await index.fetch(SYMBOL, at([0]))
+            assert not earlier & {scanned.version_token, fetched.version_token}
+            earlier |= {scanned.version_token, fetched.version_token}

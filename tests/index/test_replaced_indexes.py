@@ -26,7 +26,7 @@ from llm_trader.index.migration import copy_points
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.index.qdrant.backend import QdrantIndex
-from llm_trader.index.qdrant.config import QdrantPlace
+from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.versions import build_beside, prune, swap
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
@@ -128,12 +128,12 @@ class Folder:
 
 @dataclass
 class Server:
-    place: QdrantPlace
+    server: QdrantServer
     built: str = ""
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[VectorIndex]:
-        async with await QdrantIndex.open(self.place) as index:
+        async with await QdrantIndex.open(self.server) as index:
             yield index
 
     def read_afresh(self) -> AbstractAsyncContextManager[VectorIndex]:
@@ -141,28 +141,28 @@ class Server:
 
     @asynccontextmanager
     async def build(self) -> AsyncIterator[VectorIndex]:
-        async with await build_beside(self.place, COLLECTION) as index:
+        async with await build_beside(self.server, COLLECTION) as index:
             self.built = index.name
             yield index
 
     async def go_live(self) -> None:
-        await swap(self.place, self.built)
-        await prune(self.place)
+        await swap(self.server, self.built)
+        await prune(self.server)
 
     @asynccontextmanager
     async def make(self) -> AsyncIterator[VectorIndex]:
-        async with await QdrantIndex.create_or_open(self.place, COLLECTION) as index:
+        async with await QdrantIndex.create_or_open(self.server, COLLECTION) as index:
             yield index
 
     async def remove(self) -> None:
-        await drop(self.place)
+        await drop(self.server)
 
     async def back_up(self, backups: Path) -> None:
-        sources = Sources(qdrant=Nodes(self.place))
+        sources = Sources(qdrant=Nodes(self.server))
         await create_backup(backups, "backup", sources, created_at="2026-03-20T12:00:00Z")
 
     async def restore(self, backups: Path) -> None:
-        targets = Targets(qdrant=Nodes(self.place))
+        targets = Targets(qdrant=Nodes(self.server))
         await restore_backup(backups / "backup", targets, swap=True)
 
 

@@ -48,8 +48,8 @@ class SymbolNotFoundError(InvalidInputError):
     code = "symbol_not_found"
 
     def __init__(self, symbol: str, available: list[str]) -> None:
-        known = ", ".join(available) if available else "none"
-        super().__init__(f"no data for symbol {symbol!r}; available: {known}", available=available)
+        listed = ", ".join(available) if available else "none"
+        super().__init__(f"no data for symbol {symbol!r}; available: {listed}", available=available)
 
 
 class InvalidDataError(LlmTraderError):

@@ -36,10 +36,10 @@ class Timeframe:
 
     @classmethod
     def parse(cls, text: str) -> Timeframe:
-        found = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text, re.ASCII)
-        if not found:
+        match = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text, re.ASCII)
+        if not match:
             raise InvalidInputError(f"timeframe {text!r} is not like 3m, 4h or 1d")
-        return cls(int(found[1]) * _UNITS[found[2]])
+        return cls(int(match[1]) * _UNITS[match[2]])
 
     def __str__(self) -> str:
         for unit, ms in reversed(_UNITS.items()):

@@ -19,7 +19,7 @@ from tests.market.builders import START_MS
 from tests.snapshot.histories import BYBIT_2025, grid, real, simulated
 
 Source = tuple[str, str, Timeframe]
-LEAST = 1e-3  # what a volatility or a volume ratio counts as at least
+VOLATILITY_FLOOR = 1e-3  # what a volatility or a volume ratio counts as at least
 
 WIRE_FIELDS = (
     *("price", "rsi_7", "rsi_14", "macd", "ema_20", "ema_20_4h", "ema_50_4h", "funding_rate"),
@@ -100,13 +100,13 @@ def z_of(feature: Feature, fields: dict[str, float], timeframe: Timeframe) -> fl
         if name in ("0", "1"):
             return float(name)
         value = fields.get(name, math.nan)
-        return max(value, LEAST) if name.startswith("realized_volatility_") else value
+        return max(value, VOLATILITY_FLOOR) if name.startswith("realized_volatility_") else value
 
     value = (value_of(feature.plus) - value_of(feature.minus)) / value_of(feature.over)
     if math.isnan(value):
         return None
     if feature.shape == "log":
-        value = math.log(max(value, LEAST))
+        value = math.log(max(value, VOLATILITY_FLOOR))
     elif feature.shape == "sine":
         value = math.sin(2 * math.pi * value / 24)
     elif feature.shape == "cosine":

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def digest(folder: Path) -> str:
-    return model_folder.digest_of(folder, "onnx/model.onnx")
+    return model_folder.files_digest(folder, "onnx/model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_digest_is_of_the_files_that_decide_a_vector(
 
 
 def test_a_folder_without_a_recipe_is_read_as_sentence_transformers_wrote_it(folder: Path) -> None:
-    assert model_folder.recipe_of(folder) == model_folder.Recipe("onnx/model.onnx", None, None)
+    assert model_folder.read_recipe(folder) == model_folder.Recipe("onnx/model.onnx", None, None)
     (folder / "1_Pooling").mkdir()
     pooling = folder / "1_Pooling" / "config.json"
     for text, expected in (
@@ -62,28 +62,32 @@ def test_a_folder_without_a_recipe_is_read_as_sentence_transformers_wrote_it(fol
         ('{"pooling_mode_max_tokens": true}', None),
     ):
         pooling.write_text(text)
-        assert model_folder.recipe_of(folder).pooling == expected
+        assert model_folder.read_recipe(folder).pooling == expected
     (folder / model_folder.RECIPE).write_text('{"pooling": "last"}')
-    assert model_folder.recipe_of(folder).pooling == "last"
+    assert model_folder.read_recipe(folder).pooling == "last"
     pooling.write_text("[]")
     (folder / model_folder.RECIPE).unlink()
     with pytest.raises(ConfigurationError, match="not a JSON object"):
-        model_folder.recipe_of(folder)
+        model_folder.read_recipe(folder)
 
 
 def test_a_folder_tells_its_models_name(folder: Path) -> None:
-    assert model_folder.name_told(folder) == "bge-small-en"
+    assert model_folder.declared_name(folder) == "bge-small-en"
     (folder / "config.json").write_text('{"_name_or_path": "nreimers/MiniLM-L6-H384-uncased"}')
-    assert model_folder.name_told(folder) == "nreimers/MiniLM-L6-H384-uncased"
+    assert model_folder.declared_name(folder) == "nreimers/MiniLM-L6-H384-uncased"
     (folder / "config.json").write_text("{}")
     (folder / "README.md").unlink()
-    assert model_folder.name_told(folder) is None
+    assert model_folder.declared_name(folder) is None
 
 
-def test_names_of_one_family_are_akin() -> None:
-    assert model_folder.akin("BAAI/bge-small-en-v1.5", "/root/cache/BAAI_bge-small-en/")
-    assert model_folder.akin("sentence-transformers/all-MiniLM-L6-v2", "nreimers/MiniLM-L6-H384")
-    assert not model_folder.akin("BAAI/bge-small-en-v1.5", "nreimers/MiniLM-L6-H384-uncased")
+def test_names_of_one_model_family_share_a_word() -> None:
+    assert model_folder.share_a_word("BAAI/bge-small-en-v1.5", "/root/cache/BAAI_bge-small-en/")
+    assert model_folder.share_a_word(
+        "sentence-transformers/all-MiniLM-L6-v2", "nreimers/MiniLM-L6-H384"
+    )
+    assert not model_folder.share_a_word(
+        "BAAI/bge-small-en-v1.5", "nreimers/MiniLM-L6-H384-uncased"
+    )
 
 
 class Embedding:

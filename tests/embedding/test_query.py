@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llm_trader.arrays import Floats, Vectors
 from llm_trader.embedding.features import FEATURES
-from llm_trader.embedding.state import LEAST_PRESENT_SHARE, QueryVector, StateSpace
+from llm_trader.embedding.state import MIN_PRESENT_SHARE, QueryVector, StateSpace
 from llm_trader.errors import EmbeddingError
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable
@@ -197,5 +197,5 @@ def test_a_quarter_is_enough_and_a_little_less_is_not() -> None:
     with pytest.raises(EmbeddingError):
         StateSpace(M5).embed_query(of_fields(fields))
 
-    assert LEAST_PRESENT_SHARE == 0.25
+    assert MIN_PRESENT_SHARE == 0.25
     assert enough.present_share == pytest.approx(9 / 33)

@@ -115,7 +115,7 @@ def test_a_feature_more_or_less_makes_another_space() -> None:
 
 @pytest.mark.parametrize(
     ("constant", "value"),
-    [("LEAST", 2e-3), ("FLOORED", state.FLOORED[:2]), ("_ALGORITHM", "another")],
+    [("VOLATILITY_FLOOR", 2e-3), ("FLOORED", state.FLOORED[:2]), ("_ALGORITHM", "another")],
 )
 def test_a_change_of_a_constant_of_the_formulas_makes_another_space(
     monkeypatch: pytest.MonkeyPatch, constant: str, value: object

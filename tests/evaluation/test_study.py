@@ -30,7 +30,7 @@ from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.evaluation.verdict.verdicts import adjusted, arms_verdict, forecast_verdict
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import TEXT
-from llm_trader.llm.aggregator import AggregatorSettings
+from llm_trader.llm.aggregator import AggregatorConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, iso8601
@@ -42,7 +42,7 @@ LOOKBACK_DAYS = 10
 PLAN = StudyPlan(
     step_minutes=60,
     search=Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=15),
-    aggregator=AggregatorSettings(least_mean_bp=10),
+    aggregator=AggregatorConfig(least_mean_bp=10),
     reps=100,
     sweep=({"label": "few", "search": {"episodes": 5}},),
 )

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.errors import InvalidInputError
-from llm_trader.llm.aggregator import Aggregator, AggregatorSettings, aggregate
+from llm_trader.llm.aggregator import Aggregator, AggregatorConfig, aggregate
 from llm_trader.llm.decider import Case, Outlook
 from llm_trader.llm.decision import Decision
 from tests.llm.builders import case
 
-SETTINGS = AggregatorSettings()
+SETTINGS = AggregatorConfig()
 RISING = Outlook(0.40, 0.0, 0.625, 50, 10.0, 0.7)  # at every threshold at once
 
 
@@ -81,7 +81,7 @@ def test_where_nothing_is_asked_of_the_likeness_it_is_no_reason_to_hold(
 ) -> None:
     unlike = msgspec.structs.replace(RISING, similarity_mean=similarity)
     assert aggregate(unlike, SETTINGS).action == "HOLD"
-    assert aggregate(unlike, AggregatorSettings(least_similarity=None)).action == "LONG"
+    assert aggregate(unlike, AggregatorConfig(least_similarity=None)).action == "LONG"
 
 
 @given(outlooks())
@@ -94,19 +94,19 @@ def test_mirrored_outcomes_give_the_mirrored_side(outlook: Outlook) -> None:
 
 @given(outlooks(), st.floats(0, 100))
 def test_a_higher_threshold_never_makes_a_side_of_a_hold(outlook: Outlook, more: float) -> None:
-    stricter = AggregatorSettings(least_mean_bp=SETTINGS.least_mean_bp + more)
+    stricter = AggregatorConfig(least_mean_bp=SETTINGS.least_mean_bp + more)
     if aggregate(outlook, SETTINGS).action == "HOLD":
         assert aggregate(outlook, stricter).action == "HOLD"
 
 
 def test_a_mean_of_zero_is_no_side_even_without_a_threshold() -> None:
     still = msgspec.structs.replace(RISING, mean_pct=0.0)
-    assert aggregate(still, AggregatorSettings(least_mean_bp=0)).action == "HOLD"
+    assert aggregate(still, AggregatorConfig(least_mean_bp=0)).action == "HOLD"
 
 
 async def test_the_decider_reads_its_own_horizon() -> None:
     assert (await Aggregator().decide(case(RISING))).action == "LONG"
-    hourly = Aggregator(AggregatorSettings(horizon="1h"))
+    hourly = Aggregator(AggregatorConfig(horizon="1h"))
     assert (await hourly.decide(case(RISING))).hold_reason == "model"
 
 
@@ -130,4 +130,4 @@ async def test_a_case_without_retrieval_is_an_error_and_without_neighbours_is_no
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
-        AggregatorSettings(**wrong)
+        AggregatorConfig(**wrong)

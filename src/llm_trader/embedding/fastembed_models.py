@@ -59,10 +59,10 @@ def listed_models() -> list[ListedModel]:
     """Smallest first. Raises ConfigurationError where the `text` extra is not installed."""
     models = [
         ListedModel(
-            *(found["model"], found["dim"], round(found["size_in_GB"] * 1000)),
-            *(found["sources"]["hf"], found["model_file"], tuple(found["additional_files"])),
+            *(listed["model"], listed["dim"], round(listed["size_in_GB"] * 1000)),
+            *(listed["sources"]["hf"], listed["model_file"], tuple(listed["additional_files"])),
         )
-        for found in fastembed().TextEmbedding.list_supported_models()
+        for listed in fastembed().TextEmbedding.list_supported_models()
     ]
     return sorted((m for m in models if not m.name.startswith(_OURS)), key=lambda m: m.size_mb)
 
@@ -84,15 +84,15 @@ def open_model(model: str, model_path: Path | None, cache_dir: Path | None) -> O
             needed = (listed.model_file, *listed.additional_files, *model_folder.TOKENIZER)
             model_folder.require(folder, needed)
             _warn_of_another_name(listed.name, folder)
-        opened = _opened(listed.name, model, folder, cache_dir)
-        return _described(opened, listed.name, listed.dimension, type(opened.model).__name__)
+        embedding = _load_embedding(listed.name, model, folder, cache_dir)
+        return _describe(embedding, listed.name, listed.dimension, type(embedding.model).__name__)
     if folder is None:
         raise ConfigurationError(
             f"FastEmbed does not list a model {model!r}: choose one of `llm-trader models list`, "
             "or set embedding.text.model_path to its folder"
         )
-    registered, pooling = _registered(folder)
-    return _described(_opened(registered, model, folder, None), model, None, pooling)
+    registered, pooling = _register(folder)
+    return _describe(_load_embedding(registered, model, folder, None), model, None, pooling)
 
 
 def fastembed() -> Any:
@@ -110,7 +110,7 @@ def fastembed() -> Any:
     return package
 
 
-def _described(embedding: Any, name: str, dimension: int | None, pooling: str) -> OpenedModel:
+def _describe(embedding: Any, name: str, dimension: int | None, pooling: str) -> OpenedModel:
     inner = embedding.model
     return OpenedModel(
         name,
@@ -123,7 +123,7 @@ def _described(embedding: Any, name: str, dimension: int | None, pooling: str) -
     )
 
 
-def _opened(name: str, asked: str, folder: Path | None, cache_dir: Path | None) -> Any:
+def _load_embedding(name: str, requested: str, folder: Path | None, cache_dir: Path | None) -> Any:
     try:
         return fastembed().TextEmbedding(
             name,
@@ -138,16 +138,16 @@ def _opened(name: str, asked: str, folder: Path | None, cache_dir: Path | None) 
             raise
         where = "on this machine" if folder is None else f"in {folder}"
         raise ConfigurationError(
-            f"no usable text model {asked} {where} ({error}): {REMEDY}"
+            f"no usable text model {requested} {where} ({error}): {REMEDY}"
         ) from error
 
 
-def _registered(folder: Path) -> tuple[str, str]:
+def _register(folder: Path) -> tuple[str, str]:
     """FastEmbed's name for the model in the folder, registered once, and how it is pooled."""
     model_folder.require(folder, ())
-    recipe = model_folder.recipe_of(folder)
+    recipe = model_folder.read_recipe(folder)
     output, pooling, dimension = _output(folder, recipe)
-    name = f"{_OURS}{model_folder.digest_of(folder, recipe.graph)}-{output}-{pooling}"
+    name = f"{_OURS}{model_folder.files_digest(folder, recipe.graph)}-{output}-{pooling}"
     text_embedding = fastembed().TextEmbedding
     if name not in {model["model"] for model in text_embedding.list_supported_models()}:
         kinds = importlib.import_module("fastembed.common.model_description")
@@ -199,6 +199,11 @@ def _output_shapes(graph: Path) -> dict[str, list[int | str]]:
 
 
 def _warn_of_another_name(name: str, folder: Path) -> None:
-    told = model_folder.name_told(folder)
-    if told is not None and not model_folder.akin(name, told):
-        _log.warning("model_folder_names_another_model", model=name, folder=str(folder), told=told)
+    folder_name = model_folder.declared_name(folder)
+    if folder_name is not None and not model_folder.share_a_word(name, folder_name):
+        _log.warning(
+            "model_folder_names_another_model",
+            model=name,
+            folder=str(folder),
+            folder_name=folder_name,
+        )

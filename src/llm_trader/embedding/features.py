@@ -14,7 +14,7 @@ import msgspec
 
 # Volatilities in % and volume ratios below this count as this: an hour without a trade is a
 # state like others, and its logarithm must be finite.
-LEAST: Final = 1e-3
+VOLATILITY_FLOOR: Final = 1e-3
 FLOORED: Final = tuple(f"realized_volatility_{window}" for window in ("1h", "4h", "24h"))
 
 ZERO: Final = "0"

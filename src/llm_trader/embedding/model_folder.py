@@ -30,7 +30,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_name: str | None = None
 
 
-def recipe_of(folder: Path) -> Recipe:
+def read_recipe(folder: Path) -> Recipe:
     """The folder's recipe, completed from its files; pooling stays None where nothing tells it.
 
     Raises ConfigurationError where the recipe is not one, or the folder has no graph.
@@ -66,7 +66,7 @@ def require(folder: Path, files: Iterable[str]) -> None:
         raise ConfigurationError(f"the model in {folder} lacks {', '.join(missing)}")
 
 
-def digest_of(folder: Path, graph: str) -> str:
+def files_digest(folder: Path, graph: str) -> str:
     """16 hex digits of the SHA-256 of graph, weights and tokenizer."""
     total = hashlib.sha256()
     for name in sorted({graph, *_external_data(folder, graph), *_tokenizer_files(folder)}):
@@ -81,20 +81,20 @@ def precision_of(folder: Path, graph: str) -> str:
     return "quantised" if any(kind in contents for kind in _QUANTISED) else "float"
 
 
-def name_told(folder: Path) -> str | None:
+def declared_name(folder: Path) -> str | None:
     """The model's name by the folder's own config.json, else by the heading of its README.md."""
     config, readme = folder / "config.json", folder / "README.md"
     if config.is_file():
-        told = _object(config).get("_name_or_path")
-        if isinstance(told, str) and told:
-            return told
+        name = _read_json_object(config).get("_name_or_path")
+        if isinstance(name, str) and name:
+            return name
     if readme.is_file():
         heading = re.search(r"^# +(.+)$", readme.read_text(errors="replace"), re.MULTILINE)
         return heading[1].strip() if heading else None
     return None
 
 
-def akin(name: str, other: str) -> bool:
+def share_a_word(name: str, other: str) -> bool:
     """Whether two names of models share a word, such as `bge` or `minilm`."""
     return not _words(name).isdisjoint(_words(other))
 
@@ -106,9 +106,9 @@ def _words(name: str) -> set[str]:
 def _external_data(folder: Path, graph: str) -> Iterator[str]:
     """Files whose names the graph holds: ONNX writes the place of external data in plain bytes."""
     contents = (folder / graph).read_bytes()
-    beside = (folder / graph).parent
-    for path in beside.rglob("*"):
-        if path.is_file() and path.relative_to(beside).as_posix().encode() in contents:
+    graph_folder = (folder / graph).parent
+    for path in graph_folder.rglob("*"):
+        if path.is_file() and path.relative_to(graph_folder).as_posix().encode() in contents:
             yield path.relative_to(folder).as_posix()
 
 
@@ -122,17 +122,17 @@ def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
     path = folder / _ST_POOLING
     if not path.is_file():
         return None
-    config = _object(path)
-    known: dict[str, Pooling] = {
+    config = _read_json_object(path)
+    pooling_by_key: dict[str, Pooling] = {
         "pooling_mode_mean_tokens": "mean",
         "pooling_mode_cls_token": "cls",
         "pooling_mode_lasttoken": "last",
     }
     chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
-    return known.get(chosen[0]) if len(chosen) == 1 else None
+    return pooling_by_key.get(chosen[0]) if len(chosen) == 1 else None
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except msgspec.MsgspecError as error:

@@ -21,13 +21,21 @@ import msgspec
 import numpy as np
 
 from llm_trader.arrays import Floats, Vectors
-from llm_trader.embedding.features import FEATURES, FLOORED, LEAST, ONE, ZERO, Feature, Shape
+from llm_trader.embedding.features import (
+    FEATURES,
+    FLOORED,
+    ONE,
+    VOLATILITY_FLOOR,
+    ZERO,
+    Feature,
+    Shape,
+)
 from llm_trader.errors import EmbeddingError
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import M5, Timeframe
 
 # A query that knows less than this share of the weight says too little to be answered.
-LEAST_PRESENT_SHARE: Final = 0.25
+MIN_PRESENT_SHARE: Final = 0.25
 
 SHAPES: Final[tuple[str, ...]] = get_args(Shape)
 
@@ -70,7 +78,7 @@ class StateSpace:
     @cached_property
     def space_id(self) -> str:
         """Identifies formulas, constants and weights; vectors of two ids never mix."""
-        constants = [_ALGORITHM, str(self.intraday), LEAST, FLOORED, self.features]
+        constants = [_ALGORITHM, str(self.intraday), VOLATILITY_FLOOR, FLOORED, self.features]
         described = msgspec.json.encode(constants)
         return "state-" + hashlib.sha256(described).hexdigest()[:12]
 
@@ -96,18 +104,18 @@ class StateSpace:
         unknown = np.flatnonzero(~np.isfinite(z[:, 0]))
         missing = tuple(self.features[i].name for i in unknown)
         vectors, share = self._vectors(z)
-        if share[0] < LEAST_PRESENT_SHARE:
+        if share[0] < MIN_PRESENT_SHARE:
             raise EmbeddingError(
                 f"the state says too little to be compared: {share[0]:.0%} of the feature weight "
-                f"is known, {LEAST_PRESENT_SHARE:.0%} is needed",
+                f"is known, {MIN_PRESENT_SHARE:.0%} is needed",
                 features_missing=list(missing),
             )
         return QueryVector(vectors[0], float(share[0]), missing)
 
     def _vectors(self, z: Floats) -> tuple[Vectors, Floats]:
-        known = np.isfinite(z)
-        theta = np.pi / 2 * np.tanh(np.where(known, z, 0.0))
-        weight = known * self.weights[:, None]
+        is_known = np.isfinite(z)
+        theta = np.pi / 2 * np.tanh(np.where(is_known, z, 0.0))
+        weight = is_known * self.weights[:, None]
         # Running sums add in one order: a row's result must not depend on how many rows there are.
         total = weight.cumsum(axis=0)[-1]
         with np.errstate(invalid="ignore"):
@@ -139,10 +147,10 @@ class _Formula:
     def z(self, table: SnapshotTable) -> Floats:
         n = len(table)
         fields = np.concatenate([table.scalars, np.zeros((1, n)), np.ones((1, n))])
-        fields[self._floored] = np.maximum(fields[self._floored], LEAST)
+        fields[self._floored] = np.maximum(fields[self._floored], VOLATILITY_FLOOR)
         with np.errstate(all="ignore"):  # what overflows is not finite: unknown
             value: Floats = (fields[self._plus] - fields[self._minus]) / fields[self._over]
-            value[self._log] = np.log(np.maximum(value[self._log], LEAST))
+            value[self._log] = np.log(np.maximum(value[self._log], VOLATILITY_FLOOR))
             value[self._sine] = np.sin(value[self._sine] * _TURN_PER_HOUR)
             value[self._cosine] = np.cos(value[self._cosine] * _TURN_PER_HOUR)
             value -= self._centre

@@ -27,8 +27,8 @@ from llm_trader.snapshot.table import SnapshotTable
 
 _NORM_TOLERANCE: Final = 1e-3
 _PROBE: Final = "RSI(7) is strong at 62.0. Trend is up. Funding is 0.0100%, longs pay."
-_OTHER: Final = "Price is down."
-_SAME: Final = 0.9999
+_PROBE_COMPANION: Final = "Price is down."
+_SAME_VECTOR_COSINE: Final = 0.9999
 
 _log = structlog.get_logger(__name__)
 
@@ -77,18 +77,18 @@ class TextSpace:
         `done` is told how many more rows are ready. Raises EmbeddingError where nothing is known
         of a row.
         """
-        told = sentences(table, self.form)
-        silent = told.count("")
+        texts = sentences(table, self.form)
+        silent = texts.count("")
         if silent:
             raise EmbeddingError(
-                f"{silent} of {len(told)} states know nothing that can be told in a sentence; "
+                f"{silent} of {len(texts)} states know nothing that can be told in a sentence; "
                 "embed complete states only"
             )
-        row_of = {sentence: row for row, sentence in enumerate(dict.fromkeys(told))}
-        if len(row_of) < len(told):
-            done(len(told) - len(row_of))
+        row_of = {sentence: row for row, sentence in enumerate(dict.fromkeys(texts))}
+        if len(row_of) < len(texts):
+            done(len(texts) - len(row_of))
         vectors = self.encode(list(row_of), done)
-        return vectors[[row_of[sentence] for sentence in told]]
+        return vectors[[row_of[sentence] for sentence in texts]]
 
     def sentence(self, table: SnapshotTable) -> str:
         """The sentence of a table of one row. Raises EmbeddingError when nothing is known."""
@@ -126,13 +126,13 @@ class FastEmbedEncoder:
         self._tokenizer = opened.tokenizer
         self._threads = threads
         self._batch_size = batch_size
-        self._truncation_told = False
+        self._truncation_warned = False
         truncation = opened.tokenizer.truncation if opened.tokenizer else None
         self.max_tokens: int | None = truncation["max_length"] if truncation else None
-        self.digest = model_folder.digest_of(opened.folder, opened.graph)
+        self.digest = model_folder.files_digest(opened.folder, opened.graph)
         precision = model_folder.precision_of(opened.folder, opened.graph)
         self.version = f"{self.digest} {precision} {opened.pooling} {self.max_tokens}"
-        self.dimension = self._probed()
+        self.dimension = self._probe_dimension()
         if opened.dimension not in (None, self.dimension):
             raise ConfigurationError(
                 f"{self.name} has {opened.dimension} dimensions, the model in {opened.folder} has "
@@ -172,7 +172,7 @@ class FastEmbedEncoder:
         if self._tokenizer is None:
             return []
         encoded = self._tokenizer.encode_batch(list(sentences))
-        return [sum(one.attention_mask) for one in encoded]
+        return [sum(encoding.attention_mask) for encoding in encoded]
 
     def _batch(self, batch: list[str]) -> Vectors:
         self._warn_of_truncation(batch)
@@ -186,19 +186,19 @@ class FastEmbedEncoder:
     def _warn_of_truncation(self, batch: list[str]) -> None:
         # A token is at least one character.
         limit = self.max_tokens
-        if limit is None or self._truncation_told or max(map(len, batch)) < limit - 2:
+        if limit is None or self._truncation_warned or max(map(len, batch)) < limit - 2:
             return
         for text, encoded in zip(batch, self._tokenizer.encode_batch(batch), strict=True):
             if encoded.overflowing:
-                self._truncation_told = True
+                self._truncation_warned = True
                 _log.warning("sentence_truncated", model=self.name, max_tokens=limit, sentence=text)
                 return
 
-    def _probed(self) -> int:
+    def _probe_dimension(self) -> int:
         """The dimension, by encoding a sentence alone and beside another."""
         try:
             (alone,) = self._batch([_PROBE])
-            beside = self._batch([_PROBE, _OTHER])[0]
+            in_batch = self._batch([_PROBE, _PROBE_COMPANION])[0]
         except EmbeddingError:
             raise
         except Exception as error:
@@ -208,8 +208,8 @@ class FastEmbedEncoder:
                 f"{self.name} cannot encode a sentence, its files may be those of another model: "
                 f"{error}"
             ) from error
-        if alone @ beside < _SAME:
-            _log.warning("vector_depends_on_batch", model=self.name, cosine=float(alone @ beside))
+        if alone @ in_batch < _SAME_VECTOR_COSINE:
+            _log.warning("vector_depends_on_batch", model=self.name, cosine=float(alone @ in_batch))
         return len(alone)
 
 

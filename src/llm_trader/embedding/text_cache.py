@@ -250,7 +250,7 @@ class _RateLimitedWarnings:
         self._next_s = -float("inf")
 
     def warn(self, event: str, **details: Any) -> None:
-        now = self._clock()
-        if now >= self._next_s:
-            self._next_s = now + _WARNING_INTERVAL_S
+        now_s = self._clock()
+        if now_s >= self._next_s:
+            self._next_s = now_s + _WARNING_INTERVAL_S
             _log.warning(event, **details)

@@ -19,7 +19,7 @@ from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.backtest.simulator import Costs, TradingRules
 from llm_trader.evaluation.forecast.ensembles import ForecastRule
 from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.llm.aggregator import AggregatorSettings
+from llm_trader.llm.aggregator import AggregatorConfig
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import MINUTE_MS, Millis
 
@@ -74,7 +74,7 @@ class StudyPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     rules: dict[str, ForecastRule] = msgspec.field(default_factory=lambda: dict(DEFAULT_RULES))
     least_similarity: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = None
     decider: Literal["aggregator"] = "aggregator"
-    aggregator: AggregatorSettings = AggregatorSettings()
+    aggregator: AggregatorConfig = AggregatorConfig()
     trading: TradingRules = TradingRules()
     costs: Costs = Costs()
     reps: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000

@@ -15,7 +15,7 @@ from llm_trader.snapshot.outcome import HORIZONS
 _BP_PER_PCT: Final = 100
 
 
-class AggregatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What makes a side worth taking; raises `InvalidInputError` for values out of range.
 
     The default `least_mean_bp` is what a position costs at the fees and the slippage that a
@@ -30,55 +30,55 @@ class AggregatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     def __post_init__(self) -> None:
         if self.horizon not in HORIZONS:
-            known = ", ".join(HORIZONS)
-            raise InvalidInputError(f"horizon {self.horizon!r} is not one of {known}")
+            choices = ", ".join(HORIZONS)
+            raise InvalidInputError(f"horizon {self.horizon!r} is not one of {choices}")
         if not (self.least_mean_bp >= 0 and self.least_effective_episodes >= 0):
             raise InvalidInputError("least_mean_bp and least_effective_episodes start at 0")
         if self.least_similarity is not None and not -1 <= self.least_similarity <= 1:
             raise InvalidInputError("least_similarity is not between -1 and 1")
 
 
-def aggregate(outlook: Outlook | None, settings: AggregatorSettings) -> Decision:
+def aggregate(outlook: Outlook | None, config: AggregatorConfig) -> Decision:
     """LONG if the mean is at least the threshold and the median not below 0, SHORT as its mirror.
 
     Everything else is a HOLD of the model: too few or too unlike neighbours, no side, or `None`,
     no neighbours at all. Confidence is the share of neighbours that rose, for a SHORT the rest.
     """
-    horizon = settings.horizon
+    horizon = config.horizon
     if outlook is None:
         return Decision.hold("model", f"nothing is known of what followed over {horizon}")
-    doubt = _doubt(outlook, settings)
+    doubt = _doubt(outlook, config)
     if doubt:
         return Decision.hold("model", doubt)
     mean_bp = outlook.mean_pct * _BP_PER_PCT
-    told = (
+    summary = (
         f"{outlook.effective_episodes:.1f} effective episodes moved {mean_bp:+.1f} bp in the mean "
         f"and {outlook.median_pct * _BP_PER_PCT:+.1f} bp in the median over {horizon}"
     )
     # A threshold of 0 and a mean of 0 would satisfy both sides.
-    if mean_bp >= settings.least_mean_bp and mean_bp > 0 and outlook.median_pct >= 0:
-        return Decision("LONG", outlook.p_up, told)
-    if -mean_bp >= settings.least_mean_bp and mean_bp < 0 and outlook.median_pct <= 0:
-        return Decision("SHORT", 1 - outlook.p_up, told)
-    wanted = f"a side needs {settings.least_mean_bp:g} bp and a median that agrees"
-    return Decision.hold("model", f"{told}; {wanted}")
+    if mean_bp >= config.least_mean_bp and mean_bp > 0 and outlook.median_pct >= 0:
+        return Decision("LONG", outlook.p_up, summary)
+    if -mean_bp >= config.least_mean_bp and mean_bp < 0 and outlook.median_pct <= 0:
+        return Decision("SHORT", 1 - outlook.p_up, summary)
+    requirement = f"a side needs {config.least_mean_bp:g} bp and a median that agrees"
+    return Decision.hold("model", f"{summary}; {requirement}")
 
 
-def _doubt(outlook: Outlook, settings: AggregatorSettings) -> str | None:
+def _doubt(outlook: Outlook, config: AggregatorConfig) -> str | None:
     """Why the neighbours are no ground for a side, whatever they did."""
     # Written so that NaN fails too.
-    if not outlook.effective_episodes >= settings.least_effective_episodes:
+    if not outlook.effective_episodes >= config.least_effective_episodes:
         return (
             f"only {outlook.effective_episodes:.1f} effective episodes, "
-            f"{settings.least_effective_episodes:g} are needed"
+            f"{config.least_effective_episodes:g} are needed"
         )
-    alike, needed = outlook.similarity_mean, settings.least_similarity
-    if needed is None:
+    similarity, required = outlook.similarity_mean, config.least_similarity
+    if required is None:
         return None
-    if alike is None:
+    if similarity is None:
         return "the similarity of the neighbours is not known"
-    if not alike >= needed:
-        return f"the neighbours are {alike:.2f} alike on average, {needed:g} is needed"
+    if not similarity >= required:
+        return f"the neighbours are {similarity:.2f} alike on average, {required:g} is needed"
     return None
 
 
@@ -86,10 +86,10 @@ def _doubt(outlook: Outlook, settings: AggregatorSettings) -> str | None:
 class Aggregator:
     """`aggregate` as a decider. A case that retrieval was not asked for is an error HOLD."""
 
-    settings: AggregatorSettings = field(default_factory=AggregatorSettings)
+    config: AggregatorConfig = field(default_factory=AggregatorConfig)
     name: str = "aggregator"
 
     async def decide(self, case: Case) -> Decision:
         if case.outlooks is None:
             return Decision.hold("error", "the case comes without what retrieval says of it")
-        return aggregate(case.outlooks.get(self.settings.horizon), self.settings)
+        return aggregate(case.outlooks.get(self.config.horizon), self.config)

@@ -33,13 +33,13 @@ class Outlook(msgspec.Struct, frozen=True):
     @classmethod
     def of_evidence(cls, evidence: Evidence, horizon: str) -> Outlook:
         """One of the horizons that the evidence tells of."""
-        told = evidence.horizons[horizon]
+        statistics = evidence.horizons[horizon]
         return cls(
-            told.mean.value,
-            told.p50.value,
-            told.p_up.value,
+            statistics.mean.value,
+            statistics.p50.value,
+            statistics.p_up.value,
             evidence.episodes,
-            told.effective_episodes,
+            statistics.effective_episodes,
             evidence.similarity_mean,
         )
 

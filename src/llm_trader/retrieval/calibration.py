@@ -15,7 +15,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from llm_trader.embedding.features import LEAST
+from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.points import STATE
 from llm_trader.index.protocol import Collection
@@ -193,7 +193,9 @@ def band(
 
     Where a negative margin exceeds half the band, only the middle of the band is left.
     """
-    margin_pct = calibration.horizons[horizon].margin * max(current_volatility_pct, LEAST)
+    margin_pct = calibration.horizons[horizon].margin * max(
+        current_volatility_pct, VOLATILITY_FLOOR
+    )
     if high - low + 2 * margin_pct < 0:
         return (low + high) / 2, (low + high) / 2
     return low - margin_pct, high + margin_pct

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from llm_trader.arrays import Floats, Rows
-from llm_trader.embedding.features import LEAST
+from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.answer import (
     BarrierEvidence,
@@ -218,7 +218,7 @@ def _horizons(
 ) -> dict[str, HorizonEvidence]:
     outcomes = episodes.points.values[OUTCOME_ROWS][:, episodes.rows]
     horizons, count = outcomes.shape
-    former_volatility_pct = np.maximum(episodes.column("realized_volatility_24h"), LEAST)
+    former_volatility_pct = np.maximum(episodes.column("realized_volatility_24h"), VOLATILITY_FLOOR)
     rescaled = outcomes * (current_volatility_pct / former_volatility_pct)
     # Rescaled outcomes lie below the plain ones, so that each step is one call for both.
     ascending = np.sort(np.concatenate([outcomes, rescaled]), axis=1)

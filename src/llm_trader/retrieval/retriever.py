@@ -45,7 +45,7 @@ from llm_trader.retrieval.reference import BaseRates, LruCache, SimilarityRefere
 from llm_trader.retrieval.regime import regime_ranges
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.retrieval.statistics import Rows, summarise
-from llm_trader.snapshot.document import untold
+from llm_trader.snapshot.document import unknown_fields
 from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
@@ -156,7 +156,7 @@ class Retriever:
             probes[STATE] = self.space.embed_query(state)
         if vector != STATE:
             self.index.collection.check_searchable(TEXT)
-            probes[TEXT] = QueryVector(await self._text(state), 1.0, tuple(untold(state)))
+            probes[TEXT] = QueryVector(await self._text(state), 1.0, tuple(unknown_fields(state)))
         return probes
 
     async def _text(self, state: SnapshotTable) -> Vectors:

@@ -29,7 +29,7 @@ FOUR_HOUR_WARM_UP: Final = 120
 INTRADAY_REACH_MS: Final[Millis] = 2 * DAY_MS
 FOUR_HOUR_REACH_MS: Final[Millis] = 60 * DAY_MS
 
-_BACK = np.arange(-SERIES_LENGTH + 1, 1)
+_SERIES_OFFSETS = np.arange(-SERIES_LENGTH + 1, 1)
 _WINDOWS: Final = {"1h": HOUR_MS, "4h": 4 * HOUR_MS, "24h": DAY_MS}
 _AVG_VOLUME_4H_CANDLES: Final = 20
 
@@ -71,9 +71,9 @@ def _closed_rows(
     """
     last_open = as_of_ms - as_of_ms % candles.timeframe.ms - candles.timeframe.ms
     row = np.searchsorted(candles.open_time_ms, last_open)
-    there = row < len(candles)
-    there[there] = candles.open_time_ms[row[there]] == last_open[there]
-    present = np.flatnonzero(there)
+    present_mask = row < len(candles)
+    present_mask[present_mask] = candles.open_time_ms[row[present_mask]] == last_open[present_mask]
+    present = np.flatnonzero(present_mask)
     warm = present[runs.age[row[present]] >= warm_up]
     return present, warm, row
 
@@ -85,8 +85,8 @@ def _fill_intraday(table: SnapshotTable, rows: slice, candles: CandleSeries) -> 
     scalars[ROW["price"], present] = candles.close[row[present]]
     if not len(warm):
         return
-    at = row[warm]
-    points = at[:, None] + _BACK
+    last_row = row[warm]
+    points = last_row[:, None] + _SERIES_OFFSETS
     for name, values_name, values in (
         ("price", "mid_prices", candles.close),
         ("rsi_7", "rsi_7_values", runs.rsi(7)),
@@ -94,15 +94,15 @@ def _fill_intraday(table: SnapshotTable, rows: slice, candles: CandleSeries) -> 
         ("macd", "macd_values", runs.macd()),
         ("ema_20", "ema_20_values", runs.ema(20)),
     ):
-        scalars[ROW[name], warm] = values[at]
+        scalars[ROW[name], warm] = values[last_row]
         series[SERIES_ROW[values_name], warm] = values[points]
-    _fill_windows(scalars, warm, at, candles, runs)
+    _fill_windows(scalars, warm, last_row, candles, runs)
 
 
 def _fill_windows(
     scalars: Floats,
     warm: npt.NDArray[np.intp],
-    at: npt.NDArray[np.intp],
+    last_row: npt.NDArray[np.intp],
     candles: CandleSeries,
     runs: Runs,
 ) -> None:
@@ -111,17 +111,17 @@ def _fill_windows(
     volume_sums: dict[str, Floats] = {}
     for name, window_ms in _WINDOWS.items():
         count = window_ms // candles.timeframe.ms
-        long = runs.age[at] > count
-        to, end = warm[long], at[long]
+        is_long_enough = runs.age[last_row] > count
+        targets, end = warm[is_long_enough], last_row[is_long_enough]
         start_price = candles.close[end - count]
-        scalars[ROW[f"price_change_{name}"], to] = (candles.close[end] / start_price - 1) * 100
+        scalars[ROW[f"price_change_{name}"], targets] = (candles.close[end] / start_price - 1) * 100
         window = end[:, None] + np.arange(-count + 1, 1)
         volatility = np.sqrt(squared[window].sum(axis=1)) * 100
-        scalars[ROW[f"realized_volatility_{name}"], to] = volatility
-        volume_sums[name] = np.full(len(at), np.nan)
-        volume_sums[name][long] = candles.volume[window].sum(axis=1)
+        scalars[ROW[f"realized_volatility_{name}"], targets] = volatility
+        volume_sums[name] = np.full(len(last_row), np.nan)
+        volume_sums[name][is_long_enough] = candles.volume[window].sum(axis=1)
     day = volume_sums["24h"]
-    ratio = np.full(len(at), np.nan)
+    ratio = np.full(len(last_row), np.nan)
     np.divide(volume_sums["1h"], day / 24, out=ratio, where=day > 0)
     scalars[ROW["volume_ratio"], warm] = ratio
 
@@ -132,21 +132,21 @@ def _fill_four_hour(table: SnapshotTable, rows: slice, candles: CandleSeries) ->
     if not len(warm):
         return
     scalars, series = table.scalars[:, rows], table.series[:, rows]
-    at = row[warm]
+    last_row = row[warm]
     macd, rsi = runs.macd(), runs.rsi(14)
-    volumes = candles.volume[at[:, None] + np.arange(-_AVG_VOLUME_4H_CANDLES + 1, 1)]
+    volumes = candles.volume[last_row[:, None] + np.arange(-_AVG_VOLUME_4H_CANDLES + 1, 1)]
     for name, values in (
-        ("ema_20_4h", runs.ema(20)[at]),
-        ("ema_50_4h", runs.ema(50)[at]),
-        ("atr_3_4h", runs.atr(3)[at]),
-        ("atr_14_4h", runs.atr(14)[at]),
-        ("macd_4h", macd[at]),
-        ("rsi_14_4h", rsi[at]),
-        ("current_volume_4h", candles.volume[at]),
+        ("ema_20_4h", runs.ema(20)[last_row]),
+        ("ema_50_4h", runs.ema(50)[last_row]),
+        ("atr_3_4h", runs.atr(3)[last_row]),
+        ("atr_14_4h", runs.atr(14)[last_row]),
+        ("macd_4h", macd[last_row]),
+        ("rsi_14_4h", rsi[last_row]),
+        ("current_volume_4h", candles.volume[last_row]),
         ("avg_volume_4h", volumes.mean(axis=1)),
     ):
         scalars[ROW[name], warm] = values
-    points = at[:, None] + _BACK
+    points = last_row[:, None] + _SERIES_OFFSETS
     series[SERIES_ROW["macd_4h_values"], warm] = macd[points]
     series[SERIES_ROW["rsi_14_4h_values"], warm] = rsi[points]
 

@@ -22,7 +22,7 @@ from llm_trader.snapshot.table import SnapshotTable
 Form = Literal["detailed", "compact"]
 
 # Numbers beyond this say no more than this, and a sentence stays short.
-_MOST: Final = 999.0
+_NUMBER_LIMIT: Final = 999.0
 
 _ALGORITHM: Final = "sentence-1"
 
@@ -154,7 +154,8 @@ FACTS: Final = tuple(fact for clause in CLAUSES for fact in clause.facts)
 
 # Part of a text space's id: it changes with every word, band and digit.
 TEMPLATE_VERSION: Final = (
-    "words-" + hashlib.sha256(msgspec.json.encode([_ALGORITHM, _MOST, CLAUSES])).hexdigest()[:12]
+    "words-"
+    + hashlib.sha256(msgspec.json.encode([_ALGORITHM, _NUMBER_LIMIT, CLAUSES])).hexdigest()[:12]
 )
 
 
@@ -164,26 +165,26 @@ def sentences(table: SnapshotTable, form: Form) -> list[str]:
         (clause.compact if form == "compact" else clause.detailed, len(clause.facts))
         for clause in CLAUSES
     ]
-    told = [_told(table, fact, form) for fact in FACTS]
+    wordings = [_word_fact(table, fact, form) for fact in FACTS]
     between, end = ("; ", "") if form == "compact" else (". ", ".")
-    written = []
-    for row in zip(*told, strict=True):
+    texts = []
+    for row in zip(*wordings, strict=True):
         facts = iter(row)
         parts = []
-        for begins, count in clauses:
-            known = [text for text in islice(facts, count) if text]
-            if known:
-                parts.append(begins + ", ".join(known))
-        written.append(between.join(parts) + end if parts else "")
-    return written
+        for opening, count in clauses:
+            phrases = [text for text in islice(facts, count) if text]
+            if phrases:
+                parts.append(opening + ", ".join(phrases))
+        texts.append(between.join(parts) + end if parts else "")
+    return texts
 
 
-def untold(table: SnapshotTable) -> list[str]:
+def unknown_fields(table: SnapshotTable) -> list[str]:
     """The fields that the sentence of a table of one row leaves out, as they are unknown."""
     return [fact.field for fact in FACTS if not isfinite(_values(table, fact)[0])]
 
 
-def _told(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
+def _word_fact(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
     """One fact's words for every row, empty where it is unknown."""
     wording = fact.compact if form == "compact" else fact.detailed
     limits, words = fact.bands.limits, fact.bands.words
@@ -191,7 +192,7 @@ def _told(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
     texts = []
     for value in _values(table, fact).tolist():
         if isfinite(value):
-            number = format(min(max(value, -_MOST), _MOST), decimals)
+            number = format(min(max(value, -_NUMBER_LIMIT), _NUMBER_LIMIT), decimals)
             rounded = float(number)
             if rounded == 0:
                 number = number.removeprefix("-")

@@ -83,25 +83,29 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     step = candles.timeframe.ms
     labels = np.full((len(OUTCOMES), len(as_of_ms)), np.nan)
     row = np.searchsorted(candles.open_time_ms, as_of_ms - step)
-    there = np.flatnonzero(row < len(candles))
-    there = there[candles.open_time_ms[row[there]] == as_of_ms[there] - step]
+    priced = np.flatnonzero(row < len(candles))
+    priced = priced[candles.open_time_ms[row[priced]] == as_of_ms[priced] - step]
     for name, horizon_ms in HORIZONS.items():
         count = horizon_ms // step
-        known = _gapless(candles, row, there, count)
-        at, to = row[known], OUTCOME_ROW[f"outcome_{name}"]
-        labels[to, known] = _pct(candles.close[at + count], candles.close[at])
-    _label_extremes(labels, candles, row, there)
+        resolved = _without_gap(candles, row, priced, count)
+        start_row, target_row = row[resolved], OUTCOME_ROW[f"outcome_{name}"]
+        labels[target_row, resolved] = _pct(
+            candles.close[start_row + count], candles.close[start_row]
+        )
+    _label_extremes(labels, candles, row, priced)
     # One day's worth at a time keeps the windows of 24 hours in the cache.
-    for part in np.array_split(there, max(1, len(there) // 96)):
+    for part in np.array_split(priced, max(1, len(priced) // 96)):
         _label_barriers(labels, candles, row, part)
     return labels
 
 
-def _gapless(candles: CandleSeries, row: Times, there: Times, count: int) -> Times:
-    inside = there[row[there] + count < len(candles)]
-    at = row[inside]
+def _without_gap(candles: CandleSeries, row: Times, priced: Times, count: int) -> Times:
+    inside = priced[row[priced] + count < len(candles)]
+    start_row = row[inside]
     times = candles.open_time_ms
-    gapless: Times = inside[times[at + count] - times[at] == count * candles.timeframe.ms]
+    gapless: Times = inside[
+        times[start_row + count] - times[start_row] == count * candles.timeframe.ms
+    ]
     return gapless
 
 
@@ -109,26 +113,26 @@ def _pct(later: Floats, price: Floats) -> Floats:
     return (later / price - 1) * 100
 
 
-def _label_extremes(labels: Floats, candles: CandleSeries, row: Times, there: Times) -> None:
+def _label_extremes(labels: Floats, candles: CandleSeries, row: Times, priced: Times) -> None:
     count = HOUR_MS // candles.timeframe.ms
-    known = _gapless(candles, row, there, count)
-    at = row[known]
-    after = at[:, None] + np.arange(1, count + 1)
-    price = candles.close[at]
+    resolved = _without_gap(candles, row, priced, count)
+    start_row = row[resolved]
+    after = start_row[:, None] + np.arange(1, count + 1)
+    price = candles.close[start_row]
     runup = _pct(candles.high[after].max(axis=1, initial=-np.inf), price)
     drawdown = _pct(candles.low[after].min(axis=1, initial=np.inf), price)
-    labels[OUTCOME_ROW["max_runup_1h"], known] = np.maximum(runup, 0)
-    labels[OUTCOME_ROW["max_drawdown_1h"], known] = np.minimum(drawdown, 0)
+    labels[OUTCOME_ROW["max_runup_1h"], resolved] = np.maximum(runup, 0)
+    labels[OUTCOME_ROW["max_drawdown_1h"], resolved] = np.minimum(drawdown, 0)
 
 
-def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, there: Times) -> None:
+def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, priced: Times) -> None:
     count = LONGEST_HORIZON_MS // candles.timeframe.ms
-    known = _gapless(candles, row, there, count)
-    if not len(known):
+    resolved = _without_gap(candles, row, priced, count)
+    if not len(resolved):
         return
-    at = row[known]
-    after = at[:, None] + np.arange(1, count + 1)
-    price = candles.close[at][:, None]
+    start_row = row[resolved]
+    after = start_row[:, None] + np.arange(1, count + 1)
+    price = candles.close[start_row][:, None]
     # In %, as `hit_stop_loss` is: a price exactly on the barrier must count alike in both.
     stop = _pct(candles.low[after], price) <= STOP_LOSS_PCT
     target = _pct(candles.high[after], price) >= TAKE_PROFIT_PCT
@@ -137,4 +141,4 @@ def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, there: Ti
     target_at = np.where(target.any(axis=1), target.argmax(axis=1), never)
     first = np.where(stop_at <= target_at, STOP_FIRST, TARGET_FIRST)
     first[(stop_at == never) & (target_at == never)] = NO_BARRIER
-    labels[OUTCOME_ROW["first_barrier"], known] = first
+    labels[OUTCOME_ROW["first_barrier"], resolved] = first

@@ -119,8 +119,10 @@ class SnapshotTable:
             for name, value in zip(SCALARS, self.scalars[:, row].tolist(), strict=True)
         }
         for name, points in zip(SERIES, self.series[:, row].tolist(), strict=True):
-            known = [None if np.isnan(point) else point for point in points]
-            values[name] = None if all(point is None for point in known) else known
+            values_or_none = [None if np.isnan(point) else point for point in points]
+            values[name] = (
+                None if all(point is None for point in values_or_none) else values_or_none
+            )
         return MarketSnapshot(symbol=self.symbol, timestamp=int(self.as_of_ms[row]), **values)
 
     def derive(self) -> None:

@@ -29,7 +29,7 @@ from llm_trader.evaluation.forecast.skills import Walk
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
 from llm_trader.index.points import COLUMN_ROW, PointTable
-from llm_trader.llm.aggregator import AggregatorSettings, aggregate
+from llm_trader.llm.aggregator import AggregatorConfig, aggregate
 from llm_trader.llm.decider import Outlook
 from llm_trader.snapshot.outcome import OUTCOMES
 from llm_trader.timeframe import DAY_MS, HOUR_MS
@@ -45,7 +45,7 @@ from tests.evaluation.small_market import (
 from tests.index.builders import START_MS
 
 FREE = Costs(taker_fee_bps=0, slippage_bps=0)
-SETTINGS = AggregatorSettings(horizon="4h", least_mean_bp=10, least_similarity=0.3)
+SETTINGS = AggregatorConfig(horizon="4h", least_mean_bp=10, least_similarity=0.3)
 PLAN = StudyPlan(
     step_minutes=60,
     search=SEARCH,

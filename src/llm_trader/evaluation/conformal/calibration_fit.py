@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from llm_trader import __version__
 from llm_trader.arrays import Floats, Mask, Times
-from llm_trader.embedding.features import LEAST
+from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.forecast.ensembles import ForecastRule, horizon_of, losses_beside_base
@@ -186,7 +186,9 @@ def followed_margins(
 
 def band_scores(low: Floats, high: Floats, observed: Floats, volatility_pct: Floats) -> Floats:
     """How far outside [low, high] each observation is, below 0 inside, in units of volatility."""
-    score: Floats = np.maximum(low - observed, observed - high) / np.maximum(volatility_pct, LEAST)
+    score: Floats = np.maximum(low - observed, observed - high) / np.maximum(
+        volatility_pct, VOLATILITY_FLOOR
+    )
     return score
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader.arrays import Floats, Rows
-from llm_trader.embedding.features import LEAST
+from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.window_moments import Moments, window_moments
@@ -262,5 +262,5 @@ def _spread(ensemble: Ensemble) -> Floats:
 
 
 def _volatility(points: PointTable) -> Floats:
-    volatility: Floats = np.maximum(points.column("realized_volatility_24h"), LEAST)
+    volatility: Floats = np.maximum(points.column("realized_volatility_24h"), VOLATILITY_FLOOR)
     return volatility

@@ -53,12 +53,12 @@ def reliability_chart(probabilities: Sequence[Probability]) -> Chart:
     for position, result in enumerate(probabilities):
         bins = [bin_ for bin_ in result.bins if bin_.count]
         counts, style = [bin_.count for bin_ in bins], _style(result.symbol, position)
-        shared = style | {"x": [scaled(bin_.forecast) for bin_ in bins]}
+        forecasts = {"name": style["name"], "x": [scaled(bin_.forecast) for bin_ in bins]}
         dots = {"y": [scaled(bin_.observed) for bin_ in bins], "mode": "lines+markers"}
         hover = "forecast %{x:.1f} %, happened %{y:.1f} % of %{customdata}"
-        traces.append(shared | dots | {"customdata": counts, "hovertemplate": hover})
+        traces.append(style | forecasts | dots | {"customdata": counts, "hovertemplate": hover})
         bars = {"type": "bar", "y": counts, "yaxis": "y2", "showlegend": False}
-        traces.append(shared | bars | {"marker": {"color": style["line"]["color"]}})
+        traces.append(forecasts | bars | {"marker": {"color": style["line"]["color"]}})
     return _chart(
         traces,
         height=440,

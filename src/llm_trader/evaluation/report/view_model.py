@@ -64,17 +64,17 @@ class Grid(NamedTuple, Generic[Result]):
 
 
 class Tally(NamedTuple):
-    """The names of cases above and below a reference, of undecided and of unmeasured ones."""
+    """The names of cases that are better, worse, undecided, and without an interval."""
 
-    above: list[str]
-    below: list[str]
+    better: list[str]
+    worse: list[str]
     undecided: list[str]
     unmeasured: list[str]
 
     @classmethod
     def of(cls, cases: Iterable[tuple[str, Interval | None, Verdict | None]]) -> Tally:
         tally = cls([], [], [], [])
-        sides = {"better": tally.above, "worse": tally.below}
+        sides = {"better": tally.better, "worse": tally.worse}
         for name, interval, verdict in cases:
             measured = sides.get(verdict or "", tally.undecided)
             (measured if formats.has_bounds(interval) else tally.unmeasured).append(name)
@@ -86,14 +86,14 @@ class Tally(NamedTuple):
 
     @classmethod
     def of_intervals(cls, cases: Iterable[tuple[str, Interval | None]]) -> Tally:
-        """A case is above where its whole interval is above zero."""
+        """A case is better where its whole interval is above zero."""
         return cls.of(
             (name, skill, interval_verdict(skill) if skill else None) for name, skill in cases
         )
 
     @property
     def measured(self) -> int:
-        return len(self.above) + len(self.below) + len(self.undecided)
+        return len(self.better) + len(self.worse) + len(self.undecided)
 
 
 class _Drift(NamedTuple):
@@ -147,7 +147,7 @@ class ReportView(msgspec.Struct, frozen=True, kw_only=True):
     symbols: list[Part]
     control_counts: dict[str, int]
     false_alarm_share: float
-    drawn_horizons: list[str]
+    chart_horizons: list[str]
     regimes: list[Part]
     trial_cases: list[Case]
     trial_rows: list[tuple[str, list[Interval | None]]]
@@ -164,7 +164,7 @@ def report_view(metrics: Metrics) -> ReportView:
     sharpes = [arm for arm in metrics.arms if formats.is_known(arm.performance.deflated_sharpe)]
     # A calibration's intervals are wider, so that all of them together hold in 19 of 20 runs.
     level = INTERVAL_LEVEL if metrics.command == "calibrate" else 0.95
-    drawn = _drawn_horizons(metrics.slices)
+    chart_horizons = _pick_chart_horizons(metrics.slices)
     trial_cases = list(dict.fromkeys((trial.symbol, trial.horizon) for trial in trials))
     return ReportView(
         metrics=metrics,
@@ -209,8 +209,10 @@ def report_view(metrics: Metrics) -> ReportView:
             "idle": len(metrics.controls) - len(controls),
         },
         false_alarm_share=1 - 0.95 ** sum(c.kind == "negative" for c in metrics.controls),
-        drawn_horizons=drawn,
-        regimes=[_regime(*group, drawn) for group in _grouped(metrics.slices, lambda r: r.by)],
+        chart_horizons=chart_horizons,
+        regimes=[
+            _regime(*group, chart_horizons) for group in _grouped(metrics.slices, lambda r: r.by)
+        ],
         trial_cases=trial_cases,
         trial_rows=_trial_rows(trials, trial_cases),
         medians={
@@ -282,17 +284,19 @@ def _symbols(metrics: Metrics) -> list[Part]:
     ]
 
 
-def _drawn_horizons(regimes: Sequence[RegimeSkill]) -> list[str]:
+def _pick_chart_horizons(regimes: Sequence[RegimeSkill]) -> list[str]:
     horizons = list(dict.fromkeys(regime.horizon for regime in regimes))
     return [horizon for horizon in horizons if horizon in _DRAWN_HORIZONS] or horizons[:2]
 
 
-def _regime(by: str, regimes: Sequence[RegimeSkill], drawn: Sequence[str]) -> Part:
+def _regime(division: str, regimes: Sequence[RegimeSkill], chart_horizons: Sequence[str]) -> Part:
     tally = Tally.of_intervals((regime.value, regime.skill) for regime in regimes)
     return Part(
-        title=by,
+        title=division,
         results=regimes,
-        chart=charts.regime_chart([regime for regime in regimes if regime.horizon in drawn]),
+        chart=charts.regime_chart(
+            [regime for regime in regimes if regime.horizon in chart_horizons]
+        ),
         tally=tally,
         facts={"by_chance": formats.number(SIGNIFICANCE_LEVEL * tally.measured, 1)},
     )

@@ -227,18 +227,19 @@ def random_direction(undirected: Sequence[results.UndirectedSkill], judged: Sequ
     """How much of the skill is in the size of price moves rather than in their direction."""
     skills = {(s.symbol, s.horizon): s for s in judged if has_bounds(s.skill)}
     randomised = [r for r in undirected if (r.symbol, r.horizon) in skills and has_bounds(r.skill)]
-    size = formats.mean(_values(randomised))
-    whole = formats.mean(_values(skills[r.symbol, r.horizon] for r in randomised))
-    if size is None or whole is None:
+    size_skill = formats.mean(_values(randomised))
+    full_skill = formats.mean(_values(skills[r.symbol, r.horizon] for r in randomised))
+    if size_skill is None or full_skill is None:
         return ""
     sentence = (
         "When the direction of outcomes is drawn at random, the average skill is "
-        f"{formats.skill(size)} instead of {formats.skill(whole)}."
+        f"{formats.skill(size_skill)} instead of {formats.skill(full_skill)}."
     )
-    if whole <= 0:
+    if full_skill <= 0:
         return sentence
-    portion = "All" if size >= whole else "Most" if 2 * size > whole else "Less than half"
-    portion = portion if size > 0 else "None"
+    share = size_skill / full_skill
+    portion = "All" if share >= 1 else "Most" if share > 0.5 else "Less than half"
+    portion = portion if share > 0 else "None"
     return f"{sentence} {portion} of the skill lies in how far prices move, not in which direction."
 
 
@@ -246,15 +247,15 @@ def right_signs(directions: Sequence[results.Direction]) -> str:
     shares = [hits.accuracy for hits in directions if has_bounds(hits.accuracy)]
     if not shares:
         return "There is too little data to say how often the median forecast had the right sign."
-    above = sum(share.above(0.5) for share in shares)
-    below = sum(share.below(0.5) for share in shares)
+    more = sum(share.above(0.5) for share in shares)
+    less = sum(share.below(0.5) for share in shares)
     sentence = (
         "The median forecast had the right sign in "
         f"{formats.value_range((s.value for s in shares), formats.share)} of the outcomes, clearly "
-        f"more often than a coin toss in {or_none(above)} and less often in {or_none(below)} of "
+        f"more often than a coin toss in {or_none(more)} and less often in {or_none(less)} of "
         f"{count(len(shares), 'case')}."
     )
-    if not above:
+    if not more:
         sentence += " Any skill lies in how far prices move, not in which direction."
     return sentence
 
@@ -295,17 +296,19 @@ def _distance(difference: float) -> str:
 
 def band_coverage(bands: Sequence[results.Band]) -> str:
     shares = [
-        (before, after)
+        (raw, corrected)
         for band in bands
-        if is_known(before := band.before.value) and is_known(after := band.after.value)
+        if is_known(raw := band.before.value) and is_known(corrected := band.after.value)
     ]
     if not shares:
         return "There is too little data to say how often outcomes fell inside the 80 % band."
-    closer = sum(abs(after - BAND_LEVEL) < abs(before - BAND_LEVEL) for before, after in shares)
-    held, corrected = (formats.value_range(s, formats.share) for s in zip(*shares, strict=True))
+    closer = sum(abs(corrected - BAND_LEVEL) < abs(raw - BAND_LEVEL) for raw, corrected in shares)
+    raw_share, final_share = (
+        formats.value_range(s, formats.share) for s in zip(*shares, strict=True)
+    )
     return (
-        f"The 80 % band held {held} of the outcomes before correction and {corrected} after it. "
-        f"The correction moved the share closer to 80 % in {closer} of "
+        f"The 80 % band held {raw_share} of the outcomes before correction and {final_share} after "
+        f"it. The correction moved the share closer to 80 % in {closer} of "
         f"{count(len(shares), 'case')}."
     )
 
@@ -352,13 +355,14 @@ _EARNINGS: Final = {
 
 def earnings(judged: Sequence[Skill], arms: Sequence[Arm], name: str) -> str:
     """What forecasts and earnings together mean for a trader, and the numbers."""
-    own = [arm for arm in arms if arm.name == name]
-    decided = {arm.verdict for arm in own if has_bounds(arm.difference)}
+    tested_arms = [arm for arm in arms if arm.name == name]
+    decided = {arm.verdict for arm in tested_arms if has_bounds(arm.difference)}
+    few = all(arm.performance.trades < FEW_TRADES for arm in tested_arms)
     sentences = paired_returns(arms, name)
     if decided:
         skilled = any(result.verdict == "better" for result in judged)
         conclusion = _EARNINGS[skilled, "better" in decided and "worse" not in decided]
-        if "better" not in decided and max(arm.performance.trades for arm in own) < FEW_TRADES:
+        if few and "better" not in decided:
             conclusion += " So few trades could have shown little."
         sentences = [conclusion, *sentences]
     return " ".join(sentences)

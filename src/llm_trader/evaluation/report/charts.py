@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 from llm_trader.evaluation.report.formats import Number, has_bounds, is_known, scaled
-from llm_trader.evaluation.report.wording import RESCALED, reference_name
+from llm_trader.evaluation.report.wording import reference_name
 from llm_trader.evaluation.results import (
     VERDICT_REFERENCE,
     Curve,
@@ -122,7 +122,7 @@ def regime_chart(regimes: Sequence[RegimeSkill]) -> Chart:
 
 def ablation_chart(skills: Sequence[Skill], directions: Sequence[Direction]) -> Chart:
     """Skill of each kind of neighbours against two base rates, and its share of right signs."""
-    panels, axes = _panels(["over base rate, %", f"over {RESCALED}, %", "right sign, %"])
+    panels, axes = _panels(["over plain, %", "over rescaled, %", "right sign, %"])
     traces: list[Trace] = []
     for position, variant in enumerate(_unique(skill.variant for skill in skills)):
         rows: list[list[tuple[Skill | Direction, Interval]]] = [

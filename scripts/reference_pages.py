@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from llm_trader.cli.main import app
-from llm_trader.embedding.features import FEATURES, LEAST, ZERO, Feature
+from llm_trader.embedding.features import FEATURES, VOLATILITY_FLOOR, ZERO, Feature
 from llm_trader.embedding.state import LEAST_PRESENT_SHARE, StateSpace
 from llm_trader.rpc.builtin import openrpc_document, with_builtin_methods
 from llm_trader.serving.error_codes import RAG_ERRORS
@@ -115,7 +115,7 @@ def state_page(note: str) -> str:
         "z = (value − centre) / scale, θ = (π/2)·tanh z, and the feature becomes √w·(cos θ, sin θ)",
         "divided by √Σw: the norm is 1, and cosine similarity is the weighted mean of cos Δθ. The",
         "scale is for 5-minute candles; others multiply it by (length / 5 min) to the exponent.",
-        f"Volatilities and logarithms' arguments below {LEAST:g} count as {LEAST:g}. A query that",
+        f"Volatilities and logarithms' arguments below {VOLATILITY_FLOOR:g} count as {VOLATILITY_FLOOR:g}. A query that",
         f"knows less than {LEAST_PRESENT_SHARE:.0%} of the weight is refused.",
         "",
         "| feature | value | centre | scale | weight | exponent |",

@@ -12,7 +12,7 @@ import typer
 
 from llm_trader.cli.main import app
 from llm_trader.embedding.features import FEATURES, VOLATILITY_FLOOR, ZERO, Feature
-from llm_trader.embedding.state import LEAST_PRESENT_SHARE, StateSpace
+from llm_trader.embedding.state import MIN_PRESENT_SHARE, StateSpace
 from llm_trader.rpc.builtin import openrpc_document, with_builtin_methods
 from llm_trader.serving.error_codes import RAG_ERRORS
 from llm_trader.serving.methods import METHODS
@@ -116,7 +116,7 @@ def state_page(note: str) -> str:
         "divided by √Σw: the norm is 1, and cosine similarity is the weighted mean of cos Δθ. The",
         "scale is for 5-minute candles; others multiply it by (length / 5 min) to the exponent.",
         f"Volatilities and logarithms' arguments below {VOLATILITY_FLOOR:g} count as {VOLATILITY_FLOOR:g}. A query that",
-        f"knows less than {LEAST_PRESENT_SHARE:.0%} of the weight is refused.",
+        f"knows less than {MIN_PRESENT_SHARE:.0%} of the weight is refused.",
         "",
         "| feature | value | centre | scale | weight | exponent |",
         "|---|---|---|---|---|---|",

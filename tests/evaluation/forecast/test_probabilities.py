@@ -154,7 +154,7 @@ def test_where_nothing_is_known_there_is_no_score_and_no_bin() -> None:
     points = points_at(range(40))
     walk = small_walk(points, points.take([0]), np.full((1, 4), -1), 10)
     for found in (rises(scored_of(walk), **CHANCE), *barriers(walk, RULE, **CHANCE)):
-        assert isnan(found.brier)
+        assert found.brier is None
         assert isnan(found.base_brier)
         assert found.skill.value is None
         assert found.bins == []

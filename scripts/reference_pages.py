@@ -115,7 +115,8 @@ def state_page(note: str) -> str:
         "z = (value − centre) / scale, θ = (π/2)·tanh z, and the feature becomes √w·(cos θ, sin θ)",
         "divided by √Σw: the norm is 1, and cosine similarity is the weighted mean of cos Δθ. The",
         "scale is for 5-minute candles; others multiply it by (length / 5 min) to the exponent.",
-        f"Volatilities and logarithms' arguments below {VOLATILITY_FLOOR:g} count as {VOLATILITY_FLOOR:g}. A query that",
+        f"Volatilities and logarithms' arguments below {VOLATILITY_FLOOR:g} count as "
+        f"{VOLATILITY_FLOOR:g}. A query that",
         f"knows less than {MIN_PRESENT_SHARE:.0%} of the weight is refused.",
         "",
         "| feature | value | centre | scale | weight | exponent |",

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from llm_trader.config_types import EnvName, NotASetting
 from llm_trader.errors import ConfigurationError
 
-_MAY_BE_ZERO: Final = ("port", "rate_limit_per_s")
+_MAY_BE_ZERO: Final = ("min_matches", "port", "rate_limit_per_s")
 
 
 class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isnan, nan
+from math import nan
 
 import numpy as np
 import pytest
@@ -155,7 +155,7 @@ def test_where_nothing_is_known_there_is_no_score_and_no_bin() -> None:
     walk = small_walk(points, points.take([0]), np.full((1, 4), -1), 10)
     for found in (rises(scored_of(walk), **CHANCE), *barriers(walk, RULE, **CHANCE)):
         assert found.brier is None
-        assert isnan(found.base_brier)
+        assert found.base_brier is None
         assert found.skill.value is None
         assert found.bins == []
 

@@ -13,6 +13,11 @@ def no_progress(label: str, done: int, total: int) -> None:
     """For callers that show no progress."""
 
 
+def labelled(progress: Progress, activity: str) -> Progress:
+    """Adds an activity to the labels, as in "BTCUSDT, reading"."""
+    return lambda label, done, total: progress(f"{label}, {activity}", done, total)
+
+
 class StepCounter:
     """Reports a growing count: call it with the number of further steps that are done."""
 

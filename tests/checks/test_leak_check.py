@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from llm_trader.app.checks import check_index_for_leaks
+from llm_trader.app.index_checks import check_index_for_leaks
 from llm_trader.app.ingestion import ingest_from_store
 from llm_trader.checks.leak_check import Leak, LeakReport, check_for_leaks
 from llm_trader.embedding.text import TextSpace
@@ -21,6 +21,7 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
 from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import no_progress
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
@@ -133,19 +134,21 @@ def copies_of_later_points_among_earlier_ones(points: PointTable) -> PointTable:
 
 
 def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
-    steps: list[None] = []
-    report = check_index_for_leaks(corridor.settings(), {}, [], 6, 3, lambda: steps.append(None))
+    steps: list[tuple[str, int, int]] = []
+    report = check_index_for_leaks(
+        corridor.settings(), {}, [], 6, 3, lambda *step: steps.append(step)
+    )
     assert report.leaks == []
     assert 0 < report.queries <= 6
     assert report.matches_checked > report.queries
     assert report.states_rebuilt == 2 * report.queries
-    assert len(steps) == 6
+    assert steps == [("checking", done, 6) for done in range(1, 7)]
 
 
 def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
     settings = corridor.settings()
     first, again, other = (
-        check_index_for_leaks(settings, {}, [SYMBOL], 2, seed, lambda: None) for seed in (1, 1, 2)
+        check_index_for_leaks(settings, {}, [SYMBOL], 2, seed, no_progress) for seed in (1, 1, 2)
     )
     assert first == again
     assert first.matches_checked != other.matches_checked
@@ -247,7 +250,7 @@ def test_with_nothing_to_check_nothing_is_proven(corridor: Corridor, tmp_path: P
     before_ms = WARM_MS - 900_000
     ingest_from_store(settings, {}, [SYMBOL], before_ms, before_ms, 0, lambda *_: None)
     with pytest.raises(InvalidInputError, match="the index is empty; ingest something first"):
-        check_index_for_leaks(settings, {}, [], 3, 0, lambda: None)
+        check_index_for_leaks(settings, {}, [], 3, 0, no_progress)
 
 
 def test_a_store_that_knows_nothing_of_the_indexs_time_proves_nothing(
@@ -263,7 +266,7 @@ def test_a_store_that_knows_nothing_of_the_indexs_time_proves_nothing(
 
 def test_an_unknown_symbol_is_refused(corridor: Corridor) -> None:
     with pytest.raises(SymbolNotFoundError, match="available: BTCUSDT, ETHUSDT"):
-        check_index_for_leaks(corridor.settings(), {}, ["DOGEUSDT"], 3, 0, lambda: None)
+        check_index_for_leaks(corridor.settings(), {}, ["DOGEUSDT"], 3, 0, no_progress)
 
 
 def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
@@ -273,4 +276,4 @@ def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
         store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     settings = corridor.settings(market__store=tmp_path / "bybit")
     with pytest.raises(ConfigurationError, match=r"is of bybit, the index at .* of simulated"):
-        check_index_for_leaks(settings, {}, [], 3, 0, lambda: None)
+        check_index_for_leaks(settings, {}, [], 3, 0, no_progress)

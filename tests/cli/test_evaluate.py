@@ -59,7 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Control]:
 def line(corridor: Corridor, config: Path) -> str:
     """Options of a short evaluation of one symbol, in this process."""
     return (
-        f"--store {corridor.store} --config {config} --symbols {SYMBOL} --step 1h --jobs 1 "
+        f"--store {corridor.store} --plan {config} --symbols {SYMBOL} --step 1h --jobs 1 "
         "--start 2025-02-03T00:00:00Z --end 2025-02-18T00:00:00Z"
     )
 
@@ -170,7 +170,7 @@ def test_an_index_gives_what_its_store_does_unless_it_was_tampered_with(
         ("--vector text", "index"),
         ("--lookback-days 0", "$.search.lookback_days"),
         ("--jobs 0", "Invalid value for '--jobs'"),
-        ("--config /nowhere/plan.toml", "cannot read /nowhere/plan.toml"),
+        ("--plan /nowhere/plan.toml", "cannot read /nowhere/plan.toml"),
         ("--out /dev/null/reports", "cannot write to /dev/null/reports"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_configuration_that_cannot_be_used_is_named_with_the_key(
 ) -> None:
     path = tmp_path / "typo.toml"
     path.write_text(text)
-    ran = typed(f"llm-trader evaluate {line} --config {path} --out {tmp_path / 'out'}")
+    ran = typed(f"llm-trader evaluate {line} --plan {path} --out {tmp_path / 'out'}")
     refused(ran, told)
     assert told == "the sweep's 'a'" or str(path) in ran.err
     assert not (tmp_path / "out").exists()
@@ -213,6 +213,26 @@ def test_without_the_extra_the_remedy_is_named_before_any_work(
     ran = typed(f"llm-trader evaluate {line} --out {tmp_path / 'out'}")
     refused(ran, 'pip install "llm-trader-rag[eval]"')
     assert missing in ran.err
+
+
+def test_a_plan_given_as_the_settings_is_refused_with_the_option_it_belongs_to(
+    typed: Typing, config: Path, tmp_path: Path
+) -> None:
+    for command in ("evaluate", "evaluate compare", "calibrate"):
+        ran = typed(f"llm-trader {command} --config {config} --out {tmp_path / 'out'}")
+        refused(
+            ran, f"{config} is the plan of an evaluation, and --config takes a file of settings"
+        )
+        assert f"--plan {config}" in ran.err
+
+
+def test_the_settings_of_an_evaluation_come_from_a_file_as_of_any_command(
+    typed: Typing, line: str, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[snapshot]\ninterval_minutes = 45\n")
+    ran = typed(f"llm-trader evaluate {line} --config {settings} --out {tmp_path / 'out'}")
+    refused(ran, "a step of 60 minutes is no multiple of the 45")
 
 
 def test_options_that_would_go_unheard_are_refused(typed: Typing, line: str) -> None:
@@ -348,7 +368,7 @@ def baseline(
 ) -> Path:
     """Of all symbols, from the first time that can be asked about to the last."""
     out = tmp_path / "baseline"
-    given = f"--store {corridor.store} --config {config} --step 2h --jobs 1"
+    given = f"--store {corridor.store} --plan {config} --step 2h --jobs 1"
     assert typed(f"llm-trader evaluate {given} --out {out}").code == 0
     return out / "metrics.json"
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
+import typer
 
 from llm_trader import __version__
+from llm_trader.cli.main import app
+from llm_trader.cli.setting_flags import SETTING_FLAGS
+from llm_trader.settings.tree import SETTINGS
 from tests.cli.conftest import Typing
 
 PATHS = "--store --index --config"
@@ -19,11 +27,11 @@ OPTIONS = {
     "--regime-filters --no-regime-filters --host --port --config --json",
     "llm-trader leak-check": f"--symbols --samples --seed --json {PATHS}",
     "llm-trader calibrate": f"--symbols --start --end --out --json {PATHS[:7]}",
-    "llm-trader evaluate": f"--symbols --start --end --step --vector --lookback-days --sweep "
-    f"--embargo-hours --out --seed --jobs --json {PATHS}",
-    "llm-trader evaluate compare": f"--vectors --symbols --step --out --seed --jobs --json {PATHS}",
-    "llm-trader evaluate ab": f"--arm-a --arm-b --decider --out --seed --jobs --json {PATHS}",
-    "llm-trader evaluate gate": "--baseline --metrics --tolerance --store --index --out --json",
+    "llm-trader evaluate": f"--plan --symbols --start --end --step --vector --lookback-days "
+    f"--sweep --embargo-hours --out --seed --jobs --json {PATHS}",
+    "llm-trader evaluate compare": f"--plan --vectors --symbols --seed --jobs --json {PATHS}",
+    "llm-trader evaluate ab": f"--plan --arm-a --arm-b --decider --seed --jobs --json {PATHS}",
+    "llm-trader evaluate gate": f"--baseline --metrics --tolerance --out --json {PATHS}",
     "llm-trader demo": "--keep --days --seed",
     "rag-ingest": f"-s -e -i -l --symbols --start --end --interval --json {PATHS}",
     "rag-rpc-server": f"-p -l --host --port --allow-unauthenticated-remote {PATHS}",
@@ -38,6 +46,32 @@ def test_help_names_every_option(typed: Typing, command: str) -> None:
         assert ran.out.startswith(f"Usage: {command}")
         words = set(ran.out.replace(",", " ").split())
         assert set(OPTIONS[command].split()) <= words
+
+
+def _command_names() -> Iterator[str]:
+    commands: list[tuple[str, Any]] = [("llm-trader", typer.main.get_command(app))]
+    while commands:
+        name, command = commands.pop()
+        children = getattr(command, "commands", {})
+        commands += [(f"{name} {child}", children[child]) for child in children]
+        # The demo has settings of its own: a simulated market belongs in no real index.
+        if name.startswith("llm-trader evaluate") or not (children or name.endswith(" demo")):
+            yield name
+
+
+@pytest.mark.parametrize("name", list(_command_names()))
+def test_every_command_takes_the_settings_file_as_config(typed: Typing, name: str) -> None:
+    (option,) = [li for li in typed(name, "--help").out.splitlines() if " --config " in li]
+    assert "TOML file of the settings" in option
+
+
+@pytest.mark.parametrize("flag", SETTING_FLAGS)
+def test_a_flag_of_a_setting_names_it_and_its_default(flag: str) -> None:
+    described = SETTING_FLAGS[flag]
+    default = SETTINGS[described.key].default
+    if isinstance(default, Path):
+        default = default.as_posix()
+    assert described.default == (str(default) if default not in (None, False) else None)
 
 
 def test_the_commands_are_listed_with_what_they_do(typed: Typing) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from llm_trader.app.evaluation import study_of
-from llm_trader.evaluation import study
+from llm_trader.app.evaluation import StudyRun, evaluate
 from llm_trader.evaluation.plan import read_plan
 from llm_trader.evaluation.results import Metrics
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.file_import import import_folder
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import no_progress
 from llm_trader.settings.tree import Settings
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -26,16 +26,8 @@ def year(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
     with MarketStore.open(folder / "store", write=True, exchange="binance") as store:
         import_folder(real_data / "binance_5m_2023", store, exchange="binance", written_at_ms=0)
     plan = read_plan(PLAN, {}, {"sweep": []})
-    return study_of(
-        Settings(market=MarketConfig(store=folder / "store")),
-        {},
-        plan,
-        lambda subject, running: study.evaluate(subject, plan, running),
-        out=folder,
-        now_ms=0,
-        reading=lambda *_: None,
-        working=lambda *_: None,
-    ).metrics
+    settings = Settings(market=MarketConfig(store=folder / "store"))
+    return evaluate(StudyRun(settings, {}, folder, False, None, 0, no_progress), plan)
 
 
 def test_negative_controls_find_nothing_and_the_planted_pattern_is_found(year: Metrics) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from llm_trader.app.calibration_fit import calibrate_from_store
 from llm_trader.errors import ConfigurationError
+from llm_trader.progress import no_progress
 from llm_trader.retrieval.calibration import Calibration, write_calibration
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
@@ -34,10 +35,9 @@ def made(corridor: Corridor) -> Calibration:
         START_MS + 25 * DAY_MS,
         START_MS + 50 * DAY_MS,
         AT_MS,
+        no_progress,
         holdout=0.4,
         seed=0,
-        reading=lambda *_: None,
-        searching=lambda *_: None,
     ).calibration
 
 

@@ -1,22 +1,54 @@
-"""What past evidence is worth, fitted from a market store."""
+"""Calibrations fitted from a market store; apart from their use, so that no server loads this."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+from llm_trader.app.evaluation import refuse_without_extra, search_of
 from llm_trader.app.ingestion import spaces_of
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.calibration_study import study_of
 from llm_trader.evaluation.conformal.calibration_fit import Fitted, fit
 from llm_trader.evaluation.dataset import read_dataset
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.result_files import write_study
+from llm_trader.evaluation.result_files import refuse_unwritable, write_study
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress
-from llm_trader.retrieval.search_spec import EpisodeSearch
+from llm_trader.progress import Progress, labelled
+from llm_trader.retrieval.calibration import Calibration, write_calibration
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis, iso8601
+
+
+def calibrate(
+    settings: Settings,
+    symbols: list[str],
+    start_ms: Millis,
+    end_ms: Millis,
+    now_ms: Millis,
+    progress: Progress,
+    *,
+    holdout: float,
+    seed: int,
+    out: Path,
+    report: Path | None,
+) -> Calibration:
+    """Fit a calibration, write it to a file, and its report to a folder where one is named."""
+    started_s = time.monotonic()
+    if report is not None:
+        refuse_without_extra("jinja2", "plotly", remedy=", or take --no-report")
+        refuse_unwritable(report)
+    refuse_unwritable(out.parent)
+    fitted = calibrate_from_store(
+        settings, symbols, start_ms, end_ms, now_ms, progress, holdout=holdout, seed=seed
+    )
+    write_calibration(fitted.calibration, out)
+    if report is not None:
+        tried = Ledger(report).configurations()
+        search = search_of(settings.retrieval)
+        study = study_of(fitted, search, tried, time.monotonic() - started_s)
+        write_study(study, report)
+    return fitted.calibration
 
 
 def calibrate_from_store(
@@ -25,11 +57,10 @@ def calibrate_from_store(
     start_ms: Millis,
     end_ms: Millis,
     now_ms: Millis,
+    progress: Progress,
     *,
     holdout: float,
     seed: int,
-    reading: Progress,
-    searching: Progress,
 ) -> Fitted:
     """Fit for the search that a server with these settings does; no symbols means all."""
     if start_ms >= end_ms:
@@ -47,7 +78,7 @@ def calibrate_from_store(
             end_ms,
             lookback_days=search.lookback_days,
             interval_ms=interval_ms,
-            progress=reading,
+            progress=labelled(progress, "reading"),
         )
     return fit(
         dataset,
@@ -57,18 +88,5 @@ def calibrate_from_store(
         holdout=holdout,
         seed=seed,
         created_at=iso8601(now_ms),
-        progress=searching,
+        progress=labelled(progress, "searching"),
     )
-
-
-def write_calibration_report(
-    settings: Settings, fitted: Fitted, folder: Path, seconds: float
-) -> None:
-    """The files of an evaluation, of what was measured on the way."""
-    tried = Ledger(folder).configurations()
-    search = search_of(settings.retrieval)
-    write_study(study_of(fitted, search, tried, seconds), folder)
-
-
-def search_of(spec: EpisodeSearch) -> Search:
-    return Search(**spec.episode_fields())

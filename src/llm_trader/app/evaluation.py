@@ -1,32 +1,40 @@
-"""Is it better than nothing? A plan and a market store to an evaluation."""
+"""Evaluations: a plan and a market store to metrics and a report. Is it better than nothing?"""
 
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from llm_trader.app.calibration_fit import search_of
 from llm_trader.app.indexes import index_to_read, refuse_another_exchange
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.evaluation import study
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, read_dataset, read_index
+from llm_trader.evaluation.forecast.neighbour_search import Search
 from llm_trader.evaluation.plan import StudyPlan, read_plan
+from llm_trader.evaluation.result_files import refuse_unwritable, write_study
+from llm_trader.evaluation.results import Metrics
 from llm_trader.evaluation.study import Running, Study, variant_of
 from llm_trader.evaluation.symbol_study import Subject
+from llm_trader.evaluation.verdict import gate
+from llm_trader.evaluation.verdict.gate import GateReport
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
+from llm_trader.evaluation.verdict.trust import assess_trust
 from llm_trader.evaluation.workers import cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress
+from llm_trader.progress import Progress, labelled
+from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, parse_start
+from llm_trader.timeframe import DAY_MS, Millis, iso8601, parse_end, parse_start
 
 _NEEDED: Final = {
     "arch": "tests of many models at once",
@@ -38,56 +46,104 @@ _BY_STATE: Final = (STATE, "random")
 Ask = Callable[[Subject, Running], Study]
 
 
-def plan_of(settings: Settings, path: Path | None, given: Mapping[str, Any]) -> StudyPlan:
-    """The plan of a file; what it leaves out is searched as the server does, `given` goes first."""
-    search = search_of(settings.retrieval)
+class StudyRun(NamedTuple):
+    """Where a study reads and writes.
+
+    Its vectors are made anew from the store; for text, or with `indexed`, the index gives them.
+    """
+
+    settings: Settings
+    environ: Mapping[str, str]
+    out: Path
+    indexed: bool
+    jobs: int | None
+    now_ms: Millis
+    progress: Progress
+
+
+def make_plan(settings: Settings, path: Path | None, flags: Mapping[str, Any]) -> StudyPlan:
+    """The plan of a file: over it go the flags, beneath it lies the search of the server."""
     served = {
         "step_minutes": settings.snapshot.interval_minutes,
-        "search": msgspec.to_builtins(search),
+        "search": msgspec.to_builtins(search_of(settings.retrieval)),
     }
-    return read_plan(path, served, given)
+    return read_plan(path, served, flags)
 
 
-def study_of(
-    settings: Settings,
-    environ: Mapping[str, str],
-    plan: StudyPlan,
-    ask: Ask,
-    *,
-    vectors: Sequence[str] = (),
-    out: Path,
-    indexed: bool = False,
-    jobs: int | None = None,
-    now_ms: Millis,
-    reading: Progress,
-    working: Progress,
-) -> Study:
-    """Read what is needed, and have `ask` answer.
+def search_of(spec: EpisodeSearch) -> Search:
+    """The search of the server, as an evaluation does it."""
+    return Search(**spec.episode_fields())
 
-    Vectors are made anew from the store; by text, or with `indexed`, they are those of the index.
-    """
+
+def is_plan(path: Path) -> bool:
+    """Whether a TOML file has the keys of a plan, at least one and no others."""
+    try:
+        keys = tomllib.loads(path.read_text("utf-8")).keys()
+    except (OSError, ValueError):
+        return False
+    return bool(keys) and keys <= set(StudyPlan.__struct_fields__)
+
+
+def evaluate(run: StudyRun, plan: StudyPlan) -> Metrics:
+    return run_study(run, plan, lambda subject, running: study.evaluate(subject, plan, running))
+
+
+def compare(run: StudyRun, plan: StudyPlan, vectors: Sequence[str]) -> Metrics:
+    return run_study(
+        run,
+        plan,
+        lambda subject, running: study.compare(subject, plan, vectors, running),
+        vectors,
+    )
+
+
+def compare_arms(run: StudyRun, plan: StudyPlan, arm_a: str, arm_b: str) -> Metrics:
+    study.refuse_arms(arm_a, arm_b)
+    return run_study(
+        run, plan, lambda subject, running: study.ab(subject, plan, arm_a, arm_b, running)
+    )
+
+
+def pass_gate(
+    run: StudyRun, baseline: Path, metrics: Path | None, tolerance_points: float
+) -> GateReport:
+    """Compare with a baseline; `metrics` saves the evaluation. The tolerance: percentage points."""
+    before = gate.read_metrics(baseline)
+    current = (
+        evaluate(run, gate.plan_of_same_queries(before))
+        if metrics is None
+        else gate.read_metrics(metrics)
+    )
+    return gate.compare_with_baseline(before, current, tolerance_points / 100)
+
+
+def is_trusted(metrics: Metrics) -> bool:
+    """Whether every control passed, and no probe found a trace of the future."""
+    return not assess_trust(metrics).lost
+
+
+def run_study(run: StudyRun, plan: StudyPlan, ask: Ask, vectors: Sequence[str] = ()) -> Metrics:
+    """Read the states, have `ask` answer, and write the files of the answer."""
+    refuse_unwritable(run.out)
     refuse_without_extra()
-    interval_minutes = settings.snapshot.interval_minutes
-    if plan.step_minutes % interval_minutes:
-        raise InvalidInputError(
-            f"a step of {plan.step_minutes} minutes is no multiple of the {interval_minutes} from "
-            "one state to the next (snapshot.interval_minutes)"
-        )
-    if plan.aggregator.horizon not in plan.rules:
-        raise InvalidInputError(
-            f"the aggregator decides by {plan.aggregator.horizon}, for which there is no rule"
-        )
+    subject = _read_subject(run, plan, vectors)
+    running = Running(Ledger(run.out), run.jobs or cores(), run.progress, iso8601(run.now_ms))
+    answer = ask(subject, running)
+    write_study(answer, run.out)
+    return answer.metrics
+
+
+def _read_subject(run: StudyRun, plan: StudyPlan, vectors: Sequence[str]) -> Subject:
+    settings = run.settings
+    _refuse_uneven_steps(plan, settings.snapshot.interval_minutes)
     plans = [plan, *plan.variants().values(), *(variant_of(plan, name) for name in vectors)]
-    lookback_days = max(of.search.lookback_days for of in plans)
-    indexed = indexed or any(of.search.vector not in _BY_STATE for of in plans)
+    lookback_days = max(each.search.lookback_days for each in plans)
     with MarketStore.open(settings.market.store) as store:
         symbols = list(plan.symbols) or store.symbols()
         space = StateSpace(intraday_timeframe(settings, store, symbols))
-        span = _span(store, symbols, space, plan, lookback_days, now_ms)
-        if indexed:
-            dataset = asyncio.run(
-                _from_index(settings, environ, store, space, symbols, span, lookback_days)
-            )
+        span = _span(store, symbols, space, plan, lookback_days, run.now_ms)
+        if run.indexed or any(each.search.vector not in _BY_STATE for each in plans):
+            dataset = asyncio.run(_from_index(run, store, space, symbols, span, lookback_days))
             if dataset.text_space_id is None:
                 _refuse_texts(plans)
         else:
@@ -97,32 +153,42 @@ def study_of(
                 symbols,
                 *span,
                 lookback_days=lookback_days,
-                interval_ms=interval_minutes * MINUTE_MS,
-                progress=reading,
+                interval_ms=settings.snapshot.interval_ms,
+                progress=labelled(run.progress, "reading"),
             )
-    subject = Subject(dataset.asked(plan.step_ms), settings.market.store)
-    return ask(subject, Running(Ledger(out), jobs or cores(), working, iso8601(now_ms)))
+    return Subject(dataset.asked(plan.step_ms), settings.market.store)
+
+
+def _refuse_uneven_steps(plan: StudyPlan, interval_minutes: int) -> None:
+    if plan.step_minutes % interval_minutes:
+        raise InvalidInputError(
+            f"a step of {plan.step_minutes} minutes is no multiple of the {interval_minutes} from "
+            "one state to the next (snapshot.interval_minutes)"
+        )
+    if plan.aggregator.horizon not in plan.rules:
+        raise InvalidInputError(
+            f"the aggregator decides by {plan.aggregator.horizon}, for which there is no rule"
+        )
 
 
 async def _from_index(
-    settings: Settings,
-    environ: Mapping[str, str],
+    run: StudyRun,
     store: MarketStore,
     space: StateSpace,
     symbols: list[str],
     span: tuple[Millis, Millis],
     lookback_days: int,
 ) -> Dataset:
-    async with index_to_read(settings, environ) as index:
+    async with index_to_read(run.settings, run.environ) as index:
         refuse_another_exchange(store, index)
         return await read_index(index, space, symbols, *span, lookback_days=lookback_days)
 
 
 def _refuse_texts(plans: Sequence[StudyPlan]) -> None:
-    wanted = {of.search.vector for of in plans if of.search.vector not in _BY_STATE}
-    if wanted:
+    vectors = {plan.search.vector for plan in plans} - set(_BY_STATE)
+    if vectors:
         raise InvalidInputError(
-            f"the index has no text vectors, which {' and '.join(sorted(wanted))} needs: name one "
+            f"the index has no text vectors, which {' and '.join(sorted(vectors))} needs: name one "
             "with --index that was made with rag-ingest --text, or leave text, hybrid and "
             "prototype out"
         )
@@ -136,9 +202,9 @@ def _span(
     lookback_days: int,
     now_ms: Millis,
 ) -> tuple[Millis, Millis]:
-    """The first and the last time asked about; by default all that has a whole lookback."""
+    """The first and the last query's time; by default all times with a whole lookback."""
     spans = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
-    stored = [of for of in spans if of]
+    stored = [span for span in spans if span]
     end_ms = min([parse_end(plan.end, now_ms), *(last_ms for _, last_ms in stored)])
     if plan.start is not None:
         start_ms = parse_start(plan.start, now_ms)
@@ -151,7 +217,7 @@ def _span(
             "end: give an earlier --start, or import more; without --start it begins when a whole "
             f"lookback of {lookback_days} days is known (--lookback-days)"
         )
-    # On the step, so that what is asked again from its first to its last query reads the same.
+    # On the step, so that a gate, which asks from the first to the last query, reads the same.
     return start_ms + -start_ms % plan.step_ms, end_ms - end_ms % plan.step_ms
 
 

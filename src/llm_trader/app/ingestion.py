@@ -8,7 +8,7 @@ from typing import Final
 
 from llm_trader import __version__
 from llm_trader.app.indexes import collection_of, index_to_write, refuse_one_folder_for_both
-from llm_trader.app.text_model import text_space, wants_texts
+from llm_trader.app.text_vectors import text_space, wants_texts
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest

@@ -12,8 +12,8 @@ import structlog
 
 from llm_trader import __version__
 from llm_trader.app.calibration import loaded_calibration, log_loaded
-from llm_trader.app.checks import retriever_of
 from llm_trader.app.indexes import refuse_another_exchange, refuse_one_folder_for_both
+from llm_trader.app.retrievers import open_retriever
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
@@ -59,7 +59,7 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     tokens = _tokens(serving, environ)
     check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
     calibration = loaded_calibration(settings)
-    async with retriever_of(settings, environ, calibration) as retriever:
+    async with open_retriever(settings, environ, calibration) as retriever:
         log_loaded(calibration, retriever.index.collection, settings.retrieval)
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)

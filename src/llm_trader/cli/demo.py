@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -17,19 +16,26 @@ from typing import Annotated
 
 import typer
 
-from llm_trader.cli import options
+from llm_trader.cli import options, show, show_answer
+from llm_trader.cli.output import present, progress_bar
 from llm_trader.errors import ConfigurationError
+from llm_trader.timeframe import DAY_MS, iso8601, parse_rfc3339
 
-_SYMBOL = "BTCUSDT"
+_SYMBOLS = ("BTCUSDT", "ETHUSDT")
+_START_MS = parse_rfc3339("2025-01-01T00:00:00Z")
 _SERVER = "import sys; from llm_trader.cli.main import rag_rpc_server; sys.exit(rag_rpc_server())"
 
 
 def demo(
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", help="Folder for the store and the index; else they are deleted."),
+        typer.Option(
+            "--keep", help="Folder to keep the store and the index in; by default they are deleted."
+        ),
     ] = None,
-    days: Annotated[int, typer.Option("--days", min=120, help="Length of the market.")] = 150,
+    days: Annotated[
+        int, typer.Option("--days", min=120, help="Length of the market in days.")
+    ] = 150,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds make equal markets.")] = 7,
 ) -> None:
     """Show the main job: market, snapshots with outcomes, index, server, one real query.
@@ -37,7 +43,7 @@ def demo(
     The market is simulated; nothing is fetched, no key is needed, and what it says about similar
     states is no evidence about any real market.
     """
-    started = time.monotonic()
+    started_s = time.monotonic()
     # An exit like any other, so that the server is stopped and the folder deleted.
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     if keep:
@@ -45,7 +51,7 @@ def demo(
     else:
         with tempfile.TemporaryDirectory(prefix="llm-trader-demo-") as folder:
             _run(Path(folder), days, seed)
-    typer.echo(f"\nDone in {time.monotonic() - started:.1f} s.")
+    typer.echo(f"\nDone in {time.monotonic() - started_s:.1f} s.")
     if keep:
         typer.echo(
             f"Kept in {keep}. Serve it with:\n  rag-rpc-server --store {keep}/market "
@@ -54,46 +60,50 @@ def demo(
 
 
 def _run(folder: Path, days: int, seed: int) -> None:
+    from msgspec import structs
+
     from llm_trader.app.ingestion import ingest_from_store
-    from llm_trader.cli import data, show
-    from llm_trader.cli.query import ask
+    from llm_trader.app.market_data import simulate_market
+    from llm_trader.app.queries import query_server
     from llm_trader.index.config import IndexConfig
     from llm_trader.logs import configure_logging
     from llm_trader.market.config import MarketConfig
-    from llm_trader.market.store import MarketStore
     from llm_trader.settings.tree import Settings
-    from llm_trader.timeframe import M3, iso8601
 
-    store, index = folder / "market", folder / "index"
+    # The settings of the environment do not count: a simulated market belongs in no real Qdrant.
+    store, index = MarketConfig(store=folder / "market"), IndexConfig(path=folder / "index")
+    settings = Settings(market=store, index=index)
+    configure_logging("warn", settings.logging.format)
+    end_ms = _START_MS + days * DAY_MS
+    now_ms = options.now_ms()
+
     typer.echo(f"1. A simulated market of {days} days, written to an LMDB store")
-    data.simulate(store=store, days=days, symbols="BTCUSDT,ETHUSDT", seed=seed)
-    with MarketStore.open(store) as opened:
-        first, last = opened.first_and_last_ms(_SYMBOL, M3) or (0, 0)
-    end = last + M3.ms
+    with progress_bar("symbols") as progress:
+        stored = simulate_market(
+            settings, _SYMBOLS, _START_MS, now_ms, progress, days=days, seed=seed
+        )
+    present(stored, False, show.store_info)
 
     typer.echo("\n2. A snapshot of every quarter-hour with what followed, as vectors in an index")
-    # Not those around it: what is simulated has no place in a Qdrant that is set.
-    settings = Settings(market=MarketConfig(store=store), index=IndexConfig(path=index))
-    configure_logging("warn", settings.logging.format)
-    with options.progress_bar("snapshots") as bar:
-        now = options.now_ms()
-        reports = ingest_from_store(settings, {}, [], first, end, now, options.PerSymbol(bar))
-    show.ingest_reports(options.tables(), reports, str(index))
+    with progress_bar("snapshots") as progress:
+        reports = ingest_from_store(settings, {}, [], _START_MS, end_ms, now_ms, progress)
+    place = str(index.path)
+    present(reports, False, lambda console, value: show.ingest_reports(console, value, place))
 
-    with _server(store, index) as port:
+    with _server(store.store, index.path) as port:
         typer.echo(f"\n3. The JSON-RPC server answers on 127.0.0.1:{port}")
-        typer.echo(f"\n4. A query over the socket: {_SYMBOL} at {iso8601(end)}")
-        params = {"symbol": _SYMBOL, "timestamp": end}
-        answer, snapshot = asyncio.run(ask("127.0.0.1", port, params))
-        show.answer(options.tables(), _SYMBOL, snapshot, answer)
+        typer.echo(f"\n4. A query over the socket: {_SYMBOLS[0]} at {iso8601(end_ms)}")
+        at_port = structs.replace(settings, serving=structs.replace(settings.serving, port=port))
+        reply = query_server(at_port, {}, _SYMBOLS[0], end_ms, {})
+        present(reply, False, show_answer.reply)
     typer.echo("\n5. The server has stopped.")
 
 
 @contextmanager
 def _server(store: Path, index: Path) -> Iterator[int]:
-    """A server process on a free port, stopped as an operator would: with SIGTERM.
+    """The port of a server process, which is stopped as an operator would: with SIGTERM.
 
-    It shall not heed the settings around it, such as tokens or a quieter log.
+    The environment's settings, such as tokens or a quieter log, do not reach it.
     """
     from llm_trader.settings.tree import ENV_PREFIX
 
@@ -107,17 +117,17 @@ def _server(store: Path, index: Path) -> Iterator[int]:
         yield _port(process)
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=30)
     if process.returncode:
-        raise ConfigurationError(f"the server ended with {process.returncode}: {said}")
+        raise ConfigurationError(f"the server ended with exit code {process.returncode}: {log}")
 
 
 def _port(process: subprocess.Popen[str]) -> int:
-    said = []
+    lines = []
     for line in process.stderr or ():
-        said.append(line)
+        lines.append(line)
         if line.startswith("{"):
             event = json.loads(line)
             if event["event"] == "rpc_listening":
                 return int(event["port"])
-    raise ConfigurationError("the server did not start: " + "".join(said[-5:]))
+    raise ConfigurationError("the server did not start: " + "".join(lines[-5:]))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm_trader.cli import options
+from llm_trader.cli import options, show_index
+from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli.setting_flags import with_settings
+
+if TYPE_CHECKING:
+    from llm_trader.settings.tree import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,216 +20,142 @@ app = typer.Typer(
 )
 
 Backend = Literal["embedded", "qdrant"]
-Samples = Annotated[int, typer.Option("--samples", min=1, help="Queries to sample.")]
-Seed = Annotated[int, typer.Option("--seed", help="Equal seeds sample equal queries.")]
-Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Nearest states.")]
+Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Number of nearest states.")]
 LookbackDays = Annotated[
-    int, typer.Option("--lookback-days", min=1, max=365, help="Window of a query.")
-]
-AllSymbols = Annotated[
-    str, typer.Option("--symbols", help="Separated by commas; all of the index if left out.")
+    int, typer.Option("--lookback-days", min=1, max=365, help="Days that a query looks back.")
 ]
 
 
 @app.command()
-def info(
-    index: options.Index = None,
-    qdrant_url: options.QdrantUrl = None,
-    config: options.Config = None,
-    json: options.Json = False,
-) -> None:
+@with_settings("index", "qdrant_url")
+def info(settings: Settings, json: options.Json = False) -> None:
     """Show what an index holds: symbols, ranges, vector spaces, runs, versions."""
-    from llm_trader.app.backups import index_state
-    from llm_trader.cli import show_index
+    from llm_trader.app.index_versions import index_state
 
-    settings = options.settings_of(
-        config, index__path=index, index__qdrant__url=qdrant_url, logging__level="warn"
-    )
-    state = index_state(settings, os.environ)
-    if json:
-        options.print_json(state)
-    else:
-        show_index.index_state(options.tables(), state)
+    present(index_state(settings, os.environ), json, show_index.index_state)
 
 
 @app.command()
+@with_settings("index", "qdrant_url")
 def migrate(
     source: Annotated[
-        Backend, typer.Option("--from", help="Where the points are.", show_default=False)
+        Backend, typer.Option("--from", help="Backend that holds the points.", show_default=False)
     ],
     target: Annotated[
-        Backend, typer.Option("--to", help="Where they shall be.", show_default=False)
+        Backend, typer.Option("--to", help="Backend to copy them to.", show_default=False)
     ],
-    index: options.Index = None,
-    qdrant_url: options.QdrantUrl = None,
-    samples: Samples = 50,
-    seed: Seed = 0,
-    config: options.Config = None,
+    settings: Settings,
+    samples: options.Samples = 50,
+    seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Copy an index to another backend, and prove that the copy is true.
 
-    Points, vectors and the record of runs are copied in batches; a run that was interrupted goes
-    on where it stopped, one that is repeated copies what is new. Then counts, times, contents and
-    the answers to sampled queries are compared. Exits with 1 if anything differs.
+    Points, vectors and the record of runs are copied in batches; an interrupted run resumes at
+    the next one, and a repeated run copies what is new. Then counts, times, contents and the
+    answers to sampled queries are compared. Exits with 1 if anything differs.
     """
-    from llm_trader.app.backups import migrate_index
-    from llm_trader.cli import show_index
+    from llm_trader.app.index_migration import migrate_index
 
-    settings = options.settings_of(
-        config, index__path=index, index__qdrant__url=qdrant_url, logging__level="warn"
-    )
-    with options.progress_bar("points") as bar:
-        line = bar.add_task("comparing answers", total=samples)
-        done = migrate_index(
-            settings,
-            os.environ,
-            source,
-            target,
-            samples=samples,
-            seed=seed,
-            progress=options.PerSymbol(bar),
-            asked=lambda: bar.advance(line),
+    with progress_bar("points") as progress:
+        migration = migrate_index(
+            settings, os.environ, source, target, progress, samples=samples, seed=seed
         )
-    if json:
-        options.print_json(done)
-    else:
-        show_index.migration(options.tables(), done, source, target)
-    if not done.true_copy:
+    present(
+        migration,
+        json,
+        lambda console, value: show_index.migration(console, value, source, target),
+    )
+    if not migration.true_copy:
         raise typer.Exit(1)
 
 
 @app.command()
-def rebuild(
-    store: options.Store = None,
-    index: options.Index = None,
-    qdrant_url: options.QdrantUrl = None,
-    text: options.Text = None,
-    config: options.Config = None,
-    json: options.Json = False,
-) -> None:
+@with_settings("store", "index", "qdrant_url", "text")
+def rebuild(settings: Settings, json: options.Json = False) -> None:
     """Make an index anew beside the live one, then swap them.
 
     For a new version with other features, another text model, or after market data was
     corrected. The symbols and the time range are those of the live index, the data is that of the
-    market store. Queries are answered by the live one until the swap; servers on Qdrant follow it
-    by themselves where the vector spaces are the same, others are restarted. The old one stays
-    until `llm-trader index prune`.
+    market store. The live index answers queries until the swap; servers on Qdrant follow it by
+    themselves if the vector spaces are the same, other servers must be restarted. The old version
+    stays until `llm-trader index prune`.
     """
-    from llm_trader.app.backups import rebuild_index
-    from llm_trader.cli import show_index
+    from llm_trader.app.index_versions import rebuild_index
 
-    settings = options.settings_of(
-        config,
-        market__store=store,
-        index__path=index,
-        index__qdrant__url=qdrant_url,
-        embedding__text__enabled=text,
-        logging__level="warn",
-    )
-    with options.progress_bar("snapshots") as bar:
-        done = rebuild_index(settings, os.environ, options.now_ms(), options.PerSymbol(bar))
-    if json:
-        options.print_json(done)
-    else:
-        show_index.rebuild(options.tables(), done)
+    with progress_bar("snapshots") as progress:
+        rebuilt = rebuild_index(settings, os.environ, options.now_ms(), progress)
+    present(rebuilt, json, show_index.rebuild)
 
 
 @app.command()
+@with_settings("index", "qdrant_url")
 def prune(
-    index: options.Index = None,
-    qdrant_url: options.QdrantUrl = None,
+    settings: Settings,
     also_building: Annotated[
         bool,
-        typer.Option("--also-building", help="Those of rebuilds that did not end, too."),
+        typer.Option("--also-building", help="Also delete the versions of unfinished rebuilds."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    config: options.Config = None,
     json: options.Json = False,
 ) -> None:
     """Delete the versions of an index that were live before the present one.
 
-    A rebuild that did not end is gone on with by the next one; with --also-building that begins
-    anew. Never give it while a rebuild is at work.
+    An interrupted rebuild resumes at the next run; with --also-building its version is deleted,
+    and the next run starts over. Never use it while a rebuild is at work.
     """
-    from llm_trader.app.backups import index_state, prune_index
+    from llm_trader.app.index_versions import prune_index, versions_to_prune
 
-    settings = options.settings_of(
-        config, index__path=index, index__qdrant__url=qdrant_url, logging__level="warn"
-    )
     if not yes:
-        state = index_state(settings, os.environ)
-        gone = [
-            of.name for of in state.versions if not of.live and (also_building or not of.building)
-        ]
-        if gone:
-            typer.confirm(f"Delete {', '.join(gone)}?", abort=True, err=True)
-    names = prune_index(settings, os.environ, also_building=also_building)
-    if json:
-        options.print_json(names)
-    else:
-        typer.echo(f"deleted {', '.join(names)}" if names else "nothing to delete")
+        names = versions_to_prune(settings, os.environ, also_building=also_building)
+        if names:
+            typer.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
+    deleted = prune_index(settings, os.environ, also_building=also_building)
+    present(deleted, json, show_index.pruned)
 
 
 @app.command()
+@with_settings("qdrant_url")
 def recall(
-    qdrant_url: options.QdrantUrl = None,
-    symbols: AllSymbols = "",
+    settings: Settings,
+    symbols: options.IndexSymbols = "",
     k: Nearest = 50,
-    samples: Samples = 200,
+    samples: options.Samples = 200,
     lookback_days: LookbackDays = 90,
-    seed: Seed = 0,
-    config: options.Config = None,
+    seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Measure how much of the exact nearest an approximate search on Qdrant finds.
 
     Worth knowing before setting index.qdrant.approximate.
     """
-    from llm_trader.app.checks import Sampling, measure_recall
-    from llm_trader.cli import show_index
+    from llm_trader.app.index_checks import Sampling, measure_recall
 
-    settings = options.settings_of(config, index__qdrant__url=qdrant_url, logging__level="warn")
-    named = options.symbol_list(symbols)
-    sampling = Sampling(named, k, samples, lookback_days, seed)
-    with options.progress_bar("queries") as bar:
-        line = bar.add_task("comparing", total=None)
-        reports = measure_recall(settings, os.environ, sampling, lambda: bar.advance(line))
-    if json:
-        options.print_json(reports)
-    else:
-        show_index.recall(options.tables(), reports)
+    sampling = Sampling(options.symbol_list(symbols), k, samples, lookback_days, seed)
+    with progress_bar("queries") as progress:
+        reports = measure_recall(settings, os.environ, sampling, progress)
+    present(reports, json, show_index.recall)
 
 
 @app.command("compare-vectors")
+@with_settings("index", "qdrant_url")
 def compare_vectors(
-    index: options.Index = None,
-    qdrant_url: options.QdrantUrl = None,
-    symbols: AllSymbols = "",
+    settings: Settings,
+    symbols: options.IndexSymbols = "",
     k: Nearest = 50,
-    samples: Samples = 500,
+    samples: options.Samples = 500,
     lookback_days: LookbackDays = 90,
-    seed: Seed = 0,
-    config: options.Config = None,
+    seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Compare the state and the text vectors of an index that has both.
 
-    How similar random pairs of states are, how far similarity goes with the distance of the
+    How similar random pairs of states are, how far similarity agrees with the distance of the
     features, and how many of the nearest states both find.
     """
-    from llm_trader.app.checks import Sampling, compare_index_vectors
-    from llm_trader.cli import show_index
+    from llm_trader.app.index_checks import Sampling, compare_index_vectors
 
-    settings = options.settings_of(
-        config, index__path=index, index__qdrant__url=qdrant_url, logging__level="warn"
-    )
-    named = options.symbol_list(symbols)
-    sampling = Sampling(named, k, samples, lookback_days, seed)
-    with options.progress_bar("queries") as bar:
-        line = bar.add_task("comparing", total=None)
-        found = compare_index_vectors(settings, os.environ, sampling, lambda: bar.advance(line))
-    if json:
-        options.print_json(found)
-    else:
-        show_index.vector_comparisons(options.tables(), found)
+    sampling = Sampling(options.symbol_list(symbols), k, samples, lookback_days, seed)
+    with progress_bar("queries") as progress:
+        comparisons = compare_index_vectors(settings, os.environ, sampling, progress)
+    present(comparisons, json, show_index.vector_comparisons)

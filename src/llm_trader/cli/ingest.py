@@ -3,77 +3,54 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_trader.cli import options
+from llm_trader.cli import options, show
+from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli.setting_flags import with_settings
 from llm_trader.timeframe import parse_end, parse_start
 
+if TYPE_CHECKING:
+    from llm_trader.settings.tree import Settings
 
+
+@with_settings(
+    "interval", "store", "index", "qdrant_url", "text", "intraday", "log_level", quiet=False
+)
 def ingest(
-    symbols: Annotated[
-        str,
-        typer.Option("--symbols", help="Separated by commas; all of the store if left out."),
-    ] = "",
-    start: Annotated[
-        str, typer.Option("--start", "-s", help="Days ago, or an RFC 3339 time.")
-    ] = "90",
-    end: Annotated[str, typer.Option("--end", "-e", help="now, or an RFC 3339 time.")] = "now",
-    interval: Annotated[
-        int | None,
-        typer.Option("--interval", "-i", help="Minutes between snapshots; 15 if left out."),
-    ] = None,
+    settings: Settings,
+    symbols: options.StoreSymbols = "",
+    start: options.Start = "90",
+    end: options.End = "now",
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Also make those anew that are in the index already."),
+        typer.Option("--rebuild", help="Also make anew the states that the index already holds."),
     ] = False,
-    store: options.Store = None,
-    index: options.Index = None,
-    qdrant_url: options.QdrantUrl = None,
-    text: options.Text = None,
-    intraday: Annotated[
-        str | None,
-        typer.Option("--intraday", help="Candles snapshots are made of: 1m, 3m, 5m or auto."),
-    ] = None,
-    config: options.Config = None,
-    log_level: options.LogLevel = None,
     json: options.Json = False,
 ) -> None:
     """Turn stored market data into labelled, searchable states.
 
     Every quarter-hour becomes a snapshot of what was known then, with what happened in the 24
-    hours after it. A run that was interrupted goes on where it stopped; one that is repeated adds
-    only what is new; after market data was corrected or older data imported, --rebuild. A server
-    that is running sees new states at once.
+    hours after it. An interrupted run resumes at the next one, and a repeated run adds only what
+    is new. Use --rebuild after market data was corrected or older data was imported. A running
+    server sees new states at once.
     """
     from llm_trader.app.indexes import location_of
     from llm_trader.app.ingestion import ingest_from_store
-    from llm_trader.cli import show
 
-    settings = options.settings_of(
-        config,
-        market__store=store,
-        index__path=index,
-        index__qdrant__url=qdrant_url,
-        embedding__text__enabled=text,
-        snapshot__interval_minutes=interval,
-        snapshot__intraday=intraday,
-        logging__level=log_level,
-    )
-    now = options.now_ms()
-    with options.progress_bar("snapshots") as bar:
+    now_ms = options.now_ms()
+    with progress_bar("snapshots") as progress:
         reports = ingest_from_store(
             settings,
             os.environ,
             options.symbol_list(symbols),
-            parse_start(start, now),
-            parse_end(end, now),
-            now,
-            options.PerSymbol(bar),
+            parse_start(start, now_ms),
+            parse_end(end, now_ms),
+            now_ms,
+            progress,
             rebuild=rebuild,
         )
-    if json:
-        options.print_json(reports)
-    else:
-        show.ingest_reports(options.tables(), reports, location_of(settings))
+    place = location_of(settings)
+    present(reports, json, lambda console, value: show.ingest_reports(console, value, place))

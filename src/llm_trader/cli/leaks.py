@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from llm_trader.cli import options
+from llm_trader.cli import options, show
+from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli.setting_flags import with_settings
+
+if TYPE_CHECKING:
+    from llm_trader.settings.tree import Settings
 
 
+@with_settings("store", "index", "qdrant_url", "vector")
 def leak_check(
-    store: options.Store = None,
-    index: options.Index = None,
-    qdrant_url: options.QdrantUrl = None,
-    vector: options.Vector = None,
-    symbols: Annotated[
-        str,
-        typer.Option("--symbols", help="Separated by commas; all of the index if left out."),
-    ] = "",
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Queries to check.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="Equal seeds check equal queries.")] = 0,
-    config: options.Config = None,
+    settings: Settings,
+    symbols: options.IndexSymbols = "",
+    samples: options.Samples = 100,
+    seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Prove for sampled queries that every match was known at the query's time.
@@ -29,30 +28,11 @@ def leak_check(
     States and outcomes are computed anew from the market store as it was known then, and compared
     with what the index answered. Exits with 1 if anything came from the future.
     """
-    from llm_trader.app.checks import check_index_for_leaks
-    from llm_trader.cli import show
+    from llm_trader.app.index_checks import check_index_for_leaks
 
-    settings = options.settings_of(
-        config,
-        market__store=store,
-        index__path=index,
-        index__qdrant__url=qdrant_url,
-        retrieval__vector=vector,
-        logging__level="warn",
-    )
-    with options.progress_bar("queries") as bar:
-        line = bar.add_task("checking", total=samples)
-        report = check_index_for_leaks(
-            settings,
-            os.environ,
-            options.symbol_list(symbols),
-            samples,
-            seed,
-            lambda: bar.advance(line),
-        )
-    if json:
-        options.print_json(report)
-    else:
-        show.leak_report(options.tables(), report)
+    with progress_bar("queries") as progress:
+        names = options.symbol_list(symbols)
+        report = check_index_for_leaks(settings, os.environ, names, samples, seed, progress)
+    present(report, json, show.leak_report)
     if report.leaks:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from llm_trader.config_types import EnvName, NotASetting
 from llm_trader.errors import ConfigurationError
 
-_MAY_BE_ZERO: Final = ("min_matches", "port", "rate_limit_per_s")
+_MAY_BE_ZERO: Final = ("port", "rate_limit_per_s")
 
 
 class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +83,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rate_burst: Annotated[int, NotASetting] = 20
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
+        for name in RpcConfig.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, bool | str | None) or name in _MAY_BE_ZERO:
                 continue

@@ -1,27 +1,21 @@
-"""Checks of an index on real queries."""
+"""Checks of an index on sampled queries: leaks, recall, and how its vectors compare."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from msgspec import structs
 
-from llm_trader.app.indexes import (
-    index_to_read,
-    qdrant_server,
-    refuse_another_exchange,
-)
-from llm_trader.app.text_model import query_texts
+from llm_trader.app.indexes import index_to_read, qdrant_server, refuse_another_exchange
+from llm_trader.app.retrievers import open_retriever
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
 from llm_trader.checks.recall import RecallReport, recall
 from llm_trader.checks.vector_comparison import VectorComparison, compare_vectors
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.calibration import LoadedCalibration
-from llm_trader.retrieval.retriever import Retriever
+from llm_trader.progress import Progress, StepCounter
 from llm_trader.settings.tree import Settings
 
 
@@ -35,33 +29,20 @@ class Sampling(NamedTuple):
     seed: int
 
 
-@asynccontextmanager
-async def retriever_of(
-    settings: Settings,
-    environ: Mapping[str, str],
-    calibration: LoadedCalibration | None = None,
-) -> AsyncIterator[Retriever]:
-    """What answers queries from the index that the settings name."""
-    async with (
-        index_to_read(settings, environ) as index,
-        query_texts(settings, environ, index.collection) as texts,
-    ):
-        yield Retriever(index, index.collection.state_space(), texts, calibration)
-
-
 def check_index_for_leaks(
     settings: Settings,
     environ: Mapping[str, str],
     symbols: list[str],
     samples: int,
     seed: int,
-    progress: Callable[[], None],
+    progress: Progress,
 ) -> LeakReport:
     """Prove on sampled queries that every answer used only what was known."""
+    count = StepCounter(progress, "checking", samples)
 
     async def main() -> LeakReport:
         with MarketStore.open(settings.market.store) as store:
-            async with retriever_of(settings, environ) as retriever:
+            async with open_retriever(settings, environ) as retriever:
                 refuse_another_exchange(store, retriever.index)
                 return await check_for_leaks(
                     retriever,
@@ -69,7 +50,7 @@ def check_index_for_leaks(
                     symbols,
                     samples,
                     seed,
-                    progress,
+                    lambda: count(1),
                     vector=settings.retrieval.vector,
                 )
 
@@ -77,15 +58,14 @@ def check_index_for_leaks(
 
 
 def compare_index_vectors(
-    settings: Settings,
-    environ: Mapping[str, str],
-    sampling: Sampling,
-    progress: Callable[[], None],
+    settings: Settings, environ: Mapping[str, str], sampling: Sampling, progress: Progress
 ) -> list[VectorComparison]:
     """State against text, on the points of an index that has both."""
 
     async def main() -> list[VectorComparison]:
         async with index_to_read(settings, environ) as index:
+            symbols = await _symbols(index, sampling)
+            count = StepCounter(progress, "comparing", sampling.samples * len(symbols))
             return [
                 await compare_vectors(
                     index,
@@ -95,19 +75,16 @@ def compare_index_vectors(
                     samples=sampling.samples,
                     lookback_days=sampling.lookback_days,
                     seed=sampling.seed,
-                    progress=progress,
+                    progress=lambda: count(1),
                 )
-                for symbol in await _symbols(index, sampling)
+                for symbol in symbols
             ]
 
     return asyncio.run(main())
 
 
 def measure_recall(
-    settings: Settings,
-    environ: Mapping[str, str],
-    sampling: Sampling,
-    progress: Callable[[], None],
+    settings: Settings, environ: Mapping[str, str], sampling: Sampling, progress: Progress
 ) -> list[RecallReport]:
     """How much of the exact nearest an approximate search on Qdrant finds, by symbol and vector."""
     from llm_trader.index.qdrant.backend import QdrantIndex
@@ -119,6 +96,10 @@ def measure_recall(
             await QdrantIndex.open(structs.replace(server, approximate=False)) as exact,
             await QdrantIndex.open(structs.replace(server, approximate=True)) as approximate,
         ):
+            vectors = list(exact.collection.dimensions)
+            symbols = await _symbols(exact, sampling)
+            total = sampling.samples * len(symbols) * len(vectors)
+            count = StepCounter(progress, "comparing", total)
             return [
                 await recall(
                     exact,
@@ -128,15 +109,15 @@ def measure_recall(
                     k=sampling.k,
                     samples=sampling.samples,
                     seed=sampling.seed,
-                    name=name,
-                    progress=progress,
+                    name=vector,
+                    progress=lambda: count(1),
                 )
-                for symbol in await _symbols(exact, sampling)
-                for name in exact.collection.dimensions
+                for symbol in symbols
+                for vector in vectors
             ]
 
     return asyncio.run(main())
 
 
 async def _symbols(index: VectorIndex, sampling: Sampling) -> list[str]:
-    return sampling.symbols or [of.symbol for of in (await index.info()).symbols]
+    return sampling.symbols or [points.symbol for points in (await index.info()).symbols]

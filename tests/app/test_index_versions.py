@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llm_trader.app.backups import index_state, prune_index, rebuild_index
+from llm_trader.app.index_versions import index_state, prune_index, rebuild_index
 from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import PointTable

@@ -1,0 +1,86 @@
+"""A market store: filled from files or a simulation, described and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llm_trader.errors import InvalidInputError
+from llm_trader.market.file_import import ImportReport, import_folder
+from llm_trader.market.simulation import simulate
+from llm_trader.market.store import MarketStore
+from llm_trader.market.store_check import StoreCheck
+from llm_trader.market.store_info import StoreInfo
+from llm_trader.progress import Progress
+from llm_trader.settings.tree import Settings
+from llm_trader.timeframe import Millis
+
+
+def import_market_data(
+    settings: Settings,
+    path: Path,
+    exchange: str,
+    now_ms: Millis,
+    progress: Progress,
+    *,
+    mapping: Mapping[str, str],
+    symbol: str | None = None,
+    kind: str | None = None,
+    interval: str | None = None,
+) -> ImportReport:
+    """Import a folder or a file; symbol, kind and interval describe a file with another name."""
+    with MarketStore.open(settings.market.store, write=True, exchange=exchange) as store:
+        return import_folder(
+            path,
+            store,
+            exchange=exchange,
+            written_at_ms=now_ms,
+            mapping=mapping,
+            progress=lambda _, done, total: progress("importing", done, total),
+            symbol=symbol,
+            kind=kind,
+            interval=interval,
+        )
+
+
+def describe_store(settings: Settings) -> StoreInfo:
+    with MarketStore.open(settings.market.store) as store:
+        return store.describe()
+
+
+def check_store(settings: Settings, *, repair: bool) -> StoreCheck:
+    """Count all rows anew and compare; `repair` also corrects what differs."""
+    with MarketStore.open(settings.market.store, write=repair) as store:
+        return store.check(repair=repair)
+
+
+def simulate_market(
+    settings: Settings,
+    symbols: Sequence[str],
+    start_ms: Millis,
+    now_ms: Millis,
+    progress: Progress,
+    *,
+    days: int,
+    seed: int,
+) -> StoreInfo:
+    """Write a simulated market into a store of the exchange `simulated`."""
+    if not symbols:
+        raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
+    source = f"simulation, seed {seed}"
+    with MarketStore.open(settings.market.store, write=True, exchange="simulated") as store:
+        for done, symbol in enumerate(symbols):
+            progress("simulating", done, len(symbols))
+            market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)
+            for candles in (market.intraday, market.four_hour):
+                store.write_candles(symbol, candles, source, written_at_ms=now_ms)
+            store.write_funding(symbol, market.funding, source, written_at_ms=now_ms)
+            store.write_open_interest(
+                symbol,
+                market.open_interest,
+                source,
+                written_at_ms=now_ms,
+                interval_ms=market.open_interest_interval_ms,
+            )
+        progress("simulating", len(symbols), len(symbols))
+        return store.describe()

@@ -1,0 +1,65 @@
+"""Queries to a running server, and their answers in its own types."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from llm_trader.errors import InvalidInputError
+from llm_trader.rpc.client import RpcClient
+from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult
+from llm_trader.settings.tree import Settings
+from llm_trader.timeframe import Millis
+
+
+class Reply(NamedTuple):
+    """An answer, and the state it is about: the one that was sent, or the server's."""
+
+    symbol: str
+    answer: QueryPatternsResult
+    state: Mapping[str, Any]
+
+
+def query_server(
+    settings: Settings,
+    environ: Mapping[str, str],
+    symbol: str,
+    as_of_ms: Millis,
+    query_config: Mapping[str, Any],
+    state_file: Path | None = None,
+) -> Reply:
+    """Ask the server of the settings; in `query_config` None leaves the choice to the server."""
+    moment = {"symbol": symbol, "timestamp": as_of_ms}
+    state = None if state_file is None else _read_state(state_file)
+    chosen = {key: value for key, value in query_config.items() if value is not None}
+    params = {**moment, "query_config": chosen, "current_state": state}
+    token = _token(environ, settings.serving.auth_tokens_env)
+
+    async def main() -> Reply:
+        serving = settings.serving
+        async with await RpcClient.connect(serving.host, serving.port, token=token) as client:
+            answer = await client.call("rag.query_patterns", params, QueryPatternsResult)
+            if state is not None:
+                return Reply(symbol, answer, state)
+            found = await client.call("rag.get_snapshot", moment, GetSnapshotResult)
+            return Reply(symbol, answer, msgspec.structs.asdict(found.snapshot))
+
+    return asyncio.run(main())
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise InvalidInputError(f"{path} is not a JSON object of state fields: {error}") from error
+
+
+def _token(environ: Mapping[str, str], variable: str | None) -> str | None:
+    """The first of the accepted tokens that the variable lists."""
+    return environ.get(variable, "").split(",")[0].strip() or None if variable else None

@@ -1,0 +1,144 @@
+"""A server's answer as readable tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from llm_trader.cli.show import minute, number, table
+from llm_trader.timeframe import iso8601
+
+if TYPE_CHECKING:
+    from llm_trader.app.queries import Reply
+    from llm_trader.retrieval.answer import (
+        BarrierEvidence,
+        Estimate,
+        Evidence,
+        HorizonEvidence,
+        Match,
+    )
+    from llm_trader.serving.wire import Metadata
+
+_STATE_LINES = (
+    ("price", "rsi_7", "rsi_14", "macd", "price_change_1h", "price_change_4h"),
+    ("price_change_24h", "realized_volatility_24h", "ema_ratio", "oi_delta_pct", "funding_rate"),
+)
+_HORIZONS = ("15m", "1h", "4h", "24h")
+_QUANTILES = ("p10", "p25", "p50", "p75", "p90")
+
+
+def reply(console: Console, reply: Reply) -> None:
+    """What was asked about, the matches, the evidence beside the base rates, the verdict."""
+    metadata, evidence = reply.answer.metadata, reply.answer.evidence
+    console.print()
+    console.print(f"[bold]{reply.symbol}[/] at {iso8601(metadata.as_of)}")
+    for names in _STATE_LINES:
+        values = {name: reply.state.get(name) for name in names}
+        line = [f"{name} {value:.6g}" for name, value in values.items() if value is not None]
+        if line:
+            console.print("  " + ", ".join(line), highlight=False)
+    for warning in metadata.warnings:
+        console.print(f"  warning: {warning}", highlight=False)
+    console.print()
+    console.print(_matches(reply.answer.matches))
+    console.print()
+    if evidence.horizons:
+        console.print(_evidence(evidence))
+        console.print()
+    _verdict(console, evidence, metadata)
+
+
+def _matches(matches: list[Match]) -> Table:
+    rows = table(
+        "Similar past states, and what followed (% change)",
+        *("date", "similarity", "pairs below", "rsi 14", "funding"),
+        *_HORIZONS,
+        *("high 1h", "low 1h", "first"),
+    )
+    for match in matches:
+        state, outcomes = match.market_state, match.outcomes
+        rows.add_row(
+            minute(match.date),
+            f"{match.similarity:.3f}",
+            number(match.similarity_percentile, ".2f") + " %",
+            f"{state.rsi_14:.1f}",
+            f"{state.funding_rate * 100:.4f} %",
+            *(number(getattr(outcomes, f"outcome_{name}"), "+.2f") for name in _HORIZONS),
+            number(outcomes.max_runup_1h, "+.2f"),
+            number(outcomes.max_drawdown_1h, "+.2f"),
+            outcomes.first_barrier,
+        )
+    return rows
+
+
+def _evidence(evidence: Evidence) -> Table:
+    rows = table(
+        f"The {evidence.episodes} nearest episodes beside all states of the window (% change)",
+        *("over", "states", "mean", "P(up)", *_QUANTILES),
+        right_from=2,
+    )
+    for name, horizon in evidence.horizons.items():
+        _add_horizon(rows, name, horizon, evidence.base_rate_points)
+    if evidence.barriers is not None:
+        barriers = _barriers(evidence.barriers)
+        rows.caption = f"within 24h: {barriers}. Intervals: {evidence.interval_level:.0%}"
+        rows.caption_justify = "left"
+    return rows
+
+
+def _add_horizon(rows: Table, name: str, horizon: HorizonEvidence, base_rate_points: int) -> None:
+    quantiles: list[Estimate] = [getattr(horizon, quantile) for quantile in _QUANTILES]
+    rows.add_row(
+        name,
+        f"nearest, {horizon.effective_episodes:.0f} effective",
+        _estimate(horizon.mean, "+.2f"),
+        _estimate(horizon.p_up, ".2f"),
+        *(number(quantile.value, "+.2f") for quantile in quantiles),
+    )
+    if rescaled := horizon.rescaled:
+        values = [getattr(rescaled, quantile) for quantile in _QUANTILES]
+        cells = [number(value, "+.2f") for value in (rescaled.mean, *values)]
+        rows.add_row("", "  at today's volatility", cells[0], "", *cells[1:])
+    if horizon.band_80 is not None:
+        low, high = (number(edge, "+.2f") for edge in horizon.band_80)
+        rows.add_row("", "  calibrated 80 % band", "", "", low, "", "", "", high)
+    rows.add_row(
+        "",
+        f"all {base_rate_points}",
+        number(horizon.mean.base_rate, "+.2f"),
+        number(horizon.p_up.base_rate, ".2f"),
+        *(number(quantile.base_rate, "+.2f") for quantile in quantiles),
+        style="dim",
+    )
+
+
+def _barriers(barriers: BarrierEvidence) -> str:
+    return "; ".join(
+        f"{change} first {_estimate(estimate, '.2f')}, of all {estimate.base_rate:.2f}"
+        for change, estimate in (("-2 %", barriers.stop_first), ("+3 %", barriers.target_first))
+    )
+
+
+def _verdict(console: Console, evidence: Evidence, metadata: Metadata) -> None:
+    console.print(f"[bold]Verdict: {evidence.verdict}[/]. {evidence.reason}.", highlight=False)
+    if novelty := evidence.novelty:
+        console.print(
+            f"  novelty: {novelty.percentile:.0f} % of past states had a nearer neighbour "
+            f"than this one's {novelty.nearest_similarity:.2f}",
+            highlight=False,
+        )
+    missing = len(metadata.features_missing)
+    console.print(
+        f"  compared by {metadata.vector}; filters: {', '.join(metadata.filters_applied)}; "
+        f"state from {metadata.state_source}"
+        + (f", {missing} features missing" if missing else "")
+        + f"; {metadata.query_duration_us / 1000:.1f} ms; {metadata.feature_version}",
+        highlight=False,
+    )
+
+
+def _estimate(estimate: Estimate, spec: str) -> str:
+    low, high = number(estimate.low, spec), number(estimate.high, spec)
+    return f"{number(estimate.value, spec)} [{low}, {high}]"

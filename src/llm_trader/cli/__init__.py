@@ -1,8 +1,12 @@
 """What a person types: `llm-trader ...`, and the aliases `rag-ingest` and `rag-rpc-server`.
 
-`main`      the commands under one roof, and what happens on errors
-`options`   options that several commands share, and settings made of them
-`data`, `index`, `models`, `backup`           several commands each
-`ingest`, `serve`, `query`, `leaks`, `demo`   a command each
-`show`, `show_index`   answers, reports, stores and indexes as readable tables
+`main`           the commands under one roof, and what happens on errors
+`setting_flags`  the one table from flags to settings
+`options`        other options that several commands share
+`output`         JSON or tables, and progress
+`data`, `index`, `models`, `backup`, `evaluate`            several commands each
+`ingest`, `serve`, `query`, `leaks`, `calibrate`, `demo`   a command each
+`show`, `show_...`   results as readable tables
+
+A command reads its options, calls one function of `app/`, and prints the result.
 """

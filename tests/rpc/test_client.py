@@ -6,6 +6,7 @@ import pytest
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.builtin import Pong
 from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.rpc.server import RpcServer
 from tests.rpc.stub import Pair, connected, serving
@@ -16,6 +17,15 @@ async def test_calls_at_once_each_get_their_own_answer(server: RpcServer) -> Non
         waits = [0.1, 0.0, 0.05]
         assert await asyncio.gather(*(client.call("sleep", [s]) for s in waits)) == waits
         assert await client.call("subtract", Pair(5, 3)) == 2
+
+
+async def test_a_result_is_decoded_into_the_type_that_is_asked_for(server: RpcServer) -> None:
+    async with await RpcClient.connect(*server.address) as client:
+        pong = await client.call("rpc.ping", None, Pong)
+        assert pong == Pong(True, "1.2.3")
+        with pytest.raises(ConfigurationError, match=r"rpc\.ping: the result is not .*version"):
+            await client.call("rpc.ping", None, Pair)
+        assert await client.call("subtract", [5, 3], int) == 2
 
 
 async def test_an_error_reply_is_raised_with_code_message_and_data(server: RpcServer) -> None:

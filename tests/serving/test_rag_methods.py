@@ -13,10 +13,17 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 import pytest
+import structlog
 
 from llm_trader.app.server import query_server
 from llm_trader.rpc.client import RpcClient, RpcError
-from llm_trader.serving.wire import REQUIRED_STATE
+from llm_trader.serving.wire import (
+    REQUIRED_STATE,
+    GetSnapshotResult,
+    QueryPatternsParams,
+    QueryPatternsResult,
+    StatsResult,
+)
 from llm_trader.snapshot.model import SCALARS, MarketSnapshot
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis
 from tests.cli.corridor import (
@@ -74,6 +81,10 @@ async def refusal(client: RpcClient, params: Any, method: str = "rag.query_patte
 
 def without_durations(answer: dict[str, Any]) -> dict[str, Any]:
     return {part: answer[part] for part in ("matches", "statistics", "evidence")}
+
+
+def as_json(result: msgspec.Struct) -> Any:
+    return json.loads(msgspec.json.encode(result))
 
 
 # --- The shape of an answer
@@ -654,7 +665,49 @@ async def test_an_index_that_gets_damaged_is_a_vector_database_error(
         assert (await client.call("rpc.ping"))["pong"] is True
 
 
+_DAMAGED_CANDLE = """
+import sys
+import lmdb
+with lmdb.open(sys.argv[1], map_size=1 << 34, max_dbs=32) as env:
+    candles = env.open_db(b"candles_5m", create=False)
+    with env.begin(write=True) as txn:
+        txn.put(sys.argv[2].encode(), b"damaged", db=candles)
+"""
+
+
+async def test_where_the_store_cannot_tell_the_datas_age_the_reply_says_so(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    store = copied(corridor.store, tmp_path / "store")
+    arguments = str(store), f"{SYMBOL}:{AT_MS - HOUR_MS}"
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", _DAMAGED_CANDLE, *arguments)
+    assert await writer.wait() == 0
+    snapshot = msgspec.to_builtins(corridor.state_at(AT_MS).snapshot(0))
+    state = {name: snapshot[name] for name in snapshot if name not in ("symbol", "timestamp")}
+    with structlog.testing.capture_logs() as logs:
+        async with answering(corridor, market__store=store) as client:
+            answer = await ask(client, current_state=state)
+    assert len(answer["matches"]) == 5
+    assert answer["metadata"]["data_age_seconds"] is None
+    (warning,) = answer["metadata"]["warnings"]
+    assert warning.startswith("data_age_seconds is unknown: ")
+    (entry,) = [entry for entry in logs if entry["event"] == "data_age_unknown"]
+    assert (entry["log_level"], entry["symbol"]) == ("warning", SYMBOL)
+    assert warning.endswith(entry["error"])
+
+
 # --- The other methods
+
+
+async def test_replies_decode_into_the_structs_that_the_server_encodes(rag: RpcClient) -> None:
+    params = QueryPatternsParams(SYMBOL, AT_MS)
+    answer = await rag.call("rag.query_patterns", params, QueryPatternsResult)
+    assert answer.metadata.as_of == AT_MS
+    assert without_durations(as_json(answer)) == without_durations(await ask(rag))
+    snapshot = await rag.call("rag.get_snapshot", question(), GetSnapshotResult)
+    assert as_json(snapshot) == await rag.call("rag.get_snapshot", question())
+    stats = await rag.call("rag.stats", None, StatsResult)
+    assert as_json(stats) == await rag.call("rag.stats")
 
 
 @pytest.mark.parametrize("timestamp", [AT_MS, AT_MS + QUARTER_MS - 1])

@@ -24,7 +24,8 @@ class TokenCheck:
 
     def accepts(self, token: str) -> bool:
         sent = _digest(token)
-        matches = [hmac.compare_digest(sent, known) for known in self._digests]
+        # All are compared before any answer, so the time reveals nothing.
+        matches = [hmac.compare_digest(sent, digest) for digest in self._digests]
         return any(matches)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from llm_trader.rpc.errors import (
 )
 
 OPENRPC_VERSION: Final = "1.3.2"
+
+Document = dict[str, Any]
 
 _SCHEMAS: Final = "#/components/schemas/"
 _ERRORS: Final = "#/components/errors/"
@@ -48,52 +51,44 @@ def with_builtin_methods(
     errors: ErrorTable = PROTOCOL_ERRORS,
 ) -> list[Method]:
     """`methods` and the built-in ones; `rpc.discover` describes them all."""
-    complete = [*methods, ping_method(version), authenticate_method(tokens or TokenCheck())]
-    return [*complete, discover_method(complete, title, version, errors)]
 
-
-def ping_method(version: str) -> Method:
     async def ping(params: None, context: RequestContext) -> Pong:
         return Pong(True, version)
 
-    return Method("rpc.ping", None, ping, "Shows that the server answers, and its version.", Pong)
-
-
-def authenticate_method(tokens: TokenCheck) -> Method:
     async def authenticate(params: AuthenticateParams, context: RequestContext) -> Authenticated:
-        if tokens.required and not tokens.accepts(params.token):
+        if tokens and tokens.required and not tokens.accepts(params.token):
             raise UnauthorizedError("unauthorized; the token is not one this server knows")
         context.session.authenticated = True
         return Authenticated(True)
 
-    return Method(
-        "rpc.authenticate",
-        AuthenticateParams,
-        authenticate,
-        "Authenticates the connection; the first call where the server has tokens configured.",
-        Authenticated,
-        (UnauthorizedError,),
-    )
+    @functools.cache
+    def document() -> Document:
+        return openrpc_document(complete, title, version, errors)
 
+    async def discover(params: None, context: RequestContext) -> Document:
+        return document()
 
-def discover_method(
-    methods: Sequence[Method], title: str, version: str, errors: ErrorTable
-) -> Method:
-    """Describes `methods` and itself as an OpenRPC document, built on the first call."""
-    document: dict[str, Any] = {}
-
-    async def discover(params: None, context: RequestContext) -> dict[str, Any]:
-        if not document:
-            document.update(openrpc_document([*methods, method], title, version, errors))
-        return document
-
-    method = Method("rpc.discover", None, discover, "This description, as OpenRPC.", dict[str, Any])
-    return method
+    complete = [
+        *methods,
+        Method(
+            "rpc.ping", None, ping, "Shows that the server answers, and which version it is.", Pong
+        ),
+        Method(
+            "rpc.authenticate",
+            AuthenticateParams,
+            authenticate,
+            "Authenticates the connection; the first call where the server has tokens configured.",
+            Authenticated,
+            (UnauthorizedError,),
+        ),
+        Method("rpc.discover", None, discover, "Returns this description (OpenRPC).", Document),
+    ]
+    return complete
 
 
 def openrpc_document(
     methods: Sequence[Method], title: str, version: str, errors: ErrorTable
-) -> dict[str, Any]:
+) -> Document:
     """An OpenRPC document whose parameters may be sent by name or by position."""
     types = [t for method in methods for t in (method.params_type, method.result_type) if t]
     _, schemas = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
@@ -111,7 +106,7 @@ def openrpc_document(
     }
 
 
-def _describe(method: Method, errors: ErrorTable) -> dict[str, Any]:
+def _describe(method: Method, errors: ErrorTable) -> Document:
     codes = {INTERNAL_ERROR, *map(errors.code_of, method.errors)}
     if method.params_type is not None:
         codes.add(INVALID_PARAMS)
@@ -138,6 +133,6 @@ def _describe_params(params_type: type[msgspec.Struct]) -> list[dict[str, Any]]:
     ]
 
 
-def _schema(kind: Any) -> dict[str, Any]:
+def _schema(kind: Any) -> Document:
     (schema,), _ = msgspec.json.schema_components([kind], ref_template=_SCHEMAS + "{name}")
     return schema

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from types import TracebackType
 from typing import Any, ClassVar, Final, TypeVar, overload
 
 import msgspec
@@ -34,6 +33,9 @@ class _Error(msgspec.Struct):
     message: str
     data: Any = None
 
+    def exception(self) -> RpcError:
+        return RpcError(self.code, self.message, self.data)
+
 
 class _Reply(msgspec.Struct):
     id: int | str | None = None
@@ -42,7 +44,7 @@ class _Reply(msgspec.Struct):
 
 
 class RpcClient:
-    """Made by `RpcClient.connect`; use it as an async context manager, or call `close`."""
+    """`RpcClient.connect` makes one; use it as an async context manager, or call `close`."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_s: float
@@ -51,7 +53,7 @@ class RpcClient:
         self._writer = writer
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._waiting: dict[int | str | None, asyncio.Future[_Reply]] = {}
         self._lost: LlmTraderError | None = None
         self._receiver = asyncio.create_task(self._receive())
 
@@ -102,14 +104,16 @@ class RpcClient:
         request: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "id": call_id}
         if params is not None:
             request["params"] = params
-        reply = asyncio.get_running_loop().create_future()
-        self._waiting[call_id] = reply
+        reply = self._waiting[call_id] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._timeout_s):
                 self._writer.write(msgspec.json.encode(request) + b"\n")
                 with contextlib.suppress(ConnectionError):
                     await self._writer.drain()
-                return msgspec.json.decode(await reply, type=result_type)
+                answer: _Reply = await reply
+            if answer.error is not None:
+                raise answer.error.exception()
+            return msgspec.json.decode(answer.result, type=result_type)
         except msgspec.ValidationError as error:
             raise ConfigurationError(
                 f"{method}: the result is not what this client expects: {error}; "
@@ -130,39 +134,21 @@ class RpcClient:
     async def __aenter__(self) -> RpcClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def _receive(self) -> None:
-        refusal: LlmTraderError | None = None
+        reason: LlmTraderError = ConfigurationError("the server closed the connection")
         try:
             while line := await self._reader.readline():
-                refusal = self._deliver(msgspec.json.decode(line, type=_Reply)) or refusal
+                reply = msgspec.json.decode(line, type=_Reply)
+                waiting = self._waiting.get(reply.id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(reply)
+                elif reply.id is None and reply.error is not None:
+                    reason = reply.error.exception()  # it refuses the whole connection
         except (OSError, ValueError) as error:
-            refusal = ConfigurationError(f"the connection failed: {error}")
-        self._lose(refusal or ConfigurationError("the server closed the connection"))
-
-    def _deliver(self, reply: _Reply) -> RpcError | None:
-        """Wakes the call the reply is for; returns an error that is for no call in particular."""
-        sent = reply.error
-        error = None if sent is None else RpcError(sent.code, sent.message, sent.data)
-        if not isinstance(reply.id, int):
-            return error
-        waiting = self._waiting.get(reply.id)
-        if waiting is None or waiting.done():
-            return None
-        if error is not None:
-            waiting.set_exception(error)
-        else:
-            waiting.set_result(reply.result)
-        return None
-
-    def _lose(self, reason: LlmTraderError) -> None:
+            reason = ConfigurationError(f"the connection failed: {error}")
         self._lost = reason
         for waiting in self._waiting.values():
             if not waiting.done():

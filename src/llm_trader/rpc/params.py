@@ -14,15 +14,16 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Generic, TypeVar, Union, get_args, get_origin
 
 import msgspec
-from msgspec.inspect import CollectionType, StructType, Type, UnionType, type_info
 
 from llm_trader.rpc.errors import FieldError, InvalidParamsError
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+# A reply stays under some 10 KB, and difflib under a millisecond, whatever a client sends.
 _MAX_REPORTED: Final = 50
 MAX_NAME_CHARS: Final = 64
-_PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
+# How msgspec ends its messages.
+_LOCATION: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
 class ParamsDecoder(Generic[S]):
@@ -31,7 +32,7 @@ class ParamsDecoder(Generic[S]):
     def __init__(self, params_type: type[S]) -> None:
         self._type = params_type
         self._names = [f.encode_name for f in msgspec.structs.fields(params_type)]
-        self._strict = _refuses_unknown_fields(type_info(params_type))
+        self._strict = _forbids_unknown_fields(params_type)
         self._decoder = msgspec.json.Decoder(params_type)
 
     def decode(self, raw: bytes | msgspec.Raw, unknown_fields: list[str]) -> S:
@@ -128,12 +129,13 @@ class _Review:
             self.errors.append(FieldError(path, error))
 
 
-def closest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` most likely is a slip of, if any is close."""
+def closest_name(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `name` most likely misspells, if any is close."""
     if len(name) > MAX_NAME_CHARS:
         return None
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return found[0] if found else None
+    # At 0.75 "rsi7" suggests rsi_7; at 0.6 most names would suggest some other.
+    similar = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.75)
+    return similar[0] if similar else None
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
@@ -151,10 +153,10 @@ def _is_struct(kind: Any) -> bool:
 
 def _field_error(path: str, error: msgspec.ValidationError) -> FieldError:
     text = str(error)
-    place = _PLACE.search(text)
-    if place:
-        text = text[: place.start()]
-        path = _join(path, place[1])
+    location = _LOCATION.search(text)
+    if location:
+        text = text[: location.start()]
+        path = _join(path, location[1])
     return FieldError(path, (text[:1].lower() + text[1:]).replace("`", ""))
 
 
@@ -162,14 +164,13 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and not name.startswith("[") else path + name
 
 
-def _refuses_unknown_fields(info: Type) -> bool:
+def _forbids_unknown_fields(kind: Any) -> bool:
     """Whether every struct within forbids unknown fields, so that one decode cannot miss any."""
-    if isinstance(info, StructType):
-        return info.forbid_unknown_fields and all(
-            _refuses_unknown_fields(field.type) for field in info.fields
-        )
-    if isinstance(info, UnionType):
-        return all(_refuses_unknown_fields(option) for option in info.types)
-    if isinstance(info, CollectionType):
-        return _refuses_unknown_fields(info.item_type)
-    return True
+    if _is_struct(kind):
+        inner = [field.type for field in msgspec.structs.fields(kind)]
+        return kind.__struct_config__.forbid_unknown_fields and _all_forbid(inner)
+    return _all_forbid(get_args(kind))
+
+
+def _all_forbid(kinds: Iterable[Any]) -> bool:
+    return all(map(_forbids_unknown_fields, kinds))

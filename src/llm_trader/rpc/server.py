@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine
-from types import ModuleType
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -147,14 +146,10 @@ def stop_on_signals(stop_event: asyncio.Event) -> None:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` on uvloop where it is installed (the extra `fast`)."""
-    uvloop = _uvloop()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
-        return runner.run(main)
-
-
-def _uvloop() -> ModuleType | None:
-    try:
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
         import uvloop
-    except ImportError:
-        return None
-    return uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(main)

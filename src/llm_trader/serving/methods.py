@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import structlog
 from msgspec import UNSET
 
 from llm_trader.errors import (
@@ -40,8 +41,9 @@ from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import Millis, iso8601
 
-# A state whose price is further than this from the store's is not of the same market.
-_SAME_PRICE_WITHIN: Final = 0.02
+# Exchanges differ by under 1 %, and a price moves by some 1 % in the minutes that a state may lag;
+# a price that is further from the store's comes from another market.
+_PRICE_TOLERANCE: Final = 0.02
 _PRICE: Final = ROW["price"]
 
 _PATTERN_ERRORS: Final = (
@@ -54,7 +56,7 @@ _PATTERN_ERRORS: Final = (
 
 
 class QueryState(msgspec.Struct):
-    """The state that is searched for, of what time it is, and where it came from."""
+    """The state that is searched for, its time, and its source."""
 
     table: SnapshotTable
     source: str
@@ -62,6 +64,11 @@ class QueryState(msgspec.Struct):
     warnings: list[str]
     completed: list[str] = []
     completed_as_of_ms: Millis | None = None
+    data_age_seconds: float | None = None
+
+    def incomplete(self, reason: str) -> QueryState:
+        self.warnings.append(f"nothing was completed{reason}")
+        return self
 
 
 class RagMethods:
@@ -88,6 +95,7 @@ class RagMethods:
         self._collection = f"{collection.exchange or 'unknown'}/{collection.feature_version}"
         self._answered = 0
         self._refused = 0
+        self._log = structlog.get_logger(__name__)
 
     def methods(self) -> list[Method]:
         return [replace(method, handler=partial(method.handler, self)) for method in METHODS]
@@ -99,6 +107,9 @@ class RagMethods:
         try:
             view = self._market.view(params.symbol) if self._market else None
             state = self._state(params, view)
+            if view is not None:
+                age_seconds = self._data_age_seconds(view, params, state.warnings)
+                state.data_age_seconds = age_seconds
             config = self._config(params.query_config)
             answer = await self._retriever.query(state.table, params.timestamp, config)
             required = min(self._min_matches, config.top_k)
@@ -108,7 +119,7 @@ class RagMethods:
             self._refused += 1
             raise
         self._answered += 1
-        metadata = self._metadata(params, state, view, config, answer, context, started)
+        metadata = self._metadata(params, state, config, answer, context, started)
         return QueryPatternsResult(answer.matches, answer.statistics, answer.evidence, metadata)
 
     async def get_snapshot(
@@ -118,7 +129,7 @@ class RagMethods:
             raise InvalidInputError("this server has no market store; start it with --store")
         view = self._market.view(params.symbol)
         table = view.latest(params.timestamp, self._max_data_age_ms)
-        age_seconds = _data_age_seconds(view, params.timestamp)
+        age_seconds = self._data_age_seconds(view, params, [])
         version = self._retriever.space.feature_version
         return GetSnapshotResult(table.snapshot(0), version, age_seconds)
 
@@ -151,41 +162,58 @@ class RagMethods:
     def _completed(
         self, table: SnapshotTable, params: QueryPatternsParams, view: SymbolView | None
     ) -> QueryState:
-        """The sent state, with what it lacks filled in from the store where they agree.
+        """The sent state; the store fills in missing fields where the prices agree.
 
-        Whatever is wrong with the store, a sent state is answered: it says enough by itself.
+        A sent state is answered even when the store fails, as it suffices by itself.
         """
         state = QueryState(table, "request", params.timestamp, [])
         if view is None or table.complete()[0]:
             return state
         try:
-            at = view.newest_complete_ms(params.timestamp, self._max_data_age_ms)
-            if at is None:
-                return _left(state, ": the store knows no complete state near that time")
-            known = view.known_fields(at)
+            as_of_ms = view.newest_complete_ms(params.timestamp, self._max_data_age_ms)
+            if as_of_ms is None:
+                return state.incomplete(": the store knows no complete state near that time")
+            stored_fields = view.known_fields(as_of_ms)
         except StoreError as error:
-            return _left(state, f" from the store: {error.message}")
-        sent, stored = float(table.column("price")[0]), float(known[_PRICE, 0])
-        if abs(sent / stored - 1) > _SAME_PRICE_WITHIN:
-            near = f"price {sent:g} is not near the store's {stored:g} at {iso8601(at)}"
-            return _left(state, f": {near}")
-        state.table = table.filled_from(known)
-        lacked = np.isnan(table.scalars[:, 0]).tolist()
-        state.completed = [name for name, was in zip(SCALARS, lacked, strict=True) if was]
-        state.completed_as_of_ms, state.source = at, "request+store"
+            return state.incomplete(f" from the store: {error.message}")
+        price, stored_price = float(table.column("price")[0]), float(stored_fields[_PRICE, 0])
+        if abs(price / stored_price - 1) > _PRICE_TOLERANCE:
+            return state.incomplete(
+                f": price {price:g} is not near the store's {stored_price:g} at {iso8601(as_of_ms)}"
+            )
+        missing = np.isnan(table.scalars[:, 0]).tolist()
+        state.completed = [name for name, gap in zip(SCALARS, missing, strict=True) if gap]
+        state.completed_as_of_ms, state.source = as_of_ms, "request+store"
+        state.table = table.filled_from(stored_fields)
         return state
 
     def _config(self, sent: Any) -> SearchSpec:
         if sent is None:
             return self._defaults
-        given = {k: v for k, v in msgspec.structs.asdict(sent).items() if v is not UNSET}
-        return msgspec.structs.replace(self._defaults, **given)
+        changes = {k: v for k, v in msgspec.structs.asdict(sent).items() if v is not UNSET}
+        return msgspec.structs.replace(self._defaults, **changes)
+
+    def _data_age_seconds(
+        self,
+        view: SymbolView,
+        params: QueryPatternsParams | GetSnapshotParams,
+        warnings: list[str],
+    ) -> float | None:
+        """Age of the newest candle; a store that fails is logged and added to `warnings`."""
+        try:
+            age_ms = view.data_age_ms(params.timestamp)
+        except SymbolNotFoundError:
+            return None
+        except StoreError as error:
+            warnings.append(f"data_age_seconds is unknown: {error.message}")
+            self._log.warning("data_age_unknown", symbol=params.symbol, error=error.message)
+            return None
+        return None if age_ms is None else age_ms / 1000
 
     def _metadata(
         self,
         params: QueryPatternsParams,
         state: QueryState,
-        view: SymbolView | None,
         config: SearchSpec,
         answer: Answer,
         context: RequestContext,
@@ -214,24 +242,14 @@ class RagMethods:
             collection=self._collection,
             points_eligible=answer.points_eligible,
             request_id=context.request_id,
-            data_age_seconds=_data_age_seconds(view, params.timestamp),
+            data_age_seconds=state.data_age_seconds,
             calibration=answer.calibration,
         )
 
 
-def _data_age_seconds(view: SymbolView | None, as_of_ms: Millis) -> float | None:
-    if view is None:
-        return None
-    try:
-        age_ms = view.data_age_ms(as_of_ms)
-    except (SymbolNotFoundError, StoreError):
-        return None
-    return None if age_ms is None else age_ms / 1000
-
-
 _UNBOUND: Final[Any] = RagMethods
 
-# What the methods are called, take and give; `RagMethods.methods` binds them to a server's own.
+# The documents describe these; `RagMethods.methods` binds them to a server's retriever.
 METHODS: Final = (
     Method(
         "rag.query_patterns",
@@ -253,20 +271,15 @@ METHODS: Final = (
 )
 
 
-def _left(state: QueryState, why: str) -> QueryState:
-    state.warnings.append(f"nothing was completed{why}")
-    return state
-
-
 def _too_few(answer: Answer, config: SearchSpec, required: int) -> InsufficientMatchesError:
     nearest = answer.evidence.similarity_range
     if nearest is None:
-        found = "no past state was known then and passes the filters"
+        finding = "no past state was known then and passes the filters"
     else:
-        found = f"the nearest past state has similarity {nearest[1]:.2f}"
+        finding = f"the nearest past state has similarity {nearest[1]:.2f}"
     return InsufficientMatchesError(
         len(answer.matches),
         required,
-        f"{found}; try increasing lookback_days ({config.lookback_days}), reducing "
+        f"{finding}; try increasing lookback_days ({config.lookback_days}), reducing "
         f"min_similarity ({config.min_similarity:g}), or include_regime_filters = false",
     )

@@ -85,9 +85,8 @@ class QueryPatternsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """`state_source`: `request`, `store`, or `request+store` where the store filled fields in.
 
-    `as_of` is the query's time, by which everything was known; `state_as_of` that of the state, and
-    `fields_completed_as_of` that of what the store filled in. `calibration`: the one that was used;
-    where there is one that was not, `warnings` say why.
+    `as_of` is the time of the query, `state_as_of` of the state, `fields_completed_as_of` of the
+    fields that the store filled in. Where a calibration was not used, `warnings` say why.
     """
 
     query_duration_ms: int
@@ -127,7 +126,7 @@ class GetSnapshotParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class GetSnapshotResult(msgspec.Struct, frozen=True):
-    """The newest complete snapshot at or before the asked time."""
+    """The newest complete snapshot at or before the requested time."""
 
     snapshot: MarketSnapshot
     feature_version: str

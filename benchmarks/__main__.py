@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import computing, processes, storing, workload
+from benchmarks import computing, processes, states, storing, workload
 from benchmarks.evaluation import evaluation
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
@@ -30,6 +30,7 @@ def _with_index(measure: Callable[[EmbeddedIndex], list[Figure]], folder: Path) 
 MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "snapshots": lambda folder: computing.snapshots(),
     "append": storing.append,
+    "state": states.state_of_now,
     "ingestion": processes.ingestion,
     "search": lambda folder: _with_index(computing.search, folder),
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),

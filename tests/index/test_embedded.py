@@ -19,11 +19,11 @@ from llm_trader.errors import (
     SymbolNotFoundError,
     VectorIndexError,
 )
-from llm_trader.index import embedded
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Hits, SearchQuery
 from llm_trader.market.store import MarketStore
+from llm_trader.storage import environment
 from tests.index.builders import (
     ALWAYS,
     SYMBOL,
@@ -306,7 +306,7 @@ def test_a_reader_killed_while_it_read_does_not_count_once_a_writer_opened(tmp_p
 async def test_a_full_index_is_an_index_error_that_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_MAP_SIZE", 2**18)
+    monkeypatch.setattr(environment, "MAP_SIZE_BYTES", 2**18)
     held = points_at(range(100), 1)
     with EmbeddedIndex.create_or_open(tmp_path, collection()) as index:
         await index.upsert(held)

@@ -15,16 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import pytest
 
 from llm_trader.backup.cluster import Nodes
 from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.restore import Targets, restore_backup
+from llm_trader.errors import VectorIndexError
 from llm_trader.index import folders
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.migration import copy_points
 from llm_trader.index.points import PointTable
-from llm_trader.index.protocol import VectorIndex
+from llm_trader.index.protocol import Collection, VectorIndex
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.versions import build_beside, prune, swap
@@ -190,7 +192,7 @@ async def restore(site: Site, folder: Path) -> None:
     await site.restore(folder / "backups")
 
 
-@pytest.fixture(params=["qdrant"])
+@pytest.fixture(params=["embedded", "qdrant"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     if request.param == "embedded":
         return Folder(tmp_path / "index")
@@ -230,3 +232,40 @@ async def test_a_running_retriever_answers_as_a_fresh_process_does(
         assert after == await answer_of_a_fresh_process(site)
         assert after != before
         assert (await index.scan(SYMBOL, ALWAYS)).values.tolist() == NEW.values.tolist()
+
+
+async def make_folder(path: Path, content: Collection) -> None:
+    with EmbeddedIndex.create_or_open(path, content) as index:
+        await fill(index, OLD)
+
+
+async def test_a_folder_that_vanished_is_an_error_with_the_remedy_until_it_is_back(
+    tmp_path: Path,
+) -> None:
+    path, away = tmp_path / "index", tmp_path / "away"
+    await make_folder(path, COLLECTION)
+    with EmbeddedIndex.open(path) as index:
+        path.rename(away)
+        await asyncio.sleep(1.05)
+        for call in (index.scan(SYMBOL, ALWAYS), index.info(), index.timestamps(SYMBOL)):
+            with pytest.raises(VectorIndexError, match=r"was removed .* put it back, or "):
+                await call
+        away.rename(path)
+        assert len(await index.scan(SYMBOL, ALWAYS)) == len(OLD)
+
+
+async def test_a_folder_rebuilt_with_other_features_is_neither_read_nor_written(
+    tmp_path: Path,
+) -> None:
+    path, other = tmp_path / "index", tmp_path / "other"
+    await make_folder(path, COLLECTION)
+    await make_folder(other, msgspec.structs.replace(COLLECTION, state_space_id="another"))
+    refusal = r"rebuilt with other features \(state_space_id is another, not .*restart the server"
+    with EmbeddedIndex.create_or_open(path, COLLECTION) as index:
+        path.rename(tmp_path / "away")
+        other.rename(path)
+        with pytest.raises(VectorIndexError, match=refusal):
+            await index.upsert(NEW)
+        for call in (index.scan(SYMBOL, ALWAYS), index.info()):
+            with pytest.raises(VectorIndexError, match=refusal):
+                await call

@@ -2,7 +2,8 @@
 
 Points of a symbol lie in memory in the order of time, so that a query's window is a slice and a
 search is one matrix-vector product. A change log in the store tells readers in other processes
-which points are new; they take them over before their next answer, without a restart.
+which points are new; they take them over before their next answer, without a restart. A folder
+that was replaced, by a rebuild or a restore, is loaded anew within a second.
 
     points  SYMBOL:timestamp_ms -> record: columns as float64, vectors as float32, run as uint32
     log     sequence number     -> SYMBOL:timestamps of the points written by one transaction
@@ -12,12 +13,11 @@ which points are new; they take them over before their next answer, without a re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import lmdb
 import msgspec
 import numpy as np
 
@@ -34,60 +34,59 @@ from llm_trader.index.protocol import (
     SearchQuery,
     SymbolPoints,
 )
+from llm_trader.storage.environment import (
+    Environment,
+    ReadTransaction,
+    StoreFormat,
+    Version,
+    WriteTransaction,
+)
 from llm_trader.storage.writer_lock import WriterLock
 
 SCHEMA_VERSION: Final = 1
 
-_MAP_SIZE: Final = 16 << 30  # sparse: what is not used takes no room
-_MAX_READERS: Final = 1024
-_DATABASES: Final = ("points", "log", "runs", "meta")
+_POINTS, _LOG, _RUNS, _META = "points", "log", "runs", "meta"
+_DATABASES: Final = frozenset((_POINTS, _LOG, _RUNS, _META))
+_COLLECTION_KEY: Final = b"collection"
+_COLUMNS_KEY: Final = b"columns"
 
 _VECTOR_FIELDS: Final = {STATE: "vector", TEXT: "text_vector"}
 
 _ANOTHER_FOLDER: Final = "ingest into a new folder with: rag-ingest --index NEW_FOLDER"
-_REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
-    lmdb.MapFullError: f"the index has reached {_MAP_SIZE >> 30} GiB; split its symbols",
-    lmdb.ReadersFullError: f"{_MAX_READERS} readers are at work already; stop some",
-    lmdb.InvalidError: _ANOTHER_FOLDER,
-    lmdb.CorruptedError: _ANOTHER_FOLDER,
-    lmdb.PageNotFoundError: _ANOTHER_FOLDER,
-    lmdb.VersionMismatchError: _ANOTHER_FOLDER,
-}
+FORMAT: Final = StoreFormat(
+    name="index",
+    error=VectorIndexError,
+    create="make one with: rag-ingest --index {path}",
+    rebuild=_ANOTHER_FOLDER,
+    is_database=lambda name: name in _DATABASES,
+    max_databases=len(_DATABASES),
+)
 
 
 class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     """One index folder, opened once per process. One process writes, any number read."""
 
-    def __init__(self, path: Path, env: Any, lock: WriterLock | None) -> None:
-        self._path = path
-        self.location = str(path)
-        self._env = env
+    def __init__(self, environment: Environment, lock: WriterLock | None) -> None:
+        self._environment = environment
+        self._path = environment.folder
+        self.location = str(environment.folder)
         self._lock = lock
-        self._db = {
-            name: env.open_db(name.encode(), create=lock is not None) for name in _DATABASES
-        }
-        self._symbols: dict[str, SymbolArrays] = {}
-        self._seen_txn = -1
-        self._next_log = 0
-        self.collection = self._read_collection()
+        with environment.read() as txn:
+            self.collection = _stored_collection(txn, self._path)
         self._record = _record_type(self.collection)
+        self._symbols: dict[str, SymbolArrays] = {}
+        self._loaded: Version = (-1, -1)
+        self._next_log = 0
         self._take_over_changes()
 
     @classmethod
     def open(cls, path: Path) -> EmbeddedIndex:
         """Open for reading. Raises `VectorIndexError` where there is no readable index."""
-        if not (path / "data.mdb").exists():
-            raise VectorIndexError(
-                f"there is no index at {path}; make one with: rag-ingest --index {path}"
-            )
-        env = _open_environment(path, readonly=True)
+        environment = Environment(path, FORMAT)
         try:
-            return cls(path, env, None)
-        except lmdb.NotFoundError as error:
-            env.close()
-            raise _no_index(path) from error
+            return cls(environment, None)
         except BaseException:
-            env.close()
+            environment.close()
             raise
 
     @classmethod
@@ -100,18 +99,17 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         with ExitStack() as undo:
             lock = WriterLock(path)
             undo.callback(lock.release)
-            env = _open_environment(path, readonly=False)
-            undo.callback(env.close)
-            with _lmdb_errors(path):
-                _write_collection(path, env, collection)
-                index = cls(path, env, lock)
+            environment = Environment(path, FORMAT, write=True)
+            undo.callback(environment.close)
+            _write_collection(environment, collection)
+            index = cls(environment, lock)
             _refuse_other(path, index.collection, collection)
             undo.pop_all()
         return index
 
     def close(self) -> None:
-        """Let go of the folder. Closing twice does nothing."""
-        self._env.close()
+        """Release the folder. Closing twice does nothing."""
+        self._environment.close()
         if self._lock:
             self._lock.release()
             self._lock = None
@@ -137,12 +135,12 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         return arrays.table().timestamp_ms if arrays else np.empty(0, np.int64)
 
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
-        with self._write() as txn:
-            number = int(txn.stat(self._db["runs"])["entries"]) + 1
+        with self._write(_RUNS) as txn:
+            number = txn.count(_RUNS) + 1
             run = IngestionRun(
                 run=number, build_id=build_id, exchange=exchange, started_at=started_at
             )
-            txn.put(_number_key(number), msgspec.json.encode(run), db=self._db["runs"])
+            txn.put(_RUNS, _number_key(number), msgspec.json.encode(run))
         return number
 
     async def upsert(self, points: PointTable) -> int:
@@ -151,21 +149,19 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             return 0
         records = self._record_of(points)
         keys = [_point_key(points.symbol, t) for t in points.timestamp_ms.tolist()]
-        with self._write() as txn:
-            cursor = txn.cursor(self._db["points"])
-            before = txn.stat(self._db["points"])["entries"]
-            cursor.putmulti(zip(keys, records, strict=True))
-            added = txn.stat(self._db["points"])["entries"] - before
-            log = self._db["log"]
-            entry = points.symbol.encode() + b":" + points.timestamp_ms.astype("<i8").tobytes()
-            txn.put(_number_key(int(txn.stat(log)["entries"])), entry, db=log)
-        return int(added)
+        entry = points.symbol.encode() + b":" + points.timestamp_ms.astype("<i8").tobytes()
+        with self._write(_POINTS, _LOG) as txn:
+            count_before = txn.count(_POINTS)
+            txn.put_many(_POINTS, zip(keys, records, strict=True))
+            txn.put(_LOG, _number_key(txn.count(_LOG)), entry)
+            return txn.count(_POINTS) - count_before
 
     async def info(self) -> IndexInfo:
         self._take_over_changes()
         tables = [arrays.table() for _, arrays in sorted(self._symbols.items())]
-        with _lmdb_errors(self._path), self._env.begin(db=self._db["runs"]) as txn:
-            runs = [msgspec.json.decode(value, type=IngestionRun) for _, value in txn.cursor()]
+        with self._environment.read() as txn:
+            records = txn.cursor(_RUNS) or ()
+            runs = [msgspec.json.decode(record, type=IngestionRun) for _, record in records]
         return IndexInfo(
             backend="embedded",
             location=self.location,
@@ -184,8 +180,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
-        with _lmdb_errors(self._path):
-            self._env.copy(str(folder), compact=True)
+        self._environment.copy_to(folder)
 
     def _arrays(self, symbol: str) -> SymbolArrays:
         self._take_over_changes()
@@ -195,26 +190,15 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             raise SymbolNotFoundError(symbol, sorted(self._symbols)) from None
 
     @contextmanager
-    def _write(self) -> Iterator[Any]:
-        if self._lock is None:
-            raise ConfigurationError(f"the index at {self._path} was opened for reading only")
-        with _lmdb_errors(self._path), self._env.begin(write=True) as txn:
-            yield txn
-
-    def _read_collection(self) -> Collection:
-        with self._env.begin(db=self._db["meta"]) as txn:
-            collection, columns = txn.get(b"collection"), txn.get(b"columns")
-        if collection is None or columns is None:
-            raise _no_index(self._path)
-        found = msgspec.json.decode(collection, type=Collection)
-        known = tuple(msgspec.json.decode(columns, type=list[str])) == COLUMNS
-        if found.schema_version != SCHEMA_VERSION or not known:
-            raise VectorIndexError(
-                f"the index at {self._path} was written by another version "
-                f"(schema {found.schema_version}, this one knows {SCHEMA_VERSION}); "
-                f"{_ANOTHER_FOLDER}"
+    def _write(self, *databases: str) -> Iterator[WriteTransaction]:
+        if not self._environment.writable:
+            raise ConfigurationError(
+                f"the index at {self._path} was opened for reading only; open it for writing"
             )
-        return found
+        # A write transaction sees only the databases that it names; the check reads `meta`.
+        with self._environment.write(_META, *databases) as txn:
+            self._check_generation(txn)
+            yield txn
 
     def _record_of(self, points: PointTable) -> list[bytes]:
         records = np.empty(len(points), self._record)
@@ -226,32 +210,45 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         return [raw[i : i + size] for i in range(0, len(raw), size)]
 
     def _table_of(self, symbol: str, timestamps: Times, records: list[bytes]) -> PointTable:
-        try:
-            rows = np.frombuffer(b"".join(records), self._record)
-        except ValueError:
-            raise VectorIndexError(f"the index at {self._path} is damaged: {symbol}") from None
+        content = b"".join(records)
+        if len(content) != len(timestamps) * self._record.itemsize:
+            raise self._damaged(f"records of {symbol}")
+        rows = np.frombuffer(content, self._record)
         values = np.ascontiguousarray(rows["values"].T)
         vectors = {name: rows[_VECTOR_FIELDS[name]].copy() for name in self.collection.dimensions}
         return PointTable(symbol, timestamps, values, vectors, rows["run"].copy())
 
     def _take_over_changes(self) -> None:
         """Bring the arrays up to the newest transaction; cheap when nothing was written."""
-        with _lmdb_errors(self._path):
-            newest = self._env.info()["last_txnid"]
-        if newest == self._seen_txn:
+        if self._environment.version == self._loaded:
             return
-        with _lmdb_errors(self._path), self._env.begin() as txn:
-            written = int(txn.stat(self._db["log"])["entries"])
-            if self._seen_txn < 0:
-                self._load_all(txn)
+        with self._environment.read() as txn:
+            if self._check_generation(txn):
+                self._load_logged(txn)
             else:
-                self._load_logged(txn, written)
-            self._seen_txn, self._next_log = txn.id(), written
+                self._load_all(txn)
+            self._loaded, self._next_log = txn.version, txn.count(_LOG)
 
-    def _load_all(self, txn: Any) -> None:
+    def _check_generation(self, txn: ReadTransaction) -> bool:
+        """Whether the transaction is of the file that was loaded.
+
+        Raises `VectorIndexError` where another file has taken its place and holds other points.
+        """
+        if txn.version[0] == self._loaded[0]:
+            return True
+        differences = _stored_collection(txn, self._path).differences(self.collection)
+        if differences:
+            raise VectorIndexError(
+                f"the index at {self._path} was rebuilt with other features "
+                f"({'; '.join(differences)}); restart the server"
+            )
+        return False
+
+    def _load_all(self, txn: ReadTransaction) -> None:
+        self._symbols = {}  # first, or the memory would have to hold the index twice
         stamps: dict[str, list[int]] = {}
         records: dict[str, list[bytes]] = {}
-        for key, record in txn.cursor(self._db["points"]):
+        for key, record in txn.cursor(_POINTS) or ():
             symbol, _, stamp = key.decode().partition(":")
             stamps.setdefault(symbol, []).append(int(stamp))
             records.setdefault(symbol, []).append(record)
@@ -260,65 +257,62 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             table = self._table_of(symbol, times, records.pop(symbol))
             self._symbols[symbol] = SymbolArrays(table)
 
-    def _load_logged(self, txn: Any, written: int) -> None:
-        points = self._db["points"]
-        for number in range(self._next_log, written):
-            entry = txn.get(_number_key(number), db=self._db["log"])
+    def _load_logged(self, txn: ReadTransaction) -> None:
+        for number in range(self._next_log, txn.count(_LOG)):
+            entry = self._stored(txn, _LOG, _number_key(number))
             name, _, packed = entry.partition(b":")
             symbol, times = name.decode(), np.frombuffer(packed, "<i8").astype(np.int64)
             keys = [_point_key(symbol, stamp) for stamp in times.tolist()]
-            table = self._table_of(symbol, times, [txn.get(key, db=points) for key in keys])
+            table = self._table_of(symbol, times, [self._stored(txn, _POINTS, key) for key in keys])
             if symbol in self._symbols:
                 self._symbols[symbol].merge(table)
             else:
                 self._symbols[symbol] = SymbolArrays(table)
 
+    def _stored(self, txn: ReadTransaction, database: str, key: bytes) -> bytes:
+        record = txn.get(database, key)
+        if record is None:
+            raise self._damaged(f"record {key!r} of {database}")
+        return record
 
-def _open_environment(path: Path, *, readonly: bool) -> Any:
-    with _lmdb_errors(path):
-        env = lmdb.open(
-            str(path),
-            map_size=_MAP_SIZE,
-            max_dbs=len(_DATABASES),
-            max_readers=_MAX_READERS,
-            readonly=readonly,
-            create=not readonly,
+    def _damaged(self, where: str) -> VectorIndexError:
+        return VectorIndexError(
+            f"the index at {self._path} is damaged: {where}; restore a backup, or {_ANOTHER_FOLDER}"
         )
-        if not readonly:
-            env.reader_check()  # frees the slots of readers that were killed
-        return env
 
 
-@contextmanager
-def _lmdb_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except lmdb.Error as error:
-        remedy = _REMEDIES.get(type(error))
-        told = f"the index at {path} fails: {error}"
-        raise VectorIndexError(f"{told}; {remedy}" if remedy else told) from error
+def _stored_collection(txn: ReadTransaction, path: Path) -> Collection:
+    stored, columns = txn.get(_META, _COLLECTION_KEY), txn.get(_META, _COLUMNS_KEY)
+    if stored is None or columns is None:
+        raise _no_index(path)
+    collection = msgspec.json.decode(stored, type=Collection)
+    same_columns = tuple(msgspec.json.decode(columns, type=list[str])) == COLUMNS
+    if collection.schema_version != SCHEMA_VERSION or not same_columns:
+        raise VectorIndexError(
+            f"the index at {path} was written by another version (schema "
+            f"{collection.schema_version}, this one knows {SCHEMA_VERSION}); {_ANOTHER_FOLDER}"
+        )
+    return collection
 
 
 def _no_index(path: Path) -> VectorIndexError:
     return VectorIndexError(f"{path} holds no index; {_ANOTHER_FOLDER}")
 
 
-def _write_collection(path: Path, env: Any, collection: Collection) -> None:
-    with env.begin() as txn:
-        names = set(txn.cursor().iternext(values=False))
-    if names - {name.encode() for name in _DATABASES}:
-        raise _no_index(path)
-    meta = env.open_db(b"meta")
-    with env.begin(write=True, db=meta) as txn:
-        if txn.get(b"collection") is None and (names - {b"meta"} or txn.stat(meta)["entries"]):
-            raise _no_index(path)
-        if txn.get(b"collection") is None:
-            txn.put(b"collection", msgspec.json.encode(collection))
-            txn.put(b"columns", msgspec.json.encode(COLUMNS))
+def _write_collection(environment: Environment, collection: Collection) -> None:
+    """Describes a new index; refuses a folder that something else was written to."""
+    with environment.read() as txn:
+        if txn.get(_META, _COLLECTION_KEY) is not None:
+            return
+        if txn.root_keys() - {_META} or txn.count(_META):
+            raise _no_index(environment.folder)
+    with environment.write(_META) as write_txn:
+        write_txn.put(_META, _COLLECTION_KEY, msgspec.json.encode(collection))
+        write_txn.put(_META, _COLUMNS_KEY, msgspec.json.encode(COLUMNS))
 
 
-def _refuse_other(path: Path, found: Collection, wanted: Collection) -> None:
-    if differences := found.differences(wanted):
+def _refuse_other(path: Path, stored: Collection, requested: Collection) -> None:
+    if differences := stored.differences(requested):
         raise ConfigurationError(
             f"the index at {path} holds other points: {'; '.join(differences)}; use the settings "
             f"it was made with (--text if it has text vectors), or {_ANOTHER_FOLDER}"

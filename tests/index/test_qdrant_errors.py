@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 import structlog
 from msgspec import structs
+from qdrant_client import AsyncQdrantClient
+from qdrant_client.models import ScoredPoint
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import SearchQuery
+from llm_trader.index.qdrant import layout
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
@@ -219,3 +223,82 @@ async def test_a_closed_index_answers_with_an_index_error(server: Stub) -> None:
     for ask in (stored(index), index.info(), index.timestamps(SYMBOL)):
         with pytest.raises(VectorIndexError, match="closed"):
             await ask
+
+
+@pytest.mark.parametrize(
+    "kind", [AssertionError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError]
+)
+async def test_a_bug_of_ours_in_a_call_surfaces_as_itself_and_is_not_repeated(
+    kind: type[Exception],
+) -> None:
+    calls = 0
+
+    async def ask(client: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise kind("a bug")
+
+    async with Connection(QdrantServer(url="http://localhost:6333")) as connection:
+        with pytest.raises(kind, match="a bug"):
+            await connection.call("asking", ask)
+    assert calls == 1
+
+
+async def test_what_the_client_itself_raises_is_an_index_error() -> None:
+    client = AsyncQdrantClient(":memory:")
+    async with Connection(QdrantServer(url="http://memory.invalid"), client) as connection:
+        with pytest.raises(VectorIndexError, match="Collection nowhere not found"):
+            await connection.call("asking", lambda client: client.get_collection("nowhere"))
+        await client.close()
+        with pytest.raises(VectorIndexError, match="closed"):
+            await connection.call("asking", lambda client: client.count("nowhere"))
+
+
+async def test_a_bug_in_our_decoding_surfaces_as_itself(
+    server: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arrays: object) -> PointTable:
+        raise ValueError("a bug")
+
+    async with await QdrantIndex.create_or_open(place_at(server), collection()) as index:
+        await index.upsert(points_at(range(5)))
+        monkeypatch.setattr(layout, "PointTable", broken)
+        with pytest.raises(ValueError, match="a bug"):
+            await index.fetch(SYMBOL, points_at(range(5)).timestamp_ms)
+
+
+def test_points_that_are_not_the_clients_are_a_bug_and_no_reply_that_cannot_be_read() -> None:
+    for decode in (layout.stamps_of, lambda points: layout.vectors_of(points, STATE, 6)):
+        with pytest.raises(AttributeError):
+            decode([object()])
+        with pytest.raises(TypeError):
+            decode(5)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        ScoredPoint(id=1, version=1, score=1, payload=None, vector=None),
+        ScoredPoint(id=1, version=1, score=1, payload={}, vector={}),
+        ScoredPoint(
+            id=1,
+            version=1,
+            score=1,
+            payload={"timestamp": "today", "row": 5},
+            vector={STATE: [1.0, 2.0]},
+        ),
+        ScoredPoint(id=1, version=1, score=1, payload={"row": "ä", "timestamp": 1.5}),
+        ScoredPoint(id=1, version=1, score=1, payload={"row": "AAAA"}),
+    ],
+    ids=["nothing", "empty", "other types", "no base64", "too short"],
+)
+def test_stored_content_of_another_kind_cannot_be_read(point: ScoredPoint) -> None:
+    for decode in (
+        layout.stamps_of,
+        lambda points: layout.vectors_of(points, STATE, 6),
+        lambda points: layout.table_of(SYMBOL, points, {}),
+        lambda points: layout.run_of(points[0].payload),
+        lambda points: layout.head_of(points[0].payload),
+    ):
+        with pytest.raises(layout.UnreadableError):
+            decode([point])

@@ -9,10 +9,12 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from llm_trader.embedding import model_folder
-from llm_trader.embedding.foreign_errors import TEXT_MODEL_LIBRARIES, raised_inside
 from llm_trader.embedding.model_folder import Pooling
 from llm_trader.errors import ConfigurationError
+from llm_trader.foreign_errors import raised_inside
 
+# FastEmbed, and the libraries whose errors it lets through.
+TEXT_MODEL_LIBRARIES: Final = ("fastembed", "onnxruntime", "tokenizers")
 _WITHOUT: Final = 'do without text vectors (no --text, retrieval.vector = "state")'
 REMEDY: Final = (
     "get it with `llm-trader models pull`, set embedding.text.model_path to a folder with an ONNX "

@@ -19,9 +19,9 @@ import structlog
 from llm_trader.arrays import Vectors
 from llm_trader.embedding import model_folder
 from llm_trader.embedding.config import TextConfig
-from llm_trader.embedding.fastembed_models import OpenedModel, open_model
-from llm_trader.embedding.foreign_errors import TEXT_MODEL_LIBRARIES, raised_inside
+from llm_trader.embedding.fastembed_models import TEXT_MODEL_LIBRARIES, OpenedModel, open_model
 from llm_trader.errors import ConfigurationError, EmbeddingError
+from llm_trader.foreign_errors import raised_inside
 from llm_trader.snapshot.document import TEMPLATE_VERSION, Form, sentences
 from llm_trader.snapshot.table import SnapshotTable
 

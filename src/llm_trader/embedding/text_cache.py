@@ -19,12 +19,13 @@ import structlog
 
 from llm_trader.arrays import Vectors
 from llm_trader.embedding.config import TextConfig, VectorCacheConfig
-from llm_trader.embedding.foreign_errors import REDIS_CLIENT, raised_inside
 from llm_trader.embedding.text import TextSpace, are_unit
 from llm_trader.errors import ConfigurationError
+from llm_trader.foreign_errors import raised_inside
 from llm_trader.snapshot.table import SnapshotTable
 
 _DEFAULTS: Final = TextConfig()
+_CLIENT: Final = ("redis",)
 _HOUR_S: Final = 3600
 _PREFIX: Final = "llm-trader:text:"
 _WIRE_TYPE: Final = np.dtype("<f4")
@@ -211,7 +212,7 @@ def _is_redis_failure(error: Exception) -> bool:
             return True
         case ValueError() | TypeError() | AttributeError():
             # The client's parser stumbles with these over replies that are not Redis's.
-            return raised_inside(error, REDIS_CLIENT)
+            return raised_inside(error, _CLIENT)
         case _:
             return False
 

@@ -48,7 +48,6 @@ class Connection(AbstractAsyncContextManager["Connection"]):
     def __init__(self, place: QdrantServer, client: AsyncQdrantClient | None = None) -> None:
         self.place = place
         self.client = client or _client(place)
-        self._failures = raised_by_client()
         # Clients that lost the same server come back at different times.
         self._jitter = random.Random(os.getpid())
         self._closed = False
@@ -77,7 +76,9 @@ class Connection(AbstractAsyncContextManager["Connection"]):
             try:
                 async with asyncio.timeout(try_s):
                     return await ask(self.client)
-            except self._failures as error:
+            except Exception as error:
+                if not raised_by_client(error):
+                    raise
                 failure = failure_of(error, self.place, what)
                 wait_s = failure.wait_s + self._jitter.uniform(0, pause_s)
                 left_s = until - now() - wait_s

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.foreign_errors import raised_inside
 from llm_trader.index.qdrant.config import QdrantServer
 
 EXTRA: Final = 'pip install "llm-trader-rag[qdrant]"'
 
+_CLIENT: Final = ("qdrant_client", "grpc")
 _START: Final = "is it running? docker compose up -d qdrant"
 _GRPC: Final = "is index.qdrant.grpc_port its gRPC port, and the server 1.17 or newer?"
 
@@ -73,20 +75,18 @@ _TLS: Final = ("ssl", "certificate")
 _LOST: Final = ("Stream removed", "RST_STREAM", "Socket closed", "GOAWAY")
 
 
-def raised_by_client() -> tuple[type[Exception], ...]:
-    """What the client lets out for reasons that lie outside of this program."""
+def raised_by_client(error: Exception) -> bool:
+    """Whether the server or the client fails, and not this program."""
     grpc: Any = importlib.import_module("grpc")
-    exceptions: Any = importlib.import_module("qdrant_client.common.client_exceptions")
-    # The client raises the last four for a closed channel, an odd reply, and in its local mode.
-    return (
-        grpc.RpcError,
-        importlib.import_module("grpc.aio").UsageError,
-        exceptions.QdrantException,
-        OSError,
-        RuntimeError,
-        AssertionError,
-        ValueError,
-    )
+    aio: Any = importlib.import_module("grpc.aio")
+    client: Any = importlib.import_module("qdrant_client.common.client_exceptions")
+    own = (grpc.RpcError, aio.BaseError, client.QdrantException)
+    # Our own deadline of a call is a TimeoutError.
+    if isinstance(error, (*own, TimeoutError)):
+        return True
+    # The client has no classes of its own for odd replies, a closed client, and its local mode.
+    plain = isinstance(error, AssertionError | RuntimeError | ValueError)
+    return plain and raised_inside(error, _CLIENT)
 
 
 def failure_of(error: Exception, place: QdrantServer, what: str) -> Failure:

@@ -11,17 +11,19 @@ decimals, and one string is far cheaper to take over than forty numbers.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Times, Vectors
 from llm_trader.index.points import COLUMNS, PointTable
 from llm_trader.index.protocol import Collection, IngestionRun
+
+T = TypeVar("T")
 
 METADATA_KEY: Final = "llm_trader"
 LAYOUT: Final = 1
@@ -70,6 +72,11 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     written: int
 
 
+class _StoredRun(msgspec.Struct, frozen=True):
+    details: str
+    token: str
+
+
 class UnreadableError(ValueError):
     """Stored content is not what this layout writes."""
 
@@ -107,10 +114,10 @@ def run_payload(run: IngestionRun, token: str) -> dict[str, Any]:
 def run_of(payload: Mapping[str, Any] | None) -> tuple[IngestionRun, str]:
     """A run, and the token of the process that began it."""
     try:
-        given = payload or {}
-        return msgspec.json.decode(given["details"], type=IngestionRun), str(given["token"])
-    except (KeyError, TypeError, msgspec.MsgspecError) as error:
-        raise UnreadableError(f"run: {error!r}") from error
+        stored = msgspec.convert(payload or {}, _StoredRun)
+        return msgspec.json.decode(stored.details, type=IngestionRun), stored.token
+    except msgspec.MsgspecError as error:
+        raise UnreadableError(f"run: {error}") from error
 
 
 def head_payload(head: Head) -> dict[str, Any]:
@@ -153,14 +160,14 @@ def packed(points: PointTable) -> list[str]:
     return [text[at : at + _ROW_TEXT] for at in range(0, len(text), _ROW_TEXT)]
 
 
-def table_of(symbol: str, found: Iterable[Any], dimensions: Mapping[str, int]) -> PointTable:
+def table_of(symbol: str, points: Iterable[Any], dimensions: Mapping[str, int]) -> PointTable:
     """Points as the client gives them, in the same order, with the vectors named."""
-    found = list(found)
+    points = list(points)
+    texts = _stored(points, "row", str)
     try:
-        texts = [point.payload["row"] for point in found]
         raw = base64.b64decode("".join(texts), validate=True)
-    except (KeyError, TypeError, binascii.Error) as error:
-        raise UnreadableError(f"row: {error!r}") from error
+    except ValueError as error:  # also for what is not ASCII
+        raise UnreadableError(f"row: {error}") from error
     if len(raw) != len(texts) * _ROW.itemsize:
         raise UnreadableError("row: of another length")
     rows = np.frombuffer(raw, _ROW)
@@ -168,26 +175,32 @@ def table_of(symbol: str, found: Iterable[Any], dimensions: Mapping[str, int]) -
         symbol,
         rows["timestamp"].astype(np.int64),
         np.ascontiguousarray(rows["values"].T),
-        {name: vectors_of(found, name, size) for name, size in dimensions.items()},
+        {name: vectors_of(points, name, size) for name, size in dimensions.items()},
         rows["run"].astype(np.uint32),
     )
 
 
-def vectors_of(found: Iterable[Any], name: str, dimension: int) -> np.ndarray[Any, Any]:
+def vectors_of(points: Iterable[Any], name: str, dimension: int) -> Vectors:
     """The vectors of a name, shape (n, dimension), of points as the client gives them."""
-    try:
-        matrix = np.array([point.vector[name] for point in found], np.float32)
-        return matrix.reshape(-1, dimension)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableError(f"{name} vector: {error!r}") from error
+    vectors = [
+        point.vector.get(name) if isinstance(point.vector, dict) else None for point in points
+    ]
+    if any(vector is None or len(vector) != dimension for vector in vectors):
+        raise UnreadableError(f"{name} vector: missing, or not of {dimension} numbers")
+    return np.array(vectors, np.float32).reshape(-1, dimension)
 
 
-def stamps_of(found: Iterable[Any]) -> np.ndarray[Any, Any]:
+def stamps_of(points: Iterable[Any]) -> Times:
     """The timestamps of points as the client gives them, shape (n,)."""
-    try:
-        return np.array([point.payload["timestamp"] for point in found], np.int64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableError(f"timestamp: {error!r}") from error
+    return np.array(_stored(points, "timestamp", int), np.int64)
+
+
+def _stored(points: Iterable[Any], field: str, kind: type[T]) -> list[T]:
+    """A payload field of each point; raises `UnreadableError` where one is not of its type."""
+    values: list[Any] = [(point.payload or {}).get(field) for point in points]
+    if not all(isinstance(value, kind) for value in values):
+        raise UnreadableError(f"{field}: missing, or of another type than {kind.__name__}")
+    return values
 
 
 def _json(value: Any) -> str:

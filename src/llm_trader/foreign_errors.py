@@ -1,17 +1,13 @@
 """Tells the failures of a third-party library from bugs of this package.
 
-FastEmbed, ONNX Runtime, tokenizers and the Redis client share no class of errors, and raise plain
-ValueError, AttributeError or Exception on damaged files and replies. A class cannot tell who is at
-fault, but the traceback can: these libraries never call back into this package.
+FastEmbed, ONNX Runtime, tokenizers and the clients of Redis and Qdrant share no class of errors,
+and raise plain ValueError, AttributeError or Exception on damaged files and replies. A class cannot
+tell who is at fault, but the traceback can: these libraries never call back into this package.
 """
 
 from __future__ import annotations
 
 from traceback import walk_tb
-from typing import Final
-
-TEXT_MODEL_LIBRARIES: Final = ("fastembed", "onnxruntime", "tokenizers")
-REDIS_CLIENT: Final = ("redis",)
 
 
 def raised_inside(error: Exception, packages: tuple[str, ...]) -> bool:

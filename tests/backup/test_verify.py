@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from llm_trader.backup.contents import QUESTIONS
+from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.files import digest
-from llm_trader.backup.manifest import Manifest, StoredFile, read_manifest, write_manifest
+from llm_trader.backup.manifest import MANIFEST, Manifest, StoredFile, read_manifest, write_manifest
 from llm_trader.backup.verify import Problem, VerifyReport, verify_backup
+from llm_trader.cli import show_backup
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW
@@ -164,6 +169,43 @@ async def test_vectors_of_another_version_are_not_asked_and_that_is_noted(
     report = await verify_backup(site.backup)
     assert (report.problems, report.answers) == ([], 0)
     assert report.notes[0].startswith("no question was asked: ")
+
+
+async def test_a_backup_without_recorded_answers_says_so_and_verify_repeats_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other_version:
+        other_version.setattr(
+            "llm_trader.embedding.state.StateSpace.space_id", property(lambda space: "another")
+        )
+        manifest = await site.back_up()
+    assert len(manifest.notes) == 1
+    assert manifest.notes[0].startswith("no answers of the index were recorded, so verify ")
+    assert "the index holds vectors of" in manifest.notes[0]
+    report = await verify_backup(site.backup)
+    assert (report.problems, report.answers, report.notes) == ([], 0, manifest.notes)
+    console = Console(file=io.StringIO(), record=True, width=1000)
+    show_backup.created(console, manifest, site.backups)
+    assert f"note: {manifest.notes[0]}" in console.export_text()
+
+
+async def test_a_manifest_of_an_earlier_version_has_no_notes(site: Site) -> None:
+    assert (await site.back_up()).notes == []
+    path = site.backup / MANIFEST
+    document = json.loads(path.read_bytes())
+    del document["notes"]
+    path.write_text(json.dumps(document))
+    report = await verify_backup(site.backup)
+    assert (report.problems, report.notes) == ([], [])
+
+
+async def test_a_backup_of_an_empty_index_says_that_no_answers_were_recorded(
+    tmp_path: Path,
+) -> None:
+    EmbeddedIndex.create_or_open(tmp_path / "index", COLLECTION).close()
+    sources = Sources(index=tmp_path / "index")
+    manifest = await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
+    assert manifest.notes[0].endswith("before: the index is empty")
 
 
 async def test_a_folder_that_is_no_backup_is_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 from msgspec import structs
 
 from llm_trader.backup import contents
-from llm_trader.backup.contents import Found
+from llm_trader.backup.contents import Found, Recording
 from llm_trader.backup.files import digest
 from llm_trader.backup.manifest import QDRANT, NodePart, QdrantPart
 from llm_trader.checks.agreement import RecordedAnswer
@@ -55,7 +55,7 @@ class Nodes:
 
 async def copy_collection(
     nodes: Nodes, folder: Path, progress: Progress
-) -> tuple[QdrantPart, list[RecordedAnswer]]:
+) -> tuple[QdrantPart, Recording]:
     """Snapshots of what the alias leads to, of one moment of all nodes.
 
     Where something was written meanwhile they are made again, a few times.
@@ -64,7 +64,7 @@ async def copy_collection(
         for _ in range(_TRIES):
             version, before = index.name, await _written(nodes.place, index)
             part = await contents.index_part(index, nodes.place.shown_url)
-            answers = await contents.recorded_answers(index)
+            recording = await contents.recorded_answers(index)
             made = [
                 await _copy_node(nodes, number, version, folder, progress)
                 for number in range(len(nodes.all))
@@ -72,7 +72,7 @@ async def copy_collection(
             if (index.name, await _written(nodes.place, index)) == (version, before):
                 return QdrantPart(
                     alias=nodes.place.collection, version=version, index=part, nodes=made
-                ), answers
+                ), recording
             for node in made:
                 (folder.parent / node.file).unlink()
     raise VectorIndexError(

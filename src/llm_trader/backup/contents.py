@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,17 @@ from llm_trader.retrieval.retriever import Retriever
 QUESTIONS: Final = 16
 _SEED: Final = 0
 _TOLD: Final = 5
+_NO_ANSWERS: Final = (
+    "no answers of the index were recorded, so verify and restore cannot prove that it answers as "
+    "before"
+)
+
+
+class Recording(NamedTuple):
+    """Questions to an index with its answers, and notes on what was not recorded."""
+
+    answers: list[RecordedAnswer]
+    notes: list[str]
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -56,12 +67,14 @@ async def index_part(index: VectorIndex, location: str) -> IndexPart:
     )
 
 
-async def recorded_answers(index: VectorIndex) -> list[RecordedAnswer]:
-    """Questions about an index with its answers; none where another version made its vectors."""
+async def recorded_answers(index: VectorIndex) -> Recording:
+    """Questions about an index with its answers; where there are none, a note that says why."""
     try:
-        return await record_answers(_retriever(index), QUESTIONS, _SEED)
-    except ConfigurationError:
-        return []
+        retriever = _retriever(index)
+    except ConfigurationError as error:  # another version made the vectors
+        return Recording([], [f"{_NO_ANSWERS}: {error.message}"])
+    answers = await record_answers(retriever, QUESTIONS, _SEED)
+    return Recording(answers, [] if answers else [f"{_NO_ANSWERS}: the index is empty"])
 
 
 def look_at_market(folder: Path, part: MarketPart) -> Found:

@@ -20,6 +20,7 @@ import msgspec
 
 from llm_trader import __version__
 from llm_trader.backup import contents
+from llm_trader.backup.contents import Recording
 from llm_trader.backup.files import digest, disk_errors
 from llm_trader.backup.manifest import (
     ANSWERS,
@@ -35,7 +36,6 @@ from llm_trader.backup.manifest import (
     checked_name,
     write_manifest,
 )
-from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.market.store import MarketStore
@@ -66,7 +66,7 @@ class _Parts:
     market: MarketPart | None = None
     index: IndexPart | None = None
     qdrant: QdrantPart | None = None
-    answers: list[RecordedAnswer] | None = None
+    recording: Recording | None = None
 
 
 async def create_backup(
@@ -95,6 +95,7 @@ async def create_backup(
                 index=parts.index,
                 qdrant=parts.qdrant,
                 files=await _digested(folder, progress),
+                notes=parts.recording.notes if parts.recording else [],
             )
             write_manifest(folder, manifest)
             sync_to_disk(backups)
@@ -107,30 +108,30 @@ async def create_backup(
 async def _copied(folder: Path, sources: Sources, progress: Progress) -> _Parts:
     parts = _Parts()
     if sources.index is not None:
-        parts.index, parts.answers = await _copy_index(sources.index, folder / INDEX, progress)
+        parts.index, parts.recording = await _copy_index(sources.index, folder / INDEX, progress)
     if sources.qdrant is not None:
         from llm_trader.backup.cluster import copy_collection
 
-        parts.qdrant, parts.answers = await copy_collection(
+        parts.qdrant, parts.recording = await copy_collection(
             sources.qdrant, folder / QDRANT, progress
         )
     if sources.market is not None:
         parts.market = await _copy_market(sources.market, folder / MARKET, progress)
-    if parts.answers is not None:
-        (folder / ANSWERS).write_bytes(msgspec.json.encode(parts.answers))
+    if parts.recording is not None:
+        (folder / ANSWERS).write_bytes(msgspec.json.encode(parts.recording.answers))
     return parts
 
 
 async def _copy_index(
     source: Path, folder: Path, progress: Progress
-) -> tuple[IndexPart, list[RecordedAnswer]]:
+) -> tuple[IndexPart, Recording]:
     with EmbeddedIndex.open(source) as index:
         await _watched(index.copy_to, source, folder, f"copying {source}", progress)
     with EmbeddedIndex.open(folder) as copy:
         part = await contents.index_part(copy, str(source))
-        answers = await contents.recorded_answers(copy)
+        recording = await contents.recorded_answers(copy)
     (folder / _LOCK).unlink(missing_ok=True)
-    return part, answers
+    return part, recording
 
 
 async def _copy_market(source: Path, folder: Path, progress: Progress) -> MarketPart:

@@ -80,7 +80,10 @@ class QdrantPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A complete backup; it holds one kind of index at most."""
+    """A complete backup; it holds one kind of index at most.
+
+    `notes` say what it lacks. Manifests of earlier versions have none.
+    """
 
     schema_version: int
     name: str
@@ -90,6 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     index: IndexPart | None
     qdrant: QdrantPart | None
     files: list[StoredFile]
+    notes: list[str] = []
 
     @property
     def bytes(self) -> int:

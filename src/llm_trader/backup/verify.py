@@ -56,7 +56,7 @@ async def verify_backup(folder: Path, progress: Progress = no_progress) -> Verif
     problems = await damaged_files(folder, manifest, progress)
     found = await _looked_at(folder, manifest, {problem.file for problem in problems})
     problems += [Problem(file, told) for file, of in found.items() for told in of.problems]
-    notes = [note for of in found.values() for note in of.notes]
+    notes = [*manifest.notes, *(note for of in found.values() for note in of.notes)]
     if manifest.qdrant is not None:
         notes.append("the snapshots' files were compared; they are opened when they are restored")
     return VerifyReport(

@@ -23,6 +23,7 @@ def created(console: Console, manifest: Manifest, backups: Path) -> None:
     if (index := manifest.indexed) is not None:
         states = sum(symbol.points for symbol in index.symbols)
         line(console, f"index: {len(index.symbols)} symbols, {states} states")
+    _notes(console, manifest.notes)
     line(console, f"{len(manifest.files)} files, {_size(manifest.bytes)}; check it with:")
     line(console, f"llm-trader backup verify {manifest.name} --from {backups}")
 
@@ -47,8 +48,7 @@ def verified(console: Console, report: VerifyReport) -> None:
         line(console, f"PROBLEM {problem.file}: {problem.problem}")
     if report.answers:
         line(console, f"{report.answers} recorded questions are answered identically")
-    for note in report.notes:
-        line(console, f"note: {note}")
+    _notes(console, report.notes)
     if not report.problems:
         line(console, f"whole: {report.files} files, {_size(report.bytes)}")
 
@@ -59,7 +59,11 @@ def restored(console: Console, report: RestoreReport) -> None:
         line(console, f"{part}: {place}")
     if report.answers:
         line(console, f"{report.answers} recorded questions are answered identically")
-    for note in report.notes:
+    _notes(console, report.notes)
+
+
+def _notes(console: Console, notes: list[str]) -> None:
+    for note in notes:
         line(console, f"note: {note}")
 
 

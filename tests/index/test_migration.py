@@ -5,19 +5,17 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from llm_trader.checks.copy_verification import CopyProblem, verify_copy
 from llm_trader.errors import ConfigurationError, SymbolNotFoundError
 from llm_trader.index.embedded import EmbeddedIndex
-from llm_trader.index.migration import CopyProblem, CopyReport, copy_points, verify_copy
-from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
-from llm_trader.index.protocol import Collection, VectorIndex
+from llm_trader.index.migration import CopyReport, copy_points
+from llm_trader.index.points import TEXT, PointTable
+from llm_trader.index.protocol import VectorIndex
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from tests.index.builders import (
@@ -30,20 +28,12 @@ from tests.index.builders import (
     stored,
     unit_vectors,
 )
+from tests.index.copies import OTHER, POINTS, RUNS, empty, filled
 from tests.index.qdrant_places import place_at, stub
 from tests.market.processes import hear, running, tell
 
-OTHER = "ETHUSDT"
-POINTS = 400
 KILLS = 4
 TEXT_DIMENSION = 9
-
-# Runs as ingestion would have made them: of three, the last has replaced points of the first.
-RUNS = (
-    ("build 1", "bybit", "2026-01-01T00:00:00Z"),
-    ("build 1", "bybit", "2026-01-02T00:00:00Z"),
-    ("build 2", None, "2026-01-03T00:00:00Z"),
-)
 
 COPYING = """
 import asyncio
@@ -62,26 +52,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-async def fill(index: VectorIndex) -> None:
-    for run in RUNS:
-        await index.begin_run(*run)
-    await index.upsert(points_at(range(0, POINTS, 2), 1, run=1))
-    await index.upsert(points_at(range(1, POINTS, 2), 2, run=2))
-    await index.upsert(points_at(range(100, 140), 3, run=3))
-    await index.upsert(points_at(range(50), 4, run=2, symbol=OTHER))
-
-
-@asynccontextmanager
-async def filled(folder: Path) -> AsyncIterator[EmbeddedIndex]:
-    with EmbeddedIndex.create_or_open(folder, collection()) as index:
-        await fill(index)
-        yield index
-
-
-def empty(folder: Path, held: Collection | None = None) -> EmbeddedIndex:
-    return EmbeddedIndex.create_or_open(folder, held or collection())
 
 
 async def check_true_copy(source: VectorIndex, target: VectorIndex) -> None:
@@ -214,69 +184,6 @@ async def test_a_target_with_runs_of_its_own_is_refused_with_what_differs(
                 await copy_points(source, target, [], 100)
             assert "copy into one that is new and empty" in refused.value.message
             assert (await target.info()).symbols == []
-
-
-def altered(points: PointTable, row: int) -> PointTable:
-    values = points.values.copy()
-    values[COLUMN_ROW["rsi_7"], row] = np.nextafter(values[COLUMN_ROW["rsi_7"], row], 1e9)
-    return replace(points, values=values)
-
-
-def turned(points: PointTable, row: int) -> PointTable:
-    vectors = points.vectors[STATE].copy()
-    vectors[row] = -vectors[row]
-    return replace(points, vectors={STATE: vectors})
-
-
-def rerun(points: PointTable, row: int) -> PointTable:
-    run = points.run.copy()
-    run[row] = 1 if run[row] == 2 else 2
-    return replace(points, run=run)
-
-
-@pytest.mark.parametrize("tamper", [altered, turned, rerun])
-async def test_one_other_bit_within_the_samples_is_found(tmp_path: Path, tamper: object) -> None:
-    async with filled(tmp_path / "source") as source:
-        with empty(tmp_path / "target") as target:
-            await copy_points(source, target, [], 100)
-            points = await stored(source)
-            await target.upsert(tamper(points, 123))  # type: ignore[operator]
-            (problem,) = await verify_copy(source, target)
-            assert problem == CopyProblem(
-                SYMBOL, "points from 2024-01-01T00:00:00Z to 2024-01-05T03:45:00Z differ"
-            )
-
-
-async def test_missing_and_foreign_points_are_told_by_symbol(tmp_path: Path) -> None:
-    async with filled(tmp_path / "source") as source:
-        with empty(tmp_path / "target") as target:
-            for run in RUNS[:2]:
-                await target.begin_run(*run)
-            await target.upsert(points_at([0, 2, 4, POINTS + 7], 1))
-            await target.upsert(points_at([5], 1, symbol="SOLUSDT"))
-            await target.upsert(points_at([*range(48), 48 + 1, 50], 4, run=2, symbol=OTHER))
-            assert await verify_copy(source, target) == [
-                CopyProblem(None, "it has 2 runs, not 3"),
-                CopyProblem("SOLUSDT", "is not in the source"),
-                CopyProblem(SYMBOL, f"it has 4 points, not {POINTS}"),
-                CopyProblem(
-                    SYMBOL,
-                    "its last point is of 2024-01-05T05:45:00Z, not of 2024-01-05T03:45:00Z",
-                ),
-                CopyProblem(
-                    OTHER,
-                    "its last point is of 2024-01-01T12:30:00Z, not of 2024-01-01T12:15:00Z",
-                ),
-            ]
-
-
-async def test_points_of_other_times_between_equal_ends_are_found(tmp_path: Path) -> None:
-    with empty(tmp_path / "a") as source, empty(tmp_path / "b") as target:
-        await source.upsert(points_at([0, 1, 5]))
-        await target.upsert(points_at([0, 2, 5]))
-        assert await verify_copy(source, target) == [
-            CopyProblem(SYMBOL, "its points are of other times")
-        ]
 
 
 async def test_killed_at_random_moments_a_copy_ends_as_if_it_had_never_been(

@@ -11,8 +11,9 @@ import msgspec
 from llm_trader.app.indexes import Backend, index_to_read, index_to_write
 from llm_trader.app.text_vectors import query_texts
 from llm_trader.checks.agreement import AgreementReport, compare_answers
+from llm_trader.checks.copy_verification import CopyProblem, verify_copy
 from llm_trader.errors import InvalidInputError
-from llm_trader.index.migration import CopyProblem, CopyReport, copy_points, verify_copy
+from llm_trader.index.migration import CopyReport, copy_points
 from llm_trader.progress import Progress, StepCounter
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings

@@ -1,49 +1,37 @@
 """All points of one index into another, with their vectors and the runs that wrote them.
 
-Copying looks at both sides batch by batch and writes what differs, so a copy that was killed goes
-on where it stopped, one that is repeated adds what is new, and nothing is lost or doubled.
+Copying compares both sides batch by batch and writes what differs. A copy that was killed resumes
+where it stopped, a repeated one adds what is new, and nothing is lost or doubled.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from llm_trader.arrays import Times
 from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
-from llm_trader.index.protocol import IndexInfo, IngestionRun, SymbolPoints, VectorIndex
+from llm_trader.index.protocol import IndexInfo, IngestionRun, VectorIndex
 from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
-from llm_trader.timeframe import iso8601
 
-_WINDOW_POINTS: Final = 1024
 _ANOTHER_TARGET: Final = "copy into one that is new and empty"
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a symbol's points: each is one of the last three."""
+    """Counts of a symbol's points: each of `points` is in one of the other three."""
 
     symbol: str
     points: int
     already_there: int
     added: int
     replaced: int
-
-
-class CopyProblem(msgspec.Struct, frozen=True):
-    """A way in which a copy is other than what it was made of."""
-
-    symbol: str | None
-    problem: str
 
 
 async def copy_points(
@@ -58,7 +46,7 @@ async def copy_points(
     Raises `ConfigurationError` for a target of another collection or of other runs, and
     `SymbolNotFoundError` for a symbol the source lacks, before anything is written.
     """
-    available = [of.symbol for of in (await source.info()).symbols]
+    available = [record.symbol for record in (await source.info()).symbols]
     for symbol in symbols:
         if symbol not in available:
             raise SymbolNotFoundError(symbol, available)
@@ -70,26 +58,22 @@ async def copy_points(
     ]
 
 
-async def verify_copy(
-    source: VectorIndex, target: VectorIndex, *, windows: int = 8, seed: int = 0
-) -> list[CopyProblem]:
-    """What is other in `target`; nothing if it is a true copy.
+def run_differences(source: IndexInfo, target: IndexInfo) -> list[str]:
+    """The first run of the target that differs from the source's, in words."""
+    for source_run, target_run in zip(source.runs, target.runs, strict=False):
+        if source_run != target_run:
+            return [f"run {source_run.run} is {_words(target_run)}, not {_words(source_run)}"]
+    if len(source.runs) != len(target.runs):
+        return [f"it has {len(target.runs)} runs, not {len(source.runs)}"]
+    return []
 
-    Compares runs, and of each symbol the number of points and all their times; of `windows`
-    random stretches of a thousand points every value and every vector to the last bit.
-    """
-    ours, theirs = await source.info(), await target.info()
-    problems = [CopyProblem(None, told) for told in _other_runs(ours, theirs)]
-    there = {of.symbol: of for of in theirs.symbols}
-    known = {of.symbol for of in ours.symbols}
-    problems += [CopyProblem(s, "is not in the source") for s in there if s not in known]
-    chances = random.Random(seed)
-    for of in ours.symbols:
-        found = await _symbol_problems(
-            source, target, of, there.get(of.symbol), _sampled(of.points, windows, chances)
-        )
-        problems += [CopyProblem(of.symbol, told) for told in found]
-    return problems
+
+async def points_with_vectors(index: VectorIndex, symbol: str, stamps: Times) -> PointTable:
+    """The points of these times, increasing, with exactly the vectors that are stored."""
+    names = index.collection.dimensions
+    points = await index.scan(symbol, _window(stamps), names)
+    vectors = {name: points.vectors[name] for name in names}
+    return replace(points, vectors=vectors).take(np.isin(points.timestamp_ms, stamps))
 
 
 class _Runs:
@@ -100,16 +84,16 @@ class _Runs:
         self._replayed = 0
 
     async def replay(self) -> None:
-        wanted, there = await self._source.info(), await self._target.info()
-        _refuse_another_target(wanted, there)
-        for run in wanted.runs[len(there.runs) :]:
+        source, target = await self._source.info(), await self._target.info()
+        _refuse_another_target(source, target)
+        for run in source.runs[len(target.runs) :]:
             number = await self._target.begin_run(run.build_id, run.exchange, run.started_at)
             if number != run.run:
                 raise VectorIndexError(
-                    f"{there.location} gave run {run.run} the number {number}: something else "
+                    f"{target.location} gave run {run.run} the number {number}: something else "
                     "writes to it; stop that, and copy into a new and empty one"
                 )
-        self._replayed = len(wanted.runs)
+        self._replayed = len(source.runs)
 
     async def replay_for(self, points: PointTable) -> None:
         """Runs may have begun at the source since; their points must not come before them."""
@@ -117,28 +101,18 @@ class _Runs:
             await self.replay()
 
 
-def _refuse_another_target(wanted: IndexInfo, there: IndexInfo) -> None:
-    differences = there.collection.differences(wanted.collection)
-    if not differences and there.runs != wanted.runs[: len(there.runs)]:
-        differences = _other_runs(wanted, there)
+def _refuse_another_target(source: IndexInfo, target: IndexInfo) -> None:
+    differences = target.collection.differences(source.collection)
+    if not differences and target.runs != source.runs[: len(target.runs)]:
+        differences = run_differences(source, target)
     if differences:
         raise ConfigurationError(
-            f"{there.location} is no copy of {wanted.location}: {'; '.join(differences)}; "
+            f"{target.location} is no copy of {source.location}: {'; '.join(differences)}; "
             f"{_ANOTHER_TARGET}"
         )
 
 
-def _other_runs(wanted: IndexInfo, there: IndexInfo) -> list[str]:
-    """The first run that differs, in words."""
-    for ours, theirs in zip(wanted.runs, there.runs, strict=False):
-        if ours != theirs:
-            return [f"run {ours.run} is {_told(theirs)}, not {_told(ours)}"]
-    if len(wanted.runs) != len(there.runs):
-        return [f"it has {len(there.runs)} runs, not {len(wanted.runs)}"]
-    return []
-
-
-def _told(run: IngestionRun) -> str:
+def _words(run: IngestionRun) -> str:
     return f"{run.build_id} of {run.exchange} at {run.started_at}"
 
 
@@ -153,13 +127,11 @@ async def _copy_symbol(
     stamps = await source.timestamps(symbol)
     done = skipped = added = replaced = 0
     progress(symbol, done, len(stamps))
-    for part in _batches(stamps, batch):
-        window = _window(part)
-        missing = _other_rows(
-            await source.scan(symbol, window), await _points_there(target, symbol, window)
-        )
+    for first in range(0, len(stamps), batch):
+        part = stamps[first : first + batch]
+        missing = await _missing(source, target, symbol, part)
         if len(missing):
-            points = await _whole_points(source, symbol, window, missing)
+            points = await points_with_vectors(source, symbol, missing)
             await runs.replay_for(points)
             new = await target.upsert(points)
             added, replaced = added + new, replaced + len(points) - new
@@ -171,88 +143,21 @@ async def _copy_symbol(
     )
 
 
-def _batches(stamps: Times, size: int) -> Iterator[Times]:
-    for first in range(0, len(stamps), size):
-        yield stamps[first : first + size]
-
-
-def _window(stamps: Times) -> Window:
-    return Window(int(stamps[0]), int(stamps[-1]) + LONGEST_HORIZON_MS)
-
-
-async def _points_there(index: VectorIndex, symbol: str, window: Window) -> PointTable | None:
-    try:
-        return await index.scan(symbol, window)
-    except SymbolNotFoundError:
-        return None
-
-
-def _other_rows(points: PointTable, there: PointTable | None) -> Times:
+async def _missing(source: VectorIndex, target: VectorIndex, symbol: str, stamps: Times) -> Times:
     """The times of points that the target lacks, or has from another run."""
-    if there is None or not len(there):
+    points = await source.scan(symbol, _window(stamps))
+    try:
+        copied = await target.scan(symbol, _window(stamps))
+    except SymbolNotFoundError:
         return points.timestamp_ms
-    at = np.searchsorted(there.timestamp_ms, points.timestamp_ms)
-    at = np.minimum(at, len(there) - 1)
-    same = (there.timestamp_ms[at] == points.timestamp_ms) & (there.run[at] == points.run)
+    if not len(copied):
+        return points.timestamp_ms
+    rows = np.searchsorted(copied.timestamp_ms, points.timestamp_ms)
+    rows = np.minimum(rows, len(copied) - 1)
+    same = (copied.timestamp_ms[rows] == points.timestamp_ms) & (copied.run[rows] == points.run)
     missing: Times = points.timestamp_ms[~same]
     return missing
 
 
-async def _whole_points(
-    index: VectorIndex, symbol: str, window: Window, stamps: Times
-) -> PointTable:
-    """The points of these times within a window, with just the vectors that are stored."""
-    names = index.collection.dimensions
-    points = await index.scan(symbol, window, names)
-    vectors = {name: points.vectors[name] for name in names}
-    return replace(points, vectors=vectors).take(np.isin(points.timestamp_ms, stamps))
-
-
-async def _symbol_problems(
-    source: VectorIndex,
-    target: VectorIndex,
-    ours: SymbolPoints,
-    theirs: SymbolPoints | None,
-    samples: list[slice],
-) -> list[str]:
-    if theirs is None:
-        return [f"all of its {ours.points} points are missing"]
-    if told := _other_extent(ours, theirs):
-        return told
-    stamps = await source.timestamps(ours.symbol)
-    if not np.array_equal(stamps, await target.timestamps(ours.symbol)):
-        return ["its points are of other times"]
-    return [
-        f"points from {iso8601(int(part[0]))} to {iso8601(int(part[-1]))} differ"
-        for part in (stamps[rows] for rows in samples)
-        if await _checksum(source, ours.symbol, part) != await _checksum(target, ours.symbol, part)
-    ]
-
-
-def _other_extent(ours: SymbolPoints, theirs: SymbolPoints) -> list[str]:
-    told = []
-    if ours.points != theirs.points:
-        told.append(f"it has {theirs.points} points, not {ours.points}")
-    for name in ("first", "last"):
-        at, wanted = (getattr(of, f"{name}_timestamp_ms") for of in (theirs, ours))
-        if at != wanted:
-            told.append(f"its {name} point is of {iso8601(at)}, not of {iso8601(wanted)}")
-    return told
-
-
-def _sampled(points: int, windows: int, chances: random.Random) -> list[slice]:
-    """Stretches of rows; the first and the last of all are always among them."""
-    last = max(0, points - _WINDOW_POINTS)
-    starts = {0, last, *(chances.randint(0, last) for _ in range(max(0, windows - 2)))}
-    return [slice(start, start + _WINDOW_POINTS) for start in sorted(starts)]
-
-
-async def _checksum(index: VectorIndex, symbol: str, stamps: Times) -> str:
-    """Of everything stored of some points, byte by byte."""
-    points = await _whole_points(index, symbol, _window(stamps), stamps)
-    arrays: list[npt.NDArray[np.generic]] = [points.timestamp_ms, points.values, points.run]
-    arrays += [points.vectors[name] for name in sorted(points.vectors)]
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def _window(stamps: Times) -> Window:
+    return Window(int(stamps[0]), int(stamps[-1]) + LONGEST_HORIZON_MS)

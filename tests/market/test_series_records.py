@@ -242,6 +242,19 @@ def test_writes_to_other_symbols_leave_a_version(store: MarketStore) -> None:
     assert store.symbol_version(SYMBOL) == version, "nothing changed"
 
 
+def test_versions_of_many_symbols_are_right_and_their_memory_is_bounded(
+    store: MarketStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_trader.market.store._SYMBOL_VERSIONS_KEPT", 4)
+    write(store, [0])
+    version, unknown = store.symbol_version(SYMBOL), store.symbol_version("UNKNOWN")
+    assert version != unknown
+    for number in range(20):
+        assert store.symbol_version(f"UNKNOWN{number}") == unknown
+        assert store.symbol_version(SYMBOL) == version
+        assert len(store._symbol_versions[1]) <= 4
+
+
 def test_any_commit_is_a_new_version_where_the_writer_keeps_none(store: MarketStore) -> None:
     write(store, [0])
     program = """

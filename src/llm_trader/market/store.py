@@ -50,6 +50,8 @@ FORMAT: Final = StoreFormat(
     # Each timeframe has a database, and the original program added one of indicators to each.
     max_databases=128,
 )
+# Far more than a client trades. Symbols come from requests, so what is kept for them has a bound.
+_SYMBOL_VERSIONS_KEPT: Final = 1024
 
 
 class MarketStore(AbstractContextManager["MarketStore"]):
@@ -118,6 +120,8 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             self._symbol_versions = version, {}
         versions = self._symbol_versions[1]
         if symbol not in versions:
+            if len(versions) >= _SYMBOL_VERSIONS_KEPT:
+                versions.clear()
             with self._read() as txn:
                 versions[symbol] = symbol_versions.symbol_version(txn, symbol)
         return versions[symbol]

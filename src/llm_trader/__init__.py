@@ -1,19 +1,15 @@
 """LLM Trader RAG: what followed when the market looked like this before.
 
-Data flows through the packages in this order; a package imports those above it, never below.
+Data flows through the packages in this order; a package imports only those above it.
 
-1. COLLECT   `market`     candles, funding and open interest from files or a simulation, into LMDB
-2. SNAPSHOT  `snapshot`   indicators known at `as_of`, one `MarketSnapshot` per quarter-hour
-3. LABEL     `snapshot`   outcomes of the 15m, 1h, 4h and 24h after it, known at `resolved_at`
-4. EMBED     `embedding`  snapshot to `state` vector: cosine is a weighted mean over features;
-                          and to `text` vector: its wording, embedded by a transformer
-5. INDEX     `index`      vectors and payload, embedded or on Qdrant; resumable ingestion
-6. RETRIEVE  `retrieval`  neighbours known at the query's time, statistics, evidence
-7. SERVE     `serving`    JSON-RPC 2.0 over TCP
+1. `market`     stores candles, funding and open interest in LMDB
+2. `snapshot`   computes market states, and their outcomes, which become known later
+3. `embedding`  turns a snapshot into a `state` vector, and its sentence into a `text` vector
+4. `index`      stores vectors with their payload, in a folder or on Qdrant
+5. `retrieval`  finds past states that were known at the query's time, and weighs the evidence
+6. `serving`    answers queries over JSON-RPC
 
-`backup` copies stores and indexes, and proves the copies. `errors` and `timeframe` are shared by
-all; `settings` holds the configuration, `app` wires the packages together, `cli` is what a person
-types.
+ARCHITECTURE.md lists all packages.
 """
 
 __version__ = "0.1.0"

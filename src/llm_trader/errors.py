@@ -6,13 +6,13 @@ Each class says what the caller should do, and carries a stable `code` for logs 
     ├── ConfigurationError        fix the set-up: a setting, a path, a flag
     │   └── StoreLockedError      wait for, or stop, the process that is writing
     ├── InvalidInputError         fix the request or the argument
-    │   └── SymbolNotFoundError   ask for a symbol that is there
+    │   └── SymbolNotFoundError   ask for an available symbol
     ├── InvalidDataError          drop or repair the records; nothing was written
-    ├── StoreError                the store is damaged, of another layout, or missing
+    ├── StoreError                repair or create the store: it is damaged, missing, or too new
     ├── StaleDataError            collect newer data, or ask about an earlier time
-    ├── InsufficientMatchesError  widen the query; the market has not looked like this often enough
-    ├── EmbeddingError            the state cannot be turned into a vector
-    └── VectorIndexError          the index is damaged, of another version, or unreachable
+    ├── InsufficientMatchesError  widen the query; too few past states look like this one
+    ├── EmbeddingError            send more fields; this state cannot become a vector
+    └── VectorIndexError          repair, rebuild, or reconnect the index
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class InvalidDataError(LlmTraderError):
 
     code = "invalid_data"
 
-    def __init__(self, what: str, reasons: Mapping[str, int]) -> None:
+    def __init__(self, records: str, reasons: Mapping[str, int]) -> None:
         listed = ", ".join(f"{count} × {reason}" for reason, count in reasons.items())
-        super().__init__(f"{what}: refused, {listed}", reasons=dict(reasons))
+        super().__init__(f"{records}: refused, {listed}", reasons=dict(reasons))
         self.reasons = dict(reasons)
 
 
@@ -74,10 +74,10 @@ class StaleDataError(LlmTraderError):
 class InsufficientMatchesError(LlmTraderError):
     code = "insufficient_matches"
 
-    def __init__(self, found: int, required: int, suggestion: str) -> None:
+    def __init__(self, matches: int, required: int, suggestion: str) -> None:
         super().__init__(
-            f"{found} similar past states found, {required} required",
-            matches_found=found,
+            f"{matches} similar past states found, {required} required",
+            matches_found=matches,
             min_required=required,
             suggestion=suggestion,
         )

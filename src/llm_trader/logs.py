@@ -1,7 +1,7 @@
 """Log lines for machines and for people, with secrets masked.
 
-`structlog.get_logger(__name__)` and the standard library's `logging` end in the same handler, so
-what a library logs looks like what we log.
+`structlog.get_logger(__name__)` and the standard library's `logging` share one handler, so the
+lines of libraries look like ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LogFormat = Literal["auto", "json", "console"]
 
 
 class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Log lines, on standard error."""
+    """Log lines on standard error."""
 
     level: Annotated[
         LogLevel,
@@ -34,8 +34,7 @@ class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = "info"
     format: Annotated[
-        LogFormat,
-        Meta(description="Form of a line; auto is console on a terminal, else JSON."),
+        LogFormat, Meta(description="Form of a line; auto is console on a terminal, else JSON.")
     ] = "auto"
 
 
@@ -49,19 +48,10 @@ _LEVELS: Final[dict[LogLevel, int]] = {
     "error": logging.ERROR,
 }
 _SECRET_ENDINGS: Final = (
-    "token",
-    "tokens",
-    "apikey",
-    "password",
-    "passwd",
-    "passphrase",
-    "authorization",
-    "secret",
-    "secretkey",
-    "privatekey",
-    "credentials",
+    *("token", "tokens", "apikey", "secretkey", "privatekey", "secret", "credentials"),
+    *("password", "passwd", "passphrase", "authorization"),
 )
-# `timestamp` is the market's time in our events, so the time of the line has another name.
+# Events use `timestamp` for the market's time, so the time of the log line has another name.
 _TIME_KEY: Final = "ts"
 _FIRST_KEYS: Final = (_TIME_KEY, "level", "logger", "event")
 
@@ -69,10 +59,9 @@ _FIRST_KEYS: Final = (_TIME_KEY, "level", "logger", "event")
 def configure_logging(
     level: LogLevel = "info", format: LogFormat = "auto", stream: TextIO | None = None
 ) -> None:
-    """Send all log lines of this process to `stream`, standard error unless told.
+    """Send all log lines of this process to `stream`, by default standard error.
 
-    `auto` is console on a terminal, else JSON lines. `trace` is `debug` with the debug lines of
-    libraries as well. May be called again, which replaces what it set before.
+    A second call replaces the configuration of the first.
     """
     stream = sys.stderr if stream is None else stream
     on_terminal = stream.isatty()
@@ -100,7 +89,7 @@ def configure_logging(
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Replace the value of every key that looks like a secret's, at any depth."""
+    """Replace the values of keys that name secrets, at any depth."""
     return {key: _masked(key, value) for key, value in event.items()}
 
 
@@ -118,10 +107,7 @@ def _masked(key: str, value: Any) -> Any:
 
 def _formatter(console: bool, *, colors: bool) -> structlog.stdlib.ProcessorFormatter:
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.ExtraAdder(),
-        ],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
@@ -139,7 +125,7 @@ def _console(colors: bool) -> list[Processor]:
         structlog.dev.ConsoleRenderer(
             colors=colors,
             timestamp_key=_TIME_KEY,
-            # The default prints local variables, and those hold secrets.
+            # The default prints local variables, which may hold secrets.
             exception_formatter=structlog.dev.plain_traceback,
         ),
     ]
@@ -156,7 +142,7 @@ def _json_lines() -> list[Processor]:
 def _without_control_characters(
     _logger: WrappedLogger, _method: str, event: EventDict
 ) -> EventDict:
-    """Text from outside must not forge a second line or move the terminal's cursor."""
+    """Escape text from outside: it must not forge a second line or move the cursor."""
     return {
         key: _escaped(value) if isinstance(value, str) and key != "stack" else value
         for key, value in event.items()
@@ -176,7 +162,7 @@ def _to_json(event: EventDict, default: Any) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    """NaN as null, NumPy numbers as numbers, keys as text: every line is valid JSON."""
+    """Make every line valid JSON: NaN becomes null, NumPy numbers plain numbers, keys text."""
     if isinstance(value, bool | str | None):
         return value
     if isinstance(value, Integral):

@@ -1,6 +1,6 @@
-"""Time as the whole system counts it: integer UTC milliseconds, on fixed grids.
+"""Time is counted in integer UTC milliseconds, on fixed grids.
 
-Nothing here reads the clock; where "now" matters it is an argument.
+Nothing here reads the clock: the present time is an argument where it matters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 @dataclass(frozen=True, order=True, slots=True)
 class Timeframe:
-    """The length of a candle, such as `3m` or `4h`; candles open on multiples of it since 1970."""
+    """The length of a candle, such as `3m`. Candles open on multiples of it since 1970."""
 
     ms: Millis
 
@@ -61,13 +61,13 @@ H4: Final = Timeframe(4 * HOUR_MS)
 
 
 def iso8601(time_ms: Millis) -> str:
-    """`2026-03-20T12:00:00Z`; milliseconds are shown only where there are any."""
+    """Such as `2026-03-20T12:00:00Z`; milliseconds are shown only if they are not zero."""
     moment = _NAIVE_EPOCH + timedelta(milliseconds=time_ms)
     return moment.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> Millis:
-    """Milliseconds of an RFC 3339 time; one without an offset could mean anything: refused."""
+    """Milliseconds of an RFC 3339 time. A time without an offset is ambiguous, so it is refused."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

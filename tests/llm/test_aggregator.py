@@ -57,7 +57,7 @@ def test_the_mirror_is_short_with_the_share_of_those_that_did_not_rise() -> None
         ({"mean_pct": 0.3999}, "needs 40 bp"),
         ({"median_pct": -0.001}, "a median that agrees"),
         ({"similarity_mean": 0.699}, "0.7 is needed"),
-        ({"similarity_mean": None}, "not known"),
+        ({"similarity_mean": None}, "unknown"),
         ({"similarity_mean": float("nan")}, "0.7 is needed"),
         ({"effective_episodes": 9.9}, "10 are needed"),
         ({"effective_episodes": float("nan")}, "10 are needed"),
@@ -114,7 +114,7 @@ async def test_a_case_without_retrieval_is_an_error_and_without_neighbours_is_no
     bare = case()
     assert (await Aggregator().decide(bare)).hold_reason == "error"
     assert await Aggregator().decide(Case(bare.state, {})) == Decision.hold(
-        "model", "nothing is known of what followed over 4h"
+        "model", "no neighbour has a known outcome over 4h"
     )
 
 

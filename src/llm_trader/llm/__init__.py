@@ -1,7 +1,7 @@
-"""From one state and what retrieval says of it to a decision.
+"""Decides on a trade from one state and its evidence.
 
-`decision`    long, short or hold, and why a hold is a hold
-`decider`     what a decision is made from, and the protocol of those who make it
-`aggregator`  the decider that follows the neighbours' outcomes by fixed thresholds
+`decision`    long, short or hold, and the reason for a hold
+`decider`     the input of a decision, and the protocol of deciders
+`aggregator`  follows the outcomes of the neighbours by fixed thresholds
 `rules`       baselines: hold the asset, RSI, MACD
 """

@@ -1,4 +1,4 @@
-"""The decider that needs no model: it follows what the neighbours did, by fixed thresholds."""
+"""A decider without a model: it follows the neighbours' outcomes by fixed thresholds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _BP_PER_PCT: Final = 100
 
 
 class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What makes a side worth taking; raises `InvalidInputError` for values out of range.
+    """The thresholds of a LONG or a SHORT; raises `InvalidInputError` for values out of range.
 
-    The default `least_mean_bp` is what a position costs at the fees and the slippage that a
-    simulation takes by default, 13 bp for both sides, and twice what the mean of 50 outcomes over
-    4h is uncertain by, some 14 bp. `least_similarity` of `None` asks nothing of the likeness.
+    The default `least_mean_bp` covers the cost of a position in a simulation, 13 bp for both
+    sides, and twice the standard error of the mean of 50 outcomes over 4h, some 14 bp. A
+    `least_similarity` of `None` accepts any similarity.
     """
 
     horizon: str = "4h"
@@ -33,20 +33,20 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             choices = ", ".join(HORIZONS)
             raise InvalidInputError(f"horizon {self.horizon!r} is not one of {choices}")
         if not (self.least_mean_bp >= 0 and self.least_effective_episodes >= 0):
-            raise InvalidInputError("least_mean_bp and least_effective_episodes start at 0")
+            raise InvalidInputError("least_mean_bp and least_effective_episodes are at least 0")
         if self.least_similarity is not None and not -1 <= self.least_similarity <= 1:
             raise InvalidInputError("least_similarity is not between -1 and 1")
 
 
 def aggregate(outlook: Outlook | None, config: AggregatorConfig) -> Decision:
-    """LONG if the mean is at least the threshold and the median not below 0, SHORT as its mirror.
+    """LONG if the mean reaches the threshold and the median is not below 0; SHORT is its mirror.
 
-    Everything else is a HOLD of the model: too few or too unlike neighbours, no side, or `None`,
-    no neighbours at all. Confidence is the share of neighbours that rose, for a SHORT the rest.
+    Everything else is a HOLD: no neighbours (`None`), too few or too dissimilar ones, or no clear
+    side. Confidence is the share of neighbours that moved to the chosen side.
     """
     horizon = config.horizon
     if outlook is None:
-        return Decision.hold("model", f"nothing is known of what followed over {horizon}")
+        return Decision.hold("model", f"no neighbour has a known outcome over {horizon}")
     doubt = _doubt(outlook, config)
     if doubt:
         return Decision.hold("model", doubt)
@@ -65,8 +65,8 @@ def aggregate(outlook: Outlook | None, config: AggregatorConfig) -> Decision:
 
 
 def _doubt(outlook: Outlook, config: AggregatorConfig) -> str | None:
-    """Why the neighbours are no ground for a side, whatever they did."""
-    # Written so that NaN fails too.
+    """The reason why these neighbours cannot support a side, whatever their outcomes."""
+    # `not >=` instead of `<`, so that NaN fails too.
     if not outlook.effective_episodes >= config.least_effective_episodes:
         return (
             f"only {outlook.effective_episodes:.1f} effective episodes, "
@@ -76,20 +76,20 @@ def _doubt(outlook: Outlook, config: AggregatorConfig) -> str | None:
     if required is None:
         return None
     if similarity is None:
-        return "the similarity of the neighbours is not known"
+        return "the similarity of the neighbours is unknown"
     if not similarity >= required:
-        return f"the neighbours are {similarity:.2f} alike on average, {required:g} is needed"
+        return f"the mean similarity is {similarity:.2f}, {required:g} is needed"
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregator:
-    """`aggregate` as a decider. A case that retrieval was not asked for is an error HOLD."""
+    """`aggregate` as a decider. A case without evidence leads to a HOLD with the reason `error`."""
 
     config: AggregatorConfig = field(default_factory=AggregatorConfig)
     name: str = "aggregator"
 
     async def decide(self, case: Case) -> Decision:
         if case.outlooks is None:
-            return Decision.hold("error", "the case comes without what retrieval says of it")
+            return Decision.hold("error", "the case has no evidence of retrieval")
         return aggregate(case.outlooks.get(self.config.horizon), self.config)

@@ -1,4 +1,4 @@
-"""What a decision is made from, and who makes it."""
+"""The input of a decision, and the protocol of deciders."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from llm_trader.timeframe import Millis
 
 
 class Outlook(msgspec.Struct, frozen=True):
-    """What followed the neighbours of a state over one horizon.
+    """The outcomes of a state's neighbours over one horizon.
 
-    `mean_pct` and `median_pct` are % changes, `p_up` the share of those above 0. Outcomes that
-    overlap in time make fewer `effective_episodes` than `episodes`.
+    `mean_pct` and `median_pct` are % changes; `p_up` is the share of changes above 0. Outcomes
+    that overlap in time count as fewer `effective_episodes`.
     """
 
     mean_pct: float
@@ -32,7 +32,6 @@ class Outlook(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_evidence(cls, evidence: Evidence, horizon: str) -> Outlook:
-        """One of the horizons that the evidence tells of."""
         statistics = evidence.horizons[horizon]
         return cls(
             statistics.mean.value,
@@ -45,19 +44,18 @@ class Outlook(msgspec.Struct, frozen=True):
 
 
 def outlooks_of(answer: Answer) -> dict[str, Outlook]:
-    """By horizon, those that the answer's evidence tells of."""
+    """The outlooks of an answer's evidence, by horizon."""
     evidence = answer.evidence
     return {horizon: Outlook.of_evidence(evidence, horizon) for horizon in evidence.horizons}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One state to decide on, with what retrieval says of it.
+    """One state to decide on, with its evidence.
 
-    `state` is a table of one row, as a query takes it: `state.snapshot(0)` is the record with its
-    series. `outlooks`, by horizon, is empty where retrieval found nothing, and `None` where it was
-    not asked, as for a decider that is to do without. `answer` has the matches for those who read
-    them.
+    `state` is a table of one row; `state.snapshot(0)` is the record with its series. `outlooks`
+    maps horizons to outlooks. It is empty if there are no neighbours, and `None` if the decider
+    works without retrieval. `answer` also holds the matches.
     """
 
     state: SnapshotTable
@@ -81,13 +79,13 @@ class Case:
         return int(self.state.as_of_ms[0])
 
     def value(self, field: str) -> float | None:
-        """One scalar field of the state, `None` where it is unknown."""
+        """A scalar field of the state, `None` if it is unknown."""
         value = float(self.state.column(field)[0])
         return None if np.isnan(value) else value
 
 
 class Decider(Protocol):
-    """Makes one decision from one case; `name` tells it apart in logs and reports."""
+    """Makes a decision for a case; `name` identifies it in logs and reports."""
 
     @property
     def name(self) -> str: ...

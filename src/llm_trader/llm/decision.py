@@ -1,4 +1,4 @@
-"""What to do with one symbol, and why a hold is a hold."""
+"""A decision for one symbol: long, short, or hold with a reason."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HoldReason = Literal["model", "error", "guard"]
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An action with its reasons; raises `InvalidInputError` where they contradict each other.
+    """An action with its reasons; raises `InvalidInputError` if they contradict each other.
 
-    `confidence` is 0 to 1, `None` where the decider has no measure of it. A HOLD says why:
-    `model` chose it, `error` is a decision that could not be made, `guard` one that was not
-    allowed, for risk or for stale or missing data. No other action has a `hold_reason`.
+    `confidence` is 0 to 1, or `None` if the decider does not measure it. Only a HOLD has a
+    `hold_reason`: the `model` chose it, an `error` prevented a decision, or a `guard` refused one
+    because of risk or stale or missing data.
     """
 
     action: Action
@@ -31,11 +31,11 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.hold_reason not in (None, "model", "error", "guard"):
             raise InvalidInputError(f"hold_reason {self.hold_reason!r} is unknown")
         if (self.action == "HOLD") != (self.hold_reason is not None):
-            raise InvalidInputError("a HOLD, and nothing else, says why it is one: `hold_reason`")
+            raise InvalidInputError("a HOLD, and no other action, needs a hold_reason")
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             raise InvalidInputError(f"confidence {self.confidence} is not between 0 and 1")
 
     @classmethod
-    def hold(cls, why: HoldReason, reasoning: str) -> Decision:
-        """A HOLD of a decider that does not say how sure it is."""
-        return cls("HOLD", None, reasoning, why)
+    def hold(cls, reason: HoldReason, reasoning: str) -> Decision:
+        """A HOLD without a confidence."""
+        return cls("HOLD", None, reasoning, reason)

@@ -1,6 +1,6 @@
-"""Baselines: deciders that look at little or nothing, for others to be measured against.
+"""Baselines: simple deciders to compare others with.
 
-None of them says how sure it is. A field that is unknown makes a HOLD of the guard.
+They give no confidence. An unknown field leads to a HOLD with the reason `guard`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llm_trader.llm.decision import Decision
 
 @dataclass(frozen=True, slots=True)
 class AlwaysLong:
-    """Hold the asset; with rules of trading that never close a position, buy and hold."""
+    """Always LONG; this is buy and hold if the trading rules never close a position."""
 
     name: str = "always-long"
 
@@ -24,7 +24,7 @@ class AlwaysLong:
 
 @dataclass(frozen=True, slots=True)
 class RsiReversal:
-    """LONG below `low`, SHORT above `high`, by Wilder's RSI of 7 intraday candles."""
+    """LONG if Wilder's RSI of 7 intraday candles is below `low`, SHORT if it is above `high`."""
 
     low: float = 30.0
     high: float = 70.0
@@ -42,13 +42,12 @@ class RsiReversal:
             return Decision("LONG", None, f"RSI(7) is {rsi:.1f}, below {self.low:g}")
         if rsi > self.high:
             return Decision("SHORT", None, f"RSI(7) is {rsi:.1f}, above {self.high:g}")
-        between = f"from {self.low:g} to {self.high:g}"
-        return Decision.hold("model", f"RSI(7) is {rsi:.1f}, {between}")
+        return Decision.hold("model", f"RSI(7) is {rsi:.1f}, from {self.low:g} to {self.high:g}")
 
 
 @dataclass(frozen=True, slots=True)
 class MacdSign:
-    """LONG while the intraday MACD line is above 0, SHORT while it is below."""
+    """LONG if the intraday MACD line is above 0, SHORT if it is below."""
 
     name: str = "macd-sign"
 

@@ -1,4 +1,4 @@
-"""The states of UTC days, built from a store and kept while their symbol is not written to."""
+"""Builds the states of UTC days from a store and keeps them until their symbol is written to."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, INTRADAY_REACH_MS, b
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
-# Some 30 KB each: queries about the past return to a day for as long as it is kept.
+# Days of some 30 KB each. Queries about the past often return to a day.
 _DAYS_KEPT: Final = 1024
-# Some 400 KB each: the current day of this many symbols is extended instead of built again.
+# Inputs of some 400 KB each. The current day of this many symbols is extended, not built again.
 _INPUTS_KEPT: Final = 64
 
 
 def read_history(
     store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
 ) -> MarketHistory:
-    """What snapshots from `first_ms` on are made of, up to `end_ms`; no more is read."""
+    """The history that snapshots from `first_ms` to `end_ms` need, and no more."""
     return _read_stored(store, symbol, intraday, first_ms, end_ms).decode()
 
 
@@ -45,9 +45,9 @@ def _read_stored(
 
 @dataclass(slots=True, eq=False)
 class DayStates:
-    """The scalar fields (fields, n) at the first n times of a day, and its candles' closes.
+    """The scalar fields (fields, n) at the first n times of a day, and the closes of its candles.
 
-    `version` is that of the symbol's data, `None` before anything is built.
+    `version` is the version of the symbol's data, `None` before the first build.
     """
 
     version: Hashable = None
@@ -57,13 +57,13 @@ class DayStates:
 
 @dataclass(slots=True, eq=False)
 class _DayInputs:
-    """What a day is built from, as last read."""
+    """The data of a day as it was last read."""
 
     stored: StoredHistory | None = None
     history: MarketHistory | None = None
 
     def update(self, stored: StoredHistory) -> tuple[MarketHistory, Millis | None]:
-        """The history now, and the first time at which it differs from the one before."""
+        """The new history, and the first time at which it differs from the former one."""
         changed_ms: Millis | None = 0
         if self.stored is None or self.history is None:
             history = stored.decode()
@@ -74,7 +74,7 @@ class _DayInputs:
 
 
 class DayCache:
-    """The days of a store's symbols on the grid of snapshots. One thread uses it."""
+    """The days of a store's symbols on the grid of snapshots. Not thread-safe."""
 
     def __init__(self, store: MarketStore, intraday: Timeframe, grid: Timeframe) -> None:
         self._store = store
@@ -84,7 +84,7 @@ class DayCache:
         self._inputs = lru_cache(_INPUTS_KEPT)(lambda symbol, day: _DayInputs())
 
     def states(self, symbol: str, day: int, version: Hashable, row: int) -> DayStates:
-        """A day since 1970 with at least the states up to `row`, at a version or a later one."""
+        """The states of a day (counted from 1970) up to `row` or later, at `version` or later."""
         states: DayStates = self._days(symbol, day)
         if states.version != version or row >= states.fields.shape[1]:
             self._extend(states, symbol, day, row)
@@ -92,9 +92,9 @@ class DayCache:
         return states
 
     def _extend(self, states: DayStates, symbol: str, day: int, row: int) -> None:
-        """Build the states that are missing or see changed data, up to `row` and the last close.
+        """Build the states that are missing or use changed data, up to `row` and the last close.
 
-        The others stay: a state depends on its history alone, so a rebuild gives the same bits.
+        Other states stay: a state depends on its history alone, so a rebuild would equal it.
         """
         start_ms, end_ms = day * DAY_MS, (day + 1) * DAY_MS
         stored = _read_stored(self._store, symbol, self._intraday, start_ms, end_ms)

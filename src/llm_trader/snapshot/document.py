@@ -1,8 +1,8 @@
-"""A market state as a sentence, for a text model to embed.
+"""Describes a market state in a sentence for a text model to embed.
 
-A sentence says nothing of the symbol, the date or the price level. What is unknown is left out
-together with its words. Words and numbers follow from the rounded value, so a sentence never
-contradicts itself, and a query is worded exactly as the same state was at ingestion.
+A sentence mentions neither the symbol nor the date nor the price level, and leaves out unknown
+facts. Words and numbers both come from the rounded value, so a sentence never contradicts itself,
+and a query reads exactly like the same state at ingestion.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from llm_trader.snapshot.table import SnapshotTable
 
 Form = Literal["detailed", "compact"]
 
-# Numbers beyond this say no more than this, and a sentence stays short.
+# Larger numbers carry no more meaning, and the limit keeps a sentence short.
 _NUMBER_LIMIT: Final = 999.0
 
 _ALGORITHM: Final = "sentence-1"
 
 
 class Bands(msgspec.Struct, frozen=True, array_like=True):
-    """Words for a number: `words[i]` from `limits[i - 1]` on and below `limits[i]`."""
+    """Words for a number: `words[i]` from `limits[i - 1]` up to, not including, `limits[i]`."""
 
     limits: tuple[float, ...]
     words: tuple[str, ...]
 
 
 class Fact(msgspec.Struct, frozen=True, array_like=True):
-    """factor * field / over, rounded to `digits`, and how it is told.
+    """The value factor * field / over, rounded to `digits`, and its wording in both forms.
 
-    In the wordings {0} is the number, {1} the number without its sign, {2} the word for it.
+    In a wording, {0} is the number, {1} the number without its sign, {2} the word for it.
     """
 
     field: str
@@ -50,7 +50,7 @@ class Fact(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Clause(msgspec.Struct, frozen=True, array_like=True):
-    """Facts that are told together, after a common beginning."""
+    """Facts that follow a common opening."""
 
     facts: tuple[Fact, ...]
     detailed: str = ""
@@ -152,7 +152,7 @@ CLAUSES: Final = (
 )
 FACTS: Final = tuple(fact for clause in CLAUSES for fact in clause.facts)
 
-# Part of a text space's id: it changes with every word, band and digit.
+# Part of the id of a text space: it changes with every word, limit and digit.
 TEMPLATE_VERSION: Final = (
     "words-"
     + hashlib.sha256(msgspec.json.encode([_ALGORITHM, _NUMBER_LIMIT, CLAUSES])).hexdigest()[:12]
@@ -160,7 +160,7 @@ TEMPLATE_VERSION: Final = (
 
 
 def sentences(table: SnapshotTable, form: Form) -> list[str]:
-    """One sentence per row; the empty one where nothing of it is known."""
+    """One sentence per row; it is empty if no fact is known."""
     clauses = [
         (clause.compact if form == "compact" else clause.detailed, len(clause.facts))
         for clause in CLAUSES
@@ -180,12 +180,12 @@ def sentences(table: SnapshotTable, form: Form) -> list[str]:
 
 
 def unknown_fields(table: SnapshotTable) -> list[str]:
-    """The fields that the sentence of a table of one row leaves out, as they are unknown."""
+    """The unknown fields that the sentence of a one-row table leaves out."""
     return [fact.field for fact in FACTS if not isfinite(_values(table, fact)[0])]
 
 
 def _word_fact(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
-    """One fact's words for every row, empty where it is unknown."""
+    """The wording of a fact for every row, empty if it is unknown."""
     wording = fact.compact if form == "compact" else fact.detailed
     limits, words = fact.bands.limits, fact.bands.words
     decimals = f".{fact.digits}f"
@@ -194,7 +194,7 @@ def _word_fact(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
         if isfinite(value):
             number = format(min(max(value, -_NUMBER_LIMIT), _NUMBER_LIMIT), decimals)
             rounded = float(number)
-            if rounded == 0:
+            if rounded == 0:  # "-0.0" would contradict its word
                 number = number.removeprefix("-")
             word = words[bisect_right(limits, rounded)]
             texts.append(wording.format(number, number.removeprefix("-"), word))
@@ -204,7 +204,7 @@ def _word_fact(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
 
 
 def _values(table: SnapshotTable, fact: Fact) -> Floats:
-    """Shape (n,), not finite where unknown."""
+    """The values of a fact, shape (n,); unknown ones are not finite."""
     with np.errstate(all="ignore"):
         values: Floats = table.column(fact.field) * fact.factor
         return values if fact.over is None else values / table.column(fact.over)

@@ -1,7 +1,7 @@
 """RSI, EMA, MACD and ATR over candles, restarted after every gap.
 
-TA-Lib computes; a NaN or a gap would poison its recursive indicators, so each gapless run is
-computed on its own, and the values of the first `warm_up` candles of a run are withheld.
+A NaN or a gap would spoil the recursive indicators of TA-Lib from there on, so each gapless run
+of candles is computed separately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_trader.market.candles import CandleSeries
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Candles with the gapless runs in them. `age[i]` counts run i's candles up to itself."""
+    """Candles and their gapless runs. `age[i]` counts the candles of its run up to candle i."""
 
     candles: CandleSeries
     bounds: list[tuple[int, int]]
@@ -32,8 +32,8 @@ class Runs:
         age = np.arange(1, len(candles) + 1) - np.repeat(starts, ends - starts)
         return cls(candles, list(zip(starts.tolist(), ends.tolist(), strict=True)), age)
 
-    def each(self, indicator: Callable[..., Floats], *inputs: Floats) -> Floats:
-        """An indicator of the inputs, shape (n,), computed run by run; NaN in its lead-in."""
+    def by_run(self, indicator: Callable[..., Floats], *inputs: Floats) -> Floats:
+        """An indicator, shape (n,), computed run by run; NaN at the start of each run."""
         if len(self.bounds) == 1:
             return indicator(*inputs)
         values = np.full(len(self.candles), np.nan)
@@ -44,15 +44,15 @@ class Runs:
     def rsi(self, period: int) -> Floats:
         """Wilder's RSI of the closes, 0 to 100; 50 where the price has not moved."""
         close = self.candles.close
-        values = self.each(lambda x: talib.RSI(x, timeperiod=period), close)
+        values = self.by_run(lambda x: talib.RSI(x, timeperiod=period), close)
         for row in np.flatnonzero(values == 0.0):  # TA-Lib's answer for a flat series, too
             if row >= period and (close[row - period : row + 1] == close[row]).all():
                 values[row] = 50.0
         return values
 
     def ema(self, period: int) -> Floats:
-        """Exponential mean of the closes, seeded with the simple mean of the first `period`."""
-        return self.each(lambda x: talib.EMA(x, timeperiod=period), self.candles.close)
+        """Exponential mean of the closes; it starts at the simple mean of the first `period`."""
+        return self.by_run(lambda x: talib.EMA(x, timeperiod=period), self.candles.close)
 
     def macd(self) -> Floats:
         """The MACD line, EMA12 - EMA26 of the closes."""
@@ -61,6 +61,6 @@ class Runs:
     def atr(self, period: int) -> Floats:
         """Wilder's average true range, in quote currency."""
         c = self.candles
-        return self.each(
+        return self.by_run(
             lambda h, low, x: talib.ATR(h, low, x, timeperiod=period), c.high, c.low, c.close
         )

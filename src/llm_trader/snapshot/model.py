@@ -1,4 +1,4 @@
-"""The fields of a snapshot: names, units, and what must be there to know them."""
+"""The fields of a snapshot: their names, units, and the data they need."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DAY = "fewer than 24h of gapless intraday candles before it"
 _FOUR_HOUR = "fewer than 120 gapless 4h candles before it"
 
 
-def _needs(what: str, unit: str) -> Meta:
-    """A field's meaning and unit, and the reason to give when it is missing."""
-    return Meta(description=unit, extra={"refusal": what})
+def _needs(refusal: str, unit: str) -> Meta:
+    """The unit of a field, and the reason to give if it is missing."""
+    return Meta(description=unit, extra={"refusal": refusal})
 
 
 class MarketSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One symbol's market at `timestamp`, from what was known then; `None` where unknown.
+    """The state of a symbol's market as it was known at `timestamp`; `None` marks unknown fields.
 
     Series hold the last 10 points, oldest first. RSI and ATR are Wilder's, MACD is the line
     EMA12 - EMA26. Slopes are least-squares fits over the last 10 points.

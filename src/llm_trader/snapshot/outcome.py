@@ -1,4 +1,4 @@
-"""What followed a snapshot: known only later, at `resolved_at`."""
+"""The outcomes of snapshots: price changes afterwards, which become known at `resolved_at`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OUTCOME_ROW: Final = {name: row for row, name in enumerate(OUTCOMES)}
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Changes in % of the price at the snapshot; `None` where it cannot be known."""
+    """Changes in % of the price at the snapshot; `None` if candles are missing."""
 
     outcome_15m: float | None
     outcome_1h: float | None
@@ -49,15 +49,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_values(cls, values: list[float]) -> Outcome:
-        """From one column of a label table, in the order of `OUTCOMES`."""
-        in_15m, in_1h, in_4h, in_24h, runup, drawdown, barrier = [
-            None if v != v else v for v in values
-        ]
+        """The outcome of one column of a label table, in the order of `OUTCOMES`."""
+        *changes, runup, drawdown, barrier = [None if v != v else v for v in values]
         return cls(
-            in_15m,
-            in_1h,
-            in_4h,
-            in_24h,
+            *changes,
             runup,
             drawdown,
             None if drawdown is None else drawdown <= STOP_LOSS_PCT,
@@ -67,7 +62,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def resolved_at(as_of_ms: Times) -> Times:
-    """When everything about a snapshot's outcome is known: after the longest horizon."""
+    """The times at which outcomes are fully known: after the longest horizon."""
     resolved: Times = as_of_ms + LONGEST_HORIZON_MS
     return resolved
 
@@ -75,10 +70,10 @@ def resolved_at(as_of_ms: Times) -> Times:
 def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     """Outcomes of snapshots at the given times, shape (outcomes, n), rows as in `OUTCOMES`.
 
-    All are % of the close at the snapshot. Run-up and drawdown are the extremes of highs and
-    lows in the following hour, the snapshot itself included, so they are at least and at most
-    0. `first_barrier` tells which of -2 % and +3 % was touched first within 24h; both inside
-    one candle count as the stop. NaN where a candle up to the horizon is missing.
+    All are % of the close at the snapshot. Run-up (at least 0) and drawdown (at most 0) are the
+    extremes of the following hour. `first_barrier` is the barrier, -2 % or +3 %, that the price
+    touched first within 24h; both inside one candle count as the stop. NaN where a candle up to
+    the horizon is missing.
     """
     step = candles.timeframe.ms
     labels = np.full((len(OUTCOMES), len(as_of_ms)), np.nan)
@@ -93,7 +88,7 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
             candles.close[start_row + count], candles.close[start_row]
         )
     _label_extremes(labels, candles, row, priced)
-    # One day's worth at a time keeps the windows of 24 hours in the cache.
+    # In parts of one day, the 24-hour windows fit into the processor's cache.
     for part in np.array_split(priced, max(1, len(priced) // 96)):
         _label_barriers(labels, candles, row, part)
     return labels
@@ -133,7 +128,7 @@ def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, priced: T
     start_row = row[resolved]
     after = start_row[:, None] + np.arange(1, count + 1)
     price = candles.close[start_row][:, None]
-    # In %, as `hit_stop_loss` is: a price exactly on the barrier must count alike in both.
+    # Compared in % like `hit_stop_loss`, so that a price on the barrier counts the same in both.
     stop = _pct(candles.low[after], price) <= STOP_LOSS_PCT
     target = _pct(candles.high[after], price) >= TAKE_PROFIT_PCT
     never = count

@@ -1,4 +1,4 @@
-"""The state of a market at any time, from a store that another process may be writing to."""
+"""The state of a market at any time, while another process may be writing to the store."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
 
 class SnapshotSource:
-    """Snapshots of a market store on the grid of `interval_ms`; one thread uses it.
+    """Snapshots of a market store on the grid of `interval_ms`. Not thread-safe.
 
-    The states of a day are built together, as a day's queries mostly follow each other, and kept
-    while their symbol is not written to. A new candle adds states to those that are there.
+    The states of a day are built together, because queries of one day tend to follow each other.
+    They are kept until their symbol is written to; a new candle only adds states.
     """
 
     def __init__(self, store: MarketStore, intraday: Timeframe, interval_ms: Millis) -> None:
@@ -31,20 +31,15 @@ class SnapshotSource:
         self._days = DayCache(store, intraday, self._grid)
 
     def view(self, symbol: str) -> SymbolView:
-        """One symbol's states; each query takes a view, which reads the data's version once."""
+        """The states of a symbol. Each query takes a view, which reads the data's version once."""
         return SymbolView(self._store, self._days, self._grid, self._intraday, symbol)
 
 
 class SymbolView:
-    """One symbol's states at the version that its data had at the first use of the view."""
+    """The states of a symbol at the version that its data had at the first use of the view."""
 
     def __init__(
-        self,
-        store: MarketStore,
-        days: DayCache,
-        grid: Timeframe,
-        intraday: Timeframe,
-        symbol: str,
+        self, store: MarketStore, days: DayCache, grid: Timeframe, intraday: Timeframe, symbol: str
     ) -> None:
         self._store = store
         self._days = days
@@ -57,13 +52,13 @@ class SymbolView:
         return self._store.symbol_version(self._symbol)
 
     def known_fields(self, as_of_ms: Millis) -> Floats:
-        """The scalar fields on the grid at or before a time, shape (fields, 1); NaN if unknown."""
+        """The scalar fields at the grid's last time up to `as_of_ms`, (fields, 1); NaN: unknown."""
         row = as_of_ms % DAY_MS // self._grid.ms
         states = self._days.states(self._symbol, as_of_ms // DAY_MS, self._version, row)
         return states.fields[:, row : row + 1]
 
     def newest_complete_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis | None:
-        """The time of the newest complete snapshot: the grid's last, or within `max_age_ms`."""
+        """The time of the newest complete snapshot at most `max_age_ms` old, or on the grid now."""
         newest_ms = self._grid.floor(as_of_ms)
         oldest_ms = min(newest_ms, as_of_ms - max_age_ms)
         for time_ms in range(newest_ms, oldest_ms - 1, -self._grid.ms):
@@ -72,17 +67,14 @@ class SymbolView:
         return None
 
     def latest(self, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
-        """The newest complete snapshot at or before a time, one row, series included.
-
-        Raises as `latest_ms`.
-        """
+        """The newest complete snapshot, one row with its series. Raises like `latest_ms`."""
         return self.exactly_at(self.latest_ms(as_of_ms, max_age_ms))
 
     def latest_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis:
         """The time of the newest complete snapshot at or before a time.
 
-        Raises `SymbolNotFoundError`, and `StaleDataError`, which says what is missing, when no
-        complete snapshot is within `max_age_ms`.
+        Raises `SymbolNotFoundError`, or `StaleDataError`, which says what is missing, if no
+        snapshot at most `max_age_ms` old is complete.
         """
         age_ms = self.data_age_ms(as_of_ms)
         if age_ms is None or age_ms > max_age_ms:
@@ -94,23 +86,23 @@ class SymbolView:
         refusals = "; ".join(self.exactly_at(newest_ms).refusals())
         raise StaleDataError(
             f"no complete snapshot of {self._symbol} at {iso8601(newest_ms)}: {refusals}; collect "
-            "what is missing, or send current_state",
+            "the missing data, or send current_state",
             data_age_seconds=age_ms / 1000,
         )
 
     def exactly_at(self, as_of_ms: Millis) -> SnapshotTable:
-        """The snapshot at a time of the grid, one row, series included."""
+        """The snapshot at a time of the grid, one row with its series."""
         history = read_history(self._store, self._symbol, self._intraday, as_of_ms, as_of_ms + 1)
         return build_snapshots(history, np.array([as_of_ms], dtype=np.int64))
 
     def without_series(self, as_of_ms: Millis) -> SnapshotTable:
-        """The snapshot at a time of the grid from the cache: scalar fields, no series."""
+        """The snapshot at a time of the grid, from the cache: scalar fields only."""
         times = np.array([as_of_ms], dtype=np.int64)
         table = SnapshotTable.unknown(self._symbol, self._intraday, times)
         return replace(table, scalars=self.known_fields(as_of_ms))
 
     def data_age_ms(self, as_of_ms: Millis) -> Millis | None:
-        """How long before a time the newest candle known then had closed; `None` without any.
+        """The age of the newest candle that had closed by a time; `None` if there is none.
 
         Raises `SymbolNotFoundError` for a symbol that the store does not have.
         """

@@ -17,11 +17,12 @@ from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
 ROW: Final = {name: row for row, name in enumerate(SCALARS)}
 SERIES_ROW: Final = {name: row for row, name in enumerate(SERIES)}
 
-# Least-squares slope of 10 evenly spaced points: the weights of each point.
+# The least-squares slope of 10 evenly spaced points is their sum with these weights.
 _OFFSETS = np.arange(SERIES_LENGTH) - (SERIES_LENGTH - 1) / 2
 _SLOPE_WEIGHTS: Final = _OFFSETS / (_OFFSETS**2).sum()
 
-# A slope, its series, whether that is intraday (then per hour), whether in % of the price.
+# Slope, its series, whether that is intraday (then the slope is per hour), whether it is in % of
+# the price.
 _SLOPES: Final = (
     ("price_slope", "mid_prices", True, True),
     ("ema_20_slope", "ema_20_values", True, True),
@@ -49,7 +50,7 @@ class SnapshotTable:
 
     @classmethod
     def unknown(cls, symbol: str, intraday: Timeframe, as_of_ms: Times) -> SnapshotTable:
-        """A table in which nothing is known yet."""
+        """A table without any known value."""
         n = len(as_of_ms)
         return cls(
             symbol,
@@ -63,9 +64,9 @@ class SnapshotTable:
     def of_fields(
         cls, symbol: str, intraday: Timeframe, as_of_ms: Millis, fields: Mapping[str, Any]
     ) -> SnapshotTable:
-        """One snapshot from the fields somebody sent; those that follow from them are derived.
+        """One snapshot of the given fields and the fields that follow from them.
 
-        A series shorter than 10 points is left out, its slope would mean something else.
+        A series of fewer than 10 points is ignored, as its slope would mean something else.
         """
         table = cls.unknown(symbol, intraday, np.array([as_of_ms], dtype=np.int64))
         for name, value in fields.items():
@@ -83,22 +84,22 @@ class SnapshotTable:
         return len(self.as_of_ms)
 
     def column(self, name: str) -> Floats:
-        """One scalar field, shape (n,), a view."""
+        """A view of one scalar field, shape (n,)."""
         values: Floats = self.scalars[ROW[name]]
         return values
 
     def complete(self) -> npt.NDArray[np.bool_]:
-        """Which snapshots lack no scalar field, shape (n,)."""
+        """Whether each snapshot has all scalar fields, shape (n,)."""
         return np.asarray(np.isfinite(self.scalars).all(axis=0))
 
     def refusals(self) -> Counter[str]:
-        """Why snapshots are incomplete: one reason each, that of the first missing field."""
+        """Counts of the reasons why snapshots are incomplete; the first missing field decides."""
         missing = ~np.isfinite(self.scalars)
         first = missing.argmax(axis=0)[missing.any(axis=0)]
         return Counter(REFUSALS[SCALARS[row]] for row in first)
 
     def take(self, rows: npt.NDArray[Any]) -> SnapshotTable:
-        """Some rows, by index or by mask."""
+        """The rows of an index or a mask."""
         return SnapshotTable(
             self.symbol,
             self.intraday,
@@ -108,25 +109,23 @@ class SnapshotTable:
         )
 
     def filled_from(self, scalars: Floats) -> SnapshotTable:
-        """This table, with scalar fields that are unknown here taken from others, same shape."""
+        """This table with its unknown scalar fields taken from `scalars` of the same shape."""
         filled = np.where(np.isnan(self.scalars), scalars, self.scalars)
         return replace(self, scalars=filled)
 
     def snapshot(self, row: int) -> MarketSnapshot:
-        """One row as a record, for people and for the wire."""
+        """One row as a record."""
         values: dict[str, Any] = {
             name: None if np.isnan(value) else value
             for name, value in zip(SCALARS, self.scalars[:, row].tolist(), strict=True)
         }
         for name, points in zip(SERIES, self.series[:, row].tolist(), strict=True):
-            values_or_none = [None if np.isnan(point) else point for point in points]
-            values[name] = (
-                None if all(point is None for point in values_or_none) else values_or_none
-            )
+            known_points = [None if np.isnan(point) else point for point in points]
+            values[name] = None if not any(np.isfinite(points)) else known_points
         return MarketSnapshot(symbol=self.symbol, timestamp=int(self.as_of_ms[row]), **values)
 
     def derive(self) -> None:
-        """Fill in the fields that follow from others and are not known yet."""
+        """Fill in unknown fields that follow from known ones."""
         latest, mean = self.column("open_interest_latest"), self.column("open_interest_avg_24h")
         with np.errstate(all="ignore"):
             self._fill("hour_of_day", (self.as_of_ms // 60_000 % 1440) / 60.0)
@@ -138,7 +137,7 @@ class SnapshotTable:
     def _derive_slopes(self) -> None:
         pct_of_price = 100 / self.column("price")
         per_hour = HOUR_MS / self.intraday.ms
-        # Point by point, so that a row's result does not depend on how many rows there are.
+        # NumPy may sum in another order for another number of rows; this order is always the same.
         slopes = self.series[:, :, 0] * _SLOPE_WEIGHTS[0]
         for i in range(1, SERIES_LENGTH):
             slopes = slopes + self.series[:, :, i] * _SLOPE_WEIGHTS[i]

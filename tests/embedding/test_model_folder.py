@@ -116,7 +116,7 @@ def test_whatever_length_a_model_gives_its_vectors_they_become_unit(folder: Path
 
 @pytest.mark.parametrize("times", [0.0, np.nan, np.inf])
 def test_a_model_that_gives_no_direction_is_refused_at_once(folder: Path, times: float) -> None:
-    with pytest.raises(EmbeddingError, match="some-model gave"):
+    with pytest.raises(EmbeddingError, match="some-model returned"):
         encoder_of(folder, Embedding(times=times))
 
 

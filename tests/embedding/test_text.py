@@ -71,7 +71,7 @@ def test_no_states_are_no_vectors() -> None:
 def test_a_state_that_says_nothing_is_refused() -> None:
     space = TextSpace(HashedWords(), "detailed")
     silent = SnapshotTable.unknown("BTCUSDT", M5, np.array([0]))
-    with pytest.raises(EmbeddingError, match="nothing that can be told"):
+    with pytest.raises(EmbeddingError, match="no field that a sentence mentions"):
         space.sentence(silent)
     with pytest.raises(EmbeddingError, match="1 of 1 states"):
         space.embed(silent)
@@ -118,7 +118,7 @@ class Broken(HashedWords):
     ],
 )
 def test_a_model_that_gives_no_unit_vectors_is_refused(spoil: Any) -> None:
-    with pytest.raises(EmbeddingError, match="hashed-words gave"):
+    with pytest.raises(EmbeddingError, match="hashed-words returned"):
         TextSpace(Broken(spoil), "detailed").embed(TABLE)
 
 

@@ -167,7 +167,7 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_kept() -> None:
 
 async def test_a_state_that_says_nothing_is_refused() -> None:
     async with query_texts(HashedWords()) as texts:
-        with pytest.raises(EmbeddingError, match="nothing that can be told"):
+        with pytest.raises(EmbeddingError, match="no field that a sentence mentions"):
             await texts.vector(SnapshotTable.unknown("BTCUSDT", M5, np.array([0])))
 
 

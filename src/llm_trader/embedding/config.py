@@ -1,4 +1,4 @@
-"""Settings of the text model and of the vectors that servers share."""
+"""Settings of the text model and of the vector cache that servers share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TextConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What vectors are made of."""
+    """How vectors are made."""
 
     text: TextConfig = TextConfig()
 

@@ -1,4 +1,4 @@
-"""Models opened by FastEmbed, from files that are here: nothing in this module asks a network."""
+"""Opens text models with FastEmbed from local files: this module never uses the network."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from llm_trader.foreign_errors import raised_inside
 
 # FastEmbed, and the libraries whose errors it lets through.
 TEXT_MODEL_LIBRARIES: Final = ("fastembed", "onnxruntime", "tokenizers")
-_WITHOUT: Final = 'do without text vectors (no --text, retrieval.vector = "state")'
+_WITHOUT: Final = 'turn text vectors off (no --text, retrieval.vector = "state")'
 REMEDY: Final = (
     "get it with `llm-trader models pull`, set embedding.text.model_path to a folder with an ONNX "
     f"model, or {_WITHOUT}"
 )
 
-# Custom models are registered with FastEmbed under this and their digest.
-_OURS: Final = "llm-trader/"
-_POOLED: Final = "sentence_embedding"
+# Custom models are registered with FastEmbed under this prefix and their digest.
+_CUSTOM_PREFIX: Final = "llm-trader/"
+# The output of graphs that pool their tokens themselves, as sentence-transformers exports them.
+_POOLED_OUTPUT: Final = "sentence_embedding"
 _FASTEMBED_POOLING: Final[dict[Pooling, str]] = {
     "mean": "MEAN",
     "cls": "CLS",
@@ -35,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ListedModel(NamedTuple):
-    """A model that FastEmbed lists. `hub_name` is what a hub calls it."""
+    """A model that FastEmbed lists. `hub_name` is its name on a model hub."""
 
     name: str
     dimension: int
@@ -46,7 +47,7 @@ class ListedModel(NamedTuple):
 
 
 class OpenedModel(NamedTuple):
-    """A FastEmbed model and what it is: `pooling` as far as it is known here."""
+    """A FastEmbed model. `pooling` is FastEmbed's class of a listed model, else its pooling."""
 
     name: str
     dimension: int | None
@@ -58,15 +59,16 @@ class OpenedModel(NamedTuple):
 
 
 def listed_models() -> list[ListedModel]:
-    """Smallest first. Raises ConfigurationError where the `text` extra is not installed."""
+    """The models of FastEmbed, smallest first; needs the extra `text` (ConfigurationError)."""
     models = [
         ListedModel(
-            *(listed["model"], listed["dim"], round(listed["size_in_GB"] * 1000)),
-            *(listed["sources"]["hf"], listed["model_file"], tuple(listed["additional_files"])),
+            *(entry["model"], entry["dim"], round(entry["size_in_GB"] * 1000)),
+            *(entry["sources"]["hf"], entry["model_file"], tuple(entry["additional_files"])),
         )
-        for listed in fastembed().TextEmbedding.list_supported_models()
+        for entry in fastembed().TextEmbedding.list_supported_models()
     ]
-    return sorted((m for m in models if not m.name.startswith(_OURS)), key=lambda m: m.size_mb)
+    listed = [model for model in models if not model.name.startswith(_CUSTOM_PREFIX)]
+    return sorted(listed, key=lambda model: model.size_mb)
 
 
 def listed_model(name: str) -> ListedModel | None:
@@ -74,17 +76,16 @@ def listed_model(name: str) -> ListedModel | None:
 
 
 def open_model(model: str, model_path: Path | None, cache_dir: Path | None) -> OpenedModel:
-    """A listed model from FastEmbed's cache or a folder, or any other from a folder.
+    """Opens a listed model from FastEmbed's cache or a folder, or any other model from a folder.
 
-    Raises ConfigurationError where the `text` extra or the model is missing, or the files are
-    not a model's.
+    Raises ConfigurationError if the `text` extra or the model is missing, or its files are damaged.
     """
     folder = None if model_path is None else model_path.expanduser().absolute()
     listed = listed_model(model)
     if listed is not None:
         if folder is not None:
-            needed = (listed.model_file, *listed.additional_files, *model_folder.TOKENIZER)
-            model_folder.require(folder, needed)
+            files = (listed.model_file, *listed.additional_files, *model_folder.TOKENIZER)
+            model_folder.require(folder, files)
             _warn_of_another_name(listed.name, folder)
         embedding = _load_embedding(listed.name, model, folder, cache_dir)
         return _describe(embedding, listed.name, listed.dimension, type(embedding.model).__name__)
@@ -98,7 +99,7 @@ def open_model(model: str, model_path: Path | None, cache_dir: Path | None) -> O
 
 
 def fastembed() -> Any:
-    """The package, imported when first needed: it takes seconds."""
+    """The package, imported at its first use because that takes seconds."""
     try:
         package = importlib.import_module("fastembed")
         loguru = importlib.import_module("loguru")
@@ -107,7 +108,7 @@ def fastembed() -> Any:
             f"text vectors need FastEmbed ({error}): pip install 'llm-trader-rag[text]', "
             f"or {_WITHOUT}"
         ) from None
-    # What it would log becomes the message of an error of ours.
+    # Its failures become messages of our own errors.
     loguru.logger.disable("fastembed")
     return package
 
@@ -145,11 +146,11 @@ def _load_embedding(name: str, requested: str, folder: Path | None, cache_dir: P
 
 
 def _register(folder: Path) -> tuple[str, str]:
-    """FastEmbed's name for the model in the folder, registered once, and how it is pooled."""
+    """Registers the model of a folder once; returns FastEmbed's name for it and its pooling."""
     model_folder.require(folder, ())
     recipe = model_folder.read_recipe(folder)
     output, pooling, dimension = _output(folder, recipe)
-    name = f"{_OURS}{model_folder.files_digest(folder, recipe.graph)}-{output}-{pooling}"
+    name = f"{_CUSTOM_PREFIX}{model_folder.files_digest(folder, recipe.graph)}-{output}-{pooling}"
     text_embedding = fastembed().TextEmbedding
     if name not in {model["model"] for model in text_embedding.list_supported_models()}:
         kinds = importlib.import_module("fastembed.common.model_description")
@@ -157,7 +158,7 @@ def _register(folder: Path) -> tuple[str, str]:
             model=name,
             pooling=kinds.PoolingType[_FASTEMBED_POOLING[pooling]],
             normalization=True,
-            sources=kinds.ModelSource(hf=name),  # must be there, is never asked
+            sources=kinds.ModelSource(hf=name),  # required, but never contacted
             dim=dimension,
             model_file=recipe.graph,
             output_name=output,
@@ -166,10 +167,10 @@ def _register(folder: Path) -> tuple[str, str]:
 
 
 def _output(folder: Path, recipe: model_folder.Recipe) -> tuple[str, Pooling, int]:
-    """Which output of the graph to use, how to pool it, and its dimension, 0 if left open."""
+    """The output of the graph to use, its pooling, and its dimension, 0 if left open."""
     shapes = _output_shapes(folder / recipe.graph)
-    pooled = _POOLED in shapes and len(shapes[_POOLED]) == 2
-    output = recipe.output_name or (_POOLED if pooled else next(iter(shapes)))
+    pooled = len(shapes.get(_POOLED_OUTPUT, ())) == 2
+    output = recipe.output_name or (_POOLED_OUTPUT if pooled else next(iter(shapes)))
     if output not in shapes:
         raise ConfigurationError(
             f"{folder / model_folder.RECIPE} names the output {output}; the graph has "
@@ -179,8 +180,8 @@ def _output(folder: Path, recipe: model_folder.Recipe) -> tuple[str, Pooling, in
     pooling = "none" if len(shape) == 2 else recipe.pooling
     if pooling is None or (pooling == "none" and len(shape) != 2):
         raise ConfigurationError(
-            f"the output {output} of {folder / recipe.graph} has a vector per token, and nothing "
-            f'says how to pool them: write {{"pooling": "mean"}} (or cls, last) into '
+            f"the output {output} of {folder / recipe.graph} has a vector per token, and no file "
+            f'names their pooling: write {{"pooling": "mean"}} (or cls, last) into '
             f"{folder / model_folder.RECIPE}, as the model's own page says"
         )
     return output, pooling, shape[-1] if isinstance(shape[-1], int) else 0

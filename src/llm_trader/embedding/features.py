@@ -1,9 +1,9 @@
 """The features of the `state` vector: scale-free numbers with fixed centres and scales.
 
-Nothing is fitted to the data being searched, so nothing can leak and an index never drifts away
-from its queries. The constants are rounded from the spreads of BTC, ETH and SOL, a little wide so
-that random pairs have a median similarity near one half. A feature is plain data, formula
-included, and its hash is the vector space's id: changing any makes another space.
+Nothing is fitted to the searched data, so nothing can leak, and an index never drifts away from
+its queries. The constants are rounded from the spreads of BTC, ETH and SOL, a little wide so that
+random pairs have a median similarity near one half. Features are plain data, and the id of the
+vector space is their hash: any change makes another space.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
-# Volatilities in % and volume ratios below this count as this: an hour without a trade is a
-# state like others, and its logarithm must be finite.
+# The least volatility (in %) and volume ratio: an hour without a trade is a state like others, and
+# its logarithm must be finite.
 VOLATILITY_FLOOR: Final = 1e-3
 FLOORED: Final = tuple(f"realized_volatility_{window}" for window in ("1h", "4h", "24h"))
 
@@ -24,11 +24,10 @@ Shape = Literal["linear", "log", "sine", "cosine"]
 
 
 class Feature(msgspec.Struct, frozen=True, array_like=True):
-    """z = (shape((plus - minus) / over) - centre) / scale, of snapshot fields.
+    """The value z = (shape((plus - minus) / over) - centre) / scale of snapshot fields.
 
-    `sine` and `cosine` are of the time of day, one turn in 24 hours. `scale` is for 5-minute
-    candles; for others it is multiplied by (candle length / 5 minutes) ** `length_exponent`, as
-    for a random walk.
+    `sine` and `cosine` make one turn in 24 hours. `scale` is for 5-minute candles; for others it
+    is multiplied by (candle length / 5 minutes) ** `length_exponent`, as for a random walk.
     """
 
     name: str

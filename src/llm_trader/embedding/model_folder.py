@@ -1,4 +1,4 @@
-"""A folder with an ONNX text model: its files, their digest, how its output is pooled."""
+"""A folder with an ONNX text model: its files, their digest, and the pooling of its output."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ RECIPE: Final = "llm-trader-model.json"
 TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
 
 _GRAPHS: Final = ("model.onnx", "onnx/model.onnx", "model_optimized.onnx")
-_ST_POOLING: Final = "1_Pooling/config.json"
+_SENTENCE_TRANSFORMERS_POOLING: Final = "1_Pooling/config.json"
+# Operators that only quantised graphs use.
 _QUANTISED: Final = (b"DynamicQuantizeLinear", b"MatMulInteger", b"QLinearMatMul", b"MatMulNBits")
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `llm-trader-model.json` may say of a model that FastEmbed does not list."""
+    """The contents of `llm-trader-model.json`, for a model that FastEmbed does not list."""
 
     graph: str = ""
     pooling: Pooling | None = None
@@ -31,9 +32,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The folder's recipe, completed from its files; pooling stays None where nothing tells it.
+    """The folder's recipe, completed from its other files; pooling stays None if no file names it.
 
-    Raises ConfigurationError where the recipe is not one, or the folder has no graph.
+    Raises ConfigurationError if the recipe is invalid, or the folder has no graph.
     """
     recipe = Recipe()
     if (folder / RECIPE).is_file():
@@ -55,7 +56,7 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def require(folder: Path, files: Iterable[str]) -> None:
-    """Raises ConfigurationError where the folder lacks one of these files."""
+    """Raises ConfigurationError if the folder lacks one of these files."""
     if not folder.is_dir():
         raise ConfigurationError(
             f"embedding.text.model_path is no folder: {folder}; it names a folder with an ONNX "
@@ -69,20 +70,22 @@ def require(folder: Path, files: Iterable[str]) -> None:
 def files_digest(folder: Path, graph: str) -> str:
     """16 hex digits of the SHA-256 of graph, weights and tokenizer."""
     total = hashlib.sha256()
-    for name in sorted({graph, *_external_data(folder, graph), *_tokenizer_files(folder)}):
+    tokenizer = (*TOKENIZER, "special_tokens_map.json")
+    present = [name for name in tokenizer if (folder / name).is_file()]
+    for name in sorted({graph, *_external_data(folder, graph), *present}):
         with (folder / name).open("rb") as file:
             total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()[:16]
 
 
 def precision_of(folder: Path, graph: str) -> str:
-    """`quantised` where the graph computes in integers, else `float`."""
+    """`quantised` if the graph computes in integers, else `float`."""
     contents = (folder / graph).read_bytes()
     return "quantised" if any(kind in contents for kind in _QUANTISED) else "float"
 
 
 def declared_name(folder: Path) -> str | None:
-    """The model's name by the folder's own config.json, else by the heading of its README.md."""
+    """The model's name in the folder's config.json, else the heading of its README.md."""
     config, readme = folder / "config.json", folder / "README.md"
     if config.is_file():
         name = _read_json_object(config).get("_name_or_path")
@@ -104,7 +107,7 @@ def _words(name: str) -> set[str]:
 
 
 def _external_data(folder: Path, graph: str) -> Iterator[str]:
-    """Files whose names the graph holds: ONNX writes the place of external data in plain bytes."""
+    """Files that the graph refers to: ONNX writes the path of external data in plain bytes."""
     contents = (folder / graph).read_bytes()
     graph_folder = (folder / graph).parent
     for path in graph_folder.rglob("*"):
@@ -112,14 +115,8 @@ def _external_data(folder: Path, graph: str) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _tokenizer_files(folder: Path) -> Iterator[str]:
-    for name in (*TOKENIZER, "special_tokens_map.json"):
-        if (folder / name).is_file():
-            yield name
-
-
 def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
-    path = folder / _ST_POOLING
+    path = folder / _SENTENCE_TRANSFORMERS_POOLING
     if not path.is_file():
         return None
     config = _read_json_object(path)

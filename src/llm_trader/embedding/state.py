@@ -1,12 +1,12 @@
-"""Market states to unit vectors whose cosine is a weighted mean over features.
+"""Turns market states into unit vectors whose cosine is a weighted mean over features.
 
 Each standardised feature z becomes an angle θ = (π/2)·tanh z and a block √w·(cos θ, sin θ);
 blocks are divided by √Σw. The norm is 1, and the cosine of two vectors is the weighted mean of
 cos Δθ over the features.
 
-A feature that is unknown becomes a zero block, and Σw runs over the known ones. Against complete
-vectors such a query's cosine is √f times the weighted mean over the features it has, f being
-their share of the weight: the ranking is exact, and similarity is cosine / √f.
+An unknown feature becomes a zero block, and Σw runs over the known features. The cosine of such a
+query with a complete vector is √f times the weighted mean over the known features, where f is
+their share of the weight. So the ranking is exact, and the similarity is cosine / √f.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from llm_trader.errors import EmbeddingError
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import M5, Timeframe
 
-# A query that knows less than this share of the weight says too little to be answered.
+# A query with a smaller known share of the weight is refused: its neighbours would be arbitrary.
 MIN_PRESENT_SHARE: Final = 0.25
 
 SHAPES: Final[tuple[str, ...]] = get_args(Shape)
@@ -53,7 +53,7 @@ class QueryVector:
 
     @property
     def cosine_per_similarity(self) -> float:
-        """√f: a similarity times this is the cosine that a backend sees."""
+        """√f, the factor from a similarity to the cosine that a backend computes."""
         return float(np.sqrt(self.present_share))
 
 
@@ -65,25 +65,25 @@ class StateSpace:
         self.features = features
         self.dimension = 2 * len(features)
         self.weights = np.array([f.weight for f in features])
-        # Features of one shape stand together while computing; `_order` puts them back.
+        # Features of one shape are adjacent during the computation; `_order` restores their order.
         grouped = sorted(range(len(features)), key=lambda i: SHAPES.index(features[i].shape))
         self._order = np.argsort(grouped)
         self._formula = _Formula([features[i] for i in grouped], intraday)
 
     @cached_property
     def feature_version(self) -> str:
-        """Which candles the features are made of, such as `v1_3m4h`."""
+        """The candles behind the features, such as `v1_3m4h`."""
         return f"v1_{self.intraday}4h"
 
     @cached_property
     def space_id(self) -> str:
-        """Identifies formulas, constants and weights; vectors of two ids never mix."""
+        """Identifies formulas, constants and weights; vectors with different ids never mix."""
         constants = [_ALGORITHM, str(self.intraday), VOLATILITY_FLOOR, FLOORED, self.features]
         described = msgspec.json.encode(constants)
         return "state-" + hashlib.sha256(described).hexdigest()[:12]
 
     def standardise(self, table: SnapshotTable) -> Floats:
-        """The features' z, shape (features, n); not finite where something is unknown."""
+        """The z of all features, shape (features, n); unknown ones are not finite."""
         if table.intraday != self.intraday:
             raise EmbeddingError(
                 f"a {table.intraday} snapshot cannot enter the {self.intraday} vector space"
@@ -92,22 +92,19 @@ class StateSpace:
         return z
 
     def embed(self, table: SnapshotTable) -> tuple[Vectors, Floats]:
-        """Vectors of shape (n, dimension) and the share of the weight that is known, (n,)."""
+        """Vectors of shape (n, dimension), and the known share of the weight, shape (n,)."""
         return self._vectors(self.standardise(table))
 
     def embed_query(self, table: SnapshotTable) -> QueryVector:
-        """The vector of a table of one snapshot.
-
-        Raises `EmbeddingError` when less than a quarter of the weight is known.
-        """
+        """The vector of a one-row table. Raises `EmbeddingError` below `MIN_PRESENT_SHARE`."""
         z = self.standardise(table)
         unknown = np.flatnonzero(~np.isfinite(z[:, 0]))
         missing = tuple(self.features[i].name for i in unknown)
         vectors, share = self._vectors(z)
         if share[0] < MIN_PRESENT_SHARE:
             raise EmbeddingError(
-                f"the state says too little to be compared: {share[0]:.0%} of the feature weight "
-                f"is known, {MIN_PRESENT_SHARE:.0%} is needed",
+                f"the state has too few known fields to be compared: {share[0]:.0%} of the feature "
+                f"weight is known, {MIN_PRESENT_SHARE:.0%} is needed; send more fields",
                 features_missing=list(missing),
             )
         return QueryVector(vectors[0], float(share[0]), missing)
@@ -116,7 +113,7 @@ class StateSpace:
         is_known = np.isfinite(z)
         theta = np.pi / 2 * np.tanh(np.where(is_known, z, 0.0))
         weight = is_known * self.weights[:, None]
-        # Running sums add in one order: a row's result must not depend on how many rows there are.
+        # Unlike a sum, a running sum adds in the same order for any number of rows.
         total = weight.cumsum(axis=0)[-1]
         with np.errstate(invalid="ignore"):
             size = np.sqrt(weight / total)
@@ -127,7 +124,7 @@ class StateSpace:
 
 
 class _Formula:
-    """All features at once, as a few operations on the whole table instead of some on each."""
+    """Computes all features at once, with a few operations on the whole table."""
 
     def __init__(self, features: list[Feature], intraday: Timeframe) -> None:
         rows = ROW | {ZERO: len(ROW), ONE: len(ROW) + 1}
@@ -148,7 +145,7 @@ class _Formula:
         n = len(table)
         fields = np.concatenate([table.scalars, np.zeros((1, n)), np.ones((1, n))])
         fields[self._floored] = np.maximum(fields[self._floored], VOLATILITY_FLOOR)
-        with np.errstate(all="ignore"):  # what overflows is not finite: unknown
+        with np.errstate(all="ignore"):  # an overflow is not finite, so it counts as unknown
             value: Floats = (fields[self._plus] - fields[self._minus]) / fields[self._over]
             value[self._log] = np.log(np.maximum(value[self._log], VOLATILITY_FLOOR))
             value[self._sine] = np.sin(value[self._sine] * _TURN_PER_HOUR)

@@ -1,7 +1,7 @@
-"""Market states to vectors of a text model: a sentence of the state, encoded by a transformer.
+"""Turns market states into text vectors: the sentence of a state, encoded by a transformer.
 
-The model runs here, from files that are here already: loading never asks a network. Vectors of
-two models, or of two wordings, have different space ids and never mix, whatever their dimension.
+The model runs locally, from local files; loading never uses the network. Two models or two forms
+of the sentence have different space ids, so their vectors never mix.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from llm_trader.foreign_errors import raised_inside
 from llm_trader.snapshot.document import TEMPLATE_VERSION, Form, sentences
 from llm_trader.snapshot.table import SnapshotTable
 
+# The rounding of half precision, in which some models compute.
 _NORM_TOLERANCE: Final = 1e-3
 _PROBE: Final = "RSI(7) is strong at 62.0. Trend is up. Funding is 0.0100%, longs pay."
 _PROBE_COMPANION: Final = "Price is down."
+# A quantised model may depend on the other sentences of its batch; float rounding stays above this.
 _SAME_VECTOR_COSINE: Final = 0.9999
 
 _log = structlog.get_logger(__name__)
@@ -40,7 +42,7 @@ def _unwatched(_: int) -> None:
 
 
 class SentenceEncoder(Protocol):
-    """A text model. `version` says all that decides a vector: files, precision, pooling, limit."""
+    """A text model. `version` covers all that determines a vector: files, precision, pooling."""
 
     @property
     def name(self) -> str: ...
@@ -54,14 +56,14 @@ class SentenceEncoder(Protocol):
     def encode(self, sentences: Sequence[str], done: Done = ...) -> Vectors:
         """Vectors of shape (n, dimension) and norm 1, in the order of the sentences. Blocks.
 
-        `done` is told after each batch how many more sentences were encoded. Raises
-        EmbeddingError where the model gives numbers that are not finite.
+        Calls `done` after each batch with the number of its sentences. Raises EmbeddingError if
+        the model returns numbers that are not finite.
         """
         ...
 
 
 class TextSpace:
-    """The vector space of one model and one wording, which `model` tells."""
+    """The vector space of one text model and one form of the sentence; `model` names both."""
 
     def __init__(self, encoder: SentenceEncoder, form: Form) -> None:
         self.form: Form = form
@@ -72,17 +74,16 @@ class TextSpace:
         self._encoder = encoder
 
     def embed(self, table: SnapshotTable, done: Done = _unwatched) -> Vectors:
-        """Vectors of shape (n, dimension); a sentence that occurs twice is encoded once.
+        """Vectors of shape (n, dimension); a repeated sentence is encoded once.
 
-        `done` is told how many more rows are ready. Raises EmbeddingError where nothing is known
-        of a row.
+        Calls `done` with the number of new rows. Raises EmbeddingError if a row has no known fact.
         """
         texts = sentences(table, self.form)
         silent = texts.count("")
         if silent:
             raise EmbeddingError(
-                f"{silent} of {len(texts)} states know nothing that can be told in a sentence; "
-                "embed complete states only"
+                f"{silent} of {len(texts)} states have no field that a sentence mentions; embed "
+                "complete states only"
             )
         row_of = {sentence: row for row, sentence in enumerate(dict.fromkeys(texts))}
         if len(row_of) < len(texts):
@@ -91,23 +92,23 @@ class TextSpace:
         return vectors[[row_of[sentence] for sentence in texts]]
 
     def sentence(self, table: SnapshotTable) -> str:
-        """The sentence of a table of one row. Raises EmbeddingError when nothing is known."""
+        """The sentence of a one-row table. Raises EmbeddingError if no fact is known."""
         (sentence,) = sentences(table, self.form)
         if not sentence:
             raise EmbeddingError(
-                "the state says nothing that can be told in a sentence; send at least an RSI, or "
-                "price changes"
+                "the state has no field that a sentence mentions; send at least an RSI or price "
+                "changes"
             )
         return sentence
 
     def encode(self, texts: Sequence[str], done: Done = _unwatched) -> Vectors:
-        """The encoder's vectors, checked: shape (n, dimension), finite, norm 1."""
+        """The encoder's vectors, shape (n, dimension), after a check of shape and norm."""
         vectors = self._encoder.encode(texts, done)
         name, shape = self._encoder.name, (len(texts), self.dimension)
         if vectors.shape != shape:
-            raise EmbeddingError(f"{name} gave the shape {vectors.shape}, not {shape}")
+            raise EmbeddingError(f"{name} returned the shape {vectors.shape}, not {shape}")
         if not are_unit(vectors):
-            raise EmbeddingError(f"{name} gave vectors that are not finite, of norm 1")
+            raise EmbeddingError(f"{name} returned vectors that are not finite and of norm 1")
         return vectors
 
 
@@ -118,7 +119,7 @@ def are_unit(vectors: Vectors) -> bool:
 
 
 class FastEmbedEncoder:
-    """A transformer in ONNX Runtime, by way of FastEmbed. Made by `load`."""
+    """A transformer that FastEmbed runs in ONNX Runtime. Use `load` to create one."""
 
     def __init__(self, opened: OpenedModel, *, threads: int, batch_size: int) -> None:
         self.name = opened.name
@@ -135,22 +136,18 @@ class FastEmbedEncoder:
         self.dimension = self._probe_dimension()
         if opened.dimension not in (None, self.dimension):
             raise ConfigurationError(
-                f"{self.name} has {opened.dimension} dimensions, the model in {opened.folder} has "
-                f"{self.dimension}: it is another one"
+                f"{self.name} has {opened.dimension} dimensions, but the model in {opened.folder} "
+                f"has {self.dimension}; name the folder of the right model"
             )
 
     @classmethod
     def load(cls, config: TextConfig) -> FastEmbedEncoder:
-        """A model that FastEmbed lists, from its cache or a folder; or any other from a folder.
-
-        Raises ConfigurationError, and never waits for a network, where the `text` extra or the
-        model is missing, or the files are not a model's.
-        """
+        """Loads the model of the config. Raises like `open_model`, and never uses the network."""
         opened = open_model(config.model, config.model_path, config.cache_dir)
         return cls(opened, threads=config.threads, batch_size=config.batch_size)
 
     def encode(self, sentences: Sequence[str], done: Done = _unwatched) -> Vectors:
-        """As `SentenceEncoder` says; batches of like length run in `threads` threads."""
+        """Like `SentenceEncoder.encode`. Batches of similar length run in `threads` threads."""
         vectors = np.empty((len(sentences), self.dimension), np.float32)
         by_length = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         batches = [
@@ -168,7 +165,7 @@ class FastEmbedEncoder:
         return vectors
 
     def token_counts(self, sentences: Sequence[str]) -> list[int]:
-        """How many tokens of each sentence the model reads; none where it has no tokenizer."""
+        """The number of tokens that the model reads of each sentence; empty without a tokenizer."""
         if self._tokenizer is None:
             return []
         encoded = self._tokenizer.encode_batch(list(sentences))
@@ -179,12 +176,12 @@ class FastEmbedEncoder:
         raw = np.asarray(list(self._embedding.embed(batch, batch_size=len(batch))), np.float32)
         norms = np.linalg.norm(raw, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and norms.all()):
-            raise EmbeddingError(f"{self.name} gave vectors that are not finite, or are 0")
+            raise EmbeddingError(f"{self.name} returned vectors that are not finite, or are 0")
         vectors: Vectors = raw / norms
         return vectors
 
     def _warn_of_truncation(self, batch: list[str]) -> None:
-        # A token is at least one character.
+        # Tokenizing twice is slow. A token has at least one character, so short texts need no look.
         limit = self.max_tokens
         if limit is None or self._truncation_warned or max(map(len, batch)) < limit - 2:
             return
@@ -195,9 +192,9 @@ class FastEmbedEncoder:
                 return
 
     def _probe_dimension(self) -> int:
-        """The dimension, by encoding a sentence alone and beside another."""
+        """The dimension; also checks that a vector does not depend on the rest of its batch."""
         try:
-            (alone,) = self._batch([_PROBE])
+            (single,) = self._batch([_PROBE])
             in_batch = self._batch([_PROBE, _PROBE_COMPANION])[0]
         except EmbeddingError:
             raise
@@ -205,12 +202,13 @@ class FastEmbedEncoder:
             if not raised_inside(error, TEXT_MODEL_LIBRARIES):
                 raise
             raise ConfigurationError(
-                f"{self.name} cannot encode a sentence, its files may be those of another model: "
+                f"{self.name} cannot encode a sentence; check that its files belong together: "
                 f"{error}"
             ) from error
-        if alone @ in_batch < _SAME_VECTOR_COSINE:
-            _log.warning("vector_depends_on_batch", model=self.name, cosine=float(alone @ in_batch))
-        return len(alone)
+        cosine = float(single @ in_batch)
+        if cosine < _SAME_VECTOR_COSINE:
+            _log.warning("vector_depends_on_batch", model=self.name, cosine=cosine)
+        return len(single)
 
 
 def _in_threads(
@@ -223,5 +221,5 @@ def _in_threads(
     try:
         yield from pool.map(run, batches)
     finally:
-        # Who stops in the middle waits for the running batches, not for all that are queued.
+        # A caller that stops early waits for the running batches, not for the queued ones.
         pool.shutdown(cancel_futures=True)

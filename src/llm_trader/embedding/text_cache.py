@@ -1,7 +1,7 @@
 """Text vectors of queries: cached in this process, shared between servers in Redis, or encoded.
 
-Encoding takes tens of milliseconds, so it runs in separate threads, and once per sentence however
-many callers wait for it. Redis is optional: when it fails, vectors are encoded instead.
+Encoding takes tens of milliseconds, so it runs in separate threads, and once per sentence even if
+many callers wait for it. Redis is optional: if it fails, vectors are encoded instead.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _CLIENT: Final = ("redis",)
 _HOUR_S: Final = 3600
 _PREFIX: Final = "llm-trader:text:"
 _WIRE_TYPE: Final = np.dtype("<f4")
+# An outage lasts minutes and affects every query; one line a minute is enough to notice it.
 _WARNING_INTERVAL_S: Final = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ Clock = Callable[[], float]
 
 
 class SharedVectors(Protocol):
-    """Bytes by key, shared between processes. It may forget, and an outage is a missing key."""
+    """Bytes by key, shared between processes. Keys may vanish; an outage looks like that too."""
 
     async def get(self, key: str) -> bytes | None: ...
 
@@ -47,9 +48,9 @@ class SharedVectors(Protocol):
 
 
 class QueryTexts:
-    """The text vectors of queries; one object serves one event loop.
+    """The text vectors of queries, for one event loop.
 
-    `local_hits`, `shared_hits` and `encoded` count where the vectors came from.
+    `local_hits`, `shared_hits` and `encoded` count the sources of the vectors.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class QueryTexts:
             task = asyncio.create_task(self._load(sentence))
             self._running[sentence] = task
             task.add_done_callback(lambda finished: self._forget_task(sentence, finished))
-        # A caller that gives up must not cancel the vector of the others who wait for it.
+        # A caller that gives up must not cancel the vector that others wait for.
         return await asyncio.shield(task)
 
     async def aclose(self) -> None:
@@ -148,16 +149,15 @@ class QueryTexts:
     def _forget_task(self, sentence: str, task: asyncio.Task[Vectors]) -> None:
         del self._running[sentence]
         if not task.cancelled():
-            # Retrieving it keeps asyncio silent where every caller has given up.
+            # asyncio would log an exception that no caller waited for.
             task.exception()
 
 
 class RedisVectors:
-    """`SharedVectors` in Redis; a server that is away, slow or broken counts as an empty cache.
+    """`SharedVectors` in Redis; an unavailable, slow or broken server counts as an empty cache.
 
-    A request may take `redis_timeout_ms` in all, connecting included, and after a failure no
-    request is sent for `rest_s` seconds. The password is never logged, neither from the URL nor
-    from the argument.
+    `redis_timeout_ms` limits a whole request, including the connection. After a failure no
+    request is sent for `rest_s` seconds. The password is never logged.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class RedisVectors:
         if self._clock() < self._resting_until_s:
             return None
         try:
-            # The client's own timeouts are per step; this one is for all of them.
+            # The client's own timeouts limit single steps; this one limits their sum.
             async with asyncio.timeout(self._timeout_s):
                 return await command()
         except Exception as error:
@@ -202,16 +202,16 @@ class RedisVectors:
 
 
 def _is_redis_failure(error: Exception) -> bool:
-    """Whether Redis is away, slow or broken, rather than this package mistaken."""
+    """Whether Redis is unavailable, slow or broken, as opposed to a bug of this package."""
     from redis import DataError, RedisError
 
     match error:
-        case DataError():  # the client refuses the arguments that this module passed
+        case DataError():  # the client refuses our arguments
             return False
         case RedisError() | OSError():  # a TimeoutError is an OSError
             return True
         case ValueError() | TypeError() | AttributeError():
-            # The client's parser stumbles with these over replies that are not Redis's.
+            # The client's parser raises these on replies that do not come from a Redis.
             return raised_inside(error, _CLIENT)
         case _:
             return False
@@ -237,7 +237,7 @@ def _client(url: str, password: str | None, timeout_s: float) -> Any:
             retry=Retry(NoBackoff(), 0),
         )
     except ValueError:
-        # The library's message may hold the URL, and that a password.
+        # The library's message may contain the URL, and the URL a password.
         raise ConfigurationError(
             "cache.redis_url is not a Redis URL; write it like redis://host:6379/0"
         ) from None

@@ -50,11 +50,10 @@ class Outcome(msgspec.Struct, frozen=True):
     @classmethod
     def of_values(cls, values: list[float]) -> Outcome:
         """The outcome of one column of a label table, in the order of `OUTCOMES`."""
-        *changes, runup, drawdown, barrier = [None if v != v else v for v in values]
+        numbers = [None if v != v else v for v in values]
+        in_15m, in_1h, in_4h, in_24h, runup, drawdown, barrier = numbers
         return cls(
-            *changes,
-            runup,
-            drawdown,
+            *(in_15m, in_1h, in_4h, in_24h, runup, drawdown),
             None if drawdown is None else drawdown <= STOP_LOSS_PCT,
             None if runup is None else runup >= TAKE_PROFIT_PCT,
             None if barrier is None else BARRIERS[barrier],

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from llm_trader.backup import contents
-from llm_trader.backup.cluster import Nodes
+from llm_trader.backup.cluster import QdrantNodes
 from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.manifest import Manifest, backups_in
 from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
@@ -96,14 +96,14 @@ def words(place: QdrantServer) -> Path:
 
 
 async def back_up(backups: Path, place: QdrantServer, progress: Progress = no_progress) -> Manifest:
-    sources = Sources(qdrant=Nodes(place))
+    sources = Sources(qdrant=QdrantNodes(place))
     return await create_backup(backups, NAME, sources, created_at=CREATED_AT, progress=progress)
 
 
 async def restore(
     backups: Path, place: QdrantServer, *, swap: bool = False, progress: Progress = no_progress
 ) -> RestoreReport:
-    targets = Targets(qdrant=Nodes(place))
+    targets = Targets(qdrant=QdrantNodes(place))
     return await restore_backup(backups / NAME, targets, swap=swap, progress=progress)
 
 
@@ -256,13 +256,15 @@ async def test_a_restored_collection_can_be_ingested_into(
 async def test_each_node_of_a_cluster_has_its_snapshot(
     held: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    sources = Sources(qdrant=Nodes(held, (held.url, held.url)))
+    sources = Sources(qdrant=QdrantNodes(held, (held.url, held.url)))
     manifest = await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
     assert manifest.qdrant is not None
     assert [node.file.split("/")[1][:2] for node in manifest.qdrant.nodes] == ["1-", "2-"]
     with pytest.raises(ConfigurationError, match="of 2 nodes, and 1 are named; list all nodes"):
         await restore(tmp_path, empty)
-    await restore_backup(tmp_path / NAME, Targets(qdrant=Nodes(empty, (empty.url, empty.url))))
+    await restore_backup(
+        tmp_path / NAME, Targets(qdrant=QdrantNodes(empty, (empty.url, empty.url)))
+    )
     await check_same(empty, held)
 
 
@@ -351,7 +353,7 @@ async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
 async def test_a_server_that_is_gone_is_told_with_its_address(
     held: QdrantServer, tmp_path: Path
 ) -> None:
-    sources = Sources(qdrant=Nodes(held, ("http://127.0.0.1:9",)))
+    sources = Sources(qdrant=QdrantNodes(held, ("http://127.0.0.1:9",)))
     with pytest.raises(VectorIndexError, match=r"127\.0\.0\.1:9 cannot be reached; is it running"):
         await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
     assert backups_in(tmp_path) == []
@@ -363,7 +365,7 @@ async def test_the_api_key_is_sent_and_never_told(tmp_path: Path) -> None:
         await filled(place)
         await back_up(tmp_path / "backups", place)
         assert KEY not in (tmp_path / "backups" / NAME / "manifest.json").read_text()
-        assert KEY not in repr(Nodes(place))
+        assert KEY not in repr(QdrantNodes(place))
         wrong = structs.replace(place, api_key=f"{KEY}-no-more")
         async with NodeSnapshots(wrong, place.url) as node:
             with pytest.raises(VectorIndexError, match=r"the API key in \$QDRANT_API_KEY") as told:

@@ -10,7 +10,7 @@ import pytest
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.qdrant import collection_snapshots
-from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots, Snapshot
+from llm_trader.index.qdrant.collection_snapshots import CollectionSnapshot, NodeSnapshots
 from llm_trader.index.qdrant.config import QdrantServer
 
 URL = "http://node-1.invalid:6333"
@@ -101,7 +101,7 @@ async def test_a_download_that_is_not_what_the_node_has_is_refused(
 ) -> None:
     told: list[int] = []
     async with answering(monkeypatch, lambda request: httpx.Response(200, content=b"x")) as node:
-        made = Snapshot("a.snapshot", 5, checksum)
+        made = CollectionSnapshot("a.snapshot", 5, checksum)
         if checksum is None:  # as old servers
             assert len(await node.download("c", made, tmp_path / "file", told.append)) == 64
             assert (told, (tmp_path / "file").read_bytes()) == ([1], b"x")

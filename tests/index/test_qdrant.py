@@ -401,8 +401,8 @@ async def cut_short(index: QdrantIndex, points: Any) -> None:
     """Send a transaction's points and nothing more."""
     from llm_trader.index.qdrant import requests
 
-    async with Connection(index._connection.place) as connection:
-        head = await index._mirror.reader.head()
+    async with Connection(index._connection.server) as connection:
+        head = await index._cache.reader.head()
         given = layout.Provenance(build_id="build", written=head.written + 1)
         contents = layout.payloads(points, index.collection, given)
         ids = [point_id(SYMBOL, t, "v1_5m4h") for t in points.timestamp_ms.tolist()]
@@ -417,7 +417,7 @@ async def test_an_older_state_that_was_restored_is_noticed(place: QdrantServer) 
         await index.begin_run("build", None, STARTED)
         await index.upsert(points_at(range(10), 1))
         async with reading(place) as reader:
-            restored = await index._mirror.reader.head()
+            restored = await index._cache.reader.head()
             await index.upsert(points_at(range(5, 30), 2))
             assert len(await stored(reader)) == 30
             # As a snapshot would bring it back.
@@ -506,6 +506,6 @@ async def test_a_run_that_began_is_not_overwritten_by_an_earlier_one(place: Qdra
     async with writing(place) as early, writing(place) as late:
         await early.begin_run("early", None, STARTED)
         await late.begin_run("late", None, STARTED)
-        head = await late._mirror.reader.head()
+        head = await late._cache.reader.head()
         await catalog.write_head(early._connection, early.name, Head("early", 1, 1 << 24))
-        assert await late._mirror.reader.head() == head
+        assert await late._cache.reader.head() == head

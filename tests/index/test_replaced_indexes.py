@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from llm_trader.backup.cluster import Nodes
+from llm_trader.backup.cluster import QdrantNodes
 from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.restore import Targets, restore_backup
 from llm_trader.errors import VectorIndexError
@@ -160,11 +160,11 @@ class Server:
         await drop(self.server)
 
     async def back_up(self, backups: Path) -> None:
-        sources = Sources(qdrant=Nodes(self.server))
+        sources = Sources(qdrant=QdrantNodes(self.server))
         await create_backup(backups, "backup", sources, created_at="2026-03-20T12:00:00Z")
 
     async def restore(self, backups: Path) -> None:
-        targets = Targets(qdrant=Nodes(self.server))
+        targets = Targets(qdrant=QdrantNodes(self.server))
         await restore_backup(backups / "backup", targets, swap=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from llm_trader.app.indexes import qdrant_server
-from llm_trader.backup.cluster import Nodes
+from llm_trader.backup.cluster import QdrantNodes
 from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.manifest import Listed, Manifest, backups_in, checked_name, read_manifest
 from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
@@ -81,5 +81,5 @@ def restore(
     return asyncio.run(restore_backup(backup, targets, swap=swap, progress=progress))
 
 
-def _nodes(settings: Settings, environ: Mapping[str, str]) -> Nodes:
-    return Nodes(qdrant_server(settings, environ), settings.index.qdrant.node_urls)
+def _nodes(settings: Settings, environ: Mapping[str, str]) -> QdrantNodes:
+    return QdrantNodes(qdrant_server(settings, environ), settings.index.qdrant.node_urls)

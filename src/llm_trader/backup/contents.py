@@ -32,7 +32,7 @@ class Recording(NamedTuple):
     notes: list[str]
 
 
-class Found(msgspec.Struct, kw_only=True):
+class Findings(msgspec.Struct, kw_only=True):
     """What a look at a copy came to.
 
     `identical` and `rounded` count recorded questions that were answered to the last bit, and but
@@ -77,12 +77,12 @@ async def recorded_answers(index: VectorIndex) -> Recording:
     return Recording(answers, [] if answers else [f"{_NO_ANSWERS}: the index is empty"])
 
 
-def look_at_market(folder: Path, part: MarketPart) -> Found:
+def look_at_market(folder: Path, part: MarketPart) -> Findings:
     """Whether the store in a folder opens and holds what it should."""
     try:
         found = market_part(folder, part.location)
     except LlmTraderError as error:
-        return Found(problems=[error.message])
+        return Findings(problems=[error.message])
     problems = []
     if found.exchange != part.exchange:
         problems.append(f"its exchange is {found.exchange}, not {part.exchange}")
@@ -96,21 +96,23 @@ def look_at_market(folder: Path, part: MarketPart) -> Found:
         for held in found.series
         if held not in part.series
     ]
-    return Found(problems=problems[:_TOLD])
+    return Findings(problems=problems[:_TOLD])
 
 
-async def look_at_index(folder: Path, part: IndexPart, answers: Sequence[RecordedAnswer]) -> Found:
+async def look_at_index(
+    folder: Path, part: IndexPart, answers: Sequence[RecordedAnswer]
+) -> Findings:
     """Whether the index in a folder opens, holds what it should, and answers as recorded."""
     try:
         with EmbeddedIndex.open(folder) as index:
             return await look_at_open_index(index, part, answers)
     except LlmTraderError as error:
-        return Found(problems=[error.message])
+        return Findings(problems=[error.message])
 
 
 async def look_at_open_index(
     index: VectorIndex, part: IndexPart, answers: Sequence[RecordedAnswer]
-) -> Found:
+) -> Findings:
     """Whether an index holds what it should, and answers as recorded."""
     info = await index.info()
     problems = info.collection.differences(part.collection)
@@ -126,15 +128,15 @@ async def look_at_open_index(
             )
     problems += [f"{symbol} should not be there" for symbol in held]
     if problems:
-        return Found(problems=problems[:_TOLD])
+        return Findings(problems=problems[:_TOLD])
     return await _asked(index, answers)
 
 
-async def _asked(index: VectorIndex, answers: Sequence[RecordedAnswer]) -> Found:
+async def _asked(index: VectorIndex, answers: Sequence[RecordedAnswer]) -> Findings:
     try:
         retriever = _retriever(index)
     except ConfigurationError as error:
-        return Found(notes=[f"no question was asked: {error.message}"])
+        return Findings(notes=[f"no question was asked: {error.message}"])
     report = await compare_recorded(answers, retriever)
     rounded = [found for found in report.disagreements if found.of_rounding]
     problems = [
@@ -148,7 +150,7 @@ async def _asked(index: VectorIndex, answers: Sequence[RecordedAnswer]) -> Found
             f"{len(rounded)} answers differ in their last digits, as on another processor: "
             f"{rounded[0].differences[0]}"
         )
-    return Found(
+    return Findings(
         problems=problems[:_TOLD], identical=report.identical, rounded=len(rounded), notes=notes
     )
 

@@ -43,7 +43,7 @@ from llm_trader.progress import Progress, no_progress
 from llm_trader.storage.files import sync_to_disk
 
 if TYPE_CHECKING:
-    from llm_trader.backup.cluster import Nodes
+    from llm_trader.backup.cluster import QdrantNodes
 
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
@@ -56,7 +56,7 @@ class Sources:
 
     market: Path | None = None
     index: Path | None = None
-    qdrant: Nodes | None = None
+    qdrant: QdrantNodes | None = None
 
 
 @dataclass(slots=True)

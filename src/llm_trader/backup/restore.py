@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llm_trader.backup import contents
-from llm_trader.backup.contents import Found
+from llm_trader.backup.contents import Findings
 from llm_trader.backup.files import copy, disk_errors
 from llm_trader.backup.manifest import (
     INDEX,
@@ -32,7 +32,7 @@ from llm_trader.storage.files import sync_to_disk
 from llm_trader.storage.writer_lock import WriterLock
 
 if TYPE_CHECKING:
-    from llm_trader.backup.cluster import Nodes, RestoredCollection
+    from llm_trader.backup.cluster import QdrantNodes, RestoredCollection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Targets:
 
     market: Path | None = None
     index: Path | None = None
-    qdrant: Nodes | None = None
+    qdrant: QdrantNodes | None = None
 
 
 class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +100,7 @@ class _Filling:
 
     part: str
     target: Path
-    look: Callable[[Path], Awaitable[Found]]
+    look: Callable[[Path], Awaitable[Findings]]
 
     @property
     def beside(self) -> Path:
@@ -112,13 +112,13 @@ def _fillings(folder: Path, manifest: Manifest, targets: Targets) -> list[_Filli
     found = []
     if market is not None and targets.market is not None:
 
-        async def look_at_market(path: Path) -> Found:
+        async def look_at_market(path: Path) -> Findings:
             return contents.look_at_market(path, market)
 
         found.append(_Filling(MARKET, targets.market.resolve(), look_at_market))
     if index is not None and targets.index is not None:
 
-        async def look_at_index(path: Path) -> Found:
+        async def look_at_index(path: Path) -> Findings:
             return await contents.look_at_index(path, index, read_answers(folder))
 
         found.append(_Filling(INDEX, targets.index.resolve(), look_at_index))
@@ -148,7 +148,7 @@ async def _restored(
     fillings: Sequence[_Filling],
     collection: RestoredCollection | None,
     progress: Progress,
-) -> tuple[dict[str, str], list[Found]]:
+) -> tuple[dict[str, str], list[Findings]]:
     """Everything is there and proven before the first thing is put in its place."""
     places, looks = {}, []
     with ExitStack() as undone, disk_errors(folder):
@@ -167,7 +167,7 @@ async def _restored(
     return places, looks
 
 
-async def _uploaded(folder: Path, collection: RestoredCollection, progress: Progress) -> Found:
+async def _uploaded(folder: Path, collection: RestoredCollection, progress: Progress) -> Findings:
     try:
         await collection.upload(folder, progress)
         return _proven(QDRANT, await collection.look(read_answers(folder)))
@@ -204,7 +204,7 @@ async def _fill(folder: Path, manifest: Manifest, filling: _Filling, progress: P
     sync_to_disk(filling.beside)
 
 
-def _proven(part: str, look: Found) -> Found:
+def _proven(part: str, look: Findings) -> Findings:
     if look.problems:
         raise ConfigurationError(
             f"the {part} part of the backup does not hold what it should: "

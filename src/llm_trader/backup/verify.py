@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from llm_trader.backup import contents
-from llm_trader.backup.contents import Found
+from llm_trader.backup.contents import Findings
 from llm_trader.backup.files import digest, disk_errors
 from llm_trader.backup.manifest import (
     ANSWERS,
@@ -107,7 +107,7 @@ def _other_size(path: Path, wanted: int) -> str | None:
     return None if size == wanted else f"has {size} bytes, not {wanted}"
 
 
-async def _looked_at(folder: Path, manifest: Manifest, damaged: set[str]) -> dict[str, Found]:
+async def _looked_at(folder: Path, manifest: Manifest, damaged: set[str]) -> dict[str, Findings]:
     """The copies opened, by their data file; LMDB must not be given one that is damaged."""
     found = {}
     market, index = f"{MARKET}/data.mdb", f"{INDEX}/data.mdb"

@@ -23,14 +23,14 @@ from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
 from llm_trader.index.qdrant import catalog, search
-from llm_trader.index.qdrant.column_cache import Mirror, MovedError
+from llm_trader.index.qdrant.column_cache import ColumnCache, MovedError
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import CollectionGoneError
-from llm_trader.index.qdrant.head_cache import Heads
-from llm_trader.index.qdrant.paging import Pages
+from llm_trader.index.qdrant.head_cache import HeadCache
+from llm_trader.index.qdrant.paging import CollectionPages
 from llm_trader.index.qdrant.reader import Reader
-from llm_trader.index.qdrant.single_flight import Turns
+from llm_trader.index.qdrant.single_flight import SingleFlight
 from llm_trader.index.qdrant.writer import Writer
 
 if TYPE_CHECKING:
@@ -44,45 +44,45 @@ _MOST_MOVES: Final = 5
 class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     """Opened by `open` to read or `create_or_open` to write as well; closed by `aclose`."""
 
-    def __init__(self, front: Reader, mirror: Mirror, writer: Writer | None) -> None:
+    def __init__(self, front: Reader, cache: ColumnCache, writer: Writer | None) -> None:
         self._front = front  # the alias
-        self._mirror = mirror  # of the collection behind it
+        self._cache = cache  # of the collection behind it
         self._writer = writer
         self._connection = front.pages.connection
-        self._heads = Heads(front)
-        self._following = Turns()
+        self._heads = HeadCache(front)
+        self._following = SingleFlight()
         self.collection = front.collection
 
     @classmethod
     async def open(
-        cls, place: QdrantServer, client: AsyncQdrantClient | None = None
+        cls, server: QdrantServer, client: AsyncQdrantClient | None = None
     ) -> QdrantIndex:
         """Open for reading. Raises `VectorIndexError` where there is no readable index."""
-        connection = Connection(place, client)
+        connection = Connection(server, client)
         try:
             name = await catalog.require(connection)
-            return await cls.on(connection, name, place.collection, write=False)
+            return await cls.on(connection, name, server.collection, write=False)
         except BaseException:
             await connection.aclose()
             raise
 
     @classmethod
     async def create_or_open(
-        cls, place: QdrantServer, collection: Collection, client: AsyncQdrantClient | None = None
+        cls, server: QdrantServer, collection: Collection, client: AsyncQdrantClient | None = None
     ) -> QdrantIndex:
         """Open for writing, making a collection and its alias where there is none.
 
         Raises `ConfigurationError` when the index holds points of another collection.
         """
-        connection = Connection(place, client)
+        connection = Connection(server, client)
         try:
             name = await catalog.resolve(connection)
             if name is None:
-                name = catalog.version_name(place, collection, 1)
+                name = catalog.version_name(server, collection, 1)
                 await catalog.make(connection, name, collection)
                 await catalog.set_alias(connection, name)
             described = await catalog.open_described(connection, name)
-            catalog.refuse_other(place, name, described.collection, collection)
+            catalog.refuse_other(server, name, described.collection, collection)
             return await cls.on(connection, name, name, write=True)
         except BaseException:
             await connection.aclose()
@@ -94,20 +94,20 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     ) -> QdrantIndex:
         """On the collection `name`, asked by `address`: its alias, or the name itself."""
         described = await catalog.open_described(connection, name)
-        reader = Reader(Pages(connection, name), described.collection)
-        front = Reader(Pages(connection, address), described.collection)
+        reader = Reader(CollectionPages(connection, name), described.collection)
+        front = Reader(CollectionPages(connection, address), described.collection)
         head = await reader.head()
         writer = Writer(reader, head, aliased=aliased) if write else None
-        return cls(front, Mirror(reader, head), writer)
+        return cls(front, ColumnCache(reader, head), writer)
 
     @property
     def name(self) -> str:
         """The collection that answers at present."""
-        return self._mirror.reader.pages.name
+        return self._cache.reader.pages.name
 
     @property
     def location(self) -> str:
-        return f"{self._connection.place.shown_url} {self.name}"
+        return f"{self._connection.server.shown_url} {self.name}"
 
     async def aclose(self) -> None:
         """Let go of the connections. Closing twice does nothing."""
@@ -118,17 +118,17 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
 
     async def search(self, query: SearchQuery) -> Hits:
         self.collection.check_searchable(query.name)
-        approximate = self._connection.place.approximate
-        hits = await self._at_rest(lambda mirror: self._search(mirror, query, not approximate))
+        approximate = self._connection.server.approximate
+        hits = await self._at_rest(lambda cache: self._search(cache, query, not approximate))
         if len(hits.rows) < min(query.limit, hits.eligible):  # a graph may lose sight of points
-            hits = await self._at_rest(lambda mirror: self._search(mirror, query, exact=True))
+            hits = await self._at_rest(lambda cache: self._search(cache, query, exact=True))
         return hits
 
     async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
         names = list(vectors)
         for name in names:
             self.collection.check_searchable(name)
-        return await self._at_rest(lambda mirror: self._scan(mirror, symbol, window, names))
+        return await self._at_rest(lambda cache: self._scan(cache, symbol, window, names))
 
     async def fetch(
         self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
@@ -137,26 +137,26 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         for name in names:
             self.collection.check_searchable(name)
 
-        async def fetch(mirror: Mirror) -> PointTable:
-            mirror.check(await self._heads.newest())
-            found = await mirror.reader.fetch(symbol, timestamp_ms, names)
+        async def fetch(cache: ColumnCache) -> PointTable:
+            cache.check(await self._heads.newest())
+            found = await cache.reader.fetch(symbol, timestamp_ms, names)
             if not len(found):
-                await mirror.require(symbol)
+                await cache.require(symbol)
             return found
 
         return await self._at_rest(fetch)
 
     async def timestamps(self, symbol: str) -> Times:
-        async def timestamps(mirror: Mirror) -> Times:
-            mirror.check(await self._heads.newest())
-            return await mirror.reader.stamps(symbol)
+        async def timestamps(cache: ColumnCache) -> Times:
+            cache.check(await self._heads.newest())
+            return await cache.reader.stamps(symbol)
 
         return await self._at_rest(timestamps)
 
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
         writer = self._writing()
         run = await writer.begin_run(build_id, exchange, started_at)
-        self._mirror.head = writer.head
+        self._cache.head = writer.head
         return run
 
     async def upsert(self, points: PointTable) -> int:
@@ -166,43 +166,43 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
             return 0
         before = writer.head.written
         added = await writer.upsert(points)
-        self._mirror.wrote(points, before, writer.head.written)
+        self._cache.wrote(points, before, writer.head.written)
         return added
 
     async def info(self) -> IndexInfo:
-        async def info(mirror: Mirror) -> IndexInfo:
+        async def info(cache: ColumnCache) -> IndexInfo:
             head = await self._heads.newest()
-            mirror.check(head)
+            cache.check(head)
             return IndexInfo(
                 backend="qdrant",
                 location=self.location,
                 collection=self.collection,
-                symbols=await mirror.reader.symbols(),
-                runs=await mirror.reader.runs(head.run),
+                symbols=await cache.reader.symbols(),
+                runs=await cache.reader.runs(head.run),
             )
 
         return await self._at_rest(info)
 
-    async def _search(self, mirror: Mirror, query: SearchQuery, exact: bool) -> Hits:
-        await mirror.load(query.symbol, query.window.earliest_timestamp_ms)
-        before = mirror.seen(query.symbol)
-        reply = await search.ask(self._front, mirror.reader, query, exact=exact)
-        await mirror.catch_up(query.symbol, reply.head, before)
-        window = mirror.scan(query.symbol, query.window)
+    async def _search(self, cache: ColumnCache, query: SearchQuery, exact: bool) -> Hits:
+        await cache.load(query.symbol, query.window.earliest_timestamp_ms)
+        before = cache.seen(query.symbol)
+        reply = await search.ask(self._front, cache.reader, query, exact=exact)
+        await cache.catch_up(query.symbol, reply.head, before)
+        window = cache.scan(query.symbol, query.window)
         if search.unknown(reply, window):  # of a transaction that is not finished
-            await mirror.look_again(query.symbol)
-            window = mirror.scan(query.symbol, query.window)
+            await cache.look_again(query.symbol)
+            window = cache.scan(query.symbol, query.window)
         return search.hits_of(query, reply, window)
 
     async def _scan(
-        self, mirror: Mirror, symbol: str, window: Window, names: list[str]
+        self, cache: ColumnCache, symbol: str, window: Window, names: list[str]
     ) -> PointTable:
-        await mirror.load(symbol, window.earliest_timestamp_ms)
-        before = mirror.seen(symbol)
-        await mirror.catch_up(symbol, await self._heads.newest(), before)
-        table = mirror.scan(symbol, window)
+        await cache.load(symbol, window.earliest_timestamp_ms)
+        before = cache.seen(symbol)
+        await cache.catch_up(symbol, await self._heads.newest(), before)
+        table = cache.scan(symbol, window)
         found = {
-            name: await mirror.reader.vectors(symbol, table.timestamp_ms, name) for name in names
+            name: await cache.reader.vectors(symbol, table.timestamp_ms, name) for name in names
         }
         for times, _ in found.values():
             there = np.isin(table.timestamp_ms, times)
@@ -216,42 +216,42 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     def _writing(self) -> Writer:
         if self._writer is None:
             raise ConfigurationError(
-                f"the index {self.name} at {self._connection.place.address} was opened for "
+                f"the index {self.name} at {self._connection.server.address} was opened for "
                 "reading only"
             )
         return self._writer
 
-    async def _at_rest(self, work: Callable[[Mirror], Awaitable[T]]) -> T:
+    async def _at_rest(self, work: Callable[[ColumnCache], Awaitable[T]]) -> T:
         """What is done while the alias leads to one collection; done again where it moves."""
         for _ in range(_MOST_MOVES):
-            mirror = self._mirror
+            cache = self._cache
             try:
-                return await work(mirror)
+                return await work(cache)
             except (MovedError, CollectionGoneError):
-                await self._follow(mirror)
+                await self._follow(cache)
         raise VectorIndexError(
-            f"{self._connection.place.collection} at {self._connection.place.address} leads to "
+            f"{self._connection.server.collection} at {self._connection.server.address} leads to "
             "other collections all the time; is something swapping it in a loop?"
         )
 
-    async def _follow(self, mirror: Mirror) -> None:
+    async def _follow(self, cache: ColumnCache) -> None:
         """Look where the alias leads; other points of the same kind take over."""
-        async with self._following.one():
-            if mirror is not self._mirror:
+        async with self._following.turn():
+            if cache is not self._cache:
                 return
             name = await catalog.require(self._connection)
-            reader = Reader(Pages(self._connection, name), self.collection)
+            reader = Reader(CollectionPages(self._connection, name), self.collection)
             head = await reader.head()
             if name == self.name:
-                begun = await reader.run(mirror.head.run)
-                if begun is not None and begun[1] == mirror.head.token:
-                    mirror.head = head
+                begun = await reader.run(cache.head.run)
+                if begun is not None and begun[1] == cache.head.token:
+                    cache.head = head
                     return  # else that collection is gone, and this one got its name
             found = (await catalog.open_described(self._connection, name)).collection
             if found != self.collection:
                 raise VectorIndexError(
-                    f"{self._connection.place.collection} was rebuilt with other features "
+                    f"{self._connection.server.collection} was rebuilt with other features "
                     f"({'; '.join(found.differences(self.collection))}); restart with the version "
                     "that built it"
                 )
-            self._mirror = Mirror(reader, head)
+            self._cache = ColumnCache(reader, head)

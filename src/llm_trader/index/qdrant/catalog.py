@@ -14,7 +14,7 @@ from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import CollectionGoneError, malformed
-from llm_trader.index.qdrant.layout import LAYOUT, Described, Head, UnreadableError
+from llm_trader.index.qdrant.layout import LAYOUT, CollectionDescription, Head, UnreadableError
 
 REBUILD: Final = "llm-trader index rebuild"
 
@@ -27,7 +27,7 @@ async def aliases(connection: Connection) -> dict[str, str]:
 
 async def resolve(connection: Connection) -> str | None:
     """The collection that is searched: behind the alias, or of that name; `None` without one."""
-    name = connection.place.collection
+    name = connection.server.collection
     if found := (await aliases(connection)).get(name):
         return found
     there = await connection.call(
@@ -40,24 +40,24 @@ async def require(connection: Connection) -> str:
     """As `resolve`; raises `VectorIndexError` where there is none."""
     name = await resolve(connection)
     if name is None:
-        place = connection.place
+        server = connection.server
         raise VectorIndexError(
-            f"there is no index {place.collection} at {place.address}; make one with: "
-            f"rag-ingest --qdrant-url {place.shown_url}"
+            f"there is no index {server.collection} at {server.address}; make one with: "
+            f"rag-ingest --qdrant-url {server.shown_url}"
         )
     return name
 
 
-def version_name(place: QdrantServer, collection: Collection, number: int) -> str:
+def version_name(server: QdrantServer, collection: Collection, number: int) -> str:
     """Names begin alike where versions hold the same kind of points."""
-    return f"{layout.version_prefix(place.collection, collection)}{number}"
+    return f"{layout.version_prefix(server.collection, collection)}{number}"
 
 
-def refuse_other(place: QdrantServer, name: str, found: Collection, wanted: Collection) -> None:
+def refuse_other(server: QdrantServer, name: str, found: Collection, wanted: Collection) -> None:
     """Raises `ConfigurationError` unless a collection holds the points that are wanted."""
     if differences := found.differences(wanted):
         raise ConfigurationError(
-            f"the collection {name} at {place.address} holds other points: "
+            f"the collection {name} at {server.address} holds other points: "
             f"{'; '.join(differences)}; build the new ones beside it with: {REBUILD}"
         )
 
@@ -65,11 +65,11 @@ def refuse_other(place: QdrantServer, name: str, found: Collection, wanted: Coll
 async def names(connection: Connection) -> list[str]:
     """All collections that carry the alias in their name."""
     reply = await connection.call("listing", lambda client: client.get_collections())
-    start = f"{connection.place.collection}_"
+    start = f"{connection.server.collection}_"
     return sorted(each.name for each in reply.collections if each.name.startswith(start))
 
 
-async def describe(connection: Connection, name: str) -> Described | None:
+async def describe(connection: Connection, name: str) -> CollectionDescription | None:
     """What a collection says of itself; `None` for one of another program, or gone."""
     try:
         info = await connection.call(
@@ -80,21 +80,21 @@ async def describe(connection: Connection, name: str) -> Described | None:
     try:
         return layout.described_by(info.config.metadata)
     except UnreadableError as error:
-        raise malformed(connection.place, f"{error}, in {name}") from error
+        raise malformed(connection.server, f"{error}, in {name}") from error
 
 
-async def open_described(connection: Connection, name: str) -> Described:
+async def open_described(connection: Connection, name: str) -> CollectionDescription:
     """Raises `VectorIndexError` for a collection that this version cannot read."""
     described = await describe(connection, name)
-    place = connection.place
+    server = connection.server
     if described is None:
         raise VectorIndexError(
-            f"the collection {name} at {place.address} is no index of this program; name another "
+            f"the collection {name} at {server.address} is no index of this program; name another "
             "with index.qdrant.collection"
         )
     if described.layout != LAYOUT or described.columns != COLUMNS:
         raise VectorIndexError(
-            f"the collection {name} at {place.address} was written by another version "
+            f"the collection {name} at {server.address} was written by another version "
             f"(layout {described.layout}, this one knows {LAYOUT}); make it anew with: {REBUILD}"
         )
     return described
@@ -102,15 +102,15 @@ async def open_described(connection: Connection, name: str) -> Described:
 
 async def make(connection: Connection, name: str, collection: Collection) -> None:
     """Make a collection without alias, or finish one whose making was cut short."""
-    place = connection.place
-    described = Described(
+    server = connection.server
+    described = CollectionDescription(
         layout=LAYOUT,
-        alias=place.collection,
+        alias=server.collection,
         collection=collection,
         columns=COLUMNS,
         building=True,
     )
-    config = requests.collection_config(place, collection)
+    config = requests.collection_config(server, collection)
     try:
         await connection.call(
             "making a collection",
@@ -121,7 +121,7 @@ async def make(connection: Connection, name: str, collection: Collection) -> Non
     except VectorIndexError as error:
         if error.details.get("status") != "already_exists":
             raise
-        refuse_other(place, name, (await open_described(connection, name)).collection, collection)
+        refuse_other(server, name, (await open_described(connection, name)).collection, collection)
     for field, schema in requests.payload_indexes().items():
         await _index(connection, name, field, schema)
     await write_head(connection, name, Head(uuid.uuid4().hex, 0, 0), only_new=True)
@@ -158,7 +158,7 @@ async def set_alias(connection: Connection, name: str) -> None:
     """Let the alias lead to this collection, in one step, and call it finished."""
     from qdrant_client import models
 
-    alias = connection.place.collection
+    alias = connection.server.collection
     actions: list[models.AliasOperations] = [
         models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=name, alias_name=alias)
@@ -184,7 +184,7 @@ async def finish(connection: Connection, name: str) -> None:
     await say(connection, name, msgspec.structs.replace(described, building=False))
 
 
-async def say(connection: Connection, name: str, described: Described) -> None:
+async def say(connection: Connection, name: str, described: CollectionDescription) -> None:
     """Let a collection say this of itself."""
     metadata = layout.metadata_of(described)
     await connection.call(

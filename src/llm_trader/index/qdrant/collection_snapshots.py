@@ -42,7 +42,7 @@ _WORDS: Final = {
 }
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class CollectionSnapshot(msgspec.Struct, frozen=True):
     """As the node tells it; `checksum` is the SHA-256, which old servers leave out."""
 
     name: str
@@ -53,10 +53,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
     """The snapshots of the node at a REST address. Errors are `VectorIndexError`."""
 
-    def __init__(self, place: QdrantServer, url: str) -> None:
+    def __init__(self, server: QdrantServer, url: str) -> None:
         self.url = url
-        self._place = place
-        self._client = _client(place, url)
+        self._server = server
+        self._client = _client(server, url)
 
     async def __aexit__(self, *raised: object) -> None:
         await self._client.aclose()
@@ -66,13 +66,13 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         found = await self._ask("listing collections", "GET", "/collections")
         return {each["name"] for each in found["collections"]}
 
-    async def create(self, collection: str) -> Snapshot:
+    async def create(self, collection: str) -> CollectionSnapshot:
         path = f"{_path(collection)}/snapshots"
         made = await self._ask(f"making a snapshot of {collection}", "POST", path, slow=True)
-        return msgspec.convert(made, Snapshot)
+        return msgspec.convert(made, CollectionSnapshot)
 
     async def download(
-        self, collection: str, snapshot: Snapshot, to: Path, progress: Progress
+        self, collection: str, snapshot: CollectionSnapshot, to: Path, progress: Progress
     ) -> str:
         """Into a new file; its SHA-256. Raises where that is not what the node said it is."""
         digest, done = hashlib.sha256(), 0
@@ -92,7 +92,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
             )
         return found
 
-    async def delete(self, collection: str, snapshot: Snapshot) -> None:
+    async def delete(self, collection: str, snapshot: CollectionSnapshot) -> None:
         """From the node's disk."""
         path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
         await self._ask("deleting a snapshot", "DELETE", path, slow=True)
@@ -147,10 +147,10 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
     ) -> AsyncIterator[httpx.Response]:
         import httpx
 
-        limit_s = max(self._place.timeout_s, _SILENT_S)
-        limits = httpx.Timeout(limit_s, connect=self._place.timeout_s)
+        limit_s = max(self._server.timeout_s, _SILENT_S)
+        limits = httpx.Timeout(limit_s, connect=self._server.timeout_s)
         if slow:
-            limits = httpx.Timeout(_SLOW_S, connect=self._place.timeout_s)
+            limits = httpx.Timeout(_SLOW_S, connect=self._server.timeout_s)
         try:
             async with self._client.stream(method, path, timeout=limits, **content) as reply:
                 if reply.is_error:
@@ -161,7 +161,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
 
     def _refusal(self, status: int, what: str, body: bytes) -> VectorIndexError:
         words = _WORDS.get(status, f"fails with HTTP status {status}")
-        does = words.format(key=key_of(self._place))
+        does = words.format(key=key_of(self._server))
         return self._error(does, what, _reason(body))
 
     def _lost(self, error: httpx.HTTPError, what: str) -> VectorIndexError:
@@ -178,7 +178,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         return self._error(does, what, str(error))
 
     def _error(self, does: str, what: str, reason: str) -> VectorIndexError:
-        key = self._place.api_key
+        key = self._server.api_key
         told = reason.replace(key, "***") if key else reason
         return VectorIndexError(
             f"Qdrant at {self._address} {does} (while {what}{': ' + told if told else ''})"
@@ -210,24 +210,24 @@ class _Watched:
         return self._file.fileno()
 
 
-def _client(place: QdrantServer, url: str) -> httpx.AsyncClient:
+def _client(server: QdrantServer, url: str) -> httpx.AsyncClient:
     try:
         import httpx
     except ImportError as error:
         raise missing_extra() from error
-    headers = {} if place.api_key is None else {"api-key": place.api_key}
+    headers = {} if server.api_key is None else {"api-key": server.api_key}
     # Nodes are addressed directly: a proxy of the environment would not know them.
-    return httpx.AsyncClient(base_url=url, headers=headers, verify=_tls(place), trust_env=False)
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=_tls(server), trust_env=False)
 
 
-def _tls(place: QdrantServer) -> ssl.SSLContext:
-    if place.ca_file is None:
+def _tls(server: QdrantServer) -> ssl.SSLContext:
+    if server.ca_file is None:
         return ssl.create_default_context()
     try:
-        return ssl.create_default_context(cafile=place.ca_file)
+        return ssl.create_default_context(cafile=server.ca_file)
     except OSError as error:  # also what OpenSSL raises for content that is no certificate
         raise ConfigurationError(
-            f"index.qdrant.ca_file {place.ca_file} cannot be read: {error.strerror or error}"
+            f"index.qdrant.ca_file {server.ca_file} cannot be read: {error.strerror or error}"
         ) from error
 
 

@@ -16,7 +16,7 @@ from llm_trader.index.memory import SymbolArrays
 from llm_trader.index.points import PointTable
 from llm_trader.index.qdrant.layout import Head
 from llm_trader.index.qdrant.reader import Reader
-from llm_trader.index.qdrant.single_flight import Turns
+from llm_trader.index.qdrant.single_flight import SingleFlight
 from llm_trader.timeframe import DAY_MS, Millis
 
 _STEP_MS: Final = 4 * DAY_MS  # so that windows that begin a little earlier need nothing more
@@ -26,11 +26,11 @@ class MovedError(Exception):
     """The alias may lead to another collection by now."""
 
 
-class _Kept:
+class _SymbolColumns:
     """One symbol's points from `from_ms` on, as of the transaction `seen`."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.flight = SingleFlight()
         self.arrays: SymbolArrays | None = None
         self.from_ms: Millis = 0
         self.seen = 0
@@ -41,18 +41,18 @@ class _Kept:
             self.arrays.merge(new)
 
 
-class Mirror:
+class ColumnCache:
     """Of one collection. `head` is that of the newest run that is known of."""
 
     def __init__(self, reader: Reader, head: Head) -> None:
         self.reader = reader
         self.head = head
-        self._kept: dict[str, _Kept] = {}
+        self._entries: dict[str, _SymbolColumns] = {}
 
     def seen(self, symbol: str) -> int:
         """The last transaction that is known of; to be noted before a head is asked for."""
-        kept = self._kept.get(symbol)
-        return kept.seen if kept else 0
+        entry = self._entries.get(symbol)
+        return entry.seen if entry else 0
 
     def scan(self, symbol: str, window: Window) -> PointTable:
         """The points of a window of a symbol that was loaded that far back, without vectors."""
@@ -63,21 +63,21 @@ class Mirror:
 
     async def load(self, symbol: str, earliest_ms: Millis) -> None:
         """Keep a symbol from a time on. Raises `SymbolNotFoundError` if it has no points."""
-        kept = self._kept.setdefault(symbol, _Kept())
-        if kept.arrays is not None and kept.from_ms <= earliest_ms:
+        entry = self._entries.setdefault(symbol, _SymbolColumns())
+        if entry.arrays is not None and entry.from_ms <= earliest_ms:
             return
-        async with kept.turns.one():
+        async with entry.flight.turn():
             from_ms = earliest_ms - earliest_ms % _STEP_MS
-            if kept.arrays is None:
+            if entry.arrays is None:
                 head = await self.reader.head()
                 table = await self.reader.rows(symbol, from_ms, None)
                 if not len(table):
                     await self._require_kept(symbol)
-                kept.arrays, kept.from_ms, kept.seen = SymbolArrays(table), from_ms, head.written
-            elif from_ms < kept.from_ms:
-                older = await self.reader.rows(symbol, from_ms, kept.from_ms)
-                kept.from_ms = from_ms
-                kept.merge(older)
+                entry.arrays, entry.from_ms, entry.seen = SymbolArrays(table), from_ms, head.written
+            elif from_ms < entry.from_ms:
+                older = await self.reader.rows(symbol, from_ms, entry.from_ms)
+                entry.from_ms = from_ms
+                entry.merge(older)
 
     def check(self, head: Head) -> None:
         """Raises `MovedError` for a head of another collection, or of a run that began since."""
@@ -87,31 +87,31 @@ class Mirror:
     async def catch_up(self, symbol: str, head: Head, seen_before: int) -> None:
         """Take over what was written up to a head that was asked for after `seen_before`."""
         self.check(head)
-        kept = self._loaded(symbol)
+        entry = self._loaded(symbol)
         if head.written < seen_before:  # an older state was restored
-            self._kept.clear()
+            self._entries.clear()
             raise MovedError
-        if head.written > kept.seen:
-            await self._take_over(symbol, kept, head.written)
+        if head.written > entry.seen:
+            await self._take_over(symbol, entry, head.written)
 
     async def look_again(self, symbol: str) -> None:
         """Take over what is there of a transaction under way."""
-        kept = self._loaded(symbol)
-        await self._take_over(symbol, kept, kept.seen)
+        entry = self._loaded(symbol)
+        await self._take_over(symbol, entry, entry.seen)
 
-    async def _take_over(self, symbol: str, kept: _Kept, written: int) -> None:
-        async with kept.turns.one():
-            if kept.seen > written or kept.arrays is None:
+    async def _take_over(self, symbol: str, entry: _SymbolColumns, written: int) -> None:
+        async with entry.flight.turn():
+            if entry.seen > written or entry.arrays is None:
                 return
-            kept.merge(await self.reader.changes(symbol, kept.seen))
-            kept.seen = max(kept.seen, written)
+            entry.merge(await self.reader.changes(symbol, entry.seen))
+            entry.seen = max(entry.seen, written)
 
     def wrote(self, points: PointTable, before: int, written: int) -> None:
         """Take over what this process wrote itself, if nothing before it is missing."""
-        kept = self._kept.get(points.symbol)
-        if kept and kept.arrays is not None and kept.seen == before and not kept.turns.taken():
-            kept.merge(replace(points, vectors={}))
-            kept.seen = written
+        entry = self._entries.get(points.symbol)
+        if entry and entry.arrays is not None and entry.seen == before and not entry.flight.busy():
+            entry.merge(replace(points, vectors={}))
+            entry.seen = written
 
     async def require(self, symbol: str) -> None:
         """Raises `SymbolNotFoundError` for a symbol without points."""
@@ -122,11 +122,11 @@ class Mirror:
         try:
             await self.require(symbol)
         except SymbolNotFoundError:
-            self._kept.pop(symbol, None)  # or made-up symbols would pile up
+            self._entries.pop(symbol, None)  # or made-up symbols would pile up
             raise
 
-    def _loaded(self, symbol: str) -> _Kept:
+    def _loaded(self, symbol: str) -> _SymbolColumns:
         try:
-            return self._kept[symbol]
+            return self._entries[symbol]
         except KeyError:  # an older state was restored meanwhile
             raise MovedError from None

@@ -45,9 +45,9 @@ _CHANNEL: Final[dict[str, Any]] = {
 class Connection(AbstractAsyncContextManager["Connection"]):
     """A client and how its calls are made. Nothing is sent before the first call."""
 
-    def __init__(self, place: QdrantServer, client: AsyncQdrantClient | None = None) -> None:
-        self.place = place
-        self.client = client or _client(place)
+    def __init__(self, server: QdrantServer, client: AsyncQdrantClient | None = None) -> None:
+        self.server = server
+        self.client = client or _client(server)
         # Clients that lost the same server come back at different times.
         self._jitter = random.Random(os.getpid())
         self._closed = False
@@ -67,10 +67,10 @@ class Connection(AbstractAsyncContextManager["Connection"]):
         Raises `VectorIndexError` for what cannot be helped by another try within `retry_s`.
         """
         if self._closed:
-            raise VectorIndexError(f"the index at {self.place.address} is closed ({what})")
+            raise VectorIndexError(f"the index at {self.server.address} is closed ({what})")
         now = asyncio.get_running_loop().time
-        until = now() + self.place.retry_s
-        try_s, pause_s, tries = self.place.timeout_s, _FIRST_PAUSE_S, 0
+        until = now() + self.server.retry_s
+        try_s, pause_s, tries = self.server.timeout_s, _FIRST_PAUSE_S, 0
         while True:
             tries += 1
             try:
@@ -79,7 +79,7 @@ class Connection(AbstractAsyncContextManager["Connection"]):
             except Exception as error:
                 if not raised_by_client(error):
                     raise
-                failure = failure_of(error, self.place, what)
+                failure = failure_of(error, self.server, what)
                 wait_s = failure.wait_s + self._jitter.uniform(0, pause_s)
                 left_s = until - now() - wait_s
                 if not failure.passing or left_s < _LEAST_TRY_S:
@@ -91,29 +91,29 @@ class Connection(AbstractAsyncContextManager["Connection"]):
             try_s, pause_s = min(try_s, left_s), min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _client(place: QdrantServer) -> AsyncQdrantClient:
+def _client(server: QdrantServer) -> AsyncQdrantClient:
     try:
         from qdrant_client import AsyncQdrantClient
     except ImportError as error:
         raise missing_extra() from error
     options = dict(_CHANNEL)
-    if place.ca_file is not None:
-        options["root_certificates"] = _certificates(place.ca_file)
+    if server.ca_file is not None:
+        options["root_certificates"] = _certificates(server.ca_file)
     headers = None
-    if place.api_key is not None:
-        headers = {"api-key": place.api_key}
-        if not place.tls and place.host not in _LOOPBACK:
+    if server.api_key is not None:
+        headers = {"api-key": server.api_key}
+        if not server.tls and server.host not in _LOOPBACK:
             log = structlog.get_logger(__name__)
-            log.warning("qdrant_api_key_in_clear", url=place.shown_url, remedy="use https")
+            log.warning("qdrant_api_key_in_clear", url=server.shown_url, remedy="use https")
     return AsyncQdrantClient(
-        url=place.url,
-        grpc_port=place.grpc_port,
+        url=server.url,
+        grpc_port=server.grpc_port,
         prefer_grpc=True,
         headers=headers,  # as `api_key`, it would warn by the warnings module
-        timeout=max(1, round(place.timeout_s + 0.5)),
+        timeout=max(1, round(server.timeout_s + 0.5)),
         grpc_options=options,
         check_compatibility=False,  # that would ask the server now
-        pool_size=place.pool_size,
+        pool_size=server.pool_size,
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # of REST, which is not used
     )
 

@@ -29,37 +29,39 @@ class Failure(NamedTuple):
     wait_s: float = 0.0
 
 
-def key_of(place: QdrantServer) -> str:
+def key_of(server: QdrantServer) -> str:
     """Where the API key comes from, for messages."""
-    return f"${place.api_key_env}" if place.api_key_env else "index.qdrant.api_key_env"
+    return f"${server.api_key_env}" if server.api_key_env else "index.qdrant.api_key_env"
 
 
-def _unaccepted(place: QdrantServer) -> str:
-    if place.api_key is None:
-        return f"wants an API key; name its environment variable in {key_of(place)}"
-    return f"does not accept the API key in {key_of(place)}"
+def _unaccepted(server: QdrantServer) -> str:
+    if server.api_key is None:
+        return f"wants an API key; name its environment variable in {key_of(server)}"
+    return f"does not accept the API key in {key_of(server)}"
 
 
-def _unable(place: QdrantServer) -> str:
-    return f"does not allow this with the API key in {key_of(place)}; it needs one with more rights"
+def _unable(server: QdrantServer) -> str:
+    return (
+        f"does not allow this with the API key in {key_of(server)}; it needs one with more rights"
+    )
 
 
 # By the name of the gRPC status, what the server at an address does.
 _WORDS: Final[dict[str, Callable[[QdrantServer], str]]] = {
-    "UNAVAILABLE": lambda place: f"cannot be reached; {_START}",
-    "DEADLINE_EXCEEDED": lambda place: (
-        f"did not answer within {place.timeout_s:g} s; look at its load, or raise "
+    "UNAVAILABLE": lambda server: f"cannot be reached; {_START}",
+    "DEADLINE_EXCEEDED": lambda server: (
+        f"did not answer within {server.timeout_s:g} s; look at its load, or raise "
         "index.qdrant.timeout_s"
     ),
     "UNAUTHENTICATED": _unaccepted,
     "PERMISSION_DENIED": _unable,
-    "RESOURCE_EXHAUSTED": lambda place: "is out of resources; look at its memory, disk and limits",
-    "NOT_FOUND": lambda place: (
+    "RESOURCE_EXHAUSTED": lambda server: "is out of resources; look at its memory, disk and limits",
+    "NOT_FOUND": lambda server: (
         "does not have the collection any more; make one with: "
-        f"rag-ingest --qdrant-url {place.shown_url}"
+        f"rag-ingest --qdrant-url {server.shown_url}"
     ),
-    "INVALID_ARGUMENT": lambda place: f"refuses the request as invalid; {_GRPC}",
-    "UNIMPLEMENTED": lambda place: f"does not know this call; {_GRPC}",
+    "INVALID_ARGUMENT": lambda server: f"refuses the request as invalid; {_GRPC}",
+    "UNIMPLEMENTED": lambda server: f"does not know this call; {_GRPC}",
 }
 
 # In the details of a lost connection, what lies behind it and what to do.
@@ -89,27 +91,27 @@ def raised_by_client(error: Exception) -> bool:
     return plain and raised_inside(error, _CLIENT)
 
 
-def failure_of(error: Exception, place: QdrantServer, what: str) -> Failure:
+def failure_of(error: Exception, server: QdrantServer, what: str) -> Failure:
     """A failed call as the error to raise; `what` was being done."""
     if isinstance(error, TimeoutError):
         status, details = "DEADLINE_EXCEEDED", ""
     else:
         status, details = _status(error), _details(error)
-    if place.api_key:
-        details = details.replace(place.api_key, "***")
+    if server.api_key:
+        details = details.replace(server.api_key, "***")
     lost = status == "UNAVAILABLE" or any(word in details for word in _LOST)
     words = (
         _WORDS["UNAVAILABLE"]
         if lost
-        else _WORDS.get(status, lambda place: "fails; look at its log")
+        else _WORDS.get(status, lambda server: "fails; look at its log")
     )
-    does, reason = words(place), ""
+    does, reason = words(server), ""
     if lost:
         does = next((w for sign, w in _CONNECTIONS.items() if sign in details.lower()), does)
         reason = "" if does in _CONNECTIONS.values() else details
     elif details:
         reason = details
-    told = f"Qdrant at {place.address} {does} (while {what}{': ' + reason if reason else ''})"
+    told = f"Qdrant at {server.address} {does} (while {what}{': ' + reason if reason else ''})"
     kind = CollectionGoneError if status == "NOT_FOUND" else VectorIndexError
     wait_s = float(getattr(error, "retry_after_s", 0))
     hopeless = any(sign in details.lower() for sign in _TLS)
@@ -129,9 +131,9 @@ def _details(error: Exception) -> str:
     return str((details() if callable(details) else None) or error)
 
 
-def malformed(place: QdrantServer, what: str) -> VectorIndexError:
+def malformed(server: QdrantServer, what: str) -> VectorIndexError:
     return VectorIndexError(
-        f"Qdrant at {place.address} answered what this version cannot read ({what}); was the "
+        f"Qdrant at {server.address} answered what this version cannot read ({what}); was the "
         "collection changed by another program? llm-trader index rebuild makes it anew"
     )
 

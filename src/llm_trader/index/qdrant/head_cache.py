@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from llm_trader.index.qdrant.layout import Head
 from llm_trader.index.qdrant.reader import Reader
-from llm_trader.index.qdrant.single_flight import Turns
+from llm_trader.index.qdrant.single_flight import SingleFlight
 
 
-class Heads:
+class HeadCache:
     """Each caller gets a head whose reading began after the call, however many call at once."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._reading = Turns()
+        self._reading = SingleFlight()
         self._begun = 0
         self._last: tuple[int, Head] | None = None
 
     async def newest(self) -> Head:
         arrived = self._begun
-        async with self._reading.one():
+        async with self._reading.turn():
             if self._last is None or self._last[0] <= arrived:
                 self._begun += 1
                 number = self._begun

@@ -44,7 +44,7 @@ _ROW: Final = np.dtype(
 _ROW_TEXT: Final = _ROW.itemsize // 3 * 4
 
 
-class Described(msgspec.Struct, frozen=True, kw_only=True):
+class CollectionDescription(msgspec.Struct, frozen=True, kw_only=True):
     """What a collection says of itself. `building` until an alias was set on it."""
 
     layout: int
@@ -81,17 +81,17 @@ class UnreadableError(ValueError):
     """Stored content is not what this layout writes."""
 
 
-def metadata_of(described: Described) -> dict[str, str]:
+def metadata_of(described: CollectionDescription) -> dict[str, str]:
     return {METADATA_KEY: msgspec.json.encode(described).decode()}
 
 
-def described_by(metadata: Mapping[str, Any] | None) -> Described | None:
+def described_by(metadata: Mapping[str, Any] | None) -> CollectionDescription | None:
     """What a collection's metadata says; `None` for a collection of another program."""
     text = (metadata or {}).get(METADATA_KEY)
     if not isinstance(text, str):
         return None
     try:
-        return msgspec.json.decode(text, type=Described)
+        return msgspec.json.decode(text, type=CollectionDescription)
     except msgspec.MsgspecError as error:
         raise UnreadableError(f"metadata: {error}") from error
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 T = TypeVar("T")
-Found = Sequence[Any]  # points as the client gives them
-Make = Callable[[Found], T]
+ClientPoints = Sequence[Any]  # points as the client gives them
+Decode = Callable[[ClientPoints], T]
 
 _ABREAST: Final = 3
 _SPAN_MS: Final = 10 * DAY_MS
 _MOST_SPANS: Final = 64
 
 
-class Pages:
+class CollectionPages:
     """Asks the collection or alias `name`; a page is made into something before the next one."""
 
     def __init__(self, connection: Connection, name: str) -> None:
@@ -34,7 +34,7 @@ class Pages:
         # Replies that come at once are taken over at a stretch, before the event loop goes on.
         self._abreast = asyncio.Semaphore(_ABREAST)
 
-    def read(self, make: Make[T], found: Found) -> T:
+    def read(self, make: Decode[T], found: ClientPoints) -> T:
         """Raises `VectorIndexError` for a reply that cannot be read."""
         try:
             return make(found)
@@ -42,9 +42,9 @@ class Pages:
             raise self.malformed(str(error)) from error
 
     def malformed(self, what: str) -> VectorIndexError:
-        return malformed(self.connection.place, f"{what}, in {self.name}")
+        return malformed(self.connection.server, f"{what}, in {self.name}")
 
-    async def query(self, what: str, asked: Sequence[models.QueryRequest]) -> list[Found]:
+    async def query(self, what: str, asked: Sequence[models.QueryRequest]) -> list[ClientPoints]:
         """Replies to several queries in one round trip."""
         replies = await self.connection.call(
             what, lambda client: client.query_batch_points(self.name, asked)
@@ -57,7 +57,7 @@ class Pages:
         self,
         what: str,
         ids: Sequence[str],
-        make: Make[T],
+        make: Decode[T],
         *,
         fields: Sequence[str] | bool = True,
         names: Iterable[str] = (),
@@ -81,7 +81,7 @@ class Pages:
     async def all(
         self,
         inside: models.Filter,
-        make: Make[T],
+        make: Decode[T],
         *,
         fields: Sequence[str],
         names: Iterable[str] = (),
@@ -89,7 +89,7 @@ class Pages:
     ) -> list[T]:
         """All points that pass a filter, without order, page after page."""
 
-        async def page(offset: Any) -> tuple[Found, Any]:
+        async def page(offset: Any) -> tuple[ClientPoints, Any]:
             async with self._abreast:
                 return await self.connection.call(
                     "reading points",
@@ -115,7 +115,7 @@ class Pages:
         symbol: str,
         first_ms: Millis,
         last_ms: Millis,
-        make: Make[T],
+        make: Decode[T],
         *,
         fields: Sequence[str],
         names: Iterable[str] = (),

@@ -13,7 +13,7 @@ from llm_trader.index.points import PointTable, joined, point_id
 from llm_trader.index.protocol import Collection, IngestionRun, SymbolPoints
 from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.paging import Found, Pages, together
+from llm_trader.index.qdrant.paging import ClientPoints, CollectionPages, together
 from llm_trader.timeframe import Millis
 
 # Pages are small enough that taking one over holds up the event loop for a few milliseconds.
@@ -26,7 +26,7 @@ _ENDS_A_BATCH: Final = 32
 class Reader:
     """Reads points of `collection` in one of Qdrant's. Errors are `VectorIndexError`."""
 
-    def __init__(self, pages: Pages, collection: Collection) -> None:
+    def __init__(self, pages: CollectionPages, collection: Collection) -> None:
         self.pages = pages
         self.collection = collection
 
@@ -34,7 +34,7 @@ class Reader:
         found = await self.pages.by_id("reading the head", [layout.HEAD_ID], list)
         return self.head_in(found[0])
 
-    def head_in(self, found: Found) -> Head:
+    def head_in(self, found: ClientPoints) -> Head:
         """From the reply to a request for the head."""
         if len(found) != 1:
             raise self.pages.malformed("no head")
@@ -164,7 +164,7 @@ class Reader:
             if len(first) and len(last)
         }
 
-    def _table(self, symbol: str, found: Found, names: Iterable[str] = ()) -> PointTable:
+    def _table(self, symbol: str, found: ClientPoints, names: Iterable[str] = ()) -> PointTable:
         return layout.table_of(
             symbol, found, {name: self.collection.dimensions[name] for name in names}
         )

@@ -22,12 +22,12 @@ _RANGED: Final = ("timestamp", "resolved_at", "written")
 _FLOATS: Final = ("oi_delta_pct", "funding_rate")
 
 
-def collection_config(place: QdrantServer, collection: Collection) -> dict[str, Any]:
+def collection_config(server: QdrantServer, collection: Collection) -> dict[str, Any]:
     """Arguments that make a collection: a graph for each symbol and none over all."""
     from qdrant_client import models
 
     quantization = None
-    if place.quantization == "int8":
+    if server.quantization == "int8":
         scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
         quantization = models.ScalarQuantization(scalar=scalar)
     return {
@@ -37,8 +37,8 @@ def collection_config(place: QdrantServer, collection: Collection) -> dict[str, 
         },
         "hnsw_config": models.HnswConfigDiff(m=0, payload_m=_PAYLOAD_M),
         "quantization_config": quantization,
-        "shard_number": place.shard_number,
-        "replication_factor": place.replication_factor,
+        "shard_number": server.shard_number,
+        "replication_factor": server.replication_factor,
     }
 
 
@@ -158,7 +158,7 @@ def ends_of(symbol: str) -> list[models.QueryRequest]:
     ]
 
 
-def search_params(place: QdrantServer, *, exact: bool) -> models.SearchParams:
+def search_params(server: QdrantServer, *, exact: bool) -> models.SearchParams:
     """An exact search compares with the vectors themselves, whatever was made of them."""
     from qdrant_client import models
 
@@ -166,7 +166,7 @@ def search_params(place: QdrantServer, *, exact: bool) -> models.SearchParams:
         ignored = models.QuantizationSearchParams(ignore=True)
         return models.SearchParams(exact=True, quantization=ignored)
     rescored = models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
-    return models.SearchParams(hnsw_ef=place.hnsw_ef, quantization=rescored)
+    return models.SearchParams(hnsw_ef=server.hnsw_ef, quantization=rescored)
 
 
 def point_structs(

@@ -21,7 +21,7 @@ from llm_trader.index.protocol import Hits, SearchQuery
 from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.column_cache import MovedError
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.paging import Found
+from llm_trader.index.qdrant.paging import ClientPoints
 from llm_trader.index.qdrant.reader import Reader
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _FLOATS: Final = 64_000
 _FLOATS_A_PAGE: Final = 24_000
 
 
-class Vectored(NamedTuple):
+class PointVectors(NamedTuple):
     """Points in no order: times (n,), vectors (n, dimension)."""
 
     times: Times
@@ -44,17 +44,17 @@ class Reply(NamedTuple):
     """`best` is the nearest of the window whatever the ranges; `complete`: nothing is left out."""
 
     head: Head
-    found: Vectored
-    best: Vectored
+    found: PointVectors
+    best: PointVectors
     complete: bool
 
 
-async def ask(front: Reader, mirrored: Reader, query: SearchQuery, *, exact: bool) -> Reply:
+async def ask(front: Reader, cached: Reader, query: SearchQuery, *, exact: bool) -> Reply:
     """One round trip to `front`, the alias; more where the limit would cut through equal scores,
     or is so great that vectors are read by themselves, from the collection behind it.
     """
     limit = query.limit + _SPARE
-    wanted = _Wanted(query, requests.search_params(front.pages.connection.place, exact=exact))
+    wanted = _Wanted(query, requests.search_params(front.pages.connection.server, exact=exact))
     also = [requests.nearest(query, (), 1, wanted.params)] if query.ranges else []
     head, hits, best = await _nearest(front, wanted, limit, also)
     complete = exact and len(hits) < limit
@@ -65,7 +65,7 @@ async def ask(front: Reader, mirrored: Reader, query: SearchQuery, *, exact: boo
             again, hits, _ = await _nearest(front, replace(wanted, least=least), limit)
             if again.token != head.token:
                 raise MovedError
-    found = await _vectors(mirrored, query.name, hits)
+    found = await _vectors(cached, query.name, hits)
     return Reply(head, found, _read(front, best[0], query.name) if best else found, complete)
 
 
@@ -78,7 +78,7 @@ class _Wanted:
 
 async def _nearest(
     front: Reader, wanted: _Wanted, limit: int, also: Sequence[models.QueryRequest] = ()
-) -> tuple[Head, Found, list[Found]]:
+) -> tuple[Head, ClientPoints, list[ClientPoints]]:
     """The head, the nearest points, and the replies to what is asked for in the same request."""
     query = wanted.query
     near = requests.nearest(query, query.ranges, max(1, limit), wanted.params, wanted.least)
@@ -102,7 +102,7 @@ def _with_vectors(query: SearchQuery) -> int:
     return max(_LEAST_HITS, _FLOATS // len(query.vector))
 
 
-async def _vectors(reader: Reader, name: str, hits: Found) -> Vectored:
+async def _vectors(reader: Reader, name: str, hits: ClientPoints) -> PointVectors:
     if not len(hits) or hits[0].vector is not None:
         return _read(reader, hits, name)
     ids = [str(hit.id) for hit in hits]
@@ -114,16 +114,16 @@ async def _vectors(reader: Reader, name: str, hits: Found) -> Vectored:
         names=[name],
         size=max(1, _FLOATS_A_PAGE // reader.collection.dimensions[name]),
     )
-    return Vectored(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return PointVectors(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _read(reader: Reader, hits: Found, name: str) -> Vectored:
+def _read(reader: Reader, hits: ClientPoints, name: str) -> PointVectors:
     return reader.pages.read(lambda hits: _found(reader, hits, name), hits)
 
 
-def _found(reader: Reader, hits: Found, name: str) -> Vectored:
+def _found(reader: Reader, hits: ClientPoints, name: str) -> PointVectors:
     dimension = reader.collection.dimensions[name]
-    return Vectored(layout.stamps_of(hits), layout.vectors_of(hits, name, dimension))
+    return PointVectors(layout.stamps_of(hits), layout.vectors_of(hits, name, dimension))
 
 
 def unknown(reply: Reply, window: PointTable) -> bool:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from llm_trader.errors import VectorIndexError
 
 
-class Turns:
+class SingleFlight:
     """Who waits for one that fails with `VectorIndexError` fails alike.
 
     Each would else try for as long again, one after the other, past their deadlines.
@@ -20,11 +20,11 @@ class Turns:
         self._failures = 0
         self._failure = VectorIndexError("")
 
-    def taken(self) -> bool:
+    def busy(self) -> bool:
         return self._lock.locked()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[None]:
         before = self._failures
         async with self._lock:
             if self._failures > before:

@@ -110,7 +110,7 @@ class Writer:
         if later in there:
             raise StoreLockedError(
                 f"another ingestion (run {self.head.run + 1}) took over {self._name} at "
-                f"{self._connection.place.address}; let it finish, then ingest again: nothing is "
+                f"{self._connection.server.address}; let it finish, then ingest again: nothing is "
                 "lost or doubled"
             )
         return there
@@ -121,7 +121,7 @@ class Writer:
         live = await catalog.resolve(self._connection)
         if live != self._name:
             raise StoreLockedError(
-                f"{self._connection.place.collection} at {self._connection.place.address} leads "
+                f"{self._connection.server.collection} at {self._connection.server.address} leads "
                 f"to {live} by now, not to {self._name}; ingest again"
             )
 
@@ -140,6 +140,6 @@ class Writer:
         )
         if result.status != "completed":
             raise VectorIndexError(
-                f"Qdrant at {self._connection.place.address} did not finish writing points: "
+                f"Qdrant at {self._connection.server.address} did not finish writing points: "
                 f"{result.status}"
             )

@@ -287,8 +287,8 @@ async def test_hits_whose_vectors_are_read_by_themselves_are_the_same(
     async with writing(place) as index:
         await index.upsert(points_at(range(300)))
         at_once = await index.search(asked)
-        monkeypatch.setattr(search, "_LEAST_HITS", 10)
-        monkeypatch.setattr(search, "_FLOATS", 0)
+        monkeypatch.setattr(search, "_LEAST_HITS_ALONG", 10)
+        monkeypatch.setattr(search, "_FLOATS_ALONG", 0)
         monkeypatch.setattr(search, "_FLOATS_A_PAGE", 120)
         server.forget_calls()
         apart = await index.search(asked)

@@ -137,8 +137,8 @@ class RestoredCollection:
             )
         if live is not None and not swap:
             raise ConfigurationError(
-                f"{server.collection} at {server.shown_url} leads to {live} already; with --swap it "
-                "is led to the restored collection, and the old one is kept"
+                f"{server.collection} at {server.shown_url} leads to {live} already; with "
+                "--swap it is led to the restored collection, and the old one is kept"
             )
 
     async def upload(self, folder: Path, progress: Progress) -> None:

@@ -186,13 +186,13 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     async def _search(self, cache: ColumnCache, query: SearchQuery, exact: bool) -> Hits:
         await cache.load(query.symbol, query.window.earliest_timestamp_ms)
         before = cache.seen(query.symbol)
-        reply = await search.ask(self._front, cache.reader, query, exact=exact)
+        reply = await search.request_nearest(self._front, cache.reader, query, exact=exact)
         await cache.catch_up(query.symbol, reply.head, before)
         window = cache.scan(query.symbol, query.window)
-        if search.unknown(reply, window):  # of a transaction that is not finished
+        if search.is_ahead(reply, window):  # of a transaction that is not finished
             await cache.look_again(query.symbol)
             window = cache.scan(query.symbol, query.window)
-        return search.hits_of(query, reply, window)
+        return search.scored_hits(query, reply, window)
 
     async def _scan(
         self, cache: ColumnCache, symbol: str, window: Window, names: list[str]

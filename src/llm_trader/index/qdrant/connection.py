@@ -1,4 +1,4 @@
-"""One client to Qdrant: calls with a deadline each, tried again while the connection is lost."""
+"""One client to Qdrant: each call has a deadline and is repeated while the connection is lost."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Pauses double from the first to the longest: a restart takes seconds, a lost packet none.
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
+# A shorter try could not bring an answer.
 _LEAST_TRY_S: Final = 0.05
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
@@ -34,7 +36,7 @@ _CHANNEL: Final[dict[str, Any]] = {
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.min_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,
-    # Finds connections that died without a word.
+    # Finds connections that died without being closed.
     "grpc.keepalive_time_ms": 20_000,
     "grpc.keepalive_timeout_ms": 5_000,
     "grpc.max_send_message_length": -1,
@@ -43,7 +45,7 @@ _CHANNEL: Final[dict[str, Any]] = {
 
 
 class Connection(AbstractAsyncContextManager["Connection"]):
-    """A client and how its calls are made. Nothing is sent before the first call."""
+    """A client and the way its calls are made. Nothing is sent before the first call."""
 
     def __init__(self, server: QdrantServer, client: AsyncQdrantClient | None = None) -> None:
         self.server = server
@@ -56,20 +58,22 @@ class Connection(AbstractAsyncContextManager["Connection"]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the connections. Closing twice does nothing."""
+        """Close the connections. Closing twice does nothing."""
         if not self._closed:
             self._closed = True
             await self.client.close()
 
-    async def call(self, what: str, ask: Callable[[AsyncQdrantClient], Awaitable[T]]) -> T:
-        """The result of one call, which may be made more than once; `what` tells it in messages.
+    async def call(self, action: str, ask: Callable[[AsyncQdrantClient], Awaitable[T]]) -> T:
+        """The result of one call, which may be made more than once.
+
+        `action` says in messages what it is for, such as "reading points".
 
         Raises `VectorIndexError` for what cannot be helped by another try within `retry_s`.
         """
         if self._closed:
-            raise VectorIndexError(f"the index at {self.server.address} is closed ({what})")
-        now = asyncio.get_running_loop().time
-        until = now() + self.server.retry_s
+            raise VectorIndexError(f"the index at {self.server.address} is closed ({action})")
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.server.retry_s
         try_s, pause_s, tries = self.server.timeout_s, _FIRST_PAUSE_S, 0
         while True:
             tries += 1
@@ -79,14 +83,14 @@ class Connection(AbstractAsyncContextManager["Connection"]):
             except Exception as error:
                 if not raised_by_client(error):
                     raise
-                failure = failure_of(error, self.server, what)
+                failure = failure_of(error, self.server, action)
                 wait_s = failure.wait_s + self._jitter.uniform(0, pause_s)
-                left_s = until - now() - wait_s
+                left_s = until - clock() - wait_s
                 if not failure.passing or left_s < _LEAST_TRY_S:
                     raise failure.error from error
             if tries == 1:
                 log = structlog.get_logger(__name__)
-                log.warning("qdrant_call_repeated", what=what, reason=failure.error.message)
+                log.warning("qdrant_call_repeated", what=action, reason=failure.error.message)
             await asyncio.sleep(wait_s)
             try_s, pause_s = min(try_s, left_s), min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -1,4 +1,4 @@
-"""What went wrong with a call to Qdrant, in an operator's words: the one table of its errors."""
+"""The one table of Qdrant's errors: which are its own, and what an operator should do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _GRPC: Final = "is index.qdrant.grpc_port its gRPC port, and the server 1.17 or 
 
 
 class CollectionGoneError(VectorIndexError):
-    """The collection that was asked is not there; its alias may lead to another by now."""
+    """The collection does not exist any more; its alias may lead to another by now."""
 
 
 class Failure(NamedTuple):
-    """`passing` ones are worth another try, at the earliest in `wait_s`."""
+    """A `passing` failure is worth another try, at the earliest in `wait_s`."""
 
     error: VectorIndexError
     passing: bool = False
@@ -30,7 +30,7 @@ class Failure(NamedTuple):
 
 
 def key_of(server: QdrantServer) -> str:
-    """Where the API key comes from, for messages."""
+    """The source of the API key, for messages."""
     return f"${server.api_key_env}" if server.api_key_env else "index.qdrant.api_key_env"
 
 
@@ -46,7 +46,7 @@ def _unable(server: QdrantServer) -> str:
     )
 
 
-# By the name of the gRPC status, what the server at an address does.
+# What the server does, by the name of the gRPC status.
 _WORDS: Final[dict[str, Callable[[QdrantServer], str]]] = {
     "UNAVAILABLE": lambda server: f"cannot be reached; {_START}",
     "DEADLINE_EXCEEDED": lambda server: (
@@ -64,7 +64,7 @@ _WORDS: Final[dict[str, Callable[[QdrantServer], str]]] = {
     "UNIMPLEMENTED": lambda server: f"does not know this call; {_GRPC}",
 }
 
-# In the details of a lost connection, what lies behind it and what to do.
+# Cause and remedy of a lost connection, by a word in its details.
 _CONNECTIONS: Final = {
     "dns": "has a name that cannot be resolved; check index.qdrant.url",
     "resolving": "has a name that cannot be resolved; check index.qdrant.url",
@@ -82,17 +82,17 @@ def raised_by_client(error: Exception) -> bool:
     grpc: Any = importlib.import_module("grpc")
     aio: Any = importlib.import_module("grpc.aio")
     client: Any = importlib.import_module("qdrant_client.common.client_exceptions")
-    own = (grpc.RpcError, aio.BaseError, client.QdrantException)
+    client_errors = (grpc.RpcError, aio.BaseError, client.QdrantException)
     # Our own deadline of a call is a TimeoutError.
-    if isinstance(error, (*own, TimeoutError)):
+    if isinstance(error, (*client_errors, TimeoutError)):
         return True
     # The client has no classes of its own for odd replies, a closed client, and its local mode.
     plain = isinstance(error, AssertionError | RuntimeError | ValueError)
     return plain and raised_inside(error, _CLIENT)
 
 
-def failure_of(error: Exception, server: QdrantServer, what: str) -> Failure:
-    """A failed call as the error to raise; `what` was being done."""
+def failure_of(error: Exception, server: QdrantServer, action: str) -> Failure:
+    """A failed call as the error to raise; `action` says what the call was for."""
     if isinstance(error, TimeoutError):
         status, details = "DEADLINE_EXCEEDED", ""
     else:
@@ -111,12 +111,12 @@ def failure_of(error: Exception, server: QdrantServer, what: str) -> Failure:
         reason = "" if does in _CONNECTIONS.values() else details
     elif details:
         reason = details
-    told = f"Qdrant at {server.address} {does} (while {what}{': ' + reason if reason else ''})"
+    message = f"Qdrant at {server.address} {does} (while {action}{': ' + reason if reason else ''})"
     kind = CollectionGoneError if status == "NOT_FOUND" else VectorIndexError
     wait_s = float(getattr(error, "retry_after_s", 0))
     hopeless = any(sign in details.lower() for sign in _TLS)
     passing = (lost and not hopeless) or status == "DEADLINE_EXCEEDED" or wait_s > 0
-    return Failure(kind(told, status=status.lower()), passing, wait_s)
+    return Failure(kind(message, status=status.lower()), passing, wait_s)
 
 
 def _status(error: Exception) -> str:
@@ -131,10 +131,10 @@ def _details(error: Exception) -> str:
     return str((details() if callable(details) else None) or error)
 
 
-def malformed(server: QdrantServer, what: str) -> VectorIndexError:
+def malformed(server: QdrantServer, problem: str) -> VectorIndexError:
     return VectorIndexError(
-        f"Qdrant at {server.address} answered what this version cannot read ({what}); was the "
-        "collection changed by another program? llm-trader index rebuild makes it anew"
+        f"Qdrant at {server.address} answered what this version cannot read ({problem}); was the "
+        "collection changed by another program? llm-trader index rebuild builds it anew"
     )
 
 

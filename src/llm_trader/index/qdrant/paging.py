@@ -1,4 +1,4 @@
-"""Reading points of one collection in pages, several at a time, each taken over by itself."""
+"""Points of one collection, read page by page, several pages at a time."""
 
 from __future__ import annotations
 
@@ -17,80 +17,88 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 T = TypeVar("T")
-ClientPoints = Sequence[Any]  # points as the client gives them
+ClientPoints = Sequence[Any]  # as the client returns them
 Decode = Callable[[ClientPoints], T]
 
-_ABREAST: Final = 3
+# One would wait for each round trip; many that arrive together would hold up the event loop.
+_CONCURRENT_PAGES: Final = 3
+# 960 points every quarter-hour: two pages of rows.
 _SPAN_MS: Final = 10 * DAY_MS
+# So that ten years are not hundreds of requests.
 _MOST_SPANS: Final = 64
 
 
 class CollectionPages:
-    """Asks the collection or alias `name`; a page is made into something before the next one."""
+    """Asks the collection or alias `name`; each page is decoded before the next is read."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
         self.name = name
-        # Replies that come at once are taken over at a stretch, before the event loop goes on.
-        self._abreast = asyncio.Semaphore(_ABREAST)
+        # Replies that arrive together are decoded in one stretch, which holds up the event loop.
+        self._page_slots = asyncio.Semaphore(_CONCURRENT_PAGES)
 
-    def read(self, make: Decode[T], found: ClientPoints) -> T:
+    def read(self, decode: Decode[T], points: ClientPoints) -> T:
         """Raises `VectorIndexError` for a reply that cannot be read."""
         try:
-            return make(found)
+            return decode(points)
         except UnreadableError as error:
             raise self.malformed(str(error)) from error
 
-    def malformed(self, what: str) -> VectorIndexError:
-        return malformed(self.connection.server, f"{what}, in {self.name}")
+    def malformed(self, problem: str) -> VectorIndexError:
+        return malformed(self.connection.server, f"{problem}, in {self.name}")
 
-    async def query(self, what: str, asked: Sequence[models.QueryRequest]) -> list[ClientPoints]:
+    async def query(
+        self, action: str, queries: Sequence[models.QueryRequest]
+    ) -> list[ClientPoints]:
         """Replies to several queries in one round trip."""
         replies = await self.connection.call(
-            what, lambda client: client.query_batch_points(self.name, asked)
+            action, lambda client: client.query_batch_points(self.name, queries)
         )
-        if len(replies) != len(asked):
+        if len(replies) != len(queries):
             raise self.malformed("fewer replies than queries")
         return [reply.points for reply in replies]
 
     async def by_id(
         self,
-        what: str,
+        action: str,
         ids: Sequence[str],
-        make: Decode[T],
+        decode: Decode[T],
         *,
         fields: Sequence[str] | bool = True,
         names: Iterable[str] = (),
         size: int = 1000,
     ) -> list[T]:
-        """Points of these ids that are there, without order; payload fields and vectors named."""
+        """The points with these ids that exist, in no order, decoded page by page.
+
+        `fields` are payload fields and `names` vectors to read along.
+        """
         payload = fields if isinstance(fields, bool) else list(fields)
 
         async def page(part: Sequence[str]) -> T:
-            async with self._abreast:
-                found = await self.connection.call(
-                    what,
+            async with self._page_slots:
+                points = await self.connection.call(
+                    action,
                     lambda client: client.retrieve(
                         self.name, part, with_payload=payload, with_vectors=list(names) or False
                     ),
                 )
-            return self.read(make, found)
+            return self.read(decode, points)
 
-        return await together(page(ids[at : at + size]) for at in range(0, len(ids), size))
+        return await together(page(ids[start : start + size]) for start in range(0, len(ids), size))
 
     async def all(
         self,
         inside: models.Filter,
-        make: Decode[T],
+        decode: Decode[T],
         *,
         fields: Sequence[str],
         names: Iterable[str] = (),
         size: int = 1000,
     ) -> list[T]:
-        """All points that pass a filter, without order, page after page."""
+        """All points that pass a filter, in no order, page by page."""
 
         async def page(offset: Any) -> tuple[ClientPoints, Any]:
-            async with self._abreast:
+            async with self._page_slots:
                 return await self.connection.call(
                     "reading points",
                     lambda client: client.scroll(
@@ -103,25 +111,25 @@ class CollectionPages:
                     ),
                 )
 
-        found, offset = await page(None)
-        made = [self.read(make, found)]
+        points, offset = await page(None)
+        results = [self.read(decode, points)]
         while offset is not None:
-            found, offset = await page(offset)
-            made.append(self.read(make, found))
-        return made
+            points, offset = await page(offset)
+            results.append(self.read(decode, points))
+        return results
 
     async def over_time(
         self,
         symbol: str,
         first_ms: Millis,
         last_ms: Millis,
-        make: Decode[T],
+        decode: Decode[T],
         *,
         fields: Sequence[str],
         names: Iterable[str] = (),
         size: int = 1000,
     ) -> list[T]:
-        """A symbol's points from first to last; stretches of time are read at once."""
+        """A symbol's points from first to last; several spans of time are read at once."""
         length = max(_SPAN_MS, -(-(last_ms + 1 - first_ms) // _MOST_SPANS))
         lows = range(first_ms, last_ms + 1, length)
         spans = [
@@ -129,14 +137,14 @@ class CollectionPages:
             for low in lows
         ]
         parts = await together(
-            self.all(span, make, fields=fields, names=names, size=size) for span in spans
+            self.all(span, decode, fields=fields, names=names, size=size) for span in spans
         )
-        return [made for part in parts for made in part]
+        return [result for part in parts for result in part]
 
 
-async def together(asked: Iterable[Awaitable[T]]) -> list[T]:
+async def together(awaitables: Iterable[Awaitable[T]]) -> list[T]:
     """All results in order; the first failure cancels the rest and is raised by itself."""
-    tasks = [asyncio.ensure_future(each) for each in asked]
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return list(await asyncio.gather(*tasks))
     except BaseException:

@@ -1,10 +1,10 @@
-"""What is read from one collection: rows, vectors, times, runs, the head."""
+"""Reads one collection: rows, vectors, times, runs, the head."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -16,32 +16,41 @@ from llm_trader.index.qdrant.layout import Head
 from llm_trader.index.qdrant.paging import ClientPoints, CollectionPages, together
 from llm_trader.timeframe import Millis
 
-# Pages are small enough that taking one over holds up the event loop for a few milliseconds.
+# Decoding a page of this size holds up the event loop for a few milliseconds.
 _ROWS_A_PAGE: Final = 500
 _FLOATS_A_PAGE: Final = 24_000
+# A facet needs a limit; more symbols than any exchange lists.
 _MOST_SYMBOLS: Final = 10_000
+# Each symbol takes two queries; all in one request could exceed the deadline of a call.
 _ENDS_A_BATCH: Final = 32
 
 
+class PointVectors(NamedTuple):
+    """Times (n,) and vectors (n, dimension) of the same points."""
+
+    times: Times
+    vectors: Vectors
+
+
 class Reader:
-    """Reads points of `collection` in one of Qdrant's. Errors are `VectorIndexError`."""
+    """Reads the points of one Qdrant collection. Errors are `VectorIndexError`."""
 
     def __init__(self, pages: CollectionPages, collection: Collection) -> None:
         self.pages = pages
         self.collection = collection
 
     async def head(self) -> Head:
-        found = await self.pages.by_id("reading the head", [layout.HEAD_ID], list)
-        return self.head_in(found[0])
+        (points,) = await self.pages.by_id("reading the head", [layout.HEAD_ID], list)
+        return self.head_in(points)
 
-    def head_in(self, found: ClientPoints) -> Head:
-        """From the reply to a request for the head."""
-        if len(found) != 1:
+    def head_in(self, points: ClientPoints) -> Head:
+        """The head in the reply to a request for it."""
+        if len(points) != 1:
             raise self.pages.malformed("no head")
-        return self.pages.read(lambda one: layout.head_of(one[0].payload), found)
+        return self.pages.read(lambda points: layout.head_of(points[0].payload), points)
 
     async def rows(self, symbol: str, start_ms: Millis, end_ms: Millis | None) -> PointTable:
-        """Points from `start_ms` on and before `end_ms`, without vectors."""
+        """The points from `start_ms` to before `end_ms`, without vectors."""
         ends = await self.ends([symbol])
         first, last = ends.get(symbol, (0, -1))
         last = last if end_ms is None else min(last, end_ms - 1)
@@ -49,54 +58,67 @@ class Reader:
             symbol,
             max(first, start_ms),
             last,
-            lambda found: self._table(symbol, found),
+            lambda points: self._table(symbol, points),
             fields=["row"],
             size=_ROWS_A_PAGE,
         )
-        return self._one(symbol, parts)
+        return self._joined(symbol, parts)
 
     async def changes(self, symbol: str, since: int) -> PointTable:
-        """Points written after the transaction `since`, without vectors."""
+        """The points that were written after the transaction `since`, without vectors."""
         parts = await self.pages.all(
             requests.of_symbol(symbol, written=(since + 1, None)),
-            lambda found: self._table(symbol, found),
+            lambda points: self._table(symbol, points),
             fields=["row"],
             size=_ROWS_A_PAGE,
         )
-        return self._one(symbol, parts)
+        return self._joined(symbol, parts)
 
     async def fetch(self, symbol: str, times: Times, names: Iterable[str]) -> PointTable:
         """The points at these times that are there, in the order of time."""
         names, version = list(names), self.collection.feature_version
-        floats = sum(self.collection.dimensions[name] for name in names)
         parts = await self.pages.by_id(
             "fetching points",
             [point_id(symbol, stamp, version) for stamp in np.unique(times).tolist()],
-            lambda found: self._table(symbol, found, names),
+            lambda points: self._table(symbol, points, names),
             fields=["row"],
             names=names,
-            size=max(1, min(_ROWS_A_PAGE, _FLOATS_A_PAGE // max(1, floats))),
+            size=self._page_size(names),
         )
-        return self._one(symbol, parts, names)
+        return self._joined(symbol, parts, names)
 
-    async def vectors(self, symbol: str, times: Times, name: str) -> tuple[Times, Vectors]:
-        """Times, increasing, and vectors of the points from the first to the last of `times`."""
-        dimension = self.collection.dimensions[name]
-        empty = np.empty(0, np.int64), np.empty((0, dimension), np.float32)
+    async def vectors(self, symbol: str, times: Times, name: str) -> PointVectors:
+        """The points from the first to the last of `times`, in the order of time."""
         if not len(times):
-            return empty
+            return self._decode_vectors((), name)
         parts = await self.pages.over_time(
             symbol,
             int(times[0]),
             int(times[-1]),
-            lambda found: (layout.stamps_of(found), layout.vectors_of(found, name, dimension)),
+            lambda points: self._decode_vectors(points, name),
             fields=["timestamp"],
             names=[name],
-            size=max(1, _FLOATS_A_PAGE // dimension),
+            size=self._page_size([name]),
         )
-        stamps = np.concatenate([empty[0], *(part[0] for part in parts)])
+        stamps, vectors = _concatenated(parts)
         order = np.argsort(stamps)
-        return stamps[order], np.concatenate([empty[1], *(part[1] for part in parts)])[order]
+        return PointVectors(stamps[order], vectors[order])
+
+    async def vectors_by_id(self, ids: Sequence[str], name: str) -> PointVectors:
+        """The points with these ids that exist, in no order; at least one id."""
+        parts = await self.pages.by_id(
+            "reading vectors",
+            ids,
+            lambda points: self._decode_vectors(points, name),
+            fields=["timestamp"],
+            names=[name],
+            size=self._page_size([name]),
+        )
+        return _concatenated(parts)
+
+    def vectors_in(self, points: ClientPoints, name: str) -> PointVectors:
+        """Decodes a reply to a query that asked for vectors."""
+        return self.pages.read(lambda points: self._decode_vectors(points, name), points)
 
     async def stamps(self, symbol: str) -> Times:
         """The times of all points of a symbol, increasing; empty if it has none."""
@@ -112,26 +134,26 @@ class Reader:
         """The runs from 1 to `count` that are there."""
         ids = [layout.run_id(number) for number in range(1, count + 1)]
         pages = await self.pages.by_id(
-            "reading runs", ids, lambda found: [layout.run_of(p.payload)[0] for p in found]
+            "reading runs", ids, lambda points: [layout.run_of(p.payload)[0] for p in points]
         )
         return sorted((run for page in pages for run in page), key=lambda run: run.run)
 
     async def run(self, number: int) -> tuple[IngestionRun, str] | None:
-        """A run, and the token of the process that began it; `None` if nobody did."""
-        (found,) = await self.pages.by_id(
+        """A run and the token of the process that began it; `None` if there is no such run."""
+        (runs,) = await self.pages.by_id(
             "reading a run",
             [layout.run_id(number)],
-            lambda found: [layout.run_of(p.payload) for p in found],
+            lambda points: [layout.run_of(p.payload) for p in points],
         )
-        return found[0] if found else None
+        return runs[0] if runs else None
 
     async def counts(self) -> dict[str, int]:
-        """How many points each symbol has, by symbol in order."""
+        """The number of points by symbol, sorted by symbol."""
         reply = await self.pages.connection.call(
             "counting symbols",
             lambda client: client.facet(self.pages.name, "symbol", limit=_MOST_SYMBOLS, exact=True),
         )
-        # A symbol whose points were all deleted may be told with none.
+        # The server may list a symbol whose points were all deleted, with a count of 0.
         return dict(sorted((str(hit.value), hit.count) for hit in reply.hits if hit.count))
 
     async def symbols(self) -> list[SymbolPoints]:
@@ -151,31 +173,43 @@ class Reader:
         """The first and last time of each symbol that has points."""
 
         async def batch(part: Sequence[str]) -> list[Times]:
-            asked = [request for symbol in part for request in requests.ends_of(symbol)]
-            replies = await self.pages.query("finding ends", asked)
+            queries = [request for symbol in part for request in requests.ends_of(symbol)]
+            replies = await self.pages.query("finding ends", queries)
             return [self.pages.read(layout.stamps_of, reply) for reply in replies]
 
-        cuts = range(0, len(symbols), _ENDS_A_BATCH)
-        batches = await together(batch(symbols[at : at + _ENDS_A_BATCH]) for at in cuts)
-        stamps = [found for replies in batches for found in replies]
+        starts = range(0, len(symbols), _ENDS_A_BATCH)
+        batches = await together(batch(symbols[start : start + _ENDS_A_BATCH]) for start in starts)
+        stamps = [times for replies in batches for times in replies]
         return {
             symbol: (int(first[0]), int(last[0]))
             for symbol, first, last in zip(symbols, stamps[::2], stamps[1::2], strict=True)
             if len(first) and len(last)
         }
 
-    def _table(self, symbol: str, found: ClientPoints, names: Iterable[str] = ()) -> PointTable:
+    def _page_size(self, names: Iterable[str]) -> int:
+        floats = sum(self.collection.dimensions[name] for name in names)
+        return max(1, min(_ROWS_A_PAGE, _FLOATS_A_PAGE // max(1, floats)))
+
+    def _decode_vectors(self, points: ClientPoints, name: str) -> PointVectors:
+        dimension = self.collection.dimensions[name]
+        return PointVectors(layout.stamps_of(points), layout.vectors_of(points, name, dimension))
+
+    def _table(self, symbol: str, points: ClientPoints, names: Iterable[str] = ()) -> PointTable:
         return layout.table_of(
-            symbol, found, {name: self.collection.dimensions[name] for name in names}
+            symbol, points, {name: self.collection.dimensions[name] for name in names}
         )
 
-    def _one(
+    def _joined(
         self, symbol: str, parts: Iterable[PointTable], names: Iterable[str] = ()
     ) -> PointTable:
-        """In the order of time; of a point that came twice, the one that was read last."""
-        whole = joined([self._table(symbol, (), names), *parts])
-        backwards = whole.timestamp_ms[::-1]
+        """One table in the order of time; the last reading of a point that came twice."""
+        table = joined([self._table(symbol, (), names), *parts])
+        backwards = table.timestamp_ms[::-1]
         _, last = np.unique(backwards, return_index=True)
-        table = whole.take(len(backwards) - 1 - last)
-        # Sums depend on how rows lie in memory, in their last digit.
+        table = table.take(len(backwards) - 1 - last)
+        # The last digit of a sum depends on how rows lie in memory.
         return replace(table, values=np.ascontiguousarray(table.values))
+
+
+def _concatenated(parts: Sequence[PointVectors]) -> PointVectors:
+    return PointVectors(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

@@ -1,4 +1,4 @@
-"""One at a time, and a failure for all who waited."""
+"""Work that one caller does at a time, and whose failure all who waited share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from llm_trader.errors import VectorIndexError
 
 
 class SingleFlight:
-    """Who waits for one that fails with `VectorIndexError` fails alike.
+    """Callers take turns; when one fails with `VectorIndexError`, all who wait fail with it.
 
-    Each would else try for as long again, one after the other, past their deadlines.
+    Otherwise each would try for as long again, one after the other, past their deadlines.
     """
 
     def __init__(self) -> None:
@@ -25,18 +25,18 @@ class SingleFlight:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        before = self._failures
+        failures_at_arrival = self._failures
         async with self._lock:
-            if self._failures > before:
-                raise _anew(self._failure)
+            if self._failures > failures_at_arrival:
+                raise _copied(self._failure)
             try:
                 yield
             except VectorIndexError as error:
                 self._failures += 1
-                self._failure = _anew(error)
+                self._failure = _copied(error)
                 raise
 
 
-def _anew(error: VectorIndexError) -> VectorIndexError:
-    """Without the frames that it came through, which would stay in memory with it."""
+def _copied(error: VectorIndexError) -> VectorIndexError:
+    """The same error without its traceback, whose frames would stay in memory with it."""
     return type(error)(error.message, **error.details)

@@ -289,7 +289,7 @@ async def test_hits_whose_vectors_are_read_by_themselves_are_the_same(
         at_once = await index.search(asked)
         monkeypatch.setattr(search, "_LEAST_HITS_ALONG", 10)
         monkeypatch.setattr(search, "_FLOATS_ALONG", 0)
-        monkeypatch.setattr(search, "_FLOATS_A_PAGE", 120)
+        monkeypatch.setattr("llm_trader.index.qdrant.reader._FLOATS_A_PAGE", 120)
         server.forget_calls()
         apart = await index.search(asked)
         assert server.calls() == {"Points/QueryBatch": 1, "Points/Get": 5}

@@ -133,7 +133,7 @@ def test_a_refused_server_leaves_nothing_open(corridor: Corridor, tmp_path: Path
         error = refused_server(mixed)
         assert isinstance(error, ConfigurationError)
         assert "is of bybit, the index at" in error.message
-        assert "of simulated; name the ones that belong together" in error.message
+        assert "of simulated; give a store and an index that belong together" in error.message
 
 
 def test_the_address_is_judged_before_anything_is_opened(

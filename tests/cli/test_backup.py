@@ -167,7 +167,7 @@ def test_a_qdrant_server_is_backed_up_and_restored_by_its_address(
         line = f"llm-trader backup restore remote --from {tmp_path / 'b'} --only index"
         unnamed = typed(line)
         assert unnamed.code == 2
-        assert "no Qdrant server is named; give --qdrant-url" in unnamed.err
+        assert "no Qdrant server is set; give --qdrant-url" in unnamed.err
         refused = typed(f"{line} --qdrant-url {stub.url}")
         assert refused.code == 2
         assert "with --swap it is led to the restored collection" in refused.err

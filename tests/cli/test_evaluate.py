@@ -232,7 +232,7 @@ def test_the_settings_of_an_evaluation_come_from_a_file_as_of_any_command(
     settings = tmp_path / "settings.toml"
     settings.write_text("[snapshot]\ninterval_minutes = 45\n")
     ran = typed(f"llm-trader evaluate {line} --config {settings} --out {tmp_path / 'out'}")
-    refused(ran, "a step of 60 minutes is no multiple of the 45")
+    refused(ran, "a step of 60 minutes is not a multiple of the 45")
 
 
 def test_options_that_would_go_unheard_are_refused(typed: Typing, line: str) -> None:

@@ -172,7 +172,7 @@ def test_serving_the_world_without_tokens_is_refused_with_the_reason(
         ("--auth-tokens-env my-secret", "should be the name of an environment variable"),
         ("--min-matches 51", "serving.min_matches = 51 should be less than or equal to 50"),
         ("--port 70000", "serving.port = 70000 should be less than or equal to 65535"),
-        ("--config /nowhere/my.toml", "no settings file /nowhere/my.toml (asked for on the comm"),
+        ("--config /nowhere/my.toml", "no settings file /nowhere/my.toml (named after --config"),
         ("--log-level shout", "logging.level = 'shout' should be 'trace', 'debug'"),
     ],
 )

@@ -1,18 +1,19 @@
-"""What the commands and the server do: the one place that wires the rooms together, from settings.
+"""What the commands and the server do: the only room that wires the others together, from settings.
 
-`market_data`      a market store: filled, described, checked
+`market_data`      fills, describes and checks a market store
 `ingestion`        market store to index
-`indexes`          the embedded index or Qdrant, for reading or writing
-`index_versions`   an index rebuilt beside the live one, swapped, pruned
-`index_migration`  an index copied to another backend, with a proof
-`index_checks`     leaks, recall, and how vectors compare, on an index
-`backups`          copies of store and index: made, listed, verified, restored
-`text_vectors`     the text model and its caches, where text vectors are wanted
-`text_models`      text models: listed, fetched, tried
-`retrievers`       what answers queries from an index
-`server`           index and market store behind JSON-RPC
-`queries`          queries to a running server
-`calibration`      a calibration, as a server loads it
-`calibration_fit`  the same, fitted from a store
-`evaluation`       a plan and a store to metrics and a report
+`indexes`          opens the embedded index or Qdrant
+`index_versions`   rebuilds an index beside the live one, swaps them, prunes old versions
+`index_migration`  copies an index to another backend, and proves the copy
+`index_checks`     checks an index for leaks, measures recall, compares vectors
+`backups`          creates, lists, verifies and restores backups of store and index
+`text_vectors`     loads the text model and its caches if text vectors are in use
+`text_models`      lists, fetches and tries text models
+`retrievers`       opens a retriever on an index
+`server`           serves index and market store over JSON-RPC
+`queries`          sends queries to a running server
+`calibration`      loads a calibration for a server
+`calibration_fit`  fits a calibration from a market store
+`evaluation`       turns a plan and a market store into metrics and a report
+`blocking`         runs coroutines as plain functions
 """

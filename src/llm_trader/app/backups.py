@@ -1,4 +1,4 @@
-"""Backups of the market store and the index: made, listed, verified, restored."""
+"""Creates, lists, verifies and restores backups of the market store and the index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_backup(
     *,
     only: Part | None = None,
 ) -> Manifest:
-    """Copy the store and the index, or the one part; without a name it is the time."""
+    """Copy the store and the index, or one of them. The default name is the time."""
     created_at = iso8601(now_ms // SECOND_MS * SECOND_MS)
     embedded = settings.index.qdrant.url is None
     sources = Sources(
@@ -64,7 +64,7 @@ def restore(
     swap: bool = False,
     to_qdrant: bool = False,
 ) -> RestoreReport:
-    """Put a backup in places that are empty; `to_qdrant` says that a server was asked for."""
+    """Restore a backup to empty places. `to_qdrant` means that the user named a server."""
     backup = folder / checked_name(name)
     manifest = read_manifest(backup)
     if to_qdrant and manifest.index and only != "market":

@@ -1,4 +1,4 @@
-"""What past evidence is worth, as a server loads it."""
+"""The calibration of a server's evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_trader.timeframe import iso8601
 
 
 def loaded_calibration(settings: Settings) -> LoadedCalibration | None:
-    """None where none is set. Raises `ConfigurationError` where the file is no calibration."""
+    """None if none is set. Raises `ConfigurationError` if the file is not a calibration."""
     path = settings.retrieval.calibration
     if path is None:
         return None
@@ -20,11 +20,13 @@ def loaded_calibration(settings: Settings) -> LoadedCalibration | None:
 
 
 def log_loaded(loaded: LoadedCalibration | None, index: Collection, defaults: SearchSpec) -> None:
-    """Also whether queries will be answered with it; each reply says so, too."""
+    """Log the calibration, and why queries will not use it, if so; each reply says so, too."""
     if loaded is None:
         return
-    known, log = loaded.calibration, structlog.get_logger(__name__)
-    log.info("calibration_loaded", digest=known.digest, known_by=iso8601(known.known_by_ms))
-    for symbol in known.scope.symbols[:1]:
+    calibration, log = loaded.calibration, structlog.get_logger(__name__)
+    log.info(
+        "calibration_loaded", digest=calibration.digest, known_by=iso8601(calibration.known_by_ms)
+    )
+    for symbol in calibration.scope.symbols[:1]:
         if objections := loaded.scope_objections(scope_of(index, symbol, defaults)):
-            log.warning("calibration_not_used", digest=known.digest, because=objections)
+            log.warning("calibration_not_used", digest=calibration.digest, because=objections)

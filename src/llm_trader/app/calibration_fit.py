@@ -1,4 +1,4 @@
-"""Calibrations fitted from a market store; apart from their use, so that no server loads this."""
+"""Fits calibrations from a market store. A server does not import this module."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def calibrate(
     out: Path,
     report: Path | None,
 ) -> Calibration:
-    """Fit a calibration, write it to a file, and its report to a folder where one is named."""
+    """Fit a calibration and write it to a file, and its report to a folder if one is named."""
     started_s = time.monotonic()
     if report is not None:
-        refuse_without_extra("jinja2", "plotly", remedy=", or take --no-report")
+        refuse_without_extra("jinja2", "plotly", remedy=", or use --no-report")
         refuse_unwritable(report)
     refuse_unwritable(out.parent)
     fitted = calibrate_from_store(
@@ -62,7 +62,7 @@ def calibrate_from_store(
     holdout: float,
     seed: int,
 ) -> Fitted:
-    """Fit for the search that a server with these settings does; no symbols means all."""
+    """Fit a calibration for the search of a server with these settings; no symbols means all."""
     if start_ms >= end_ms:
         raise InvalidInputError("--start lies after --end; give the earlier time first")
     interval_ms = settings.snapshot.interval_ms

@@ -1,4 +1,4 @@
-"""Evaluations: a plan and a market store to metrics and a report. Is it better than nothing?"""
+"""Turns a plan and a market store into metrics and a report: is it better than nothing?"""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ Ask = Callable[[Subject, Running], Study]
 
 
 class StudyRun(NamedTuple):
-    """Where a study reads and writes.
+    """The inputs and outputs of a study.
 
-    Its vectors are made anew from the store; for text, or with `indexed`, the index gives them.
+    State vectors are computed from the store; text vectors come from the index, with `indexed` all.
     """
 
     settings: Settings
@@ -62,7 +62,7 @@ class StudyRun(NamedTuple):
 
 
 def make_plan(settings: Settings, path: Path | None, flags: Mapping[str, Any]) -> StudyPlan:
-    """The plan of a file: over it go the flags, beneath it lies the search of the server."""
+    """The plan of the flags, else of the file, else of the server's search."""
     served = {
         "step_minutes": settings.snapshot.interval_minutes,
         "search": msgspec.to_builtins(search_of(settings.retrieval)),
@@ -71,12 +71,12 @@ def make_plan(settings: Settings, path: Path | None, flags: Mapping[str, Any]) -
 
 
 def search_of(spec: EpisodeSearch) -> Search:
-    """The search of the server, as an evaluation does it."""
+    """The server's search in an evaluation."""
     return Search(**spec.episode_fields())
 
 
 def is_plan(path: Path) -> bool:
-    """Whether a TOML file has the keys of a plan, at least one and no others."""
+    """Whether a TOML file has keys, and all of them are keys of a plan."""
     try:
         keys = tomllib.loads(path.read_text("utf-8")).keys()
     except (OSError, ValueError):
@@ -107,14 +107,13 @@ def compare_arms(run: StudyRun, plan: StudyPlan, arm_a: str, arm_b: str) -> Metr
 def pass_gate(
     run: StudyRun, baseline: Path, metrics: Path | None, tolerance_points: float
 ) -> GateReport:
-    """Compare with a baseline; `metrics` saves the evaluation. The tolerance: percentage points."""
-    before = gate.read_metrics(baseline)
-    current = (
-        evaluate(run, gate.plan_of_same_queries(before))
-        if metrics is None
-        else gate.read_metrics(metrics)
-    )
-    return gate.compare_with_baseline(before, current, tolerance_points / 100)
+    """Compare a new evaluation, or that of the file `metrics`, with a baseline."""
+    reference = gate.read_metrics(baseline)
+    if metrics is None:
+        current = evaluate(run, gate.plan_of_same_queries(reference))
+    else:
+        current = gate.read_metrics(metrics)
+    return gate.compare_with_baseline(reference, current, tolerance_points / 100)
 
 
 def is_trusted(metrics: Metrics) -> bool:
@@ -123,7 +122,7 @@ def is_trusted(metrics: Metrics) -> bool:
 
 
 def run_study(run: StudyRun, plan: StudyPlan, ask: Ask, vectors: Sequence[str] = ()) -> Metrics:
-    """Read the states, have `ask` answer, and write the files of the answer."""
+    """Read the states, run the study `ask` on them, and write its files."""
     refuse_unwritable(run.out)
     refuse_without_extra()
     subject = _read_subject(run, plan, vectors)
@@ -137,12 +136,12 @@ def _read_subject(run: StudyRun, plan: StudyPlan, vectors: Sequence[str]) -> Sub
     settings = run.settings
     _refuse_uneven_steps(plan, settings.snapshot.interval_minutes)
     plans = [plan, *plan.variants().values(), *(variant_of(plan, name) for name in vectors)]
-    lookback_days = max(each.search.lookback_days for each in plans)
+    lookback_days = max(tried.search.lookback_days for tried in plans)
     with MarketStore.open(settings.market.store) as store:
         symbols = list(plan.symbols) or store.symbols()
         space = StateSpace(intraday_timeframe(settings, store, symbols))
         span = _span(store, symbols, space, plan, lookback_days, run.now_ms)
-        if run.indexed or any(each.search.vector not in _BY_STATE for each in plans):
+        if run.indexed or any(tried.search.vector not in _BY_STATE for tried in plans):
             dataset = asyncio.run(_from_index(run, store, space, symbols, span, lookback_days))
             if dataset.text_space_id is None:
                 _refuse_texts(plans)
@@ -162,12 +161,13 @@ def _read_subject(run: StudyRun, plan: StudyPlan, vectors: Sequence[str]) -> Sub
 def _refuse_uneven_steps(plan: StudyPlan, interval_minutes: int) -> None:
     if plan.step_minutes % interval_minutes:
         raise InvalidInputError(
-            f"a step of {plan.step_minutes} minutes is no multiple of the {interval_minutes} from "
-            "one state to the next (snapshot.interval_minutes)"
+            f"a step of {plan.step_minutes} minutes is not a multiple of the {interval_minutes} "
+            "minutes between states (snapshot.interval_minutes); choose another --step"
         )
     if plan.aggregator.horizon not in plan.rules:
         raise InvalidInputError(
-            f"the aggregator decides by {plan.aggregator.horizon}, for which there is no rule"
+            f"the aggregator decides by {plan.aggregator.horizon}, which has no trading rule; add "
+            f"rules.{plan.aggregator.horizon} to the plan"
         )
 
 
@@ -188,9 +188,8 @@ def _refuse_texts(plans: Sequence[StudyPlan]) -> None:
     vectors = {plan.search.vector for plan in plans} - set(_BY_STATE)
     if vectors:
         raise InvalidInputError(
-            f"the index has no text vectors, which {' and '.join(sorted(vectors))} needs: name one "
-            "with --index that was made with rag-ingest --text, or leave text, hybrid and "
-            "prototype out"
+            f"the index has no text vectors, which {' and '.join(sorted(vectors))} needs: give "
+            "--index an index made with rag-ingest --text, or leave text, hybrid and prototype out"
         )
 
 
@@ -202,7 +201,7 @@ def _span(
     lookback_days: int,
     now_ms: Millis,
 ) -> tuple[Millis, Millis]:
-    """The first and the last query's time; by default all times with a whole lookback."""
+    """The times of the first and the last query; by default all times with a whole lookback."""
     spans = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
     stored = [span for span in spans if span]
     end_ms = min([parse_end(plan.end, now_ms), *(last_ms for _, last_ms in stored)])
@@ -213,16 +212,16 @@ def _span(
         start_ms = first_ms + (WARM_UP_DAYS + lookback_days) * DAY_MS
     if start_ms >= end_ms:
         raise InvalidInputError(
-            f"nothing to evaluate from {iso8601(start_ms)} to {iso8601(end_ms)}, where the data "
-            "end: give an earlier --start, or import more; without --start it begins when a whole "
-            f"lookback of {lookback_days} days is known (--lookback-days)"
+            f"nothing to evaluate from {iso8601(start_ms)} to {iso8601(end_ms)}, the end of the "
+            "data: give an earlier --start, or import more; without --start an evaluation begins "
+            f"after one lookback of {lookback_days} days (--lookback-days)"
         )
-    # On the step, so that a gate, which asks from the first to the last query, reads the same.
+    # Both lie on the step: a gate evaluates from the first to the last query, and must agree.
     return start_ms + -start_ms % plan.step_ms, end_ms - end_ms % plan.step_ms
 
 
 def refuse_without_extra(*names: str, remedy: str = "") -> None:
-    """Raises `ConfigurationError` now, and not after minutes of work."""
+    """Raises `ConfigurationError` before minutes of work are lost."""
     for name in names or _NEEDED:
         if find_spec(name) is None:
             raise ConfigurationError(

@@ -1,13 +1,13 @@
-"""An index copied to another backend, with the proof that the copy answers the same."""
+"""Copies an index to another backend, and proves that the copy gives the same answers."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
+from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import Backend, index_to_read, index_to_write
 from llm_trader.app.text_vectors import query_texts
 from llm_trader.checks.agreement import AgreementReport, compare_answers
@@ -18,12 +18,12 @@ from llm_trader.progress import Progress, StepCounter
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings
 
-# Some 6 MB with text vectors: ten times as many near the message limit of a Qdrant server.
+# Some 6 MB with text vectors; ten times as many come near the message limit of a Qdrant server.
 _POINTS_PER_BATCH: Final = 2000
 
 
 class Migration(msgspec.Struct, frozen=True, kw_only=True):
-    """What was copied, what differs, and whether both indexes answer the same."""
+    """The copied points, the differences, and the agreement of answers."""
 
     copied: list[CopyReport]
     problems: list[CopyProblem]
@@ -31,11 +31,12 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def true_copy(self) -> bool:
-        rounding = all(each.of_rounding for each in self.agreement.disagreements)
+        rounding = all(difference.of_rounding for difference in self.agreement.disagreements)
         return not self.problems and rounding
 
 
-def migrate_index(
+@blocking
+async def migrate_index(
     settings: Settings,
     environ: Mapping[str, str],
     source: Backend,
@@ -45,24 +46,21 @@ def migrate_index(
     samples: int,
     seed: int,
 ) -> Migration:
-    """Copy all points, and prove the copy by counts, times, contents and sampled answers."""
+    """Copy all points; compare counts, times, contents and sampled answers."""
     if source == target:
         raise InvalidInputError(
             f"an index cannot be migrated from {source} to {target}; give two different backends"
         )
 
-    async def main() -> Migration:
-        async with (
-            index_to_read(settings, environ, source) as old,
-            index_to_write(settings, environ, old.collection, target) as new,
-        ):
-            copied = await copy_points(old, new, [], _POINTS_PER_BATCH, progress)
-            problems = await verify_copy(old, new, seed=seed)
-            count = StepCounter(progress, "comparing answers", samples)
-            space = old.collection.state_space()
-            async with query_texts(settings, environ, old.collection) as texts:
-                reference, copy = (Retriever(index, space, texts) for index in (old, new))
-                agreement = await compare_answers(reference, copy, samples, seed, lambda: count(1))
-        return Migration(copied=copied, problems=problems, agreement=agreement)
-
-    return asyncio.run(main())
+    async with (
+        index_to_read(settings, environ, source) as old,
+        index_to_write(settings, environ, old.collection, target) as new,
+    ):
+        copied = await copy_points(old, new, [], _POINTS_PER_BATCH, progress)
+        problems = await verify_copy(old, new, seed=seed)
+        count = StepCounter(progress, "comparing answers", samples)
+        space = old.collection.state_space()
+        async with query_texts(settings, environ, old.collection) as texts:
+            reference, copy = (Retriever(index, space, texts) for index in (old, new))
+            agreement = await compare_answers(reference, copy, samples, seed, lambda: count(1))
+    return Migration(copied=copied, problems=problems, agreement=agreement)

@@ -1,4 +1,4 @@
-"""The versions of an index: the live one, one rebuilt beside it, and older ones to delete."""
+"""The versions of an index: the live one, one being built beside it, and older ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import (
     backend_of,
     collection_of,
@@ -32,27 +33,25 @@ from llm_trader.timeframe import Millis, iso8601
 
 
 class IndexState(msgspec.Struct, frozen=True, kw_only=True):
-    """What an index holds, and its versions: the live one, one being built, older ones."""
+    """The contents of an index, and its versions."""
 
     info: IndexInfo
     versions: list[Any]
 
 
 class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
-    """`live` is searched now, `before` was until then and stays until it is pruned."""
+    """`live` replaced the version `before`, which stays until it is pruned."""
 
     reports: list[IngestReport]
     live: str
     before: str | None
 
 
-def index_state(settings: Settings, environ: Mapping[str, str]) -> IndexState:
-    async def main() -> IndexState:
-        async with index_to_read(settings, environ) as index:
-            info = await index.info()
-        return IndexState(info=info, versions=await _versions(settings, environ))
-
-    return asyncio.run(main())
+@blocking
+async def index_state(settings: Settings, environ: Mapping[str, str]) -> IndexState:
+    async with index_to_read(settings, environ) as index:
+        info = await index.info()
+    return IndexState(info=info, versions=await _versions(settings, environ))
 
 
 def versions_to_prune(
@@ -70,7 +69,7 @@ def versions_to_prune(
 def prune_index(
     settings: Settings, environ: Mapping[str, str], *, also_building: bool = False
 ) -> list[str]:
-    """Delete the versions that were live before, and on demand those being built; their names."""
+    """Delete old versions, and on request those being built; returns their names."""
     if backend_of(settings) == "embedded":
         return folders.prune(settings.index.path, also_building=also_building)
     from llm_trader.index.qdrant.versions import prune
@@ -78,46 +77,44 @@ def prune_index(
     return asyncio.run(prune(qdrant_server(settings, environ), also_building=also_building))
 
 
-def rebuild_index(
+@blocking
+async def rebuild_index(
     settings: Settings, environ: Mapping[str, str], now_ms: Millis, progress: Progress
 ) -> Rebuild:
-    """Make every point of the live index anew beside it, by this version, then swap them.
+    """Build all points of the live index again in a new version, then swap the versions.
 
-    An interrupted rebuild resumes at the next call. Raises `VectorIndexError`, and swaps nothing,
-    if the new version lacks a symbol or the newest state of one.
+    An interrupted rebuild resumes at the next call. Raises `VectorIndexError` instead of swapping
+    if the new version lacks a symbol or its newest state.
     """
     refuse_one_folder_for_both(settings)
     if backend_of(settings) == "embedded":
         folders.take_back(settings.index.path)
 
-    async def main() -> Rebuild:
-        with MarketStore.open(settings.market.store) as store:
-            live_points = await _points_to_rebuild(settings, environ, store)
-            spaces = spaces_of(settings, store, [points.symbol for points in live_points])
-            collection = collection_of(spaces.state, store.exchange, spaces.text)
+    with MarketStore.open(settings.market.store) as store:
+        live_points = await _points_to_rebuild(settings, environ, store)
+        spaces = spaces_of(settings, store, [points.symbol for points in live_points])
+        collection = collection_of(spaces.state, store.exchange, spaces.text)
 
-            async def rebuild_symbol(index: VectorIndex, points: SymbolPoints) -> IngestReport:
-                first_ms, last_ms = points.first_timestamp_ms, points.last_timestamp_ms
-                (report,) = await ingest(
-                    store,
-                    index,
-                    spaces,
-                    [points.symbol],
-                    plan_of(settings, first_ms, last_ms),
-                    build_id=BUILD_ID,
-                    started_at=iso8601(now_ms),
-                    progress=progress,
-                )
-                return report
+        async def rebuild_symbol(index: VectorIndex, points: SymbolPoints) -> IngestReport:
+            first_ms, last_ms = points.first_timestamp_ms, points.last_timestamp_ms
+            (report,) = await ingest(
+                store,
+                index,
+                spaces,
+                [points.symbol],
+                plan_of(settings, first_ms, last_ms),
+                build_id=BUILD_ID,
+                started_at=iso8601(now_ms),
+                progress=progress,
+            )
+            return report
 
-            async with _version_beside(settings, environ, collection) as (index, name):
-                reports = [await rebuild_symbol(index, points) for points in live_points]
-                # The live index may have grown meanwhile.
-                async with index_to_read(settings, environ) as live:
-                    await _refuse_fewer_points(index, (await live.info()).symbols)
-            return await _swap(settings, environ, reports, name)
-
-    return asyncio.run(main())
+        async with _version_beside(settings, environ, collection) as (index, name):
+            reports = [await rebuild_symbol(index, points) for points in live_points]
+            # The live index may have grown meanwhile.
+            async with index_to_read(settings, environ) as live:
+                await _refuse_fewer_points(index, (await live.info()).symbols)
+        return await _swap(settings, environ, reports, name)
 
 
 async def _points_to_rebuild(
@@ -145,7 +142,7 @@ async def _versions(settings: Settings, environ: Mapping[str, str]) -> list[Any]
 async def _version_beside(
     settings: Settings, environ: Mapping[str, str], collection: Collection
 ) -> AsyncIterator[tuple[VectorIndex, str]]:
-    """An index that nobody searches yet, and its name; one that was begun is continued."""
+    """The new version, which nobody searches yet, and its name; an unfinished one is continued."""
     if backend_of(settings) == "embedded":
         folder = folders.next_folder(settings.index.path)
         _refuse_other_build(folder, collection)
@@ -159,10 +156,10 @@ async def _version_beside(
 
 
 def _refuse_other_build(folder: Path, collection: Collection) -> None:
-    with suppress(VectorIndexError), EmbeddedIndex.open(folder) as begun:
-        if differences := begun.collection.differences(collection):
+    with suppress(VectorIndexError), EmbeddedIndex.open(folder) as unfinished:
+        if differences := unfinished.collection.differences(collection):
             raise ConfigurationError(
-                f"the version that was begun at {folder} holds other points: "
+                f"the unfinished version at {folder} holds other points: "
                 f"{'; '.join(differences)}; delete it with: llm-trader index prune --also-building"
             )
 
@@ -177,8 +174,8 @@ async def _refuse_fewer_points(index: VectorIndex, live_points: list[SymbolPoint
         else:
             continue
         raise VectorIndexError(
-            f"the rebuilt index has {lacking}, so the live one stays; if those were ingested "
-            "meanwhile, rebuild again; otherwise check that the market store reaches as far: "
+            f"the rebuilt index has {lacking}, so the live one stays; if they were ingested during "
+            "the rebuild, rebuild again; otherwise check that the market store reaches as far with "
             "llm-trader data info"
         )
 
@@ -192,6 +189,6 @@ async def _swap(
     from llm_trader.index.qdrant.versions import swap, versions
 
     server = qdrant_server(settings, environ)
-    before = next((version.name for version in await versions(server) if version.live), None)
+    old_name = next((version.name for version in await versions(server) if version.live), None)
     await swap(server, name)
-    return Rebuild(reports=reports, live=name, before=before)
+    return Rebuild(reports=reports, live=name, before=old_name)

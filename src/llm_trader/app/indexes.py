@@ -1,4 +1,4 @@
-"""Which index the settings name, opened for reading or for writing."""
+"""Opens the index of the settings for reading or writing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def location_of(settings: Settings) -> str:
 async def index_to_read(
     settings: Settings, environ: Mapping[str, str], backend: Backend | None = None
 ) -> AsyncIterator[VectorIndex]:
-    """Raises `VectorIndexError` where there is no index, or it cannot be reached."""
+    """Raises `VectorIndexError` if there is no index, or it is unreachable."""
     if (backend or backend_of(settings)) == "qdrant":
         from llm_trader.index.qdrant.backend import QdrantIndex
 
@@ -52,7 +52,7 @@ async def index_to_write(
     collection: Collection,
     backend: Backend | None = None,
 ) -> AsyncIterator[VectorIndex]:
-    """Made where there is none. Raises `ConfigurationError` for one of another collection."""
+    """Creates the index if it is missing. Raises `ConfigurationError` for another collection."""
     if (backend or backend_of(settings)) == "qdrant":
         from llm_trader.index.qdrant.backend import QdrantIndex
 
@@ -65,11 +65,11 @@ async def index_to_write(
 
 
 def qdrant_server(settings: Settings, environ: Mapping[str, str]) -> QdrantServer:
-    """Raises `ConfigurationError` without an address, or where the key's variable is empty."""
+    """Raises `ConfigurationError` without an address, or if the key's variable is empty."""
     config = settings.index.qdrant
     if config.url is None:
         raise ConfigurationError(
-            "no Qdrant server is named; give --qdrant-url, or set index.qdrant.url"
+            "no Qdrant server is set; give --qdrant-url, or set index.qdrant.url"
         )
     name = config.api_key_env
     key = None if name is None else secret(environ, name, "index.qdrant.api_key_env")
@@ -77,7 +77,7 @@ def qdrant_server(settings: Settings, environ: Mapping[str, str]) -> QdrantServe
 
 
 def secret(environ: Mapping[str, str], name: str, setting: str) -> str:
-    """What an environment variable that a setting names holds."""
+    """The value of the environment variable that a setting names."""
     value = environ.get(name, "").strip()
     if not value:
         raise ConfigurationError(f"{setting} names {name}, but that environment variable is empty")
@@ -101,8 +101,8 @@ def collection_of(space: StateSpace, exchange: str | None, text: TextSpace | Non
 def refuse_one_folder_for_both(settings: Settings) -> None:
     if settings.market.store.resolve() == settings.index.path.resolve():
         raise ConfigurationError(
-            f"{settings.index.path} is named as both the market store and the index; "
-            "they are two folders"
+            f"{settings.index.path} is set as both the market store and the index; "
+            "give them two folders"
         )
 
 
@@ -111,5 +111,5 @@ def refuse_another_exchange(store: MarketStore, index: VectorIndex) -> None:
         raise ConfigurationError(
             f"the market store at {store.path} is of {store.exchange or 'no known exchange'}, "
             f"the index at {index.location} of {index.collection.exchange}; "
-            "name the ones that belong together"
+            "give a store and an index that belong together"
         )

@@ -1,12 +1,12 @@
-"""Market store to index, as the settings say."""
+"""Ingests a market store into an index."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
 from llm_trader import __version__
+from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import collection_of, index_to_write, refuse_one_folder_for_both
 from llm_trader.app.text_vectors import text_space, wants_texts
 from llm_trader.embedding.state import StateSpace
@@ -17,13 +17,14 @@ from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import M3, M5, Millis, Timeframe, iso8601
 
-# Embedding a day's texts takes seconds, and a stop in the middle of a batch loses them.
+# Embedding the texts of a day takes seconds; an interruption loses at most one batch of them.
 _TEXT_DAYS: Final = 1
 
 BUILD_ID = f"llm-trader-rag {__version__}"
 
 
-def ingest_from_store(
+@blocking
+async def ingest_from_store(
     settings: Settings,
     environ: Mapping[str, str],
     symbols: list[str],
@@ -38,24 +39,21 @@ def ingest_from_store(
     refuse_one_folder_for_both(settings)
     plan = plan_of(settings, start_ms, end_ms, rebuild=rebuild)
 
-    async def main() -> list[IngestReport]:
-        with MarketStore.open(settings.market.store) as store:
-            named = symbols or store.symbols()
-            spaces = spaces_of(settings, store, named)
-            collection = collection_of(spaces.state, store.exchange, spaces.text)
-            async with index_to_write(settings, environ, collection) as index:
-                return await ingest(
-                    store,
-                    index,
-                    spaces,
-                    named,
-                    plan,
-                    build_id=BUILD_ID,
-                    started_at=iso8601(now_ms),
-                    progress=progress,
-                )
-
-    return asyncio.run(main())
+    with MarketStore.open(settings.market.store) as store:
+        named = symbols or store.symbols()
+        spaces = spaces_of(settings, store, named)
+        collection = collection_of(spaces.state, store.exchange, spaces.text)
+        async with index_to_write(settings, environ, collection) as index:
+            return await ingest(
+                store,
+                index,
+                spaces,
+                named,
+                plan,
+                build_id=BUILD_ID,
+                started_at=iso8601(now_ms),
+                progress=progress,
+            )
 
 
 def plan_of(
@@ -72,24 +70,24 @@ def plan_of(
 
 
 def spaces_of(settings: Settings, store: MarketStore, symbols: list[str]) -> Spaces:
-    """The vector spaces that this version and these settings make."""
+    """The vector spaces of this version and these settings."""
     return Spaces(StateSpace(intraday_timeframe(settings, store, symbols)), text_space(settings))
 
 
 def intraday_timeframe(settings: Settings, store: MarketStore, symbols: list[str]) -> Timeframe:
-    """The candles that snapshots are made of: as set, or the 3m or 5m that all symbols have."""
+    """The candles of snapshots: those of the settings, else 3m or 5m, if all symbols have them."""
     if settings.snapshot.intraday != "auto":
         return Timeframe.parse(settings.snapshot.intraday)
     available = store.symbols()
     for symbol in symbols:
         if symbol not in available:
             raise SymbolNotFoundError(symbol, available)
-    known = [set(store.timeframes(symbol)) for symbol in symbols]
-    common = set.intersection(*known) if known else set()
+    stored = [set(store.timeframes(symbol)) for symbol in symbols]
+    common = set.intersection(*stored) if stored else set()
     for timeframe in (M3, M5):
         if timeframe in common:
             return timeframe
     raise InvalidInputError(
         f"the store at {store.path} has neither 3m nor 5m candles of all of {', '.join(symbols)}; "
-        "import them, or name the candles with --intraday"
+        "import them, or choose other candles with --intraday"
     )

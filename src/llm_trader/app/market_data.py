@@ -1,4 +1,4 @@
-"""A market store: filled from files or a simulation, described and checked."""
+"""Fills a market store from files or a simulation, describes it and checks it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def import_market_data(
     kind: str | None = None,
     interval: str | None = None,
 ) -> ImportReport:
-    """Import a folder or a file; symbol, kind and interval describe a file with another name."""
+    """Import a folder or a file; symbol, kind and interval are for a file whose name lacks them."""
     with MarketStore.open(settings.market.store, write=True, exchange=exchange) as store:
         return import_folder(
             path,
@@ -49,7 +49,7 @@ def describe_store(settings: Settings) -> StoreInfo:
 
 
 def check_store(settings: Settings, *, repair: bool) -> StoreCheck:
-    """Count all rows anew and compare; `repair` also corrects what differs."""
+    """Compare records with a count of all rows; `repair` corrects differing records."""
     with MarketStore.open(settings.market.store, write=repair) as store:
         return store.check(repair=repair)
 

@@ -1,14 +1,14 @@
-"""Queries to a running server, and their answers in its own types."""
+"""Sends queries to a running server."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from llm_trader.app.blocking import blocking
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult
@@ -17,14 +17,15 @@ from llm_trader.timeframe import Millis
 
 
 class Reply(NamedTuple):
-    """An answer, and the state it is about: the one that was sent, or the server's."""
+    """An answer, and its state: the one that was sent, or that of the server's store."""
 
     symbol: str
     answer: QueryPatternsResult
     state: Mapping[str, Any]
 
 
-def query_server(
+@blocking
+async def query_server(
     settings: Settings,
     environ: Mapping[str, str],
     symbol: str,
@@ -32,23 +33,20 @@ def query_server(
     query_config: Mapping[str, Any],
     state_file: Path | None = None,
 ) -> Reply:
-    """Ask the server of the settings; in `query_config` None leaves the choice to the server."""
+    """Query the server of the settings; None in `query_config` means the server's default."""
     moment = {"symbol": symbol, "timestamp": as_of_ms}
     state = None if state_file is None else _read_state(state_file)
     chosen = {key: value for key, value in query_config.items() if value is not None}
     params = {**moment, "query_config": chosen, "current_state": state}
     token = _token(environ, settings.serving.auth_tokens_env)
 
-    async def main() -> Reply:
-        serving = settings.serving
-        async with await RpcClient.connect(serving.host, serving.port, token=token) as client:
-            answer = await client.call("rag.query_patterns", params, QueryPatternsResult)
-            if state is not None:
-                return Reply(symbol, answer, state)
-            found = await client.call("rag.get_snapshot", moment, GetSnapshotResult)
-            return Reply(symbol, answer, msgspec.structs.asdict(found.snapshot))
-
-    return asyncio.run(main())
+    serving = settings.serving
+    async with await RpcClient.connect(serving.host, serving.port, token=token) as client:
+        answer = await client.call("rag.query_patterns", params, QueryPatternsResult)
+        if state is not None:
+            return Reply(symbol, answer, state)
+        current = await client.call("rag.get_snapshot", moment, GetSnapshotResult)
+        return Reply(symbol, answer, msgspec.structs.asdict(current.snapshot))
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A retriever on the index that the settings name."""
+"""Opens a retriever on the index of the settings."""
 
 from __future__ import annotations
 

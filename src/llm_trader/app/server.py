@@ -1,4 +1,4 @@
-"""The query server: index and market store behind JSON-RPC."""
+"""The query server: it serves index and market store over JSON-RPC."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def serve_forever(
     environ: Mapping[str, str],
     on_ready: Callable[[str, int], None] | None = None,
 ) -> None:
-    """Answer queries until SIGTERM or SIGINT, then finish what is under way.
+    """Answer queries until SIGTERM or SIGINT, then finish the running ones.
 
-    The market store is optional: without one, queries must bring their state along.
+    The market store is optional: without one, queries must contain their state.
     """
 
     async def main() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
         async with query_server(settings, environ) as server:
-            # What has been made by now stays: the collector need not look at it again and again.
+            # Objects made at the start live as long as the server; the collector can skip them.
             gc.collect()
             gc.freeze()
             await serve(server, stop, on_ready)
@@ -53,7 +53,7 @@ def serve_forever(
 
 @asynccontextmanager
 async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[RpcServer]:
-    """A server that is not listening yet; what it opens is closed with it."""
+    """A server that is not listening yet, with its index and market store."""
     refuse_one_folder_for_both(settings)
     serving = settings.serving
     tokens = _tokens(serving, environ)
@@ -86,7 +86,7 @@ def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> Snap
     path: Path = settings.market.store
     if not path.exists():
         structlog.get_logger(__name__).warning(
-            "market_store_missing", path=str(path), effect="queries must bring their whole state"
+            "market_store_missing", path=str(path), effect="queries must contain their whole state"
         )
         return None
     store = opened.enter_context(MarketStore.open(path))

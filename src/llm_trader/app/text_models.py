@@ -1,4 +1,4 @@
-"""Text models: listed, fetched from their hub, and tried on sentences."""
+"""Lists text models, fetches them from their hub, and tries them on sentences."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.document import Form, sentences
 from llm_trader.timeframe import DAY_MS, HOUR_MS, parse_rfc3339
 
-# A hub that takes longer to answer is unreachable for a person who waits.
+# Seconds. A slower hub is of no use to a person who waits.
 _HUB_TIMEOUT_S: Final = 8
-# Enough for a steady rate, and few enough that a check takes seconds.
+# Enough to measure a steady rate, and few enough to take seconds.
 _CHECKED_SENTENCES: Final = 32
 
 
 class FetchableModel(msgspec.Struct, frozen=True):
-    """A model that can be fetched; `here` where this machine has its files."""
+    """A model that can be fetched; `here` if this machine has its files."""
 
     model: str
     dimension: int
@@ -39,7 +39,7 @@ class FetchableModel(msgspec.Struct, frozen=True):
 
 
 class ModelCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model is, and how fast it encodes sentences on this machine."""
+    """The properties of a model, and its speed on this machine."""
 
     model: str
     dimension: int
@@ -60,7 +60,7 @@ def fetchable_models(config: TextConfig) -> list[FetchableModel]:
 def fetch_model(config: TextConfig, model: str | None = None) -> FastEmbedEncoder:
     """Download a model, by default that of the config, and load it.
 
-    Raises `ConfigurationError` where no hub has it, or the hub does not answer.
+    Raises `ConfigurationError` if no hub has it, or the hub does not answer.
     """
     config = structs.replace(config, model=model or config.model, model_path=None)
     listed = listed_model(config.model)
@@ -73,7 +73,7 @@ def fetch_model(config: TextConfig, model: str | None = None) -> FastEmbedEncode
 
 
 def check_model(config: TextConfig) -> ModelCheck:
-    """Load the model, and encode sentences of a simulated market as at ingestion."""
+    """Load the model, and encode sentences of a simulated market like ingestion does."""
     encoder = FastEmbedEncoder.load(config)
     texts = _sample_sentences(config.form)
     encoder.encode(texts[:1])
@@ -90,7 +90,7 @@ def check_model(config: TextConfig) -> ModelCheck:
 
 
 def _download(listed: ListedModel, config: TextConfig) -> None:
-    """Raises ConfigurationError within seconds where the hub does not answer."""
+    """Raises ConfigurationError within seconds if the hub does not answer."""
     hub: Any = import_module("huggingface_hub")
     failures: list[Exception] = []
 
@@ -100,7 +100,7 @@ def _download(listed: ListedModel, config: TextConfig) -> None:
         except Exception as error:  # noqa: BLE001  reported below, in the main thread
             failures.append(error)
 
-    # The lookup of a host's name has no timeout of its own.
+    # The look-up of a host name has no timeout, so it runs in a thread that may be left behind.
     thread = Thread(target=ask_hub, daemon=True)
     thread.start()
     thread.join(2 * _HUB_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The text model and its caches, loaded only where text vectors are wanted."""
+"""The text model and its caches, loaded only if text vectors are in use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def wants_texts(settings: Settings) -> bool:
 
 
 def text_space(settings: Settings) -> TextSpace | None:
-    """None where no text vectors are wanted.
+    """None if text vectors are off. Loads the model from local files.
 
-    Raises `ConfigurationError` where the model or the extra is missing; no network is asked.
+    Raises `ConfigurationError` if the model or the extra is missing.
     """
     if not wants_texts(settings):
         return None
@@ -33,14 +33,14 @@ def text_space(settings: Settings) -> TextSpace | None:
 async def query_texts(
     settings: Settings, environ: Mapping[str, str], collection: Collection
 ) -> AsyncIterator[QueryTexts | None]:
-    """The text vectors of queries to a collection; None where they are not wanted.
+    """The text vectors of queries to a collection; None if text vectors are off.
 
-    Raises `ConfigurationError` where they are wanted and the collection has none.
+    Raises `ConfigurationError` if they are on and the collection has none.
     """
     if wants_texts(settings) and collection.text_space_id is None:
         raise ConfigurationError(
-            "text vectors are asked for (embedding.text.enabled, retrieval.vector), but the index "
-            "holds none; ingest with --text into a new index"
+            "text vectors are on (embedding.text.enabled, retrieval.vector), but the index holds "
+            "none; ingest with --text into a new index"
         )
     space = text_space(settings)
     if space is None:

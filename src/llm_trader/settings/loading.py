@@ -1,9 +1,9 @@
-"""Settings read from four places.
+"""Loads the settings.
 
-What is given on the command line goes before the environment, that before the TOML file, that
-before the defaults. The file is the one asked for, else that of `LLM_TRADER_CONFIG`, else
-`llm-trader.toml` in the working directory if there is one. An environment variable is the key in
-capitals: `LLM_TRADER_SERVING__PORT` is `serving.port`; an empty one counts as not given.
+The command line overrides the environment, the environment overrides the TOML file, and the file
+overrides the defaults. The file is the one after `--config`, else the one of `LLM_TRADER_CONFIG`,
+else `llm-trader.toml` in the working directory if it exists. The variable of a setting is its key
+in capitals, such as `LLM_TRADER_SERVING__PORT`; an empty variable counts as missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from llm_trader.settings.tree import (
 DEFAULT_CONFIG: Final = Path("llm-trader.toml")
 CONFIG_ENV: Final = "LLM_TRADER_CONFIG"
 
-# Variables of ours that are no settings: what tests and benchmarks on real things read.
+# Variables with our prefix that are not settings; tests and benchmarks read the last two.
 _OTHER_VARIABLES: Final = frozenset({CONFIG_ENV, "LLM_TRADER_TEST_DATA", "LLM_TRADER_TEXT_MODEL"})
 
 _KEY_OF_ENV: Final = {env_name(key): key for key in SETTINGS}
@@ -44,10 +44,10 @@ def load_settings(
     environ: Mapping[str, str],
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Settings from command line, environment and file, in this order of precedence.
+    """The settings of command line (`overrides`, by dotted key), environment and file.
 
-    `overrides` has dotted keys; None means not given. Raises ConfigurationError with everything
-    that is wrong at once, in its message and as the list `details["problems"]`.
+    An override of None counts as missing. Raises ConfigurationError that names all mistakes at
+    once, in its message and as the list `details["problems"]`.
     """
     flags = {key: value for key, value in (overrides or {}).items() if value is not None}
     variables = {_KEY_OF_ENV[name]: environ[name] for name in _KEY_OF_ENV if environ.get(name)}
@@ -73,9 +73,9 @@ def load_settings(
 
 def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
     if config is not None:
-        path, origin = config, "asked for on the command line"
+        path, origin = config, "named after --config"
     elif environ.get(CONFIG_ENV):
-        path, origin = Path(environ[CONFIG_ENV]), f"asked for by {CONFIG_ENV}"
+        path, origin = Path(environ[CONFIG_ENV]), f"named in {CONFIG_ENV}"
     else:
         return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
     if not path.is_file():
@@ -100,13 +100,13 @@ def _merged(
         _environment_source(variables),
         toml,
     )
-    # The parameter is inherited; type checkers make up an __init__ of the fields alone.
+    # pydantic-settings documents the parameter; type checkers see only the fields.
     return struct_of(Settings, SettingsModel(_build_sources=(sources, {})))  # type: ignore[call-arg]
 
 
 def _environment_source(variables: Mapping[str, str]) -> EnvSettingsSource:
     source = EnvSettingsSource(SettingsModel)
-    # The library reads the process's environment; ours is an argument.
+    # The library reads the environment of the process; here it is an argument.
     source.env_vars = {env_name(key).lower(): value for key, value in variables.items()}
     return source
 
@@ -136,22 +136,22 @@ def _unknown_variables(
     variables: Mapping[str, str],
     toml: TomlConfigSettingsSource,
 ) -> list[str]:
-    """Names of ours that mean nothing; one that a setting names, such as for tokens, is known."""
+    """Variables with our prefix that are neither settings nor named by one, such as for tokens."""
     naming = [key for key in SETTINGS if key.endswith("_env")]
     named = {
         value
         for key in naming
-        for value in (flags.get(key), variables.get(key), _at(toml.toml_data, key))
+        for value in (flags.get(key), variables.get(key), _toml_value(toml.toml_data, key))
     }
-    known = _OTHER_VARIABLES | _KEY_OF_ENV.keys()
+    named |= _OTHER_VARIABLES | _KEY_OF_ENV.keys()
     return [
         f"unknown setting {name}{_variable_suggestion(name)} (from the environment)"
         for name in sorted(environ)
-        if name.startswith(ENV_PREFIX) and name not in known and name not in named
+        if name.startswith(ENV_PREFIX) and name not in named
     ]
 
 
-def _at(tree: Any, key: str) -> Any:
+def _toml_value(tree: Any, key: str) -> Any:
     for name in key.split("."):
         tree = tree.get(name) if isinstance(tree, dict) else None
     return tree
@@ -173,7 +173,7 @@ def _problem(
         origin = "the command line"
     elif key in variables:
         origin = env_name(key)
-    # What stands before an @ may be a password.
+    # A URL may have a password before the @.
     secret = key.endswith("_env") or error["type"] == HIDDEN_VALUE or "@" in str(error["input"])
     shown = "" if secret else f" = {error['input']!r}"
     message = error["msg"].removeprefix("Input ").removeprefix("String ")
@@ -186,9 +186,9 @@ def _suggestion(key: str) -> str:
 
 
 def _variable_suggestion(variable: str) -> str:
-    # One underscore where two belong is the likeliest slip.
-    with_one = {known.replace("__", "_"): known for known in (*_KEY_OF_ENV, CONFIG_ENV)}
-    meant = with_one.get(variable.upper().replace("__", "_"))
+    # A single underscore instead of two is the likeliest slip.
+    by_single_underscores = {name.replace("__", "_"): name for name in (*_KEY_OF_ENV, CONFIG_ENV)}
+    meant = by_single_underscores.get(variable.upper().replace("__", "_"))
     if meant is None and _nearest(variable, [CONFIG_ENV], cutoff=0.9):
         meant = CONFIG_ENV
     if meant is None:
@@ -198,9 +198,9 @@ def _variable_suggestion(variable: str) -> str:
 
 
 def _nearest_setting(key: str) -> str | None:
-    """The right name in another section, else the nearest name in this one, else in any."""
+    """The same name in another section, else the nearest name in this section, else in any."""
     section, _, name = key.rpartition(".")
-    by_name = {known.rpartition(".")[2]: known for known in SETTINGS}
+    by_name = {setting.rpartition(".")[2]: setting for setting in SETTINGS}
     if name in by_name:
         return by_name[name]
     if not section and (nearest := _nearest(name, SECTIONS)):

@@ -1,7 +1,7 @@
-"""Pydantic models of the rooms' configs: they validate what files, variables and flags say.
+"""Pydantic models of the rooms' configs, for validation while loading.
 
-pydantic reports every mistake at once and reads numbers from text; the rooms' own Structs need
-neither, so the models are made of the Structs' fields and are used for loading only.
+pydantic reports all mistakes at once and reads numbers from text, which msgspec Structs cannot, so
+the models are built from the fields of the Structs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from llm_trader.config_types import Check, NotASetting
 M = TypeVar("M", bound=BaseModel)
 S = TypeVar("S", bound=Struct)
 
-# The type of an error whose rejected value is not shown.
+# The type of errors whose rejected value may be a secret.
 HIDDEN_VALUE: Final = "hidden_value"
 
 

@@ -1,7 +1,6 @@
 """The settings: the rooms' configs as the sections of one frozen tree.
 
-No secret is ever in the tree: where one is needed, the setting holds the name of the environment
-variable that has it.
+The tree never contains a secret, only the names of environment variables that hold secrets.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ENV_PREFIX: Final = "LLM_TRADER_"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings. Made directly, it holds defaults and arguments; `load_settings` reads more."""
+    """All settings. `load_settings` reads them; the constructor takes defaults and arguments."""
 
     market: MarketConfig = MarketConfig()
     snapshot: SnapshotConfig = SnapshotConfig()
@@ -51,8 +50,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Sources(BaseSettings):
-    """Reads the sections from several sources."""
-
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__"
     )

@@ -102,9 +102,7 @@ def test_the_file_is_the_one_asked_for_else_the_one_of_the_environment_else_the_
 
 
 def test_a_file_that_was_asked_for_must_exist():
-    assert problems_of(Path("no.toml")) == [
-        "no settings file no.toml (named after --config)"
-    ]
+    assert problems_of(Path("no.toml")) == ["no settings file no.toml (named after --config)"]
     assert problems_of(environ={"LLM_TRADER_CONFIG": "no.toml"}) == [
         "no settings file no.toml (named in LLM_TRADER_CONFIG)"
     ]

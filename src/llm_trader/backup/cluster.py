@@ -190,7 +190,7 @@ class RestoredCollection:
         async with Connection(self._nodes.server) as connection:
             said = await catalog.open_described(connection, self.name)
             says = structs.replace(said, alias=self._nodes.server.collection)
-            await catalog.say(connection, self.name, says)
+            await catalog.write_description(connection, self.name, says)
             head = await Reader(CollectionPages(connection, self.name), said.collection).head()
             own = structs.replace(head, token=uuid.uuid4().hex)
             await catalog.write_head(connection, self.name, own)

@@ -2,7 +2,7 @@
 
 "Timestamp before T" is not enough: the outcomes of such a point reach up to 24 hours past its
 timestamp, so it would show the query its own future. Every backend applies the window made here
-inside its search, and no window is made anywhere else.
+inside its search, and no other code makes windows.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Window:
 
 
 def visible_window(as_of_ms: Millis, lookback_days: float, embargo_ms: Millis = 0) -> Window:
-    """What a query at `as_of_ms` may see: known by then, and not older than the lookback.
+    """The points that a query may see: resolved by `as_of_ms`, and not older than the lookback.
 
-    With an embargo, known that long before: for evaluations, in which outcomes of one time also
-    tell of the next.
+    With an embargo they were resolved that much earlier: evaluations need it, because the outcomes
+    of one time overlap with those of the next.
     """
     return Window(as_of_ms - round(lookback_days * DAY_MS), as_of_ms - embargo_ms)
 
@@ -41,8 +41,8 @@ def visible_rows(
 
     `timestamp_ms` are the points', increasing.
     """
-    windows = [visible_window(int(at), lookback_days, embargo_ms) for at in as_of_ms]
+    windows = [visible_window(int(as_of), lookback_days, embargo_ms) for as_of in as_of_ms]
     first = np.searchsorted(timestamp_ms, [w.earliest_timestamp_ms for w in windows])
-    known = resolved_at(timestamp_ms)
-    last = np.searchsorted(known, [w.resolved_by_ms for w in windows], side="right")
+    resolved_at_ms = resolved_at(timestamp_ms)
+    last = np.searchsorted(resolved_at_ms, [w.resolved_by_ms for w in windows], side="right")
     return first, np.maximum(first, last)

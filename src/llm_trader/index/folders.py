@@ -1,7 +1,7 @@
-"""Versions of an embedded index: folders beside each other, swapped by renaming.
+"""Versions of an embedded index: folders side by side, swapped by renaming.
 
-`NAME` is the live one, `NAME.next` one that is being built, `NAME.old-1`, `NAME.old-2` and so on
-those that were live before.
+`NAME` is the live one, `NAME.next` the one being built, and `NAME.old-1`, `NAME.old-2` and so on
+were live earlier.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ class FolderVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def next_folder(live: Path) -> Path:
-    """Where the version after this one is built."""
+    """The folder in which the next version is built."""
     return live.with_name(f"{live.name}.next")
 
 
 def swap_in(live: Path) -> Path:
-    """Put what was built in the place of the live one; where that is now.
+    """Put the built version in the place of the live one; returns the folder of the old one.
 
-    Raises `StoreLockedError` while an ingestion is at work: it would go on writing to the old one.
+    Raises `StoreLockedError` while an ingestion runs: it would go on writing to the old one.
     """
     built = next_folder(live)
     if not built.is_dir():
-        raise VectorIndexError(f"nothing was built at {built}")
+        raise VectorIndexError(
+            f"nothing was built at {built}; build it with: llm-trader index rebuild"
+        )
     lock = WriterLock(live)
     try:
-        numbers = [int(of.name.rpartition("-")[2]) for of in _old(live)]
+        numbers = [_number(folder) for folder in _old(live)]
         old = live.with_name(f"{live.name}.old-{max(numbers, default=0) + 1}")
         live.rename(old)
         built.rename(live)
@@ -47,7 +49,7 @@ def swap_in(live: Path) -> Path:
 
 
 def take_back(live: Path) -> None:
-    """Undo a swap that was killed between its two steps; else do nothing."""
+    """Undo a swap that was killed between its two steps; otherwise do nothing."""
     old = _old(live)
     if old and next_folder(live).is_dir() and not live.exists():
         old[-1].rename(live)
@@ -55,36 +57,40 @@ def take_back(live: Path) -> None:
 
 def versions(live: Path) -> list[FolderVersion]:
     built = next_folder(live)
-    found = [FolderVersion(name=of.name, live=False, building=False) for of in _old(live)]
+    listed = [FolderVersion(name=f.name, live=False, building=False) for f in _old(live)]
     if live.is_dir():
-        found.append(FolderVersion(name=live.name, live=True, building=False))
+        listed.append(FolderVersion(name=live.name, live=True, building=False))
     if built.is_dir():
-        found.append(FolderVersion(name=built.name, live=False, building=True))
-    return found
+        listed.append(FolderVersion(name=built.name, live=False, building=True))
+    return listed
 
 
 def prune(live: Path, *, also_building: bool = False) -> list[str]:
-    """Delete those that were live before, and one being built only if told; their names.
+    """Delete old versions, and with `also_building` the one being built; returns their names.
 
     Raises `VectorIndexError` where none is live, as after a swap that was killed, and
-    `StoreLockedError` while the one being built is at work.
+    `StoreLockedError` while an ingestion writes to the one being built.
     """
     if not live.is_dir():
         raise VectorIndexError(
             f"no version of {live} is live, so none is deleted; if a rebuild was killed, repeat it"
         )
-    gone = _old(live)
+    obsolete = _old(live)
     if also_building and next_folder(live).is_dir():
         WriterLock(next_folder(live)).release()
-        gone.append(next_folder(live))
-    for folder in gone:
+        obsolete.append(next_folder(live))
+    for folder in obsolete:
         shutil.rmtree(folder)
-    return [folder.name for folder in gone]
+    return [folder.name for folder in obsolete]
 
 
 def _old(live: Path) -> list[Path]:
     pattern = re.compile(rf"{re.escape(live.name)}\.old-\d+")
     if not live.parent.is_dir():
         return []
-    found = [of for of in live.parent.iterdir() if of.is_dir() and pattern.fullmatch(of.name)]
-    return sorted(found, key=lambda of: int(of.name.rpartition("-")[2]))
+    folders = [f for f in live.parent.iterdir() if f.is_dir() and pattern.fullmatch(f.name)]
+    return sorted(folders, key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])

@@ -1,7 +1,7 @@
 """Market store to index points: snapshots, outcomes, vectors; a second run adds what is new.
 
-Each batch of days is one transaction, and what is already in the index is skipped, so a run that
-was killed goes on where it stopped, and nothing is lost or doubled.
+Each batch of days is one transaction, and points that are already in the index are skipped, so an
+interrupted run resumes where it stopped, and nothing is lost or doubled.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_VECTOR: Final = "a feature cannot be computed"
 class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshots from `start_ms` to `end_ms`, both included, every `interval_ms`.
 
-    With `rebuild`, those that are in the index already are made and written anew.
+    With `rebuild`, snapshots that are already in the index are built and written again.
     """
 
     start_ms: Millis
@@ -60,7 +60,7 @@ class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the snapshots that were asked for, by symbol."""
+    """The outcome of an ingestion for one symbol; all but `refused` are counts of snapshots."""
 
     symbol: str
     requested: int
@@ -72,7 +72,7 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Spaces:
-    """What vectors points get: always those of the state, and those of the text where wanted."""
+    """The vector spaces of the points: always the state's, and the text's where it is enabled."""
 
     state: StateSpace
     text: TextSpace | None = None
@@ -105,9 +105,9 @@ async def ingest(
 def _checked_spans(
     store: MarketStore, space: StateSpace, symbols: list[str], plan: IngestPlan
 ) -> dict[str, tuple[Millis, Millis]]:
-    """When the first candle of each symbol closed, and the last."""
+    """The closes of the first and the last stored candle, by symbol."""
     if plan.end_ms < plan.start_ms:
-        raise InvalidInputError("the end lies before the start")
+        raise InvalidInputError("the end lies before the start; exchange them")
     if plan.interval_ms < space.intraday.ms or plan.interval_ms % space.intraday.ms:
         raise InvalidInputError(
             f"the interval must be a multiple of the {space.intraday} candles, "
@@ -135,32 +135,32 @@ async def _ingest_symbol(
     run: int,
     progress: Progress,
 ) -> IngestReport:
-    whole = len(plan.grid(plan.start_ms, plan.end_ms))
+    requested = len(plan.grid(plan.start_ms, plan.end_ms))
     times = plan.grid(*span)
-    there = np.isin(times, await index.timestamps(symbol))
-    new = times if plan.rebuild else times[~there]
+    stored = np.isin(times, await index.timestamps(symbol))
+    new = times if plan.rebuild else times[~stored]
     added, refused, done = 0, Counter[str](), len(times) - len(new)
     progress(symbol, done, len(times))
     for batch in plan.batches(new):
         until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
         history = read_history(store, symbol, spaces.state.intraday, int(batch[0]), until_ms)
-        described = _Describing(progress, symbol, done, len(times))
+        text_progress = _TextProgress(progress, symbol, done, len(times))
         try:
             # In a thread: embedding texts takes long, and Ctrl-C needs the event loop's turn.
-            points, why_not = await asyncio.to_thread(
-                make_points, history, spaces, batch, span[1], run, described
+            points, refusals = await asyncio.to_thread(
+                make_points, history, spaces, batch, span[1], run, text_progress
             )
         finally:
-            described.stopped = True
+            text_progress.stopped = True
         added += await index.upsert(points)
-        refused += why_not
+        refused += refusals
         done += len(batch)
         progress(symbol, done, len(times))
     return IngestReport(
         symbol=symbol,
-        requested=whole,
-        outside_stored_data=whole - len(times),
-        already_there=int(there.sum()),
+        requested=requested,
+        outside_stored_data=requested - len(times),
+        already_there=int(stored.sum()),
         added=added,
         refused=dict(refused),
     )
@@ -172,12 +172,12 @@ def make_points(
     as_of_ms: Times,
     known_until_ms: Millis,
     run: int,
-    described: Callable[[int], None] = lambda more: None,
+    on_texts: Callable[[int], None] = lambda count: None,
 ) -> tuple[PointTable, Counter[str]]:
-    """The complete points among the snapshots at the given times, and why others are not.
+    """The complete points of the snapshots at the given times, and counts of refusals by reason.
 
-    `known_until_ms` is the close of the last candle there is: what resolves later is not
-    refused for good, only not known yet. `described` is told how many more texts are embedded.
+    `known_until_ms` is the close of the last stored candle; a snapshot that resolves later is
+    refused only until then. `on_texts` is called with the number of texts embedded since.
     """
     table = build_snapshots(history, as_of_ms)
     refused = table.refusals()
@@ -188,26 +188,26 @@ def make_points(
     refused[NOT_RESOLVED] += int(unresolved.sum())
     refused[_OUTCOME_GAP] += int((~unresolved).sum())
     state_vectors, share = spaces.state.embed(table)
-    whole = share == 1.0
-    refused[_NO_VECTOR] += int((resolved & ~whole).sum())
-    kept = resolved & whole
+    complete = share == 1.0
+    refused[_NO_VECTOR] += int((resolved & ~complete).sum())
+    kept = resolved & complete
     table = table.take(kept)
     vectors = {STATE: state_vectors[kept]}
     if spaces.text:
-        vectors[TEXT] = spaces.text.embed(table, described)
+        vectors[TEXT] = spaces.text.embed(table, on_texts)
     values = np.concatenate([table.scalars, labels[:, kept]])
     return PointTable.checked(table.symbol, table.as_of_ms, values, vectors, run), +refused
 
 
-class _Describing:
-    """Progress within a batch, as its texts are embedded; raises once nobody waits any more."""
+class _TextProgress:
+    """Reports progress within a batch, and ends the embedding once the ingestion is cancelled."""
 
     def __init__(self, progress: Progress, symbol: str, done: int, total: int) -> None:
         self._progress, self._symbol, self._done, self._total = progress, symbol, done, total
         self.stopped = False
 
-    def __call__(self, more: int) -> None:
+    def __call__(self, count: int) -> None:
         if self.stopped:
             raise asyncio.CancelledError
-        self._done += more
+        self._done += count
         self._progress(self._symbol, self._done, self._total)

@@ -12,7 +12,10 @@ from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable, joined
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
 
+# All points are copied each time they have grown by half; doubling would waste more memory.
 _GROWTH = 1.5
+# A sample of an eighth estimates the cut well; half as many misjudge it more often, and then the
+# whole array is partitioned.
 _SAMPLE_EVERY = 8
 
 
@@ -40,16 +43,16 @@ class SymbolArrays:
         vectors = visible.vectors[query.name]
         cosine = vectors @ query.vector
         rows = np.flatnonzero(admitted(visible, query.ranges)) if query.ranges else None
-        among = cosine if rows is None else cosine[rows]
-        near = nearest(among, query.limit)
-        rows = near if rows is None else rows[near]
+        candidates = cosine if rows is None else cosine[rows]
+        shortlist = nearest(candidates, query.limit)
+        rows = shortlist if rows is None else rows[shortlist]
         # BLAS rounds a row by where it lies; this does not, so equal vectors have equal scores.
         exact = np.vecdot(vectors[rows], query.vector)
         order = np.argsort(-exact, kind="stable")[: query.limit]
         best = np.nan
         if len(cosine):
             best = float(np.vecdot(vectors[cosine.argmax()], query.vector))
-        return Hits(visible, rows[order], exact[order], len(among), best)
+        return Hits(visible, rows[order], exact[order], len(candidates), best)
 
     def merge(self, new: PointTable) -> None:
         """Add points, replacing those of the same time."""
@@ -58,8 +61,8 @@ class SymbolArrays:
             self._append(new)
         else:
             stay = ~np.isin(old.timestamp_ms, new.timestamp_ms)
-            both = joined([old.take(stay), new])
-            self._table = self._room = both.take(np.argsort(both.timestamp_ms))
+            merged = joined([old.take(stay), new])
+            self._table = self._room = merged.take(np.argsort(merged.timestamp_ms))
         self._resolved_at_ms = self._table.resolved_at_ms
 
     def _append(self, new: PointTable) -> None:
@@ -72,7 +75,7 @@ class SymbolArrays:
         for name, vectors in new.vectors.items():
             self._room.vectors[name][n:size] = vectors
         self._room.run[n:size] = new.run
-        # The room keeps its token; what it holds has changed.
+        # The room keeps its token, but its content has changed.
         self._table = replace(self._room.take(slice(0, size)), version_token=object())
 
     def _slice(self, window: Window) -> slice:
@@ -87,17 +90,17 @@ def nearest(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.intp]
     if limit >= n:
         return np.arange(n)
     rows = _shortlist(cosine, limit)
-    among = cosine[rows]
-    least = np.partition(among, len(rows) - limit)[len(rows) - limit]
-    near: npt.NDArray[np.intp] = rows[among >= least - COSINE_ROUNDING]
-    return near
+    candidates = cosine[rows]
+    lowest = np.partition(candidates, len(rows) - limit)[len(rows) - limit]
+    chosen: npt.NDArray[np.intp] = rows[candidates >= lowest - COSINE_ROUNDING]
+    return chosen
 
 
 def _shortlist(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.intp]:
-    """Some more rows than the `limit` greatest, found by a cut that a sample suggests.
+    """Some more rows than the `limit` greatest: those above a cut that a sample suggests.
 
-    Comparing with a cut is far cheaper than selecting among all; where the sample misjudged it,
-    all rows are returned.
+    Comparing with a cut is far cheaper than partitioning all values. Where the sample misjudges
+    the cut, all rows are returned.
     """
     sample = cosine[::_SAMPLE_EVERY]
     rank = len(sample) - 1 - (2 * limit) // _SAMPLE_EVERY
@@ -110,14 +113,14 @@ def _shortlist(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.in
 
 
 def admitted(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[np.bool_]:
-    """Which points of a table pass all ranges, shape (n,)."""
+    """Whether each point of a table passes all ranges, shape (n,)."""
     inside = np.ones(len(table), np.bool_)
-    for wanted in ranges:
-        column = table.column(wanted.field)
-        if wanted.exclusive:
-            inside &= (column > wanted.low) & (column < wanted.high)
+    for bounds in ranges:
+        column = table.column(bounds.field)
+        if bounds.exclusive:
+            inside &= (column > bounds.low) & (column < bounds.high)
         else:
-            inside &= (column >= wanted.low) & (column <= wanted.high)
+            inside &= (column >= bounds.low) & (column <= bounds.high)
     return inside
 
 

@@ -1,4 +1,4 @@
-"""What every index backend does. One contract suite holds them all to it."""
+"""What every index backend does; one contract suite tests them all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FieldRange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchQuery:
-    """The `limit` points nearest to `vector`, among those in the window and all ranges.
+    """Asks for the `limit` points nearest to `vector`, among those in the window and all ranges.
 
     `name` says which of the points' vectors it is compared with.
     """
@@ -45,11 +45,11 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """Found points, most similar first; equally similar ones in order of time.
+    """The nearest points, most similar first; equally similar ones in order of time.
 
     `points` are all of the window; `rows` (hits,) point into them; `cosine` is (hits,). `eligible`
-    counts the points that passed window and ranges, found or not. `best_cosine` is the greatest of
-    the whole window, whatever the ranges; NaN for an empty one.
+    counts the points that pass window and ranges. `best_cosine` is the greatest of the whole
+    window, whatever the ranges; NaN for an empty one.
     """
 
     points: PointTable
@@ -60,7 +60,7 @@ class Hits:
 
 
 class IngestionRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Where points came from; every point carries its run's number."""
+    """An ingestion that wrote points; every point carries its run's number."""
 
     run: int
     build_id: str
@@ -87,26 +87,28 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dimensions(self) -> dict[str, int]:
-        """By the names of the vectors that every point has."""
+        """The dimensions of the vectors that every point has, by their names."""
         text = {} if self.text_dimension is None else {TEXT: self.text_dimension}
         return {STATE: self.dimension, **text}
 
     def state_space(self) -> StateSpace:
-        """The space that this version makes of the collection's candles."""
+        """The state space of this version for the collection's candles."""
         return StateSpace(Timeframe.parse(self.intraday))
 
-    def differences(self, wanted: Collection) -> list[str]:
-        """In words, what is other than wanted."""
+    def differences(self, expected: Collection) -> list[str]:
+        """In words, the fields that differ from the expected ones."""
         return [
-            f"{name} is {getattr(self, name)}, not {getattr(wanted, name)}"
+            f"{name} is {getattr(self, name)}, not {getattr(expected, name)}"
             for name in self.__struct_fields__
-            if getattr(self, name) != getattr(wanted, name)
+            if getattr(self, name) != getattr(expected, name)
         ]
 
     def check_vectors(self, vectors: Mapping[str, Vectors]) -> None:
         """Raises `InvalidInputError` unless these are the vectors of points to be stored."""
         if {name: v.shape[1] for name, v in vectors.items()} != self.dimensions:
-            raise InvalidInputError("points with other vectors, or of another dimension")
+            raise InvalidInputError(
+                f"these points must have the index's vectors, of dimensions {self.dimensions}"
+            )
 
     def check_searchable(self, name: str) -> None:
         """Raises `InvalidInputError` where no vectors of that name are stored."""
@@ -145,7 +147,7 @@ class VectorIndex(Protocol):
 
     @property
     def location(self) -> str:
-        """Where it is, for people."""
+        """A folder or an address, for messages."""
         ...
 
     async def search(self, query: SearchQuery) -> Hits:
@@ -159,7 +161,7 @@ class VectorIndex(Protocol):
     async def fetch(
         self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
     ) -> PointTable:
-        """Those points of a symbol that are there, in time order."""
+        """The points of a symbol at these times, in time order; not every time has a point."""
         ...
 
     async def timestamps(self, symbol: str) -> Times:
@@ -167,11 +169,11 @@ class VectorIndex(Protocol):
         ...
 
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
-        """Register an ingestion run; its number goes into the points that it writes."""
+        """Register an ingestion run; returns the number for the points that it writes."""
         ...
 
     async def upsert(self, points: PointTable) -> int:
-        """Write points, all or none, replacing those already there; how many were new."""
+        """Write points, all or none, replacing stored ones; returns the number of new ones."""
         ...
 
     async def info(self) -> IndexInfo: ...

@@ -1,8 +1,8 @@
 """The index on a Qdrant server or cluster.
 
-1. `search`     window, ranges and vector go out in one request, which brings the head along
-2. `mirror`     times and columns of the window, brought up to the head's transaction
-3. `search`     hits scored and ordered on the mirror's rows
+1. `search`        window, ranges and vector go out in one request, which brings the head along
+2. `column_cache`  times and columns of the window, brought up to the head's transaction
+3. `search`        hits scored and ordered on the cache's rows
 
 The server resolves the alias with each request; a head of another collection is how a swap is
 noticed. `writer` writes, `versions` builds beside and swaps.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A rebuild swaps once, and a restore once; more swaps within one call are a loop.
 _MOST_MOVES: Final = 5
 
 
@@ -79,7 +80,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
             name = await catalog.resolve(connection)
             if name is None:
                 name = catalog.version_name(server, collection, 1)
-                await catalog.make(connection, name, collection)
+                await catalog.create(connection, name, collection)
                 await catalog.set_alias(connection, name)
             described = await catalog.open_described(connection, name)
             catalog.refuse_other(server, name, described.collection, collection)
@@ -92,7 +93,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     async def on(
         cls, connection: Connection, name: str, address: str, *, write: bool, aliased: bool = True
     ) -> QdrantIndex:
-        """On the collection `name`, asked by `address`: its alias, or the name itself."""
+        """On the collection `name`, searched by `address`: its alias, or the name itself."""
         described = await catalog.open_described(connection, name)
         reader = Reader(CollectionPages(connection, name), described.collection)
         front = Reader(CollectionPages(connection, address), described.collection)
@@ -102,7 +103,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
 
     @property
     def name(self) -> str:
-        """The collection that answers at present."""
+        """The collection that the alias leads to."""
         return self._cache.reader.pages.name
 
     @property
@@ -110,7 +111,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         return f"{self._connection.server.shown_url} {self.name}"
 
     async def aclose(self) -> None:
-        """Let go of the connections. Closing twice does nothing."""
+        """Close the connections. Closing twice does nothing."""
         await self._connection.aclose()
 
     async def __aexit__(self, *raised: object) -> None:
@@ -119,16 +120,16 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     async def search(self, query: SearchQuery) -> Hits:
         self.collection.check_searchable(query.name)
         approximate = self._connection.server.approximate
-        hits = await self._at_rest(lambda cache: self._search(cache, query, not approximate))
+        hits = await self._retry_on_move(lambda cache: self._search(cache, query, not approximate))
         if len(hits.rows) < min(query.limit, hits.eligible):  # a graph may lose sight of points
-            hits = await self._at_rest(lambda cache: self._search(cache, query, exact=True))
+            hits = await self._retry_on_move(lambda cache: self._search(cache, query, exact=True))
         return hits
 
     async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
         names = list(vectors)
         for name in names:
             self.collection.check_searchable(name)
-        return await self._at_rest(lambda cache: self._scan(cache, symbol, window, names))
+        return await self._retry_on_move(lambda cache: self._scan(cache, symbol, window, names))
 
     async def fetch(
         self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
@@ -139,19 +140,19 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
 
         async def fetch(cache: ColumnCache) -> PointTable:
             cache.check(await self._heads.newest())
-            found = await cache.reader.fetch(symbol, timestamp_ms, names)
-            if not len(found):
+            points = await cache.reader.fetch(symbol, timestamp_ms, names)
+            if not len(points):
                 await cache.require(symbol)
-            return found
+            return points
 
-        return await self._at_rest(fetch)
+        return await self._retry_on_move(fetch)
 
     async def timestamps(self, symbol: str) -> Times:
         async def timestamps(cache: ColumnCache) -> Times:
             cache.check(await self._heads.newest())
             return await cache.reader.stamps(symbol)
 
-        return await self._at_rest(timestamps)
+        return await self._retry_on_move(timestamps)
 
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
         writer = self._writing()
@@ -164,9 +165,9 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         writer = self._writing()
         if not len(points):
             return 0
-        before = writer.head.written
+        previous = writer.head.written
         added = await writer.upsert(points)
-        self._cache.wrote(points, before, writer.head.written)
+        self._cache.add_written(points, previous, writer.head.written)
         return added
 
     async def info(self) -> IndexInfo:
@@ -181,15 +182,15 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
                 runs=await cache.reader.runs(head.run),
             )
 
-        return await self._at_rest(info)
+        return await self._retry_on_move(info)
 
     async def _search(self, cache: ColumnCache, query: SearchQuery, exact: bool) -> Hits:
         await cache.load(query.symbol, query.window.earliest_timestamp_ms)
-        before = cache.seen(query.symbol)
+        seen_before = cache.seen(query.symbol)
         reply = await search.request_nearest(self._front, cache.reader, query, exact=exact)
-        await cache.catch_up(query.symbol, reply.head, before)
+        await cache.catch_up(query.symbol, reply.head, seen_before)
         window = cache.scan(query.symbol, query.window)
-        if search.is_ahead(reply, window):  # of a transaction that is not finished
+        if search.is_ahead(reply, window):  # the reply has points of an unfinished transaction
             await cache.look_again(query.symbol)
             window = cache.scan(query.symbol, query.window)
         return search.scored_hits(query, reply, window)
@@ -198,31 +199,31 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         self, cache: ColumnCache, symbol: str, window: Window, names: list[str]
     ) -> PointTable:
         await cache.load(symbol, window.earliest_timestamp_ms)
-        before = cache.seen(symbol)
-        await cache.catch_up(symbol, await self._heads.newest(), before)
+        seen_before = cache.seen(symbol)
+        await cache.catch_up(symbol, await self._heads.newest(), seen_before)
         table = cache.scan(symbol, window)
-        found = {
+        stored = {
             name: await cache.reader.vectors(symbol, table.timestamp_ms, name) for name in names
         }
-        for times, _ in found.values():
-            there = np.isin(table.timestamp_ms, times)
-            if not there.all():  # another program deleted points that are cached here
-                table = replace(table.take(there), version_token=object())
-        held = {
-            name: rows[np.isin(times, table.timestamp_ms)] for name, (times, rows) in found.items()
+        for times, _ in stored.values():
+            still_stored = np.isin(table.timestamp_ms, times)
+            if not still_stored.all():  # another program deleted points that are cached here
+                table = replace(table.take(still_stored), version_token=object())
+        vectors = {
+            name: rows[np.isin(times, table.timestamp_ms)] for name, (times, rows) in stored.items()
         }
-        return replace(table, vectors=held)
+        return replace(table, vectors=vectors)
 
     def _writing(self) -> Writer:
         if self._writer is None:
             raise ConfigurationError(
                 f"the index {self.name} at {self._connection.server.address} was opened for "
-                "reading only"
+                "reading only; open it for writing"
             )
         return self._writer
 
-    async def _at_rest(self, work: Callable[[ColumnCache], Awaitable[T]]) -> T:
-        """What is done while the alias leads to one collection; done again where it moves."""
+    async def _retry_on_move(self, work: Callable[[ColumnCache], Awaitable[T]]) -> T:
+        """Runs `work` on one collection, and again when the alias moves meanwhile."""
         for _ in range(_MOST_MOVES):
             cache = self._cache
             try:
@@ -231,11 +232,11 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
                 await self._follow(cache)
         raise VectorIndexError(
             f"{self._connection.server.collection} at {self._connection.server.address} leads to "
-            "other collections all the time; is something swapping it in a loop?"
+            "another collection each time it is asked; stop what swaps it in a loop"
         )
 
     async def _follow(self, cache: ColumnCache) -> None:
-        """Look where the alias leads; other points of the same kind take over."""
+        """Look up where the alias leads now, and read that collection from here on."""
         async with self._following.turn():
             if cache is not self._cache:
                 return
@@ -247,11 +248,10 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
                 if begun is not None and begun[1] == cache.head.token:
                     cache.head = head
                     return  # else that collection is gone, and this one got its name
-            found = (await catalog.open_described(self._connection, name)).collection
-            if found != self.collection:
+            collection = (await catalog.open_described(self._connection, name)).collection
+            if differences := collection.differences(self.collection):
                 raise VectorIndexError(
                     f"{self._connection.server.collection} was rebuilt with other features "
-                    f"({'; '.join(found.differences(self.collection))}); restart with the version "
-                    "that built it"
+                    f"({'; '.join(differences)}); restart with the version that built it"
                 )
             self._cache = ColumnCache(reader, head)

@@ -1,4 +1,4 @@
-"""Collections that this program made: found by name or alias, made, described, aliased."""
+"""Collections of this program: looked up by name or alias, created, described, aliased."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ REBUILD: Final = "llm-trader index rebuild"
 
 
 async def aliases(connection: Connection) -> dict[str, str]:
-    """The collections behind all aliases."""
+    """The collection behind each alias, by alias."""
     reply = await connection.call("reading aliases", lambda client: client.get_aliases())
-    return {each.alias_name: each.collection_name for each in reply.aliases}
+    return {alias.alias_name: alias.collection_name for alias in reply.aliases}
 
 
 async def resolve(connection: Connection) -> str | None:
     """The collection that is searched: behind the alias, or of that name; `None` without one."""
     name = connection.server.collection
-    if found := (await aliases(connection)).get(name):
-        return found
-    there = await connection.call(
+    if target := (await aliases(connection)).get(name):
+        return target
+    exists = await connection.call(
         "looking for the collection", lambda client: client.collection_exists(name)
     )
-    return name if there else None
+    return name if exists else None
 
 
 async def require(connection: Connection) -> str:
@@ -49,16 +49,18 @@ async def require(connection: Connection) -> str:
 
 
 def version_name(server: QdrantServer, collection: Collection, number: int) -> str:
-    """Names begin alike where versions hold the same kind of points."""
+    """Versions that hold the same kind of points have names with the same beginning."""
     return f"{layout.version_prefix(server.collection, collection)}{number}"
 
 
-def refuse_other(server: QdrantServer, name: str, found: Collection, wanted: Collection) -> None:
-    """Raises `ConfigurationError` unless a collection holds the points that are wanted."""
-    if differences := found.differences(wanted):
+def refuse_other(
+    server: QdrantServer, name: str, stored: Collection, requested: Collection
+) -> None:
+    """Raises `ConfigurationError` unless a collection holds the requested kind of points."""
+    if differences := stored.differences(requested):
         raise ConfigurationError(
             f"the collection {name} at {server.address} holds other points: "
-            f"{'; '.join(differences)}; build the new ones beside it with: {REBUILD}"
+            f"{'; '.join(differences)}; build the new ones in a new version with: {REBUILD}"
         )
 
 
@@ -66,11 +68,11 @@ async def names(connection: Connection) -> list[str]:
     """All collections that carry the alias in their name."""
     reply = await connection.call("listing", lambda client: client.get_collections())
     start = f"{connection.server.collection}_"
-    return sorted(each.name for each in reply.collections if each.name.startswith(start))
+    return sorted(c.name for c in reply.collections if c.name.startswith(start))
 
 
 async def describe(connection: Connection, name: str) -> CollectionDescription | None:
-    """What a collection says of itself; `None` for one of another program, or gone."""
+    """The description of a collection; `None` if another program made it, or it is gone."""
     try:
         info = await connection.call(
             "reading the collection", lambda client: client.get_collection(name)
@@ -95,13 +97,13 @@ async def open_described(connection: Connection, name: str) -> CollectionDescrip
     if described.layout != LAYOUT or described.columns != COLUMNS:
         raise VectorIndexError(
             f"the collection {name} at {server.address} was written by another version "
-            f"(layout {described.layout}, this one knows {LAYOUT}); make it anew with: {REBUILD}"
+            f"(layout {described.layout}, this one knows {LAYOUT}); rebuild it with: {REBUILD}"
         )
     return described
 
 
-async def make(connection: Connection, name: str, collection: Collection) -> None:
-    """Make a collection without alias, or finish one whose making was cut short."""
+async def create(connection: Connection, name: str, collection: Collection) -> None:
+    """Create a collection without alias, or complete one whose creation was interrupted."""
     server = connection.server
     described = CollectionDescription(
         layout=LAYOUT,
@@ -113,7 +115,7 @@ async def make(connection: Connection, name: str, collection: Collection) -> Non
     config = requests.collection_config(server, collection)
     try:
         await connection.call(
-            "making a collection",
+            "creating a collection",
             lambda client: client.create_collection(
                 name, metadata=layout.metadata_of(described), **config
             ),
@@ -129,7 +131,7 @@ async def make(connection: Connection, name: str, collection: Collection) -> Non
 
 async def _index(connection: Connection, name: str, field: str, schema: Any) -> None:
     await connection.call(
-        "making a payload index",
+        "creating a payload index",
         lambda client: client.create_payload_index(name, field, schema, wait=True),
     )
 
@@ -137,7 +139,7 @@ async def _index(connection: Connection, name: str, field: str, schema: Any) -> 
 async def write_head(
     connection: Connection, name: str, head: Head, *, only_new: bool = False
 ) -> None:
-    """What readers look at; that of a later run is not overwritten."""
+    """Write the head that readers look at; the head of a later run is not overwritten."""
     from qdrant_client import models
 
     content = layout.head_payload(head)
@@ -155,7 +157,7 @@ async def write_head(
 
 
 async def set_alias(connection: Connection, name: str) -> None:
-    """Let the alias lead to this collection, in one step, and call it finished."""
+    """Point the alias at this collection, in one step, and mark it as finished."""
     from qdrant_client import models
 
     alias = connection.server.collection
@@ -179,13 +181,15 @@ async def delete(connection: Connection, name: str) -> None:
 
 
 async def finish(connection: Connection, name: str) -> None:
-    """Let a collection say that it is not being built any more."""
+    """Mark a collection as no longer being built."""
     described = await open_described(connection, name)
-    await say(connection, name, msgspec.structs.replace(described, building=False))
+    await write_description(connection, name, msgspec.structs.replace(described, building=False))
 
 
-async def say(connection: Connection, name: str, described: CollectionDescription) -> None:
-    """Let a collection say this of itself."""
+async def write_description(
+    connection: Connection, name: str, described: CollectionDescription
+) -> None:
+    """Replace the description in a collection's metadata."""
     metadata = layout.metadata_of(described)
     await connection.call(
         "describing the collection",

@@ -1,7 +1,7 @@
-"""Snapshots of a collection on one node: made, downloaded, uploaded, over the node's REST.
+"""Snapshots of a collection on one node: created, downloaded, uploaded, over the node's REST.
 
-A snapshot holds what its own node has of a collection, so those of a cluster are one per node, and
-each is put back on a node of its own.
+A snapshot holds the shards of its own node. A cluster needs one snapshot per node, and each goes
+back to a node of its own.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from llm_trader.index.qdrant.errors import key_of, missing_extra
 if TYPE_CHECKING:
     import httpx
 
-# Called with the bytes done.
+# It is called with the number of bytes done.
 Progress = Callable[[int], None]
 
-# Making or taking in a snapshot of many gigabytes takes the server that long, without a word.
+# Creating or loading a snapshot of many gigabytes takes the server that long, and it is silent.
 _SLOW_S: Final = 3600.0
 _SILENT_S: Final = 60.0
-_PAUSE_S: Final = 0.25
+_PAUSE_S: Final = 0.25  # between looks at the shards, which take seconds to load
 _BINARY: Final = "application/octet-stream"
 
 _WORDS: Final = {
@@ -43,7 +43,7 @@ _WORDS: Final = {
 
 
 class CollectionSnapshot(msgspec.Struct, frozen=True):
-    """As the node tells it; `checksum` is the SHA-256, which old servers leave out."""
+    """A snapshot as the node lists it; `checksum` is the SHA-256, which old servers leave out."""
 
     name: str
     size: int
@@ -63,18 +63,19 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
 
     async def collections(self) -> set[str]:
         """The names of all collections that the node knows; aliases are not among them."""
-        found = await self._ask("listing collections", "GET", "/collections")
-        return {each["name"] for each in found["collections"]}
+        result = await self._ask("listing collections", "GET", "/collections")
+        return {collection["name"] for collection in result["collections"]}
 
     async def create(self, collection: str) -> CollectionSnapshot:
         path = f"{_path(collection)}/snapshots"
-        made = await self._ask(f"making a snapshot of {collection}", "POST", path, slow=True)
-        return msgspec.convert(made, CollectionSnapshot)
+        action = f"creating a snapshot of {collection}"
+        result = await self._ask(action, "POST", path, slow=True)
+        return msgspec.convert(result, CollectionSnapshot)
 
     async def download(
         self, collection: str, snapshot: CollectionSnapshot, to: Path, progress: Progress
     ) -> str:
-        """Into a new file; its SHA-256. Raises where that is not what the node said it is."""
+        """Download into a new file; returns its SHA-256, which must be the node's checksum."""
         digest, done = hashlib.sha256(), 0
         path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
         with to.open("xb") as file:
@@ -84,35 +85,35 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
                     digest.update(chunk)
                     done += len(chunk)
                     progress(done)
-        found = digest.hexdigest()
-        if snapshot.checksum is not None and found != snapshot.checksum.lower():
+        sha256 = digest.hexdigest()
+        if snapshot.checksum is not None and sha256 != snapshot.checksum.lower():
             raise VectorIndexError(
                 f"snapshot {snapshot.name} of {self._address} arrived damaged ({done} of "
                 f"{snapshot.size} bytes); make the backup again"
             )
-        return found
+        return sha256
 
     async def delete(self, collection: str, snapshot: CollectionSnapshot) -> None:
-        """From the node's disk."""
+        """Delete a snapshot from the node's disk."""
         path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
         await self._ask("deleting a snapshot", "DELETE", path, slow=True)
 
     async def upload(self, collection: str, file: Path, sha256: str, progress: Progress) -> None:
-        """Make what the node has of a collection that of a snapshot."""
+        """Replace the node's part of a collection by that of a snapshot."""
         path = f"{_path(collection)}/snapshots/upload"
-        wanted = {"priority": "snapshot", "wait": "true", "checksum": sha256}
+        parameters = {"priority": "snapshot", "wait": "true", "checksum": sha256}
         with file.open("rb") as content:
             form = {"snapshot": (file.name, _Watched(content, progress), _BINARY)}
-            told = f"uploading a snapshot as {collection}"
-            await self._ask(told, "POST", path, slow=True, params=wanted, files=form)
+            action = f"uploading a snapshot as {collection}"
+            await self._ask(action, "POST", path, slow=True, params=parameters, files=form)
 
     async def until_active(self, collection: str) -> None:
         """Wait until all shards of a collection can be searched; an hour at most."""
-        asked, waiting = f"waiting for the shards of {collection}", "shards"
+        action, waiting = f"waiting for the shards of {collection}", "shards"
         try:
             async with asyncio.timeout(_SLOW_S):
                 while True:
-                    waiting = await self._not_active(asked, collection)
+                    waiting = await self._not_active(action, collection)
                     if not waiting:
                         return
                     await asyncio.sleep(_PAUSE_S)
@@ -122,28 +123,28 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
                 "at its log"
             ) from None
 
-    async def _not_active(self, asked: str, collection: str) -> str:
-        found = await self._ask(asked, "GET", f"{_path(collection)}/cluster")
-        shards = [*found["local_shards"], *found["remote_shards"]]
+    async def _not_active(self, action: str, collection: str) -> str:
+        result = await self._ask(action, "GET", f"{_path(collection)}/cluster")
+        shards = [*result["local_shards"], *result["remote_shards"]]
         states = [f"shard {s['shard_id']} {s['state']}" for s in shards if s["state"] != "Active"]
-        states += [f"a transfer of shard {s['shard_id']}" for s in found["shard_transfers"]]
+        states += [f"a transfer of shard {s['shard_id']}" for s in result["shard_transfers"]]
         return ", ".join(states)
 
     async def _ask(
-        self, what: str, method: str, path: str, *, slow: bool = False, **content: Any
+        self, action: str, method: str, path: str, *, slow: bool = False, **content: Any
     ) -> Any:
-        async with self._reply(what, method, path, slow=slow, **content) as reply:
+        async with self._reply(action, method, path, slow=slow, **content) as reply:
             try:
                 return msgspec.json.decode(await reply.aread())["result"]
             except (msgspec.MsgspecError, KeyError, TypeError):
                 raise VectorIndexError(
-                    f"{self._address} answers, but not as Qdrant does (while {what}); is its url "
+                    f"{self._address} answers, but not as Qdrant does (while {action}); is its url "
                     "that of the REST service?"
                 ) from None
 
     @asynccontextmanager
     async def _reply(
-        self, what: str, method: str, path: str, *, slow: bool = False, **content: Any
+        self, action: str, method: str, path: str, *, slow: bool = False, **content: Any
     ) -> AsyncIterator[httpx.Response]:
         import httpx
 
@@ -154,17 +155,17 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         try:
             async with self._client.stream(method, path, timeout=limits, **content) as reply:
                 if reply.is_error:
-                    raise self._refusal(reply.status_code, what, await reply.aread())
+                    raise self._refusal(reply.status_code, action, await reply.aread())
                 yield reply
         except httpx.HTTPError as error:
-            raise self._lost(error, what) from error
+            raise self._lost(error, action) from error
 
-    def _refusal(self, status: int, what: str, body: bytes) -> VectorIndexError:
+    def _refusal(self, status: int, action: str, body: bytes) -> VectorIndexError:
         words = _WORDS.get(status, f"fails with HTTP status {status}")
         does = words.format(key=key_of(self._server))
-        return self._error(does, what, _reason(body))
+        return self._error(does, action, _reason(body))
 
-    def _lost(self, error: httpx.HTTPError, what: str) -> VectorIndexError:
+    def _lost(self, error: httpx.HTTPError, action: str) -> VectorIndexError:
         import httpx
 
         if isinstance(error, httpx.TimeoutException):
@@ -175,14 +176,13 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
             does = "cannot be reached; is it running, and its url right?"
         else:
             does = "broke the connection; look at its log, and try again"
-        return self._error(does, what, str(error))
+        return self._error(does, action, str(error))
 
-    def _error(self, does: str, what: str, reason: str) -> VectorIndexError:
+    def _error(self, does: str, action: str, reason: str) -> VectorIndexError:
         key = self._server.api_key
-        told = reason.replace(key, "***") if key else reason
-        return VectorIndexError(
-            f"Qdrant at {self._address} {does} (while {what}{': ' + told if told else ''})"
-        )
+        reason = reason.replace(key, "***") if key else reason
+        details = f"{action}: {reason}" if reason else action
+        return VectorIndexError(f"Qdrant at {self._address} {does} (while {details})")
 
     @property
     def _address(self) -> str:
@@ -190,7 +190,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
 
 
 class _Watched:
-    """A file that tells how far it was read."""
+    """A file that reports how far it was read."""
 
     def __init__(self, file: IO[bytes], progress: Progress) -> None:
         self._file, self._progress = file, progress
@@ -236,7 +236,7 @@ def _path(collection: str) -> str:
 
 
 def _reason(body: bytes) -> str:
-    """What Qdrant says went wrong, if that is what answered."""
+    """The reason that Qdrant gives, if it is Qdrant that answered."""
     try:
         return str(msgspec.json.decode(body)["status"]["error"])
     except (msgspec.MsgspecError, KeyError, TypeError):

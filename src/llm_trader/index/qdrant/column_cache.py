@@ -1,8 +1,8 @@
-"""What a process keeps of a collection: times, columns and runs of the symbols it was asked for.
+"""Times, columns and runs of a collection's points, kept in the process by symbol.
 
 Every answer needs the outcomes of its whole window, far more than its nearest points; fetching
 them each time would cost more than the search. Vectors stay with the server. A symbol is kept as
-far back as was asked for, and brought up to date when the head says that more was written.
+far back as a query has reached, and brought up to date when the head says that more was written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_trader.index.qdrant.reader import Reader
 from llm_trader.index.qdrant.single_flight import SingleFlight
 from llm_trader.timeframe import DAY_MS, Millis
 
-_STEP_MS: Final = 4 * DAY_MS  # so that windows that begin a little earlier need nothing more
+_STEP_MS: Final = 4 * DAY_MS  # so that windows that begin a little earlier need no request
 
 
 class MovedError(Exception):
@@ -42,7 +42,7 @@ class _SymbolColumns:
 
 
 class ColumnCache:
-    """Of one collection. `head` is that of the newest run that is known of."""
+    """The cache of one collection. `head` is that of the newest run that was seen."""
 
     def __init__(self, reader: Reader, head: Head) -> None:
         self.reader = reader
@@ -50,7 +50,7 @@ class ColumnCache:
         self._entries: dict[str, _SymbolColumns] = {}
 
     def seen(self, symbol: str) -> int:
-        """The last transaction that is known of; to be noted before a head is asked for."""
+        """The last transaction that was taken over; note it before you request a head."""
         entry = self._entries.get(symbol)
         return entry.seen if entry else 0
 
@@ -85,7 +85,7 @@ class ColumnCache:
             raise MovedError
 
     async def catch_up(self, symbol: str, head: Head, seen_before: int) -> None:
-        """Take over what was written up to a head that was asked for after `seen_before`."""
+        """Take over what was written up to a head that was requested after `seen_before`."""
         self.check(head)
         entry = self._loaded(symbol)
         if head.written < seen_before:  # an older state was restored
@@ -95,7 +95,7 @@ class ColumnCache:
             await self._take_over(symbol, entry, head.written)
 
     async def look_again(self, symbol: str) -> None:
-        """Take over what is there of a transaction under way."""
+        """Take over the stored points of an unfinished transaction."""
         entry = self._loaded(symbol)
         await self._take_over(symbol, entry, entry.seen)
 
@@ -106,10 +106,15 @@ class ColumnCache:
             entry.merge(await self.reader.changes(symbol, entry.seen))
             entry.seen = max(entry.seen, written)
 
-    def wrote(self, points: PointTable, before: int, written: int) -> None:
-        """Take over what this process wrote itself, if nothing before it is missing."""
+    def add_written(self, points: PointTable, previous: int, written: int) -> None:
+        """Add what this process wrote itself, if the transactions up to `previous` are cached."""
         entry = self._entries.get(points.symbol)
-        if entry and entry.arrays is not None and entry.seen == before and not entry.flight.busy():
+        if (
+            entry
+            and entry.arrays is not None
+            and entry.seen == previous
+            and not entry.flight.busy()
+        ):
             entry.merge(replace(points, vectors={}))
             entry.seen = written
 
@@ -122,7 +127,7 @@ class ColumnCache:
         try:
             await self.require(symbol)
         except SymbolNotFoundError:
-            self._entries.pop(symbol, None)  # or made-up symbols would pile up
+            self._entries.pop(symbol, None)  # otherwise made-up symbols would pile up
             raise
 
     def _loaded(self, symbol: str) -> _SymbolColumns:

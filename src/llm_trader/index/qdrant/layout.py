@@ -1,11 +1,11 @@
-"""How points lie in a collection: its metadata, its points' payloads, and the way back.
+"""The layout of a collection: its metadata and payloads, encoded and decoded.
 
-Every collection describes itself in its metadata. Its points are those of the symbols, a point
-for each ingestion run, and one `head`, which tells readers what was written last.
+Every collection describes itself in its metadata. It has the points of the symbols, one point for
+each ingestion run, and one `head`, which tells readers what was written last.
 
 A point's payload has all its fields under readable names, for filters and for other programs, and
-once more packed in `row`, which is what this program reads: the server rounds the last digit of
-decimals, and one string is far cheaper to take over than forty numbers.
+once more packed in `row`, which this program reads: the server rounds the last digit of decimals,
+and one string is far cheaper to decode than forty numbers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ROW_TEXT: Final = _ROW.itemsize // 3 * 4
 
 
 class CollectionDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """What a collection says of itself. `building` until an alias was set on it."""
+    """The description in a collection's metadata. `building` until an alias was set on it."""
 
     layout: int
     alias: str
@@ -57,7 +57,7 @@ class CollectionDescription(msgspec.Struct, frozen=True, kw_only=True):
 class Head(msgspec.Struct, frozen=True):
     """`written` grows with each transaction, `run` with each ingestion.
 
-    `token` is another after each start of a run, and in each collection.
+    Each start of a run and each collection has a `token` of its own.
     """
 
     token: str
@@ -66,7 +66,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """What wrote a point: the same for all of a transaction."""
+    """The build and the transaction that wrote a point."""
 
     build_id: str | None
     written: int
@@ -86,7 +86,7 @@ def metadata_of(described: CollectionDescription) -> dict[str, str]:
 
 
 def described_by(metadata: Mapping[str, Any] | None) -> CollectionDescription | None:
-    """What a collection's metadata says; `None` for a collection of another program."""
+    """The description in a collection's metadata; `None` for a collection of another program."""
     text = (metadata or {}).get(METADATA_KEY)
     if not isinstance(text, str):
         return None
@@ -97,9 +97,9 @@ def described_by(metadata: Mapping[str, Any] | None) -> CollectionDescription | 
 
 
 def version_prefix(alias: str, collection: Collection) -> str:
-    """Names of versions begin alike where they hold the same kind of points."""
-    makes_up = msgspec.json.encode([LAYOUT, COLUMNS, collection])
-    digest = hashlib.sha256(makes_up).hexdigest()[:6]
+    """Versions that hold the same kind of points have names with the same beginning."""
+    identity = msgspec.json.encode([LAYOUT, COLUMNS, collection])
+    digest = hashlib.sha256(identity).hexdigest()[:6]
     return f"{alias}_{collection.feature_version}_{digest}_"
 
 
@@ -134,8 +134,8 @@ def head_of(payload: Mapping[str, Any] | None) -> Head:
 def payloads(
     points: PointTable, collection: Collection, provenance: Provenance
 ) -> list[dict[str, Any]]:
-    """Of each point."""
-    same = {
+    """The payloads of points, in their order."""
+    common = {
         "symbol": points.symbol,
         "exchange": collection.exchange,
         "schema_version": collection.schema_version,
@@ -146,9 +146,9 @@ def payloads(
     }
     columns = [row.tolist() for row in points.values]
     stamps, resolved = points.timestamp_ms.tolist(), points.resolved_at_ms.tolist()
-    each = zip(stamps, resolved, points.run.tolist(), packed(points), *columns, strict=True)
+    rows = zip(stamps, resolved, points.run.tolist(), packed(points), *columns, strict=True)
     names = ("timestamp", "resolved_at", "run", "row", *COLUMNS)
-    return [{**same, **dict(zip(names, point, strict=True))} for point in each]
+    return [{**common, **dict(zip(names, row, strict=True))} for row in rows]
 
 
 def packed(points: PointTable) -> list[str]:
@@ -157,7 +157,7 @@ def packed(points: PointTable) -> list[str]:
     rows["timestamp"], rows["run"] = points.timestamp_ms, points.run
     rows["values"] = points.values.T
     text = base64.b64encode(rows.tobytes()).decode()
-    return [text[at : at + _ROW_TEXT] for at in range(0, len(text), _ROW_TEXT)]
+    return [text[start : start + _ROW_TEXT] for start in range(0, len(text), _ROW_TEXT)]
 
 
 def table_of(symbol: str, points: Iterable[Any], dimensions: Mapping[str, int]) -> PointTable:

@@ -1,4 +1,4 @@
-"""What is asked of Qdrant: collections, filters and queries in the client's models."""
+"""Requests to Qdrant in the client's models: collections, filters and queries."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from llm_trader.timeframe import Millis
 if TYPE_CHECKING:
     from qdrant_client import models
 
+# Qdrant's default breadth of a graph, here for the graph of each symbol.
 _PAYLOAD_M: Final = 16
+# Candidates by bytes for each hit, which are then scored by their vectors.
 _OVERSAMPLING: Final = 2.0
 _RANGED: Final = ("timestamp", "resolved_at", "written")
 _FLOATS: Final = ("oi_delta_pct", "funding_rate")
 
 
 def collection_config(server: QdrantServer, collection: Collection) -> dict[str, Any]:
-    """Arguments that make a collection: a graph for each symbol and none over all."""
+    """Arguments for a new collection, with a graph for each symbol and none over all."""
     from qdrant_client import models
 
     quantization = None
@@ -43,7 +45,7 @@ def collection_config(server: QdrantServer, collection: Collection) -> dict[str,
 
 
 def payload_indexes() -> dict[str, Any]:
-    """Of the fields that are filtered or ordered by; made before there are points."""
+    """Indexes of the fields that queries filter or order by; created before there are points."""
     from qdrant_client import models
 
     integer, keyword = models.IntegerIndexType.INTEGER, models.KeywordIndexType.KEYWORD
@@ -74,9 +76,9 @@ def of_window(symbol: str, window: Window, ranges: Iterable[FieldRange] = ()) ->
         "resolved_at": (None, window.resolved_by_ms),
     }
     inside = [
-        models.FieldCondition(key=wanted.field, range=models.Range(**_bounds(wanted)))
-        for wanted in ranges
-        if _bounds(wanted)
+        models.FieldCondition(key=field_range.field, range=models.Range(**bounds_of_range))
+        for field_range in ranges
+        if (bounds_of_range := _bounds(field_range))
     ]
     return models.Filter(must=[*_conditions(symbol, bounds), *inside])
 
@@ -95,16 +97,16 @@ def _conditions(
     ]
 
 
-def _bounds(wanted: FieldRange) -> dict[str, float]:
-    """Without those that every number is within; the wire has no infinite numbers."""
-    low, high = ("gt", "lt") if wanted.exclusive else ("gte", "lte")
-    bounds = {low: wanted.low} if wanted.low > -np.inf else {}
-    bounds |= {high: wanted.high} if wanted.high < np.inf else {}
+def _bounds(field_range: FieldRange) -> dict[str, float]:
+    """The finite bounds, because the wire has no infinite numbers."""
+    low, high = ("gt", "lt") if field_range.exclusive else ("gte", "lte")
+    bounds = {low: field_range.low} if field_range.low > -np.inf else {}
+    bounds |= {high: field_range.high} if field_range.high < np.inf else {}
     return {name: float(np.nan_to_num(value)) for name, value in bounds.items()}
 
 
 def written_by(run: int) -> models.Filter:
-    """Points of runs up to a number."""
+    """The points of the runs up to a number."""
     from qdrant_client import models
 
     return models.Filter(
@@ -159,7 +161,7 @@ def ends_of(symbol: str) -> list[models.QueryRequest]:
 
 
 def search_params(server: QdrantServer, *, exact: bool) -> models.SearchParams:
-    """An exact search compares with the vectors themselves, whatever was made of them."""
+    """An exact search compares with the vectors themselves and ignores their quantization."""
     from qdrant_client import models
 
     if exact:

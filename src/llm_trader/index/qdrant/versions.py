@@ -1,7 +1,7 @@
-"""Versions of an index beside each other: a new one is built, then the alias leads to it.
+"""Versions of an index side by side: a new one is built, then the alias is pointed at it.
 
-Readers and ingestions of the old one are not disturbed by the building; the swap is one step, and
-the old version stays until it is pruned, to swap back to.
+Building does not disturb readers and ingestions of the old version. The swap is one step, and the
+old version stays until it is pruned, so that one can swap back.
 """
 
 from __future__ import annotations
@@ -37,18 +37,22 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 async def build_beside(
     server: QdrantServer, collection: Collection, client: AsyncQdrantClient | None = None
 ) -> QdrantIndex:
-    """A version to ingest into while the present one answers; `swap` makes it live.
+    """A version to ingest into while the live one answers; `swap` makes it live.
 
-    One of the same kind that was begun before and never became live is taken up again.
+    An unfinished version with the same kind of points, which never became live, is continued.
     """
     connection = Connection(server, client)
     try:
-        known = await _described(connection)
+        by_name = await _described(connection)
         live = await catalog.resolve(connection)
-        same = [name for name, each in known.items() if each.collection == collection]
-        begun = [name for name in same if known[name].building and name != live]
-        name = begun[-1] if begun else catalog.version_name(server, collection, _next(known))
-        await catalog.make(connection, name, collection)
+        unfinished = [
+            name
+            for name, description in by_name.items()
+            if description.collection == collection and description.building and name != live
+        ]
+        new_name = catalog.version_name(server, collection, _next(by_name))
+        name = unfinished[-1] if unfinished else new_name
+        await catalog.create(connection, name, collection)
         return await QdrantIndex.on(connection, name, name, write=True, aliased=False)
     except BaseException:
         await connection.aclose()
@@ -56,18 +60,18 @@ async def build_beside(
 
 
 async def swap(server: QdrantServer, name: str, client: AsyncQdrantClient | None = None) -> None:
-    """Let the alias lead to the version `name`, in one step.
+    """Point the alias at the version `name`, in one step.
 
     Raises `ConfigurationError` unless that is a version of this index that holds points.
     """
     async with Connection(server, client) as connection:
-        known = await _described(connection)
-        if name not in known:
+        by_name = await _described(connection)
+        if name not in by_name:
             raise ConfigurationError(
                 f"{name} is no version of {server.collection} at {server.address}; "
-                f"there are: {', '.join(known) or 'none'}"
+                f"there are: {', '.join(by_name) or 'none'}"
             )
-        if not await _points(connection, name, known[name]):
+        if not await _points(connection, name, by_name[name]):
             raise ConfigurationError(f"{name} holds no points; ingest into it first")
         live = await catalog.resolve(connection)
         if live == server.collection:
@@ -75,7 +79,8 @@ async def swap(server: QdrantServer, name: str, client: AsyncQdrantClient | None
                 f"{server.collection} at {server.address} is a collection itself, not an alias; "
                 "name another with index.qdrant.collection"
             )
-        if live in known and known[live].building:  # the swap to it was killed before its end
+        if live in by_name and by_name[live].building:
+            # The swap to it was killed before its end.
             await catalog.finish(connection, live)
         await catalog.set_alias(connection, name)
 
@@ -84,59 +89,59 @@ async def versions(server: QdrantServer, client: AsyncQdrantClient | None = None
     """All versions of this index, by name."""
     async with Connection(server, client) as connection:
         live = await catalog.resolve(connection)
-        known = await _described(connection)
-        points = await together(_points(connection, *each) for each in known.items())
+        by_name = await _described(connection)
+        points = await together(_points(connection, *item) for item in by_name.items())
         return [
             Version(
                 name=name,
                 live=name == live,
-                building=described.building and name != live,
+                building=description.building and name != live,
                 points=count,
-                collection=described.collection,
+                collection=description.collection,
             )
-            for (name, described), count in zip(known.items(), points, strict=True)
+            for (name, description), count in zip(by_name.items(), points, strict=True)
         ]
 
 
 async def prune(
     server: QdrantServer, client: AsyncQdrantClient | None = None, *, also_building: bool = False
 ) -> list[str]:
-    """Delete the versions that are not live, and those being built only if told; which they were.
+    """Delete versions that are not live, unfinished ones with `also_building`; returns their names.
 
-    Nothing is deleted while no version is live, nor ever a collection of another index or program.
+    Nothing is deleted while no version is live, and never a collection of another index or program.
     """
     async with Connection(server, client) as connection:
-        live, known = await catalog.resolve(connection), await _described(connection)
-        if live not in known:
+        live, by_name = await catalog.resolve(connection), await _described(connection)
+        if live not in by_name:
             raise ConfigurationError(
                 f"no version of {server.collection} at {server.address} is live, so none is "
                 "deleted; let the alias lead to one, or name another with index.qdrant.collection"
             )
-        gone = [
+        obsolete = [
             name
-            for name, each in known.items()
-            if name != live and (also_building or not each.building)
+            for name, description in by_name.items()
+            if name != live and (also_building or not description.building)
         ]
-        for name in gone:
+        for name in obsolete:
             await catalog.delete(connection, name)
-        return gone
+        return obsolete
 
 
 async def _described(connection: Connection) -> dict[str, CollectionDescription]:
-    """What the versions of this index say of themselves, oldest first."""
+    """The descriptions of this index's versions by name, oldest first."""
     names = await catalog.names(connection)
-    said = await together(catalog.describe(connection, name) for name in names)
+    descriptions = await together(catalog.describe(connection, name) for name in names)
     alias = connection.server.collection
-    ours = {
-        name: each
-        for name, each in zip(names, said, strict=True)
-        if each is not None and each.alias == alias
+    of_this_index = {
+        name: description
+        for name, description in zip(names, descriptions, strict=True)
+        if description is not None and description.alias == alias
     }
-    return {name: ours[name] for name in sorted(ours, key=_number)}
+    return {name: of_this_index[name] for name in sorted(of_this_index, key=_number)}
 
 
-async def _points(connection: Connection, name: str, described: CollectionDescription) -> int:
-    counts = await Reader(CollectionPages(connection, name), described.collection).counts()
+async def _points(connection: Connection, name: str, description: CollectionDescription) -> int:
+    counts = await Reader(CollectionPages(connection, name), description.collection).counts()
     return sum(counts.values())
 
 

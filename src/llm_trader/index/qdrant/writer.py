@@ -1,4 +1,4 @@
-"""Writing to one collection: runs, transactions, and giving way to a later ingestion."""
+"""Writes to one collection: runs, transactions, and giving way to a later ingestion."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from llm_trader.index.qdrant.layout import Head, Provenance
 from llm_trader.index.qdrant.paging import together
 from llm_trader.index.qdrant.reader import Reader
 
+# Transactions of a run are numbered within 24 bits: 16 million batches.
 _RUN_BITS: Final = 24
 _BYTES_A_REQUEST: Final = 3_000_000  # proxies often allow 4 MB
-_BYTES_OF_PAYLOAD: Final = 3_000
+_BYTES_OF_PAYLOAD: Final = 3_000  # of one point: forty named numbers and the packed row
+# A process writes the head at once after its run; a second without one means that it was killed.
 _LOOKS: Final = 10
 _PAUSE_S: Final = 0.1
 
 
 class Writer:
-    """The only ingestion at work, until another one begins a run.
+    """The only running ingestion, until another one begins a run.
 
-    `aliased`: the collection is the one behind the alias, and losing it ends the ingestion.
+    `aliased`: the collection is the one behind the alias, and losing the alias ends the ingestion.
     """
 
     def __init__(self, reader: Reader, head: Head, *, aliased: bool) -> None:
@@ -44,22 +46,22 @@ class Writer:
                 run = IngestionRun(
                     run=number, build_id=build_id, exchange=exchange, started_at=started_at
                 )
-                there, by = await self._register(run, token)
-                if by == token or (there == run and await self._left(number)):
+                registered, owner = await self._register(run, token)
+                if owner == token or (registered == run and await self._is_abandoned(number)):
                     break
                 number += 1  # another ingestion was faster
             written = (await self._reader.head()).written
-            self.head = Head(by, number, max(written, number << _RUN_BITS))
+            self.head = Head(owner, number, max(written, number << _RUN_BITS))
             await catalog.write_head(self._connection, self._name, self.head)
             self._build_id = build_id
         return number
 
     async def upsert(self, points: PointTable) -> int:
-        """Write points under a transaction number of their own; how many were new."""
+        """Write points under a transaction number of their own; returns the number of new ones."""
         async with self._writing:
             version = self._reader.collection.feature_version
             ids = [point_id(points.symbol, t, version) for t in points.timestamp_ms.tolist()]
-            there = await self._there(ids)
+            stored = await self._stored(ids)
             written = self.head.written + 1
             provenance = Provenance(build_id=self._build_id, written=written)
             await together(
@@ -67,15 +69,15 @@ class Writer:
             )
             self.head = Head(self.head.token, self.head.run, written)
             await catalog.write_head(self._connection, self._name, self.head)
-        return len(ids) - len(there)
+        return len(ids) - len(stored)
 
     async def _register(self, run: IngestionRun, token: str) -> tuple[IngestionRun, str]:
-        """Take the number of a run, unless another ingestion has it; the run that has it."""
+        """Register a run unless another one has its number; returns the run that has it."""
         from qdrant_client import models
 
         id_, content = layout.run_id(run.run), layout.run_payload(run, token)
         await self._connection.call(
-            "beginning a run",
+            "registering a run",
             lambda client: client.upsert(
                 self._name,
                 [models.PointStruct(id=id_, vector={}, payload=content)],
@@ -83,37 +85,37 @@ class Writer:
                 update_mode=models.UpdateMode.INSERT_ONLY,
             ),
         )
-        begun = await self._reader.run(run.run)
-        if begun is None:
+        registered = await self._reader.run(run.run)
+        if registered is None:
             raise self._reader.pages.malformed(f"no run {run.run}")
-        return begun
+        return registered
 
-    async def _left(self, number: int) -> bool:
-        """Whether a run was begun by a process that was killed before it wrote the head."""
+    async def _is_abandoned(self, number: int) -> bool:
+        """Whether the process that registered a run was killed before it wrote the head."""
         for _ in range(_LOOKS):
             if (await self._reader.head()).run >= number:
                 return False
             await asyncio.sleep(_PAUSE_S)
         return True
 
-    async def _there(self, ids: Sequence[str]) -> set[str]:
-        """Which of the points are there already; raises where this ingestion is not the newest."""
+    async def _stored(self, ids: Sequence[str]) -> set[str]:
+        """The ids of stored points; raises `StoreLockedError` if a later ingestion has begun."""
         await self._require_alias()
         later = layout.run_id(self.head.run + 1)
         pages = await self._reader.pages.by_id(
             "looking for points",
             [later, *ids],
-            lambda found: {str(point.id) for point in found},
+            lambda points: {str(point.id) for point in points},
             fields=False,
         )
-        there: set[str] = set().union(*pages)
-        if later in there:
+        stored: set[str] = set().union(*pages)
+        if later in stored:
             raise StoreLockedError(
                 f"another ingestion (run {self.head.run + 1}) took over {self._name} at "
                 f"{self._connection.server.address}; let it finish, then ingest again: nothing is "
                 "lost or doubled"
             )
-        return there
+        return stored
 
     async def _require_alias(self) -> None:
         if not self._aliased:
@@ -128,7 +130,7 @@ class Writer:
     def _parts(self, points: PointTable) -> list[slice]:
         floats = sum(self._reader.collection.dimensions.values())
         size = max(1, _BYTES_A_REQUEST // (4 * floats + _BYTES_OF_PAYLOAD))
-        return [slice(at, at + size) for at in range(0, len(points), size)]
+        return [slice(start, start + size) for start in range(0, len(points), size)]
 
     async def _send(self, ids: Sequence[str], points: PointTable, provenance: Provenance) -> None:
         contents = layout.payloads(points, self._reader.collection, provenance)

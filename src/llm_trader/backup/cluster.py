@@ -1,7 +1,7 @@
-"""The collection of a Qdrant server: snapshots of all its nodes, and back.
+"""The collection of a Qdrant server: copied as snapshots of all its nodes, and restored.
 
-A collection that was restored gets a name of its own and is asked the recorded questions under
-it; only then does the alias lead to it. What is live is never overwritten.
+A restored collection gets a name of its own and is asked the recorded questions under it; only then
+the alias is pointed at it. The live collection is never overwritten.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from msgspec import structs
 
 from llm_trader.backup import contents
 from llm_trader.backup.contents import Findings, Recording
-from llm_trader.backup.files import digest
+from llm_trader.backup.files import OnBytes, digest
 from llm_trader.backup.manifest import QDRANT, NodePart, QdrantPart
 from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError, LlmTraderError, VectorIndexError
@@ -32,6 +32,7 @@ from llm_trader.index.qdrant.paging import CollectionPages
 from llm_trader.index.qdrant.reader import Reader
 from llm_trader.progress import Progress
 
+# Each try takes as long as the snapshots; an ingestion that outlasts three is better waited for.
 _TRIES: Final = 3
 _OPTIMIZED: Final = ("green", "grey")  # grey has work left that waits for the next write
 _OPTIMIZED_IN_S: Final = 3600.0
@@ -40,9 +41,9 @@ _PAUSE_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class QdrantNodes:
-    """A Qdrant server or cluster: how it is asked, and the REST addresses of its nodes.
+    """A Qdrant server or cluster, and the REST addresses of its nodes.
 
-    No addresses means the one of the place itself.
+    Without addresses it is the single node of the server itself.
     """
 
     server: QdrantServer
@@ -56,24 +57,24 @@ class QdrantNodes:
 async def copy_collection(
     nodes: QdrantNodes, folder: Path, progress: Progress
 ) -> tuple[QdrantPart, Recording]:
-    """Snapshots of what the alias leads to, of one moment of all nodes.
+    """Snapshots of the live collection, of one moment of all nodes.
 
-    Where something was written meanwhile they are made again, a few times.
+    When something was written meanwhile they are made again, a few times.
     """
     async with await QdrantIndex.open(nodes.server) as index:
         for _ in range(_TRIES):
-            version, before = index.name, await _written(nodes.server, index)
+            version, state = index.name, await _state(nodes.server, index)
             part = await contents.index_part(index, nodes.server.shown_url)
             recording = await contents.recorded_answers(index)
-            made = [
+            node_parts = [
                 await _copy_node(nodes, number, version, folder, progress)
                 for number in range(len(nodes.all))
             ]
-            if (index.name, await _written(nodes.server, index)) == (version, before):
+            if (index.name, await _state(nodes.server, index)) == (version, state):
                 return QdrantPart(
-                    alias=nodes.server.collection, version=version, index=part, nodes=made
+                    alias=nodes.server.collection, version=version, index=part, nodes=node_parts
                 ), recording
-            for node in made:
+            for node in node_parts:
                 (folder.parent / node.file).unlink()
     raise VectorIndexError(
         f"{nodes.server.collection} at {nodes.server.shown_url} was written to during each of "
@@ -81,14 +82,10 @@ async def copy_collection(
     )
 
 
-async def _written(server: QdrantServer, index: QdrantIndex) -> object:
-    """Equal twice if nothing was written in between."""
+async def _state(server: QdrantServer, index: QdrantIndex) -> object:
+    """Two states are equal if nothing was written in between."""
     async with Connection(server) as connection:
-        name = await catalog.resolve(connection)
-        if name is None:
-            raise VectorIndexError(
-                f"{server.collection} at {server.shown_url} was deleted meanwhile"
-            )
+        name = await catalog.require(connection)
         reader = Reader(CollectionPages(connection, name), index.collection)
         return name, await reader.head(), await reader.counts()
 
@@ -105,8 +102,8 @@ async def _copy_node(
         snapshot = await node.create(version)
         try:
             file = node_folder / f"{version}.snapshot"
-            told = _told(progress, f"snapshot of {address}", snapshot.size)
-            await node.download(version, snapshot, file, told)
+            on_bytes = _byte_progress(progress, f"snapshot of {address}", snapshot.size)
+            await node.download(version, snapshot, file, on_bytes)
         finally:
             await node.delete(version, snapshot)
     return NodePart(shown(url), snapshot.name, file.relative_to(folder.parent).as_posix())
@@ -122,10 +119,10 @@ class RestoredCollection:
     async def refuse_live(self, *, swap: bool) -> None:
         """Raises `ConfigurationError` where the alias leads somewhere and must not be swapped,
         and where the nodes are not as many as were backed up."""
-        server, wanted = self._nodes.server, len(self._part.nodes)
-        if len(self._nodes.all) != wanted:
+        server, node_count = self._nodes.server, len(self._part.nodes)
+        if len(self._nodes.all) != node_count:
             raise ConfigurationError(
-                f"the backup holds the snapshots of {wanted} nodes, and {len(self._nodes.all)} "
+                f"the backup holds the snapshots of {node_count} nodes, and {len(self._nodes.all)} "
                 "are named; list all nodes in index.qdrant.node_urls, as many as there were"
             )
         async with Connection(server) as connection:
@@ -147,30 +144,30 @@ class RestoredCollection:
             self.name = self._free_name(await first.collections())
         for url, part in zip(self._nodes.all, self._part.nodes, strict=True):
             file = folder / part.file
-            told = _told(progress, f"restoring {QDRANT}", file.stat().st_size)
+            on_bytes = _byte_progress(progress, f"restoring {QDRANT}", file.stat().st_size)
             sha256 = await digest(file, lambda done: None)
             async with NodeSnapshots(self._nodes.server, url) as node:
-                await node.upload(self.name, file, sha256, told)
+                await node.upload(self.name, file, sha256, on_bytes)
         for url in self._nodes.all:
             async with NodeSnapshots(self._nodes.server, url) as node:
                 await node.until_active(self.name)
         await self._until_optimized()
-        await self._make_its_own()
+        await self._claim_alias()
 
-    async def look(self, answers: Sequence[RecordedAnswer]) -> Findings:
-        """Whether it holds what it should, and answers as recorded."""
+    async def check(self, answers: Sequence[RecordedAnswer]) -> Findings:
+        """Whether it has the content it should have, and answers as recorded."""
         async with await self._open() as index:
-            return await contents.look_at_open_index(index, self._part.index, answers)
+            return await contents.check_open_index(index, self._part.index, answers)
 
     async def discard(self) -> None:
-        """Delete what has been uploaded so far; what the server refuses stays there."""
+        """Delete the collection; it stays there if the server refuses."""
         if self.name:
             with suppress(LlmTraderError):
                 async with Connection(self._nodes.server) as connection:
                     await catalog.delete(connection, self.name)
 
     async def go_live(self) -> str:
-        """Let the alias lead here; the collection's own name."""
+        """Point the alias here; returns the collection's own name."""
         await versions.swap(self._nodes.server, self.name)
         return self.name
 
@@ -182,21 +179,22 @@ class RestoredCollection:
             number += 1
         return name
 
-    async def _make_its_own(self) -> None:
-        """The collection says which index it is a version of, maybe of another now.
+    async def _claim_alias(self) -> None:
+        """Describe the collection as a version of this index, which may be another one now.
 
-        Its head gets a token of its own: by that, readers notice that the alias was led here.
+        Its head gets a new token, by which readers notice that the alias points here.
         """
         async with Connection(self._nodes.server) as connection:
-            said = await catalog.open_described(connection, self.name)
-            says = structs.replace(said, alias=self._nodes.server.collection)
-            await catalog.write_description(connection, self.name, says)
-            head = await Reader(CollectionPages(connection, self.name), said.collection).head()
-            own = structs.replace(head, token=uuid.uuid4().hex)
-            await catalog.write_head(connection, self.name, own)
+            description = await catalog.open_described(connection, self.name)
+            collection = description.collection
+            description = structs.replace(description, alias=self._nodes.server.collection)
+            await catalog.write_description(connection, self.name, description)
+            head = await Reader(CollectionPages(connection, self.name), collection).head()
+            head = structs.replace(head, token=uuid.uuid4().hex)
+            await catalog.write_head(connection, self.name, head)
 
     async def _until_optimized(self) -> None:
-        """Wait until the server has nothing left to do for the collection; an hour at most."""
+        """Wait until the server has optimized the collection; an hour at most."""
         server, status = self._nodes.server, ""
         try:
             async with asyncio.timeout(_OPTIMIZED_IN_S), Connection(server) as connection:
@@ -219,5 +217,5 @@ class RestoredCollection:
         return await QdrantIndex.open(structs.replace(self._nodes.server, collection=self.name))
 
 
-def _told(progress: Progress, what: str, total: int) -> Callable[[int], None]:
-    return lambda done: progress(what, done, total)
+def _byte_progress(progress: Progress, label: str, total: int) -> OnBytes:
+    return lambda done: progress(label, done, total)

@@ -1,4 +1,4 @@
-"""What a copy of a store or of an index holds, and whether it holds it still."""
+"""The content of a copy of a store or an index: described, and compared with its description."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
 
-QUESTIONS: Final = 16
+QUESTIONS: Final = 16  # half with and half without regime filters; each takes as long as a query
 _SEED: Final = 0
-_TOLD: Final = 5
+_SHOWN_PROBLEMS: Final = 5  # enough to see what is wrong; a damaged index has thousands
 _NO_ANSWERS: Final = (
     "no answers of the index were recorded, so verify and restore cannot prove that it answers as "
     "before"
@@ -33,10 +33,10 @@ class Recording(NamedTuple):
 
 
 class Findings(msgspec.Struct, kw_only=True):
-    """What a look at a copy came to.
+    """The findings of a check of a copy.
 
-    `identical` and `rounded` count recorded questions that were answered to the last bit, and but
-    for last digits, as another processor would. `notes` are no problems.
+    `identical` counts recorded questions that were answered the same to the last bit, `rounded`
+    those that differ in last digits only, as on another processor. `notes` are no problems.
     """
 
     problems: list[str] = []
@@ -46,21 +46,20 @@ class Findings(msgspec.Struct, kw_only=True):
 
 
 def market_part(folder: Path, location: str) -> MarketPart:
-    """What the store in a folder holds; `location` is where it was copied from."""
+    """Describes the store in a folder; `location` is where it was copied from."""
     with MarketStore.open(folder) as store:
-        described = store.describe()
+        info = store.describe()
     return MarketPart(
         location=location,
-        exchange=described.exchange,
+        exchange=info.exchange,
         series=[
-            SeriesRows(s.symbol, s.kind, s.timeframe, s.rows, s.first, s.last)
-            for s in described.series
+            SeriesRows(s.symbol, s.kind, s.timeframe, s.rows, s.first, s.last) for s in info.series
         ],
     )
 
 
 async def index_part(index: VectorIndex, location: str) -> IndexPart:
-    """What an index holds; `location` is where it was copied from."""
+    """Describes an index; `location` is where it was copied from."""
     info = await index.info()
     return IndexPart(
         location=location, collection=info.collection, symbols=info.symbols, runs=info.runs
@@ -77,40 +76,38 @@ async def recorded_answers(index: VectorIndex) -> Recording:
     return Recording(answers, [] if answers else [f"{_NO_ANSWERS}: the index is empty"])
 
 
-def look_at_market(folder: Path, part: MarketPart) -> Findings:
+def check_market(folder: Path, part: MarketPart) -> Findings:
     """Whether the store in a folder opens and holds what it should."""
     try:
-        found = market_part(folder, part.location)
+        copied = market_part(folder, part.location)
     except LlmTraderError as error:
         return Findings(problems=[error.message])
     problems = []
-    if found.exchange != part.exchange:
-        problems.append(f"its exchange is {found.exchange}, not {part.exchange}")
+    if copied.exchange != part.exchange:
+        problems.append(f"its exchange is {copied.exchange}, not {part.exchange}")
     problems += [
-        f"{_series(wanted)} is missing or of another extent"
-        for wanted in part.series
-        if wanted not in found.series
+        f"{_series(series)} is missing or of another extent"
+        for series in part.series
+        if series not in copied.series
     ]
     problems += [
-        f"{_series(held)} should not be there, or is of another extent"
-        for held in found.series
-        if held not in part.series
+        f"{_series(series)} should not be there, or is of another extent"
+        for series in copied.series
+        if series not in part.series
     ]
-    return Findings(problems=problems[:_TOLD])
+    return Findings(problems=problems[:_SHOWN_PROBLEMS])
 
 
-async def look_at_index(
-    folder: Path, part: IndexPart, answers: Sequence[RecordedAnswer]
-) -> Findings:
+async def check_index(folder: Path, part: IndexPart, answers: Sequence[RecordedAnswer]) -> Findings:
     """Whether the index in a folder opens, holds what it should, and answers as recorded."""
     try:
         with EmbeddedIndex.open(folder) as index:
-            return await look_at_open_index(index, part, answers)
+            return await check_open_index(index, part, answers)
     except LlmTraderError as error:
         return Findings(problems=[error.message])
 
 
-async def look_at_open_index(
+async def check_open_index(
     index: VectorIndex, part: IndexPart, answers: Sequence[RecordedAnswer]
 ) -> Findings:
     """Whether an index holds what it should, and answers as recorded."""
@@ -118,31 +115,32 @@ async def look_at_open_index(
     problems = info.collection.differences(part.collection)
     if info.runs != part.runs:
         problems.append(f"it has {len(info.runs)} ingestion runs, not these {len(part.runs)}")
-    held = {of.symbol: of for of in info.symbols}
-    for wanted in part.symbols:
-        found = held.pop(wanted.symbol, None)
-        if found != wanted:
-            points = found.points if found else 0
+    stored = {symbol.symbol: symbol for symbol in info.symbols}
+    for expected in part.symbols:
+        symbol = stored.pop(expected.symbol, None)
+        if symbol != expected:
+            points = symbol.points if symbol else 0
             problems.append(
-                f"{wanted.symbol} has {points} points, not {wanted.points} of the same times"
+                f"{expected.symbol} has {points} points, not {expected.points} of the same times"
             )
-    problems += [f"{symbol} should not be there" for symbol in held]
+    problems += [f"{name} should not be there" for name in stored]
     if problems:
-        return Findings(problems=problems[:_TOLD])
-    return await _asked(index, answers)
+        return Findings(problems=problems[:_SHOWN_PROBLEMS])
+    return await _compare_answers(index, answers)
 
 
-async def _asked(index: VectorIndex, answers: Sequence[RecordedAnswer]) -> Findings:
+async def _compare_answers(index: VectorIndex, answers: Sequence[RecordedAnswer]) -> Findings:
     try:
         retriever = _retriever(index)
     except ConfigurationError as error:
         return Findings(notes=[f"no question was asked: {error.message}"])
     report = await compare_recorded(answers, retriever)
-    rounded = [found for found in report.disagreements if found.of_rounding]
+    rounded = [answer for answer in report.disagreements if answer.of_rounding]
     problems = [
-        f"a question on {found.symbol} at {found.at} is answered otherwise: {found.differences[0]}"
-        for found in report.disagreements
-        if not found.of_rounding
+        f"a question on {answer.symbol} at {answer.at} is answered otherwise: "
+        f"{answer.differences[0]}"
+        for answer in report.disagreements
+        if not answer.of_rounding
     ]
     notes = []
     if rounded:
@@ -151,7 +149,10 @@ async def _asked(index: VectorIndex, answers: Sequence[RecordedAnswer]) -> Findi
             f"{rounded[0].differences[0]}"
         )
     return Findings(
-        problems=problems[:_TOLD], identical=report.identical, rounded=len(rounded), notes=notes
+        problems=problems[:_SHOWN_PROBLEMS],
+        identical=report.identical,
+        rounded=len(rounded),
+        notes=notes,
     )
 
 

@@ -1,7 +1,7 @@
-"""What a backup says of itself, and which backups a folder holds.
+"""The manifest of a backup, and the backups in a folder.
 
 <backups>/<name>/manifest.json       written last, and as a whole
-                 answers.json        questions to the index, and what it answered
+                 answers.json        questions to the index, and its answers
                  market/data.mdb
                  index/data.mdb      or, of a Qdrant server:
                  qdrant/<node>/<collection>.snapshot
@@ -54,7 +54,7 @@ class MarketPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IndexPart(msgspec.Struct, frozen=True, kw_only=True):
-    """What an index held that was at `location`."""
+    """The content of the index that was at `location`."""
 
     location: str
     collection: Collection
@@ -63,7 +63,7 @@ class IndexPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodePart(msgspec.Struct, frozen=True):
-    """The snapshot that a node of a cluster made, and the file that has it."""
+    """The snapshot of one node of a cluster, and its file in the backup."""
 
     url: str
     snapshot: str
@@ -101,12 +101,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def parts(self) -> list[str]:
-        held = {MARKET: self.market, INDEX: self.index, QDRANT: self.qdrant}
-        return [name for name, part in held.items() if part is not None]
+        parts = {MARKET: self.market, INDEX: self.index, QDRANT: self.qdrant}
+        return [name for name, part in parts.items() if part is not None]
 
     @property
     def indexed(self) -> IndexPart | None:
-        """What the index held, whichever kind it was."""
+        """The content of the index, whichever kind it is."""
         return self.index or (self.qdrant.index if self.qdrant else None)
 
 
@@ -121,7 +121,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked_name(name: str) -> str:
-    """Raises `InvalidInputError` for what is no plain name of a folder."""
+    """Raises `InvalidInputError` for anything but a plain name of a folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name, re.ASCII):
         raise InvalidInputError(
             f"{name!r} is no name for a backup; use letters, digits, dots, dashes and underscores"
@@ -130,7 +130,7 @@ def checked_name(name: str) -> str:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """From here on the backup is complete."""
+    """Makes the backup complete."""
     content = msgspec.json.format(msgspec.json.encode(manifest))
     write_atomically(folder / MANIFEST, content + b"\n")
 
@@ -164,12 +164,12 @@ class _Versioned(msgspec.Struct):
 
 
 def backups_in(folder: Path) -> list[Listed]:
-    """By name; nothing for a folder that is not there."""
+    """The backups sorted by name; none for a folder that does not exist."""
     if not folder.is_dir():
         return []
     with disk_errors(folder):
-        found = sorted(path for path in folder.iterdir() if path.is_dir())
-        return [_listed(path) for path in found if not path.name.startswith(".")]
+        folders = sorted(path for path in folder.iterdir() if path.is_dir())
+        return [_listed(path) for path in folders if not path.name.startswith(".")]
 
 
 def _listed(folder: Path) -> Listed:

@@ -1,7 +1,7 @@
-"""A backup put where nothing was, and proven before it is put there.
+"""Restores a backup to empty places, after proving that it answers as before.
 
-Folders are filled beside their place, under another name, opened, and asked the recorded
-questions; then they are renamed. A restore that is killed leaves nothing at the place itself.
+Each folder is filled under another name beside its place, opened, and asked the recorded questions;
+then it is renamed. A restore that is killed leaves nothing at the place itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from llm_trader.backup import contents
 from llm_trader.backup.contents import Findings
-from llm_trader.backup.files import copy, disk_errors
+from llm_trader.backup.files import copy, disk_errors, with_progress
 from llm_trader.backup.manifest import (
     INDEX,
     MARKET,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """Where the parts of a backup go: folders, or the nodes of a Qdrant server.
+    """The places for the parts of a backup: folders, or the nodes of a Qdrant server.
 
     None leaves a part out.
     """
@@ -48,7 +48,7 @@ class Targets:
 
 
 class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`restored` tells by part where it is now; `answers` were the same to the last bit."""
+    """`restored` has the place of each part; `answers` counts those equal to the last bit."""
 
     name: str
     created_at: str
@@ -60,7 +60,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
 async def restore_backup(
     folder: Path, targets: Targets, *, swap: bool = False, progress: Progress = no_progress
 ) -> RestoreReport:
-    """Put the parts of a backup that have a target there.
+    """Restore the parts of a backup that have a target.
 
     Raises `ConfigurationError`, before anything is written, for a backup that is unfinished or
     damaged, for a folder that is not empty, and for a Qdrant alias that leads to a collection,
@@ -84,23 +84,23 @@ async def restore_backup(
         await collection.refuse_live(swap=swap)
     parts = [*(filling.part for filling in fillings), *([QDRANT] if collection else [])]
     refuse_damaged(folder, await damaged_files(folder, manifest, progress, parts))
-    restored, looks = await _restored(folder, manifest, fillings, collection, progress)
+    restored, findings = await _restored(folder, manifest, fillings, collection, progress)
     return RestoreReport(
         name=manifest.name,
         created_at=manifest.created_at,
         restored=restored,
-        answers=sum(look.identical for look in looks),
-        notes=[note for look in looks for note in look.notes],
+        answers=sum(finding.identical for finding in findings),
+        notes=[note for finding in findings for note in finding.notes],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """A part that becomes a folder, and how a look at that folder is taken."""
+    """A part that becomes a folder, and the check of that folder."""
 
     part: str
     target: Path
-    look: Callable[[Path], Awaitable[Findings]]
+    check: Callable[[Path], Awaitable[Findings]]
 
     @property
     def beside(self) -> Path:
@@ -109,20 +109,20 @@ class _Filling:
 
 def _fillings(folder: Path, manifest: Manifest, targets: Targets) -> list[_Filling]:
     market, index = manifest.market, manifest.index
-    found = []
+    fillings = []
     if market is not None and targets.market is not None:
 
-        async def look_at_market(path: Path) -> Findings:
-            return contents.look_at_market(path, market)
+        async def check_market(path: Path) -> Findings:
+            return contents.check_market(path, market)
 
-        found.append(_Filling(MARKET, targets.market.resolve(), look_at_market))
+        fillings.append(_Filling(MARKET, targets.market.resolve(), check_market))
     if index is not None and targets.index is not None:
 
-        async def look_at_index(path: Path) -> Findings:
-            return await contents.look_at_index(path, index, read_answers(folder))
+        async def check_index(path: Path) -> Findings:
+            return await contents.check_index(path, index, read_answers(folder))
 
-        found.append(_Filling(INDEX, targets.index.resolve(), look_at_index))
-    return found
+        fillings.append(_Filling(INDEX, targets.index.resolve(), check_index))
+    return fillings
 
 
 def _collection(manifest: Manifest, targets: Targets) -> RestoredCollection | None:
@@ -149,36 +149,36 @@ async def _restored(
     collection: RestoredCollection | None,
     progress: Progress,
 ) -> tuple[dict[str, str], list[Findings]]:
-    """Everything is there and proven before the first thing is put in its place."""
-    places, looks = {}, []
+    """All parts are copied and proven before the first one is put in its place."""
+    places, findings = {}, []
     with ExitStack() as undone, disk_errors(folder):
         for filling in fillings:
-            undone.enter_context(_held(filling.beside))
+            undone.enter_context(_empty_folder(filling.beside))
             await _fill(folder, manifest, filling, progress)
-            looks.append(_proven(filling.part, await filling.look(filling.beside)))
+            findings.append(_proven(filling.part, await filling.check(filling.beside)))
         if collection is not None:
-            looks.append(await _uploaded(folder, collection, progress))
+            findings.append(await _uploaded(folder, collection, progress))
         if collection is not None:  # a server may still refuse; renaming hardly can
             places[QDRANT] = await collection.go_live()
         for filling in fillings:
             filling.beside.replace(filling.target)
             sync_to_disk(filling.target.parent)
             places[filling.part] = str(filling.target)
-    return places, looks
+    return places, findings
 
 
 async def _uploaded(folder: Path, collection: RestoredCollection, progress: Progress) -> Findings:
     try:
         await collection.upload(folder, progress)
-        return _proven(QDRANT, await collection.look(read_answers(folder)))
+        return _proven(QDRANT, await collection.check(read_answers(folder)))
     except BaseException:
         await collection.discard()
         raise
 
 
 @contextmanager
-def _held(beside: Path) -> Iterator[None]:
-    """A folder to be filled by this process only, without what a killed one left there."""
+def _empty_folder(beside: Path) -> Iterator[None]:
+    """A folder that only this process fills, without the files that a killed restore left."""
     lock = WriterLock(beside)
     try:
         for name in ("data.mdb", "lock.mdb"):
@@ -192,22 +192,19 @@ def _held(beside: Path) -> Iterator[None]:
 
 
 async def _fill(folder: Path, manifest: Manifest, filling: _Filling, progress: Progress) -> None:
-    files = [file for file in manifest.files if file.path.startswith(f"{filling.part}/")]
-    for file in files:
-
-        def told(done: int, whole: int = file.bytes) -> None:
-            progress(f"restoring {filling.part}", done, whole)
-
+    prefix = f"{filling.part}/"
+    files = {file: file.bytes for file in manifest.files if file.path.startswith(prefix)}
+    for file, on_bytes in with_progress(files, f"restoring {filling.part}", progress):
         path = folder / file.path
-        if await copy(path, filling.beside / path.name, told) != file.sha256:
+        if await copy(path, filling.beside / path.name, on_bytes) != file.sha256:
             raise ConfigurationError(f"{path} has changed while it was read; restore again")
     sync_to_disk(filling.beside)
 
 
-def _proven(part: str, look: Findings) -> Findings:
-    if look.problems:
+def _proven(part: str, findings: Findings) -> Findings:
+    if findings.problems:
         raise ConfigurationError(
             f"the {part} part of the backup does not hold what it should: "
-            f"{'; '.join(look.problems)}; nothing was put in its place, use another backup"
+            f"{'; '.join(findings.problems)}; nothing was put in its place, use another backup"
         )
-    return look
+    return findings

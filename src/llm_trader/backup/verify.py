@@ -1,8 +1,8 @@
-"""Whether a backup is whole, and its copies open and answer."""
+"""Checks that a backup is whole, and that its copies open and answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ import msgspec
 
 from llm_trader.backup import contents
 from llm_trader.backup.contents import Findings
-from llm_trader.backup.files import digest, disk_errors
+from llm_trader.backup.files import OnBytes, digest, disk_errors, with_progress
 from llm_trader.backup.manifest import (
     ANSWERS,
     INDEX,
@@ -54,9 +54,9 @@ async def verify_backup(folder: Path, progress: Progress = no_progress) -> Verif
     """Raises `ConfigurationError` for a folder that is no complete backup."""
     manifest = read_manifest(folder)
     problems = await damaged_files(folder, manifest, progress)
-    found = await _looked_at(folder, manifest, {problem.file for problem in problems})
-    problems += [Problem(file, told) for file, of in found.items() for told in of.problems]
-    notes = [*manifest.notes, *(note for of in found.values() for note in of.notes)]
+    findings = await _check_copies(folder, manifest, {problem.file for problem in problems})
+    problems += [Problem(file, text) for file, f in findings.items() for text in f.problems]
+    notes = [*manifest.notes, *(note for f in findings.values() for note in f.notes)]
     if manifest.qdrant is not None:
         notes.append("the snapshots' files were compared; they are opened when they are restored")
     return VerifyReport(
@@ -65,7 +65,7 @@ async def verify_backup(folder: Path, progress: Progress = no_progress) -> Verif
         parts=manifest.parts,
         files=len(manifest.files),
         bytes=manifest.bytes,
-        answers=sum(of.identical for of in found.values()),
+        answers=sum(f.identical for f in findings.values()),
         problems=problems,
         notes=notes,
     )
@@ -74,51 +74,50 @@ async def verify_backup(folder: Path, progress: Progress = no_progress) -> Verif
 async def damaged_files(
     folder: Path, manifest: Manifest, progress: Progress = no_progress, parts: Iterable[str] = ()
 ) -> list[Problem]:
-    """Files that are not as they were written, of some parts or of all."""
-    wanted = tuple(f"{part}/" for part in parts)
-    files = [f for f in manifest.files if not wanted or f.path.startswith((*wanted, ANSWERS))]
-    total, before, problems = sum(file.bytes for file in files), 0, []
-    for file in files:
-
-        def told(done: int, before: int = before) -> None:
-            progress("comparing", before + done, total)
-
+    """Files of some parts, or of all, that differ from what was written."""
+    prefixes = tuple(f"{part}/" for part in parts)
+    files = {
+        file: file.bytes
+        for file in manifest.files
+        if not prefixes or file.path.startswith((*prefixes, ANSWERS))
+    }
+    problems = []
+    for file, on_bytes in with_progress(files, "comparing", progress):
         with disk_errors(folder):
-            what = await _damage(folder / file.path, file, told)
-        if what is not None:
-            problems.append(Problem(file.path, what))
-        before += file.bytes
+            damage = await _damage(folder / file.path, file, on_bytes)
+        if damage is not None:
+            problems.append(Problem(file.path, damage))
     return problems
 
 
-async def _damage(path: Path, wanted: StoredFile, told: Callable[[int], None]) -> str | None:
-    """What is wrong with a file."""
-    if problem := _other_size(path, wanted.bytes):
+async def _damage(path: Path, expected: StoredFile, on_bytes: OnBytes) -> str | None:
+    """How a file differs from what was written; None if it does not."""
+    if problem := _size_problem(path, expected.bytes):
         return problem
-    if await digest(path, told) != wanted.sha256:
+    if await digest(path, on_bytes) != expected.sha256:
         return "is not what was written: its SHA-256 differs"
     return None
 
 
-def _other_size(path: Path, wanted: int) -> str | None:
+def _size_problem(path: Path, expected: int) -> str | None:
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size
-    return None if size == wanted else f"has {size} bytes, not {wanted}"
+    return None if size == expected else f"has {size} bytes, not {expected}"
 
 
-async def _looked_at(folder: Path, manifest: Manifest, damaged: set[str]) -> dict[str, Findings]:
-    """The copies opened, by their data file; LMDB must not be given one that is damaged."""
-    found = {}
+async def _check_copies(folder: Path, manifest: Manifest, damaged: set[str]) -> dict[str, Findings]:
+    """Opens the copies, by their data file; LMDB must not be given a damaged one."""
+    findings = {}
     market, index = f"{MARKET}/data.mdb", f"{INDEX}/data.mdb"
     if manifest.market is not None and market not in damaged:
-        found[market] = contents.look_at_market(folder / MARKET, manifest.market)
+        findings[market] = contents.check_market(folder / MARKET, manifest.market)
     if manifest.index is not None and not damaged & {index, ANSWERS}:
         answers = read_answers(folder)
-        found[index] = await contents.look_at_index(folder / INDEX, manifest.index, answers)
+        findings[index] = await contents.check_index(folder / INDEX, manifest.index, answers)
     for part in (MARKET, INDEX):
         (folder / part / _LOCK).unlink(missing_ok=True)
-    return found
+    return findings
 
 
 def read_answers(folder: Path) -> list[RecordedAnswer]:
@@ -130,11 +129,13 @@ def read_answers(folder: Path) -> list[RecordedAnswer]:
         with disk_errors(folder):
             return msgspec.json.decode(path.read_bytes(), type=list[RecordedAnswer])
     except msgspec.MsgspecError as error:
-        raise ConfigurationError(f"{path} is of another version ({error})") from error
+        raise ConfigurationError(
+            f"{path} is of another version ({error}); use the version that made it"
+        ) from error
 
 
 def refuse_damaged(folder: Path, problems: list[Problem]) -> None:
-    """Raises `ConfigurationError` where there are any."""
+    """Raises `ConfigurationError` where there are problems."""
     if problems:
-        listed = "; ".join(f"{of.file} {of.problem}" for of in problems[:5])
+        listed = "; ".join(f"{problem.file} {problem.problem}" for problem in problems[:5])
         raise ConfigurationError(f"the backup at {folder} is damaged: {listed}; use another backup")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import httpx
 
 # It is called with the number of bytes done.
-Progress = Callable[[int], None]
+OnBytes = Callable[[int], None]
 
 # Creating or loading a snapshot of many gigabytes takes the server that long, and it is silent.
 _SLOW_S: Final = 3600.0
@@ -73,7 +73,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         return msgspec.convert(result, CollectionSnapshot)
 
     async def download(
-        self, collection: str, snapshot: CollectionSnapshot, to: Path, progress: Progress
+        self, collection: str, snapshot: CollectionSnapshot, to: Path, on_bytes: OnBytes
     ) -> str:
         """Download into a new file; returns its SHA-256, which must be the node's checksum."""
         digest, done = hashlib.sha256(), 0
@@ -84,7 +84,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
                     file.write(chunk)
                     digest.update(chunk)
                     done += len(chunk)
-                    progress(done)
+                    on_bytes(done)
         sha256 = digest.hexdigest()
         if snapshot.checksum is not None and sha256 != snapshot.checksum.lower():
             raise VectorIndexError(
@@ -98,12 +98,12 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
         await self._ask("deleting a snapshot", "DELETE", path, slow=True)
 
-    async def upload(self, collection: str, file: Path, sha256: str, progress: Progress) -> None:
+    async def upload(self, collection: str, file: Path, sha256: str, on_bytes: OnBytes) -> None:
         """Replace the node's part of a collection by that of a snapshot."""
         path = f"{_path(collection)}/snapshots/upload"
         parameters = {"priority": "snapshot", "wait": "true", "checksum": sha256}
         with file.open("rb") as content:
-            form = {"snapshot": (file.name, _Watched(content, progress), _BINARY)}
+            form = {"snapshot": (file.name, _Watched(content, on_bytes), _BINARY)}
             action = f"uploading a snapshot as {collection}"
             await self._ask(action, "POST", path, slow=True, params=parameters, files=form)
 
@@ -192,8 +192,8 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
 class _Watched:
     """A file that reports how far it was read."""
 
-    def __init__(self, file: IO[bytes], progress: Progress) -> None:
-        self._file, self._progress = file, progress
+    def __init__(self, file: IO[bytes], on_bytes: OnBytes) -> None:
+        self._file, self._progress = file, on_bytes
 
     def read(self, size: int = -1) -> bytes:
         content = self._file.read(size)

@@ -147,7 +147,7 @@ def test_ctrl_c_says_that_nothing_is_lost_and_a_rerun_completes(
             ingestion.send_signal(signal.SIGINT)
             out, err = ingestion.communicate(timeout=30)
         assert (ingestion.returncode, out) == (130, "")
-        assert err == "interrupted; what was finished is kept, run it again\n"
+        assert err == "interrupted; finished work is kept, run the command again\n"
         held = points_in(index)
         assert 1 < held < FIVE_MINUTELY
         rerun = subprocess.run(command, check=True, capture_output=True)

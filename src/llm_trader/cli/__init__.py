@@ -1,7 +1,7 @@
 """What a person types: `llm-trader ...`, and the aliases `rag-ingest` and `rag-rpc-server`.
 
-`main`           the commands under one roof, and what happens on errors
-`setting_flags`  the one table from flags to settings
+`main`           all commands, and the handling of errors
+`setting_flags`  the table from flags to settings
 `options`        other options that several commands share
 `output`         JSON or tables, and progress
 `data`, `index`, `models`, `backup`, `evaluate`            several commands each

@@ -1,4 +1,4 @@
-"""`llm-trader backup`: copies of the market store and of the index, checked and put back."""
+"""`llm-trader backup`: creates, lists, verifies and restores backups."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def create(
     only: Only = None,
     json: options.Json = False,
 ) -> None:
-    """Copy the market store and the index into a folder of their own.
+    """Copy the market store and the index into a new folder.
 
-    Servers and ingestions may be at work: each copy is of one moment. On a Qdrant server, every
+    Servers and ingestions may run meanwhile: each copy shows one moment. On a Qdrant server, every
     node named in index.qdrant.node_urls makes a snapshot, which is downloaded and deleted there.
-    Some questions to the index are recorded with their answers, so that verify and restore can
-    prove that it answers as before. An interrupted backup is listed as unfinished, and nothing is
-    ever restored from it.
+    Some queries to the index are recorded with their answers, so that verify and restore can
+    prove that the answers stay the same. An interrupted backup is listed as unfinished and is
+    never restored.
     """
     from llm_trader.app.backups import make_backup
 
@@ -63,7 +63,7 @@ def create(
 @app.command("list")
 @with_settings()
 def list_backups(settings: Settings, from_: From = _FOLDER, json: options.Json = False) -> None:
-    """Show the backups of a folder: when they were made, what they hold, whether complete."""
+    """Show the backups of a folder with their time, contents and state."""
     from llm_trader.app.backups import list_backups as backups_in
 
     present(
@@ -76,11 +76,11 @@ def list_backups(settings: Settings, from_: From = _FOLDER, json: options.Json =
 def verify(
     settings: Settings, name: Name, from_: From = _FOLDER, json: options.Json = False
 ) -> None:
-    """Check that a backup is whole, and that its copies open and answer.
+    """Check that a backup is complete, and that its copies open and answer.
 
-    All files are compared with their SHA-256, the copies are opened and counted, and the index is
-    asked the recorded questions. Exits with 1 on any problem, naming the file. Snapshots of a
-    Qdrant server are compared by digest only; they prove themselves when they are restored.
+    Compares all files with their SHA-256, opens and counts the copies, and sends the recorded
+    queries to the index. Exits with 1 on any problem, naming the file. Snapshots of a
+    Qdrant server are compared by digest only; restore checks their answers.
     """
     from llm_trader.app.backups import check_backup
 
@@ -105,12 +105,13 @@ def restore(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Put a backup where nothing is yet: folders that are empty, or a new Qdrant collection.
+    """Restore a backup to empty folders, or to a new Qdrant collection.
 
-    Everything is copied beside its place, opened, and asked the recorded questions before it is
-    put there; an interrupted restore leaves the place empty. Nothing is ever overwritten: move an
-    old folder away first. On a Qdrant server that is live already, --swap points the alias at the
-    restored collection, and the old one stays until `llm-trader index prune`.
+    Everything is copied next to its destination and checked with the recorded queries before it
+    is moved there; an interrupted restore leaves the destination empty. Nothing is ever
+    overwritten: move an old folder away first. On a Qdrant server that is already live, --swap
+    points the alias at the restored collection, and the old one stays until
+    `llm-trader index prune`.
     """
     from llm_trader.app.backups import restore as restore_backup
 

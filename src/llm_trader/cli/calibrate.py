@@ -27,7 +27,12 @@ def calibrate(
     ] = Path("calibration.json"),
     holdout: Annotated[
         float,
-        typer.Option("--holdout", min=0.05, max=0.8, help="Share of the time to measure on."),
+        typer.Option(
+            "--holdout",
+            min=0.05,
+            max=0.8,
+            help="Share of the time range to measure on, 0.05 to 0.8.",
+        ),
     ] = 0.3,
     report: Annotated[
         Path,
@@ -42,14 +47,14 @@ def calibrate(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Measure on the past how far evidence can be trusted, and write what a server loads.
+    """Measure on the past how far evidence can be trusted, and write a calibration for a server.
 
-    Asks about every quarter-hour as a server would have, and compares with what followed: how
-    much the 80 % bands must be widened, and at which horizons similar states forecast better than
-    the base rate. The server takes the file as the setting retrieval.calibration, and uses it for
-    queries that look like these: same settings, symbols and version, asked after --end. Markets
-    drift, so run it again every week or so. Start and end are the times of the queries; the store
-    must reach a lookback further back.
+    Queries every quarter-hour like a server, and compares the answers with the outcomes: how much
+    the 80 % bands must be widened, and at which horizons similar states forecast better than the
+    base rate. A server loads the file with the setting retrieval.calibration. It uses the file for
+    queries with the same settings, symbols and version, after --end. Markets drift, so run it
+    again about every week. Start and end are the times of the queries; the store must reach back
+    one lookback further.
     """
     from llm_trader.app.calibration_fit import calibrate as fit_calibration
 

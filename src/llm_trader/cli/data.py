@@ -1,4 +1,4 @@
-"""`llm-trader data`: market data into a store, and what a store holds."""
+"""`llm-trader data`: fills market stores, describes and checks them."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def import_files(
 ) -> None:
     """Import Parquet or CSV files into a market store.
 
-    A file's name says what it holds: <exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet, such
-    as bybit_linear_BTCUSDT_candles_5m.parquet. Bad rows are refused with a count and a reason,
-    never repaired. Importing again changes nothing. Where a folder has no 3m candles they are
-    built from 1m, and missing 4h candles from the finest there are.
+    The name of a file says what it holds: <exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet,
+    such as bybit_linear_BTCUSDT_candles_5m.parquet. Bad rows are refused with a count and a reason,
+    never repaired. Importing again changes nothing. Missing 3m candles are built from 1m candles,
+    and missing 4h candles from the finest available ones.
     """
     from llm_trader.app.market_data import import_market_data
 
@@ -90,7 +90,7 @@ def info(settings: Settings, json: options.Json = False) -> None:
 def check(
     settings: Settings,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Count anew the records and ledgers that differ.")
+        bool, typer.Option("--repair", help="Correct the records and ledgers that differ.")
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -122,8 +122,8 @@ def simulate(
 ) -> None:
     """Write a simulated market (3m and 4h candles, funding, open interest) into a store.
 
-    It is a market to try things on, never evidence: its exchange is called `simulated`, so that
-    it cannot be mixed with a real one.
+    Use it to try things out, never as evidence. Its exchange is called `simulated`, so it cannot
+    be mixed with a real one.
     """
     from llm_trader.app.market_data import simulate_market
 
@@ -143,8 +143,8 @@ def simulate(
 def _mapping(pairs: list[str]) -> dict[str, str]:
     mapping = {}
     for pair in pairs:
-        ours, equals, theirs = pair.partition("=")
-        if not (ours and equals and theirs):
+        name, _, column = pair.partition("=")
+        if not (name and column):
             raise InvalidInputError(f"--map {pair!r} is not like timestamp_ms=ts")
-        mapping[ours] = theirs
+        mapping[name] = column
     return mapping

@@ -1,4 +1,4 @@
-"""`llm-trader demo`: the main job from end to end, on a simulated market."""
+"""`llm-trader demo`: the main job from start to end, on a simulated market."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def demo(
 ) -> None:
     """Show the main job: market, snapshots with outcomes, index, server, one real query.
 
-    The market is simulated; nothing is fetched, no key is needed, and what it says about similar
-    states is no evidence about any real market.
+    The market is simulated, so its answers are no evidence about any real market. The demo needs
+    neither a network nor a key.
     """
     started_s = time.monotonic()
-    # An exit like any other, so that the server is stopped and the folder deleted.
+    # A normal exit, so that the server is stopped and the folder deleted.
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     if keep:
         _run(keep, days, seed)
@@ -70,7 +70,7 @@ def _run(folder: Path, days: int, seed: int) -> None:
     from llm_trader.market.config import MarketConfig
     from llm_trader.settings.tree import Settings
 
-    # The settings of the environment do not count: a simulated market belongs in no real Qdrant.
+    # Settings of the environment are ignored: a simulated market does not belong in a real Qdrant.
     store, index = MarketConfig(store=folder / "market"), IndexConfig(path=folder / "index")
     settings = Settings(market=store, index=index)
     configure_logging("warn", settings.logging.format)
@@ -101,9 +101,9 @@ def _run(folder: Path, days: int, seed: int) -> None:
 
 @contextmanager
 def _server(store: Path, index: Path) -> Iterator[int]:
-    """The port of a server process, which is stopped as an operator would: with SIGTERM.
+    """Runs a server process, yields its port, and stops it with SIGTERM.
 
-    The environment's settings, such as tokens or a quieter log, do not reach it.
+    The process does not see the settings of the environment, such as tokens or a log level.
     """
     from llm_trader.settings.tree import ENV_PREFIX
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,31 +23,8 @@ if TYPE_CHECKING:
     from llm_trader.progress import Progress
     from llm_trader.settings.tree import Settings
 
-app = typer.Typer(
-    invoke_without_command=True,
-    subcommand_metavar="[COMMAND] [ARGS]...",
-)
+app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND] [ARGS]...")
 
-Plan = Annotated[
-    Path | None,
-    typer.Option("--plan", help="TOML file of the evaluation's plan; see config/evaluation/."),
-]
-Start = Annotated[
-    str | None,
-    typer.Option(
-        "--start",
-        "-s",
-        help="Time of the first query: a number of days ago, or RFC 3339; by default as soon as a "
-        "whole lookback is stored.",
-    ),
-]
-End = Annotated[
-    str | None,
-    typer.Option("--end", "-e", help="Time of the last query: now, or RFC 3339; by default now."),
-]
-Step = Annotated[
-    str | None, typer.Option("--step", help="Time from one query to the next, such as 15m.")
-]
 Vector = Annotated[
     Literal["state", "text", "hybrid", "random"] | None,
     typer.Option("--vector", help="Vectors to compare; random is a control."),
@@ -52,20 +32,52 @@ Vector = Annotated[
 Lookback = Annotated[
     int | None, typer.Option("--lookback-days", help="Days before a query that are searched.")
 ]
-Embargo = Annotated[
-    float | None,
-    typer.Option("--embargo-hours", help="Hours for which a point must have been known."),
-]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results and the trials.")]
 Index = Annotated[
     Path | None,
     typer.Option("--index", help="Take vectors from this index; needed for text and hybrid."),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results and the trials.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Equal seeds give equal numbers.")]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", min=1, help="Number of processes; one per core by default."),
 ]
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The options that all studies share."""
+
+    index: Index = None
+    symbols: options.StoreSymbols = ""
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            "-s",
+            help="Time of the first query: a number of days ago, or RFC 3339; by default one "
+            "lookback after the start of the data.",
+        ),
+    ] = None
+    end: Annotated[
+        str | None,
+        typer.Option(
+            "--end", "-e", help="Time of the last query: now, or RFC 3339; by default now."
+        ),
+    ] = None
+    step: Annotated[
+        str | None,
+        typer.Option(
+            "--step", help="Time between queries, such as 15m; by default that of the snapshots."
+        ),
+    ] = None
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="TOML file of the evaluation's plan; see config/evaluation/."),
+    ] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Equal seeds give equal numbers.")] = (
+        None
+    )
+    jobs: Jobs = None
 
 
 @app.callback()
@@ -73,21 +85,17 @@ Jobs = Annotated[
 def evaluate(
     context: typer.Context,
     settings: Settings,
-    index: Index = None,
-    symbols: options.StoreSymbols = "",
-    start: Start = None,
-    end: End = None,
-    step: Step = None,
+    study: StudyOptions,
     vector: Vector = None,
     lookback_days: Lookback = None,
-    embargo_hours: Embargo = None,
+    embargo_hours: Annotated[
+        float | None,
+        typer.Option("--embargo-hours", help="Hours for which a point must have been known."),
+    ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also try other numbers of neighbours, gaps, lookbacks.")
     ] = False,
-    plan: Plan = None,
     out: Out = Path("reports"),
-    seed: Seed = None,
-    jobs: Jobs = None,
     json: options.Json = False,
 ) -> None:
     """Walk through the past and judge every forecast: is it better than the base rate?
@@ -105,27 +113,16 @@ def evaluate(
     from llm_trader.app import evaluation
     from llm_trader.evaluation.plan import DEFAULT_SWEEP
 
-    study_plan = _plan(
-        settings,
-        plan,
-        symbols,
-        step,
-        {"vector": vector, "lookback_days": lookback_days, "embargo_hours": embargo_hours},
-        start=start,
-        end=end,
-        seed=seed,
-        sweep=DEFAULT_SWEEP if sweep else None,
-    )
-    with progress_bar("") as progress:
-        run = _run(settings, index, out, jobs, progress)
-        metrics = evaluation.evaluate(run, study_plan)
-    _present(metrics, out, json)
+    search = {"vector": vector, "lookback_days": lookback_days, "embargo_hours": embargo_hours}
+    plan = _plan(settings, study, search, sweep=DEFAULT_SWEEP if sweep else None)
+    _conduct(evaluation.evaluate, plan, settings, study, out, json)
 
 
 @app.command()
 @with_settings("store", "index")
 def compare(
     settings: Settings,
+    study: StudyOptions,
     vectors: Annotated[
         str,
         typer.Option(
@@ -133,16 +130,8 @@ def compare(
             help="Separated by commas: none, random, state, text, hybrid, prototype.",
         ),
     ] = "none,random,state,text,hybrid",
-    index: Index = None,
-    symbols: options.StoreSymbols = "",
-    start: Start = None,
-    end: End = None,
-    step: Step = None,
     lookback_days: Lookback = None,
-    plan: Plan = None,
     out: Out = Path("reports/compare"),
-    seed: Seed = None,
-    jobs: Jobs = None,
     json: options.Json = False,
 ) -> None:
     """Compare ways to search for neighbours on the same queries: the ablation.
@@ -154,36 +143,26 @@ def compare(
     from llm_trader.app import evaluation
 
     names = [name.strip() for name in vectors.split(",") if name.strip()]
-    search = {"lookback_days": lookback_days}
-    study_plan = _plan(settings, plan, symbols, step, search, start=start, end=end, seed=seed)
-    with progress_bar("") as progress:
-        run = _run(settings, index, out, jobs, progress)
-        metrics = evaluation.compare(run, study_plan, names)
-    _present(metrics, out, json)
+    plan = _plan(settings, study, {"lookback_days": lookback_days})
+    work = partial(evaluation.compare, vectors=names)
+    _conduct(work, plan, settings, study, out, json)
 
 
 @app.command()
 @with_settings("store", "index")
 def ab(
     settings: Settings,
+    study: StudyOptions,
     arm_a: Annotated[
-        str, typer.Option("--arm-a", help="The arm to compare with, such as baseline.")
+        str, typer.Option("--arm-a", help="The reference arm, such as baseline.")
     ] = "baseline",
-    arm_b: Annotated[str, typer.Option("--arm-b", help="The arm to judge.")] = "rag",
+    arm_b: Annotated[str, typer.Option("--arm-b", help="The arm to compare, such as rag.")] = "rag",
     decider: Annotated[
         Literal["aggregator"],
         typer.Option("--decider", help="Decides in the arms baseline and rag."),
     ] = "aggregator",
-    index: Index = None,
-    symbols: options.StoreSymbols = "",
-    start: Start = None,
-    end: End = None,
-    step: Step = None,
     vector: Vector = None,
-    plan: Plan = None,
     out: Out = Path("reports/ab"),
-    seed: Seed = None,
-    jobs: Jobs = None,
     json: options.Json = False,
 ) -> None:
     """Trade two ways to decide on the same snapshots, and compare what they earn.
@@ -193,21 +172,9 @@ def ab(
     """
     from llm_trader.app import evaluation
 
-    study_plan = _plan(
-        settings,
-        plan,
-        symbols,
-        step,
-        {"vector": vector},
-        start=start,
-        end=end,
-        seed=seed,
-        decider=decider,
-    )
-    with progress_bar("") as progress:
-        run = _run(settings, index, out, jobs, progress)
-        metrics = evaluation.compare_arms(run, study_plan, arm_a, arm_b)
-    _present(metrics, out, json)
+    plan = _plan(settings, study, {"vector": vector}, decider=decider)
+    work = partial(evaluation.compare_arms, arm_a=arm_a, arm_b=arm_b)
+    _conduct(work, plan, settings, study, out, json)
 
 
 @app.command()
@@ -252,7 +219,7 @@ def gate(
 
 
 def _refuse_options_before(context: typer.Context, command: str) -> None:
-    """They would be options of `evaluate` alone, and have no effect."""
+    """Options before the name of a subcommand would have no effect."""
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         if source is not None and source.name == "COMMANDLINE":
@@ -261,19 +228,15 @@ def _refuse_options_before(context: typer.Context, command: str) -> None:
 
 
 def _plan(
-    settings: Settings,
-    path: Path | None,
-    symbols: str,
-    step: str | None,
-    search: dict[str, Any],
-    **flags: Any,
+    settings: Settings, study: StudyOptions, search: dict[str, Any], **flags: Any
 ) -> StudyPlan:
     from llm_trader.app.evaluation import make_plan
 
-    flags["search"] = search
-    flags["symbols"] = options.symbol_list(symbols) or None
-    flags["step_minutes"] = None if step is None else Timeframe.parse(step).ms // MINUTE_MS
-    return make_plan(settings, path, flags)
+    flags |= {"search": search, "start": study.start, "end": study.end, "seed": study.seed}
+    flags["symbols"] = options.symbol_list(study.symbols) or None
+    if study.step is not None:
+        flags["step_minutes"] = Timeframe.parse(study.step).ms // MINUTE_MS
+    return make_plan(settings, study.plan, flags)
 
 
 def _run(
@@ -285,10 +248,20 @@ def _run(
     return StudyRun(settings, os.environ, out, index is not None, jobs, now_ms, progress)
 
 
-def _present(metrics: Metrics, out: Path, json: bool) -> None:
+def _conduct(
+    work: Callable[[StudyRun, StudyPlan], Metrics],
+    plan: StudyPlan,
+    settings: Settings,
+    study: StudyOptions,
+    out: Path,
+    json: bool,
+) -> None:
+    """Run a study and print its result; exit with 1 if the result cannot be trusted."""
     from llm_trader.app.evaluation import is_trusted
     from llm_trader.cli import show_evaluation
 
+    with progress_bar("") as progress:
+        metrics = work(_run(settings, study.index, out, study.jobs, progress), plan)
     present(metrics, json, lambda console, value: show_evaluation.study(console, value, out))
     if not is_trusted(metrics):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`llm-trader index`: what an index holds, moving it, rebuilding it, and how well it searches."""
+"""`llm-trader index`: describes an index, moves it, rebuilds it, and measures its search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LookbackDays = Annotated[
 @app.command()
 @with_settings("index", "qdrant_url")
 def info(settings: Settings, json: options.Json = False) -> None:
-    """Show what an index holds: symbols, ranges, vector spaces, runs, versions."""
+    """Show the contents of an index: symbols, ranges, vector spaces, runs, versions."""
     from llm_trader.app.index_versions import index_state
 
     present(index_state(settings, os.environ), json, show_index.index_state)
@@ -49,10 +49,10 @@ def migrate(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Copy an index to another backend, and prove that the copy is true.
+    """Copy an index to another backend, and prove that the copy is equal.
 
-    Points, vectors and the record of runs are copied in batches; an interrupted run resumes at
-    the next one, and a repeated run copies what is new. Then counts, times, contents and the
+    Points, vectors and the record of runs are copied in batches. An interrupted copy resumes at
+    the next run, and a repeated run copies only new points. Then counts, times, contents and the
     answers to sampled queries are compared. Exits with 1 if anything differs.
     """
     from llm_trader.app.index_migration import migrate_index
@@ -73,9 +73,9 @@ def migrate(
 @app.command()
 @with_settings("store", "index", "qdrant_url", "text")
 def rebuild(settings: Settings, json: options.Json = False) -> None:
-    """Make an index anew beside the live one, then swap them.
+    """Build an index again beside the live one, then swap them.
 
-    For a new version with other features, another text model, or after market data was
+    Use it for a version with other features, for another text model, or after market data was
     corrected. The symbols and the time range are those of the live index, the data is that of the
     market store. The live index answers queries until the swap; servers on Qdrant follow it by
     themselves if the vector spaces are the same, other servers must be restarted. The old version
@@ -96,10 +96,10 @@ def prune(
         bool,
         typer.Option("--also-building", help="Also delete the versions of unfinished rebuilds."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Delete the versions of an index that were live before the present one.
+    """Delete old versions of an index.
 
     An interrupted rebuild resumes at the next run; with --also-building its version is deleted,
     and the next run starts over. Never use it while a rebuild is at work.
@@ -127,7 +127,7 @@ def recall(
 ) -> None:
     """Measure how much of the exact nearest an approximate search on Qdrant finds.
 
-    Worth knowing before setting index.qdrant.approximate.
+    Run it before you set index.qdrant.approximate.
     """
     from llm_trader.app.index_checks import Sampling, measure_recall
 
@@ -150,8 +150,8 @@ def compare_vectors(
 ) -> None:
     """Compare the state and the text vectors of an index that has both.
 
-    How similar random pairs of states are, how far similarity agrees with the distance of the
-    features, and how many of the nearest states both find.
+    Shows how similar random pairs of states are, how closely similarity follows the distance of
+    the features, and how many of the nearest states both vectors find.
     """
     from llm_trader.app.index_checks import Sampling, compare_index_vectors
 

@@ -26,15 +26,15 @@ def ingest(
     end: options.End = "now",
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Also make anew the states that the index already holds."),
+        typer.Option("--rebuild", help="Also compute states again that the index already holds."),
     ] = False,
     json: options.Json = False,
 ) -> None:
     """Turn stored market data into labelled, searchable states.
 
-    Every quarter-hour becomes a snapshot of what was known then, with what happened in the 24
-    hours after it. An interrupted run resumes at the next one, and a repeated run adds only what
-    is new. Use --rebuild after market data was corrected or older data was imported. A running
+    Every quarter-hour becomes a snapshot of the data known at that time, with its outcomes over the
+    next 24 hours. An interrupted run resumes at the next one, and a repeated run adds only new
+    states. Use --rebuild after market data was corrected or older data was imported. A running
     server sees new states at once.
     """
     from llm_trader.app.indexes import location_of

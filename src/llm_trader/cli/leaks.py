@@ -25,8 +25,8 @@ def leak_check(
 ) -> None:
     """Prove for sampled queries that every match was known at the query's time.
 
-    States and outcomes are computed anew from the market store as it was known then, and compared
-    with what the index answered. Exits with 1 if anything came from the future.
+    Computes states and outcomes again from the market data known at that time, and compares them
+    with the answers of the index. Exits with 1 if anything came from the future.
     """
     from llm_trader.app.index_checks import check_index_for_leaks
 

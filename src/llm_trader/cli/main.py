@@ -1,4 +1,4 @@
-"""All commands under one roof, and what a person sees when something goes wrong."""
+"""All commands, and the messages that a person sees if one fails."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
 
-# One query is one small matrix product: BLAS threads would only wait for each other. Set before
-# NumPy is loaded, and only where nobody has chosen otherwise.
+# A query is one small matrix product, in which BLAS threads would only wait for each other. This
+# must come before the import of NumPy, and respects a choice of the user.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
@@ -23,7 +23,7 @@ from llm_trader.cli.query import query
 from llm_trader.cli.serve import serve
 from llm_trader.errors import LlmTraderError
 
-# As shells report them: 128 and the number of the signal, SIGINT and SIGPIPE.
+# The exit codes of shells: 128 plus the number of the signal, SIGINT and SIGPIPE.
 _INTERRUPTED: Final = 130
 _UNREAD: Final = 141
 
@@ -41,8 +41,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"llm-trader-rag {__version__}")
         raise typer.Exit
 
@@ -89,9 +89,9 @@ def _alone(command: Callable[..., None]) -> typer.Typer:
 
 
 def _run(command: typer.Typer) -> None:
-    """Errors raised on purpose become a line and exit code 2; Ctrl-C becomes 130, with a hint.
+    """Turns errors raised on purpose into a line and exit code 2, and Ctrl-C into 130.
 
-    Typer itself turns Ctrl-C, and an output that nobody reads on (`| head`), into an exit.
+    Typer itself turns Ctrl-C and a closed output (`| head`) into an exit.
     """
     try:
         command()
@@ -102,14 +102,14 @@ def _run(command: typer.Typer) -> None:
         raise SystemExit(2) from None
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
-            sys.stderr.write("interrupted; what was finished is kept, run it again\n")
+            sys.stderr.write("interrupted; finished work is kept, run the command again\n")
         elif isinstance(ended.__context__, BrokenPipeError) or not _all_was_read():
             raise SystemExit(_UNREAD) from None
         raise
 
 
 def _all_was_read() -> bool:
-    """Whether what is still buffered finds a reader; if not, it is dropped."""
+    """Whether the rest of the output finds a reader; otherwise it is dropped."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -119,7 +119,7 @@ def _all_was_read() -> bool:
 
 
 def _explained(data: Any) -> Iterator[str]:
-    """What a server's error says beyond its message."""
+    """The details of a server's error, as lines."""
     if isinstance(data, dict):
         for refused in data.get("errors", ()):
             yield f"{refused['field']} {refused['error']}".strip()

@@ -1,4 +1,4 @@
-"""`llm-trader models`: the text models there are, fetching one, and trying the one that is set."""
+"""`llm-trader models`: lists text models, fetches one, and tries it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def pull(
 ) -> None:
     """Fetch a text model from its hub. No other command downloads anything.
 
-    Without a network, bring a folder with the model by hand and set embedding.text.model_path;
-    docs/text.md says what it must hold.
+    Without a network, copy a folder with the model to this machine and set
+    embedding.text.model_path; docs/text.md lists the files that it needs.
     """
     from llm_trader.app.text_models import fetch_model
 
@@ -50,7 +50,7 @@ def list_models(settings: Settings, json: options.Json = False) -> None:
 @app.command()
 @with_settings("model", "model_path", "cache_dir", quiet=False)
 def check(settings: Settings, json: options.Json = False) -> None:
-    """Load the model of the settings and encode some sentences with it."""
+    """Load the model of the settings and measure how fast it encodes sentences."""
     from llm_trader.app.text_models import check_model
 
     present(check_model(settings.embedding.text), json, show_models.checked)

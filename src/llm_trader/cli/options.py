@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def symbol_list(text: str) -> list[str]:
 
 
 def now_ms() -> Millis:
-    """The one place where a command reads the clock."""
+    """The present time; commands read the clock only here."""
     return int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""What commands print: JSON or tables on standard output, progress on standard error."""
+"""Prints JSON or tables on standard output, and progress on standard error."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from llm_trader.progress import Progress
 
 T = TypeVar("T")
 
-# Fits the widest table, where nobody's terminal says how wide it is.
+# Characters. Files and pipes have no width; this one fits the widest table.
 _WIDTH_OF_FILES = 130
 
 
 def present(value: T, json: bool, show: Callable[[Console, T], None]) -> None:
-    """Prints a value as JSON, or as the readable tables that `show` makes of it."""
+    """Prints a value as JSON, or as the tables of `show`."""
     if not json:
         console = Console()
         show(console if console.is_terminal else Console(width=_WIDTH_OF_FILES), value)
@@ -38,7 +38,7 @@ def present(value: T, json: bool, show: Callable[[Console, T], None]) -> None:
 
 @contextmanager
 def progress_bar(unit: str, units_per_step: int = 1) -> Iterator[Progress]:
-    """A bar per label on standard error that leaves nothing behind; silent without a terminal."""
+    """Shows a bar per label on standard error while at work, if that is a terminal."""
     console = Console(stderr=True)
     with RichProgress(
         TextColumn("{task.description}"),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def serve(settings: Settings) -> None:
     """Answer queries over JSON-RPC 2.0, one document per line, until SIGTERM or Ctrl-C.
 
-    Methods: rag.query_patterns, rag.get_snapshot, rag.stats, rpc.ping, rpc.discover. New states
-    are answered with while they are being ingested. With a market store, queries may leave out
+    Methods: rag.query_patterns, rag.get_snapshot, rag.stats, rpc.ping, rpc.discover. Answers
+    include new states as soon as they are ingested. With a market store, queries may leave out
     their state, and the server completes partial states.
     """
     from llm_trader.app.server import serve_forever

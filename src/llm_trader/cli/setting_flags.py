@@ -1,10 +1,11 @@
-"""The one table from command-line flags to settings, and how commands get them."""
+"""The table from command-line flags to settings, and the decorator that gives them to commands."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_type_hints
 
@@ -17,7 +18,7 @@ Command = Callable[..., None]
 
 
 class SettingFlag(NamedTuple):
-    """`default` repeats what the setting's config says, as help must not load the settings."""
+    """`default` repeats the setting's default, because `--help` must not load the settings."""
 
     key: str
     type: Any
@@ -100,17 +101,18 @@ _CONFIG: Final = Annotated[
 
 
 def with_settings(*flags: str, quiet: bool = True) -> Callable[[Command], Command]:
-    """Makes a command of a function with a parameter `settings`.
+    """Turns a function with a parameter `settings` into a command.
 
-    The named flags of the table take the parameter's place, but for those that the function
-    declares itself; `--config` comes last, before `--json`. A `quiet` command logs warnings only,
-    so that its output stays readable.
+    The named flags replace that parameter, except for flags that the function declares itself. A
+    parameter whose type is a dataclass is a group: each of its fields becomes an option. The last
+    options are `--config` and `--json`. A `quiet` command logs only warnings.
     """
 
     def decorate(function: Command) -> Command:
-        parameters = _parameters(function, flags)
+        hints = get_type_hints(function, localns={"Settings": object}, include_extras=True)
+        parameters = _parameters(function, hints, flags)
         signature = inspect.Signature(parameters)
-        own = inspect.signature(function).parameters
+        names = inspect.signature(function).parameters.keys() - {"settings"}
 
         def command(**options: Any) -> None:
             bound = signature.bind(**options)
@@ -120,19 +122,19 @@ def with_settings(*flags: str, quiet: bool = True) -> Callable[[Command], Comman
             if quiet:
                 overrides["logging.level"] = "warn"
             settings = load_settings_and_log(arguments["config"], overrides)
-            wanted = {name: arguments[name] for name in own if name in arguments}
-            function(**wanted, settings=settings)
+            values = {name: _value(name, hints[name], arguments) for name in names}
+            function(**{**values, "settings": settings})
 
         command.__name__, command.__doc__ = function.__name__, function.__doc__
         command.__signature__ = signature  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__annotations__ = {option.name: option.annotation for option in parameters}
         return command
 
     return decorate
 
 
 def load_settings_and_log(config: Path | None, overrides: dict[str, Any]) -> Settings:
-    """The settings of flags, environment and file; their log is configured."""
+    """Load the settings of flags, environment and file, and configure the log."""
     from llm_trader.errors import ConfigurationError
     from llm_trader.logs import configure_logging
     from llm_trader.settings.loading import load_settings
@@ -147,7 +149,7 @@ def load_settings_and_log(config: Path | None, overrides: dict[str, Any]) -> Set
 
 
 def _refuse_plan(config: Path | None) -> None:
-    """`--config` was the flag of evaluation plans once; says what to type now."""
+    """Explains that `--config` no longer takes the plan of an evaluation."""
     from llm_trader.app.evaluation import is_plan
     from llm_trader.errors import ConfigurationError
 
@@ -158,18 +160,33 @@ def _refuse_plan(config: Path | None) -> None:
         )
 
 
-def _parameters(function: Command, flags: tuple[str, ...]) -> list[inspect.Parameter]:
-    hints = get_type_hints(function, localns={"Settings": object}, include_extras=True)
-    own = inspect.signature(function).parameters
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in own.items():
-        if name == "settings":
-            parameters += [SETTING_FLAGS[flag].parameter(flag) for flag in flags if flag not in own]
-        else:
-            parameters.append(_keyword(name, hints[name], parameter.default))
-    last = len(parameters) - (parameters[-1:] != [] and parameters[-1].name == "json")
-    parameters.insert(last, _keyword("config", _CONFIG, None))
-    return parameters
+def _parameters(
+    function: Command, hints: dict[str, Any], flags: tuple[str, ...]
+) -> list[inspect.Parameter]:
+    options = {
+        name: _options(name, hints[name], parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    declared = {option.name for group in options.values() for option in group}
+    options["settings"] = [
+        SETTING_FLAGS[flag].parameter(flag) for flag in flags if flag not in declared
+    ]
+    json = options.pop("json", [])
+    parameters = [option for group in options.values() for option in group]
+    return [*parameters, _keyword("config", _CONFIG, None), *json]
+
+
+def _value(name: str, hint: Any, arguments: dict[str, Any]) -> Any:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint(**{field.name: arguments[field.name] for field in fields(hint)})
+    return arguments[name]
+
+
+def _options(name: str, hint: Any, default: Any) -> list[inspect.Parameter]:
+    if not is_dataclass(hint):
+        return [_keyword(name, hint, default)]
+    hints = get_type_hints(hint, include_extras=True)
+    return [_keyword(field.name, hints[field.name], field.default) for field in fields(hint)]
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

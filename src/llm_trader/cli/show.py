@@ -1,4 +1,4 @@
-"""Reports and stores as readable tables."""
+"""Tables of market stores, imports, ingestions and leak checks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def store_info(console: Console, info: StoreInfo) -> None:
             _first_of(sources),
         )
     rows.columns[-1].justify = "left"
-    rows.columns[-1].ratio = 1  # gives way first
+    rows.columns[-1].ratio = 1  # this column shrinks first
     rows.expand = True
     console.print(rows)
     for series in info.series:
@@ -111,12 +111,12 @@ def leak_report(console: Console, report: LeakReport) -> None:
 
 
 def heading(console: Console, text: str) -> None:
-    """In bold and never broken, so that a path in it can be copied."""
+    """Prints in bold and without line breaks, so that a path in it can be copied."""
     console.print(Text(text, style="bold"), soft_wrap=True)
 
 
 def line(console: Console, text: str) -> None:
-    """Never broken, so that a path or a command in it can be copied."""
+    """Prints without line breaks, so that a path or a command in it can be copied."""
     console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""A server's answer as readable tables."""
+"""Tables of a server's answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _QUANTILES = ("p10", "p25", "p50", "p75", "p90")
 
 
 def reply(console: Console, reply: Reply) -> None:
-    """What was asked about, the matches, the evidence beside the base rates, the verdict."""
+    """Prints the state, the matches, the evidence beside the base rates, and the verdict."""
     metadata, evidence = reply.answer.metadata, reply.answer.evidence
     console.print()
     console.print(f"[bold]{reply.symbol}[/] at {iso8601(metadata.as_of)}")

@@ -1,4 +1,4 @@
-"""What the `backup` commands report, as readable tables."""
+"""Tables of the `backup` commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrations as a readable table."""
+"""Table of a calibration."""
 
 from __future__ import annotations
 

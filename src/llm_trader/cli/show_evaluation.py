@@ -1,4 +1,4 @@
-"""Evaluations and gates as readable tables."""
+"""Tables of evaluations and gates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FEW: Final = f"({wording.TOO_LITTLE_DATA})"
 
 
 def study(console: Console, metrics: Metrics, out: Path) -> None:
-    """What failed, or else the verdict; then the numbers behind it, and where the files are."""
+    """Prints the failures, else the verdict; then its numbers, and the location of the files."""
     origin = metrics.origin
     span = f"{show.minute(origin.start)} to {show.minute(origin.end)}"
     show.heading(console, f"{', '.join(origin.symbols)}, {span}")
@@ -88,7 +88,7 @@ def _skills(metrics: Metrics) -> Table:
 
 
 def _ablation(metrics: Metrics) -> list[Table]:
-    """Kinds of neighbours one below the other, so that a horizon can be read down its column."""
+    """A row per kind of neighbours, so that a horizon can be compared down its column."""
     plain = [skill for skill in metrics.skills if skill.reference == "base rate"]
     rescaled = [skill for skill in metrics.skills if skill.reference == VERDICT_REFERENCE]
     legend = "95 % intervals; ▲ better, ▼ worse than chance explains"
@@ -180,7 +180,7 @@ def _idle(n: int, reason: str) -> str:
 
 
 def gate_report(console: Console, report: GateReport) -> None:
-    """What stops the gate, or that nothing does; then each skill before and now."""
+    """Prints the reasons that stop the gate, if any; then each skill then and now."""
     if report.passed:
         console.print(Text("✓ Passed: nothing got worse", "bold green"))
     else:
@@ -197,9 +197,9 @@ def gate_report(console: Console, report: GateReport) -> None:
     )
     for change in report.changes:
         mark = ("missing" if change.now is None else "worse") if change.regressed else ""
-        before, now = change.before, change.now
-        difference = None if before is None or now is None else now - before
-        skills = (formats.skill(value) for value in (before, now, difference))
+        baseline, current = change.before, change.now
+        difference = None if baseline is None or current is None else current - baseline
+        skills = (formats.skill(value) for value in (baseline, current, difference))
         table.add_row(change.symbol, change.horizon, *skills, mark)
     console.print()
     console.print(table)

@@ -1,4 +1,4 @@
-"""What the `index` commands found, as readable tables."""
+"""Tables of the `index` commands."""
 
 from __future__ import annotations
 

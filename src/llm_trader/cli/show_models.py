@@ -1,4 +1,4 @@
-"""Text models as readable tables."""
+"""Tables of text models."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Write the pages that are made from the code; with --check, fail if a committed one differs.
+"""Generate pages from the code; with --check, fail if a committed page differs.
 
-A new page is one line in `PAGES`.
+To add a page, add a line to `PAGES`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def example_config() -> str:
     lines = [
         f"# {GENERATED} (`make docs`): every setting, at its default.",
         "# Copy it to llm-trader.toml, or name it in LLM_TRADER_CONFIG or after --config, and keep",
-        "# the lines you change. Command line goes before environment, environment before file.",
+        "# the lines you change. Flags override the environment, which overrides the file.",
     ]
     for section, model in _sections():
         lines += ["", f"# {_summary(model)}", f"[{section}]"]
@@ -46,12 +46,12 @@ def settings_page() -> str:
         NOTE,
         "# Settings",
         "",
-        "A value is taken from the command line, else from the environment, else from the TOML",
-        "file, else it is the default. The file is the one after `--config`, else that of",
-        "`LLM_TRADER_CONFIG`, else `llm-trader.toml` in the working directory if there is one;",
+        "Flags override the environment, the environment overrides the TOML file, and the file",
+        "overrides the defaults. The file is the one after `--config`, else that of",
+        "`LLM_TRADER_CONFIG`, else `llm-trader.toml` in the working directory if it exists.",
         "[`config/example.toml`](../config/example.toml) has every key. An empty environment",
-        "variable counts as not given. An unknown key, also an unknown `LLM_TRADER_…` variable, is",
-        "an error; the variables that the `…_env` settings name may have any name.",
+        "variable counts as missing. An unknown key or `LLM_TRADER_…` variable is an error; only",
+        "the variables that the `…_env` settings name may have any name.",
     ]
     for section, model in _sections():
         lines += ["", f"## `[{section}]`", "", _summary(model), ""]
@@ -79,7 +79,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def _sections() -> Iterator[tuple[str, type]]:
-    """Those that have settings of their own."""
+    """The sections with settings of their own."""
     return ((name, model) for name, model in SECTIONS.items() if any(_settings_of(name)))
 
 
@@ -123,7 +123,7 @@ def _toml(value: Any) -> str:
 
 
 def drift(root: Path) -> str:
-    """What generating would change under `root`, as a unified diff; empty if nothing."""
+    """The changes that `write` would make, as a unified diff; empty without changes."""
     changes: list[str] = []
     for path, page in PAGES.items():
         file = root / path

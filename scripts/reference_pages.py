@@ -1,4 +1,4 @@
-"""Reference pages made from the code: the commands, the JSON-RPC methods, the state vector."""
+"""Generates the reference pages of the commands, the JSON-RPC methods and the state vector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDTH = 96
 
 
 def cli_page(note: str) -> str:
-    """What every `--help` says."""
+    """The help of every command."""
     lines = [note, "# Commands", ""]
     lines += ["`rag-ingest` is `llm-trader ingest`, `rag-rpc-server` is `llm-trader serve`."]
     os.environ["TERMINAL_WIDTH"] = str(_WIDTH)
@@ -59,16 +59,16 @@ def rpc_page(note: str) -> str:
             lines += ["", "| parameter | | type and bounds |", "|---|---|---|"]
         for parameter in method["params"]:
             need = "required" if parameter["required"] else "optional"
-            told = _told(parameter["schema"])
-            lines.append(f"| `{parameter['name']}` | {need} | {told} |")
-            for schema in _within(parameter["schema"], schemas):
+            kind = _type_and_bounds(parameter["schema"])
+            lines.append(f"| `{parameter['name']}` | {need} | {kind} |")
+            for schema in _object_schemas(parameter["schema"], schemas):
                 lines += _rows(parameter["name"], schema)
     lines += ["", "## Errors", "", "| code | |", "|---|---|"]
     lines += [f"| {code} | {title} |" for code, title in sorted(RAG_ERRORS.titles.items())]
     return "\n".join(lines) + "\n"
 
 
-def _within(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _object_schemas(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for option in (schema, *schema.get("anyOf", ())):
         if "$ref" in option:
             yield schemas[option["$ref"].rpartition("/")[2]]
@@ -77,10 +77,10 @@ def _within(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[dict[st
 def _rows(parent: str, schema: dict[str, Any]) -> Iterator[str]:
     for name, field in schema["properties"].items():
         need = "required" if name in schema.get("required", ()) else "optional"
-        yield f"| `{parent}.{name}` | {need} | {_told(field)} |"
+        yield f"| `{parent}.{name}` | {need} | {_type_and_bounds(field)} |"
 
 
-def _told(schema: dict[str, Any]) -> str:
+def _type_and_bounds(schema: dict[str, Any]) -> str:
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
     parts = []
     for option in options:
@@ -115,9 +115,8 @@ def state_page(note: str) -> str:
         "z = (value − centre) / scale, θ = (π/2)·tanh z, and the feature becomes √w·(cos θ, sin θ)",
         "divided by √Σw: the norm is 1, and cosine similarity is the weighted mean of cos Δθ. The",
         "scale is for 5-minute candles; others multiply it by (length / 5 min) to the exponent.",
-        f"Volatilities and logarithms' arguments below {VOLATILITY_FLOOR:g} count as "
-        f"{VOLATILITY_FLOOR:g}. A query that",
-        f"knows less than {MIN_PRESENT_SHARE:.0%} of the weight is refused.",
+        f"Volatilities and arguments of logarithms are at least {VOLATILITY_FLOOR:g}. A query with",
+        f"less than {MIN_PRESENT_SHARE:.0%} of the weight is refused.",
         "",
         "| feature | value | centre | scale | weight | exponent |",
         "|---|---|---|---|---|---|",

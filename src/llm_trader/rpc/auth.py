@@ -1,4 +1,4 @@
-"""Who may call: shared secrets, and the refusal to listen to the world without any."""
+"""Checks shared secrets, and refuses to listen to other machines without any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_trader.errors import ConfigurationError
 
 
 class TokenCheck:
-    """Compares tokens in constant time; holds digests only, never the secrets."""
+    """Compares tokens in constant time; keeps only their digests, never the secrets."""
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
         self._digests = [_digest(token) for token in tokens]
@@ -30,11 +30,11 @@ class TokenCheck:
 
 
 def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
-    """Raises `ConfigurationError` when others could reach an address that asks for no token."""
+    """Raises `ConfigurationError` if other machines could query without a token."""
     if has_tokens or allow_unauthenticated_remote or _is_loopback(host):
         return
     raise ConfigurationError(
-        f"refusing to listen on {host or 'all interfaces'} without authentication: whoever "
+        f"refusing to listen on {host or 'all interfaces'} without authentication: anyone who "
         "reaches this address could query the server. Listen on 127.0.0.1, ask for a token with "
         "--auth-tokens-env NAME_OF_VARIABLE, or, where the network itself is trusted, add "
         "--allow-unauthenticated-remote"

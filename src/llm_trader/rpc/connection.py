@@ -1,9 +1,9 @@
 """One client's connection: bytes in, documents, answers side by side, bytes out.
 
-1. `data_received` splits the bytes into documents; each document is answered by a task of its own.
-   At the limit of answers at once, documents queue and reading pauses.
-2. One timer bounds both a document under way and silence; it is moved only when it runs out.
-3. When the input ends, answers under way are finished and sent; then `run` closes the connection.
+1. `data_received` splits the bytes into documents; a task of its own answers each document.
+   At the limit of concurrent answers, documents queue and reading pauses.
+2. One timer limits both an incomplete document and silence; it is moved only when it runs out.
+3. When the input ends, running answers are finished and sent; then `run` closes the connection.
 4. Closing sends FIN and discards input for a moment: unread input would turn the close into an
    RST, which can destroy the last reply on its way.
 """
@@ -24,7 +24,7 @@ from llm_trader.rpc.limits import Admission
 
 
 class Connection(asyncio.Protocol):
-    """Serves one client until its end of input, a timeout, or `end_input`; `run` sees it out."""
+    """Serves one client until the end of its input, a timeout, or `end_input`."""
 
     _transport: asyncio.Transport
 
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def pending(self) -> int:
-        """Number of documents whose answer is not sent yet."""
+        """The number of documents without a sent answer."""
         return len(self._answers) + len(self._queue)
 
     async def run(self) -> None:
@@ -74,12 +74,12 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     async def settled(self) -> None:
-        """Returns once no answer is under way."""
+        """Returns once no answer is running."""
         while self._answers:
             await asyncio.wait(self._answers)
 
     def end_input(self) -> None:
-        """Reads no further; answers under way are finished, then the connection closes."""
+        """Stops reading; running answers are finished, then the connection closes."""
         if not self._input_ended.is_set():
             self._enqueue(self._splitter.finish())
             self._input_ended.set()

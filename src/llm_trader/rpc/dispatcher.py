@@ -1,7 +1,7 @@
 """JSON-RPC 2.0 over bytes: one document in, one reply or nothing out. No sockets here.
 
-1. `handle` tells a batch from a single call; the members of a batch run side by side.
-2. The envelope is decoded with `params` and `id` left as raw JSON, so an id returns as it came.
+1. `handle` distinguishes a batch from a single call; the members of a batch run concurrently.
+2. The envelope is decoded with `params` and `id` left as raw JSON, so an id returns unchanged.
 3. The gate admits or refuses the call (draining, rate, authentication, load).
 4. `ParamsDecoder` turns the raw params into the method's struct.
 5. The method runs within its deadline; its result, or its error, becomes the reply.
@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -48,7 +48,7 @@ def new_request_id() -> str:
 
 @dataclass(slots=True)
 class Session:
-    """What one connection keeps between its requests. `peer` is `host:port`."""
+    """The state of one connection between its requests. `peer` is `host:port`."""
 
     peer: str = "local"
     authenticated: bool = False
@@ -60,11 +60,11 @@ class Session:
 
 @dataclass(slots=True)
 class RequestContext:
-    """Goes with one request. Times are `time.monotonic()` seconds; `deadline_s` None is no limit.
+    """The context of one request. Times are `time.monotonic()` seconds; None is no deadline.
 
     `unknown_fields` lists dotted paths of parameters that the method does not know, each with a
-    suggestion where one is close: `current_state.rsi7 (did you mean rsi_7?)`. `stages` is None
-    where nobody observes.
+    suggestion if one is close: `current_state.rsi7 (did you mean rsi_7?)`. `stages` is None
+    without observers.
     """
 
     request_id: str = field(default_factory=new_request_id)
@@ -88,10 +88,10 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method on the wire. The handler gets a `params_type`, or None where that is None.
+    """A method on the wire. The handler takes a `params_type`, or None if that is None.
 
     Declare `params_type` and the structs in it with `forbid_unknown_fields=True`: unknown fields
-    are tolerated all the same, and complete requests are decoded in one step.
+    are tolerated anyway, and complete requests are decoded in one step.
     """
 
     name: str
@@ -102,16 +102,8 @@ class Method:
     errors: tuple[type[LlmTraderError], ...] = ()
 
 
-class Gate(Protocol):
-    """Admits calls one by one. `enter` raises to refuse; each entered call leaves exactly once."""
-
-    def enter(self, method: str, context: RequestContext) -> None: ...
-
-    def leave(self) -> None: ...
-
-
-class OpenGate:
-    """Admits every call."""
+class Gate:
+    """Admits every call. A subclass refuses by raising in `enter`; an entered call leaves once."""
 
     def enter(self, method: str, context: RequestContext) -> None: ...
 
@@ -152,7 +144,7 @@ class Dispatcher:
         self, document: bytes, context: RequestContext, gate: Gate | None = None
     ) -> bytes | None:
         """The reply as one line of JSON without a line end; None for no reply at all."""
-        gate = gate or OpenGate()
+        gate = gate or Gate()
         if not envelope.is_batch(document):
             return await self._answer(document, context, gate)
         try:
@@ -192,7 +184,7 @@ class Dispatcher:
         reply, code = None, None
         try:
             outcome = await self._outcome(call, context, gate)
-        except asyncio.CancelledError:  # the server stops and no longer waits for this answer
+        except asyncio.CancelledError:  # the server stops and gives up on this answer
             self._observe(context, call.method, SERVER_ERROR, len(document), None, not raw_id)
             raise
         if isinstance(outcome, ErrorObject):

@@ -45,7 +45,7 @@ class ParseError(LlmTraderError):
 
 
 class InvalidRequestError(LlmTraderError):
-    """Send a JSON-RPC 2.0 request object; this document is JSON but not one."""
+    """Send a JSON-RPC 2.0 request object; this document is other JSON."""
 
     code = "invalid_request"
 
@@ -122,8 +122,8 @@ class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
 class ErrorTable:
     """JSON-RPC codes by exception class, and titles by code.
 
-    A class without an entry takes its nearest ancestor's. `logged` are the codes of faults on our
-    side, which the operator must hear of whoever sent the request.
+    A class without an entry takes its nearest ancestor's. `logged` has the codes of faults on our
+    side, which the operator must see whoever sent the request.
     """
 
     codes: Mapping[type[LlmTraderError], int]
@@ -142,7 +142,7 @@ class ErrorTable:
         return next(self.codes[base] for base in kind.__mro__ if base in self.codes)
 
     def error_object(self, error: LlmTraderError) -> ErrorObject:
-        """What the client reads: the code, the message, and the exception's details as `data`."""
+        """The code, the message, and the exception's details as `data`."""
         code = self.code_of(type(error))
         message = error.message
         if code in _OPENS_WITH_TITLE:
@@ -182,6 +182,6 @@ PROTOCOL_ERRORS: Final = ErrorTable(
 
 
 def internal_error(request_id: str) -> ErrorObject:
-    """An unexpected exception, without its internals; the log holds them under `request_id`."""
+    """An unexpected exception without its internals, which the log has under `request_id`."""
     message = f"Internal error: quote request_id {request_id} to the operator"
     return ErrorObject(INTERNAL_ERROR, message, {"request_id": request_id})

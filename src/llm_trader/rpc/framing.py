@@ -1,14 +1,14 @@
-"""Documents out of a byte stream, without I/O: one JSON document per line, or over many lines.
+"""Finds documents in a byte stream, without I/O: one JSON document per line, or over many lines.
 
-1. Bytes are cut into lines; only a line's end is searched for, once.
-2. The brackets of a line that stand outside strings give its depth; a document ends with the line
-   that brings the depth back to zero or below. Nothing is decoded here.
-3. JSON strings cannot hold a line end. A document whose first line leaves a string open, or
-   crosses brackets, is garbage and handed on at once. On a later line a string counts as closed
-   at the line's end, so that the rest of a damaged pretty-printed document goes down with it
-   instead of erring line by line.
+1. Bytes are cut into lines; every byte is searched for a line end once.
+2. The brackets of a line outside strings change the depth; a document ends with the line that
+   brings the depth back to zero or below. Nothing is decoded here.
+3. JSON strings cannot contain a line end. A document whose first line leaves a string open, or
+   crosses brackets, is garbage and passed on at once. On a later line, a string counts as closed
+   at the end of the line, so that a damaged pretty-printed document gives one error instead of
+   one per line.
 
-A document of an unclosed bracket is never complete; the server's in-frame deadline ends it.
+A document with an unclosed bracket is never complete; the server's frame timeout ends it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEITHER_BRACKET_NOR_QUOTE: Final = bytes(b for b in range(256) if b not in b'{}
 
 @dataclass(frozen=True, slots=True)
 class Oversize:
-    """A document outgrew the limit. The splitter is done: what follows cannot be told apart."""
+    """A document exceeded the limit. The splitter stops, as it cannot find the next document."""
 
     limit_bytes: int
 
@@ -34,7 +34,7 @@ Frame = bytes | Oversize
 
 
 class FrameSplitter:
-    """Feed bytes as they come; frames do not depend on how the stream was cut."""
+    """Splits a stream into documents, which do not depend on how the stream was cut."""
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -71,7 +71,7 @@ class FrameSplitter:
         return frames
 
     def finish(self) -> list[Frame]:
-        """What the end of input completes, or leaves incomplete: at most one document."""
+        """The last document at the end of the input, complete or not; at most one."""
         if self._done:
             return []
         frame = self._take(bytes(self._tail))

@@ -1,4 +1,4 @@
-"""The gate that holds calls to the server's limits."""
+"""The gate that enforces the server's limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from llm_trader.rpc.auth import TokenCheck
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import RequestContext
+from llm_trader.rpc.dispatcher import Gate, RequestContext
 from llm_trader.rpc.errors import (
     DrainingError,
     OverloadedError,
@@ -16,7 +16,7 @@ from llm_trader.rpc.errors import (
 )
 
 _OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
-# About 2 MB of addresses; beyond it full buckets go, as a new one would be full as well.
+# About 2 MB of addresses. Beyond it, full buckets are dropped, because a new one is full as well.
 _MAX_BUCKETS: Final = 10_000
 
 
@@ -29,7 +29,7 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def take(self, address: str, now_s: float) -> int:
-        """Takes one token; 0, or the milliseconds until there is one."""
+        """Takes one token; returns 0, or the milliseconds until the next token."""
         level, since_s = self._buckets.get(address, (float(self._burst), now_s))
         level = min(self._burst, level + (now_s - since_s) * self._rate_per_s)
         granted = level >= 1
@@ -47,8 +47,8 @@ class RateLimiter:
         }
 
 
-class Admission:
-    """The gate of one server: draining, rate, authentication, load, in this order."""
+class Admission(Gate):
+    """The gate of one server checks draining, rate, authentication and load, in this order."""
 
     def __init__(self, config: RpcConfig, tokens: TokenCheck) -> None:
         self.draining = False

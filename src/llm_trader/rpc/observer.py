@@ -1,4 +1,4 @@
-"""What observers learn about each request, for logs, metrics and audit."""
+"""Reports each request to observers, for logs, metrics and audit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import structlog
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One request after its reply was made; refused requests and notifications are included.
+    """One request with its reply; refused requests and notifications are included.
 
-    `method` is what the client wrote, at most 64 characters, and None where the document is not a
-    call. `code` is the JSON-RPC error code, None for a result. `stages` maps `queue` (until the
-    call was admitted), `decode`, `handle` and `encode` to seconds, in this order, as far as the
-    request came; a method may add its own. `reply_bytes` is 0 for a notification.
-    `batch_position` counts from 1 and is None outside batches.
+    `method` has at most 64 characters and is None if the document is not a call. `code` is the
+    JSON-RPC error code, None for a result. `stages` maps the reached ones of `queue` (until the
+    call was admitted), `decode`, `handle` and `encode` to seconds; a method may add its own.
+    `reply_bytes` is 0 for a notification. `batch_position` counts from 1; None outside batches.
     """
 
     request_id: str
@@ -56,6 +55,6 @@ class RequestLog:
 
 
 def log_observers() -> Sequence[RequestObserver]:
-    """The request log where debug lines are written; gathering unwritten lines costs time."""
+    """The request log if debug lines are enabled; otherwise the records would only cost time."""
     enabled: bool = structlog.get_logger(__name__).bind().is_enabled_for(logging.DEBUG)
     return (RequestLog(),) if enabled else ()

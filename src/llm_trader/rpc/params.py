@@ -1,8 +1,8 @@
-"""Parameters from JSON into a `msgspec.Struct`: one strict decode, and a patient second look.
+"""Decodes parameters from JSON into a `msgspec.Struct`, strictly first, then with explanations.
 
-The first look decodes straight into the struct. Only when that fails, the second look goes field
-by field: it collects every error at once, sets unknown fields aside, and takes an integral float
-(`1730811225000.0`, as some languages write integers) for an integer.
+If the strict decode fails, a second look goes field by field: it collects all errors, ignores
+unknown fields, and accepts an integral float (`1730811225000.0`, as some languages write integers)
+as an integer.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ParamsDecoder(Generic[S]):
     def decode(self, raw: bytes | msgspec.Raw, unknown_fields: list[str]) -> S:
         """The struct; dotted paths of fields it does not know are appended to `unknown_fields`.
 
-        Raises `InvalidParamsError` with every field error, or `msgspec.DecodeError` when `raw`
-        is not JSON.
+        Raises `InvalidParamsError` with every field error, or `msgspec.DecodeError` if `raw` is
+        not JSON.
         """
         if self._strict:
             try:
@@ -72,7 +72,7 @@ class ParamsDecoder(Generic[S]):
 
 
 class _Review:
-    """One pass over plain JSON values beside their types; returns values fit to convert."""
+    """One pass over plain JSON values and their types; returns values that convert."""
 
     def __init__(self, unknown_fields: list[str]) -> None:
         self.errors: list[FieldError] = []
@@ -94,7 +94,7 @@ class _Review:
     def _set_unknown_aside(
         self, unknown: Iterable[str], unsent: Sequence[str], path: str
     ) -> dict[str, str]:
-        """Notes unknown fields; returns the known name each seems to mean → the name sent."""
+        """Records unknown fields; maps the names that they seem to mean to the names sent."""
         renamed = {}
         for name in sorted(unknown)[: _MAX_REPORTED - len(self._unknown_fields)]:
             shown = name[:MAX_NAME_CHARS]

@@ -1,7 +1,7 @@
 """The JSON-RPC server over TCP: listens, keeps its connections, and stops without losing work.
 
-Stopping: no new connections; requests that still come are refused as draining; answers under way
-are finished and sent, up to `drain_timeout_s`; then every connection is closed.
+While it stops, it refuses new connections and requests as draining, finishes and sends running
+answers for up to `drain_timeout_s`, and then closes every connection.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RpcServer:
         return host, port
 
     async def start(self) -> None:
-        """Raises `ConfigurationError` when the address cannot be listened on."""
+        """Raises `ConfigurationError` if the server cannot listen on the address."""
         host, port = self._config.host, self._config.port
         try:
             self._server = await asyncio.get_running_loop().create_server(
@@ -69,7 +69,7 @@ class RpcServer:
         self._log.info("rpc_listening", host=host, port=port)
 
     async def stop(self) -> None:
-        """Drains, see the module's description, and returns when every connection is closed."""
+        """Drains as described above, and returns when every connection is closed."""
         if self._server is None:
             return
         self._server.close()
@@ -122,7 +122,7 @@ class RpcServer:
 async def serve(
     server: RpcServer, stop_event: asyncio.Event, on_ready: Callable[[str, int], None] | None = None
 ) -> None:
-    """Runs the server until `stop_event` is set; `on_ready` is told the host and port."""
+    """Runs the server until `stop_event` is set; calls `on_ready` with the host and port."""
     await server.start()
     try:
         if on_ready is not None:
@@ -133,7 +133,7 @@ async def serve(
 
 
 def stop_on_signals(stop_event: asyncio.Event) -> None:
-    """SIGTERM and SIGINT set the event; a second one ends the process the usual, hard way."""
+    """SIGTERM and SIGINT set the event; a second one ends the process immediately."""
     loop = asyncio.get_running_loop()
 
     def stop(signum: signal.Signals) -> None:
@@ -145,7 +145,7 @@ def stop_on_signals(stop_event: asyncio.Event) -> None:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run` on uvloop where it is installed (the extra `fast`)."""
+    """`asyncio.run`, on uvloop if it is installed (the extra `fast`)."""
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         import uvloop

@@ -1,4 +1,4 @@
-"""Settings of the query server: those of JSON-RPC, and what its methods refuse."""
+"""Settings of the query server: those of JSON-RPC, and the limits of its methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `rag.*` methods: from parameters to the retriever, and from its answer to the wire."""
+"""The `rag.*` methods: they pass parameters to the retriever, and its answer to the wire."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import Millis, iso8601
 
-# Exchanges differ by under 1 %, and a price moves by some 1 % in the minutes that a state may lag;
-# a price that is further from the store's comes from another market.
+# Exchanges differ by under 1 %, and a price moves by about 1 % in the minutes that a state may lag.
+# A price that differs more from the store's comes from another market.
 _PRICE_TOLERANCE: Final = 0.02
 _PRICE: Final = ROW["price"]
 
@@ -56,7 +56,7 @@ _PATTERN_ERRORS: Final = (
 
 
 class QueryState(msgspec.Struct):
-    """The state that is searched for, its time, and its source."""
+    """The state of a query, its time, and its source."""
 
     table: SnapshotTable
     source: str
@@ -162,9 +162,9 @@ class RagMethods:
     def _completed(
         self, table: SnapshotTable, params: QueryPatternsParams, view: SymbolView | None
     ) -> QueryState:
-        """The sent state; the store fills in missing fields where the prices agree.
+        """The sent state; the store fills in missing fields if the prices agree.
 
-        A sent state is answered even when the store fails, as it suffices by itself.
+        A sent state suffices by itself, so it is answered even if the store fails.
         """
         state = QueryState(table, "request", params.timestamp, [])
         if view is None or table.complete()[0]:

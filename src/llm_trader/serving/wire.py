@@ -74,7 +74,7 @@ Timestamp = Annotated[Millis, Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS, description="
 
 
 class QueryPatternsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`current_state` may be left out where the server has a market store."""
+    """`current_state` is optional if the server has a market store."""
 
     symbol: Symbol
     timestamp: Timestamp
@@ -83,10 +83,10 @@ class QueryPatternsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """`state_source`: `request`, `store`, or `request+store` where the store filled fields in.
+    """`state_source` is `request`, `store`, or `request+store` if the store filled fields in.
 
     `as_of` is the time of the query, `state_as_of` of the state, `fields_completed_as_of` of the
-    fields that the store filled in. Where a calibration was not used, `warnings` say why.
+    fields that the store filled in. If a calibration was not used, `warnings` say why.
     """
 
     query_duration_ms: int

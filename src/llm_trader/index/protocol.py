@@ -69,7 +69,7 @@ class IngestionRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes points comparable. Two collections that differ in any of it never mix.
+    """The properties that make points comparable; collections that differ in one never mix.
 
     `dimension` is that of the state vectors. The text's are null where there are no such vectors;
     `text_model` is the model's name, the digest of its files, how it is used, and the wording.

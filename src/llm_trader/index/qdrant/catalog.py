@@ -37,7 +37,7 @@ async def resolve(connection: Connection) -> str | None:
 
 
 async def require(connection: Connection) -> str:
-    """As `resolve`; raises `VectorIndexError` where there is none."""
+    """The collection that is searched; raises `VectorIndexError` where there is none."""
     name = await resolve(connection)
     if name is None:
         server = connection.server

@@ -1,4 +1,4 @@
-"""Where a Qdrant index is, and how it is asked."""
+"""Address, limits and layout of a Qdrant server."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+def first_stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
     with qdrant_stub.start(tmp_path_factory.mktemp("one")) as stub:
         yield stub
 
@@ -131,9 +131,9 @@ async def filled(place: QdrantServer) -> QdrantServer:
 
 
 @pytest.fixture(scope="module")
-def held(one: Stub) -> QdrantServer:
+def source(first_stub: Stub) -> QdrantServer:
     """A filled collection on the first server; not to be written to."""
-    return asyncio.run(filled(place_of(one, "held")))
+    return asyncio.run(filled(place_of(first_stub, "held")))
 
 
 @pytest.fixture
@@ -142,19 +142,22 @@ def empty(other: Stub) -> QdrantServer:
     return place_of(other, f"t{uuid4().hex[:8]}")
 
 
-async def check_same(place: QdrantServer, wanted: QdrantServer) -> None:
-    async with await QdrantIndex.open(place) as ours, await QdrantIndex.open(wanted) as theirs:
-        for got, points in zip(await everything(ours), await everything(theirs), strict=True):
+async def check_same(place: QdrantServer, expected: QdrantServer) -> None:
+    async with (
+        await QdrantIndex.open(place) as restored,
+        await QdrantIndex.open(expected) as original,
+    ):
+        for got, points in zip(await everything(restored), await everything(original), strict=True):
             assert same_points(got, points)
-        assert (await ours.info()).runs == (await theirs.info()).runs
-        report = await compare_answers(Retriever(theirs, SPACE), Retriever(ours, SPACE), 4, 3)
+        assert (await restored.info()).runs == (await original.info()).runs
+        report = await compare_answers(Retriever(original, SPACE), Retriever(restored, SPACE), 4, 3)
         assert (report.identical, report.disagreements) == (4, [])
 
 
 async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
-    held: QdrantServer, one: Stub, tmp_path: Path
+    source: QdrantServer, first_stub: Stub, tmp_path: Path
 ) -> None:
-    manifest = await back_up(tmp_path, held)
+    manifest = await back_up(tmp_path, source)
     part = manifest.qdrant
     assert part is not None
     assert manifest.parts == ["qdrant"]
@@ -162,26 +165,26 @@ async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
     assert part.version.startswith("held_v1_5m4h_")
     assert [(of.symbol, of.points) for of in part.index.symbols] == [(s, SLOTS) for s in SYMBOLS]
     (node,) = part.nodes
-    assert node.url == one.url
-    assert node.file == f"qdrant/1-127.0.0.1-{one.http_port}/{part.version}.snapshot"
+    assert node.url == first_stub.url
+    assert node.file == f"qdrant/1-127.0.0.1-{first_stub.http_port}/{part.version}.snapshot"
     assert (tmp_path / NAME / node.file).stat().st_size > 1 << 20
-    assert list(one.folder.rglob("*.snapshot")) == [], "none is left on the node"
+    assert list(first_stub.folder.rglob("*.snapshot")) == [], "none is left on the node"
 
 
 async def test_what_was_restored_on_another_server_answers_the_same_to_the_last_bit(
-    held: QdrantServer, empty: QdrantServer, tmp_path: Path
+    source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    manifest = await back_up(tmp_path, held)
+    manifest = await back_up(tmp_path, source)
     report = await restore(tmp_path, empty)
     assert manifest.qdrant is not None
     kind = manifest.qdrant.version.removeprefix("held")
     assert report.restored == {"qdrant": f"{empty.collection}{kind}_restored_1"}
     assert (report.answers, report.notes) == (QUESTIONS, [])
-    await check_same(empty, held)
+    await check_same(empty, source)
 
 
-async def test_a_snapshot_is_verified_by_its_digest(held: QdrantServer, tmp_path: Path) -> None:
-    manifest = await back_up(tmp_path, held)
+async def test_a_snapshot_is_verified_by_its_digest(source: QdrantServer, tmp_path: Path) -> None:
+    manifest = await back_up(tmp_path, source)
     report = await verify_backup(tmp_path / NAME)
     assert (report.problems, report.answers) == ([], 0)
     assert "opened when they are restored" in report.notes[0]
@@ -193,9 +196,9 @@ async def test_a_snapshot_is_verified_by_its_digest(held: QdrantServer, tmp_path
 
 
 async def test_a_damaged_snapshot_is_never_uploaded(
-    held: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
+    source: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
 ) -> None:
-    manifest = await back_up(tmp_path, held)
+    manifest = await back_up(tmp_path, source)
     assert manifest.qdrant is not None
     flip(tmp_path / NAME / manifest.qdrant.nodes[0].file, 100_000)
     other.forget_calls()
@@ -205,9 +208,9 @@ async def test_a_damaged_snapshot_is_never_uploaded(
 
 
 async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
-    held: QdrantServer, empty: QdrantServer, tmp_path: Path
+    source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    await back_up(tmp_path, held)
+    await back_up(tmp_path, source)
     async with await QdrantIndex.create_or_open(empty, COLLECTION) as index:
         old = index.name
     with pytest.raises(ConfigurationError, match=f"leads to {old} already; with --swap"):
@@ -218,7 +221,7 @@ async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
         assert [of.points for of in (await reader.info()).symbols] == [SLOTS] * 2
         for symbol in SYMBOLS:
             assert len(await reader.timestamps(symbol)) == SLOTS
-    await check_same(empty, held)
+    await check_same(empty, source)
     async with await QdrantIndex.open(structs.replace(empty, collection=old)) as kept:
         assert (await kept.info()).symbols == []
     again = await restore(tmp_path, empty, swap=True)
@@ -228,7 +231,7 @@ async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
         (again.restored["qdrant"], True),
     }
     assert set(await prune(empty)) == {old, report.restored["qdrant"]}
-    await check_same(empty, held)
+    await check_same(empty, source)
 
 
 async def test_a_reader_goes_on_with_what_was_restored_where_it_came_from(
@@ -243,9 +246,9 @@ async def test_a_reader_goes_on_with_what_was_restored_where_it_came_from(
 
 
 async def test_a_restored_collection_can_be_ingested_into(
-    held: QdrantServer, empty: QdrantServer, tmp_path: Path
+    source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    await back_up(tmp_path, held)
+    await back_up(tmp_path, source)
     await restore(tmp_path, empty)
     async with await QdrantIndex.create_or_open(empty, COLLECTION) as index:
         assert await index.begin_run(*RUN) == 2
@@ -254,9 +257,9 @@ async def test_a_restored_collection_can_be_ingested_into(
 
 
 async def test_each_node_of_a_cluster_has_its_snapshot(
-    held: QdrantServer, empty: QdrantServer, tmp_path: Path
+    source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    sources = Sources(qdrant=QdrantNodes(held, (held.url, held.url)))
+    sources = Sources(qdrant=QdrantNodes(source, (source.url, source.url)))
     manifest = await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
     assert manifest.qdrant is not None
     assert [node.file.split("/")[1][:2] for node in manifest.qdrant.nodes] == ["1-", "2-"]
@@ -265,13 +268,13 @@ async def test_each_node_of_a_cluster_has_its_snapshot(
     await restore_backup(
         tmp_path / NAME, Targets(qdrant=QdrantNodes(empty, (empty.url, empty.url)))
     )
-    await check_same(empty, held)
+    await check_same(empty, source)
 
 
 async def test_a_collection_that_does_not_hold_what_it_should_is_deleted_again(
-    held: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
+    source: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
 ) -> None:
-    await back_up(tmp_path, held)
+    await back_up(tmp_path, source)
     before = set((other.folder / "collections").rglob("*"))
 
     def missing_runs(manifest: Manifest) -> Manifest:
@@ -289,13 +292,13 @@ async def test_a_collection_that_does_not_hold_what_it_should_is_deleted_again(
 
 
 async def test_what_is_written_during_the_backup_is_either_in_all_of_it_or_makes_it_anew(
-    one: Stub, empty: QdrantServer, tmp_path: Path
+    first_stub: Stub, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    place = await filled(place_of(one, f"t{uuid4().hex[:8]}"))
+    place = await filled(place_of(first_stub, f"t{uuid4().hex[:8]}"))
     with running(WRITER, words(place)) as writer:
         pending = [1]
 
-        def write_once(what: str, done: int, total: int) -> None:
+        def write_once(label: str, done: int, total: int) -> None:
             if done and pending:
                 pending.pop()
                 tell(writer)
@@ -310,12 +313,12 @@ async def test_what_is_written_during_the_backup_is_either_in_all_of_it_or_makes
 
 
 async def test_a_collection_that_is_written_to_all_the_time_is_told_and_leaves_no_backup(
-    one: Stub, tmp_path: Path
+    first_stub: Stub, tmp_path: Path
 ) -> None:
-    place = await filled(place_of(one, f"t{uuid4().hex[:8]}"))
+    place = await filled(place_of(first_stub, f"t{uuid4().hex[:8]}"))
     with running(WRITER, words(place)) as writer:
 
-        def write(what: str, done: int, total: int) -> None:
+        def write(label: str, done: int, total: int) -> None:
             if done == total:
                 tell(writer)
                 hear(writer)
@@ -325,8 +328,8 @@ async def test_a_collection_that_is_written_to_all_the_time_is_told_and_leaves_n
     assert backups_in(tmp_path) == []
 
 
-async def test_a_backup_that_was_killed_is_unfinished(held: QdrantServer, tmp_path: Path) -> None:
-    with running(BACKUP, tmp_path, words(held)) as process:
+async def test_a_backup_that_was_killed_is_unfinished(source: QdrantServer, tmp_path: Path) -> None:
+    with running(BACKUP, tmp_path, words(source)) as process:
         assert hear(process).startswith("snapshot of 127.0.0.1")
         tell(process)
         hear(process)
@@ -336,9 +339,9 @@ async def test_a_backup_that_was_killed_is_unfinished(held: QdrantServer, tmp_pa
 
 
 async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
-    held: QdrantServer, empty: QdrantServer, tmp_path: Path
+    source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    await back_up(tmp_path, held)
+    await back_up(tmp_path, source)
     with running(RESTORE, tmp_path, words(empty)) as process:
         while not hear(process).startswith("restoring"):
             tell(process)
@@ -347,13 +350,13 @@ async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
     with pytest.raises(VectorIndexError, match="there is no index"):
         await QdrantIndex.open(empty)
     await restore(tmp_path, empty)
-    await check_same(empty, held)
+    await check_same(empty, source)
 
 
 async def test_a_server_that_is_gone_is_told_with_its_address(
-    held: QdrantServer, tmp_path: Path
+    source: QdrantServer, tmp_path: Path
 ) -> None:
-    sources = Sources(qdrant=QdrantNodes(held, ("http://127.0.0.1:9",)))
+    sources = Sources(qdrant=QdrantNodes(source, ("http://127.0.0.1:9",)))
     with pytest.raises(VectorIndexError, match=r"127\.0\.0\.1:9 cannot be reached; is it running"):
         await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
     assert backups_in(tmp_path) == []

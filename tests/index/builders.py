@@ -44,8 +44,8 @@ def at(slots: Any) -> npt.NDArray[np.int64]:
 
 
 def unit_vectors(count: int, seed: int, dimension: int = DIMENSION) -> npt.NDArray[np.float32]:
-    drawn = np.random.default_rng(seed).standard_normal((count, dimension))
-    return (drawn / np.linalg.norm(drawn, axis=1)[:, None]).astype(np.float32)
+    numbers = np.random.default_rng(seed).standard_normal((count, dimension))
+    return (numbers / np.linalg.norm(numbers, axis=1)[:, None]).astype(np.float32)
 
 
 def points_at(
@@ -117,9 +117,9 @@ async def stored(index: VectorIndex, symbol: str = SYMBOL) -> PointTable:
 
 
 @asynccontextmanager
-async def fresh_embedded(held: Collection) -> AsyncIterator[VectorIndex]:
+async def fresh_embedded(content: Collection) -> AsyncIterator[VectorIndex]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        EmbeddedIndex.create_or_open(Path(folder) / "index", held) as index,
+        EmbeddedIndex.create_or_open(Path(folder) / "index", content) as index,
     ):
         yield index

@@ -85,7 +85,7 @@ async def empty(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def fresh_in_memory(held: Collection) -> AsyncIterator[VectorIndex]:
+async def fresh_in_memory(content: Collection) -> AsyncIterator[VectorIndex]:
     from qdrant_client import AsyncQdrantClient
 
     place = QdrantServer(url="http://memory.invalid", collection="test")
@@ -93,32 +93,32 @@ async def fresh_in_memory(held: Collection) -> AsyncIterator[VectorIndex]:
         # The local mode tells that it has no use for indexes and search parameters.
         warnings.filterwarnings("ignore", message="(Payload indexes|Local mode)")
         client = AsyncQdrantClient(":memory:")
-        async with await QdrantIndex.create_or_open(place, held, client) as index:
+        async with await QdrantIndex.create_or_open(place, content, client) as index:
             yield index
 
 
 @asynccontextmanager
-async def fresh_on_stub(held: Collection) -> AsyncIterator[VectorIndex]:
-    async with _emptied(_place_on_stub, held) as index:
+async def fresh_on_stub(content: Collection) -> AsyncIterator[VectorIndex]:
+    async with _emptied(_place_on_stub, content) as index:
         yield index
 
 
 @asynccontextmanager
-async def fresh_on_server(held: Collection) -> AsyncIterator[VectorIndex]:
-    async with _emptied(_place_to_drop, held) as index:
+async def fresh_on_server(content: Collection) -> AsyncIterator[VectorIndex]:
+    async with _emptied(_place_to_drop, content) as index:
         yield index
 
 
 @asynccontextmanager
 async def _emptied(
-    make: Callable[[], QdrantServer], held: Collection
+    make: Callable[[], QdrantServer], content: Collection
 ) -> AsyncIterator[QdrantIndex]:
     """Collections are emptied and used again: it takes long to make one."""
-    spare = _spare.setdefault((make, held), [])
+    spare = _spare.setdefault((make, content), [])
     place = spare.pop() if spare else make()
     connection = Connection(place)
     await empty(connection)
-    async with await QdrantIndex.create_or_open(place, held, connection.client) as index:
+    async with await QdrantIndex.create_or_open(place, content, connection.client) as index:
         yield index
     spare.append(place)
 

@@ -62,7 +62,7 @@ async def check_consistent(reader: EmbeddedIndex, whole: PointTable) -> int:
 async def test_killed_at_random_moments_ingestion_ends_as_if_it_had_never_been(
     tmp_path: Path,
 ) -> None:
-    chances = random.Random(1)
+    rng = random.Random(1)
     store_path = make_store(tmp_path / "store", market())
     whole = await uninterrupted(store_path, tmp_path / "whole")
     path = tmp_path / "index"
@@ -72,12 +72,12 @@ async def test_killed_at_random_moments_ingestion_ends_as_if_it_had_never_been(
         seen = [0]
         for _ in range(KILLS):
             with running(INGESTION, store_path, path) as process:
-                for _ in range(chances.randint(1, 3)):
+                for _ in range(rng.randint(1, 3)):
                     assert hear(process).startswith(SYMBOL)
                     assert await check_consistent(reader, whole) >= seen[-1]
                     tell(process)
                 # It is at work on its next batch now, or has just written it.
-                time.sleep(chances.uniform(0, 0.04))  # noqa: ASYNC251
+                time.sleep(rng.uniform(0, 0.04))  # noqa: ASYNC251
                 process.send_signal(signal.SIGKILL)
                 assert process.wait() == -signal.SIGKILL
             seen.append(await check_consistent(reader, whole))

@@ -75,10 +75,10 @@ async def test_a_copy_equals_its_source_to_the_last_bit(tmp_path: Path, batch: i
 
 
 async def test_all_vectors_of_a_point_are_copied(tmp_path: Path) -> None:
-    held = collection(text_space_id="text-of-tests", text_dimension=TEXT_DIMENSION)
+    content = collection(text_space_id="text-of-tests", text_dimension=TEXT_DIMENSION)
     points = points_at(range(30))
     vectors = {**points.vectors, TEXT: unit_vectors(30, 5, TEXT_DIMENSION)}
-    with empty(tmp_path / "a", held) as source, empty(tmp_path / "b", held) as target:
+    with empty(tmp_path / "a", content) as source, empty(tmp_path / "b", content) as target:
         await source.begin_run(*RUNS[0])
         await source.upsert(replace(points, vectors=vectors))
         await copy_points(source, target, [], 8)
@@ -189,7 +189,7 @@ async def test_a_target_with_runs_of_its_own_is_refused_with_what_differs(
 async def test_killed_at_random_moments_a_copy_ends_as_if_it_had_never_been(
     tmp_path: Path,
 ) -> None:
-    chances = random.Random(3)
+    rng = random.Random(3)
     source_path, path = tmp_path / "source", tmp_path / "target"
     async with filled(source_path):
         pass
@@ -198,11 +198,11 @@ async def test_killed_at_random_moments_a_copy_ends_as_if_it_had_never_been(
     with EmbeddedIndex.open(source_path) as source, EmbeddedIndex.open(path) as reader:
         for _ in range(KILLS):
             with running(COPYING, source_path, path) as process:
-                for _ in range(chances.randint(2, 8)):
+                for _ in range(rng.randint(2, 8)):
                     assert hear(process).startswith(SYMBOL)
                     tell(process)
                 # It is at work on its next batch now, or has just written it.
-                time.sleep(chances.uniform(0, 0.02))  # noqa: ASYNC251
+                time.sleep(rng.uniform(0, 0.02))  # noqa: ASYNC251
                 process.send_signal(signal.SIGKILL)
                 assert process.wait() == -signal.SIGKILL
             stamps = await reader.timestamps(SYMBOL)
@@ -275,12 +275,12 @@ async def test_killed_and_resumed_points_reach_qdrant_and_come_back_to_the_last_
 
 
 async def test_text_vectors_reach_qdrant_and_come_back_to_the_last_bit(tmp_path: Path) -> None:
-    held = collection(text_space_id="text-of-tests", text_dimension=384)
+    content = collection(text_space_id="text-of-tests", text_dimension=384)
     points = points_at(range(200))
     vectors = {**points.vectors, TEXT: unit_vectors(200, 5, 384)}
-    with empty(tmp_path / "a", held) as source, empty(tmp_path / "b", held) as back:
+    with empty(tmp_path / "a", content) as source, empty(tmp_path / "b", content) as back:
         await source.upsert(replace(points, vectors=vectors))
-        async with await QdrantIndex.create_or_open(place_at(stub()), held) as remote:
+        async with await QdrantIndex.create_or_open(place_at(stub()), content) as remote:
             await copy_points(source, remote, [], 64)
             assert await verify_copy(source, remote) == []
             await copy_points(remote, back, [], 64)

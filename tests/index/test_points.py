@@ -103,8 +103,8 @@ def test_a_point_is_resolved_a_day_after_its_time() -> None:
 
 
 def test_a_column_is_the_field_of_its_name() -> None:
-    drawn = np.arange(3.0)
-    points = points_at(range(3), funding_rate=drawn, vectors=unit_vectors(3, 0))
-    assert points.column("funding_rate").tolist() == drawn.tolist()
+    numbers = np.arange(3.0)
+    points = points_at(range(3), funding_rate=numbers, vectors=unit_vectors(3, 0))
+    assert points.column("funding_rate").tolist() == numbers.tolist()
     for row, name in enumerate(COLUMNS):
         assert np.array_equal(points.column(name), points.values[row])

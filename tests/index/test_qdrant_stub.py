@@ -28,8 +28,8 @@ QUARTER = 900_000
 
 
 def unit_vectors(count: int, dimension: int = DIMENSION, seed: int = 1) -> npt.NDArray[np.float32]:
-    drawn = np.random.default_rng(seed).normal(size=(count, dimension))
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    values = np.random.default_rng(seed).normal(size=(count, dimension))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
 VECTORS = unit_vectors(60)
@@ -120,9 +120,9 @@ async def filled(client: AsyncQdrantClient, name: str) -> str:
     return name
 
 
-async def ids_where(client: AsyncQdrantClient, name: str, wanted: models.Filter) -> list[Any]:
-    records, _ = await client.scroll(name, wanted, limit=1000)
-    assert (await client.count(name, wanted)).count == len(records)
+async def ids_where(client: AsyncQdrantClient, name: str, condition: models.Filter) -> list[Any]:
+    records, _ = await client.scroll(name, condition, limit=1000)
+    assert (await client.count(name, condition)).count == len(records)
     return sorted(record.id for record in records)
 
 
@@ -139,8 +139,8 @@ async def test_ranges_of_integers_keep_their_bounds_to_the_millisecond(
         ({"gt": low, "lt": high}, numbers(lambda n: 10 < n < 20)),
         ({"gte": low + 1, "lte": high - 1}, numbers(lambda n: 10 < n < 20)),
     ):
-        wanted = where(field("timestamp", range=models.Range(**bounds)))
-        assert await ids_where(client, filled, wanted) == expected
+        condition = where(field("timestamp", range=models.Range(**bounds)))
+        assert await ids_where(client, filled, condition) == expected
 
 
 async def test_ranges_of_floats_work_without_an_index(
@@ -152,8 +152,8 @@ async def test_ranges_of_floats_work_without_an_index(
         ({"gt": bound}, numbers(lambda n: n > 40)),
         ({"lt": 0.0}, numbers(lambda n: n < 30)),
     ):
-        wanted = where(field("funding_rate", range=models.Range(**bounds)))
-        assert await ids_where(client, filled, wanted) == expected
+        condition = where(field("funding_rate", range=models.Range(**bounds)))
+        assert await ids_where(client, filled, condition) == expected
 
 
 async def test_conditions_combine_with_must_should_and_must_not(
@@ -161,12 +161,12 @@ async def test_conditions_combine_with_must_should_and_must_not(
 ) -> None:
     ether = field("symbol", match=models.MatchValue(value="ETHUSDT"))
     late = field("timestamp", range=models.Range(gte=START + 40 * QUARTER))
-    found = await ids_where(client, filled, models.Filter(must=[late], must_not=[ether]))
-    assert found == numbers(lambda n: n >= 40 and n % 3)
-    found = await ids_where(client, filled, models.Filter(should=[late, ether]))
-    assert found == numbers(lambda n: n >= 40 or n % 3 == 0)
-    found = await ids_where(client, filled, where(models.Filter(must_not=[late]), ether))
-    assert found == numbers(lambda n: n < 40 and n % 3 == 0)
+    stored = await ids_where(client, filled, models.Filter(must=[late], must_not=[ether]))
+    assert stored == numbers(lambda n: n >= 40 and n % 3)
+    stored = await ids_where(client, filled, models.Filter(should=[late, ether]))
+    assert stored == numbers(lambda n: n >= 40 or n % 3 == 0)
+    stored = await ids_where(client, filled, where(models.Filter(must_not=[late]), ether))
+    assert stored == numbers(lambda n: n < 40 and n % 3 == 0)
 
 
 async def test_points_are_found_by_id_and_by_nested_fields(
@@ -200,11 +200,11 @@ async def test_scores_are_cosines_and_hits_descend(client: AsyncQdrantClient, fi
 
 
 async def test_a_filtered_search_agrees_with_numpy(client: AsyncQdrantClient, filled: str) -> None:
-    wanted = where(
+    condition = where(
         field("symbol", match=models.MatchValue(value="BTCUSDT")),
         field("timestamp", range=models.Range(gte=START + 7 * QUARTER, lte=START + 50 * QUARTER)),
     )
-    hits = await nearest(client, filled, query_filter=wanted, limit=100)
+    hits = await nearest(client, filled, query_filter=condition, limit=100)
     rows = np.array(numbers(lambda n: n % 3 and 7 <= n <= 50))
     cosine = VECTORS[rows].astype(np.float64) @ QUERY.astype(np.float64)
     order = np.argsort(-cosine)
@@ -228,13 +228,13 @@ async def test_a_batch_answers_each_query_in_its_place(
 ) -> None:
     filters = (None, where(field("symbol", match=models.MatchValue(value="ETHUSDT"))))
     requests = [
-        models.QueryRequest(query=QUERY.tolist(), using="state", limit=5, filter=each)
-        for each in filters
+        models.QueryRequest(query=QUERY.tolist(), using="state", limit=5, filter=condition)
+        for condition in filters
     ]
     batch = await client.query_batch_points(filled, requests)
-    for each, reply in zip(filters, batch, strict=True):
+    for condition, reply in zip(filters, batch, strict=True):
         assert reply.points == await nearest(
-            client, filled, limit=5, query_filter=each, with_payload=False
+            client, filled, limit=5, query_filter=condition, with_payload=False
         )
 
 
@@ -266,8 +266,8 @@ async def test_selectors_choose_payload_fields_and_vectors(
 async def kept(client: AsyncQdrantClient, name: str, payload: dict[str, Any]) -> dict[str, Any]:
     await client.create_collection(name, vectors_config=state_vector())
     await client.upsert(name, [models.PointStruct(id=1, vector={}, payload=payload)])
-    (found,) = await client.retrieve(name, [1])
-    return found.payload or {}
+    (stored,) = await client.retrieve(name, [1])
+    return stored.payload or {}
 
 
 async def test_integers_short_decimals_and_json_come_back_as_they_were(
@@ -279,21 +279,21 @@ async def test_integers_short_decimals_and_json_come_back_as_they_were(
         "whole": 3.0,
         "others": [None, True, "µ", {"deep": [1, 1.0]}],
     }
-    found = await kept(client, name, payload)
-    assert repr(dict(sorted(found.items()))) == repr(dict(sorted(payload.items())))
+    stored = await kept(client, name, payload)
+    assert repr(dict(sorted(stored.items()))) == repr(dict(sorted(payload.items())))
 
 
 async def test_long_doubles_may_lose_their_last_bit_but_not_single_precision(
     client: AsyncQdrantClient, name: str
 ) -> None:
     """The engine reads its own JSON with a quick parser; one double in eight is off by a bit."""
-    drawn = np.random.default_rng(5).normal(size=2000) * 1e-5
-    bits = drawn.view(np.int64)
-    found = await kept(client, name, {"doubles": drawn.tolist(), "bits": bits.tolist()})
-    returned = np.array(found["doubles"])
+    values = np.random.default_rng(5).normal(size=2000) * 1e-5
+    bits = values.view(np.int64)
+    stored = await kept(client, name, {"doubles": values.tolist(), "bits": bits.tolist()})
+    returned = np.array(stored["doubles"])
     assert np.abs(returned.view(np.int64) - bits).max() in (1, 2)
-    assert np.array_equal(returned.astype(np.float32), drawn.astype(np.float32))
-    assert found["bits"] == bits.tolist()
+    assert np.array_equal(returned.astype(np.float32), values.astype(np.float32))
+    assert stored["bits"] == bits.tolist()
 
 
 async def test_unit_vectors_come_back_unchanged(client: AsyncQdrantClient, name: str) -> None:
@@ -304,8 +304,8 @@ async def test_unit_vectors_come_back_unchanged(client: AsyncQdrantClient, name:
         for n, vector in enumerate(vectors)
     ]
     await client.upsert(name, points)
-    found = await client.retrieve(name, list(range(50)), with_vectors=True)
-    returned = {each.id: np.float32(each.vector["state"]) for each in found}
+    stored = await client.retrieve(name, list(range(50)), with_vectors=True)
+    returned = {record.id: np.float32(record.vector["state"]) for record in stored}
     assert all(np.array_equal(returned[n], vectors[n]) for n in range(50))
 
 
@@ -394,7 +394,7 @@ async def test_inserting_only_leaves_existing_points_as_they_are(
         models.PointStruct(id=number, vector={}, payload={"timestamp": 1}) for number in (5, 500)
     ]
     await client.upsert(filled, points, update_mode=models.UpdateMode.INSERT_ONLY)
-    old, new = sorted(await client.retrieve(filled, [5, 500]), key=lambda each: each.id)
+    old, new = sorted(await client.retrieve(filled, [5, 500]), key=lambda record: record.id)
     assert (old.payload, new.payload) == (point(5).payload, {"timestamp": 1})
     await client.upsert(filled, points)
     assert (await client.count(filled)).count == len(VECTORS) + 1
@@ -421,15 +421,15 @@ async def test_points_are_deleted_by_id_and_by_filter(
 
 async def test_payload_is_set_by_id(client: AsyncQdrantClient, filled: str) -> None:
     await client.set_payload(filled, {"run": 7}, points=[2])
-    (found,) = await client.retrieve(filled, [2])
-    assert found.payload == {**(point(2).payload or {}), "run": 7}
+    (stored,) = await client.retrieve(filled, [2])
+    assert stored.payload == {**(point(2).payload or {}), "run": 7}
 
 
 async def test_uuid_ids_stay_uuids(client: AsyncQdrantClient, filled: str) -> None:
     given = str(uuid.uuid4())
     await client.upsert(filled, [models.PointStruct(id=given, vector={})])
-    (found,) = await client.retrieve(filled, [given])
-    assert found.id == given
+    (stored,) = await client.retrieve(filled, [given])
+    assert stored.id == given
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "Unable to parse UUID: abc"):
         await client.retrieve(filled, ["abc"])
 
@@ -455,7 +455,7 @@ async def test_an_alias_moves_at_once_and_works_everywhere(
     await client.update_collection_aliases(move(alias, green))
     assert (await client.count(alias)).count == 0
     described = (await client.get_collection_aliases(green)).aliases
-    assert [each.alias_name for each in described] == [alias]
+    assert [record.alias_name for record in described] == [alias]
     assert (await client.get_collection_aliases(filled)).aliases == []
 
 
@@ -476,7 +476,7 @@ async def test_a_deleted_collection_takes_its_aliases_along(
     assert not await client.delete_collection(filled)
     assert not await client.collection_exists(alias)
     collections = (await client.get_collections()).collections
-    assert filled not in [each.name for each in collections]
+    assert filled not in [record.name for record in collections]
 
 
 async def test_errors_are_worded_as_the_real_server_words_them(
@@ -509,9 +509,9 @@ async def test_collections_and_aliases_survive_a_kill(tmp_path: Path) -> None:
             info = await client.get_collection("live")
             assert info.config.metadata == {"space": "v1"}
             assert sorted(info.payload_schema) == ["symbol", "timestamp"]
-            (found,) = await client.retrieve("live", [8], with_vectors=True)
-            assert np.array_equal(np.float32(found.vector["state"]), VECTORS[8])
-            assert found.payload == point(8).payload
+            (stored,) = await client.retrieve("live", [8], with_vectors=True)
+            assert np.array_equal(np.float32(stored.vector["state"]), VECTORS[8])
+            assert stored.payload == point(8).payload
 
 
 async def download(stub: Stub, collection: str, snapshot: str) -> bytes:
@@ -533,13 +533,13 @@ async def upload(stub: Stub, collection: str, content: bytes, checksum: str) -> 
 async def test_a_snapshot_restores_a_collection_on_an_empty_server(
     stub: Stub, client: AsyncQdrantClient, filled: str, tmp_path: Path
 ) -> None:
-    made = await client.create_snapshot(filled)
-    assert await client.list_snapshots(filled) == [made]
-    content = await download(stub, filled, made.name)
-    assert made.checksum == hashlib.sha256(content).hexdigest()
-    assert made.size == len(content)
+    snapshot = await client.create_snapshot(filled)
+    assert await client.list_snapshots(filled) == [snapshot]
+    content = await download(stub, filled, snapshot.name)
+    assert snapshot.checksum == hashlib.sha256(content).hexdigest()
+    assert snapshot.size == len(content)
     with start(tmp_path) as empty:
-        assert (await upload(empty, "copy", content, made.checksum)).json()["result"] is True
+        assert (await upload(empty, "copy", content, snapshot.checksum)).json()["result"] is True
         async with connected(empty) as other:
             assert (await nearest(other, "copy")) == await nearest(client, filled)
             info = await other.get_collection("copy")
@@ -553,12 +553,12 @@ async def test_a_snapshot_restores_a_collection_on_an_empty_server(
 async def test_a_snapshot_is_recovered_in_place_and_deleted(
     stub: Stub, client: AsyncQdrantClient, filled: str
 ) -> None:
-    made = await client.create_snapshot(filled)
+    snapshot = await client.create_snapshot(filled)
     await client.delete(filled, models.FilterSelector(filter=models.Filter()))
-    location = f"{stub.url}/collections/{filled}/snapshots/{made.name}"
-    assert await client.recover_snapshot(filled, location, checksum=made.checksum)
+    location = f"{stub.url}/collections/{filled}/snapshots/{snapshot.name}"
+    assert await client.recover_snapshot(filled, location, checksum=snapshot.checksum)
     assert (await client.count(filled)).count == len(VECTORS)
-    await client.delete_snapshot(filled, made.name)
+    await client.delete_snapshot(filled, snapshot.name)
     assert await client.list_snapshots(filled) == []
 
 
@@ -567,9 +567,12 @@ async def test_a_snapshot_with_another_checksum_or_of_other_vectors_is_refused(
 ) -> None:
     other = f"{filled}-other"
     await client.create_collection(other, vectors_config=state_vector(4))
-    made = await client.create_snapshot(other)
-    content = await download(stub, other, made.name)
-    for checksum, message in (("0" * 64, "Checksum mismatch"), (made.checksum, "not compatible")):
+    snapshot = await client.create_snapshot(other)
+    content = await download(stub, other, snapshot.name)
+    for checksum, message in (
+        ("0" * 64, "Checksum mismatch"),
+        (snapshot.checksum, "not compatible"),
+    ):
         reply = await upload(stub, filled, content, checksum or "")
         assert reply.status_code == 400
         assert message in reply.json()["status"]["error"]
@@ -606,7 +609,7 @@ async def test_an_api_key_is_required_on_grpc_and_rest(tmp_path: Path) -> None:
             await client.get_collections()
         headers: Sequence[dict[str, str]] = ({}, {"api-key": "wrong"}, {"api-key": "right"})
         async with httpx.AsyncClient(base_url=stub.url) as http:
-            replies = [await http.get("/collections", headers=each) for each in headers]
+            replies = [await http.get("/collections", headers=record) for record in headers]
         assert [reply.status_code for reply in replies] == [401, 401, 200]
         async with connected(stub, api_key="right") as client:
             assert (await client.get_collections()).collections == []

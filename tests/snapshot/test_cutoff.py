@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_trader.arrays import Times
 from llm_trader.market.history import MarketHistory
 from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, build_snapshots
 from llm_trader.snapshot.table import SnapshotTable
@@ -44,8 +45,17 @@ REAL = [
 ]
 
 
+def expected_until(
+    cut_ms: Millis, timeframe: Timeframe, seed: int
+) -> tuple[MarketHistory, Times, SnapshotTable]:
+    """A history with its future, times on both sides of the cut, and the snapshots up to it."""
+    history = with_holes(simulated(DAYS, timeframe), seed)
+    times = grid(history, FIRST_DAY)
+    return history, times, build_snapshots(history, times).take(times <= cut_ms)
+
+
 def alone(history: MarketHistory, as_of_ms: Millis) -> SnapshotTable:
-    """One snapshot as it is built live, from no more history than is asked for."""
+    """One snapshot as a live query builds it, from the history that it needs and no more."""
     part = between(history, as_of_ms - DAY_MS - FOUR_HOUR_REACH_MS, as_of_ms + 1)
     return build_snapshots(part, np.array([as_of_ms]))
 
@@ -55,13 +65,11 @@ def alone(history: MarketHistory, as_of_ms: Millis) -> SnapshotTable:
 def test_cutting_the_future_off_changes_no_snapshot(
     timeframe: Timeframe, seed: int, cut_ms: Millis
 ) -> None:
-    history = with_holes(simulated(DAYS, timeframe), seed)
-    times = grid(history, FIRST_DAY)
-    known = times <= cut_ms
+    history, times, expected = expected_until(cut_ms, timeframe, seed)
 
-    cut_off = build_snapshots(history.known_at(cut_ms), times[known])
+    cut_off = build_snapshots(history.known_at(cut_ms), times[times <= cut_ms])
 
-    assert same_snapshots(cut_off, build_snapshots(history, times).take(known))
+    assert same_snapshots(cut_off, expected)
 
 
 @settings(max_examples=30)
@@ -69,13 +77,11 @@ def test_cutting_the_future_off_changes_no_snapshot(
 def test_another_future_changes_no_snapshot(
     timeframe: Timeframe, seed: int, cut_ms: Millis
 ) -> None:
-    history = with_holes(simulated(DAYS, timeframe), seed)
-    times = grid(history, FIRST_DAY)
-    known = times <= cut_ms
+    history, times, expected = expected_until(cut_ms, timeframe, seed)
 
     otherwise = build_snapshots(garbled_after(history, cut_ms, seed), times)
 
-    assert same_snapshots(otherwise.take(known), build_snapshots(history, times).take(known))
+    assert same_snapshots(otherwise.take(times <= cut_ms), expected)
 
 
 def test_another_future_is_noticed_by_every_snapshot_in_it() -> None:
@@ -86,8 +92,7 @@ def test_another_future_is_noticed_by_every_snapshot_in_it() -> None:
 
     otherwise = build_snapshots(garbled_after(history, cut_ms, 0), times[1:])
 
-    told, truth = otherwise.scalars, build_snapshots(history, times[1:]).scalars
-    same_row = (told == truth).all(axis=1)
+    same_row = (otherwise.scalars == build_snapshots(history, times[1:]).scalars).all(axis=1)
     assert same_row.sum() == 1  # the hour of day
 
 

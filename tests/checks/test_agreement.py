@@ -140,14 +140,30 @@ async def test_a_difference_in_the_last_bits_is_told_as_rounding() -> None:
     )
 
 
+# In the order of the 12 questions that seed 1 draws.
+FIRST_PLACES = [
+    "matches[6].similarity_percentile",
+    "matches[7].similarity_percentile",
+    "the length of matches",
+    "matches[3].similarity_percentile",
+    "matches[2].similarity_percentile",
+    "matches[5].similarity_percentile",
+    "matches[4].similarity_percentile",
+    "matches[4].similarity",
+    "matches[1].similarity_percentile",
+    "evidence.base_rate_points",
+    "matches[2].similarity",
+    "matches[6].similarity",
+]
+
+
 async def test_other_neighbours_are_not_told_as_rounding_but_by_place() -> None:
     tables = points_of_all()
     report = await agreement(tables, list(map(fewer, tables)))
     assert not any(disagreement.of_rounding for disagreement in report.disagreements)
     first = [disagreement.differences[0] for disagreement in report.disagreements]
-    place = r"(the length of )?(matches|statistics|evidence)[\w.\[\]]*"
-    assert all(re.fullmatch(rf"{place} is .+, not .+", difference) for difference in first)
-    assert any(re.match(r"matches\[\d+\]\.\w+ is", difference) for difference in first)
+    assert all(re.fullmatch(r".+ is .+, not .+", difference) for difference in first)
+    assert [difference.split(" is ")[0] for difference in first] == FIRST_PLACES
     assert all(len(disagreement.differences) <= 5 for disagreement in report.disagreements)
 
 

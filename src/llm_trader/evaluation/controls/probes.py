@@ -140,7 +140,7 @@ def _differs(made: PointTable, seen: PointTable, query: PointTable) -> str | Non
     resolved = seen.take(seen.resolved_at_ms <= query.timestamp_ms[0])
     if not np.array_equal(made.timestamp_ms, resolved.timestamp_ms):
         return f"the points are others that are {what}"
-    if changed := changed_fields(COLUMNS, made.values, resolved.values):
+    if changed := changed_fields(COLUMNS, made.values, resolved.values, relative=0):
         return f"{changed[0]} of points is another, as {what}"
     if not _alike(made, resolved):
         return f"the state's vector of points is another, as {what}"

@@ -157,7 +157,7 @@ async def test_a_sentence_that_leaves_facts_out_is_not_called_novel(
 async def test_a_state_of_which_nothing_can_be_told_is_refused(points: PointTable) -> None:
     silent = SnapshotTable.of_fields(SYMBOL, SPACE.intraday, AS_OF_MS, {"price": 1.0})
     async with retriever_of(points) as retriever:
-        with pytest.raises(EmbeddingError, match="nothing that can be told"):
+        with pytest.raises(EmbeddingError, match="no field that a sentence mentions"):
             await retriever.query(silent, AS_OF_MS, config("text"))
 
 

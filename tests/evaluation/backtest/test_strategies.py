@@ -191,7 +191,7 @@ def test_with_too_few_neighbours_nothing_is_risked() -> None:
         for row in np.flatnonzero(few):
             decision = found[name].decisions[row]
             assert (decision.action, decision.hold_reason) == ("HOLD", "model")
-            assert "nothing is known" in decision.reasoning
+            assert "no neighbour has a known outcome" in decision.reasoning
 
 
 def test_all_ways_have_an_outlook_on_the_same_snapshots() -> None:
@@ -202,7 +202,7 @@ def test_all_ways_have_an_outlook_on_the_same_snapshots() -> None:
     lucky = walk._replace(random=walk.random._replace(rows=rows, similarity=similarity))
     for name in (RAG, BASELINE, PLACEBO):
         decision = trade(name, lucky, MARKET, PLAN).decisions[few]
-        assert "nothing is known" in decision.reasoning
+        assert "no neighbour has a known outcome" in decision.reasoning
 
 
 @pytest.mark.parametrize("day", [24, 40])

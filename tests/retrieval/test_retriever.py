@@ -488,7 +488,7 @@ async def test_a_symbol_without_points_is_refused_with_those_there_are(
 
 async def test_a_state_that_says_too_little_is_refused(past_index: EmbeddedIndex) -> None:
     state = SnapshotTable.of_fields(SYMBOL, M5, LATE_MS, {"price": 100.0, "rsi_7": 30.0})
-    with pytest.raises(EmbeddingError, match="too few known fields.*send more"):
+    with pytest.raises(EmbeddingError, match=r"too few known fields.*send more"):
         await Retriever(past_index, SPACE).query(state, LATE_MS, SearchSpec())
 
 

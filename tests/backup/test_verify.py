@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from llm_trader.backup.contents import QUESTIONS
 from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.files import digest
 from llm_trader.backup.manifest import MANIFEST, Manifest, StoredFile, read_manifest, write_manifest
 from llm_trader.backup.verify import Problem, VerifyReport, verify_backup
-from llm_trader.cli import show_backup
+from llm_trader.cli.backup import describe_new_backup
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW
@@ -184,9 +182,8 @@ async def test_a_backup_without_recorded_answers_says_so_and_verify_repeats_it(
     assert "the index holds vectors of" in manifest.notes[0]
     report = await verify_backup(site.backup)
     assert (report.problems, report.answers, report.notes) == ([], 0, manifest.notes)
-    console = Console(file=io.StringIO(), record=True, width=1000)
-    show_backup.created(console, manifest, site.backups)
-    assert f"note: {manifest.notes[0]}" in console.export_text()
+    shown = map(str, describe_new_backup(manifest, site.backups))
+    assert f"  note: {manifest.notes[0]}" in shown
 
 
 async def test_a_manifest_of_an_earlier_version_has_no_notes(site: Site) -> None:

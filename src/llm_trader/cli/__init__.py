@@ -4,9 +4,10 @@
 `setting_flags`  the table from flags to settings
 `options`        other options that several commands share
 `output`         JSON or tables, and progress
-`data`, `index`, `models`, `backup`, `evaluate`            several commands each
-`ingest`, `serve`, `query`, `leaks`, `calibrate`, `demo`   a command each
-`show`, `show_...`   results as readable tables
+`pipeline`       the commands from stored data to an answer: ingest, serve, query, leak-check
+`data`, `index`, `models`, `backup`, `evaluate`   the other groups of commands
+`calibrate`, `demo`                               a command each
+`show_answer`, `show_evaluation`                  the two long descriptions of a result
 
-A command reads its options, calls one function of `app/`, and prints the result.
+A command reads its options, calls one function of `app/`, and presents the result.
 """

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm_trader.cli import options, show_backup
-from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli import options
+from llm_trader.cli.output import Description, heading, line, minute, present, progress_bar, table
 from llm_trader.cli.setting_flags import with_settings
 
 if TYPE_CHECKING:
+    from llm_trader.backup.manifest import Listed, Manifest
+    from llm_trader.backup.restore import RestoreReport
+    from llm_trader.backup.verify import VerifyReport
     from llm_trader.settings.tree import Settings
 
 app = typer.Typer(
@@ -28,8 +31,7 @@ Name = Annotated[
 ]
 From = Annotated[Path, typer.Option("--from", help="Folder that holds the backups.")]
 Only = Annotated[
-    Literal["market", "index"] | None,
-    typer.Option("--only", help="Take one part only.", show_default=False),
+    Literal["market", "index"] | None, typer.Option(help="Take one part only.", show_default=False)
 ]
 
 
@@ -37,9 +39,9 @@ Only = Annotated[
 @with_settings("store", "index", "qdrant_url")
 def create(
     settings: Settings,
-    to: Annotated[Path, typer.Option("--to", help="Folder that holds the backups.")] = _FOLDER,
+    to: Annotated[Path, typer.Option(help="Folder that holds the backups.")] = _FOLDER,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the backup; by default the time.")
+        str | None, typer.Option(help="Name of the backup; by default the time.")
     ] = None,
     only: Only = None,
     json: options.Json = False,
@@ -57,18 +59,17 @@ def create(
     now_ms = options.now_ms()
     with progress_bar("MiB", _MIB) as progress:
         manifest = make_backup(settings, os.environ, to, name, now_ms, progress, only=only)
-    present(manifest, json, lambda console, value: show_backup.created(console, value, to))
+    present(manifest, json, describe_new_backup(manifest, to))
 
 
 @app.command("list")
 @with_settings()
 def list_backups(settings: Settings, from_: From = _FOLDER, json: options.Json = False) -> None:
     """Show the backups of a folder with their time, contents and state."""
-    from llm_trader.app.backups import list_backups as backups_in
+    from llm_trader.backup.manifest import backups_in
 
-    present(
-        backups_in(from_), json, lambda console, value: show_backup.listed(console, value, from_)
-    )
+    backups = backups_in(from_)
+    present(backups, json, _describe_backups(backups, from_))
 
 
 @app.command()
@@ -86,9 +87,7 @@ def verify(
 
     with progress_bar("MiB", _MIB) as progress:
         report = check_backup(from_, name, progress)
-    present(report, json, show_backup.verified)
-    if report.problems:
-        raise typer.Exit(1)
+    present(report, json, _describe_verification(report), failed=bool(report.problems))
 
 
 @app.command()
@@ -100,8 +99,7 @@ def restore(
     from_: From = _FOLDER,
     only: Only = None,
     swap: Annotated[
-        bool,
-        typer.Option("--swap", help="Point a live Qdrant alias at the restored collection."),
+        bool, typer.Option("--swap", help="Point a live Qdrant alias at the restored collection.")
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -115,15 +113,72 @@ def restore(
     """
     from llm_trader.app.backups import restore as restore_backup
 
+    # A server in the settings file may serve other data; only a flag asks to restore into it.
+    to_qdrant = bool(context.params["qdrant_url"])
     with progress_bar("MiB", _MIB) as progress:
         report = restore_backup(
-            settings,
-            os.environ,
-            from_,
-            name,
-            progress,
-            only=only,
-            swap=swap,
-            to_qdrant=bool(context.params["qdrant_url"]),
+            settings, os.environ, from_, name, progress, only=only, swap=swap, to_qdrant=to_qdrant
         )
-    present(report, json, show_backup.restored)
+    present(report, json, _describe_restoration(report))
+
+
+def describe_new_backup(manifest: Manifest, folder: Path) -> Description:
+    yield heading(f"Backup {manifest.name} in {folder / manifest.name}")
+    if manifest.market is not None:
+        rows = sum(series.rows for series in manifest.market.series)
+        yield line(f"market store: {len(manifest.market.series)} series, {rows} rows")
+    if (index := manifest.indexed) is not None:
+        states = sum(symbol.points for symbol in index.symbols)
+        yield line(f"index: {len(index.symbols)} symbols, {states} states")
+    yield from _notes(manifest.notes)
+    yield line(f"{len(manifest.files)} files, {_size(manifest.bytes)}; check it with:")
+    yield line(f"llm-trader backup verify {manifest.name} --from {folder}")
+
+
+def _describe_backups(backups: list[Listed], folder: Path) -> Description:
+    yield heading(f"Backups in {folder}")
+    rows = (
+        (
+            backup.name,
+            "-" if backup.created_at is None else minute(backup.created_at),
+            ", ".join(backup.parts) or "-",
+            backup.state,
+            _size(backup.bytes),
+        )
+        for backup in backups
+    )
+    if backups:
+        yield table("", "name", "created", "holds", "state", "size", rows=rows, right_from=4)
+    else:
+        yield line(f"none; make one with: llm-trader backup create --to {folder}")
+
+
+def _describe_verification(report: VerifyReport) -> Description:
+    parts = " and ".join(report.parts)
+    yield heading(f"Backup {report.name} of {report.created_at}: {parts}")
+    for problem in report.problems:
+        yield line(f"PROBLEM {problem.file}: {problem.problem}")
+    yield from _answers_and_notes(report)
+    if not report.problems:
+        yield line(f"whole: {report.files} files, {_size(report.bytes)}")
+
+
+def _describe_restoration(report: RestoreReport) -> Description:
+    yield heading(f"Restored {report.name} of {report.created_at}")
+    for part, place in report.restored.items():
+        yield line(f"{part}: {place}")
+    yield from _answers_and_notes(report)
+
+
+def _answers_and_notes(report: VerifyReport | RestoreReport) -> Description:
+    if report.answers:
+        yield line(f"{report.answers} recorded questions are answered identically")
+    yield from _notes(report.notes)
+
+
+def _notes(notes: list[str]) -> Description:
+    return (line(f"note: {note}") for note in notes)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / _MIB:.1f} MiB"

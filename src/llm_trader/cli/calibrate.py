@@ -1,4 +1,4 @@
-"""`llm-trader calibrate`."""
+"""`llm-trader calibrate`: fits a calibration, writes it and shows what it measured."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_trader.cli import options, show_calibration
-from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli import options
+from llm_trader.cli.output import Description, heading, minute, present, progress_bar, table
 from llm_trader.cli.setting_flags import with_settings
-from llm_trader.timeframe import parse_end, parse_start
+from llm_trader.timeframe import iso8601, parse_end, parse_start
 
 if TYPE_CHECKING:
+    from llm_trader.retrieval.calibration import Calibration
+    from llm_trader.retrieval.intervals import Interval
     from llm_trader.settings.tree import Settings
 
 
@@ -27,18 +29,12 @@ def calibrate(
     ] = Path("calibration.json"),
     holdout: Annotated[
         float,
-        typer.Option(
-            "--holdout",
-            min=0.05,
-            max=0.8,
-            help="Share of the time range to measure on, 0.05 to 0.8.",
-        ),
+        typer.Option(min=0.05, max=0.8, help="Share of the time range to measure on, 0.05 to 0.8."),
     ] = 0.3,
     report: Annotated[
         Path,
         typer.Option(
-            "--report",
-            help="Folder for metrics.json, steps.csv and report.html, which needs the extra eval.",
+            help="Folder for metrics.json, steps.csv and report.html, which needs the extra eval."
         ),
     ] = Path("reports/calibrate"),
     no_report: Annotated[
@@ -72,6 +68,47 @@ def calibrate(
             out=out,
             report=None if no_report else report,
         )
-    present(
-        calibration, json, lambda console, value: show_calibration.calibration(console, value, out)
+    present(calibration, json, _describe(calibration, out))
+
+
+def _describe(calibration: Calibration, out: Path) -> Description:
+    yield heading(f"Calibration {calibration.digest} in {out}")
+    rows = []
+    for name, horizon in calibration.horizons.items():
+        coverage = horizon.after_kept_days
+        rows.append(
+            (
+                name,
+                f"{horizon.margin:+.4f}",
+                _interval(horizon.coverage_before, ".1%"),
+                _interval(horizon.coverage_after, ".1%"),
+                *(f"{coverage[days]:.1%}" if days in coverage else "-" for days in (7, 30)),
+                _interval(horizon.skill, "+.2%"),
+            )
+        )
+    yield table(
+        f"Measured from {minute(iso8601(calibration.held_out_from_ms))} on, 80 % bands",
+        *("over", "margin", "inside before", "inside after", "kept 7 days", "30 days"),
+        "skill over the volatility-rescaled base rate",
+        rows=rows,
     )
+    yield (
+        f"  Margins are in units of the volatility over 24h and follow the last "
+        f"{calibration.window_days} days,\n  renewed each day, or kept for 7 or 30 days; "
+        f"intervals: {calibration.interval_level:.2%}"
+    )
+    skilled = [name for name in calibration.horizons if name in calibration.skilled_horizons]
+    at_horizons = f"over {', '.join(skilled)}" if skilled else "at no horizon"
+    yield (
+        f"Beyond chance, such neighbours forecast better than the base rate {at_horizons}.\n"
+        f"Use it from {minute(iso8601(calibration.known_by_ms))} on, with the setting "
+        "retrieval.calibration."
+    )
+
+
+def _interval(interval: Interval, spec: str) -> str:
+    if interval.value is None:
+        return "too little data"
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:{spec}} (too little data)"
+    return f"{interval.value:{spec}} [{interval.low:{spec}}, {interval.high:{spec}}]"

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from llm_trader.cli import options, show
-from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli import options
+from llm_trader.cli.output import Description, heading, line, minute, present, progress_bar, table
 from llm_trader.cli.setting_flags import with_settings
 from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import parse_rfc3339
 
 if TYPE_CHECKING:
+    from llm_trader.market.file_import import ImportReport
+    from llm_trader.market.store_check import StoreCheck
+    from llm_trader.market.store_info import StoreInfo
     from llm_trader.settings.tree import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Market data: import files, simulate a market, describe and check a store.",
 )
+
+# Of each series; a store with more than these gaps needs its data again, not a longer list.
+_GAPS_SHOWN: Final = 5
 
 
 @app.command("import")
@@ -29,25 +36,21 @@ def import_files(
         Path,
         typer.Argument(help="A folder or one file with candles, funding or open interest."),
     ],
-    exchange: Annotated[
-        str, typer.Option("--exchange", help="Exchange of the data, such as bybit or binance.")
-    ],
+    exchange: Annotated[str, typer.Option(help="Exchange of the data, such as bybit or binance.")],
     settings: Settings,
     column: Annotated[
         list[str] | None,
         typer.Option("--map", help="OURS=THEIRS: name of a column in the file; repeatable."),
     ] = None,
     symbol: Annotated[
-        str | None,
-        typer.Option("--symbol", help="Symbol of one file whose name does not say it."),
+        str | None, typer.Option(help="Symbol of one file whose name does not say it.")
     ] = None,
     kind: Annotated[
-        str | None,
-        typer.Option("--kind", help="candles, funding or open_interest; with --symbol."),
+        str | None, typer.Option(help="candles, funding or open_interest; with --symbol.")
     ] = None,
     interval: Annotated[
         str | None,
-        typer.Option("--interval", help="Interval of the rows, such as 5m or 8h; with --symbol."),
+        typer.Option(help="Interval of the rows, such as 5m or 8h; with --symbol."),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -72,8 +75,7 @@ def import_files(
             kind=kind,
             interval=interval,
         )
-    store = settings.market.store
-    present(report, json, lambda console, value: show.import_report(console, value, store))
+    present(report, json, _describe_import(report, settings.market.store))
 
 
 @app.command()
@@ -82,7 +84,8 @@ def info(settings: Settings, json: options.Json = False) -> None:
     """Show the series of a store with their ranges, gaps and sources."""
     from llm_trader.app.market_data import describe_store
 
-    present(describe_store(settings), json, show.store_info)
+    info = describe_store(settings)
+    present(info, json, describe_series(info))
 
 
 @app.command()
@@ -101,22 +104,18 @@ def check(
     from llm_trader.app.market_data import check_store
 
     report = check_store(settings, repair=repair)
-    present(report, json, show.store_check)
-    if report.problems:
-        raise typer.Exit(1)
+    present(report, json, _describe_check(report), failed=bool(report.problems))
 
 
 @app.command()
 @with_settings("store", quiet=False)
 def simulate(
     settings: Settings,
-    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="Length in days.")] = 150,
-    symbols: Annotated[
-        str, typer.Option("--symbols", help="Symbols, separated by commas.")
-    ] = "BTCUSDT,ETHUSDT",
-    seed: Annotated[int, typer.Option("--seed", help="Equal seeds make equal markets.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Length in days.")] = 150,
+    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas.")] = "BTCUSDT,ETHUSDT",
+    seed: Annotated[int, typer.Option(help="Equal seeds make equal markets.")] = 7,
     start: Annotated[
-        str, typer.Option("--start", help="Time of the first candle, RFC 3339.")
+        str, typer.Option(help="Time of the first candle, RFC 3339.")
     ] = "2025-01-01T00:00:00Z",
     json: options.Json = False,
 ) -> None:
@@ -127,17 +126,12 @@ def simulate(
     """
     from llm_trader.app.market_data import simulate_market
 
+    names, start_ms = options.symbol_list(symbols), parse_rfc3339(start)
     with progress_bar("symbols") as progress:
-        described = simulate_market(
-            settings,
-            options.symbol_list(symbols),
-            parse_rfc3339(start),
-            options.now_ms(),
-            progress,
-            days=days,
-            seed=seed,
+        info = simulate_market(
+            settings, names, start_ms, options.now_ms(), progress, days=days, seed=seed
         )
-    present(described, json, show.store_info)
+    present(info, json, describe_series(info))
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:
@@ -148,3 +142,63 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
             raise InvalidInputError(f"--map {pair!r} is not like timestamp_ms=ts")
         mapping[name] = column
     return mapping
+
+
+def describe_series(info: StoreInfo) -> Description:
+    yield heading(f"{info.path}, exchange {info.exchange or 'unknown'}")
+    rows = []
+    for series in info.series:
+        sources = list(dict.fromkeys(source.source for source in series.provenance))
+        rows.append(
+            (
+                series.symbol,
+                f"{series.kind} {series.timeframe or ''}".strip(),
+                series.rows,
+                minute(series.first),
+                minute(series.last),
+                series.missing if series.kind == "candles" else "-",
+                _first_of(sources),
+            )
+        )
+    columns = ("symbol", "series", "rows", "first", "last", "missing", "from")
+    shown = table("", *columns, rows=rows, right_from=2)
+    shown.columns[-1].justify = "left"
+    shown.columns[-1].ratio = 1  # this column shrinks first
+    shown.expand = True
+    yield shown
+    for series in info.series:
+        for gap in series.gaps[:_GAPS_SHOWN]:
+            name = f"{series.symbol} {series.timeframe}"
+            yield line(f"gap in {name}: {gap.missing} candles from {gap.start}")
+        if (unshown := len(series.gaps) - _GAPS_SHOWN) > 0:
+            yield line(f"and {unshown} more gaps; all are in --json")
+
+
+def _first_of(sources: Sequence[str]) -> str:
+    if not sources:
+        return "-"
+    return sources[0] + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
+
+
+def _describe_check(check: StoreCheck) -> Description:
+    yield heading(f"{check.path}, counted")
+    named = [(f"{s.kind} {s.timeframe or ''}".strip(), s) for s in check.series]
+    rows = ((s.symbol, name, s.rows, len(s.problems)) for name, s in named)
+    yield table("", "symbol", "series", "rows", "problems", rows=rows, right_from=2)
+    for name, series in named:
+        for problem in series.problems:
+            yield line(f"{series.symbol} {name}: {problem}")
+    if check.remedy is not None:
+        yield line(check.remedy)
+
+
+def _describe_import(report: ImportReport, store: Path) -> Description:
+    yield heading(f"Imported into {store}")
+    written = [(file.file, file.rows, file.write) for file in report.files]
+    for derived in report.derived:
+        name = f"{derived.symbol} {derived.timeframe}, {derived.source}"
+        written.append((name, derived.rows, derived.write))
+    rows = ((name, n, write.added, write.replaced, write.unchanged) for name, n, write in written)
+    yield table("", "file", "rows", "added", "replaced", "unchanged", rows=rows)
+    for skipped in report.skipped:
+        yield line(f"skipped {skipped.file}: {skipped.reason}")

@@ -16,8 +16,11 @@ from typing import Annotated
 
 import typer
 
-from llm_trader.cli import options, show, show_answer
+from llm_trader.cli import options
+from llm_trader.cli.data import describe_series
 from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli.pipeline import describe_ingestion
+from llm_trader.cli.show_answer import describe_reply
 from llm_trader.errors import ConfigurationError
 from llm_trader.timeframe import DAY_MS, iso8601, parse_rfc3339
 
@@ -30,13 +33,11 @@ def demo(
     keep: Annotated[
         Path | None,
         typer.Option(
-            "--keep", help="Folder to keep the store and the index in; by default they are deleted."
+            help="Folder to keep the store and the index in; by default they are deleted."
         ),
     ] = None,
-    days: Annotated[
-        int, typer.Option("--days", min=120, help="Length of the market in days.")
-    ] = 150,
-    seed: Annotated[int, typer.Option("--seed", help="Equal seeds make equal markets.")] = 7,
+    days: Annotated[int, typer.Option(min=120, help="Length of the market in days.")] = 150,
+    seed: Annotated[int, typer.Option(help="Equal seeds make equal markets.")] = 7,
 ) -> None:
     """Show the main job: market, snapshots with outcomes, index, server, one real query.
 
@@ -82,20 +83,19 @@ def _run(folder: Path, days: int, seed: int) -> None:
         stored = simulate_market(
             settings, _SYMBOLS, _START_MS, now_ms, progress, days=days, seed=seed
         )
-    present(stored, False, show.store_info)
+    present(stored, False, describe_series(stored))
 
     typer.echo("\n2. A snapshot of every quarter-hour with what followed, as vectors in an index")
     with progress_bar("snapshots") as progress:
         reports = ingest_from_store(settings, {}, [], _START_MS, end_ms, now_ms, progress)
-    place = str(index.path)
-    present(reports, False, lambda console, value: show.ingest_reports(console, value, place))
+    present(reports, False, describe_ingestion(reports, str(index.path)))
 
     with _server(store.store, index.path) as port:
         typer.echo(f"\n3. The JSON-RPC server answers on 127.0.0.1:{port}")
         typer.echo(f"\n4. A query over the socket: {_SYMBOLS[0]} at {iso8601(end_ms)}")
         at_port = structs.replace(settings, serving=structs.replace(settings.serving, port=port))
         reply = query_server(at_port, {}, _SYMBOLS[0], end_ms, {})
-        present(reply, False, show_answer.reply)
+        present(reply, False, describe_reply(reply))
     typer.echo("\n5. The server has stopped.")
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
+from rich.text import Text
 
-from llm_trader.cli import options, show_index
-from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli import options
+from llm_trader.cli.output import Description, heading, line, minute, present, progress_bar, table
+from llm_trader.cli.pipeline import describe_ingestion
 from llm_trader.cli.setting_flags import with_settings
+from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.app.index_migration import Migration
+    from llm_trader.app.index_versions import IndexState, Rebuild
+    from llm_trader.checks.recall import RecallReport
+    from llm_trader.checks.vector_comparison import VectorComparison
     from llm_trader.settings.tree import Settings
 
 app = typer.Typer(
@@ -21,9 +28,10 @@ app = typer.Typer(
 
 Backend = Literal["embedded", "qdrant"]
 Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Number of nearest states.")]
-LookbackDays = Annotated[
-    int, typer.Option("--lookback-days", min=1, max=365, help="Days that a query looks back.")
-]
+LookbackDays = Annotated[int, typer.Option(min=1, max=365, help="Days that a query looks back.")]
+
+# The first few name the cause; all are in --json.
+_DISAGREEMENTS_SHOWN: Final = 10
 
 
 @app.command()
@@ -32,7 +40,8 @@ def info(settings: Settings, json: options.Json = False) -> None:
     """Show the contents of an index: symbols, ranges, vector spaces, runs, versions."""
     from llm_trader.app.index_versions import index_state
 
-    present(index_state(settings, os.environ), json, show_index.index_state)
+    state = index_state(settings, os.environ)
+    present(state, json, _describe_index(state))
 
 
 @app.command()
@@ -61,13 +70,8 @@ def migrate(
         migration = migrate_index(
             settings, os.environ, source, target, progress, samples=samples, seed=seed
         )
-    present(
-        migration,
-        json,
-        lambda console, value: show_index.migration(console, value, source, target),
-    )
-    if not migration.true_copy:
-        raise typer.Exit(1)
+    description = _describe_migration(migration, source, target)
+    present(migration, json, description, failed=not migration.true_copy)
 
 
 @app.command()
@@ -85,7 +89,7 @@ def rebuild(settings: Settings, json: options.Json = False) -> None:
 
     with progress_bar("snapshots") as progress:
         rebuilt = rebuild_index(settings, os.environ, options.now_ms(), progress)
-    present(rebuilt, json, show_index.rebuild)
+    present(rebuilt, json, _describe_rebuild(rebuilt))
 
 
 @app.command()
@@ -111,7 +115,8 @@ def prune(
         if names:
             typer.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
     deleted = prune_index(settings, os.environ, also_building=also_building)
-    present(deleted, json, show_index.pruned)
+    text = f"deleted {', '.join(deleted)}" if deleted else "nothing to delete"
+    present(deleted, json, [Text(text)])
 
 
 @app.command()
@@ -134,7 +139,7 @@ def recall(
     sampling = Sampling(options.symbol_list(symbols), k, samples, lookback_days, seed)
     with progress_bar("queries") as progress:
         reports = measure_recall(settings, os.environ, sampling, progress)
-    present(reports, json, show_index.recall)
+    present(reports, json, _describe_recall(reports))
 
 
 @app.command("compare-vectors")
@@ -158,4 +163,104 @@ def compare_vectors(
     sampling = Sampling(options.symbol_list(symbols), k, samples, lookback_days, seed)
     with progress_bar("queries") as progress:
         comparisons = compare_index_vectors(settings, os.environ, sampling, progress)
-    present(comparisons, json, show_index.vector_comparisons)
+    present(comparisons, json, _describe_vectors(comparisons))
+
+
+def _describe_index(state: IndexState) -> Description:
+    info, collection = state.info, state.info.collection
+    yield heading(f"{info.backend} index, {info.location}")
+    spaces = ", ".join(filter(None, (collection.state_space_id, collection.text_space_id)))
+    exchange = collection.exchange or "unknown exchange"
+    yield line(f"{exchange}, {collection.feature_version}, vectors {spaces}")
+    if collection.text_model:
+        yield line(f"text model {collection.text_model}")
+    rows = (
+        (
+            points.symbol,
+            points.points,
+            minute(iso8601(points.first_timestamp_ms)),
+            minute(iso8601(points.last_timestamp_ms)),
+        )
+        for points in info.symbols
+    )
+    yield table("", "symbol", "states", "first", "last", rows=rows)
+    if info.runs:
+        last = info.runs[-1]
+        runs = f"{len(info.runs)} ingestion runs"
+        yield line(f"{runs}, the last at {last.started_at} by {last.build_id}")
+    for version in state.versions:
+        kind = "live" if version.live else "being built" if version.building else "old"
+        yield line(f"version {version.name}: {kind}")
+
+
+def _describe_migration(migration: Migration, source: str, target: str) -> Description:
+    yield heading(f"Copied from {source} to {target}")
+    rows = ((c.symbol, c.points, c.already_there, c.added, c.replaced) for c in migration.copied)
+    yield table("", "symbol", "states", "there already", "added", "replaced", rows=rows)
+    for problem in migration.problems:
+        symbol = f"{problem.symbol}: " if problem.symbol else ""
+        yield line(f"PROBLEM {symbol}{problem.problem}")
+    agreement = migration.agreement
+    counts = f"{agreement.identical} of {agreement.questions}"
+    yield line(f"{counts} sampled queries are answered identically")
+    for difference in agreement.disagreements[:_DISAGREEMENTS_SHOWN]:
+        size = "rounding only" if difference.of_rounding else "DIFFERENT"
+        first = difference.differences[0]
+        yield line(f"{difference.symbol} at {difference.at}, {size}: {first}")
+
+
+def _describe_rebuild(rebuild: Rebuild) -> Description:
+    yield from describe_ingestion(rebuild.reports, rebuild.live)
+    if rebuild.before:
+        before = f"before it, {rebuild.before} was live"
+        yield line(f"{before}; it stays until: llm-trader index prune")
+
+
+def _describe_recall(reports: list[RecallReport]) -> Description:
+    yield heading("Share of the exact nearest that an approximate search finds")
+    rows = (
+        (
+            *(report.symbol, report.name, report.points, report.k),
+            *(f"{report.mean:.2%}", f"{report.least:.0%}"),
+            f"{report.complete:.0%} of {report.samples}",
+            *(f"{report.approximate_ms:.1f}", f"{report.exact_ms:.1f}"),
+        )
+        for report in reports
+    )
+    columns = ("symbol", "vector", "of", "k", "mean", "worst", "all found", "ms", "exact ms")
+    yield table("", *columns, rows=rows, right_from=2)
+
+
+def _describe_vectors(comparisons: list[VectorComparison]) -> Description:
+    yield heading("State and text vectors compared")
+    rows = (
+        (
+            comparison.symbol,
+            space.vector,
+            *(f"{value:.3f}" for value in space.pair_similarity),
+            f"{space.rank_correlation:.2f}",
+            f"{space.nearest_similarity:.3f}",
+            f"{space.nearest_feature_distance:.2f}",
+        )
+        for comparison in comparisons
+        for space in comparison.spaces
+    )
+    yield table(
+        "",
+        *("symbol", "vector", "pairs: least", "1 %", "median", "99 %", "greatest"),
+        *("rank correlation", "nearest similarity", "nearest distance"),
+        rows=rows,
+        right_from=2,
+    )
+    for comparison in comparisons:
+        yield line(
+            f"{comparison.symbol}: of the {comparison.k} nearest in {comparison.lookback_days} "
+            f"days both find {comparison.shared_nearest:.0%}, by chance "
+            f"{comparison.by_chance:.1%}; the usual distance of random pairs is "
+            f"{comparison.usual_feature_distance:.2f} ({comparison.points} states, "
+            f"{comparison.queries} queries)"
+        )
+    yield line(
+        "pairs: similarity of random pairs; rank correlation: Spearman's, with the distance of the "
+        "features; distance: root mean square of the differences of standardised features"
+    )

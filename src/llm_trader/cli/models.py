@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_trader.cli import options, show_models
-from llm_trader.cli.output import present
+from llm_trader.cli import options
+from llm_trader.cli.output import present, table
 from llm_trader.cli.setting_flags import with_settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def list_models(settings: Settings, json: options.Json = False) -> None:
     """List the models that can be fetched, and which of them are on this machine."""
     from llm_trader.app.text_models import fetchable_models
 
-    present(fetchable_models(settings.embedding.text), json, show_models.fetchable)
+    models = fetchable_models(settings.embedding.text)
+    rows = ((m.model, m.dimension, m.size_mb, "yes" if m.here else "") for m in models)
+    present(models, json, [table("", "model", "dimension", "MB", "here", rows=rows)])
 
 
 @app.command()
@@ -53,4 +55,6 @@ def check(settings: Settings, json: options.Json = False) -> None:
     """Load the model of the settings and measure how fast it encodes sentences."""
     from llm_trader.app.text_models import check_model
 
-    present(check_model(settings.embedding.text), json, show_models.checked)
+    checked = check_model(settings.embedding.text)
+    names = checked.__struct_fields__
+    present(checked, json, (f"{n.replace('_', ' '):25}{getattr(checked, n)}" for n in names))

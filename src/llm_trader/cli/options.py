@@ -11,14 +11,14 @@ from llm_trader.timeframe import Millis
 
 _SYMBOLS_HELP = "Symbols, separated by commas; all of the {} by default."
 
-StoreSymbols = Annotated[str, typer.Option("--symbols", help=_SYMBOLS_HELP.format("store"))]
-IndexSymbols = Annotated[str, typer.Option("--symbols", help=_SYMBOLS_HELP.format("index"))]
+StoreSymbols = Annotated[str, typer.Option(help=_SYMBOLS_HELP.format("store"))]
+IndexSymbols = Annotated[str, typer.Option(help=_SYMBOLS_HELP.format("index"))]
 Start = Annotated[
     str, typer.Option("--start", "-s", help="First time: a number of days ago, or RFC 3339.")
 ]
 End = Annotated[str, typer.Option("--end", "-e", help="Last time: now, or RFC 3339.")]
-Samples = Annotated[int, typer.Option("--samples", min=1, help="Number of sampled queries.")]
-Seed = Annotated[int, typer.Option("--seed", help="Equal seeds give equal results.")]
+Samples = Annotated[int, typer.Option(min=1, help="Number of sampled queries.")]
+Seed = Annotated[int, typer.Option(help="Equal seeds give equal results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

@@ -1,39 +1,83 @@
-"""Prints JSON or tables on standard output, and progress on standard error."""
+"""Prints results as JSON or as tables on standard output, and progress on standard error."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeAlias
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
 
 from llm_trader.progress import Progress
 
-T = TypeVar("T")
+# The tables, lines and paragraphs that describe a result to a person, from top to bottom.
+Description: TypeAlias = Iterator[RenderableType]
 
 # Characters. Files and pipes have no width; this one fits the widest table.
-_WIDTH_OF_FILES = 130
+_WIDTH_OF_FILES: Final = 130
 
 
-def present(value: T, json: bool, show: Callable[[Console, T], None]) -> None:
-    """Prints a value as JSON, or as the tables of `show`."""
-    if not json:
+def present(
+    value: object,
+    json: bool,
+    description: Iterable[RenderableType] | Callable[[Console, Any], None],
+    *,
+    failed: bool = False,
+) -> None:
+    """Prints a value as JSON or as its description; exits with 1 if the command `failed`."""
+    if json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+    else:
         console = Console()
-        show(console if console.is_terminal else Console(width=_WIDTH_OF_FILES), value)
-        return
-    import msgspec
+        if not console.is_terminal:
+            console = Console(width=_WIDTH_OF_FILES)
+        if callable(description):
+            description(console, value)
+            return
+        for part in description:
+            # Paths and commands stand in Text. Unbroken, they can be copied.
+            console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+    if failed:
+        raise typer.Exit(1)
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+def heading(text: str) -> Text:
+    return Text(text, "bold")
+
+
+def line(text: str) -> Text:
+    return Text(f"  {text}")
+
+
+def table(
+    title: str, *columns: str, rows: Iterable[Iterable[object]] = (), right_from: int = 1
+) -> Table:
+    """The columns from the position `right_from` on are aligned to the right."""
+    cells = Table(
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
+    for position, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if position >= right_from else "left"
+        cells.add_column(column, justify=justify, no_wrap=True)
+    for row in rows:
+        cells.add_row(*map(str, row))
+    return cells
+
+
+def minute(iso8601: str) -> str:
+    return iso8601.replace("T", " ").removesuffix(":00Z")
+
+
+def number(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
 
 
 @contextmanager

@@ -17,86 +17,66 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 
-class SettingFlag(NamedTuple):
+class Flag(NamedTuple):
     """`default` repeats the setting's default, because `--help` must not load the settings."""
 
     key: str
     type: Any
     help: str
     default: str | None = None
-    names: tuple[str, ...] = ()
+    short: str | None = None
 
     def parameter(self, name: str) -> inspect.Parameter:
         default = "" if self.default is None else f", default {self.default}"
-        option = typer.Option(
-            *(self.names or (f"--{name.replace('_', '-')}",)),
-            help=f"{self.help} [setting {self.key}{default}]",
-        )
+        # Given in full, so that a bool gets no second flag --no-...
+        names = [f"--{name.replace('_', '-')}", *([self.short] if self.short else [])]
+        option = typer.Option(*names, help=f"{self.help} [setting {self.key}{default}]")
         return _keyword(name, Annotated[self.type | None, option], None)
 
 
 SETTING_FLAGS: Final = {
-    "store": SettingFlag("market.store", Path, "Folder of the market store.", "var/market"),
-    "index": SettingFlag("index.path", Path, "Folder of the embedded index.", "var/index"),
-    "qdrant_url": SettingFlag(
-        "index.qdrant.url", str, "Address of a Qdrant server to use as the index."
+    "store": Flag("market.store", Path, "Folder of the market store.", "var/market"),
+    "index": Flag("index.path", Path, "Folder of the embedded index.", "var/index"),
+    "qdrant_url": Flag("index.qdrant.url", str, "Address of a Qdrant server to use as the index."),
+    "text": Flag("embedding.text.enabled", bool, "Also make text vectors, which needs a model."),
+    "model": Flag("embedding.text.model", str, "Name of the text model.", "BAAI/bge-small-en-v1.5"),
+    "model_path": Flag("embedding.text.model_path", Path, "Folder of the text model."),
+    "cache_dir": Flag("embedding.text.cache_dir", Path, "Folder of fetched models."),
+    "vector": Flag("retrieval.vector", str, "Vectors to compare: state, text or hybrid.", "state"),
+    "interval": Flag(
+        "snapshot.interval_minutes", int, "Minutes from one snapshot to the next.", "15", "-i"
     ),
-    "text": SettingFlag(
-        "embedding.text.enabled",
-        bool,
-        "Also make text vectors, which needs a model.",
-        names=("--text",),
-    ),
-    "model": SettingFlag(
-        "embedding.text.model", str, "Name of the text model.", "BAAI/bge-small-en-v1.5"
-    ),
-    "model_path": SettingFlag("embedding.text.model_path", Path, "Folder of the text model."),
-    "cache_dir": SettingFlag("embedding.text.cache_dir", Path, "Folder of fetched models."),
-    "vector": SettingFlag(
-        "retrieval.vector", str, "Vectors to compare: state, text or hybrid.", "state"
-    ),
-    "interval": SettingFlag(
-        "snapshot.interval_minutes",
-        int,
-        "Minutes from one snapshot to the next.",
-        "15",
-        ("--interval", "-i"),
-    ),
-    "intraday": SettingFlag(
+    "intraday": Flag(
         "snapshot.intraday", str, "Candles of the snapshots: 1m, 3m, 5m or auto.", "auto"
     ),
-    "host": SettingFlag("serving.host", str, "Address of the server.", "127.0.0.1"),
-    "port": SettingFlag(
+    "host": Flag("serving.host", str, "Address of the server.", "127.0.0.1"),
+    "port": Flag(
         "serving.port",
         int,
         "TCP port of the server; a server takes any free port for 0.",
         "7879",
-        ("--port", "-p"),
+        "-p",
     ),
-    "min_matches": SettingFlag(
-        "serving.min_matches", int, "Refuse a query with fewer matches.", "3"
-    ),
-    "auth_tokens_env": SettingFlag(
+    "min_matches": Flag("serving.min_matches", int, "Refuse a query with fewer matches.", "3"),
+    "auth_tokens_env": Flag(
         "serving.auth_tokens_env", str, "Environment variable that holds the accepted tokens."
     ),
-    "allow_unauthenticated_remote": SettingFlag(
+    "allow_unauthenticated_remote": Flag(
         "serving.allow_unauthenticated_remote",
         bool,
         "Serve other machines without asking for a token.",
-        names=("--allow-unauthenticated-remote",),
     ),
-    "log_level": SettingFlag(
+    "log_level": Flag(
         "logging.level",
         str,
         "Least severity to log: trace, debug, info, warn or error.",
         "info",
-        ("--log-level", "-l"),
+        "-l",
     ),
 }
 
 _CONFIG: Final = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of the settings; see config/example.toml."),
+    Path | None, typer.Option(help="TOML file of the settings; see config/example.toml.")
 ]
 
 
@@ -121,7 +101,7 @@ def with_settings(*flags: str, quiet: bool = True) -> Callable[[Command], Comman
             overrides = {SETTING_FLAGS[flag].key: arguments[flag] for flag in flags}
             if quiet:
                 overrides["logging.level"] = "warn"
-            settings = load_settings_and_log(arguments["config"], overrides)
+            settings = _load_settings(arguments["config"], overrides)
             values = {name: _value(name, hints[name], arguments) for name in names}
             function(**{**values, "settings": settings})
 
@@ -133,7 +113,7 @@ def with_settings(*flags: str, quiet: bool = True) -> Callable[[Command], Comman
     return decorate
 
 
-def load_settings_and_log(config: Path | None, overrides: dict[str, Any]) -> Settings:
+def _load_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
     """Load the settings of flags, environment and file, and configure the log."""
     from llm_trader.errors import ConfigurationError
     from llm_trader.logs import configure_logging
@@ -142,22 +122,17 @@ def load_settings_and_log(config: Path | None, overrides: dict[str, Any]) -> Set
     try:
         settings = load_settings(config, environ=os.environ, overrides=overrides)
     except ConfigurationError:
-        _refuse_plan(config)
+        from llm_trader.app.evaluation import is_plan
+
+        # `--config` once took the plan of an evaluation.
+        if config is not None and is_plan(config):
+            raise ConfigurationError(
+                f"{config} is the plan of an evaluation, and --config takes a file of settings; "
+                f"give it to llm-trader evaluate as --plan {config}"
+            ) from None
         raise
     configure_logging(settings.logging.level, settings.logging.format)
     return settings
-
-
-def _refuse_plan(config: Path | None) -> None:
-    """Explains that `--config` no longer takes the plan of an evaluation."""
-    from llm_trader.app.evaluation import is_plan
-    from llm_trader.errors import ConfigurationError
-
-    if config is not None and is_plan(config):
-        raise ConfigurationError(
-            f"{config} is the plan of an evaluation, and --config takes a file of settings; give "
-            f"it to llm-trader evaluate as --plan {config}"
-        )
 
 
 def _parameters(

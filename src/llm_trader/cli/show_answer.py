@@ -1,24 +1,17 @@
-"""Tables of a server's answer."""
+"""Describes a server's answer: the state, the matches, the evidence and the verdict."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
-from llm_trader.cli.show import minute, number, table
+from llm_trader.cli.output import Description, minute, number, table
 from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
     from llm_trader.app.queries import Reply
-    from llm_trader.retrieval.answer import (
-        BarrierEvidence,
-        Estimate,
-        Evidence,
-        HorizonEvidence,
-        Match,
-    )
+    from llm_trader.retrieval.answer import Estimate, Evidence, HorizonEvidence, Match
     from llm_trader.serving.wire import Metadata
 
 _STATE_LINES = (
@@ -29,48 +22,48 @@ _HORIZONS = ("15m", "1h", "4h", "24h")
 _QUANTILES = ("p10", "p25", "p50", "p75", "p90")
 
 
-def reply(console: Console, reply: Reply) -> None:
-    """Prints the state, the matches, the evidence beside the base rates, and the verdict."""
+def describe_reply(reply: Reply) -> Description:
     metadata, evidence = reply.answer.metadata, reply.answer.evidence
-    console.print()
-    console.print(f"[bold]{reply.symbol}[/] at {iso8601(metadata.as_of)}")
+    yield f"\n[bold]{reply.symbol}[/] at {iso8601(metadata.as_of)}"
     for names in _STATE_LINES:
         values = {name: reply.state.get(name) for name in names}
-        line = [f"{name} {value:.6g}" for name, value in values.items() if value is not None]
-        if line:
-            console.print("  " + ", ".join(line), highlight=False)
+        if numbers := [
+            f"{name} {value:.6g}" for name, value in values.items() if value is not None
+        ]:
+            yield "  " + ", ".join(numbers)
     for warning in metadata.warnings:
-        console.print(f"  warning: {warning}", highlight=False)
-    console.print()
-    console.print(_matches(reply.answer.matches))
-    console.print()
+        yield f"  warning: {warning}"
+    yield ""
+    yield _matches(reply.answer.matches)
+    yield ""
     if evidence.horizons:
-        console.print(_evidence(evidence))
-        console.print()
-    _verdict(console, evidence, metadata)
+        yield _evidence(evidence)
+        yield ""
+    yield from _verdict(evidence, metadata)
 
 
 def _matches(matches: list[Match]) -> Table:
-    rows = table(
+    rows = (
+        (
+            minute(match.date),
+            f"{match.similarity:.3f}",
+            number(match.similarity_percentile, ".2f") + " %",
+            f"{match.market_state.rsi_14:.1f}",
+            f"{match.market_state.funding_rate * 100:.4f} %",
+            *(number(getattr(match.outcomes, f"outcome_{name}"), "+.2f") for name in _HORIZONS),
+            number(match.outcomes.max_runup_1h, "+.2f"),
+            number(match.outcomes.max_drawdown_1h, "+.2f"),
+            match.outcomes.first_barrier,
+        )
+        for match in matches
+    )
+    return table(
         "Similar past states, and what followed (% change)",
         *("date", "similarity", "pairs below", "rsi 14", "funding"),
         *_HORIZONS,
         *("high 1h", "low 1h", "first"),
+        rows=rows,
     )
-    for match in matches:
-        state, outcomes = match.market_state, match.outcomes
-        rows.add_row(
-            minute(match.date),
-            f"{match.similarity:.3f}",
-            number(match.similarity_percentile, ".2f") + " %",
-            f"{state.rsi_14:.1f}",
-            f"{state.funding_rate * 100:.4f} %",
-            *(number(getattr(outcomes, f"outcome_{name}"), "+.2f") for name in _HORIZONS),
-            number(outcomes.max_runup_1h, "+.2f"),
-            number(outcomes.max_drawdown_1h, "+.2f"),
-            outcomes.first_barrier,
-        )
-    return rows
 
 
 def _evidence(evidence: Evidence) -> Table:
@@ -81,9 +74,12 @@ def _evidence(evidence: Evidence) -> Table:
     )
     for name, horizon in evidence.horizons.items():
         _add_horizon(rows, name, horizon, evidence.base_rate_points)
-    if evidence.barriers is not None:
-        barriers = _barriers(evidence.barriers)
-        rows.caption = f"within 24h: {barriers}. Intervals: {evidence.interval_level:.0%}"
+    if (barriers := evidence.barriers) is not None:
+        first = "; ".join(
+            f"{change} first {_estimate(estimate, '.2f')}, of all {estimate.base_rate:.2f}"
+            for change, estimate in (("-2 %", barriers.stop_first), ("+3 %", barriers.target_first))
+        )
+        rows.caption = f"within 24h: {first}. Intervals: {evidence.interval_level:.0%}"
         rows.caption_justify = "left"
     return rows
 
@@ -98,9 +94,9 @@ def _add_horizon(rows: Table, name: str, horizon: HorizonEvidence, base_rate_poi
         *(number(quantile.value, "+.2f") for quantile in quantiles),
     )
     if rescaled := horizon.rescaled:
-        values = [getattr(rescaled, quantile) for quantile in _QUANTILES]
-        cells = [number(value, "+.2f") for value in (rescaled.mean, *values)]
-        rows.add_row("", "  at today's volatility", cells[0], "", *cells[1:])
+        values = [rescaled.mean, *(getattr(rescaled, quantile) for quantile in _QUANTILES)]
+        mean, *cells = (number(value, "+.2f") for value in values)
+        rows.add_row("", "  at today's volatility", mean, "", *cells)
     if horizon.band_80 is not None:
         low, high = (number(edge, "+.2f") for edge in horizon.band_80)
         rows.add_row("", "  calibrated 80 % band", "", "", low, "", "", "", high)
@@ -114,28 +110,19 @@ def _add_horizon(rows: Table, name: str, horizon: HorizonEvidence, base_rate_poi
     )
 
 
-def _barriers(barriers: BarrierEvidence) -> str:
-    return "; ".join(
-        f"{change} first {_estimate(estimate, '.2f')}, of all {estimate.base_rate:.2f}"
-        for change, estimate in (("-2 %", barriers.stop_first), ("+3 %", barriers.target_first))
-    )
-
-
-def _verdict(console: Console, evidence: Evidence, metadata: Metadata) -> None:
-    console.print(f"[bold]Verdict: {evidence.verdict}[/]. {evidence.reason}.", highlight=False)
+def _verdict(evidence: Evidence, metadata: Metadata) -> Description:
+    yield f"[bold]Verdict: {evidence.verdict}[/]. {evidence.reason}."
     if novelty := evidence.novelty:
-        console.print(
+        yield (
             f"  novelty: {novelty.percentile:.0f} % of past states had a nearer neighbour "
-            f"than this one's {novelty.nearest_similarity:.2f}",
-            highlight=False,
+            f"than this one's {novelty.nearest_similarity:.2f}"
         )
     missing = len(metadata.features_missing)
-    console.print(
+    yield (
         f"  compared by {metadata.vector}; filters: {', '.join(metadata.filters_applied)}; "
         f"state from {metadata.state_source}"
         + (f", {missing} features missing" if missing else "")
-        + f"; {metadata.query_duration_us / 1000:.1f} ms; {metadata.feature_version}",
-        highlight=False,
+        + f"; {metadata.query_duration_us / 1000:.1f} ms; {metadata.feature_version}"
     )
 
 

@@ -1,0 +1,180 @@
+"""`llm-trader ingest`, `serve`, `query` and `leak-check`: from stored data to a checked answer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from llm_trader.cli import options
+from llm_trader.cli.output import Description, heading, line, present, progress_bar, table
+from llm_trader.cli.setting_flags import with_settings
+from llm_trader.cli.show_answer import describe_reply
+from llm_trader.timeframe import parse_end, parse_start
+
+if TYPE_CHECKING:
+    from llm_trader.checks.leak_check import LeakReport
+    from llm_trader.index.ingestion import IngestReport
+    from llm_trader.settings.tree import Settings
+
+# One screen; a tampered index can have thousands.
+_LEAKS_SHOWN: Final = 20
+
+
+@with_settings(
+    "interval", "store", "index", "qdrant_url", "text", "intraday", "log_level", quiet=False
+)
+def ingest(
+    settings: Settings,
+    symbols: options.StoreSymbols = "",
+    start: options.Start = "90",
+    end: options.End = "now",
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Also compute states again that the index already holds."),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Turn stored market data into labelled, searchable states.
+
+    Every quarter-hour becomes a snapshot of the data known at that time, with its outcomes over the
+    next 24 hours. An interrupted run resumes at the next one, and a repeated run adds only new
+    states. Use --rebuild after market data was corrected or older data was imported. A running
+    server sees new states at once.
+    """
+    from llm_trader.app.indexes import location_of
+    from llm_trader.app.ingestion import ingest_from_store
+
+    now_ms = options.now_ms()
+    names = options.symbol_list(symbols)
+    times = parse_start(start, now_ms), parse_end(end, now_ms)
+    with progress_bar("snapshots") as progress:
+        reports = ingest_from_store(
+            settings, os.environ, names, *times, now_ms, progress, rebuild=rebuild
+        )
+    present(reports, json, describe_ingestion(reports, location_of(settings)))
+
+
+@with_settings(
+    *("host", "port", "store", "index", "qdrant_url", "vector", "min_matches", "auth_tokens_env"),
+    *("allow_unauthenticated_remote", "log_level"),
+    quiet=False,
+)
+def serve(settings: Settings) -> None:
+    """Answer queries over JSON-RPC 2.0, one document per line, until SIGTERM or Ctrl-C.
+
+    Methods: rag.query_patterns, rag.get_snapshot, rag.stats, rpc.ping, rpc.discover. Answers
+    include new states as soon as they are ingested. With a market store, queries may leave out
+    their state, and the server completes partial states.
+    """
+    from llm_trader.app.server import serve_forever
+
+    serve_forever(settings, os.environ)
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """The query's configuration, by the names of `query_config`."""
+
+    top_k: Annotated[
+        int | None,
+        typer.Option(help="Number of matches, 1 to 50; the server's default if absent."),
+    ] = None
+    lookback_days: Annotated[
+        int | None,
+        typer.Option(help="Days to look back, 1 to 365; the server's default if absent."),
+    ] = None
+    min_similarity: Annotated[
+        float | None,
+        typer.Option(help="Least similarity of a match, 0 to 1; the server's default if absent."),
+    ] = None
+    include_regime_filters: Annotated[
+        bool | None,
+        typer.Option(
+            "--regime-filters/--no-regime-filters",
+            help="Search only states of the same open-interest and funding regime.",
+        ),
+    ] = None
+    vector: Annotated[
+        str | None, typer.Option(help="Vectors to compare: state, text or hybrid.")
+    ] = None
+
+
+@with_settings("host", "port", "auth_tokens_env")
+def query(
+    symbol: Annotated[str, typer.Option(help="Symbol, such as BTCUSDT.")],
+    settings: Settings,
+    choices: QueryOptions,
+    as_of: Annotated[
+        str, typer.Option("--at", help="Time of the query: now, or RFC 3339.")
+    ] = "now",
+    state: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of the state; by default the server's store gives it."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Ask a running server: when the market looked like this before, what followed?
+
+    It uses only states whose outcome was known at the query's time. Start the server first, with
+    rag-rpc-server.
+    """
+    from llm_trader.app.queries import query_server
+
+    as_of_ms = parse_end(as_of, options.now_ms())
+    reply = query_server(settings, os.environ, symbol.upper(), as_of_ms, asdict(choices), state)
+    present(reply.answer, json, describe_reply(reply))
+
+
+@with_settings("store", "index", "qdrant_url", "vector")
+def leak_check(
+    settings: Settings,
+    symbols: options.IndexSymbols = "",
+    samples: options.Samples = 100,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Prove for sampled queries that every match was known at the query's time.
+
+    Computes states and outcomes again from the market data known at that time, and compares them
+    with the answers of the index. Exits with 1 if anything came from the future.
+    """
+    from llm_trader.app.index_checks import check_index_for_leaks
+
+    with progress_bar("queries") as progress:
+        names = options.symbol_list(symbols)
+        report = check_index_for_leaks(settings, os.environ, names, samples, seed, progress)
+    present(report, json, _describe_leaks(report), failed=bool(report.leaks))
+
+
+def describe_ingestion(reports: list[IngestReport], index: str) -> Description:
+    yield heading(f"States in {index}")
+    yield table(
+        "",
+        *("symbol", "asked for", "outside the data", "there already", "added"),
+        rows=(
+            (r.symbol, r.requested, r.outside_stored_data, r.already_there, r.added)
+            for r in reports
+        ),
+    )
+    for report in reports:
+        for reason, count in report.refused.items():
+            yield line(f"{report.symbol}: {count} refused, {reason}")
+    if reports and all(report.requested == report.outside_stored_data for report in reports):
+        yield line("the store holds nothing of that time; see: llm-trader data info")
+
+
+def _describe_leaks(report: LeakReport) -> Description:
+    yield (
+        f"{report.queries} queries, {report.matches_checked} matches and "
+        f"{report.states_rebuilt} states checked: "
+        + (f"[bold]{len(report.leaks)} LEAKS[/]" if report.leaks else "no leak")
+    )
+    for leak in report.leaks[:_LEAKS_SHOWN]:
+        match = f", match of {leak.match_at}" if leak.match_at else ""
+        yield line(f"{leak.symbol} at {leak.query_at}{match}: {leak.problem}")
+    if len(report.leaks) > _LEAKS_SHOWN:
+        yield line(f"and {len(report.leaks) - _LEAKS_SHOWN} more; all are in --json")

@@ -11,12 +11,12 @@ import numpy as np
 from benchmarks.timing import Figure, in_turn
 from benchmarks.workload import SPACE, START_MS, write_market
 from llm_trader.evaluation.dataset import Dataset, read_dataset
-from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbours
-from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.study import Running, evaluate
+from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
+from llm_trader.evaluation.plan import Search, StudyPlan
+from llm_trader.evaluation.study import StudyRun, evaluate
 from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
-from llm_trader.evaluation.workers import cores
+from llm_trader.evaluation.workers import available_cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.store import MarketStore
@@ -51,7 +51,7 @@ def evaluation(folder: Path) -> list[Figure]:
 
 def _year(subject: Subject, out: Path) -> Figure:
     """Everything: walk, scores, controls, probes, decisions; on all cores there are."""
-    running = Running(Ledger(out), cores(), lambda what, done, total: None, "")
+    running = StudyRun(Ledger(out), available_cores(), lambda what, done, total: None, "")
     started = time.perf_counter()
     metrics = evaluate(subject, StudyPlan(), running).metrics
     took_s = time.perf_counter() - started
@@ -59,7 +59,7 @@ def _year(subject: Subject, out: Path) -> Figure:
     return Figure(
         f"evaluating {asked:,} queries, {len({of.horizon for of in metrics.skills})} horizons, "
         f"{metrics.origin.plan.search.evidence_k} episodes, with controls and probes",
-        f"{took_s:.0f} s on {cores()} cores",
+        f"{took_s:.0f} s on {available_cores()} cores",
         "60 s",
         took_s <= 60,
     )

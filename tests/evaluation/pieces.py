@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
-from llm_trader.evaluation.workers import Piece, Progress, run
+from llm_trader.evaluation.workers import Progress, Task, run_tasks
 
 
 def square(number: int, seconds: float, progress: Progress) -> int:
@@ -42,7 +42,7 @@ def wait(folder: str, progress: Progress) -> None:
 def main(folder: str) -> None:
     """Two workers that never end of themselves."""
     try:
-        run([Piece(wait, (folder,))] * 2, 2, lambda what, done, total: None)
+        run_tasks([Task(wait, (folder,))] * 2, 2, lambda what, done, total: None)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -7,9 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_trader.evaluation.forecast.ensembles import ForecastRule
-from llm_trader.evaluation.forecast.neighbour_search import Neighbours, Search
-from llm_trader.evaluation.forecast.skills import Scored, Walk, score, walk_of
+from llm_trader.evaluation.forecast.neighbour_search import Neighbours
+from llm_trader.evaluation.forecast.skills import (
+    ScoredForecasts,
+    WalkForward,
+    score_forecasts,
+    walk_forward,
+)
+from llm_trader.evaluation.plan import ForecastRule, Search
 from llm_trader.index.points import PointTable
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
@@ -75,31 +80,33 @@ def walk_through(
     *,
     step_ms: Millis = HOUR_MS,
     first_day: int = LOOKBACK_DAYS,
-) -> Walk:
+) -> WalkForward:
     queries = asked(points, step_ms, first_day)
-    return walk_of(points, queries, search, intraday=M5, step_ms=step_ms, seed=0)
+    return walk_forward(points, queries, search, intraday=M5, step_ms=step_ms, seed=0)
 
 
 @cache
-def made_walk(step_ms: Millis = HOUR_MS) -> Walk:
+def made_walk(step_ms: Millis = HOUR_MS) -> WalkForward:
     return walk_through(made_market().points, step_ms=step_ms)
 
 
 @cache
-def early_walk() -> Walk:
+def early_walk() -> WalkForward:
     """A walk that begins before there are enough neighbours."""
     return walk_through(made_market().points.take(slice(0, 20 * PER_DAY)), first_day=2)
 
 
 @cache
-def made_score(horizon: str = "4h", step_ms: Millis = HOUR_MS) -> Scored:
-    (scored,) = score(made_walk(step_ms), {horizon: RULE})
+def made_score(horizon: str = "4h", step_ms: Millis = HOUR_MS) -> ScoredForecasts:
+    (scored,) = score_forecasts(made_walk(step_ms), {horizon: RULE})
     return scored
 
 
-def small_walk(points: PointTable, queries: PointTable, rows: np.ndarray, width: int) -> Walk:
+def small_walk(
+    points: PointTable, queries: PointTable, rows: np.ndarray, width: int
+) -> WalkForward:
     """A walk of given neighbours, each window the `width` points before its query's own row."""
     own = np.searchsorted(points.timestamp_ms, queries.timestamp_ms)
     similarity = np.where(rows >= 0, 0.9, np.nan).astype(np.float32)
     found = Neighbours(rows, similarity, np.maximum(own - width, 0), own)
-    return Walk(points, queries, found, found, M5, SLOT_MS)
+    return WalkForward(points, queries, found, found, M5, SLOT_MS)

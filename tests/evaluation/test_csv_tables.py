@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from llm_trader.evaluation.backtest.simulator import Trade
-from llm_trader.evaluation.backtest.strategies import Market, Traded, trade
-from llm_trader.evaluation.csv_tables import Steps, steps_of, write_steps, write_trades
-from llm_trader.evaluation.forecast.skills import score
+from llm_trader.evaluation.backtest.strategies import Backtest, Market, run_backtest
+from llm_trader.evaluation.csv_tables import Steps, forecast_steps, write_steps, write_trades
+from llm_trader.evaluation.forecast.skills import score_forecasts
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.timeframe import iso8601
 from tests.evaluation.small_market import (
@@ -35,7 +35,10 @@ def read(path: Path) -> pl.DataFrame:
 def test_steps_read_back_are_the_arrays_and_a_cell_is_empty_where_nothing_is_known(
     tmp_path: Path,
 ) -> None:
-    tables = [steps_of("state", of) for of in score(early_walk(), {"1h": RULE, "4h": RULE})]
+    tables = [
+        forecast_steps("state", of)
+        for of in score_forecasts(early_walk(), {"1h": RULE, "4h": RULE})
+    ]
     path = tmp_path / "steps.csv"
     write_steps(tables, path)
     found = read(path)
@@ -56,7 +59,7 @@ def test_steps_read_back_are_the_arrays_and_a_cell_is_empty_where_nothing_is_kno
 
 def test_a_row_holds_the_ensemble_s_ends_and_the_losses_of_its_query() -> None:
     scored = made_score()
-    columns = steps_of("state", scored).columns
+    columns = forecast_steps("state", scored).columns
     outcomes = scored.forecasts.ensemble.outcomes
     for name, level in (("p10", 0.1), ("p90", 0.9)):
         expected = np.quantile(outcomes, level, axis=1)
@@ -69,13 +72,15 @@ def test_a_row_holds_the_ensemble_s_ends_and_the_losses_of_its_query() -> None:
 
 
 @pytest.fixture
-def traded() -> list[tuple[str, Traded]]:
+def traded() -> list[tuple[str, Backtest]]:
     market = Market(made_market().candles, NO_FUNDING)
-    return [("BTCUSDT", trade(name, made_walk(), market, PLAN)) for name in ("hold", "macd-sign")]
+    return [
+        ("BTCUSDT", run_backtest(name, made_walk(), market, PLAN)) for name in ("hold", "macd-sign")
+    ]
 
 
 def test_trades_read_back_are_those_that_were_made(
-    traded: list[tuple[str, Traded]], tmp_path: Path
+    traded: list[tuple[str, Backtest]], tmp_path: Path
 ) -> None:
     path = tmp_path / "trades.csv"
     write_trades(traded, path)
@@ -92,7 +97,7 @@ def test_trades_read_back_are_those_that_were_made(
 
 
 def test_without_trades_there_is_a_table_of_none(
-    traded: list[tuple[str, Traded]], tmp_path: Path
+    traded: list[tuple[str, Backtest]], tmp_path: Path
 ) -> None:
     paths = tmp_path / "none.csv", tmp_path / "some.csv"
     write_trades([], paths[0])
@@ -104,7 +109,7 @@ def test_without_trades_there_is_a_table_of_none(
 
 
 def test_steps_of_several_symbols_and_variants_stand_below_each_other(tmp_path: Path) -> None:
-    one = steps_of("state", made_score())
+    one = forecast_steps("state", made_score())
     tables: list[Steps] = [one, one._replace(variant="random"), one._replace(symbol="ETHUSDT")]
     write_steps(tables, tmp_path / "steps.csv")
     found = read(tmp_path / "steps.csv")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from llm_trader.arrays import Floats
-from llm_trader.evaluation.backtest.strategies import Market, trade
-from llm_trader.evaluation.conformal.coverage import Inside
-from llm_trader.evaluation.daily_curves import drift, equity, histogram
-from llm_trader.evaluation.forecast.skills import Walk
+from llm_trader.evaluation.backtest.strategies import Market, run_backtest
+from llm_trader.evaluation.conformal.bands import BandCoverage
+from llm_trader.evaluation.daily_curves import drift_curves, equity_curve, similarity_histogram
+from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Curve
 from llm_trader.timeframe import DAY_MS, HOUR_MS
@@ -31,7 +31,7 @@ WEEK = 7
 
 
 @cache
-def walk() -> Walk:
+def walk() -> WalkForward:
     """Whose first query is asked at five in the morning."""
     whole = made_walk()
     kept = np.arange(5, len(whole.queries))
@@ -41,35 +41,35 @@ def walk() -> Walk:
     return whole._replace(queries=whole.queries.take(kept), neighbours=near, random=random)
 
 
-def days_of(of: Walk) -> list[int]:
+def days_of(of: WalkForward) -> list[int]:
     stamps = of.queries.timestamp_ms
     return list(range(int(stamps[0] // DAY_MS), int(stamps[-1] // DAY_MS) + 1))
 
 
-def mean_of_days(of: Walk, values: Floats, last: int, days: int) -> float | None:
+def mean_of_days(of: WalkForward, values: Floats, last: int, days: int) -> float | None:
     day = of.queries.timestamp_ms // DAY_MS
     known = values[(day <= last) & (day > last - days) & np.isfinite(values)]
     return float(known.mean()) if len(known) else None
 
 
-def matches(curve: Curve, of: Walk, values: Floats, days: int = 1) -> None:
+def matches(curve: Curve, of: WalkForward, values: Floats, days: int = 1) -> None:
     assert curve.time_ms == [day * DAY_MS for day in days_of(of)]
     expected = [mean_of_days(of, values, day, days) for day in days_of(of)]
     assert [one is None for one in curve.value] == [one is None for one in expected]
     assert curve.value == pytest.approx(expected)
 
 
-def random_inside(of: Walk) -> Inside:
+def random_inside(of: WalkForward) -> BandCoverage:
     chances = np.random.default_rng(1)
     inside = (chances.random(len(of.queries)) < 0.8).astype(float)
     inside[: 12 * 24] = nan  # no correction could be made yet
-    return Inside(inside, inside)
+    return BandCoverage(inside, inside)
 
 
 @pytest.mark.parametrize("of", [walk, early_walk])
 def test_each_day_is_the_mean_of_what_is_known_of_its_queries(of: object) -> None:
-    made: Walk = of()  # type: ignore[operator]
-    likeness, episodes = drift(made, {}, "24h")
+    made: WalkForward = of()  # type: ignore[operator]
+    likeness, episodes = drift_curves(made, {}, "24h")
     assert (likeness.kind, episodes.kind) == ("similarity", "effective episodes")
     matches(likeness, made, made.mean_similarity)
     matches(episodes, made, made.effective_episodes("24h", made.neighbours))
@@ -77,7 +77,7 @@ def test_each_day_is_the_mean_of_what_is_known_of_its_queries(of: object) -> Non
 
 def test_coverage_is_the_mean_of_a_week_and_unknown_before_there_is_a_correction() -> None:
     made, inside = walk(), random_inside(walk())
-    *_, curve = drift(made, {"4h": inside}, "4h")
+    *_, curve = drift_curves(made, {"4h": inside}, "4h")
     assert (curve.kind, curve.name, curve.symbol) == ("coverage", "over 4h", "BTCUSDT")
     matches(curve, made, inside.after, WEEK)
     assert curve.value[:12] == [None] * 12
@@ -90,7 +90,7 @@ def test_days_without_a_query_are_gaps() -> None:
     kept = np.flatnonzero((day < 5) | (day > 7))
     near = type(made.neighbours)(*(array[kept] for array in made.neighbours))
     holed = made._replace(queries=made.queries.take(kept), neighbours=near, random=near)
-    likeness, _ = drift(holed, {}, "4h")
+    likeness, _ = drift_curves(holed, {}, "4h")
     matches(likeness, holed, holed.mean_similarity)
     assert likeness.value[5:8] == [None] * 3
 
@@ -99,22 +99,24 @@ def test_equity_is_the_last_of_each_day() -> None:
     plan = StudyPlan(step_minutes=60, search=SEARCH, rules={"4h": RULE})
     market = Market(made_market().candles, NO_FUNDING)
     made = walk_through(made_market().points.take(slice(0, 96 * 27)))
-    simulation = trade("macd-sign", made, market, plan).simulation
-    curve = equity("BTCUSDT", "macd-sign", simulation)
+    simulation = run_backtest("macd-sign", made, market, plan).simulation
+    curve = equity_curve("BTCUSDT", "macd-sign", simulation)
     for stamp, value in zip(curve.time_ms, curve.value, strict=True):
         day = np.flatnonzero(simulation.time_ms // DAY_MS == stamp // DAY_MS)
         assert simulation.time_ms[day[-1]] == stamp
-        assert simulation.equity[day[-1]] == value
+        assert simulation.equity_curve[day[-1]] == value
     assert len(curve.time_ms) == len(set(simulation.time_ms // DAY_MS))
     assert np.unique(curve.value).size > 3
-    single = replace(simulation, time_ms=simulation.time_ms[:1], equity=simulation.equity[:1])
-    assert equity("X", "a", single).time_ms == [int(simulation.time_ms[0])]
+    single = replace(
+        simulation, time_ms=simulation.time_ms[:1], equity_curve=simulation.equity_curve[:1]
+    )
+    assert equity_curve("X", "a", single).time_ms == [int(simulation.time_ms[0])]
 
 
 def test_a_histogram_holds_every_query_whose_neighbours_are_known() -> None:
     made = early_walk()
     known = made.mean_similarity[np.isfinite(made.mean_similarity)]
-    found = histogram(made)
+    found = similarity_histogram(made)
     assert sum(found.counts) == len(known) < len(made.queries)
     assert len(found.edges) == len(found.counts) + 1
     assert (found.edges[0], found.edges[-1]) == pytest.approx((known.min(), known.max()))
@@ -122,5 +124,5 @@ def test_a_histogram_holds_every_query_whose_neighbours_are_known() -> None:
 
 def test_a_walk_without_neighbours_has_gaps_and_an_empty_histogram() -> None:
     nothing = walk_through(made_market().points.take(slice(0, 96)), step_ms=HOUR_MS, first_day=0)
-    assert drift(nothing, {}, "4h")[0].value == [None]
-    assert sum(histogram(nothing).counts) == 0
+    assert drift_curves(nothing, {}, "4h")[0].value == [None]
+    assert sum(similarity_histogram(nothing).counts) == 0

@@ -10,14 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.plan import (
-    DEFAULT_RULES,
-    DEFAULT_SWEEP,
-    StudyPlan,
-    plan_of,
-    read_plan,
-)
+from llm_trader.evaluation.plan import DEFAULT_RULES, Search, StudyPlan
+from llm_trader.evaluation.plan_file import DEFAULT_SWEEP, parse_plan, read_plan
 from llm_trader.timeframe import parse_end, parse_start
 
 PLANS = Path(__file__).parents[2] / "config" / "evaluation"
@@ -54,7 +48,7 @@ def written(folder: Path, text: str) -> Path:
 
 def refusal(described: dict[str, Any]) -> str:
     with pytest.raises(ConfigurationError) as refused:
-        plan_of(described, "the plan")
+        parse_plan(described, "the plan")
     return refused.value.message
 
 
@@ -179,7 +173,7 @@ def test_each_entry_of_a_sweep_is_the_plan_with_its_own_keys_replaced(tmp_path: 
 
 
 def test_the_default_sweep_tries_as_many_configurations_as_it_has_entries() -> None:
-    plan = plan_of({"sweep": DEFAULT_SWEEP}, "the default")
+    plan = parse_plan({"sweep": DEFAULT_SWEEP}, "the default")
     variants = plan.variants()
     assert list(variants) == [entry["label"] for entry in DEFAULT_SWEEP]
     digests = {plan.configuration(), *(of.configuration() for of in variants.values())}
@@ -199,7 +193,7 @@ def test_the_default_sweep_tries_as_many_configurations_as_it_has_entries() -> N
 def test_an_entry_of_a_sweep_that_cannot_be_used_is_refused(
     sweep: list[dict[str, Any]], told: str
 ) -> None:
-    plan = plan_of({"sweep": sweep}, "the plan")
+    plan = parse_plan({"sweep": sweep}, "the plan")
     with pytest.raises(ConfigurationError) as refused:
         plan.variants()
     assert told in refused.value.message
@@ -240,12 +234,12 @@ def test_when_and_on_what_it_is_asked_and_chance_make_no_other_configuration(
 def test_whatever_decides_forecasts_or_decisions_makes_another_configuration(
     described: dict[str, Any],
 ) -> None:
-    assert plan_of(described, "x").configuration() != StudyPlan().configuration()
+    assert parse_plan(described, "x").configuration() != StudyPlan().configuration()
 
 
 def test_a_configuration_does_not_depend_on_the_order_of_keys() -> None:
     one, other = (
-        plan_of({"rules": {name: {} for name in names}}, "x")
+        parse_plan({"rules": {name: {} for name in names}}, "x")
         for names in (("1h", "4h"), ("4h", "1h"))
     )
     assert one.configuration() == other.configuration()
@@ -253,7 +247,7 @@ def test_a_configuration_does_not_depend_on_the_order_of_keys() -> None:
 
 
 def test_a_plan_is_read_back_as_it_was_written() -> None:
-    plan = plan_of({"symbols": ["A"], "sweep": DEFAULT_SWEEP, "least_similarity": 0.1}, "x")
+    plan = parse_plan({"symbols": ["A"], "sweep": DEFAULT_SWEEP, "least_similarity": 0.1}, "x")
     assert msgspec.json.decode(msgspec.json.encode(plan), type=StudyPlan) == plan
 
 

@@ -20,17 +20,16 @@ from hypothesis import strategies as st
 from llm_trader.arrays import Floats
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.significance import (
-    LEAST_BLOCKS,
+    MIN_BLOCKS,
     bootstrap_means,
     diebold_mariano,
-    holm,
     long_run_variance,
     mean_interval,
     minimum_detectable_effect,
     skill_interval,
-    superior_predictive_ability,
     verdict,
 )
+from llm_trader.evaluation.verdict.multiple_testing import holm, superior_predictive_ability
 from llm_trader.retrieval.intervals import Interval, student_t
 
 HORIZON = 16
@@ -117,7 +116,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_nearly() -> None:
     assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.05)
 
 
-@pytest.mark.parametrize("blocks", [LEAST_BLOCKS, 25, 60])
+@pytest.mark.parametrize("blocks", [MIN_BLOCKS, 25, 60])
 def test_intervals_of_overlapping_outcomes_cover_the_truth_as_often_as_they_say(
     blocks: int,
 ) -> None:
@@ -159,7 +158,7 @@ def test_rows_unknown_in_either_loss_are_left_out_of_both() -> None:
     assert mean_interval(holed, 4) == mean_interval(holed[~np.isnan(holed)], 4)
 
 
-@pytest.mark.parametrize("n", [0, 1, BLOCK, LEAST_BLOCKS * BLOCK - 1])
+@pytest.mark.parametrize("n", [0, 1, BLOCK, MIN_BLOCKS * BLOCK - 1])
 def test_too_few_blocks_have_no_interval_and_no_verdict(n: int) -> None:
     loss = 1 + np.random.default_rng(0).random(n)
     for interval in (mean_interval(loss, BLOCK), skill_interval(loss, 2 * loss, BLOCK)):

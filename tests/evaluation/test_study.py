@@ -17,14 +17,13 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation import study
 from llm_trader.evaluation.backtest.simulator import Trade
-from llm_trader.evaluation.backtest.strategies import ARMS, BASELINE
-from llm_trader.evaluation.controls.negative_controls import NO_EDGE, OF_A_SYMBOL, PLANTED
+from llm_trader.evaluation.backtest.strategies import BASELINE, STRATEGIES
+from llm_trader.evaluation.controls.negative_controls import ALTERATION_NAMES, NO_EDGE, PLANTED
 from llm_trader.evaluation.controls.probes import CANARY, TRUNCATION
 from llm_trader.evaluation.dataset import Dataset, read_dataset
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.plan import Search, StudyPlan
 from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics
-from llm_trader.evaluation.study import AS_IT_IS, VARIANTS, Running, Study, variant_of
+from llm_trader.evaluation.study import AS_IT_IS, VARIANTS, Study, StudyRun, variant_of
 from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.evaluation.verdict.verdicts import adjusted, arms_verdict, forecast_verdict
@@ -94,8 +93,8 @@ def uncontrolled() -> Iterator[None]:
         yield
 
 
-def running(folder: Path, jobs: int = 1) -> Running:
-    return Running(Ledger(folder), jobs, lambda *told: None, "2026-01-01T00:00:00Z")
+def running(folder: Path, jobs: int = 1) -> StudyRun:
+    return StudyRun(Ledger(folder), jobs, lambda *told: None, "2026-01-01T00:00:00Z")
 
 
 def told(metrics: Metrics) -> Any:
@@ -121,7 +120,7 @@ def test_several_processes_find_what_one_does_and_equal_seeds_the_same(
         for name, column in one.columns.items():
             assert np.array_equal(column, other.columns[name], equal_nan=True)
     assert trades_of(again) == trades_of(evaluated)
-    assert len(trades_of(again)) == len(SYMBOLS) * len(ARMS)
+    assert len(trades_of(again)) == len(SYMBOLS) * len(STRATEGIES)
 
 
 def test_there_is_a_skill_of_each_symbol_and_horizon_against_each_reference(
@@ -135,7 +134,7 @@ def test_there_is_a_skill_of_each_symbol_and_horizon_against_each_reference(
     for found in (metrics.directions, metrics.bands):
         assert [(one.symbol, one.horizon) for one in found] == pairs
     assert {one.symbol for one in metrics.histograms} == set(SYMBOLS)
-    assert [one.name for one in metrics.arms] == 2 * list(ARMS)
+    assert [one.name for one in metrics.arms] == 2 * list(STRATEGIES)
     assert [one.name for one in metrics.arms if one.difference is None] == 2 * [BASELINE]
     assert {one.symbol for one in metrics.slices} == set(SYMBOLS)
     curves = {(one.symbol, one.kind) for one in metrics.curves}
@@ -154,7 +153,7 @@ def test_the_verdict_is_of_adjusted_p_values_over_everything_that_was_compared(
 
 def test_controls_and_probes_are_run_each_time(evaluated: Study) -> None:
     controls = [(one.symbol, one.name) for one in evaluated.metrics.controls]
-    expected = [(symbol, name) for symbol in SYMBOLS for name in OF_A_SYMBOL]
+    expected = [(symbol, name) for symbol in SYMBOLS for name in ALTERATION_NAMES]
     expected += [("simulated", name) for name in (NO_EDGE, PLANTED)]
     assert controls == [one for one in expected for _ in ("1h", "4h")]
     assert all(one.passed for one in evaluated.metrics.controls)
@@ -200,7 +199,7 @@ def test_the_plan_and_its_sweep_are_tried_and_kept(
         assert set(one.gains) == {f"{s} {h}" for s in SYMBOLS for h in HORIZONS}
         assert {len(gains) for gains in one.gains.values()} == {length}
     # A Sharpe ratio is the best of what each arm on each symbol did in each of these.
-    assert {one.performance.trials for one in evaluated.metrics.arms} == {2 * (2 + len(ARMS))}
+    assert {one.performance.trials for one in evaluated.metrics.arms} == {2 * (2 + len(STRATEGIES))}
 
 
 def test_what_was_tried_before_counts_and_what_is_tried_again_does_not(

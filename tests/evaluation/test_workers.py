@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from llm_trader.errors import InvalidInputError, LlmTraderError
-from llm_trader.evaluation.workers import Piece, cores, run
+from llm_trader.evaluation.workers import Task, available_cores, run_tasks
 from tests.cli.corridor import until
 from tests.evaluation import pieces
 
@@ -23,9 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 Heard = list[tuple[str, int, int]]
 
 
-def ran(of: list[Piece], jobs: int) -> tuple[list[object], Heard]:
+def ran(of: list[Task], jobs: int) -> tuple[list[object], Heard]:
     heard: Heard = []
-    return run(of, jobs, lambda *told: heard.append(told)), heard
+    return run_tasks(of, jobs, lambda *told: heard.append(told)), heard
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def ended(process: psutil.Process) -> bool:
 
 
 def test_results_come_in_the_order_of_the_pieces_whatever_order_they_end_in() -> None:
-    slow_first = [Piece(pieces.square, (n, 0.2 if n == 0 else 0.0)) for n in range(4)]
+    slow_first = [Task(pieces.square, (n, 0.2 if n == 0 else 0.0)) for n in range(4)]
     alone, told_alone = ran(slow_first, 1)
     together, told_together = ran(slow_first, 2)
     assert alone == together == [0, 1, 4, 9]
@@ -69,14 +69,14 @@ def test_results_come_in_the_order_of_the_pieces_whatever_order_they_end_in() ->
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_error_of_a_piece_comes_out_as_itself(jobs: int) -> None:
-    of = [Piece(pieces.fail, ()), Piece(pieces.square, (1, 0.0))]
+    of = [Task(pieces.fail, ()), Task(pieces.square, (1, 0.0))]
     with pytest.raises(InvalidInputError) as failed:
         ran(of, jobs)
     assert failed.value.message == "this piece cannot be done"
 
 
 def test_the_first_piece_to_fail_ends_all_the_others() -> None:
-    of = [Piece(pieces.square, (1, 60.0)), Piece(pieces.fail, ())]
+    of = [Task(pieces.square, (1, 60.0)), Task(pieces.fail, ())]
     with pytest.raises(InvalidInputError) as failed:
         ran(of, 2)
     # Where it happened is told, too.
@@ -84,13 +84,13 @@ def test_the_first_piece_to_fail_ends_all_the_others() -> None:
 
 
 def test_an_error_that_cannot_be_sent_as_it_is_keeps_its_words() -> None:
-    of = [Piece(pieces.square, (1, 0.0)), Piece(pieces.miss, ())]
+    of = [Task(pieces.square, (1, 0.0)), Task(pieces.miss, ())]
     with pytest.raises(LlmTraderError, match="no data for symbol 'DOGEUSDT'; available: BTCUSDT"):
         ran(of, 2)
 
 
 def test_a_worker_that_was_ended_from_outside_is_an_error_with_a_remedy() -> None:
-    of = [Piece(pieces.leave, ()), Piece(pieces.square, (1, 5.0))]
+    of = [Task(pieces.leave, ()), Task(pieces.square, (1, 5.0))]
     with pytest.raises(LlmTraderError, match="--jobs 1"):
         ran(of, 2)
 
@@ -101,7 +101,7 @@ def test_one_piece_needs_no_other_process() -> None:
     def noted(progress: object) -> None:
         here.append(os.getpid())
 
-    ran([Piece(noted, ())], 8)
+    ran([Task(noted, ())], 8)
     assert here == [os.getpid()]
 
 
@@ -121,4 +121,4 @@ def test_ctrl_c_ends_all_of_them_without_a_word(tmp_path: Path) -> None:
 
 
 def test_there_is_a_core_to_work_on() -> None:
-    assert 1 <= cores() <= (os.cpu_count() or 1)
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)

@@ -8,8 +8,8 @@ from pathlib import Path
 from llm_trader.app.evaluation import refuse_without_extra, search_of
 from llm_trader.app.ingestion import spaces_of
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.calibration_study import study_of
-from llm_trader.evaluation.conformal.calibration_fit import Fitted, fit
+from llm_trader.evaluation.calibration_study import calibration_study
+from llm_trader.evaluation.conformal.calibration_fit import Fit, fit
 from llm_trader.evaluation.dataset import read_dataset
 from llm_trader.evaluation.result_files import refuse_unwritable, write_study
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
@@ -44,9 +44,14 @@ def calibrate(
     )
     write_calibration(fitted.calibration, out)
     if report is not None:
-        tried = Ledger(report).configurations()
         search = search_of(settings.retrieval)
-        study = study_of(fitted, search, tried, time.monotonic() - started_s)
+        study = calibration_study(
+            fitted,
+            search,
+            trials_so_far=len(Ledger(report).configurations()),
+            seconds=time.monotonic() - started_s,
+            settings_digest=settings.digest(),
+        )
         write_study(study, report)
     return fitted.calibration
 
@@ -61,8 +66,8 @@ def calibrate_from_store(
     *,
     holdout: float,
     seed: int,
-) -> Fitted:
-    """Fit a calibration for the search of a server with these settings; no symbols means all."""
+) -> Fit:
+    """Fit for the search that a server with these settings does; no symbols means all."""
     if start_ms >= end_ms:
         raise InvalidInputError("--start lies after --end; give the earlier time first")
     interval_ms = settings.snapshot.interval_ms

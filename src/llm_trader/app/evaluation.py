@@ -17,17 +17,16 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import study
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, read_dataset, read_index
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.plan import StudyPlan, read_plan
+from llm_trader.evaluation.plan import Search, StudyPlan
+from llm_trader.evaluation.plan_file import read_plan, sweep_plans
 from llm_trader.evaluation.result_files import refuse_unwritable, write_study
 from llm_trader.evaluation.results import Metrics
-from llm_trader.evaluation.study import Running, Study, variant_of
 from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict import gate
 from llm_trader.evaluation.verdict.gate import GateReport
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.evaluation.verdict.trust import assess_trust
-from llm_trader.evaluation.workers import cores
+from llm_trader.evaluation.workers import available_cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.store import MarketStore
@@ -43,10 +42,10 @@ _NEEDED: Final = {
 }
 _BY_STATE: Final = (STATE, "random")
 
-Ask = Callable[[Subject, Running], Study]
+Ask = Callable[[Subject, study.StudyRun], study.Study]
 
 
-class StudyRun(NamedTuple):
+class StudyInputs(NamedTuple):
     """The inputs and outputs of a study.
 
     State vectors are computed from the store; text vectors come from the index, with `indexed` all.
@@ -84,33 +83,31 @@ def is_plan(path: Path) -> bool:
     return bool(keys) and keys <= set(StudyPlan.__struct_fields__)
 
 
-def evaluate(run: StudyRun, plan: StudyPlan) -> Metrics:
-    return run_study(run, plan, lambda subject, running: study.evaluate(subject, plan, running))
+def evaluate(inputs: StudyInputs, plan: StudyPlan) -> Metrics:
+    return run_study(inputs, plan, lambda subject, run: study.evaluate(subject, plan, run))
 
 
-def compare(run: StudyRun, plan: StudyPlan, vectors: Sequence[str]) -> Metrics:
+def compare(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) -> Metrics:
     return run_study(
-        run,
+        inputs,
         plan,
-        lambda subject, running: study.compare(subject, plan, vectors, running),
+        lambda subject, run: study.compare(subject, plan, vectors, run),
         vectors,
     )
 
 
-def compare_arms(run: StudyRun, plan: StudyPlan, arm_a: str, arm_b: str) -> Metrics:
+def compare_arms(inputs: StudyInputs, plan: StudyPlan, arm_a: str, arm_b: str) -> Metrics:
     study.refuse_arms(arm_a, arm_b)
-    return run_study(
-        run, plan, lambda subject, running: study.ab(subject, plan, arm_a, arm_b, running)
-    )
+    return run_study(inputs, plan, lambda subject, run: study.ab(subject, plan, arm_a, arm_b, run))
 
 
 def pass_gate(
-    run: StudyRun, baseline: Path, metrics: Path | None, tolerance_points: float
+    inputs: StudyInputs, baseline: Path, metrics: Path | None, tolerance_points: float
 ) -> GateReport:
     """Compare a new evaluation, or that of the file `metrics`, with a baseline."""
     reference = gate.read_metrics(baseline)
     if metrics is None:
-        current = evaluate(run, gate.plan_of_same_queries(reference))
+        current = evaluate(inputs, gate.plan_of_same_queries(reference))
     else:
         current = gate.read_metrics(metrics)
     return gate.compare_with_baseline(reference, current, tolerance_points / 100)
@@ -121,28 +118,36 @@ def is_trusted(metrics: Metrics) -> bool:
     return not assess_trust(metrics).lost
 
 
-def run_study(run: StudyRun, plan: StudyPlan, ask: Ask, vectors: Sequence[str] = ()) -> Metrics:
+def run_study(
+    inputs: StudyInputs, plan: StudyPlan, ask: Ask, vectors: Sequence[str] = ()
+) -> Metrics:
     """Read the states, run the study `ask` on them, and write its files."""
-    refuse_unwritable(run.out)
+    refuse_unwritable(inputs.out)
     refuse_without_extra()
-    subject = _read_subject(run, plan, vectors)
-    running = Running(Ledger(run.out), run.jobs or cores(), run.progress, iso8601(run.now_ms))
-    answer = ask(subject, running)
-    write_study(answer, run.out)
+    subject = _read_subject(inputs, plan, vectors)
+    run = study.StudyRun(
+        Ledger(inputs.out),
+        inputs.jobs or available_cores(),
+        inputs.progress,
+        iso8601(inputs.now_ms),
+        inputs.settings.digest(),
+    )
+    answer = ask(subject, run)
+    write_study(answer, inputs.out)
     return answer.metrics
 
 
-def _read_subject(run: StudyRun, plan: StudyPlan, vectors: Sequence[str]) -> Subject:
-    settings = run.settings
+def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) -> Subject:
+    settings = inputs.settings
     _refuse_uneven_steps(plan, settings.snapshot.interval_minutes)
-    plans = [plan, *plan.variants().values(), *(variant_of(plan, name) for name in vectors)]
-    lookback_days = max(tried.search.lookback_days for tried in plans)
+    plans = [plan, *sweep_plans(plan).values(), *(study.variant_of(plan, name) for name in vectors)]
+    lookback_days = max(variant.search.lookback_days for variant in plans)
     with MarketStore.open(settings.market.store) as store:
         symbols = list(plan.symbols) or store.symbols()
         space = StateSpace(intraday_timeframe(settings, store, symbols))
-        span = _span(store, symbols, space, plan, lookback_days, run.now_ms)
-        if run.indexed or any(tried.search.vector not in _BY_STATE for tried in plans):
-            dataset = asyncio.run(_from_index(run, store, space, symbols, span, lookback_days))
+        span = _span(store, symbols, space, plan, lookback_days, inputs.now_ms)
+        if inputs.indexed or any(variant.search.vector not in _BY_STATE for variant in plans):
+            dataset = asyncio.run(_from_index(inputs, store, space, symbols, span, lookback_days))
             if dataset.text_space_id is None:
                 _refuse_texts(plans)
         else:
@@ -153,9 +158,9 @@ def _read_subject(run: StudyRun, plan: StudyPlan, vectors: Sequence[str]) -> Sub
                 *span,
                 lookback_days=lookback_days,
                 interval_ms=settings.snapshot.interval_ms,
-                progress=labelled(run.progress, "reading"),
+                progress=labelled(inputs.progress, "reading"),
             )
-    return Subject(dataset.asked(plan.step_ms), settings.market.store)
+    return Subject(dataset.trimmed(plan.step_ms), settings.market.store)
 
 
 def _refuse_uneven_steps(plan: StudyPlan, interval_minutes: int) -> None:
@@ -172,14 +177,14 @@ def _refuse_uneven_steps(plan: StudyPlan, interval_minutes: int) -> None:
 
 
 async def _from_index(
-    run: StudyRun,
+    inputs: StudyInputs,
     store: MarketStore,
     space: StateSpace,
     symbols: list[str],
     span: tuple[Millis, Millis],
     lookback_days: int,
 ) -> Dataset:
-    async with index_to_read(run.settings, run.environ) as index:
+    async with index_to_read(inputs.settings, inputs.environ) as index:
         refuse_another_exchange(store, index)
         return await read_index(index, space, symbols, *span, lookback_days=lookback_days)
 

@@ -17,7 +17,7 @@ from llm_trader.cli.setting_flags import with_settings
 from llm_trader.timeframe import MINUTE_MS, Timeframe
 
 if TYPE_CHECKING:
-    from llm_trader.app.evaluation import StudyRun
+    from llm_trader.app.evaluation import StudyInputs
     from llm_trader.evaluation.plan import StudyPlan
     from llm_trader.evaluation.results import Metrics
     from llm_trader.progress import Progress
@@ -111,7 +111,7 @@ def evaluate(
         _refuse_options_before(context, context.invoked_subcommand)
         return
     from llm_trader.app import evaluation
-    from llm_trader.evaluation.plan import DEFAULT_SWEEP
+    from llm_trader.evaluation.plan_file import DEFAULT_SWEEP
 
     search = {"vector": vector, "lookback_days": lookback_days, "embargo_hours": embargo_hours}
     plan = _plan(settings, study, search, sweep=DEFAULT_SWEEP if sweep else None)
@@ -241,15 +241,15 @@ def _plan(
 
 def _run(
     settings: Settings, index: Path | None, out: Path, jobs: int | None, progress: Progress
-) -> StudyRun:
-    from llm_trader.app.evaluation import StudyRun
+) -> StudyInputs:
+    from llm_trader.app.evaluation import StudyInputs
 
     now_ms = options.now_ms()
-    return StudyRun(settings, os.environ, out, index is not None, jobs, now_ms, progress)
+    return StudyInputs(settings, os.environ, out, index is not None, jobs, now_ms, progress)
 
 
 def _conduct(
-    work: Callable[[StudyRun, StudyPlan], Metrics],
+    work: Callable[[StudyInputs, StudyPlan], Metrics],
     plan: StudyPlan,
     settings: Settings,
     study: StudyOptions,

@@ -1,4 +1,4 @@
-"""What was measured while a calibration was fitted, in the files of an evaluation."""
+"""What was measured while a calibration was fitted, as the results of a study."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from llm_trader.evaluation.conformal.calibration_fit import Fitted, Scores
+from llm_trader.evaluation.conformal.calibration_fit import Fit, Scores
 from llm_trader.evaluation.csv_tables import Steps
-from llm_trader.evaluation.forecast.ensembles import ForecastRule
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
@@ -25,106 +23,108 @@ from llm_trader.evaluation.results import (
 from llm_trader.evaluation.significance import verdict
 from llm_trader.evaluation.study import Study
 from llm_trader.evaluation.verdict.verdicts import overall, verdict_variant
-from llm_trader.retrieval.calibration import Calibration, HorizonCalibration
+from llm_trader.retrieval.calibration import Calibration
 from llm_trader.timeframe import iso8601
 
-ALL: Final = "all symbols"
+ALL_SYMBOLS: Final = "all symbols"
 
 
-def study_of(fitted: Fitted, search: Search, trials_so_far: int, seconds: float) -> Study:
+def calibration_study(
+    fit: Fit,
+    search: Search,
+    *,
+    trials_so_far: int,
+    seconds: float,
+    settings_digest: str | None,
+) -> Study:
     """Bands and skills of the held-out part, of all symbols together, and every query's scores."""
-    made = fitted.calibration
-    held_out = {
-        name: int((of.time_ms[np.isfinite(of.score)] >= made.held_out_from_ms).sum())
-        for name, of in fitted.scores.items()
+    calibration = fit.calibration
+    held_out_ms = calibration.held_out_from_ms
+    queries = {
+        name: int((scores.time_ms[np.isfinite(scores.score)] >= held_out_ms).sum())
+        for name, scores in fit.scores.items()
     }
-    skills = [_skill(made, name, of, held_out[name]) for name, of in made.horizons.items()]
+    skills = [
+        Skill(
+            variant=calibration.scope.vector,
+            symbol=ALL_SYMBOLS,
+            horizon=name,
+            reference=VERDICT_REFERENCE,
+            queries=queries[name],
+            skill=horizon.skill,
+            p_value=None,
+            p_adjusted=None,
+            detectable=None,
+            verdict=verdict(horizon.skill),
+        )
+        for name, horizon in calibration.horizons.items()
+    ]
+    bands = [
+        Band(
+            symbol=ALL_SYMBOLS,
+            horizon=name,
+            before=horizon.coverage_before,
+            after=horizon.coverage_after,
+            queries=queries[name],
+        )
+        for name, horizon in calibration.horizons.items()
+    ]
     metrics = Metrics(
         schema_version=SCHEMA_VERSION,
         command="calibrate",
-        created_at=made.created_at,
-        origin=_origin(made, search),
-        verdict=overall(one.verdict for one in skills),
-        readings=[],
+        created_at=calibration.created_at,
+        origin=_origin(calibration, search, settings_digest),
+        verdict=overall(skill.verdict for skill in skills),
         skills=skills,
-        undirected=[],
-        directions=[],
-        probabilities=[],
-        bands=[
-            Band(
-                symbol=ALL,
-                horizon=name,
-                before=of.coverage_before,
-                after=of.coverage_after,
-                queries=held_out[name],
-            )
-            for name, of in made.horizons.items()
-        ],
-        arms=[],
-        controls=[],
-        probes=[],
-        slices=[],
+        bands=bands,
         trials=Trials(so_far=trials_so_far, configurations=[], superior_p_value=None, tested=0),
-        histograms=[],
-        curves=[],
         seconds=seconds,
     )
-    steps = [one for name, of in fitted.scores.items() for one in _steps(made, name, of)]
+    steps = [
+        part for name, scores in fit.scores.items() for part in _steps(calibration, name, scores)
+    ]
     readings = wording.readings(metrics, verdict_variant(metrics))
     return Study(replace(metrics, readings=readings), steps, [])
 
 
-def _skill(made: Calibration, name: str, of: HorizonCalibration, queries: int) -> Skill:
-    return Skill(
-        variant=made.scope.vector,
-        symbol=ALL,
-        horizon=name,
-        reference=VERDICT_REFERENCE,
-        queries=queries,
-        skill=of.skill,
-        p_value=None,
-        p_adjusted=None,
-        detectable=None,
-        verdict=verdict(of.skill),
-    )
-
-
-def _origin(made: Calibration, search: Search) -> Origin:
-    rules = {
-        name: ForecastRule(rescale=of.rescale, neighbour_share=of.neighbour_share)
-        for name, of in made.horizons.items()
-    }
+def _origin(calibration: Calibration, search: Search, settings_digest: str | None) -> Origin:
+    scope = calibration.scope
     plan = StudyPlan(
-        symbols=made.scope.symbols,
-        step_minutes=made.step_minutes,
+        symbols=scope.symbols,
+        step_minutes=calibration.step_minutes,
         search=search,
-        rules=rules,
-        seed=made.seed,
+        rules={
+            name: ForecastRule(rescale=horizon.rescale, neighbour_share=horizon.neighbour_share)
+            for name, horizon in calibration.horizons.items()
+        },
+        seed=calibration.seed,
     )
     return Origin(
-        package_version=made.package_version,
-        exchange=made.scope.exchange,
-        symbols=list(made.scope.symbols),
-        start=iso8601(made.held_out_from_ms),
-        end=iso8601(made.known_by_ms),
-        feature_version=made.scope.feature_version,
-        state_space_id=made.scope.state_space_id,
-        text_space_id=made.scope.text_space_id,
+        package_version=calibration.package_version,
+        exchange=scope.exchange,
+        symbols=list(scope.symbols),
+        start=iso8601(calibration.held_out_from_ms),
+        end=iso8601(calibration.known_by_ms),
+        feature_version=scope.feature_version,
+        state_space_id=scope.state_space_id,
+        text_space_id=scope.text_space_id,
         settings_digest=plan.digest(),
-        data_digest=made.data_digest,
+        program_settings_digest=settings_digest,
+        data_digest=calibration.data_digest,
         whole_lookback={},
         plan=plan,
     )
 
 
-def _steps(made: Calibration, name: str, of: Scores) -> list[Steps]:
-    found = []
-    for number, symbol in enumerate(made.scope.symbols):
-        own = of.symbol == number
+def _steps(calibration: Calibration, horizon: str, scores: Scores) -> list[Steps]:
+    steps = []
+    for number, symbol in enumerate(calibration.scope.symbols):
+        rows = scores.symbol == number
         columns = {
-            "band_score": of.score[own],
-            "crps_forecast": of.forecast_loss[own],
-            "crps_base_rate_treated_alike": of.base_loss[own],
+            "band_score": scores.score[rows],
+            "crps_forecast": scores.forecast_loss[rows],
+            "crps_base_rate_treated_alike": scores.base_loss[rows],
         }
-        found.append(Steps(made.scope.vector, symbol, name, of.time_ms[own], columns))
-    return found
+        vector = calibration.scope.vector
+        steps.append(Steps(vector, symbol, horizon, scores.time_ms[rows], columns))
+    return steps

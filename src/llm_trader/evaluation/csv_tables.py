@@ -1,4 +1,4 @@
-"""Forecasts and trades row by row, for those who want to look for themselves."""
+"""Forecasts and trades row by row, as CSV files for readers who want to check them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import polars as pl
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.evaluation.backtest.simulator import Trade
-from llm_trader.evaluation.backtest.strategies import Traded
-from llm_trader.evaluation.forecast.skills import Scored
+from llm_trader.evaluation.backtest.strategies import Backtest
+from llm_trader.evaluation.conformal.bands import BAND_ENDS
+from llm_trader.evaluation.forecast.skills import ScoredForecasts
 from llm_trader.retrieval.statistics import quantiles
 
-_ENDS: Final = np.array([[0.1, 0.9]])
+# Losses are of some hundredths of a percent: four decimals would hide how they differ.
 _DIGITS: Final = 6
 
 
 class Steps(NamedTuple):
-    """Of one symbol, variant and horizon, a column of one value a query each; NaN is not known."""
+    """One symbol, variant and horizon: columns of one value for each query; NaN is unknown."""
 
     variant: str
     symbol: str
@@ -30,71 +31,62 @@ class Steps(NamedTuple):
     columns: dict[str, Floats]
 
 
-def steps_of(variant: str, scored: Scored) -> Steps:
-    """Forecast, what followed, and the losses (CRPS) of both and of the references, in %."""
-    walk, made, lost = scored.walk, scored.forecasts, scored.losses
-    whole = walk.neighbours.complete
-    ends = quantiles(made.ensemble.outcomes, _ENDS).T
-    low, high = (np.where(whole, of, np.nan) for of in ends)
-    return Steps(
-        variant,
-        walk.points.symbol,
-        scored.horizon,
-        walk.queries.timestamp_ms,
-        {
-            "mean_similarity": walk.mean_similarity,
-            "neighbours_p10_pct": low,
-            "neighbours_median_pct": made.median,
-            "neighbours_p90_pct": high,
-            "p_up": made.p_up,
-            "observed_pct": made.observed,
-            "crps_forecast": lost.forecast,
-            "crps_random_neighbours": lost.random,
-            "crps_base_rate_treated_alike": lost.base_alike,
-            "crps_base_rate": lost.base,
-        },
-    )
+def forecast_steps(variant: str, scored: ScoredForecasts) -> Steps:
+    """Forecast, outcome, and the losses (CRPS) of the forecast and the references, in %."""
+    walk, forecasts, losses = scored.walk, scored.forecasts, scored.losses
+    complete = walk.neighbours.complete
+    ends = quantiles(forecasts.ensemble.outcomes, BAND_ENDS).T
+    p10, p90 = (np.where(complete, end, np.nan) for end in ends)
+    columns = {
+        "mean_similarity": walk.mean_similarity,
+        "neighbours_p10_pct": p10,
+        "neighbours_median_pct": forecasts.median,
+        "neighbours_p90_pct": p90,
+        "p_up": forecasts.p_up,
+        "observed_pct": forecasts.observed,
+        "crps_forecast": losses.forecast,
+        "crps_random_neighbours": losses.random,
+        "crps_base_rate_treated_alike": losses.rescaled_base,
+        "crps_base_rate": losses.base,
+    }
+    return Steps(variant, scored.symbol, scored.horizon, walk.queries.timestamp_ms, columns)
 
 
 def write_steps(steps: Sequence[Steps], path: Path) -> None:
-    """CSV, a row a query and horizon; an empty cell is not known."""
+    """A row for each query and horizon; an empty cell is unknown."""
     tables = [
         pl.DataFrame(
             {
-                "variant": pl.repeat(of.variant, len(of.time_ms), eager=True),
-                "symbol": pl.repeat(of.symbol, len(of.time_ms), eager=True),
-                "time": _times(of.time_ms),
-                "horizon": pl.repeat(of.horizon, len(of.time_ms), eager=True),
-                **of.columns,
+                "variant": pl.repeat(part.variant, len(part.time_ms), eager=True),
+                "symbol": pl.repeat(part.symbol, len(part.time_ms), eager=True),
+                "time": _times(part.time_ms),
+                "horizon": pl.repeat(part.horizon, len(part.time_ms), eager=True),
+                **part.columns,
             }
         )
-        for of in steps
+        for part in steps
     ]
-    columns = pl.col(pl.Float64).fill_nan(None)
-    pl.concat(tables).with_columns(columns).write_csv(path, float_precision=_DIGITS)
+    numbers = pl.col(pl.Float64).fill_nan(None)
+    pl.concat(tables).with_columns(numbers).write_csv(path, float_precision=_DIGITS)
 
 
-def write_trades(traded: Sequence[tuple[str, Traded]], path: Path) -> None:
-    """CSV, a row a trade, of every symbol and arm."""
+def write_trades(backtests: Sequence[tuple[str, Backtest]], path: Path) -> None:
+    """A row for each trade of every symbol and arm."""
     rows = [
-        {"symbol": symbol, "arm": of.name, **msgspec.structs.asdict(trade)}
-        for symbol, of in traded
-        for trade in of.simulation.trades
+        {"symbol": symbol, "arm": backtest.name, **msgspec.structs.asdict(trade)}
+        for symbol, backtest in backtests
+        for trade in backtest.simulation.trades
     ]
     names = ["symbol", "arm", *Trade.__struct_fields__]
-    table = (
-        pl.DataFrame(rows, infer_schema_length=None)
-        if rows
-        else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-    )
-    for name in ("entry_ms", "exit_ms"):
-        if rows:
+    table = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    if rows:
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        for name in ("entry_ms", "exit_ms"):
             table = table.with_columns(_times(table[name].to_numpy()).alias(name))
-    table.rename({"entry_ms": "entry_time", "exit_ms": "exit_time"}).write_csv(
-        path, float_precision=_DIGITS
-    )
+    table = table.rename({"entry_ms": "entry_time", "exit_ms": "exit_time"})
+    table.write_csv(path, float_precision=_DIGITS)
 
 
 def _times(time_ms: Times) -> pl.Series:
-    moments = pl.Series(time_ms).cast(pl.Datetime("ms"))
-    return moments.dt.to_string("%Y-%m-%dT%H:%M:%SZ")
+    times = pl.Series(time_ms).cast(pl.Datetime("ms"))
+    return times.dt.to_string("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,7 @@
-"""What an evaluation walks over: labelled states of some symbols, made from a market store.
+"""The data of an evaluation: labelled states of some symbols, made from a market store.
 
-Points are made by the same code as at ingestion, in memory: no index is needed, and none can have
-been made by another version. The states of the lookback before the evaluated time are among them.
+Points are made in memory by the same code as at ingestion: no index is needed, and none can have
+been made by another version. They include the lookback before the evaluated time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llm_trader.snapshot.day_cache import read_history
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
-# Indicators of 4h candles need that many days before the first state.
+# Indicators of 4h candles need 120 candles, 20 days, before the first state.
 WARM_UP_DAYS: Final = 21
 
 _BATCH_DAYS: Final = 16
@@ -33,9 +33,9 @@ _BATCH_DAYS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Points by symbol, and how they were made. All points of a walk are in it, queries included.
+    """All points of a walk by symbol, queries included, and how they were made.
 
-    `start_ms` and `end_ms` are the first and the last time at which a query is asked.
+    `start_ms` and `end_ms` are the first and the last time of a query.
     """
 
     points: Mapping[str, PointTable]
@@ -46,28 +46,33 @@ class Dataset:
     text_space_id: str | None = None
 
     def queries(self, symbol: str, step_ms: Millis) -> PointTable:
-        """The states that are asked about, one each step."""
+        """The states of the evaluated time, one each step."""
         points = self.points[symbol]
-        stamps = points.timestamp_ms
-        asked = (stamps >= self.start_ms) & (stamps <= self.end_ms) & (stamps % step_ms == 0)
-        return points.take(np.flatnonzero(asked))
+        times_ms = points.timestamp_ms
+        evaluated = (times_ms >= self.start_ms) & (times_ms <= self.end_ms)
+        return points.take(np.flatnonzero(evaluated & (times_ms % step_ms == 0)))
 
-    def asked(self, step_ms: Millis) -> Dataset:
-        """With the times of the first and the last query as its start and end, and no points
-        after it. Raises `InvalidInputError` where a symbol has no query.
+    def trimmed(self, step_ms: Millis) -> Dataset:
+        """From the first to the last query, without the points after it.
+
+        Raises `InvalidInputError` where a symbol has no query.
         """
-        stamps = [self.queries(symbol, step_ms).timestamp_ms for symbol in self.points]
-        if not all(map(len, stamps)):
+        times_ms = [self.queries(symbol, step_ms).timestamp_ms for symbol in self.points]
+        if not all(map(len, times_ms)):
             raise InvalidInputError(
-                f"no symbol may be without a state every {step_ms // MINUTE_MS} minutes from "
+                f"each symbol needs a state every {step_ms // MINUTE_MS} minutes from "
                 f"{iso8601(self.start_ms)} to {iso8601(self.end_ms)}; see: llm-trader data info"
             )
-        start_ms, end_ms = min(int(of[0]) for of in stamps), max(int(of[-1]) for of in stamps)
-        points = {symbol: of.take(of.timestamp_ms <= end_ms) for symbol, of in self.points.items()}
+        start_ms = min(int(times[0]) for times in times_ms)
+        end_ms = max(int(times[-1]) for times in times_ms)
+        points = {
+            symbol: table.take(table.timestamp_ms <= end_ms)
+            for symbol, table in self.points.items()
+        }
         return replace(self, points=points, start_ms=start_ms, end_ms=end_ms)
 
     def digest(self) -> str:
-        """12 hex digits of the SHA-256 of everything in it: equal data, equal digest."""
+        """12 hex digits of the SHA-256 of all its data."""
         digest = hashlib.sha256(f"{self.start_ms} {self.end_ms}".encode())
         for symbol, points in sorted(self.points.items()):
             digest.update(symbol.encode())
@@ -89,10 +94,9 @@ def read_dataset(
 ) -> Dataset:
     """The labelled states from one lookback before `start_ms` to `end_ms`.
 
-    `progress` is called with a symbol, the states made, and their number. Raises
-    `InvalidInputError` where a symbol has no labelled state in the evaluated time.
+    Raises `InvalidInputError` where a symbol has no labelled state in the evaluated time.
     """
-    made = {}
+    tables = {}
     for symbol in symbols:
         plan = IngestPlan(
             start_ms=start_ms - (lookback_days + 1) * DAY_MS,
@@ -106,8 +110,8 @@ def read_dataset(
                 f"the store has no labelled state of {symbol} from {iso8601(start_ms)} to "
                 f"{iso8601(end_ms)}; see: llm-trader data info"
             )
-        made[symbol] = points
-    return Dataset(made, spaces.state.intraday, store.exchange, start_ms, end_ms)
+        tables[symbol] = points
+    return Dataset(tables, spaces.state.intraday, store.exchange, start_ms, end_ms)
 
 
 async def read_index(
@@ -119,7 +123,7 @@ async def read_index(
     *,
     lookback_days: int,
 ) -> Dataset:
-    """The same from an index, with all the vectors that it has.
+    """The same states from an index, with all the vectors that it has.
 
     Raises `InvalidInputError` for an index of other features, and where a symbol has no state in
     the evaluated time.
@@ -128,20 +132,20 @@ async def read_index(
     if collection.state_space_id != space.space_id:
         raise InvalidInputError(
             f"the index has features of {collection.feature_version} "
-            f"({collection.state_space_id}), this version makes {space.space_id}; make it anew "
-            "with: llm-trader index rebuild"
+            f"({collection.state_space_id}), this version makes {space.space_id}; rebuild it with: "
+            "llm-trader index rebuild"
         )
     names = (STATE, TEXT) if collection.text_space_id else (STATE,)
     window = Window(start_ms - (lookback_days + 1) * DAY_MS, end_ms + LONGEST_HORIZON_MS)
-    found = {symbol: await index.scan(symbol, window, names) for symbol in symbols}
-    for symbol, points in found.items():
+    tables = {symbol: await index.scan(symbol, window, names) for symbol in symbols}
+    for symbol, points in tables.items():
         if not len(points) or points.timestamp_ms[-1] < start_ms:
             raise InvalidInputError(
                 f"the index has no state of {symbol} from {iso8601(start_ms)} to "
                 f"{iso8601(end_ms)}; add them with: llm-trader ingest"
             )
     return Dataset(
-        found, space.intraday, collection.exchange, start_ms, end_ms, collection.text_space_id
+        tables, space.intraday, collection.exchange, start_ms, end_ms, collection.text_space_id
     )
 
 
@@ -162,5 +166,5 @@ def _points(
         parts.append(points)
         done += len(batch)
         progress(symbol, done, len(times))
-    parts = [part for part in parts if len(part)]
-    return joined(parts) if parts else None
+    filled = [part for part in parts if len(part)]
+    return joined(filled) if filled else None

@@ -1,39 +1,131 @@
-"""What an evaluation does, as it is read from a file, and the digest that goes into every result.
+"""What an evaluation does: every key of a plan, and the digests that go into its results.
 
-A file of TOML has the keys of `StudyPlan`; what it leaves out is as the server searches, or the
-default. Of a sweep each entry is the plan with some of its keys replaced: one configuration tried.
+`plan_file` reads a plan from TOML. The plan lies below all inner rooms: each takes its part of it.
 """
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from math import isfinite
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
-from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.evaluation.backtest.simulator import Costs, TradingRules
-from llm_trader.evaluation.forecast.ensembles import ForecastRule
-from llm_trader.evaluation.forecast.neighbour_search import Search
+from llm_trader.embedding.features import FEATURES
+from llm_trader.errors import InvalidInputError
 from llm_trader.llm.aggregator import AggregatorConfig
+from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import MINUTE_MS, Millis
+from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
 
-Described = dict[str, Any]
+Vector = Literal["state", "text", "hybrid", "random"]
+OppositeRule = Literal["reverse", "close", "ignore"]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
-# Names that a study gives to what it tries by itself.
+# Variants of a plan that a comparison knows by name.
 NONE: Final = "none"
 PROTOTYPE: Final = "prototype"
 VARIANTS: Final = (NONE, "random", "state", "text", "hybrid", PROTOTYPE)
+# The label of the unchanged plan in its own sweep.
 AS_IT_IS: Final = "as it is"
 
-_MINUTES_A_DAY: Final = 1440
+_MINUTES_PER_DAY: Final = 1440
+_BPS: Final = 10_000.0
 
-# Volatility reverts: the longer the horizon, the less today's tells of it.
+
+def check_feature_weights(weights: Mapping[str, float], features: Collection[str]) -> None:
+    """Raises `InvalidInputError` unless weights of known features are finite and not negative."""
+    known = ", ".join(features)
+    unknown = sorted(set(weights) - set(features))
+    if unknown:
+        raise InvalidInputError(f"there is no feature {', '.join(unknown)}; known: {known}")
+    for name, weight in weights.items():
+        if not (isfinite(weight) and weight >= 0):
+            raise InvalidInputError(
+                f"the weight {weight} of the feature {name} must be a number of 0 or more"
+            )
+
+
+class Search(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server's search with its defaults, and what only an evaluation tries.
+
+    `feature_weights` multiply the usual weights of features by name. They are part of the vectors,
+    so points and queries go through `reweight_features` before a search.
+    """
+
+    vector: Vector = "state"  # type: ignore[assignment]  # a server never searches at random
+    lookback_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    # Plans and results call it `episodes`.
+    evidence_k: Annotated[int, Meta(ge=2, le=500)] = msgspec.field(default=50, name="episodes")
+    embargo_hours: Annotated[float, Meta(ge=0, le=720)] = 0.0
+    feature_weights: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_feature_weights(self.feature_weights, [feature.name for feature in FEATURES])
+
+
+class ForecastRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the forecast of one horizon is made from the neighbours and the base rate.
+
+    `rescale` is the power of the volatility ratio (now / then) that outcomes are multiplied by.
+    `neighbour_share` is the weight of the neighbours; the base rate has the rest. A neighbour
+    weighs exp(`kernel` * similarity).
+    """
+
+    rescale: Share = 1.0
+    neighbour_share: Share = 1.0
+    # Above 300 the weight of a far neighbour could underflow to 0.
+    kernel: Annotated[float, Meta(ge=0, le=300)] = 0.0
+
+
+class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Charged on the notional when a position is opened and when it is closed.
+
+    The defaults are the taker fee of Bybit's perpetuals and a guess for a liquid one's slippage.
+    """
+
+    taker_fee_bps: float = 5.5
+    slippage_bps: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.taker_fee_bps >= 0 and self.slippage_bps >= 0):
+            raise InvalidInputError("costs.taker_fee_bps and costs.slippage_bps must be 0 or more")
+
+    @property
+    def per_side(self) -> float:
+        """As a fraction of the notional."""
+        return (self.taker_fee_bps + self.slippage_bps) / _BPS
+
+
+class TradingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a position ends; `None` switches that reason off.
+
+    `stop_pct` and `target_pct` are distances from the entry price. The longest hold counts from
+    the entry. A HOLD or a repeated side keeps a position. An opposite decision reverses it, closes
+    it without opening another, or is ignored.
+    """
+
+    stop_pct: float | None = 2.0
+    target_pct: float | None = 3.0
+    longest_hold_ms: Millis | None = 4 * HOUR_MS
+    opposite: OppositeRule = "reverse"
+
+    def __post_init__(self) -> None:
+        if self.stop_pct is not None and not 0 < self.stop_pct <= 100:
+            raise InvalidInputError("trading.stop_pct must be above 0 and at most 100")
+        if self.target_pct is not None and not self.target_pct > 0:
+            raise InvalidInputError("trading.target_pct must be above 0")
+        if self.longest_hold_ms is not None and self.longest_hold_ms <= 0:
+            raise InvalidInputError("trading.longest_hold_ms must be above 0")
+        if self.opposite not in ("reverse", "close", "ignore"):
+            raise InvalidInputError(
+                f"trading.opposite is {self.opposite!r}; take reverse, close or ignore"
+            )
+
+
+# Volatility reverts: the longer the horizon, the less today's volatility says about it.
 DEFAULT_RULES: Final = {
     "15m": ForecastRule(rescale=0.75, neighbour_share=0.5),
     "1h": ForecastRule(rescale=0.75, neighbour_share=0.5),
@@ -41,159 +133,56 @@ DEFAULT_RULES: Final = {
     "24h": ForecastRule(rescale=0.25, neighbour_share=0.5),
 }
 
-# One thing changed at a time: how many neighbours, how far apart, how far back, how alike.
-DEFAULT_SWEEP: Final[list[Described]] = [
-    {"label": "25 episodes", "search": {"episodes": 25}},
-    {"label": "100 episodes", "search": {"episodes": 100}},
-    {"label": "no gap", "search": {"min_gap_hours": 0.0}},
-    {"label": "gap 12 h", "search": {"min_gap_hours": 12.0}},
-    {"label": "lookback 30 days", "search": {"lookback_days": 30}},
-    {"label": "lookback 60 days", "search": {"lookback_days": 60}},
-    {"label": "similarity from 0.7", "least_similarity": 0.7},
-    {"label": "similarity from 0.8", "least_similarity": 0.8},
-    {"label": "neighbours alone", "neighbour_share": 1.0},
-    {"label": "neighbours a quarter", "neighbour_share": 0.25},
-    {"label": "not rescaled", "rescale": 0.0},
-    {"label": "fully rescaled", "rescale": 1.0},
-]
-
 
 class StudyPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Times are days ago or RFC 3339, as on the command line; no symbols are all of the store.
+    """Times are days ago or RFC 3339, as on the command line; no symbols means all of the store.
 
-    `least_similarity`: where a query's neighbours are less alike on average, the forecast is the
-    base rate. `sweep` lists further configurations, each with a label and the keys it replaces;
-    `neighbour_share` and `rescale` replace those of all horizons.
+    A query whose neighbours are on average less similar than `least_similarity` gets the base rate
+    as its forecast. Each entry of `sweep` is a further configuration: a label, and the keys it
+    replaces; `neighbour_share`, `rescale` and `kernel` replace those of all horizons.
     """
 
     symbols: tuple[str, ...] = ()
     start: str | None = None
     end: str = "now"
-    step_minutes: Annotated[int, msgspec.Meta(ge=1, le=_MINUTES_A_DAY)] = 15
+    step_minutes: Annotated[int, Meta(ge=1, le=_MINUTES_PER_DAY)] = 15
     search: Search = Search()
     rules: dict[str, ForecastRule] = msgspec.field(default_factory=lambda: dict(DEFAULT_RULES))
-    least_similarity: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = None
+    least_similarity: Annotated[float, Meta(ge=-1, le=1)] | None = None
     decider: Literal["aggregator"] = "aggregator"
     aggregator: AggregatorConfig = AggregatorConfig()
     trading: TradingRules = TradingRules()
     costs: Costs = Costs()
-    reps: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    sweep: tuple[Described, ...] = ()
+    # 100 resamples leave the bounds of an interval to 2 or 3 of them.
+    reps: Annotated[int, Meta(ge=100, le=100_000)] = 1000
+    seed: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    sweep: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.rules if name not in HORIZONS]
         if unknown or not self.rules:
-            told = ", ".join(unknown) or "none"
-            raise InvalidInputError(f"rules of {told}: the horizons are {', '.join(HORIZONS)}")
-        if _MINUTES_A_DAY % self.step_minutes:
+            names = ", ".join(unknown) or "none"
+            raise InvalidInputError(f"rules of {names}: the horizons are {', '.join(HORIZONS)}")
+        if _MINUTES_PER_DAY % self.step_minutes:
             raise InvalidInputError(f"step_minutes {self.step_minutes} does not divide a day")
 
     @property
     def step_ms(self) -> Millis:
         return self.step_minutes * MINUTE_MS
 
-    def configuration(self, *spaces: str | None) -> str:
-        """12 hex digits of the SHA-256 of what decides the forecasts and decisions, and of the ids
-        of the vector spaces it was tried in.
+    def configuration(self, *space_ids: str | None) -> str:
+        """12 hex digits of the SHA-256 of what decides forecasts and decisions.
 
-        When and on what they are asked, and how often chance is, does not count: that makes no
-        other configuration.
+        The ids of the vector spaces it is tried in count; times, symbols, resamples and the seed
+        do not, as they make no other configuration.
         """
-        of = (self.search, self.rules, self.least_similarity)
-        return _digest([of, self.decider, self.aggregator, self.trading, self.costs, spaces])
+        forecasts = (self.search, self.rules, self.least_similarity)
+        decisions = (self.decider, self.aggregator, self.trading, self.costs)
+        return _digest([forecasts, *decisions, space_ids])
 
     def digest(self) -> str:
         """12 hex digits of the SHA-256 of the whole plan."""
         return _digest(self)
-
-    def variants(self) -> dict[str, StudyPlan]:
-        """The configurations of the sweep by label, without a sweep of their own."""
-        found: dict[str, StudyPlan] = {}
-        for entry in self.sweep:
-            changes = dict(entry)
-            label = changes.pop("label", None)
-            if not isinstance(label, str) or label in ("", AS_IT_IS, *VARIANTS, *found):
-                raise ConfigurationError(
-                    f"each entry of the sweep has a label of its own, and none of "
-                    f"{', '.join((AS_IT_IS, *VARIANTS))}: {entry}"
-                )
-            found[label] = self._with(label, changes)
-        return found
-
-    def _with(self, label: str, changes: Described) -> StudyPlan:
-        of_rules = {
-            key: changes.pop(key)
-            for key in ("neighbour_share", "rescale", "kernel")
-            if key in changes
-        }
-        plain = msgspec.to_builtins(self) | {"sweep": []}
-        if of_rules:
-            plain["rules"] = {name: rule | of_rules for name, rule in plain["rules"].items()}
-        return plan_of(_merged(plain, changes), f"the sweep's {label!r}")
-
-
-def plan_of(described: Mapping[str, Any], source: str) -> StudyPlan:
-    """Raises `ConfigurationError`, naming the source and the key."""
-    try:
-        return msgspec.convert(described, StudyPlan)
-    except (msgspec.ValidationError, InvalidInputError) as error:
-        raise ConfigurationError(
-            f"{source} cannot be used: {error}; every key is in config/evaluation/binance-2023.toml"
-        ) from None
-
-
-def read_plan(path: Path | None, *overrides: Mapping[str, Any]) -> StudyPlan:
-    """The plan of a file, or the default one. Of `overrides` the first lies beneath the file, the
-    others above it; in them `None` is not given. A rule is what the file says of it, over the
-    default one.
-
-    Raises `ConfigurationError` where the file is not there, is no TOML, or no plan.
-    """
-    beneath, *above = overrides or ({},)
-    rules = {"rules": msgspec.to_builtins(DEFAULT_RULES)}
-    described = _merged(_merged(rules, _given(beneath)), _toml(path))
-    for more in above:
-        described = _merged(described, _given(more))
-    return plan_of(described, str(path) if path else "the evaluation")
-
-
-def _toml(path: Path | None) -> Described:
-    if path is None:
-        return {}
-    try:
-        described = tomllib.loads(path.read_text("utf-8"))
-        return {key: _moment(value) for key, value in described.items()}
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from None
-
-
-def _moment(value: Any) -> Any:
-    """TOML has times of its own; those without a zone are UTC."""
-    if not isinstance(value, datetime.datetime | datetime.date):
-        return value
-    if not isinstance(value, datetime.datetime):
-        return f"{value.isoformat()}T00:00:00Z"
-    return value.isoformat() if value.tzinfo else f"{value.isoformat()}Z"
-
-
-def _given(described: Mapping[str, Any]) -> Described:
-    return {
-        key: _given(value) if isinstance(value, Mapping) else value
-        for key, value in described.items()
-        if value is not None
-    }
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Described:
-    """`above` goes before `below`, table by table."""
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
 
 
 def _digest(value: Any) -> str:

@@ -1,7 +1,4 @@
-"""The files of an evaluation: `metrics.json`, `steps.csv`, `trades.csv` and `report.html`.
-
-All are written whole beside their places and then put there, so nobody ever sees half of one.
-"""
+"""Writes the files of an evaluation: `metrics.json`, `steps.csv`, `trades.csv`, `report.html`."""
 
 from __future__ import annotations
 
@@ -27,11 +24,14 @@ REPORT: Final = "report.html"
 
 
 def write_study(study: Study, folder: Path) -> list[Path]:
-    """The files, in the order written. Raises `ConfigurationError` where that cannot be."""
+    """Write the files and return their paths.
+
+    Raises `ConfigurationError` where the folder cannot be written to.
+    """
     files: dict[str, Callable[[Path], None]] = {
         METRICS: partial(_write_metrics, study.metrics),
         STEPS: partial(write_steps, study.steps),
-        TRADES: partial(write_trades, study.traded),
+        TRADES: partial(write_trades, study.backtests),
         REPORT: partial(write_report, study.metrics),
     }
     try:
@@ -43,10 +43,10 @@ def write_study(study: Study, folder: Path) -> list[Path]:
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raises `ConfigurationError` now, and not after minutes of work."""
-    nearest = next(of for of in (folder, *folder.absolute().parents) if of.exists())
+    """Raises `ConfigurationError` before minutes of work are lost."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        raise ConfigurationError(f"cannot write to {folder}: {nearest} is no folder to write to")
+        raise ConfigurationError(f"cannot write to {folder}: {nearest} is no writable folder")
 
 
 def _write_metrics(metrics: Metrics, path: Path) -> None:

@@ -1,6 +1,6 @@
-"""What an evaluation found, as it is written to `metrics.json` and shown in the report.
+"""What an evaluation finds, as it is written to `metrics.json` and shown in the report.
 
-Skills are shares: 0.02 is a loss 2 % smaller than the reference's. None is "not known".
+Skills are shares: 0.02 is a loss 2 % smaller than the reference's. None is unknown.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from llm_trader.evaluation.backtest.performance import Performance
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.timeframe import Millis
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 Command = Literal["evaluate", "compare", "ab", "calibrate"]
+CurveKind = Literal["equity", "similarity", "effective episodes", "coverage"]
+# In the files the volatility-rescaled base rate has kept its first name.
 Reference = Literal["base rate", "base rate treated alike", "random neighbours"]
 
 # What the verdict is about: the rescaling that both have cannot pass for skill.
@@ -25,8 +26,11 @@ VERDICT_REFERENCE: Final[Reference] = "base rate treated alike"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What was evaluated, and with what: equal origins give equal metrics. `whole_lookback`: by
-    symbol, the share of queries whose window reached back as far as the plan says.
+    """What was evaluated, and with what: equal origins give equal metrics.
+
+    `settings_digest` is, in spite of its name, the digest of the plan; `program_settings_digest`
+    is that of the settings. `whole_lookback` is, by symbol, the share of queries whose window
+    reached back as far as the plan says.
     """
 
     package_version: str
@@ -38,15 +42,16 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     state_space_id: str
     text_space_id: str | None
     settings_digest: str
+    program_settings_digest: str | None = None
     data_digest: str
     whole_lookback: dict[str, float]
     plan: StudyPlan
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):
-    """Of forecasts of one symbol at one horizon, by CRPS, against one reference.
+    """The skill of forecasts of one symbol at one horizon, by CRPS, against one reference.
 
-    `variant` is what was compared: a kind of vector, or a configuration's name. `p_value` is of
+    `variant` is what was compared: a kind of vector, or a configuration's name. `p_value` is from
     Diebold and Mariano's test, `p_adjusted` after Holm over all variants, horizons and symbols;
     the verdict needs both that and the interval. `detectable` is the smallest skill that would be
     found with 80 % power.
@@ -65,8 +70,8 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UndirectedSkill(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the skill over the base rate treated alike once the direction of each
-    stretch of outcomes is drawn by chance: what states tell of how far prices go, not where to.
+    """The skill over the volatility-rescaled base rate that is left when the direction of each
+    stretch of outcomes is random: what states say about how far prices go, not where to.
     """
 
     symbol: str
@@ -84,7 +89,7 @@ class Direction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bin(msgspec.Struct, frozen=True):
-    """Forecasts of about one probability, and how often it happened."""
+    """Forecasts of about one probability, and how often the event happened."""
 
     forecast: float
     observed: float
@@ -103,10 +108,9 @@ class Probability(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True):
-    """Share of outcomes inside the 80 % band before and after conformal correction.
+    """The share of outcomes inside the 80 % band before and after conformal correction.
 
-    Each day is corrected by what the weeks before it taught, and both shares are counted where
-    there were such weeks.
+    The weeks before each day correct it, and both shares count the days that have such weeks.
     """
 
     symbol: str
@@ -117,10 +121,11 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """A data set of which the answer is known: a negative one has no skill to find, a positive one
-    has. Skill is against the base rate treated alike. `passed`: skill was found where there is
-    some and nowhere else, by the interval `wide`, which allows for the number of negative controls,
-    so that all of them pass in 19 of 20 runs.
+    """A data set with a known answer: a negative one has no skill to find, a positive one has.
+
+    Skill is against the volatility-rescaled base rate. A control has `passed` where skill was found
+    in a positive one or in no negative one, by the interval `wide`, which allows for the number of
+    negative controls, so that all of them pass in 19 of 20 runs.
     """
 
     name: str
@@ -133,7 +138,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """A search for knowledge of the future; `problem` says what was found."""
+    """A search for knowledge of the future; `problem` says what it found."""
 
     name: str
     symbol: str
@@ -142,7 +147,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegimeSkill(msgspec.Struct, frozen=True, kw_only=True):
-    """Skill against the base rate treated alike, among the queries of one regime."""
+    """Skill against the volatility-rescaled base rate among the queries of one regime."""
 
     symbol: str
     horizon: str
@@ -152,9 +157,36 @@ class RegimeSkill(msgspec.Struct, frozen=True, kw_only=True):
     skill: Interval | None
 
 
+class Performance(msgspec.Struct, frozen=True, kw_only=True):
+    """What a simulation earned; None is undefined.
+
+    `sharpe` is annualised, over `daily_returns` returns; no interest is deducted.
+    `probabilistic_sharpe` is the probability that the true Sharpe ratio is above 0, and
+    `deflated_sharpe` that it is above what the best of `trials` without skill would show.
+    `max_drawdown_pct` is at most 0. `win_rate` is the share of trades with a net above 0,
+    `exposure` the share of the time in a position, `turnover_per_day` the notional bought and sold
+    a day in multiples of the equity.
+    """
+
+    total_return_pct: float | None
+    daily_returns: int
+    sharpe: float | None
+    probabilistic_sharpe: float | None
+    deflated_sharpe: float | None
+    trials: int
+    max_drawdown_pct: float | None
+    trades: int
+    win_rate: float | None
+    mean_net_pct: float | None
+    exposure: float | None
+    turnover_per_day: float | None
+
+
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to decide, traded over the whole time. `difference` is its mean daily return less
-    the baseline's, in % points, by a paired block bootstrap; None for the baseline itself.
+    """One way to decide, traded over the whole time.
+
+    `difference` is its mean daily return less the baseline's, in percentage points, by a paired
+    block bootstrap; None for the baseline itself.
     """
 
     symbol: str
@@ -165,17 +197,17 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """A series of one value a day, for charts: equity by arm, similarity, coverage, episodes."""
+    """A series of one value a day, for charts."""
 
     symbol: str
     name: str
-    kind: Literal["equity", "similarity", "effective episodes", "coverage"]
+    kind: CurveKind
     time_ms: list[Millis]
     value: list[float | None]
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the mean similarity of each query's neighbours; `edges` are one more than `counts`."""
+    """Counts of the mean similarity of each query's neighbours, and their edges, one more."""
 
     symbol: str
     edges: list[float]
@@ -183,7 +215,7 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the configurations tried, with its skill against the base rate treated alike."""
+    """A configuration of the sweep, with its skill against the volatility-rescaled base rate."""
 
     label: str
     symbol: str
@@ -192,9 +224,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trials(msgspec.Struct, frozen=True, kw_only=True):
-    """Configurations tried so far in this folder, and what Hansen's test for superior predictive
-    ability says of the best of those that were tried on these queries: its p-value and how many
-    they were.
+    """How many configurations have been tried so far in this folder, and those of this sweep.
+
+    `superior_p_value` is from Hansen's test for superior predictive ability of the best of the
+    `tested` configurations, those that were tried on the same queries.
     """
 
     so_far: int
@@ -204,24 +237,24 @@ class Trials(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an evaluation found. `readings` say it in plain language, most important first."""
+    """Everything an evaluation found. `readings` say it in words, most important first."""
 
     schema_version: int
     command: Command
     created_at: str
     origin: Origin
     verdict: Verdict
-    readings: list[str]
+    readings: list[str] = []
     skills: list[Skill]
-    undirected: list[UndirectedSkill]
-    directions: list[Direction]
-    probabilities: list[Probability]
-    bands: list[Band]
-    arms: list[Arm]
-    controls: list[Control]
-    probes: list[Probe]
-    slices: list[RegimeSkill]
+    undirected: list[UndirectedSkill] = []
+    directions: list[Direction] = []
+    probabilities: list[Probability] = []
+    bands: list[Band] = []
+    arms: list[Arm] = []
+    controls: list[Control] = []
+    probes: list[Probe] = []
+    slices: list[RegimeSkill] = []
     trials: Trials
-    histograms: list[Histogram]
-    curves: list[Curve]
+    histograms: list[Histogram] = []
+    curves: list[Curve] = []
     seconds: float

@@ -5,13 +5,12 @@ the rows are not independent: every function here takes the length of that depen
 or `lags` in rows. Both cut long-range dependence off linearly. For outcomes over h rows a length
 of b misses h / (3 b) of the variance, so take several horizons; one is too short.
 
-Rows with a NaN are left out, of all losses at once; what stands around such a gap is then taken
+Rows with a NaN are left out, of all losses at once; the rows around such a gap then count
 as adjacent. A level of 0.95 belongs to an interval; one of 0.05 to a test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import nan, sqrt
 from statistics import NormalDist
 from typing import Final, Literal
@@ -21,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_trader.arrays import Floats
-from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.errors import InvalidInputError
 from llm_trader.retrieval.intervals import Interval, student_t, t_as_normal
 
 Verdict = Literal["better", "worse", "no evidence"]
 
-# With fewer, what blocks differ by says too little of how far the mean may be off.
-LEAST_BLOCKS: Final = 10
+# With fewer blocks, their differences say too little about how far the mean may be off.
+MIN_BLOCKS: Final = 10
 
 # The usual 1 in 20, of a whole family of comparisons: corrected for their number everywhere.
 SIGNIFICANCE_LEVEL: Final = 0.05
@@ -49,11 +48,11 @@ def mean_interval(
 
     The circular block bootstrap (Politis and Romano 1992): blocks of adjacent rows that start at
     any row, the last row followed by the first, until n rows are drawn. Intervals are widened as
-    those of n / block observations are, by Student's t; with fewer than `LEAST_BLOCKS` there are
+    those of n / block observations are, by Student's t; with fewer than `MIN_BLOCKS` there are
     none.
     """
-    rows = _known(d)
-    if _too_few(len(rows), block):
+    rows = _without_nan(d)
+    if too_few_rows(len(rows), block):
         return Interval.of(float(rows.mean()) if len(rows) else nan)
     means = bootstrap_means(rows[:, None], block, reps, seed)[:, 0]
     return _percentiles(float(rows.mean()), means, len(rows) / block, level)
@@ -72,12 +71,12 @@ def skill_interval(
     The two are resampled together, so what moves both alike cancels. 1 is a loss of nothing, 0
     no better than the reference. The mean loss of the reference should be well above 0.
     """
-    rows = _known(_beside(loss, reference_loss))
+    rows = _without_nan(_side_by_side(loss, reference_loss))
     if not len(rows):
         return Interval.of(nan)
     mean = rows.mean(axis=0)
     skill = _skill(mean[None])[0]
-    if _too_few(len(rows), block):
+    if too_few_rows(len(rows), block):
         return Interval.of(float(skill))
     resampled = _skill(bootstrap_means(rows, block, reps, seed))
     return _percentiles(float(skill), resampled, len(rows) / block, level)
@@ -107,7 +106,7 @@ def diebold_mariano(loss: Floats, reference_loss: Floats, lags: int) -> DieboldM
     freedom: with n − 1, a few stretches of dependent rows seem too sure. NaN where the differences
     do not vary.
     """
-    pairs = _known(_beside(loss, reference_loss))
+    pairs = _without_nan(_side_by_side(loss, reference_loss))
     n = len(pairs)
     d = pairs[:, 1] - pairs[:, 0]
     variance = long_run_variance(d, lags)
@@ -148,9 +147,9 @@ def minimum_detectable_effect(
     """
     if not (0 < power < 1 and 0 < level < 1):
         raise InvalidInputError("power and level lie between 0 and 1")
-    rows = _known(d)
+    rows = _without_nan(d)
     n = len(rows)
-    if _too_few(n, block):
+    if too_few_rows(n, block):
         return nan
     c = rows - rows.mean()
     summed = np.concatenate([[0.0], np.cumsum(np.concatenate([c, c[: block - 1]]))])
@@ -159,67 +158,21 @@ def minimum_detectable_effect(
     return (_NORMAL.inv_cdf(1 - level / 2) + _NORMAL.inv_cdf(power)) * error
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values adjusted for being several (Holm 1979), in the given order.
-
-    Those at most α reject their hypotheses with a chance of at most α of any false rejection,
-    whatever the dependence. A NaN stays one, and counts as a comparison that was made.
-    """
-    outside = [name for name, p in p_values.items() if p < 0 or p > 1]
-    if outside:
-        raise InvalidInputError(f"not a probability: the p-values of {', '.join(outside)}")
-    ascending = sorted((p, name) for name, p in p_values.items() if p == p)
-    adjusted, highest = dict(p_values), 0.0
-    for rank, (p, name) in enumerate(ascending):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
-        adjusted[name] = highest
-    return adjusted
-
-
-def superior_predictive_ability(
-    losses: Floats, benchmark: Floats, block: int, reps: int = 1000, seed: int = 0
-) -> float:
-    """The p-value that none of the models, losses (n, models), beats the benchmark (n,).
-
-    Hansen's consistent one (2005), by stationary bootstrap with blocks of `block` rows on average.
-    0 is a p-value below 1 / reps; it is 1 where no model has the lower mean, and NaN where there
-    are too few rows. arch 8 does not scale the models by their deviations, whatever its
-    `studentize` says, and a noisy model would drown the others: so it is given differences in
-    standard errors. Time grows with n², to seconds a model at 35,000 rows.
-    Raises ConfigurationError where the `eval` extra is not installed.
-    """
-    try:
-        from arch.bootstrap import SPA
-    except ImportError as error:
-        raise ConfigurationError(
-            f'testing many models at once needs arch ({error}): pip install "llm-trader-rag[eval]"'
-        ) from error
-    rows = _known(np.column_stack([benchmark, losses]))
-    if _too_few(len(rows), block):
-        return nan
-    worse = rows[:, 1:] - rows[:, :1]
-    if worse.mean(axis=0).min(initial=0.0) >= 0:  # arch lacks the floor of 0 of Hansen's statistic
-        return 1.0
-    scale = np.sqrt([long_run_variance(column, block) for column in worse.T])
-    test = SPA(
-        np.zeros(len(rows)),
-        worse / np.where(scale > 0, scale, 1.0),
-        block_size=block,
-        reps=reps,
-        seed=seed,
-    )
-    test.compute()
-    return float(test.pvalues["consistent"])
+def too_few_rows(n: int, block: int) -> bool:
+    """Whether n rows hold too few blocks for an interval."""
+    if block < 1:
+        raise InvalidInputError(f"blocks of {block} rows: take 1 or more")
+    return n < MIN_BLOCKS * block
 
 
 def verdict(interval: Interval) -> Verdict:
-    """Of a skill, or of a difference that is above 0 where better."""
+    """The verdict on a skill, or on a difference that is above 0 where better."""
     if interval.above(0):
         return "better"
     return "worse" if interval.below(0) else "no evidence"
 
 
-def _beside(loss: Floats, reference_loss: Floats) -> Floats:
+def _side_by_side(loss: Floats, reference_loss: Floats) -> Floats:
     if loss.shape != reference_loss.shape or loss.ndim != 1:
         raise InvalidInputError(
             f"two losses are compared row by row: shapes {loss.shape} and {reference_loss.shape}"
@@ -227,15 +180,9 @@ def _beside(loss: Floats, reference_loss: Floats) -> Floats:
     return np.column_stack([loss, reference_loss])
 
 
-def _known(rows: Floats) -> Floats:
+def _without_nan(rows: Floats) -> Floats:
     missing = np.isnan(rows)
     return rows[~(missing.any(axis=1) if rows.ndim == 2 else missing)]
-
-
-def _too_few(n: int, block: int) -> bool:
-    if block < 1:
-        raise InvalidInputError(f"blocks of {block} rows: take 1 or more")
-    return n < LEAST_BLOCKS * block
 
 
 def _block_starts(n: int, block: int, reps: int, seed: int) -> npt.NDArray[np.int64]:
@@ -249,9 +196,9 @@ def _percentiles(value: float, resampled: Floats, blocks: float, level: float) -
         raise InvalidInputError(f"the level of an interval lies between 0 and 1, not at {level}")
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     z = _NORMAL.inv_cdf((1 + level) / 2)
-    wider = student_t(z, blocks - 1) / z * sqrt(blocks / (blocks - 1))
+    widening = student_t(z, blocks - 1) / z * sqrt(blocks / (blocks - 1))
     return Interval.of(
-        value, value + wider * float(low - value), value + wider * float(high - value)
+        value, value + widening * float(low - value), value + widening * float(high - value)
     )
 
 

@@ -12,14 +12,13 @@ from llm_trader.arrays import Times
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.backtest.simulator import (
     BUY_AND_HOLD,
-    Costs,
     Sides,
     Simulation,
     Trade,
-    TradingRules,
     sides_of,
     simulate,
 )
+from llm_trader.evaluation.plan import Costs, TradingRules
 from llm_trader.llm.decision import Decision
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries

@@ -14,19 +14,18 @@ import pytest
 
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.backtest.performance import daily_returns
-from llm_trader.evaluation.backtest.simulator import Costs
 from llm_trader.evaluation.backtest.strategies import (
-    ARMS,
     BASELINE,
-    PLACEBO,
     RAG,
+    RANDOM_NEIGHBOURS,
+    STRATEGIES,
+    Backtest,
     Market,
-    Traded,
-    arms_of,
-    trade,
+    compare_arms,
+    run_backtest,
 )
-from llm_trader.evaluation.forecast.skills import Walk
-from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.forecast.skills import WalkForward
+from llm_trader.evaluation.plan import Costs, StudyPlan
 from llm_trader.evaluation.results import Arm
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.llm.aggregator import AggregatorConfig, aggregate
@@ -64,21 +63,21 @@ def planned(**changes: Any) -> StudyPlan:
     return msgspec.structs.replace(PLAN, **changes)
 
 
-def arms(walk: Walk, plan: StudyPlan = PLAN, of: Market = MARKET) -> dict[str, Traded]:
-    return {name: trade(name, walk, of, plan) for name in ARMS}
+def arms(walk: WalkForward, plan: StudyPlan = PLAN, of: Market = MARKET) -> dict[str, Backtest]:
+    return {name: run_backtest(name, walk, of, plan) for name in STRATEGIES}
 
 
 @cache
-def made_arms() -> dict[str, Traded]:
+def made_arms() -> dict[str, Backtest]:
     return arms(made_walk())
 
 
-def compared(traded: Iterable[Traded], baseline: str) -> dict[str, Arm]:
-    found = arms_of("BTCUSDT", list(traded), baseline, trials=1, plan=PLAN)
+def compared(traded: Iterable[Backtest], baseline: str) -> dict[str, Arm]:
+    found = compare_arms("BTCUSDT", list(traded), baseline, trials=1, plan=PLAN)
     return {of.name: of for of in found}
 
 
-def actions(traded: Traded) -> list[str]:
+def actions(traded: Backtest) -> list[str]:
     return [decision.action for decision in traded.decisions]
 
 
@@ -92,7 +91,7 @@ def with_changed(points: PointTable, rows: np.ndarray, seed: int = 0) -> PointTa
 
 def test_every_way_decides_once_on_each_snapshot() -> None:
     walk, found = made_walk(), made_arms()
-    assert set(ARMS) == {RAG, BASELINE, PLACEBO, "random", *RULES_OF_THUMB}
+    assert set(STRATEGIES) == {RAG, BASELINE, RANDOM_NEIGHBOURS, "random", *RULES_OF_THUMB}
     for name, traded in found.items():
         assert traded.name == name
         assert len(traded.decisions) == len(walk.queries)
@@ -104,10 +103,10 @@ def test_where_states_tell_of_what_follows_retrieval_earns_more_than_doing_witho
     found = made_arms()
     equity = {name: of.simulation.final_equity for name, of in found.items()}
     assert equity[RAG] > 1.5
-    assert equity[RAG] > 1.3 * max(equity[BASELINE], equity[PLACEBO])
+    assert equity[RAG] > 1.3 * max(equity[BASELINE], equity[RANDOM_NEIGHBOURS])
     sides = actions(found[RAG])
     assert min(sides.count("LONG"), sides.count("SHORT")) > 100
-    for baseline in (BASELINE, PLACEBO):
+    for baseline in (BASELINE, RANDOM_NEIGHBOURS):
         difference = compared(found.values(), baseline)[RAG].difference
         assert difference is not None
         assert difference.value > 0
@@ -140,8 +139,8 @@ def test_random_neighbours_decide_in_the_place_of_the_nearest_whatever_their_lik
     walk = made_walk()
     swapped = walk._replace(neighbours=walk.random)
     anyway = planned(aggregator=msgspec.structs.replace(SETTINGS, least_similarity=None))
-    placebo = made_arms()[PLACEBO]
-    assert placebo.decisions == trade(RAG, swapped, MARKET, anyway).decisions
+    placebo = made_arms()[RANDOM_NEIGHBOURS]
+    assert placebo.decisions == run_backtest(RAG, swapped, MARKET, anyway).decisions
     assert actions(placebo) != actions(made_arms()[RAG])
     assert {"LONG", "SHORT"} <= set(actions(placebo))
 
@@ -150,7 +149,7 @@ def test_neighbours_too_unlike_are_followed_by_nobody_but_the_placebo() -> None:
     strict = planned(aggregator=msgspec.structs.replace(SETTINGS, least_similarity=1.0))
     found = arms(made_walk(), strict)
     assert set(actions(found[RAG])) == {"HOLD"} == set(actions(found["random"]))
-    for name in (BASELINE, PLACEBO, *RULES_OF_THUMB):
+    for name in (BASELINE, RANDOM_NEIGHBOURS, *RULES_OF_THUMB):
         assert found[name].decisions == made_arms()[name].decisions
 
 
@@ -163,12 +162,12 @@ def test_costs_are_paid_by_those_who_trade() -> None:
 
 
 def test_hold_is_one_trade_over_the_whole_time() -> None:
-    (trade,) = made_arms()["hold"].simulation.trades
+    (run_backtest,) = made_arms()["hold"].simulation.trades
     candles, stamps = made_market().candles, made_walk().queries.timestamp_ms
-    assert trade.entry_ms == stamps[0]
-    assert trade.exit_reason == "end"
+    assert run_backtest.entry_ms == stamps[0]
+    assert run_backtest.exit_reason == "end"
     entered = candles.open[np.searchsorted(candles.open_time_ms, stamps[0])]
-    assert trade.gross_pct == pytest.approx(100 * (candles.close[-1] / entered - 1))
+    assert run_backtest.gross_pct == pytest.approx(100 * (candles.close[-1] / entered - 1))
 
 
 def test_random_sides_are_those_of_retrieval_at_another_time() -> None:
@@ -177,7 +176,7 @@ def test_random_sides_are_those_of_retrieval_at_another_time() -> None:
     (by,) = [by for by in range(n) if of_rag[by:] + of_rag[:by] == drawn]
     assert n // 4 <= by <= 3 * n // 4
     again, other = (
-        trade("random", made_walk(), MARKET, planned(seed=seed)) for seed in (PLAN.seed, 6)
+        run_backtest("random", made_walk(), MARKET, planned(seed=seed)) for seed in (PLAN.seed, 6)
     )
     assert actions(again) == actions(found["random"])
     assert actions(other) != actions(found["random"])
@@ -187,7 +186,7 @@ def test_with_too_few_neighbours_nothing_is_risked() -> None:
     walk, found = early_walk(), arms(early_walk())
     few = ~walk.neighbours.complete
     assert 0 < few.sum() < len(few)
-    for name in (RAG, BASELINE, PLACEBO):
+    for name in (RAG, BASELINE, RANDOM_NEIGHBOURS):
         for row in np.flatnonzero(few):
             decision = found[name].decisions[row]
             assert (decision.action, decision.hold_reason) == ("HOLD", "model")
@@ -200,8 +199,8 @@ def test_all_ways_have_an_outlook_on_the_same_snapshots() -> None:
     rows, similarity = walk.random.rows.copy(), walk.random.similarity.copy()
     rows[few], similarity[few] = np.arange(rows.shape[1]), 0.5
     lucky = walk._replace(random=walk.random._replace(rows=rows, similarity=similarity))
-    for name in (RAG, BASELINE, PLACEBO):
-        decision = trade(name, lucky, MARKET, PLAN).decisions[few]
+    for name in (RAG, BASELINE, RANDOM_NEIGHBOURS):
+        decision = run_backtest(name, lucky, MARKET, PLAN).decisions[few]
         assert "no neighbour has a known outcome" in decision.reasoning
 
 
@@ -230,7 +229,7 @@ def test_the_past_as_it_was_known_does_decide() -> None:
     points = made_market().points
     early = points.timestamp_ms < START_MS + 20 * DAY_MS
     other = arms(walk_through(with_changed(points, early)))
-    for name in (RAG, BASELINE, PLACEBO):
+    for name in (RAG, BASELINE, RANDOM_NEIGHBOURS):
         assert actions(other[name])[:24] != actions(made_arms()[name])[:24]
 
 
@@ -292,7 +291,7 @@ def test_an_unknown_field_makes_a_rule_that_needs_it_hold() -> None:
 def test_the_more_was_tried_the_lower_is_the_deflated_sharpe_ratio() -> None:
     traded = list(made_arms().values())
     few, many = (
-        {of.name: of.performance for of in arms_of("X", traded, BASELINE, trials=n, plan=PLAN)}
+        {of.name: of.performance for of in compare_arms("X", traded, BASELINE, trials=n, plan=PLAN)}
         for n in (2, 200)
     )
     one, other = few[RAG].deflated_sharpe, many[RAG].deflated_sharpe

@@ -11,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.conformal.calibration_fit import (
+from llm_trader.evaluation.conformal.bands import (
     WINDOW_DAYS,
     band_scores,
     conformal_quantile,
-    fit,
-    followed_margins,
+    trailing_margins,
 )
+from llm_trader.evaluation.conformal.calibration_fit import fit
 from llm_trader.evaluation.dataset import Dataset, read_dataset
-from llm_trader.evaluation.forecast.ensembles import ForecastRule, horizon_of
-from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbours
+from llm_trader.evaluation.forecast.ensembles import horizon_outcomes
+from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
+from llm_trader.evaluation.plan import ForecastRule, Search
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.file_import import import_folder
@@ -129,12 +130,12 @@ def test_no_margin_depends_on_outcomes_that_were_not_known_by_then(seed: int) ->
     unknown = times > days[day] - DAY_MS
     changed = np.where(unknown, scores + 100, scores)
     before, after = (
-        followed_margins(times, of, days, HOUR_MS, HOUR_MS) for of in (scores, changed)
+        trailing_margins(times, of, days, HOUR_MS, HOUR_MS) for of in (scores, changed)
     )
     assert np.isfinite(before[day])
     assert np.array_equal(before[: day + 1], after[: day + 1], equal_nan=True)
     resolved_just_now = np.where(times == days[day] - DAY_MS, 1e9, scores)
-    largest = followed_margins(times, resolved_just_now, days, HOUR_MS, HOUR_MS)
+    largest = trailing_margins(times, resolved_just_now, days, HOUR_MS, HOUR_MS)
     assert largest[day] >= before[day]
 
 
@@ -142,7 +143,7 @@ def test_a_margin_forgets_what_is_older_than_its_window() -> None:
     times = np.arange(0, 150 * DAY_MS, HOUR_MS)
     scores = np.where(times < 50 * DAY_MS, 100.0, 1.0)
     days = np.arange(0, 150) * DAY_MS
-    margins = followed_margins(times, scores, days, HOUR_MS, HOUR_MS)
+    margins = trailing_margins(times, scores, days, HOUR_MS, HOUR_MS)
     assert margins[40] == 100
     assert margins[50 + 1 + WINDOW_DAYS] == 1
 
@@ -150,7 +151,7 @@ def test_a_margin_forgets_what_is_older_than_its_window() -> None:
 def test_a_margin_takes_ten_outcomes_that_do_not_overlap() -> None:
     times = np.arange(0, 20 * DAY_MS, HOUR_MS)
     days = np.arange(0, 20) * DAY_MS
-    margins = followed_margins(times, np.ones(len(times)), days, DAY_MS, HOUR_MS)
+    margins = trailing_margins(times, np.ones(len(times)), days, DAY_MS, HOUR_MS)
     assert np.isfinite(margins).tolist() == [day >= 11 for day in range(20)]
 
 
@@ -174,7 +175,7 @@ async def test_the_served_band_is_the_one_that_was_scored(dataset: Dataset) -> N
             state = state_of(queries, row, as_of_ms)
             told = (await retriever.query(state, as_of_ms, CONFIG)).evidence.horizons
             for name, served in told.items():
-                horizon = horizon_of(points, queries, neighbours, name, ForecastRule())
+                horizon = horizon_outcomes(points, queries, neighbours, name, ForecastRule())
                 ensemble = horizon.ensemble(neighbours.rows)[row]
                 assert served.rescaled is not None
                 band = served.rescaled.p10, served.rescaled.p90

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.conformal.calibration_fit import LEAST_EFFECTIVE_SCORES
-from llm_trader.evaluation.conformal.coverage import Inside, band_of, inside_bands
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.forecast.skills import Walk
+from llm_trader.evaluation.conformal.bands import (
+    MIN_EFFECTIVE_SCORES,
+    BandCoverage,
+    cover,
+    measure_band,
+)
+from llm_trader.evaluation.forecast.skills import WalkForward
+from llm_trader.evaluation.plan import Search
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.retrieval.statistics import quantiles
 from llm_trader.snapshot.outcome import HORIZONS
@@ -37,13 +41,13 @@ def points() -> PointTable:
 
 
 @cache
-def walk() -> Walk:
+def walk() -> WalkForward:
     return walk_through(points(), SEARCH, first_day=FIRST_DAY)
 
 
 @cache
-def made() -> Inside:
-    return inside_bands(walk(), HORIZON)
+def made() -> BandCoverage:
+    return cover(walk(), HORIZON)
 
 
 def with_other_outcomes(table: PointTable, rows: np.ndarray) -> PointTable:
@@ -73,7 +77,7 @@ def test_both_are_counted_from_the_first_day_with_enough_outcomes_before_it() ->
     assert np.array_equal(np.isnan(before), np.isnan(after))
     day = (walk().queries.timestamp_ms - START_MS) // DAY_MS - FIRST_DAY
     # An outcome is known after a day: of the first 24 hours, at the second midnight.
-    assert LEAST_EFFECTIVE_SCORES < 24
+    assert MIN_EFFECTIVE_SCORES < 24
     assert np.array_equal(np.isfinite(after), day >= 2)
 
 
@@ -83,7 +87,7 @@ def test_what_is_not_known_at_midnight_makes_no_margin_of_the_day(day: int) -> N
     stamps = walk().queries.timestamp_ms
     unknown = (stamps > midnight - DAY_MS) & (stamps < midnight)
     changed = walk()._replace(queries=with_other_outcomes(walk().queries, unknown))
-    other = inside_bands(changed, HORIZON)
+    other = cover(changed, HORIZON)
     same = ~unknown & (stamps < midnight + DAY_MS)
     assert np.array_equal(other.after[same], made().after[same], equal_nan=True)
     assert not np.array_equal(other.after[unknown], made().after[unknown])
@@ -96,14 +100,14 @@ def test_changing_what_follows_later_changes_nothing_earlier() -> None:
     now_ms = START_MS + 30 * DAY_MS
     stamps = walk().queries.timestamp_ms
     changed = with_other_outcomes(points(), points().resolved_at_ms > now_ms)
-    other = inside_bands(walk_through(changed, SEARCH, first_day=FIRST_DAY), HORIZON)
+    other = cover(walk_through(changed, SEARCH, first_day=FIRST_DAY), HORIZON)
     past = stamps <= now_ms - DAY_MS
     for one, whole in zip(other, made(), strict=True):
         assert np.array_equal(one[past], whole[past], equal_nan=True)
 
 
 def test_a_band_s_shares_have_intervals_over_stretches_of_time() -> None:
-    band = band_of(walk(), HORIZON, made(), reps=200, seed=1)
+    band = measure_band(walk(), HORIZON, made(), reps=200, seed=1)
     block = walk().block(HORIZON)
     assert band.before == significance.mean_interval(made().before, block, 200, 1)
     assert band.after == significance.mean_interval(made().after, block, 200, 1)
@@ -114,7 +118,7 @@ def test_a_band_s_shares_have_intervals_over_stretches_of_time() -> None:
 def test_with_too_few_days_nothing_is_counted_and_nothing_is_zero() -> None:
     short = walk_through(points().take(slice(0, 96 * (FIRST_DAY + 2))), SEARCH, first_day=FIRST_DAY)
     for name in HORIZONS:
-        inside = inside_bands(short, name)
-        band = band_of(short, name, inside, reps=100, seed=1)
+        inside = cover(short, name)
+        band = measure_band(short, name, inside, reps=100, seed=1)
         assert np.isnan(inside).all()
         assert (band.queries, band.after.value) == (0, None)

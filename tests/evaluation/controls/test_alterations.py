@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.evaluation.controls.alterations import (
+    random_signs,
     random_vectors,
     shifted_outcomes,
     shuffled_outcomes,
-    signs_by_chance,
     wrong_symbol,
 )
-from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbours
+from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
+from llm_trader.evaluation.plan import Search
 from llm_trader.index.points import COLUMN_ROW, COLUMNS, STATE, TEXT, PointTable
 from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
 from llm_trader.timeframe import HOUR_MS, M5
@@ -183,7 +184,7 @@ def test_text_vectors_say_nothing_either() -> None:
 
 def test_signs_by_chance_keep_how_far_prices_go_and_turn_whole_stretches_over() -> None:
     points = made_market().points
-    turned = signs_by_chance(points, 1)
+    turned = random_signs(points, 1)
     for name in HORIZONS:
         before, after = (of.column(f"outcome_{name}") for of in (points, turned))
         assert np.array_equal(np.abs(before), np.abs(after))

@@ -14,8 +14,8 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.controls import negative_controls
 from llm_trader.evaluation.controls.negative_controls import (
+    ALTERATION_NAMES,
     NO_EDGE,
-    OF_A_SYMBOL,
     PLANTED,
     market_controls,
     simulated_controls,
@@ -23,9 +23,7 @@ from llm_trader.evaluation.controls.negative_controls import (
 from llm_trader.evaluation.controls.simulated_markets import simulated_dataset
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.forecast import neighbour_search as walking
-from llm_trader.evaluation.forecast.ensembles import ForecastRule
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.plan import DEFAULT_RULES, StudyPlan
+from llm_trader.evaluation.plan import DEFAULT_RULES, ForecastRule, Search, StudyPlan
 from llm_trader.evaluation.results import Control
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
@@ -117,11 +115,11 @@ def test_each_is_judged_at_the_two_horizons_with_the_most_to_tell(
     of_market: list[Control], of_simulations: list[Control]
 ) -> None:
     judged = [(one.name, one.horizon) for one in of_market]
-    assert judged == [(name, horizon) for name in OF_A_SYMBOL for horizon in ("1h", "4h")]
+    assert judged == [(name, horizon) for name in ALTERATION_NAMES for horizon in ("1h", "4h")]
     assert {one.symbol for one in of_market} == {SYMBOL}
     assert {one.symbol for one in of_simulations} == {"simulated"}
     kinds = {one.name: one.kind for one in of_market + of_simulations}
-    assert kinds == {**dict.fromkeys((*OF_A_SYMBOL, NO_EDGE), "negative"), PLANTED: "positive"}
+    assert kinds == {**dict.fromkeys((*ALTERATION_NAMES, NO_EDGE), "negative"), PLANTED: "positive"}
 
 
 def test_a_plan_of_another_horizon_is_controlled_at_its_own(dataset: Dataset) -> None:

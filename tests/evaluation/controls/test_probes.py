@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_trader.evaluation.controls.probes import CANARY, TRUNCATION, future_canary, truncation
+from llm_trader.evaluation.controls.probes import (
+    CANARY,
+    TRUNCATION,
+    probe_future_canary,
+    probe_truncation,
+)
 from llm_trader.evaluation.dataset import Dataset, read_dataset
 from llm_trader.evaluation.forecast import neighbour_search as walking
-from llm_trader.evaluation.forecast.ensembles import Horizon
-from llm_trader.evaluation.forecast.feature_weights import reweighted
-from llm_trader.evaluation.forecast.neighbour_search import Search
-from llm_trader.evaluation.forecast.skills import Walk, walk_of
-from llm_trader.evaluation.plan import DEFAULT_RULES
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes
+from llm_trader.evaluation.forecast.feature_weights import reweight_features
+from llm_trader.evaluation.forecast.skills import WalkForward, walk_forward
+from llm_trader.evaluation.plan import DEFAULT_RULES, Search
 from llm_trader.evaluation.results import Probe
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
@@ -56,18 +60,20 @@ def dataset(store: MarketStore) -> Dataset:
     )
 
 
-def walk_over(dataset: Dataset, search: Search = SEARCH, points: PointTable | None = None) -> Walk:
+def walk_over(
+    dataset: Dataset, search: Search = SEARCH, points: PointTable | None = None
+) -> WalkForward:
     """As an evaluation walks; queries are rows of the points, whatever was done to these."""
     held = dataset if points is None else replace(dataset, points={SYMBOL: points})
     both = (held.points[SYMBOL], held.queries(SYMBOL, HOUR_MS))
-    table, queries = (reweighted(of, SPACE, search.feature_weights) for of in both)
-    return walk_of(table, queries, search, intraday=M5, step_ms=HOUR_MS, seed=SEED)
+    table, queries = (reweight_features(of, SPACE, search.feature_weights) for of in both)
+    return walk_forward(table, queries, search, intraday=M5, step_ms=HOUR_MS, seed=SEED)
 
 
-def probed(walk: Walk, store: MarketStore, search: Search = SEARCH) -> tuple[Probe, Probe]:
+def probed(walk: WalkForward, store: MarketStore, search: Search = SEARCH) -> tuple[Probe, Probe]:
     return (
-        future_canary(walk, search, DEFAULT_RULES, SPACE, SEED),
-        truncation(walk, search, SPACE, store, SEED),
+        probe_future_canary(walk, search, DEFAULT_RULES, SPACE, SEED),
+        probe_truncation(walk, search, SPACE, store, SEED),
     )
 
 
@@ -171,12 +177,12 @@ def test_an_oracle_that_picks_what_will_turn_out_alike_is_found_out(
 def test_a_forecast_that_knows_what_followed_its_query_is_found_out(
     dataset: Dataset, store: MarketStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    walk, honest = walk_over(dataset), Horizon.outcomes
+    walk, honest = walk_over(dataset), HorizonOutcomes.outcomes
 
-    def peeking(self: Horizon, rows: Any) -> Any:
+    def peeking(self: HorizonOutcomes, rows: Any) -> Any:
         return honest(self, rows) + 0.1 * self.observed[:, None]
 
-    monkeypatch.setattr(Horizon, "outcomes", peeking)
+    monkeypatch.setattr(HorizonOutcomes, "outcomes", peeking)
     assert probed(walk, store)[0].problem is not None
 
 
@@ -219,7 +225,7 @@ def changed(
 def test_points_that_are_not_what_was_known_then_are_found_out_by_truncation(
     dataset: Dataset, store: MarketStore, leak: Callable[[PointTable], PointTable], told: str
 ) -> None:
-    cut = truncation(
+    cut = probe_truncation(
         walk_over(dataset, points=leak(dataset.points[SYMBOL])), SEARCH, SPACE, store, SEED
     )
     assert cut.problem is not None
@@ -230,8 +236,8 @@ def test_queries_whose_vectors_alone_know_more_are_found_out(
     dataset: Dataset, store: MarketStore
 ) -> None:
     points, queries = dataset.points[SYMBOL], dataset.queries(SYMBOL, HOUR_MS)
-    walk = walk_of(
+    walk = walk_forward(
         points, vectors_of_later(queries), SEARCH, intraday=M5, step_ms=HOUR_MS, seed=SEED
     )
-    cut = truncation(walk, SEARCH, SPACE, store, SEED)
+    cut = probe_truncation(walk, SEARCH, SPACE, store, SEED)
     assert cut.problem is not None

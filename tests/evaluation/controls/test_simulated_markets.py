@@ -15,9 +15,9 @@ from llm_trader.evaluation.controls.simulated_markets import (
     simulated_points,
 )
 from llm_trader.evaluation.dataset import read_dataset
-from llm_trader.evaluation.forecast.ensembles import ForecastRule
-from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbours
-from llm_trader.evaluation.forecast.skills import score, walk_of
+from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
+from llm_trader.evaluation.forecast.skills import score_forecasts, walk_forward
+from llm_trader.evaluation.plan import ForecastRule, Search
 from llm_trader.evaluation.significance import skill_interval, verdict
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
@@ -40,7 +40,7 @@ def skills(reversal: float, seed: int) -> list[Interval]:
     data = simulated_dataset(
         SPACES, days=110, lookback_days=30, seed=seed, interval_ms=HOUR_MS, reversal=reversal
     )
-    walk = walk_of(
+    walk = walk_forward(
         data.points[SYMBOL],
         data.queries(SYMBOL, HOUR_MS),
         SEARCH,
@@ -50,7 +50,7 @@ def skills(reversal: float, seed: int) -> list[Interval]:
     )
     return [
         skill_interval(of.losses.forecast, of.losses.random, of.block, 2000, seed, LEVEL)
-        for of in score(walk, RULES)
+        for of in score_forecasts(walk, RULES)
     ]
 
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.forecast.ensembles import (
-    ForecastRule,
     Forecasts,
-    Horizon,
+    HorizonOutcomes,
     Losses,
-    forecast,
-    horizon_of,
+    horizon_outcomes,
     losses,
+    make_forecasts,
 )
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
+from llm_trader.evaluation.plan import ForecastRule
 from llm_trader.index.points import PointTable
 from tests.evaluation.forecast.slow_crps import crps
 from tests.index.builders import points_at
@@ -61,9 +61,11 @@ def drawn(seed: int, *, spread: float = 0.1) -> Neighbours:
 NEAR, RANDOM = drawn(3), drawn(4)
 
 
-def horizons(rule: ForecastRule, near: Neighbours = NEAR) -> tuple[Horizon, Horizon]:
+def horizons(
+    rule: ForecastRule, near: Neighbours = NEAR
+) -> tuple[HorizonOutcomes, HorizonOutcomes]:
     """The 1h horizon of a rule, and the plain one."""
-    both = (horizon_of(POINTS, QUERIES, near, "1h", of) for of in (rule, PLAIN))
+    both = (horizon_outcomes(POINTS, QUERIES, near, "1h", of) for of in (rule, PLAIN))
     return next(both), next(both)
 
 
@@ -72,7 +74,7 @@ def lost(rule: ForecastRule, near: Neighbours = NEAR, random: Neighbours = RANDO
 
 
 def made(rule: ForecastRule, near: Neighbours = NEAR) -> Forecasts:
-    return forecast(horizons(rule, near)[0], near, rule)
+    return make_forecasts(horizons(rule, near)[0], near, rule)
 
 
 def seen_from(row: int, rescale: float) -> Floats:
@@ -140,7 +142,7 @@ def test_the_loss_of_one_query_does_not_depend_on_the_others(rule: ForecastRule)
     whole, part = lost(rule), np.array([3, 17, 18, 31])
     near, random = (Neighbours(*(np.asarray(field[part]) for field in of)) for of in (NEAR, RANDOM))
     queries = QUERIES.take(part)
-    horizon, plain = (horizon_of(POINTS, queries, near, "1h", of) for of in (rule, PLAIN))
+    horizon, plain = (horizon_outcomes(POINTS, queries, near, "1h", of) for of in (rule, PLAIN))
     for alone, together in zip(losses(horizon, plain, near, random, rule), whole, strict=True):
         np.testing.assert_allclose(alone, together[part], rtol=0, atol=1e-10)
 
@@ -218,4 +220,4 @@ def test_a_query_that_lacks_an_episode_has_no_forecast_and_no_loss(kernel: float
 
 def test_an_unknown_horizon_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="no horizon '2h'; known: 15m, 1h, 4h, 24h"):
-        horizon_of(POINTS, QUERIES, NEAR, "2h", PLAIN)
+        horizon_outcomes(POINTS, QUERIES, NEAR, "2h", PLAIN)

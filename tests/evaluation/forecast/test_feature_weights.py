@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from llm_trader.embedding.features import FEATURES
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.forecast.feature_weights import reweighted
-from llm_trader.evaluation.forecast.neighbour_search import Search
+from llm_trader.evaluation.forecast.feature_weights import reweight_features
+from llm_trader.evaluation.plan import Search
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.timeframe import M5
 from tests.index.builders import SYMBOL, at
@@ -35,7 +35,7 @@ def space_of(weights: dict[str, float]) -> StateSpace:
 @given(MULTIPLES.filter(lambda weights: len(weights) < len(NAMES)))
 def test_they_equal_points_embedded_with_those_weights(weights: dict[str, float]) -> None:
     expected, _ = space_of(weights).embed(states_at(at(range(200))))
-    made = reweighted(POINTS, SPACE, weights).vectors[STATE]
+    made = reweight_features(POINTS, SPACE, weights).vectors[STATE]
     np.testing.assert_allclose(made, expected, rtol=0, atol=2e-7)
     assert made.dtype == np.float32
 
@@ -48,21 +48,21 @@ def test_a_state_that_lacks_a_feature_is_reweighted_over_those_it_has() -> None:
     partial = {STATE: SPACE.embed(states)[0]}
     points = PointTable.checked(SYMBOL, states.as_of_ms, values, partial, 1)
     expected, _ = space_of(weights).embed(states)
-    made = reweighted(points, SPACE, weights).vectors[STATE]
+    made = reweight_features(points, SPACE, weights).vectors[STATE]
     np.testing.assert_allclose(made, expected, rtol=0, atol=2e-7)
 
 
 @given(MULTIPLES.filter(lambda weights: len(weights) < len(NAMES)))
 def test_all_weights_times_the_same_change_nothing(weights: dict[str, float]) -> None:
     tripled = {name: 3.0 * weights.get(name, 1.0) for name in NAMES}
-    one, other = (reweighted(POINTS, SPACE, of).vectors[STATE] for of in (weights, tripled))
+    one, other = (reweight_features(POINTS, SPACE, of).vectors[STATE] for of in (weights, tripled))
     np.testing.assert_allclose(one, other, rtol=0, atol=2e-7)
 
 
 def test_without_weights_they_are_the_points_themselves_and_others_are_left_alone() -> None:
     before = POINTS.vectors[STATE].copy()
-    assert reweighted(POINTS, SPACE, {}) is POINTS
-    made = reweighted(POINTS, SPACE, {"rsi_7": 4.0})
+    assert reweight_features(POINTS, SPACE, {}) is POINTS
+    made = reweight_features(POINTS, SPACE, {"rsi_7": 4.0})
     assert np.array_equal(POINTS.vectors[STATE], before)
     assert np.array_equal(made.values, POINTS.values)
     assert np.array_equal(made.timestamp_ms, POINTS.timestamp_ms)
@@ -79,14 +79,14 @@ def test_without_weights_they_are_the_points_themselves_and_others_are_left_alon
 )
 def test_weights_that_mean_nothing_are_refused(weights: dict[str, float], said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        reweighted(POINTS, SPACE, weights)
+        reweight_features(POINTS, SPACE, weights)
     with pytest.raises(InvalidInputError, match=said):
         Search(feature_weights=weights)
 
 
 def test_a_state_of_no_weight_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="no feature is left"):
-        reweighted(POINTS, SPACE, dict.fromkeys(NAMES, 0.0))
+        reweight_features(POINTS, SPACE, dict.fromkeys(NAMES, 0.0))
 
 
 def test_a_search_with_weights_is_read_back_as_it_was_written() -> None:

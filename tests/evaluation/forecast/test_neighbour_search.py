@@ -12,7 +12,8 @@ import pytest
 
 from llm_trader.embedding.text import TextSpace
 from llm_trader.embedding.text_cache import QueryTexts
-from llm_trader.evaluation.forecast.neighbour_search import Neighbours, Search, find_neighbours
+from llm_trader.evaluation.forecast.neighbour_search import Neighbours, find_neighbours
+from llm_trader.evaluation.plan import Search
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.retrieval.retriever import Retriever

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecast.ensembles import ForecastRule
-from llm_trader.evaluation.forecast.probabilities import barriers, rises
-from llm_trader.evaluation.forecast.skills import Scored, Walk, score
+from llm_trader.evaluation.forecast.probabilities import measure_barriers, measure_rises
+from llm_trader.evaluation.forecast.skills import ScoredForecasts, WalkForward, score_forecasts
+from llm_trader.evaluation.plan import ForecastRule
 from llm_trader.evaluation.results import Probability
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.snapshot.outcome import NO_BARRIER, STOP_FIRST, TARGET_FIRST
@@ -26,7 +26,7 @@ RULE = ForecastRule(rescale=0.5, neighbour_share=0.3)
 CODES = {"stop first": STOP_FIRST, "target first": TARGET_FIRST}
 
 
-def chance_walk(seed: int) -> Walk:
+def chance_walk(seed: int) -> WalkForward:
     """Neighbours drawn from each query's window, and none where that is too small."""
     rng = np.random.default_rng(seed)
     points = points_at(
@@ -43,8 +43,8 @@ def chance_walk(seed: int) -> Walk:
     return small_walk(points, points.take(own), rows, WIDTH)
 
 
-def scored_of(walk: Walk, rule: ForecastRule = RULE) -> Scored:
-    (scored,) = score(walk, {"1h": rule})
+def scored_of(walk: WalkForward, rule: ForecastRule = RULE) -> ScoredForecasts:
+    (scored,) = score_forecasts(walk, {"1h": rule})
     return scored
 
 
@@ -54,7 +54,9 @@ def unknown_in(table: PointTable, name: str, rows: object) -> PointTable:
     return replace(table, values=values)
 
 
-def plainly(walk: Walk, happened: np.ndarray, asked: np.ndarray) -> tuple[list[float], list[float]]:
+def plainly(
+    walk: WalkForward, happened: np.ndarray, asked: np.ndarray
+) -> tuple[list[float], list[float]]:
     """Brier scores of the mixture and of the base rate, query by query."""
     made, usual = [], []
     for i, rows in enumerate(walk.neighbours.rows.tolist()):
@@ -79,7 +81,7 @@ def agrees(found: Probability, made: list[float], usual: list[float]) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_rises_are_scored_as_by_counting_query_by_query(seed: int) -> None:
     walk = chance_walk(seed)
-    found = rises(scored_of(walk), **CHANCE)
+    found = measure_rises(scored_of(walk), **CHANCE)
     up = walk.points.column("outcome_1h") > 0
     agrees(found, *plainly(walk, up, walk.queries.column("outcome_1h") > 0))
     assert found.event == "up over 1h"
@@ -88,7 +90,7 @@ def test_rises_are_scored_as_by_counting_query_by_query(seed: int) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_barriers_are_scored_as_by_counting_query_by_query(seed: int) -> None:
     walk = chance_walk(seed)
-    for found in barriers(walk, RULE, **CHANCE):
+    for found in measure_barriers(walk, RULE, **CHANCE):
         code = CODES[found.event]
         touched, asked = (of.column("first_barrier") == code for of in (walk.points, walk.queries))
         agrees(found, *plainly(walk, touched, asked))
@@ -100,14 +102,14 @@ def test_nearer_neighbours_count_for_more_where_the_rule_says_so() -> None:
     walk = small_walk(points, points.take([39]), rows, 39)
     similarity = np.array([[0.9, 0.5, 0.5, 0.5]], np.float32)
     walk = walk._replace(neighbours=walk.neighbours._replace(similarity=similarity))
-    stop, _ = barriers(walk, ForecastRule(neighbour_share=1, kernel=5), **CHANCE)
+    stop, _ = measure_barriers(walk, ForecastRule(neighbour_share=1, kernel=5), **CHANCE)
     weight = np.exp(5 * 0.9) / (np.exp(5 * 0.9) + 3 * np.exp(5 * 0.5))
     assert stop.brier == pytest.approx(weight**2, rel=1e-5)
 
 
 def test_intervals_are_over_the_stretches_of_each_horizon() -> None:
     walk = made_walk()
-    found = rises(made_score("4h"), **CHANCE)
+    found = measure_rises(made_score("4h"), **CHANCE)
     p, observed = (getattr(made_score("4h").forecasts, name) for name in ("p_up", "observed"))
     up = walk.points.column("outcome_4h") > 0
     windows = zip(walk.neighbours.first, walk.neighbours.last, strict=True)
@@ -117,7 +119,7 @@ def test_intervals_are_over_the_stretches_of_each_horizon() -> None:
     assert found.skill.value == pytest.approx(expected.value)
     assert (found.skill.low, found.skill.high) == pytest.approx((expected.low, expected.high))
     assert found.skill.low > 0
-    stop, _ = barriers(walk, ForecastRule(), **CHANCE)
+    stop, _ = measure_barriers(walk, ForecastRule(), **CHANCE)
     stopped, asked = (
         of.column("first_barrier") == STOP_FIRST for of in (walk.points, walk.queries)
     )
@@ -131,12 +133,12 @@ def test_intervals_are_over_the_stretches_of_each_horizon() -> None:
 @given(seed=st.integers(0, 2**32), share=st.floats(0, 1))
 def test_only_one_barrier_can_be_touched_first(seed: int, share: float) -> None:
     walk = chance_walk(seed)
-    events = barriers(walk, ForecastRule(neighbour_share=share), **CHANCE)
+    events = measure_barriers(walk, ForecastRule(neighbour_share=share), **CHANCE)
     # With one bin a query at most, bins show each query's own probability.
     for row in np.flatnonzero(walk.neighbours.complete):
         part = [row]
         alone = small_walk(walk.points, walk.queries.take(part), walk.neighbours.rows[part], WIDTH)
-        one = barriers(alone, ForecastRule(neighbour_share=share), **CHANCE)
+        one = measure_barriers(alone, ForecastRule(neighbour_share=share), **CHANCE)
         assert 0 <= sum(of.bins[0].forecast for of in one) <= 1 + 1e-12
         assert sum(of.bins[0].observed for of in one) <= 1
     assert len(events) == 2
@@ -146,14 +148,20 @@ def test_the_base_rate_of_an_empty_window_is_unknown_and_such_a_query_is_left_ou
     points = points_at(range(40), first_barrier=NO_BARRIER)
     rows = np.tile(np.arange(4), (3, 1))
     walk = small_walk(points, points.take([0, 20, 30]), rows, 10)
-    for found in (rises(scored_of(walk), **CHANCE), *barriers(walk, RULE, **CHANCE)):
+    for found in (
+        measure_rises(scored_of(walk), **CHANCE),
+        *measure_barriers(walk, RULE, **CHANCE),
+    ):
         assert sum(one.count for one in found.bins) == 2
 
 
 def test_where_nothing_is_known_there_is_no_score_and_no_bin() -> None:
     points = points_at(range(40))
     walk = small_walk(points, points.take([0]), np.full((1, 4), -1), 10)
-    for found in (rises(scored_of(walk), **CHANCE), *barriers(walk, RULE, **CHANCE)):
+    for found in (
+        measure_rises(scored_of(walk), **CHANCE),
+        *measure_barriers(walk, RULE, **CHANCE),
+    ):
         assert found.brier is None
         assert found.base_brier is None
         assert found.skill.value is None
@@ -167,9 +175,9 @@ def test_what_did_not_become_known_is_not_taken_for_what_did_not_happen(name: st
     unknown = np.setdiff1d(np.arange(len(walk.queries)), known)
     part = walk._replace(queries=unknown_in(walk.queries, name, unknown))
     found = (
-        [rises(scored_of(part), **CHANCE)]
+        [measure_rises(scored_of(part), **CHANCE)]
         if name == "outcome_1h"
-        else barriers(part, RULE, **CHANCE)
+        else measure_barriers(part, RULE, **CHANCE)
     )
     for one in found:
         assert sum(of.count for of in one.bins) == len(known)
@@ -177,7 +185,7 @@ def test_what_did_not_become_known_is_not_taken_for_what_did_not_happen(name: st
 
 def test_bins_hold_each_known_query_once_and_mean_what_was_forecast() -> None:
     scored = made_score()
-    found = rises(scored, **CHANCE)
+    found = measure_rises(scored, **CHANCE)
     p = scored.forecasts.p_up
     counts = np.array([one.count for one in found.bins])
     assert counts.sum() == np.isfinite(p).sum()

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecast.regimes import regimes, slices_of
-from llm_trader.evaluation.forecast.skills import score
+from llm_trader.evaluation.forecast.regimes import measure_regimes, regimes
+from llm_trader.evaluation.forecast.skills import score_forecasts
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.evaluation.small_market import (
@@ -141,7 +141,7 @@ def test_a_known_date_has_its_weekday(day: int, name: str) -> None:
 
 def test_a_slice_has_the_skill_of_its_queries_alone() -> None:
     scored = made_score("1h")
-    slices = slices_of(scored, **CHANCE)
+    slices = measure_regimes(scored, **CHANCE)
     found = list(regimes(scored.walk.queries))
     assert [(one.by, one.value) for one in slices] == [(by, value) for by, value, _ in found]
     for one, (_, _, chosen) in zip(slices, found, strict=True):
@@ -159,12 +159,12 @@ def test_a_slice_has_the_skill_of_its_queries_alone() -> None:
 
 
 def test_queries_without_a_score_or_a_regime_are_not_counted() -> None:
-    (scored,) = score(early_walk(), {"4h": RULE})
+    (scored,) = score_forecasts(early_walk(), {"4h": RULE})
     known = np.isfinite(scored.losses.forecast)
     rows = np.arange(0, len(known), 5)
     walk = scored.walk._replace(queries=unknown_in(scored.walk.queries, rows))
     counts: dict[str, int] = defaultdict(int)
-    for one in slices_of(scored._replace(walk=walk), **CHANCE):
+    for one in measure_regimes(scored._replace(walk=walk), **CHANCE):
         counts[one.by] += one.queries
     assert known.sum() < len(known)
     assert counts["weekday"] == known.sum()
@@ -175,6 +175,6 @@ def test_queries_without_a_score_or_a_regime_are_not_counted() -> None:
 def test_an_empty_slice_has_no_skill() -> None:
     scored = made_score("4h")
     nothing = scored._replace(losses=type(scored.losses)(*(of * nan for of in scored.losses)))
-    for one in slices_of(nothing, **CHANCE):
+    for one in measure_regimes(nothing, **CHANCE):
         assert one.queries == 0
         assert one.skill is None

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.forecast.scores import brier, direction_hits, reliability
+from llm_trader.evaluation.forecast.probabilities import brier, reliability_bins
+from llm_trader.evaluation.forecast.skills import direction_hits
 from tests.evaluation.forecast.slow_crps import crps
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -139,11 +140,11 @@ def test_the_parts_of_the_decomposition_make_up_the_mean_brier_score(
     probability: Floats, seed: int, bins: int | list[float]
 ) -> None:
     happened = np.random.default_rng(seed).random(len(probability)) < probability
-    parts = reliability(probability, happened, bins)
-    whole = parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins
+    parts = reliability_bins(probability, happened, bins)
+    whole = parts.reliability_bins - parts.resolution + parts.uncertainty + parts.within_bins
     assert whole == pytest.approx(brier(probability, happened).mean(), abs=1e-12)
     assert parts.brier == pytest.approx(whole, abs=1e-12)
-    assert min(parts.reliability, parts.resolution, parts.uncertainty) >= 0
+    assert min(parts.reliability_bins, parts.resolution, parts.uncertainty) >= 0
 
 
 @given(arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1)), st.integers(1, 12), SEEDS)
@@ -151,7 +152,7 @@ def test_each_bin_has_the_mean_and_frequency_of_the_forecasts_between_its_edges(
     probability: Floats, bins: int, seed: int
 ) -> None:
     happened = np.random.default_rng(seed).random(len(probability)) < 0.5
-    table = reliability(probability, happened, bins)
+    table = reliability_bins(probability, happened, bins)
     assert len(table.counts) == len(table.edges) - 1 <= bins
     assert sum(table.counts) == len(probability)
     for i, count in enumerate(table.counts):
@@ -165,7 +166,7 @@ def test_each_bin_has_the_mean_and_frequency_of_the_forecasts_between_its_edges(
 
 def test_bins_by_quantile_hold_about_equally_many() -> None:
     rng = np.random.default_rng(0)
-    table = reliability(rng.beta(2, 5, 1000), rng.random(1000) < 0.3, 10)
+    table = reliability_bins(rng.beta(2, 5, 1000), rng.random(1000) < 0.3, 10)
     assert len(table.counts) == 10
     assert all(98 <= count <= 102 for count in table.counts)
 
@@ -173,7 +174,7 @@ def test_bins_by_quantile_hold_about_equally_many() -> None:
 def test_forecasts_of_few_values_get_a_bin_for_each_and_nothing_is_left_inside_them() -> None:
     probability = np.repeat([0.1, 0.5, 0.9], [90, 5, 5])
     happened = np.random.default_rng(0).random(100) < probability
-    table = reliability(probability, happened, 10)
+    table = reliability_bins(probability, happened, 10)
     assert table.counts == (90, 5, 5)
     assert table.mean_forecast == pytest.approx((0.1, 0.5, 0.9))
     assert table.within_bins == pytest.approx(0.0, abs=1e-15)
@@ -181,7 +182,7 @@ def test_forecasts_of_few_values_get_a_bin_for_each_and_nothing_is_left_inside_t
 
 def test_an_empty_bin_knows_nothing_and_unknown_outcomes_are_left_out() -> None:
     probability, happened = np.array([0.1, 0.9, 0.9, np.nan]), np.array([0.0, 1.0, np.nan, 1.0])
-    table = reliability(probability, happened, [0.0, 0.4, 0.6, 1.0])
+    table = reliability_bins(probability, happened, [0.0, 0.4, 0.6, 1.0])
     assert table.counts == (1, 0, 1)
     np.testing.assert_equal(table.mean_forecast, (0.1, np.nan, 0.9))
     np.testing.assert_equal(table.observed_frequency, (0.0, np.nan, 1.0))
@@ -192,9 +193,11 @@ def test_a_calibrated_forecast_has_no_reliability_error_and_a_constant_one_no_re
     rng = np.random.default_rng(1)
     probability = rng.random(50_000)
     happened = rng.random(50_000) < probability
-    assert reliability(probability, happened).reliability < 1e-3
-    assert reliability(probability, happened).resolution == pytest.approx(1 / 12, abs=5e-3)
-    assert reliability(np.full(50_000, 0.5), happened).resolution == pytest.approx(0, abs=1e-12)
+    assert reliability_bins(probability, happened).reliability_bins < 1e-3
+    assert reliability_bins(probability, happened).resolution == pytest.approx(1 / 12, abs=5e-3)
+    assert reliability_bins(np.full(50_000, 0.5), happened).resolution == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,12 +207,12 @@ def test_bins_that_hold_not_all_forecasts_or_do_not_ascend_are_refused(
     bins: int | list[float],
 ) -> None:
     with pytest.raises(InvalidInputError, match="bins"):
-        reliability(np.array([0.1, 0.7]), np.array([True, False]), bins)
+        reliability_bins(np.array([0.1, 0.7]), np.array([True, False]), bins)
 
 
 def test_reliability_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="outcome is known"):
-        reliability(np.array([0.5]), np.array([np.nan]))
+        reliability_bins(np.array([0.5]), np.array([np.nan]))
 
 
 # --- directions

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecast.ensembles import ForecastRule
 from llm_trader.evaluation.forecast.skills import (
-    Scored,
-    Walk,
-    direction_of,
+    ScoredForecasts,
+    WalkForward,
+    measure_direction,
+    measure_skills,
     references,
-    score,
-    skills_of,
+    score_forecasts,
 )
+from llm_trader.evaluation.plan import ForecastRule
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.evaluation.forecast.slow_crps import crps
@@ -33,7 +33,7 @@ REPS, SEED = 200, 3
 CHANCE = {"reps": REPS, "seed": SEED}
 
 
-def with_median(scored: Scored, median: np.ndarray) -> Scored:
+def with_median(scored: ScoredForecasts, median: np.ndarray) -> ScoredForecasts:
     return scored._replace(forecasts=scored.forecasts._replace(median=median))
 
 
@@ -58,7 +58,7 @@ def test_intervals_and_p_values_are_those_of_a_direct_call_with_these_stretches(
     scored = made_score(horizon, step_ms=minutes * MINUTE_MS)
     loss = scored.losses.forecast
     against = references(scored)
-    skills = skills_of(scored, "state", **CHANCE)
+    skills = measure_skills(scored, "state", **CHANCE)
     assert [skill.reference for skill in skills] == list(against)
     for skill in skills:
         reference = against[skill.reference]
@@ -72,26 +72,26 @@ def test_intervals_and_p_values_are_those_of_a_direct_call_with_these_stretches(
         assert skill.p_adjusted is None
         assert skill.detectable == pytest.approx(least / np.nanmean(reference))
         assert skill.skill.low < skill.skill.value < skill.skill.high
-    hits = direction_of(scored, "state", **CHANCE).accuracy
+    hits = measure_direction(scored, "state", **CHANCE).accuracy
     plain = np.sign(scored.forecasts.median) == np.sign(scored.forecasts.observed)
     assert hits == significance.mean_interval(plain.astype(float), block, REPS, SEED)
 
 
 def test_what_follows_a_signal_is_forecast_better_than_by_any_reference() -> None:
-    for skill in skills_of(made_score("4h"), "state", **CHANCE):
+    for skill in measure_skills(made_score("4h"), "state", **CHANCE):
         assert skill.verdict == "better", skill
         assert skill.p_value is not None
         assert skill.p_value < 0.01
         assert skill.detectable is not None
         assert 0 < skill.detectable < skill.skill.value
-    assert direction_of(made_score("4h"), "state", **CHANCE).accuracy.low > 0.5
+    assert measure_direction(made_score("4h"), "state", **CHANCE).accuracy.low > 0.5
 
 
 def test_a_forecast_equal_to_its_reference_has_no_skill_and_no_evidence() -> None:
     scored = made_score()
     for name, reference in references(scored).items():
         same = scored._replace(losses=scored.losses._replace(forecast=reference))
-        skill = {of.reference: of for of in skills_of(same, "state", **CHANCE)}[name]
+        skill = {of.reference: of for of in measure_skills(same, "state", **CHANCE)}[name]
         assert (skill.skill.value, skill.skill.low, skill.skill.high) == (0, 0, 0)
         assert skill.verdict == "no evidence"
         assert skill.p_value is None
@@ -101,8 +101,8 @@ def test_a_forecast_equal_to_its_reference_has_no_skill_and_no_evidence() -> Non
 
 def test_without_a_share_of_the_neighbours_a_forecast_is_the_base_rate_treated_alike() -> None:
     walk = early_walk()
-    (scored,) = score(walk, {"4h": ForecastRule(rescale=0.5, neighbour_share=0)})
-    alike = {of.reference: of for of in skills_of(scored, "state", **CHANCE)}[
+    (scored,) = score_forecasts(walk, {"4h": ForecastRule(rescale=0.5, neighbour_share=0)})
+    alike = {of.reference: of for of in measure_skills(scored, "state", **CHANCE)}[
         "base rate treated alike"
     ]
     assert alike.skill.value == pytest.approx(0, abs=1e-12)
@@ -111,7 +111,7 @@ def test_without_a_share_of_the_neighbours_a_forecast_is_the_base_rate_treated_a
 
 def test_neighbours_alone_are_scored_as_a_fair_ensemble() -> None:
     walk = early_walk()
-    (scored,) = score(walk, {"4h": ForecastRule(rescale=0, neighbour_share=1)})
+    (scored,) = score_forecasts(walk, {"4h": ForecastRule(rescale=0, neighbour_share=1)})
     losses, whole = scored.losses, walk.neighbours.complete & walk.random.complete
     outcomes, observed = (of.column("outcome_4h") for of in (walk.points, walk.queries))
     for of, loss in ((walk.neighbours, losses.forecast), (walk.random, losses.random)):
@@ -124,25 +124,27 @@ def test_neighbours_alone_are_scored_as_a_fair_ensemble() -> None:
 
 
 def test_queries_without_all_episodes_are_left_out_against_every_reference_alike() -> None:
-    (scored,) = score(early_walk(), {"4h": RULE})
+    (scored,) = score_forecasts(early_walk(), {"4h": RULE})
     walk = scored.walk
     whole = walk.neighbours.complete & walk.random.complete
     assert 0 < whole.sum() < len(walk.queries)
     for loss in scored.losses:
         assert np.array_equal(np.isfinite(loss), whole)
-    for skill in skills_of(scored, "state", **CHANCE):
+    for skill in measure_skills(scored, "state", **CHANCE):
         assert skill.queries == whole.sum()
     part = np.flatnonzero(whole)
-    alone = Walk(
+    alone = WalkForward(
         walk.points,
         walk.queries.take(part),
         *(type(of)(*(array[part] for array in of)) for of in (walk.neighbours, walk.random)),
         walk.intraday,
         walk.step_ms,
     )
-    (again,) = score(alone, {"4h": RULE})
+    (again,) = score_forecasts(alone, {"4h": RULE})
     for one, other in zip(
-        skills_of(again, "state", **CHANCE), skills_of(scored, "state", **CHANCE), strict=True
+        measure_skills(again, "state", **CHANCE),
+        measure_skills(scored, "state", **CHANCE),
+        strict=True,
     ):
         assert one.queries == other.queries
         bounds = [(of.skill.value, of.skill.low, of.skill.high) for of in (one, other)]
@@ -151,8 +153,8 @@ def test_queries_without_all_episodes_are_left_out_against_every_reference_alike
 
 def test_with_too_little_time_there_is_a_skill_but_neither_interval_nor_p_value() -> None:
     points = made_market().points.take(slice(0, 96 * 29 + 1))
-    (scored,) = score(walk_through(points), {"4h": RULE})
-    for skill in skills_of(scored, "state", **CHANCE):
+    (scored,) = score_forecasts(walk_through(points), {"4h": RULE})
+    for skill in measure_skills(scored, "state", **CHANCE):
         assert skill.queries == 9 * 24 + 1
         assert skill.skill.value is not None
         assert skill.skill.low is None
@@ -163,8 +165,8 @@ def test_with_too_little_time_there_is_a_skill_but_neither_interval_nor_p_value(
 def test_a_perfect_median_is_always_right_and_its_inverse_never() -> None:
     scored = made_score()
     observed = scored.forecasts.observed
-    perfect = direction_of(with_median(scored, observed), "state", **CHANCE).accuracy
-    inverse = direction_of(with_median(scored, -observed), "state", **CHANCE).accuracy
+    perfect = measure_direction(with_median(scored, observed), "state", **CHANCE).accuracy
+    inverse = measure_direction(with_median(scored, -observed), "state", **CHANCE).accuracy
     assert (perfect.value, perfect.low, perfect.high) == (1, 1, 1)
     assert (inverse.value, inverse.low, inverse.high) == (0, 0, 0)
 
@@ -173,7 +175,7 @@ def test_an_unknown_median_is_neither_right_nor_wrong() -> None:
     scored = made_score()
     observed = scored.forecasts.observed
     half = np.where(np.arange(len(observed)) % 2, observed, np.nan)
-    assert direction_of(with_median(scored, half), "state", **CHANCE).accuracy.value == 1
+    assert measure_direction(with_median(scored, half), "state", **CHANCE).accuracy.value == 1
 
 
 def test_random_neighbours_see_the_window_of_the_others_and_other_points() -> None:
@@ -192,7 +194,7 @@ def test_random_neighbours_see_the_window_of_the_others_and_other_points() -> No
 def test_where_neighbours_are_too_unlike_the_forecast_is_the_base_rate_and_no_probability() -> None:
     walk = made_walk()
     least = float(np.median(walk.mean_similarity))
-    plain, (careful,) = made_score(), score(walk, {"4h": RULE}, least)
+    plain, (careful,) = made_score(), score_forecasts(walk, {"4h": RULE}, least)
     unlike = walk.mean_similarity < least
     assert 0 < unlike.sum() < len(unlike)
     for name, loss in careful.losses._asdict().items():

@@ -7,7 +7,6 @@ from math import nan
 import numpy as np
 from msgspec.structs import replace
 
-from llm_trader.evaluation.backtest.performance import Performance
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import (
@@ -23,6 +22,7 @@ from llm_trader.evaluation.results import (
     Histogram,
     Metrics,
     Origin,
+    Performance,
     Probability,
     Probe,
     Reference,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Reference, Skill
-from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict, holm
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict
+from llm_trader.evaluation.verdict.multiple_testing import holm
 from llm_trader.evaluation.verdict.verdicts import (
     adjusted,
     arms_verdict,

@@ -1,4 +1,4 @@
-"""How a simulation did, and how much of it selection and luck explain. `None` is "not defined"."""
+"""How a simulation did, and how much of that selection and luck explain; `None` is undefined."""
 
 from __future__ import annotations
 
@@ -6,44 +6,20 @@ from math import e, sqrt
 from statistics import NormalDist
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.backtest.simulator import Simulation
+from llm_trader.evaluation.results import Performance
 from llm_trader.timeframe import DAY_MS
 
-DAYS_PER_YEAR: Final = 365  # this market has no holidays
+DAYS_PER_YEAR: Final = 365  # this market never closes
 
 _EULER_MASCHERONI: Final = 0.5772156649015329
 _NORMAL: Final = NormalDist()
 # Returns that differ by rounding alone have no deviation to divide by.
-_LEAST_DEVIATION: Final = 1e-12
-
-
-class Performance(msgspec.Struct, frozen=True, kw_only=True):
-    """`sharpe` is annualised, of `daily_returns` returns; no interest is deducted.
-
-    `probabilistic_sharpe` is the probability that the true Sharpe ratio is above 0, and
-    `deflated_sharpe` that it is above what the best of `trials` without skill would show.
-    `max_drawdown_pct` is at most 0. `win_rate` is the share of trades with a net above 0,
-    `exposure` the share of the time in a position, `turnover_per_day` the notional bought and sold
-    a day in multiples of the equity.
-    """
-
-    total_return_pct: float | None
-    daily_returns: int
-    sharpe: float | None
-    probabilistic_sharpe: float | None
-    deflated_sharpe: float | None
-    trials: int
-    max_drawdown_pct: float | None
-    trades: int
-    win_rate: float | None
-    mean_net_pct: float | None
-    exposure: float | None
-    turnover_per_day: float | None
+_DEVIATION_FLOOR: Final = 1e-12
 
 
 def measure(simulation: Simulation, *, trials: int) -> Performance:
@@ -56,42 +32,42 @@ def measure(simulation: Simulation, *, trials: int) -> Performance:
     """
     daily = daily_returns(simulation)
     sharpe = sharpe_ratio(daily)
-    lucky = expected_best_sharpe(trials, 1 / max(1, len(daily) - 1))
+    best_by_luck = expected_best_sharpe(trials, 1 / max(1, len(daily) - 1))
     trades = simulation.trades
     net = np.array([trade.net_pct for trade in trades])
     days = _days(simulation)
-    held = sum(trade.exit_ms - trade.entry_ms for trade in trades) / DAY_MS
-    turned = sum(1 + trade.exit_price / trade.entry_price for trade in trades)
+    days_in_position = sum(trade.exit_ms - trade.entry_ms for trade in trades) / DAY_MS
+    turnover = sum(1 + trade.exit_price / trade.entry_price for trade in trades)
     return Performance(
         total_return_pct=(simulation.final_equity - 1) * 100 if days else None,
         daily_returns=len(daily),
         sharpe=None if sharpe is None else sharpe * sqrt(DAYS_PER_YEAR),
         probabilistic_sharpe=_confidence(daily, sharpe, 0.0),
-        deflated_sharpe=_confidence(daily, sharpe, lucky),
+        deflated_sharpe=_confidence(daily, sharpe, best_by_luck),
         trials=trials,
         max_drawdown_pct=max_drawdown_pct(simulation) if days else None,
         trades=len(trades),
         win_rate=float((net > 0).mean()) if trades else None,
         mean_net_pct=float(net.mean()) if trades else None,
-        exposure=held / days if days else None,
-        turnover_per_day=turned / days if days else None,
+        exposure=days_in_position / days if days else None,
+        turnover_per_day=turnover / days if days else None,
     )
 
 
 def daily_returns(simulation: Simulation) -> Floats:
-    """Returns of whole UTC days as fractions, those that are known; shape (days,).
+    """Known returns of whole UTC days as fractions, shape (days,).
 
-    Equity at a midnight is the last one sampled up to then. Once all is lost there is no return.
+    Equity at a midnight is the last one sampled up to then. After a total loss there is no return.
     """
     if not len(simulation.time_ms):
         return np.empty(0)
     times = np.append(simulation.time_ms, simulation.end_ms)
     equity = np.append(simulation.equity, simulation.final_equity)
-    first = -(-times[0] // DAY_MS)
-    midnights = np.arange(first, simulation.end_ms // DAY_MS + 1) * DAY_MS
-    at = equity[np.searchsorted(times, midnights, side="right") - 1]
+    first_day = -(-times[0] // DAY_MS)
+    midnights = np.arange(first_day, simulation.end_ms // DAY_MS + 1) * DAY_MS
+    daily_equity = equity[np.searchsorted(times, midnights, side="right") - 1]
     with np.errstate(all="ignore"):
-        returns: Floats = at[1:] / at[:-1] - 1
+        returns: Floats = daily_equity[1:] / daily_equity[:-1] - 1
     return returns[np.isfinite(returns)]
 
 
@@ -104,7 +80,7 @@ def sharpe_ratio(returns: Floats) -> float | None:
     if len(known) < 2:
         return None
     deviation = float(known.std(ddof=1))
-    return float(known.mean()) / deviation if deviation > _LEAST_DEVIATION else None
+    return float(known.mean()) / deviation if deviation > _DEVIATION_FLOOR else None
 
 
 def probabilistic_sharpe_ratio(
@@ -136,11 +112,13 @@ def expected_best_sharpe(trials: int, sharpe_variance: float) -> float:
     One trial is no selection: 0. Raises `InvalidInputError` for fewer, and for a variance below 0.
     """
     if trials < 1 or not sharpe_variance >= 0:
-        raise InvalidInputError("count at least 1 trial, and a variance of 0 or more")
+        raise InvalidInputError(
+            f"{trials} trials with a variance of {sharpe_variance}: both must be positive"
+        )
     if trials == 1:
         return 0.0
-    likely, rarer = (_NORMAL.inv_cdf(1 - 1 / n) for n in (trials, trials * e))
-    return sqrt(sharpe_variance) * ((1 - _EULER_MASCHERONI) * likely + _EULER_MASCHERONI * rarer)
+    first, second = (_NORMAL.inv_cdf(1 - 1 / n) for n in (trials, trials * e))
+    return sqrt(sharpe_variance) * ((1 - _EULER_MASCHERONI) * first + _EULER_MASCHERONI * second)
 
 
 def max_drawdown_pct(simulation: Simulation) -> float:

@@ -1,14 +1,15 @@
 """What decisions would have earned: one position at a time on one symbol's candles.
 
 1. A decision at T fills at the open of the candle that opens at T. Where a gap has swallowed that
-   candle, the decision lapses: nothing is opened or closed by it.
+   candle, the decision lapses: it opens and closes nothing.
 2. At each open, in this order: a stop or target that the open lies beyond, the longest hold, the
    decision. Then the rest of the candle: the stop before the target where both are touched.
-3. A stop beyond which the market opens fills at the open; a target never fills better than asked.
-4. An open position rides through a gap. What is left at the end of the data is closed at the last
-   close.
+3. A stop beyond which the market opens fills at the open; a target never fills better than its
+   price.
+4. An open position rides through a gap. A position left at the end of the data is closed at the
+   last close.
 
-Fees and slippage are charged on the notional of each side and the prices of trades are the
+Fees and slippage are charged on the notional of each side, and the prices of trades are the
 market's own, so that for every trade, in % of its entry notional,
 
     net = gross - fees - funding,    gross = ±(exit price / entry price - 1).
@@ -31,64 +32,20 @@ import numpy.typing as npt
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidInputError
+from llm_trader.evaluation.plan import Costs, OppositeRule, TradingRules
 from llm_trader.llm.decision import Action, Decision
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
-from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
+from llm_trader.timeframe import MINUTE_MS, Millis
 
 Sides = npt.NDArray[np.int8]
 Side = Literal["LONG", "SHORT"]
 ExitReason = Literal["stop", "target", "time", "signal", "end"]
-Opposite = Literal["reverse", "close", "ignore"]
 
 SIDES: Final[dict[Action, int]] = {"LONG": 1, "HOLD": 0, "SHORT": -1}
 
 _PCT: Final = 100.0
-_BPS: Final = 10_000.0
 _WHOLE_STAKE_PCT: Final = 100.0
-
-
-class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Charged on the notional when a position is opened and when it is closed.
-
-    The defaults are the taker fee of Bybit's perpetuals and a guess for a liquid one's slippage.
-    """
-
-    taker_fee_bps: float = 5.5
-    slippage_bps: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (self.taker_fee_bps >= 0 and self.slippage_bps >= 0):
-            raise InvalidInputError("fees and slippage are 0 or more")
-
-    @property
-    def per_side(self) -> float:
-        """As a fraction of the notional."""
-        return (self.taker_fee_bps + self.slippage_bps) / _BPS
-
-
-class TradingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a position ends; `None` is never, for that reason.
-
-    `stop_pct` and `target_pct` are distances from the entry price. The longest hold counts from
-    the entry, whatever is decided in between. HOLD keeps a position, and so does its own side;
-    an opposite decision reverses it, or closes it and opens nothing, or is ignored.
-    """
-
-    stop_pct: float | None = 2.0
-    target_pct: float | None = 3.0
-    longest_hold_ms: Millis | None = 4 * HOUR_MS
-    opposite: Opposite = "reverse"
-
-    def __post_init__(self) -> None:
-        if self.stop_pct is not None and not 0 < self.stop_pct <= _WHOLE_STAKE_PCT:
-            raise InvalidInputError("stop_pct is above 0 and at most 100")
-        if self.target_pct is not None and not self.target_pct > 0:
-            raise InvalidInputError("target_pct is above 0")
-        if self.longest_hold_ms is not None and self.longest_hold_ms <= 0:
-            raise InvalidInputError("longest_hold_ms is above 0")
-        if self.opposite not in ("reverse", "close", "ignore"):
-            raise InvalidInputError(f"opposite {self.opposite!r} is not reverse, close or ignore")
 
 
 BUY_AND_HOLD: Final = TradingRules(stop_pct=None, target_pct=None, longest_hold_ms=None)
@@ -116,9 +73,9 @@ class Trade(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Simulation:
-    """Trades in time order, and equity at the n decision times, before the decision is acted on.
+    """Trades in time order, and equity at the n decision times, before the decision is filled.
 
-    `time_ms` and `equity` have the shape (n,); an open position is marked at the candle's open, in
+    `time_ms` and `equity` have the shape (n,). An open position is marked at the candle's open, in
     a gap at the last close, less what it has paid so far. `final_equity` is that of `end_ms`, when
     all is closed: after the last candle, or at a decision that is later still.
     """
@@ -131,7 +88,7 @@ class Simulation:
 
 
 def sides_of(decisions: Iterable[Decision]) -> Sides:
-    """Actions as 1 for LONG, -1 for SHORT, 0 for HOLD of whatever reason, shape (n,)."""
+    """Actions as 1 for LONG, -1 for SHORT, 0 for HOLD for any reason, shape (n,)."""
     return np.fromiter((SIDES[decision.action] for decision in decisions), np.int8)
 
 
@@ -143,24 +100,26 @@ def simulate(
     costs: Costs | None = None,
     rules: TradingRules | None = None,
 ) -> Simulation:
-    """Trade by the decisions `sides` (n,), as of `sides_of`, at the increasing times (n,).
+    """Trade the decisions `sides` (n,), made by `sides_of`, at the increasing times (n,).
 
-    Give the candles of the time to be traded: positions live on after the last decision, as the
+    The candles are those of the traded time: positions live on after the last decision, as the
     rules let them. A settlement counts at the minute of its stamp, at the open of the candle
-    there, in a gap at the last close; one that `funding` lacks costs nothing. Raises
-    `InvalidInputError` for no candles, and for decisions out of order or off the candles' grid.
+    there, in a gap at the last close; one that `funding` lacks costs nothing.
+
+    Raises `InvalidInputError` for no candles, and for decisions out of order or off the candles'
+    grid.
     """
     costs, rules = costs or Costs(), rules or TradingRules()
     _check(candles, time_ms, sides)
-    spans = _walk(candles, _side_per_candle(candles, time_ms, sides), rules)
-    paid = _Funding(candles, funding)
-    trades = [_trade(span, paid, costs) for span in spans]
+    spans = _positions(candles, _side_per_candle(candles, time_ms, sides), rules)
+    payments = _Funding(candles, funding)
+    trades = [_trade(span, payments, costs) for span in spans]
     stakes = _stakes(trades)
     trades = trades[: len(stakes) - 1]
     return Simulation(
         trades,
         time_ms,
-        _equity(candles, trades, stakes, paid, costs, time_ms),
+        _equity(candles, trades, stakes, payments, costs, time_ms),
         max([_end_ms(candles), *time_ms[-1:].tolist()]),
         float(stakes[-1]),
     )
@@ -184,15 +143,21 @@ class _Span(NamedTuple):
 
 def _check(candles: CandleSeries, time_ms: Times, sides: Sides) -> None:
     if not len(candles):
-        raise InvalidInputError("no candles to trade on")
+        raise InvalidInputError(
+            "there are no candles to trade on; import them for the evaluated time"
+        )
     if time_ms.ndim != 1 or time_ms.shape != sides.shape:
-        raise InvalidInputError("give one side for each decision time")
+        raise InvalidInputError(
+            f"{sides.shape} sides for {time_ms.shape} decision times: give one for each"
+        )
     if (np.diff(time_ms) <= 0).any():
-        raise InvalidInputError("decision times do not increase")
+        raise InvalidInputError("the decision times do not increase; sort them")
     if (time_ms % candles.timeframe.ms != 0).any():
-        raise InvalidInputError(f"decision times off the {candles.timeframe} grid of the candles")
+        raise InvalidInputError(
+            f"decision times must lie on the {candles.timeframe} grid of the candles"
+        )
     if not np.isin(sides, list(SIDES.values())).all():
-        raise InvalidInputError("a side is 1, 0 or -1")
+        raise InvalidInputError("a side is 1, 0 or -1; make sides with `sides_of`")
 
 
 def _end_ms(candles: CandleSeries) -> Millis:
@@ -200,44 +165,45 @@ def _end_ms(candles: CandleSeries) -> Millis:
 
 
 def _side_per_candle(candles: CandleSeries, time_ms: Times, sides: Sides) -> Sides:
-    """The side decided at each candle's open, 0 where none was; decisions in gaps fall away."""
+    """The side decided at each candle's open, 0 for none; decisions in gaps lapse."""
     per_candle = np.zeros(len(candles), np.int8)
-    row = np.searchsorted(candles.open_time_ms, time_ms)
-    inside = row < len(candles)
-    row, sides, time_ms = row[inside], sides[inside], time_ms[inside]
-    there = candles.open_time_ms[row] == time_ms
-    per_candle[row[there]] = sides[there]
+    rows = np.searchsorted(candles.open_time_ms, time_ms)
+    in_range = rows < len(candles)
+    rows, sides, time_ms = rows[in_range], sides[in_range], time_ms[in_range]
+    has_candle = candles.open_time_ms[rows] == time_ms
+    per_candle[rows[has_candle]] = sides[has_candle]
     return per_candle
 
 
-def _walk(candles: CandleSeries, sides: Sides, rules: TradingRules) -> list[_Span]:
-    """All positions in time order; on plain numbers, which a loop reads faster than arrays."""
+def _positions(candles: CandleSeries, sides: Sides, rules: TradingRules) -> list[_Span]:
+    """All positions in time order."""
+    # Plain numbers: a loop reads them several times faster than the elements of arrays.
     columns = (candles.open_time_ms, candles.open, candles.high, candles.low, sides)
-    last_ms = candles.timeframe.ms - 1
+    to_last_ms = candles.timeframe.ms - 1
     spans: list[_Span] = []
     position: _Position | None = None
-    for time, open_, high, low, side in zip(*(c.tolist() for c in columns), strict=True):
+    for time_ms, open_, high, low, side in zip(*(c.tolist() for c in columns), strict=True):
         if position is not None:
-            left = _exit_at_open(position, time, open_, side, rules.opposite)
-            if left is not None:
-                spans.append(left)
+            span = _exit_at_open(position, time_ms, open_, side, rules.opposite)
+            if span is not None:
+                spans.append(span)
                 position = None
-                if left.reason == "signal" and rules.opposite == "close":
+                if span.reason == "signal" and rules.opposite == "close":
                     continue
         if position is None:
             if not side:
                 continue
-            position = _opened(side, time, open_, rules)
-        touched = _exit_inside(position, high, low, time + last_ms)
-        if touched is not None:
-            spans.append(touched)
+            position = _open_position(side, time_ms, open_, rules)
+        span = _exit_inside(position, high, low, time_ms + to_last_ms)
+        if span is not None:
+            spans.append(span)
             position = None
     if position is not None:
         spans.append(_Span(position, _end_ms(candles), float(candles.close[-1]), "end"))
     return spans
 
 
-def _opened(side: int, time_ms: Millis, price: float, rules: TradingRules) -> _Position:
+def _open_position(side: int, time_ms: Millis, price: float, rules: TradingRules) -> _Position:
     stop_pct = _WHOLE_STAKE_PCT if rules.stop_pct is None else rules.stop_pct
     target = inf if rules.target_pct is None else rules.target_pct / _PCT
     deadline_ms = inf if rules.longest_hold_ms is None else time_ms + rules.longest_hold_ms
@@ -252,26 +218,25 @@ def _opened(side: int, time_ms: Millis, price: float, rules: TradingRules) -> _P
 
 
 def _exit_at_open(
-    position: _Position, time_ms: Millis, open_: float, side: int, opposite: Opposite
+    position: _Position, time_ms: Millis, open_: float, side: int, opposite: OppositeRule
 ) -> _Span | None:
-    held = position.side
-    if (position.stop - open_) * held >= 0:
+    if (position.stop - open_) * position.side >= 0:
         return _Span(position, time_ms, open_, "stop")
-    if (open_ - position.target) * held >= 0:
+    if (open_ - position.target) * position.side >= 0:
         return _Span(position, time_ms, position.target, "target")
     if time_ms >= position.deadline_ms:
         return _Span(position, time_ms, open_, "time")
-    if side == -held and opposite != "ignore":
+    if side == -position.side and opposite != "ignore":
         return _Span(position, time_ms, open_, "signal")
     return None
 
 
-def _exit_inside(position: _Position, high: float, low: float, at_ms: Millis) -> _Span | None:
+def _exit_inside(position: _Position, high: float, low: float, exit_ms: Millis) -> _Span | None:
     worst, best = (low, high) if position.side > 0 else (high, low)
     if (position.stop - worst) * position.side >= 0:
-        return _Span(position, at_ms, position.stop, "stop")
+        return _Span(position, exit_ms, position.stop, "stop")
     if (best - position.target) * position.side >= 0:
-        return _Span(position, at_ms, position.target, "target")
+        return _Span(position, exit_ms, position.target, "target")
     return None
 
 
@@ -279,11 +244,11 @@ class _Funding:
     """What one unit of the asset, held long, has paid up to a time, in quote currency."""
 
     def __init__(self, candles: CandleSeries, funding: FundingSeries) -> None:
-        # Stamps are late by up to some seconds; a position that is closed on the hour pays.
+        # Stamps are late by some seconds, and a position that is closed on the hour still pays.
         due = funding.time_ms - funding.time_ms % MINUTE_MS
-        held = (due >= candles.open_time_ms[0]) & (due <= _end_ms(candles))
-        self._due = due[held]
-        self._paid = np.append(0.0, np.cumsum(funding.rate[held] * _marks(candles, self._due)))
+        traded = (due >= candles.open_time_ms[0]) & (due <= _end_ms(candles))
+        self._due = due[traded]
+        self._paid = np.append(0.0, np.cumsum(funding.rate[traded] * _marks(candles, self._due)))
 
     def until(self, time_ms: npt.NDArray[np.int64] | Millis) -> Floats:
         paid: Floats = self._paid[np.searchsorted(self._due, time_ms, side="right")]
@@ -292,18 +257,18 @@ class _Funding:
 
 def _marks(candles: CandleSeries, time_ms: Times) -> Floats:
     """Prices at times from the first open on: the candle's open, in a gap the last close."""
-    row = np.searchsorted(candles.open_time_ms, time_ms, side="right") - 1
-    opens = candles.open_time_ms[row] == time_ms
-    prices: Floats = np.where(opens, candles.open[row], candles.close[row])
+    rows = np.searchsorted(candles.open_time_ms, time_ms, side="right") - 1
+    opens = candles.open_time_ms[rows] == time_ms
+    prices: Floats = np.where(opens, candles.open[rows], candles.close[rows])
     return prices
 
 
 def _trade(span: _Span, funding: _Funding, costs: Costs) -> Trade:
     position, exit_ms, exit_price, reason = span
-    moved = exit_price / position.price
+    price_ratio = exit_price / position.price
     paid = float(funding.until(exit_ms) - funding.until(position.entry_ms)) / position.price
-    gross_pct = position.side * (moved - 1) * _PCT
-    fees_pct = costs.per_side * (1 + moved) * _PCT
+    gross_pct = position.side * (price_ratio - 1) * _PCT
+    fees_pct = costs.per_side * (1 + price_ratio) * _PCT
     funding_pct = position.side * paid * _PCT
     return Trade(
         position.entry_ms,
@@ -334,17 +299,18 @@ def _equity(
     costs: Costs,
     time_ms: Times,
 ) -> Floats:
-    """Equity at each time, before what is filled there, open positions marked to market."""
+    """Equity at each time, before the fills of that time, open positions marked to market."""
     entry_ms = np.array([trade.entry_ms for trade in trades], np.int64)
     exit_ms = np.array([trade.exit_ms for trade in trades], np.int64)
-    begun = np.searchsorted(entry_ms, time_ms)  # trades entered before each time
-    equity = stakes[begun]
-    at = np.flatnonzero(begun)
-    at = at[exit_ms[begun[at] - 1] >= time_ms[at]]
-    trade = begun[at] - 1
+    entries = np.searchsorted(entry_ms, time_ms)  # trades entered before each time
+    equity = stakes[entries]
+    in_position = np.flatnonzero(entries)
+    in_position = in_position[exit_ms[entries[in_position] - 1] >= time_ms[in_position]]
+    trade = entries[in_position] - 1
+    open_ms = time_ms[in_position]
     price = np.array([trade.entry_price for trade in trades])[trade]
     side = np.array([SIDES[trade.side] for trade in trades])[trade]
-    paid = (funding.until(time_ms[at]) - funding.until(entry_ms[trade])) / price
-    earned = side * (_marks(candles, time_ms[at]) / price - 1 - paid) - costs.per_side
-    equity[at] = stakes[trade] * np.maximum(0.0, 1 + earned)
+    paid = (funding.until(open_ms) - funding.until(entry_ms[trade])) / price
+    earned = side * (_marks(candles, open_ms) / price - 1 - paid) - costs.per_side
+    equity[in_position] = stakes[trade] * np.maximum(0.0, 1 + earned)
     return equity

@@ -1,8 +1,8 @@
-"""Ways to decide, each traded over the same time on the same snapshots.
+"""Strategies, each traded over the same time on the same snapshots.
 
 rag                 the decider on what followed the neighbours
 baseline            the same decider on the base rate of the window alone: no retrieval
-random neighbours   the same decider on neighbours drawn by chance: a placebo
+random neighbours   the same decider on random neighbours: a placebo
 random              the sides that rag took at another time
 rsi-7, macd-sign    rules of thumb
 hold                the asset, bought and kept
@@ -11,7 +11,7 @@ hold                the asset, bought and kept
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,12 +21,11 @@ from msgspec.structs import replace
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.backtest.performance import daily_returns, measure
 from llm_trader.evaluation.backtest.simulator import BUY_AND_HOLD, Simulation, sides_of, simulate
-from llm_trader.evaluation.forecast.ensembles import Horizon, horizon_of
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, horizon_outcomes
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
-from llm_trader.evaluation.forecast.skills import Walk
+from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
-from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.decider import Case, Decider, Outlook
 from llm_trader.llm.decision import Decision
@@ -39,11 +38,15 @@ from llm_trader.snapshot.table import SnapshotTable
 
 RAG: Final = "rag"
 BASELINE: Final = "baseline"
-PLACEBO: Final = "random neighbours"
+RANDOM_NEIGHBOURS: Final = "random neighbours"
 RANDOM: Final = "random"
 HOLD: Final = "hold"
 
-_DAYS_A_BLOCK: Final = 5
+# A working week of days: positions last hours, while spells of volatility last days.
+_DAYS_PER_BLOCK: Final = 5
+
+Outlooks = Iterable[dict[str, Outlook]]
+Strategy = Callable[[WalkForward, StudyPlan], list[Decision]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,122 +58,127 @@ class Market:
 
 
 @dataclass(frozen=True, slots=True)
-class Traded:
+class Backtest:
+    """One strategy's decisions, and what they would have earned."""
+
     name: str
     decisions: list[Decision]
     simulation: Simulation
 
 
-def trade(name: str, walk: Walk, market: Market, plan: StudyPlan) -> Traded:
-    """Decide on every query of a walk by one of `ARMS`, and trade that."""
-    decisions = _DECISIONS[name](walk, plan)
+def run_backtest(name: str, walk: WalkForward, market: Market, plan: StudyPlan) -> Backtest:
+    """Decide on every query of a walk by one of `STRATEGIES`, and trade that."""
+    decisions = _STRATEGIES[name](walk, plan)
     rules = BUY_AND_HOLD if name == HOLD else plan.trading
-    simulation = simulate(
-        market.candles,
-        market.funding,
-        walk.queries.timestamp_ms,
-        sides_of(decisions),
-        plan.costs,
-        rules,
-    )
-    return Traded(name, decisions, simulation)
+    times_ms, sides = walk.queries.timestamp_ms, sides_of(decisions)
+    simulation = simulate(market.candles, market.funding, times_ms, sides, plan.costs, rules)
+    return Backtest(name, decisions, simulation)
 
 
-def arms_of(
+def compare_arms(
     symbol: str,
-    traded: list[Traded],
+    backtests: Sequence[Backtest],
     baseline: str,
+    plan: StudyPlan,
     *,
     trials: int,
     symbols: int = 1,
-    plan: StudyPlan,
 ) -> list[Arm]:
     """Performances, and differences of mean daily returns from the baseline's.
 
-    Verdicts are by intervals that allow for the number of `symbols` looked at (Bonferroni's rule).
+    Verdicts are by intervals that allow for the number of `symbols` compared (Bonferroni's rule).
     """
-    returns = {of.name: daily_returns(of.simulation) for of in traded}
-    found = []
-    for of in traded:
+    returns = {backtest.name: daily_returns(backtest.simulation) for backtest in backtests}
+    arms = []
+    for backtest in backtests:
         difference = verdict = None
-        if of.name != baseline:
-            # Days after the loss of everything have no return.
-            days = min(len(returns[of.name]), len(returns[baseline]))
-            apart = 100 * (returns[of.name][:days] - returns[baseline][:days])
-            told = apart, _DAYS_A_BLOCK, plan.reps, plan.seed
-            difference = significance.mean_interval(*told)
-            wide = significance.mean_interval(*told, level=1 - SIGNIFICANCE_LEVEL / symbols)
-            verdict = significance.verdict(wide)
-        found.append(
+        if backtest.name != baseline:
+            arm_returns, base_returns = returns[backtest.name], returns[baseline]
+            # Days after a total loss have no return.
+            days = min(len(arm_returns), len(base_returns))
+            differences = 100 * (arm_returns[:days] - base_returns[:days])
+            resampling = differences, _DAYS_PER_BLOCK, plan.reps, plan.seed
+            difference = significance.mean_interval(*resampling)
+            level = 1 - significance.SIGNIFICANCE_LEVEL / symbols
+            verdict = significance.verdict(significance.mean_interval(*resampling, level=level))
+        arms.append(
             Arm(
                 symbol=symbol,
-                name=of.name,
-                performance=measure(of.simulation, trials=trials),
+                name=backtest.name,
+                performance=measure(backtest.simulation, trials=trials),
                 difference=difference,
                 verdict=verdict,
             )
         )
-    return found
+    return arms
 
 
-def _by_neighbours(walk: Walk, plan: StudyPlan) -> list[Decision]:
-    return _decided(Aggregator(plan.aggregator), _cases(walk, _near(walk, plan, walk.neighbours)))
+def _by_neighbours(walk: WalkForward, plan: StudyPlan) -> list[Decision]:
+    outlooks = _neighbour_outlooks(walk, plan, walk.neighbours)
+    return _decide(Aggregator(plan.aggregator), walk, outlooks)
 
 
-def _by_random_neighbours(walk: Walk, plan: StudyPlan) -> list[Decision]:
-    """Whose likeness is no reason to hold back, or they would never be followed."""
+def _by_random_neighbours(walk: WalkForward, plan: StudyPlan) -> list[Decision]:
+    # Random neighbours are unlike by construction: with the threshold none would be followed.
     settings = replace(plan.aggregator, least_similarity=None)
-    return _decided(Aggregator(settings), _cases(walk, _near(walk, plan, walk.random)))
+    return _decide(Aggregator(settings), walk, _neighbour_outlooks(walk, plan, walk.random))
 
 
-def _by_base_rate(walk: Walk, plan: StudyPlan) -> list[Decision]:
-    """Nothing is asked of the likeness of neighbours where there are none."""
+def _by_base_rate(walk: WalkForward, plan: StudyPlan) -> list[Decision]:
+    # A base rate has no neighbours whose similarity could reach a threshold.
     settings = replace(plan.aggregator, least_similarity=None)
-    return _decided(Aggregator(settings), _cases(walk, _usual(walk, plan)))
+    return _decide(Aggregator(settings), walk, _base_rate_outlooks(walk, plan))
 
 
-def _by_chance(walk: Walk, plan: StudyPlan) -> list[Decision]:
-    """What rag decided at another time: as often, and in stretches as long."""
-    like = _by_neighbours(walk, plan)
-    by = int(np.random.default_rng(plan.seed).integers(len(like) // 4, 3 * len(like) // 4 + 1))
-    return like[by:] + like[:by]
+def _at_another_time(walk: WalkForward, plan: StudyPlan) -> list[Decision]:
+    """The decisions of rag, rotated: as often, and in stretches as long."""
+    decisions = _by_neighbours(walk, plan)
+    n = len(decisions)
+    shift = int(np.random.default_rng(plan.seed).integers(n // 4, 3 * n // 4 + 1))
+    return decisions[shift:] + decisions[:shift]
 
 
-def _by_rule(decider: Decider) -> Callable[[Walk, StudyPlan], list[Decision]]:
-    return lambda walk, plan: _decided(decider, _cases(walk, _nothing(walk)))
+def _by_rule(decider: Decider) -> Strategy:
+    return lambda walk, plan: _decide(decider, walk, ({} for _ in range(len(walk.queries))))
 
 
-_DECISIONS: Final[dict[str, Callable[[Walk, StudyPlan], list[Decision]]]] = {
+_STRATEGIES: Final[dict[str, Strategy]] = {
     RAG: _by_neighbours,
     BASELINE: _by_base_rate,
-    PLACEBO: _by_random_neighbours,
-    RANDOM: _by_chance,
+    RANDOM_NEIGHBOURS: _by_random_neighbours,
+    RANDOM: _at_another_time,
     RsiReversal().name: _by_rule(RsiReversal()),
     MacdSign().name: _by_rule(MacdSign()),
     HOLD: _by_rule(AlwaysLong()),
 }
-ARMS: Final = tuple(_DECISIONS)
+STRATEGIES: Final = tuple(_STRATEGIES)
 
 
-def _cases(walk: Walk, outlooks: Iterator[dict[str, Outlook]]) -> Iterator[Case]:
-    """Each query with what is told of what follows it."""
+def _decide(decider: Decider, walk: WalkForward, outlooks: Outlooks) -> list[Decision]:
+    async def decide() -> list[Decision]:
+        return [await decider.decide(case) for case in _cases(walk, outlooks)]
+
+    return asyncio.run(decide())
+
+
+def _cases(walk: WalkForward, outlooks: Outlooks) -> Iterator[Case]:
+    """Each query with the outlook that a strategy has for it."""
     series = np.full((len(SERIES), 1, SERIES_LENGTH), np.nan)
-    scalars, stamps = walk.queries.values[: len(SCALARS)], walk.queries.timestamp_ms
-    for i, told in enumerate(outlooks):
+    scalars, times_ms = walk.queries.values[: len(SCALARS)], walk.queries.timestamp_ms
+    for i, outlook in enumerate(outlooks):
+        row = slice(i, i + 1)
         state = SnapshotTable(
-            walk.queries.symbol, walk.intraday, stamps[i : i + 1], scalars[:, i : i + 1], series
+            walk.queries.symbol, walk.intraday, times_ms[row], scalars[:, row], series
         )
-        yield Case(state, told)
+        yield Case(state, outlook)
 
 
-def _nothing(walk: Walk) -> Iterator[dict[str, Outlook]]:
-    return ({} for _ in range(len(walk.queries)))
-
-
-def _near(walk: Walk, plan: StudyPlan, neighbours: Neighbours) -> Iterator[dict[str, Outlook]]:
+def _neighbour_outlooks(
+    walk: WalkForward, plan: StudyPlan, neighbours: Neighbours
+) -> Iterator[dict[str, Outlook]]:
     """What followed the neighbours; nothing where they are too few."""
     horizon = plan.aggregator.horizon
-    outcomes = _horizon(walk, plan).outcomes(neighbours.rows)
+    outcomes = _outcomes(walk, plan).outcomes(neighbours.rows)
     columns = (
         outcomes.mean(axis=1),
         np.median(outcomes, axis=1),
@@ -178,43 +186,37 @@ def _near(walk: Walk, plan: StudyPlan, neighbours: Neighbours) -> Iterator[dict[
         walk.effective_episodes(horizon, neighbours),
         neighbours.similarity.mean(axis=1, dtype=np.float64),
     )
-    whole = walk.neighbours.complete & neighbours.complete
-    told = zip(whole.tolist(), *(of.tolist() for of in columns), strict=True)
-    for known, mean_pct, median_pct, p_up, effective, similarity in told:
+    complete = walk.neighbours.complete & neighbours.complete
+    rows = zip(complete.tolist(), *(column.tolist() for column in columns), strict=True)
+    for is_complete, mean_pct, median_pct, p_up, effective, similarity in rows:
         outlook = Outlook(mean_pct, median_pct, p_up, outcomes.shape[1], effective, similarity)
-        yield {horizon: outlook} if known else {}
+        yield {horizon: outlook} if is_complete else {}
 
 
-def _usual(walk: Walk, plan: StudyPlan) -> Iterator[dict[str, Outlook]]:
-    """What followed all states of the window; on the snapshots that have neighbours."""
-    name = plan.aggregator.horizon
-    base = _horizon(walk, plan).base_rates()
-    first, last = walk.neighbours.first, walk.neighbours.last
-    apart_ms = int(np.diff(walk.points.timestamp_ms).min(initial=HORIZONS[name]))
-    separate = (last - first) * min(1.0, apart_ms / HORIZONS[name])
-    for i, whole in enumerate(walk.neighbours.complete.tolist()):
-        if not whole:
+def _base_rate_outlooks(walk: WalkForward, plan: StudyPlan) -> Iterator[dict[str, Outlook]]:
+    """What followed all states of the window, for the queries that have neighbours."""
+    horizon = plan.aggregator.horizon
+    base = _outcomes(walk, plan).base_rates()
+    points = walk.neighbours.last - walk.neighbours.first
+    interval_ms = int(np.diff(walk.points.timestamp_ms).min(initial=HORIZONS[horizon]))
+    effective = points * min(1.0, interval_ms / HORIZONS[horizon])
+    for i, complete in enumerate(walk.neighbours.complete.tolist()):
+        if not complete:
             yield {}
             continue
         yield {
-            name: Outlook(
+            horizon: Outlook(
                 mean_pct=float(base.mean[i]),
                 median_pct=float(base.median[i]),
                 p_up=float(base.share_up[i]),
-                episodes=int(last[i] - first[i]),
-                effective_episodes=float(separate[i]),
+                episodes=int(points[i]),
+                effective_episodes=float(effective[i]),
                 similarity_mean=None,
             )
         }
 
 
-def _horizon(walk: Walk, plan: StudyPlan) -> Horizon:
-    name = plan.aggregator.horizon
-    return horizon_of(walk.points, walk.queries, walk.neighbours, name, plan.rules[name])
-
-
-def _decided(decider: Decider, cases: Iterator[Case]) -> list[Decision]:
-    async def decide() -> list[Decision]:
-        return [await decider.decide(case) for case in cases]
-
-    return asyncio.run(decide())
+def _outcomes(walk: WalkForward, plan: StudyPlan) -> HorizonOutcomes:
+    horizon = plan.aggregator.horizon
+    rule = plan.rules[horizon]
+    return horizon_outcomes(walk.points, walk.queries, walk.neighbours, horizon, rule)

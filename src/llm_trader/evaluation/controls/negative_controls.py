@@ -1,24 +1,25 @@
-"""The evaluation of data of which the answer is known, in the way of all other data.
+"""Runs the controls: data with a known answer, evaluated like any other.
 
-Skill is against the base rate treated alike, as in the verdict. Each interval is widened for the
-number of controls of a run, or chance alone would stop every other one (Bonferroni's rule). Skill
-below zero is no failure: in a short window even a random walk returns to its mean, and neighbours
-that show it do harm.
+Skill is against the volatility-rescaled base rate, as in the verdict. Each interval is widened for
+the number of controls of a run, or chance alone would stop every other run (Bonferroni's rule).
+Skill below zero is no failure: in a short window even a random walk returns to its mean, and
+neighbours that show it do harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
-from msgspec.structs import replace as replaced
+from msgspec.structs import replace as replace_fields
 
 from llm_trader.arrays import Floats
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.controls.alterations import (
+    random_signs,
     random_vectors,
     shifted_outcomes,
     shuffled_outcomes,
@@ -31,26 +32,26 @@ from llm_trader.evaluation.controls.simulated_markets import (
     simulated_points,
 )
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset
-from llm_trader.evaluation.forecast.ensembles import ForecastRule, horizon_of, losses_beside_base
-from llm_trader.evaluation.forecast.feature_weights import reweighted
-from llm_trader.evaluation.forecast.neighbour_search import Search, find_neighbours
-from llm_trader.evaluation.forecast.skills import block_of
-from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.results import Control
-from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
+from llm_trader.evaluation.forecast.ensembles import forecast_and_base_losses, horizon_outcomes
+from llm_trader.evaluation.forecast.feature_weights import reweight_features
+from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
+from llm_trader.evaluation.forecast.skills import WalkForward, rows_per_block
+from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
+from llm_trader.evaluation.results import Control, UndirectedSkill
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.progress import Progress
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, Timeframe
 
-_STEP_MS: Final = HOUR_MS
-_JUDGED: Final = ("1h", "4h")
+# An hour between queries: four times as many overlap, and say little more.
+_MIN_STEP_MS: Final = HOUR_MS
+_HORIZONS: Final = ("1h", "4h")
 
-# An alteration may by chance have made some states look better than others, and that lasts as long
-# as they are looked back at. Queries take turns among several.
+# One alteration may by chance make some states look better than others, and that lasts for a whole
+# lookback. Queries take turns among four.
 _ALTERATIONS: Final = 4
 
-# The tails of so wide intervals need many resamples.
+# The tails of such wide intervals need many resamples.
 _REPS: Final = 5000
 
 _SIMULATED_DAYS: Final = 200
@@ -58,32 +59,41 @@ _SIMULATED_LOOKBACK_DAYS: Final = 90
 _SIMULATED_SYMBOL: Final = "simulated"
 NO_EDGE: Final = "market without an edge"
 PLANTED: Final = "planted pattern"
-# From a symbol's own points, another's, and a seed.
-_MADE: Final[dict[str, Callable[[PointTable, PointTable, int], PointTable]]] = {
+# Each is made from a symbol's own points, another symbol's, and a seed.
+_ALTERED: Final[dict[str, Callable[[PointTable, PointTable, int], PointTable]]] = {
     "shuffled outcomes": lambda points, other, seed: shuffled_outcomes(points, seed),
     "time-shifted outcomes": lambda points, other, seed: shifted_outcomes(points, seed),
     "random vectors": lambda points, other, seed: random_vectors(points, seed),
     "wrong symbol": lambda points, other, seed: wrong_symbol(points, other, seed),
 }
-OF_A_SYMBOL: Final = tuple(_MADE)
+ALTERATION_NAMES: Final = tuple(_ALTERED)
+
+
+class _Losses(NamedTuple):
+    """Losses of n queries at one horizon, of the forecast and of the rescaled base rate."""
+
+    forecast: Floats
+    base: Floats
 
 
 def market_controls(
     dataset: Dataset, symbol: str, plan: StudyPlan, progress: Progress
 ) -> list[Control]:
-    """The negative controls that are made of one symbol's own states."""
+    """The negative controls made from one symbol's own states."""
     space, weights = StateSpace(dataset.intraday), plan.search.feature_weights
-    points, other = reweighted(dataset.points[symbol], space, weights), _other(dataset, symbol)
-    found = []
-    for done, (name, make) in enumerate(_MADE.items()):
-        progress(f"{symbol}, controls", done, len(OF_A_SYMBOL))
-        altered = [
-            replace(dataset, points={symbol: make(points, other, _ALTERATIONS * plan.seed + nth)})
+    points = reweight_features(dataset.points[symbol], space, weights)
+    other = _other_points(dataset, symbol)
+    label = f"{symbol}, controls"
+    controls = []
+    for done, (name, alter) in enumerate(_ALTERED.items()):
+        progress(label, done, len(_ALTERED))
+        datasets = [
+            replace(dataset, points={symbol: alter(points, other, _ALTERATIONS * plan.seed + nth)})
             for nth in range(_ALTERATIONS)
         ]
-        found += _judge(altered, symbol, plan, plan.search, name, len(dataset.points))
-    progress(f"{symbol}, controls", len(OF_A_SYMBOL), len(OF_A_SYMBOL))
-    return found
+        controls += _evaluate(datasets, symbol, plan, plan.search, name, len(dataset.points))
+    progress(label, len(_ALTERED), len(_ALTERED))
+    return controls
 
 
 def simulated_controls(
@@ -91,87 +101,98 @@ def simulated_controls(
 ) -> list[Control]:
     """A simulated market without an edge, and one with a pattern planted into its candles.
 
-    States are compared by their numbers, whatever the plan says: there are no texts, and neighbours
-    drawn by chance would never find the pattern.
+    States are compared by their numbers, whatever the plan says: there are no texts, and random
+    neighbours would never find the pattern.
     """
-    search = replaced(
-        plan.search,
-        vector=STATE,
-        lookback_days=min(plan.search.lookback_days, _SIMULATED_LOOKBACK_DAYS),
-    )
-    found = []
+    lookback_days = min(plan.search.lookback_days, _SIMULATED_LOOKBACK_DAYS)
+    search = replace_fields(plan.search, vector=STATE, lookback_days=lookback_days)
+    controls = []
     for done, (name, reversal) in enumerate({NO_EDGE: 0.0, PLANTED: PLANTED_REVERSAL}.items()):
         progress("simulated controls", done, 2)
-        made = simulated_dataset(
+        dataset = simulated_dataset(
             Spaces(StateSpace(intraday)),
             days=_SIMULATED_DAYS,
-            lookback_days=search.lookback_days,
+            lookback_days=lookback_days,
             seed=plan.seed,
             interval_ms=plan.step_ms,
             reversal=reversal,
         )
-        found += _judge([made], SYMBOL, plan, search, name, symbols)
+        controls += _evaluate([dataset], SYMBOL, plan, search, name, symbols)
     progress("simulated controls", 2, 2)
-    return [replaced(one, symbol=_SIMULATED_SYMBOL) for one in found]
+    return [replace_fields(control, symbol=_SIMULATED_SYMBOL) for control in controls]
 
 
-def _judge(
-    altered: list[Dataset], symbol: str, plan: StudyPlan, search: Search, name: str, symbols: int
+def undirected_skills(walk: WalkForward, plan: StudyPlan) -> list[UndirectedSkill]:
+    """Skills of the same neighbours on outcomes whose signs are random, by stretches of time."""
+    points = random_signs(walk.points, plan.seed)
+    queries = points.take(np.searchsorted(points.timestamp_ms, walk.queries.timestamp_ms))
+    skills = []
+    for name, rule in plan.rules.items():
+        outcomes = horizon_outcomes(points, queries, walk.neighbours, name, rule)
+        losses = forecast_and_base_losses(outcomes, walk.neighbours, rule)
+        interval = significance.skill_interval(*losses, walk.block(name), plan.reps, plan.seed)
+        skills.append(UndirectedSkill(symbol=points.symbol, horizon=name, skill=interval))
+    return skills
+
+
+def _evaluate(
+    datasets: Sequence[Dataset],
+    symbol: str,
+    plan: StudyPlan,
+    search: Search,
+    name: str,
+    symbols: int,
 ) -> list[Control]:
-    """Walk through altered data, and see whether what is known of them is found."""
-    step_ms = max(plan.step_ms, _STEP_MS)
-    horizons = [of for of in plan.rules if of in _JUDGED] or list(plan.rules)[:1]
+    """Walk through altered data, and see whether only the skill that is there is found."""
+    step_ms = max(plan.step_ms, _MIN_STEP_MS)
+    horizons = [horizon for horizon in plan.rules if horizon in _HORIZONS] or list(plan.rules)[:1]
     rules = {horizon: plan.rules[horizon] for horizon in horizons}
-    negatives = len(horizons) * (len(OF_A_SYMBOL) * symbols + 1)
+    negatives = len(horizons) * (len(_ALTERED) * symbols + 1)
+    level = 1 - significance.SIGNIFICANCE_LEVEL / negatives
     kind: Literal["negative", "positive"] = "positive" if name == PLANTED else "negative"
-    found = []
-    for horizon, (forecast, base, block) in _losses(
-        altered, symbol, search, rules, step_ms, plan.seed
-    ).items():
-        told = forecast, base, block, _REPS, plan.seed
-        wide = significance.skill_interval(*told, level=1 - SIGNIFICANCE_LEVEL / negatives)
-        found_skill = significance.verdict(wide) == "better"
-        found.append(
+    controls = []
+    for horizon, losses in _losses(datasets, symbol, search, rules, step_ms, plan.seed).items():
+        resampling = *losses, rows_per_block(horizon, step_ms), _REPS, plan.seed
+        wide = significance.skill_interval(*resampling, level=level)
+        has_skill = significance.verdict(wide) == "better"
+        controls.append(
             Control(
                 name=name,
                 kind=kind,
                 symbol=symbol,
                 horizon=horizon,
-                skill=significance.skill_interval(*told),
+                skill=significance.skill_interval(*resampling),
                 wide=wide,
-                passed=found_skill == (kind == "positive"),
+                passed=has_skill == (kind == "positive"),
             )
         )
-    return found
+    return controls
 
 
 def _losses(
-    altered: list[Dataset],
+    datasets: Sequence[Dataset],
     symbol: str,
     search: Search,
     rules: Mapping[str, ForecastRule],
     step_ms: Millis,
     seed: int,
-) -> dict[str, tuple[Floats, Floats, int]]:
-    """By horizon: losses of forecasts and of the base rate treated alike, of each query by one of
-    the alterations in turn; and the queries in a stretch that counts as one piece of evidence.
-    """
-    found: dict[str, tuple[Floats, Floats, int]] = {}
-    for nth, dataset in enumerate(altered):
-        points, queries = dataset.points[symbol], dataset.queries(symbol, step_ms)
-        turn = slice(nth, None, len(altered))
-        asked = queries.take(turn)
-        neighbours = find_neighbours(points, asked, search, intraday=dataset.intraday, seed=seed)
+) -> dict[str, _Losses]:
+    """Losses by horizon, of each query by one of the data sets in turn."""
+    n = len(datasets[0].queries(symbol, step_ms))
+    losses = {name: _Losses(*np.full((2, n), np.nan)) for name in rules}
+    for nth, dataset in enumerate(datasets):
+        points, turn = dataset.points[symbol], slice(nth, None, len(datasets))
+        queries = dataset.queries(symbol, step_ms).take(turn)
+        neighbours = find_neighbours(points, queries, search, intraday=dataset.intraday, seed=seed)
         for name, rule in rules.items():
-            nothing = np.full((2, len(queries)), np.nan)
-            forecast, base, _ = found.setdefault(name, (*nothing, block_of(name, step_ms)))
-            horizon = horizon_of(points, asked, neighbours, name, rule)
-            forecast[turn], base[turn] = losses_beside_base(horizon, neighbours, rule)
-    return found
+            outcomes = horizon_outcomes(points, queries, neighbours, name, rule)
+            forecast, base = forecast_and_base_losses(outcomes, neighbours, rule)
+            losses[name].forecast[turn], losses[name].base[turn] = forecast, base
+    return losses
 
 
-def _other(dataset: Dataset, symbol: str) -> PointTable:
-    """Another symbol's points; where there is none, states of a simulated market, timed alike."""
+def _other_points(dataset: Dataset, symbol: str) -> PointTable:
+    """Another symbol's points; without one, states of a simulated market at the same times."""
     for other, points in sorted(dataset.points.items()):
         if other != symbol:
             return points

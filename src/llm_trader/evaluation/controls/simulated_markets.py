@@ -1,7 +1,7 @@
-"""Markets of which the answer is known, from candles on: snapshots, outcomes and vectors included.
+"""Simulated markets with a known answer, from candles on: snapshots, outcomes and vectors included.
 
-In a random walk no state tells what follows, so whatever finds skill there finds what is not. With
-a reversal planted into the candles there is something that must be found.
+In a random walk no state says what follows, so an evaluation that finds skill there is wrong. A
+reversal planted into the candles must be found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_trader.timeframe import DAY_MS, Millis
 
 SYMBOL: Final = "BTCUSDT"
 
-# A reversal that is found beyond doubt in three months.
+# A reversal of this strength is found beyond doubt in three months.
 PLANTED_REVERSAL: Final = 0.25
 
 _START_MS: Final[Millis] = 1_704_067_200_000  # 2024-01-01; nothing depends on the day
@@ -47,10 +47,10 @@ def simulated_dataset(
     interval_ms: Millis,
     reversal: float = 0.0,
 ) -> Dataset:
-    """The same, to be walked over from when a whole lookback is known."""
+    """A simulated market whose queries begin when a whole lookback is known."""
     points = simulated_points(
         spaces, days=days, seed=seed, interval_ms=interval_ms, reversal=reversal
     )
-    stamps = points.timestamp_ms
-    start_ms = int(stamps[0]) + lookback_days * DAY_MS
-    return Dataset({SYMBOL: points}, spaces.state.intraday, None, start_ms, int(stamps[-1]))
+    times_ms = points.timestamp_ms
+    start_ms = int(times_ms[0]) + lookback_days * DAY_MS
+    return Dataset({SYMBOL: points}, spaces.state.intraday, None, start_ms, int(times_ms[-1]))

@@ -7,76 +7,103 @@ from typing import Final
 import numpy as np
 
 from llm_trader.arrays import Floats
+from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecast.ensembles import ForecastRule, neighbour_weights
-from llm_trader.evaluation.forecast.scores import brier, reliability
-from llm_trader.evaluation.forecast.skills import Scored, Walk
+from llm_trader.evaluation.forecast.ensembles import neighbour_weights
+from llm_trader.evaluation.forecast.skills import ScoredForecasts, WalkForward
+from llm_trader.evaluation.plan import ForecastRule, StudyPlan
 from llm_trader.evaluation.results import Bin, Probability
 from llm_trader.snapshot.outcome import STOP_FIRST, TARGET_FIRST
 
 _BARRIERS: Final = {"stop first": STOP_FIRST, "target first": TARGET_FIRST}
-_LONGEST: Final = "24h"
+_BARRIER_HORIZON: Final = "24h"
+# Ten bins of equal counts keep hundreds of forecasts in each at a year of hourly queries.
+_BINS: Final = 10
 
 
-def rises(scored: Scored, *, reps: int, seed: int) -> Probability:
+def measure_rises(scored: ScoredForecasts, plan: StudyPlan) -> Probability:
     """P(up) of one horizon, the mixture's against the base rate's."""
-    horizon = scored.walk.points.column(f"outcome_{scored.horizon}") > 0
-    base = scored.walk.neighbours.share(horizon)
+    walk = scored.walk
+    base = walk.neighbours.window_share(walk.points.column(f"outcome_{scored.horizon}") > 0)
     observed = scored.forecasts.observed
-    happened = np.where(np.isfinite(observed), observed > 0, np.nan)
-    event = f"up over {scored.horizon}"
-    return _probability(
-        scored.walk, event, scored.forecasts.p_up, base, happened, scored.block, reps, seed
-    )
+    events = np.where(np.isfinite(observed), observed > 0, np.nan)
+    name = f"up over {scored.horizon}"
+    return _probability(walk, name, scored.horizon, scored.forecasts.p_up, base, events, plan)
 
 
-def barriers(walk: Walk, rule: ForecastRule, *, reps: int, seed: int) -> list[Probability]:
+def measure_barriers(walk: WalkForward, rule: ForecastRule, plan: StudyPlan) -> list[Probability]:
     """P(stop first) and P(target first) within 24 hours."""
-    found = []
     weights = neighbour_weights(walk.neighbours, rule.kernel)
-    for event, code in _BARRIERS.items():
-        touched = walk.points.column("first_barrier") == code
-        base = walk.neighbours.share(touched)
-        near = weights * touched[walk.neighbours.rows]
-        share = np.where(walk.neighbours.complete, near.sum(axis=1), np.nan)
+    touched = walk.queries.column("first_barrier")
+    probabilities = []
+    for name, code in _BARRIERS.items():
+        mask = walk.points.column("first_barrier") == code
+        base = walk.neighbours.window_share(mask)
+        weighted = (weights * mask[walk.neighbours.rows]).sum(axis=1)
+        share = np.where(walk.neighbours.complete, weighted, np.nan)
         mixed = rule.neighbour_share * share + (1 - rule.neighbour_share) * base
-        first = walk.queries.column("first_barrier")
-        happened = np.where(np.isfinite(first), first == code, np.nan)
-        block = walk.block(_LONGEST)
-        found.append(_probability(walk, event, mixed, base, happened, block, reps, seed))
-    return found
+        events = np.where(np.isfinite(touched), touched == code, np.nan)
+        probabilities.append(_probability(walk, name, _BARRIER_HORIZON, mixed, base, events, plan))
+    return probabilities
 
 
 def _probability(
-    walk: Walk,
-    event: str,
-    made: Floats,
+    walk: WalkForward,
+    name: str,
+    horizon: str,
+    forecast: Floats,
     base: Floats,
-    happened: Floats,
-    block: int,
-    reps: int,
-    seed: int,
+    events: Floats,
+    plan: StudyPlan,
 ) -> Probability:
-    loss, usual = brier(made, happened), brier(base, happened)
-    known = np.isfinite(loss) & np.isfinite(usual)
+    loss, base_loss = brier(forecast, events), brier(base, events)
+    known = np.isfinite(loss) & np.isfinite(base_loss)
+    block = walk.block(horizon)
     return Probability(
         symbol=walk.points.symbol,
-        event=event,
+        event=name,
         brier=float(loss[known].mean()) if known.any() else None,
-        base_brier=float(usual[known].mean()) if known.any() else None,
-        skill=significance.skill_interval(loss, usual, block, reps, seed),
-        bins=_bins(made[known], happened[known]),
+        base_brier=float(base_loss[known].mean()) if known.any() else None,
+        skill=significance.skill_interval(loss, base_loss, block, plan.reps, plan.seed),
+        bins=reliability_bins(forecast[known], events[known]),
     )
 
 
-def _bins(made: Floats, happened: Floats) -> list[Bin]:
-    if not len(made):
+def brier(probability: Floats, event: Floats) -> Floats:
+    """Squared error of a probability, (p − o)² with o = 1 where it happened (Brier 1950), (n,).
+
+    NaN where the forecast or the event is unknown, so that scores stay side by side.
+    """
+    squared: Floats = (probability - event) ** 2
+    return squared
+
+
+def reliability_bins(probability: Floats, event: Floats, bins: int = _BINS) -> list[Bin]:
+    """Forecast probabilities (n,) and observed frequencies of the events (n,), by bin.
+
+    Bins have about equal counts and are cut between different forecasts only: one for each value
+    where there are no more values than bins. A bin holds its lower edge; the last holds both.
+    """
+    if bins < 1:
+        raise InvalidInputError(f"{bins} bins hold no forecast: take at least 1")
+    if not len(probability):
         return []
-    bins = reliability(made, happened)
+    inner_edges = _even_edges(probability, bins)
+    place = np.searchsorted(inner_edges, probability, side="right")
+    counts = np.bincount(place, minlength=len(inner_edges) + 1)
+    forecast = np.bincount(place, probability, len(counts))
+    observed = np.bincount(place, event, len(counts))
     return [
-        Bin(forecast, observed, count)
-        for forecast, observed, count in zip(
-            bins.mean_forecast, bins.observed_frequency, bins.counts, strict=True
-        )
+        Bin(float(forecast[i] / count), float(observed[i] / count), int(count))
+        for i, count in enumerate(counts)
         if count
     ]
+
+
+def _even_edges(probability: Floats, bins: int) -> Floats:
+    distinct = np.unique(probability)
+    if len(distinct) <= bins:
+        return np.asarray(distinct[1:])
+    levels = np.arange(1, bins) / bins
+    edges = np.unique(np.quantile(probability, levels, method="inverted_cdf"))
+    return np.asarray(edges[edges > distinct[0]])

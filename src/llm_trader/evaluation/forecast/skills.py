@@ -1,4 +1,4 @@
-"""How good forecasts were: against base rates, against random neighbours, by direction.
+"""Walks through the past, and the skill of its forecasts over base rates and random neighbours.
 
 The unit of evidence is not a query but a stretch of time: outcomes of neighbouring queries overlap
 and calm follows calm. Intervals resample stretches of four horizons, at least a day, together for
@@ -11,42 +11,38 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from msgspec.structs import replace
 
-from llm_trader.arrays import Floats
+from llm_trader.arrays import Floats, Mask
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.controls.alterations import signs_by_chance
 from llm_trader.evaluation.forecast.ensembles import (
-    ForecastRule,
     Forecasts,
     Losses,
-    forecast,
-    horizon_of,
-    losses,
-    losses_beside_base,
+    all_losses,
+    horizon_outcomes,
+    make_forecasts,
 )
-from llm_trader.evaluation.forecast.neighbour_search import Neighbours, Search, find_neighbours
-from llm_trader.evaluation.forecast.scores import direction_hits
+from llm_trader.evaluation.forecast.neighbour_search import Neighbours, find_neighbours
+from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
 from llm_trader.evaluation.results import Direction, Reference, Skill
-from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.episodes import effective_counts
-from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
-_HORIZONS_A_BLOCK: Final = 4
-_ROWS_AT_ONCE: Final = 256
-_PLAIN: Final = ForecastRule(rescale=0.0)
+# A block of b horizons misses 1 / (3 b) of the variance, see `significance`: 8 % at 4.
+_HORIZONS_PER_BLOCK: Final = 4
+# Times of 256 queries' neighbours are compared at once; all of a year's would not fit into memory.
+_QUERIES_AT_ONCE: Final = 256
+_UNSCALED: Final = ForecastRule(rescale=0.0)
 
 
-def block_of(horizon: str, step_ms: Millis) -> int:
-    """Four horizons, and a day at least, in steps."""
-    return -(-max(_HORIZONS_A_BLOCK * HORIZONS[horizon], DAY_MS) // step_ms)
+def rows_per_block(horizon: str, step_ms: Millis) -> int:
+    """Steps in four horizons, and in a day at least."""
+    return -(-max(_HORIZONS_PER_BLOCK * HORIZONS[horizon], DAY_MS) // step_ms)
 
 
-class Walk(NamedTuple):
+class WalkForward(NamedTuple):
     """One symbol's queries with the neighbours that were found, and with random ones."""
 
     points: PointTable
@@ -58,28 +54,29 @@ class Walk(NamedTuple):
 
     def block(self, horizon: str) -> int:
         """Queries in a stretch that counts as one piece of evidence."""
-        return block_of(horizon, self.step_ms)
+        return rows_per_block(horizon, self.step_ms)
 
     @property
     def mean_similarity(self) -> Floats:
-        """Of each query's neighbours, shape (n,); NaN without all episodes."""
+        """Mean over each query's neighbours, shape (n,); NaN where episodes are missing."""
         mean: Floats = self.neighbours.similarity.mean(axis=1, dtype=np.float64)
         return mean
 
     def effective_episodes(self, horizon: str, neighbours: Neighbours) -> Floats:
-        """How many independent outcomes the neighbours amount to, (n,); NaN without all."""
-        times, whole = self.points.timestamp_ms, neighbours.complete
-        found = np.full(len(whole), np.nan)
-        for start in range(0, len(whole), _ROWS_AT_ONCE):
-            rows = start + np.flatnonzero(whole[start : start + _ROWS_AT_ONCE])
-            (found[rows],) = effective_counts(times[neighbours.rows[rows]], [HORIZONS[horizon]])
-        return found
+        """How many independent outcomes neighbours are worth, (n,); NaN without all episodes."""
+        times_ms, complete = self.points.timestamp_ms, neighbours.complete
+        effective = np.full(len(complete), np.nan)
+        for start in range(0, len(complete), _QUERIES_AT_ONCE):
+            rows = start + np.flatnonzero(complete[start : start + _QUERIES_AT_ONCE])
+            neighbour_times_ms = times_ms[neighbours.rows[rows]]
+            (effective[rows],) = effective_counts(neighbour_times_ms, [HORIZONS[horizon]])
+        return effective
 
 
-class Scored(NamedTuple):
+class ScoredForecasts(NamedTuple):
     """A walk's forecasts at one horizon, and their losses."""
 
-    walk: Walk
+    walk: WalkForward
     horizon: str
     rule: ForecastRule
     forecasts: Forecasts
@@ -89,24 +86,36 @@ class Scored(NamedTuple):
     def block(self) -> int:
         return self.walk.block(self.horizon)
 
-    def kept(self, rows: npt.NDArray[np.bool_]) -> Scored:
-        """With losses and forecasts of some queries only, (n,); others' are not known."""
-        losses = Losses(*(np.where(rows, of, np.nan) for of in self.losses))
-        return self._replace(losses=losses, forecasts=self.forecasts.kept(rows))
+    @property
+    def symbol(self) -> str:
+        return self.walk.points.symbol
 
-    def abstaining(self, rows: npt.NDArray[np.bool_]) -> Scored:
-        """With the base rate as the forecast of some queries, shape (n,), and no probabilities."""
-        alike = self.losses.base_alike
+    def where(self, mask: Mask) -> ScoredForecasts:
+        """Losses and forecasts of the queries in `mask` (n,); NaN for the others."""
+        losses = Losses(*(np.where(mask, loss, np.nan) for loss in self.losses))
+        return self._replace(losses=losses, forecasts=self.forecasts.where(mask))
+
+    def abstaining(self, mask: Mask) -> ScoredForecasts:
+        """With the base rate as the forecast of the queries in `mask`, (n,), without `p_up`."""
         forecast, random = (
-            np.where(rows, alike, of) for of in (self.losses.forecast, self.losses.random)
+            np.where(mask, self.losses.rescaled_base, loss)
+            for loss in (self.losses.forecast, self.losses.random)
         )
         return self._replace(
             losses=self.losses._replace(forecast=forecast, random=random),
-            forecasts=self.forecasts.kept(~rows),
+            forecasts=self.forecasts.where(~mask),
         )
 
+    def references(self) -> dict[Reference, Floats]:
+        """The losses that a forecast is compared with, by name."""
+        return {
+            "base rate": self.losses.base,
+            "base rate treated alike": self.losses.rescaled_base,
+            "random neighbours": self.losses.random,
+        }
 
-def walk_of(
+
+def walk_forward(
     points: PointTable,
     queries: PointTable,
     search: Search,
@@ -114,98 +123,73 @@ def walk_of(
     intraday: Timeframe,
     step_ms: Millis,
     seed: int,
-    progress: Callable[[int], None] = lambda more: None,
-) -> Walk:
-    """Walk through a symbol's queries. Random neighbours see the same windows and filters.
+    progress: Callable[[int], None] = lambda queries: None,
+) -> WalkForward:
+    """Find the neighbours of a symbol's queries; random ones see the same windows and filters.
 
-    `progress` is told how many more queries are done; each is done twice.
+    `progress` is called with the number of further queries that are done; each is done twice.
     """
-    by_chance = replace(search, vector="random")
     neighbours, random = (
-        find_neighbours(points, queries, of, intraday=intraday, seed=drawn, progress=progress)
-        for of, drawn in ((search, seed), (by_chance, seed + 1))
+        find_neighbours(points, queries, spec, intraday=intraday, seed=draw, progress=progress)
+        for spec, draw in ((search, seed), (replace(search, vector="random"), seed + 1))
     )
-    return Walk(points, queries, neighbours, random, intraday, step_ms)
+    return WalkForward(points, queries, neighbours, random, intraday, step_ms)
 
 
-def score(
-    walk: Walk, rules: Mapping[str, ForecastRule], least_similarity: float | None = None
-) -> list[Scored]:
-    """Forecasts and losses of a walk, by horizon; the base rate where neighbours are less alike."""
-    found = []
-    unlike = np.zeros(len(walk.queries), np.bool_)
+def score_forecasts(
+    walk: WalkForward, rules: Mapping[str, ForecastRule], least_similarity: float | None = None
+) -> list[ScoredForecasts]:
+    """Forecasts and losses by horizon; the base rate where neighbours are less similar."""
+    scored = []
+    dissimilar = np.zeros(len(walk.queries), np.bool_)
     if least_similarity is not None:
-        unlike = walk.mean_similarity < least_similarity
+        dissimilar = walk.mean_similarity < least_similarity
     for name, rule in rules.items():
-        horizon = horizon_of(walk.points, walk.queries, walk.neighbours, name, rule)
-        plain = horizon_of(walk.points, walk.queries, walk.neighbours, name, _PLAIN)
-        lost = losses(horizon, plain, walk.neighbours, walk.random, rule)
-        made = forecast(horizon, walk.neighbours, rule)
-        found.append(Scored(walk, name, rule, made, lost).abstaining(unlike))
-    return found
+        outcomes, unscaled = (
+            horizon_outcomes(walk.points, walk.queries, walk.neighbours, name, scaling)
+            for scaling in (rule, _UNSCALED)
+        )
+        losses = all_losses(outcomes, unscaled, walk.neighbours, walk.random, rule)
+        forecasts = make_forecasts(outcomes, walk.neighbours, rule)
+        scored.append(ScoredForecasts(walk, name, rule, forecasts, losses).abstaining(dissimilar))
+    return scored
 
 
-def undirected(
-    walk: Walk, rules: Mapping[str, ForecastRule], seed: int
-) -> dict[str, tuple[Floats, Floats]]:
-    """By horizon `losses_beside_base` of the same neighbours on outcomes whose signs are drawn by
-    chance, by stretches of time.
-    """
-    points = signs_by_chance(walk.points, seed)
-    queries = points.take(np.searchsorted(points.timestamp_ms, walk.queries.timestamp_ms))
-    found = {}
-    for name, rule in rules.items():
-        horizon = horizon_of(points, queries, walk.neighbours, name, rule)
-        found[name] = losses_beside_base(horizon, walk.neighbours, rule)
-    return found
-
-
-def references(scored: Scored) -> dict[Reference, Floats]:
-    """Losses of what a forecast is compared with, by name."""
-    return {
-        "base rate": scored.losses.base,
-        "base rate treated alike": scored.losses.base_alike,
-        "random neighbours": scored.losses.random,
-    }
-
-
-def skills_of(
-    scored: Scored, variant: str, *, comparisons: int = 1, reps: int, seed: int
+def measure_skills(
+    scored: ScoredForecasts, variant: str, plan: StudyPlan, *, comparisons: int = 1
 ) -> list[Skill]:
-    """Skills of one symbol and horizon against all references; p-values are not adjusted yet.
+    """Skills against all references; p-values are not adjusted yet.
 
-    `comparisons` that are made in all: what can be detected allows for them.
+    The smallest skill that can be detected allows for the number of `comparisons` made in all.
     """
     return [
-        _skill(scored, variant, name, of, comparisons, reps, seed)
-        for name, of in references(scored).items()
+        _skill(scored, variant, name, reference, comparisons, plan)
+        for name, reference in scored.references().items()
     ]
 
 
 def _skill(
-    scored: Scored,
+    scored: ScoredForecasts,
     variant: str,
     name: Reference,
     reference: Floats,
     comparisons: int,
-    reps: int,
-    seed: int,
+    plan: StudyPlan,
 ) -> Skill:
-    loss = scored.losses.forecast
-    interval = significance.skill_interval(loss, reference, scored.block, reps, seed)
+    loss, block = scored.losses.forecast, scored.block
+    interval = significance.skill_interval(loss, reference, block, plan.reps, plan.seed)
     known = np.isfinite(loss) & np.isfinite(reference)
     p_value = detectable = None
     if interval.low is not None:
-        test = significance.diebold_mariano(loss[known], reference[known], scored.block)
+        test = significance.diebold_mariano(loss[known], reference[known], block)
         p_value = test.p_value if np.isfinite(test.p_value) else None
-        better = reference[known] - loss[known]
-        least = significance.minimum_detectable_effect(
-            better, scored.block, level=SIGNIFICANCE_LEVEL / comparisons
-        )
-        detectable = least / float(reference[known].mean())
+        level = significance.SIGNIFICANCE_LEVEL / comparisons
+        gain = reference[known] - loss[known]
+        effect = significance.minimum_detectable_effect(gain, block, level=level)
+        detectable = effect / float(reference[known].mean())
     return Skill(
         variant=variant,
-        symbol=scored.walk.points.symbol,
+        symbol=scored.symbol,
         horizon=scored.horizon,
         reference=name,
         queries=int(known.sum()),
@@ -217,13 +201,22 @@ def _skill(
     )
 
 
-def direction_of(scored: Scored, variant: str, *, reps: int, seed: int) -> Direction:
-    made = scored.forecasts
-    hits = direction_hits(made.median, made.observed)
-    accuracy: Interval = significance.mean_interval(hits, scored.block, reps, seed)
+def measure_direction(scored: ScoredForecasts, variant: str, plan: StudyPlan) -> Direction:
+    forecasts = scored.forecasts
+    hits = direction_hits(forecasts.median, forecasts.observed)
     return Direction(
         variant=variant,
-        symbol=scored.walk.points.symbol,
+        symbol=scored.symbol,
         horizon=scored.horizon,
-        accuracy=accuracy,
+        accuracy=significance.mean_interval(hits, scored.block, plan.reps, plan.seed),
     )
+
+
+def direction_hits(forecast: Floats, observed: Floats) -> Floats:
+    """1 where forecast and observation have the same sign, 0 where opposite ones, (n,).
+
+    NaN where either is NaN or exactly 0: a market that did not move, or a forecast that names no
+    direction, is neither a hit nor a miss.
+    """
+    product = np.sign(forecast) * np.sign(observed)
+    return np.where(product == 0, np.nan, (product + 1) / 2)

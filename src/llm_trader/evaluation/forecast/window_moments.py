@@ -14,76 +14,78 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Rows
 
-# A block shares one sorting of its core; each of its queries looks at the rows at all its edges.
-_MOST_QUERIES: Final = 32
-_MOST_EDGES: Final = 1024
+# A block shares one sorting of its core, while each of its queries reads the rows at all edges:
+# at half the size sorting dominates a quarter-hourly walk, at double the edges do.
+_MAX_QUERIES: Final = 32
+_MAX_EDGE_READS: Final = 1024
 
 
 class Moments(NamedTuple):
-    """`mean_abs` (n, j): the mean of |X - z| over each window, for each of a query's j values.
-    `spread` (n,): the mean of |X - X'| over all pairs of different points. NaN for a window of
-    fewer than two points.
+    """Moments of n windows, NaN for a window of fewer than two points.
+
+    `mean_abs` (n, j) is the mean of |X - z| over the window for each of a query's j values z,
+    `spread` (n,) the mean of |X - X'| over all pairs of different points.
     """
 
     mean_abs: Floats
     spread: Floats
 
 
-def window_moments(values: Floats, first: Rows, last: Rows, at: Floats) -> Moments:
-    """Of the windows values[first:last], for `values` (m,), `first` and `last` (n,), `at` (n, j).
+def window_moments(outcomes: Floats, first: Rows, last: Rows, values: Floats) -> Moments:
+    """Moments of the windows outcomes[first:last] about `values` (n, j).
 
-    Exact. Quick where windows move on slowly, as those of a walk through time do.
+    `outcomes` (m,), `first` and `last` (n,). Exact; fast where windows move slowly, as those of a
+    walk through time do.
     """
-    mean_abs, spread = np.full(at.shape, np.nan), np.full(len(first), np.nan)
+    mean_abs, spread = np.full(values.shape, np.nan), np.full(len(first), np.nan)
     for block in _blocks(first, last):
-        core = _Core(values, first[block], last[block])
-        mean_abs[block], spread[block] = core.moments(at[block])
+        windows = _BlockWindows(outcomes, first[block], last[block])
+        mean_abs[block], spread[block] = windows.moments(values[block])
     return Moments(mean_abs, spread)
 
 
 def _blocks(first: Rows, last: Rows) -> Iterator[slice]:
     """Runs of queries whose windows begin and end near each other."""
-    start, count = 0, np.arange(1, _MOST_QUERIES + 1)
+    start, counts = 0, np.arange(1, _MAX_QUERIES + 1)
     while start < len(first):
-        near = slice(start, start + _MOST_QUERIES)
-        moved = np.maximum(np.abs(first[near] - first[start]), np.abs(last[near] - last[start]))
-        far = np.flatnonzero(moved * count[: len(moved)] > _MOST_EDGES)
-        stop = start + (int(far[0]) if len(far) else len(moved))
+        ahead = slice(start, start + _MAX_QUERIES)
+        shift = np.maximum(np.abs(first[ahead] - first[start]), np.abs(last[ahead] - last[start]))
+        too_far = np.flatnonzero(shift * counts[: len(shift)] > _MAX_EDGE_READS)
+        stop = start + (int(too_far[0]) if len(too_far) else len(shift))
         yield slice(start, stop)
         start = stop
 
 
-class _Core:
-    """The points that all windows of a block share, sorted, and those at their edges."""
+class _BlockWindows:
+    """The windows of a block: the points that all of them share, sorted, and those at the edges."""
 
-    def __init__(self, values: Floats, first: Rows, last: Rows) -> None:
+    def __init__(self, outcomes: Floats, first: Rows, last: Rows) -> None:
         start = int(first.max())
         end = max(int(last.min()), start)
-        self._sorted = np.sort(values[start:end])
-        n = len(self._sorted)
-        self._below = np.concatenate([[0.0], np.cumsum(self._sorted)])
-        self._pairs = 2 * float((self._sorted * (2 * np.arange(1, n + 1) - n - 1)).sum())
+        self._core = np.sort(outcomes[start:end])
+        n = len(self._core)
+        self._core_sums = np.concatenate([[0.0], np.cumsum(self._core)])
+        self._core_pairs = 2 * float((self._core * (2 * np.arange(1, n + 1) - n - 1)).sum())
         rows = np.concatenate([np.arange(first.min(), start), np.arange(end, last.max())])
-        self._edges = values[rows]
-        self._has = ((first[:, None] <= rows) & (rows < last[:, None])).astype(np.float64)
+        self._edges = outcomes[rows]
+        self._has_edge = ((first[:, None] <= rows) & (rows < last[:, None])).astype(np.float64)
         self._size = last - first
 
-    def moments(self, at: Floats) -> tuple[Floats, Floats]:
-        """`mean_abs` and `spread` of the windows; a window has its edges, and the core."""
-        edges, has = self._edges, self._has
-        away = np.abs(edges[:, None] - at[:, None, :])
-        total = self._absolute(at) + (has[:, None, :] @ away)[:, 0, :]
-        within = (has @ np.abs(edges[:, None] - edges) * has).sum(axis=1)
-        pairs = self._pairs + 2 * has @ self._absolute(edges) + within
+    def moments(self, values: Floats) -> tuple[Floats, Floats]:
+        edges, has_edge = self._edges, self._has_edge
+        distances = np.abs(edges[:, None] - values[:, None, :])
+        total = self._core_distance(values) + (has_edge[:, None, :] @ distances)[:, 0, :]
+        edge_pairs = (has_edge @ np.abs(edges[:, None] - edges) * has_edge).sum(axis=1)
+        pairs = self._core_pairs + 2 * has_edge @ self._core_distance(edges) + edge_pairs
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = pairs / (self._size * (self._size - 1))
             mean_abs = total / self._size[:, None]
-        few = self._size < 2
-        return np.where(few[:, None], np.nan, mean_abs), np.where(few, np.nan, spread)
+        too_few = self._size < 2
+        return np.where(too_few[:, None], np.nan, mean_abs), np.where(too_few, np.nan, spread)
 
-    def _absolute(self, at: Floats) -> Floats:
-        """The sum of |X - z| over the core for each z."""
-        n = len(self._sorted)
-        below = np.searchsorted(self._sorted, at)
-        total: Floats = at * (2 * below - n) + self._below[n] - 2 * self._below[below]
+    def _core_distance(self, values: Floats) -> Floats:
+        """The sum of |X - z| over the core for each value z."""
+        n = len(self._core)
+        below = np.searchsorted(self._core, values)
+        total: Floats = values * (2 * below - n) + self._core_sums[n] - 2 * self._core_sums[below]
         return total

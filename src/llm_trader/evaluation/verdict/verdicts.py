@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
-from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict, holm, verdict
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict, verdict
+from llm_trader.evaluation.verdict.multiple_testing import holm
 
 HeadlineVerdict = Literal["better", "worse", "no evidence", "mixed", "too little data"]
 

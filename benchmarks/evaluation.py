@@ -20,6 +20,7 @@ from llm_trader.evaluation.workers import available_cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import no_progress
 from llm_trader.timeframe import DAY_MS, M15, Millis
 
 _SYMBOL: Final = "BTCUSDT"
@@ -51,7 +52,7 @@ def evaluation(folder: Path) -> list[Figure]:
 
 def _year(subject: Subject, out: Path) -> Figure:
     """Everything: walk, scores, controls, probes, decisions; on all cores there are."""
-    running = StudyRun(Ledger(out), available_cores(), lambda what, done, total: None, "")
+    running = StudyRun(Ledger(out), available_cores(), no_progress, "", None)
     started = time.perf_counter()
     metrics = evaluate(subject, StudyPlan(), running).metrics
     took_s = time.perf_counter() - started

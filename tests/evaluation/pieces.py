@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
-from llm_trader.evaluation.workers import Progress, Task, run_tasks
+from llm_trader.evaluation.workers import Task, run_tasks
+from llm_trader.progress import Progress
 
 
 def square(number: int, seconds: float, progress: Progress) -> int:

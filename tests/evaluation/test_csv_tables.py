@@ -66,7 +66,7 @@ def test_a_row_holds_the_ensemble_s_ends_and_the_losses_of_its_query() -> None:
         np.testing.assert_allclose(columns[f"neighbours_{name}_pct"], expected, atol=1e-12)
     assert np.array_equal(columns["crps_forecast"], scored.losses.forecast)
     assert np.array_equal(columns["crps_random_neighbours"], scored.losses.random)
-    assert np.array_equal(columns["crps_base_rate_treated_alike"], scored.losses.base_alike)
+    assert np.array_equal(columns["crps_base_rate_treated_alike"], scored.losses.rescaled_base)
     assert np.array_equal(columns["crps_base_rate"], scored.losses.base)
     assert np.array_equal(columns["observed_pct"], scored.walk.queries.column("outcome_4h"))
 

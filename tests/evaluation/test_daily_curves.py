@@ -104,12 +104,10 @@ def test_equity_is_the_last_of_each_day() -> None:
     for stamp, value in zip(curve.time_ms, curve.value, strict=True):
         day = np.flatnonzero(simulation.time_ms // DAY_MS == stamp // DAY_MS)
         assert simulation.time_ms[day[-1]] == stamp
-        assert simulation.equity_curve[day[-1]] == value
+        assert simulation.equity[day[-1]] == value
     assert len(curve.time_ms) == len(set(simulation.time_ms // DAY_MS))
     assert np.unique(curve.value).size > 3
-    single = replace(
-        simulation, time_ms=simulation.time_ms[:1], equity_curve=simulation.equity_curve[:1]
-    )
+    single = replace(simulation, time_ms=simulation.time_ms[:1], equity=simulation.equity[:1])
     assert equity_curve("X", "a", single).time_ms == [int(simulation.time_ms[0])]
 
 

@@ -123,13 +123,13 @@ async def test_of_an_index_only_the_same_time_is_read(store_path: Path, tmp_path
             )
 
 
-def test_of_what_is_asked_start_and_end_are_the_first_and_the_last_query() -> None:
+def test_a_trimmed_dataset_starts_and_ends_with_a_query() -> None:
     plain = made(points_at(range(5, 300)), start=1, end=250)
-    asked = plain.asked(HOUR_MS)
-    assert (asked.start_ms, asked.end_ms) == tuple(at([8, 248]))
-    assert asked.queries(SYMBOL, HOUR_MS).timestamp_ms.tolist() == at(range(8, 249, 4)).tolist()
+    trimmed = plain.trimmed(HOUR_MS)
+    assert (trimmed.start_ms, trimmed.end_ms) == tuple(at([8, 248]))
+    assert trimmed.queries(SYMBOL, HOUR_MS).timestamp_ms.tolist() == at(range(8, 249, 4)).tolist()
     with pytest.raises(InvalidInputError, match=r"every 1440 minutes.*llm-trader data info"):
-        made(points_at(range(5, 90)), start=1).asked(DAY_MS)
+        made(points_at(range(5, 90)), start=1).trimmed(DAY_MS)
 
 
 def test_nothing_is_from_outside_the_lookback_and_the_evaluated_time(dataset: Dataset) -> None:

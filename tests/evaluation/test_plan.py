@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation.plan import DEFAULT_RULES, Search, StudyPlan
-from llm_trader.evaluation.plan_file import DEFAULT_SWEEP, parse_plan, read_plan
+from llm_trader.evaluation.plan_file import DEFAULT_SWEEP, parse_plan, read_plan, sweep_plans
 from llm_trader.timeframe import parse_end, parse_start
 
 PLANS = Path(__file__).parents[2] / "config" / "evaluation"
@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
 
 def test_each_entry_of_a_sweep_is_the_plan_with_its_own_keys_replaced(tmp_path: Path) -> None:
     plan = read_plan(written(tmp_path, FILE))
-    few, alone = (plan.variants()[name] for name in ("few", "alone"))
+    few, alone = (sweep_plans(plan)[name] for name in ("few", "alone"))
     assert few == msgspec.structs.replace(
         plan, sweep=(), search=msgspec.structs.replace(plan.search, evidence_k=10)
     )
@@ -174,7 +174,7 @@ def test_each_entry_of_a_sweep_is_the_plan_with_its_own_keys_replaced(tmp_path: 
 
 def test_the_default_sweep_tries_as_many_configurations_as_it_has_entries() -> None:
     plan = parse_plan({"sweep": DEFAULT_SWEEP}, "the default")
-    variants = plan.variants()
+    variants = sweep_plans(plan)
     assert list(variants) == [entry["label"] for entry in DEFAULT_SWEEP]
     digests = {plan.configuration(), *(of.configuration() for of in variants.values())}
     assert len(digests) == 1 + len(DEFAULT_SWEEP)
@@ -195,7 +195,7 @@ def test_an_entry_of_a_sweep_that_cannot_be_used_is_refused(
 ) -> None:
     plan = parse_plan({"sweep": sweep}, "the plan")
     with pytest.raises(ConfigurationError) as refused:
-        plan.variants()
+        sweep_plans(plan)
     assert told in refused.value.message
 
 
@@ -254,7 +254,7 @@ def test_a_plan_is_read_back_as_it_was_written() -> None:
 @pytest.mark.parametrize("path", sorted(PLANS.glob("*.toml")), ids=lambda path: path.stem)
 def test_committed_plans_can_be_used(path: Path) -> None:
     plan = read_plan(path)
-    assert len({of.configuration() for of in plan.variants().values()}) == len(plan.sweep)
+    assert len({of.configuration() for of in sweep_plans(plan).values()}) == len(plan.sweep)
 
 
 def test_the_plan_of_2023_is_the_default_without_filters_but_for_when_and_what_is_tried() -> None:

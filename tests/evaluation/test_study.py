@@ -22,6 +22,7 @@ from llm_trader.evaluation.controls.negative_controls import ALTERATION_NAMES, N
 from llm_trader.evaluation.controls.probes import CANARY, TRUNCATION
 from llm_trader.evaluation.dataset import Dataset, read_dataset
 from llm_trader.evaluation.plan import Search, StudyPlan
+from llm_trader.evaluation.plan_file import sweep_plans
 from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics
 from llm_trader.evaluation.study import AS_IT_IS, VARIANTS, Study, StudyRun, variant_of
 from llm_trader.evaluation.symbol_study import Subject
@@ -31,6 +32,7 @@ from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import TEXT
 from llm_trader.llm.aggregator import AggregatorConfig
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import no_progress
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, iso8601
 from tests.cli.corridor import END_MS, START_MS, SYMBOLS, WARM_MS, Corridor
@@ -59,7 +61,7 @@ def subject_of(corridor: Corridor, start_ms: int) -> Subject:
             lookback_days=LOOKBACK_DAYS,
             interval_ms=HOUR_MS,
         )
-    return Subject(dataset.asked(HOUR_MS), corridor.store)
+    return Subject(dataset.trimmed(HOUR_MS), corridor.store)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def uncontrolled() -> Iterator[None]:
 
 
 def running(folder: Path, jobs: int = 1) -> StudyRun:
-    return StudyRun(Ledger(folder), jobs, lambda *told: None, "2026-01-01T00:00:00Z")
+    return StudyRun(Ledger(folder), jobs, no_progress, "2026-01-01T00:00:00Z", "5e77195d19e5")
 
 
 def told(metrics: Metrics) -> Any:
@@ -103,7 +105,7 @@ def told(metrics: Metrics) -> Any:
 
 
 def trades_of(made: Study) -> dict[tuple[str, str], list[Trade]]:
-    return {(symbol, of.name): of.simulation.trades for symbol, of in made.traded}
+    return {(symbol, of.name): of.simulation.trades for symbol, of in made.backtests}
 
 
 # --- evaluate
@@ -188,7 +190,7 @@ def test_the_plan_and_its_sweep_are_tried_and_kept(
         for horizon in HORIZONS
     ]
     kept = {one.label: one for one in Ledger(folder).trials()}
-    plans = {"state": PLAN, **PLAN.variants()}
+    plans = {"state": PLAN, **sweep_plans(PLAN)}
     spaces = StateSpace(M5).space_id, None
     assert {name: of.configuration(*spaces) for name, of in plans.items()} == {
         name: of.configuration for name, of in kept.items()
@@ -245,7 +247,7 @@ def test_a_damaged_ledger_is_refused_before_anything_is_done(
 ) -> None:
     (tmp_path / "trials").mkdir()
     (tmp_path / "trials" / "a-b.json").write_text("{")
-    monkeypatch.setattr(study, "run", lambda *of: pytest.fail("something was done"))
+    monkeypatch.setattr(study, "run_tasks", lambda *of: pytest.fail("something was done"))
     with pytest.raises(InvalidInputError, match=r"a-b\.json is no record"):
         study.evaluate(subject, PLAN, running(tmp_path))
 

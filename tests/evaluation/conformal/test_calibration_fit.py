@@ -176,7 +176,7 @@ async def test_the_served_band_is_the_one_that_was_scored(dataset: Dataset) -> N
             told = (await retriever.query(state, as_of_ms, CONFIG)).evidence.horizons
             for name, served in told.items():
                 horizon = horizon_outcomes(points, queries, neighbours, name, ForecastRule())
-                ensemble = horizon.ensemble(neighbours.rows)[row]
+                ensemble = horizon.outcomes(neighbours.rows)[row]
                 assert served.rescaled is not None
                 band = served.rescaled.p10, served.rescaled.p90
                 assert band == pytest.approx(np.quantile(ensemble, [0.1, 0.9]), rel=1e-6)
@@ -242,15 +242,15 @@ def test_every_query_is_told_of(dataset: Dataset) -> None:
 
 def test_less_than_a_day_is_too_little_to_measure_on(dataset: Dataset) -> None:
     short = replace(dataset, start_ms=dataset.end_ms - 3 * DAY_MS)
-    with pytest.raises(InvalidInputError, match="hold more of it out"):
+    with pytest.raises(InvalidInputError, match="hold out more of it"):
         fitted(short)
 
 
 @pytest.mark.parametrize(
     ("search", "holdout", "told"),
     [
-        (Search(include_regime_filters=False, vector="random"), 0.3, "a server does"),
-        (Search(include_regime_filters=False, embargo_hours=24), 0.3, "a server does"),
+        (Search(include_regime_filters=False, vector="random"), 0.3, "calibrate its own search"),
+        (Search(include_regime_filters=False, embargo_hours=24), 0.3, "calibrate its own search"),
         (SEARCH, 0.01, "held out"),
         (SEARCH, float("nan"), "held out"),
         (SEARCH, 0.8, "give a longer time"),

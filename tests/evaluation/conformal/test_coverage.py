@@ -16,7 +16,7 @@ from llm_trader.evaluation.conformal.bands import (
     measure_band,
 )
 from llm_trader.evaluation.forecast.skills import WalkForward
-from llm_trader.evaluation.plan import Search
+from llm_trader.evaluation.plan import Search, StudyPlan
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.retrieval.statistics import quantiles
 from llm_trader.snapshot.outcome import HORIZONS
@@ -107,7 +107,7 @@ def test_changing_what_follows_later_changes_nothing_earlier() -> None:
 
 
 def test_a_band_s_shares_have_intervals_over_stretches_of_time() -> None:
-    band = measure_band(walk(), HORIZON, made(), reps=200, seed=1)
+    band = measure_band(walk(), HORIZON, made(), StudyPlan(reps=200, seed=1))
     block = walk().block(HORIZON)
     assert band.before == significance.mean_interval(made().before, block, 200, 1)
     assert band.after == significance.mean_interval(made().after, block, 200, 1)
@@ -119,6 +119,6 @@ def test_with_too_few_days_nothing_is_counted_and_nothing_is_zero() -> None:
     short = walk_through(points().take(slice(0, 96 * (FIRST_DAY + 2))), SEARCH, first_day=FIRST_DAY)
     for name in HORIZONS:
         inside = cover(short, name)
-        band = measure_band(short, name, inside, reps=100, seed=1)
+        band = measure_band(short, name, inside, StudyPlan(reps=100, seed=1))
         assert np.isnan(inside).all()
         assert (band.queries, band.after.value) == (0, None)

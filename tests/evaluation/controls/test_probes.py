@@ -21,7 +21,7 @@ from llm_trader.evaluation.forecast import neighbour_search as walking
 from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes
 from llm_trader.evaluation.forecast.feature_weights import reweight_features
 from llm_trader.evaluation.forecast.skills import WalkForward, walk_forward
-from llm_trader.evaluation.plan import DEFAULT_RULES, Search
+from llm_trader.evaluation.plan import Search, StudyPlan
 from llm_trader.evaluation.results import Probe
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
@@ -34,6 +34,7 @@ SEARCH = Search(include_regime_filters=False, lookback_days=3, evidence_k=6, min
 START_MS = WARM_MS + 5 * DAY_MS
 END_MS = START_MS + 3 * DAY_MS
 SEED = 3
+PLAN = StudyPlan(search=SEARCH, seed=SEED)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,8 @@ def walk_over(
 
 def probed(walk: WalkForward, store: MarketStore, search: Search = SEARCH) -> tuple[Probe, Probe]:
     return (
-        probe_future_canary(walk, search, DEFAULT_RULES, SPACE, SEED),
-        probe_truncation(walk, search, SPACE, store, SEED),
+        probe_future_canary(walk, StudyPlan(search=search, seed=SEED)),
+        probe_truncation(walk, StudyPlan(search=search, seed=SEED), SPACE, store),
     )
 
 
@@ -225,9 +226,8 @@ def changed(
 def test_points_that_are_not_what_was_known_then_are_found_out_by_truncation(
     dataset: Dataset, store: MarketStore, leak: Callable[[PointTable], PointTable], told: str
 ) -> None:
-    cut = probe_truncation(
-        walk_over(dataset, points=leak(dataset.points[SYMBOL])), SEARCH, SPACE, store, SEED
-    )
+    walk = walk_over(dataset, points=leak(dataset.points[SYMBOL]))
+    cut = probe_truncation(walk, PLAN, SPACE, store)
     assert cut.problem is not None
     assert cut.problem.startswith(told)
 
@@ -239,5 +239,5 @@ def test_queries_whose_vectors_alone_know_more_are_found_out(
     walk = walk_forward(
         points, vectors_of_later(queries), SEARCH, intraday=M5, step_ms=HOUR_MS, seed=SEED
     )
-    cut = probe_truncation(walk, SEARCH, SPACE, store, SEED)
+    cut = probe_truncation(walk, PLAN, SPACE, store)
     assert cut.problem is not None

@@ -16,8 +16,8 @@ from llm_trader.evaluation.forecast.ensembles import (
     Forecasts,
     HorizonOutcomes,
     Losses,
+    all_losses,
     horizon_outcomes,
-    losses,
     make_forecasts,
 )
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
@@ -70,7 +70,7 @@ def horizons(
 
 
 def lost(rule: ForecastRule, near: Neighbours = NEAR, random: Neighbours = RANDOM) -> Losses:
-    return losses(*horizons(rule, near), near, random, rule)
+    return all_losses(*horizons(rule, near), near, random, rule)
 
 
 def made(rule: ForecastRule, near: Neighbours = NEAR) -> Forecasts:
@@ -114,7 +114,7 @@ def test_losses_are_those_of_a_sum_over_every_pair_of_members(rule: ForecastRule
     for loss, of in ((found.forecast, NEAR), (found.random, RANDOM)):
         expected = [mixed_by_hand(row, of.rows[row], rule) for row in rows]
         np.testing.assert_allclose(loss[::5], expected, rtol=0, atol=1e-10)
-    for loss, rescale in ((found.base_alike, rule.rescale), (found.base, 0.0)):
+    for loss, rescale in ((found.rescaled_base, rule.rescale), (found.base, 0.0)):
         alone = ForecastRule(rescale=rescale, neighbour_share=0.0)
         expected = [mixed_by_hand(row, NEAR.rows[row], alone) for row in rows]
         np.testing.assert_allclose(loss[::5], expected, rtol=0, atol=1e-10)
@@ -133,8 +133,8 @@ def test_neighbours_alone_have_the_score_of_their_weighted_ensemble(kernel: floa
 @settings(max_examples=20)
 def test_without_a_share_neighbours_make_no_difference(rescale: float, kernel: float) -> None:
     found = lost(ForecastRule(rescale=rescale, neighbour_share=0.0, kernel=kernel))
-    np.testing.assert_allclose(found.forecast, found.base_alike, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(found.random, found.base_alike, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.forecast, found.rescaled_base, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.random, found.rescaled_base, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -143,7 +143,7 @@ def test_the_loss_of_one_query_does_not_depend_on_the_others(rule: ForecastRule)
     near, random = (Neighbours(*(np.asarray(field[part]) for field in of)) for of in (NEAR, RANDOM))
     queries = QUERIES.take(part)
     horizon, plain = (horizon_outcomes(POINTS, queries, near, "1h", of) for of in (rule, PLAIN))
-    for alone, together in zip(losses(horizon, plain, near, random, rule), whole, strict=True):
+    for alone, together in zip(all_losses(horizon, plain, near, random, rule), whole, strict=True):
         np.testing.assert_allclose(alone, together[part], rtol=0, atol=1e-10)
 
 

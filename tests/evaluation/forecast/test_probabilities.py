@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.forecast.probabilities import measure_barriers, measure_rises
 from llm_trader.evaluation.forecast.skills import ScoredForecasts, WalkForward, score_forecasts
-from llm_trader.evaluation.plan import ForecastRule
+from llm_trader.evaluation.plan import ForecastRule, StudyPlan
 from llm_trader.evaluation.results import Probability
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.snapshot.outcome import NO_BARRIER, STOP_FIRST, TARGET_FIRST
@@ -21,6 +21,7 @@ from tests.evaluation.small_market import made_score, made_walk, small_walk
 from tests.index.builders import points_at
 
 CHANCE = {"reps": 100, "seed": 1}
+RESAMPLING = StudyPlan(**CHANCE)
 POINTS, EPISODES, WIDTH = 60, 4, 25
 RULE = ForecastRule(rescale=0.5, neighbour_share=0.3)
 CODES = {"stop first": STOP_FIRST, "target first": TARGET_FIRST}
@@ -81,7 +82,7 @@ def agrees(found: Probability, made: list[float], usual: list[float]) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_rises_are_scored_as_by_counting_query_by_query(seed: int) -> None:
     walk = chance_walk(seed)
-    found = measure_rises(scored_of(walk), **CHANCE)
+    found = measure_rises(scored_of(walk), RESAMPLING)
     up = walk.points.column("outcome_1h") > 0
     agrees(found, *plainly(walk, up, walk.queries.column("outcome_1h") > 0))
     assert found.event == "up over 1h"
@@ -90,7 +91,7 @@ def test_rises_are_scored_as_by_counting_query_by_query(seed: int) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_barriers_are_scored_as_by_counting_query_by_query(seed: int) -> None:
     walk = chance_walk(seed)
-    for found in measure_barriers(walk, RULE, **CHANCE):
+    for found in measure_barriers(walk, RULE, RESAMPLING):
         code = CODES[found.event]
         touched, asked = (of.column("first_barrier") == code for of in (walk.points, walk.queries))
         agrees(found, *plainly(walk, touched, asked))
@@ -102,14 +103,14 @@ def test_nearer_neighbours_count_for_more_where_the_rule_says_so() -> None:
     walk = small_walk(points, points.take([39]), rows, 39)
     similarity = np.array([[0.9, 0.5, 0.5, 0.5]], np.float32)
     walk = walk._replace(neighbours=walk.neighbours._replace(similarity=similarity))
-    stop, _ = measure_barriers(walk, ForecastRule(neighbour_share=1, kernel=5), **CHANCE)
+    stop, _ = measure_barriers(walk, ForecastRule(neighbour_share=1, kernel=5), RESAMPLING)
     weight = np.exp(5 * 0.9) / (np.exp(5 * 0.9) + 3 * np.exp(5 * 0.5))
     assert stop.brier == pytest.approx(weight**2, rel=1e-5)
 
 
 def test_intervals_are_over_the_stretches_of_each_horizon() -> None:
     walk = made_walk()
-    found = measure_rises(made_score("4h"), **CHANCE)
+    found = measure_rises(made_score("4h"), RESAMPLING)
     p, observed = (getattr(made_score("4h").forecasts, name) for name in ("p_up", "observed"))
     up = walk.points.column("outcome_4h") > 0
     windows = zip(walk.neighbours.first, walk.neighbours.last, strict=True)
@@ -119,7 +120,7 @@ def test_intervals_are_over_the_stretches_of_each_horizon() -> None:
     assert found.skill.value == pytest.approx(expected.value)
     assert (found.skill.low, found.skill.high) == pytest.approx((expected.low, expected.high))
     assert found.skill.low > 0
-    stop, _ = measure_barriers(walk, ForecastRule(), **CHANCE)
+    stop, _ = measure_barriers(walk, ForecastRule(), RESAMPLING)
     stopped, asked = (
         of.column("first_barrier") == STOP_FIRST for of in (walk.points, walk.queries)
     )
@@ -133,12 +134,12 @@ def test_intervals_are_over_the_stretches_of_each_horizon() -> None:
 @given(seed=st.integers(0, 2**32), share=st.floats(0, 1))
 def test_only_one_barrier_can_be_touched_first(seed: int, share: float) -> None:
     walk = chance_walk(seed)
-    events = measure_barriers(walk, ForecastRule(neighbour_share=share), **CHANCE)
+    events = measure_barriers(walk, ForecastRule(neighbour_share=share), RESAMPLING)
     # With one bin a query at most, bins show each query's own probability.
     for row in np.flatnonzero(walk.neighbours.complete):
         part = [row]
         alone = small_walk(walk.points, walk.queries.take(part), walk.neighbours.rows[part], WIDTH)
-        one = measure_barriers(alone, ForecastRule(neighbour_share=share), **CHANCE)
+        one = measure_barriers(alone, ForecastRule(neighbour_share=share), RESAMPLING)
         assert 0 <= sum(of.bins[0].forecast for of in one) <= 1 + 1e-12
         assert sum(of.bins[0].observed for of in one) <= 1
     assert len(events) == 2
@@ -149,8 +150,8 @@ def test_the_base_rate_of_an_empty_window_is_unknown_and_such_a_query_is_left_ou
     rows = np.tile(np.arange(4), (3, 1))
     walk = small_walk(points, points.take([0, 20, 30]), rows, 10)
     for found in (
-        measure_rises(scored_of(walk), **CHANCE),
-        *measure_barriers(walk, RULE, **CHANCE),
+        measure_rises(scored_of(walk), RESAMPLING),
+        *measure_barriers(walk, RULE, RESAMPLING),
     ):
         assert sum(one.count for one in found.bins) == 2
 
@@ -159,8 +160,8 @@ def test_where_nothing_is_known_there_is_no_score_and_no_bin() -> None:
     points = points_at(range(40))
     walk = small_walk(points, points.take([0]), np.full((1, 4), -1), 10)
     for found in (
-        measure_rises(scored_of(walk), **CHANCE),
-        *measure_barriers(walk, RULE, **CHANCE),
+        measure_rises(scored_of(walk), RESAMPLING),
+        *measure_barriers(walk, RULE, RESAMPLING),
     ):
         assert found.brier is None
         assert found.base_brier is None
@@ -175,9 +176,9 @@ def test_what_did_not_become_known_is_not_taken_for_what_did_not_happen(name: st
     unknown = np.setdiff1d(np.arange(len(walk.queries)), known)
     part = walk._replace(queries=unknown_in(walk.queries, name, unknown))
     found = (
-        [measure_rises(scored_of(part), **CHANCE)]
+        [measure_rises(scored_of(part), RESAMPLING)]
         if name == "outcome_1h"
-        else measure_barriers(part, RULE, **CHANCE)
+        else measure_barriers(part, RULE, RESAMPLING)
     )
     for one in found:
         assert sum(of.count for of in one.bins) == len(known)
@@ -185,7 +186,7 @@ def test_what_did_not_become_known_is_not_taken_for_what_did_not_happen(name: st
 
 def test_bins_hold_each_known_query_once_and_mean_what_was_forecast() -> None:
     scored = made_score()
-    found = measure_rises(scored, **CHANCE)
+    found = measure_rises(scored, RESAMPLING)
     p = scored.forecasts.p_up
     counts = np.array([one.count for one in found.bins])
     assert counts.sum() == np.isfinite(p).sum()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.forecast.regimes import measure_regimes, regimes
 from llm_trader.evaluation.forecast.skills import score_forecasts
+from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.evaluation.small_market import (
@@ -29,6 +30,7 @@ from tests.evaluation.small_market import (
 from tests.index.builders import START_MS, points_at
 
 CHANCE = {"reps": 100, "seed": 1}
+RESAMPLING = StudyPlan(**CHANCE)
 FIELDS = {
     "volatility": "realized_volatility_24h",
     "funding": "funding_rate",
@@ -141,11 +143,11 @@ def test_a_known_date_has_its_weekday(day: int, name: str) -> None:
 
 def test_a_slice_has_the_skill_of_its_queries_alone() -> None:
     scored = made_score("1h")
-    slices = measure_regimes(scored, **CHANCE)
+    slices = measure_regimes(scored, RESAMPLING)
     found = list(regimes(scored.walk.queries))
     assert [(one.by, one.value) for one in slices] == [(by, value) for by, value, _ in found]
     for one, (_, _, chosen) in zip(slices, found, strict=True):
-        alike = scored.losses.base_alike
+        alike = scored.losses.rescaled_base
         direct = significance.skill_interval(
             scored.losses.forecast[chosen], alike[chosen], scored.block, **CHANCE
         )
@@ -164,7 +166,7 @@ def test_queries_without_a_score_or_a_regime_are_not_counted() -> None:
     rows = np.arange(0, len(known), 5)
     walk = scored.walk._replace(queries=unknown_in(scored.walk.queries, rows))
     counts: dict[str, int] = defaultdict(int)
-    for one in measure_regimes(scored._replace(walk=walk), **CHANCE):
+    for one in measure_regimes(scored._replace(walk=walk), RESAMPLING):
         counts[one.by] += one.queries
     assert known.sum() < len(known)
     assert counts["weekday"] == known.sum()
@@ -175,6 +177,6 @@ def test_queries_without_a_score_or_a_regime_are_not_counted() -> None:
 def test_an_empty_slice_has_no_skill() -> None:
     scored = made_score("4h")
     nothing = scored._replace(losses=type(scored.losses)(*(of * nan for of in scored.losses)))
-    for one in measure_regimes(nothing, **CHANCE):
+    for one in measure_regimes(nothing, RESAMPLING):
         assert one.queries == 0
         assert one.skill is None

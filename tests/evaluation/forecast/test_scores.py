@@ -7,14 +7,13 @@ from math import erf, exp, pi, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.forecast.probabilities import brier, reliability_bins
-from llm_trader.evaluation.forecast.skills import direction_hits
 from tests.evaluation.forecast.slow_crps import crps
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -131,101 +130,44 @@ def test_briers_score_is_the_squared_error_and_unknown_where_either_is() -> None
     assert brier(np.array([0.25]), np.array([True])).tolist() == [0.5625]
 
 
-@given(
-    arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1)),
-    SEEDS,
-    st.one_of(st.integers(1, 12), st.just([0.0, 0.2, 0.5, 0.51, 1.0])),
-)
-def test_the_parts_of_the_decomposition_make_up_the_mean_brier_score(
-    probability: Floats, seed: int, bins: int | list[float]
-) -> None:
-    happened = np.random.default_rng(seed).random(len(probability)) < probability
-    parts = reliability_bins(probability, happened, bins)
-    whole = parts.reliability_bins - parts.resolution + parts.uncertainty + parts.within_bins
-    assert whole == pytest.approx(brier(probability, happened).mean(), abs=1e-12)
-    assert parts.brier == pytest.approx(whole, abs=1e-12)
-    assert min(parts.reliability_bins, parts.resolution, parts.uncertainty) >= 0
-
-
 @given(arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1)), st.integers(1, 12), SEEDS)
-def test_each_bin_has_the_mean_and_frequency_of_the_forecasts_between_its_edges(
+def test_each_bin_has_the_mean_and_frequency_of_a_run_of_the_ordered_forecasts(
     probability: Floats, bins: int, seed: int
 ) -> None:
     happened = np.random.default_rng(seed).random(len(probability)) < 0.5
-    table = reliability_bins(probability, happened, bins)
-    assert len(table.counts) == len(table.edges) - 1 <= bins
-    assert sum(table.counts) == len(probability)
-    for i, count in enumerate(table.counts):
-        inside = (probability >= table.edges[i]) & (probability < table.edges[i + 1])
-        if i == len(table.counts) - 1:
-            inside |= probability == table.edges[-1]
-        assert count == inside.sum() > 0
-        assert table.mean_forecast[i] == pytest.approx(probability[inside].mean())
-        assert table.observed_frequency[i] == pytest.approx(happened[inside].mean())
+    order = np.argsort(probability, kind="stable")
+    probability, events = probability[order], happened[order].astype(float)
+    table = reliability_bins(probability, events, bins)
+    assert 0 < len(table) <= bins
+    ends = np.cumsum([row.count for row in table])
+    assert ends[-1] == len(probability)
+    for row, end in zip(table, ends.tolist(), strict=True):
+        run = slice(end - row.count, end)
+        assert row.count > 0
+        assert end == len(probability) or probability[end - 1] < probability[end]
+        assert row.forecast == pytest.approx(probability[run].mean())
+        assert row.observed == pytest.approx(events[run].mean())
 
 
 def test_bins_by_quantile_hold_about_equally_many() -> None:
     rng = np.random.default_rng(0)
-    table = reliability_bins(rng.beta(2, 5, 1000), rng.random(1000) < 0.3, 10)
-    assert len(table.counts) == 10
-    assert all(98 <= count <= 102 for count in table.counts)
+    table = reliability_bins(rng.beta(2, 5, 1000), (rng.random(1000) < 0.3).astype(float), 10)
+    assert len(table) == 10
+    assert all(98 <= row.count <= 102 for row in table)
 
 
-def test_forecasts_of_few_values_get_a_bin_for_each_and_nothing_is_left_inside_them() -> None:
+def test_forecasts_of_few_values_get_a_bin_for_each() -> None:
     probability = np.repeat([0.1, 0.5, 0.9], [90, 5, 5])
-    happened = np.random.default_rng(0).random(100) < probability
-    table = reliability_bins(probability, happened, 10)
-    assert table.counts == (90, 5, 5)
-    assert table.mean_forecast == pytest.approx((0.1, 0.5, 0.9))
-    assert table.within_bins == pytest.approx(0.0, abs=1e-15)
+    events = (np.random.default_rng(0).random(100) < probability).astype(float)
+    table = reliability_bins(probability, events, 10)
+    assert [row.count for row in table] == [90, 5, 5]
+    assert [row.forecast for row in table] == pytest.approx([0.1, 0.5, 0.9])
 
 
-def test_an_empty_bin_knows_nothing_and_unknown_outcomes_are_left_out() -> None:
-    probability, happened = np.array([0.1, 0.9, 0.9, np.nan]), np.array([0.0, 1.0, np.nan, 1.0])
-    table = reliability_bins(probability, happened, [0.0, 0.4, 0.6, 1.0])
-    assert table.counts == (1, 0, 1)
-    np.testing.assert_equal(table.mean_forecast, (0.1, np.nan, 0.9))
-    np.testing.assert_equal(table.observed_frequency, (0.0, np.nan, 1.0))
-    assert table.uncertainty == 0.25
-
-
-def test_a_calibrated_forecast_has_no_reliability_error_and_a_constant_one_no_resolution() -> None:
-    rng = np.random.default_rng(1)
-    probability = rng.random(50_000)
-    happened = rng.random(50_000) < probability
-    assert reliability_bins(probability, happened).reliability_bins < 1e-3
-    assert reliability_bins(probability, happened).resolution == pytest.approx(1 / 12, abs=5e-3)
-    assert reliability_bins(np.full(50_000, 0.5), happened).resolution == pytest.approx(
-        0, abs=1e-12
-    )
-
-
-@pytest.mark.parametrize(
-    "bins", [0, [0.5], [0.0, 0.5, 0.5, 1.0], [0.2, 1.0], [0.0, 0.6], [1.0, 0.0]]
-)
-def test_bins_that_hold_not_all_forecasts_or_do_not_ascend_are_refused(
-    bins: int | list[float],
-) -> None:
+def test_fewer_than_one_bin_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="bins"):
-        reliability_bins(np.array([0.1, 0.7]), np.array([True, False]), bins)
+        reliability_bins(np.array([0.1, 0.7]), np.array([1.0, 0.0]), 0)
 
 
-def test_reliability_of_nothing_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="outcome is known"):
-        reliability_bins(np.array([0.5]), np.array([np.nan]))
-
-
-# --- directions
-
-
-@given(numbers, numbers)
-def test_a_direction_is_hit_where_the_signs_agree(forecast: float, observed: float) -> None:
-    assume(abs(forecast) > 1e-100 and abs(observed) > 1e-100)
-    hit = direction_hits(np.array([forecast]), np.array([observed]))[0]
-    assert hit == float((forecast > 0) == (observed > 0))
-
-
-def test_no_direction_or_an_unknown_one_is_neither_hit_nor_miss() -> None:
-    forecast = np.array([0.0, 1.0, np.nan, 1.0, -0.0])
-    observed = np.array([1.0, 0.0, 1.0, np.nan, -1.0])
-    assert np.isnan(direction_hits(forecast, observed)).all()
+def test_no_forecasts_make_no_bins() -> None:
+    assert reliability_bins(np.array([]), np.array([])) == []

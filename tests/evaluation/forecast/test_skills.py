@@ -12,10 +12,10 @@ from llm_trader.evaluation.forecast.skills import (
     WalkForward,
     measure_direction,
     measure_skills,
-    references,
     score_forecasts,
 )
-from llm_trader.evaluation.plan import ForecastRule
+from llm_trader.evaluation.plan import ForecastRule, StudyPlan
+from llm_trader.evaluation.results import VERDICT_REFERENCE
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.evaluation.forecast.slow_crps import crps
@@ -30,7 +30,7 @@ from tests.evaluation.small_market import (
 )
 
 REPS, SEED = 200, 3
-CHANCE = {"reps": REPS, "seed": SEED}
+RESAMPLING = StudyPlan(reps=REPS, seed=SEED)
 
 
 def with_median(scored: ScoredForecasts, median: np.ndarray) -> ScoredForecasts:
@@ -57,8 +57,8 @@ def test_intervals_and_p_values_are_those_of_a_direct_call_with_these_stretches(
 ) -> None:
     scored = made_score(horizon, step_ms=minutes * MINUTE_MS)
     loss = scored.losses.forecast
-    against = references(scored)
-    skills = measure_skills(scored, "state", **CHANCE)
+    against = scored.references()
+    skills = measure_skills(scored, "state", RESAMPLING)
     assert [skill.reference for skill in skills] == list(against)
     for skill in skills:
         reference = against[skill.reference]
@@ -72,26 +72,26 @@ def test_intervals_and_p_values_are_those_of_a_direct_call_with_these_stretches(
         assert skill.p_adjusted is None
         assert skill.detectable == pytest.approx(least / np.nanmean(reference))
         assert skill.skill.low < skill.skill.value < skill.skill.high
-    hits = measure_direction(scored, "state", **CHANCE).accuracy
+    hits = measure_direction(scored, "state", RESAMPLING).accuracy
     plain = np.sign(scored.forecasts.median) == np.sign(scored.forecasts.observed)
     assert hits == significance.mean_interval(plain.astype(float), block, REPS, SEED)
 
 
 def test_what_follows_a_signal_is_forecast_better_than_by_any_reference() -> None:
-    for skill in measure_skills(made_score("4h"), "state", **CHANCE):
+    for skill in measure_skills(made_score("4h"), "state", RESAMPLING):
         assert skill.verdict == "better", skill
         assert skill.p_value is not None
         assert skill.p_value < 0.01
         assert skill.detectable is not None
         assert 0 < skill.detectable < skill.skill.value
-    assert measure_direction(made_score("4h"), "state", **CHANCE).accuracy.low > 0.5
+    assert measure_direction(made_score("4h"), "state", RESAMPLING).accuracy.low > 0.5
 
 
 def test_a_forecast_equal_to_its_reference_has_no_skill_and_no_evidence() -> None:
     scored = made_score()
-    for name, reference in references(scored).items():
+    for name, reference in scored.references().items():
         same = scored._replace(losses=scored.losses._replace(forecast=reference))
-        skill = {of.reference: of for of in measure_skills(same, "state", **CHANCE)}[name]
+        skill = {of.reference: of for of in measure_skills(same, "state", RESAMPLING)}[name]
         assert (skill.skill.value, skill.skill.low, skill.skill.high) == (0, 0, 0)
         assert skill.verdict == "no evidence"
         assert skill.p_value is None
@@ -99,11 +99,13 @@ def test_a_forecast_equal_to_its_reference_has_no_skill_and_no_evidence() -> Non
         msgspec.json.encode(skill)
 
 
-def test_without_a_share_of_the_neighbours_a_forecast_is_the_base_rate_treated_alike() -> None:
+def test_without_a_share_of_the_neighbours_a_forecast_is_the_volatility_rescaled_base_rate() -> (
+    None
+):
     walk = early_walk()
     (scored,) = score_forecasts(walk, {"4h": ForecastRule(rescale=0.5, neighbour_share=0)})
-    alike = {of.reference: of for of in measure_skills(scored, "state", **CHANCE)}[
-        "base rate treated alike"
+    alike = {of.reference: of for of in measure_skills(scored, "state", RESAMPLING)}[
+        VERDICT_REFERENCE
     ]
     assert alike.skill.value == pytest.approx(0, abs=1e-12)
     assert alike.verdict == "no evidence"
@@ -117,7 +119,7 @@ def test_neighbours_alone_are_scored_as_a_fair_ensemble() -> None:
     for of, loss in ((walk.neighbours, losses.forecast), (walk.random, losses.random)):
         plain = np.where(whole, crps(outcomes[of.rows], observed), np.nan)
         np.testing.assert_allclose(loss, plain, atol=1e-12)
-    np.testing.assert_allclose(losses.base, losses.base_alike, atol=1e-12)
+    np.testing.assert_allclose(losses.base, losses.rescaled_base, atol=1e-12)
     for row in np.flatnonzero(whole)[::37]:
         window = outcomes[walk.neighbours.first[row] : walk.neighbours.last[row]]
         assert losses.base[row] == pytest.approx(crps(window[None], observed[[row]])[0])
@@ -130,7 +132,7 @@ def test_queries_without_all_episodes_are_left_out_against_every_reference_alike
     assert 0 < whole.sum() < len(walk.queries)
     for loss in scored.losses:
         assert np.array_equal(np.isfinite(loss), whole)
-    for skill in measure_skills(scored, "state", **CHANCE):
+    for skill in measure_skills(scored, "state", RESAMPLING):
         assert skill.queries == whole.sum()
     part = np.flatnonzero(whole)
     alone = WalkForward(
@@ -142,8 +144,8 @@ def test_queries_without_all_episodes_are_left_out_against_every_reference_alike
     )
     (again,) = score_forecasts(alone, {"4h": RULE})
     for one, other in zip(
-        measure_skills(again, "state", **CHANCE),
-        measure_skills(scored, "state", **CHANCE),
+        measure_skills(again, "state", RESAMPLING),
+        measure_skills(scored, "state", RESAMPLING),
         strict=True,
     ):
         assert one.queries == other.queries
@@ -154,7 +156,7 @@ def test_queries_without_all_episodes_are_left_out_against_every_reference_alike
 def test_with_too_little_time_there_is_a_skill_but_neither_interval_nor_p_value() -> None:
     points = made_market().points.take(slice(0, 96 * 29 + 1))
     (scored,) = score_forecasts(walk_through(points), {"4h": RULE})
-    for skill in measure_skills(scored, "state", **CHANCE):
+    for skill in measure_skills(scored, "state", RESAMPLING):
         assert skill.queries == 9 * 24 + 1
         assert skill.skill.value is not None
         assert skill.skill.low is None
@@ -165,8 +167,8 @@ def test_with_too_little_time_there_is_a_skill_but_neither_interval_nor_p_value(
 def test_a_perfect_median_is_always_right_and_its_inverse_never() -> None:
     scored = made_score()
     observed = scored.forecasts.observed
-    perfect = measure_direction(with_median(scored, observed), "state", **CHANCE).accuracy
-    inverse = measure_direction(with_median(scored, -observed), "state", **CHANCE).accuracy
+    perfect = measure_direction(with_median(scored, observed), "state", RESAMPLING).accuracy
+    inverse = measure_direction(with_median(scored, -observed), "state", RESAMPLING).accuracy
     assert (perfect.value, perfect.low, perfect.high) == (1, 1, 1)
     assert (inverse.value, inverse.low, inverse.high) == (0, 0, 0)
 
@@ -175,7 +177,7 @@ def test_an_unknown_median_is_neither_right_nor_wrong() -> None:
     scored = made_score()
     observed = scored.forecasts.observed
     half = np.where(np.arange(len(observed)) % 2, observed, np.nan)
-    assert measure_direction(with_median(scored, half), "state", **CHANCE).accuracy.value == 1
+    assert measure_direction(with_median(scored, half), "state", RESAMPLING).accuracy.value == 1
 
 
 def test_random_neighbours_see_the_window_of_the_others_and_other_points() -> None:
@@ -199,7 +201,7 @@ def test_where_neighbours_are_too_unlike_the_forecast_is_the_base_rate_and_no_pr
     assert 0 < unlike.sum() < len(unlike)
     for name, loss in careful.losses._asdict().items():
         usual = getattr(plain.losses, name)
-        instead = plain.losses.base_alike if name in ("forecast", "random") else usual
+        instead = plain.losses.rescaled_base if name in ("forecast", "random") else usual
         assert np.array_equal(loss, np.where(unlike, instead, usual))
     for name in ("p_up", "median"):
         told, usual = (getattr(of.forecasts, name) for of in (careful, plain))
@@ -210,7 +212,7 @@ def test_where_neighbours_are_too_unlike_the_forecast_is_the_base_rate_and_no_pr
 def test_queries_that_are_not_kept_have_no_loss_of_any_kind() -> None:
     scored = made_score()
     kept = np.arange(len(scored.losses.forecast)) % 3 == 0
-    for part, whole in zip(scored.kept(kept).losses, scored.losses, strict=True):
+    for part, whole in zip(scored.where(kept).losses, scored.losses, strict=True):
         assert np.isnan(part[~kept]).all()
         assert np.array_equal(part[kept], whole[kept])
 

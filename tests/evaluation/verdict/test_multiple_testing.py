@@ -23,7 +23,6 @@ from llm_trader.evaluation.verdict.multiple_testing import (
     daily_gains,
     queries_digest,
     superior_p_value,
-    tried_on,
 )
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
@@ -60,11 +59,11 @@ def noise(seed: int) -> Floats:
 
 def test_a_trial_tried_twice_counts_once_and_the_last_is_kept(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    assert (ledger.trials(), ledger.configurations()) == ([], 0)
+    assert (ledger.trials(), ledger.configurations()) == ([], set())
     for label in ("first", "again"):
         ledger.add(trial(label=label))
     assert [one.label for one in ledger.trials()] == ["again"]
-    assert ledger.configurations() == 1
+    assert ledger.configurations() == {"c1"}
 
 
 def test_a_configuration_asked_of_other_queries_is_another_trial_but_no_further_one(
@@ -74,9 +73,9 @@ def test_a_configuration_asked_of_other_queries_is_another_trial_but_no_further_
     for one in (trial("c1", "q1"), trial("c1", "q2"), trial("c2", "q2")):
         ledger.add(one)
     assert len(ledger.trials()) == 3
-    assert ledger.configurations() == 2
-    assert set(tried_on(ledger.trials(), "q1")) == {"c1"}
-    assert set(tried_on(ledger.trials(), "q2")) == {"c1", "c2"}
+    assert ledger.configurations() == {"c1", "c2"}
+    assert [one.configuration for one in ledger.trials_on("q1")] == ["c1"]
+    assert [one.configuration for one in ledger.trials_on("q2")] == ["c1", "c2"]
 
 
 def test_what_another_process_tried_is_counted(tmp_path: Path) -> None:
@@ -89,7 +88,7 @@ def test_what_another_process_tried_is_counted(tmp_path: Path) -> None:
     )
     root = Path(__file__).resolve().parents[3]
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=root)
-    assert ledger.configurations() == 2
+    assert ledger.configurations() == {"c1", "c2"}
     assert ledger.trials() == [trial("c1"), trial("c2")]
 
 
@@ -97,7 +96,7 @@ def test_half_a_file_of_a_process_that_was_killed_is_no_trial(tmp_path: Path) ->
     ledger = Ledger(tmp_path)
     ledger.add(trial())
     (tmp_path / FOLDER / "c2-q1.4711.tmp").write_bytes(b'{"label"')
-    assert ledger.configurations() == 1
+    assert ledger.configurations() == {"c1"}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"label": "a"', b"{}", b"[]"])
@@ -151,7 +150,7 @@ def test_the_queries_are_others_by_their_time_step_symbol_or_outcomes() -> None:
 def test_gains_are_each_days_mean_of_what_was_lost_less_than_by_the_base_rate() -> None:
     scored = made_score()
     (found,) = daily_gains([scored], dataset(), HOUR_MS).values()
-    gain = scored.losses.base_alike - scored.losses.forecast
+    gain = scored.losses.rescaled_base - scored.losses.forecast
     stamps = scored.walk.queries.timestamp_ms
     days = range(dataset().start_ms // DAY_MS, dataset().end_ms // DAY_MS + 1)
     assert len(found) == len(days)
@@ -169,7 +168,7 @@ def test_of_queries_more_often_only_those_on_the_step_count() -> None:
 def test_a_day_of_which_nothing_is_known_has_no_gain_and_is_not_zero() -> None:
     scored = made_score()
     day = scored.walk.queries.timestamp_ms // DAY_MS - dataset().start_ms // DAY_MS
-    (found,) = daily_gains([scored.kept(day != 3)], dataset(), HOUR_MS).values()
+    (found,) = daily_gains([scored.where(day != 3)], dataset(), HOUR_MS).values()
     (whole,) = daily_gains([scored], dataset(), HOUR_MS).values()
     assert found[3] is None
     assert found[:3] + found[4:] == whole[:3] + whole[4:]

@@ -95,7 +95,7 @@ def test_it_writes_four_files_and_shows_the_verdict(
     said = f"{found['verdict'].capitalize()}(:| that) similar past states forecast "
     assert re.search(said, " ".join(ran.out.split()))
     assert str(out / "report.html") in ran.out
-    for name in study.ARMS:
+    for name in study.STRATEGIES:
         assert f" {name} " in ran.out
 
 

@@ -65,7 +65,7 @@ def bands(reply: Any) -> list[Any]:
 def test_a_server_loads_nothing_of_what_fits_and_evaluates() -> None:
     told = "import sys, llm_trader.app.server; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    assert "llm_trader.app.calibration" in ran.stdout.split()
+    assert "llm_trader.retrieval.calibration" in ran.stdout.split()
     assert "llm_trader.evaluation" not in ran.stdout.split()
 
 

@@ -6,13 +6,11 @@
 `index_versions`   rebuilds an index beside the live one, swaps them, prunes old versions
 `index_migration`  copies an index to another backend, and proves the copy
 `index_checks`     checks an index for leaks, measures recall, compares vectors
-`backups`          creates, lists, verifies and restores backups of store and index
-`text_vectors`     loads the text model and its caches if text vectors are in use
+`backups`          creates, verifies and restores backups of store and index
 `text_models`      lists, fetches and tries text models
-`retrievers`       opens a retriever on an index
+`retrievers`       opens a retriever on an index, with the text model if text vectors are in use
 `server`           serves index and market store over JSON-RPC
 `queries`          sends queries to a running server
-`calibration`      loads a calibration for a server
 `calibration_fit`  fits a calibration from a market store
 `evaluation`       turns a plan and a market store into metrics and a report
 `blocking`         runs coroutines as plain functions

@@ -1,4 +1,4 @@
-"""Creates, lists, verifies and restores backups of the market store and the index."""
+"""Creates, verifies and restores backups of the market store and the index."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from llm_trader.app.indexes import qdrant_server
+from llm_trader.app.indexes import backend_of, qdrant_server
 from llm_trader.backup.cluster import QdrantNodes
 from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.manifest import Listed, Manifest, backups_in, checked_name, read_manifest
+from llm_trader.backup.manifest import Manifest, checked_name, read_manifest
 from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
 from llm_trader.backup.verify import VerifyReport, verify_backup
 from llm_trader.errors import InvalidInputError
@@ -33,7 +33,7 @@ def make_backup(
 ) -> Manifest:
     """Copy the store and the index, or one of them. The default name is the time."""
     created_at = iso8601(now_ms // SECOND_MS * SECOND_MS)
-    embedded = settings.index.qdrant.url is None
+    embedded = backend_of(settings) == "embedded"
     sources = Sources(
         market=settings.market.store if only != "index" else None,
         index=settings.index.path if only != "market" and embedded else None,
@@ -43,10 +43,6 @@ def make_backup(
     name = name or created_at.replace(":", "")
     work = create_backup(folder, name, sources, created_at=created_at, progress=progress)
     return asyncio.run(work)
-
-
-def list_backups(folder: Path) -> list[Listed]:
-    return backups_in(folder)
 
 
 def check_backup(folder: Path, name: str, progress: Progress) -> VerifyReport:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TypedDict
 
 from msgspec import structs
 
 from llm_trader.app.blocking import blocking
-from llm_trader.app.indexes import index_to_read, qdrant_server, refuse_another_exchange
+from llm_trader.app.indexes import open_index, qdrant_server, refuse_another_exchange
 from llm_trader.app.retrievers import open_retriever
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
 from llm_trader.checks.recall import RecallReport, recall
@@ -19,10 +19,9 @@ from llm_trader.progress import Progress, StepCounter
 from llm_trader.settings.tree import Settings
 
 
-class Sampling(NamedTuple):
-    """The queries to sample; no symbols means all of the index."""
+class Sampling(TypedDict):
+    """The queries to sample of each symbol, by the names of the arguments of `checks/`."""
 
-    symbols: list[str]
     k: int
     samples: int
     lookback_days: int
@@ -39,78 +38,63 @@ async def check_index_for_leaks(
     progress: Progress,
 ) -> LeakReport:
     """Prove on sampled queries that every answer used only data known at its time."""
-    count = StepCounter(progress, "checking", samples)
-
+    count, vector = StepCounter(progress, "checking", samples), settings.retrieval.vector
     with MarketStore.open(settings.market.store) as store:
         async with open_retriever(settings, environ) as retriever:
             refuse_another_exchange(store, retriever.index)
             return await check_for_leaks(
-                retriever,
-                store,
-                symbols,
-                samples,
-                seed,
-                lambda: count(1),
-                vector=settings.retrieval.vector,
+                retriever, store, symbols, samples, seed, lambda: count(1), vector=vector
             )
 
 
 @blocking
 async def compare_index_vectors(
-    settings: Settings, environ: Mapping[str, str], sampling: Sampling, progress: Progress
+    settings: Settings,
+    environ: Mapping[str, str],
+    symbols: list[str],
+    sampling: Sampling,
+    progress: Progress,
 ) -> list[VectorComparison]:
-    """Compare state with text vectors on the points of an index that has both."""
-    async with index_to_read(settings, environ) as index:
-        symbols = await _symbols(index, sampling)
-        count = StepCounter(progress, "comparing", sampling.samples * len(symbols))
+    """Compare state with text vectors on the points of an index that has both.
+
+    No symbols means all of the index, here and in `measure_recall`.
+    """
+    async with open_index(settings, environ) as index:
+        space = index.collection.state_space()
+        symbols = symbols or await _all_symbols(index)
+        count = StepCounter(progress, "comparing", sampling["samples"] * len(symbols))
         return [
-            await compare_vectors(
-                index,
-                index.collection.state_space(),
-                symbol,
-                k=sampling.k,
-                samples=sampling.samples,
-                lookback_days=sampling.lookback_days,
-                seed=sampling.seed,
-                progress=lambda: count(1),
-            )
+            await compare_vectors(index, space, symbol, **sampling, progress=lambda: count(1))
             for symbol in symbols
         ]
 
 
 @blocking
 async def measure_recall(
-    settings: Settings, environ: Mapping[str, str], sampling: Sampling, progress: Progress
+    settings: Settings,
+    environ: Mapping[str, str],
+    symbols: list[str],
+    sampling: Sampling,
+    progress: Progress,
 ) -> list[RecallReport]:
     """The share of the nearest points that an approximate search on Qdrant finds."""
     from llm_trader.index.qdrant.backend import QdrantIndex
 
     server = qdrant_server(settings, environ)
-
     async with (
         await QdrantIndex.open(structs.replace(server, approximate=False)) as exact,
         await QdrantIndex.open(structs.replace(server, approximate=True)) as approximate,
     ):
-        vectors = list(exact.collection.dimensions)
-        symbols = await _symbols(exact, sampling)
-        total = sampling.samples * len(symbols) * len(vectors)
-        count = StepCounter(progress, "comparing", total)
+        symbols = symbols or await _all_symbols(exact)
+        pairs = [(symbol, name) for symbol in symbols for name in exact.collection.dimensions]
+        count = StepCounter(progress, "comparing", sampling["samples"] * len(pairs))
         return [
             await recall(
-                exact,
-                approximate,
-                symbol,
-                lookback_days=sampling.lookback_days,
-                k=sampling.k,
-                samples=sampling.samples,
-                seed=sampling.seed,
-                name=vector,
-                progress=lambda: count(1),
+                exact, approximate, symbol, **sampling, name=name, progress=lambda: count(1)
             )
-            for symbol in symbols
-            for vector in vectors
+            for symbol, name in pairs
         ]
 
 
-async def _symbols(index: VectorIndex, sampling: Sampling) -> list[str]:
-    return sampling.symbols or [points.symbol for points in (await index.info()).symbols]
+async def _all_symbols(index: VectorIndex) -> list[str]:
+    return [points.symbol for points in (await index.info()).symbols]

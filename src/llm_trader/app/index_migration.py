@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from llm_trader.app.blocking import blocking
-from llm_trader.app.indexes import Backend, index_to_read, index_to_write
-from llm_trader.app.text_vectors import query_texts
+from llm_trader.app.indexes import Backend, open_index
+from llm_trader.app.retrievers import query_texts
 from llm_trader.checks.agreement import AgreementReport, compare_answers
 from llm_trader.checks.copy_verification import CopyProblem, verify_copy
 from llm_trader.errors import InvalidInputError
@@ -53,8 +53,8 @@ async def migrate_index(
         )
 
     async with (
-        index_to_read(settings, environ, source) as old,
-        index_to_write(settings, environ, old.collection, target) as new,
+        open_index(settings, environ, source) as old,
+        open_index(settings, environ, target, create=old.collection) as new,
     ):
         copied = await copy_points(old, new, [], _POINTS_PER_BATCH, progress)
         problems = await verify_copy(old, new, seed=seed)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -14,18 +13,19 @@ from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import (
     backend_of,
     collection_of,
-    index_to_read,
+    open_index,
     qdrant_server,
     refuse_another_exchange,
     refuse_one_folder_for_both,
 )
 from llm_trader.app.ingestion import BUILD_ID, plan_of, spaces_of
-from llm_trader.app.text_vectors import wants_texts
+from llm_trader.app.retrievers import wants_texts
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index import folders
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import IngestReport, ingest
 from llm_trader.index.protocol import Collection, IndexInfo, SymbolPoints, VectorIndex
+from llm_trader.index.qdrant import versions as qdrant_versions
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
@@ -36,7 +36,7 @@ class IndexState(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of an index, and its versions."""
 
     info: IndexInfo
-    versions: list[Any]
+    versions: Sequence[folders.FolderVersion | qdrant_versions.Version]
 
 
 class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +49,12 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
 
 @blocking
 async def index_state(settings: Settings, environ: Mapping[str, str]) -> IndexState:
-    async with index_to_read(settings, environ) as index:
+    async with open_index(settings, environ) as index:
         info = await index.info()
-    return IndexState(info=info, versions=await _versions(settings, environ))
+    if backend_of(settings) == "embedded":
+        return IndexState(info=info, versions=folders.versions(settings.index.path))
+    server = qdrant_server(settings, environ)
+    return IndexState(info=info, versions=await qdrant_versions.versions(server))
 
 
 def versions_to_prune(
@@ -72,9 +75,8 @@ def prune_index(
     """Delete old versions, and on request those being built; returns their names."""
     if backend_of(settings) == "embedded":
         return folders.prune(settings.index.path, also_building=also_building)
-    from llm_trader.index.qdrant.versions import prune
-
-    return asyncio.run(prune(qdrant_server(settings, environ), also_building=also_building))
+    server = qdrant_server(settings, environ)
+    return asyncio.run(qdrant_versions.prune(server, also_building=also_building))
 
 
 @blocking
@@ -94,25 +96,21 @@ async def rebuild_index(
         live_points = await _points_to_rebuild(settings, environ, store)
         spaces = spaces_of(settings, store, [points.symbol for points in live_points])
         collection = collection_of(spaces.state, store.exchange, spaces.text)
-
-        async def rebuild_symbol(index: VectorIndex, points: SymbolPoints) -> IngestReport:
-            first_ms, last_ms = points.first_timestamp_ms, points.last_timestamp_ms
-            (report,) = await ingest(
-                store,
-                index,
-                spaces,
-                [points.symbol],
-                plan_of(settings, first_ms, last_ms),
-                build_id=BUILD_ID,
-                started_at=iso8601(now_ms),
-                progress=progress,
-            )
-            return report
-
+        reports = []
         async with _version_beside(settings, environ, collection) as (index, name):
-            reports = [await rebuild_symbol(index, points) for points in live_points]
+            for points in live_points:
+                reports += await ingest(
+                    store,
+                    index,
+                    spaces,
+                    [points.symbol],
+                    plan_of(settings, points.first_timestamp_ms, points.last_timestamp_ms),
+                    build_id=BUILD_ID,
+                    started_at=iso8601(now_ms),
+                    progress=progress,
+                )
             # The live index may have grown meanwhile.
-            async with index_to_read(settings, environ) as live:
+            async with open_index(settings, environ) as live:
                 await _refuse_fewer_points(index, (await live.info()).symbols)
         return await _swap(settings, environ, reports, name)
 
@@ -120,7 +118,7 @@ async def rebuild_index(
 async def _points_to_rebuild(
     settings: Settings, environ: Mapping[str, str], store: MarketStore
 ) -> list[SymbolPoints]:
-    async with index_to_read(settings, environ) as live:
+    async with open_index(settings, environ) as live:
         refuse_another_exchange(store, live)
         if live.collection.text_space_id is not None and not wants_texts(settings):
             raise ConfigurationError(
@@ -128,14 +126,6 @@ async def _points_to_rebuild(
                 "or ingest without them into a new index"
             )
         return (await live.info()).symbols
-
-
-async def _versions(settings: Settings, environ: Mapping[str, str]) -> list[Any]:
-    if backend_of(settings) == "embedded":
-        return list(folders.versions(settings.index.path))
-    from llm_trader.index.qdrant.versions import versions
-
-    return list(await versions(qdrant_server(settings, environ)))
 
 
 @asynccontextmanager
@@ -149,9 +139,8 @@ async def _version_beside(
         with EmbeddedIndex.create_or_open(folder, collection) as local:
             yield local, str(settings.index.path)
         return
-    from llm_trader.index.qdrant.versions import build_beside
-
-    async with await build_beside(qdrant_server(settings, environ), collection) as remote:
+    server = qdrant_server(settings, environ)
+    async with await qdrant_versions.build_beside(server, collection) as remote:
         yield remote, remote.name
 
 
@@ -186,9 +175,8 @@ async def _swap(
     if backend_of(settings) == "embedded":
         old = folders.swap_in(settings.index.path)
         return Rebuild(reports=reports, live=name, before=str(old))
-    from llm_trader.index.qdrant.versions import swap, versions
-
     server = qdrant_server(settings, environ)
-    old_name = next((version.name for version in await versions(server) if version.live), None)
-    await swap(server, name)
+    versions = await qdrant_versions.versions(server)
+    old_name = next((version.name for version in versions if version.live), None)
+    await qdrant_versions.swap(server, name)
     return Rebuild(reports=reports, live=name, before=old_name)

@@ -1,4 +1,4 @@
-"""Opens the index of the settings for reading or writing."""
+"""Opens the index of the settings."""
 
 from __future__ import annotations
 
@@ -31,37 +31,35 @@ def location_of(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def index_to_read(
-    settings: Settings, environ: Mapping[str, str], backend: Backend | None = None
-) -> AsyncIterator[VectorIndex]:
-    """Raises `VectorIndexError` if there is no index, or it is unreachable."""
-    if (backend or backend_of(settings)) == "qdrant":
-        from llm_trader.index.qdrant.backend import QdrantIndex
-
-        async with await QdrantIndex.open(qdrant_server(settings, environ)) as remote:
-            yield remote
-    else:
-        with EmbeddedIndex.open(settings.index.path) as local:
-            yield local
-
-
-@asynccontextmanager
-async def index_to_write(
+async def open_index(
     settings: Settings,
     environ: Mapping[str, str],
-    collection: Collection,
     backend: Backend | None = None,
+    *,
+    create: Collection | None = None,
 ) -> AsyncIterator[VectorIndex]:
-    """Creates the index if it is missing. Raises `ConfigurationError` for another collection."""
-    if (backend or backend_of(settings)) == "qdrant":
-        from llm_trader.index.qdrant.backend import QdrantIndex
+    """Opens the index to read, or with `create` to write, and then creates it if it is missing.
 
-        server = qdrant_server(settings, environ)
-        async with await QdrantIndex.create_or_open(server, collection) as remote:
-            yield remote
-    else:
-        with EmbeddedIndex.create_or_open(settings.index.path, collection) as local:
+    Raises `VectorIndexError` if there is none to read, or it is unreachable, and
+    `ConfigurationError` if it holds another collection than the one to `create`.
+    """
+    if (backend or backend_of(settings)) == "embedded":
+        path = settings.index.path
+        with (
+            EmbeddedIndex.create_or_open(path, create) if create else EmbeddedIndex.open(path)
+        ) as local:
             yield local
+        return
+    # Most commands never need it, and its modules take 40 ms to import.
+    from llm_trader.index.qdrant.backend import QdrantIndex
+
+    server = qdrant_server(settings, environ)
+    opening = QdrantIndex.create_or_open(server, create) if create else QdrantIndex.open(server)
+    async with await opening as remote:
+        yield remote
+
+
+index_to_read = open_index
 
 
 def qdrant_server(settings: Settings, environ: Mapping[str, str]) -> QdrantServer:
@@ -71,13 +69,14 @@ def qdrant_server(settings: Settings, environ: Mapping[str, str]) -> QdrantServe
         raise ConfigurationError(
             "no Qdrant server is set; give --qdrant-url, or set index.qdrant.url"
         )
-    name = config.api_key_env
-    key = None if name is None else secret(environ, name, "index.qdrant.api_key_env")
+    key = secret(environ, config.api_key_env, "index.qdrant.api_key_env")
     return QdrantServer(**structs.asdict(config), api_key=key)
 
 
-def secret(environ: Mapping[str, str], name: str, setting: str) -> str:
-    """The value of the environment variable that a setting names."""
+def secret(environ: Mapping[str, str], name: str | None, setting: str) -> str | None:
+    """The value of the environment variable that a setting names; None if it names none."""
+    if name is None:
+        return None
     value = environ.get(name, "").strip()
     if not value:
         raise ConfigurationError(f"{setting} names {name}, but that environment variable is empty")

@@ -7,8 +7,8 @@ from typing import Final
 
 from llm_trader import __version__
 from llm_trader.app.blocking import blocking
-from llm_trader.app.indexes import collection_of, index_to_write, refuse_one_folder_for_both
-from llm_trader.app.text_vectors import text_space, wants_texts
+from llm_trader.app.indexes import collection_of, open_index, refuse_one_folder_for_both
+from llm_trader.app.retrievers import text_space, wants_texts
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest
@@ -43,7 +43,7 @@ async def ingest_from_store(
         named = symbols or store.symbols()
         spaces = spaces_of(settings, store, named)
         collection = collection_of(spaces.state, store.exchange, spaces.text)
-        async with index_to_write(settings, environ, collection) as index:
+        async with open_index(settings, environ, create=collection) as index:
             return await ingest(
                 store,
                 index,

@@ -6,16 +6,15 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 
 from llm_trader import __version__
-from llm_trader.app.calibration import loaded_calibration, log_loaded
 from llm_trader.app.indexes import refuse_another_exchange, refuse_one_folder_for_both
 from llm_trader.app.retrievers import open_retriever
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
+from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration, scope_of
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.rpc.auth import TokenCheck, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
@@ -27,6 +26,9 @@ from llm_trader.serving.error_codes import RAG_ERRORS
 from llm_trader.serving.methods import RagMethods
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
+from llm_trader.timeframe import iso8601
+
+_log = structlog.get_logger(__name__)
 
 
 def serve_forever(
@@ -58,9 +60,10 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     serving = settings.serving
     tokens = _tokens(serving, environ)
     check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
-    calibration = loaded_calibration(settings)
+    calibration = _calibration(settings)
     async with open_retriever(settings, environ, calibration) as retriever:
-        log_loaded(calibration, retriever.index.collection, settings.retrieval)
+        if calibration is not None:
+            _log_calibration(calibration, retriever, settings)
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)
             methods = RagMethods(
@@ -82,19 +85,6 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
             yield RpcServer(dispatcher, serving, tokens)
 
 
-def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> SnapshotSource | None:
-    path: Path = settings.market.store
-    if not path.exists():
-        structlog.get_logger(__name__).warning(
-            "market_store_missing", path=str(path), effect="queries must contain their whole state"
-        )
-        return None
-    store = opened.enter_context(MarketStore.open(path))
-    refuse_another_exchange(store, retriever.index)
-    interval_ms = settings.snapshot.interval_ms
-    return SnapshotSource(store, retriever.space.intraday, interval_ms)
-
-
 def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:
     name = config.auth_tokens_env
     if name is None:
@@ -105,3 +95,35 @@ def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:
             f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
         )
     return TokenCheck(tokens)
+
+
+def _calibration(settings: Settings) -> LoadedCalibration | None:
+    """None if none is set. Raises `ConfigurationError` if the file is not a calibration."""
+    path = settings.retrieval.calibration
+    if path is None:
+        return None
+    return LoadedCalibration(read_calibration(path), settings.retrieval.max_calibration_age_days)
+
+
+def _log_calibration(loaded: LoadedCalibration, retriever: Retriever, settings: Settings) -> None:
+    """Log the calibration, and why queries will not use it, if so; each reply says so, too."""
+    calibration, index = loaded.calibration, retriever.index.collection
+    _log.info(
+        "calibration_loaded", digest=calibration.digest, known_by=iso8601(calibration.known_by_ms)
+    )
+    # All symbols share the vectors and the search, so the first one tells what differs.
+    for symbol in calibration.scope.symbols[:1]:
+        if objections := loaded.scope_objections(scope_of(index, symbol, settings.retrieval)):
+            _log.warning("calibration_not_used", digest=calibration.digest, because=objections)
+
+
+def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> SnapshotSource | None:
+    path = settings.market.store
+    if not path.exists():
+        _log.warning(
+            "market_store_missing", path=str(path), effect="queries must contain their whole state"
+        )
+        return None
+    store = opened.enter_context(MarketStore.open(path))
+    refuse_another_exchange(store, retriever.index)
+    return SnapshotSource(store, retriever.space.intraday, settings.snapshot.interval_ms)

@@ -136,9 +136,10 @@ def recall(
     """
     from llm_trader.app.index_checks import Sampling, measure_recall
 
-    sampling = Sampling(options.symbol_list(symbols), k, samples, lookback_days, seed)
+    sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
     with progress_bar("queries") as progress:
-        reports = measure_recall(settings, os.environ, sampling, progress)
+        names = options.symbol_list(symbols)
+        reports = measure_recall(settings, os.environ, names, sampling, progress)
     present(reports, json, _describe_recall(reports))
 
 
@@ -160,9 +161,10 @@ def compare_vectors(
     """
     from llm_trader.app.index_checks import Sampling, compare_index_vectors
 
-    sampling = Sampling(options.symbol_list(symbols), k, samples, lookback_days, seed)
+    sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
     with progress_bar("queries") as progress:
-        comparisons = compare_index_vectors(settings, os.environ, sampling, progress)
+        names = options.symbol_list(symbols)
+        comparisons = compare_index_vectors(settings, os.environ, names, sampling, progress)
     present(comparisons, json, _describe_vectors(comparisons))
 
 

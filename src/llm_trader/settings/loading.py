@@ -9,17 +9,19 @@ in capitals, such as `LLM_TRADER_SERVING__PORT`; an empty variable counts as mis
 from __future__ import annotations
 
 import difflib
+import functools
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+import msgspec
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource, InitSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.settings.models import HIDDEN_VALUE, struct_of
+from llm_trader.settings.models import HIDDEN_VALUE
 from llm_trader.settings.tree import (
     ENV_PREFIX,
     SECTIONS,
@@ -51,24 +53,24 @@ def load_settings(
     """
     flags = {key: value for key, value in (overrides or {}).items() if value is not None}
     variables = {_KEY_OF_ENV[name]: environ[name] for name in _KEY_OF_ENV if environ.get(name)}
-    toml = TomlConfigSettingsSource(SettingsModel, toml_file=None)
     path: Path | None = None
+    toml: dict[str, Any] = {}
     problems: list[str] = []
     try:
         path = _config_file(config, environ)
-        toml = _read_toml(path)
+        toml = _read_toml(path) if path else {}
     except ConfigurationError as error:
         problems.append(error.message)
-    problems += _unknown_flags(flags) + _unknown_variables(environ, flags, variables, toml)
+    problems += _unknown_variables(environ, flags, variables, toml)
     try:
-        settings = _merged(flags, variables, toml)
+        model = _validated(flags, variables, toml)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            problems.append(_problem(detail, flags, variables, path))
+        details = error.errors(include_url=False)
+        problems += [_problem(detail, flags, variables, path) for detail in details]
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigurationError(f"the settings cannot be used:{listed}", problems=problems)
-    return settings
+    return msgspec.convert(model.model_dump(), Settings)
 
 
 def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -83,71 +85,47 @@ def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None
     return path
 
 
-def _read_toml(path: Path | None) -> TomlConfigSettingsSource:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return TomlConfigSettingsSource(SettingsModel, toml_file=path)
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
 
 
-def _merged(
-    flags: Mapping[str, Any], variables: Mapping[str, str], toml: TomlConfigSettingsSource
-) -> Settings:
-    sources = (
-        InitSettingsSource(SettingsModel, _nested(flags)),
-        _environment_source(variables),
-        toml,
-    )
-    # pydantic-settings documents the parameter; type checkers see only the fields.
-    return struct_of(Settings, SettingsModel(_build_sources=(sources, {})))  # type: ignore[call-arg]
-
-
-def _environment_source(variables: Mapping[str, str]) -> EnvSettingsSource:
-    source = EnvSettingsSource(SettingsModel)
-    # The library reads the environment of the process; here it is an argument.
-    source.env_vars = {env_name(key).lower(): value for key, value in variables.items()}
-    return source
-
-
-def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key in flags.keys() & SETTINGS.keys():
+def _validated(
+    flags: Mapping[str, Any], variables: Mapping[str, str], toml: dict[str, Any]
+) -> BaseModel:
+    nested: dict[str, Any] = {}
+    for key, value in flags.items():
         *sections, name = key.split(".")
-        branch = tree
-        for section in sections:
-            branch = branch.setdefault(section, {})
-        branch[name] = flags[key]
-    return tree
-
-
-def _unknown_flags(flags: Mapping[str, Any]) -> list[str]:
-    return [
-        f"unknown setting {key}{_suggestion(key)} (from the command line)"
-        for key in flags
-        if key not in SETTINGS
-    ]
+        functools.reduce(lambda tree, part: tree.setdefault(part, {}), sections, nested)[name] = (
+            value
+        )
+    environment = EnvSettingsSource(SettingsModel)
+    # The library reads the environment of the process; here it is an argument.
+    environment.env_vars = {env_name(key).lower(): value for key, value in variables.items()}
+    flag_source, file_source = (InitSettingsSource(SettingsModel, t) for t in (nested, toml))
+    # pydantic-settings documents the parameter; type checkers see only the fields.
+    return SettingsModel(_build_sources=((flag_source, environment, file_source), {}))  # type: ignore[call-arg]
 
 
 def _unknown_variables(
     environ: Mapping[str, str],
     flags: Mapping[str, Any],
     variables: Mapping[str, str],
-    toml: TomlConfigSettingsSource,
+    toml: dict[str, Any],
 ) -> list[str]:
     """Variables with our prefix that are neither settings nor named by one, such as for tokens."""
-    naming = [key for key in SETTINGS if key.endswith("_env")]
-    named = {
-        value
-        for key in naming
-        for value in (flags.get(key), variables.get(key), _toml_value(toml.toml_data, key))
-    }
-    named |= _OTHER_VARIABLES | _KEY_OF_ENV.keys()
+    known: set[str | None] = {*_OTHER_VARIABLES, *_KEY_OF_ENV}
+    for key in SETTINGS:
+        if key.endswith("_env"):
+            known |= {flags.get(key), variables.get(key), _toml_value(toml, key)}
     return [
         f"unknown setting {name}{_variable_suggestion(name)} (from the environment)"
         for name in sorted(environ)
-        if name.startswith(ENV_PREFIX) and name not in named
+        if name.startswith(ENV_PREFIX) and name not in known
     ]
 
 
@@ -164,15 +142,13 @@ def _problem(
     path: Path | None,
 ) -> str:
     key = ".".join(str(part) for part in error["loc"])
+    origin = "the command line" if key in flags else env_name(key) if key in variables else path
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {key}{_suggestion(key)} (from {path})"
+        meant = _nearest_setting(key)
+        suggestion = f"; did you mean {meant}?" if meant not in (None, key) else ""
+        return f"unknown setting {key}{suggestion} (from {origin})"
     if error["type"] == "model_type":
-        return f"{key} is a section, not a value (from {path})"
-    origin = str(path)
-    if key in flags:
-        origin = "the command line"
-    elif key in variables:
-        origin = env_name(key)
+        return f"{key} is a section, not a value (from {origin})"
     # A URL may have a password before the @.
     secret = key.endswith("_env") or error["type"] == HIDDEN_VALUE or "@" in str(error["input"])
     shown = "" if secret else f" = {error['input']!r}"
@@ -180,20 +156,13 @@ def _problem(
     return f"{key}{shown} {message} (from {origin})"
 
 
-def _suggestion(key: str) -> str:
-    meant = _nearest_setting(key)
-    return f"; did you mean {meant}?" if meant not in (None, key) else ""
-
-
 def _variable_suggestion(variable: str) -> str:
     # A single underscore instead of two is the likeliest slip.
-    by_single_underscores = {name.replace("__", "_"): name for name in (*_KEY_OF_ENV, CONFIG_ENV)}
-    meant = by_single_underscores.get(variable.upper().replace("__", "_"))
-    if meant is None and _nearest(variable, [CONFIG_ENV], cutoff=0.9):
-        meant = CONFIG_ENV
+    names = {name.replace("__", "_"): name for name in (*_KEY_OF_ENV, CONFIG_ENV)}
+    meant = names.get(_nearest(variable.upper().replace("__", "_"), names, cutoff=0.9) or "")
     if meant is None:
         key = _nearest_setting(variable.removeprefix(ENV_PREFIX).lower().replace("__", "."))
-        meant = env_name(key) if key and key in SETTINGS else None
+        meant = env_name(key) if key in SETTINGS else None
     return f"; did you mean {meant}?" if meant else ""
 
 

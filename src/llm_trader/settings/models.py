@@ -12,21 +12,15 @@ from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, 
 
 import msgspec
 from msgspec import Meta, Struct
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    create_model,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
 
 from llm_trader.config_types import Check, NotASetting
 
 M = TypeVar("M", bound=BaseModel)
-S = TypeVar("S", bound=Struct)
+
+_METADATA: Final = ("ge", "le", "pattern", "min_length", "description", "examples")
 
 # The type of errors whose rejected value may be a secret.
 HIDDEN_VALUE: Final = "hidden_value"
@@ -59,16 +53,6 @@ def model_of(config: type[Struct], base: type[M]) -> type[M]:
     return create_model(config.__name__, __base__=base, __doc__=config.__doc__, **fields)
 
 
-def struct_of(config: type[S], model: BaseModel) -> S:
-    """The config with the values of its model."""
-    values: dict[str, Any] = {}
-    sections = {field.name: type(field.default) for field in msgspec.structs.fields(config)}
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        values[name] = struct_of(sections[name], value) if isinstance(value, BaseModel) else value
-    return config(**values)
-
-
 def _pydantic_type(hint: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -83,14 +67,7 @@ def _pydantic_type(hint: Any) -> Any:
 def _pydantic_metadata(metadata: Meta | Check) -> Any:
     if isinstance(metadata, Check):
         return AfterValidator(_raising_pydantic_errors(metadata))
-    return Field(
-        ge=metadata.ge,
-        le=metadata.le,
-        pattern=metadata.pattern,
-        min_length=metadata.min_length,
-        description=metadata.description,
-        examples=metadata.examples,
-    )
+    return Field(**{name: getattr(metadata, name) for name in _METADATA})
 
 
 def _raising_pydantic_errors(check: Check) -> Callable[[Any], Any]:
@@ -100,7 +77,6 @@ def _raising_pydantic_errors(check: Check) -> Callable[[Any], Any]:
         try:
             return check.apply(value)
         except ValueError as error:
-            message: Any = str(error)
-            raise PydanticCustomError(kind, message) from None
+            raise PydanticCustomError(kind, "{message}", {"message": str(error)}) from None
 
     return apply

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.queues import SimpleQueue
 from typing import Any, Final, NamedTuple
 
@@ -83,15 +84,23 @@ def _results(
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C from their first instruction: it is for the parent."""
-    if threading.current_thread() is not threading.main_thread():
+    """Processes started here never receive Ctrl-C; this one receives it at the end."""
+    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts: list[int] = []
+    # The first process would start it, which unblocks the signal.
+    resource_tracker.ensure_running()
+    # A blocked signal stays blocked in what is started, but another thread here may receive it.
+    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 _reports: SimpleQueue[tuple[str, int, int]]

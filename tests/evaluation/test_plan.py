@@ -10,8 +10,15 @@ import pytest
 from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation.plan import DEFAULT_RULES, Search, StudyPlan
-from llm_trader.evaluation.plan_file import DEFAULT_SWEEP, parse_plan, read_plan, sweep_plans
+from llm_trader.evaluation.plan import (
+    DEFAULT_RULES,
+    DEFAULT_SWEEP,
+    Search,
+    StudyPlan,
+    parse_plan,
+    read_plan,
+    sweep_plans,
+)
 from llm_trader.timeframe import parse_end, parse_start
 
 PLANS = Path(__file__).parents[2] / "config" / "evaluation"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm_trader.app.evaluation import StudyInputs, evaluate
-from llm_trader.evaluation.plan_file import read_plan
+from llm_trader.evaluation.plan import read_plan
 from llm_trader.evaluation.results import Metrics
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.file_import import import_folder

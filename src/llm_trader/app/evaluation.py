@@ -17,9 +17,8 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import study
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, read_dataset, read_index
-from llm_trader.evaluation.plan import Search, StudyPlan
-from llm_trader.evaluation.plan_file import read_plan, sweep_plans
-from llm_trader.evaluation.result_files import refuse_unwritable, write_study
+from llm_trader.evaluation.plan import Search, StudyPlan, read_plan, sweep_plans
+from llm_trader.evaluation.result_files import Study, refuse_unwritable, write_study
 from llm_trader.evaluation.results import Metrics
 from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict import gate
@@ -42,7 +41,7 @@ _NEEDED: Final = {
 }
 _BY_STATE: Final = (STATE, "random")
 
-Ask = Callable[[Subject, study.StudyRun], study.Study]
+Ask = Callable[[Subject, study.StudyRun], Study]
 
 
 class StudyInputs(NamedTuple):

@@ -111,7 +111,7 @@ def evaluate(
         _refuse_options_before(context, context.invoked_subcommand)
         return
     from llm_trader.app import evaluation
-    from llm_trader.evaluation.plan_file import DEFAULT_SWEEP
+    from llm_trader.evaluation.plan import DEFAULT_SWEEP
 
     search = {"vector": vector, "lookback_days": lookback_days, "embargo_hours": embargo_hours}
     plan = _plan(settings, study, search, sweep=DEFAULT_SWEEP if sweep else None)

@@ -8,9 +8,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from llm_trader.evaluation.conformal.calibration_fit import Fit, Scores
-from llm_trader.evaluation.csv_tables import Steps
 from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
 from llm_trader.evaluation.report import wording
+from llm_trader.evaluation.result_files import Steps, Study
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     VERDICT_REFERENCE,
@@ -21,7 +21,6 @@ from llm_trader.evaluation.results import (
     Trials,
 )
 from llm_trader.evaluation.significance import verdict
-from llm_trader.evaluation.study import Study
 from llm_trader.evaluation.verdict.verdicts import overall, verdict_variant
 from llm_trader.retrieval.calibration import Calibration
 from llm_trader.timeframe import iso8601

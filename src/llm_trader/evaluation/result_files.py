@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
+import polars as pl
 
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation.csv_tables import write_steps, write_trades
+from llm_trader.evaluation.backtest.simulator import Trade
+from llm_trader.evaluation.backtest.strategies import Backtest
+from llm_trader.evaluation.conformal.bands import BAND_ENDS
+from llm_trader.evaluation.forecast.skills import ScoredForecasts
 from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import Metrics
-from llm_trader.evaluation.study import Study
+from llm_trader.retrieval.statistics import quantiles
 from llm_trader.storage.files import write_all_atomically
 
 METRICS: Final = "metrics.json"
 STEPS: Final = "steps.csv"
 TRADES: Final = "trades.csv"
 REPORT: Final = "report.html"
+
+# Losses are of some hundredths of a percent: four decimals would hide how they differ.
+_DIGITS: Final = 6
+
+
+class Steps(NamedTuple):
+    """One symbol, variant and horizon: columns of one value for each query; NaN is unknown."""
+
+    variant: str
+    symbol: str
+    horizon: str
+    time_ms: Times
+    columns: dict[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """The results, and the rows they are made from; a backtest goes with its symbol."""
+
+    metrics: Metrics
+    steps: Sequence[Steps]
+    backtests: Sequence[tuple[str, Backtest]]
 
 
 def write_study(study: Study, folder: Path) -> list[Path]:
@@ -51,3 +80,64 @@ def refuse_unwritable(folder: Path) -> None:
 
 def _write_metrics(metrics: Metrics, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=1) + b"\n")
+
+
+def forecast_steps(variant: str, scored: ScoredForecasts) -> Steps:
+    """Forecast, outcome, and the losses (CRPS) of the forecast and the references, in %."""
+    walk, forecasts, losses = scored.walk, scored.forecasts, scored.losses
+    complete = walk.neighbours.complete
+    ends = quantiles(forecasts.ensemble.outcomes, BAND_ENDS).T
+    p10, p90 = (np.where(complete, end, np.nan) for end in ends)
+    columns = {
+        "mean_similarity": walk.mean_similarity,
+        "neighbours_p10_pct": p10,
+        "neighbours_median_pct": forecasts.median,
+        "neighbours_p90_pct": p90,
+        "p_up": forecasts.p_up,
+        "observed_pct": forecasts.observed,
+        "crps_forecast": losses.forecast,
+        "crps_random_neighbours": losses.random,
+        "crps_base_rate_treated_alike": losses.rescaled_base,
+        "crps_base_rate": losses.base,
+    }
+    return Steps(variant, scored.symbol, scored.horizon, walk.queries.timestamp_ms, columns)
+
+
+def write_steps(steps: Sequence[Steps], path: Path) -> None:
+    """A row for each query and horizon; an empty cell is unknown."""
+    tables = [
+        pl.DataFrame(
+            {
+                "variant": pl.repeat(part.variant, len(part.time_ms), eager=True),
+                "symbol": pl.repeat(part.symbol, len(part.time_ms), eager=True),
+                "time": _times(part.time_ms),
+                "horizon": pl.repeat(part.horizon, len(part.time_ms), eager=True),
+                **part.columns,
+            }
+        )
+        for part in steps
+    ]
+    numbers = pl.col(pl.Float64).fill_nan(None)
+    pl.concat(tables).with_columns(numbers).write_csv(path, float_precision=_DIGITS)
+
+
+def write_trades(backtests: Sequence[tuple[str, Backtest]], path: Path) -> None:
+    """A row for each trade of every symbol and arm."""
+    rows = [
+        {"symbol": symbol, "arm": backtest.name, **msgspec.structs.asdict(trade)}
+        for symbol, backtest in backtests
+        for trade in backtest.simulation.trades
+    ]
+    names = ["symbol", "arm", *Trade.__struct_fields__]
+    table = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    if rows:
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        for name in ("entry_ms", "exit_ms"):
+            table = table.with_columns(_times(table[name].to_numpy()).alias(name))
+    table = table.rename({"entry_ms": "entry_time", "exit_ms": "exit_time"})
+    table.write_csv(path, float_precision=_DIGITS)
+
+
+def _times(time_ms: Times) -> pl.Series:
+    times = pl.Series(time_ms).cast(pl.Datetime("ms"))
+    return times.dt.to_string("%Y-%m-%dT%H:%M:%SZ")

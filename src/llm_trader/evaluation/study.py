@@ -21,13 +21,12 @@ from msgspec.structs import replace
 from llm_trader import __version__
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.backtest.strategies import BASELINE, STRATEGIES, Backtest
+from llm_trader.evaluation.backtest.strategies import BASELINE, STRATEGIES
 from llm_trader.evaluation.controls.negative_controls import market_controls, simulated_controls
-from llm_trader.evaluation.csv_tables import Steps
 from llm_trader.evaluation.dataset import Dataset
-from llm_trader.evaluation.plan import AS_IT_IS, NONE, PROTOTYPE, VARIANTS, StudyPlan
-from llm_trader.evaluation.plan_file import sweep_plans
+from llm_trader.evaluation.plan import AS_IT_IS, NONE, PROTOTYPE, VARIANTS, StudyPlan, sweep_plans
 from llm_trader.evaluation.report import wording
+from llm_trader.evaluation.result_files import Study
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     Command,
@@ -58,15 +57,6 @@ from llm_trader.evaluation.verdict.verdicts import adjusted, arms_verdict, forec
 from llm_trader.evaluation.workers import Task, run_tasks
 from llm_trader.progress import Progress
 from llm_trader.timeframe import DAY_MS, iso8601
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
-    """The results, and the rows they are made from; a backtest goes with its symbol."""
-
-    metrics: Metrics
-    steps: Sequence[Steps]
-    backtests: Sequence[tuple[str, Backtest]]
 
 
 @dataclass(frozen=True, slots=True)

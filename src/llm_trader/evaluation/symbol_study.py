@@ -21,21 +21,21 @@ from llm_trader.evaluation.backtest.strategies import (
 from llm_trader.evaluation.conformal.bands import cover, measure_band
 from llm_trader.evaluation.controls.negative_controls import undirected_skills
 from llm_trader.evaluation.controls.probes import probe_future_canary, probe_truncation
-from llm_trader.evaluation.csv_tables import Steps, forecast_steps
 from llm_trader.evaluation.daily_curves import drift_curves, equity_curve, similarity_histogram
 from llm_trader.evaluation.dataset import Dataset
-from llm_trader.evaluation.forecast.feature_weights import reweight_features
+from llm_trader.evaluation.forecast.neighbour_search import reweight_features
 from llm_trader.evaluation.forecast.probabilities import measure_barriers, measure_rises
-from llm_trader.evaluation.forecast.regimes import measure_regimes
 from llm_trader.evaluation.forecast.skills import (
     ScoredForecasts,
     WalkForward,
     measure_direction,
+    measure_regimes,
     measure_skills,
     score_forecasts,
     walk_forward,
 )
 from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.result_files import Steps, forecast_steps
 from llm_trader.evaluation.results import (
     Arm,
     Band,

@@ -13,6 +13,7 @@ from msgspec.structs import replace as replaced
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.controls import negative_controls
+from llm_trader.evaluation.controls.control_data import simulated_dataset
 from llm_trader.evaluation.controls.negative_controls import (
     ALTERATION_NAMES,
     NO_EDGE,
@@ -20,7 +21,6 @@ from llm_trader.evaluation.controls.negative_controls import (
     market_controls,
     simulated_controls,
 )
-from llm_trader.evaluation.controls.simulated_markets import simulated_dataset
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.forecast import neighbour_search as walking
 from llm_trader.evaluation.plan import DEFAULT_RULES, ForecastRule, Search, StudyPlan

@@ -19,7 +19,7 @@ from llm_trader.evaluation.controls.probes import (
 from llm_trader.evaluation.dataset import Dataset, read_dataset
 from llm_trader.evaluation.forecast import neighbour_search as walking
 from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes
-from llm_trader.evaluation.forecast.feature_weights import reweight_features
+from llm_trader.evaluation.forecast.neighbour_search import reweight_features
 from llm_trader.evaluation.forecast.skills import WalkForward, walk_forward
 from llm_trader.evaluation.plan import Search, StudyPlan
 from llm_trader.evaluation.results import Probe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llm_trader.embedding.state import StateSpace
-from llm_trader.evaluation.controls.simulated_markets import (
+from llm_trader.evaluation.controls.control_data import (
     PLANTED_REVERSAL,
     SYMBOL,
     simulated_dataset,

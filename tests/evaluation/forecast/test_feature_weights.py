@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llm_trader.embedding.features import FEATURES
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.forecast.feature_weights import reweight_features
+from llm_trader.evaluation.forecast.neighbour_search import reweight_features
 from llm_trader.evaluation.plan import Search
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.timeframe import M5

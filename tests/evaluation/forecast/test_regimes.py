@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecast.regimes import measure_regimes, regimes
-from llm_trader.evaluation.forecast.skills import score_forecasts
+from llm_trader.evaluation.forecast.skills import measure_regimes, regimes, score_forecasts
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS

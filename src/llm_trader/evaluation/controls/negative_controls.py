@@ -18,23 +18,20 @@ from msgspec.structs import replace as replace_fields
 from llm_trader.arrays import Floats
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.controls.alterations import (
+from llm_trader.evaluation.controls.control_data import (
+    PLANTED_REVERSAL,
+    SYMBOL,
     random_signs,
     random_vectors,
     shifted_outcomes,
     shuffled_outcomes,
-    wrong_symbol,
-)
-from llm_trader.evaluation.controls.simulated_markets import (
-    PLANTED_REVERSAL,
-    SYMBOL,
     simulated_dataset,
     simulated_points,
+    wrong_symbol,
 )
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset
 from llm_trader.evaluation.forecast.ensembles import forecast_and_base_losses, horizon_outcomes
-from llm_trader.evaluation.forecast.feature_weights import reweight_features
-from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
+from llm_trader.evaluation.forecast.neighbour_search import find_neighbours, reweight_features
 from llm_trader.evaluation.forecast.skills import WalkForward, rows_per_block
 from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
 from llm_trader.evaluation.results import Control, UndirectedSkill

@@ -21,8 +21,11 @@ from llm_trader.checks.cutoff import changed_fields, history_with_future, same_v
 from llm_trader.checks.sampling import sample
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation.forecast.ensembles import horizon_outcomes, make_forecasts
-from llm_trader.evaluation.forecast.feature_weights import reweight_features
-from llm_trader.evaluation.forecast.neighbour_search import Neighbours, find_neighbours
+from llm_trader.evaluation.forecast.neighbour_search import (
+    Neighbours,
+    find_neighbours,
+    reweight_features,
+)
 from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Probe

@@ -7,13 +7,16 @@ window, so the products of a whole block of queries with it are one matrix produ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Mask, Rows, Vectors
-from llm_trader.evaluation.plan import Search
+from llm_trader.embedding.state import StateSpace
+from llm_trader.errors import InvalidInputError
+from llm_trader.evaluation.plan import Search, check_feature_weights
 from llm_trader.index.asof import visible_rows
 from llm_trader.index.memory import admitted
 from llm_trader.index.points import STATE, TEXT, PointTable
@@ -188,3 +191,23 @@ def _best(
     # BLAS rounds by where a row lies; this does not, so equal vectors have equal scores.
     exact = np.vecdot(vectors[candidates], query)
     return candidates[np.argsort(-exact, kind="stable")[:limit]]
+
+
+def reweight_features(
+    points: PointTable, space: StateSpace, weights: Mapping[str, float]
+) -> PointTable:
+    """Points of `space` with state vectors as if features had these multiples of their weights.
+
+    Equal to embedding again but for rounding; without weights, the points themselves. Points and
+    queries need the same weights.
+    """
+    names = [feature.name for feature in space.features]
+    check_feature_weights(weights, names)
+    if not weights:
+        return points
+    multiples = np.array([weights.get(name, 1.0) for name in names])
+    if not (multiples * space.weights).any():
+        raise InvalidInputError("no feature has a weight above 0: give one of them more than 0")
+    vectors = points.vectors[STATE] * np.sqrt(multiples).repeat(2)
+    vectors /= np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    return replace(points, vectors={**points.vectors, STATE: vectors.astype(np.float32)})

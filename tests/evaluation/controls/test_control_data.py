@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.evaluation.controls.alterations import (
+from llm_trader.evaluation.controls.control_data import (
     random_signs,
     random_vectors,
     shifted_outcomes,

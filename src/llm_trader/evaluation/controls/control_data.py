@@ -5,6 +5,9 @@ moves together with the volatility it is rescaled by; else rescaling alone would
 which share their volatility, from the base rate. Where outcomes move in time, stretches of random
 lengths of about a day are rearranged: a shift by whole days would keep the hour, and one shift of
 all would keep recent states beside recent outcomes. Both carry information.
+
+Simulated markets are made from candles on. In a random walk no state says what follows; a reversal
+planted into the candles must be found.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from typing import Final
 import numpy as np
 
 from llm_trader.arrays import Rows, Times
+from llm_trader.evaluation.dataset import Dataset
+from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import COLUMN_ROW, PointTable
+from llm_trader.market.simulation import simulate_random_walk
 from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
-from llm_trader.timeframe import DAY_MS, HOUR_MS
+from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
 
 _SIGNED_ROWS: Final = [COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS]
 _LINKED_ROWS: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]
@@ -25,6 +31,13 @@ _LINKED_ROWS: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volati
 # About a day, and never exactly one, so that no rearrangement keeps the hour of the day.
 _MIN_STRETCH_MS: Final = 18 * HOUR_MS
 _MAX_STRETCH_MS: Final = 30 * HOUR_MS
+
+SYMBOL: Final = "BTCUSDT"
+
+# A reversal of this strength is found beyond doubt in three months.
+PLANTED_REVERSAL: Final = 0.25
+
+_START_MS: Final[Millis] = 1_704_067_200_000  # 2024-01-01; nothing depends on the day
 
 
 def shuffled_outcomes(points: PointTable, seed: int) -> PointTable:
@@ -92,3 +105,35 @@ def _with_outcomes_of(points: PointTable, rows: Rows) -> PointTable:
     values = points.values.copy()
     values[_LINKED_ROWS] = values[_LINKED_ROWS][:, rows]
     return replace(points, values=values)
+
+
+def simulated_points(
+    spaces: Spaces, *, days: int, seed: int, interval_ms: Millis, reversal: float = 0.0
+) -> PointTable:
+    """All labelled states of a random walk of `days` days, made as at ingestion."""
+    intraday = spaces.state.intraday
+    history = simulate_random_walk(
+        SYMBOL, start_ms=_START_MS, days=days, seed=seed, timeframe=intraday, reversal=reversal
+    )
+    end_ms = _START_MS + days * DAY_MS
+    times = np.arange(_START_MS + interval_ms, end_ms + 1, interval_ms, dtype=np.int64)
+    points, _ = make_points(history, spaces, times, end_ms, 1)
+    return points
+
+
+def simulated_dataset(
+    spaces: Spaces,
+    *,
+    days: int,
+    lookback_days: int,
+    seed: int,
+    interval_ms: Millis,
+    reversal: float = 0.0,
+) -> Dataset:
+    """A simulated market whose queries begin when a whole lookback is known."""
+    points = simulated_points(
+        spaces, days=days, seed=seed, interval_ms=interval_ms, reversal=reversal
+    )
+    times_ms = points.timestamp_ms
+    start_ms = int(times_ms[0]) + lookback_days * DAY_MS
+    return Dataset({SYMBOL: points}, spaces.state.intraday, None, start_ms, int(times_ms[-1]))

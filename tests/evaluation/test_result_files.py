@@ -10,9 +10,9 @@ import pytest
 
 from llm_trader.evaluation.backtest.simulator import Trade
 from llm_trader.evaluation.backtest.strategies import Backtest, Market, run_backtest
-from llm_trader.evaluation.csv_tables import Steps, forecast_steps, write_steps, write_trades
 from llm_trader.evaluation.forecast.skills import score_forecasts
 from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.result_files import Steps, forecast_steps, write_steps, write_trades
 from llm_trader.timeframe import iso8601
 from tests.evaluation.small_market import (
     NO_FUNDING,

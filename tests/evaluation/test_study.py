@@ -21,10 +21,9 @@ from llm_trader.evaluation.backtest.strategies import BASELINE, STRATEGIES
 from llm_trader.evaluation.controls.negative_controls import ALTERATION_NAMES, NO_EDGE, PLANTED
 from llm_trader.evaluation.controls.probes import CANARY, TRUNCATION
 from llm_trader.evaluation.dataset import Dataset, read_dataset
-from llm_trader.evaluation.plan import Search, StudyPlan, sweep_plans
-from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics
-from llm_trader.evaluation.plan import AS_IT_IS, VARIANTS
+from llm_trader.evaluation.plan import AS_IT_IS, VARIANTS, Search, StudyPlan, sweep_plans
 from llm_trader.evaluation.result_files import Study
+from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics
 from llm_trader.evaluation.study import StudyRun, variant_of
 from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict.multiple_testing import Ledger

@@ -24,7 +24,7 @@ from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict import gate
 from llm_trader.evaluation.verdict.gate import GateReport
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
-from llm_trader.evaluation.verdict.trust import assess_trust
+from llm_trader.evaluation.verdict.verdicts import assess_trust
 from llm_trader.evaluation.workers import available_cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE

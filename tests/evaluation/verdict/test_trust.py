@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from llm_trader.evaluation.results import Metrics
-from llm_trader.evaluation.verdict.trust import assess_trust
+from llm_trader.evaluation.verdict.verdicts import assess_trust
 from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import made_up_metrics
 

@@ -22,7 +22,7 @@ from llm_trader.evaluation.report.formats import (
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.evaluation.verdict import verdicts
-from llm_trader.evaluation.verdict.trust import assess_trust
+from llm_trader.evaluation.verdict.verdicts import assess_trust
 from llm_trader.retrieval.calibration import BAND_LEVEL
 
 TOO_LITTLE_DATA: Final = "too little data"

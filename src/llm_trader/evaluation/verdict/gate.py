@@ -17,7 +17,7 @@ from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics, Skill
 from llm_trader.evaluation.significance import Verdict
-from llm_trader.evaluation.verdict.trust import assess_trust
+from llm_trader.evaluation.verdict.verdicts import assess_trust
 
 # Rounding of another machine or library moves a skill by less; a lost feature costs more.
 TOLERANCE: Final = 0.002

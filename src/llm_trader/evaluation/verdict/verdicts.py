@@ -1,4 +1,4 @@
-"""From numbers to verdicts, corrected for how many comparisons were made."""
+"""From numbers to verdicts, corrected for the number of comparisons, and whether to trust them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
+from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Control, Metrics, Probe, Skill
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict, verdict
 from llm_trader.evaluation.verdict.multiple_testing import holm
 
@@ -103,3 +103,40 @@ def compared_arms(arms: Sequence[Arm]) -> tuple[str, str]:
     """The arm that the verdict is about, and its baseline."""
     subject = next((arm.name for arm in arms if arm.difference is not None), "the second arm")
     return subject, next((arm.name for arm in arms if arm.difference is None), "the first")
+
+
+Kind = Literal["negative", "positive"]
+
+
+class Trust(NamedTuple):
+    """What speaks against an evaluation. Idle controls and probes had too little data to fail."""
+
+    failed_controls: list[Control]
+    leaks: list[Probe]
+    idle_controls: list[Control]
+    idle_probes: list[Probe]
+    missing_kinds: list[Kind]
+    unprobed_symbols: list[str]
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing in the evaluation counts, as a control failed or a probe found a leak."""
+        return bool(self.failed_controls or self.leaks)
+
+
+def assess_trust(metrics: Metrics) -> Trust:
+    controls, probes = metrics.controls, metrics.probes
+    kinds = {control.kind for control in controls}
+    probed = {probe.symbol for probe in probes if probe.checked}
+    expected_kinds: tuple[Kind, Kind] = ("negative", "positive")
+    return Trust(
+        failed_controls=[control for control in controls if not control.passed],
+        leaks=[probe for probe in probes if probe.problem is not None],
+        # Without an interval a negative control cannot fail.
+        idle_controls=[
+            control for control in controls if control.passed and control.wide.low is None
+        ],
+        idle_probes=[probe for probe in probes if not probe.checked],
+        missing_kinds=[kind for kind in expected_kinds if kind not in kinds],
+        unprobed_symbols=[symbol for symbol in metrics.origin.symbols if symbol not in probed],
+    )

@@ -74,6 +74,7 @@ async def copy_collection(
                 return QdrantPart(
                     alias=nodes.server.collection, version=version, index=part, nodes=node_parts
                 ), recording
+            # Parts of two moments would answer as neither did, so no file of this try is kept.
             for node in node_parts:
                 (folder.parent / node.file).unlink()
     raise VectorIndexError(
@@ -105,6 +106,8 @@ async def _copy_node(
             on_bytes = _byte_progress(progress, f"snapshot of {address}", snapshot.size)
             await node.download(version, snapshot, file, on_bytes)
         finally:
+            # A snapshot takes up the node's disk until it is deleted, also when the download
+            # failed.
             await node.delete(version, snapshot)
     return NodePart(shown(url), snapshot.name, file.relative_to(folder.parent).as_posix())
 
@@ -127,6 +130,8 @@ class RestoredCollection:
             )
         async with Connection(server) as connection:
             live = await catalog.resolve(connection)
+        # Only an alias can be moved away from what it led to; a collection would have to be
+        # deleted.
         if live == server.collection:
             raise ConfigurationError(
                 f"{live} at {server.shown_url} is a collection and no alias, and a restore "
@@ -145,9 +150,11 @@ class RestoredCollection:
         for url, part in zip(self._nodes.all, self._part.nodes, strict=True):
             file = folder / part.file
             on_bytes = _byte_progress(progress, f"restoring {QDRANT}", file.stat().st_size)
+            # The node refuses the upload unless it received these very bytes.
             sha256 = await digest(file, lambda done: None)
             async with NodeSnapshots(self._nodes.server, url) as node:
                 await node.upload(self.name, file, sha256, on_bytes)
+        # After all uploads: a shard becomes active only once its copies on other nodes are there.
         for url in self._nodes.all:
             async with NodeSnapshots(self._nodes.server, url) as node:
                 await node.until_active(self.name)

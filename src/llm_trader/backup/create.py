@@ -96,12 +96,14 @@ async def create_backup(
                 market=parts.market,
                 index=parts.index,
                 qdrant=parts.qdrant,
+                # Digests come last, from what the disk returns, so they also cover the writing.
                 files=await _digested(folder, progress),
                 notes=parts.recording.notes if parts.recording else [],
             )
             write_manifest(folder, manifest)
             sync_to_disk(backups)
         except BaseException:
+            # Half a backup looks like a whole one to everybody who does not open its manifest.
             shutil.rmtree(folder, ignore_errors=True)
             raise
     return manifest
@@ -129,6 +131,7 @@ async def _copy_index(
 ) -> tuple[IndexPart, Recording]:
     with EmbeddedIndex.open(source) as index:
         await _watched(index.copy_to, source, folder, f"copying {source}", progress)
+    # The copy is asked, because the live index may change between the copy and the questions.
     with EmbeddedIndex.open(folder) as copy:
         part = await contents.index_part(copy, str(source))
         recording = await contents.recorded_answers(copy)

@@ -148,6 +148,7 @@ def read_manifest(folder: Path) -> Manifest:
     with disk_errors(folder):
         content = path.read_bytes()
     try:
+        # The version first: a manifest of another layout would only look damaged.
         version = msgspec.json.decode(content, type=_Versioned).schema_version
         if version == SCHEMA_VERSION:
             return msgspec.json.decode(content, type=Manifest)

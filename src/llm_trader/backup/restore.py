@@ -78,6 +78,7 @@ async def restore_backup(
             f"{fillings[0].target} is named as both the market store and the index; they are two "
             "folders"
         )
+    # Taken places are refused before anything is copied, as that may take an hour.
     for filling in fillings:
         _refuse_taken(filling.target)
     if collection is not None:

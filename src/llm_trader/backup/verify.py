@@ -115,6 +115,7 @@ async def _check_copies(folder: Path, manifest: Manifest, damaged: set[str]) -> 
     if manifest.index is not None and not damaged & {index, ANSWERS}:
         answers = read_answers(folder)
         findings[index] = await contents.check_index(folder / INDEX, manifest.index, answers)
+    # Opening a copy left a lock file in the backup, which it was made without.
     for part in (MARKET, INDEX):
         (folder / part / _LOCK).unlink(missing_ok=True)
     return findings

@@ -125,9 +125,12 @@ async def _sample_questions(
     for number in range(samples if symbols else 0):
         turn, position = divmod(number, len(symbols))
         symbol = symbols[position]
+        # Drawn from stored times, so that equal indexes get equal questions on any backend.
         stamps = await retriever.index.timestamps(symbol)
         stamp = int(rng.choice(stamps))
         point = await retriever.index.fetch(symbol, np.array([stamp], dtype=np.int64))
+        # A question may not ask later than the newest point was known, or appends change its
+        # answer.
         longest_delay_ms = min(int(stamps[-1]) - stamp, _LONGEST_DELAY_MS)
         delay_ms = M15.ms * int(rng.integers(longest_delay_ms // M15.ms + 1))
         questions.append(

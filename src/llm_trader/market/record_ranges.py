@@ -57,6 +57,7 @@ def last_key(
     cursor = txn.cursor(series.database)
     if cursor is None:
         return None
+    # LMDB seeks forwards only; the record before the end is one step back from there.
     if cursor.set_range(keys.end_key(series.symbol, end_ms)):
         positioned = cursor.prev()
     else:

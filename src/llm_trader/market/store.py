@@ -302,6 +302,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         if not len(series):
             return WriteReport()
         new = stored.encode(series)
+        # Encoded before the write lock is taken: other writers wait as short as possible.
         first_ms, last_ms = series.times[[0, -1]].tolist()
         with self._environment.write(keys.META, stored.database) as txn:
             self._check_once(txn)
@@ -335,6 +336,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         generation = txn.version[0]
         if generation == self._checked_generation:
             return
+        # A new folder has no databases until the first write, so it cannot be recognized yet.
         blank = self._environment.writable and not txn.root_keys()
         if not blank and not store_info.is_market_store(txn):
             raise FORMAT.missing(self.path)

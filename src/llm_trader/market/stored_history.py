@@ -33,6 +33,7 @@ class StoredHistory(NamedTuple):
         Also returns the first time at which the two histories differ in what is known; `None`
         where they are equal. Raises as `decode`.
         """
+        # Another sampling interval changes which samples are fresh, in the whole history.
         if self.open_interest_interval_ms != earlier.open_interest_interval_ms:
             return self.decode(), 0
         decoded: list[Any] = []

@@ -84,6 +84,8 @@ class StoredSeries(Generic[SeriesT]):
             old = former.get(key)
             if old is None:
                 added.append((key, value))
+            # Compared by value: the original program writes the same numbers with other digits and
+            # keys.
             elif not self.codec.same(old, value):
                 replaced.append((key, value))
         unchanged = len(new.keys) - len(added) - len(replaced)

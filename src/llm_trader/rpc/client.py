@@ -108,6 +108,7 @@ class RpcClient:
         try:
             async with asyncio.timeout(self._timeout_s):
                 self._writer.write(msgspec.json.encode(request) + b"\n")
+                # The receiver finds out about a lost connection and says why in every waiting call.
                 with contextlib.suppress(ConnectionError):
                     await self._writer.drain()
                 answer: _Reply = await reply

@@ -148,6 +148,7 @@ class Dispatcher:
         if not envelope.is_batch(document):
             return await self._answer(document, context, gate)
         try:
+            # The limit is checked before any member runs, so a refused batch has no side effects.
             members = envelope.batch_members(document, self._max_batch)
         except LlmTraderError as error:
             return self.refuse(error, context, len(document))
@@ -238,6 +239,7 @@ class Dispatcher:
             async with asyncio.timeout_at(context.deadline_s) as deadline:
                 return await method.handler(params if method.params_type else None, context)
         except TimeoutError:
+            # A TimeoutError of the method itself is not the deadline of the request.
             if not deadline.expired():
                 raise
             raise DeadlineExceededError("deadline exceeded; the work was cancelled") from None

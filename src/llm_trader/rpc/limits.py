@@ -34,6 +34,7 @@ class RateLimiter:
         level = min(self._burst, level + (now_s - since_s) * self._rate_per_s)
         granted = level >= 1
         self._buckets[address] = (level - granted, now_s)
+        # Addresses come from outside, so what is kept for each of them has a bound.
         if len(self._buckets) > _MAX_BUCKETS:
             self._forget_full_buckets(now_s)
         return 0 if granted else math.ceil((1 - level) / self._rate_per_s * 1000)
@@ -63,6 +64,7 @@ class Admission(Gate):
         session = context.session
         if self.draining:
             raise DrainingError
+        # Before authentication, so that guessing tokens is limited as well.
         if self._limiter is not None:
             retry_after_ms = self._limiter.take(session.address, context.received_s)
             if retry_after_ms:

@@ -74,6 +74,7 @@ class RpcServer:
             return
         self._server.close()
         self._gate.draining = True
+        # A connection that ends meanwhile leaves the dictionary of the open ones.
         connections = dict(self._connections)
         self._log.info("rpc_draining", connections=len(connections))
         with contextlib.suppress(TimeoutError):

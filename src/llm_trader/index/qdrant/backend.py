@@ -186,6 +186,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
 
     async def _search(self, cache: ColumnCache, query: SearchQuery, exact: bool) -> Hits:
         await cache.load(query.symbol, query.window.earliest_timestamp_ms)
+        # Noted first: a head that is older than this means that an older state was restored.
         seen_before = cache.seen(query.symbol)
         reply = await search.request_nearest(self._front, cache.reader, query, exact=exact)
         await cache.catch_up(query.symbol, reply.head, seen_before)
@@ -243,6 +244,7 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
             name = await catalog.require(self._connection)
             reader = Reader(CollectionPages(self._connection, name), self.collection)
             head = await reader.head()
+            # The name may be the same although the collection was deleted and made again.
             if name == self.name:
                 begun = await reader.run(cache.head.run)
                 if begun is not None and begun[1] == cache.head.token:

@@ -121,6 +121,7 @@ async def create(connection: Connection, name: str, collection: Collection) -> N
             ),
         )
     except VectorIndexError as error:
+        # An earlier creation was interrupted, or another process creates the same collection.
         if error.details.get("status") != "already_exists":
             raise
         refuse_other(server, name, (await open_described(connection, name)).collection, collection)

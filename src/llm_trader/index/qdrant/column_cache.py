@@ -69,6 +69,7 @@ class ColumnCache:
         async with entry.flight.turn():
             from_ms = earliest_ms - earliest_ms % _STEP_MS
             if entry.arrays is None:
+                # Before the rows: what is written meanwhile is read again rather than missed.
                 head = await self.reader.head()
                 table = await self.reader.rows(symbol, from_ms, None)
                 if not len(table):

@@ -148,6 +148,7 @@ async def together(awaitables: Iterable[Awaitable[T]]) -> list[T]:
     try:
         return list(await asyncio.gather(*tasks))
     except BaseException:
+        # Without this, the other requests would go on and load the server for nobody.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -45,6 +45,8 @@ class Reader:
 
     def head_in(self, points: ClientPoints) -> Head:
         """The head in the reply to a request for it."""
+        # Each collection is created with a head, so this one belongs to another program or is
+        # damaged.
         if len(points) != 1:
             raise self.pages.malformed("no head")
         return self.pages.read(lambda points: layout.head_of(points[0].payload), points)

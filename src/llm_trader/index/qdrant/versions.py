@@ -71,6 +71,7 @@ async def swap(server: QdrantServer, name: str, client: AsyncQdrantClient | None
                 f"{name} is no version of {server.collection} at {server.address}; "
                 f"there are: {', '.join(by_name) or 'none'}"
             )
+        # A swap to an empty version would leave every server without an answer.
         if not await _points(connection, name, by_name[name]):
             raise ConfigurationError(f"{name} holds no points; ingest into it first")
         live = await catalog.resolve(connection)

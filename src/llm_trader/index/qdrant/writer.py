@@ -68,6 +68,8 @@ class Writer:
                 self._send(ids[part], points.take(part), provenance) for part in self._parts(points)
             )
             self.head = Head(self.head.token, self.head.run, written)
+            # The head comes after the points, so that readers never look for points that are not
+            # there.
             await catalog.write_head(self._connection, self._name, self.head)
         return len(ids) - len(stored)
 

@@ -339,6 +339,10 @@ def test_neighbours_that_do_harm_where_there_is_nothing_to_find_are_no_failure(
     assert not wording.distrust(metrics)
 
 
-def test_the_digest_of_the_plan_is_named_so(page_of: Render) -> None:
+def test_the_digest_of_the_plan_is_named_so_beside_that_of_the_settings(page_of: Render) -> None:
     metrics = made_up_metrics()
-    assert f"Plan digest {metrics.origin.settings_digest}" in page_of(metrics).text
+    text = page_of(metrics).text
+    assert f"Plan digest {metrics.origin.settings_digest} Data digest" in text
+    origin = replace(metrics.origin, program_settings_digest="0123456789ab")
+    text = page_of(replace(metrics, origin=origin)).text
+    assert f"Plan digest {metrics.origin.settings_digest} Settings digest 0123456789ab" in text

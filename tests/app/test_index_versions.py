@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from llm_trader.app.index_versions import index_state, prune_index, rebuild_index
+from llm_trader.app.job import Job
 from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import PointTable
@@ -28,7 +29,7 @@ def everything(index: Path) -> list[PointTable]:
 
 
 def rebuild(settings: Settings) -> None:
-    rebuild_index(settings, {}, END_MS, lambda *_: None)
+    rebuild_index(Job(settings, {}, END_MS))
 
 
 def test_a_rebuilt_index_takes_the_place_of_the_live_one_with_the_same_states(
@@ -37,7 +38,7 @@ def test_a_rebuilt_index_takes_the_place_of_the_live_one_with_the_same_states(
     index = copied(corridor.index, tmp_path / "index")
     settings = corridor.settings(index__path=index)
     before = everything(index)
-    done = rebuild_index(settings, {}, END_MS, lambda *_: None)
+    done = rebuild_index(Job(settings, {}, END_MS))
     assert [report.added for report in done.reports] == [len(points) for points in before]
     assert done.before == str(tmp_path / "index.old-1")
     for old, new in zip(before, everything(index), strict=True):
@@ -86,7 +87,7 @@ def test_what_was_ingested_during_a_rebuild_is_not_lost_by_the_swap(
             another.submit(asyncio.run, ingest_another()).result()
 
     with pytest.raises(VectorIndexError, match="no state of XRPUSDT, so the live one stays"):
-        rebuild_index(settings, {}, END_MS, meanwhile)
+        rebuild_index(Job(settings, {}, END_MS, meanwhile))
     with EmbeddedIndex.open(index) as live:
         assert len(asyncio.run(live.timestamps("XRPUSDT")))
 
@@ -98,7 +99,7 @@ def test_a_rebuild_that_was_killed_between_its_renames_is_repeated(
     settings = corridor.settings(index__path=index)
     copied(corridor.index, tmp_path / "index.next")
     index.rename(tmp_path / "index.old-1")
-    done = rebuild_index(settings, {}, END_MS, lambda *_: None)
+    done = rebuild_index(Job(settings, {}, END_MS))
     assert [report.added for report in done.reports] == [0, 0]
     assert [v.name for v in index_state(settings, {}).versions] == ["index.old-1", "index"]
 

@@ -14,6 +14,7 @@ import structlog
 
 from llm_trader.app.indexes import collection_of
 from llm_trader.app.ingestion import BUILD_ID, ingest_from_store, intraday_timeframe
+from llm_trader.app.job import Job
 from llm_trader.app.server import query_server
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import (
@@ -97,9 +98,8 @@ def test_no_symbols_means_all_and_a_run_remembers_what_made_it(
     settings = corridor.settings(index__path=tmp_path)
     told: list[tuple[str, int, int]] = []
     start, end = AT_MS, AT_MS + 3 * 900_000
-    reports = ingest_from_store(
-        settings, {}, [], start, end, END_MS, lambda *step: told.append(step)
-    )
+    job = Job(settings, {}, END_MS, lambda *step: told.append(step))
+    reports = ingest_from_store(job, [], start, end)
     assert [(report.symbol, report.added) for report in reports] == [(s, 4) for s in SYMBOLS]
     assert told == [(s, done, 4) for s in SYMBOLS for done in (0, 4)]
     with EmbeddedIndex.open(tmp_path) as index:

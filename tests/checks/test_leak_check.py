@@ -13,6 +13,7 @@ import pytest
 
 from llm_trader.app.index_checks import check_index_for_leaks
 from llm_trader.app.ingestion import ingest_from_store
+from llm_trader.app.job import Job
 from llm_trader.checks.leak_check import Leak, LeakReport, check_for_leaks
 from llm_trader.embedding.text import TextSpace
 from llm_trader.embedding.text_cache import QueryTexts
@@ -21,7 +22,6 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable
 from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import no_progress
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
@@ -135,9 +135,8 @@ def copies_of_later_points_among_earlier_ones(points: PointTable) -> PointTable:
 
 def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
     steps: list[tuple[str, int, int]] = []
-    report = check_index_for_leaks(
-        corridor.settings(), {}, [], 6, 3, lambda *step: steps.append(step)
-    )
+    job = Job(corridor.settings(), {}, 0, lambda *step: steps.append(step))
+    report = check_index_for_leaks(job, [], 6, 3)
     assert report.leaks == []
     assert 0 < report.queries <= 6
     assert report.matches_checked > report.queries
@@ -146,10 +145,8 @@ def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
 
 
 def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
-    settings = corridor.settings()
-    first, again, other = (
-        check_index_for_leaks(settings, {}, [SYMBOL], 2, seed, no_progress) for seed in (1, 1, 2)
-    )
+    job = Job(corridor.settings(), {}, 0)
+    first, again, other = (check_index_for_leaks(job, [SYMBOL], 2, seed) for seed in (1, 1, 2))
     assert first == again
     assert first.matches_checked != other.matches_checked
 
@@ -246,11 +243,11 @@ def test_a_retriever_that_sees_unresolved_points_is_caught(
 
 
 def test_with_nothing_to_check_nothing_is_proven(corridor: Corridor, tmp_path: Path) -> None:
-    settings = corridor.settings(index__path=tmp_path / "index")
+    job = Job(corridor.settings(index__path=tmp_path / "index"), {}, 0)
     before_ms = WARM_MS - 900_000
-    ingest_from_store(settings, {}, [SYMBOL], before_ms, before_ms, 0, lambda *_: None)
+    ingest_from_store(job, [SYMBOL], before_ms, before_ms)
     with pytest.raises(InvalidInputError, match="the index is empty; ingest something first"):
-        check_index_for_leaks(settings, {}, [], 3, 0, no_progress)
+        check_index_for_leaks(job, [], 3, 0)
 
 
 def test_a_store_that_knows_nothing_of_the_indexs_time_proves_nothing(
@@ -266,7 +263,7 @@ def test_a_store_that_knows_nothing_of_the_indexs_time_proves_nothing(
 
 def test_an_unknown_symbol_is_refused(corridor: Corridor) -> None:
     with pytest.raises(SymbolNotFoundError, match="available: BTCUSDT, ETHUSDT"):
-        check_index_for_leaks(corridor.settings(), {}, ["DOGEUSDT"], 3, 0, no_progress)
+        check_index_for_leaks(Job(corridor.settings(), {}, 0), ["DOGEUSDT"], 3, 0)
 
 
 def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
@@ -276,4 +273,4 @@ def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
         store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     settings = corridor.settings(market__store=tmp_path / "bybit")
     with pytest.raises(ConfigurationError, match=r"is of bybit, the index at .* of simulated"):
-        check_index_for_leaks(settings, {}, [], 3, 0, no_progress)
+        check_index_for_leaks(Job(settings, {}, 0), [], 3, 0)

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from llm_trader.app.ingestion import ingest_from_store
+from llm_trader.app.job import Job
 from llm_trader.app.server import query_server
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
@@ -75,7 +76,7 @@ def make_corridor(folder: Path) -> Corridor:
         for history in histories.values():
             write(store, history)
     corridor = Corridor(folder / "store", folder / "index", histories)
-    ingest_from_store(corridor.settings(), {}, [], START_MS, END_MS, END_MS, lambda *_: None)
+    ingest_from_store(Job(corridor.settings(), {}, END_MS), [], START_MS, END_MS)
     return corridor
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from llm_trader import __version__
 from llm_trader.app.ingestion import ingest_from_store
+from llm_trader.app.job import Job
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.timeframe import DAY_MS, iso8601
 from tests.cli.corridor import (
@@ -86,7 +87,7 @@ def points_in(index: EmbeddedIndex) -> int:
 
 def partly_ingested(corridor: Corridor, path: Path, until_ms: int) -> Path:
     settings = corridor.settings(index__path=path)
-    ingest_from_store(settings, {}, [SYMBOL], START_MS, until_ms, END_MS, lambda *_: None)
+    ingest_from_store(Job(settings, {}, END_MS), [SYMBOL], START_MS, until_ms)
     return path
 
 

@@ -13,5 +13,5 @@
 `queries`          sends queries to a running server
 `calibration_fit`  fits a calibration from a market store
 `evaluation`       turns a plan and a market store into metrics and a report
-`blocking`         runs coroutines as plain functions
+`job`              the surroundings of a command's work, and coroutines as plain functions
 """

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from llm_trader.app.indexes import backend_of, qdrant_server
+from llm_trader.app.job import Job
 from llm_trader.backup.cluster import QdrantNodes
 from llm_trader.backup.create import Sources, create_backup
 from llm_trader.backup.manifest import Manifest, checked_name, read_manifest
@@ -15,33 +15,24 @@ from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
 from llm_trader.backup.verify import VerifyReport, verify_backup
 from llm_trader.errors import InvalidInputError
 from llm_trader.progress import Progress
-from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import SECOND_MS, Millis, iso8601
+from llm_trader.timeframe import SECOND_MS, iso8601
 
 Part: TypeAlias = Literal["market", "index"]
 
 
-def make_backup(
-    settings: Settings,
-    environ: Mapping[str, str],
-    folder: Path,
-    name: str | None,
-    now_ms: Millis,
-    progress: Progress,
-    *,
-    only: Part | None = None,
-) -> Manifest:
+def make_backup(job: Job, folder: Path, name: str | None, *, only: Part | None = None) -> Manifest:
     """Copy the store and the index, or one of them. The default name is the time."""
-    created_at = iso8601(now_ms // SECOND_MS * SECOND_MS)
+    settings = job.settings
+    created_at = iso8601(job.now_ms // SECOND_MS * SECOND_MS)
     embedded = backend_of(settings) == "embedded"
     sources = Sources(
         market=settings.market.store if only != "index" else None,
         index=settings.index.path if only != "market" and embedded else None,
-        qdrant=_nodes(settings, environ) if only != "market" and not embedded else None,
+        qdrant=_nodes(job) if only != "market" and not embedded else None,
     )
     # Some file systems allow no colon in a name.
     name = name or created_at.replace(":", "")
-    work = create_backup(folder, name, sources, created_at=created_at, progress=progress)
+    work = create_backup(folder, name, sources, created_at=created_at, progress=job.progress)
     return asyncio.run(work)
 
 
@@ -50,11 +41,9 @@ def check_backup(folder: Path, name: str, progress: Progress) -> VerifyReport:
 
 
 def restore(
-    settings: Settings,
-    environ: Mapping[str, str],
+    job: Job,
     folder: Path,
     name: str,
-    progress: Progress,
     *,
     only: Part | None = None,
     swap: bool = False,
@@ -70,12 +59,13 @@ def restore(
         )
     qdrant = only != "market" and manifest.qdrant is not None
     targets = Targets(
-        market=settings.market.store if only != "index" else None,
-        index=settings.index.path if only != "market" else None,
-        qdrant=_nodes(settings, environ) if qdrant else None,
+        market=job.settings.market.store if only != "index" else None,
+        index=job.settings.index.path if only != "market" else None,
+        qdrant=_nodes(job) if qdrant else None,
     )
-    return asyncio.run(restore_backup(backup, targets, swap=swap, progress=progress))
+    return asyncio.run(restore_backup(backup, targets, swap=swap, progress=job.progress))
 
 
-def _nodes(settings: Settings, environ: Mapping[str, str]) -> QdrantNodes:
-    return QdrantNodes(qdrant_server(settings, environ), settings.index.qdrant.node_urls)
+def _nodes(job: Job) -> QdrantNodes:
+    server = qdrant_server(job.settings, job.environ)
+    return QdrantNodes(server, job.settings.index.qdrant.node_urls)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypedDict
 
 from msgspec import structs
 
-from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import open_index, qdrant_server, refuse_another_exchange
+from llm_trader.app.job import Job, blocking
 from llm_trader.app.retrievers import open_retriever
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
 from llm_trader.checks.recall import RecallReport, recall
 from llm_trader.checks.vector_comparison import VectorComparison, compare_vectors
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress, StepCounter
-from llm_trader.settings.tree import Settings
+from llm_trader.progress import StepCounter
 
 
 class Sampling(TypedDict):
@@ -30,17 +28,13 @@ class Sampling(TypedDict):
 
 @blocking
 async def check_index_for_leaks(
-    settings: Settings,
-    environ: Mapping[str, str],
-    symbols: list[str],
-    samples: int,
-    seed: int,
-    progress: Progress,
+    job: Job, symbols: list[str], samples: int, seed: int
 ) -> LeakReport:
     """Prove on sampled queries that every answer used only data known at its time."""
-    count, vector = StepCounter(progress, "checking", samples), settings.retrieval.vector
+    settings, count = job.settings, StepCounter(job.progress, "checking", samples)
+    vector = settings.retrieval.vector
     with MarketStore.open(settings.market.store) as store:
-        async with open_retriever(settings, environ) as retriever:
+        async with open_retriever(settings, job.environ) as retriever:
             refuse_another_exchange(store, retriever.index)
             return await check_for_leaks(
                 retriever, store, symbols, samples, seed, lambda: count(1), vector=vector
@@ -49,20 +43,16 @@ async def check_index_for_leaks(
 
 @blocking
 async def compare_index_vectors(
-    settings: Settings,
-    environ: Mapping[str, str],
-    symbols: list[str],
-    sampling: Sampling,
-    progress: Progress,
+    job: Job, symbols: list[str], sampling: Sampling
 ) -> list[VectorComparison]:
     """Compare state with text vectors on the points of an index that has both.
 
     No symbols means all of the index, here and in `measure_recall`.
     """
-    async with open_index(settings, environ) as index:
+    async with open_index(job.settings, job.environ) as index:
         space = index.collection.state_space()
         symbols = symbols or await _all_symbols(index)
-        count = StepCounter(progress, "comparing", sampling["samples"] * len(symbols))
+        count = StepCounter(job.progress, "comparing", sampling["samples"] * len(symbols))
         return [
             await compare_vectors(index, space, symbol, **sampling, progress=lambda: count(1))
             for symbol in symbols
@@ -70,24 +60,18 @@ async def compare_index_vectors(
 
 
 @blocking
-async def measure_recall(
-    settings: Settings,
-    environ: Mapping[str, str],
-    symbols: list[str],
-    sampling: Sampling,
-    progress: Progress,
-) -> list[RecallReport]:
+async def measure_recall(job: Job, symbols: list[str], sampling: Sampling) -> list[RecallReport]:
     """The share of the nearest points that an approximate search on Qdrant finds."""
     from llm_trader.index.qdrant.backend import QdrantIndex
 
-    server = qdrant_server(settings, environ)
+    server = qdrant_server(job.settings, job.environ)
     async with (
         await QdrantIndex.open(structs.replace(server, approximate=False)) as exact,
         await QdrantIndex.open(structs.replace(server, approximate=True)) as approximate,
     ):
         symbols = symbols or await _all_symbols(exact)
         pairs = [(symbol, name) for symbol in symbols for name in exact.collection.dimensions]
-        count = StepCounter(progress, "comparing", sampling["samples"] * len(pairs))
+        count = StepCounter(job.progress, "comparing", sampling["samples"] * len(pairs))
         return [
             await recall(
                 exact, approximate, symbol, **sampling, name=name, progress=lambda: count(1)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import Backend, open_index
+from llm_trader.app.job import Job, blocking
 from llm_trader.app.retrievers import query_texts
 from llm_trader.checks.agreement import AgreementReport, compare_answers
 from llm_trader.checks.copy_verification import CopyProblem, verify_copy
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.migration import CopyReport, copy_points
-from llm_trader.progress import Progress, StepCounter
+from llm_trader.progress import StepCounter
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.settings.tree import Settings
 
 # Some 6 MB with text vectors; ten times as many come near the message limit of a Qdrant server.
 _POINTS_PER_BATCH: Final = 2000
@@ -37,28 +35,21 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
 
 @blocking
 async def migrate_index(
-    settings: Settings,
-    environ: Mapping[str, str],
-    source: Backend,
-    target: Backend,
-    progress: Progress,
-    *,
-    samples: int,
-    seed: int,
+    job: Job, source: Backend, target: Backend, *, samples: int, seed: int
 ) -> Migration:
     """Copy all points; compare counts, times, contents and sampled answers."""
     if source == target:
         raise InvalidInputError(
             f"an index cannot be migrated from {source} to {target}; give two different backends"
         )
-
+    settings, environ = job.settings, job.environ
     async with (
         open_index(settings, environ, source) as old,
         open_index(settings, environ, target, create=old.collection) as new,
     ):
-        copied = await copy_points(old, new, [], _POINTS_PER_BATCH, progress)
+        copied = await copy_points(old, new, [], _POINTS_PER_BATCH, job.progress)
         problems = await verify_copy(old, new, seed=seed)
-        count = StepCounter(progress, "comparing answers", samples)
+        count = StepCounter(job.progress, "comparing answers", samples)
         space = old.collection.state_space()
         async with query_texts(settings, environ, old.collection) as texts:
             reference, copy = (Retriever(index, space, texts) for index in (old, new))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import (
     backend_of,
     collection_of,
@@ -19,6 +18,7 @@ from llm_trader.app.indexes import (
     refuse_one_folder_for_both,
 )
 from llm_trader.app.ingestion import BUILD_ID, plan_of, spaces_of
+from llm_trader.app.job import Job, blocking
 from llm_trader.app.retrievers import wants_texts
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index import folders
@@ -27,9 +27,8 @@ from llm_trader.index.ingestion import IngestReport, ingest
 from llm_trader.index.protocol import Collection, IndexInfo, SymbolPoints, VectorIndex
 from llm_trader.index.qdrant import versions as qdrant_versions
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import Millis, iso8601
+from llm_trader.timeframe import iso8601
 
 
 class IndexState(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,14 +79,13 @@ def prune_index(
 
 
 @blocking
-async def rebuild_index(
-    settings: Settings, environ: Mapping[str, str], now_ms: Millis, progress: Progress
-) -> Rebuild:
+async def rebuild_index(job: Job) -> Rebuild:
     """Build all points of the live index again in a new version, then swap the versions.
 
     An interrupted rebuild resumes at the next call. Raises `VectorIndexError` instead of swapping
     if the new version lacks a symbol or its newest state.
     """
+    settings, environ = job.settings, job.environ
     refuse_one_folder_for_both(settings)
     if backend_of(settings) == "embedded":
         folders.take_back(settings.index.path)
@@ -106,8 +104,8 @@ async def rebuild_index(
                     [points.symbol],
                     plan_of(settings, points.first_timestamp_ms, points.last_timestamp_ms),
                     build_id=BUILD_ID,
-                    started_at=iso8601(now_ms),
-                    progress=progress,
+                    started_at=iso8601(job.now_ms),
+                    progress=job.progress,
                 )
             # The live index may have grown meanwhile.
             async with open_index(settings, environ) as live:

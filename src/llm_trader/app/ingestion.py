@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from llm_trader import __version__
-from llm_trader.app.blocking import blocking
 from llm_trader.app.indexes import collection_of, open_index, refuse_one_folder_for_both
+from llm_trader.app.job import Job, blocking
 from llm_trader.app.retrievers import text_space, wants_texts
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import M3, M5, Millis, Timeframe, iso8601
 
@@ -25,17 +23,10 @@ BUILD_ID = f"llm-trader-rag {__version__}"
 
 @blocking
 async def ingest_from_store(
-    settings: Settings,
-    environ: Mapping[str, str],
-    symbols: list[str],
-    start_ms: Millis,
-    end_ms: Millis,
-    now_ms: Millis,
-    progress: Progress,
-    *,
-    rebuild: bool = False,
+    job: Job, symbols: list[str], start_ms: Millis, end_ms: Millis, *, rebuild: bool = False
 ) -> list[IngestReport]:
     """Add the snapshots of a time range to the index; no symbols means all of the store."""
+    settings = job.settings
     refuse_one_folder_for_both(settings)
     plan = plan_of(settings, start_ms, end_ms, rebuild=rebuild)
 
@@ -43,7 +34,7 @@ async def ingest_from_store(
         named = symbols or store.symbols()
         spaces = spaces_of(settings, store, named)
         collection = collection_of(spaces.state, store.exchange, spaces.text)
-        async with open_index(settings, environ, create=collection) as index:
+        async with open_index(settings, job.environ, create=collection) as index:
             return await ingest(
                 store,
                 index,
@@ -51,8 +42,8 @@ async def ingest_from_store(
                 named,
                 plan,
                 build_id=BUILD_ID,
-                started_at=iso8601(now_ms),
-                progress=progress,
+                started_at=iso8601(job.now_ms),
+                progress=job.progress,
             )
 
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llm_trader.app.job import Job
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.file_import import ImportReport, import_folder
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
-from llm_trader.progress import Progress
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis
 
 
 def import_market_data(
-    settings: Settings,
+    job: Job,
     path: Path,
     exchange: str,
-    now_ms: Millis,
-    progress: Progress,
     *,
     mapping: Mapping[str, str],
     symbol: str | None = None,
@@ -29,12 +27,13 @@ def import_market_data(
     interval: str | None = None,
 ) -> ImportReport:
     """Import a folder or a file; symbol, kind and interval are for a file whose name lacks them."""
-    with MarketStore.open(settings.market.store, write=True, exchange=exchange) as store:
+    location, progress = job.settings.market.store, job.progress
+    with MarketStore.open(location, write=True, exchange=exchange) as store:
         return import_folder(
             path,
             store,
             exchange=exchange,
-            written_at_ms=now_ms,
+            written_at_ms=job.now_ms,
             mapping=mapping,
             progress=lambda _, done, total: progress("importing", done, total),
             symbol=symbol,
@@ -55,20 +54,13 @@ def check_store(settings: Settings, *, repair: bool) -> StoreCheck:
 
 
 def simulate_market(
-    settings: Settings,
-    symbols: Sequence[str],
-    start_ms: Millis,
-    now_ms: Millis,
-    progress: Progress,
-    *,
-    days: int,
-    seed: int,
+    job: Job, symbols: Sequence[str], start_ms: Millis, *, days: int, seed: int
 ) -> StoreInfo:
     """Write a simulated market into a store of the exchange `simulated`."""
     if not symbols:
         raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
-    source = f"simulation, seed {seed}"
-    with MarketStore.open(settings.market.store, write=True, exchange="simulated") as store:
+    source, now_ms, progress = f"simulation, seed {seed}", job.now_ms, job.progress
+    with MarketStore.open(job.settings.market.store, write=True, exchange="simulated") as store:
         for done, symbol in enumerate(symbols):
             progress("simulating", done, len(symbols))
             market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)

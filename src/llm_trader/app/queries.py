@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llm_trader.app.blocking import blocking
+from llm_trader.app.job import blocking
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, line, minute, present, progress_bar, table
+from llm_trader.cli.output import (
+    Description,
+    heading,
+    job,
+    line,
+    minute,
+    present,
+    progress_bar,
+    table,
+)
 from llm_trader.cli.setting_flags import with_settings
 
 if TYPE_CHECKING:
@@ -56,9 +64,8 @@ def create(
     """
     from llm_trader.app.backups import make_backup
 
-    now_ms = options.now_ms()
-    with progress_bar("MiB", _MIB) as progress:
-        manifest = make_backup(settings, os.environ, to, name, now_ms, progress, only=only)
+    with job(settings, "MiB", _MIB) as work:
+        manifest = make_backup(work, to, name, only=only)
     present(manifest, json, describe_new_backup(manifest, to))
 
 
@@ -115,10 +122,8 @@ def restore(
 
     # A server in the settings file may serve other data; only a flag asks to restore into it.
     to_qdrant = bool(context.params["qdrant_url"])
-    with progress_bar("MiB", _MIB) as progress:
-        report = restore_backup(
-            settings, os.environ, from_, name, progress, only=only, swap=swap, to_qdrant=to_qdrant
-        )
+    with job(settings, "MiB", _MIB) as work:
+        report = restore_backup(work, from_, name, only=only, swap=swap, to_qdrant=to_qdrant)
     present(report, json, _describe_restoration(report))
 
 

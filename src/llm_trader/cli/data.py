@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, line, minute, present, progress_bar, table
+from llm_trader.cli.output import Description, heading, job, line, minute, present, table
 from llm_trader.cli.setting_flags import with_settings
 from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import parse_rfc3339
@@ -63,13 +63,11 @@ def import_files(
     """
     from llm_trader.app.market_data import import_market_data
 
-    with progress_bar("files") as progress:
+    with job(settings, "files") as work:
         report = import_market_data(
-            settings,
+            work,
             path,
             exchange,
-            options.now_ms(),
-            progress,
             mapping=_mapping(column or []),
             symbol=symbol,
             kind=kind,
@@ -127,10 +125,8 @@ def simulate(
     from llm_trader.app.market_data import simulate_market
 
     names, start_ms = options.symbol_list(symbols), parse_rfc3339(start)
-    with progress_bar("symbols") as progress:
-        info = simulate_market(
-            settings, names, start_ms, options.now_ms(), progress, days=days, seed=seed
-        )
+    with job(settings, "symbols") as work:
+        info = simulate_market(work, names, start_ms, days=days, seed=seed)
     present(info, json, describe_series(info))
 
 

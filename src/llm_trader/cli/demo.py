@@ -16,9 +16,8 @@ from typing import Annotated
 
 import typer
 
-from llm_trader.cli import options
 from llm_trader.cli.data import describe_series
-from llm_trader.cli.output import present, progress_bar
+from llm_trader.cli.output import job, present
 from llm_trader.cli.pipeline import describe_ingestion
 from llm_trader.cli.show_answer import describe_reply
 from llm_trader.errors import ConfigurationError
@@ -76,18 +75,15 @@ def _run(folder: Path, days: int, seed: int) -> None:
     settings = Settings(market=store, index=index)
     configure_logging("warn", settings.logging.format)
     end_ms = _START_MS + days * DAY_MS
-    now_ms = options.now_ms()
 
     typer.echo(f"1. A simulated market of {days} days, written to an LMDB store")
-    with progress_bar("symbols") as progress:
-        stored = simulate_market(
-            settings, _SYMBOLS, _START_MS, now_ms, progress, days=days, seed=seed
-        )
+    with job(settings, "symbols") as work:
+        stored = simulate_market(work, _SYMBOLS, _START_MS, days=days, seed=seed)
     present(stored, False, describe_series(stored))
 
     typer.echo("\n2. A snapshot of every quarter-hour with what followed, as vectors in an index")
-    with progress_bar("snapshots") as progress:
-        reports = ingest_from_store(settings, {}, [], _START_MS, end_ms, now_ms, progress)
+    with job(settings, "snapshots") as work:
+        reports = ingest_from_store(work, [], _START_MS, end_ms)
     present(reports, False, describe_ingestion(reports, str(index.path)))
 
     with _server(store.store, index.path) as port:

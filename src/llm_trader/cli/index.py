@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, line, minute, present, progress_bar, table
+from llm_trader.cli.output import Description, heading, job, line, minute, present, table
 from llm_trader.cli.pipeline import describe_ingestion
 from llm_trader.cli.setting_flags import with_settings
 from llm_trader.timeframe import iso8601
@@ -66,10 +66,8 @@ def migrate(
     """
     from llm_trader.app.index_migration import migrate_index
 
-    with progress_bar("points") as progress:
-        migration = migrate_index(
-            settings, os.environ, source, target, progress, samples=samples, seed=seed
-        )
+    with job(settings, "points") as work:
+        migration = migrate_index(work, source, target, samples=samples, seed=seed)
     description = _describe_migration(migration, source, target)
     present(migration, json, description, failed=not migration.true_copy)
 
@@ -87,8 +85,8 @@ def rebuild(settings: Settings, json: options.Json = False) -> None:
     """
     from llm_trader.app.index_versions import rebuild_index
 
-    with progress_bar("snapshots") as progress:
-        rebuilt = rebuild_index(settings, os.environ, options.now_ms(), progress)
+    with job(settings, "snapshots") as work:
+        rebuilt = rebuild_index(work)
     present(rebuilt, json, _describe_rebuild(rebuilt))
 
 
@@ -137,9 +135,8 @@ def recall(
     from llm_trader.app.index_checks import Sampling, measure_recall
 
     sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
-    with progress_bar("queries") as progress:
-        names = options.symbol_list(symbols)
-        reports = measure_recall(settings, os.environ, names, sampling, progress)
+    with job(settings, "queries") as work:
+        reports = measure_recall(work, options.symbol_list(symbols), sampling)
     present(reports, json, _describe_recall(reports))
 
 
@@ -162,9 +159,8 @@ def compare_vectors(
     from llm_trader.app.index_checks import Sampling, compare_index_vectors
 
     sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
-    with progress_bar("queries") as progress:
-        names = options.symbol_list(symbols)
-        comparisons = compare_index_vectors(settings, os.environ, names, sampling, progress)
+    with job(settings, "queries") as work:
+        comparisons = compare_index_vectors(work, options.symbol_list(symbols), sampling)
     present(comparisons, json, _describe_vectors(comparisons))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import typer
 from rich.console import Console, RenderableType
@@ -14,7 +15,12 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from llm_trader.app.job import Job
+from llm_trader.cli import options
 from llm_trader.progress import Progress
+
+if TYPE_CHECKING:
+    from llm_trader.settings.tree import Settings
 
 # The tables, lines and paragraphs that describe a result to a person, from top to bottom.
 Description: TypeAlias = Iterator[RenderableType]
@@ -78,6 +84,13 @@ def minute(iso8601: str) -> str:
 
 def number(value: float | None, spec: str) -> str:
     return "-" if value is None else format(value, spec)
+
+
+@contextmanager
+def job(settings: Settings, unit: str, units_per_step: int = 1) -> Iterator[Job]:
+    """A job of now, with the secrets of the environment, that shows its progress."""
+    with progress_bar(unit, units_per_step) as progress:
+        yield Job(settings, os.environ, options.now_ms(), progress)
 
 
 @contextmanager

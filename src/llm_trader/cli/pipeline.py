@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, line, present, progress_bar, table
+from llm_trader.cli.output import Description, heading, job, line, present, table
 from llm_trader.cli.setting_flags import with_settings
 from llm_trader.cli.show_answer import describe_reply
 from llm_trader.timeframe import parse_end, parse_start
@@ -48,13 +48,10 @@ def ingest(
     from llm_trader.app.indexes import location_of
     from llm_trader.app.ingestion import ingest_from_store
 
-    now_ms = options.now_ms()
-    names = options.symbol_list(symbols)
-    times = parse_start(start, now_ms), parse_end(end, now_ms)
-    with progress_bar("snapshots") as progress:
-        reports = ingest_from_store(
-            settings, os.environ, names, *times, now_ms, progress, rebuild=rebuild
-        )
+    with job(settings, "snapshots") as work:
+        names, now_ms = options.symbol_list(symbols), work.now_ms
+        times = parse_start(start, now_ms), parse_end(end, now_ms)
+        reports = ingest_from_store(work, names, *times, rebuild=rebuild)
     present(reports, json, describe_ingestion(reports, location_of(settings)))
 
 
@@ -144,9 +141,8 @@ def leak_check(
     """
     from llm_trader.app.index_checks import check_index_for_leaks
 
-    with progress_bar("queries") as progress:
-        names = options.symbol_list(symbols)
-        report = check_index_for_leaks(settings, os.environ, names, samples, seed, progress)
+    with job(settings, "queries") as work:
+        report = check_index_for_leaks(work, options.symbol_list(symbols), samples, seed)
     present(report, json, _describe_leaks(report), failed=bool(report.leaks))
 
 

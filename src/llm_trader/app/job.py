@@ -1,0 +1,36 @@
+"""What commands hand to the functions of `app/`, and coroutines as plain functions."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+
+from llm_trader.progress import Progress, no_progress
+from llm_trader.timeframe import Millis
+
+if TYPE_CHECKING:
+    from llm_trader.settings.tree import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Job(NamedTuple):
+    """The surroundings of a command's work; `environ` has the secrets that settings name."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    now_ms: Millis
+    progress: Progress = no_progress
+
+
+def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Runs the coroutine to its end in an event loop of its own; commands have none."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return asyncio.run(function(*args, **kwargs))
+
+    return run

@@ -3,13 +3,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from rich.console import Console
 
 from llm_trader.cli import show_evaluation
+from llm_trader.cli.output import Description, describe
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import Command, Metrics
 from llm_trader.evaluation.verdict.gate import Change, GateReport
@@ -25,8 +26,13 @@ from tests.evaluation.report.metrics import (
 
 
 def shown(metrics: Metrics) -> str:
+    return printed(show_evaluation.describe_study(metrics, Path("out")))
+
+
+def printed(description: Description) -> str:
     output = io.StringIO()
-    show_evaluation.study(Console(file=output, width=130), metrics, Path("out"))
+    with redirect_stdout(output):
+        describe(description)
     return output.getvalue()
 
 
@@ -84,14 +90,13 @@ def test_a_gate_says_first_what_stops_it() -> None:
     report = GateReport(
         passed=False, problems=["skill [fell]"], notes=["older"], changes=[fell, gone]
     )
-    output = io.StringIO()
-    show_evaluation.gate_report(Console(file=output, width=130), report)
-    first, second, third, *_ = output.getvalue().splitlines()
+    text = printed(show_evaluation.describe_gate(report))
+    first, second, third, *_ = text.splitlines()
     assert [first.strip(), second.strip(), third.strip()] == [
         "✗ STOPPED: 1 reason",
         "skill [fell]",
         "note: older",
     ]
-    cells = [line.split() for line in output.getvalue().splitlines() if "BTCUSDT" in line]
+    cells = [line.split() for line in text.splitlines() if "BTCUSDT" in line]
     assert [row[-1] for row in cells] == ["worse", "missing"]
     assert "−0.60" in cells[0]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from llm_trader.app.evaluation import StudyInputs, evaluate
+from llm_trader.app.job import Job
 from llm_trader.evaluation.plan import read_plan
 from llm_trader.evaluation.results import Metrics
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.file_import import import_folder
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import no_progress
 from llm_trader.settings.tree import Settings
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -27,7 +27,7 @@ def year(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
         import_folder(real_data / "binance_5m_2023", store, exchange="binance", written_at_ms=0)
     plan = read_plan(PLAN, {}, {"sweep": []})
     settings = Settings(market=MarketConfig(store=folder / "store"))
-    return evaluate(StudyInputs(settings, {}, folder, False, None, 0, no_progress), plan)
+    return evaluate(StudyInputs(Job(settings, {}, 0), folder), plan)
 
 
 def test_negative_controls_find_nothing_and_the_planted_pattern_is_found(year: Metrics) -> None:

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from llm_trader.app.calibration_fit import calibrate_from_store
+from llm_trader.app.job import Job
 from llm_trader.errors import ConfigurationError
-from llm_trader.progress import no_progress
 from llm_trader.retrieval.calibration import Calibration, write_calibration
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
@@ -29,16 +29,9 @@ ADDED = {"calibrated", "calibration", "band_80"}
 
 @pytest.fixture(scope="module")
 def made(corridor: Corridor) -> Calibration:
-    return calibrate_from_store(
-        corridor.settings(**SEARCH, snapshot__interval_minutes=60),
-        [SYMBOL],
-        START_MS + 25 * DAY_MS,
-        START_MS + 50 * DAY_MS,
-        AT_MS,
-        no_progress,
-        holdout=0.4,
-        seed=0,
-    ).calibration
+    job = Job(corridor.settings(**SEARCH, snapshot__interval_minutes=60), {}, AT_MS)
+    times = START_MS + 25 * DAY_MS, START_MS + 50 * DAY_MS
+    return calibrate_from_store(job, [SYMBOL], *times, holdout=0.4, seed=0).calibration
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 `market_data`      fills, describes and checks a market store
 `ingestion`        market store to index
 `indexes`          opens the embedded index or Qdrant
-`index_versions`   rebuilds an index beside the live one, swaps them, prunes old versions
-`index_migration`  copies an index to another backend, and proves the copy
+`index_versions`   rebuilds an index beside the live one, swaps and prunes versions, copies an index
+                   to another backend and proves the copy
 `index_checks`     checks an index for leaks, measures recall, compares vectors
 `backups`          creates, verifies and restores backups of store and index
 `text_models`      lists, fetches and tries text models

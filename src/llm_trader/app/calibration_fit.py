@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_trader.app.evaluation import refuse_without_extra, search_of
 from llm_trader.app.ingestion import spaces_of
+from llm_trader.app.job import Job
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.calibration_study import calibration_study
 from llm_trader.evaluation.conformal.calibration_fit import Fit, fit
@@ -14,19 +15,16 @@ from llm_trader.evaluation.dataset import read_dataset
 from llm_trader.evaluation.result_files import refuse_unwritable, write_study
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress, labelled
+from llm_trader.progress import labelled
 from llm_trader.retrieval.calibration import Calibration, write_calibration
-from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis, iso8601
 
 
 def calibrate(
-    settings: Settings,
+    job: Job,
     symbols: list[str],
     start_ms: Millis,
     end_ms: Millis,
-    now_ms: Millis,
-    progress: Progress,
     *,
     holdout: float,
     seed: int,
@@ -39,37 +37,27 @@ def calibrate(
         refuse_without_extra("jinja2", "plotly", remedy=", or use --no-report")
         refuse_unwritable(report)
     refuse_unwritable(out.parent)
-    fitted = calibrate_from_store(
-        settings, symbols, start_ms, end_ms, now_ms, progress, holdout=holdout, seed=seed
-    )
+    fitted = calibrate_from_store(job, symbols, start_ms, end_ms, holdout=holdout, seed=seed)
     write_calibration(fitted.calibration, out)
     if report is not None:
-        search = search_of(settings.retrieval)
         study = calibration_study(
             fitted,
-            search,
+            search_of(job.settings.retrieval),
             trials_so_far=len(Ledger(report).configurations()),
             seconds=time.monotonic() - started_s,
-            settings_digest=settings.digest(),
+            settings_digest=job.settings.digest(),
         )
         write_study(study, report)
     return fitted.calibration
 
 
 def calibrate_from_store(
-    settings: Settings,
-    symbols: list[str],
-    start_ms: Millis,
-    end_ms: Millis,
-    now_ms: Millis,
-    progress: Progress,
-    *,
-    holdout: float,
-    seed: int,
+    job: Job, symbols: list[str], start_ms: Millis, end_ms: Millis, *, holdout: float, seed: int
 ) -> Fit:
     """Fit for the search that a server with these settings does; no symbols means all."""
     if start_ms >= end_ms:
         raise InvalidInputError("--start lies after --end; give the earlier time first")
+    settings = job.settings
     interval_ms = settings.snapshot.interval_ms
     search = search_of(settings.retrieval)
     with MarketStore.open(settings.market.store) as store:
@@ -83,7 +71,7 @@ def calibrate_from_store(
             end_ms,
             lookback_days=search.lookback_days,
             interval_ms=interval_ms,
-            progress=labelled(progress, "reading"),
+            progress=labelled(job.progress, "reading"),
         )
     return fit(
         dataset,
@@ -92,6 +80,6 @@ def calibrate_from_store(
         step_ms=interval_ms,
         holdout=holdout,
         seed=seed,
-        created_at=iso8601(now_ms),
-        progress=labelled(progress, "searching"),
+        created_at=iso8601(job.now_ms),
+        progress=labelled(job.progress, "searching"),
     )

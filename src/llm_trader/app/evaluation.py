@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from llm_trader.app.indexes import index_to_read, refuse_another_exchange
+from llm_trader.app.indexes import open_index, refuse_another_exchange
 from llm_trader.app.ingestion import intraday_timeframe
+from llm_trader.app.job import Job
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import study
@@ -29,16 +30,12 @@ from llm_trader.evaluation.workers import available_cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress, labelled
+from llm_trader.progress import labelled
 from llm_trader.retrieval.search_spec import EpisodeSearch
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import DAY_MS, Millis, iso8601, parse_end, parse_start
 
-_NEEDED: Final = {
-    "arch": "tests of many models at once",
-    "jinja2": "reports",
-    "plotly": "reports",
-}
+_NEEDED: Final = {"arch": "tests of many models at once", "jinja2": "reports", "plotly": "reports"}
 _BY_STATE: Final = (STATE, "random")
 
 Ask = Callable[[Subject, study.StudyRun], Study]
@@ -50,13 +47,10 @@ class StudyInputs(NamedTuple):
     State vectors are computed from the store; text vectors come from the index, with `indexed` all.
     """
 
-    settings: Settings
-    environ: Mapping[str, str]
+    job: Job
     out: Path
-    indexed: bool
-    jobs: int | None
-    now_ms: Millis
-    progress: Progress
+    indexed: bool = False
+    processes: int | None = None
 
 
 def make_plan(settings: Settings, path: Path | None, flags: Mapping[str, Any]) -> StudyPlan:
@@ -88,10 +82,7 @@ def evaluate(inputs: StudyInputs, plan: StudyPlan) -> Metrics:
 
 def compare(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) -> Metrics:
     return run_study(
-        inputs,
-        plan,
-        lambda subject, run: study.compare(subject, plan, vectors, run),
-        vectors,
+        inputs, plan, lambda subject, run: study.compare(subject, plan, vectors, run), vectors
     )
 
 
@@ -124,29 +115,27 @@ def run_study(
     refuse_unwritable(inputs.out)
     refuse_without_extra()
     subject = _read_subject(inputs, plan, vectors)
-    run = study.StudyRun(
-        Ledger(inputs.out),
-        inputs.jobs or available_cores(),
-        inputs.progress,
-        iso8601(inputs.now_ms),
-        inputs.settings.digest(),
-    )
+    job, processes = inputs.job, inputs.processes or available_cores()
+    times = iso8601(job.now_ms), job.settings.digest()
+    run = study.StudyRun(Ledger(inputs.out), processes, job.progress, *times)
     answer = ask(subject, run)
     write_study(answer, inputs.out)
     return answer.metrics
 
 
 def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) -> Subject:
-    settings = inputs.settings
+    job, settings = inputs.job, inputs.job.settings
     _refuse_uneven_steps(plan, settings.snapshot.interval_minutes)
     plans = [plan, *sweep_plans(plan).values(), *(study.variant_of(plan, name) for name in vectors)]
     lookback_days = max(variant.search.lookback_days for variant in plans)
     with MarketStore.open(settings.market.store) as store:
         symbols = list(plan.symbols) or store.symbols()
         space = StateSpace(intraday_timeframe(settings, store, symbols))
-        span = _span(store, symbols, space, plan, lookback_days, inputs.now_ms)
+        spans = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
+        span = _query_span([span for span in spans if span], plan, lookback_days, job.now_ms)
         if inputs.indexed or any(variant.search.vector not in _BY_STATE for variant in plans):
-            dataset = asyncio.run(_from_index(inputs, store, space, symbols, span, lookback_days))
+            reading = _from_index(job, store, space, symbols, span, lookback_days)
+            dataset = asyncio.run(reading)
             if dataset.text_space_id is None:
                 _refuse_texts(plans)
         else:
@@ -157,7 +146,7 @@ def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) 
                 *span,
                 lookback_days=lookback_days,
                 interval_ms=settings.snapshot.interval_ms,
-                progress=labelled(inputs.progress, "reading"),
+                progress=labelled(job.progress, "reading"),
             )
     return Subject(dataset.trimmed(plan.step_ms), settings.market.store)
 
@@ -176,14 +165,14 @@ def _refuse_uneven_steps(plan: StudyPlan, interval_minutes: int) -> None:
 
 
 async def _from_index(
-    inputs: StudyInputs,
+    job: Job,
     store: MarketStore,
     space: StateSpace,
     symbols: list[str],
     span: tuple[Millis, Millis],
     lookback_days: int,
 ) -> Dataset:
-    async with index_to_read(inputs.settings, inputs.environ) as index:
+    async with open_index(job.settings, job.environ) as index:
         refuse_another_exchange(store, index)
         return await read_index(index, space, symbols, *span, lookback_days=lookback_days)
 
@@ -197,17 +186,13 @@ def _refuse_texts(plans: Sequence[StudyPlan]) -> None:
         )
 
 
-def _span(
-    store: MarketStore,
-    symbols: list[str],
-    space: StateSpace,
-    plan: StudyPlan,
-    lookback_days: int,
-    now_ms: Millis,
+def _query_span(
+    stored: Sequence[tuple[Millis, Millis]], plan: StudyPlan, lookback_days: int, now_ms: Millis
 ) -> tuple[Millis, Millis]:
-    """The times of the first and the last query; by default all times with a whole lookback."""
-    spans = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
-    stored = [span for span in spans if span]
+    """The times of the first and the last query; by default all times with a whole lookback.
+
+    `stored` has the first and the last candle of each symbol.
+    """
     end_ms = min([parse_end(plan.end, now_ms), *(last_ms for _, last_ms in stored)])
     if plan.start is not None:
         start_ms = parse_start(plan.start, now_ms)

@@ -1,4 +1,4 @@
-"""The versions of an index: the live one, one being built beside it, and older ones."""
+"""The versions of an index (live, being built, and older ones), and its copy in another backend."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from llm_trader.app.indexes import (
+    Backend,
     backend_of,
     collection_of,
     open_index,
@@ -19,16 +21,24 @@ from llm_trader.app.indexes import (
 )
 from llm_trader.app.ingestion import BUILD_ID, plan_of, spaces_of
 from llm_trader.app.job import Job, blocking
-from llm_trader.app.retrievers import wants_texts
-from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.app.retrievers import query_texts, wants_texts
+from llm_trader.checks.agreement import AgreementReport, compare_answers
+from llm_trader.checks.copy_verification import CopyProblem, verify_copy
+from llm_trader.errors import ConfigurationError, InvalidInputError, VectorIndexError
 from llm_trader.index import folders
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import IngestReport, ingest
+from llm_trader.index.migration import CopyReport, copy_points
 from llm_trader.index.protocol import Collection, IndexInfo, SymbolPoints, VectorIndex
 from llm_trader.index.qdrant import versions as qdrant_versions
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import StepCounter
+from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import iso8601
+
+# Some 6 MB with text vectors; ten times as many come near the message limit of a Qdrant server.
+_POINTS_PER_BATCH: Final = 2000
 
 
 class IndexState(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +54,19 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
     reports: list[IngestReport]
     live: str
     before: str | None
+
+
+class Migration(msgspec.Struct, frozen=True, kw_only=True):
+    """The copied points, the differences, and the agreement of answers."""
+
+    copied: list[CopyReport]
+    problems: list[CopyProblem]
+    agreement: AgreementReport
+
+    @property
+    def true_copy(self) -> bool:
+        rounding = all(difference.of_rounding for difference in self.agreement.disagreements)
+        return not self.problems and rounding
 
 
 @blocking
@@ -111,6 +134,30 @@ async def rebuild_index(job: Job) -> Rebuild:
             async with open_index(settings, environ) as live:
                 await _refuse_fewer_points(index, (await live.info()).symbols)
         return await _swap(settings, environ, reports, name)
+
+
+@blocking
+async def migrate_index(
+    job: Job, source: Backend, target: Backend, *, samples: int, seed: int
+) -> Migration:
+    """Copy all points; compare counts, times, contents and sampled answers."""
+    if source == target:
+        raise InvalidInputError(
+            f"an index cannot be migrated from {source} to {target}; give two different backends"
+        )
+    settings, environ = job.settings, job.environ
+    async with (
+        open_index(settings, environ, source) as old,
+        open_index(settings, environ, target, create=old.collection) as new,
+    ):
+        copied = await copy_points(old, new, [], _POINTS_PER_BATCH, job.progress)
+        problems = await verify_copy(old, new, seed=seed)
+        count = StepCounter(job.progress, "comparing answers", samples)
+        space = old.collection.state_space()
+        async with query_texts(settings, environ, old.collection) as texts:
+            reference, copy = (Retriever(index, space, texts) for index in (old, new))
+            agreement = await compare_answers(reference, copy, samples, seed, lambda: count(1))
+    return Migration(copied=copied, problems=problems, agreement=agreement)
 
 
 async def _points_to_rebuild(

@@ -59,9 +59,6 @@ async def open_index(
         yield remote
 
 
-index_to_read = open_index
-
-
 def qdrant_server(settings: Settings, environ: Mapping[str, str]) -> QdrantServer:
     """Raises `ConfigurationError` without an address, or if the key's variable is empty."""
     config = settings.index.qdrant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from llm_trader.app.job import Job
 from llm_trader.errors import InvalidInputError
@@ -16,17 +17,22 @@ from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis
 
 
+class FileMeaning(TypedDict):
+    """The contents of a file whose name does not say them; None where it does."""
+
+    symbol: str | None
+    kind: str | None
+    interval: str | None
+
+
 def import_market_data(
     job: Job,
     path: Path,
     exchange: str,
-    *,
     mapping: Mapping[str, str],
-    symbol: str | None = None,
-    kind: str | None = None,
-    interval: str | None = None,
+    meaning: FileMeaning,
 ) -> ImportReport:
-    """Import a folder or a file; symbol, kind and interval are for a file whose name lacks them."""
+    """Import a folder or a file."""
     location, progress = job.settings.market.store, job.progress
     with MarketStore.open(location, write=True, exchange=exchange) as store:
         return import_folder(
@@ -36,9 +42,7 @@ def import_market_data(
             written_at_ms=job.now_ms,
             mapping=mapping,
             progress=lambda _, done, total: progress("importing", done, total),
-            symbol=symbol,
-            kind=kind,
-            interval=interval,
+            **meaning,
         )
 
 

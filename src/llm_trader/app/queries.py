@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llm_trader.app.job import blocking
+from llm_trader.app.job import Job, blocking
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult
-from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis
 
 
@@ -26,8 +25,7 @@ class Reply(NamedTuple):
 
 @blocking
 async def query_server(
-    settings: Settings,
-    environ: Mapping[str, str],
+    job: Job,
     symbol: str,
     as_of_ms: Millis,
     query_config: Mapping[str, Any],
@@ -38,9 +36,10 @@ async def query_server(
     state = None if state_file is None else _read_state(state_file)
     chosen = {key: value for key, value in query_config.items() if value is not None}
     params = {**moment, "query_config": chosen, "current_state": state}
-    token = _token(environ, settings.serving.auth_tokens_env)
-
-    serving = settings.serving
+    serving = job.settings.serving
+    # Any one of the accepted tokens does.
+    tokens = job.environ.get(serving.auth_tokens_env or "", "").split(",")
+    token = tokens[0].strip() or None
     async with await RpcClient.connect(serving.host, serving.port, token=token) as client:
         answer = await client.call("rag.query_patterns", params, QueryPatternsResult)
         if state is not None:
@@ -56,8 +55,3 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise InvalidInputError(f"{path} is not a JSON object of state fields: {error}") from error
-
-
-def _token(environ: Mapping[str, str], variable: str | None) -> str | None:
-    """The first of the accepted tokens that the variable lists."""
-    return environ.get(variable, "").split(",")[0].strip() or None if variable else None

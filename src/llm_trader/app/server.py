@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 
 import structlog
@@ -31,11 +31,7 @@ from llm_trader.timeframe import iso8601
 _log = structlog.get_logger(__name__)
 
 
-def serve_forever(
-    settings: Settings,
-    environ: Mapping[str, str],
-    on_ready: Callable[[str, int], None] | None = None,
-) -> None:
+def serve_forever(settings: Settings, environ: Mapping[str, str]) -> None:
     """Answer queries until SIGTERM or SIGINT, then finish the running ones.
 
     The market store is optional: without one, queries must contain their state.
@@ -48,7 +44,7 @@ def serve_forever(
             # Objects made at the start live as long as the server; the collector can skip them.
             gc.collect()
             gc.freeze()
-            await serve(server, stop, on_ready)
+            await serve(server, stop)
 
     run(main())
 

@@ -7,24 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm_trader.cli import options
+from llm_trader.app.job import Job
 from llm_trader.cli.output import (
     Description,
+    Result,
     heading,
-    job,
     line,
     minute,
-    present,
-    progress_bar,
     table,
 )
-from llm_trader.cli.setting_flags import with_settings
+from llm_trader.cli.setting_flags import with_job
 
 if TYPE_CHECKING:
     from llm_trader.backup.manifest import Listed, Manifest
     from llm_trader.backup.restore import RestoreReport
     from llm_trader.backup.verify import VerifyReport
-    from llm_trader.settings.tree import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,16 +41,15 @@ Only = Annotated[
 
 
 @app.command()
-@with_settings("store", "index", "qdrant_url")
+@with_job("store", "index", "qdrant_url", unit="MiB", steps_per_unit=_MIB)
 def create(
-    settings: Settings,
+    job: Job,
     to: Annotated[Path, typer.Option(help="Folder that holds the backups.")] = _FOLDER,
     name: Annotated[
         str | None, typer.Option(help="Name of the backup; by default the time.")
     ] = None,
     only: Only = None,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Copy the market store and the index into a new folder.
 
     Servers and ingestions may run meanwhile: each copy shows one moment. On a Qdrant server, every
@@ -64,26 +60,23 @@ def create(
     """
     from llm_trader.app.backups import make_backup
 
-    with job(settings, "MiB", _MIB) as work:
-        manifest = make_backup(work, to, name, only=only)
-    present(manifest, json, describe_new_backup(manifest, to))
+    manifest = make_backup(job, to, name, only=only)
+    return Result(manifest, describe_new_backup(manifest, to))
 
 
 @app.command("list")
-@with_settings()
-def list_backups(settings: Settings, from_: From = _FOLDER, json: options.Json = False) -> None:
+@with_job()
+def list_backups(job: Job, from_: From = _FOLDER) -> Result:
     """Show the backups of a folder with their time, contents and state."""
     from llm_trader.backup.manifest import backups_in
 
     backups = backups_in(from_)
-    present(backups, json, _describe_backups(backups, from_))
+    return Result(backups, _describe_backups(backups, from_))
 
 
 @app.command()
-@with_settings()
-def verify(
-    settings: Settings, name: Name, from_: From = _FOLDER, json: options.Json = False
-) -> None:
+@with_job(unit="MiB", steps_per_unit=_MIB)
+def verify(job: Job, name: Name, from_: From = _FOLDER) -> Result:
     """Check that a backup is complete, and that its copies open and answer.
 
     Compares all files with their SHA-256, opens and counts the copies, and sends the recorded
@@ -92,24 +85,22 @@ def verify(
     """
     from llm_trader.app.backups import check_backup
 
-    with progress_bar("MiB", _MIB) as progress:
-        report = check_backup(from_, name, progress)
-    present(report, json, _describe_verification(report), failed=bool(report.problems))
+    report = check_backup(from_, name, job.progress)
+    return Result(report, _describe_verification(report), bool(report.problems))
 
 
 @app.command()
-@with_settings("store", "index", "qdrant_url")
+@with_job("store", "index", "qdrant_url", unit="MiB", steps_per_unit=_MIB)
 def restore(
     context: typer.Context,
-    settings: Settings,
+    job: Job,
     name: Name,
     from_: From = _FOLDER,
     only: Only = None,
     swap: Annotated[
         bool, typer.Option("--swap", help="Point a live Qdrant alias at the restored collection.")
     ] = False,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Restore a backup to empty folders, or to a new Qdrant collection.
 
     Everything is copied next to its destination and checked with the recorded queries before it
@@ -122,9 +113,8 @@ def restore(
 
     # A server in the settings file may serve other data; only a flag asks to restore into it.
     to_qdrant = bool(context.params["qdrant_url"])
-    with job(settings, "MiB", _MIB) as work:
-        report = restore_backup(work, from_, name, only=only, swap=swap, to_qdrant=to_qdrant)
-    present(report, json, _describe_restoration(report))
+    report = restore_backup(job, from_, name, only=only, swap=swap, to_qdrant=to_qdrant)
+    return Result(report, _describe_restoration(report))
 
 
 def describe_new_backup(manifest: Manifest, folder: Path) -> Description:

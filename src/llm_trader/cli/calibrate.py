@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm_trader.app.job import Job
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, minute, present, progress_bar, table
-from llm_trader.cli.setting_flags import with_settings
+from llm_trader.cli.output import Description, Result, heading, minute, table
+from llm_trader.cli.setting_flags import with_job
 from llm_trader.timeframe import iso8601, parse_end, parse_start
 
 if TYPE_CHECKING:
     from llm_trader.retrieval.calibration import Calibration
     from llm_trader.retrieval.intervals import Interval
-    from llm_trader.settings.tree import Settings
 
 
-@with_settings("store", "vector", "interval")
+@with_job("store", "vector", "interval", unit="states")
 def calibrate(
-    settings: Settings,
+    job: Job,
     symbols: options.StoreSymbols = "",
     start: options.Start = "270",
     end: options.End = "now",
@@ -41,8 +41,7 @@ def calibrate(
         bool, typer.Option("--no-report", help="Write the calibration without a report.")
     ] = False,
     seed: options.Seed = 0,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Measure on the past how far evidence can be trusted, and write a calibration for a server.
 
     Queries every quarter-hour like a server, and compares the answers with the outcomes: how much
@@ -54,21 +53,12 @@ def calibrate(
     """
     from llm_trader.app.calibration_fit import calibrate as fit_calibration
 
-    now_ms = options.now_ms()
-    with progress_bar("states") as progress:
-        calibration = fit_calibration(
-            settings,
-            options.symbol_list(symbols),
-            parse_start(start, now_ms),
-            parse_end(end, now_ms),
-            now_ms,
-            progress,
-            holdout=holdout,
-            seed=seed,
-            out=out,
-            report=None if no_report else report,
-        )
-    present(calibration, json, _describe(calibration, out))
+    names, folder = options.symbol_list(symbols), None if no_report else report
+    times = parse_start(start, job.now_ms), parse_end(end, job.now_ms)
+    calibration = fit_calibration(
+        job, names, *times, holdout=holdout, seed=seed, out=out, report=folder
+    )
+    return Result(calibration, _describe(calibration, out))
 
 
 def _describe(calibration: Calibration, out: Path) -> Description:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from llm_trader.app.job import Job
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, job, line, minute, present, table
-from llm_trader.cli.setting_flags import with_settings
+from llm_trader.cli.output import Description, Result, heading, line, minute, table
+from llm_trader.cli.setting_flags import with_job
 from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import parse_rfc3339
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from llm_trader.market.file_import import ImportReport
     from llm_trader.market.store_check import StoreCheck
     from llm_trader.market.store_info import StoreInfo
-    from llm_trader.settings.tree import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,14 +30,14 @@ _GAPS_SHOWN: Final = 5
 
 
 @app.command("import")
-@with_settings("store", quiet=False)
+@with_job("store", quiet=False, unit="files")
 def import_files(
     path: Annotated[
         Path,
         typer.Argument(help="A folder or one file with candles, funding or open interest."),
     ],
     exchange: Annotated[str, typer.Option(help="Exchange of the data, such as bybit or binance.")],
-    settings: Settings,
+    job: Job,
     column: Annotated[
         list[str] | None,
         typer.Option("--map", help="OURS=THEIRS: name of a column in the file; repeatable."),
@@ -52,8 +52,7 @@ def import_files(
         str | None,
         typer.Option(help="Interval of the rows, such as 5m or 8h; with --symbol."),
     ] = None,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Import Parquet or CSV files into a market store.
 
     The name of a file says what it holds: <exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet,
@@ -61,62 +60,52 @@ def import_files(
     never repaired. Importing again changes nothing. Missing 3m candles are built from 1m candles,
     and missing 4h candles from the finest available ones.
     """
-    from llm_trader.app.market_data import import_market_data
+    from llm_trader.app.market_data import FileMeaning, import_market_data
 
-    with job(settings, "files") as work:
-        report = import_market_data(
-            work,
-            path,
-            exchange,
-            mapping=_mapping(column or []),
-            symbol=symbol,
-            kind=kind,
-            interval=interval,
-        )
-    present(report, json, _describe_import(report, settings.market.store))
+    meaning = FileMeaning(symbol=symbol, kind=kind, interval=interval)
+    report = import_market_data(job, path, exchange, _mapping(column or []), meaning)
+    return Result(report, _describe_import(report, job.settings.market.store))
 
 
 @app.command()
-@with_settings("store", quiet=False)
-def info(settings: Settings, json: options.Json = False) -> None:
+@with_job("store", quiet=False)
+def info(job: Job) -> Result:
     """Show the series of a store with their ranges, gaps and sources."""
     from llm_trader.app.market_data import describe_store
 
-    info = describe_store(settings)
-    present(info, json, describe_series(info))
+    info = describe_store(job.settings)
+    return Result(info, describe_series(info))
 
 
 @app.command()
-@with_settings("store", quiet=False)
+@with_job("store", quiet=False)
 def check(
-    settings: Settings,
+    job: Job,
     repair: Annotated[
         bool, typer.Option("--repair", help="Correct the records and ledgers that differ.")
     ] = False,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Count all rows of a store and compare its records and gap ledgers with the count.
 
     Exits with 1 if any of them differs.
     """
     from llm_trader.app.market_data import check_store
 
-    report = check_store(settings, repair=repair)
-    present(report, json, _describe_check(report), failed=bool(report.problems))
+    report = check_store(job.settings, repair=repair)
+    return Result(report, _describe_check(report), bool(report.problems))
 
 
 @app.command()
-@with_settings("store", quiet=False)
+@with_job("store", quiet=False, unit="symbols")
 def simulate(
-    settings: Settings,
+    job: Job,
     days: Annotated[int, typer.Option(min=1, max=3650, help="Length in days.")] = 150,
     symbols: Annotated[str, typer.Option(help="Symbols, separated by commas.")] = "BTCUSDT,ETHUSDT",
     seed: Annotated[int, typer.Option(help="Equal seeds make equal markets.")] = 7,
     start: Annotated[
         str, typer.Option(help="Time of the first candle, RFC 3339.")
     ] = "2025-01-01T00:00:00Z",
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Write a simulated market (3m and 4h candles, funding, open interest) into a store.
 
     Use it to try things out, never as evidence. Its exchange is called `simulated`, so it cannot
@@ -125,9 +114,8 @@ def simulate(
     from llm_trader.app.market_data import simulate_market
 
     names, start_ms = options.symbol_list(symbols), parse_rfc3339(start)
-    with job(settings, "symbols") as work:
-        info = simulate_market(work, names, start_ms, days=days, seed=seed)
-    present(info, json, describe_series(info))
+    info = simulate_market(job, names, start_ms, days=days, seed=seed)
+    return Result(info, describe_series(info))
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:

@@ -10,14 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from llm_trader.app.job import Job
+from llm_trader.cli import options
 from llm_trader.cli.data import describe_series
-from llm_trader.cli.output import job, present
+from llm_trader.cli.output import describe, progress_bar
 from llm_trader.cli.pipeline import describe_ingestion
 from llm_trader.cli.show_answer import describe_reply
 from llm_trader.errors import ConfigurationError
@@ -46,11 +48,9 @@ def demo(
     started_s = time.monotonic()
     # A normal exit, so that the server is stopped and the folder deleted.
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
-    if keep:
-        _run(keep, days, seed)
-    else:
-        with tempfile.TemporaryDirectory(prefix="llm-trader-demo-") as folder:
-            _run(Path(folder), days, seed)
+    kept = nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="llm-trader-demo-")
+    with kept as folder:
+        _run(Path(folder), days, seed)
     typer.echo(f"\nDone in {time.monotonic() - started_s:.1f} s.")
     if keep:
         typer.echo(
@@ -77,21 +77,22 @@ def _run(folder: Path, days: int, seed: int) -> None:
     end_ms = _START_MS + days * DAY_MS
 
     typer.echo(f"1. A simulated market of {days} days, written to an LMDB store")
-    with job(settings, "symbols") as work:
-        stored = simulate_market(work, _SYMBOLS, _START_MS, days=days, seed=seed)
-    present(stored, False, describe_series(stored))
+    with progress_bar("symbols") as progress:
+        job = Job(settings, {}, options.now_ms(), progress)
+        stored = simulate_market(job, _SYMBOLS, _START_MS, days=days, seed=seed)
+    describe(describe_series(stored))
 
     typer.echo("\n2. A snapshot of every quarter-hour with what followed, as vectors in an index")
-    with job(settings, "snapshots") as work:
-        reports = ingest_from_store(work, [], _START_MS, end_ms)
-    present(reports, False, describe_ingestion(reports, str(index.path)))
+    with progress_bar("snapshots") as progress:
+        reports = ingest_from_store(job._replace(progress=progress), [], _START_MS, end_ms)
+    describe(describe_ingestion(reports, str(index.path)))
 
     with _server(store.store, index.path) as port:
         typer.echo(f"\n3. The JSON-RPC server answers on 127.0.0.1:{port}")
         typer.echo(f"\n4. A query over the socket: {_SYMBOLS[0]} at {iso8601(end_ms)}")
         at_port = structs.replace(settings, serving=structs.replace(settings.serving, port=port))
-        reply = query_server(at_port, {}, _SYMBOLS[0], end_ms, {})
-        present(reply, False, describe_reply(reply))
+        reply = query_server(job._replace(settings=at_port), _SYMBOLS[0], end_ms, {})
+        describe(describe_reply(reply))
     typer.echo("\n5. The server has stopped.")
 
 

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llm_trader.app.job import Job
 from llm_trader.cli import options
-from llm_trader.cli.output import present, progress_bar
-from llm_trader.cli.setting_flags import with_settings
+from llm_trader.cli.output import Result
+from llm_trader.cli.setting_flags import with_job
 from llm_trader.timeframe import MINUTE_MS, Timeframe
 
 if TYPE_CHECKING:
     from llm_trader.app.evaluation import StudyInputs
     from llm_trader.evaluation.plan import StudyPlan
     from llm_trader.evaluation.results import Metrics
-    from llm_trader.progress import Progress
-    from llm_trader.settings.tree import Settings
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND] [ARGS]...")
 
 Vector = Annotated[
     Literal["state", "text", "hybrid", "random"] | None,
-    typer.Option("--vector", help="Vectors to compare; random is a control."),
+    typer.Option(help="Vectors to compare; random is a control."),
 ]
-Lookback = Annotated[
-    int | None, typer.Option("--lookback-days", help="Days before a query that are searched.")
-]
+Lookback = Annotated[int | None, typer.Option(help="Days before a query that are searched.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results and the trials.")]
 Index = Annotated[
     Path | None,
-    typer.Option("--index", help="Take vectors from this index; needed for text and hybrid."),
+    typer.Option(help="Take vectors from this index; needed for text and hybrid."),
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Number of processes; one per core by default."),
+    typer.Option(min=1, help="Number of processes; one per core by default."),
 ]
 
 
@@ -66,38 +60,33 @@ class StudyOptions:
     ] = None
     step: Annotated[
         str | None,
-        typer.Option(
-            "--step", help="Time between queries, such as 15m; by default that of the snapshots."
-        ),
+        typer.Option(help="Time between queries, such as 15m; by default that of the snapshots."),
     ] = None
     plan: Annotated[
         Path | None,
-        typer.Option("--plan", help="TOML file of the evaluation's plan; see config/evaluation/."),
+        typer.Option(help="TOML file of the evaluation's plan; see config/evaluation/."),
     ] = None
-    seed: Annotated[int | None, typer.Option("--seed", help="Equal seeds give equal numbers.")] = (
-        None
-    )
+    seed: Annotated[int | None, typer.Option(help="Equal seeds give equal numbers.")] = None
     jobs: Jobs = None
 
 
 @app.callback()
-@with_settings("store", "index")
+@with_job("store", "index", unit="")
 def evaluate(
     context: typer.Context,
-    settings: Settings,
+    job: Job,
     study: StudyOptions,
     vector: Vector = None,
     lookback_days: Lookback = None,
     embargo_hours: Annotated[
         float | None,
-        typer.Option("--embargo-hours", help="Hours for which a point must have been known."),
+        typer.Option(help="Hours for which a point must have been known."),
     ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also try other numbers of neighbours, gaps, lookbacks.")
     ] = False,
     out: Out = Path("reports"),
-    json: options.Json = False,
-) -> None:
+) -> Result | None:
     """Walk through the past and judge every forecast: is it better than the base rate?
 
     At each step the search finds the neighbours that a server would have found then, and compares
@@ -109,31 +98,27 @@ def evaluate(
     """
     if context.invoked_subcommand is not None:
         _refuse_options_before(context, context.invoked_subcommand)
-        return
+        return None
     from llm_trader.app import evaluation
     from llm_trader.evaluation.plan import DEFAULT_SWEEP
 
     search = {"vector": vector, "lookback_days": lookback_days, "embargo_hours": embargo_hours}
-    plan = _plan(settings, study, search, sweep=DEFAULT_SWEEP if sweep else None)
-    _conduct(evaluation.evaluate, plan, settings, study, out, json)
+    plan = _plan(job, study, search, sweep=DEFAULT_SWEEP if sweep else None)
+    return _result(evaluation.evaluate(_inputs(job, study, out), plan), out)
 
 
 @app.command()
-@with_settings("store", "index")
+@with_job("store", "index", unit="")
 def compare(
-    settings: Settings,
+    job: Job,
     study: StudyOptions,
     vectors: Annotated[
         str,
-        typer.Option(
-            "--vectors",
-            help="Separated by commas: none, random, state, text, hybrid, prototype.",
-        ),
+        typer.Option(help="Separated by commas: none, random, state, text, hybrid, prototype."),
     ] = "none,random,state,text,hybrid",
     lookback_days: Lookback = None,
     out: Out = Path("reports/compare"),
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Compare ways to search for neighbours on the same queries: the ablation.
 
     none is the volatility-rescaled base rate; random draws neighbours by chance; prototype is five
@@ -143,28 +128,24 @@ def compare(
     from llm_trader.app import evaluation
 
     names = [name.strip() for name in vectors.split(",") if name.strip()]
-    plan = _plan(settings, study, {"lookback_days": lookback_days})
-    work = partial(evaluation.compare, vectors=names)
-    _conduct(work, plan, settings, study, out, json)
+    plan = _plan(job, study, {"lookback_days": lookback_days})
+    return _result(evaluation.compare(_inputs(job, study, out), plan, names), out)
 
 
 @app.command()
-@with_settings("store", "index")
+@with_job("store", "index", unit="")
 def ab(
-    settings: Settings,
+    job: Job,
     study: StudyOptions,
-    arm_a: Annotated[
-        str, typer.Option("--arm-a", help="The reference arm, such as baseline.")
-    ] = "baseline",
-    arm_b: Annotated[str, typer.Option("--arm-b", help="The arm to compare, such as rag.")] = "rag",
+    arm_a: Annotated[str, typer.Option(help="The reference arm, such as baseline.")] = "baseline",
+    arm_b: Annotated[str, typer.Option(help="The arm to compare, such as rag.")] = "rag",
     decider: Annotated[
         Literal["aggregator"],
-        typer.Option("--decider", help="Decides in the arms baseline and rag."),
+        typer.Option(help="Decides in the arms baseline and rag."),
     ] = "aggregator",
     vector: Vector = None,
     out: Out = Path("reports/ab"),
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Trade two ways to decide on the same snapshots, and compare what they earn.
 
     baseline is the decider with the base rate of the window alone, rag adds what similar states
@@ -172,50 +153,41 @@ def ab(
     """
     from llm_trader.app import evaluation
 
-    plan = _plan(settings, study, {"vector": vector}, decider=decider)
-    work = partial(evaluation.compare_arms, arm_a=arm_a, arm_b=arm_b)
-    _conduct(work, plan, settings, study, out, json)
+    plan = _plan(job, study, {"vector": vector}, decider=decider)
+    return _result(evaluation.compare_arms(_inputs(job, study, out), plan, arm_a, arm_b), out)
 
 
 @app.command()
-@with_settings("store", "index")
+@with_job("store", "index", unit="")
 def gate(
-    settings: Settings,
+    job: Job,
     baseline: Annotated[
         Path,
-        typer.Option(
-            "--baseline", help="metrics.json of an earlier evaluation.", show_default=False
-        ),
+        typer.Option(help="metrics.json of an earlier evaluation.", show_default=False),
     ],
     metrics: Annotated[
         Path | None,
-        typer.Option("--metrics", help="Judge this metrics.json instead of evaluating anew."),
+        typer.Option(help="Judge this metrics.json instead of evaluating anew."),
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(
-            "--tolerance", min=0, max=100, help="Percentage points of skill that may be lost."
-        ),
+        typer.Option(min=0, max=100, help="Percentage points of skill that may be lost."),
     ] = 0.2,
     index: Index = None,
     out: Out = Path("reports/gate"),
     jobs: Jobs = None,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Evaluate again what a baseline evaluated, and exit with 1 if it got worse, or leaks.
 
     Same plan, symbols and time. A regression is a skill that fell by more than the tolerance, or
     a verdict that got worse; a control or a leak probe that fails stops the gate as well.
     """
-    from llm_trader.app import evaluation
-    from llm_trader.cli import show_evaluation
+    from llm_trader.app.evaluation import StudyInputs, pass_gate
+    from llm_trader.cli.show_evaluation import describe_gate
 
-    with progress_bar("") as progress:
-        run = _run(settings, index, out, jobs, progress)
-        report = evaluation.pass_gate(run, baseline, metrics, tolerance)
-    present(report, json, show_evaluation.gate_report)
-    if not report.passed:
-        raise typer.Exit(1)
+    inputs = StudyInputs(job, out, index is not None, jobs)
+    report = pass_gate(inputs, baseline, metrics, tolerance)
+    return Result(report, describe_gate(report), not report.passed)
 
 
 def _refuse_options_before(context: typer.Context, command: str) -> None:
@@ -227,41 +199,24 @@ def _refuse_options_before(context: typer.Context, command: str) -> None:
             raise typer.BadParameter(f"give it after `{command}`", context, param_hint=hint)
 
 
-def _plan(
-    settings: Settings, study: StudyOptions, search: dict[str, Any], **flags: Any
-) -> StudyPlan:
+def _plan(job: Job, study: StudyOptions, search: dict[str, Any], **flags: Any) -> StudyPlan:
     from llm_trader.app.evaluation import make_plan
 
     flags |= {"search": search, "start": study.start, "end": study.end, "seed": study.seed}
     flags["symbols"] = options.symbol_list(study.symbols) or None
     if study.step is not None:
         flags["step_minutes"] = Timeframe.parse(study.step).ms // MINUTE_MS
-    return make_plan(settings, study.plan, flags)
+    return make_plan(job.settings, study.plan, flags)
 
 
-def _run(
-    settings: Settings, index: Path | None, out: Path, jobs: int | None, progress: Progress
-) -> StudyInputs:
+def _inputs(job: Job, study: StudyOptions, out: Path) -> StudyInputs:
     from llm_trader.app.evaluation import StudyInputs
 
-    now_ms = options.now_ms()
-    return StudyInputs(settings, os.environ, out, index is not None, jobs, now_ms, progress)
+    return StudyInputs(job, out, study.index is not None, study.jobs)
 
 
-def _conduct(
-    work: Callable[[StudyInputs, StudyPlan], Metrics],
-    plan: StudyPlan,
-    settings: Settings,
-    study: StudyOptions,
-    out: Path,
-    json: bool,
-) -> None:
-    """Run a study and print its result; exit with 1 if the result cannot be trusted."""
+def _result(metrics: Metrics, out: Path) -> Result:
     from llm_trader.app.evaluation import is_trusted
-    from llm_trader.cli import show_evaluation
+    from llm_trader.cli.show_evaluation import describe_study
 
-    with progress_bar("") as progress:
-        metrics = work(_run(settings, study.index, out, study.jobs, progress), plan)
-    present(metrics, json, lambda console, value: show_evaluation.study(console, value, out))
-    if not is_trusted(metrics):
-        raise typer.Exit(1)
+    return Result(metrics, describe_study(metrics, out), not is_trusted(metrics))

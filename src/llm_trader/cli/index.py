@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from rich.text import Text
 
+from llm_trader.app.job import Job
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, job, line, minute, present, table
+from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.cli.pipeline import describe_ingestion
-from llm_trader.cli.setting_flags import with_settings
+from llm_trader.cli.setting_flags import with_job
 from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
-    from llm_trader.app.index_migration import Migration
-    from llm_trader.app.index_versions import IndexState, Rebuild
+    from llm_trader.app.index_versions import IndexState, Migration, Rebuild
     from llm_trader.checks.recall import RecallReport
     from llm_trader.checks.vector_comparison import VectorComparison
-    from llm_trader.settings.tree import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,17 +33,17 @@ _DISAGREEMENTS_SHOWN: Final = 10
 
 
 @app.command()
-@with_settings("index", "qdrant_url")
-def info(settings: Settings, json: options.Json = False) -> None:
+@with_job("index", "qdrant_url")
+def info(job: Job) -> Result:
     """Show the contents of an index: symbols, ranges, vector spaces, runs, versions."""
     from llm_trader.app.index_versions import index_state
 
-    state = index_state(settings, os.environ)
-    present(state, json, _describe_index(state))
+    state = index_state(job.settings, job.environ)
+    return Result(state, _describe_index(state))
 
 
 @app.command()
-@with_settings("index", "qdrant_url")
+@with_job("index", "qdrant_url", unit="points")
 def migrate(
     source: Annotated[
         Backend, typer.Option("--from", help="Backend that holds the points.", show_default=False)
@@ -53,28 +51,26 @@ def migrate(
     target: Annotated[
         Backend, typer.Option("--to", help="Backend to copy them to.", show_default=False)
     ],
-    settings: Settings,
+    job: Job,
     samples: options.Samples = 50,
     seed: options.Seed = 0,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Copy an index to another backend, and prove that the copy is equal.
 
     Points, vectors and the record of runs are copied in batches. An interrupted copy resumes at
     the next run, and a repeated run copies only new points. Then counts, times, contents and the
     answers to sampled queries are compared. Exits with 1 if anything differs.
     """
-    from llm_trader.app.index_migration import migrate_index
+    from llm_trader.app.index_versions import migrate_index
 
-    with job(settings, "points") as work:
-        migration = migrate_index(work, source, target, samples=samples, seed=seed)
+    migration = migrate_index(job, source, target, samples=samples, seed=seed)
     description = _describe_migration(migration, source, target)
-    present(migration, json, description, failed=not migration.true_copy)
+    return Result(migration, description, not migration.true_copy)
 
 
 @app.command()
-@with_settings("store", "index", "qdrant_url", "text")
-def rebuild(settings: Settings, json: options.Json = False) -> None:
+@with_job("store", "index", "qdrant_url", "text", unit="snapshots")
+def rebuild(job: Job) -> Result:
     """Build an index again beside the live one, then swap them.
 
     Use it for a version with other features, for another text model, or after market data was
@@ -85,22 +81,20 @@ def rebuild(settings: Settings, json: options.Json = False) -> None:
     """
     from llm_trader.app.index_versions import rebuild_index
 
-    with job(settings, "snapshots") as work:
-        rebuilt = rebuild_index(work)
-    present(rebuilt, json, _describe_rebuild(rebuilt))
+    rebuilt = rebuild_index(job)
+    return Result(rebuilt, _describe_rebuild(rebuilt))
 
 
 @app.command()
-@with_settings("index", "qdrant_url")
+@with_job("index", "qdrant_url")
 def prune(
-    settings: Settings,
+    job: Job,
     also_building: Annotated[
         bool,
         typer.Option("--also-building", help="Also delete the versions of unfinished rebuilds."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Delete old versions of an index.
 
     An interrupted rebuild resumes at the next run; with --also-building its version is deleted,
@@ -109,25 +103,24 @@ def prune(
     from llm_trader.app.index_versions import prune_index, versions_to_prune
 
     if not yes:
-        names = versions_to_prune(settings, os.environ, also_building=also_building)
+        names = versions_to_prune(job.settings, job.environ, also_building=also_building)
         if names:
             typer.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
-    deleted = prune_index(settings, os.environ, also_building=also_building)
+    deleted = prune_index(job.settings, job.environ, also_building=also_building)
     text = f"deleted {', '.join(deleted)}" if deleted else "nothing to delete"
-    present(deleted, json, [Text(text)])
+    return Result(deleted, [Text(text)])
 
 
 @app.command()
-@with_settings("qdrant_url")
+@with_job("qdrant_url", unit="queries")
 def recall(
-    settings: Settings,
+    job: Job,
     symbols: options.IndexSymbols = "",
     k: Nearest = 50,
     samples: options.Samples = 200,
     lookback_days: LookbackDays = 90,
     seed: options.Seed = 0,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Measure how much of the exact nearest an approximate search on Qdrant finds.
 
     Run it before you set index.qdrant.approximate.
@@ -135,22 +128,20 @@ def recall(
     from llm_trader.app.index_checks import Sampling, measure_recall
 
     sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
-    with job(settings, "queries") as work:
-        reports = measure_recall(work, options.symbol_list(symbols), sampling)
-    present(reports, json, _describe_recall(reports))
+    reports = measure_recall(job, options.symbol_list(symbols), sampling)
+    return Result(reports, _describe_recall(reports))
 
 
 @app.command("compare-vectors")
-@with_settings("index", "qdrant_url")
+@with_job("index", "qdrant_url", unit="queries")
 def compare_vectors(
-    settings: Settings,
+    job: Job,
     symbols: options.IndexSymbols = "",
     k: Nearest = 50,
     samples: options.Samples = 500,
     lookback_days: LookbackDays = 90,
     seed: options.Seed = 0,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Compare the state and the text vectors of an index that has both.
 
     Shows how similar random pairs of states are, how closely similarity follows the distance of
@@ -159,9 +150,8 @@ def compare_vectors(
     from llm_trader.app.index_checks import Sampling, compare_index_vectors
 
     sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
-    with job(settings, "queries") as work:
-        comparisons = compare_index_vectors(work, options.symbol_list(symbols), sampling)
-    present(comparisons, json, _describe_vectors(comparisons))
+    comparisons = compare_index_vectors(job, options.symbol_list(symbols), sampling)
+    return Result(comparisons, _describe_vectors(comparisons))
 
 
 def _describe_index(state: IndexState) -> Description:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from llm_trader.cli import options
-from llm_trader.cli.output import present, table
-from llm_trader.cli.setting_flags import with_settings
-
-if TYPE_CHECKING:
-    from llm_trader.settings.tree import Settings
+from llm_trader.app.job import Job
+from llm_trader.cli.output import Result, table
+from llm_trader.cli.setting_flags import with_job
 
 app = typer.Typer(no_args_is_help=True, help="Text models: list them, fetch one, try it.")
 
 
 @app.command()
-@with_settings("cache_dir", quiet=False)
+@with_job("cache_dir", quiet=False)
 def pull(
-    settings: Settings,
+    job: Job,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -34,27 +31,27 @@ def pull(
     """
     from llm_trader.app.text_models import fetch_model
 
-    encoder = fetch_model(settings.embedding.text, model)
+    encoder = fetch_model(job.settings.embedding.text, model)
     typer.echo(f"{encoder.name}: {encoder.dimension} dimensions, version {encoder.version}")
 
 
 @app.command("list")
-@with_settings("cache_dir", quiet=False)
-def list_models(settings: Settings, json: options.Json = False) -> None:
+@with_job("cache_dir", quiet=False)
+def list_models(job: Job) -> Result:
     """List the models that can be fetched, and which of them are on this machine."""
     from llm_trader.app.text_models import fetchable_models
 
-    models = fetchable_models(settings.embedding.text)
+    models = fetchable_models(job.settings.embedding.text)
     rows = ((m.model, m.dimension, m.size_mb, "yes" if m.here else "") for m in models)
-    present(models, json, [table("", "model", "dimension", "MB", "here", rows=rows)])
+    return Result(models, [table("", "model", "dimension", "MB", "here", rows=rows)])
 
 
 @app.command()
-@with_settings("model", "model_path", "cache_dir", quiet=False)
-def check(settings: Settings, json: options.Json = False) -> None:
+@with_job("model", "model_path", "cache_dir", quiet=False)
+def check(job: Job) -> Result:
     """Load the model of the settings and measure how fast it encodes sentences."""
     from llm_trader.app.text_models import check_model
 
-    checked = check_model(settings.embedding.text)
+    checked = check_model(job.settings.embedding.text)
     names = checked.__struct_fields__
-    present(checked, json, (f"{n.replace('_', ' '):25}{getattr(checked, n)}" for n in names))
+    return Result(checked, (f"{n.replace('_', ' '):25}{getattr(checked, n)}" for n in names))

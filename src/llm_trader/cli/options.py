@@ -19,7 +19,6 @@ Start = Annotated[
 End = Annotated[str, typer.Option("--end", "-e", help="Last time: now, or RFC 3339.")]
 Samples = Annotated[int, typer.Option(min=1, help="Number of sampled queries.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def symbol_list(text: str) -> list[str]:

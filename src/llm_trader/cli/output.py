@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import typer
 from rich.console import Console, RenderableType
@@ -15,12 +14,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from llm_trader.app.job import Job
-from llm_trader.cli import options
-from llm_trader.progress import Progress
-
-if TYPE_CHECKING:
-    from llm_trader.settings.tree import Settings
+from llm_trader.progress import Progress, no_progress
 
 # The tables, lines and paragraphs that describe a result to a person, from top to bottom.
 Description: TypeAlias = Iterator[RenderableType]
@@ -29,30 +23,34 @@ Description: TypeAlias = Iterator[RenderableType]
 _WIDTH_OF_FILES: Final = 130
 
 
-def present(
-    value: object,
-    json: bool,
-    description: Iterable[RenderableType] | Callable[[Console, Any], None],
-    *,
-    failed: bool = False,
-) -> None:
-    """Prints a value as JSON or as its description; exits with 1 if the command `failed`."""
+class Result(NamedTuple):
+    """A value for `--json`, its description for a person, and whether the command `failed`."""
+
+    value: object
+    description: Iterable[RenderableType]
+    failed: bool = False
+
+
+def present(result: Result, *, json: bool) -> None:
+    """Prints a result; exits with 1 if the command failed."""
     if json:
         import msgspec
 
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+        document = msgspec.json.format(msgspec.json.encode(result.value)).decode()
+        sys.stdout.write(f"{document}\n")
     else:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=_WIDTH_OF_FILES)
-        if callable(description):
-            description(console, value)
-            return
-        for part in description:
-            # Paths and commands stand in Text. Unbroken, they can be copied.
-            console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
-    if failed:
+        describe(result.description)
+    if result.failed:
         raise typer.Exit(1)
+
+
+def describe(description: Iterable[RenderableType]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_FILES)
+    for part in description:
+        # Paths and commands stand in Text. Unbroken, they can be copied.
+        console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
 
 
 def heading(text: str) -> Text:
@@ -87,32 +85,23 @@ def number(value: float | None, spec: str) -> str:
 
 
 @contextmanager
-def job(settings: Settings, unit: str, units_per_step: int = 1) -> Iterator[Job]:
-    """A job of now, with the secrets of the environment, that shows its progress."""
-    with progress_bar(unit, units_per_step) as progress:
-        yield Job(settings, os.environ, options.now_ms(), progress)
-
-
-@contextmanager
-def progress_bar(unit: str, units_per_step: int = 1) -> Iterator[Progress]:
+def progress_bar(unit: str | None, steps_per_unit: int = 1) -> Iterator[Progress]:
     """Shows a bar per label on standard error while at work, if that is a terminal."""
     console = Console(stderr=True)
-    with RichProgress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
+    # A live display would mix with the log of a command that has no progress.
+    if unit is None or not console.is_terminal:
+        yield no_progress
+        return
+    counts = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    label_column = TextColumn("{task.description}")
+    with RichProgress(label_column, *counts, console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(label: str, done: int, total: int) -> None:
             if label not in tasks:
                 tasks[label] = bars.add_task(label)
-            counts: dict[str, Any] = {"completed": done // units_per_step}
-            bars.update(tasks[label], total=total // units_per_step, **counts)
+            bars.update(
+                tasks[label], total=total // steps_per_unit, completed=done // steps_per_unit
+            )
 
         yield report

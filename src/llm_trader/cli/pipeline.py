@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from llm_trader.app.job import Job
 from llm_trader.cli import options
-from llm_trader.cli.output import Description, heading, job, line, present, table
-from llm_trader.cli.setting_flags import with_settings
+from llm_trader.cli.output import Description, Result, heading, line, table
+from llm_trader.cli.setting_flags import with_job
 from llm_trader.cli.show_answer import describe_reply
 from llm_trader.timeframe import parse_end, parse_start
 
 if TYPE_CHECKING:
     from llm_trader.checks.leak_check import LeakReport
     from llm_trader.index.ingestion import IngestReport
-    from llm_trader.settings.tree import Settings
 
 # One screen; a tampered index can have thousands.
 _LEAKS_SHOWN: Final = 20
 
 
-@with_settings(
-    "interval", "store", "index", "qdrant_url", "text", "intraday", "log_level", quiet=False
+@with_job(
+    *("interval", "store", "index", "qdrant_url", "text", "intraday", "log_level"),
+    unit="snapshots",
+    quiet=False,
 )
 def ingest(
-    settings: Settings,
+    job: Job,
     symbols: options.StoreSymbols = "",
     start: options.Start = "90",
     end: options.End = "now",
@@ -36,8 +37,7 @@ def ingest(
         bool,
         typer.Option("--rebuild", help="Also compute states again that the index already holds."),
     ] = False,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Turn stored market data into labelled, searchable states.
 
     Every quarter-hour becomes a snapshot of the data known at that time, with its outcomes over the
@@ -48,19 +48,18 @@ def ingest(
     from llm_trader.app.indexes import location_of
     from llm_trader.app.ingestion import ingest_from_store
 
-    with job(settings, "snapshots") as work:
-        names, now_ms = options.symbol_list(symbols), work.now_ms
-        times = parse_start(start, now_ms), parse_end(end, now_ms)
-        reports = ingest_from_store(work, names, *times, rebuild=rebuild)
-    present(reports, json, describe_ingestion(reports, location_of(settings)))
+    names, now_ms = options.symbol_list(symbols), job.now_ms
+    times = parse_start(start, now_ms), parse_end(end, now_ms)
+    reports = ingest_from_store(job, names, *times, rebuild=rebuild)
+    return Result(reports, describe_ingestion(reports, location_of(job.settings)))
 
 
-@with_settings(
+@with_job(
     *("host", "port", "store", "index", "qdrant_url", "vector", "min_matches", "auth_tokens_env"),
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )
-def serve(settings: Settings) -> None:
+def serve(job: Job) -> None:
     """Answer queries over JSON-RPC 2.0, one document per line, until SIGTERM or Ctrl-C.
 
     Methods: rag.query_patterns, rag.get_snapshot, rag.stats, rpc.ping, rpc.discover. Answers
@@ -69,7 +68,7 @@ def serve(settings: Settings) -> None:
     """
     from llm_trader.app.server import serve_forever
 
-    serve_forever(settings, os.environ)
+    serve_forever(job.settings, job.environ)
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,10 @@ class QueryOptions:
     ] = None
 
 
-@with_settings("host", "port", "auth_tokens_env")
+@with_job("host", "port", "auth_tokens_env")
 def query(
     symbol: Annotated[str, typer.Option(help="Symbol, such as BTCUSDT.")],
-    settings: Settings,
+    job: Job,
     choices: QueryOptions,
     as_of: Annotated[
         str, typer.Option("--at", help="Time of the query: now, or RFC 3339.")
@@ -112,8 +111,7 @@ def query(
         Path | None,
         typer.Option(help="JSON file of the state; by default the server's store gives it."),
     ] = None,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Ask a running server: when the market looked like this before, what followed?
 
     It uses only states whose outcome was known at the query's time. Start the server first, with
@@ -121,19 +119,18 @@ def query(
     """
     from llm_trader.app.queries import query_server
 
-    as_of_ms = parse_end(as_of, options.now_ms())
-    reply = query_server(settings, os.environ, symbol.upper(), as_of_ms, asdict(choices), state)
-    present(reply.answer, json, describe_reply(reply))
+    as_of_ms = parse_end(as_of, job.now_ms)
+    reply = query_server(job, symbol.upper(), as_of_ms, asdict(choices), state)
+    return Result(reply.answer, describe_reply(reply))
 
 
-@with_settings("store", "index", "qdrant_url", "vector")
+@with_job("store", "index", "qdrant_url", "vector", unit="queries")
 def leak_check(
-    settings: Settings,
+    job: Job,
     symbols: options.IndexSymbols = "",
     samples: options.Samples = 100,
     seed: options.Seed = 0,
-    json: options.Json = False,
-) -> None:
+) -> Result:
     """Prove for sampled queries that every match was known at the query's time.
 
     Computes states and outcomes again from the market data known at that time, and compares them
@@ -141,9 +138,8 @@ def leak_check(
     """
     from llm_trader.app.index_checks import check_index_for_leaks
 
-    with job(settings, "queries") as work:
-        report = check_index_for_leaks(work, options.symbol_list(symbols), samples, seed)
-    present(report, json, _describe_leaks(report), failed=bool(report.leaks))
+    report = check_index_for_leaks(job, options.symbol_list(symbols), samples, seed)
+    return Result(report, _describe_leaks(report), bool(report.leaks))
 
 
 def describe_ingestion(reports: list[IngestReport], index: str) -> Description:

@@ -1,4 +1,4 @@
-"""The table from command-line flags to settings, and the decorator that gives them to commands."""
+"""The table from flags to settings, and the decorator that makes commands of functions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import os
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_type_hints
 
 import typer
+
+from llm_trader.app.job import Job
+from llm_trader.cli import options
+from llm_trader.cli.output import Result, present, progress_bar
 
 if TYPE_CHECKING:
     from llm_trader.settings.tree import Settings
@@ -79,38 +84,70 @@ _CONFIG: Final = Annotated[
     Path | None, typer.Option(help="TOML file of the settings; see config/example.toml.")
 ]
 
+_JSON: Final = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
-def with_settings(*flags: str, quiet: bool = True) -> Callable[[Command], Command]:
-    """Turns a function with a parameter `settings` into a command.
+
+def with_job(
+    *flags: str, unit: str | None = None, steps_per_unit: int = 1, quiet: bool = True
+) -> Callable[[Callable[..., Result | None]], Command]:
+    """Turns a function with a parameter `job` into a command that presents the function's result.
 
     The named flags replace that parameter, except for flags that the function declares itself. A
     parameter whose type is a dataclass is a group: each of its fields becomes an option. The last
-    options are `--config` and `--json`. A `quiet` command logs only warnings.
+    options are `--config` and, if there is a result, `--json`. Progress is shown in units, if
+    there are any. A `quiet` command logs only warnings.
     """
 
-    def decorate(function: Command) -> Command:
-        hints = get_type_hints(function, localns={"Settings": object}, include_extras=True)
-        parameters = _parameters(function, hints, flags)
-        signature = inspect.Signature(parameters)
-        names = inspect.signature(function).parameters.keys() - {"settings"}
+    def decorate(function: Callable[..., Result | None]) -> Command:
+        hints = get_type_hints(function, include_extras=True)
+        groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+        parameters = _parameters(function, hints, groups, flags)
+        names = inspect.signature(function).parameters.keys() - {"job"} - groups.keys()
 
-        def command(**options: Any) -> None:
-            bound = signature.bind(**options)
-            bound.apply_defaults()
-            arguments = bound.arguments
-            overrides = {SETTING_FLAGS[flag].key: arguments[flag] for flag in flags}
+        def command(**given: Any) -> None:
+            values = {option.name: option.default for option in parameters} | given
+            overrides = {SETTING_FLAGS[flag].key: values[flag] for flag in flags}
             if quiet:
                 overrides["logging.level"] = "warn"
-            settings = _load_settings(arguments["config"], overrides)
-            values = {name: _value(name, hints[name], arguments) for name in names}
-            function(**{**values, "settings": settings})
+            settings = _load_settings(values["config"], overrides)
+            arguments = {name: values[name] for name in names}
+            for name, group in groups.items():
+                arguments[name] = group(**{f.name: values[f.name] for f in fields(group)})
+            with progress_bar(unit, steps_per_unit) as progress:
+                job = Job(settings, os.environ, options.now_ms(), progress)
+                result = function(job=job, **arguments)
+            if result is not None:
+                present(result, json=values["json"])
 
         command.__name__, command.__doc__ = function.__name__, function.__doc__
-        command.__signature__ = signature  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {option.name: option.annotation for option in parameters}
         return command
 
     return decorate
+
+
+def _parameters(
+    function: Callable[..., Any],
+    hints: dict[str, Any],
+    groups: dict[str, Any],
+    flags: tuple[str, ...],
+) -> list[inspect.Parameter]:
+    """The options of a command, in the order of the function's parameters."""
+    declared = hints.keys() | {field.name for group in groups.values() for field in fields(group)}
+    parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "job":
+            parameters += [SETTING_FLAGS[f].parameter(f) for f in flags if f not in declared]
+        elif name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            parameters += [_keyword(f.name, types[f.name], f.default) for f in fields(groups[name])]
+        else:
+            parameters.append(_keyword(name, hints[name], parameter.default))
+    parameters.append(_keyword("config", _CONFIG, None))
+    if hints["return"] is not NoneType:
+        parameters.append(_keyword("json", _JSON, False))
+    return parameters
 
 
 def _load_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
@@ -133,35 +170,6 @@ def _load_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
         raise
     configure_logging(settings.logging.level, settings.logging.format)
     return settings
-
-
-def _parameters(
-    function: Command, hints: dict[str, Any], flags: tuple[str, ...]
-) -> list[inspect.Parameter]:
-    options = {
-        name: _options(name, hints[name], parameter.default)
-        for name, parameter in inspect.signature(function).parameters.items()
-    }
-    declared = {option.name for group in options.values() for option in group}
-    options["settings"] = [
-        SETTING_FLAGS[flag].parameter(flag) for flag in flags if flag not in declared
-    ]
-    json = options.pop("json", [])
-    parameters = [option for group in options.values() for option in group]
-    return [*parameters, _keyword("config", _CONFIG, None), *json]
-
-
-def _value(name: str, hint: Any, arguments: dict[str, Any]) -> Any:
-    if isinstance(hint, type) and is_dataclass(hint):
-        return hint(**{field.name: arguments[field.name] for field in fields(hint)})
-    return arguments[name]
-
-
-def _options(name: str, hint: Any, default: Any) -> list[inspect.Parameter]:
-    if not is_dataclass(hint):
-        return [_keyword(name, hint, default)]
-    hints = get_type_hints(hint, include_extras=True)
-    return [_keyword(field.name, hints[field.name], field.default) for field in fields(hint)]
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -1,4 +1,4 @@
-"""Tables of evaluations and gates."""
+"""Describes evaluations and gates."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_trader.cli import show
+from llm_trader.cli.output import Description, heading, minute, table
 from llm_trader.evaluation.report import formats, wording
 from llm_trader.evaluation.report.view_model import Grid, Result, grid, is_same
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Direction, Reference, Skill
@@ -32,29 +31,28 @@ _ALARM: Final = "bold white on red"
 _FEW: Final = f"({wording.TOO_LITTLE_DATA})"
 
 
-def study(console: Console, metrics: Metrics, out: Path) -> None:
-    """Prints the failures, else the verdict; then its numbers, and the location of the files."""
+def describe_study(metrics: Metrics, out: Path) -> Description:
+    """The failures, else the verdict; then its numbers, and the location of the files."""
     origin = metrics.origin
-    span = f"{show.minute(origin.start)} to {show.minute(origin.end)}"
-    show.heading(console, f"{', '.join(origin.symbols)}, {span}")
-    _verdict(console, metrics)
-    for table in _tables(metrics):
-        console.print()
-        console.print(table)
-    console.print()
-    _paragraphs(console, [_checks(metrics)])
-    show.heading(console, f"Report: {out / 'report.html'}")
-    console.print(f"  {metrics.seconds:.0f} s; metrics.json, steps.csv and trades.csv beside it")
+    span = f"{minute(origin.start)} to {minute(origin.end)}"
+    yield heading(f"{', '.join(origin.symbols)}, {span}")
+    yield from _verdict(metrics)
+    for rows in _tables(metrics):
+        yield from ("", rows)
+    yield ""
+    yield from _paragraphs([_checks(metrics)])
+    yield heading(f"Report: {out / 'report.html'}")
+    yield f"  {metrics.seconds:.0f} s; metrics.json, steps.csv and trades.csv beside it"
 
 
-def _verdict(console: Console, metrics: Metrics) -> None:
+def _verdict(metrics: Metrics) -> Description:
     if failures := wording.distrust(metrics):
-        console.print(Text(f" ✗ {wording.DISTRUST.upper()} ", _ALARM))
-        _paragraphs(console, failures, "red")
+        yield Text(f" ✗ {wording.DISTRUST.upper()} ", _ALARM)
+        yield from _paragraphs(failures, "red")
         return
-    console.print(Text(f"{wording.headline(metrics)}.", "bold"))
-    _paragraphs(console, metrics.readings)
-    _paragraphs(console, wording.unchecked(metrics), "yellow")
+    yield from _paragraphs([f"{wording.headline(metrics)}."], "bold", indent=0)
+    yield from _paragraphs(metrics.readings)
+    yield from _paragraphs(wording.unchecked(metrics), "yellow")
 
 
 def _tables(metrics: Metrics) -> list[Table]:
@@ -68,7 +66,7 @@ def _tables(metrics: Metrics) -> list[Table]:
 def _skills(metrics: Metrics) -> Table:
     undirected = {(r.symbol, r.horizon): _skill_interval(r.skill) for r in metrics.undirected}
     skills = {(s.symbol, s.horizon, s.reference): _skill_interval(s.skill) for s in metrics.skills}
-    table = show.table(
+    rows = table(
         "Skill: by how many % the loss (CRPS) is below that of each reference, 95 % intervals",
         *("symbol", "over", "queries"),
         *_COLUMNS.values(),
@@ -82,9 +80,9 @@ def _skills(metrics: Metrics) -> Table:
             cells = [skills.get((*case, reference), formats.DASH) for reference in _COLUMNS]
             cells += [undirected.get(case, formats.DASH)] if undirected else []
             verdict = _verdict_or_too_little(skill.verdict, skill.skill)
-            table.add_row(*case, f"{skill.queries:,}", *cells, verdict)
-    table.columns[-1].justify = "left"
-    return table
+            rows.add_row(*case, f"{skill.queries:,}", *cells, verdict)
+    rows.columns[-1].justify = "left"
+    return rows
 
 
 def _ablation(metrics: Metrics) -> list[Table]:
@@ -104,11 +102,11 @@ def _ablation(metrics: Metrics) -> list[Table]:
 
 
 def _grid(results: Grid[Result], title: str, cell: Callable[[Result], str]) -> Table:
-    table = show.table(title, "symbol", "neighbours", *results.horizons, right_from=2)
-    for symbol, variant, row in results.rows:
-        cells = (formats.DASH if result is None else cell(result) for result in row)
-        table.add_row(symbol, variant, *cells)
-    return table
+    rows = (
+        (symbol, variant, *(formats.DASH if result is None else cell(result) for result in row))
+        for symbol, variant, row in results.rows
+    )
+    return table(title, "symbol", "neighbours", *results.horizons, rows=rows, right_from=2)
 
 
 def _skill(skill: Skill) -> str:
@@ -138,7 +136,7 @@ def _verdict_or_too_little(verdict: Verdict | None, interval: Interval) -> str:
 
 
 def _arms(arms: Sequence[Arm]) -> Table:
-    table = show.table(
+    rows = table(
         "Decisions, traded with fees, slippage and funding; points are percentage points",
         *("symbol", "arm", "return", "Sharpe", "deflated", "drawdown", "trades", "wins"),
         *("points a day over baseline", "verdict"),
@@ -146,7 +144,7 @@ def _arms(arms: Sequence[Arm]) -> Table:
     )
     for arm in arms:
         performance, difference = arm.performance, arm.difference
-        table.add_row(
+        rows.add_row(
             arm.symbol,
             arm.name,
             formats.number(performance.total_return_pct, 1, " %", sign=True),
@@ -158,8 +156,8 @@ def _arms(arms: Sequence[Arm]) -> Table:
             _interval(difference, formats.daily_points) if difference else "baseline",
             _verdict_or_too_little(arm.verdict, difference) if difference else "",
         )
-    table.columns[-1].justify = "left"
-    return table
+    rows.columns[-1].justify = "left"
+    return rows
 
 
 def _checks(metrics: Metrics) -> str:
@@ -179,32 +177,33 @@ def _idle(n: int, reason: str) -> str:
     return f", {n} had {reason}" if n else ""
 
 
-def gate_report(console: Console, report: GateReport) -> None:
-    """Prints the reasons that stop the gate, if any; then each skill then and now."""
+def describe_gate(report: GateReport) -> Description:
+    """The reasons that stop the gate, if any; then each skill then and now."""
     if report.passed:
-        console.print(Text("✓ Passed: nothing got worse", "bold green"))
+        yield Text("✓ Passed: nothing got worse", "bold green")
     else:
         reasons = formats.count(len(report.problems), "reason")
-        console.print(Text(f" ✗ STOPPED: {reasons} ", _ALARM))
-    _paragraphs(console, report.problems, "red")
-    _paragraphs(console, [f"note: {note}" for note in report.notes], "yellow")
+        yield Text(f" ✗ STOPPED: {reasons} ", _ALARM)
+    yield from _paragraphs(report.problems, "red")
+    yield from _paragraphs([f"note: {note}" for note in report.notes], "yellow")
     if not report.changes:
         return
-    table = show.table(
-        f"Skill against the {wording.RESCALED}",
-        *("symbol", "over", "baseline", "now", "change", ""),
-        right_from=2,
-    )
+    rows = []
     for change in report.changes:
         mark = ("missing" if change.now is None else "worse") if change.regressed else ""
         baseline, current = change.before, change.now
         difference = None if baseline is None or current is None else current - baseline
         skills = (formats.skill(value) for value in (baseline, current, difference))
-        table.add_row(change.symbol, change.horizon, *skills, mark)
-    console.print()
-    console.print(table)
+        rows.append((change.symbol, change.horizon, *skills, mark))
+    yield ""
+    yield table(
+        f"Skill against the {wording.RESCALED}",
+        *("symbol", "over", "baseline", "now", "change", ""),
+        rows=rows,
+        right_from=2,
+    )
 
 
-def _paragraphs(console: Console, lines: Sequence[str], style: str = "") -> None:
-    for line in lines:
-        console.print(Padding(Text(line, style), (0, 0, 0, 2), expand=False))
+def _paragraphs(texts: Sequence[str], style: str = "", indent: int = 2) -> Description:
+    for text in texts:
+        yield Padding(Text(text, style), (0, 0, 0, indent), expand=False)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext

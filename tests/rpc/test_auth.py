@@ -4,8 +4,8 @@ import pytest
 import structlog
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.rpc.auth import TokenCheck, check_binding
-from llm_trader.rpc.observer import RequestLog
+from llm_trader.rpc.admission import TokenCheck, check_binding
+from llm_trader.rpc.observer import log_request
 from tests.rpc.stub import connected, serving
 
 SECRET = "s3cret-of-the-desk"
@@ -45,7 +45,7 @@ async def test_authentication_and_calls_may_come_in_one_packet() -> None:
 
 async def test_a_wrong_token_is_refused_and_appears_nowhere() -> None:
     with structlog.testing.capture_logs() as logs:
-        observers = [RequestLog()]
+        observers = [log_request]
         async with (
             serving(tokens=TOKENS, observers=observers) as server,
             connected(server) as line,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.builtin import Pong
 from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.rpc.server import RpcServer

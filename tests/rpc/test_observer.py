@@ -8,8 +8,8 @@ import pytest
 import structlog
 
 from llm_trader.errors import StoreError
-from llm_trader.rpc.auth import TokenCheck
-from llm_trader.rpc.observer import RequestLog, RequestRecord
+from llm_trader.rpc.admission import TokenCheck
+from llm_trader.rpc.observer import RequestRecord, log_request
 from tests.rpc.stub import connected, raising, serving
 
 
@@ -17,13 +17,12 @@ class Recorder:
     def __init__(self) -> None:
         self.records: list[RequestRecord] = []
 
-    def observe(self, record: RequestRecord) -> None:
+    def __call__(self, record: RequestRecord) -> None:
         self.records.append(record)
 
 
-class Broken:
-    def observe(self, record: RequestRecord) -> None:
-        raise RuntimeError("no space left for metrics")
+def broken(record: RequestRecord) -> None:
+    raise RuntimeError("no space left for metrics")
 
 
 @pytest.fixture
@@ -142,7 +141,7 @@ async def test_a_request_cut_off_by_a_stop_is_observed_as_a_server_error(
 async def test_an_observer_that_fails_costs_nobody_a_reply(recorder: Recorder) -> None:
     with structlog.testing.capture_logs() as logs:
         async with (
-            serving(observers=[Broken(), recorder]) as server,
+            serving(observers=[broken, recorder]) as server,
             connected(server) as line,
         ):
             assert (await line.call("get_data"))["result"] == ["hello", 5]
@@ -152,7 +151,7 @@ async def test_an_observer_that_fails_costs_nobody_a_reply(recorder: Recorder) -
 
 async def test_the_request_log_is_an_observer() -> None:
     with structlog.testing.capture_logs() as logs:
-        async with serving(observers=[RequestLog()]) as server, connected(server) as line:
+        async with serving(observers=[log_request]) as server, connected(server) as line:
             await line.call("nope")
     (entry,) = [entry for entry in logs if entry["event"] == "rpc_request"]
     assert entry["log_level"] == "debug"

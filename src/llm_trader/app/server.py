@@ -16,7 +16,7 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration, scope_of
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.rpc.auth import TokenCheck, check_binding
+from llm_trader.rpc.admission import TokenCheck, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher

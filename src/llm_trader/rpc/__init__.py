@@ -2,7 +2,7 @@
 
 A request passes through these modules in this order.
 
-1. `server`      listens, keeps connections, drains on stop; `limits` is its gate
+1. `server`      listens, keeps connections, drains on stop; `admission` is its gate
 2. `connection`  one client: bytes in, concurrent replies, bytes out
 3. `framing`     finds documents in the byte stream, without I/O
 4. `dispatcher`  batches, ids, deadlines, and the boundary that catches internal errors
@@ -12,6 +12,5 @@ A request passes through these modules in this order.
 8. `errors`      maps exceptions to JSON-RPC codes; a server extends its table
 9. `observer`    reports each request to logs, metrics and audit
 
-`config` has the settings, `auth` checks tokens and refuses to listen unprotected, and `client`
-sends requests.
+`config` has the settings, and `client` sends requests.
 """

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.rpc.errors import (
     INTERNAL_ERROR,
@@ -21,9 +21,6 @@ from llm_trader.rpc.errors import (
 OPENRPC_VERSION: Final = "1.3.2"
 
 Document = dict[str, Any]
-
-_SCHEMAS: Final = "#/components/schemas/"
-_ERRORS: Final = "#/components/errors/"
 
 
 class Pong(msgspec.Struct, frozen=True):
@@ -61,9 +58,7 @@ def with_builtin_methods(
         context.session.authenticated = True
         return Authenticated(True)
 
-    @functools.cache
-    def document() -> Document:
-        return openrpc_document(complete, title, version, errors)
+    document = functools.cache(lambda: openrpc_document(complete, title, version, errors))
 
     async def discover(params: None, context: RequestContext) -> Document:
         return document()
@@ -91,13 +86,12 @@ def openrpc_document(
 ) -> Document:
     """An OpenRPC document whose parameters may be sent by name or by position."""
     types = [t for method in methods for t in (method.params_type, method.result_type) if t]
-    _, schemas = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
     return {
         "openrpc": OPENRPC_VERSION,
         "info": {"title": title, "version": version},
         "methods": [_describe(method, errors) for method in methods],
         "components": {
-            "schemas": schemas,
+            "schemas": _schemas(*types)[1],
             "errors": {
                 str(code): {"code": code, "message": message}
                 for code, message in errors.titles.items()
@@ -108,31 +102,24 @@ def openrpc_document(
 
 def _describe(method: Method, errors: ErrorTable) -> Document:
     codes = {INTERNAL_ERROR, *map(errors.code_of, method.errors)}
+    params = []
     if method.params_type is not None:
         codes.add(INVALID_PARAMS)
+        schema = _schemas(method.params_type)[1][method.params_type.__name__]
+        params = [
+            {"name": name, "required": name in schema["required"], "schema": field_schema}
+            for name, field_schema in schema["properties"].items()
+        ]
     return {
         "name": method.name,
         "summary": method.summary,
         "paramStructure": "either",
-        "params": _describe_params(method.params_type) if method.params_type else [],
-        "result": {"name": "result", "schema": _schema(method.result_type)},
-        "errors": [{"$ref": f"{_ERRORS}{code}"} for code in sorted(codes)],
+        "params": params,
+        "result": {"name": "result", "schema": _schemas(method.result_type)[0][0]},
+        "errors": [{"$ref": f"#/components/errors/{code}"} for code in sorted(codes)],
     }
 
 
-def _describe_params(params_type: type[msgspec.Struct]) -> list[dict[str, Any]]:
-    properties = msgspec.json.schema_components([params_type], ref_template=_SCHEMAS + "{name}")
-    struct_schema = properties[1][params_type.__name__]
-    return [
-        {
-            "name": field.encode_name,
-            "required": field.required,
-            "schema": struct_schema["properties"][field.encode_name],
-        }
-        for field in msgspec.structs.fields(params_type)
-    ]
-
-
-def _schema(kind: Any) -> Document:
-    (schema,), _ = msgspec.json.schema_components([kind], ref_template=_SCHEMAS + "{name}")
-    return schema
+def _schemas(*types: Any) -> tuple[tuple[Document, ...], Document]:
+    """The schema of each type, and the structs that they refer to by name."""
+    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")

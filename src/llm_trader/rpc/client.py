@@ -33,9 +33,6 @@ class _Error(msgspec.Struct):
     message: str
     data: Any = None
 
-    def exception(self) -> RpcError:
-        return RpcError(self.code, self.message, self.data)
-
 
 class _Reply(msgspec.Struct):
     id: int | str | None = None
@@ -113,7 +110,7 @@ class RpcClient:
                     await self._writer.drain()
                 answer: _Reply = await reply
             if answer.error is not None:
-                raise answer.error.exception()
+                raise RpcError(*msgspec.structs.astuple(answer.error))
             return msgspec.json.decode(answer.result, type=result_type)
         except msgspec.ValidationError as error:
             raise ConfigurationError(
@@ -147,7 +144,8 @@ class RpcClient:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(reply)
                 elif reply.id is None and reply.error is not None:
-                    reason = reply.error.exception()  # it refuses the whole connection
+                    # It refuses the whole connection.
+                    reason = RpcError(*msgspec.structs.astuple(reply.error))
         except (OSError, ValueError) as error:
             reason = ConfigurationError(f"the connection failed: {error}")
         self._lost = reason

@@ -16,11 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, Session
+from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
 from llm_trader.rpc.errors import InvalidRequestError
 from llm_trader.rpc.framing import Frame, FrameSplitter, Oversize
-from llm_trader.rpc.limits import Admission
 
 
 class Connection(asyncio.Protocol):
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._config = config
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
-        self._session = Session()
+        self.session = Session()
         self._splitter = FrameSplitter(config.max_document_bytes)
         self._queue: deque[tuple[Frame, float]] = deque()
         self._answers: set[asyncio.Task[None]] = set()
@@ -51,10 +51,6 @@ class Connection(asyncio.Protocol):
         self._closed = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-
-    @property
-    def peer(self) -> str:
-        return self._session.peer
 
     @property
     def pending(self) -> int:
@@ -94,7 +90,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
-        self._session.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown:0"
+        self.session.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown:0"
         self._timer = self._loop.call_later(self._config.idle_timeout_s, self._check_timeouts)
         self._on_open(self)
 
@@ -151,16 +147,15 @@ class Connection(asyncio.Protocol):
 
     async def _answer(self, frame: Frame, received_s: float) -> None:
         context = RequestContext(
-            session=self._session,
+            session=self.session,
             received_s=received_s,
             deadline_s=time.monotonic() + self._config.request_deadline_s,
         )
         reply: bytes | None
         if isinstance(frame, Oversize):
             limit = frame.limit_bytes
-            refusal = InvalidRequestError(
-                f"a document may have at most {limit} bytes", limit_bytes=limit
-            )
+            message = f"a document may have at most {limit} bytes"
+            refusal = InvalidRequestError(message, limit_bytes=limit)
             reply = self._dispatcher.refuse(refusal, context, limit)
         else:
             reply = await self._dispatcher.handle(frame, context, self._gate)
@@ -168,14 +163,16 @@ class Connection(asyncio.Protocol):
             await self._send(reply)
 
     async def _send(self, reply: bytes) -> None:
-        if self._transport.is_closing():
-            return
-        self._transport.write(reply + b"\n")
-        if self._writable.is_set():
+        if not self._transport.is_closing():
+            self._transport.write(reply + b"\n")
+            await self._wait_or_abort(self._writable)
+
+    async def _wait_or_abort(self, event: asyncio.Event) -> None:
+        """Ends the connection at once if the client does not read what was sent in time."""
+        if event.is_set():
             return
         try:
-            async with asyncio.timeout(self._config.write_timeout_s):
-                await self._writable.wait()
+            await asyncio.wait_for(event.wait(), self._config.write_timeout_s)
         except TimeoutError:
             self._transport.abort()
 
@@ -206,11 +203,6 @@ class Connection(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._transport.write_eof()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.discard_s):
-                await self._peer_ended.wait()
+            await asyncio.wait_for(self._peer_ended.wait(), self._config.discard_s)
         self._transport.close()
-        try:
-            async with asyncio.timeout(self._config.write_timeout_s):
-                await self._closed.wait()
-        except TimeoutError:
-            self._transport.abort()
+        await self._wait_or_abort(self._closed)

@@ -23,39 +23,15 @@ import structlog
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
-from llm_trader.rpc.errors import (
-    PROTOCOL_ERRORS,
-    SERVER_ERROR,
-    DeadlineExceededError,
-    DrainingError,
-    ErrorObject,
-    ErrorTable,
-    MethodNotFoundError,
-    internal_error,
-)
+from llm_trader.rpc import errors as rpc_errors
+from llm_trader.rpc.admission import Admission, Session
+from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorObject, ErrorTable
 from llm_trader.rpc.observer import RequestObserver, RequestRecord
 from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
 
 _PROCESS: Final = secrets.token_hex(3)
 _COUNTER: Final = itertools.count(1)
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-def new_request_id() -> str:
-    """Short and unique across processes, such as `a3f09c-1b`."""
-    return f"{_PROCESS}-{next(_COUNTER):x}"
-
-
-@dataclass(slots=True)
-class Session:
-    """The state of one connection between its requests. `peer` is `host:port`."""
-
-    peer: str = "local"
-    authenticated: bool = False
-
-    @property
-    def address(self) -> str:
-        return self.peer.rpartition(":")[0]
 
 
 @dataclass(slots=True)
@@ -67,7 +43,8 @@ class RequestContext:
     without observers.
     """
 
-    request_id: str = field(default_factory=new_request_id)
+    # Short and unique across processes, such as `a3f09c-1b`.
+    request_id: str = field(default_factory=lambda: f"{_PROCESS}-{next(_COUNTER):x}")
     session: Session = field(default_factory=Session)
     received_s: float = field(default_factory=time.monotonic)
     deadline_s: float | None = None
@@ -102,14 +79,6 @@ class Method:
     errors: tuple[type[LlmTraderError], ...] = ()
 
 
-class Gate:
-    """Admits every call. A subclass refuses by raising in `enter`; an entered call leaves once."""
-
-    def enter(self, method: str, context: RequestContext) -> None: ...
-
-    def leave(self) -> None: ...
-
-
 class _NoParams(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
@@ -129,7 +98,7 @@ class Dispatcher:
         # At 100 members of 1 ms each a batch holds the event loop for a tenth of a second.
         max_batch: int = 100,
     ) -> None:
-        self._methods: dict[str, tuple[Method, ParamsDecoder[Any]]] = {}
+        self._methods: dict[str, tuple[Method, ParamsDecoder]] = {}
         for method in methods:
             if method.name in self._methods:
                 raise ConfigurationError(f"two methods are named {method.name!r}")
@@ -141,10 +110,9 @@ class Dispatcher:
         self._log = structlog.get_logger(__name__).bind()
 
     async def handle(
-        self, document: bytes, context: RequestContext, gate: Gate | None = None
+        self, document: bytes, context: RequestContext, gate: Admission
     ) -> bytes | None:
         """The reply as one line of JSON without a line end; None for no reply at all."""
-        gate = gate or Gate()
         if not envelope.is_batch(document):
             return await self._answer(document, context, gate)
         try:
@@ -152,13 +120,11 @@ class Dispatcher:
             members = envelope.batch_members(document, self._max_batch)
         except LlmTraderError as error:
             return self.refuse(error, context, len(document))
-        replies = await asyncio.gather(
-            *(
-                self._answer(member, context.batch_member(position), gate)
-                for position, member in enumerate(members, 1)
-            )
-        )
-        spoken = [reply for reply in replies if reply is not None]
+        answers = [
+            self._answer(member, context.batch_member(position), gate)
+            for position, member in enumerate(members, 1)
+        ]
+        spoken = [reply for reply in await asyncio.gather(*answers) if reply is not None]
         return b"[" + b",".join(spoken) + b"]" if spoken else None
 
     def refuse(
@@ -174,7 +140,9 @@ class Dispatcher:
         self._observe(context, None, answer.code, request_bytes, reply)
         return reply
 
-    async def _answer(self, document: bytes, context: RequestContext, gate: Gate) -> bytes | None:
+    async def _answer(
+        self, document: bytes, context: RequestContext, gate: Admission
+    ) -> bytes | None:
         if self._observers:
             context.stages = {}
         decoded = envelope.decode_call(document)
@@ -182,25 +150,22 @@ class Dispatcher:
             error, salvaged_id = envelope.explain_refusal(document)
             return self.refuse(error, context, len(document), salvaged_id)
         call, raw_id = decoded
-        reply, code = None, None
+        reply: bytes | None = None
+        code: int | None = rpc_errors.SERVER_ERROR  # if the server stops and gives up on the answer
         try:
             outcome = await self._outcome(call, context, gate)
-        except asyncio.CancelledError:  # the server stops and gives up on this answer
-            self._observe(context, call.method, SERVER_ERROR, len(document), None, not raw_id)
-            raise
-        if isinstance(outcome, ErrorObject):
-            code = outcome.code
-        if raw_id:
-            reply = envelope.reply(raw_id, outcome)
-        self._observe(context, call.method, code, len(document), reply, not raw_id)
+            code = outcome.code if isinstance(outcome, ErrorObject) else None
+            reply = envelope.reply(raw_id, outcome) if raw_id else None
+        finally:
+            self._observe(context, call.method, code, len(document), reply, not raw_id)
         return reply
 
     async def _outcome(
-        self, call: envelope.Call, context: RequestContext, gate: Gate
+        self, call: envelope.Call, context: RequestContext, gate: Admission
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
-            gate.enter(call.method, context)
+            gate.enter(call.method, context.session, context.received_s)
             context.end_stage("queue")
             try:
                 encoded = _ENCODER.encode(await self._result(call, context))
@@ -210,20 +175,16 @@ class Dispatcher:
                 gate.leave()
         except LlmTraderError as error:
             answer = self._errors.error_object(error)
-            if answer.code in self._errors.logged and not isinstance(error, DrainingError):
-                self._log.warning(
-                    "rpc_server_fault",
-                    method=call.method,
-                    request_id=context.request_id,
-                    code=answer.code,
-                    error=error.message,
-                )
+            # A stop of the server is no fault of it, though it shares the code of faults.
+            draining = isinstance(error, rpc_errors.DrainingError)
+            if answer.code in self._errors.logged and not draining:
+                log = self._log.bind(method=call.method, request_id=context.request_id)
+                log.warning("rpc_server_fault", code=answer.code, error=error.message)
             return answer
-        except Exception:  # noqa: BLE001  the boundary: a bug in one method must not end the server
-            self._log.exception(
-                "rpc_internal_error", method=call.method, request_id=context.request_id
-            )
-            return internal_error(context.request_id)
+        except Exception:
+            log = self._log.bind(method=call.method, request_id=context.request_id)
+            log.exception("rpc_internal_error")
+            return rpc_errors.internal_error(context.request_id)
 
     async def _result(self, call: envelope.Call, context: RequestContext) -> Any:
         method, decoder = self._find(call.method)
@@ -242,16 +203,17 @@ class Dispatcher:
             # A TimeoutError of the method itself is not the deadline of the request.
             if not deadline.expired():
                 raise
-            raise DeadlineExceededError("deadline exceeded; the work was cancelled") from None
+            message = "deadline exceeded; the work was cancelled"
+            raise rpc_errors.DeadlineExceededError(message) from None
         finally:
             context.end_stage("handle")
 
-    def _find(self, name: str) -> tuple[Method, ParamsDecoder[Any]]:
+    def _find(self, name: str) -> tuple[Method, ParamsDecoder]:
         entry = self._methods.get(name)
         if entry is None:
             similar = closest_name(name, self._methods)
             hint = f"did you mean {similar!r}?" if similar else "rpc.discover lists the methods"
-            raise MethodNotFoundError(name[:MAX_NAME_CHARS], hint)
+            raise rpc_errors.MethodNotFoundError(name[:MAX_NAME_CHARS], hint)
         return entry
 
     def _observe(
@@ -279,6 +241,6 @@ class Dispatcher:
         )
         for observer in self._observers:
             try:
-                observer.observe(record)
+                observer(record)
             except Exception:  # noqa: BLE001  a faulty observer must not cost the client its reply
                 self._log.exception("rpc_observer_failed", request_id=context.request_id)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw
@@ -16,16 +16,14 @@ from llm_trader.rpc.errors import ErrorObject, InvalidRequestError, ParseError
 NULL: Final = b"null"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_NO_JSON: Final = Raw(b"")
-
 
 class Call(msgspec.Struct):
     """A request, or a notification when `id` is empty."""
 
     jsonrpc: Literal["2.0"]
     method: str
-    params: Raw = _NO_JSON
-    id: Raw = _NO_JSON
+    params: Raw = Raw(b"")
+    id: Raw = Raw(b"")
 
 
 _CALLS: Final = msgspec.json.Decoder(Call)
@@ -75,7 +73,13 @@ def explain_refusal(document: bytes) -> tuple[LlmTraderError, bytes]:
         return InvalidRequestError("expected a request object or a batch of them"), NULL
     request_id = value.get("id")
     usable = isinstance(request_id, str | int | float) and not isinstance(request_id, bool)
-    return InvalidRequestError(_flaw(value)), msgspec.json.encode(request_id) if usable else NULL
+    if value.get("jsonrpc") != "2.0":
+        flaw = 'member jsonrpc must be "2.0"'
+    elif not isinstance(value.get("method"), str):
+        flaw = "member method must be a string"
+    else:
+        flaw = "id must be a string, a number or null"
+    return InvalidRequestError(flaw), msgspec.json.encode(request_id) if usable else NULL
 
 
 def raw_params(call: Call) -> bytes:
@@ -100,11 +104,3 @@ def reply(raw_id: bytes, outcome: bytes | ErrorObject) -> bytes:
     if isinstance(outcome, ErrorObject):
         return b'{"jsonrpc":"2.0","error":%b,"id":%b}' % (_ERROR_ENCODER.encode(outcome), raw_id)
     return b'{"jsonrpc":"2.0","result":' + outcome + b',"id":' + raw_id + b"}"
-
-
-def _flaw(request: dict[str, Any]) -> str:
-    if request.get("jsonrpc") != "2.0":
-        return 'member jsonrpc must be "2.0"'
-    if not isinstance(request.get("method"), str):
-        return "member method must be a string"
-    return "id must be a string, a number or null"

@@ -1,34 +1,24 @@
 """Errors on the wire: the protocol's own exceptions, and the table from exceptions to codes.
 
-`PROTOCOL_ERRORS` has the codes of JSON-RPC and of the transport; a server extends it by the codes
-of its domain and gives the extended table to its `Dispatcher`.
+`PROTOCOL_ERRORS` has the codes of JSON-RPC and of the transport. A server gives its `Dispatcher` a
+table with the kinds of its domain as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
 
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 SERVER_ERROR: Final = -32000
-UNAUTHORIZED: Final = -32010
-RATE_LIMITED: Final = -32011
-OVERLOADED: Final = -32012
-DEADLINE_EXCEEDED: Final = -32013
 
-# Clients match the standard titles at the start of these messages.
-_OPENS_WITH_TITLE: Final = frozenset(
-    {PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR}
-)
+# JSON-RPC's own codes lie at and below it; clients match their titles at the start of messages.
+_LAST_STANDARD_CODE: Final = -32600
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -118,25 +108,26 @@ class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
     data: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorTable:
-    """JSON-RPC codes by exception class, and titles by code.
+class ErrorKind(NamedTuple):
+    """A JSON-RPC code, its title, and the exceptions that become it.
 
-    A class without an entry takes its nearest ancestor's. `logged` has the codes of faults on our
-    side, which the operator must see whoever sent the request.
+    `logged` marks a fault on our side, which the operator must see whoever sent the request.
     """
 
-    codes: Mapping[type[LlmTraderError], int]
-    titles: Mapping[int, str]
-    logged: frozenset[int]
+    code: int
+    title: str
+    exceptions: tuple[type[LlmTraderError], ...] = ()
+    logged: bool = False
 
-    def extended(
-        self,
-        codes: Mapping[type[LlmTraderError], int],
-        titles: Mapping[int, str],
-        logged: frozenset[int],
-    ) -> ErrorTable:
-        return ErrorTable({**self.codes, **codes}, {**self.titles, **titles}, self.logged | logged)
+
+class ErrorTable:
+    """JSON-RPC codes by exception class; a class without an entry takes its nearest ancestor's."""
+
+    def __init__(self, kinds: Iterable[ErrorKind]) -> None:
+        self.kinds = tuple(kinds)
+        self.codes = {error: kind.code for kind in self.kinds for error in kind.exceptions}
+        self.titles = {kind.code: kind.title for kind in self.kinds}
+        self.logged = {kind.code for kind in self.kinds if kind.logged}
 
     def code_of(self, kind: type[LlmTraderError]) -> int:
         return next(self.codes[base] for base in kind.__mro__ if base in self.codes)
@@ -145,39 +136,26 @@ class ErrorTable:
         """The code, the message, and the exception's details as `data`."""
         code = self.code_of(type(error))
         message = error.message
-        if code in _OPENS_WITH_TITLE:
+        if code <= _LAST_STANDARD_CODE:
             message = f"{self.titles[code]}: {message}"
         return ErrorObject(code, message, error.details or msgspec.UNSET)
 
 
 PROTOCOL_ERRORS: Final = ErrorTable(
-    {
-        LlmTraderError: SERVER_ERROR,
-        ConfigurationError: SERVER_ERROR,
-        InvalidInputError: INVALID_PARAMS,
-        DrainingError: SERVER_ERROR,
-        ParseError: PARSE_ERROR,
-        InvalidRequestError: INVALID_REQUEST,
-        MethodNotFoundError: METHOD_NOT_FOUND,
-        InvalidParamsError: INVALID_PARAMS,
-        UnauthorizedError: UNAUTHORIZED,
-        RateLimitedError: RATE_LIMITED,
-        OverloadedError: OVERLOADED,
-        DeadlineExceededError: DEADLINE_EXCEEDED,
-    },
-    {
-        PARSE_ERROR: "Parse error",
-        INVALID_REQUEST: "Invalid Request",
-        METHOD_NOT_FOUND: "Method not found",
-        INVALID_PARAMS: "Invalid params",
-        INTERNAL_ERROR: "Internal error",
-        SERVER_ERROR: "Server error",
-        UNAUTHORIZED: "Unauthorized",
-        RATE_LIMITED: "Rate limited",
-        OVERLOADED: "Overloaded",
-        DEADLINE_EXCEEDED: "Deadline exceeded",
-    },
-    frozenset({SERVER_ERROR}),
+    (
+        ErrorKind(-32700, "Parse error", (ParseError,)),
+        ErrorKind(-32600, "Invalid Request", (InvalidRequestError,)),
+        ErrorKind(-32601, "Method not found", (MethodNotFoundError,)),
+        ErrorKind(INVALID_PARAMS, "Invalid params", (InvalidInputError, InvalidParamsError)),
+        ErrorKind(INTERNAL_ERROR, "Internal error"),
+        ErrorKind(
+            SERVER_ERROR, "Server error", (LlmTraderError, ConfigurationError, DrainingError), True
+        ),
+        ErrorKind(-32010, "Unauthorized", (UnauthorizedError,)),
+        ErrorKind(-32011, "Rate limited", (RateLimitedError,)),
+        ErrorKind(-32012, "Overloaded", (OverloadedError,)),
+        ErrorKind(-32013, "Deadline exceeded", (DeadlineExceededError,)),
+    )
 )
 
 

@@ -17,8 +17,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-DEFAULT_MAX_BYTES: Final = 1 << 20
-
 _ESCAPE: Final = re.compile(rb"\\.?", re.DOTALL)
 _NEITHER_BRACKET_NOR_QUOTE: Final = bytes(b for b in range(256) if b not in b'{}[]"')
 
@@ -36,7 +34,7 @@ Frame = bytes | Oversize
 class FrameSplitter:
     """Splits a stream into documents, which do not depend on how the stream was cut."""
 
-    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = 1 << 20) -> None:
         self._max_bytes = max_bytes
         self._tail = bytearray()
         self._lines: list[bytes] = []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -31,30 +30,23 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     batch_position: int | None
 
 
-class RequestObserver(Protocol):
-    """Called once for each request, on the event loop: return quickly."""
-
-    def observe(self, record: RequestRecord) -> None: ...
+# Called once for each request, on the event loop: it must return quickly.
+RequestObserver = Callable[[RequestRecord], None]
 
 
-class RequestLog:
-    """Writes a debug line for each request."""
-
-    def __init__(self) -> None:
-        self._log = structlog.get_logger(__name__)
-
-    def observe(self, record: RequestRecord) -> None:
-        self._log.debug(
-            "rpc_request",
-            method=record.method,
-            request_id=record.request_id,
-            peer=record.peer,
-            error_code=record.code,
-            duration_ms=record.duration_s * 1000,
-        )
+def log_request(record: RequestRecord) -> None:
+    """Writes a debug line."""
+    structlog.get_logger(__name__).debug(
+        "rpc_request",
+        method=record.method,
+        request_id=record.request_id,
+        peer=record.peer,
+        error_code=record.code,
+        duration_ms=record.duration_s * 1000,
+    )
 
 
 def log_observers() -> Sequence[RequestObserver]:
     """The request log if debug lines are enabled; otherwise the records would only cost time."""
     enabled: bool = structlog.get_logger(__name__).bind().is_enabled_for(logging.DEBUG)
-    return (RequestLog(),) if enabled else ()
+    return (log_request,) if enabled else ()

@@ -11,13 +11,11 @@ import difflib
 import re
 import types
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 
 from llm_trader.rpc.errors import FieldError, InvalidParamsError
-
-S = TypeVar("S", bound=msgspec.Struct)
 
 # A reply stays under some 10 KB, and difflib under a millisecond, whatever a client sends.
 _MAX_REPORTED: Final = 50
@@ -26,16 +24,16 @@ MAX_NAME_CHARS: Final = 64
 _LOCATION: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
-class ParamsDecoder(Generic[S]):
+class ParamsDecoder:
     """Decodes the `params` of one method, by name or by position, into its struct."""
 
-    def __init__(self, params_type: type[S]) -> None:
+    def __init__(self, params_type: type[msgspec.Struct]) -> None:
         self._type = params_type
         self._names = [f.encode_name for f in msgspec.structs.fields(params_type)]
         self._strict = _forbids_unknown_fields(params_type)
         self._decoder = msgspec.json.Decoder(params_type)
 
-    def decode(self, raw: bytes | msgspec.Raw, unknown_fields: list[str]) -> S:
+    def decode(self, raw: bytes, unknown_fields: list[str]) -> Any:
         """The struct; dotted paths of fields it does not know are appended to `unknown_fields`.
 
         Raises `InvalidParamsError` with every field error, or `msgspec.DecodeError` if `raw` is
@@ -45,16 +43,16 @@ class ParamsDecoder(Generic[S]):
             try:
                 return self._decoder.decode(raw)
             except msgspec.ValidationError:
-                pass
-        return self._second_look(raw, unknown_fields)
-
-    def _second_look(self, raw: bytes | msgspec.Raw, unknown_fields: list[str]) -> S:
+                pass  # the second look explains it, or tolerates it
         try:
             value = msgspec.json.decode(raw)
         except msgspec.ValidationError:
             raise InvalidParamsError([FieldError("", "a number is out of range")]) from None
         if isinstance(value, list):
-            value = self._by_name(value)
+            if len(value) > len(self._names):
+                error = f"{len(value)} positional parameters, at most {len(self._names)} are known"
+                raise InvalidParamsError([FieldError("", error)])
+            value = dict(zip(self._names, value, strict=False))
         review = _Review(unknown_fields)
         cleaned = review.struct(self._type, value, "")
         if not review.errors:
@@ -63,12 +61,6 @@ class ParamsDecoder(Generic[S]):
             except msgspec.ValidationError as error:
                 review.errors.append(_field_error("", error))
         raise InvalidParamsError(review.errors, unknown_fields)
-
-    def _by_name(self, values: list[Any]) -> dict[str, Any]:
-        if len(values) > len(self._names):
-            error = f"{len(values)} positional parameters, at most {len(self._names)} are known"
-            raise InvalidParamsError([FieldError("", error)])
-        return dict(zip(self._names, values, strict=False))
 
 
 class _Review:
@@ -166,11 +158,9 @@ def _join(path: str, name: str) -> str:
 
 def _forbids_unknown_fields(kind: Any) -> bool:
     """Whether every struct within forbids unknown fields, so that one decode cannot miss any."""
+    inner = get_args(kind)
     if _is_struct(kind):
-        inner = [field.type for field in msgspec.structs.fields(kind)]
-        return kind.__struct_config__.forbid_unknown_fields and _all_forbid(inner)
-    return _all_forbid(get_args(kind))
-
-
-def _all_forbid(kinds: Iterable[Any]) -> bool:
-    return all(map(_forbids_unknown_fields, kinds))
+        if not kind.__struct_config__.forbid_unknown_fields:
+            return False
+        inner = tuple(field.type for field in msgspec.structs.fields(kind))
+    return all(map(_forbids_unknown_fields, inner))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -16,12 +17,11 @@ import structlog
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
-from llm_trader.rpc.auth import TokenCheck
+from llm_trader.rpc.admission import Admission, TokenCheck
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, DrainingError, OverloadedError
-from llm_trader.rpc.limits import Admission
 
 T = TypeVar("T")
 
@@ -33,14 +33,11 @@ class RpcServer:
     """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`."""
 
     def __init__(
-        self,
-        dispatcher: Dispatcher,
-        config: RpcConfig | None = None,
-        tokens: TokenCheck | None = None,
+        self, dispatcher: Dispatcher, config: RpcConfig, tokens: TokenCheck | None = None
     ) -> None:
         self._dispatcher = dispatcher
-        self._config = config or RpcConfig()
-        self._gate = Admission(self._config, tokens or TokenCheck())
+        self._config = config
+        self._gate = Admission(config, tokens or TokenCheck())
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger(__name__).bind()
@@ -56,10 +53,12 @@ class RpcServer:
     async def start(self) -> None:
         """Raises `ConfigurationError` if the server cannot listen on the address."""
         host, port = self._config.host, self._config.port
+        connection = functools.partial(
+            Connection, self._dispatcher, self._gate, self._config, self._opened
+        )
+        loop = asyncio.get_running_loop()
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._new_connection, host, port, backlog=_BACKLOG
-            )
+            self._server = await loop.create_server(connection, host, port, backlog=_BACKLOG)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot listen on {host}:{port}: {error.strerror or error}; "
@@ -93,13 +92,18 @@ class RpcServer:
         self._server = None
         self._log.info("rpc_stopped", unfinished_answers=unfinished)
 
-    def _new_connection(self) -> Connection:
-        return Connection(self._dispatcher, self._gate, self._config, self._opened)
-
     def _opened(self, connection: Connection) -> None:
-        refusal = self._refusal()
+        limit = self._config.max_connections
+        refusal: LlmTraderError | None = None
+        if self._gate.draining:
+            refusal = DrainingError()
+        elif len(self._connections) >= limit:
+            refusal = OverloadedError(
+                f"overloaded: {limit} connections are open; connect again later"
+            )
         if refusal is not None:
-            self._log.info("rpc_connection_refused", peer=connection.peer, reason=refusal.code)
+            peer = connection.session.peer
+            self._log.info("rpc_connection_refused", peer=peer, reason=refusal.code)
             error = PROTOCOL_ERRORS.error_object(refusal)
             connection.turn_away(envelope.reply(envelope.NULL, error))
         task = asyncio.create_task(connection.run())
@@ -110,14 +114,6 @@ class RpcServer:
         del self._connections[task]
         if not task.cancelled() and (error := task.exception()):
             self._log.error("rpc_connection_failed", exc_info=error)
-
-    def _refusal(self) -> LlmTraderError | None:
-        if self._gate.draining:
-            return DrainingError()
-        limit = self._config.max_connections
-        if len(self._connections) < limit:
-            return None
-        return OverloadedError(f"overloaded: {limit} connections are open; connect again later")
 
 
 async def serve(

@@ -12,30 +12,13 @@ import numpy as np
 import structlog
 from msgspec import UNSET
 
-from llm_trader.errors import (
-    EmbeddingError,
-    InsufficientMatchesError,
-    InvalidInputError,
-    LlmTraderError,
-    StaleDataError,
-    StoreError,
-    SymbolNotFoundError,
-    VectorIndexError,
-)
+from llm_trader import errors
 from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
+from llm_trader.serving import wire
 from llm_trader.serving.config import ServingConfig
-from llm_trader.serving.wire import (
-    SCHEMA_VERSION,
-    GetSnapshotParams,
-    GetSnapshotResult,
-    Metadata,
-    QueryPatternsParams,
-    QueryPatternsResult,
-    StatsResult,
-)
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.snapshot.table import ROW, SnapshotTable
@@ -47,11 +30,11 @@ _PRICE_TOLERANCE: Final = 0.02
 _PRICE: Final = ROW["price"]
 
 _PATTERN_ERRORS: Final = (
-    InsufficientMatchesError,
-    SymbolNotFoundError,
-    VectorIndexError,
-    EmbeddingError,
-    StaleDataError,
+    errors.InsufficientMatchesError,
+    errors.SymbolNotFoundError,
+    errors.VectorIndexError,
+    errors.EmbeddingError,
+    errors.StaleDataError,
 )
 
 
@@ -101,8 +84,8 @@ class RagMethods:
         return [replace(method, handler=partial(method.handler, self)) for method in METHODS]
 
     async def query_patterns(
-        self, params: QueryPatternsParams, context: RequestContext
-    ) -> QueryPatternsResult:
+        self, params: wire.QueryPatternsParams, context: RequestContext
+    ) -> wire.QueryPatternsResult:
         started = time.perf_counter()
         try:
             view = self._market.view(params.symbol) if self._market else None
@@ -115,26 +98,28 @@ class RagMethods:
             required = min(self._min_matches, config.top_k)
             if len(answer.matches) < required:
                 raise _too_few(answer, config, required)
-        except LlmTraderError:
+        except errors.LlmTraderError:
             self._refused += 1
             raise
         self._answered += 1
         metadata = self._metadata(params, state, config, answer, context, started)
-        return QueryPatternsResult(answer.matches, answer.statistics, answer.evidence, metadata)
+        return wire.QueryPatternsResult(
+            answer.matches, answer.statistics, answer.evidence, metadata
+        )
 
     async def get_snapshot(
-        self, params: GetSnapshotParams, context: RequestContext
-    ) -> GetSnapshotResult:
+        self, params: wire.GetSnapshotParams, context: RequestContext
+    ) -> wire.GetSnapshotResult:
         if self._market is None:
-            raise InvalidInputError("this server has no market store; start it with --store")
+            raise errors.InvalidInputError("this server has no market store; start it with --store")
         view = self._market.view(params.symbol)
         table = view.latest(params.timestamp, self._max_data_age_ms)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self._retriever.space.feature_version
-        return GetSnapshotResult(table.snapshot(0), version, age_seconds)
+        return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
 
-    async def stats(self, params: None, context: RequestContext) -> StatsResult:
-        return StatsResult(
+    async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
+        return wire.StatsResult(
             self._version,
             await self._retriever.index.info(),
             self._market_location,
@@ -143,10 +128,10 @@ class RagMethods:
             self._refused,
         )
 
-    def _state(self, params: QueryPatternsParams, view: SymbolView | None) -> QueryState:
+    def _state(self, params: wire.QueryPatternsParams, view: SymbolView | None) -> QueryState:
         if params.current_state is None:
             if view is None:
-                raise InvalidInputError(
+                raise errors.InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
             as_of_ms = view.latest_ms(params.timestamp, self._max_data_age_ms)
@@ -160,7 +145,7 @@ class RagMethods:
         return self._completed(table, params, view)
 
     def _completed(
-        self, table: SnapshotTable, params: QueryPatternsParams, view: SymbolView | None
+        self, table: SnapshotTable, params: wire.QueryPatternsParams, view: SymbolView | None
     ) -> QueryState:
         """The sent state; the store fills in missing fields if the prices agree.
 
@@ -174,7 +159,7 @@ class RagMethods:
             if as_of_ms is None:
                 return state.incomplete(": the store knows no complete state near that time")
             stored_fields = view.known_fields(as_of_ms)
-        except StoreError as error:
+        except errors.StoreError as error:
             return state.incomplete(f" from the store: {error.message}")
         price, stored_price = float(table.column("price")[0]), float(stored_fields[_PRICE, 0])
         if abs(price / stored_price - 1) > _PRICE_TOLERANCE:
@@ -196,15 +181,15 @@ class RagMethods:
     def _data_age_seconds(
         self,
         view: SymbolView,
-        params: QueryPatternsParams | GetSnapshotParams,
+        params: wire.QueryPatternsParams | wire.GetSnapshotParams,
         warnings: list[str],
     ) -> float | None:
         """Age of the newest candle; a store that fails is logged and added to `warnings`."""
         try:
             age_ms = view.data_age_ms(params.timestamp)
-        except SymbolNotFoundError:
+        except errors.SymbolNotFoundError:
             return None
-        except StoreError as error:
+        except errors.StoreError as error:
             warnings.append(f"data_age_seconds is unknown: {error.message}")
             self._log.warning("data_age_unknown", symbol=params.symbol, error=error.message)
             return None
@@ -212,22 +197,22 @@ class RagMethods:
 
     def _metadata(
         self,
-        params: QueryPatternsParams,
+        params: wire.QueryPatternsParams,
         state: QueryState,
         config: SearchSpec,
         answer: Answer,
         context: RequestContext,
         started: float,
-    ) -> Metadata:
+    ) -> wire.Metadata:
         space = self._retriever.space
         duration_us = round((time.perf_counter() - started) * 1e6)
-        return Metadata(
+        return wire.Metadata(
             query_duration_ms=round(duration_us / 1000),
             embedding_duration_ms=round(answer.embedding_us / 1000),
             retrieval_duration_ms=round(answer.retrieval_us / 1000),
             query_duration_us=duration_us,
             filters_applied=answer.filters_applied,
-            schema_version=SCHEMA_VERSION,
+            schema_version=wire.SCHEMA_VERSION,
             feature_version=space.feature_version,
             embedding_model=self._retriever.embedding_model(config.vector),
             as_of=params.timestamp,
@@ -253,31 +238,31 @@ _UNBOUND: Final[Any] = RagMethods
 METHODS: Final = (
     Method(
         "rag.query_patterns",
-        QueryPatternsParams,
+        wire.QueryPatternsParams,
         _UNBOUND.query_patterns,
         "The most similar past states, what followed them, and how far to trust that.",
-        QueryPatternsResult,
+        wire.QueryPatternsResult,
         _PATTERN_ERRORS,
     ),
     Method(
         "rag.get_snapshot",
-        GetSnapshotParams,
+        wire.GetSnapshotParams,
         _UNBOUND.get_snapshot,
         "The market's state at a time, from the server's market store.",
-        GetSnapshotResult,
-        (SymbolNotFoundError, StaleDataError),
+        wire.GetSnapshotResult,
+        (errors.SymbolNotFoundError, errors.StaleDataError),
     ),
-    Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", StatsResult),
+    Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", wire.StatsResult),
 )
 
 
-def _too_few(answer: Answer, config: SearchSpec, required: int) -> InsufficientMatchesError:
+def _too_few(answer: Answer, config: SearchSpec, required: int) -> errors.InsufficientMatchesError:
     nearest = answer.evidence.similarity_range
     if nearest is None:
         finding = "no past state was known then and passes the filters"
     else:
         finding = f"the nearest past state has similarity {nearest[1]:.2f}"
-    return InsufficientMatchesError(
+    return errors.InsufficientMatchesError(
         len(answer.matches),
         required,
         f"{finding}; try increasing lookback_days ({config.lookback_days}), reducing "

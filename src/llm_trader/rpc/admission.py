@@ -1,0 +1,131 @@
+"""What the server lets in: where it may listen, tokens, rate and load."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from llm_trader.errors import ConfigurationError
+from llm_trader.rpc import errors
+from llm_trader.rpc.config import RpcConfig
+
+_OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
+# About 2 MB of addresses. Beyond it, full buckets are dropped, because a new one is full as well.
+_MAX_BUCKETS: Final = 10_000
+
+
+class TokenCheck:
+    """Compares tokens in constant time; keeps only their digests, never the secrets."""
+
+    def __init__(self, tokens: Iterable[str] = ()) -> None:
+        self._digests = [_digest(token) for token in tokens]
+        if _digest("") in self._digests:
+            raise ConfigurationError("an empty token would let everyone in; remove it")
+
+    @property
+    def required(self) -> bool:
+        return bool(self._digests)
+
+    def accepts(self, token: str) -> bool:
+        sent = _digest(token)
+        # All are compared before any answer, so the time reveals nothing.
+        matches = [hmac.compare_digest(sent, digest) for digest in self._digests]
+        return any(matches)
+
+
+def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
+    """Raises `ConfigurationError` if other machines could query without a token."""
+    if has_tokens or allow_unauthenticated_remote or _is_loopback(host):
+        return
+    raise ConfigurationError(
+        f"refusing to listen on {host or 'all interfaces'} without authentication: anyone who "
+        "reaches this address could query the server. Listen on 127.0.0.1, ask for a token with "
+        "--auth-tokens-env NAME_OF_VARIABLE, or, where the network itself is trusted, add "
+        "--allow-unauthenticated-remote"
+    )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(slots=True)
+class Session:
+    """The state of one connection between its requests. `peer` is `host:port`."""
+
+    peer: str = "local"
+    authenticated: bool = False
+
+
+class RateLimiter:
+    """A token bucket per peer address: `burst` calls at once, `rate_per_s` over time."""
+
+    def __init__(self, rate_per_s: float, burst: int) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, address: str, now_s: float) -> int:
+        """Takes one token; returns 0, or the milliseconds until the next token."""
+        level, since_s = self._buckets.get(address, (float(self._burst), now_s))
+        level = min(self._burst, level + (now_s - since_s) * self._rate_per_s)
+        granted = level >= 1
+        self._buckets[address] = (level - granted, now_s)
+        # Addresses come from outside, so what is kept for each of them has a bound.
+        if len(self._buckets) > _MAX_BUCKETS:
+            full_after_s = self._burst / self._rate_per_s
+            self._buckets = {
+                peer: (level, since_s)
+                for peer, (level, since_s) in self._buckets.items()
+                if now_s - since_s < full_after_s
+            }
+        return 0 if granted else math.ceil((1 - level) / self._rate_per_s * 1000)
+
+
+class Admission:
+    """The gate of one server checks draining, rate, authentication and load, in this order."""
+
+    def __init__(self, config: RpcConfig, tokens: TokenCheck) -> None:
+        self.draining = False
+        self._max_in_flight = config.max_in_flight
+        self._in_flight = 0
+        self._tokens_required = tokens.required
+        rate = config.rate_limit_per_s
+        self._limiter = RateLimiter(rate, config.rate_burst) if rate else None
+
+    def enter(self, method: str, session: Session, received_s: float) -> None:
+        """Raises the refusal; otherwise the call counts as in flight until `leave`."""
+        if self.draining:
+            raise errors.DrainingError
+        # Before authentication, so that guessing tokens is limited as well.
+        if self._limiter is not None:
+            address = session.peer.rpartition(":")[0]
+            retry_after_ms = self._limiter.take(address, received_s)
+            if retry_after_ms:
+                raise errors.RateLimitedError(retry_after_ms)
+        if self._tokens_required and not session.authenticated and method not in _OPEN_TO_ALL:
+            raise errors.UnauthorizedError(
+                'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection'
+            )
+        if self._in_flight >= self._max_in_flight:
+            raise errors.OverloadedError(
+                f"overloaded: {self._in_flight} calls in flight; send again"
+            )
+        self._in_flight += 1
+
+    def leave(self) -> None:
+        self._in_flight -= 1

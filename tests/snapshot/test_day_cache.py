@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot import day_cache
+from llm_trader.snapshot import source as source_module
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, Millis
 from tests.cli.corridor import write
@@ -88,13 +88,13 @@ def test_a_new_candle_builds_only_the_states_that_can_see_it(
     history = simulated(DAYS)
     noon_ms = DAY_START_MS + 12 * HOUR_MS
     built: list[np.ndarray] = []
-    plain = day_cache.build_snapshots
+    plain = source_module.build_snapshots
 
     def recording(history: MarketHistory, as_of_ms: np.ndarray) -> object:
         built.append(as_of_ms)
         return plain(history, as_of_ms)
 
-    monkeypatch.setattr(day_cache, "build_snapshots", recording)
+    monkeypatch.setattr(source_module, "build_snapshots", recording)
     with new_store(history.known_at(noon_ms)) as store:
         source = SnapshotSource(store, M5, M15.ms)
         source.view(SYMBOL).known_fields(noon_ms)

@@ -9,7 +9,7 @@ import numpy as np
 from llm_trader.arrays import FIELD_ROUNDING, VECTOR_ROUNDING, Floats, Vectors
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot.day_cache import read_history
+from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
 

@@ -21,8 +21,8 @@ from llm_trader.index.points import STATE, TEXT, PointTable, joined
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, no_progress
-from llm_trader.snapshot.day_cache import read_history
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
+from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
 # Indicators of 4h candles need 120 candles, 20 days, before the first state.

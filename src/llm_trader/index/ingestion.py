@@ -25,8 +25,8 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.day_cache import read_history
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
+from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
 NOT_RESOLVED: Final = "outcome not known yet"

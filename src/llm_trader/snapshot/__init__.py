@@ -4,7 +4,7 @@
 `table`       many snapshots of one symbol in arrays; fields that follow from other fields
 `indicators`  RSI, EMA, MACD and ATR over gapless runs of candles
 `builder`     candles, funding and open interest to a table
-`source`      the state at any time, from a store; `day_cache` keeps the states of a day
+`source`      the state at any time, from a store; it keeps the states of days
 `outcome`     price changes 15 minutes, 1, 4 and 24 hours after a snapshot
 `document`    a snapshot as a sentence
 """

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from llm_trader.arrays import Floats, Times
+from llm_trader.arrays import Floats, Rows, Times
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
@@ -41,7 +40,7 @@ def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
     """Snapshots at the given increasing times, shape (n,); NaN marks unknown values.
 
     A snapshot uses candles that closed, funding that settled, and open interest that was published
-    by its time. `day_cache.read_history` reads a `history` that reaches far enough back; a later
+    by its time. `source.read_history` reads a `history` that reaches far enough back; a later
     start counts as a gap. Raises `InvalidInputError` for times that do not increase.
     """
     as_of_ms = np.ascontiguousarray(as_of_ms, dtype=np.int64)
@@ -51,26 +50,22 @@ def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
     day = as_of_ms // DAY_MS
     starts = np.flatnonzero(np.diff(day, prepend=-1))
     for first, last in zip(starts, np.append(starts, len(day))[1:], strict=True):
-        midnight = int(day[first]) * DAY_MS
-        end = int(as_of_ms[last - 1])
-        rows = slice(int(first), int(last))
-        intraday = history.intraday.between(midnight - INTRADAY_REACH_MS, end)
-        _fill_intraday(table, rows, intraday)
-        four_hour = history.four_hour.between(midnight - FOUR_HOUR_REACH_MS, end)
-        _fill_four_hour(table, rows, four_hour)
+        midnight, end = int(day[first]) * DAY_MS, int(as_of_ms[last - 1])
+        rows = slice(first, last)
+        _fill_intraday(table, rows, history.intraday.between(midnight - INTRADAY_REACH_MS, end))
+        _fill_four_hour(table, rows, history.four_hour.between(midnight - FOUR_HOUR_REACH_MS, end))
     _fill_derivatives(table, history)
     table.derive()
     return table
 
 
-def _closed_rows(
-    candles: CandleSeries, as_of_ms: Times, runs: Runs, warm_up: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _closed_rows(runs: Runs, as_of_ms: Times, warm_up: int) -> tuple[Rows, Rows, Rows]:
     """For each time, the row of the candle that closed last.
 
     Returns the indices of times that have this candle, the indices of times that also have a
     warm run of candles before it, and the row for every time.
     """
+    candles = runs.candles
     last_open = as_of_ms - as_of_ms % candles.timeframe.ms - candles.timeframe.ms
     row = np.searchsorted(candles.open_time_ms, last_open)
     present_mask = row < len(candles)
@@ -82,7 +77,7 @@ def _closed_rows(
 
 def _fill_intraday(table: SnapshotTable, rows: slice, candles: CandleSeries) -> None:
     runs = Runs.of(candles)
-    present, warm, row = _closed_rows(candles, table.as_of_ms[rows], runs, INTRADAY_WARM_UP)
+    present, warm, row = _closed_rows(runs, table.as_of_ms[rows], INTRADAY_WARM_UP)
     scalars, series = table.scalars[:, rows], table.series[:, rows]
     scalars[ROW["price"], present] = candles.close[row[present]]
     if not len(warm):
@@ -98,17 +93,12 @@ def _fill_intraday(table: SnapshotTable, rows: slice, candles: CandleSeries) -> 
     ):
         scalars[ROW[name], warm] = values[last_row]
         series[SERIES_ROW[values_name], warm] = values[points]
-    _fill_windows(scalars, warm, last_row, candles, runs)
+    _fill_windows(scalars, warm, last_row, runs)
 
 
-def _fill_windows(
-    scalars: Floats,
-    warm: npt.NDArray[np.intp],
-    last_row: npt.NDArray[np.intp],
-    candles: CandleSeries,
-    runs: Runs,
-) -> None:
+def _fill_windows(scalars: Floats, warm: Rows, last_row: Rows, runs: Runs) -> None:
     """Changes, volatilities and volumes over the last 1, 4 and 24 hours."""
+    candles = runs.candles
     squared = np.square(np.diff(np.log(candles.close), prepend=np.nan))
     volume_sums: dict[str, Floats] = {}
     for name, window_ms in _WINDOWS.items():
@@ -118,8 +108,8 @@ def _fill_windows(
         start_price = candles.close[end - count]
         scalars[ROW[f"price_change_{name}"], targets] = (candles.close[end] / start_price - 1) * 100
         window = end[:, None] + np.arange(-count + 1, 1)
-        volatility = np.sqrt(squared[window].sum(axis=1)) * 100
-        scalars[ROW[f"realized_volatility_{name}"], targets] = volatility
+        variance = squared[window].sum(axis=1)
+        scalars[ROW[f"realized_volatility_{name}"], targets] = np.sqrt(variance) * 100
         volume_sums[name] = np.full(len(last_row), np.nan)
         volume_sums[name][is_long_enough] = candles.volume[window].sum(axis=1)
     day = volume_sums["24h"]
@@ -130,12 +120,11 @@ def _fill_windows(
 
 def _fill_four_hour(table: SnapshotTable, rows: slice, candles: CandleSeries) -> None:
     runs = Runs.of(candles)
-    _, warm, row = _closed_rows(candles, table.as_of_ms[rows], runs, FOUR_HOUR_WARM_UP)
+    _, warm, row = _closed_rows(runs, table.as_of_ms[rows], FOUR_HOUR_WARM_UP)
     if not len(warm):
         return
     scalars, series = table.scalars[:, rows], table.series[:, rows]
-    last_row = row[warm]
-    macd, rsi = runs.macd(), runs.rsi(14)
+    last_row, macd, rsi = row[warm], runs.macd(), runs.rsi(14)
     volumes = candles.volume[last_row[:, None] + np.arange(-_AVG_VOLUME_4H_CANDLES + 1, 1)]
     for name, values in (
         ("ema_20_4h", runs.ema(20)[last_row]),
@@ -155,8 +144,7 @@ def _fill_four_hour(table: SnapshotTable, rows: slice, candles: CandleSeries) ->
 
 def _fill_derivatives(table: SnapshotTable, history: MarketHistory) -> None:
     interest, interval_ms = history.open_interest, history.open_interest_interval_ms
-    as_of_ms = table.as_of_ms
-    table.column("funding_rate")[:] = history.funding.rate_at(as_of_ms)
-    table.column("open_interest_latest")[:] = interest.latest_at(as_of_ms, interval_ms)
-    mean = interest.mean_over(as_of_ms, DAY_MS, interval_ms)
-    table.column("open_interest_avg_24h")[:] = mean
+    scalars, as_of_ms = table.scalars, table.as_of_ms
+    scalars[ROW["funding_rate"]] = history.funding.rate_at(as_of_ms)
+    scalars[ROW["open_interest_latest"]] = interest.latest_at(as_of_ms, interval_ms)
+    scalars[ROW["open_interest_avg_24h"]] = interest.mean_over(as_of_ms, DAY_MS, interval_ms)

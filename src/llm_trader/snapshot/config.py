@@ -15,18 +15,11 @@ class SnapshotConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     intraday: Annotated[
         Literal["auto", "1m", "3m", "5m"],
-        Meta(
-            description="Timeframe of intraday candles; auto takes 3m where the store has them, "
-            "else 5m."
-        ),
+        Meta(description="Timeframe of intraday candles; auto is 3m if the store has it, else 5m."),
     ] = "auto"
     interval_minutes: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=1440,
-            description="Minutes from one snapshot to the next; the number divides a day evenly.",
-        ),
+        Meta(ge=1, le=1440, description="Minutes between snapshots, which divide a day evenly."),
         DIVIDES_A_DAY,
     ] = 15
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from itertools import islice
 from math import isfinite
 from typing import Final, Literal
 
@@ -75,8 +74,7 @@ _MOMENTUM: Final = Bands(
     (-0.2, -0.02, 0.02, 0.2), ("falling fast", "falling", "flat", "rising", "rising fast")
 )
 _TREND: Final = Bands(
-    (0.97, 0.995, 1.005, 1.03),
-    ("strongly down", "down", "sideways", "up", "strongly up"),
+    (0.97, 0.995, 1.005, 1.03), ("strongly down", "down", "sideways", "up", "strongly up")
 )
 _OPEN_INTEREST: Final = Bands(
     (-5, -1, 1, 5), ("falling sharply", "falling", "stable", "rising", "rising sharply")
@@ -141,42 +139,26 @@ CLAUSES: Final = (
         ),
         *("Volatility is ", "volatility "),
     ),
-    Clause(
-        (_change("1h"), _change("4h"), _change("24h")),
-        *("Price is ", "price "),
-    ),
+    Clause((_change("1h"), _change("4h"), _change("24h")), *("Price is ", "price ")),
     Clause(
         (_plain("volume_ratio", 1, _VOLUME, "{2} at {0} times its mean", "{2} {0}x"),),
         *("Volume is ", "volume "),
     ),
 )
+
 FACTS: Final = tuple(fact for clause in CLAUSES for fact in clause.facts)
 
 # Part of the id of a text space: it changes with every word, limit and digit.
-TEMPLATE_VERSION: Final = (
-    "words-"
-    + hashlib.sha256(msgspec.json.encode([_ALGORITHM, _NUMBER_LIMIT, CLAUSES])).hexdigest()[:12]
-)
+_TEMPLATE: Final = msgspec.json.encode([_ALGORITHM, _NUMBER_LIMIT, CLAUSES])
+TEMPLATE_VERSION: Final = f"words-{hashlib.sha256(_TEMPLATE).hexdigest()[:12]}"
 
 
 def sentences(table: SnapshotTable, form: Form) -> list[str]:
     """One sentence per row; it is empty if no fact is known."""
-    clauses = [
-        (clause.compact if form == "compact" else clause.detailed, len(clause.facts))
-        for clause in CLAUSES
-    ]
-    wordings = [_word_fact(table, fact, form) for fact in FACTS]
     between, end = ("; ", "") if form == "compact" else (". ", ".")
-    texts = []
-    for row in zip(*wordings, strict=True):
-        facts = iter(row)
-        parts = []
-        for opening, count in clauses:
-            phrases = [text for text in islice(facts, count) if text]
-            if phrases:
-                parts.append(opening + ", ".join(phrases))
-        texts.append(between.join(parts) + end if parts else "")
-    return texts
+    clauses = [_word_clause(table, clause, form) for clause in CLAUSES]
+    texts = (between.join(filter(None, row)) for row in zip(*clauses, strict=True))
+    return [text and text + end for text in texts]
 
 
 def unknown_fields(table: SnapshotTable) -> list[str]:
@@ -184,22 +166,28 @@ def unknown_fields(table: SnapshotTable) -> list[str]:
     return [fact.field for fact in FACTS if not isfinite(_values(table, fact)[0])]
 
 
+def _word_clause(table: SnapshotTable, clause: Clause, form: Form) -> list[str]:
+    """The wording of a clause for every row, empty if none of its facts is known."""
+    opening = getattr(clause, form)
+    facts = [_word_fact(table, fact, form) for fact in clause.facts]
+    phrases = (", ".join(filter(None, row)) for row in zip(*facts, strict=True))
+    return [phrase and opening + phrase for phrase in phrases]
+
+
 def _word_fact(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
     """The wording of a fact for every row, empty if it is unknown."""
-    wording = fact.compact if form == "compact" else fact.detailed
-    limits, words = fact.bands.limits, fact.bands.words
-    decimals = f".{fact.digits}f"
+    wording, bands = getattr(fact, form), fact.bands
     texts = []
     for value in _values(table, fact).tolist():
-        if isfinite(value):
-            number = format(min(max(value, -_NUMBER_LIMIT), _NUMBER_LIMIT), decimals)
-            rounded = float(number)
-            if rounded == 0:  # "-0.0" would contradict its word
-                number = number.removeprefix("-")
-            word = words[bisect_right(limits, rounded)]
-            texts.append(wording.format(number, number.removeprefix("-"), word))
-        else:
+        if not isfinite(value):
             texts.append("")
+            continue
+        number = f"{min(max(value, -_NUMBER_LIMIT), _NUMBER_LIMIT):.{fact.digits}f}"
+        rounded = float(number)
+        if rounded == 0:  # "-0.0" would contradict its word
+            number = number.removeprefix("-")
+        word = bands.words[bisect_right(bands.limits, rounded)]
+        texts.append(wording.format(number, number.removeprefix("-"), word))
     return texts
 
 

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import talib
 
-from llm_trader.arrays import Floats
+from llm_trader.arrays import Floats, Rows
 from llm_trader.market.candles import CandleSeries
 
 
@@ -23,12 +22,12 @@ class Runs:
 
     candles: CandleSeries
     bounds: list[tuple[int, int]]
-    age: npt.NDArray[np.int64]
+    age: Rows
 
     @classmethod
     def of(cls, candles: CandleSeries) -> Runs:
         starts = candles.segment_starts()
-        ends = np.append(starts, len(candles))[1:].astype(np.intp)
+        ends = np.append(starts, len(candles))[1:]
         age = np.arange(1, len(candles) + 1) - np.repeat(starts, ends - starts)
         return cls(candles, list(zip(starts.tolist(), ends.tolist(), strict=True)), age)
 
@@ -60,7 +59,5 @@ class Runs:
 
     def atr(self, period: int) -> Floats:
         """Wilder's average true range, in quote currency."""
-        c = self.candles
-        return self.by_run(
-            lambda h, low, x: talib.ATR(h, low, x, timeperiod=period), c.high, c.low, c.close
-        )
+        inputs = self.candles.high, self.candles.low, self.candles.close
+        return self.by_run(lambda h, low, c: talib.ATR(h, low, c, timeperiod=period), *inputs)

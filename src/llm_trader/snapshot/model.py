@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -88,19 +88,12 @@ class MarketSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     rsi_14_4h_values: list[float | None] | None = None
 
 
-def _fields() -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
-    scalars: list[str] = []
-    refusals: dict[str, str] = {}
-    series: list[str] = []
-    for field in msgspec.structs.fields(MarketSnapshot)[2:]:
-        meta: Any = getattr(field.type, "__metadata__", (None,))[0]
-        if meta is None:
-            series.append(field.name)
-        else:
-            scalars.append(field.name)
-            refusals[field.name] = meta.extra["refusal"]
-    return tuple(scalars), refusals, tuple(series)
-
-
-# Scalar fields in order, the reason to give when one is missing, and the series fields.
-SCALARS, REFUSALS, SERIES = _fields()
+_TYPES: Final[dict[str, Any]] = get_type_hints(MarketSnapshot, include_extras=True)
+# Scalar fields in order, each with the reason to give when it is missing, and the series fields.
+REFUSALS: Final[dict[str, str]] = {
+    name: kind.__metadata__[0].extra["refusal"]
+    for name, kind in _TYPES.items()
+    if get_origin(kind) is Annotated
+}
+SCALARS: Final = tuple(REFUSALS)
+SERIES: Final = tuple(name for name in list(_TYPES)[2:] if name not in REFUSALS)

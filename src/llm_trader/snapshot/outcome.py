@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import Floats, Times
+from llm_trader.arrays import Floats, Rows, Times
 from llm_trader.market.candles import CandleSeries
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis
 
@@ -62,8 +62,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def resolved_at(as_of_ms: Times) -> Times:
     """The times at which outcomes are fully known: after the longest horizon."""
-    resolved: Times = as_of_ms + LONGEST_HORIZON_MS
-    return resolved
+    return np.asarray(as_of_ms + LONGEST_HORIZON_MS)
 
 
 def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
@@ -81,11 +80,9 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     priced = priced[candles.open_time_ms[row[priced]] == as_of_ms[priced] - step]
     for name, horizon_ms in HORIZONS.items():
         count = horizon_ms // step
-        resolved = _without_gap(candles, row, priced, count)
-        start_row, target_row = row[resolved], OUTCOME_ROW[f"outcome_{name}"]
-        labels[target_row, resolved] = _pct(
-            candles.close[start_row + count], candles.close[start_row]
-        )
+        resolved, start_row = _without_gap(candles, row, priced, count)
+        change = _pct(candles.close[start_row + count], candles.close[start_row])
+        labels[OUTCOME_ROW[f"outcome_{name}"], resolved] = change
     _label_extremes(labels, candles, row, priced)
     # In parts of one day, the 24-hour windows fit into the processor's cache.
     for part in np.array_split(priced, max(1, len(priced) // 96)):
@@ -93,14 +90,12 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     return labels
 
 
-def _without_gap(candles: CandleSeries, row: Times, priced: Times, count: int) -> Times:
+def _without_gap(candles: CandleSeries, row: Rows, priced: Rows, count: int) -> tuple[Rows, Rows]:
+    """The snapshots that `count` candles follow without a gap, and the rows of their candles."""
     inside = priced[row[priced] + count < len(candles)]
-    start_row = row[inside]
-    times = candles.open_time_ms
-    gapless: Times = inside[
-        times[start_row + count] - times[start_row] == count * candles.timeframe.ms
-    ]
-    return gapless
+    times, start_row = candles.open_time_ms, row[inside]
+    gapless = times[start_row + count] - times[start_row] == count * candles.timeframe.ms
+    return inside[gapless], start_row[gapless]
 
 
 def _pct(later: Floats, price: Floats) -> Floats:
@@ -109,8 +104,7 @@ def _pct(later: Floats, price: Floats) -> Floats:
 
 def _label_extremes(labels: Floats, candles: CandleSeries, row: Times, priced: Times) -> None:
     count = HOUR_MS // candles.timeframe.ms
-    resolved = _without_gap(candles, row, priced, count)
-    start_row = row[resolved]
+    resolved, start_row = _without_gap(candles, row, priced, count)
     after = start_row[:, None] + np.arange(1, count + 1)
     price = candles.close[start_row]
     runup = _pct(candles.high[after].max(axis=1, initial=-np.inf), price)
@@ -121,18 +115,16 @@ def _label_extremes(labels: Floats, candles: CandleSeries, row: Times, priced: T
 
 def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, priced: Times) -> None:
     count = LONGEST_HORIZON_MS // candles.timeframe.ms
-    resolved = _without_gap(candles, row, priced, count)
+    resolved, start_row = _without_gap(candles, row, priced, count)
     if not len(resolved):
         return
-    start_row = row[resolved]
     after = start_row[:, None] + np.arange(1, count + 1)
     price = candles.close[start_row][:, None]
     # Compared in % like `hit_stop_loss`, so that a price on the barrier counts the same in both.
     stop = _pct(candles.low[after], price) <= STOP_LOSS_PCT
     target = _pct(candles.high[after], price) >= TAKE_PROFIT_PCT
-    never = count
-    stop_at = np.where(stop.any(axis=1), stop.argmax(axis=1), never)
-    target_at = np.where(target.any(axis=1), target.argmax(axis=1), never)
+    stop_at = np.where(stop.any(axis=1), stop.argmax(axis=1), count)
+    target_at = np.where(target.any(axis=1), target.argmax(axis=1), count)
     first = np.where(stop_at <= target_at, STOP_FIRST, TARGET_FIRST)
-    first[(stop_at == never) & (target_at == never)] = NO_BARRIER
+    first[(stop_at == count) & (target_at == count)] = NO_BARRIER
     labels[OUTCOME_ROW["first_barrier"], resolved] = first

@@ -3,18 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Final
 
 import numpy as np
 
-from llm_trader.arrays import Floats
+from llm_trader.arrays import Floats, Times
 from llm_trader.errors import StaleDataError, SymbolNotFoundError
+from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.day_cache import DayCache, read_history
+from llm_trader.market.stored_history import StoredHistory
+from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, INTRADAY_REACH_MS, build_snapshots
+from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
+
+# Days of some 30 KB each. Queries about the past often return to a day.
+_DAYS_KEPT: Final = 1024
+# Inputs of some 400 KB each. The current day of this many symbols is extended, not built again.
+_INPUTS_KEPT: Final = 64
+
+
+def read_history(
+    store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
+) -> MarketHistory:
+    """The history that snapshots from `first_ms` to `end_ms` need, and no more."""
+    return _read_stored(store, symbol, intraday, first_ms, end_ms).decode()
+
+
+def _read_stored(
+    store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
+) -> StoredHistory:
+    midnight_ms = first_ms - first_ms % DAY_MS
+    start_ms, four_hour_start_ms = midnight_ms - INTRADAY_REACH_MS, midnight_ms - FOUR_HOUR_REACH_MS
+    return store.stored_history(
+        symbol, intraday, start_ms, end_ms, four_hour_start_ms=four_hour_start_ms
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _DayStates:
+    """The scalar fields (fields, n) at the first n times of a day, and the closes of its candles.
+
+    `version` is the version of the symbol's data, `None` before the first build.
+    """
+
+    version: Hashable = None
+    fields: Floats = field(default_factory=lambda: np.empty((len(SCALARS), 0)))
+    closes_ms: Times = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+@dataclass(slots=True, eq=False)
+class _DayInputs:
+    """The data of a day as it was last read."""
+
+    last_read: tuple[StoredHistory, MarketHistory] | None = None
+
+    def update(self, stored: StoredHistory) -> tuple[MarketHistory, Millis | None]:
+        """The new history, and the first time at which it differs from the former one."""
+        last = self.last_read
+        history, changed_ms = stored.decode_changes(*last) if last else (stored.decode(), 0)
+        self.last_read = stored, history
+        return history, changed_ms
 
 
 class SnapshotSource:
@@ -25,46 +76,67 @@ class SnapshotSource:
     """
 
     def __init__(self, store: MarketStore, intraday: Timeframe, interval_ms: Millis) -> None:
-        self._store = store
-        self._intraday = intraday
-        self._grid = Timeframe(interval_ms)
-        self._days = DayCache(store, intraday, self._grid)
+        self.store = store
+        self.intraday = intraday
+        self.grid = Timeframe(interval_ms)
+        self._days = lru_cache(_DAYS_KEPT)(lambda symbol, day: _DayStates())
+        self._inputs = lru_cache(_INPUTS_KEPT)(lambda symbol, day: _DayInputs())
 
     def view(self, symbol: str) -> SymbolView:
         """The states of a symbol. Each query takes a view, which reads the data's version once."""
-        return SymbolView(self._store, self._days, self._grid, self._intraday, symbol)
+        return SymbolView(self, symbol)
+
+    def day_states(self, symbol: str, day: int, version: Hashable, row: int) -> _DayStates:
+        """The states of a day (counted from 1970) up to `row` or later, at `version` or later."""
+        states: _DayStates = self._days(symbol, day)
+        if states.version != version or row >= states.fields.shape[1]:
+            self._extend(states, symbol, day, row)
+            states.version = version
+        return states
+
+    def _extend(self, states: _DayStates, symbol: str, day: int, row: int) -> None:
+        """Build the states that are missing or use changed data, up to `row` and the last close.
+
+        Other states stay: a state depends on its history alone, so a rebuild would equal it.
+        """
+        start_ms, end_ms = day * DAY_MS, (day + 1) * DAY_MS
+        stored = _read_stored(self.store, symbol, self.intraday, start_ms, end_ms)
+        history, changed_ms = self._inputs(symbol, day).update(stored)
+        times = np.arange(start_ms, end_ms, self.grid.ms, dtype=np.int64)
+        if changed_ms is not None:
+            states.fields = states.fields[:, : np.searchsorted(times, changed_ms)]
+        opens_ms = history.intraday.between(start_ms - self.intraday.ms, None).open_time_ms
+        states.closes_ms = opens_ms + self.intraday.ms
+        closed = int(np.searchsorted(times, states.closes_ms.max(initial=0), side="right"))
+        missing = times[states.fields.shape[1] : max(closed, row + 1)]
+        states.fields = np.hstack((states.fields, build_snapshots(history, missing).scalars))
 
 
+@dataclass(frozen=True, eq=False)
 class SymbolView:
     """The states of a symbol at the version that its data had at the first use of the view."""
 
-    def __init__(
-        self, store: MarketStore, days: DayCache, grid: Timeframe, intraday: Timeframe, symbol: str
-    ) -> None:
-        self._store = store
-        self._days = days
-        self._grid = grid
-        self._intraday = intraday
-        self._symbol = symbol
+    source: SnapshotSource
+    symbol: str
 
     @cached_property
     def _version(self) -> Hashable:
-        return self._store.symbol_version(self._symbol)
+        return self.source.store.symbol_version(self.symbol)
 
     def known_fields(self, as_of_ms: Millis) -> Floats:
         """The scalar fields at the grid's last time up to `as_of_ms`, (fields, 1); NaN: unknown."""
-        row = as_of_ms % DAY_MS // self._grid.ms
-        states = self._days.states(self._symbol, as_of_ms // DAY_MS, self._version, row)
+        row = as_of_ms % DAY_MS // self.source.grid.ms
+        day = as_of_ms // DAY_MS
+        states = self.source.day_states(self.symbol, day, self._version, row)
         return states.fields[:, row : row + 1]
 
     def newest_complete_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis | None:
         """The time of the newest complete snapshot at most `max_age_ms` old, or on the grid now."""
-        newest_ms = self._grid.floor(as_of_ms)
+        grid = self.source.grid
+        newest_ms = grid.floor(as_of_ms)
         oldest_ms = min(newest_ms, as_of_ms - max_age_ms)
-        for time_ms in range(newest_ms, oldest_ms - 1, -self._grid.ms):
-            if np.isfinite(self.known_fields(time_ms)).all():
-                return time_ms
-        return None
+        times = range(newest_ms, oldest_ms - 1, -grid.ms)
+        return next((t for t in times if np.isfinite(self.known_fields(t)).all()), None)
 
     def latest(self, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
         """The newest complete snapshot, one row with its series. Raises like `latest_ms`."""
@@ -78,27 +150,28 @@ class SymbolView:
         """
         age_ms = self.data_age_ms(as_of_ms)
         if age_ms is None or age_ms > max_age_ms:
-            raise _too_old(self._symbol, as_of_ms, age_ms, max_age_ms)
+            raise _too_old(self.symbol, as_of_ms, age_ms, max_age_ms)
         complete_ms = self.newest_complete_ms(as_of_ms, max_age_ms)
         if complete_ms is not None:
             return complete_ms
-        newest_ms = self._grid.floor(as_of_ms)
+        newest_ms = self.source.grid.floor(as_of_ms)
         refusals = "; ".join(self.exactly_at(newest_ms).refusals())
         raise StaleDataError(
-            f"no complete snapshot of {self._symbol} at {iso8601(newest_ms)}: {refusals}; collect "
+            f"no complete snapshot of {self.symbol} at {iso8601(newest_ms)}: {refusals}; collect "
             "the missing data, or send current_state",
             data_age_seconds=age_ms / 1000,
         )
 
     def exactly_at(self, as_of_ms: Millis) -> SnapshotTable:
         """The snapshot at a time of the grid, one row with its series."""
-        history = read_history(self._store, self._symbol, self._intraday, as_of_ms, as_of_ms + 1)
+        store, intraday = self.source.store, self.source.intraday
+        history = read_history(store, self.symbol, intraday, as_of_ms, as_of_ms + 1)
         return build_snapshots(history, np.array([as_of_ms], dtype=np.int64))
 
     def without_series(self, as_of_ms: Millis) -> SnapshotTable:
         """The snapshot at a time of the grid, from the cache: scalar fields only."""
         times = np.array([as_of_ms], dtype=np.int64)
-        table = SnapshotTable.unknown(self._symbol, self._intraday, times)
+        table = SnapshotTable.unknown(self.symbol, self.source.intraday, times)
         return replace(table, scalars=self.known_fields(as_of_ms))
 
     def data_age_ms(self, as_of_ms: Millis) -> Millis | None:
@@ -106,16 +179,17 @@ class SymbolView:
 
         Raises `SymbolNotFoundError` for a symbol that the store does not have.
         """
-        closes_ms = self._days.states(self._symbol, as_of_ms // DAY_MS, self._version, -1).closes_ms
+        source, day = self.source, as_of_ms // DAY_MS
+        closes_ms = source.day_states(self.symbol, day, self._version, -1).closes_ms
         count = int(np.searchsorted(closes_ms, as_of_ms, side="right"))
         if count:
             return as_of_ms - int(closes_ms[count - 1])
-        newest_ms = self._store.newest_close_ms(self._symbol, self._intraday, as_of_ms)
+        newest_ms = source.store.newest_close_ms(self.symbol, source.intraday, as_of_ms)
         if newest_ms is not None:
             return as_of_ms - newest_ms
-        available = self._store.symbols()
-        if self._symbol not in available:
-            raise SymbolNotFoundError(self._symbol, available)
+        available = source.store.symbols()
+        if self.symbol not in available:
+            raise SymbolNotFoundError(self.symbol, available)
         return None
 
 

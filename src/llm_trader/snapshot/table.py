@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from llm_trader.arrays import Floats, Times
+from llm_trader.arrays import Floats, Mask, Rows, Times
 from llm_trader.snapshot.model import REFUSALS, SCALARS, SERIES, SERIES_LENGTH, MarketSnapshot
 from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
 
@@ -52,13 +51,8 @@ class SnapshotTable:
     def unknown(cls, symbol: str, intraday: Timeframe, as_of_ms: Times) -> SnapshotTable:
         """A table without any known value."""
         n = len(as_of_ms)
-        return cls(
-            symbol,
-            intraday,
-            as_of_ms,
-            np.full((len(SCALARS), n), np.nan),
-            np.full((len(SERIES), n, SERIES_LENGTH), np.nan),
-        )
+        series = np.full((len(SERIES), n, SERIES_LENGTH), np.nan)
+        return cls(symbol, intraday, as_of_ms, np.full((len(SCALARS), n), np.nan), series)
 
     @classmethod
     def of_fields(
@@ -70,13 +64,10 @@ class SnapshotTable:
         """
         table = cls.unknown(symbol, intraday, np.array([as_of_ms], dtype=np.int64))
         for name, value in fields.items():
-            if value is None:
-                continue
-            if name in ROW:
+            if name in ROW and value is not None:
                 table.scalars[ROW[name], 0] = value
-            elif name in SERIES_ROW and len(value) >= SERIES_LENGTH:
-                points = np.array(value[-SERIES_LENGTH:], dtype=np.float64)  # None is NaN
-                table.series[SERIES_ROW[name], 0] = points
+            elif name in SERIES_ROW and value is not None and len(value) >= SERIES_LENGTH:
+                table.series[SERIES_ROW[name], 0] = value[-SERIES_LENGTH:]  # None becomes NaN
         table.derive()
         return table
 
@@ -88,7 +79,7 @@ class SnapshotTable:
         values: Floats = self.scalars[ROW[name]]
         return values
 
-    def complete(self) -> npt.NDArray[np.bool_]:
+    def complete(self) -> Mask:
         """Whether each snapshot has all scalar fields, shape (n,)."""
         return np.asarray(np.isfinite(self.scalars).all(axis=0))
 
@@ -98,30 +89,21 @@ class SnapshotTable:
         first = missing.argmax(axis=0)[missing.any(axis=0)]
         return Counter(REFUSALS[SCALARS[row]] for row in first)
 
-    def take(self, rows: npt.NDArray[Any]) -> SnapshotTable:
+    def take(self, rows: Rows | Mask) -> SnapshotTable:
         """The rows of an index or a mask."""
-        return SnapshotTable(
-            self.symbol,
-            self.intraday,
-            self.as_of_ms[rows],
-            self.scalars[:, rows],
-            self.series[:, rows],
-        )
+        scalars, series = self.scalars[:, rows], self.series[:, rows]
+        return replace(self, as_of_ms=self.as_of_ms[rows], scalars=scalars, series=series)
 
     def filled_from(self, scalars: Floats) -> SnapshotTable:
         """This table with its unknown scalar fields taken from `scalars` of the same shape."""
-        filled = np.where(np.isnan(self.scalars), scalars, self.scalars)
-        return replace(self, scalars=filled)
+        return replace(self, scalars=np.where(np.isnan(self.scalars), scalars, self.scalars))
 
     def snapshot(self, row: int) -> MarketSnapshot:
         """One row as a record."""
-        values: dict[str, Any] = {
-            name: None if np.isnan(value) else value
-            for name, value in zip(SCALARS, self.scalars[:, row].tolist(), strict=True)
-        }
-        for name, points in zip(SERIES, self.series[:, row].tolist(), strict=True):
-            known_points = [None if np.isnan(point) else point for point in points]
-            values[name] = None if not any(np.isfinite(points)) else known_points
+        scalars, series = self.scalars[:, row], self.series[:, row]
+        values = dict(zip(SCALARS, _none_for_nan(scalars), strict=True))
+        for name, points in zip(SERIES, series, strict=True):
+            values[name] = _none_for_nan(points) if np.isfinite(points).any() else None
         return MarketSnapshot(symbol=self.symbol, timestamp=int(self.as_of_ms[row]), **values)
 
     def derive(self) -> None:
@@ -149,3 +131,7 @@ class SnapshotTable:
         column = self.column(name)
         fresh = np.isnan(column) & np.isfinite(values)
         column[fresh] = values[fresh]
+
+
+def _none_for_nan(values: Floats) -> list[Any]:
+    return [None if value != value else value for value in values.tolist()]

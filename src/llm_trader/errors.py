@@ -18,6 +18,7 @@ Each class says what the caller should do, and carries a stable `code` for logs 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from traceback import walk_tb
 from typing import Any, ClassVar
 
 
@@ -75,12 +76,8 @@ class InsufficientMatchesError(LlmTraderError):
     code = "insufficient_matches"
 
     def __init__(self, matches: int, required: int, suggestion: str) -> None:
-        super().__init__(
-            f"{matches} similar past states found, {required} required",
-            matches_found=matches,
-            min_required=required,
-            suggestion=suggestion,
-        )
+        details = {"matches_found": matches, "min_required": required, "suggestion": suggestion}
+        super().__init__(f"{matches} similar past states found, {required} required", **details)
 
 
 class EmbeddingError(LlmTraderError):
@@ -89,3 +86,16 @@ class EmbeddingError(LlmTraderError):
 
 class VectorIndexError(LlmTraderError):
     code = "vector_index"
+
+
+def raised_inside(error: Exception, packages: tuple[str, ...]) -> bool:
+    """Whether one of the packages raised a foreign error, or called what raised it.
+
+    FastEmbed, ONNX Runtime, tokenizers and the clients of Redis and Qdrant share no class of
+    errors, and raise plain ValueError, AttributeError or Exception on damaged files and replies. A
+    class cannot tell their failures from bugs of this package, but the traceback can: these
+    libraries never call back into this package.
+    """
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    modules.append(type(error).__module__)
+    return any(module.partition(".")[0] in packages for module in modules)

@@ -27,11 +27,7 @@ class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Log lines on standard error."""
 
     level: Annotated[
-        LogLevel,
-        Meta(
-            description="Least severity that is logged; trace adds the debug lines of the "
-            "libraries."
-        ),
+        LogLevel, Meta(description="Least severity logged; trace adds debug lines of libraries.")
     ] = "info"
     format: Annotated[
         LogFormat, Meta(description="Form of a line; auto is console on a terminal, else JSON.")
@@ -40,13 +36,6 @@ class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 MASK: Final = "***"
 
-_LEVELS: Final[dict[LogLevel, int]] = {
-    "trace": logging.DEBUG,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-}
 _SECRET_ENDINGS: Final = (
     *("token", "tokens", "apikey", "secretkey", "privatekey", "secret", "credentials"),
     *("password", "passwd", "passphrase", "authorization"),
@@ -71,8 +60,9 @@ def configure_logging(
 
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level] if level == "trace" else max(_LEVELS[level], logging.INFO))
-    logging.getLogger("llm_trader").setLevel(_LEVELS[level])
+    severity = logging.DEBUG if level == "trace" else logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(severity if level == "trace" else max(severity, logging.INFO))
+    logging.getLogger("llm_trader").setLevel(severity)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -106,6 +96,16 @@ def _masked(key: str, value: Any) -> Any:
 
 
 def _formatter(console: bool, *, colors: bool) -> structlog.stdlib.ProcessorFormatter:
+    terminal = structlog.dev.ConsoleRenderer(
+        colors=colors,
+        timestamp_key=_TIME_KEY,
+        # The default prints local variables, which may hold secrets.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    json_lines: tuple[Processor, ...] = (
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(serializer=_to_json),
+    )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.ExtraAdder()],
         processors=[
@@ -114,59 +114,28 @@ def _formatter(console: bool, *, colors: bool) -> structlog.stdlib.ProcessorForm
             structlog.processors.TimeStamper(fmt="iso", utc=True, key=_TIME_KEY),
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             mask_secrets,
-            *(_console(colors) if console else _json_lines()),
+            *((_without_control_characters, terminal) if console else json_lines),
         ],
     )
 
 
-def _console(colors: bool) -> list[Processor]:
-    return [
-        _without_control_characters,
-        structlog.dev.ConsoleRenderer(
-            colors=colors,
-            timestamp_key=_TIME_KEY,
-            # The default prints local variables, which may hold secrets.
-            exception_formatter=structlog.dev.plain_traceback,
-        ),
-    ]
-
-
-def _json_lines() -> list[Processor]:
-    return [
-        structlog.processors.format_exc_info,
-        _in_reading_order,
-        structlog.processors.JSONRenderer(serializer=_to_json),
-    ]
-
-
-def _without_control_characters(
-    _logger: WrappedLogger, _method: str, event: EventDict
-) -> EventDict:
+def _without_control_characters(_: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Escape text from outside: it must not forge a second line or move the cursor."""
-    return {
-        key: _escaped(value) if isinstance(value, str) and key != "stack" else value
-        for key, value in event.items()
-    }
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {**{key: event[key] for key in _FIRST_KEYS if key in event}, **event}
+    for key, value in event.items():
+        if isinstance(value, str) and key != "stack":
+            event[key] = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+    return event
 
 
 def _to_json(event: EventDict, default: Any) -> str:
-    return json.dumps(_jsonable(event), default=default, allow_nan=False)
+    ordered = {**{key: event[key] for key in _FIRST_KEYS if key in event}, **event}
+    return json.dumps(_jsonable(ordered), default=default, allow_nan=False)
 
 
 def _jsonable(value: Any) -> Any:
     """Make every line valid JSON: NaN becomes null, NumPy numbers plain numbers, keys text."""
-    if isinstance(value, bool | str | None):
-        return value
     if isinstance(value, Integral):
-        return int(value)
+        return value if isinstance(value, bool) else int(value)
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 # Called with a label of the work, the steps or bytes done, and their total.
@@ -18,15 +19,15 @@ def labelled(progress: Progress, activity: str) -> Progress:
     return lambda label, done, total: progress(f"{label}, {activity}", done, total)
 
 
+@dataclass(slots=True)
 class StepCounter:
     """Reports a growing count: call it with the number of further steps that are done."""
 
-    def __init__(self, progress: Progress, label: str, total: int, done: int = 0) -> None:
-        self._progress = progress
-        self._label = label
-        self._total = total
-        self._done = done
+    progress: Progress
+    label: str
+    total: int
+    done: int = 0
 
     def __call__(self, steps: int) -> None:
-        self._done += steps
-        self._progress(self._label, self._done, self._total)
+        self.done += steps
+        self.progress(self.label, self.done, self.total)

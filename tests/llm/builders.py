@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_trader.llm.decider import Case, Outlook
+from llm_trader.llm.decision import Case, Outlook
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import M5, Millis
 

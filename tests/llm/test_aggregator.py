@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.aggregator import Aggregator, AggregatorConfig, aggregate
-from llm_trader.llm.decider import Case, Outlook
-from llm_trader.llm.decision import Decision
+from llm_trader.llm.decision import Case, Decision, Outlook
 from tests.llm.builders import case
 
 SETTINGS = AggregatorConfig()

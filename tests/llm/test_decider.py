@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.aggregator import Aggregator
-from llm_trader.llm.decider import Case, Decider, Outlook, outlooks_of
+from llm_trader.llm.decision import Case, Decider, Outlook
 from llm_trader.llm.rules import AlwaysLong, MacdSign, RsiReversal
 from llm_trader.retrieval.answer import Answer, Estimate, Evidence, HorizonEvidence
 from llm_trader.retrieval.evidence import no_evidence
@@ -27,13 +29,17 @@ def answer_of(told: Evidence) -> Answer:
     return Answer([], summarise([], []), told, [], [], 9000, 1, 1)
 
 
+def outlooks_of(answer: Answer) -> Mapping[str, Outlook] | None:
+    return Case.of_answer(case().state, answer).outlooks
+
+
 P10, P25, P50, P75, P90 = (estimate(value) for value in (-2.0, -1.0, 0.3, 1.0, 2.0))
 HOUR = HorizonEvidence(33.5, estimate(0.4), estimate(0.61), P10, P25, P50, P75, P90, None)
 
 
 def test_an_outlook_takes_the_mean_the_median_and_the_share_of_its_horizon() -> None:
-    told = evidence(**{"1h": HOUR})
-    assert Outlook.of_evidence(told, "1h") == Outlook(0.4, 0.3, 0.61, 50, 33.5, 0.81)
+    answer = answer_of(evidence(**{"1h": HOUR}))
+    assert outlooks_of(answer) == {"1h": Outlook(0.4, 0.3, 0.61, 50, 33.5, 0.81)}
 
 
 def test_a_horizon_that_the_evidence_does_not_tell_of_has_no_outlook() -> None:
@@ -44,9 +50,9 @@ def test_a_horizon_that_the_evidence_does_not_tell_of_has_no_outlook() -> None:
 def test_an_answer_gives_a_case_all_the_horizons_it_tells_of() -> None:
     bare = case()
     answer = answer_of(evidence(**{"1h": HOUR, "4h": HOUR}))
-    assert outlooks_of(answer).keys() == {"1h", "4h"}
     made = Case.of_answer(bare.state, answer)
-    assert made.outlooks == outlooks_of(answer)
+    assert made.outlooks is not None
+    assert made.outlooks.keys() == {"1h", "4h"}
     assert made.answer is answer
 
 

@@ -15,17 +15,11 @@ class TextConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     enabled: Annotated[
         bool,
-        Meta(
-            description="Make text vectors at ingestion, and load the model to answer with them. "
-            "This is also on where retrieval.vector is text or hybrid."
-        ),
+        Meta(description="Make and use text vectors; on if retrieval.vector is text or hybrid."),
     ] = False
     model: Annotated[
         str,
-        Meta(
-            min_length=1,
-            description="Name of a model that FastEmbed lists; see `llm-trader models list`.",
-        ),
+        Meta(min_length=1, description="A model of FastEmbed; see `llm-trader models list`."),
     ] = "BAAI/bge-small-en-v1.5"
     model_path: Annotated[
         Folder | None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -10,11 +12,10 @@ import structlog
 
 from llm_trader.embedding import model_folder
 from llm_trader.embedding.model_folder import Pooling
-from llm_trader.errors import ConfigurationError
-from llm_trader.foreign_errors import raised_inside
+from llm_trader.errors import ConfigurationError, raised_inside
 
 # FastEmbed, and the libraries whose errors it lets through.
-TEXT_MODEL_LIBRARIES: Final = ("fastembed", "onnxruntime", "tokenizers")
+_LIBRARIES: Final = ("fastembed", "onnxruntime", "tokenizers")
 _WITHOUT: Final = 'turn text vectors off (no --text, retrieval.vector = "state")'
 REMEDY: Final = (
     "get it with `llm-trader models pull`, set embedding.text.model_path to a folder with an ONNX "
@@ -25,12 +26,7 @@ REMEDY: Final = (
 _CUSTOM_PREFIX: Final = "llm-trader/"
 # The output of graphs that pool their tokens themselves, as sentence-transformers exports them.
 _POOLED_OUTPUT: Final = "sentence_embedding"
-_FASTEMBED_POOLING: Final[dict[Pooling, str]] = {
-    "mean": "MEAN",
-    "cls": "CLS",
-    "last": "LAST_TOKEN",
-    "none": "DISABLED",
-}
+_FASTEMBED_POOLING: Final = {"mean": "MEAN", "cls": "CLS", "last": "LAST_TOKEN", "none": "DISABLED"}
 
 _log = structlog.get_logger(__name__)
 
@@ -60,15 +56,15 @@ class OpenedModel(NamedTuple):
 
 def listed_models() -> list[ListedModel]:
     """The models of FastEmbed, smallest first; needs the extra `text` (ConfigurationError)."""
-    models = [
+    models = (
         ListedModel(
             *(entry["model"], entry["dim"], round(entry["size_in_GB"] * 1000)),
             *(entry["sources"]["hf"], entry["model_file"], tuple(entry["additional_files"])),
         )
         for entry in fastembed().TextEmbedding.list_supported_models()
-    ]
-    listed = [model for model in models if not model.name.startswith(_CUSTOM_PREFIX)]
-    return sorted(listed, key=lambda model: model.size_mb)
+        if not entry["model"].startswith(_CUSTOM_PREFIX)
+    )
+    return sorted(models, key=lambda model: model.size_mb)
 
 
 def listed_model(name: str) -> ListedModel | None:
@@ -88,14 +84,21 @@ def open_model(model: str, model_path: Path | None, cache_dir: Path | None) -> O
             model_folder.require(folder, files)
             _warn_of_another_name(listed.name, folder)
         embedding = _load_embedding(listed.name, model, folder, cache_dir)
-        return _describe(embedding, listed.name, listed.dimension, type(embedding.model).__name__)
-    if folder is None:
+        pooling = type(embedding.model).__name__
+        name, dimension = listed.name, listed.dimension
+    elif folder is not None:
+        registered, pooling = _register(folder)
+        embedding = _load_embedding(registered, model, folder, None)
+        name, dimension = model, None
+    else:
         raise ConfigurationError(
             f"FastEmbed does not list a model {model!r}: choose one of `llm-trader models list`, "
             "or set embedding.text.model_path to its folder"
         )
-    registered, pooling = _register(folder)
-    return _describe(_load_embedding(registered, model, folder, None), model, None, pooling)
+    inner = embedding.model
+    files_of = Path(inner._model_dir), inner.model_description.model_file
+    tokenizer = getattr(inner, "tokenizer", None)
+    return OpenedModel(name, dimension, pooling, *files_of, embedding, tokenizer)
 
 
 def fastembed() -> Any:
@@ -113,21 +116,20 @@ def fastembed() -> Any:
     return package
 
 
-def _describe(embedding: Any, name: str, dimension: int | None, pooling: str) -> OpenedModel:
-    inner = embedding.model
-    return OpenedModel(
-        name,
-        dimension,
-        pooling,
-        folder=Path(inner._model_dir),
-        graph=inner.model_description.model_file,
-        embedding=embedding,
-        tokenizer=getattr(inner, "tokenizer", None),
-    )
+@contextmanager
+def configuration_errors(problem: str, remedy: str = "") -> Iterator[None]:
+    """Turns failures inside the model's libraries into ConfigurationError; our own bugs pass."""
+    try:
+        yield
+    except Exception as error:
+        if not raised_inside(error, _LIBRARIES):
+            raise
+        raise ConfigurationError(f"{problem} ({error}){remedy}") from error
 
 
 def _load_embedding(name: str, requested: str, folder: Path | None, cache_dir: Path | None) -> Any:
-    try:
+    where = "on this machine" if folder is None else f"in {folder}"
+    with configuration_errors(f"no usable text model {requested} {where}", f": {REMEDY}"):
         return fastembed().TextEmbedding(
             name,
             cache_dir=None if cache_dir is None else str(cache_dir.expanduser()),
@@ -136,13 +138,6 @@ def _load_embedding(name: str, requested: str, folder: Path | None, cache_dir: P
             local_files_only=True,
             specific_model_path=None if folder is None else str(folder),
         )
-    except Exception as error:
-        if not raised_inside(error, TEXT_MODEL_LIBRARIES):
-            raise
-        where = "on this machine" if folder is None else f"in {folder}"
-        raise ConfigurationError(
-            f"no usable text model {requested} {where} ({error}): {REMEDY}"
-        ) from error
 
 
 def _register(folder: Path) -> tuple[str, str]:
@@ -192,21 +187,13 @@ def _output_shapes(graph: Path) -> dict[str, list[int | str]]:
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    try:
+    with configuration_errors(f"{graph} is not a usable ONNX model"):
         session = runtime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        if not raised_inside(error, TEXT_MODEL_LIBRARIES):
-            raise
-        raise ConfigurationError(f"{graph} is not a usable ONNX model ({error})") from error
     return {output.name: list(output.shape) for output in session.get_outputs()}
 
 
 def _warn_of_another_name(name: str, folder: Path) -> None:
     folder_name = model_folder.declared_name(folder)
     if folder_name is not None and not model_folder.share_a_word(name, folder_name):
-        _log.warning(
-            "model_folder_names_another_model",
-            model=name,
-            folder=str(folder),
-            folder_name=folder_name,
-        )
+        names = {"model": name, "folder": str(folder), "folder_name": folder_name}
+        _log.warning("model_folder_names_another_model", **names)

@@ -41,22 +41,18 @@ class Feature(msgspec.Struct, frozen=True, array_like=True):
     length_exponent: float = 0.0
 
 
-def _plain(
-    field: str, centre: float, scale: float, weight: float = 1.0, length_exponent: float = 0.0
-) -> Feature:
-    return Feature(field, field, ZERO, ONE, "linear", centre, scale, weight, length_exponent)
+def _plain(field: str, centre: float, scale: float, exponent: float = 0.0) -> Feature:
+    return Feature(field, field, ZERO, ONE, "linear", centre, scale, 1.0, exponent)
 
 
-def _distance(
-    name: str, minus: str, over: str, scale: float, length_exponent: float = 0.0
-) -> Feature:
-    return Feature(name, "price", minus, over, "linear", 0, scale, 1.0, length_exponent)
+def _distance(name: str, minus: str, over: str, scale: float, exponent: float = 0.0) -> Feature:
+    return Feature(name, "price", minus, over, "linear", 0, scale, 1.0, exponent)
 
 
 def _ratio(
-    name: str, field: str, over: str, centre: float, scale: float, length_exponent: float = 0.0
+    name: str, field: str, over: str, centre: float, scale: float, exponent: float = 0.0
 ) -> Feature:
-    return Feature(name, field, ZERO, over, "linear", centre, scale, 1.0, length_exponent)
+    return Feature(name, field, ZERO, over, "linear", centre, scale, 1.0, exponent)
 
 
 def _log(name: str, field: str, over: str, centre: float, scale: float) -> Feature:
@@ -67,15 +63,15 @@ FEATURES: Final = (
     # Fast momentum
     _plain("rsi_7", 50, 24),
     _plain("rsi_14", 50, 17),
-    _ratio("macd_of_price", "macd", "price", 0, 0.0025, length_exponent=0.5),
-    _ratio("macd_of_atr", "macd", "atr_14_4h", 0, 0.16, length_exponent=0.5),
-    _distance("above_ema_20", "ema_20", "ema_20", 0.005, length_exponent=0.5),
-    _distance("above_ema_20_in_atr", "ema_20", "atr_14_4h", 0.3, length_exponent=0.5),
-    _plain("price_slope", 0, 0.8, length_exponent=-0.5),
-    _plain("ema_20_slope", 0, 0.5, length_exponent=-0.5),
-    _plain("macd_slope", 0, 0.2, length_exponent=-0.5),
-    _plain("rsi_7_slope", 0, 36, length_exponent=-1),
-    _plain("rsi_14_slope", 0, 22, length_exponent=-1),
+    _ratio("macd_of_price", "macd", "price", 0, 0.0025, exponent=0.5),
+    _ratio("macd_of_atr", "macd", "atr_14_4h", 0, 0.16, exponent=0.5),
+    _distance("above_ema_20", "ema_20", "ema_20", 0.005, exponent=0.5),
+    _distance("above_ema_20_in_atr", "ema_20", "atr_14_4h", 0.3, exponent=0.5),
+    _plain("price_slope", 0, 0.8, exponent=-0.5),
+    _plain("ema_20_slope", 0, 0.5, exponent=-0.5),
+    _plain("macd_slope", 0, 0.2, exponent=-0.5),
+    _plain("rsi_7_slope", 0, 36, exponent=-1),
+    _plain("rsi_14_slope", 0, 22, exponent=-1),
     # Trend of days
     _plain("ema_ratio", 1, 0.024),
     _distance("above_ema_20_4h", "ema_20_4h", "ema_20_4h", 0.03),

@@ -41,15 +41,13 @@ def read_recipe(folder: Path) -> Recipe:
         try:
             recipe = msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
         except msgspec.MsgspecError as error:
-            raise ConfigurationError(
-                f"{folder / RECIPE} is not a model's recipe: {error}"
-            ) from None
+            problem = f"{folder / RECIPE} is not a model's recipe: {error}"
+            raise ConfigurationError(problem) from None
     candidates = (recipe.graph,) if recipe.graph else _GRAPHS
     graph = next((name for name in candidates if (folder / name).is_file()), None)
     if graph is None:
-        raise ConfigurationError(
-            f"{folder} holds no ONNX model; looked for {', '.join(candidates)}"
-        )
+        names = ", ".join(candidates)
+        raise ConfigurationError(f"{folder} holds no ONNX model; looked for {names}")
     require(folder, TOKENIZER)
     pooling = recipe.pooling or _sentence_transformers_pooling(folder)
     return Recipe(graph, pooling, recipe.output_name)
@@ -99,11 +97,8 @@ def declared_name(folder: Path) -> str | None:
 
 def share_a_word(name: str, other: str) -> bool:
     """Whether two names of models share a word, such as `bge` or `minilm`."""
-    return not _words(name).isdisjoint(_words(other))
-
-
-def _words(name: str) -> set[str]:
-    return set(re.findall(r"[a-z]{3,}", name.lower()))
+    words, other_words = (set(re.findall(r"[a-z]{3,}", n.lower())) for n in (name, other))
+    return not words.isdisjoint(other_words)
 
 
 def _external_data(folder: Path, graph: str) -> Iterator[str]:

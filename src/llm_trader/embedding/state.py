@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, get_args
 
 import msgspec
@@ -58,29 +57,36 @@ class QueryVector:
 
 
 class StateSpace:
-    """The vector space of market states at one intraday timeframe."""
+    """The vector space of market states at one intraday timeframe.
+
+    `feature_version` names the candles behind the features, such as `v1_3m4h`. `space_id`
+    identifies formulas, constants and weights; vectors with different ids never mix.
+    """
 
     def __init__(self, intraday: Timeframe, features: tuple[Feature, ...] = FEATURES) -> None:
         self.intraday = intraday
         self.features = features
         self.dimension = 2 * len(features)
         self.weights = np.array([f.weight for f in features])
-        # Features of one shape are adjacent during the computation; `_order` restores their order.
-        grouped = sorted(range(len(features)), key=lambda i: SHAPES.index(features[i].shape))
-        self._order = np.argsort(grouped)
-        self._formula = _Formula([features[i] for i in grouped], intraday)
-
-    @cached_property
-    def feature_version(self) -> str:
-        """The candles behind the features, such as `v1_3m4h`."""
-        return f"v1_{self.intraday}4h"
-
-    @cached_property
-    def space_id(self) -> str:
-        """Identifies formulas, constants and weights; vectors with different ids never mix."""
-        constants = [_ALGORITHM, str(self.intraday), VOLATILITY_FLOOR, FLOORED, self.features]
-        described = msgspec.json.encode(constants)
-        return "state-" + hashlib.sha256(described).hexdigest()[:12]
+        self.feature_version = f"v1_{intraday}4h"
+        constants = [_ALGORITHM, str(intraday), VOLATILITY_FLOOR, FLOORED, features]
+        self.space_id = f"state-{hashlib.sha256(msgspec.json.encode(constants)).hexdigest()[:12]}"
+        # Features of one shape are adjacent, so that few operations on the whole table compute
+        # them all; `_order` restores their order.
+        grouped = sorted(features, key=lambda f: SHAPES.index(f.shape))
+        self._order = np.array([grouped.index(f) for f in features])
+        rows = ROW | {ZERO: len(ROW), ONE: len(ROW) + 1}
+        self._plus, self._minus, self._over = np.array(
+            [[rows[f.plus], rows[f.minus], rows[f.over]] for f in grouped]
+        ).T
+        self._floored = np.array([ROW[name] for name in FLOORED])
+        shapes = [SHAPES.index(f.shape) for f in grouped]
+        self._log, self._sine, self._cosine = (
+            slice(bisect_left(shapes, shape), bisect_right(shapes, shape)) for shape in (1, 2, 3)
+        )
+        length = intraday.ms / M5.ms
+        self._centre = np.array([[f.centre] for f in grouped])
+        self._scale = np.array([[f.scale * length**f.length_exponent] for f in grouped])
 
     def standardise(self, table: SnapshotTable) -> Floats:
         """The z of all features, shape (features, n); unknown ones are not finite."""
@@ -88,8 +94,17 @@ class StateSpace:
             raise EmbeddingError(
                 f"a {table.intraday} snapshot cannot enter the {self.intraday} vector space"
             )
-        z: Floats = self._formula.z(table)[self._order]
-        return z
+        n = len(table)
+        fields = np.concatenate([table.scalars, np.zeros((1, n)), np.ones((1, n))])
+        fields[self._floored] = np.maximum(fields[self._floored], VOLATILITY_FLOOR)
+        with np.errstate(all="ignore"):  # an overflow is not finite, so it counts as unknown
+            value: Floats = (fields[self._plus] - fields[self._minus]) / fields[self._over]
+            value[self._log] = np.log(np.maximum(value[self._log], VOLATILITY_FLOOR))
+            value[self._sine] = np.sin(value[self._sine] * _TURN_PER_HOUR)
+            value[self._cosine] = np.cos(value[self._cosine] * _TURN_PER_HOUR)
+            value -= self._centre
+            value /= self._scale
+        return np.take(value, self._order, axis=0)
 
     def embed(self, table: SnapshotTable) -> tuple[Vectors, Floats]:
         """Vectors of shape (n, dimension), and the known share of the weight, shape (n,)."""
@@ -121,35 +136,3 @@ class StateSpace:
         vectors[:, 0::2] = (size * np.cos(theta)).T
         vectors[:, 1::2] = (size * np.sin(theta)).T
         return vectors, total / self.weights.cumsum()[-1]
-
-
-class _Formula:
-    """Computes all features at once, with a few operations on the whole table."""
-
-    def __init__(self, features: list[Feature], intraday: Timeframe) -> None:
-        rows = ROW | {ZERO: len(ROW), ONE: len(ROW) + 1}
-        self._plus = np.array([rows[f.plus] for f in features])
-        self._minus = np.array([rows[f.minus] for f in features])
-        self._over = np.array([rows[f.over] for f in features])
-        self._floored = np.array([ROW[name] for name in FLOORED])
-        shapes = [SHAPES.index(f.shape) for f in features]
-        self._log, self._sine, self._cosine = (
-            slice(bisect_left(shapes, shape), bisect_right(shapes, shape))
-            for shape in range(1, len(SHAPES))
-        )
-        length = intraday.ms / M5.ms
-        self._centre = np.array([[f.centre] for f in features])
-        self._scale = np.array([[f.scale * length**f.length_exponent] for f in features])
-
-    def z(self, table: SnapshotTable) -> Floats:
-        n = len(table)
-        fields = np.concatenate([table.scalars, np.zeros((1, n)), np.ones((1, n))])
-        fields[self._floored] = np.maximum(fields[self._floored], VOLATILITY_FLOOR)
-        with np.errstate(all="ignore"):  # an overflow is not finite, so it counts as unknown
-            value: Floats = (fields[self._plus] - fields[self._minus]) / fields[self._over]
-            value[self._log] = np.log(np.maximum(value[self._log], VOLATILITY_FLOOR))
-            value[self._sine] = np.sin(value[self._sine] * _TURN_PER_HOUR)
-            value[self._cosine] = np.cos(value[self._cosine] * _TURN_PER_HOUR)
-            value -= self._centre
-            value /= self._scale
-        return value

@@ -7,9 +7,8 @@ of the sentence have different space ids, so their vectors never mix.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Final, Protocol
 
 import msgspec
@@ -19,9 +18,8 @@ import structlog
 from llm_trader.arrays import Vectors
 from llm_trader.embedding import model_folder
 from llm_trader.embedding.config import TextConfig
-from llm_trader.embedding.fastembed_models import TEXT_MODEL_LIBRARIES, OpenedModel, open_model
+from llm_trader.embedding.fastembed_models import OpenedModel, configuration_errors, open_model
 from llm_trader.errors import ConfigurationError, EmbeddingError
-from llm_trader.foreign_errors import raised_inside
 from llm_trader.snapshot.document import TEMPLATE_VERSION, Form, sentences
 from llm_trader.snapshot.table import SnapshotTable
 
@@ -37,21 +35,12 @@ _log = structlog.get_logger(__name__)
 Done = Callable[[int], None]
 
 
-def _unwatched(_: int) -> None:
-    pass
-
-
 class SentenceEncoder(Protocol):
     """A text model. `version` covers all that determines a vector: files, precision, pooling."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def dimension(self) -> int: ...
+    name: str
+    version: str
+    dimension: int
 
     def encode(self, sentences: Sequence[str], done: Done = ...) -> Vectors:
         """Vectors of shape (n, dimension) and norm 1, in the order of the sentences. Blocks.
@@ -59,7 +48,6 @@ class SentenceEncoder(Protocol):
         Calls `done` after each batch with the number of its sentences. Raises EmbeddingError if
         the model returns numbers that are not finite.
         """
-        ...
 
 
 class TextSpace:
@@ -73,7 +61,7 @@ class TextSpace:
         self.space_id = "text-" + hashlib.sha256(msgspec.json.encode(described)).hexdigest()[:12]
         self._encoder = encoder
 
-    def embed(self, table: SnapshotTable, done: Done = _unwatched) -> Vectors:
+    def embed(self, table: SnapshotTable, done: Done = lambda count: None) -> Vectors:
         """Vectors of shape (n, dimension); a repeated sentence is encoded once.
 
         Calls `done` with the number of new rows. Raises EmbeddingError if a row has no known fact.
@@ -101,7 +89,7 @@ class TextSpace:
             )
         return sentence
 
-    def encode(self, texts: Sequence[str], done: Done = _unwatched) -> Vectors:
+    def encode(self, texts: Sequence[str], done: Done = lambda count: None) -> Vectors:
         """The encoder's vectors, shape (n, dimension), after a check of shape and norm."""
         vectors = self._encoder.encode(texts, done)
         name, shape = self._encoder.name, (len(texts), self.dimension)
@@ -146,22 +134,25 @@ class FastEmbedEncoder:
         opened = open_model(config.model, config.model_path, config.cache_dir)
         return cls(opened, threads=config.threads, batch_size=config.batch_size)
 
-    def encode(self, sentences: Sequence[str], done: Done = _unwatched) -> Vectors:
+    def encode(self, sentences: Sequence[str], done: Done = lambda count: None) -> Vectors:
         """Like `SentenceEncoder.encode`. Batches of similar length run in `threads` threads."""
         vectors = np.empty((len(sentences), self.dimension), np.float32)
         by_length = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
-        batches = [
-            by_length[start : start + self._batch_size]
-            for start in range(0, len(by_length), self._batch_size)
-        ]
+        starts = range(0, len(by_length), self._batch_size)
+        batches = [by_length[start : start + self._batch_size] for start in starts]
 
         def run(rows: list[int]) -> int:
             vectors[rows] = self._batch([sentences[row] for row in rows])
             return len(rows)
 
-        with closing(_in_threads(run, batches, self._threads)) as counts:
-            for count in counts:
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encode")
+        try:
+            # A single batch, such as a query, does without a thread of its own.
+            for count in (map if len(batches) <= 1 else pool.map)(run, batches):
                 done(count)
+        finally:
+            # A caller that stops early waits for the running batches, not for the queued ones.
+            pool.shutdown(cancel_futures=True)
         return vectors
 
     def token_counts(self, sentences: Sequence[str]) -> list[int]:
@@ -193,33 +184,12 @@ class FastEmbedEncoder:
 
     def _probe_dimension(self) -> int:
         """The dimension; also checks that a vector does not depend on the rest of its batch."""
-        try:
+        with configuration_errors(
+            f"{self.name} cannot encode a sentence", "; check that its files belong together"
+        ):
             (single,) = self._batch([_PROBE])
             in_batch = self._batch([_PROBE, _PROBE_COMPANION])[0]
-        except EmbeddingError:
-            raise
-        except Exception as error:
-            if not raised_inside(error, TEXT_MODEL_LIBRARIES):
-                raise
-            raise ConfigurationError(
-                f"{self.name} cannot encode a sentence; check that its files belong together: "
-                f"{error}"
-            ) from error
         cosine = float(single @ in_batch)
         if cosine < _SAME_VECTOR_COSINE:
             _log.warning("vector_depends_on_batch", model=self.name, cosine=cosine)
         return len(single)
-
-
-def _in_threads(
-    run: Callable[[list[int]], int], batches: list[list[int]], threads: int
-) -> Generator[int, None, None]:
-    if threads == 1 or len(batches) <= 1:
-        yield from map(run, batches)
-        return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
-    try:
-        yield from pool.map(run, batches)
-    finally:
-        # A caller that stops early waits for the running batches, not for the queued ones.
-        pool.shutdown(cancel_futures=True)

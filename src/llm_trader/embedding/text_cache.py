@@ -20,13 +20,10 @@ import structlog
 from llm_trader.arrays import Vectors
 from llm_trader.embedding.config import TextConfig, VectorCacheConfig
 from llm_trader.embedding.text import TextSpace, are_unit
-from llm_trader.errors import ConfigurationError
-from llm_trader.foreign_errors import raised_inside
+from llm_trader.errors import ConfigurationError, raised_inside
 from llm_trader.snapshot.table import SnapshotTable
 
 _DEFAULTS: Final = TextConfig()
-_CLIENT: Final = ("redis",)
-_HOUR_S: Final = 3600
 _PREFIX: Final = "llm-trader:text:"
 _WIRE_TYPE: Final = np.dtype("<f4")
 # An outage lasts minutes and affects every query; one line a minute is enough to notice it.
@@ -41,9 +38,7 @@ class SharedVectors(Protocol):
     """Bytes by key, shared between processes. Keys may vanish; an outage looks like that too."""
 
     async def get(self, key: str) -> bytes | None: ...
-
     async def put(self, key: str, value: bytes) -> None: ...
-
     async def aclose(self) -> None: ...
 
 
@@ -58,8 +53,6 @@ class QueryTexts:
         space: TextSpace,
         config: TextConfig = _DEFAULTS,
         shared: SharedVectors | None = None,
-        *,
-        clock: Clock = time.monotonic,
     ) -> None:
         self.space_id = space.space_id
         self.dimension = space.dimension
@@ -70,9 +63,9 @@ class QueryTexts:
         self._shared = shared
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._running: dict[str, asyncio.Task[Vectors]] = {}
-        self._writing: set[asyncio.Future[None]] = set()
+        self._writing: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="query-text")
-        self._warnings = _RateLimitedWarnings(clock)
+        self._warnings = _RateLimitedWarnings(time.monotonic)
 
     async def vector(self, table: SnapshotTable) -> Vectors:
         """The vector of a table of one row: shape (dimension,), norm 1, read-only.
@@ -110,9 +103,14 @@ class QueryTexts:
             loop = asyncio.get_running_loop()
             (vector,) = await loop.run_in_executor(self._threads, self._space.encode, [sentence])
             self.encoded += 1
-            self._write_in_background(key, vector)
+            if self._shared is not None:
+                task = loop.create_task(self._write(self._shared, key, vector))
+                self._writing.add(task)
+                task.add_done_callback(self._writing.discard)
         vector.setflags(write=False)
-        self._remember(sentence, vector)
+        self._recent[sentence] = vector
+        if len(self._recent) > self._size:
+            self._recent.popitem(last=False)
         return vector
 
     async def _from_shared(self, key: str) -> Vectors | None:
@@ -127,24 +125,11 @@ class QueryTexts:
         self._warnings.warn("shared_vector_is_none", key=key, size=len(value))
         return None
 
-    def _remember(self, sentence: str, vector: Vectors) -> None:
-        self._recent[sentence] = vector
-        while len(self._recent) > self._size:
-            self._recent.popitem(last=False)
-
-    def _write_in_background(self, key: str, vector: Vectors) -> None:
-        if self._shared is None:
-            return
-        value = vector.astype(_WIRE_TYPE).tobytes()
-        task = asyncio.ensure_future(self._shared.put(key, value))
-        self._writing.add(task)
-        task.add_done_callback(self._log_failed_write)
-
-    def _log_failed_write(self, task: asyncio.Future[None]) -> None:
-        # No caller waits for the write, so only the log can show a bug in it.
-        self._writing.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("shared_vector_not_written", exc_info=error)
+    async def _write(self, shared: SharedVectors, key: str, vector: Vectors) -> None:
+        try:
+            await shared.put(key, vector.astype(_WIRE_TYPE).tobytes())
+        except Exception:  # noqa: BLE001  no caller waits, so only the log can show a bug
+            _log.exception("shared_vector_not_written")
 
     def _forget_task(self, sentence: str, task: asyncio.Task[Vectors]) -> None:
         del self._running[sentence]
@@ -170,7 +155,7 @@ class RedisVectors:
     ) -> None:
         self._timeout_s = config.redis_timeout_ms / 1000
         self._client = _client(config.redis_url or "", password, self._timeout_s)
-        self._ttl_s = config.ttl_hours * _HOUR_S
+        self._ttl_s = config.ttl_hours * 3600
         self._rest_s = rest_s
         self._clock = clock
         self._resting_until_s = -float("inf")
@@ -205,16 +190,11 @@ def _is_redis_failure(error: Exception) -> bool:
     """Whether Redis is unavailable, slow or broken, as opposed to a bug of this package."""
     from redis import DataError, RedisError
 
-    match error:
-        case DataError():  # the client refuses our arguments
-            return False
-        case RedisError() | OSError():  # a TimeoutError is an OSError
-            return True
-        case ValueError() | TypeError() | AttributeError():
-            # The client's parser raises these on replies that do not come from a Redis.
-            return raised_inside(error, _CLIENT)
-        case _:
-            return False
+    if isinstance(error, RedisError | OSError):  # a TimeoutError is an OSError
+        return not isinstance(error, DataError)  # the client refuses our arguments
+    # The client's parser raises these on replies that do not come from a Redis.
+    plain = isinstance(error, ValueError | TypeError | AttributeError)
+    return plain and raised_inside(error, ("redis",))
 
 
 def _client(url: str, password: str | None, timeout_s: float) -> Any:
@@ -227,20 +207,14 @@ def _client(url: str, password: str | None, timeout_s: float) -> Any:
             "shared text vectors need the Redis client: pip install 'llm-trader-rag[redis]', or "
             "remove cache.redis_url"
         ) from None
-    secret: dict[str, Any] = {} if password is None else {"password": password}
+    options: dict[str, Any] = {} if password is None else {"password": password}
+    options |= {"socket_connect_timeout": timeout_s, "socket_timeout": timeout_s}
     try:
-        return Redis.from_url(
-            url,
-            **secret,
-            socket_connect_timeout=timeout_s,
-            socket_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
+        return Redis.from_url(url, **options, retry=Retry(NoBackoff(), 0))
     except ValueError:
         # The library's message may contain the URL, and the URL a password.
-        raise ConfigurationError(
-            "cache.redis_url is not a Redis URL; write it like redis://host:6379/0"
-        ) from None
+        problem = "cache.redis_url is not a Redis URL; write it like redis://host:6379/0"
+        raise ConfigurationError(problem) from None
 
 
 class _RateLimitedWarnings:

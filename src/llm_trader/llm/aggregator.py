@@ -8,8 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from llm_trader.errors import InvalidInputError
-from llm_trader.llm.decider import Case, Outlook
-from llm_trader.llm.decision import Decision
+from llm_trader.llm.decision import Case, Decision, Outlook
 from llm_trader.snapshot.outcome import HORIZONS
 
 _BP_PER_PCT: Final = 100
@@ -30,8 +29,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         if self.horizon not in HORIZONS:
-            choices = ", ".join(HORIZONS)
-            raise InvalidInputError(f"horizon {self.horizon!r} is not one of {choices}")
+            raise InvalidInputError(f"horizon {self.horizon!r} is not one of {', '.join(HORIZONS)}")
         if not (self.least_mean_bp >= 0 and self.least_effective_episodes >= 0):
             raise InvalidInputError("least_mean_bp and least_effective_episodes are at least 0")
         if self.least_similarity is not None and not -1 <= self.least_similarity <= 1:
@@ -44,16 +42,14 @@ def aggregate(outlook: Outlook | None, config: AggregatorConfig) -> Decision:
     Everything else is a HOLD: no neighbours (`None`), too few or too dissimilar ones, or no clear
     side. Confidence is the share of neighbours that moved to the chosen side.
     """
-    horizon = config.horizon
     if outlook is None:
-        return Decision.hold("model", f"no neighbour has a known outcome over {horizon}")
-    doubt = _doubt(outlook, config)
-    if doubt:
+        return Decision.hold("model", f"no neighbour has a known outcome over {config.horizon}")
+    if doubt := _doubt(outlook, config):
         return Decision.hold("model", doubt)
     mean_bp = outlook.mean_pct * _BP_PER_PCT
     summary = (
         f"{outlook.effective_episodes:.1f} effective episodes moved {mean_bp:+.1f} bp in the mean "
-        f"and {outlook.median_pct * _BP_PER_PCT:+.1f} bp in the median over {horizon}"
+        f"and {outlook.median_pct * _BP_PER_PCT:+.1f} bp in the median over {config.horizon}"
     )
     # A threshold of 0 and a mean of 0 would satisfy both sides.
     if mean_bp >= config.least_mean_bp and mean_bp > 0 and outlook.median_pct >= 0:
@@ -68,10 +64,8 @@ def _doubt(outlook: Outlook, config: AggregatorConfig) -> str | None:
     """The reason why these neighbours cannot support a side, whatever their outcomes."""
     # `not >=` instead of `<`, so that NaN fails too.
     if not outlook.effective_episodes >= config.least_effective_episodes:
-        return (
-            f"only {outlook.effective_episodes:.1f} effective episodes, "
-            f"{config.least_effective_episodes:g} are needed"
-        )
+        count, needed = outlook.effective_episodes, config.least_effective_episodes
+        return f"only {count:.1f} effective episodes, {needed:g} are needed"
     similarity, required = outlook.similarity_mean, config.least_similarity
     if required is None:
         return None

@@ -1,12 +1,18 @@
-"""A decision for one symbol: long, short, or hold with a reason."""
+"""A decision for one symbol: its input, who makes it, and what it says."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
 
 import msgspec
+import numpy as np
 
 from llm_trader.errors import InvalidInputError
+from llm_trader.retrieval.answer import Answer
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import Millis
 
 Action = Literal["LONG", "SHORT", "HOLD"]
 HoldReason = Literal["model", "error", "guard"]
@@ -39,3 +45,71 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def hold(cls, reason: HoldReason, reasoning: str) -> Decision:
         """A HOLD without a confidence."""
         return cls("HOLD", None, reasoning, reason)
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """The outcomes of a state's neighbours over one horizon.
+
+    `mean_pct` and `median_pct` are % changes; `p_up` is the share of changes above 0. Outcomes
+    that overlap in time count as fewer `effective_episodes`.
+    """
+
+    mean_pct: float
+    median_pct: float
+    p_up: float
+    episodes: int
+    effective_episodes: float
+    similarity_mean: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One state to decide on, with its evidence.
+
+    `state` is a table of one row; `state.snapshot(0)` is the record with its series. `outlooks`
+    maps horizons to outlooks. It is empty if there are no neighbours, and `None` if the decider
+    works without retrieval. `answer` also holds the matches.
+    """
+
+    state: SnapshotTable
+    outlooks: Mapping[str, Outlook] | None = None
+    answer: Answer | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.state) != 1:
+            raise InvalidInputError(f"a case is one state, this table has {len(self.state)} rows")
+
+    @classmethod
+    def of_answer(cls, state: SnapshotTable, answer: Answer) -> Case:
+        """A case with an outlook for each horizon of the answer's evidence."""
+        evidence = answer.evidence
+        outlooks = {
+            horizon: Outlook(
+                *(statistics.mean.value, statistics.p50.value, statistics.p_up.value),
+                *(evidence.episodes, statistics.effective_episodes, evidence.similarity_mean),
+            )
+            for horizon, statistics in evidence.horizons.items()
+        }
+        return cls(state, outlooks, answer)
+
+    @property
+    def symbol(self) -> str:
+        return self.state.symbol
+
+    @property
+    def as_of_ms(self) -> Millis:
+        return int(self.state.as_of_ms[0])
+
+    def value(self, field: str) -> float | None:
+        """A scalar field of the state, `None` if it is unknown."""
+        value = float(self.state.column(field)[0])
+        return None if np.isnan(value) else value
+
+
+class Decider(Protocol):
+    """Makes a decision for a case; `name` identifies it in logs and reports."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def decide(self, case: Case) -> Decision: ...

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llm_trader.errors import InvalidInputError
-from llm_trader.llm.decider import Case
-from llm_trader.llm.decision import Decision
+from llm_trader.llm.decision import Case, Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
 from llm_trader.llm.aggregator import Aggregator
-from llm_trader.llm.decider import Case, Decider, Outlook
-from llm_trader.llm.decision import Decision
+from llm_trader.llm.decision import Case, Decider, Decision, Outlook
 from llm_trader.llm.rules import AlwaysLong, MacdSign, RsiReversal
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries

@@ -6,8 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from llm_trader.errors import ConfigurationError, VectorIndexError
-from llm_trader.foreign_errors import raised_inside
+from llm_trader.errors import ConfigurationError, VectorIndexError, raised_inside
 from llm_trader.index.qdrant.config import QdrantServer
 
 EXTRA: Final = 'pip install "llm-trader-rag[qdrant]"'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,14 @@ from rich.text import Text
 
 from llm_trader.cli.output import Description, heading, minute, table
 from llm_trader.evaluation.report import formats, wording
-from llm_trader.evaluation.report.view_model import Grid, Result, grid, is_same
+from llm_trader.evaluation.report.formats import has_bounds
+from llm_trader.evaluation.report.view_model import (
+    Grid,
+    NeighbourResult,
+    grid,
+    is_same,
+    skill_grids,
+)
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Direction, Reference, Skill
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
@@ -36,31 +44,27 @@ def describe_study(metrics: Metrics, out: Path) -> Description:
     origin = metrics.origin
     span = f"{minute(origin.start)} to {minute(origin.end)}"
     yield heading(f"{', '.join(origin.symbols)}, {span}")
-    yield from _verdict(metrics)
-    for rows in _tables(metrics):
-        yield from ("", rows)
+    if failures := wording.distrust(metrics):
+        yield Text(f" ✗ {wording.DISTRUST.upper()} ", _ALARM)
+        yield from _paragraphs(failures, "red")
+    else:
+        yield from _paragraphs([f"{wording.headline(metrics)}."], "bold", indent=0)
+        yield from _paragraphs(metrics.readings)
+        yield from _paragraphs(wording.unchecked(metrics), "yellow")
+    for numbers in _tables(metrics):
+        yield from ("", numbers)
     yield ""
     yield from _paragraphs([_checks(metrics)])
     yield heading(f"Report: {out / 'report.html'}")
     yield f"  {metrics.seconds:.0f} s; metrics.json, steps.csv and trades.csv beside it"
 
 
-def _verdict(metrics: Metrics) -> Description:
-    if failures := wording.distrust(metrics):
-        yield Text(f" ✗ {wording.DISTRUST.upper()} ", _ALARM)
-        yield from _paragraphs(failures, "red")
-        return
-    yield from _paragraphs([f"{wording.headline(metrics)}."], "bold", indent=0)
-    yield from _paragraphs(metrics.readings)
-    yield from _paragraphs(wording.unchecked(metrics), "yellow")
-
-
 def _tables(metrics: Metrics) -> list[Table]:
     if metrics.command == "compare":
         return _ablation(metrics)
-    skills = [_skills(metrics)] if metrics.skills else []
-    arms = [_arms(metrics.arms)] if metrics.arms else []
-    return [*arms, *skills] if metrics.command == "ab" else [*skills, *arms]
+    tables = [_skills(metrics)] if metrics.skills else []
+    tables += [_arms(metrics.arms)] if metrics.arms else []
+    return tables[::-1] if metrics.command == "ab" else tables
 
 
 def _skills(metrics: Metrics) -> Table:
@@ -87,38 +91,36 @@ def _skills(metrics: Metrics) -> Table:
 
 def _ablation(metrics: Metrics) -> list[Table]:
     """A row per kind of neighbours, so that a horizon can be compared down its column."""
-    plain = [skill for skill in metrics.skills if skill.reference == "base rate"]
-    rescaled = [skill for skill in metrics.skills if skill.reference == VERDICT_REFERENCE]
+    plain, rescaled = skill_grids(metrics.skills)
     legend = "95 % intervals; ▲ better, ▼ worse than chance explains"
+    signs = "Right signs of the median forecast in %, 95 % intervals"
     return [
-        _grid(grid(plain), f"Skill in % over the plain base rate, {legend}", _skill),
-        _grid(grid(rescaled), f"Skill in % over the {wording.RESCALED}, {legend}", _skill),
-        _grid(
-            grid(metrics.directions),
-            "Right signs of the median forecast in %, 95 % intervals",
-            _right_signs,
-        ),
+        _grid(plain, f"Skill in % over the plain base rate, {legend}", _skill),
+        _grid(rescaled, f"Skill in % over the {wording.RESCALED}, {legend}", _skill),
+        _grid(grid(metrics.directions), signs, _right_signs),
     ]
 
 
-def _grid(results: Grid[Result], title: str, cell: Callable[[Result], str]) -> Table:
-    rows = (
-        (symbol, variant, *(formats.DASH if result is None else cell(result) for result in row))
-        for symbol, variant, row in results.rows
-    )
-    return table(title, "symbol", "neighbours", *results.horizons, rows=rows, right_from=2)
+def _grid(
+    results: Grid[NeighbourResult], title: str, form: Callable[[NeighbourResult], str]
+) -> Table:
+    rows = table(title, "symbol", "neighbours", *results.horizons, right_from=2)
+    for symbol, variant, row in results.rows:
+        cells = (formats.DASH if result is None else form(result) for result in row)
+        rows.add_row(symbol, variant, *cells)
+    return rows
 
 
 def _skill(skill: Skill) -> str:
     if is_same(skill):
         return "the same  "
     sign = _SIGNS[skill.verdict]
-    return f"{_skill_interval(skill.skill)} {sign if formats.has_bounds(skill.skill) else _FEW}"
+    return f"{_skill_interval(skill.skill)} {sign if has_bounds(skill.skill) else _FEW}"
 
 
 def _right_signs(hits: Direction) -> str:
-    text = _interval(hits.accuracy, lambda value: formats.number(formats.scaled(value), 1))
-    return text if formats.has_bounds(hits.accuracy) else f"{text} {_FEW}"
+    text = _interval(hits.accuracy, partial(formats.number, digits=1, factor=100))
+    return text if has_bounds(hits.accuracy) else f"{text} {_FEW}"
 
 
 def _skill_interval(interval: Interval) -> str:
@@ -128,14 +130,14 @@ def _skill_interval(interval: Interval) -> str:
 def _interval(interval: Interval, form: Callable[[float | None], str]) -> str:
     """Value and bounds without their unit, which the title names."""
     value, low, high = (form(n) for n in (interval.value, interval.low, interval.high))
-    return f"{value} [{low}, {high}]" if formats.has_bounds(interval) else value
+    return f"{value} [{low}, {high}]" if has_bounds(interval) else value
 
 
 def _verdict_or_too_little(verdict: Verdict | None, interval: Interval) -> str:
-    return verdict or "" if formats.has_bounds(interval) else wording.TOO_LITTLE_DATA
+    return verdict or "" if has_bounds(interval) else wording.TOO_LITTLE_DATA
 
 
-def _arms(arms: Sequence[Arm]) -> Table:
+def _arms(arms: Iterable[Arm]) -> Table:
     rows = table(
         "Decisions, traded with fees, slippage and funding; points are percentage points",
         *("symbol", "arm", "return", "Sharpe", "deflated", "drawdown", "trades", "wins"),
@@ -161,14 +163,13 @@ def _arms(arms: Sequence[Arm]) -> Table:
 
 
 def _checks(metrics: Metrics) -> str:
-    controls = [control for control in metrics.controls if formats.has_bounds(control.wide)]
-    probes = [probe for probe in metrics.probes if probe.checked]
-    passed = sum(control.passed for control in controls)
-    quiet = sum(probe.problem is None for probe in probes)
-    idle = len(metrics.controls) - len(controls), len(metrics.probes) - len(probes)
+    controls = [control.passed for control in metrics.controls if has_bounds(control.wide)]
+    probes = [probe.problem is None for probe in metrics.probes if probe.checked]
+    idle_controls = _idle(len(metrics.controls) - len(controls), "too little data")
+    idle_probes = _idle(len(metrics.probes) - len(probes), "nothing to check")
     return (
-        f"controls: {passed} of {len(controls)} passed{_idle(idle[0], 'too little data')}; "
-        f"leak probes: {quiet} of {len(probes)} found nothing{_idle(idle[1], 'nothing to check')}; "
+        f"controls: {sum(controls)} of {len(controls)} passed{idle_controls}; "
+        f"leak probes: {sum(probes)} of {len(probes)} found nothing{idle_probes}; "
         f"configurations tried so far: {metrics.trials.so_far}"
     )
 
@@ -182,28 +183,24 @@ def describe_gate(report: GateReport) -> Description:
     if report.passed:
         yield Text("✓ Passed: nothing got worse", "bold green")
     else:
-        reasons = formats.count(len(report.problems), "reason")
-        yield Text(f" ✗ STOPPED: {reasons} ", _ALARM)
+        yield Text(f" ✗ STOPPED: {formats.count(len(report.problems), 'reason')} ", _ALARM)
     yield from _paragraphs(report.problems, "red")
-    yield from _paragraphs([f"note: {note}" for note in report.notes], "yellow")
+    yield from _paragraphs((f"note: {note}" for note in report.notes), "yellow")
     if not report.changes:
         return
-    rows = []
+    columns = "symbol", "over", "baseline", "now", "change", ""
+    rows = table(f"Skill against the {wording.RESCALED}", *columns, right_from=2)
     for change in report.changes:
         mark = ("missing" if change.now is None else "worse") if change.regressed else ""
         baseline, current = change.before, change.now
         difference = None if baseline is None or current is None else current - baseline
-        skills = (formats.skill(value) for value in (baseline, current, difference))
-        rows.append((change.symbol, change.horizon, *skills, mark))
+        skills = map(formats.skill, (baseline, current, difference))
+        rows.add_row(change.symbol, change.horizon, *skills, mark)
     yield ""
-    yield table(
-        f"Skill against the {wording.RESCALED}",
-        *("symbol", "over", "baseline", "now", "change", ""),
-        rows=rows,
-        right_from=2,
-    )
+    yield rows
 
 
-def _paragraphs(texts: Sequence[str], style: str = "", indent: int = 2) -> Description:
+def _paragraphs(texts: Iterable[str], style: str = "", indent: int = 2) -> Description:
+    """Broken between words, unlike Text, where the terminal is narrow."""
     for text in texts:
         yield Padding(Text(text, style), (0, 0, 0, indent), expand=False)

@@ -21,7 +21,7 @@ from llm_trader.evaluation.results import (
     Trials,
 )
 from llm_trader.evaluation.significance import verdict
-from llm_trader.evaluation.verdict.verdicts import overall, verdict_variant
+from llm_trader.evaluation.verdict.verdicts import overall
 from llm_trader.retrieval.calibration import Calibration
 from llm_trader.timeframe import iso8601
 
@@ -82,7 +82,7 @@ def calibration_study(
     steps = [
         part for name, scores in fit.scores.items() for part in _steps(calibration, name, scores)
     ]
-    readings = wording.readings(metrics, verdict_variant(metrics))
+    readings = wording.readings(metrics)
     return Study(replace(metrics, readings=readings), steps, [])
 
 

@@ -205,7 +205,7 @@ def _metrics(
         seconds=0.0,
         **msgspec.structs.asdict(findings),
     )
-    return replace(metrics, readings=wording.readings(metrics, question.main))
+    return replace(metrics, readings=wording.readings(metrics))
 
 
 def _trials(

@@ -32,7 +32,6 @@ from llm_trader.evaluation.results import (
     UndirectedSkill,
 )
 from llm_trader.evaluation.significance import verdict
-from llm_trader.evaluation.verdict.verdicts import verdict_variant
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.timeframe import DAY_MS
@@ -351,7 +350,7 @@ def metrics_of_command(command: Command) -> Metrics:
 
 
 def with_readings(metrics: Metrics) -> Metrics:
-    return replace(metrics, readings=wording.readings(metrics, verdict_variant(metrics)))
+    return replace(metrics, readings=wording.readings(metrics))
 
 
 def unknown(metrics: Metrics) -> Metrics:

@@ -94,7 +94,7 @@ def test_readings_say_whether_skill_in_forecasting_turned_into_earnings(
         replace(arm, name=RAG, verdict=earned) if arm.name == "with evidence" else arm
         for arm in metrics.arms
     ]
-    readings = wording.readings(replace(metrics, arms=arms), "state")
+    readings = wording.readings(replace(metrics, arms=arms))
     assert expected in " ".join(readings)
     assert not re.search(r"\b0 (earned|worse|less)", " ".join(readings))
 

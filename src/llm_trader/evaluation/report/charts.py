@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import accumulate
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from llm_trader.evaluation.report.formats import Number, has_bounds, is_known, scaled
+from llm_trader.evaluation.report.formats import Number, has_bounds, is_known, scaled, unique
 from llm_trader.evaluation.report.wording import reference_name
 from llm_trader.evaluation.results import (
     VERDICT_REFERENCE,
@@ -22,7 +22,6 @@ from llm_trader.retrieval.intervals import Interval
 
 Chart = dict[str, Any]
 Trace = dict[str, Any]
-Name = TypeVar("Name", bound=str)
 
 # Okabe and Ito's colours, which stay distinct for the colour-blind; dashes and symbols stay
 # distinct in black and white.
@@ -35,7 +34,7 @@ _DOTTED: Final = {"color": "#777777", "dash": "dot", "width": 1}
 def skill_chart(skills: Sequence[Skill]) -> Chart:
     """Skill in % for each symbol and horizon, against each reference."""
     traces = []
-    for position, reference in enumerate(_unique(skill.reference for skill in skills)):
+    for position, reference in enumerate(unique(skill.reference for skill in skills)):
         results = [skill for skill in skills if skill.reference == reference]
         estimates = _estimates(
             reference_name(reference), position, [result.skill for result in results]
@@ -105,13 +104,13 @@ def drawdown_pct(values: Sequence[Number]) -> list[Number]:
 
 def regime_chart(regimes: Sequence[RegimeSkill]) -> Chart:
     """Skill in % in each regime of one division: a panel for each horizon."""
-    horizons = _unique(regime.horizon for regime in regimes)
+    horizons = unique(regime.horizon for regime in regimes)
     panels, axes = _panels([f"{horizon}, %" for horizon in horizons])
-    values = [escape(value) for value in _unique(regime.value for regime in regimes)]
+    values = [escape(value) for value in unique(regime.value for regime in regimes)]
     axes["xaxis"] |= {"type": "category", "categoryarray": values}
     traces: list[Trace] = []
     for horizon, panel in zip(horizons, panels, strict=True):
-        for position, symbol in enumerate(_unique(regime.symbol for regime in regimes)):
+        for position, symbol in enumerate(unique(regime.symbol for regime in regimes)):
             results = [r for r in regimes if (r.horizon, r.symbol) == (horizon, symbol)]
             estimates = _estimates(symbol, position, [result.skill for result in results])
             bars = {"type": "bar", "x": [escape(result.value) for result in results]}
@@ -124,7 +123,7 @@ def ablation_chart(skills: Sequence[Skill], directions: Sequence[Direction]) -> 
     """Skill of each kind of neighbours against two base rates, and its share of right signs."""
     panels, axes = _panels(["over plain, %", "over rescaled, %", "right sign, %"])
     traces: list[Trace] = []
-    for position, variant in enumerate(_unique(skill.variant for skill in skills)):
+    for position, variant in enumerate(unique(skill.variant for skill in skills)):
         rows: list[list[tuple[Skill | Direction, Interval]]] = [
             [(s, s.skill) for s in skills if (s.variant, s.reference) == (variant, reference)]
             for reference in ("base rate", VERDICT_REFERENCE)
@@ -158,7 +157,7 @@ def similarity_chart(histograms: Sequence[Histogram]) -> Chart:
 
 def daily_chart(curves: Sequence[Curve], title: str, scale: float, target: Number) -> Chart:
     """Curves of one kind, scaled: a panel for each name, a line for each symbol."""
-    names, symbols = _unique(c.name for c in curves), _unique(c.symbol for c in curves)
+    names, symbols = unique(c.name for c in curves), unique(c.symbol for c in curves)
     panels, axes = _panels([title] if len(names) == 1 else [f"{name}, %" for name in names])
     axes["xaxis"]["type"] = "date"
     traces: list[Trace] = []
@@ -170,10 +169,6 @@ def daily_chart(curves: Sequence[Curve], title: str, scale: float, target: Numbe
     levels = [] if target is None else [_level(panel, target) for panel in panels]
     height = 300 if len(names) == 1 else 100 + 150 * len(names)
     return _chart(traces, height=height, hovermode="x unified", shapes=levels, **axes)
-
-
-def _unique(names: Iterable[Name]) -> list[Name]:
-    return list(dict.fromkeys(names))
 
 
 def _panels(titles: Sequence[str]) -> tuple[list[str], Chart]:

@@ -1,19 +1,20 @@
-"""Numbers as people read them: with their unit, and a dash where nothing is known."""
+"""Numbers and lists as people read them; a dash stands where nothing is known."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from math import isfinite
-from typing import Final, TypeGuard
+from typing import Final, TypeGuard, TypeVar
 
 from llm_trader.retrieval.intervals import Interval
 
 Number = float | None
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 DASH: Final = "–"
 _SMALLEST_P: Final = 0.001  # 1,000 bootstrap repetitions resolve nothing finer
-_TO_THE_MINUTE: Final = re.compile(r"^([\d-]{10})T(\d\d:\d\d):[\d.]+Z$")
 
 
 def is_known(value: Number) -> TypeGuard[float]:
@@ -32,43 +33,25 @@ def mean(values: Sequence[float]) -> Number:
     return sum(values) / len(values) if values else None
 
 
-def number(value: Number, digits: int = 2, unit: str = "", *, sign: bool = False) -> str:
+def number(
+    value: Number, digits: int = 2, unit: str = "", *, factor: float = 1, sign: bool = False
+) -> str:
     if not is_known(value):
         return DASH
-    text = f"{abs(value):,.{digits}f}"
+    text = f"{abs(factor * value):,.{digits}f}"
     if not float(text.replace(",", "")):
         return f"{text}{unit}"
     return f"{'−' if value < 0 else '+' if sign else ''}{text}{unit}"
 
 
-def share(value: Number) -> str:
-    return number(scaled(value), 1, " %")
-
-
-def skill(value: Number) -> str:
-    return number(scaled(value), 2, " %", sign=True)
-
-
-def compact(value: float) -> str:
-    return f"{value:g}"
-
-
-def unsigned_skill(value: Number) -> str:
-    return number(scaled(value), 2, " %")
-
-
-def bare_skill(value: Number) -> str:
-    """In %, for a table whose caption names the unit."""
-    return number(scaled(value), 2, sign=True)
-
-
-def signed_pct(pct: Number) -> str:
-    return number(pct, 2, " %", sign=True)
-
-
-def daily_points(points: Number) -> str:
-    """Percentage points a day, for text that names the unit."""
-    return number(points, 3, sign=True)
+share = partial(number, digits=1, unit=" %", factor=100)
+skill = partial(number, unit=" %", factor=100, sign=True)
+unsigned_skill = partial(number, unit=" %", factor=100)
+signed_pct = partial(number, unit=" %", sign=True)
+# For text that names the unit: skill in %, and percentage points a day.
+bare_skill = partial(number, factor=100, sign=True)
+daily_points = partial(number, digits=3, sign=True)
+compact = "{:g}".format
 
 
 def p_value(value: Number) -> str:
@@ -91,7 +74,7 @@ def value_range(values: Iterable[Number], form: Callable[[Number], str]) -> str:
 
 def moment(iso8601: str) -> str:
     """`2026-03-20T12:00:00Z` as `2026-03-20 12:00 UTC`."""
-    return _TO_THE_MINUTE.sub(r"\1 \2 UTC", iso8601)
+    return f"{iso8601[:16].replace('T', ' ')} UTC"
 
 
 def count(n: int, noun: str) -> str:
@@ -112,5 +95,17 @@ def listing(names: Sequence[str]) -> str:
 
 
 def in_brackets(names: Iterable[str]) -> str:
-    text = listing(list(dict.fromkeys(names)))
+    text = listing(unique(names))
     return f" ({text})" if text else ""
+
+
+def unique(keys: Iterable[Key]) -> list[Key]:
+    """In the order of their first places."""
+    return list(dict.fromkeys(keys))
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

@@ -12,45 +12,39 @@ from llm_trader.evaluation import results
 from llm_trader.evaluation.backtest.strategies import RAG
 from llm_trader.evaluation.report import formats
 from llm_trader.evaluation.report.formats import (
-    capitalised,
     count,
+    grouped,
     has_bounds,
     is_known,
     listing,
     or_none,
+    value_range,
 )
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.evaluation.verdict import verdicts
-from llm_trader.evaluation.verdict.verdicts import assess_trust
 from llm_trader.retrieval.calibration import BAND_LEVEL
 
 TOO_LITTLE_DATA: Final = "too little data"
 DISTRUST: Final = "This evaluation cannot be trusted"
 RESCALED: Final = "volatility-rescaled base rate"
-# metrics.json keeps the names of its first schema; readers see these.
-REFERENCE_NAMES: Final[dict[results.Reference, str]] = {
-    "base rate": "base rate",
-    VERDICT_REFERENCE: RESCALED,
-    "random neighbours": "random neighbours",
-}
 # The standard error of a mean return is still about a fifth of its deviation at 30 trades.
 FEW_TRADES: Final = 30
 
 
 def reference_name(reference: results.Reference) -> str:
-    return REFERENCE_NAMES[reference]
+    # metrics.json keeps the names of its first schema.
+    return RESCALED if reference == VERDICT_REFERENCE else reference
 
 
 # The top: what was evaluated, the verdict, and whether it can be believed.
 
 
 def subject(metrics: Metrics) -> str:
-    arm, baseline = verdicts.compared_arms(metrics.arms)
     actions: dict[results.Command, str] = {
         "evaluate": "evaluation of",
         "compare": "comparison of neighbours on",
-        "ab": f"{arm} against {baseline} on",
+        "ab": f"{' against '.join(verdicts.compared_arms(metrics.arms))} on",
         "calibrate": "calibration of",
     }
     return f"{actions[metrics.command]} {listing(metrics.origin.symbols)}"
@@ -78,15 +72,21 @@ def headline(metrics: Metrics) -> str:
         "no evidence": "No evidence that",
         TOO_LITTLE_DATA: "Too little data to say whether",
     }
-    return f"{openings.get(word, f'{capitalised(word)}:')} {claim}"
+    return f"{openings.get(word, f'{formats.capitalised(word)}:')} {claim}"
 
 
 def distrust(metrics: Metrics) -> list[str]:
     """Why nothing else in the report counts; empty where every check passed."""
-    trust = assess_trust(metrics)
+    idle = "there was too little data for a result"
+    failures = {
+        "negative": "it found skill in data that holds none",
+        "positive": "it did not find the skill that was planted there",
+    }
+    trust = verdicts.assess_trust(metrics)
     return [
         f"The {control.kind} control “{control.name}” failed on {control.symbol} at "
-        f"{control.horizon}: {_failure(control)} (skill {formats.skill(control.skill.value)})."
+        f"{control.horizon}: {failures[control.kind] if has_bounds(control.wide) else idle} "
+        f"(skill {formats.skill(control.skill.value)})."
         for control in trust.failed_controls
     ] + [
         f"The leak probe “{probe.name}” found a problem on {probe.symbol}: {probe.problem}"
@@ -94,19 +94,11 @@ def distrust(metrics: Metrics) -> list[str]:
     ]
 
 
-def _failure(control: results.Control) -> str:
-    if not has_bounds(control.wide):
-        return "there was too little data for a result"
-    if control.kind == "negative":
-        return "it found skill in data that holds none"
-    return "it did not find the skill that was planted there"
-
-
 def unchecked(metrics: Metrics) -> list[str]:
     """The checks that are missing before the result can be believed."""
     if metrics.command == "calibrate":
         return ["A calibration runs no controls and no leak probes; `llm-trader evaluate` does."]
-    trust = assess_trust(metrics)
+    trust = verdicts.assess_trust(metrics)
     lessons = {"negative": "it finds no skill in noise", "positive": "it would find real skill"}
     gaps = [
         f"No {kind} control was run, so nothing shows that {lessons[kind]}."
@@ -114,16 +106,15 @@ def unchecked(metrics: Metrics) -> list[str]:
     ]
     if idle := len(trust.idle_controls):
         gaps.append(f"{count(idle, 'control')} had too little data to fail, so they show nothing.")
-    if trust.unprobed_symbols == metrics.origin.symbols:
-        gaps.append("No query was probed for knowledge of the future.")
-    elif trust.unprobed_symbols:
-        names = listing(trust.unprobed_symbols)
-        gaps.append(f"No query was probed for knowledge of the future on {names}.")
+    if unprobed := trust.unprobed_symbols:
+        where = "" if unprobed == metrics.origin.symbols else f" on {listing(unprobed)}"
+        gaps.append(f"No query was probed for knowledge of the future{where}.")
     return gaps
 
 
-def readings(metrics: Metrics, variant: str) -> list[str]:
+def readings(metrics: Metrics) -> list[str]:
     """What was found, most important first, for the top of the report."""
+    variant = verdicts.verdict_variant(metrics)
     judged = verdicts.verdict_skills(metrics.skills, variant)
     forecasts = forecast_summary(judged, variant)
     if metrics.command == "ab":
@@ -151,34 +142,28 @@ def readings(metrics: Metrics, variant: str) -> list[str]:
 
 def forecast_summary(judged: Sequence[Skill], variant: str) -> str:
     """Where forecasts beat the volatility-rescaled base rate, and by how much."""
-    groups: dict[str, list[Skill]] = {}
-    for result in judged:
-        word = result.verdict if has_bounds(result.skill) else TOO_LITTLE_DATA
-        groups.setdefault(word, []).append(result)
+    groups = grouped(judged, lambda s: s.verdict if has_bounds(s.skill) else TOO_LITTLE_DATA)
     unmeasured, undecided = groups.pop(TOO_LITTLE_DATA, []), groups.pop("no evidence", [])
     total = count(len(judged) - len(unmeasured), "case")
     claims = [
         f"{word} than the {RESCALED} in {len(groups[word])} of {total}, with a loss (CRPS) "
-        f"{formats.value_range(map(abs, _values(groups[word])), formats.share)} {size}: "
+        f"{value_range(map(abs, _values(groups[word])), formats.share)} {size}: "
         f"{_cases(groups[word])}"
         for word, size in (("better", "lower"), ("worse", "higher"))
         if word in groups
     ]
     if claims:
-        sentences = [f"Forecasts by “{variant}” are {'; '.join(claims)}."]
+        summary = f"Forecasts by “{variant}” are {'; '.join(claims)}."
         if undecided:
-            sentences.append(f"There is no evidence either way for {_cases(undecided)}.")
+            summary += f" There is no evidence either way for {_cases(undecided)}."
     elif undecided:
-        skills = formats.value_range(_values(undecided), formats.skill)
-        sentences = [
+        summary = (
             f"Nothing shows that forecasts by “{variant}” are better or worse than the {RESCALED} "
-            f"in any of {total} (skill {skills})."
-        ]
+            f"in any of {total} (skill {value_range(_values(undecided), formats.skill)})."
+        )
     else:
         return f"There is too little data to judge forecasts by “{variant}”."
-    if unmeasured:
-        sentences.append(f"There is too little data for {_cases(unmeasured)}.")
-    return " ".join(sentences)
+    return summary + (f" There is too little data for {_cases(unmeasured)}." if unmeasured else "")
 
 
 def _values(skills: Iterable[Skill | results.UndirectedSkill]) -> list[float]:
@@ -187,30 +172,24 @@ def _values(skills: Iterable[Skill | results.UndirectedSkill]) -> list[float]:
 
 def _cases(skills: Sequence[Skill]) -> str:
     """`BTCUSDT over 15m and 1h; ETHUSDT over 4h`."""
-    horizons: dict[str, list[str]] = {}
-    for result in skills:
-        horizons.setdefault(result.symbol, []).append(result.horizon)
-    symbols: dict[str, list[str]] = {}
-    for symbol, names in horizons.items():
-        symbols.setdefault(listing(names), []).append(symbol)
+    horizons = {
+        symbol: listing([result.horizon for result in group])
+        for symbol, group in grouped(skills, lambda result: result.symbol).items()
+    }
+    symbols = grouped(horizons, horizons.__getitem__)
     return "; ".join(f"{listing(names)} over {over}" for over, names in symbols.items())
 
 
 def plain_base_rate(skills: Sequence[Skill], judged: Sequence[Skill], variant: str) -> str:
     """How much of the gain over the plain base rate comes from rescaling alone."""
-    gains = _values(
-        result
-        for result in skills
-        if result.reference == "base rate"
-        and result.variant == variant
-        and has_bounds(result.skill)
-    )
+    bounded = [skill for skill in skills if has_bounds(skill.skill)]
+    gains = _values(s for s in bounded if (s.reference, s.variant) == ("base rate", variant))
     average = formats.mean(gains)
     rescaled = formats.mean(_values(result for result in judged if has_bounds(result.skill)))
     if average is None:
         return ""
     sentence = (
-        f"The skill over the plain base rate is {formats.value_range(gains, formats.skill)}, "
+        f"The skill over the plain base rate is {value_range(gains, formats.skill)}, "
         f"{formats.skill(average)} on average."
     )
     if rescaled is None or not average > max(rescaled, 0):
@@ -251,8 +230,8 @@ def right_signs(directions: Sequence[results.Direction]) -> str:
     less = sum(share.below(0.5) for share in shares)
     sentence = (
         "The median forecast had the right sign in "
-        f"{formats.value_range((s.value for s in shares), formats.share)} of the outcomes, clearly "
-        f"more often than a coin toss in {or_none(more)} and less often in {or_none(less)} of "
+        f"{value_range((s.value for s in shares), formats.share)} of the outcomes, clearly more "
+        f"often than a coin toss in {or_none(more)} and less often in {or_none(less)} of "
         f"{count(len(shares), 'case')}."
     )
     if not more:
@@ -272,8 +251,8 @@ def variant_ranking(skills: Sequence[Skill], variant: str) -> str:
     """The kinds of neighbours by mean skill against the plain base rate, best first."""
     plain = [s for s in skills if s.reference == "base rate" and s.skill.value is not None]
     means = {
-        name: formats.mean(_values(s for s in plain if s.variant == name)) or 0.0
-        for name in dict.fromkeys(s.variant for s in plain)
+        name: formats.mean(_values(group)) or 0.0
+        for name, group in grouped(plain, lambda skill: skill.variant).items()
     }
     if not means:
         return "There is too little data to compare kinds of neighbours."
@@ -303,11 +282,9 @@ def band_coverage(bands: Sequence[results.Band]) -> str:
     if not shares:
         return "There is too little data to say how often outcomes fell inside the 80 % band."
     closer = sum(abs(corrected - BAND_LEVEL) < abs(raw - BAND_LEVEL) for raw, corrected in shares)
-    raw_share, final_share = (
-        formats.value_range(s, formats.share) for s in zip(*shares, strict=True)
-    )
+    before, after = (value_range(column, formats.share) for column in zip(*shares, strict=True))
     return (
-        f"The 80 % band held {raw_share} of the outcomes before correction and {final_share} after "
+        f"The 80 % band held {before} of the outcomes before correction and {after} after "
         f"it. The correction moved the share closer to 80 % in {closer} of "
         f"{count(len(shares), 'case')}."
     )

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-_MINUTES_PER_DAY: Final = 1440
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -41,7 +39,7 @@ def _expanded_folder(path: Path) -> Path:
 
 
 def _divides_a_day(minutes: int) -> int:
-    if _MINUTES_PER_DAY % minutes:
+    if 1440 % minutes:
         raise ValueError("should divide a day (1440 minutes) evenly")
     return minutes
 

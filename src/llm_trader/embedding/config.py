@@ -18,8 +18,7 @@ class TextConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Make and use text vectors; on if retrieval.vector is text or hybrid."),
     ] = False
     model: Annotated[
-        str,
-        Meta(min_length=1, description="A model of FastEmbed; see `llm-trader models list`."),
+        str, Meta(min_length=1, description="A model of FastEmbed; see `llm-trader models list`.")
     ] = "BAAI/bge-small-en-v1.5"
     model_path: Annotated[
         Folder | None,

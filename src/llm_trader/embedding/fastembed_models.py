@@ -107,10 +107,9 @@ def fastembed() -> Any:
         package = importlib.import_module("fastembed")
         loguru = importlib.import_module("loguru")
     except ImportError as error:
-        raise ConfigurationError(
-            f"text vectors need FastEmbed ({error}): pip install 'llm-trader-rag[text]', "
-            f"or {_WITHOUT}"
-        ) from None
+        install = "pip install 'llm-trader-rag[text]'"
+        problem = f"text vectors need FastEmbed ({error}): {install}, or {_WITHOUT}"
+        raise ConfigurationError(problem) from None
     # Its failures become messages of our own errors.
     loguru.logger.disable("fastembed")
     return package
@@ -166,18 +165,17 @@ def _output(folder: Path, recipe: model_folder.Recipe) -> tuple[str, Pooling, in
     shapes = _output_shapes(folder / recipe.graph)
     pooled = len(shapes.get(_POOLED_OUTPUT, ())) == 2
     output = recipe.output_name or (_POOLED_OUTPUT if pooled else next(iter(shapes)))
+    path = folder / model_folder.RECIPE
     if output not in shapes:
-        raise ConfigurationError(
-            f"{folder / model_folder.RECIPE} names the output {output}; the graph has "
-            f"{', '.join(shapes)}"
-        )
+        names = ", ".join(shapes)
+        raise ConfigurationError(f"{path} names the output {output}; the graph has {names}")
     shape = shapes[output]
     pooling = "none" if len(shape) == 2 else recipe.pooling
     if pooling is None or (pooling == "none" and len(shape) != 2):
         raise ConfigurationError(
             f"the output {output} of {folder / recipe.graph} has a vector per token, and no file "
-            f'names their pooling: write {{"pooling": "mean"}} (or cls, last) into '
-            f"{folder / model_folder.RECIPE}, as the model's own page says"
+            f'names their pooling: write {{"pooling": "mean"}} (or cls, last) into {path}, as the '
+            "model's own page says"
         )
     return output, pooling, shape[-1] if isinstance(shape[-1], int) else 0
 

@@ -49,10 +49,7 @@ class QueryTexts:
     """
 
     def __init__(
-        self,
-        space: TextSpace,
-        config: TextConfig = _DEFAULTS,
-        shared: SharedVectors | None = None,
+        self, space: TextSpace, config: TextConfig = _DEFAULTS, shared: SharedVectors | None = None
     ) -> None:
         self.space_id = space.space_id
         self.dimension = space.dimension

@@ -27,6 +27,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     least_similarity: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = 0.7
     least_effective_episodes: Annotated[float, msgspec.Meta(ge=0)] = 10.0
 
+    # msgspec checks bounds when it decodes a plan, but not those of a config made in code.
     def __post_init__(self) -> None:
         if self.horizon not in HORIZONS:
             raise InvalidInputError(f"horizon {self.horizon!r} is not one of {', '.join(HORIZONS)}")

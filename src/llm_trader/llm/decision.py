@@ -31,6 +31,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reasoning: str
     hold_reason: HoldReason | None = None
 
+    # msgspec checks values when it decodes them, but not those that a decider passes in.
     def __post_init__(self) -> None:
         if self.action not in ("LONG", "SHORT", "HOLD"):
             raise InvalidInputError(f"action {self.action!r} is not LONG, SHORT or HOLD")

@@ -25,6 +25,7 @@ class AlwaysLong:
 class RsiReversal:
     """LONG if Wilder's RSI of 7 intraday candles is below `low`, SHORT if it is above `high`."""
 
+    # Wilder's own thresholds.
     low: float = 30.0
     high: float = 70.0
     name: str = "rsi-7"

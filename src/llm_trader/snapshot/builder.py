@@ -76,7 +76,7 @@ def _closed_rows(runs: Runs, as_of_ms: Times, warm_up: int) -> tuple[Rows, Rows,
 
 
 def _fill_intraday(table: SnapshotTable, rows: slice, candles: CandleSeries) -> None:
-    runs = Runs.of(candles)
+    runs = Runs(candles)
     present, warm, row = _closed_rows(runs, table.as_of_ms[rows], INTRADAY_WARM_UP)
     scalars, series = table.scalars[:, rows], table.series[:, rows]
     scalars[ROW["price"], present] = candles.close[row[present]]
@@ -119,7 +119,7 @@ def _fill_windows(scalars: Floats, warm: Rows, last_row: Rows, runs: Runs) -> No
 
 
 def _fill_four_hour(table: SnapshotTable, rows: slice, candles: CandleSeries) -> None:
-    runs = Runs.of(candles)
+    runs = Runs(candles)
     _, warm, row = _closed_rows(runs, table.as_of_ms[rows], FOUR_HOUR_WARM_UP)
     if not len(warm):
         return

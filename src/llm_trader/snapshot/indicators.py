@@ -7,36 +7,30 @@ of candles is computed separately.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import talib
 
-from llm_trader.arrays import Floats, Rows
+from llm_trader.arrays import Floats
 from llm_trader.market.candles import CandleSeries
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Runs:
     """Candles and their gapless runs. `age[i]` counts the candles of its run up to candle i."""
 
-    candles: CandleSeries
-    bounds: list[tuple[int, int]]
-    age: Rows
-
-    @classmethod
-    def of(cls, candles: CandleSeries) -> Runs:
+    def __init__(self, candles: CandleSeries) -> None:
         starts = candles.segment_starts()
         ends = np.append(starts, len(candles))[1:]
-        age = np.arange(1, len(candles) + 1) - np.repeat(starts, ends - starts)
-        return cls(candles, list(zip(starts.tolist(), ends.tolist(), strict=True)), age)
+        self.candles = candles
+        self.age = np.arange(1, len(candles) + 1) - np.repeat(starts, ends - starts)
+        self._bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
 
     def by_run(self, indicator: Callable[..., Floats], *inputs: Floats) -> Floats:
         """An indicator, shape (n,), computed run by run; NaN at the start of each run."""
-        if len(self.bounds) == 1:
+        if len(self._bounds) == 1:
             return indicator(*inputs)
         values = np.full(len(self.candles), np.nan)
-        for start, end in self.bounds:
+        for start, end in self._bounds:
             values[start:end] = indicator(*(x[start:end] for x in inputs))
         return values
 

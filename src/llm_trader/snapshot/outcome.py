@@ -27,9 +27,7 @@ BARRIERS: Final = {NO_BARRIER: "none", STOP_FIRST: "stop", TARGET_FIRST: "target
 
 OUTCOMES: Final = (
     *(f"outcome_{horizon}" for horizon in HORIZONS),
-    "max_runup_1h",
-    "max_drawdown_1h",
-    "first_barrier",
+    *("max_runup_1h", "max_drawdown_1h", "first_barrier"),
 )
 OUTCOME_ROW: Final = {name: row for row, name in enumerate(OUTCOMES)}
 

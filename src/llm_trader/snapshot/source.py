@@ -185,12 +185,9 @@ class SymbolView:
         if count:
             return as_of_ms - int(closes_ms[count - 1])
         newest_ms = source.store.newest_close_ms(self.symbol, source.intraday, as_of_ms)
-        if newest_ms is not None:
-            return as_of_ms - newest_ms
-        available = source.store.symbols()
-        if self.symbol not in available:
+        if newest_ms is None and self.symbol not in (available := source.store.symbols()):
             raise SymbolNotFoundError(self.symbol, available)
-        return None
+        return None if newest_ms is None else as_of_ms - newest_ms
 
 
 def _too_old(

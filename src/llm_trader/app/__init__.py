@@ -2,13 +2,12 @@
 
 `market_data`      fills, describes and checks a market store
 `ingestion`        market store to index
-`indexes`          opens the embedded index or Qdrant
+`indexes`          opens the embedded index or Qdrant, and a retriever on it
 `index_versions`   rebuilds an index beside the live one, swaps and prunes versions, copies an index
                    to another backend and proves the copy
 `index_checks`     checks an index for leaks, measures recall, compares vectors
 `backups`          creates, verifies and restores backups of store and index
 `text_models`      lists, fetches and tries text models
-`retrievers`       opens a retriever on an index, with the text model if text vectors are in use
 `server`           serves index and market store over JSON-RPC
 `queries`          sends queries to a running server
 `calibration_fit`  fits a calibration from a market store

@@ -6,9 +6,13 @@ from typing import TypedDict
 
 from msgspec import structs
 
-from llm_trader.app.indexes import open_index, qdrant_server, refuse_another_exchange
+from llm_trader.app.indexes import (
+    open_index,
+    open_retriever,
+    qdrant_server,
+    refuse_another_exchange,
+)
 from llm_trader.app.job import Job, blocking
-from llm_trader.app.retrievers import open_retriever
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
 from llm_trader.checks.recall import RecallReport, recall
 from llm_trader.checks.vector_comparison import VectorComparison, compare_vectors

@@ -10,18 +10,10 @@ from typing import Final
 
 import msgspec
 
-from llm_trader.app.indexes import (
-    Backend,
-    backend_of,
-    collection_of,
-    open_index,
-    qdrant_server,
-    refuse_another_exchange,
-    refuse_one_folder_for_both,
-)
+from llm_trader.app import indexes
+from llm_trader.app.indexes import Backend, backend_of, open_index, qdrant_server
 from llm_trader.app.ingestion import BUILD_ID, plan_of, spaces_of
 from llm_trader.app.job import Job, blocking
-from llm_trader.app.retrievers import query_texts, wants_texts
 from llm_trader.checks.agreement import AgreementReport, compare_answers
 from llm_trader.checks.copy_verification import CopyProblem, verify_copy
 from llm_trader.errors import ConfigurationError, InvalidInputError, VectorIndexError
@@ -109,14 +101,14 @@ async def rebuild_index(job: Job) -> Rebuild:
     if the new version lacks a symbol or its newest state.
     """
     settings, environ = job.settings, job.environ
-    refuse_one_folder_for_both(settings)
+    indexes.refuse_one_folder_for_both(settings)
     if backend_of(settings) == "embedded":
         folders.take_back(settings.index.path)
 
     with MarketStore.open(settings.market.store) as store:
         live_points = await _points_to_rebuild(settings, environ, store)
         spaces = spaces_of(settings, store, [points.symbol for points in live_points])
-        collection = collection_of(spaces.state, store.exchange, spaces.text)
+        collection = indexes.collection_of(spaces.state, store.exchange, spaces.text)
         reports = []
         async with _version_beside(settings, environ, collection) as (index, name):
             for points in live_points:
@@ -154,7 +146,7 @@ async def migrate_index(
         problems = await verify_copy(old, new, seed=seed)
         count = StepCounter(job.progress, "comparing answers", samples)
         space = old.collection.state_space()
-        async with query_texts(settings, environ, old.collection) as texts:
+        async with indexes.query_texts(settings, environ, old.collection) as texts:
             reference, copy = (Retriever(index, space, texts) for index in (old, new))
             agreement = await compare_answers(reference, copy, samples, seed, lambda: count(1))
     return Migration(copied=copied, problems=problems, agreement=agreement)
@@ -164,8 +156,8 @@ async def _points_to_rebuild(
     settings: Settings, environ: Mapping[str, str], store: MarketStore
 ) -> list[SymbolPoints]:
     async with open_index(settings, environ) as live:
-        refuse_another_exchange(store, live)
-        if live.collection.text_space_id is not None and not wants_texts(settings):
+        indexes.refuse_another_exchange(store, live)
+        if live.collection.text_space_id is not None and not indexes.wants_texts(settings):
             raise ConfigurationError(
                 f"the index at {live.location} has text vectors; rebuild it with --text, "
                 "or ingest without them into a new index"

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from llm_trader import __version__
-from llm_trader.app.indexes import collection_of, open_index, refuse_one_folder_for_both
+from llm_trader.app.indexes import (
+    collection_of,
+    open_index,
+    refuse_one_folder_for_both,
+    text_space,
+    wants_texts,
+)
 from llm_trader.app.job import Job, blocking
-from llm_trader.app.retrievers import text_space, wants_texts
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest

@@ -26,11 +26,7 @@ class FileMeaning(TypedDict):
 
 
 def import_market_data(
-    job: Job,
-    path: Path,
-    exchange: str,
-    mapping: Mapping[str, str],
-    meaning: FileMeaning,
+    job: Job, path: Path, exchange: str, mapping: Mapping[str, str], meaning: FileMeaning
 ) -> ImportReport:
     """Import a folder or a file."""
     location, progress = job.settings.market.store, job.progress

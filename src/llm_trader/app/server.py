@@ -10,8 +10,11 @@ from contextlib import ExitStack, asynccontextmanager
 import structlog
 
 from llm_trader import __version__
-from llm_trader.app.indexes import refuse_another_exchange, refuse_one_folder_for_both
-from llm_trader.app.retrievers import open_retriever
+from llm_trader.app.indexes import (
+    open_retriever,
+    refuse_another_exchange,
+    refuse_one_folder_for_both,
+)
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration, scope_of

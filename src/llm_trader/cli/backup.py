@@ -6,16 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from llm_trader.app.job import Job
-from llm_trader.cli.output import (
-    Description,
-    Result,
-    heading,
-    line,
-    minute,
-    table,
-)
+from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.cli.setting_flags import with_job
 
 if TYPE_CHECKING:
@@ -31,12 +25,10 @@ app = typer.Typer(
 _FOLDER = Path("var/backups")
 _MIB = 1 << 20
 
-Name = Annotated[
-    str, typer.Argument(help="Name of the backup, as `llm-trader backup list` shows it.")
-]
-From = Annotated[Path, typer.Option("--from", help="Folder that holds the backups.")]
+Name = Annotated[str, Argument(help="Name of the backup, as `llm-trader backup list` shows it.")]
+From = Annotated[Path, Option("--from", help="Folder that holds the backups.")]
 Only = Annotated[
-    Literal["market", "index"] | None, typer.Option(help="Take one part only.", show_default=False)
+    Literal["market", "index"] | None, Option(help="Take one part only.", show_default=False)
 ]
 
 
@@ -44,10 +36,8 @@ Only = Annotated[
 @with_job("store", "index", "qdrant_url", unit="MiB", steps_per_unit=_MIB)
 def create(
     job: Job,
-    to: Annotated[Path, typer.Option(help="Folder that holds the backups.")] = _FOLDER,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the backup; by default the time.")
-    ] = None,
+    to: Annotated[Path, Option(help="Folder that holds the backups.")] = _FOLDER,
+    name: Annotated[str | None, Option(help="Name of the backup; by default the time.")] = None,
     only: Only = None,
 ) -> Result:
     """Copy the market store and the index into a new folder.
@@ -98,7 +88,7 @@ def restore(
     from_: From = _FOLDER,
     only: Only = None,
     swap: Annotated[
-        bool, typer.Option("--swap", help="Point a live Qdrant alias at the restored collection.")
+        bool, Option("--swap", help="Point a live Qdrant alias at the restored collection.")
     ] = False,
 ) -> Result:
     """Restore a backup to empty folders, or to a new Qdrant collection.

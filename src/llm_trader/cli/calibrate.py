@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
@@ -25,20 +25,19 @@ def calibrate(
     start: options.Start = "270",
     end: options.End = "now",
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write, for retrieval.calibration.")
+        Path, Option("--out", "-o", help="File to write, for retrieval.calibration.")
     ] = Path("calibration.json"),
     holdout: Annotated[
-        float,
-        typer.Option(min=0.05, max=0.8, help="Share of the time range to measure on, 0.05 to 0.8."),
+        float, Option(min=0.05, max=0.8, help="Share of the time range to measure on, 0.05 to 0.8.")
     ] = 0.3,
     report: Annotated[
         Path,
-        typer.Option(
+        Option(
             help="Folder for metrics.json, steps.csv and report.html, which needs the extra eval."
         ),
     ] = Path("reports/calibrate"),
     no_report: Annotated[
-        bool, typer.Option("--no-report", help="Write the calibration without a report.")
+        bool, Option("--no-report", help="Write the calibration without a report.")
     ] = False,
     seed: options.Seed = 0,
 ) -> Result:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from typer import Argument, Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
@@ -33,24 +34,22 @@ _GAPS_SHOWN: Final = 5
 @with_job("store", quiet=False, unit="files")
 def import_files(
     path: Annotated[
-        Path,
-        typer.Argument(help="A folder or one file with candles, funding or open interest."),
+        Path, Argument(help="A folder or one file with candles, funding or open interest.")
     ],
-    exchange: Annotated[str, typer.Option(help="Exchange of the data, such as bybit or binance.")],
+    exchange: Annotated[str, Option(help="Exchange of the data, such as bybit or binance.")],
     job: Job,
     column: Annotated[
         list[str] | None,
-        typer.Option("--map", help="OURS=THEIRS: name of a column in the file; repeatable."),
+        Option("--map", help="OURS=THEIRS: name of a column in the file; repeatable."),
     ] = None,
     symbol: Annotated[
-        str | None, typer.Option(help="Symbol of one file whose name does not say it.")
+        str | None, Option(help="Symbol of one file whose name does not say it.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="candles, funding or open_interest; with --symbol.")
+        str | None, Option(help="candles, funding or open_interest; with --symbol.")
     ] = None,
     interval: Annotated[
-        str | None,
-        typer.Option(help="Interval of the rows, such as 5m or 8h; with --symbol."),
+        str | None, Option(help="Interval of the rows, such as 5m or 8h; with --symbol.")
     ] = None,
 ) -> Result:
     """Import Parquet or CSV files into a market store.
@@ -82,7 +81,7 @@ def info(job: Job) -> Result:
 def check(
     job: Job,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Correct the records and ledgers that differ.")
+        bool, Option("--repair", help="Correct the records and ledgers that differ.")
     ] = False,
 ) -> Result:
     """Count all rows of a store and compare its records and gap ledgers with the count.
@@ -99,11 +98,11 @@ def check(
 @with_job("store", quiet=False, unit="symbols")
 def simulate(
     job: Job,
-    days: Annotated[int, typer.Option(min=1, max=3650, help="Length in days.")] = 150,
-    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas.")] = "BTCUSDT,ETHUSDT",
-    seed: Annotated[int, typer.Option(help="Equal seeds make equal markets.")] = 7,
+    days: Annotated[int, Option(min=1, max=3650, help="Length in days.")] = 150,
+    symbols: Annotated[str, Option(help="Symbols, separated by commas.")] = "BTCUSDT,ETHUSDT",
+    seed: Annotated[int, Option(help="Equal seeds make equal markets.")] = 7,
     start: Annotated[
-        str, typer.Option(help="Time of the first candle, RFC 3339.")
+        str, Option(help="Time of the first candle, RFC 3339.")
     ] = "2025-01-01T00:00:00Z",
 ) -> Result:
     """Write a simulated market (3m and 4h candles, funding, open interest) into a store.

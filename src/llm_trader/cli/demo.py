@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
@@ -33,12 +34,10 @@ _SERVER = "import sys; from llm_trader.cli.main import rag_rpc_server; sys.exit(
 def demo(
     keep: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder to keep the store and the index in; by default they are deleted."
-        ),
+        Option(help="Folder to keep the store and the index in; by default they are deleted."),
     ] = None,
-    days: Annotated[int, typer.Option(min=120, help="Length of the market in days.")] = 150,
-    seed: Annotated[int, typer.Option(help="Equal seeds make equal markets.")] = 7,
+    days: Annotated[int, Option(min=120, help="Length of the market in days.")] = 150,
+    seed: Annotated[int, Option(help="Equal seeds make equal markets.")] = 7,
 ) -> None:
     """Show the main job: market, snapshots with outcomes, index, server, one real query.
 
@@ -123,8 +122,6 @@ def _port(process: subprocess.Popen[str]) -> int:
     lines = []
     for line in process.stderr or ():
         lines.append(line)
-        if line.startswith("{"):
-            event = json.loads(line)
-            if event["event"] == "rpc_listening":
-                return int(event["port"])
+        if "rpc_listening" in line:
+            return int(json.loads(line)["port"])
     raise ConfigurationError("the server did not start: " + "".join(lines[-5:]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
@@ -23,18 +24,14 @@ app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND] [AR
 
 Vector = Annotated[
     Literal["state", "text", "hybrid", "random"] | None,
-    typer.Option(help="Vectors to compare; random is a control."),
+    Option(help="Vectors to compare; random is a control."),
 ]
-Lookback = Annotated[int | None, typer.Option(help="Days before a query that are searched.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results and the trials.")]
+Lookback = Annotated[int | None, Option(help="Days before a query that are searched.")]
+Out = Annotated[Path, Option("--out", "-o", help="Folder for the results and the trials.")]
 Index = Annotated[
-    Path | None,
-    typer.Option(help="Take vectors from this index; needed for text and hybrid."),
+    Path | None, Option(help="Take vectors from this index; needed for text and hybrid.")
 ]
-Jobs = Annotated[
-    int | None,
-    typer.Option(min=1, help="Number of processes; one per core by default."),
-]
+Jobs = Annotated[int | None, Option(min=1, help="Number of processes; one per core by default.")]
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class StudyOptions:
     symbols: options.StoreSymbols = ""
     start: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--start",
             "-s",
             help="Time of the first query: a number of days ago, or RFC 3339; by default one "
@@ -54,19 +51,16 @@ class StudyOptions:
     ] = None
     end: Annotated[
         str | None,
-        typer.Option(
-            "--end", "-e", help="Time of the last query: now, or RFC 3339; by default now."
-        ),
+        Option("--end", "-e", help="Time of the last query: now, or RFC 3339; by default now."),
     ] = None
     step: Annotated[
         str | None,
-        typer.Option(help="Time between queries, such as 15m; by default that of the snapshots."),
+        Option(help="Time between queries, such as 15m; by default that of the snapshots."),
     ] = None
     plan: Annotated[
-        Path | None,
-        typer.Option(help="TOML file of the evaluation's plan; see config/evaluation/."),
+        Path | None, Option(help="TOML file of the evaluation's plan; see config/evaluation/.")
     ] = None
-    seed: Annotated[int | None, typer.Option(help="Equal seeds give equal numbers.")] = None
+    seed: Annotated[int | None, Option(help="Equal seeds give equal numbers.")] = None
     jobs: Jobs = None
 
 
@@ -79,11 +73,10 @@ def evaluate(
     vector: Vector = None,
     lookback_days: Lookback = None,
     embargo_hours: Annotated[
-        float | None,
-        typer.Option(help="Hours for which a point must have been known."),
+        float | None, Option(help="Hours for which a point must have been known.")
     ] = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Also try other numbers of neighbours, gaps, lookbacks.")
+        bool, Option("--sweep", help="Also try other numbers of neighbours, gaps, lookbacks.")
     ] = False,
     out: Out = Path("reports"),
 ) -> Result | None:
@@ -113,8 +106,7 @@ def compare(
     job: Job,
     study: StudyOptions,
     vectors: Annotated[
-        str,
-        typer.Option(help="Separated by commas: none, random, state, text, hybrid, prototype."),
+        str, Option(help="Separated by commas: none, random, state, text, hybrid, prototype.")
     ] = "none,random,state,text,hybrid",
     lookback_days: Lookback = None,
     out: Out = Path("reports/compare"),
@@ -137,11 +129,10 @@ def compare(
 def ab(
     job: Job,
     study: StudyOptions,
-    arm_a: Annotated[str, typer.Option(help="The reference arm, such as baseline.")] = "baseline",
-    arm_b: Annotated[str, typer.Option(help="The arm to compare, such as rag.")] = "rag",
+    arm_a: Annotated[str, Option(help="The reference arm, such as baseline.")] = "baseline",
+    arm_b: Annotated[str, Option(help="The arm to compare, such as rag.")] = "rag",
     decider: Annotated[
-        Literal["aggregator"],
-        typer.Option(help="Decides in the arms baseline and rag."),
+        Literal["aggregator"], Option(help="Decides in the arms baseline and rag.")
     ] = "aggregator",
     vector: Vector = None,
     out: Out = Path("reports/ab"),
@@ -162,16 +153,13 @@ def ab(
 def gate(
     job: Job,
     baseline: Annotated[
-        Path,
-        typer.Option(help="metrics.json of an earlier evaluation.", show_default=False),
+        Path, Option(help="metrics.json of an earlier evaluation.", show_default=False)
     ],
     metrics: Annotated[
-        Path | None,
-        typer.Option(help="Judge this metrics.json instead of evaluating anew."),
+        Path | None, Option(help="Judge this metrics.json instead of evaluating anew.")
     ] = None,
     tolerance: Annotated[
-        float,
-        typer.Option(min=0, max=100, help="Percentage points of skill that may be lost."),
+        float, Option(min=0, max=100, help="Percentage points of skill that may be lost.")
     ] = 0.2,
     index: Index = None,
     out: Out = Path("reports/gate"),

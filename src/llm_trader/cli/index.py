@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from rich.text import Text
+from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
@@ -25,8 +26,8 @@ app = typer.Typer(
 )
 
 Backend = Literal["embedded", "qdrant"]
-Nearest = Annotated[int, typer.Option("--k", min=1, max=1000, help="Number of nearest states.")]
-LookbackDays = Annotated[int, typer.Option(min=1, max=365, help="Days that a query looks back.")]
+Nearest = Annotated[int, Option("--k", min=1, max=1000, help="Number of nearest states.")]
+LookbackDays = Annotated[int, Option(min=1, max=365, help="Days that a query looks back.")]
 
 # The first few name the cause; all are in --json.
 _DISAGREEMENTS_SHOWN: Final = 10
@@ -46,11 +47,9 @@ def info(job: Job) -> Result:
 @with_job("index", "qdrant_url", unit="points")
 def migrate(
     source: Annotated[
-        Backend, typer.Option("--from", help="Backend that holds the points.", show_default=False)
+        Backend, Option("--from", help="Backend that holds the points.", show_default=False)
     ],
-    target: Annotated[
-        Backend, typer.Option("--to", help="Backend to copy them to.", show_default=False)
-    ],
+    target: Annotated[Backend, Option("--to", help="Backend to copy them to.", show_default=False)],
     job: Job,
     samples: options.Samples = 50,
     seed: options.Seed = 0,
@@ -90,10 +89,9 @@ def rebuild(job: Job) -> Result:
 def prune(
     job: Job,
     also_building: Annotated[
-        bool,
-        typer.Option("--also-building", help="Also delete the versions of unfinished rebuilds."),
+        bool, Option("--also-building", help="Also delete the versions of unfinished rebuilds.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> Result:
     """Delete old versions of an index.
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
+from typer import Option
 
 from llm_trader import __version__
 from llm_trader.cli import backup, data, evaluate, index, models
@@ -47,8 +48,7 @@ def _print_version(is_given: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+        bool, Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 from llm_trader.app.job import Job
 from llm_trader.cli.output import Result, table
@@ -19,7 +20,7 @@ def pull(
     job: Job,
     model: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             help="A model of `llm-trader models list`; by default the setting embedding.text.model."
         ),
     ] = None,

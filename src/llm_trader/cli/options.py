@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from llm_trader.timeframe import Millis
 
 _SYMBOLS_HELP = "Symbols, separated by commas; all of the {} by default."
 
-StoreSymbols = Annotated[str, typer.Option(help=_SYMBOLS_HELP.format("store"))]
-IndexSymbols = Annotated[str, typer.Option(help=_SYMBOLS_HELP.format("index"))]
+StoreSymbols = Annotated[str, Option(help=_SYMBOLS_HELP.format("store"))]
+IndexSymbols = Annotated[str, Option(help=_SYMBOLS_HELP.format("index"))]
 Start = Annotated[
-    str, typer.Option("--start", "-s", help="First time: a number of days ago, or RFC 3339.")
+    str, Option("--start", "-s", help="First time: a number of days ago, or RFC 3339.")
 ]
-End = Annotated[str, typer.Option("--end", "-e", help="Last time: now, or RFC 3339.")]
-Samples = Annotated[int, typer.Option(min=1, help="Number of sampled queries.")]
-Seed = Annotated[int, typer.Option(help="Equal seeds give equal results.")]
+End = Annotated[str, Option("--end", "-e", help="Last time: now, or RFC 3339.")]
+Samples = Annotated[int, Option(min=1, help="Number of sampled queries.")]
+Seed = Annotated[int, Option(help="Equal seeds give equal results.")]
 
 
 def symbol_list(text: str) -> list[str]:

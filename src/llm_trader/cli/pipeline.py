@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
+from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
@@ -34,8 +34,7 @@ def ingest(
     start: options.Start = "90",
     end: options.End = "now",
     rebuild: Annotated[
-        bool,
-        typer.Option("--rebuild", help="Also compute states again that the index already holds."),
+        bool, Option("--rebuild", help="Also compute states again that the index already holds.")
     ] = False,
 ) -> Result:
     """Turn stored market data into labelled, searchable states.
@@ -76,40 +75,33 @@ class QueryOptions:
     """The query's configuration, by the names of `query_config`."""
 
     top_k: Annotated[
-        int | None,
-        typer.Option(help="Number of matches, 1 to 50; the server's default if absent."),
+        int | None, Option(help="Number of matches, 1 to 50; the server's default if absent.")
     ] = None
     lookback_days: Annotated[
-        int | None,
-        typer.Option(help="Days to look back, 1 to 365; the server's default if absent."),
+        int | None, Option(help="Days to look back, 1 to 365; the server's default if absent.")
     ] = None
     min_similarity: Annotated[
         float | None,
-        typer.Option(help="Least similarity of a match, 0 to 1; the server's default if absent."),
+        Option(help="Least similarity of a match, 0 to 1; the server's default if absent."),
     ] = None
     include_regime_filters: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--regime-filters/--no-regime-filters",
             help="Search only states of the same open-interest and funding regime.",
         ),
     ] = None
-    vector: Annotated[
-        str | None, typer.Option(help="Vectors to compare: state, text or hybrid.")
-    ] = None
+    vector: Annotated[str | None, Option(help="Vectors to compare: state, text or hybrid.")] = None
 
 
 @with_job("host", "port", "auth_tokens_env")
 def query(
-    symbol: Annotated[str, typer.Option(help="Symbol, such as BTCUSDT.")],
+    symbol: Annotated[str, Option(help="Symbol, such as BTCUSDT.")],
     job: Job,
     choices: QueryOptions,
-    as_of: Annotated[
-        str, typer.Option("--at", help="Time of the query: now, or RFC 3339.")
-    ] = "now",
+    as_of: Annotated[str, Option("--at", help="Time of the query: now, or RFC 3339.")] = "now",
     state: Annotated[
-        Path | None,
-        typer.Option(help="JSON file of the state; by default the server's store gives it."),
+        Path | None, Option(help="JSON file of the state; by default the server's store gives it.")
     ] = None,
 ) -> Result:
     """Ask a running server: when the market looked like this before, what followed?

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_type_hints
 
-import typer
+from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
@@ -26,65 +26,61 @@ class Flag(NamedTuple):
     """`default` repeats the setting's default, because `--help` must not load the settings."""
 
     key: str
-    type: Any
     help: str
     default: str | None = None
     short: str | None = None
+    type: Any = str
 
     def parameter(self, name: str) -> inspect.Parameter:
         default = "" if self.default is None else f", default {self.default}"
         # Given in full, so that a bool gets no second flag --no-...
         names = [f"--{name.replace('_', '-')}", *([self.short] if self.short else [])]
-        option = typer.Option(*names, help=f"{self.help} [setting {self.key}{default}]")
+        option = Option(*names, help=f"{self.help} [setting {self.key}{default}]")
         return _keyword(name, Annotated[self.type | None, option], None)
 
 
 SETTING_FLAGS: Final = {
-    "store": Flag("market.store", Path, "Folder of the market store.", "var/market"),
-    "index": Flag("index.path", Path, "Folder of the embedded index.", "var/index"),
-    "qdrant_url": Flag("index.qdrant.url", str, "Address of a Qdrant server to use as the index."),
-    "text": Flag("embedding.text.enabled", bool, "Also make text vectors, which needs a model."),
-    "model": Flag("embedding.text.model", str, "Name of the text model.", "BAAI/bge-small-en-v1.5"),
-    "model_path": Flag("embedding.text.model_path", Path, "Folder of the text model."),
-    "cache_dir": Flag("embedding.text.cache_dir", Path, "Folder of fetched models."),
-    "vector": Flag("retrieval.vector", str, "Vectors to compare: state, text or hybrid.", "state"),
+    "store": Flag("market.store", "Folder of the market store.", "var/market", type=Path),
+    "index": Flag("index.path", "Folder of the embedded index.", "var/index", type=Path),
+    "qdrant_url": Flag("index.qdrant.url", "Address of a Qdrant server to use as the index."),
+    "text": Flag(
+        "embedding.text.enabled", "Also make text vectors, which needs a model.", type=bool
+    ),
+    "model": Flag("embedding.text.model", "Name of the text model.", "BAAI/bge-small-en-v1.5"),
+    "model_path": Flag("embedding.text.model_path", "Folder of the text model.", type=Path),
+    "cache_dir": Flag("embedding.text.cache_dir", "Folder of fetched models.", type=Path),
+    "vector": Flag("retrieval.vector", "Vectors to compare: state, text or hybrid.", "state"),
     "interval": Flag(
-        "snapshot.interval_minutes", int, "Minutes from one snapshot to the next.", "15", "-i"
+        "snapshot.interval_minutes", "Minutes from one snapshot to the next.", "15", "-i", type=int
     ),
-    "intraday": Flag(
-        "snapshot.intraday", str, "Candles of the snapshots: 1m, 3m, 5m or auto.", "auto"
-    ),
-    "host": Flag("serving.host", str, "Address of the server.", "127.0.0.1"),
+    "intraday": Flag("snapshot.intraday", "Candles of the snapshots: 1m, 3m, 5m or auto.", "auto"),
+    "host": Flag("serving.host", "Address of the server.", "127.0.0.1"),
     "port": Flag(
         "serving.port",
-        int,
         "TCP port of the server; a server takes any free port for 0.",
         "7879",
         "-p",
+        type=int,
     ),
-    "min_matches": Flag("serving.min_matches", int, "Refuse a query with fewer matches.", "3"),
+    "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "auth_tokens_env": Flag(
-        "serving.auth_tokens_env", str, "Environment variable that holds the accepted tokens."
+        "serving.auth_tokens_env", "Environment variable that holds the accepted tokens."
     ),
     "allow_unauthenticated_remote": Flag(
         "serving.allow_unauthenticated_remote",
-        bool,
         "Serve other machines without asking for a token.",
+        type=bool,
     ),
     "log_level": Flag(
-        "logging.level",
-        str,
-        "Least severity to log: trace, debug, info, warn or error.",
-        "info",
-        "-l",
+        "logging.level", "Least severity to log: trace, debug, info, warn or error.", "info", "-l"
     ),
 }
 
 _CONFIG: Final = Annotated[
-    Path | None, typer.Option(help="TOML file of the settings; see config/example.toml.")
+    Path | None, Option(help="TOML file of the settings; see config/example.toml.")
 ]
 
-_JSON: Final = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+_JSON: Final = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
 
 
 def with_job(

@@ -21,9 +21,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.settings.models import HIDDEN_VALUE
 from llm_trader.settings.tree import (
     ENV_PREFIX,
+    HIDDEN_VALUE,
     SECTIONS,
     SETTINGS,
     Settings,
@@ -136,10 +136,7 @@ def _toml_value(tree: Any, key: str) -> Any:
 
 
 def _problem(
-    error: ErrorDetails,
-    flags: Mapping[str, Any],
-    variables: Mapping[str, str],
-    path: Path | None,
+    error: ErrorDetails, flags: Mapping[str, Any], variables: Mapping[str, str], path: Path | None
 ) -> str:
     key = ".".join(str(part) for part in error["loc"])
     origin = "the command line" if key in flags else env_name(key) if key in variables else path

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from llm_trader.cli.calibrate import calibrate
+from llm_trader.cli.pipeline import calibrate
 from llm_trader.errors import InvalidInputError
 from llm_trader.retrieval.calibration import read_calibration
 from tests.cli.corridor import SYMBOL, Corridor

@@ -11,7 +11,7 @@ import typer
 
 from llm_trader import __version__
 from llm_trader.cli.main import app
-from llm_trader.cli.setting_flags import SETTING_FLAGS
+from llm_trader.cli.options import SETTING_FLAGS
 from llm_trader.settings.tree import SETTINGS
 from tests.cli.conftest import Typing
 

@@ -23,6 +23,7 @@ Part: TypeAlias = Literal["market", "index"]
 def make_backup(job: Job, folder: Path, name: str | None, *, only: Part | None = None) -> Manifest:
     """Copy the store and the index, or one of them. The default name is the time."""
     settings = job.settings
+    # Whole seconds, because the time is also the default name.
     created_at = iso8601(job.now_ms // SECOND_MS * SECOND_MS)
     embedded = backend_of(settings) == "embedded"
     sources = Sources(

@@ -33,6 +33,7 @@ def calibrate(
 ) -> Calibration:
     """Fit a calibration and write it to a file, and its report to a folder if one is named."""
     started_s = time.monotonic()
+    # What cannot be written is refused before minutes of work, not after them.
     if report is not None:
         refuse_without_extra("jinja2", "plotly", remedy=", or use --no-report")
         refuse_unwritable(report)

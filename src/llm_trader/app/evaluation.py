@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ import msgspec
 
 from llm_trader.app.indexes import open_index, refuse_another_exchange
 from llm_trader.app.ingestion import intraday_timeframe
-from llm_trader.app.job import Job
+from llm_trader.app.job import Job, blocking
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import study
@@ -25,7 +24,6 @@ from llm_trader.evaluation.symbol_study import Subject
 from llm_trader.evaluation.verdict import gate
 from llm_trader.evaluation.verdict.gate import GateReport
 from llm_trader.evaluation.verdict.multiple_testing import Ledger
-from llm_trader.evaluation.verdict.verdicts import assess_trust
 from llm_trader.evaluation.workers import available_cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
@@ -36,6 +34,7 @@ from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import DAY_MS, Millis, iso8601, parse_end, parse_start
 
 _NEEDED: Final = {"arch": "tests of many models at once", "jinja2": "reports", "plotly": "reports"}
+# Vectors that can be computed from a market store; the others are read from an index.
 _BY_STATE: Final = (STATE, "random")
 
 Ask = Callable[[Subject, study.StudyRun], Study]
@@ -103,21 +102,17 @@ def pass_gate(
     return gate.compare_with_baseline(reference, current, tolerance_points / 100)
 
 
-def is_trusted(metrics: Metrics) -> bool:
-    """Whether every control passed, and no probe found a trace of the future."""
-    return not assess_trust(metrics).lost
-
-
 def run_study(
     inputs: StudyInputs, plan: StudyPlan, ask: Ask, vectors: Sequence[str] = ()
 ) -> Metrics:
     """Read the states, run the study `ask` on them, and write its files."""
+    # Both before minutes of work.
     refuse_unwritable(inputs.out)
     refuse_without_extra()
     subject = _read_subject(inputs, plan, vectors)
     job, processes = inputs.job, inputs.processes or available_cores()
-    times = iso8601(job.now_ms), job.settings.digest()
-    run = study.StudyRun(Ledger(inputs.out), processes, job.progress, *times)
+    created_at, digest = iso8601(job.now_ms), job.settings.digest()
+    run = study.StudyRun(Ledger(inputs.out), processes, job.progress, created_at, digest)
     answer = ask(subject, run)
     write_study(answer, inputs.out)
     return answer.metrics
@@ -134,8 +129,7 @@ def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) 
         spans = [store.first_and_last_ms(symbol, space.intraday) for symbol in symbols]
         span = _query_span([span for span in spans if span], plan, lookback_days, job.now_ms)
         if inputs.indexed or any(variant.search.vector not in _BY_STATE for variant in plans):
-            reading = _from_index(job, store, space, symbols, span, lookback_days)
-            dataset = asyncio.run(reading)
+            dataset = _from_index(job, store, space, symbols, span, lookback_days)
             if dataset.text_space_id is None:
                 _refuse_texts(plans)
         else:
@@ -164,6 +158,7 @@ def _refuse_uneven_steps(plan: StudyPlan, interval_minutes: int) -> None:
         )
 
 
+@blocking
 async def _from_index(
     job: Job,
     store: MarketStore,

@@ -68,6 +68,7 @@ async def measure_recall(job: Job, symbols: list[str], sampling: Sampling) -> li
     """The share of the nearest points that an approximate search on Qdrant finds."""
     from llm_trader.index.qdrant.backend import QdrantIndex
 
+    # Whether a search is exact belongs to the connection, so the server is opened twice.
     server = qdrant_server(job.settings, job.environ)
     async with (
         await QdrantIndex.open(structs.replace(server, approximate=False)) as exact,

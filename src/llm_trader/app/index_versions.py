@@ -103,6 +103,7 @@ async def rebuild_index(job: Job) -> Rebuild:
     settings, environ = job.settings, job.environ
     indexes.refuse_one_folder_for_both(settings)
     if backend_of(settings) == "embedded":
+        # A rebuild killed between its two renames left no live version to read.
         folders.take_back(settings.index.path)
 
     with MarketStore.open(settings.market.store) as store:
@@ -112,6 +113,7 @@ async def rebuild_index(job: Job) -> Rebuild:
         reports = []
         async with _version_beside(settings, environ, collection) as (index, name):
             for points in live_points:
+                # A plan has one range of time, and each symbol has its own.
                 reports += await ingest(
                     store,
                     index,
@@ -174,6 +176,7 @@ async def _version_beside(
         folder = folders.next_folder(settings.index.path)
         _refuse_other_build(folder, collection)
         with EmbeddedIndex.create_or_open(folder, collection) as local:
+            # The swap gives it the live folder's name.
             yield local, str(settings.index.path)
         return
     server = qdrant_server(settings, environ)
@@ -182,6 +185,7 @@ async def _version_beside(
 
 
 def _refuse_other_build(folder: Path, collection: Collection) -> None:
+    # Mostly no rebuild is unfinished, and there is nothing to open.
     with suppress(VectorIndexError), EmbeddedIndex.open(folder) as unfinished:
         if differences := unfinished.collection.differences(collection):
             raise ConfigurationError(

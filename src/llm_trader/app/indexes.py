@@ -82,6 +82,7 @@ async def query_texts(
 
     Raises `ConfigurationError` if they are on and the collection has none.
     """
+    # Before the model is loaded, which takes seconds.
     if wants_texts(settings) and collection.text_space_id is None:
         raise ConfigurationError(
             "text vectors are on (embedding.text.enabled, retrieval.vector), but the index holds "

@@ -44,6 +44,7 @@ async def query_server(
         answer = await client.call("rag.query_patterns", params, QueryPatternsResult)
         if state is not None:
             return Reply(symbol, answer, state)
+        # For the person who asked: the server read the same state from its store.
         current = await client.call("rag.get_snapshot", moment, GetSnapshotResult)
         return Reply(symbol, answer, msgspec.structs.asdict(current.snapshot))
 

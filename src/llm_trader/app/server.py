@@ -58,6 +58,7 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     refuse_one_folder_for_both(settings)
     serving = settings.serving
     tokens = _tokens(serving, environ)
+    # Before anything is opened: a mistake in the flags should not cost the time of loading.
     check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
     calibration = _calibration(settings)
     async with open_retriever(settings, environ, calibration) as retriever:

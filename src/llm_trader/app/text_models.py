@@ -147,5 +147,6 @@ def _cache_folder(config: TextConfig) -> Path:
 def _sample_sentences(form: Form) -> list[str]:
     start_ms = parse_rfc3339("2025-01-01T00:00:00Z")
     market = simulate("BTCUSDT", start_ms=start_ms, days=30, seed=1)
+    # The indicators of 4h candles need 20 days before the first sentence.
     as_of_ms = start_ms + 25 * DAY_MS + np.arange(_CHECKED_SENTENCES) * HOUR_MS
     return sentences(build_snapshots(market, as_of_ms), form)

@@ -9,8 +9,8 @@ import typer
 from typer import Argument, Option
 
 from llm_trader.app.job import Job
+from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
-from llm_trader.cli.setting_flags import with_job
 
 if TYPE_CHECKING:
     from llm_trader.backup.manifest import Listed, Manifest

@@ -11,8 +11,8 @@ from typer import Argument, Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
+from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
-from llm_trader.cli.setting_flags import with_job
 from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import parse_rfc3339
 

@@ -103,9 +103,11 @@ def _server(store: Path, index: Path) -> Iterator[int]:
     """
     from llm_trader.settings.tree import ENV_PREFIX
 
+    # Any free port, so that a demo does not meet a running server.
     command = [sys.executable, "-c", _SERVER, "--port", "0", "--min-matches", "1"]
     command += ["--store", str(store.absolute()), "--index", str(index.absolute())]
     environ = {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}
+    # In a folder where no settings file lies, because a server would read one.
     process = subprocess.Popen(  # noqa: S603  our own
         command, stderr=subprocess.PIPE, text=True, cwd=index, env=environ
     )

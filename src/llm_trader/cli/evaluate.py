@@ -11,8 +11,8 @@ from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
+from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Result
-from llm_trader.cli.setting_flags import with_job
 from llm_trader.timeframe import MINUTE_MS, Timeframe
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _inputs(job: Job, study: StudyOptions, out: Path) -> StudyInputs:
 
 
 def _result(metrics: Metrics, out: Path) -> Result:
-    from llm_trader.app.evaluation import is_trusted
     from llm_trader.cli.show_evaluation import describe_study
+    from llm_trader.evaluation.verdict.verdicts import assess_trust
 
-    return Result(metrics, describe_study(metrics, out), not is_trusted(metrics))
+    return Result(metrics, describe_study(metrics, out), assess_trust(metrics).lost)

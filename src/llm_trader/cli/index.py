@@ -10,9 +10,9 @@ from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
+from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.cli.pipeline import describe_ingestion
-from llm_trader.cli.setting_flags import with_job
 from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from typer import Option
 
 from llm_trader import __version__
 from llm_trader.cli import backup, data, evaluate, index, models
-from llm_trader.cli.calibrate import calibrate
 from llm_trader.cli.demo import demo
-from llm_trader.cli.pipeline import ingest, leak_check, query, serve
+from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
 from llm_trader.errors import LlmTraderError
 
 # The exit codes of shells: 128 plus the number of the signal, SIGINT and SIGPIPE.

@@ -8,8 +8,8 @@ import typer
 from typer import Argument
 
 from llm_trader.app.job import Job
+from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Result, table
-from llm_trader.cli.setting_flags import with_job
 
 app = typer.Typer(no_args_is_help=True, help="Text models: list them, fetch one, try it.")
 

@@ -1,13 +1,81 @@
-"""Options that several commands share, and the parsing of their values."""
+"""The flags of settings, options that commands share, and the decorator that makes commands."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import time
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_type_hints
 
 from typer import Option
 
+from llm_trader.app.job import Job
+from llm_trader.cli.output import Result, present, progress_bar
 from llm_trader.timeframe import Millis
+
+if TYPE_CHECKING:
+    from llm_trader.settings.tree import Settings
+
+Command = Callable[..., None]
+
+
+class Flag(NamedTuple):
+    """`default` repeats the setting's default, because `--help` must not load the settings."""
+
+    key: str
+    help: str
+    default: str | None = None
+    short: str | None = None
+    type: Any = str
+
+    def parameter(self, name: str) -> inspect.Parameter:
+        default = "" if self.default is None else f", default {self.default}"
+        # Given in full, so that a bool gets no second flag --no-...
+        names = [f"--{name.replace('_', '-')}", *([self.short] if self.short else [])]
+        option = Option(*names, help=f"{self.help} [setting {self.key}{default}]")
+        return _keyword(name, Annotated[self.type | None, option], None)
+
+
+SETTING_FLAGS: Final = {
+    "store": Flag("market.store", "Folder of the market store.", "var/market", type=Path),
+    "index": Flag("index.path", "Folder of the embedded index.", "var/index", type=Path),
+    "qdrant_url": Flag("index.qdrant.url", "Address of a Qdrant server to use as the index."),
+    "text": Flag(
+        "embedding.text.enabled", "Also make text vectors, which needs a model.", type=bool
+    ),
+    "model": Flag("embedding.text.model", "Name of the text model.", "BAAI/bge-small-en-v1.5"),
+    "model_path": Flag("embedding.text.model_path", "Folder of the text model.", type=Path),
+    "cache_dir": Flag("embedding.text.cache_dir", "Folder of fetched models.", type=Path),
+    "vector": Flag("retrieval.vector", "Vectors to compare: state, text or hybrid.", "state"),
+    "interval": Flag(
+        "snapshot.interval_minutes", "Minutes from one snapshot to the next.", "15", "-i", type=int
+    ),
+    "intraday": Flag("snapshot.intraday", "Candles of the snapshots: 1m, 3m, 5m or auto.", "auto"),
+    "host": Flag("serving.host", "Address of the server.", "127.0.0.1"),
+    "port": Flag(
+        "serving.port",
+        "TCP port of the server; a server takes any free port for 0.",
+        "7879",
+        "-p",
+        type=int,
+    ),
+    "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
+    "auth_tokens_env": Flag(
+        "serving.auth_tokens_env", "Environment variable that holds the accepted tokens."
+    ),
+    "allow_unauthenticated_remote": Flag(
+        "serving.allow_unauthenticated_remote",
+        "Serve other machines without asking for a token.",
+        type=bool,
+    ),
+    "log_level": Flag(
+        "logging.level", "Least severity to log: trace, debug, info, warn or error.", "info", "-l"
+    ),
+}
 
 _SYMBOLS_HELP = "Symbols, separated by commas; all of the {} by default."
 
@@ -20,8 +88,106 @@ End = Annotated[str, Option("--end", "-e", help="Last time: now, or RFC 3339.")]
 Samples = Annotated[int, Option(min=1, help="Number of sampled queries.")]
 Seed = Annotated[int, Option(help="Equal seeds give equal results.")]
 
+_CONFIG: Final = Annotated[
+    Path | None, Option(help="TOML file of the settings; see config/example.toml.")
+]
+
+_JSON: Final = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
+
+
+def with_job(
+    *flags: str, unit: str | None = None, steps_per_unit: int = 1, quiet: bool = True
+) -> Callable[[Callable[..., Result | None]], Command]:
+    """Turns a function with a parameter `job` into a command that presents the function's result.
+
+    The named flags replace that parameter, except for flags that the function declares itself. A
+    parameter whose type is a dataclass is a group: each of its fields becomes an option. The last
+    options are `--config` and, if there is a result, `--json`. Progress is shown in units, if
+    there are any. A `quiet` command logs only warnings.
+    """
+
+    def decorate(function: Callable[..., Result | None]) -> Command:
+        hints = get_type_hints(function, include_extras=True)
+        groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+        parameters = _parameters(function, hints, groups, flags)
+        names = inspect.signature(function).parameters.keys() - {"job"} - groups.keys()
+
+        def command(**given: Any) -> None:
+            values = {option.name: option.default for option in parameters} | given
+            overrides = {SETTING_FLAGS[flag].key: values[flag] for flag in flags}
+            if quiet:
+                overrides["logging.level"] = "warn"
+            settings = _load_settings(values["config"], overrides)
+            arguments = {name: values[name] for name in names}
+            for name, group in groups.items():
+                arguments[name] = group(**{f.name: values[f.name] for f in fields(group)})
+            with progress_bar(unit, steps_per_unit) as progress:
+                job = Job(settings, os.environ, now_ms(), progress)
+                result = function(job=job, **arguments)
+            if result is not None:
+                present(result, json=values["json"])
+
+        # Typer reads these, and knows nothing of groups and of the flags of settings.
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {option.name: option.annotation for option in parameters}
+        return command
+
+    return decorate
+
+
+def _parameters(
+    function: Callable[..., Any],
+    hints: dict[str, Any],
+    groups: dict[str, Any],
+    flags: tuple[str, ...],
+) -> list[inspect.Parameter]:
+    """The options of a command, in the order of the function's parameters."""
+    declared = hints.keys() | {field.name for group in groups.values() for field in fields(group)}
+    parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "job":
+            parameters += [SETTING_FLAGS[f].parameter(f) for f in flags if f not in declared]
+        elif name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            parameters += [_keyword(f.name, types[f.name], f.default) for f in fields(groups[name])]
+        else:
+            parameters.append(_keyword(name, hints[name], parameter.default))
+    parameters.append(_keyword("config", _CONFIG, None))
+    if hints["return"] is not NoneType:
+        parameters.append(_keyword("json", _JSON, False))
+    return parameters
+
+
+def _load_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
+    """Load the settings of flags, environment and file, and configure the log."""
+    from llm_trader.errors import ConfigurationError
+    from llm_trader.logs import configure_logging
+    from llm_trader.settings.loading import load_settings
+
+    try:
+        settings = load_settings(config, environ=os.environ, overrides=overrides)
+    except ConfigurationError:
+        from llm_trader.app.evaluation import is_plan
+
+        # `--config` once took the plan of an evaluation.
+        if config is not None and is_plan(config):
+            raise ConfigurationError(
+                f"{config} is the plan of an evaluation, and --config takes a file of settings; "
+                f"give it to llm-trader evaluate as --plan {config}"
+            ) from None
+        raise
+    configure_logging(settings.logging.level, settings.logging.format)
+    return settings
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
 
 def symbol_list(text: str) -> list[str]:
+    # Exchanges write symbols in capitals; people need not.
     return [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
 
 

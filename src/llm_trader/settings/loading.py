@@ -60,6 +60,7 @@ def load_settings(
         path = _config_file(config, environ)
         toml = _read_toml(path) if path else {}
     except ConfigurationError as error:
+        # Without the file the other sources are still checked, so that all mistakes show at once.
         problems.append(error.message)
     problems += _unknown_variables(environ, flags, variables, toml)
     try:
@@ -154,7 +155,8 @@ def _problem(
 
 
 def _variable_suggestion(variable: str) -> str:
-    # A single underscore instead of two is the likeliest slip.
+    # A single underscore instead of two is the likeliest slip. A cutoff below 0.9 would suggest
+    # LLM_TRADER_SERVING__PORT for LLM_TRADER_SERVING.
     names = {name.replace("__", "_"): name for name in (*_KEY_OF_ENV, CONFIG_ENV)}
     meant = names.get(_nearest(variable.upper().replace("__", "_"), names, cutoff=0.9) or "")
     if meant is None:

@@ -69,6 +69,7 @@ class SectionModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1, and a switch where a number belongs is a mistake.
         field = cls.model_fields[info.field_name or ""]
         if isinstance(value, bool) and field.annotation in (int, float):
             raise PydanticCustomError("number_type", "should be a number")

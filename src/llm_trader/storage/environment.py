@@ -19,7 +19,8 @@ from typing import Any, Final, TypeAlias
 import lmdb
 import structlog
 
-from llm_trader.errors import ConfigurationError, LlmTraderError
+from llm_trader.errors import LlmTraderError
+from llm_trader.storage.files import write_errors
 
 # Generation and transaction number: equal versions of an environment mean equal content.
 Version: TypeAlias = tuple[int, int]
@@ -71,16 +72,11 @@ class StoreFormat:
     is_database: Callable[[str], bool]
     max_databases: int
 
-    def missing(self, folder: Path) -> LlmTraderError:
-        create = self.create.format(path=folder)
-        return self.error(f"there is no {self.name} at {folder}; {create}", path=str(folder))
-
-    def vanished(self, folder: Path) -> LlmTraderError:
-        create = self.create.format(path=folder)
-        return self.error(
-            f"the {self.name} at {folder} was removed while it was open; put it back, or {create}",
-            path=str(folder),
-        )
+    def missing(self, folder: Path, *, was_open: bool = False) -> LlmTraderError:
+        problem = f"there is no {self.name} at {folder};"
+        if was_open:
+            problem = f"the {self.name} at {folder} was removed while it was open; put it back, or"
+        return self.error(f"{problem} {self.create.format(path=folder)}", path=str(folder))
 
     @contextmanager
     def lmdb_errors(self, folder: Path) -> Iterator[None]:
@@ -97,13 +93,13 @@ class StoreFormat:
         return self.error(f"{message}; {remedy}" if remedy else message)
 
 
+@dataclass(slots=True)
 class ReadTransaction:
     """One state of an environment. A database that does not exist reads as empty."""
 
-    def __init__(self, txn: Any, databases: Mapping[str, Any], generation: int) -> None:
-        self._txn = txn
-        self._databases = databases
-        self._generation = generation
+    _txn: Any
+    _databases: Mapping[str, Any]
+    _generation: int
 
     @property
     def version(self) -> Version:
@@ -171,11 +167,11 @@ class Environment(AbstractContextManager["Environment"]):
         self._lock = threading.RLock()  # guards `_active` and all that reopening sets
         self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()
-        self._databases: dict[str, Any] = {}
-        # Listing the databases costs more than a read, so their list is kept per transaction id.
-        self._visible: tuple[int, Mapping[str, Any]] = (-1, {})
         if write:
-            _create_folder(folder)
+            with write_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(None, "permission denied")
         elif not os.path.isfile(self._file):
             raise store_format.missing(folder)
         with store_format.lmdb_errors(folder):
@@ -268,19 +264,21 @@ class Environment(AbstractContextManager["Environment"]):
         LMDB lets a transaction use only databases that were opened before it began.
         """
         txn = self._lmdb.begin()
-        visible_in, databases = self._visible
+        visible_in, names, databases = self._visible
         if txn.id() == visible_in:
             return txn, databases
-        names = set(filter(self.format.is_database, _root_keys(txn)))
-        if names <= self._databases.keys():
-            databases = {name: self._databases[name] for name in names}
-            self._visible = (txn.id(), databases)
-            return txn, databases
-        txn.abort()
-        with self._opening:
-            for name in names - self._databases.keys():
-                self._databases[name] = self._open_database(name)
-        return None
+        # Most commits leave the names; telling which are the format's takes longer than a read.
+        if (root_keys := _root_keys(txn)) != names:
+            stored = set(filter(self.format.is_database, root_keys))
+            if unopened := stored - self._databases.keys():
+                txn.abort()
+                with self._opening:
+                    for name in unopened - self._databases.keys():
+                        self._databases[name] = self._open_database(name)
+                return None
+            databases = {name: self._databases[name] for name in stored}
+        self._visible = txn.id(), root_keys, databases
+        return txn, databases
 
     def _begin_write(self) -> _Handles | None:
         """None after asking for a larger map."""
@@ -314,7 +312,12 @@ class Environment(AbstractContextManager["Environment"]):
         self._checked_at = -float("inf")  # threads that come while this one waits look, too
         while self._outdated or self._current_identity() != self._identity:
             if self._active:
-                self._wait_for_idle()
+                if not self._changed.wait_for(lambda: not self._active, _WAIT_FOR_IDLE_SECONDS):
+                    raise self.format.error(
+                        f"the {self.format.name} at {self.folder} has to be reopened, and a read "
+                        f"or a write of it has not ended for {_WAIT_FOR_IDLE_SECONDS:.0f} s; try "
+                        "again"
+                    )
                 continue
             replaced = not self._outdated
             self._lmdb.close()
@@ -331,15 +334,8 @@ class Environment(AbstractContextManager["Environment"]):
             identity = _file_identity(self._file)
         self._missing = identity is None
         if identity is None:
-            raise self.format.vanished(self.folder)
+            raise self.format.missing(self.folder, was_open=True)
         return identity
-
-    def _wait_for_idle(self) -> None:
-        if not self._changed.wait_for(lambda: not self._active, _WAIT_FOR_IDLE_SECONDS):
-            raise self.format.error(
-                f"the {self.format.name} at {self.folder} has to be reopened, and a read or a "
-                f"write of it has not ended for {_WAIT_FOR_IDLE_SECONDS:.0f} s; try again"
-            )
 
     def _open(self) -> None:
         # Taken before opening: a file that comes between is noticed at the next check.
@@ -363,19 +359,9 @@ class Environment(AbstractContextManager["Environment"]):
         self._identity = identity or _file_identity(self._file)
         self._outdated = False
         self._checked_at = time.monotonic()
-        self._databases = {}
-        self._visible = (-1, {})
-
-
-def _create_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(None, "permission denied")
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write to {folder}: {error.strerror}; choose a folder that is writable"
-        ) from error
+        self._databases: dict[str, Any] = {}
+        # The databases of the last state that was read, with its transaction and all root keys.
+        self._visible: tuple[int, set[str], Mapping[str, Any]] = (-1, set(), {})
 
 
 def _file_identity(path: str) -> tuple[int, int] | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from llm_trader.errors import ConfigurationError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -42,3 +45,14 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Raises `ConfigurationError` where a folder cannot be created or written to."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write to {folder}: {error.strerror}; choose a folder that is writable"
+        ) from error

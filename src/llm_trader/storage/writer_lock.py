@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from llm_trader.errors import ConfigurationError, StoreError, StoreLockedError
+from llm_trader.errors import StoreError, StoreLockedError
+from llm_trader.storage.files import write_errors
 
 _FILE_NAME: Final = "writer.lock"
 
@@ -21,32 +22,24 @@ class WriterLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
+        with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(folder / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot write to {folder}: {error.strerror}; choose a folder that is writable"
-            ) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(self._fd, 32).decode("ascii", "replace").strip()
             os.close(self._fd)
-            raise _refusal(folder, holder) from None
+            if holder == str(os.getpid()):
+                raise StoreError(f"{folder} is already open for writing in this process") from None
+            writer = f"process {holder}" if holder else "another process"
+            raise StoreLockedError(
+                f"{writer} is writing to {folder}; wait for it, or stop it",
+                path=str(folder),
+                pid=int(holder) if holder.isdigit() else None,
+            ) from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, str(os.getpid()).encode("ascii"))
 
     def release(self) -> None:
         os.close(self._fd)
-
-
-def _refusal(folder: Path, holder: str) -> StoreError | StoreLockedError:
-    if holder == str(os.getpid()):
-        return StoreError(f"{folder} is already open for writing in this process")
-    writer = f"process {holder}" if holder else "another process"
-    return StoreLockedError(
-        f"{writer} is writing to {folder}; wait for it, or stop it",
-        path=str(folder),
-        pid=int(holder) if holder.isdigit() else None,
-    )

@@ -46,10 +46,10 @@ def _with_writes(store: MarketStore, source: SnapshotSource, market: MarketHisto
     for row in range(_NEW_CANDLES):
         candle = candles.rows(slice(row, row + 1))
         now_ms = _NOON_MS + (row + 1) * M5.ms
-        store.write_candles("ETHUSDT", candle, "live", written_at_ms=now_ms)
+        store.write("ETHUSDT", candle, "live", written_at_ms=now_ms)
         version_s.append(_cpu_of_version(store))
         other_s.append(_seconds(source, now_ms - M5.ms))
-        store.write_candles(_SYMBOL, candle, "live", written_at_ms=now_ms)
+        store.write(_SYMBOL, candle, "live", written_at_ms=now_ms)
         extended_s.append(_seconds(source, now_ms))
         rebuilt_s.append(_seconds(SnapshotSource(store, M5, M15.ms), now_ms))
     pairs = zip(extended_s, rebuilt_s, strict=True)
@@ -67,10 +67,10 @@ def _with_writes(store: MarketStore, source: SnapshotSource, market: MarketHisto
 
 
 def _write(store: MarketStore, history: MarketHistory) -> None:
-    store.write_candles(_SYMBOL, history.intraday, "file", written_at_ms=_NOON_MS)
-    store.write_candles(_SYMBOL, history.four_hour, "file", written_at_ms=_NOON_MS)
-    store.write_funding(_SYMBOL, history.funding, "file", written_at_ms=_NOON_MS)
-    store.write_open_interest(_SYMBOL, history.open_interest, "file", written_at_ms=_NOON_MS)
+    store.write(_SYMBOL, history.intraday, "file", written_at_ms=_NOON_MS)
+    store.write(_SYMBOL, history.four_hour, "file", written_at_ms=_NOON_MS)
+    store.write(_SYMBOL, history.funding, "file", written_at_ms=_NOON_MS)
+    store.write(_SYMBOL, history.open_interest, "file", written_at_ms=_NOON_MS)
 
 
 def _seconds(source: SnapshotSource, as_of_ms: Millis) -> float:

@@ -38,7 +38,7 @@ def append(folder: Path) -> list[Figure]:
     ):
         times: dict[str, list[_Seconds]] = {"long": [], "short": [], "bare": []}
         for store, rows in ((long, _ROWS), (short, _SHORT)):
-            store.write_candles(_SYMBOL, _candles(0, rows), "file", written_at_ms=_START_MS)
+            store.write(_SYMBOL, _candles(0, rows), "file", written_at_ms=_START_MS)
         for number in range(_APPENDS):
             for name, store, rows in (("long", long, _ROWS), ("short", short, _SHORT)):
                 append_one = partial(_append, store, _candles(rows + number, 1))
@@ -74,7 +74,7 @@ def _candles(first: int, count: int) -> CandleSeries:
 
 
 def _append(store: MarketStore, candle: CandleSeries) -> None:
-    store.write_candles(_SYMBOL, candle, "live", written_at_ms=_START_MS)
+    store.write(_SYMBOL, candle, "live", written_at_ms=_START_MS)
 
 
 def _put(environment: lmdb.Environment, number: int) -> None:

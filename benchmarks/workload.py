@@ -40,10 +40,10 @@ def write_market(folder: Path, symbols: Sequence[str], days: int) -> None:
         for symbol in symbols:
             made = simulate(symbol, start_ms=START_MS, days=days, seed=1, timeframe=M5)
             at = {"written_at_ms": END_MS}
-            store.write_candles(symbol, made.intraday, "simulation", **at)
-            store.write_candles(symbol, made.four_hour, "simulation", **at)
-            store.write_funding(symbol, made.funding, "simulation", **at)
-            store.write_open_interest(symbol, made.open_interest, "simulation", **at)
+            store.write(symbol, made.intraday, "simulation", **at)
+            store.write(symbol, made.four_hour, "simulation", **at)
+            store.write(symbol, made.funding, "simulation", **at)
+            store.write(symbol, made.open_interest, "simulation", **at)
 
 
 def states(symbol: str, days: int) -> SnapshotTable:

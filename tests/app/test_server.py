@@ -57,7 +57,7 @@ def store_of(path: Path, **timeframes: tuple[Timeframe, ...]) -> MarketStore:
     for symbol, wanted in timeframes.items():
         for timeframe in wanted:
             made = simulate(symbol, start_ms=START_MS, days=1, seed=1, timeframe=timeframe)
-            store.write_candles(symbol, made.intraday, "simulated", written_at_ms=END_MS)
+            store.write(symbol, made.intraday, "simulated", written_at_ms=END_MS)
     return store
 
 
@@ -127,7 +127,7 @@ def opened_and_closed(settings: Settings, environ: dict[str, str] | None = None)
 
 def test_a_refused_server_leaves_nothing_open(corridor: Corridor, tmp_path: Path) -> None:
     with MarketStore.open(tmp_path / "bybit", write=True, exchange="bybit") as store:
-        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
+        store.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     mixed = corridor.settings(market__store=tmp_path / "bybit")
     for _ in range(2):  # an index left open could not be opened again
         error = refused_server(mixed)
@@ -221,5 +221,5 @@ def test_a_store_of_another_interval_of_candles_still_serves_its_index(
     with MarketStore.open(tmp_path, write=True, exchange="simulated") as store:
         write(store, history)
         minutes = simulate(SYMBOL, start_ms=END_MS - DAY_MS, days=1, seed=7, timeframe=M3)
-        store.write_candles(SYMBOL, minutes.intraday, "simulated", written_at_ms=END_MS)
+        store.write(SYMBOL, minutes.intraday, "simulated", written_at_ms=END_MS)
     opened_and_closed(corridor.settings(market__store=tmp_path))

@@ -73,7 +73,7 @@ def make_site(folder: Path) -> Site:
     site = Site(folder)
     with MarketStore.open(site.market, write=True, exchange="bybit") as store:
         for symbol in SYMBOLS:
-            store.write_candles(symbol, run_of_candles(CANDLES, M3), "tests", written_at_ms=1)
+            store.write(symbol, run_of_candles(CANDLES, M3), "tests", written_at_ms=1)
     with EmbeddedIndex.create_or_open(site.index, COLLECTION) as index:
         asyncio.run(fill(index))
     return site

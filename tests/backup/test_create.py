@@ -52,7 +52,7 @@ with MarketStore.open(path, write=True, exchange="bybit") as store:
     say("open")
     for first in range(0, GROWN, BATCH):
         part = candles.between(START_MS + first * M3.ms, START_MS + (first + BATCH) * M3.ms)
-        store.write_candles("BTCUSDT", part, "tests", written_at_ms=1)
+        store.write("BTCUSDT", part, "tests", written_at_ms=1)
         say(first)
     wait()
 """

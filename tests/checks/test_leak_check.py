@@ -270,7 +270,7 @@ def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
     corridor: Corridor, tmp_path: Path
 ) -> None:
     with MarketStore.open(tmp_path / "bybit", write=True, exchange="bybit") as store:
-        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
+        store.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     settings = corridor.settings(market__store=tmp_path / "bybit")
     with pytest.raises(ConfigurationError, match=r"is of bybit, the index at .* of simulated"):
         check_index_for_leaks(Job(settings, {}, 0), [], 3, 0)

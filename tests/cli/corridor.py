@@ -83,9 +83,9 @@ def make_corridor(folder: Path) -> Corridor:
 def write(store: MarketStore, history: MarketHistory) -> None:
     name = history.symbol
     for candles in (history.intraday, history.four_hour):
-        store.write_candles(name, candles, "simulated", written_at_ms=END_MS)
-    store.write_funding(name, history.funding, "simulated", written_at_ms=END_MS)
-    store.write_open_interest(
+        store.write(name, candles, "simulated", written_at_ms=END_MS)
+    store.write(name, history.funding, "simulated", written_at_ms=END_MS)
+    store.write(
         name,
         history.open_interest,
         "simulated",

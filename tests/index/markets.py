@@ -31,10 +31,10 @@ def market(symbol: str = SYMBOL) -> MarketHistory:
 
 def write(store: MarketStore, history: MarketHistory) -> None:
     name = history.symbol
-    store.write_candles(name, history.intraday, "simulated", written_at_ms=END_MS)
-    store.write_candles(name, history.four_hour, "simulated", written_at_ms=END_MS)
-    store.write_funding(name, history.funding, "simulated", written_at_ms=END_MS)
-    store.write_open_interest(
+    store.write(name, history.intraday, "simulated", written_at_ms=END_MS)
+    store.write(name, history.four_hour, "simulated", written_at_ms=END_MS)
+    store.write(name, history.funding, "simulated", written_at_ms=END_MS)
+    store.write(
         name,
         history.open_interest,
         "simulated",

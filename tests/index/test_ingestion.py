@@ -247,7 +247,7 @@ async def test_candles_of_another_length_only_are_refused(
     path = tmp_path / "store"
     with MarketStore.open(path, write=True, exchange="bybit") as store:
         candles = market().four_hour
-        store.write_candles(SYMBOL, candles, "simulated", written_at_ms=END_MS)
+        store.write(SYMBOL, candles, "simulated", written_at_ms=END_MS)
     with pytest.raises(InvalidInputError, match="no 5m candles of BTCUSDT"):
         await ingested(path, index)
     assert (await index.info()).runs == []

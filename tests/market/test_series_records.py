@@ -44,7 +44,7 @@ def record_of(store: MarketStore) -> SeriesRecord:
 
 def write(store: MarketStore, slots: list[int], *, seed: int = 0, source: str = "test") -> None:
     series = candles_at([START_MS + slot * M3.ms for slot in slots], seed=seed)
-    store.write_candles(SYMBOL, series, source, written_at_ms=AT)
+    store.write(SYMBOL, series, source, written_at_ms=AT)
 
 
 def check_against_a_count(store: MarketStore) -> None:
@@ -223,8 +223,8 @@ def test_a_symbol_has_a_new_version_after_each_write_of_its_own(store: MarketSto
         lambda: write(store, [0]),
         lambda: write(store, [1]),
         lambda: write(store, [1], seed=1),
-        lambda: store.write_candles(SYMBOL, run_of_candles(2, H4), "test", **at),
-        lambda: store.write_open_interest(SYMBOL, interest_every(M3.ms), "test", **at),
+        lambda: store.write(SYMBOL, run_of_candles(2, H4), "test", **at),
+        lambda: store.write(SYMBOL, interest_every(M3.ms), "test", **at),
     ):
         write_something()
         versions.add(store.symbol_version(SYMBOL))
@@ -236,7 +236,7 @@ def test_writes_to_other_symbols_leave_a_version(store: MarketStore) -> None:
     write(store, [0])
     version = store.symbol_version(SYMBOL)
     for timeframe in (M3, H4):
-        store.write_candles("BTCUSD", run_of_candles(3, timeframe), "test", written_at_ms=AT)
+        store.write("BTCUSD", run_of_candles(3, timeframe), "test", written_at_ms=AT)
         assert store.symbol_version(SYMBOL) == version
     write(store, [0])
     assert store.symbol_version(SYMBOL) == version, "nothing changed"

@@ -77,9 +77,9 @@ def test_what_was_written_reads_back_to_the_last_bit(
     candles: CandleSeries, funding: FundingSeries, interest: OpenInterestSeries
 ) -> None:
     with fresh_store() as store:
-        store.write_candles("BTCUSDT", candles, "drawn", written_at_ms=AT)
-        store.write_funding("BTCUSDT", funding, "drawn", written_at_ms=AT)
-        store.write_open_interest("BTCUSDT", interest, "drawn", written_at_ms=AT)
+        store.write("BTCUSDT", candles, "drawn", written_at_ms=AT)
+        store.write("BTCUSDT", funding, "drawn", written_at_ms=AT)
+        store.write("BTCUSDT", interest, "drawn", written_at_ms=AT)
 
         assert same_series(store.candles("BTCUSDT", M3), candles)
         assert same_series(store.funding("BTCUSDT"), funding)
@@ -98,7 +98,7 @@ def test_a_range_read_equals_filtering_afterwards(
     end = None if last is None else START_MS + last * M3.ms
     with fresh_store() as store:
         for symbol in ("BTCUSDT", "BTCUSD", "BTCUSDT1"):
-            store.write_candles(symbol, candles, "drawn", written_at_ms=AT)
+            store.write(symbol, candles, "drawn", written_at_ms=AT)
 
         found = store.candles("BTCUSDT", M3, start, end)
 
@@ -108,9 +108,9 @@ def test_a_range_read_equals_filtering_afterwards(
 
 def test_symbols_and_timeframes_are_found_without_mixing_up_prefixes(store: MarketStore) -> None:
     for symbol in ("BTCUSDT", "BTC", "1000PEPEUSDT", "BTCUSDTX"):
-        store.write_candles(symbol, run_of_candles(3), "made", written_at_ms=AT)
-    store.write_candles("BTC", run_of_candles(5, H4), "made", written_at_ms=AT)
-    store.write_candles("BTC", run_of_candles(5, M5), "made", written_at_ms=AT)
+        store.write(symbol, run_of_candles(3), "made", written_at_ms=AT)
+    store.write("BTC", run_of_candles(5, H4), "made", written_at_ms=AT)
+    store.write("BTC", run_of_candles(5, M5), "made", written_at_ms=AT)
 
     assert store.symbols() == ["1000PEPEUSDT", "BTC", "BTCUSDT", "BTCUSDTX"]
     assert store.timeframes("BTC") == [M3, M5, H4]
@@ -121,7 +121,7 @@ def test_symbols_and_timeframes_are_found_without_mixing_up_prefixes(store: Mark
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "BTC", "ZZZ"])
 def test_the_first_and_the_last_time_are_the_symbol_s_own(store: MarketStore, symbol: str) -> None:
     for count, other in enumerate(("BTC", "BTCUSDT", "ZZZ"), start=2):
-        store.write_candles(other, run_of_candles(count), "made", written_at_ms=AT)
+        store.write(other, run_of_candles(count), "made", written_at_ms=AT)
 
     first, expected = store.candles(symbol, M3).open_time_ms[[0, -1]].tolist()
 
@@ -142,8 +142,8 @@ def test_finer_samples_do_not_make_the_older_coarser_ones_stale(store: MarketSto
         for start, step in ((START_MS, HOUR_MS), (START_MS + 40 * HOUR_MS, 5 * MINUTE_MS))
     )
     at = {"written_at_ms": AT}
-    store.write_open_interest("DDD", hourly, "hourly", interval_ms=HOUR_MS, **at)
-    store.write_open_interest("DDD", then_5m, "5m", interval_ms=5 * MINUTE_MS, **at)
+    store.write("DDD", hourly, "hourly", interval_ms=HOUR_MS, **at)
+    store.write("DDD", then_5m, "5m", interval_ms=5 * MINUTE_MS, **at)
     assert store.open_interest_interval_ms("DDD") == HOUR_MS
 
 
@@ -153,11 +153,11 @@ def test_a_malformed_symbol_is_refused(store: MarketStore, symbol: str) -> None:
         with pytest.raises(InvalidInputError, match="capital letters"):
             read(symbol)
     with pytest.raises(InvalidInputError):
-        store.write_candles(symbol, run_of_candles(3), "made", written_at_ms=AT)
+        store.write(symbol, run_of_candles(3), "made", written_at_ms=AT)
 
 
 def test_a_symbol_that_is_not_there_reads_as_empty(store: MarketStore) -> None:
-    history = store.history("BTCUSDT", M3)
+    history = store.stored_history("BTCUSDT", M3).decode()
 
     assert [len(history.intraday), len(history.four_hour), len(history.funding)] == [0, 0, 0]
     assert history.open_interest_interval_ms == HOUR_MS
@@ -165,7 +165,7 @@ def test_a_symbol_that_is_not_there_reads_as_empty(store: MarketStore) -> None:
 
 def test_a_write_reports_what_it_added_replaced_and_left(store: MarketStore) -> None:
     def write(series: CandleSeries) -> WriteReport:
-        return store.write_candles("BTCUSDT", series, "made", written_at_ms=AT)
+        return store.write("BTCUSDT", series, "made", written_at_ms=AT)
 
     first = run_of_candles(10)
     changed = candles_at(first.open_time_ms[5:].tolist(), seed=1)
@@ -182,7 +182,7 @@ def test_a_write_reports_what_it_added_replaced_and_left(store: MarketStore) -> 
 def test_provenance_has_one_entry_per_source(store: MarketStore) -> None:
     for source, start in (("a", 0), ("b", 10), ("a", 20)):
         series = run_of_candles(5, start_ms=START_MS + start * M3.ms)
-        store.write_candles("BTCUSDT", series, source, written_at_ms=AT + start)
+        store.write("BTCUSDT", series, source, written_at_ms=AT + start)
 
     b, a = store.provenance("BTCUSDT", M3)
 
@@ -194,10 +194,10 @@ def test_provenance_has_one_entry_per_source(store: MarketStore) -> None:
 def test_filling_a_gap_takes_it_off_the_ledger(store: MarketStore) -> None:
     whole = run_of_candles(10)
     for part in (slice(0, 3), slice(6, 10)):
-        store.write_candles("BTCUSDT", whole.rows(part), "made", written_at_ms=AT)
+        store.write("BTCUSDT", whole.rows(part), "made", written_at_ms=AT)
     before = store.gaps("BTCUSDT", M3)
 
-    store.write_candles("BTCUSDT", whole.rows(slice(3, 6)), "made", written_at_ms=AT)
+    store.write("BTCUSDT", whole.rows(slice(3, 6)), "made", written_at_ms=AT)
 
     assert [gap.missing for gap in before] == [3]
     assert store.gaps("BTCUSDT", M3) == []
@@ -211,7 +211,7 @@ def test_refused_candles_leave_the_store_as_it_was(store: MarketStore) -> None:
     version = store.version
 
     with pytest.raises(InvalidDataError, match="high below low"):
-        store.write_candles("BTCUSDT", bad, "made", written_at_ms=AT)
+        store.write("BTCUSDT", bad, "made", written_at_ms=AT)
 
     assert store.version == version
     assert store.symbols() == []
@@ -229,13 +229,13 @@ def test_a_candle_is_validated_once_on_its_way_in(
 
     monkeypatch.setattr(candles_module, "_refusals", counting)
     series = run_of_candles(10)
-    store.write_candles("BTCUSDT", series, "made", written_at_ms=AT)
-    store.write_candles("BTCUSDT", series.rows(slice(2, 5)), "made", written_at_ms=AT)
+    store.write("BTCUSDT", series, "made", written_at_ms=AT)
+    store.write("BTCUSDT", series.rows(slice(2, 5)), "made", written_at_ms=AT)
     assert calls == [10]
 
     altered = replace(series, high=series.low, low=series.high)
     with pytest.raises(InvalidDataError, match="high below low"):
-        store.write_candles("BTCUSDT", altered, "made", written_at_ms=AT)
+        store.write("BTCUSDT", altered, "made", written_at_ms=AT)
     assert calls == [10, 10]
 
 
@@ -243,11 +243,11 @@ def test_the_description_names_every_series_with_extent_gaps_and_origin(
     store: MarketStore,
 ) -> None:
     holed = candles_at([START_MS, START_MS + 3 * M3.ms])
-    store.write_candles("BTCUSDT", holed, "made", written_at_ms=AT)
+    store.write("BTCUSDT", holed, "made", written_at_ms=AT)
     funding = FundingSeries.validated(
         {"time_ms": [START_MS], "rate": [0.0001], "interval_hours": [8.0]}
     )
-    store.write_funding("ETHUSDT", funding, "made", written_at_ms=AT)
+    store.write("ETHUSDT", funding, "made", written_at_ms=AT)
 
     described = json.loads(msgspec.json.encode(store.describe()))
 
@@ -277,8 +277,8 @@ def interest_every(step_ms: int) -> OpenInterestSeries:
 
 def test_the_interval_of_open_interest_is_as_recorded_or_as_observed(store: MarketStore) -> None:
     each_5m = interest_every(5 * MINUTE_MS)
-    store.write_open_interest("AAA", each_5m, "made", written_at_ms=AT)
-    store.write_open_interest("BBB", each_5m, "made", written_at_ms=AT, interval_ms=HOUR_MS)
+    store.write("AAA", each_5m, "made", written_at_ms=AT)
+    store.write("BBB", each_5m, "made", written_at_ms=AT, interval_ms=HOUR_MS)
 
     assert store.open_interest_interval_ms("AAA") == 5 * MINUTE_MS
     assert store.open_interest_interval_ms("BBB") == HOUR_MS
@@ -286,11 +286,13 @@ def test_the_interval_of_open_interest_is_as_recorded_or_as_observed(store: Mark
 
 
 def test_history_brings_the_four_series_of_a_range(store: MarketStore) -> None:
-    store.write_candles("BTCUSDT", run_of_candles(200), "made", written_at_ms=AT)
-    store.write_candles("BTCUSDT", run_of_candles(10, H4), "made", written_at_ms=AT)
-    store.write_open_interest("BTCUSDT", interest_every(HOUR_MS), "made", written_at_ms=AT)
+    store.write("BTCUSDT", run_of_candles(200), "made", written_at_ms=AT)
+    store.write("BTCUSDT", run_of_candles(10, H4), "made", written_at_ms=AT)
+    store.write("BTCUSDT", interest_every(HOUR_MS), "made", written_at_ms=AT)
 
-    history = store.history("BTCUSDT", M3, START_MS + HOUR_MS, START_MS + 8 * HOUR_MS)
+    history = store.stored_history(
+        "BTCUSDT", M3, START_MS + HOUR_MS, START_MS + 8 * HOUR_MS
+    ).decode()
 
     assert same_series(history.intraday, run_of_candles(200).rows(slice(20, 160)))
     assert same_series(history.four_hour, run_of_candles(10, H4).rows(slice(1, 2)))
@@ -330,7 +332,7 @@ def test_writing_a_damaged_span_again_heals_it(tmp_path: Path) -> None:
     put_raw(tmp_path, "candles_3m", {f"BTCUSDT:{START_MS}": b"not json"})
 
     with MarketStore.open(tmp_path, write=True) as store:
-        report = store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+        report = store.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
 
         assert report == WriteReport(added=1, replaced=1)
         assert same_series(store.candles("BTCUSDT", M3), run_of_candles(2))
@@ -383,7 +385,7 @@ def test_a_store_belongs_to_one_exchange(tmp_path: Path) -> None:
     MarketStore.open(tmp_path, write=True, exchange="okx").close()  # nothing written: no claim
     with MarketStore.open(tmp_path, write=True, exchange="bybit") as store:
         assert store.exchange == "bybit"
-        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+        store.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
 
     with pytest.raises(ConfigurationError, match="bybit, not of binance"):
         MarketStore.open(tmp_path, write=True, exchange="binance")
@@ -398,7 +400,7 @@ with MarketStore.open(path, write=True, exchange="binance") as store:
     say("open")
     wait()
     try:
-        store.write_candles("ETHUSDT", run_of_candles(2), "made", written_at_ms=START_MS)
+        store.write("ETHUSDT", run_of_candles(2), "made", written_at_ms=START_MS)
     except ConfigurationError as error:
         say(error)
 """
@@ -407,7 +409,7 @@ with MarketStore.open(path, write=True, exchange="binance") as store:
         running(program, tmp_path) as other,
     ):
         assert hear(other) == "open"
-        store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+        store.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
         tell(other)
         assert "the store holds data of bybit, not of binance" in hear(other)
 
@@ -415,7 +417,7 @@ with MarketStore.open(path, write=True, exchange="binance") as store:
 def test_a_writer_refuses_another_exchange_s_store_that_replaced_its_own(tmp_path: Path) -> None:
     for name, exchange in (("live", "bybit"), ("other", "okx"), ("restored", "bybit")):
         with MarketStore.open(tmp_path / name, write=True, exchange=exchange) as store:
-            store.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+            store.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
 
     live = tmp_path / "live"
     with MarketStore.open(live, write=True, exchange="bybit") as store:
@@ -423,10 +425,10 @@ def test_a_writer_refuses_another_exchange_s_store_that_replaced_its_own(tmp_pat
         live.rename(tmp_path / "before")
         (tmp_path / "other").rename(live)
         with pytest.raises(ConfigurationError, match="okx, not of bybit"):
-            store.write_candles("BTCUSDT", run_of_candles(3), "made", written_at_ms=AT)
+            store.write("BTCUSDT", run_of_candles(3), "made", written_at_ms=AT)
         live.rename(tmp_path / "after")
         (tmp_path / "restored").rename(live)
-        store.write_candles("BTCUSDT", run_of_candles(3), "made", written_at_ms=AT)
+        store.write("BTCUSDT", run_of_candles(3), "made", written_at_ms=AT)
         assert store.symbol_version("BTCUSDT") != version
 
     with MarketStore.open(live) as store:
@@ -443,7 +445,7 @@ def test_one_process_opens_a_store_once(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="already open"):
             MarketStore.open(tmp_path, write=True)
         with pytest.raises(StoreError, match="opened for reading"):
-            reader.write_candles("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
+            reader.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=AT)
     MarketStore.open(tmp_path, write=True).close()
 
 
@@ -465,7 +467,7 @@ with MarketStore.open(path, write=True) as store:
     wait()
     for row in range(200):
         candle = run_of_candles(300).rows(slice(row, row + 1))
-        store.write_candles("BTCUSDT", candle, "live", written_at_ms=START_MS)
+        store.write("BTCUSDT", candle, "live", written_at_ms=START_MS)
 say("done")
 """
     with MarketStore.open(tmp_path, write=True) as store, running(appends, tmp_path) as collector:
@@ -473,8 +475,8 @@ say("done")
         tell(collector)
         for row in range(200, 300, 10):
             part = run_of_candles(300).rows(slice(row, row + 10))
-            store.write_candles("BTCUSDT", part, "file", written_at_ms=AT)
-            store.write_candles("ETHUSDT", part, "file", written_at_ms=AT)
+            store.write("BTCUSDT", part, "file", written_at_ms=AT)
+            store.write("ETHUSDT", part, "file", written_at_ms=AT)
         assert hear(collector) == "done"
 
         assert same_series(store.candles("BTCUSDT", M3), run_of_candles(300))
@@ -500,10 +502,10 @@ with MarketStore.open(path) as store:
 
     with MarketStore.open(tmp_path, write=True) as store, running(program, tmp_path) as reader:
         assert seen() == f"0 0 [] {store.version}"
-        store.write_candles("BTCUSDT", run_of_candles(7), "made", written_at_ms=AT)
+        store.write("BTCUSDT", run_of_candles(7), "made", written_at_ms=AT)
         assert seen() == f"7 0 ['BTCUSDT'] {store.version}"
-        store.write_candles("BTCUSDT", run_of_candles(9), "made", written_at_ms=AT)
-        store.write_open_interest("BTCUSDT", interest_every(HOUR_MS), "made", written_at_ms=AT)
+        store.write("BTCUSDT", run_of_candles(9), "made", written_at_ms=AT)
+        store.write("BTCUSDT", interest_every(HOUR_MS), "made", written_at_ms=AT)
         assert seen() == f"9 5 ['BTCUSDT'] {store.version}"
 
 
@@ -545,9 +547,9 @@ def test_an_original_store_is_read_as_it_is(original: Path) -> None:
 def test_an_original_store_opened_for_writing_gets_our_meta(original: Path) -> None:
     with MarketStore.open(original, write=True, exchange="bybit") as store:
         stored = store.candles("BTCUSDT", M3)
-        report = store.write_candles("BTCUSDT", stored, "again", written_at_ms=AT)
+        report = store.write("BTCUSDT", stored, "again", written_at_ms=AT)
         more = run_of_candles(5, start_ms=START_MS + 22 * M3.ms)
-        store.write_candles("BTCUSDT", more, "made", written_at_ms=AT)
+        store.write("BTCUSDT", more, "made", written_at_ms=AT)
 
         assert report == WriteReport(unchanged=20), "extra keys make no difference"
         assert (store.exchange, store.describe().schema_version) == ("bybit", 1)

@@ -38,7 +38,7 @@ def market(
     with MarketStore.open(path, write=True, exchange="bybit") as store:
         for file in sorted(folder.glob("*_BTCUSDT_*")):
             import_folder(file, store, exchange="bybit", written_at_ms=END_MS)
-        history = store.history("BTCUSDT", M5)
+        history = store.stored_history("BTCUSDT", M5).decode()
     times = np.arange(START_MS, END_MS + 1, M15.ms, dtype=np.int64)
     points, refused = make_points(history, Spaces(SPACE), times, END_MS + DAY_MS, 1)
     assert not refused

@@ -65,9 +65,9 @@ def simulate_market(
             progress("simulating", done, len(symbols))
             market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)
             for candles in (market.intraday, market.four_hour):
-                store.write_candles(symbol, candles, source, written_at_ms=now_ms)
-            store.write_funding(symbol, market.funding, source, written_at_ms=now_ms)
-            store.write_open_interest(
+                store.write(symbol, candles, source, written_at_ms=now_ms)
+            store.write(symbol, market.funding, source, written_at_ms=now_ms)
+            store.write(
                 symbol,
                 market.open_interest,
                 source,

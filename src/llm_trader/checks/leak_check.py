@@ -154,7 +154,9 @@ class _LeakCheck:
         matches = sorted(matches, key=lambda match: match.timestamp)
         times = np.array([match.timestamp for match in matches], dtype=np.int64)
         first_ms = int(times[0]) - self._intraday.ms
-        history = self._store.history(symbol, self._intraday, first_ms, as_of_ms + DAY_MS)
+        history = self._store.stored_history(
+            symbol, self._intraday, first_ms, as_of_ms + DAY_MS
+        ).decode()
         labels = label_outcomes(history.known_at(as_of_ms).intraday, times)
         for match, label in zip(matches, labels.T.tolist(), strict=True):
             if max(match.resolved_at, match.timestamp + LONGEST_HORIZON_MS) > as_of_ms:

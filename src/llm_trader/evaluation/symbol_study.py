@@ -263,7 +263,7 @@ def _trade(
     symbol, times_ms = walk.points.symbol, walk.queries.timestamp_ms
     end_ms = int(times_ms[-1]) + LONGEST_HORIZON_MS
     with MarketStore.open(subject.store) as store:
-        history = store.history(symbol, walk.intraday, int(times_ms[0]), end_ms)
+        history = store.stored_history(symbol, walk.intraday, int(times_ms[0]), end_ms).decode()
     market = Market(history.intraday, history.funding)
     backtests = [run_backtest(name, walk, market, plan) for name in arms.names]
     findings.arms = compare_arms(

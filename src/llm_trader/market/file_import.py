@@ -206,16 +206,16 @@ def _import_file(
     source, span = f"file {name}", None
     if file.kind == "candles" and timeframe is not None:
         candles = _candles(times, columns, timeframe, name)
-        write = store.write_candles(symbol, candles, source, written_at_ms=written_at_ms)
+        write = store.write(symbol, candles, source, written_at_ms=written_at_ms)
         span = _CandleSpan(name, timeframe, int(times[0]), int(times[-1]) + timeframe.ms)
     elif file.kind == "funding":
         funding = _funding(times, columns, timeframe, name)
-        write = store.write_funding(symbol, funding, source, written_at_ms=written_at_ms)
+        write = store.write(symbol, funding, source, written_at_ms=written_at_ms)
     else:
         no_values = {"open_interest_value": np.full(len(times), np.nan)}
         interest = OpenInterestSeries.validated({"time_ms": times, **no_values, **columns}, name)
         interval_ms = timeframe.ms if timeframe else None
-        write = store.write_open_interest(
+        write = store.write(
             symbol, interest, source, written_at_ms=written_at_ms, interval_ms=interval_ms
         )
     interval = str(timeframe) if timeframe else None
@@ -273,5 +273,5 @@ def _resample(
     start_ms, end_ms = target.floor(span.start_ms), target.floor(span.end_ms - 1) + target.ms
     built = resample(store.candles(symbol, span.timeframe, start_ms, end_ms), target)
     source = f"{_RESAMPLED} {span.timeframe} of {span.file}"
-    write = store.write_candles(symbol, built, source, written_at_ms=written_at_ms)
+    write = store.write(symbol, built, source, written_at_ms=written_at_ms)
     return DerivedReport(symbol, str(target), source, len(built), write)

@@ -21,10 +21,10 @@ from llm_trader.market import (
     series_records,
     store_check,
     store_info,
+    stored_series,
     symbol_versions,
 )
 from llm_trader.market.candles import CandleSeries, Gap
-from llm_trader.market.history import MarketHistory
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
@@ -214,24 +214,6 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return series_records.sample_interval_ms(txn, open_interest_of(symbol))
 
-    def history(
-        self,
-        symbol: str,
-        intraday: Timeframe,
-        start_ms: Millis | None = None,
-        end_ms: Millis | None = None,
-        *,
-        four_hour_start_ms: Millis | None = None,
-    ) -> MarketHistory:
-        """All four series of a symbol, from one state of the store.
-
-        4h candles may start earlier than the rest: indicators on them need a longer past.
-        """
-        stored = self.stored_history(
-            symbol, intraday, start_ms, end_ms, four_hour_start_ms=four_hour_start_ms
-        )
-        return stored.decode()
-
     def stored_history(
         self,
         symbol: str,
@@ -241,11 +223,13 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         *,
         four_hour_start_ms: Millis | None = None,
     ) -> StoredHistory:
-        """What `history` decodes, so that a later read needs to decode only the changes."""
+        """The records of all four series of a symbol, from one state of the store.
+
+        4h candles may start earlier than the rest: indicators on them need a longer past.
+        """
         early = start_ms if four_hour_start_ms is None else four_hour_start_ms
-        fine, coarse = candles_of(symbol, intraday), candles_of(symbol, H4)
-        funding, interest = funding_of(symbol), open_interest_of(symbol)
-        series = (fine, coarse, funding, interest)
+        coarse, interest = candles_of(symbol, H4), open_interest_of(symbol)
+        series = (candles_of(symbol, intraday), coarse, funding_of(symbol), interest)
         with self._read() as txn:
             records = tuple(
                 record_ranges.items(txn, part, early if part is coarse else start_ms, end_ms)
@@ -254,55 +238,27 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             interval_ms = series_records.sample_interval_ms(txn, interest)
         return StoredHistory(symbol, series, records, interval_ms)
 
-    def write_candles(
-        self, symbol: str, series: CandleSeries, source: str, *, written_at_ms: Millis
-    ) -> WriteReport:
-        """Add candles, replacing those of the same open time, in one transaction.
-
-        `source` goes into the provenance. Raises `InvalidDataError` when any
-        candle is refused; then nothing is written. Writing the same again changes nothing.
-        """
-        return self._write(candles_of(symbol, series.timeframe), series, source, written_at_ms)
-
-    def write_funding(
-        self, symbol: str, series: FundingSeries, source: str, *, written_at_ms: Millis
-    ) -> WriteReport:
-        """Like `write_candles`."""
-        return self._write(funding_of(symbol), series, source, written_at_ms)
-
-    def write_open_interest(
+    def write(
         self,
         symbol: str,
-        series: OpenInterestSeries,
+        series: CandleSeries | FundingSeries | OpenInterestSeries,
         source: str,
         *,
         written_at_ms: Millis,
         interval_ms: Millis | None = None,
     ) -> WriteReport:
-        """Like `write_candles`; `interval_ms` records how far apart samples are, where known."""
-        return self._write(open_interest_of(symbol), series, source, written_at_ms, interval_ms)
+        """Add rows, replacing those of the same time, in one transaction.
 
-    def _read_series(
-        self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None
-    ) -> SeriesT:
-        with self._read() as txn:
-            items = record_ranges.items(txn, series, start_ms, end_ms)
-        return series.read(items)
-
-    def _write(
-        self,
-        stored: StoredSeries[SeriesT],
-        series: SeriesT,
-        source: str,
-        written_at_ms: Millis,
-        interval_ms: Millis | None = None,
-    ) -> WriteReport:
+        `source` goes into the provenance; `interval_ms` records how far apart samples of open
+        interest are, where known. Raises `InvalidDataError` when any row is refused; then nothing
+        is written. Writing the same again changes nothing.
+        """
+        stored = stored_series.matching(symbol, series)
         if not series.is_validated:
             stored.build(series.times, dict(series.columns()))
         if not len(series):
             return WriteReport()
         new = stored.encode(series)
-        # Encoded before the write lock is taken: other writers wait as short as possible.
         first_ms, last_ms = series.times[[0, -1]].tolist()
         with self._environment.write(keys.META, stored.database) as txn:
             self._check_once(txn)
@@ -316,6 +272,13 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 series_records.record_write(txn, stored, origin, interval_ms, report.added)
                 symbol_versions.stamp_symbol(txn, stored.symbol)
         return report
+
+    def _read_series(
+        self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None
+    ) -> SeriesT:
+        with self._read() as txn:
+            items = record_ranges.items(txn, series, start_ms, end_ms)
+        return series.read(items)
 
     def _prepare(self) -> None:
         """Refuses a folder that is not a market store; when writing, records what it is."""

@@ -16,6 +16,7 @@ from llm_trader.errors import InvalidDataError, StoreError
 from llm_trader.market import keys
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.series import TimeSeries
 from llm_trader.market.value_codecs import (
     CANDLE_CODEC,
     FUNDING_CODEC,
@@ -47,7 +48,9 @@ class StoredSeries(Generic[SeriesT]):
     timeframe: Timeframe | None
     codec: Codec[Any]
     validate: Callable[[Mapping[str, npt.ArrayLike]], SeriesT]
-    time_field: str
+
+    def __post_init__(self) -> None:
+        keys.checked_symbol(self.symbol)
 
     def __str__(self) -> str:
         return f"{self.database}:{self.symbol}"
@@ -70,7 +73,7 @@ class StoredSeries(Generic[SeriesT]):
         return int(self.times([key])[0])
 
     def build(self, times: Times, columns: Mapping[str, Floats]) -> SeriesT:
-        return self.validate({self.time_field: times, **columns})
+        return self.validate({"open_time_ms" if self.timeframe else "time_ms": times, **columns})
 
     def encode(self, series: SeriesT) -> Items:
         record_keys = [keys.record_key(self.symbol, time_ms) for time_ms in series.times.tolist()]
@@ -127,26 +130,25 @@ class StoredSeries(Generic[SeriesT]):
 
 
 def candles_of(symbol: str, timeframe: Timeframe) -> StoredSeries[CandleSeries]:
-    return StoredSeries(
-        keys.candles_database(timeframe),
-        keys.checked_symbol(symbol),
-        timeframe,
-        CANDLE_CODEC,
-        partial(CandleSeries.validated, timeframe),
-        CandleSeries.time_field,
-    )
+    validate = partial(CandleSeries.validated, timeframe)
+    database = keys.candles_database(timeframe)
+    return StoredSeries(database, symbol, timeframe, CANDLE_CODEC, validate)
 
 
 def funding_of(symbol: str) -> StoredSeries[FundingSeries]:
-    build, time_field = FundingSeries.validated, FundingSeries.time_field
-    symbol = keys.checked_symbol(symbol)
-    return StoredSeries(keys.FUNDING, symbol, None, FUNDING_CODEC, build, time_field)
+    return StoredSeries(keys.FUNDING, symbol, None, FUNDING_CODEC, FundingSeries.validated)
 
 
 def open_interest_of(symbol: str) -> StoredSeries[OpenInterestSeries]:
-    build, time_field = OpenInterestSeries.validated, OpenInterestSeries.time_field
-    symbol = keys.checked_symbol(symbol)
-    return StoredSeries(keys.OPEN_INTEREST, symbol, None, OPEN_INTEREST_CODEC, build, time_field)
+    validate = OpenInterestSeries.validated
+    return StoredSeries(keys.OPEN_INTEREST, symbol, None, OPEN_INTEREST_CODEC, validate)
+
+
+def matching(symbol: str, series: TimeSeries) -> StoredSeries[Any]:
+    """Where a series of this kind is stored."""
+    if isinstance(series, CandleSeries):
+        return candles_of(symbol, series.timeframe)
+    return funding_of(symbol) if isinstance(series, FundingSeries) else open_interest_of(symbol)
 
 
 def series_in(database: str, symbol: str) -> StoredSeries[Any]:

@@ -167,6 +167,9 @@ class Environment(AbstractContextManager["Environment"]):
         self._lock = threading.RLock()  # guards `_active` and all that reopening sets
         self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()
+        self._databases: dict[str, Any] = {}
+        # The last state that was read: its transaction, all its root keys, and its databases.
+        self._visible: tuple[int, set[str], Mapping[str, Any]]
         if write:
             with write_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -362,9 +365,8 @@ class Environment(AbstractContextManager["Environment"]):
         self._identity = identity or _file_identity(self._file)
         self._outdated = False
         self._checked_at = time.monotonic()
-        self._databases: dict[str, Any] = {}
-        # The databases of the last state that was read, with its transaction and all root keys.
-        self._visible: tuple[int, set[str], Mapping[str, Any]] = (-1, set(), {})
+        self._databases = {}
+        self._visible = (-1, set(), {})
 
 
 def _file_identity(path: str) -> tuple[int, int] | None:

@@ -6,9 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.manifest import Manifest
-from llm_trader.backup.restore import Targets
+from llm_trader.backup.create import create_backup
+from llm_trader.backup.manifest import Manifest, Places
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import VectorIndex
@@ -49,11 +48,11 @@ class Site:
         return self.backups / NAME
 
     @property
-    def sources(self) -> Sources:
-        return Sources(market=self.market, index=self.index)
+    def sources(self) -> Places:
+        return Places(market=self.market, index=self.index)
 
-    def targets(self, folder: Path) -> Targets:
-        return Targets(market=folder / "market", index=folder / "index")
+    def targets(self, folder: Path) -> Places:
+        return Places(market=folder / "market", index=folder / "index")
 
     async def back_up(self, name: str = NAME) -> Manifest:
         return await create_backup(self.backups, name, self.sources, created_at=CREATED_AT)

@@ -13,9 +13,9 @@ from msgspec import structs
 
 from llm_trader.backup import contents
 from llm_trader.backup.cluster import QdrantNodes
-from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.manifest import Manifest, backups_in
-from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
+from llm_trader.backup.create import create_backup
+from llm_trader.backup.manifest import Manifest, Places, backups_in
+from llm_trader.backup.restore import RestoreReport, restore_backup
 from llm_trader.backup.verify import verify_backup
 from llm_trader.checks.agreement import compare_answers
 from llm_trader.errors import ConfigurationError, VectorIndexError
@@ -96,14 +96,14 @@ def words(place: QdrantServer) -> Path:
 
 
 async def back_up(backups: Path, place: QdrantServer, progress: Progress = no_progress) -> Manifest:
-    sources = Sources(qdrant=QdrantNodes(place))
+    sources = Places(qdrant=QdrantNodes(place))
     return await create_backup(backups, NAME, sources, created_at=CREATED_AT, progress=progress)
 
 
 async def restore(
     backups: Path, place: QdrantServer, *, swap: bool = False, progress: Progress = no_progress
 ) -> RestoreReport:
-    targets = Targets(qdrant=QdrantNodes(place))
+    targets = Places(qdrant=QdrantNodes(place))
     return await restore_backup(backups / NAME, targets, swap=swap, progress=progress)
 
 
@@ -259,15 +259,13 @@ async def test_a_restored_collection_can_be_ingested_into(
 async def test_each_node_of_a_cluster_has_its_snapshot(
     source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
-    sources = Sources(qdrant=QdrantNodes(source, (source.url, source.url)))
+    sources = Places(qdrant=QdrantNodes(source, (source.url, source.url)))
     manifest = await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
     assert manifest.qdrant is not None
     assert [node.file.split("/")[1][:2] for node in manifest.qdrant.nodes] == ["1-", "2-"]
     with pytest.raises(ConfigurationError, match="of 2 nodes, and 1 are named; list all nodes"):
         await restore(tmp_path, empty)
-    await restore_backup(
-        tmp_path / NAME, Targets(qdrant=QdrantNodes(empty, (empty.url, empty.url)))
-    )
+    await restore_backup(tmp_path / NAME, Places(qdrant=QdrantNodes(empty, (empty.url, empty.url))))
     await check_same(empty, source)
 
 
@@ -356,7 +354,7 @@ async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
 async def test_a_server_that_is_gone_is_told_with_its_address(
     source: QdrantServer, tmp_path: Path
 ) -> None:
-    sources = Sources(qdrant=QdrantNodes(source, ("http://127.0.0.1:9",)))
+    sources = Places(qdrant=QdrantNodes(source, ("http://127.0.0.1:9",)))
     with pytest.raises(VectorIndexError, match=r"127\.0\.0\.1:9 cannot be reached; is it running"):
         await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
     assert backups_in(tmp_path) == []

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from llm_trader import __version__
-from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.manifest import MANIFEST, Listed, backups_in, read_manifest
-from llm_trader.backup.restore import Targets, restore_backup
+from llm_trader.backup.create import create_backup
+from llm_trader.backup.manifest import MANIFEST, Listed, Places, backups_in, read_manifest
+from llm_trader.backup.restore import restore_backup
 from llm_trader.backup.verify import verify_backup
 from llm_trader.errors import (
     ConfigurationError,
@@ -77,13 +77,14 @@ asyncio.run(main())
 
 BACKUP = """
 import asyncio
-from llm_trader.backup.create import Sources, create_backup
+from llm_trader.backup.create import create_backup
+from llm_trader.backup.manifest import Places
 
 def report_and_wait(what, done, total):
     say(what.split()[0], done, total)
     wait()
 
-sources = Sources(market=path / "market", index=path / "index")
+sources = Places(market=path / "market", index=path / "index")
 asyncio.run(create_backup(
     path / "backups", "nightly", sources, created_at="now", progress=report_and_wait
 ))
@@ -132,7 +133,7 @@ async def test_the_copies_are_stores_in_their_own_right(site: Site) -> None:
 
 @pytest.mark.parametrize("part", ["market", "index"])
 async def test_a_part_can_be_backed_up_alone(site: Site, part: str) -> None:
-    sources = Sources(**{part: getattr(site, part)})
+    sources = Places(**{part: getattr(site, part)})
     manifest = await create_backup(site.backups, NAME, sources, created_at=CREATED_AT)
     assert manifest.parts == [part]
     assert (await verify_backup(site.backup)).problems == []
@@ -148,7 +149,7 @@ async def test_the_market_is_that_of_one_moment_while_another_process_writes(
         for number in range(4):
             for _ in range(20):
                 hear(writer)
-            sources = Sources(market=market)
+            sources = Places(market=market)
             made = await create_backup(tmp_path, f"b{number}", sources, created_at=CREATED_AT)
             with MarketStore.open(tmp_path / f"b{number}" / "market") as copy:
                 candles = copy.candles(SYMBOL, M3)
@@ -171,7 +172,7 @@ async def test_the_index_is_that_of_one_moment_while_another_process_writes(
         for number in range(4):
             for _ in range(10):
                 hear(writer)
-            sources, folder = Sources(index=index), tmp_path / f"b{number}"
+            sources, folder = Places(index=index), tmp_path / f"b{number}"
             await create_backup(tmp_path, folder.name, sources, created_at=CREATED_AT)
             with EmbeddedIndex.open(folder / "index") as copy:
                 held = await stored(copy)
@@ -289,9 +290,9 @@ async def test_a_name_that_is_no_plain_folder_is_refused(site: Site, name: str, 
 async def test_a_source_that_is_missing_is_told_and_leaves_no_backup(site: Site) -> None:
     nowhere = site.folder / "nowhere"
     for error, sources in (
-        (StoreError, Sources(index=site.index, market=nowhere)),
-        (VectorIndexError, Sources(index=nowhere, market=site.market)),
-        (InvalidInputError, Sources()),
+        (StoreError, Places(index=site.index, market=nowhere)),
+        (VectorIndexError, Places(index=nowhere, market=site.market)),
+        (InvalidInputError, Places()),
     ):
         with pytest.raises(error):
             await create_backup(site.backups, NAME, sources, created_at=CREATED_AT)
@@ -311,7 +312,7 @@ async def test_a_blank_store_and_an_empty_index_can_be_backed_up_too(tmp_path: P
     await site.back_up()
     report = await verify_backup(site.backup)
     assert (report.problems, report.answers) == ([], 0)
-    restored = Targets(market=tmp_path / "m", index=tmp_path / "i")
+    restored = Places(market=tmp_path / "m", index=tmp_path / "i")
     await restore_backup(site.backup, restored)
     with EmbeddedIndex.open(tmp_path / "i") as index:
         assert (await index.info()).symbols == []

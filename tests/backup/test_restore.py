@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from llm_trader.backup.contents import QUESTIONS
-from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
+from llm_trader.backup.create import create_backup
+from llm_trader.backup.manifest import Places
+from llm_trader.backup.restore import RestoreReport, restore_backup
 from llm_trader.checks.agreement import compare_answers
 from llm_trader.errors import ConfigurationError, InvalidInputError, StoreLockedError
 from llm_trader.index.embedded import EmbeddedIndex
@@ -25,14 +26,15 @@ from tests.retrieval.builders import COLLECTION, SPACE, past
 
 RESTORE = """
 import asyncio
-from llm_trader.backup.restore import Targets, restore_backup
+from llm_trader.backup.manifest import Places
+from llm_trader.backup.restore import restore_backup
 
 def report_and_wait(what, done, total):
     say(what)
     wait()
 
 to = Path(sys.argv[2])
-targets = Targets(market=to / "market", index=to / "index")
+targets = Places(market=to / "market", index=to / "index")
 asyncio.run(restore_backup(path, targets, progress=report_and_wait))
 say("complete")
 """
@@ -85,21 +87,21 @@ async def test_a_restored_store_can_be_written_to(site: Site, tmp_path: Path) ->
 @pytest.mark.parametrize("part", ["market", "index"])
 async def test_a_part_can_be_restored_alone(site: Site, tmp_path: Path, part: str) -> None:
     await site.back_up()
-    report = await restore_backup(site.backup, Targets(**{part: tmp_path / "to"}))
+    report = await restore_backup(site.backup, Places(**{part: tmp_path / "to"}))
     assert report.restored == {part: str(tmp_path / "to")}
 
 
 async def test_a_part_that_the_backup_does_not_hold_is_refused(site: Site, tmp_path: Path) -> None:
-    await create_backup(site.backups, NAME, Sources(market=site.market), created_at=CREATED_AT)
+    await create_backup(site.backups, NAME, Places(market=site.market), created_at=CREATED_AT)
     with pytest.raises(InvalidInputError, match="holds market, and for none of these a place"):
-        await restore_backup(site.backup, Targets(index=tmp_path / "to"))
+        await restore_backup(site.backup, Places(index=tmp_path / "to"))
 
 
 async def test_one_folder_cannot_become_both_parts(site: Site, tmp_path: Path) -> None:
     await site.back_up()
     to = tmp_path / "to"
     with pytest.raises(ConfigurationError, match="as both the market store and the index"):
-        await restore_backup(site.backup, Targets(market=to, index=tmp_path / "x" / ".." / "to"))
+        await restore_backup(site.backup, Places(market=to, index=tmp_path / "x" / ".." / "to"))
     assert not to.exists()
 
 
@@ -135,7 +137,7 @@ async def test_damage_in_a_part_that_is_not_restored_does_not_matter(
 ) -> None:
     await site.back_up()
     flip(site.backup / "index/data.mdb", 5)
-    report = await restore_backup(site.backup, Targets(market=tmp_path / "to"))
+    report = await restore_backup(site.backup, Places(market=tmp_path / "to"))
     assert list(report.restored) == ["market"]
 
 
@@ -158,7 +160,7 @@ async def test_other_answers_than_recorded_leave_nothing_behind(site: Site, tmp_
     path.write_bytes(msgspec.json.encode(answers))
     await retold(site.backup, lambda manifest: manifest)
     with pytest.raises(ConfigurationError, match="is answered otherwise: points_eligible is"):
-        await restore_backup(site.backup, Targets(index=tmp_path / "to" / "index"))
+        await restore_backup(site.backup, Places(index=tmp_path / "to" / "index"))
     assert list((tmp_path / "to").iterdir()) == []
 
 

@@ -12,9 +12,16 @@ import msgspec
 import pytest
 
 from llm_trader.backup.contents import QUESTIONS
-from llm_trader.backup.create import Sources, create_backup
+from llm_trader.backup.create import create_backup
 from llm_trader.backup.files import digest
-from llm_trader.backup.manifest import MANIFEST, Manifest, StoredFile, read_manifest, write_manifest
+from llm_trader.backup.manifest import (
+    MANIFEST,
+    Manifest,
+    Places,
+    StoredFile,
+    read_manifest,
+    write_manifest,
+)
 from llm_trader.backup.verify import Problem, VerifyReport, verify_backup
 from llm_trader.cli.backup import describe_new_backup
 from llm_trader.errors import ConfigurationError
@@ -200,7 +207,7 @@ async def test_a_backup_of_an_empty_index_says_that_no_answers_were_recorded(
     tmp_path: Path,
 ) -> None:
     EmbeddedIndex.create_or_open(tmp_path / "index", COLLECTION).close()
-    sources = Sources(index=tmp_path / "index")
+    sources = Places(index=tmp_path / "index")
     manifest = await create_backup(tmp_path, NAME, sources, created_at=CREATED_AT)
     assert manifest.notes[0].endswith("before: the index is empty")
 

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 from llm_trader.app.indexes import backend_of, qdrant_server
 from llm_trader.app.job import Job
 from llm_trader.backup.cluster import QdrantNodes
-from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.manifest import Manifest, checked_name, read_manifest
-from llm_trader.backup.restore import RestoreReport, Targets, restore_backup
+from llm_trader.backup.create import create_backup
+from llm_trader.backup.manifest import Manifest, Places, checked_name, read_manifest
+from llm_trader.backup.restore import RestoreReport, restore_backup
 from llm_trader.backup.verify import VerifyReport, verify_backup
 from llm_trader.errors import InvalidInputError
 from llm_trader.progress import Progress
@@ -26,7 +26,7 @@ def make_backup(job: Job, folder: Path, name: str | None, *, only: Part | None =
     # Whole seconds, because the time is also the default name.
     created_at = iso8601(job.now_ms // SECOND_MS * SECOND_MS)
     embedded = backend_of(settings) == "embedded"
-    sources = Sources(
+    sources = Places(
         market=settings.market.store if only != "index" else None,
         index=settings.index.path if only != "market" and embedded else None,
         qdrant=_nodes(job) if only != "market" and not embedded else None,
@@ -59,7 +59,7 @@ def restore(
             "--qdrant-url, then copy it with: llm-trader index migrate"
         )
     qdrant = only != "market" and manifest.qdrant is not None
-    targets = Targets(
+    targets = Places(
         market=job.settings.market.store if only != "index" else None,
         index=job.settings.index.path if only != "market" else None,
         qdrant=_nodes(job) if qdrant else None,

@@ -163,7 +163,8 @@ class RestoredCollection:
 
     async def check(self, answers: Sequence[RecordedAnswer]) -> Findings:
         """Whether it has the content it should have, and answers as recorded."""
-        async with await self._open() as index:
+        server = structs.replace(self._nodes.server, collection=self.name)
+        async with await QdrantIndex.open(server) as index:
             return await contents.check_open_index(index, self._part.index, answers)
 
     async def discard(self) -> None:
@@ -219,9 +220,6 @@ class RestoredCollection:
                 f"{self.name} at {server.shown_url} is still {status}, not green; look at the "
                 "server's log"
             ) from None
-
-    async def _open(self) -> QdrantIndex:
-        return await QdrantIndex.open(structs.replace(self._nodes.server, collection=self.name))
 
 
 def _byte_progress(progress: Progress, label: str, total: int) -> OnBytes:

@@ -8,7 +8,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from llm_trader.backup.manifest import IndexPart, MarketPart, SeriesRows
+from llm_trader.backup.files import disk_errors
+from llm_trader.backup.manifest import (
+    ANSWERS,
+    INDEX,
+    MARKET,
+    IndexPart,
+    Manifest,
+    MarketPart,
+    SeriesRows,
+)
 from llm_trader.checks.agreement import RecordedAnswer, compare_recorded, record_answers
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.index.embedded import EmbeddedIndex
@@ -76,12 +85,35 @@ async def recorded_answers(index: VectorIndex) -> Recording:
     return Recording(answers, [] if answers else [f"{_NO_ANSWERS}: the index is empty"])
 
 
-def check_market(folder: Path, part: MarketPart) -> Findings:
-    """Whether the store in a folder opens and holds what it should."""
+def read_answers(folder: Path) -> list[RecordedAnswer]:
+    """The recorded questions and answers; none where a backup holds no index."""
+    path = folder / ANSWERS
+    if not path.exists():
+        return []
     try:
-        copied = market_part(folder, part.location)
+        with disk_errors(folder):
+            return msgspec.json.decode(path.read_bytes(), type=list[RecordedAnswer])
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(
+            f"{path} is of another version ({error}); use the version that made it"
+        ) from error
+
+
+async def check_copy(part: str, folder: Path, manifest: Manifest, backup: Path) -> Findings:
+    """Whether the copy of a part opens, holds what it should, and answers as the backup says."""
+    answers = read_answers(backup) if part == INDEX else []
+    try:
+        if part == MARKET and manifest.market is not None:
+            return _compare_market(market_part(folder, str(folder)), manifest.market)
+        if part == INDEX and manifest.index is not None:
+            with EmbeddedIndex.open(folder) as index:
+                return await check_open_index(index, manifest.index, answers)
     except LlmTraderError as error:
         return Findings(problems=[error.message])
+    return Findings()
+
+
+def _compare_market(copied: MarketPart, part: MarketPart) -> Findings:
     problems = []
     if copied.exchange != part.exchange:
         problems.append(f"its exchange is {copied.exchange}, not {part.exchange}")
@@ -96,15 +128,6 @@ def check_market(folder: Path, part: MarketPart) -> Findings:
         if series not in part.series
     ]
     return Findings(problems=problems[:_SHOWN_PROBLEMS])
-
-
-async def check_index(folder: Path, part: IndexPart, answers: Sequence[RecordedAnswer]) -> Findings:
-    """Whether the index in a folder opens, holds what it should, and answers as recorded."""
-    try:
-        with EmbeddedIndex.open(folder) as index:
-            return await check_open_index(index, part, answers)
-    except LlmTraderError as error:
-        return Findings(problems=[error.message])
 
 
 async def check_open_index(

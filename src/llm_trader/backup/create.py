@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -31,6 +31,7 @@ from llm_trader.backup.manifest import (
     IndexPart,
     Manifest,
     MarketPart,
+    Places,
     QdrantPart,
     StoredFile,
     checked_name,
@@ -42,21 +43,9 @@ from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, no_progress
 from llm_trader.storage.files import sync_to_disk
 
-if TYPE_CHECKING:
-    from llm_trader.backup.cluster import QdrantNodes
-
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
 _WATCHED_EVERY_S: Final = 0.2  # a progress bar looks smooth, and a stat takes microseconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """The sources of a backup: folders, or the nodes of a Qdrant server; None leaves one out."""
-
-    market: Path | None = None
-    index: Path | None = None
-    qdrant: QdrantNodes | None = None
 
 
 @dataclass(slots=True)
@@ -70,7 +59,7 @@ class _Parts:
 
 
 async def create_backup(
-    backups: Path, name: str, sources: Sources, *, created_at: str, progress: Progress = no_progress
+    backups: Path, name: str, sources: Places, *, created_at: str, progress: Progress = no_progress
 ) -> Manifest:
     """Create the folder `name` in `backups`.
 
@@ -109,7 +98,7 @@ async def create_backup(
     return manifest
 
 
-async def _copied(folder: Path, sources: Sources, progress: Progress) -> _Parts:
+async def _copied(folder: Path, sources: Places, progress: Progress) -> _Parts:
     parts = _Parts()
     if sources.index is not None:
         parts.index, parts.recording = await _copy_index(sources.index, folder / INDEX, progress)

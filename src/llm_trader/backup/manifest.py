@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,12 +21,27 @@ from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.protocol import Collection, IngestionRun, SymbolPoints
 from llm_trader.storage.files import write_atomically
 
+if TYPE_CHECKING:
+    from llm_trader.backup.cluster import QdrantNodes
+
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 ANSWERS: Final = "answers.json"
 MARKET: Final = "market"
 INDEX: Final = "index"
 QDRANT: Final = "qdrant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the parts of a backup come from or go to: folders, or the nodes of a Qdrant server.
+
+    None leaves a part out.
+    """
+
+    market: Path | None = None
+    index: Path | None = None
+    qdrant: QdrantNodes | None = None
 
 
 class StoredFile(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ then it is renamed. A restore that is killed leaves nothing at the place itself.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,36 +15,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llm_trader.backup import contents
-from llm_trader.backup.contents import Findings
+from llm_trader.backup.contents import Findings, check_copy, read_answers
 from llm_trader.backup.files import copy, disk_errors, with_progress
-from llm_trader.backup.manifest import (
-    INDEX,
-    MARKET,
-    QDRANT,
-    Manifest,
-    read_manifest,
-)
-from llm_trader.backup.verify import damaged_files, read_answers, refuse_damaged
+from llm_trader.backup.manifest import INDEX, MARKET, QDRANT, Manifest, Places, read_manifest
+from llm_trader.backup.verify import damaged_files, refuse_damaged
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.progress import Progress, no_progress
 from llm_trader.storage.files import sync_to_disk
 from llm_trader.storage.writer_lock import WriterLock
 
 if TYPE_CHECKING:
-    from llm_trader.backup.cluster import QdrantNodes, RestoredCollection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
-    """The places for the parts of a backup: folders, or the nodes of a Qdrant server.
-
-    None leaves a part out.
-    """
-
-    market: Path | None = None
-    index: Path | None = None
-    qdrant: QdrantNodes | None = None
+    from llm_trader.backup.cluster import RestoredCollection
 
 
 class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +39,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def restore_backup(
-    folder: Path, targets: Targets, *, swap: bool = False, progress: Progress = no_progress
+    folder: Path, targets: Places, *, swap: bool = False, progress: Progress = no_progress
 ) -> RestoreReport:
     """Restore the parts of a backup that have a target.
 
@@ -67,7 +48,13 @@ async def restore_backup(
     unless `swap` has it lead to the restored one.
     """
     manifest = read_manifest(folder)
-    fillings, collection = _fillings(folder, manifest, targets), _collection(manifest, targets)
+    folders = {MARKET: targets.market, INDEX: targets.index}
+    fillings = [
+        _Filling(part, target.resolve())
+        for part, target in folders.items()
+        if part in manifest.parts and target is not None
+    ]
+    collection = _collection(manifest, targets)
     if not fillings and collection is None:
         raise InvalidInputError(
             f"the backup {manifest.name} holds {' and '.join(manifest.parts)}, and for none of "
@@ -97,36 +84,17 @@ async def restore_backup(
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """A part that becomes a folder, and the check of that folder."""
+    """A part that becomes a folder."""
 
     part: str
     target: Path
-    check: Callable[[Path], Awaitable[Findings]]
 
     @property
     def beside(self) -> Path:
         return self.target.with_name(f".{self.target.name}.restoring")
 
 
-def _fillings(folder: Path, manifest: Manifest, targets: Targets) -> list[_Filling]:
-    market, index = manifest.market, manifest.index
-    fillings = []
-    if market is not None and targets.market is not None:
-
-        async def check_market(path: Path) -> Findings:
-            return contents.check_market(path, market)
-
-        fillings.append(_Filling(MARKET, targets.market.resolve(), check_market))
-    if index is not None and targets.index is not None:
-
-        async def check_index(path: Path) -> Findings:
-            return await contents.check_index(path, index, read_answers(folder))
-
-        fillings.append(_Filling(INDEX, targets.index.resolve(), check_index))
-    return fillings
-
-
-def _collection(manifest: Manifest, targets: Targets) -> RestoredCollection | None:
+def _collection(manifest: Manifest, targets: Places) -> RestoredCollection | None:
     if manifest.qdrant is None or targets.qdrant is None:
         return None
     from llm_trader.backup.cluster import RestoredCollection
@@ -156,7 +124,8 @@ async def _restored(
         for filling in fillings:
             undone.enter_context(_empty_folder(filling.beside))
             await _fill(folder, manifest, filling, progress)
-            findings.append(_proven(filling.part, await filling.check(filling.beside)))
+            copied = await check_copy(filling.part, filling.beside, manifest, folder)
+            findings.append(_proven(filling.part, copied))
         if collection is not None:
             findings.append(await _uploaded(folder, collection, progress))
         if collection is not None:  # a server may still refuse; renaming hardly can

@@ -8,8 +8,7 @@ from typing import Final
 
 import msgspec
 
-from llm_trader.backup import contents
-from llm_trader.backup.contents import Findings
+from llm_trader.backup.contents import Findings, check_copy
 from llm_trader.backup.files import OnBytes, digest, disk_errors, with_progress
 from llm_trader.backup.manifest import (
     ANSWERS,
@@ -19,7 +18,6 @@ from llm_trader.backup.manifest import (
     StoredFile,
     read_manifest,
 )
-from llm_trader.checks.agreement import RecordedAnswer
 from llm_trader.errors import ConfigurationError
 from llm_trader.progress import Progress, no_progress
 
@@ -109,30 +107,12 @@ def _size_problem(path: Path, expected: int) -> str | None:
 async def _check_copies(folder: Path, manifest: Manifest, damaged: set[str]) -> dict[str, Findings]:
     """Opens the copies, by their data file; LMDB must not be given a damaged one."""
     findings = {}
-    market, index = f"{MARKET}/data.mdb", f"{INDEX}/data.mdb"
-    if manifest.market is not None and market not in damaged:
-        findings[market] = contents.check_market(folder / MARKET, manifest.market)
-    if manifest.index is not None and not damaged & {index, ANSWERS}:
-        answers = read_answers(folder)
-        findings[index] = await contents.check_index(folder / INDEX, manifest.index, answers)
-    # Opening a copy left a lock file in the backup, which it was made without.
     for part in (MARKET, INDEX):
+        data, needed = f"{part}/data.mdb", {ANSWERS} if part == INDEX else set()
+        if part in manifest.parts and not damaged & {data, *needed}:
+            findings[data] = await check_copy(part, folder / part, manifest, folder)
         (folder / part / _LOCK).unlink(missing_ok=True)
     return findings
-
-
-def read_answers(folder: Path) -> list[RecordedAnswer]:
-    """The recorded questions and answers; none where a backup holds no index."""
-    path = folder / ANSWERS
-    if not path.exists():
-        return []
-    try:
-        with disk_errors(folder):
-            return msgspec.json.decode(path.read_bytes(), type=list[RecordedAnswer])
-    except msgspec.MsgspecError as error:
-        raise ConfigurationError(
-            f"{path} is of another version ({error}); use the version that made it"
-        ) from error
 
 
 def refuse_damaged(folder: Path, problems: list[Problem]) -> None:

@@ -116,7 +116,7 @@ def import_folder(
     if store.exchange not in (None, exchange):
         raise ConfigurationError(f"the store holds data of {store.exchange}, not of {exchange}")
     skipped: list[SkippedFile] = []
-    if symbol is not None or kind is not None or interval is not None:
+    if (symbol, kind, interval) != (None, None, None):
         files = [_describe_file(path, symbol, kind, interval)]
     else:
         files, skipped = _list_files(path, exchange)

@@ -1,12 +1,12 @@
 """What `meta` keeps about each series: its extent, its sampling, its sources and its gaps.
 
-    series:DATABASE:SYMBOL   -> SeriesRecord, with the source that wrote last
-    sources:DATABASE:SYMBOL  -> the sources before that one
-    gap:...                  -> see `gap_ledger`
+    series:DATABASE:SYMBOL        -> SeriesRecord, with the source that wrote last
+    sources:DATABASE:SYMBOL       -> the sources before that one
+    gap:DATABASE:SYMBOL:start_ms  -> end_ms
 
 A write updates them from the rows around it, so appending a candle costs the same to a long
 series as to a short one. Where there is no record, or one of the former layout, which held all
-sources and left the gaps elsewhere, the first write counts all rows once.
+sources and left the gaps in one list at `gaps:DATABASE:SYMBOL`, the first write counts all rows.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from llm_trader.arrays import Times
 from llm_trader.errors import StoreError
 from llm_trader.market import keys, record_ranges
 from llm_trader.market.candles import Gap, gaps_between
-from llm_trader.market.gap_ledger import read_gaps, replace_gaps
 from llm_trader.market.samples import sampling_interval_ms
 from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
-from llm_trader.timeframe import HOUR_MS, Millis
+from llm_trader.timeframe import HOUR_MS, MAX_TIME_MS, Millis
 
 T = TypeVar("T")
 
@@ -69,8 +68,33 @@ def recorded_gaps(
 ) -> list[Gap] | None:
     """The gap ledger of either layout; None where there is none."""
     if record is not None and record.gaps is not None:
-        return read_gaps(txn, series)
+        return _read_gaps(txn, series)
     return read_meta(txn, f"gaps:{series}", list[Gap])
+
+
+def _read_gaps(
+    txn: ReadTransaction,
+    series: StoredSeries[Any],
+    start_ms: Millis = 0,
+    end_ms: Millis = MAX_TIME_MS,
+) -> list[Gap]:
+    """The recorded gaps with `start_ms <= start of the gap < end_ms`, in order."""
+    gaps: list[Gap] = []
+    cursor = txn.cursor(keys.META)
+    if (
+        series.timeframe is None
+        or cursor is None
+        or not cursor.set_range(_gap_key(series, start_ms))
+    ):
+        return gaps
+    end = _gap_key(series, end_ms)
+    for key, value in cursor:
+        if key >= end:
+            break
+        gap_start_ms, gap_end_ms = int(key[-keys.TIME_DIGITS :]), int(value)
+        missing = (gap_end_ms - gap_start_ms) // series.timeframe.ms
+        gaps.append(Gap(gap_start_ms, gap_end_ms, missing))
+    return gaps
 
 
 def gap_list(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Gap]:
@@ -132,7 +156,7 @@ def recount(
     """Write the record and the gap ledger anew from all rows."""
     times = record_ranges.times(txn, series)
     gaps = count_gaps(series, times)
-    replace_gaps(txn, series, read_gaps(txn, series), gaps)
+    _replace_gaps(txn, series, _read_gaps(txn, series), gaps)
     txn.delete(keys.META, f"gaps:{series}".encode())
     *earlier, latest = _merge(sources)
     _put(txn, f"sources:{series}", earlier)
@@ -162,9 +186,22 @@ def _update_gaps(
     start_ms = first_ms if previous is None else series.time(previous)
     end_ms = last_ms if following is None else series.time(following)
     gaps = count_gaps(series, record_ranges.times(txn, series, start_ms, end_ms + 1))
-    former = read_gaps(txn, series, start_ms, end_ms)
-    replace_gaps(txn, series, former, gaps)
+    former = _read_gaps(txn, series, start_ms, end_ms)
+    _replace_gaps(txn, series, former, gaps)
     return len(gaps) - len(former)
+
+
+def _replace_gaps(
+    txn: WriteTransaction, series: StoredSeries[Any], former: list[Gap], gaps: list[Gap]
+) -> None:
+    """Write what differs between the former gaps of a span and those that it has now."""
+    # A long ledger stays as it is: only gaps that opened or closed are written.
+    for gap in set(former).difference(gaps):
+        txn.delete(keys.META, _gap_key(series, gap.start_ms))
+    changed = set(gaps).difference(former)
+    txn.put_many(
+        keys.META, [(_gap_key(series, gap.start_ms), b"%d" % gap.end_ms) for gap in changed]
+    )
 
 
 def _add_source(
@@ -197,3 +234,7 @@ def _coarser(a: Millis | None, b: Millis | None) -> Millis | None:
 
 def _put(txn: WriteTransaction, key: str, value: Any) -> None:
     txn.put(keys.META, key.encode(), msgspec.json.encode(value))
+
+
+def _gap_key(series: StoredSeries[Any], start_ms: Millis) -> bytes:
+    return f"gap:{series}:{start_ms:0{keys.TIME_DIGITS}d}".encode()

@@ -13,6 +13,12 @@ START_MS: Millis = 1_704_067_200_000  # 2024-01-01, on every grid up to a day
 
 prices = st.floats(min_value=1e-8, max_value=1e9)
 amounts = st.floats(min_value=0, max_value=1e15)
+EMPTY_FUNDING = FundingSeries(np.empty(0, np.int64), np.empty(0), np.empty(0))
+EMPTY_OPEN_INTEREST = OpenInterestSeries(np.empty(0, np.int64), np.empty(0), np.empty(0))
+
+
+def no_candles(timeframe: Timeframe) -> CandleSeries:
+    return CandleSeries(timeframe, np.empty(0, np.int64), *(np.empty(0) for _ in range(5)))
 
 
 def candles_at(times: list[Millis], timeframe: Timeframe = M3, seed: int = 0) -> CandleSeries:

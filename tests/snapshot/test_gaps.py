@@ -19,7 +19,7 @@ from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS, SERIES
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, MINUTE_MS, Millis, Timeframe
-from tests.market.builders import START_MS
+from tests.market.builders import EMPTY_FUNDING, EMPTY_OPEN_INTEREST, START_MS, no_candles
 from tests.snapshot.histories import grid, same_snapshots, simulated, with_holes, without
 
 NO_CANDLE = "no candle closed at its time"
@@ -257,10 +257,10 @@ def test_the_first_missing_field_names_the_reason_and_each_snapshot_is_counted_o
 def test_a_market_without_one_of_its_series_is_known_but_for_that(missing: str) -> None:
     whole = simulated(DAYS)
     empty = {
-        "intraday": CandleSeries.empty(M5),
-        "four_hour": CandleSeries.empty(H4),
-        "funding": FundingSeries.empty(),
-        "open_interest": OpenInterestSeries.empty(),
+        "intraday": no_candles(M5),
+        "four_hour": no_candles(H4),
+        "funding": EMPTY_FUNDING,
+        "open_interest": EMPTY_OPEN_INTEREST,
     }
     reasons = {
         "intraday": NO_CANDLE,

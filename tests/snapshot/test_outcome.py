@@ -20,7 +20,7 @@ from llm_trader.snapshot.outcome import (
     resolved_at,
 )
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M3, M5, M15, MINUTE_MS, Millis, Timeframe
-from tests.market.builders import START_MS, run_of_candles
+from tests.market.builders import START_MS, no_candles, run_of_candles
 from tests.snapshot.histories import simulated, without
 
 HORIZON_MS = {"15m": 15 * MINUTE_MS, "1h": HOUR_MS, "4h": 4 * HOUR_MS, "24h": 24 * HOUR_MS}
@@ -235,7 +235,7 @@ def test_an_outcome_without_a_price_or_a_future_is_unknown(end: str) -> None:
     candles = {
         "no candle closes at it": without(whole, [(0, 1)]),
         "history ends": whole.rows(slice(0, 1)),
-        "nothing is stored": CandleSeries.empty(M5),
+        "nothing is stored": no_candles(M5),
     }[end]
 
     assert set(msgspec.structs.asdict(outcomes(candles, [START_MS])[0]).values()) == {None}

@@ -56,10 +56,6 @@ class CandleSeries(TimeSeries):
         series = cls(timeframe, times, *values)
         return series.checked(label, _refusals(series))
 
-    @classmethod
-    def empty(cls, timeframe: Timeframe) -> CandleSeries:
-        return cls(timeframe, np.empty(0, np.int64), *(np.empty(0) for _ in CANDLE_FIELDS))
-
     def known_at(self, as_of_ms: Millis) -> CandleSeries:
         """The candles that had closed at `as_of_ms`."""
         return self.between(None, as_of_ms - self.timeframe.ms + 1)

@@ -48,10 +48,6 @@ class FundingSeries(TimeSeries):
             },
         )
 
-    @classmethod
-    def empty(cls) -> FundingSeries:
-        return cls(np.empty(0, np.int64), np.empty(0), np.empty(0))
-
     def rate_at(self, as_of_ms: Times) -> Floats:
         """The last settled rate at each time, shape (m,); NaN where none, or one was missed."""
         row = np.searchsorted(self.time_ms, as_of_ms, side="right") - 1
@@ -92,10 +88,6 @@ class OpenInterestSeries(TimeSeries):
                 "value infinite or negative": np.isinf(value) | (value < 0),
             },
         )
-
-    @classmethod
-    def empty(cls) -> OpenInterestSeries:
-        return cls(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
     def latest_at(self, as_of_ms: Times, interval_ms: Millis) -> Floats:
         """The last published value at each time, shape (m,); NaN where one was missed.

@@ -24,10 +24,9 @@ from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.timeframe import HOUR_MS, M5, M15, MINUTE_MS, Millis
 from tests.evaluation.backtest.slow_simulator import slow_simulation
-from tests.market.builders import START_MS
+from tests.market.builders import EMPTY_FUNDING, START_MS, no_candles
 
 FREE = Costs(taker_fee_bps=0, slippage_bps=0)
-NO_FUNDING = FundingSeries.empty()
 QUARTER_MS = 15 * MINUTE_MS
 Prices = tuple[float, float, float, float]
 
@@ -64,7 +63,7 @@ def decide(
     wishes: dict[int, int],
     rules: TradingRules = BUY_AND_HOLD,
     costs: Costs = FREE,
-    paid: FundingSeries = NO_FUNDING,
+    paid: FundingSeries = EMPTY_FUNDING,
 ) -> Simulation:
     times = np.array([at(slot) for slot in wishes], np.int64)
     sides = np.array(list(wishes.values()), np.int8)
@@ -277,14 +276,14 @@ def test_decisions_become_sides() -> None:
 )
 def test_decisions_that_fit_no_candle_are_refused(times: list[int], sides: list[int]) -> None:
     with pytest.raises(InvalidInputError):
-        simulate(quarters(RISE), NO_FUNDING, np.array(times), np.array(sides, np.int8))
+        simulate(quarters(RISE), EMPTY_FUNDING, np.array(times), np.array(sides, np.int8))
 
 
 def test_no_candles_are_refused_and_no_decisions_are_not() -> None:
     none = np.empty(0, np.int64), np.empty(0, np.int8)
     with pytest.raises(InvalidInputError):
-        simulate(CandleSeries.empty(M5), NO_FUNDING, *none)
-    run = simulate(quarters(RISE), NO_FUNDING, *none)
+        simulate(no_candles(M5), EMPTY_FUNDING, *none)
+    run = simulate(quarters(RISE), EMPTY_FUNDING, *none)
     assert (run.trades, run.final_equity, len(run.equity)) == ([], 1.0, 0)
 
 
@@ -454,7 +453,7 @@ def test_higher_costs_never_earn_more(market: Market) -> None:
 
 @given(markets)
 def test_always_long_without_costs_and_limits_is_the_asset(market: Market) -> None:
-    long = market._replace(sides=np.ones_like(market.sides), funding=NO_FUNDING)
+    long = market._replace(sides=np.ones_like(market.sides), funding=EMPTY_FUNDING)
     run = simulate(*long, FREE, BUY_AND_HOLD)
     candles = market.candles
     assert run.final_equity == pytest.approx(candles.close[-1] / candles.open[0])

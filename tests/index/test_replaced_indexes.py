@@ -19,8 +19,9 @@ import msgspec
 import pytest
 
 from llm_trader.backup.cluster import QdrantNodes
-from llm_trader.backup.create import Sources, create_backup
-from llm_trader.backup.restore import Targets, restore_backup
+from llm_trader.backup.create import create_backup
+from llm_trader.backup.manifest import Places
+from llm_trader.backup.restore import restore_backup
 from llm_trader.errors import VectorIndexError
 from llm_trader.index import folders
 from llm_trader.index.embedded import EmbeddedIndex
@@ -120,12 +121,12 @@ class Folder:
         self.path.rename(self.path.with_name("moved-away"))
 
     async def back_up(self, backups: Path) -> None:
-        sources = Sources(index=self.path)
+        sources = Places(index=self.path)
         await create_backup(backups, "backup", sources, created_at="2026-03-20T12:00:00Z")
 
     async def restore(self, backups: Path) -> None:
         await self.remove()
-        await restore_backup(backups / "backup", Targets(index=self.path))
+        await restore_backup(backups / "backup", Places(index=self.path))
 
 
 @dataclass
@@ -160,11 +161,11 @@ class Server:
         await drop(self.server)
 
     async def back_up(self, backups: Path) -> None:
-        sources = Sources(qdrant=QdrantNodes(self.server))
+        sources = Places(qdrant=QdrantNodes(self.server))
         await create_backup(backups, "backup", sources, created_at="2026-03-20T12:00:00Z")
 
     async def restore(self, backups: Path) -> None:
-        targets = Targets(qdrant=QdrantNodes(self.server))
+        targets = Places(qdrant=QdrantNodes(self.server))
         await restore_backup(backups / "backup", targets, swap=True)
 
 

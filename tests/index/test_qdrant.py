@@ -22,7 +22,7 @@ from llm_trader.errors import (
 )
 from llm_trader.index.points import COLUMNS, STATE, point_id
 from llm_trader.index.protocol import FieldRange, IngestionRun, SearchQuery
-from llm_trader.index.qdrant import catalog, layout, search
+from llm_trader.index.qdrant import catalog, layout, requests
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
@@ -287,8 +287,8 @@ async def test_hits_whose_vectors_are_read_by_themselves_are_the_same(
     async with writing(place) as index:
         await index.upsert(points_at(range(300)))
         at_once = await index.search(asked)
-        monkeypatch.setattr(search, "_LEAST_HITS_ALONG", 10)
-        monkeypatch.setattr(search, "_FLOATS_ALONG", 0)
+        monkeypatch.setattr(requests, "_LEAST_HITS_ALONG", 10)
+        monkeypatch.setattr(requests, "_FLOATS_ALONG", 0)
         monkeypatch.setattr("llm_trader.index.qdrant.reader._FLOATS_A_PAGE", 120)
         server.forget_calls()
         apart = await index.search(asked)
@@ -399,12 +399,9 @@ async def test_what_a_killed_transaction_left_is_found_and_taken_over(place: Qdr
 
 async def cut_short(index: QdrantIndex, points: Any) -> None:
     """Send a transaction's points and nothing more."""
-    from llm_trader.index.qdrant import requests
-
-    async with Connection(index._connection.server) as connection:
-        head = await index._cache.reader.head()
-        given = layout.Provenance(build_id="build", written=head.written + 1)
-        contents = layout.payloads(points, index.collection, given)
+    async with Connection(index.connection.server) as connection:
+        head = await index.cache.reader.head()
+        contents = layout.payloads(points, index.collection, "build", head.written + 1)
         ids = [point_id(SYMBOL, t, "v1_5m4h") for t in points.timestamp_ms.tolist()]
         structs = requests.point_structs(ids, points.vectors, contents)
         await connection.client.upsert(index.name, structs, wait=True)
@@ -417,13 +414,13 @@ async def test_an_older_state_that_was_restored_is_noticed(place: QdrantServer) 
         await index.begin_run("build", None, STARTED)
         await index.upsert(points_at(range(10), 1))
         async with reading(place) as reader:
-            restored = await index._cache.reader.head()
+            restored = await index.cache.reader.head()
             await index.upsert(points_at(range(5, 30), 2))
             assert len(await stored(reader)) == 30
             # As a snapshot would bring it back.
-            client = index._connection.client
+            client = index.connection.client
             await client.delete(index.name, models.Filter())
-            await catalog.write_head(index._connection, index.name, restored, only_new=True)
+            await catalog.write_head(index.connection, index.name, restored, only_new=True)
             await cut_short(index, points_at(range(10), 1))
             assert same_points(await stored(reader), points_at(range(10), 1))
 
@@ -431,7 +428,7 @@ async def test_an_older_state_that_was_restored_is_noticed(place: QdrantServer) 
 async def test_content_that_cannot_be_read_is_an_index_error(place: QdrantServer) -> None:
     async with writing(place) as index:
         await index.upsert(points_at(range(10)))
-        client, name = index._connection.client, index.name
+        client, name = index.connection.client, index.name
         id_ = point_id(SYMBOL, int(at([4])[0]), "v1_5m4h")
         for payload in ({"row": "AAAA"}, {"row": 7}, {"row": "%"}):
             await client.set_payload(name, payload, [id_], wait=True)
@@ -498,7 +495,7 @@ async def test_an_approximate_search_finds_nearly_all_that_an_exact_one_finds(
             everything = SearchQuery(SYMBOL, ALWAYS, points.vectors[STATE][0], 5000)
             hits = await approximate.search(everything)
             assert len(hits.rows) == hits.eligible == 3000
-        info = await index._connection.client.get_collection(index.name)
+        info = await index.connection.client.get_collection(index.name)
         assert (info.config.quantization_config is not None) == (quantization == "int8")
 
 
@@ -506,6 +503,6 @@ async def test_a_run_that_began_is_not_overwritten_by_an_earlier_one(place: Qdra
     async with writing(place) as early, writing(place) as late:
         await early.begin_run("early", None, STARTED)
         await late.begin_run("late", None, STARTED)
-        head = await late._cache.reader.head()
-        await catalog.write_head(early._connection, early.name, Head("early", 1, 1 << 24))
-        assert await late._cache.reader.head() == head
+        head = await late.cache.reader.head()
+        await catalog.write_head(early.connection, early.name, Head("early", 1, 1 << 24))
+        assert await late.cache.reader.head() == head

@@ -28,7 +28,6 @@ from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.collection_snapshots import NodeSnapshots
 from llm_trader.index.qdrant.config import QdrantServer, address_in, shown
 from llm_trader.index.qdrant.connection import Connection
-from llm_trader.index.qdrant.paging import CollectionPages
 from llm_trader.index.qdrant.reader import Reader
 from llm_trader.progress import Progress
 
@@ -87,7 +86,7 @@ async def _state(server: QdrantServer, index: QdrantIndex) -> object:
     """Two states are equal if nothing was written in between."""
     async with Connection(server) as connection:
         name = await catalog.require(connection)
-        reader = Reader(CollectionPages(connection, name), index.collection)
+        reader = Reader(connection, name, index.collection)
         return name, await reader.head(), await reader.counts()
 
 
@@ -197,7 +196,7 @@ class RestoredCollection:
             collection = description.collection
             description = structs.replace(description, alias=self._nodes.server.collection)
             await catalog.write_description(connection, self.name, description)
-            head = await Reader(CollectionPages(connection, self.name), collection).head()
+            head = await Reader(connection, self.name, collection).head()
             head = structs.replace(head, token=uuid.uuid4().hex)
             await catalog.write_head(connection, self.name, head)
 

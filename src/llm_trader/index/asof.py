@@ -45,4 +45,5 @@ def visible_rows(
     first = np.searchsorted(timestamp_ms, [w.earliest_timestamp_ms for w in windows])
     resolved_at_ms = resolved_at(timestamp_ms)
     last = np.searchsorted(resolved_at_ms, [w.resolved_by_ms for w in windows], side="right")
+    # Where nothing was resolved in time, the window ends before it begins.
     return first, np.maximum(first, last)

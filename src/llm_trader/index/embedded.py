@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -103,7 +103,12 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             undo.callback(environment.close)
             _write_collection(environment, collection)
             index = cls(environment, lock)
-            _refuse_other(path, index.collection, collection)
+            if differences := index.collection.differences(collection):
+                raise ConfigurationError(
+                    f"the index at {path} holds other points: {'; '.join(differences)}; use "
+                    "the settings it was made with (--text if it has text vectors), or "
+                    f"{_ANOTHER_FOLDER}"
+                )
             undo.pop_all()
         return index
 
@@ -132,33 +137,39 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     async def timestamps(self, symbol: str) -> Times:
         self._take_over_changes()
         arrays = self._symbols.get(symbol)
-        return arrays.table().timestamp_ms if arrays else np.empty(0, np.int64)
+        return arrays.table.timestamp_ms if arrays else np.empty(0, np.int64)
 
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
         with self._write(_RUNS) as txn:
             number = txn.count(_RUNS) + 1
-            run = IngestionRun(
-                run=number, build_id=build_id, exchange=exchange, started_at=started_at
-            )
-            txn.put(_RUNS, _number_key(number), msgspec.json.encode(run))
+            run = IngestionRun(number, build_id, exchange, started_at)
+            txn.put(_RUNS, number.to_bytes(8), msgspec.json.encode(run))
         return number
 
     async def upsert(self, points: PointTable) -> int:
         self.collection.check_vectors(points.vectors)
         if not len(points):
             return 0
-        records = self._record_of(points)
+        records = np.empty(len(points), self._record)
+        records["values"], records["run"] = points.values.T, points.run
+        for name, vectors in points.vectors.items():
+            records[_VECTOR_FIELDS[name]] = vectors
         keys = [_point_key(points.symbol, t) for t in points.timestamp_ms.tolist()]
+        # Readers follow the log; looking for new keys would mean scanning all points.
         entry = points.symbol.encode() + b":" + points.timestamp_ms.astype("<i8").tobytes()
         with self._write(_POINTS, _LOG) as txn:
             count_before = txn.count(_POINTS)
-            txn.put_many(_POINTS, zip(keys, records, strict=True))
-            txn.put(_LOG, _number_key(txn.count(_LOG)), entry)
+            txn.put_many(_POINTS, zip(keys, (r.tobytes() for r in records), strict=True))
+            txn.put(_LOG, txn.count(_LOG).to_bytes(8), entry)
             return txn.count(_POINTS) - count_before
 
     async def info(self) -> IndexInfo:
         self._take_over_changes()
-        tables = [arrays.table() for _, arrays in sorted(self._symbols.items())]
+        symbols = [
+            SymbolPoints(symbol, len(times), int(times[0]), int(times[-1]))
+            for symbol, arrays in sorted(self._symbols.items())
+            if len(times := arrays.table.timestamp_ms)
+        ]
         with self._environment.read() as txn:
             records = txn.cursor(_RUNS) or ()
             runs = [msgspec.json.decode(record, type=IngestionRun) for _, record in records]
@@ -166,15 +177,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             backend="embedded",
             location=self.location,
             collection=self.collection,
-            symbols=[
-                SymbolPoints(
-                    symbol=table.symbol,
-                    points=len(table),
-                    first_timestamp_ms=int(table.timestamp_ms[0]),
-                    last_timestamp_ms=int(table.timestamp_ms[-1]),
-                )
-                for table in tables
-            ],
+            symbols=symbols,
             runs=runs,
         )
 
@@ -199,15 +202,6 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         with self._environment.write(_META, *databases) as txn:
             self._check_generation(txn)
             yield txn
-
-    def _record_of(self, points: PointTable) -> list[bytes]:
-        records = np.empty(len(points), self._record)
-        records["values"] = points.values.T
-        for name, vectors in points.vectors.items():
-            records[_VECTOR_FIELDS[name]] = vectors
-        records["run"] = points.run
-        size, raw = self._record.itemsize, records.tobytes()
-        return [raw[i : i + size] for i in range(0, len(raw), size)]
 
     def _table_of(self, symbol: str, timestamps: Times, records: list[bytes]) -> PointTable:
         content = b"".join(records)
@@ -252,14 +246,13 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             symbol, _, stamp = key.decode().partition(":")
             stamps.setdefault(symbol, []).append(int(stamp))
             records.setdefault(symbol, []).append(record)
-        for symbol in list(stamps):
-            times = np.array(stamps[symbol], dtype=np.int64)
-            table = self._table_of(symbol, times, records.pop(symbol))
+        for symbol, times in stamps.items():
+            table = self._table_of(symbol, np.array(times, np.int64), records.pop(symbol))
             self._symbols[symbol] = SymbolArrays(table)
 
     def _load_logged(self, txn: ReadTransaction) -> None:
         for number in range(self._next_log, txn.count(_LOG)):
-            entry = self._stored(txn, _LOG, _number_key(number))
+            entry = self._stored(txn, _LOG, number.to_bytes(8))
             name, _, packed = entry.partition(b":")
             symbol, times = name.decode(), np.frombuffer(packed, "<i8").astype(np.int64)
             keys = [_point_key(symbol, stamp) for stamp in times.tolist()]
@@ -311,28 +304,13 @@ def _write_collection(environment: Environment, collection: Collection) -> None:
         write_txn.put(_META, _COLUMNS_KEY, msgspec.json.encode(COLUMNS))
 
 
-def _refuse_other(path: Path, stored: Collection, requested: Collection) -> None:
-    if differences := stored.differences(requested):
-        raise ConfigurationError(
-            f"the index at {path} holds other points: {'; '.join(differences)}; use the settings "
-            f"it was made with (--text if it has text vectors), or {_ANOTHER_FOLDER}"
-        )
-
-
 def _record_type(collection: Collection) -> np.dtype[np.void]:
-    fields: list[Any] = [
-        ("values", "<f8", (len(COLUMNS),)),
-        (_VECTOR_FIELDS[STATE], "<f4", (collection.dimension,)),
-        ("run", "<u4"),
+    vectors = [
+        (_VECTOR_FIELDS[name], "<f4", (size,)) for name, size in collection.dimensions.items()
     ]
-    if collection.text_dimension is not None:
-        fields.append((_VECTOR_FIELDS[TEXT], "<f4", (collection.text_dimension,)))
-    return np.dtype(fields)
+    # The order of stored indexes: the run follows the state vector.
+    return np.dtype([("values", "<f8", (len(COLUMNS),)), vectors[0], ("run", "<u4"), *vectors[1:]])
 
 
 def _point_key(symbol: str, timestamp_ms: int) -> bytes:
     return f"{symbol}:{timestamp_ms}".encode()
-
-
-def _number_key(number: int) -> bytes:
-    return number.to_bytes(8, "big")

@@ -41,6 +41,7 @@ def swap_in(live: Path) -> Path:
     try:
         numbers = [_number(folder) for folder in _old(live)]
         old = live.with_name(f"{live.name}.old-{max(numbers, default=0) + 1}")
+        # A kill between the two leaves no live folder; `take_back` mends that.
         live.rename(old)
         built.rename(live)
     finally:
@@ -57,12 +58,11 @@ def take_back(live: Path) -> None:
 
 def versions(live: Path) -> list[FolderVersion]:
     built = next_folder(live)
-    listed = [FolderVersion(name=f.name, live=False, building=False) for f in _old(live)]
-    if live.is_dir():
-        listed.append(FolderVersion(name=live.name, live=True, building=False))
-    if built.is_dir():
-        listed.append(FolderVersion(name=built.name, live=False, building=True))
-    return listed
+    return [
+        FolderVersion(name=folder.name, live=folder == live, building=folder == built)
+        for folder in (*_old(live), live, built)
+        if folder.is_dir()
+    ]
 
 
 def prune(live: Path, *, also_building: bool = False) -> list[str]:

@@ -7,6 +7,7 @@ interrupted run resumes where it stopped, and nothing is lost or doubled.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import Progress, no_progress
+from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
 from llm_trader.snapshot.source import read_history
@@ -96,10 +97,8 @@ async def ingest(
     """
     spans = _checked_spans(store, spaces.state, symbols, plan)
     run = await index.begin_run(build_id, store.exchange, started_at)
-    return [
-        await _ingest_symbol(store, index, spaces, symbol, span, plan, run, progress)
-        for symbol, span in spans.items()
-    ]
+    ingestion = _Ingestion(store, index, spaces, plan, run, progress)
+    return [await ingestion.add(symbol, *span) for symbol, span in spans.items()]
 
 
 def _checked_spans(
@@ -125,45 +124,59 @@ def _checked_spans(
     return spans
 
 
-async def _ingest_symbol(
-    store: MarketStore,
-    index: VectorIndex,
-    spaces: Spaces,
-    symbol: str,
-    span: tuple[Millis, Millis],
-    plan: IngestPlan,
-    run: int,
-    progress: Progress,
-) -> IngestReport:
-    requested = len(plan.grid(plan.start_ms, plan.end_ms))
-    times = plan.grid(*span)
-    stored = np.isin(times, await index.timestamps(symbol))
-    new = times if plan.rebuild else times[~stored]
-    added, refused, done = 0, Counter[str](), len(times) - len(new)
-    progress(symbol, done, len(times))
-    for batch in plan.batches(new):
+@dataclass(frozen=True, slots=True)
+class _Ingestion:
+    store: MarketStore
+    index: VectorIndex
+    spaces: Spaces
+    plan: IngestPlan
+    run: int
+    progress: Progress
+
+    async def add(self, symbol: str, first_ms: Millis, last_ms: Millis) -> IngestReport:
+        """Add a symbol's snapshots; its candles close from `first_ms` to `last_ms`."""
+        requested = len(self.plan.grid(self.plan.start_ms, self.plan.end_ms))
+        times = self.plan.grid(first_ms, last_ms)
+        stored = np.isin(times, await self.index.timestamps(symbol))
+        new = times if self.plan.rebuild else times[~stored]
+        added, refused, done = 0, Counter[str](), len(times) - len(new)
+        self.progress(symbol, done, len(times))
+        for batch in self.plan.batches(new):
+            count = StepCounter(self.progress, symbol, len(times), done)
+            points, refusals = await self._make_points(symbol, batch, last_ms, count)
+            added += await self.index.upsert(points)
+            refused += refusals
+            done += len(batch)
+            self.progress(symbol, done, len(times))
+        return IngestReport(
+            symbol=symbol,
+            requested=requested,
+            outside_stored_data=requested - len(times),
+            already_there=int(stored.sum()),
+            added=added,
+            refused=dict(refused),
+        )
+
+    async def _make_points(
+        self, symbol: str, batch: Times, last_ms: Millis, count: StepCounter
+    ) -> tuple[PointTable, Counter[str]]:
         until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
-        history = read_history(store, symbol, spaces.state.intraday, int(batch[0]), until_ms)
-        text_progress = _TextProgress(progress, symbol, done, len(times))
+        intraday = self.spaces.state.intraday
+        history = read_history(self.store, symbol, intraday, int(batch[0]), until_ms)
+        stopped = threading.Event()
+
+        def on_texts(texts: int) -> None:
+            if stopped.is_set():  # the thread outlives a cancelled ingestion
+                raise asyncio.CancelledError
+            count(texts)
+
         try:
             # In a thread: embedding texts takes long, and Ctrl-C needs the event loop's turn.
-            points, refusals = await asyncio.to_thread(
-                make_points, history, spaces, batch, span[1], run, text_progress
+            return await asyncio.to_thread(
+                make_points, history, self.spaces, batch, last_ms, self.run, on_texts
             )
         finally:
-            text_progress.stopped = True
-        added += await index.upsert(points)
-        refused += refusals
-        done += len(batch)
-        progress(symbol, done, len(times))
-    return IngestReport(
-        symbol=symbol,
-        requested=requested,
-        outside_stored_data=requested - len(times),
-        already_there=int(stored.sum()),
-        added=added,
-        refused=dict(refused),
-    )
+            stopped.set()
 
 
 def make_points(
@@ -197,17 +210,3 @@ def make_points(
         vectors[TEXT] = spaces.text.embed(table, on_texts)
     values = np.concatenate([table.scalars, labels[:, kept]])
     return PointTable.checked(table.symbol, table.as_of_ms, values, vectors, run), +refused
-
-
-class _TextProgress:
-    """Reports progress within a batch, and ends the embedding once the ingestion is cancelled."""
-
-    def __init__(self, progress: Progress, symbol: str, done: int, total: int) -> None:
-        self._progress, self._symbol, self._done, self._total = progress, symbol, done, total
-        self.stopped = False
-
-    def __call__(self, count: int) -> None:
-        if self.stopped:
-            raise asyncio.CancelledError
-        self._done += count
-        self._progress(self._symbol, self._done, self._total)

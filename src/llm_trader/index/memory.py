@@ -23,20 +23,18 @@ class SymbolArrays:
     """Points in time order, with room behind them so that appending is cheap."""
 
     def __init__(self, table: PointTable) -> None:
-        self._table = table
-        self._room = table
+        self.table = self._room = table
         self._resolved_at_ms = table.resolved_at_ms
 
-    def table(self) -> PointTable:
-        return self._table
-
     def scan(self, window: Window) -> PointTable:
-        return self._table.take(self._slice(window))
+        first = np.searchsorted(self.table.timestamp_ms, window.earliest_timestamp_ms)
+        last = np.searchsorted(self._resolved_at_ms, window.resolved_by_ms, side="right")
+        return self.table.take(slice(int(first), max(int(first), int(last))))
 
     def fetch(self, timestamp_ms: Times) -> PointTable:
-        rows = np.searchsorted(self._table.timestamp_ms, np.unique(timestamp_ms))
-        rows = rows[rows < len(self._table)]
-        return self._table.take(rows[np.isin(self._table.timestamp_ms[rows], timestamp_ms)])
+        rows = np.searchsorted(self.table.timestamp_ms, np.unique(timestamp_ms))
+        rows = rows[rows < len(self.table)]
+        return self.table.take(rows[np.isin(self.table.timestamp_ms[rows], timestamp_ms)])
 
     def search(self, query: SearchQuery) -> Hits:
         visible = self.scan(query.window)
@@ -56,32 +54,21 @@ class SymbolArrays:
 
     def merge(self, new: PointTable) -> None:
         """Add points, replacing those of the same time."""
-        old = self._table
+        old = self.table
         if len(old) and new.timestamp_ms[0] > old.timestamp_ms[-1]:
             self._append(new)
         else:
-            stay = ~np.isin(old.timestamp_ms, new.timestamp_ms)
-            merged = joined([old.take(stay), new])
-            self._table = self._room = merged.take(np.argsort(merged.timestamp_ms))
-        self._resolved_at_ms = self._table.resolved_at_ms
+            self.table = self._room = joined([old, new])
+        self._resolved_at_ms = self.table.resolved_at_ms
 
     def _append(self, new: PointTable) -> None:
-        n, size = len(self._table), len(self._table) + len(new)
+        n, size = len(self.table), len(self.table) + len(new)
         if size > len(self._room):
-            self._room = _with_room(self._table, int(size * _GROWTH))
+            self._room = _with_room(self.table, int(size * _GROWTH))
         # Readers hold slices that end before the rows written here.
-        self._room.timestamp_ms[n:size] = new.timestamp_ms
-        self._room.values[:, n:size] = new.values
-        for name, vectors in new.vectors.items():
-            self._room.vectors[name][n:size] = vectors
-        self._room.run[n:size] = new.run
+        _write(self._room, n, new)
         # The room keeps its token, but its content has changed.
-        self._table = replace(self._room.take(slice(0, size)), version_token=object())
-
-    def _slice(self, window: Window) -> slice:
-        first = np.searchsorted(self._table.timestamp_ms, window.earliest_timestamp_ms)
-        last = np.searchsorted(self._resolved_at_ms, window.resolved_by_ms, side="right")
-        return slice(int(first), max(int(first), int(last)))
+        self.table = replace(self._room.take(slice(0, size)), version_token=object())
 
 
 def nearest(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.intp]:
@@ -125,20 +112,20 @@ def admitted(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[n
 
 
 def _with_room(table: PointTable, capacity: int) -> PointTable:
-    n = len(table)
     room = PointTable(
         table.symbol,
         np.zeros(capacity, np.int64),
         np.zeros((len(table.values), capacity)),
-        {
-            name: np.zeros((capacity, vectors.shape[1]), np.float32)
-            for name, vectors in table.vectors.items()
-        },
+        {name: np.zeros((capacity, v.shape[1]), np.float32) for name, v in table.vectors.items()},
         np.zeros(capacity, np.uint32),
     )
-    room.timestamp_ms[:n] = table.timestamp_ms
-    room.values[:, :n] = table.values
-    for name, vectors in table.vectors.items():
-        room.vectors[name][:n] = vectors
-    room.run[:n] = table.run
+    _write(room, 0, table)
     return room
+
+
+def _write(room: PointTable, first: int, table: PointTable) -> None:
+    rows = slice(first, first + len(table))
+    room.timestamp_ms[rows], room.run[rows] = table.timestamp_ms, table.run
+    room.values[:, rows] = table.values
+    for name, vectors in table.vectors.items():
+        room.vectors[name][rows] = vectors

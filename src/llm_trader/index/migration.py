@@ -7,8 +7,7 @@ where it stopped, a repeated one adds what is new, and nothing is lost or double
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -20,8 +19,6 @@ from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import IndexInfo, IngestionRun, VectorIndex
 from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
-
-_ANOTHER_TARGET: Final = "copy into one that is new and empty"
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +47,9 @@ async def copy_points(
     for symbol in symbols:
         if symbol not in available:
             raise SymbolNotFoundError(symbol, available)
-    runs = _Runs(source, target)
-    await runs.replay()
-    return [
-        await _copy_symbol(source, target, symbol, batch, runs, progress)
-        for symbol in symbols or available
-    ]
+    copying = _Copying(source, target, batch, progress)
+    await copying.replay_runs()
+    return [await copying.copy(symbol) for symbol in symbols or available]
 
 
 def run_differences(source: IndexInfo, target: IndexInfo) -> list[str]:
@@ -76,87 +70,69 @@ async def points_with_vectors(index: VectorIndex, symbol: str, stamps: Times) ->
     return replace(points, vectors=vectors).take(np.isin(points.timestamp_ms, stamps))
 
 
-class _Runs:
-    """The source's runs, registered at the target in the same order with the same numbers."""
+@dataclass(slots=True)
+class _Copying:
+    source: VectorIndex
+    target: VectorIndex
+    batch: int
+    progress: Progress
+    replayed_runs: int = 0
 
-    def __init__(self, source: VectorIndex, target: VectorIndex) -> None:
-        self._source, self._target = source, target
-        self._replayed = 0
-
-    async def replay(self) -> None:
-        source, target = await self._source.info(), await self._target.info()
-        _refuse_another_target(source, target)
+    async def replay_runs(self) -> None:
+        """Register the source's runs at the target in the same order with the same numbers."""
+        source, target = await self.source.info(), await self.target.info()
+        differences = target.collection.differences(source.collection)
+        if not differences and target.runs != source.runs[: len(target.runs)]:
+            differences = run_differences(source, target)
+        if differences:
+            raise ConfigurationError(
+                f"{target.location} is no copy of {source.location}: {'; '.join(differences)}; "
+                "copy into one that is new and empty"
+            )
         for run in source.runs[len(target.runs) :]:
-            number = await self._target.begin_run(run.build_id, run.exchange, run.started_at)
+            number = await self.target.begin_run(run.build_id, run.exchange, run.started_at)
             if number != run.run:
                 raise VectorIndexError(
                     f"{target.location} gave run {run.run} the number {number}: something else "
                     "writes to it; stop that, and copy into a new and empty one"
                 )
-        self._replayed = len(source.runs)
+        self.replayed_runs = len(source.runs)
 
-    async def replay_for(self, points: PointTable) -> None:
-        """Runs may have begun at the source since; their points must not come before them."""
-        if len(points) and int(points.run.max()) > self._replayed:
-            await self.replay()
-
-
-def _refuse_another_target(source: IndexInfo, target: IndexInfo) -> None:
-    differences = target.collection.differences(source.collection)
-    if not differences and target.runs != source.runs[: len(target.runs)]:
-        differences = run_differences(source, target)
-    if differences:
-        raise ConfigurationError(
-            f"{target.location} is no copy of {source.location}: {'; '.join(differences)}; "
-            f"{_ANOTHER_TARGET}"
+    async def copy(self, symbol: str) -> CopyReport:
+        stamps = await self.source.timestamps(symbol)
+        skipped = added = replaced = 0
+        self.progress(symbol, 0, len(stamps))
+        for first in range(0, len(stamps), self.batch):
+            part = stamps[first : first + self.batch]
+            missing = await self._missing(symbol, part)
+            if len(missing):
+                points = await points_with_vectors(self.source, symbol, missing)
+                # Runs may have begun at the source since; their points must not come before them.
+                if len(points) and int(points.run.max()) > self.replayed_runs:
+                    await self.replay_runs()
+                new = await self.target.upsert(points)
+                added, replaced = added + new, replaced + len(points) - new
+            skipped += len(part) - len(missing)
+            self.progress(symbol, first + len(part), len(stamps))
+        return CopyReport(
+            symbol=symbol, points=len(stamps), already_there=skipped, added=added, replaced=replaced
         )
+
+    async def _missing(self, symbol: str, stamps: Times) -> Times:
+        """The times of points that the target lacks, or has from another run."""
+        points = await self.source.scan(symbol, _window(stamps))
+        try:
+            copied = await self.target.scan(symbol, _window(stamps))
+        except SymbolNotFoundError:
+            return points.timestamp_ms
+        # By run as well: a later run may have replaced points that were copied before.
+        run_of = dict(zip(copied.timestamp_ms.tolist(), copied.run.tolist(), strict=True))
+        rows = zip(points.timestamp_ms.tolist(), points.run.tolist(), strict=True)
+        return np.array([stamp for stamp, run in rows if run_of.get(stamp) != run], np.int64)
 
 
 def _words(run: IngestionRun) -> str:
     return f"{run.build_id} of {run.exchange} at {run.started_at}"
-
-
-async def _copy_symbol(
-    source: VectorIndex,
-    target: VectorIndex,
-    symbol: str,
-    batch: int,
-    runs: _Runs,
-    progress: Progress,
-) -> CopyReport:
-    stamps = await source.timestamps(symbol)
-    done = skipped = added = replaced = 0
-    progress(symbol, done, len(stamps))
-    for first in range(0, len(stamps), batch):
-        part = stamps[first : first + batch]
-        missing = await _missing(source, target, symbol, part)
-        if len(missing):
-            points = await points_with_vectors(source, symbol, missing)
-            await runs.replay_for(points)
-            new = await target.upsert(points)
-            added, replaced = added + new, replaced + len(points) - new
-        done += len(part)
-        skipped += len(part) - len(missing)
-        progress(symbol, done, len(stamps))
-    return CopyReport(
-        symbol=symbol, points=done, already_there=skipped, added=added, replaced=replaced
-    )
-
-
-async def _missing(source: VectorIndex, target: VectorIndex, symbol: str, stamps: Times) -> Times:
-    """The times of points that the target lacks, or has from another run."""
-    points = await source.scan(symbol, _window(stamps))
-    try:
-        copied = await target.scan(symbol, _window(stamps))
-    except SymbolNotFoundError:
-        return points.timestamp_ms
-    if not len(copied):
-        return points.timestamp_ms
-    rows = np.searchsorted(copied.timestamp_ms, points.timestamp_ms)
-    rows = np.minimum(rows, len(copied) - 1)
-    same = (copied.timestamp_ms[rows] == points.timestamp_ms) & (copied.run[rows] == points.run)
-    missing: Times = points.timestamp_ms[~same]
-    return missing
 
 
 def _window(stamps: Times) -> Window:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,17 +23,13 @@ TEXT: Final = "text"
 COLUMNS: Final = (*SCALARS, *OUTCOMES)
 COLUMN_ROW: Final = {name: row for row, name in enumerate(COLUMNS)}
 
+# Another namespace would change the id of every stored point.
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-trader-rag:point")
 
 
 def point_id(symbol: str, timestamp_ms: Millis, feature_version: str) -> str:
     """The same point has the same id wherever and however often it is ingested (UUIDv5)."""
-    name = f"{symbol}:{timestamp_ms}:{feature_version}".encode()
-    digest = bytearray(hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50  # version 5
-    digest[8] = digest[8] & 0x3F | 0x80  # RFC 9562 variant
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return str(uuid.uuid5(_NAMESPACE, f"{symbol}:{timestamp_ms}:{feature_version}"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +69,7 @@ class PointTable:
         arrays: list[Floats | Vectors] = [values, *vectors.values()]
         if not all(np.isfinite(array).all() for array in arrays):
             raise InvalidInputError(f"points of {symbol}: an incomplete point cannot be stored")
+        # Rounding to float32 moves a norm by 1e-6 at most; a vector never normalised is far off.
         for named in vectors.values():
             if (np.abs(np.square(named).sum(axis=1) - 1) > 1e-4).any():
                 raise InvalidInputError(f"points of {symbol}: vectors must have norm 1")
@@ -108,12 +104,20 @@ class PointTable:
 
 
 def joined(tables: Iterable[PointTable]) -> PointTable:
-    """One after the other, at least one; their symbol and the names of their vectors are equal."""
+    """One table in the order of time; of points of the same time, the last one is kept.
+
+    There is at least one table; their symbols and the names of their vectors are equal.
+    """
     tables = list(tables)
-    return PointTable(
+    table = PointTable(
         tables[0].symbol,
         np.concatenate([table.timestamp_ms for table in tables]),
         np.concatenate([table.values for table in tables], axis=1),
         {name: np.concatenate([t.vectors[name] for t in tables]) for name in tables[0].vectors},
         np.concatenate([table.run for table in tables]),
     )
+    if (np.diff(table.timestamp_ms) > 0).all():
+        return table
+    backwards = table.timestamp_ms[::-1]
+    _, last = np.unique(backwards, return_index=True)
+    return table.take(len(backwards) - 1 - last)

@@ -59,7 +59,7 @@ class Hits:
     best_cosine: float
 
 
-class IngestionRun(msgspec.Struct, frozen=True, kw_only=True):
+class IngestionRun(msgspec.Struct, frozen=True):
     """An ingestion that wrote points; every point carries its run's number."""
 
     run: int
@@ -119,7 +119,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-class SymbolPoints(msgspec.Struct, frozen=True, kw_only=True):
+class SymbolPoints(msgspec.Struct, frozen=True):
     symbol: str
     points: int
     first_timestamp_ms: Millis

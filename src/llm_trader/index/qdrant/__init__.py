@@ -4,8 +4,7 @@
 `backend`               the index: searches, scans, writes
 `search`                one nearest-neighbour search
 `column_cache`          columns of the points, kept in the process
-`head_cache`            what was written last, read once for all who wait
-`single_flight`         work that one caller does at a time, with a shared failure
+`single_flight`         work that one caller does at a time, with a shared failure; the newest head
 `reader`                rows, vectors, times and runs of one collection
 `paging`                many points, read page by page
 `writer`                runs and transactions; gives way to a later ingestion

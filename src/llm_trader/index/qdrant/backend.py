@@ -10,10 +10,11 @@ noticed. `writer` writes, `versions` builds beside and swaps.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,24 +23,45 @@ from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
-from llm_trader.index.qdrant import catalog, search
+from llm_trader.index.qdrant import catalog, layout, search
 from llm_trader.index.qdrant.column_cache import ColumnCache, MovedError
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import CollectionGoneError
-from llm_trader.index.qdrant.head_cache import HeadCache
-from llm_trader.index.qdrant.paging import CollectionPages
 from llm_trader.index.qdrant.reader import Reader
-from llm_trader.index.qdrant.single_flight import SingleFlight
+from llm_trader.index.qdrant.single_flight import HeadCache, SingleFlight
 from llm_trader.index.qdrant.writer import Writer
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 # A rebuild swaps once, and a restore once; more swaps within one call are a loop.
 _MOST_MOVES: Final = 5
+
+
+def _again_on_move(
+    work: Callable[Concatenate[QdrantIndex, ColumnCache, P], Awaitable[T]],
+) -> Callable[Concatenate[QdrantIndex, P], Coroutine[Any, Any, T]]:
+    """Runs `work` on the cache of one collection, and again when the alias moves meanwhile."""
+
+    @wraps(work)
+    async def repeated(index: QdrantIndex, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_MOST_MOVES):
+            cache = index.cache
+            try:
+                return await work(index, cache, *args, **kwargs)
+            except (MovedError, CollectionGoneError):
+                await index.follow(cache)
+        server = index.connection.server
+        raise VectorIndexError(
+            f"{server.collection} at {server.address} leads to another collection each time it is "
+            "asked; stop what swaps it in a loop"
+        )
+
+    return repeated
 
 
 class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
@@ -47,19 +69,17 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
 
     def __init__(self, front: Reader, cache: ColumnCache, writer: Writer | None) -> None:
         self._front = front  # the alias
-        self._cache = cache  # of the collection behind it
+        self.cache = cache  # of the collection behind it
         self._writer = writer
-        self._connection = front.pages.connection
+        self.connection = front.connection
         self._heads = HeadCache(front)
         self._following = SingleFlight()
         self.collection = front.collection
 
     @classmethod
-    async def open(
-        cls, server: QdrantServer, client: AsyncQdrantClient | None = None
-    ) -> QdrantIndex:
+    async def open(cls, server: QdrantServer) -> QdrantIndex:
         """Open for reading. Raises `VectorIndexError` where there is no readable index."""
-        connection = Connection(server, client)
+        connection = Connection(server)
         try:
             name = await catalog.require(connection)
             return await cls.on(connection, name, server.collection, write=False)
@@ -79,12 +99,12 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         try:
             name = await catalog.resolve(connection)
             if name is None:
-                name = catalog.version_name(server, collection, 1)
+                name = layout.version_name(server.collection, collection, 1)
                 await catalog.create(connection, name, collection)
                 await catalog.set_alias(connection, name)
-            described = await catalog.open_described(connection, name)
-            catalog.refuse_other(server, name, described.collection, collection)
-            return await cls.on(connection, name, name, write=True)
+            index = await cls.on(connection, name, name, write=True)
+            catalog.refuse_other(server, name, index.collection, collection)
+            return index
         except BaseException:
             await connection.aclose()
             raise
@@ -95,8 +115,8 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     ) -> QdrantIndex:
         """On the collection `name`, searched by `address`: its alias, or the name itself."""
         described = await catalog.open_described(connection, name)
-        reader = Reader(CollectionPages(connection, name), described.collection)
-        front = Reader(CollectionPages(connection, address), described.collection)
+        reader = Reader(connection, name, described.collection)
+        front = Reader(connection, address, described.collection)
         head = await reader.head()
         writer = Writer(reader, head, aliased=aliased) if write else None
         return cls(front, ColumnCache(reader, head), writer)
@@ -104,60 +124,64 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     @property
     def name(self) -> str:
         """The collection that the alias leads to."""
-        return self._cache.reader.pages.name
+        return self.cache.reader.name
 
     @property
     def location(self) -> str:
-        return f"{self._connection.server.shown_url} {self.name}"
+        return f"{self.connection.server.shown_url} {self.name}"
 
     async def aclose(self) -> None:
         """Close the connections. Closing twice does nothing."""
-        await self._connection.aclose()
+        await self.connection.aclose()
 
     async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     async def search(self, query: SearchQuery) -> Hits:
         self.collection.check_searchable(query.name)
-        approximate = self._connection.server.approximate
-        hits = await self._retry_on_move(lambda cache: self._search(cache, query, not approximate))
+        hits = await self._search(query, not self.connection.server.approximate)
         if len(hits.rows) < min(query.limit, hits.eligible):  # a graph may lose sight of points
-            hits = await self._retry_on_move(lambda cache: self._search(cache, query, exact=True))
+            hits = await self._search(query, True)
         return hits
 
-    async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
-        names = list(vectors)
-        for name in names:
-            self.collection.check_searchable(name)
-        return await self._retry_on_move(lambda cache: self._scan(cache, symbol, window, names))
-
-    async def fetch(
-        self, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
+    @_again_on_move
+    async def scan(
+        self, cache: ColumnCache, symbol: str, window: Window, vectors: Iterable[str] = ()
     ) -> PointTable:
-        names = list(vectors)
-        for name in names:
-            self.collection.check_searchable(name)
+        names = self._searchable(vectors)
+        await cache.load(symbol, window.earliest_timestamp_ms)
+        seen_before = cache.seen(symbol)
+        await cache.catch_up(symbol, await self._heads.newest(), seen_before)
+        table = cache.scan(symbol, window)
+        if not names:
+            return table
+        times, stored = await cache.reader.vectors(symbol, table.timestamp_ms, names)
+        still_stored = np.isin(table.timestamp_ms, times)
+        if not still_stored.all():  # another program deleted points that are cached here
+            table = replace(table.take(still_stored), version_token=object())
+        in_table = np.isin(times, table.timestamp_ms)
+        return replace(table, vectors={name: rows[in_table] for name, rows in stored.items()})
 
-        async def fetch(cache: ColumnCache) -> PointTable:
-            cache.check(await self._heads.newest())
-            points = await cache.reader.fetch(symbol, timestamp_ms, names)
-            if not len(points):
-                await cache.require(symbol)
-            return points
+    @_again_on_move
+    async def fetch(
+        self, cache: ColumnCache, symbol: str, timestamp_ms: Times, vectors: Iterable[str] = ()
+    ) -> PointTable:
+        names = self._searchable(vectors)
+        cache.check(await self._heads.newest())
+        points = await cache.reader.fetch(symbol, timestamp_ms, names)
+        if not len(points):
+            await cache.require(symbol)
+        return points
 
-        return await self._retry_on_move(fetch)
-
-    async def timestamps(self, symbol: str) -> Times:
-        async def timestamps(cache: ColumnCache) -> Times:
-            cache.check(await self._heads.newest())
-            return await cache.reader.stamps(symbol)
-
-        return await self._retry_on_move(timestamps)
+    @_again_on_move
+    async def timestamps(self, cache: ColumnCache, symbol: str) -> Times:
+        cache.check(await self._heads.newest())
+        return await cache.reader.stamps(symbol)
 
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
         writer = self._writing()
         run = await writer.begin_run(build_id, exchange, started_at)
-        self._cache.head = writer.head
+        self.cache.head = writer.head
         return run
 
     async def upsert(self, points: PointTable) -> int:
@@ -167,23 +191,22 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
             return 0
         previous = writer.head.written
         added = await writer.upsert(points)
-        self._cache.add_written(points, previous, writer.head.written)
+        self.cache.add_written(points, previous, writer.head.written)
         return added
 
-    async def info(self) -> IndexInfo:
-        async def info(cache: ColumnCache) -> IndexInfo:
-            head = await self._heads.newest()
-            cache.check(head)
-            return IndexInfo(
-                backend="qdrant",
-                location=self.location,
-                collection=self.collection,
-                symbols=await cache.reader.symbols(),
-                runs=await cache.reader.runs(head.run),
-            )
+    @_again_on_move
+    async def info(self, cache: ColumnCache) -> IndexInfo:
+        head = await self._heads.newest()
+        cache.check(head)
+        return IndexInfo(
+            backend="qdrant",
+            location=self.location,
+            collection=self.collection,
+            symbols=await cache.reader.symbols(),
+            runs=[run for run, _ in await cache.reader.runs(1, head.run)],
+        )
 
-        return await self._retry_on_move(info)
-
+    @_again_on_move
     async def _search(self, cache: ColumnCache, query: SearchQuery, exact: bool) -> Hits:
         await cache.load(query.symbol, query.window.earliest_timestamp_ms)
         # Noted first: a head that is older than this means that an older state was restored.
@@ -196,64 +219,38 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
             window = cache.scan(query.symbol, query.window)
         return search.scored_hits(query, reply, window)
 
-    async def _scan(
-        self, cache: ColumnCache, symbol: str, window: Window, names: list[str]
-    ) -> PointTable:
-        await cache.load(symbol, window.earliest_timestamp_ms)
-        seen_before = cache.seen(symbol)
-        await cache.catch_up(symbol, await self._heads.newest(), seen_before)
-        table = cache.scan(symbol, window)
-        stored = {
-            name: await cache.reader.vectors(symbol, table.timestamp_ms, name) for name in names
-        }
-        for times, _ in stored.values():
-            still_stored = np.isin(table.timestamp_ms, times)
-            if not still_stored.all():  # another program deleted points that are cached here
-                table = replace(table.take(still_stored), version_token=object())
-        vectors = {
-            name: rows[np.isin(times, table.timestamp_ms)] for name, (times, rows) in stored.items()
-        }
-        return replace(table, vectors=vectors)
+    def _searchable(self, vectors: Iterable[str]) -> list[str]:
+        names = list(vectors)
+        for name in names:
+            self.collection.check_searchable(name)
+        return names
 
     def _writing(self) -> Writer:
         if self._writer is None:
             raise ConfigurationError(
-                f"the index {self.name} at {self._connection.server.address} was opened for "
+                f"the index {self.name} at {self.connection.server.address} was opened for "
                 "reading only; open it for writing"
             )
         return self._writer
 
-    async def _retry_on_move(self, work: Callable[[ColumnCache], Awaitable[T]]) -> T:
-        """Runs `work` on one collection, and again when the alias moves meanwhile."""
-        for _ in range(_MOST_MOVES):
-            cache = self._cache
-            try:
-                return await work(cache)
-            except (MovedError, CollectionGoneError):
-                await self._follow(cache)
-        raise VectorIndexError(
-            f"{self._connection.server.collection} at {self._connection.server.address} leads to "
-            "another collection each time it is asked; stop what swaps it in a loop"
-        )
-
-    async def _follow(self, cache: ColumnCache) -> None:
+    async def follow(self, cache: ColumnCache) -> None:
         """Look up where the alias leads now, and read that collection from here on."""
         async with self._following.turn():
-            if cache is not self._cache:
+            if cache is not self.cache:
                 return
-            name = await catalog.require(self._connection)
-            reader = Reader(CollectionPages(self._connection, name), self.collection)
+            name = await catalog.require(self.connection)
+            reader = Reader(self.connection, name, self.collection)
             head = await reader.head()
             # The name may be the same although the collection was deleted and made again.
             if name == self.name:
-                begun = await reader.run(cache.head.run)
-                if begun is not None and begun[1] == cache.head.token:
+                registered = await reader.runs(cache.head.run, cache.head.run)
+                if registered and registered[0][1] == cache.head.token:
                     cache.head = head
                     return  # else that collection is gone, and this one got its name
-            collection = (await catalog.open_described(self._connection, name)).collection
+            collection = (await catalog.open_described(self.connection, name)).collection
             if differences := collection.differences(self.collection):
                 raise VectorIndexError(
-                    f"{self._connection.server.collection} was rebuilt with other features "
+                    f"{self.connection.server.collection} was rebuilt with other features "
                     f"({'; '.join(differences)}); restart with the version that built it"
                 )
-            self._cache = ColumnCache(reader, head)
+            self.cache = ColumnCache(reader, head)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Final
+from operator import methodcaller
+from typing import Final
 
 import msgspec
 
@@ -46,11 +47,6 @@ async def require(connection: Connection) -> str:
             f"rag-ingest --qdrant-url {server.shown_url}"
         )
     return name
-
-
-def version_name(server: QdrantServer, collection: Collection, number: int) -> str:
-    """Versions that hold the same kind of points have names with the same beginning."""
-    return f"{layout.version_prefix(server.collection, collection)}{number}"
 
 
 def refuse_other(
@@ -126,15 +122,9 @@ async def create(connection: Connection, name: str, collection: Collection) -> N
             raise
         refuse_other(server, name, (await open_described(connection, name)).collection, collection)
     for field, schema in requests.payload_indexes().items():
-        await _index(connection, name, field, schema)
+        create_index = methodcaller("create_payload_index", name, field, schema, wait=True)
+        await connection.call("creating a payload index", create_index)
     await write_head(connection, name, Head(uuid.uuid4().hex, 0, 0), only_new=True)
-
-
-async def _index(connection: Connection, name: str, field: str, schema: Any) -> None:
-    await connection.call(
-        "creating a payload index",
-        lambda client: client.create_payload_index(name, field, schema, wait=True),
-    )
 
 
 async def write_head(
@@ -143,8 +133,8 @@ async def write_head(
     """Write the head that readers look at; the head of a later run is not overwritten."""
     from qdrant_client import models
 
-    content = layout.head_payload(head)
-    point = models.PointStruct(id=layout.HEAD_ID, vector={}, payload=content)
+    payload = layout.head_payload(head)
+    point = models.PointStruct(id=layout.HEAD_ID, vector={}, payload=payload)
     await connection.call(
         "writing the head",
         lambda client: client.upsert(

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import msgspec
 
-from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.errors import VectorIndexError
 from llm_trader.index.qdrant.config import QdrantServer, address_in
-from llm_trader.index.qdrant.errors import key_of, missing_extra
+from llm_trader.index.qdrant.errors import (
+    REJECTED_KEY,
+    TLS_FAILS,
+    WEAK_KEY,
+    key_of,
+    missing_extra,
+    unreadable_ca_file,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -34,8 +42,8 @@ _PAUSE_S: Final = 0.25  # between looks at the shards, which take seconds to loa
 _BINARY: Final = "application/octet-stream"
 
 _WORDS: Final = {
-    401: "does not accept the API key in {key}",
-    403: "does not allow this with the API key in {key}; it needs one with more rights",
+    401: REJECTED_KEY,
+    403: WEAK_KEY,
     404: "does not have that",
     413: "refuses a body of that size; raise its service.max_request_size_mb",
     507: "is out of disk space",
@@ -54,7 +62,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
     """The snapshots of the node at a REST address. Errors are `VectorIndexError`."""
 
     def __init__(self, server: QdrantServer, url: str) -> None:
-        self.url = url
+        self._address = address_in(url)
         self._server = server
         self._client = _client(server, url)
 
@@ -67,9 +75,8 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         return {collection["name"] for collection in result["collections"]}
 
     async def create(self, collection: str) -> CollectionSnapshot:
-        path = f"{_path(collection)}/snapshots"
         action = f"creating a snapshot of {collection}"
-        result = await self._ask(action, "POST", path, slow=True)
+        result = await self._ask(action, "POST", _path(collection, "snapshots"), slow=True)
         return msgspec.convert(result, CollectionSnapshot)
 
     async def download(
@@ -77,7 +84,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
     ) -> str:
         """Download into a new file; returns its SHA-256, which must be the node's checksum."""
         digest, done = hashlib.sha256(), 0
-        path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
+        path = _path(collection, "snapshots", snapshot.name)
         with to.open("xb") as file:
             async with self._reply("downloading a snapshot", "GET", path) as reply:
                 async for chunk in reply.aiter_bytes(1 << 20):
@@ -95,15 +102,15 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
 
     async def delete(self, collection: str, snapshot: CollectionSnapshot) -> None:
         """Delete a snapshot from the node's disk."""
-        path = f"{_path(collection)}/snapshots/{quote(snapshot.name, safe='')}"
+        path = _path(collection, "snapshots", snapshot.name)
         await self._ask("deleting a snapshot", "DELETE", path, slow=True)
 
     async def upload(self, collection: str, file: Path, sha256: str, on_bytes: OnBytes) -> None:
         """Replace the node's part of a collection by that of a snapshot."""
-        path = f"{_path(collection)}/snapshots/upload"
+        path = _path(collection, "snapshots", "upload")
         parameters = {"priority": "snapshot", "wait": "true", "checksum": sha256}
-        with file.open("rb") as content:
-            form = {"snapshot": (file.name, _Watched(content, on_bytes), _BINARY)}
+        with _WatchedFile(file, on_bytes) as content:
+            form = {"snapshot": (file.name, content, _BINARY)}
             action = f"uploading a snapshot as {collection}"
             await self._ask(action, "POST", path, slow=True, params=parameters, files=form)
 
@@ -124,7 +131,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
             ) from None
 
     async def _not_active(self, action: str, collection: str) -> str:
-        result = await self._ask(action, "GET", f"{_path(collection)}/cluster")
+        result = await self._ask(action, "GET", _path(collection, "cluster"))
         shards = [*result["local_shards"], *result["remote_shards"]]
         states = [f"shard {s['shard_id']} {s['state']}" for s in shards if s["state"] != "Active"]
         states += [f"a transfer of shard {s['shard_id']}" for s in result["shard_transfers"]]
@@ -149,21 +156,18 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         import httpx
 
         limit_s = max(self._server.timeout_s, _SILENT_S)
-        limits = httpx.Timeout(limit_s, connect=self._server.timeout_s)
-        if slow:
-            limits = httpx.Timeout(_SLOW_S, connect=self._server.timeout_s)
+        limits = httpx.Timeout(_SLOW_S if slow else limit_s, connect=self._server.timeout_s)
         try:
             async with self._client.stream(method, path, timeout=limits, **content) as reply:
                 if reply.is_error:
-                    raise self._refusal(reply.status_code, action, await reply.aread())
+                    words = _WORDS.get(
+                        reply.status_code, f"fails with HTTP status {reply.status_code}"
+                    )
+                    does = words.format(key=key_of(self._server))
+                    raise self._error(does, action, _reason(await reply.aread()))
                 yield reply
         except httpx.HTTPError as error:
             raise self._lost(error, action) from error
-
-    def _refusal(self, status: int, action: str, body: bytes) -> VectorIndexError:
-        words = _WORDS.get(status, f"fails with HTTP status {status}")
-        does = words.format(key=key_of(self._server))
-        return self._error(does, action, _reason(body))
 
     def _lost(self, error: httpx.HTTPError, action: str) -> VectorIndexError:
         import httpx
@@ -171,7 +175,7 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         if isinstance(error, httpx.TimeoutException):
             does = "did not answer in time; look at its load, or raise index.qdrant.timeout_s"
         elif "certificate" in str(error).lower() or "ssl" in str(error).lower():
-            does = "fails at TLS; check that it speaks https, and index.qdrant.ca_file"
+            does = TLS_FAILS
         elif isinstance(error, httpx.ConnectError):
             does = "cannot be reached; is it running, and its url right?"
         else:
@@ -184,30 +188,18 @@ class NodeSnapshots(AbstractAsyncContextManager["NodeSnapshots"]):
         details = f"{action}: {reason}" if reason else action
         return VectorIndexError(f"Qdrant at {self._address} {does} (while {details})")
 
-    @property
-    def _address(self) -> str:
-        return address_in(self.url)
 
-
-class _Watched:
+class _WatchedFile(io.FileIO):
     """A file that reports how far it was read."""
 
-    def __init__(self, file: IO[bytes], on_bytes: OnBytes) -> None:
-        self._file, self._progress = file, on_bytes
+    def __init__(self, path: Path, on_bytes: OnBytes) -> None:
+        super().__init__(path)
+        self._on_bytes = on_bytes
 
-    def read(self, size: int = -1) -> bytes:
-        content = self._file.read(size)
-        self._progress(self._file.tell())
+    def read(self, size: int | None = -1, /) -> Any:
+        content = super().read(size)
+        self._on_bytes(self.tell())
         return content
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def fileno(self) -> int:
-        return self._file.fileno()
 
 
 def _client(server: QdrantServer, url: str) -> httpx.AsyncClient:
@@ -216,23 +208,16 @@ def _client(server: QdrantServer, url: str) -> httpx.AsyncClient:
     except ImportError as error:
         raise missing_extra() from error
     headers = {} if server.api_key is None else {"api-key": server.api_key}
-    # Nodes are addressed directly: a proxy of the environment would not know them.
-    return httpx.AsyncClient(base_url=url, headers=headers, verify=_tls(server), trust_env=False)
-
-
-def _tls(server: QdrantServer) -> ssl.SSLContext:
-    if server.ca_file is None:
-        return ssl.create_default_context()
     try:
-        return ssl.create_default_context(cafile=server.ca_file)
+        tls = ssl.create_default_context(cafile=server.ca_file)
     except OSError as error:  # also what OpenSSL raises for content that is no certificate
-        raise ConfigurationError(
-            f"index.qdrant.ca_file {server.ca_file} cannot be read: {error.strerror or error}"
-        ) from error
+        raise unreadable_ca_file(server, error) from error
+    # Nodes are addressed directly: a proxy of the environment would not know them.
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=tls, trust_env=False)
 
 
-def _path(collection: str) -> str:
-    return f"/collections/{quote(collection, safe='')}"
+def _path(*parts: str) -> str:
+    return "/collections/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def _reason(body: bytes) -> str:

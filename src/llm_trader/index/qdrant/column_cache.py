@@ -7,7 +7,7 @@ far back as a query has reached, and brought up to date when the head says that 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from llm_trader.errors import SymbolNotFoundError
@@ -26,14 +26,14 @@ class MovedError(Exception):
     """The alias may lead to another collection by now."""
 
 
+@dataclass(slots=True)
 class _SymbolColumns:
     """One symbol's points from `from_ms` on, as of the transaction `seen`."""
 
-    def __init__(self) -> None:
-        self.flight = SingleFlight()
-        self.arrays: SymbolArrays | None = None
-        self.from_ms: Millis = 0
-        self.seen = 0
+    flight: SingleFlight = field(default_factory=SingleFlight)
+    arrays: SymbolArrays | None = None
+    from_ms: Millis = 0
+    seen: int = 0
 
     def merge(self, table: PointTable) -> None:
         new = table.take(table.timestamp_ms >= self.from_ms)
@@ -73,7 +73,7 @@ class ColumnCache:
                 head = await self.reader.head()
                 table = await self.reader.rows(symbol, from_ms, None)
                 if not len(table):
-                    await self._require_kept(symbol)
+                    await self.require(symbol)
                 entry.arrays, entry.from_ms, entry.seen = SymbolArrays(table), from_ms, head.written
             elif from_ms < entry.from_ms:
                 older = await self.reader.rows(symbol, from_ms, entry.from_ms)
@@ -110,26 +110,15 @@ class ColumnCache:
     def add_written(self, points: PointTable, previous: int, written: int) -> None:
         """Add what this process wrote itself, if the transactions up to `previous` are cached."""
         entry = self._entries.get(points.symbol)
-        if (
-            entry
-            and entry.arrays is not None
-            and entry.seen == previous
-            and not entry.flight.busy()
-        ):
+        if entry and entry.arrays and entry.seen == previous and not entry.flight.busy():
             entry.merge(replace(points, vectors={}))
             entry.seen = written
 
     async def require(self, symbol: str) -> None:
         """Raises `SymbolNotFoundError` for a symbol without points."""
         if symbol not in (counts := await self.reader.counts()):
-            raise SymbolNotFoundError(symbol, list(counts))
-
-    async def _require_kept(self, symbol: str) -> None:
-        try:
-            await self.require(symbol)
-        except SymbolNotFoundError:
             self._entries.pop(symbol, None)  # otherwise made-up symbols would pile up
-            raise
+            raise SymbolNotFoundError(symbol, list(counts))
 
     def _loaded(self, symbol: str) -> _SymbolColumns:
         try:

@@ -8,14 +8,18 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
-from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.errors import VectorIndexError
 from llm_trader.index.qdrant.config import QdrantServer
-from llm_trader.index.qdrant.errors import failure_of, missing_extra, raised_by_client
+from llm_trader.index.qdrant.errors import (
+    failure_of,
+    missing_extra,
+    raised_by_client,
+    unreadable_ca_file,
+)
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
@@ -102,7 +106,10 @@ def _client(server: QdrantServer) -> AsyncQdrantClient:
         raise missing_extra() from error
     options = dict(_CHANNEL)
     if server.ca_file is not None:
-        options["root_certificates"] = _certificates(server.ca_file)
+        try:
+            options["root_certificates"] = server.ca_file.read_bytes()
+        except OSError as error:
+            raise unreadable_ca_file(server, error) from error
     headers = None
     if server.api_key is not None:
         headers = {"api-key": server.api_key}
@@ -120,12 +127,3 @@ def _client(server: QdrantServer) -> AsyncQdrantClient:
         pool_size=server.pool_size,
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # of REST, which is not used
     )
-
-
-def _certificates(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"index.qdrant.ca_file {path} cannot be read: {error.strerror}"
-        ) from error

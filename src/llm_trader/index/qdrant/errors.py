@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from llm_trader.errors import ConfigurationError, VectorIndexError, raised_inside
 from llm_trader.index.qdrant.config import QdrantServer
 
 EXTRA: Final = 'pip install "llm-trader-rag[qdrant]"'
+
+# What a server does with the API key, over gRPC and REST alike; to be formatted with `key`.
+REJECTED_KEY: Final = "does not accept the API key in {key}"
+WEAK_KEY: Final = "does not allow this with the API key in {key}; it needs one with more rights"
+TLS_FAILS: Final = "fails at TLS; check that it speaks https, and index.qdrant.ca_file"
 
 _CLIENT: Final = ("qdrant_client", "grpc")
 _START: Final = "is it running? docker compose up -d qdrant"
@@ -33,42 +37,27 @@ def key_of(server: QdrantServer) -> str:
     return f"${server.api_key_env}" if server.api_key_env else "index.qdrant.api_key_env"
 
 
-def _unaccepted(server: QdrantServer) -> str:
-    if server.api_key is None:
-        return f"wants an API key; name its environment variable in {key_of(server)}"
-    return f"does not accept the API key in {key_of(server)}"
-
-
-def _unable(server: QdrantServer) -> str:
-    return (
-        f"does not allow this with the API key in {key_of(server)}; it needs one with more rights"
-    )
-
-
-# What the server does, by the name of the gRPC status.
-_WORDS: Final[dict[str, Callable[[QdrantServer], str]]] = {
-    "UNAVAILABLE": lambda server: f"cannot be reached; {_START}",
-    "DEADLINE_EXCEEDED": lambda server: (
-        f"did not answer within {server.timeout_s:g} s; look at its load, or raise "
-        "index.qdrant.timeout_s"
-    ),
-    "UNAUTHENTICATED": _unaccepted,
-    "PERMISSION_DENIED": _unable,
-    "RESOURCE_EXHAUSTED": lambda server: "is out of resources; look at its memory, disk and limits",
-    "NOT_FOUND": lambda server: (
-        "does not have the collection any more; make one with: "
-        f"rag-ingest --qdrant-url {server.shown_url}"
-    ),
-    "INVALID_ARGUMENT": lambda server: f"refuses the request as invalid; {_GRPC}",
-    "UNIMPLEMENTED": lambda server: f"does not know this call; {_GRPC}",
+# What the server does, by the name of the gRPC status; to be formatted with `server` and `key`.
+_WORDS: Final = {
+    "UNAVAILABLE": f"cannot be reached; {_START}",
+    "DEADLINE_EXCEEDED": "did not answer within {server.timeout_s:g} s; look at its load, or raise "
+    "index.qdrant.timeout_s",
+    "UNAUTHENTICATED": REJECTED_KEY,
+    "PERMISSION_DENIED": WEAK_KEY,
+    "RESOURCE_EXHAUSTED": "is out of resources; look at its memory, disk and limits",
+    "NOT_FOUND": "does not have the collection any more; make one with: "
+    "rag-ingest --qdrant-url {server.shown_url}",
+    "INVALID_ARGUMENT": f"refuses the request as invalid; {_GRPC}",
+    "UNIMPLEMENTED": f"does not know this call; {_GRPC}",
 }
+_MISSING_KEY: Final = "wants an API key; name its environment variable in {key}"
 
 # Cause and remedy of a lost connection, by a word in its details.
 _CONNECTIONS: Final = {
     "dns": "has a name that cannot be resolved; check index.qdrant.url",
     "resolving": "has a name that cannot be resolved; check index.qdrant.url",
     "http/2": "speaks no gRPC there; check index.qdrant.grpc_port",
-    "ssl": "fails at TLS; check that it speaks https, and index.qdrant.ca_file",
+    "ssl": TLS_FAILS,
     "certificate": "fails at TLS; check index.qdrant.ca_file",
     "connection refused": f"refuses connections; {_START}",
 }
@@ -92,24 +81,19 @@ def raised_by_client(error: Exception) -> bool:
 
 def failure_of(error: Exception, server: QdrantServer, action: str) -> Failure:
     """A failed call as the error to raise; `action` says what the call was for."""
-    if isinstance(error, TimeoutError):
-        status, details = "DEADLINE_EXCEEDED", ""
-    else:
-        status, details = _status(error), _details(error)
+    own_deadline = isinstance(error, TimeoutError)
+    status = "DEADLINE_EXCEEDED" if own_deadline else _status(error)
+    details = "" if own_deadline else _details(error)
     if server.api_key:
         details = details.replace(server.api_key, "***")
     lost = status == "UNAVAILABLE" or any(word in details for word in _LOST)
-    words = (
-        _WORDS["UNAVAILABLE"]
-        if lost
-        else _WORDS.get(status, lambda server: "fails; look at its log")
-    )
-    does, reason = words(server), ""
+    words = _WORDS.get("UNAVAILABLE" if lost else status, "fails; look at its log")
+    if words == REJECTED_KEY and server.api_key is None:
+        words = _MISSING_KEY
+    does, reason = words.format(server=server, key=key_of(server)), details
     if lost:
         does = next((w for sign, w in _CONNECTIONS.items() if sign in details.lower()), does)
         reason = "" if does in _CONNECTIONS.values() else details
-    elif details:
-        reason = details
     message = f"Qdrant at {server.address} {does} (while {action}{': ' + reason if reason else ''})"
     kind = CollectionGoneError if status == "NOT_FOUND" else VectorIndexError
     wait_s = float(getattr(error, "retry_after_s", 0))
@@ -139,3 +123,9 @@ def malformed(server: QdrantServer, problem: str) -> VectorIndexError:
 
 def missing_extra() -> ConfigurationError:
     return ConfigurationError(f"a Qdrant index needs the extra: {EXTRA}")
+
+
+def unreadable_ca_file(server: QdrantServer, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"index.qdrant.ca_file {server.ca_file} cannot be read: {error.strerror or error}"
+    )

@@ -65,13 +65,6 @@ class Head(msgspec.Struct, frozen=True):
     written: int
 
 
-class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """The build and the transaction that wrote a point."""
-
-    build_id: str | None
-    written: int
-
-
 class _StoredRun(msgspec.Struct, frozen=True):
     details: str
     token: str
@@ -96,11 +89,11 @@ def described_by(metadata: Mapping[str, Any] | None) -> CollectionDescription | 
         raise UnreadableError(f"metadata: {error}") from error
 
 
-def version_prefix(alias: str, collection: Collection) -> str:
+def version_name(alias: str, collection: Collection, number: int) -> str:
     """Versions that hold the same kind of points have names with the same beginning."""
     identity = msgspec.json.encode([LAYOUT, COLUMNS, collection])
     digest = hashlib.sha256(identity).hexdigest()[:6]
-    return f"{alias}_{collection.feature_version}_{digest}_"
+    return f"{alias}_{collection.feature_version}_{digest}_{number}"
 
 
 def run_id(number: int) -> str:
@@ -108,7 +101,8 @@ def run_id(number: int) -> str:
 
 
 def run_payload(run: IngestionRun, token: str) -> dict[str, Any]:
-    return {"kind": "run", "run": run.run, "token": token, "details": _json(run)}
+    details = msgspec.json.encode(run).decode()
+    return {"kind": "run", "run": run.run, "token": token, "details": details}
 
 
 def run_of(payload: Mapping[str, Any] | None) -> tuple[IngestionRun, str]:
@@ -132,9 +126,9 @@ def head_of(payload: Mapping[str, Any] | None) -> Head:
 
 
 def payloads(
-    points: PointTable, collection: Collection, provenance: Provenance
+    points: PointTable, collection: Collection, build_id: str | None, written: int
 ) -> list[dict[str, Any]]:
-    """The payloads of points, in their order."""
+    """The payloads of points in their order, with the build and the transaction that write them."""
     common = {
         "symbol": points.symbol,
         "exchange": collection.exchange,
@@ -142,7 +136,8 @@ def payloads(
         "feature_version": collection.feature_version,
         "state_space_id": collection.state_space_id,
         **({"text_space_id": collection.text_space_id} if collection.text_space_id else {}),
-        **msgspec.structs.asdict(provenance),
+        "build_id": build_id,
+        "written": written,
     }
     columns = [row.tolist() for row in points.values]
     stamps, resolved = points.timestamp_ms.tolist(), points.resolved_at_ms.tolist()
@@ -201,7 +196,3 @@ def _stored(points: Iterable[Any], field: str, kind: type[T]) -> list[T]:
     if not all(isinstance(value, kind) for value in values):
         raise UnreadableError(f"{field}: missing, or of another type than {kind.__name__}")
     return values
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

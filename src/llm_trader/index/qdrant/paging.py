@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from llm_trader.errors import VectorIndexError
 from llm_trader.index.qdrant import requests
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ClientPoints = Sequence[Any]  # as the client returns them
-Decode = Callable[[ClientPoints], T]
 
 # One would wait for each round trip; many that arrive together would hold up the event loop.
 _CONCURRENT_PAGES: Final = 3
@@ -26,6 +26,16 @@ _CONCURRENT_PAGES: Final = 3
 _SPAN_MS: Final = 10 * DAY_MS
 # So that ten years are not hundreds of requests.
 _MOST_SPANS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PageContent(Generic[T]):
+    """What is read of each point, how a page of points is decoded, and its size."""
+
+    decode: Callable[[ClientPoints], T]
+    fields: list[str] | bool = True
+    vectors: list[str] | bool = False
+    size: int = 1000
 
 
 class CollectionPages:
@@ -37,7 +47,7 @@ class CollectionPages:
         # Replies that arrive together are decoded in one stretch, which holds up the event loop.
         self._page_slots = asyncio.Semaphore(_CONCURRENT_PAGES)
 
-    def read(self, decode: Decode[T], points: ClientPoints) -> T:
+    def read(self, decode: Callable[[ClientPoints], T], points: ClientPoints) -> T:
         """Raises `VectorIndexError` for a reply that cannot be read."""
         try:
             return decode(points)
@@ -58,86 +68,56 @@ class CollectionPages:
             raise self.malformed("fewer replies than queries")
         return [reply.points for reply in replies]
 
-    async def by_id(
-        self,
-        action: str,
-        ids: Sequence[str],
-        decode: Decode[T],
-        *,
-        fields: Sequence[str] | bool = True,
-        names: Iterable[str] = (),
-        size: int = 1000,
-    ) -> list[T]:
-        """The points with these ids that exist, in no order, decoded page by page.
-
-        `fields` are payload fields and `names` vectors to read along.
-        """
-        payload = fields if isinstance(fields, bool) else list(fields)
+    async def by_id(self, action: str, ids: Sequence[str], content: PageContent[T]) -> list[T]:
+        """The points with these ids that exist, in no order, decoded page by page."""
 
         async def page(part: Sequence[str]) -> T:
             async with self._page_slots:
                 points = await self.connection.call(
                     action,
                     lambda client: client.retrieve(
-                        self.name, part, with_payload=payload, with_vectors=list(names) or False
+                        self.name, part, content.fields, content.vectors
                     ),
                 )
-            return self.read(decode, points)
+            return self.read(content.decode, points)
 
-        return await together(page(ids[start : start + size]) for start in range(0, len(ids), size))
+        starts = range(0, len(ids), content.size)
+        return await together(page(ids[start : start + content.size]) for start in starts)
 
-    async def all(
-        self,
-        inside: models.Filter,
-        decode: Decode[T],
-        *,
-        fields: Sequence[str],
-        names: Iterable[str] = (),
-        size: int = 1000,
-    ) -> list[T]:
+    async def all(self, inside: models.Filter, content: PageContent[T]) -> list[T]:
         """All points that pass a filter, in no order, page by page."""
 
-        async def page(offset: Any) -> tuple[ClientPoints, Any]:
+        async def page(offset: Any) -> tuple[T, Any]:
             async with self._page_slots:
-                return await self.connection.call(
+                points, following = await self.connection.call(
                     "reading points",
                     lambda client: client.scroll(
                         self.name,
                         inside,
-                        limit=size,
+                        limit=content.size,
                         offset=offset,
-                        with_payload=list(fields),
-                        with_vectors=list(names) or False,
+                        with_payload=content.fields,
+                        with_vectors=content.vectors,
                     ),
                 )
+            return self.read(content.decode, points), following
 
-        points, offset = await page(None)
-        results = [self.read(decode, points)]
+        result, offset = await page(None)
+        results = [result]
         while offset is not None:
-            points, offset = await page(offset)
-            results.append(self.read(decode, points))
+            result, offset = await page(offset)
+            results.append(result)
         return results
 
     async def over_time(
-        self,
-        symbol: str,
-        first_ms: Millis,
-        last_ms: Millis,
-        decode: Decode[T],
-        *,
-        fields: Sequence[str],
-        names: Iterable[str] = (),
-        size: int = 1000,
+        self, symbol: str, first_ms: Millis, last_ms: Millis, content: PageContent[T]
     ) -> list[T]:
         """A symbol's points from first to last; several spans of time are read at once."""
         length = max(_SPAN_MS, -(-(last_ms + 1 - first_ms) // _MOST_SPANS))
         lows = range(first_ms, last_ms + 1, length)
-        spans = [
-            requests.of_symbol(symbol, timestamp=(low, min(low + length - 1, last_ms)))
-            for low in lows
-        ]
+        spans = [(low, min(low + length - 1, last_ms)) for low in lows]
         parts = await together(
-            self.all(span, decode, fields=fields, names=names, size=size) for span in spans
+            self.all(requests.points_of(symbol, timestamp=span), content) for span in spans
         )
         return [result for part in parts for result in part]
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _PAYLOAD_M: Final = 16
 # Candidates by bytes for each hit, which are then scored by their vectors.
 _OVERSAMPLING: Final = 2.0
+# Decoding this many numbers holds up the event loop for some milliseconds; more hits than that
+# bring no vectors along, and these are read page by page.
+_FLOATS_ALONG: Final = 64_000
+_LEAST_HITS_ALONG: Final = 500
 _RANGED: Final = ("timestamp", "resolved_at", "written")
 _FLOATS: Final = ("oi_delta_pct", "funding_rate")
 
@@ -60,41 +64,31 @@ def payload_indexes() -> dict[str, Any]:
     }
 
 
-def of_symbol(symbol: str, **bounds: tuple[Millis | None, Millis | None]) -> models.Filter:
-    """Points of a symbol whose fields lie within bounds, both included."""
+def points_of(
+    symbol: str, ranges: Iterable[FieldRange] = (), **bounds: tuple[Millis | None, Millis | None]
+) -> models.Filter:
+    """Points of a symbol inside ranges, and inside bounds by field, both ends included."""
     from qdrant_client import models
 
-    return models.Filter(must=_conditions(symbol, bounds))
+    limits: list[tuple[str, dict[str, Any]]] = [
+        *((key, {"gte": low, "lte": high}) for key, (low, high) in bounds.items()),
+        *((inside.field, _bounds(inside)) for inside in ranges),
+    ]
+    conditions: list[models.Condition] = [
+        models.FieldCondition(key="symbol", match=models.MatchValue(value=symbol)),
+        *(models.FieldCondition(key=k, range=models.Range(**ends)) for k, ends in limits if ends),
+    ]
+    return models.Filter(must=conditions)
 
 
 def of_window(symbol: str, window: Window, ranges: Iterable[FieldRange] = ()) -> models.Filter:
     """The as-of rule as a filter, and the ranges of a query."""
-    from qdrant_client import models
-
-    bounds = {
-        "timestamp": (window.earliest_timestamp_ms, None),
-        "resolved_at": (None, window.resolved_by_ms),
-    }
-    inside = [
-        models.FieldCondition(key=field_range.field, range=models.Range(**bounds_of_range))
-        for field_range in ranges
-        if (bounds_of_range := _bounds(field_range))
-    ]
-    return models.Filter(must=[*_conditions(symbol, bounds), *inside])
-
-
-def _conditions(
-    symbol: str, bounds: Mapping[str, tuple[Millis | None, Millis | None]]
-) -> list[models.Condition]:
-    from qdrant_client import models
-
-    return [
-        models.FieldCondition(key="symbol", match=models.MatchValue(value=symbol)),
-        *(
-            models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
-            for key, (low, high) in bounds.items()
-        ),
-    ]
+    return points_of(
+        symbol,
+        ranges,
+        timestamp=(window.earliest_timestamp_ms, None),
+        resolved_at=(None, window.resolved_by_ms),
+    )
 
 
 def _bounds(field_range: FieldRange) -> dict[str, float]:
@@ -109,9 +103,7 @@ def written_by(run: int) -> models.Filter:
     """The points of the runs up to a number."""
     from qdrant_client import models
 
-    return models.Filter(
-        must=[models.FieldCondition(key="run", range=models.Range(lte=run))],
-    )
+    return models.Filter(must=[models.FieldCondition(key="run", range=models.Range(lte=run))])
 
 
 def nearest(
@@ -121,9 +113,10 @@ def nearest(
     params: models.SearchParams,
     threshold: float | None = None,
 ) -> models.QueryRequest:
-    """The points most like a query's vector, with their times and vectors."""
+    """The points most like a query's vector with their times, and their vectors unless too many."""
     from qdrant_client import models
 
+    with_vectors = limit <= max(_LEAST_HITS_ALONG, _FLOATS_ALONG // len(query.vector))
     return models.QueryRequest(
         query=query.vector.tolist(),
         using=query.name,
@@ -132,7 +125,7 @@ def nearest(
         limit=limit,
         score_threshold=threshold,
         with_payload=["timestamp"],
-        with_vector=[query.name],
+        with_vector=[query.name] if with_vectors else False,
     )
 
 
@@ -152,7 +145,7 @@ def ends_of(symbol: str) -> list[models.QueryRequest]:
             query=models.OrderByQuery(
                 order_by=models.OrderBy(key="timestamp", direction=direction)
             ),
-            filter=of_symbol(symbol),
+            filter=points_of(symbol),
             limit=1,
             with_payload=["timestamp"],
         )

@@ -1,4 +1,4 @@
-"""Work that one caller does at a time, and whose failure all who waited share."""
+"""Work that one caller does at a time, and whose failure all who waited share; the newest head."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from llm_trader.errors import VectorIndexError
+from llm_trader.index.qdrant.layout import Head
+from llm_trader.index.qdrant.reader import Reader
 
 
 class SingleFlight:
@@ -40,3 +42,22 @@ class SingleFlight:
 def _copied(error: VectorIndexError) -> VectorIndexError:
     """The same error without its traceback, whose frames would stay in memory with it."""
     return type(error)(error.message, **error.details)
+
+
+class HeadCache:
+    """Each caller gets a head that was read after its call, however many call at once."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._reading = SingleFlight()
+        self._reads = 0
+        self._last: tuple[int, Head] | None = None
+
+    async def newest(self) -> Head:
+        arrived = self._reads
+        async with self._reading.turn():
+            if self._last is None or self._last[0] <= arrived:
+                self._reads += 1
+                number = self._reads
+                self._last = number, await self._reader.head()
+            return self._last[1]

@@ -6,22 +6,17 @@ old version stays until it is pruned, so that one can swap back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import Collection
-from llm_trader.index.qdrant import catalog
+from llm_trader.index.qdrant import catalog, layout
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import CollectionDescription
-from llm_trader.index.qdrant.paging import CollectionPages, together
+from llm_trader.index.qdrant.paging import together
 from llm_trader.index.qdrant.reader import Reader
-
-if TYPE_CHECKING:
-    from qdrant_client import AsyncQdrantClient
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,14 +29,12 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     collection: Collection
 
 
-async def build_beside(
-    server: QdrantServer, collection: Collection, client: AsyncQdrantClient | None = None
-) -> QdrantIndex:
+async def build_beside(server: QdrantServer, collection: Collection) -> QdrantIndex:
     """A version to ingest into while the live one answers; `swap` makes it live.
 
     An unfinished version with the same kind of points, which never became live, is continued.
     """
-    connection = Connection(server, client)
+    connection = Connection(server)
     try:
         by_name = await _described(connection)
         live = await catalog.resolve(connection)
@@ -50,7 +43,8 @@ async def build_beside(
             for name, description in by_name.items()
             if description.collection == collection and description.building and name != live
         ]
-        new_name = catalog.version_name(server, collection, _next(by_name))
+        number = 1 + max(map(_number, by_name), default=0)
+        new_name = layout.version_name(server.collection, collection, number)
         name = unfinished[-1] if unfinished else new_name
         await catalog.create(connection, name, collection)
         return await QdrantIndex.on(connection, name, name, write=True, aliased=False)
@@ -59,12 +53,12 @@ async def build_beside(
         raise
 
 
-async def swap(server: QdrantServer, name: str, client: AsyncQdrantClient | None = None) -> None:
+async def swap(server: QdrantServer, name: str) -> None:
     """Point the alias at the version `name`, in one step.
 
     Raises `ConfigurationError` unless that is a version of this index that holds points.
     """
-    async with Connection(server, client) as connection:
+    async with Connection(server) as connection:
         by_name = await _described(connection)
         if name not in by_name:
             raise ConfigurationError(
@@ -86,9 +80,9 @@ async def swap(server: QdrantServer, name: str, client: AsyncQdrantClient | None
         await catalog.set_alias(connection, name)
 
 
-async def versions(server: QdrantServer, client: AsyncQdrantClient | None = None) -> list[Version]:
+async def versions(server: QdrantServer) -> list[Version]:
     """All versions of this index, by name."""
-    async with Connection(server, client) as connection:
+    async with Connection(server) as connection:
         live = await catalog.resolve(connection)
         by_name = await _described(connection)
         points = await together(_points(connection, *item) for item in by_name.items())
@@ -104,14 +98,12 @@ async def versions(server: QdrantServer, client: AsyncQdrantClient | None = None
         ]
 
 
-async def prune(
-    server: QdrantServer, client: AsyncQdrantClient | None = None, *, also_building: bool = False
-) -> list[str]:
+async def prune(server: QdrantServer, *, also_building: bool = False) -> list[str]:
     """Delete versions that are not live, unfinished ones with `also_building`; returns their names.
 
     Nothing is deleted while no version is live, and never a collection of another index or program.
     """
-    async with Connection(server, client) as connection:
+    async with Connection(server) as connection:
         live, by_name = await catalog.resolve(connection), await _described(connection)
         if live not in by_name:
             raise ConfigurationError(
@@ -130,26 +122,20 @@ async def prune(
 
 async def _described(connection: Connection) -> dict[str, CollectionDescription]:
     """The descriptions of this index's versions by name, oldest first."""
-    names = await catalog.names(connection)
+    names = sorted(await catalog.names(connection), key=_number)
     descriptions = await together(catalog.describe(connection, name) for name in names)
-    alias = connection.server.collection
-    of_this_index = {
+    return {
         name: description
         for name, description in zip(names, descriptions, strict=True)
-        if description is not None and description.alias == alias
+        if description is not None and description.alias == connection.server.collection
     }
-    return {name: of_this_index[name] for name in sorted(of_this_index, key=_number)}
 
 
 async def _points(connection: Connection, name: str, description: CollectionDescription) -> int:
-    counts = await Reader(CollectionPages(connection, name), description.collection).counts()
+    counts = await Reader(connection, name, description.collection).counts()
     return sum(counts.values())
 
 
 def _number(name: str) -> int:
     number = name.rpartition("_")[2]
     return int(number) if number.isdigit() else 0
-
-
-def _next(names: dict[str, CollectionDescription]) -> int:
-    return 1 + max(map(_number, names), default=0)

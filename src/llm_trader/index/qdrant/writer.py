@@ -11,8 +11,8 @@ from llm_trader.errors import StoreLockedError, VectorIndexError
 from llm_trader.index.points import PointTable, point_id
 from llm_trader.index.protocol import IngestionRun
 from llm_trader.index.qdrant import catalog, layout, requests
-from llm_trader.index.qdrant.layout import Head, Provenance
-from llm_trader.index.qdrant.paging import together
+from llm_trader.index.qdrant.layout import Head
+from llm_trader.index.qdrant.paging import PageContent, together
 from llm_trader.index.qdrant.reader import Reader
 
 # Transactions of a run are numbered within 24 bits: 16 million batches.
@@ -32,8 +32,8 @@ class Writer:
 
     def __init__(self, reader: Reader, head: Head, *, aliased: bool) -> None:
         self._reader = reader
-        self._connection = reader.pages.connection
-        self._name = reader.pages.name
+        self._connection = reader.connection
+        self._name = reader.name
         self._aliased = aliased
         self._build_id: str | None = None
         self._writing = asyncio.Lock()
@@ -41,11 +41,10 @@ class Writer:
 
     async def begin_run(self, build_id: str, exchange: str | None, started_at: str) -> int:
         async with self._writing:
+            # The token tells this process's registration from that of another with equal fields.
             token, number = uuid.uuid4().hex, (await self._reader.head()).run + 1
             while True:
-                run = IngestionRun(
-                    run=number, build_id=build_id, exchange=exchange, started_at=started_at
-                )
+                run = IngestionRun(number, build_id, exchange, started_at)
                 registered, owner = await self._register(run, token)
                 if owner == token or (registered == run and await self._is_abandoned(number)):
                     break
@@ -63,10 +62,8 @@ class Writer:
             ids = [point_id(points.symbol, t, version) for t in points.timestamp_ms.tolist()]
             stored = await self._stored(ids)
             written = self.head.written + 1
-            provenance = Provenance(build_id=self._build_id, written=written)
-            await together(
-                self._send(ids[part], points.take(part), provenance) for part in self._parts(points)
-            )
+            parts = self._parts(points)
+            await together(self._send(ids[part], points.take(part), written) for part in parts)
             self.head = Head(self.head.token, self.head.run, written)
             # The head comes after the points, so that readers never look for points that are not
             # there.
@@ -87,10 +84,10 @@ class Writer:
                 update_mode=models.UpdateMode.INSERT_ONLY,
             ),
         )
-        registered = await self._reader.run(run.run)
-        if registered is None:
-            raise self._reader.pages.malformed(f"no run {run.run}")
-        return registered
+        registered = await self._reader.runs(run.run, run.run)
+        if not registered:
+            raise self._reader.malformed(f"no run {run.run}")
+        return registered[0]
 
     async def _is_abandoned(self, number: int) -> bool:
         """Whether the process that registered a run was killed before it wrote the head."""
@@ -102,14 +99,15 @@ class Writer:
 
     async def _stored(self, ids: Sequence[str]) -> set[str]:
         """The ids of stored points; raises `StoreLockedError` if a later ingestion has begun."""
-        await self._require_alias()
+        live = await catalog.resolve(self._connection) if self._aliased else self._name
+        if live != self._name:
+            raise StoreLockedError(
+                f"{self._connection.server.collection} at {self._connection.server.address} leads "
+                f"to {live} by now, not to {self._name}; ingest again"
+            )
         later = layout.run_id(self.head.run + 1)
-        pages = await self._reader.pages.by_id(
-            "looking for points",
-            [later, *ids],
-            lambda points: {str(point.id) for point in points},
-            fields=False,
-        )
+        content = PageContent(lambda points: {str(point.id) for point in points}, fields=False)
+        pages = await self._reader.by_id("looking for points", [later, *ids], content)
         stored: set[str] = set().union(*pages)
         if later in stored:
             raise StoreLockedError(
@@ -119,23 +117,13 @@ class Writer:
             )
         return stored
 
-    async def _require_alias(self) -> None:
-        if not self._aliased:
-            return
-        live = await catalog.resolve(self._connection)
-        if live != self._name:
-            raise StoreLockedError(
-                f"{self._connection.server.collection} at {self._connection.server.address} leads "
-                f"to {live} by now, not to {self._name}; ingest again"
-            )
-
     def _parts(self, points: PointTable) -> list[slice]:
         floats = sum(self._reader.collection.dimensions.values())
         size = max(1, _BYTES_A_REQUEST // (4 * floats + _BYTES_OF_PAYLOAD))
         return [slice(start, start + size) for start in range(0, len(points), size)]
 
-    async def _send(self, ids: Sequence[str], points: PointTable, provenance: Provenance) -> None:
-        contents = layout.payloads(points, self._reader.collection, provenance)
+    async def _send(self, ids: Sequence[str], points: PointTable, written: int) -> None:
+        contents = layout.payloads(points, self._reader.collection, self._build_id, written)
         structs: list[Any] = await asyncio.to_thread(
             requests.point_structs, ids, points.vectors, contents
         )

@@ -5,8 +5,7 @@
 `search`                one nearest-neighbour search
 `column_cache`          columns of the points, kept in the process
 `single_flight`         work that one caller does at a time, with a shared failure; the newest head
-`reader`                rows, vectors, times and runs of one collection
-`paging`                many points, read page by page
+`reader`                rows, vectors, times and runs of one collection, read page by page
 `writer`                runs and transactions; gives way to a later ingestion
 `versions`              collections built side by side, swapped and pruned
 `collection_snapshots`  snapshots of a node's collections, to files and back

@@ -19,8 +19,7 @@ from llm_trader.index.protocol import Hits, SearchQuery
 from llm_trader.index.qdrant import requests
 from llm_trader.index.qdrant.column_cache import MovedError
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.paging import ClientPoints
-from llm_trader.index.qdrant.reader import PointVectors, Reader
+from llm_trader.index.qdrant.reader import ClientPoints, PointVectors, Reader
 
 if TYPE_CHECKING:
     from qdrant_client import models

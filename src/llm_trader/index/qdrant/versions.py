@@ -15,8 +15,7 @@ from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import CollectionDescription
-from llm_trader.index.qdrant.paging import together
-from llm_trader.index.qdrant.reader import Reader
+from llm_trader.index.qdrant.reader import Reader, together
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,7 @@ from llm_trader.index.points import PointTable, point_id
 from llm_trader.index.protocol import IngestionRun
 from llm_trader.index.qdrant import catalog, layout, requests
 from llm_trader.index.qdrant.layout import Head
-from llm_trader.index.qdrant.paging import PageContent, together
-from llm_trader.index.qdrant.reader import Reader
+from llm_trader.index.qdrant.reader import PageContent, Reader, together
 
 # Transactions of a run are numbered within 24 bits: 16 million batches.
 _RUN_BITS: Final = 24

@@ -158,6 +158,7 @@ def gate(
     metrics: Annotated[
         Path | None, Option(help="Judge this metrics.json instead of evaluating anew.")
     ] = None,
+    # Rounding of another machine or library moves a skill by less; a lost feature costs more.
     tolerance: Annotated[
         float, Option(min=0, max=100, help="Percentage points of skill that may be lost.")
     ] = 0.2,

@@ -19,13 +19,10 @@ from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Met
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.verdict.verdicts import assess_trust
 
-# Rounding of another machine or library moves a skill by less; a lost feature costs more.
-TOLERANCE: Final = 0.002
-
 _RANK: Final[dict[Verdict, int]] = {"worse": 0, "no evidence": 1, "better": 2}
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True):
     """A skill against the volatility-rescaled base rate in both results; None is unknown."""
 
     symbol: str
@@ -65,31 +62,35 @@ def read_metrics(path: Path) -> Metrics:
 def plan_of_same_queries(metrics: Metrics) -> StudyPlan:
     """The plan for asking the same queries again, whatever else the store has by now."""
     origin = metrics.origin
-    return replace(
-        origin.plan,
-        symbols=tuple(origin.symbols),
-        start=origin.start,
-        end=origin.end,
-        sweep=(),
-    )
+    symbols = tuple(origin.symbols)
+    return replace(origin.plan, symbols=symbols, start=origin.start, end=origin.end, sweep=())
 
 
-def compare_with_baseline(
-    baseline: Metrics, current: Metrics, tolerance: float = TOLERANCE
-) -> GateReport:
+def compare_with_baseline(baseline: Metrics, current: Metrics, tolerance: float) -> GateReport:
     """`tolerance` is the share of skill that may be lost, 0.002 for 0.2 percentage points."""
     earlier, later = _skills(baseline), _skills(current)
-    changes = [
-        _change(skill, later.get(case), tolerance)
-        for case, skill in earlier.items()
-        if skill.skill.value is not None
-    ]
-    problems = [*_distrust(current), *_regressions(changes), *_lost_verdicts(earlier, later)]
+    changes, problems, lost_verdicts = [], _distrust(current), []
+    for case, skill in earlier.items():
+        again, where = later.get(case), " ".join(case)
+        if again and _RANK[again.verdict] < _RANK[skill.verdict]:
+            lost_verdicts.append(
+                f"{where}: the verdict was “{skill.verdict}” and is “{again.verdict}”"
+            )
+        before, now = skill.skill.value, again.skill.value if again else None
+        if before is None:
+            continue
+        regressed = now is None or now < before - tolerance
+        changes.append(Change(*case, before, now, regressed))
+        if now is None:
+            problems.append(f"{where} was measured then and is not now")
+        elif regressed:
+            problems.append(f"{where}: skill fell from {before:+.2%} to {now:+.2%}")
     notes = [
         f"{name} was {before} and is {now}: the skills are not of the same states"
         for name in ("feature_version", "state_space_id", "data_digest")
         if (before := getattr(baseline.origin, name)) != (now := getattr(current.origin, name))
     ]
+    problems += lost_verdicts
     return GateReport(passed=not problems, problems=problems, notes=notes, changes=changes)
 
 
@@ -105,13 +106,13 @@ def _skills(metrics: Metrics) -> dict[tuple[str, str], Skill]:
 def _distrust(metrics: Metrics) -> list[str]:
     trust = assess_trust(metrics)
     problems = [
-        f"the {control.kind} control “{control.name}” {outcome}"
-        for controls, outcomes in (
-            (trust.failed_controls, "failed on {}"),
-            (trust.idle_controls, "on {} had too little data"),
-        )
-        for control in controls
-        for outcome in [outcomes.format(f"{control.symbol} {control.horizon}")]
+        f"the {control.kind} control “{control.name}” failed on {control.symbol} {control.horizon}"
+        for control in trust.failed_controls
+    ]
+    problems += [
+        f"the {control.kind} control “{control.name}” on {control.symbol} {control.horizon} had "
+        "too little data"
+        for control in trust.idle_controls
     ]
     problems += [
         f"the leak probe “{probe.name}” on {probe.symbol}: {probe.problem}" for probe in trust.leaks
@@ -123,36 +124,3 @@ def _distrust(metrics: Metrics) -> list[str]:
     if not (metrics.controls and metrics.probes):
         problems.append("no controls or no leak probes were run")
     return problems
-
-
-def _change(before: Skill, now: Skill | None, tolerance: float) -> Change:
-    old, new = before.skill.value, now.skill.value if now else None
-    return Change(
-        symbol=before.symbol,
-        horizon=before.horizon,
-        before=old,
-        now=new,
-        regressed=new is None or (old is not None and new < old - tolerance),
-    )
-
-
-def _regressions(changes: list[Change]) -> list[str]:
-    problems = []
-    for change in changes:
-        where = f"{change.symbol} {change.horizon}"
-        if change.now is None:
-            problems.append(f"{where} was measured then and is not now")
-        elif change.regressed and change.before is not None:
-            problems.append(f"{where}: skill fell from {change.before:+.2%} to {change.now:+.2%}")
-    return problems
-
-
-def _lost_verdicts(
-    earlier: dict[tuple[str, str], Skill], later: dict[tuple[str, str], Skill]
-) -> list[str]:
-    return [
-        f"{skill.symbol} {skill.horizon}: the verdict was “{skill.verdict}” and is "
-        f"“{later[case].verdict}”"
-        for case, skill in earlier.items()
-        if case in later and _RANK[later[case].verdict] < _RANK[skill.verdict]
-    ]

@@ -24,14 +24,13 @@ def adjusted(skills: Sequence[Skill]) -> list[Skill]:
         if skill.p_value is not None:
             families.setdefault(skill.reference, {})[str(row)] = skill.p_value
     p_adjusted = {row: p for family in families.values() for row, p in holm(family).items()}
-    return [_with_verdict(skill, p_adjusted.get(str(row))) for row, skill in enumerate(skills)]
-
-
-def _with_verdict(skill: Skill, p: float | None) -> Skill:
-    significant = p is not None and p <= SIGNIFICANCE_LEVEL
-    return replace(
-        skill, p_adjusted=p, verdict=verdict(skill.skill) if significant else "no evidence"
-    )
+    judged = []
+    for row, skill in enumerate(skills):
+        p = p_adjusted.get(str(row))
+        significant = p is not None and p <= SIGNIFICANCE_LEVEL
+        decision = verdict(skill.skill) if significant else "no evidence"
+        judged.append(replace(skill, p_adjusted=p, verdict=decision))
+    return judged
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
@@ -74,22 +73,17 @@ class Headline(NamedTuple):
 def headline(metrics: Metrics) -> Headline:
     if metrics.command == "ab":
         subject, reference = compared_arms(metrics.arms)
-        decided = [
-            arm.verdict for arm in metrics.arms if arm.difference and arm.difference.low is not None
-        ]
+        pairs = [(arm.difference, arm.verdict) for arm in metrics.arms if arm.difference]
     else:
         subject, reference = verdict_variant(metrics), "the base rate"
-        skills = verdict_skills(metrics.skills, subject)
-        decided = [skill.verdict for skill in skills if skill.skill.low is not None]
-    return Headline(_headline_verdict(metrics.verdict, decided), subject, reference)
-
-
-def _headline_verdict(overall: Verdict, decided: Sequence[Verdict | None]) -> HeadlineVerdict:
-    if overall == "no evidence" and not decided:
-        return "too little data"
-    if overall == "no evidence" and {"better", "worse"} <= set(decided):
-        return "mixed"
-    return overall
+        pairs = [(s.skill, s.verdict) for s in verdict_skills(metrics.skills, subject)]
+    decided = {verdict for interval, verdict in pairs if interval.low is not None}
+    word: HeadlineVerdict = metrics.verdict
+    if word == "no evidence" and not decided:
+        word = "too little data"
+    elif word == "no evidence" and {"better", "worse"} <= decided:
+        word = "mixed"
+    return Headline(word, subject, reference)
 
 
 def verdict_variant(metrics: Metrics) -> str:
@@ -133,9 +127,7 @@ def assess_trust(metrics: Metrics) -> Trust:
         failed_controls=[control for control in controls if not control.passed],
         leaks=[probe for probe in probes if probe.problem is not None],
         # Without an interval a negative control cannot fail.
-        idle_controls=[
-            control for control in controls if control.passed and control.wide.low is None
-        ],
+        idle_controls=[c for c in controls if c.passed and c.wide.low is None],
         idle_probes=[probe for probe in probes if not probe.checked],
         missing_kinds=[kind for kind in expected_kinds if kind not in kinds],
         unprobed_symbols=[symbol for symbol in metrics.origin.symbols if symbol not in probed],

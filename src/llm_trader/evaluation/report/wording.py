@@ -282,9 +282,11 @@ def band_coverage(bands: Sequence[results.Band]) -> str:
     if not shares:
         return "There is too little data to say how often outcomes fell inside the 80 % band."
     closer = sum(abs(corrected - BAND_LEVEL) < abs(raw - BAND_LEVEL) for raw, corrected in shares)
-    before, after = (value_range(column, formats.share) for column in zip(*shares, strict=True))
+    raw_share, final_share = (
+        value_range(column, formats.share) for column in zip(*shares, strict=True)
+    )
     return (
-        f"The 80 % band held {before} of the outcomes before correction and {after} after "
+        f"The 80 % band held {raw_share} of the outcomes before correction and {final_share} after "
         f"it. The correction moved the share closer to 80 % in {closer} of "
         f"{count(len(shares), 'case')}."
     )
@@ -334,12 +336,12 @@ def earnings(judged: Sequence[Skill], arms: Sequence[Arm], name: str) -> str:
     """What forecasts and earnings together mean for a trader, and the numbers."""
     tested_arms = [arm for arm in arms if arm.name == name]
     decided = {arm.verdict for arm in tested_arms if has_bounds(arm.difference)}
-    few = all(arm.performance.trades < FEW_TRADES for arm in tested_arms)
+    few_trades = all(arm.performance.trades < FEW_TRADES for arm in tested_arms)
     sentences = paired_returns(arms, name)
     if decided:
         skilled = any(result.verdict == "better" for result in judged)
         conclusion = _EARNINGS[skilled, "better" in decided and "worse" not in decided]
-        if few and "better" not in decided:
+        if few_trades and "better" not in decided:
             conclusion += " So few trades could have shown little."
         sentences = [conclusion, *sentences]
     return " ".join(sentences)

@@ -76,19 +76,22 @@ def compare_with_baseline(baseline: Metrics, current: Metrics, tolerance: float)
             lost_verdicts.append(
                 f"{where}: the verdict was “{skill.verdict}” and is “{again.verdict}”"
             )
-        before, now = skill.skill.value, again.skill.value if again else None
-        if before is None:
+        baseline_skill, current_skill = skill.skill.value, again.skill.value if again else None
+        if baseline_skill is None:
             continue
-        regressed = now is None or now < before - tolerance
-        changes.append(Change(*case, before, now, regressed))
-        if now is None:
+        regressed = current_skill is None or current_skill < baseline_skill - tolerance
+        changes.append(Change(*case, baseline_skill, current_skill, regressed))
+        if current_skill is None:
             problems.append(f"{where} was measured then and is not now")
         elif regressed:
-            problems.append(f"{where}: skill fell from {before:+.2%} to {now:+.2%}")
+            problems.append(
+                f"{where}: skill fell from {baseline_skill:+.2%} to {current_skill:+.2%}"
+            )
     notes = [
-        f"{name} was {before} and is {now}: the skills are not of the same states"
+        f"{name} was {baseline_id} and is {current_id}: the skills are not of the same states"
         for name in ("feature_version", "state_space_id", "data_digest")
-        if (before := getattr(baseline.origin, name)) != (now := getattr(current.origin, name))
+        if (baseline_id := getattr(baseline.origin, name))
+        != (current_id := getattr(current.origin, name))
     ]
     problems += lost_verdicts
     return GateReport(passed=not problems, problems=problems, notes=notes, changes=changes)

@@ -101,9 +101,9 @@ def daily_gains(scored: Sequence[ScoredForecasts], dataset: Dataset, step_ms: Mi
         gain = forecasts.losses.rescaled_base - forecasts.losses.forecast
         times_ms = forecasts.walk.queries.timestamp_ms
         day = times_ms // DAY_MS - first_day
-        known = np.isfinite(gain) & (times_ms % step_ms == 0)
-        total = np.bincount(day[known], gain[known], days)
-        count = np.bincount(day[known], minlength=days)
+        counted = np.isfinite(gain) & (times_ms % step_ms == 0)
+        total = np.bincount(day[counted], gain[counted], days)
+        count = np.bincount(day[counted], minlength=days)
         means = [float(t / c) if c else None for t, c in zip(total, count, strict=True)]
         gains[f"{forecasts.symbol} {forecasts.horizon}"] = means
     return gains

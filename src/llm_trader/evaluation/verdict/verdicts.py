@@ -88,9 +88,9 @@ def headline(metrics: Metrics) -> Headline:
 
 def verdict_variant(metrics: Metrics) -> str:
     """The variant that the verdict is about: the plan's own vector, or the last one compared."""
-    own = metrics.origin.plan.search.vector
+    planned = metrics.origin.plan.search.vector
     variants = [skill.variant for skill in metrics.skills]
-    return variants[-1] if variants and own not in variants else own
+    return variants[-1] if variants and planned not in variants else planned
 
 
 def compared_arms(arms: Sequence[Arm]) -> tuple[str, str]:

@@ -172,7 +172,7 @@ def test_another_models_weights_under_a_listed_name_are_told_of_and_never_mix(
 
 def test_a_listed_model_of_another_dimension_is_refused(copied: Path) -> None:
     (copied / "model.onnx").rename(copied / "model_optimized.onnx")
-    with pytest.raises(ConfigurationError, match="has 768 dimensions, the model in"):
+    with pytest.raises(ConfigurationError, match="has 768 dimensions, but the model in"):
         load(copied, "BAAI/bge-base-en-v1.5")
 
 

@@ -24,9 +24,12 @@ from llm_trader.backup.manifest import (
 )
 from llm_trader.backup.verify import Problem, VerifyReport, verify_backup
 from llm_trader.cli.backup import describe_new_backup
+from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW
+from llm_trader.index.protocol import Collection
+from llm_trader.timeframe import M3
 from tests.backup.builders import CREATED_AT, NAME, Site, points
 from tests.retrieval.builders import COLLECTION
 
@@ -168,9 +171,7 @@ async def test_vectors_of_another_version_are_not_asked_and_that_is_noted(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await site.back_up()
-    monkeypatch.setattr(
-        "llm_trader.embedding.state.StateSpace.space_id", property(lambda space: "another")
-    )
+    monkeypatch.setattr(Collection, "state_space", lambda collection: StateSpace(M3))
     report = await verify_backup(site.backup)
     assert (report.problems, report.answers) == ([], 0)
     assert report.notes[0].startswith("no question was asked: ")
@@ -180,9 +181,7 @@ async def test_a_backup_without_recorded_answers_says_so_and_verify_repeats_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as other_version:
-        other_version.setattr(
-            "llm_trader.embedding.state.StateSpace.space_id", property(lambda space: "another")
-        )
+        other_version.setattr(Collection, "state_space", lambda collection: StateSpace(M3))
         manifest = await site.back_up()
     assert len(manifest.notes) == 1
     assert manifest.notes[0].startswith("no answers of the index were recorded, so verify ")

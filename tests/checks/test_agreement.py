@@ -56,11 +56,11 @@ async def agreement(
 
 
 async def test_equal_indexes_agree_to_the_last_bit_on_every_question() -> None:
-    steps: list[None] = []
+    steps: list[tuple[str, int, int]] = []
     async with asked(*points_of_all()) as first, asked(*reversed(points_of_all())) as other:
-        report = await compare_answers(first, other, 12, 1, lambda: steps.append(None))
+        report = await compare_answers(first, other, 12, 1, lambda *step: steps.append(step))
     assert report == AgreementReport(12, 12, [])
-    assert len(steps) == 12
+    assert steps == [("comparing answers", done, 12) for done in range(1, 13)]
 
 
 async def test_all_symbols_are_asked_about_with_and_without_filters() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llm_trader.checks.recall import RecallReport, recall
+from llm_trader.checks.sampling import Sampling
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.protocol import Hits, SearchQuery
@@ -27,11 +28,11 @@ class Forgetful:
         return replace(hits, rows=rows, cosine=cosine)
 
 
-async def told(lost: list[int], **changes: object) -> RecallReport:
-    given = {"lookback_days": 5.0, "k": 10, "samples": 12, "seed": 3}
+async def told(lost: list[int], **changes: int) -> RecallReport:
+    sampling = Sampling(10, 12, 5, 3)._replace(**changes)
     async with fresh_embedded(collection()) as index:
         await index.upsert(points_at(range(600), 1, vectors=unit_vectors(600, 2)))
-        return await recall(index, Forgetful(index, lost), SYMBOL, **(given | changes))  # type: ignore[arg-type]
+        return await recall(index, Forgetful(index, lost), SYMBOL, sampling)
 
 
 async def test_a_search_that_loses_nothing_has_recall_one() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_trader.checks.sampling import Sampling
 from llm_trader.checks.vector_comparison import compare_vectors
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.embedded import EmbeddedIndex
@@ -12,6 +13,8 @@ from llm_trader.index.points import PointTable
 from tests.index.builders import SYMBOL
 from tests.retrieval.builders import COLLECTION, SPACE
 from tests.retrieval.worded import SLOTS, TEXTS, retriever_of, worded
+
+SAMPLING = Sampling(k=10, samples=40, lookback_days=5, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +24,14 @@ def points() -> PointTable:
 
 async def test_the_comparison_of_vectors_is_what_it_says(points: PointTable) -> None:
     async with retriever_of(points) as retriever:
-        looks: list[None] = []
+        looks: list[tuple[str, int, int]] = []
         comparison = await compare_vectors(
-            retriever.index, SPACE, SYMBOL, samples=40, k=10, lookback_days=5, seed=1,
-            progress=lambda: looks.append(None),
-        )  # fmt: skip
-        again = await compare_vectors(
-            retriever.index, SPACE, SYMBOL, samples=40, k=10, lookback_days=5, seed=1
+            retriever.index, SYMBOL, SAMPLING, lambda *look: looks.append(look)
         )
+        again = await compare_vectors(retriever.index, SYMBOL, SAMPLING)
     assert comparison == again
-    assert (comparison.points, comparison.queries, len(looks)) == (SLOTS, 40, 40)
+    assert (comparison.points, comparison.queries) == (SLOTS, 40)
+    assert looks == [(SYMBOL, done, 40) for done in range(1, 41)]
     state, text = comparison.spaces
     assert (state.space_id, text.space_id) == (SPACE.space_id, TEXTS.space_id)
     for space in comparison.spaces:
@@ -48,33 +49,30 @@ async def test_a_comparison_can_be_interrupted(points: PointTable) -> None:
     async with retriever_of(points) as retriever:
         comparing = asyncio.current_task()
         assert comparing is not None
-        looks: list[None] = []
+        looks: list[int] = []
 
-        def interrupt() -> None:
-            looks.append(None)
+        def interrupt(label: str, done: int, total: int) -> None:
+            looks.append(done)
             comparing.cancel()
 
         with pytest.raises(asyncio.CancelledError):
-            await compare_vectors(
-                retriever.index, SPACE, SYMBOL, samples=40, k=10, lookback_days=5, seed=1,
-                progress=interrupt,
-            )  # fmt: skip
+            await compare_vectors(retriever.index, SYMBOL, SAMPLING, interrupt)
         comparing.uncancel()
-    assert len(looks) == 1
+    assert looks == [1]
 
 
 async def test_a_comparison_needs_text_vectors_and_enough_states(
     points: PointTable, tmp_path: Path
 ) -> None:
-    options = {"samples": 5, "k": 10, "lookback_days": 5, "seed": 0}
+    sampling = Sampling(10, 5, 5, 0)
     with (
         EmbeddedIndex.create_or_open(tmp_path / "plain", COLLECTION) as plain,
         pytest.raises(InvalidInputError, match="no text vectors"),
     ):
-        await compare_vectors(plain, SPACE, SYMBOL, **options)
+        await compare_vectors(plain, SYMBOL, sampling)
     async with retriever_of(points) as retriever:
         with pytest.raises(InvalidInputError, match=r"has 2000 states in 5 days .* smaller --k"):
-            await compare_vectors(retriever.index, SPACE, SYMBOL, **options | {"k": 2000})
+            await compare_vectors(retriever.index, SYMBOL, sampling._replace(k=2000))
     async with retriever_of(points.take(slice(0, 50))) as retriever:
         with pytest.raises(InvalidInputError, match="50 states of BTCUSDT; 1000 are needed"):
-            await compare_vectors(retriever.index, SPACE, SYMBOL, **options)
+            await compare_vectors(retriever.index, SYMBOL, sampling)

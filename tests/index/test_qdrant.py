@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from llm_trader.checks.recall import recall
+from llm_trader.checks.sampling import Sampling
 from llm_trader.errors import (
     ConfigurationError,
     StoreLockedError,
@@ -487,9 +488,7 @@ async def test_an_approximate_search_finds_nearly_all_that_an_exact_one_finds(
             reading(place) as exact,
             reading(msgspec.structs.replace(place, approximate=True, hnsw_ef=64)) as approximate,
         ):
-            report = await recall(
-                exact, approximate, SYMBOL, lookback_days=20, k=10, samples=20, seed=1
-            )
+            report = await recall(exact, approximate, SYMBOL, Sampling(10, 20, 20, 1))
             assert report.mean > 0.9
             assert report.samples == 20
             everything = SearchQuery(SYMBOL, ALWAYS, points.vectors[STATE][0], 5000)

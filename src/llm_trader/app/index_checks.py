@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from msgspec import structs
 
 from llm_trader.app.indexes import (
@@ -15,19 +13,10 @@ from llm_trader.app.indexes import (
 from llm_trader.app.job import Job, blocking
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
 from llm_trader.checks.recall import RecallReport, recall
+from llm_trader.checks.sampling import Sampling
 from llm_trader.checks.vector_comparison import VectorComparison, compare_vectors
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import StepCounter
-
-
-class Sampling(TypedDict):
-    """The queries to sample of each symbol, by the names of the arguments of `checks/`."""
-
-    k: int
-    samples: int
-    lookback_days: int
-    seed: int
 
 
 @blocking
@@ -35,13 +24,18 @@ async def check_index_for_leaks(
     job: Job, symbols: list[str], samples: int, seed: int
 ) -> LeakReport:
     """Prove on sampled queries that every answer used only data known at its time."""
-    settings, count = job.settings, StepCounter(job.progress, "checking", samples)
-    vector = settings.retrieval.vector
+    settings = job.settings
     with MarketStore.open(settings.market.store) as store:
         async with open_retriever(settings, job.environ) as retriever:
             refuse_another_exchange(store, retriever.index)
             return await check_for_leaks(
-                retriever, store, symbols, samples, seed, lambda: count(1), vector=vector
+                retriever,
+                store,
+                symbols,
+                samples,
+                seed,
+                job.progress,
+                vector=settings.retrieval.vector,
             )
 
 
@@ -54,13 +48,8 @@ async def compare_index_vectors(
     No symbols means all of the index, here and in `measure_recall`.
     """
     async with open_index(job.settings, job.environ) as index:
-        space = index.collection.state_space()
         symbols = symbols or await _all_symbols(index)
-        count = StepCounter(job.progress, "comparing", sampling["samples"] * len(symbols))
-        return [
-            await compare_vectors(index, space, symbol, **sampling, progress=lambda: count(1))
-            for symbol in symbols
-        ]
+        return [await compare_vectors(index, symbol, sampling, job.progress) for symbol in symbols]
 
 
 @blocking
@@ -75,13 +64,10 @@ async def measure_recall(job: Job, symbols: list[str], sampling: Sampling) -> li
         await QdrantIndex.open(structs.replace(server, approximate=True)) as approximate,
     ):
         symbols = symbols or await _all_symbols(exact)
-        pairs = [(symbol, name) for symbol in symbols for name in exact.collection.dimensions]
-        count = StepCounter(job.progress, "comparing", sampling["samples"] * len(pairs))
         return [
-            await recall(
-                exact, approximate, symbol, **sampling, name=name, progress=lambda: count(1)
-            )
-            for symbol, name in pairs
+            await recall(exact, approximate, symbol, sampling, name=name, progress=job.progress)
+            for symbol in symbols
+            for name in exact.collection.dimensions
         ]
 
 

@@ -24,7 +24,6 @@ from llm_trader.index.migration import CopyReport, copy_points
 from llm_trader.index.protocol import Collection, IndexInfo, SymbolPoints, VectorIndex
 from llm_trader.index.qdrant import versions as qdrant_versions
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import StepCounter
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import iso8601
@@ -146,11 +145,10 @@ async def migrate_index(
     ):
         copied = await copy_points(old, new, [], _POINTS_PER_BATCH, job.progress)
         problems = await verify_copy(old, new, seed=seed)
-        count = StepCounter(job.progress, "comparing answers", samples)
         space = old.collection.state_space()
         async with indexes.query_texts(settings, environ, old.collection) as texts:
             reference, copy = (Retriever(index, space, texts) for index in (old, new))
-            agreement = await compare_answers(reference, copy, samples, seed, lambda: count(1))
+            agreement = await compare_answers(reference, copy, samples, seed, job.progress)
     return Migration(copied=copied, problems=problems, agreement=agreement)
 
 

@@ -7,7 +7,7 @@ time is never later than the newest point was known, so points appended meanwhil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,7 @@ import numpy as np
 from llm_trader.arrays import VECTOR_ROUNDING
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.points import TEXT
+from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.snapshot.model import SCALARS
@@ -73,7 +74,7 @@ async def compare_answers(
     other: Retriever,
     samples: int,
     seed: int,
-    progress: Callable[[], None] = lambda: None,
+    progress: Progress = no_progress,
 ) -> AgreementReport:
     """Ask both `samples` questions about the points of `reference`, all symbols in turn.
 
@@ -84,10 +85,10 @@ async def compare_answers(
     if not questions:
         raise InvalidInputError("the index is empty, so no question can be asked of it")
     comparisons = []
-    for question in questions:
+    for done, question in enumerate(questions, 1):
         answer = await _answer(reference, question)
         comparisons.append(_compare(question, answer, await _answer(other, question)))
-        progress()
+        progress("comparing answers", done, len(questions))
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
     return _report(comparisons)
 

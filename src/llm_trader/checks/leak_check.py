@@ -14,27 +14,24 @@ For a sampled symbol and time T:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import numpy as np
 
+from llm_trader.arrays import Floats
 from llm_trader.checks.cutoff import changed_fields, history_with_future, same_vectors
 from llm_trader.checks.sampling import sample
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
+from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.answer import Match, MatchState
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.outcome import (
-    HORIZONS,
-    LONGEST_HORIZON_MS,
-    Outcome,
-    label_outcomes,
-)
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, OUTCOMES, Outcome, label_outcomes
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
 
@@ -42,11 +39,7 @@ _TOP_K: Final = 50  # all episodes that evidence sums up by default
 _REBUILT_PER_QUERY: Final = 2  # each reads 60 days of candles again; all 50 would read ten years
 
 _MATCH_FIELDS: Final = MatchState.__struct_fields__
-_OUTCOME_NUMBERS: Final = (
-    *(f"outcome_{horizon}" for horizon in HORIZONS),
-    "max_runup_1h",
-    "max_drawdown_1h",
-)
+_OUTCOME_NUMBERS: Final = OUTCOMES[:-1]  # the last one is the name of a barrier
 
 
 class Leak(msgspec.Struct, frozen=True):
@@ -58,16 +51,13 @@ class Leak(msgspec.Struct, frozen=True):
     match_at: str | None = None
 
 
-class LeakReport(msgspec.Struct, frozen=True):
-    queries: int
-    matches_checked: int
-    states_rebuilt: int
-    leaks: list[Leak]
+class LeakReport(msgspec.Struct):
+    """Counts of what was looked at, and what was wrong."""
 
-
-class _Problem(NamedTuple):
-    text: str
-    match: Match | None = None
+    queries: int = 0
+    matches_checked: int = 0
+    states_rebuilt: int = 0
+    leaks: list[Leak] = []
 
 
 async def check_for_leaks(
@@ -76,7 +66,7 @@ async def check_for_leaks(
     symbols: list[str],
     samples: int,
     seed: int,
-    progress: Callable[[], None] = lambda: None,
+    progress: Progress = no_progress,
     *,
     vector: QueryVectors = "state",
 ) -> LeakReport:
@@ -88,18 +78,19 @@ async def check_for_leaks(
     rng = np.random.default_rng(seed)
     query_times = await _query_times(retriever, symbols)
     spec = SearchSpec(top_k=_TOP_K, min_similarity=0.0, vector=vector)
-    check = _LeakCheck(retriever, store, spec)
-    for _ in range(samples):
+    report = LeakReport()
+    for done in range(1, samples + 1):
         symbol, times = query_times[rng.integers(len(query_times))]
-        await check.check_query(symbol, times[rng.integers(len(times))], rng)
-        progress()
+        as_of_ms = times[rng.integers(len(times))]
+        await _QueryCheck(retriever, store, spec, symbol, as_of_ms, report).run(rng)
+        progress("checking", done, samples)
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
-    if not check.matches:
+    if not report.matches_checked:
         raise InvalidInputError(
             "no sampled query had a match, so nothing was proven; take more --samples, or an "
             "index over a longer time"
         )
-    return LeakReport(check.queries, check.matches, check.states, check.leaks)
+    return report
 
 
 async def _query_times(retriever: Retriever, symbols: list[str]) -> list[tuple[str, range]]:
@@ -118,96 +109,83 @@ async def _query_times(retriever: Retriever, symbols: list[str]) -> list[tuple[s
     return times
 
 
-class _LeakCheck:
-    """Checks one query after the other, and counts what it looked at."""
+@dataclass(frozen=True, slots=True)
+class _QueryCheck:
+    """Checks the answer to one query, and reports what is wrong with it."""
 
-    def __init__(self, retriever: Retriever, store: MarketStore, spec: SearchSpec) -> None:
-        self._retriever = retriever
-        self._store = store
-        self._spec = spec
-        self._intraday = retriever.space.intraday
-        self.queries = self.matches = self.states = 0
-        self.leaks: list[Leak] = []
+    retriever: Retriever
+    store: MarketStore
+    spec: SearchSpec
+    symbol: str
+    as_of_ms: Millis
+    report: LeakReport
 
-    async def check_query(self, symbol: str, as_of_ms: Millis, rng: np.random.Generator) -> None:
-        history = history_with_future(self._store, symbol, self._intraday, as_of_ms, as_of_ms)
-        state, problems = _state_and_problems(history, as_of_ms)
-        if state.complete()[0]:
-            self.queries += 1
-            answer = await self._retriever.query(state, as_of_ms, self._spec)
-            matches = answer.matches
-            self.matches += len(matches)
-            problems += self._outcome_problems(symbol, as_of_ms, matches)
-            for row in sample(np.arange(len(matches)), _REBUILT_PER_QUERY, rng).tolist():
-                self.states += 1
-                problems += await self._match_problems(symbol, matches[row])
-        self.leaks += [
-            Leak(symbol, iso8601(as_of_ms), text, iso8601(match.timestamp) if match else None)
-            for text, match in problems
-        ]
-
-    def _outcome_problems(
-        self, symbol: str, as_of_ms: Millis, matches: list[Match]
-    ) -> Iterator[_Problem]:
-        if not matches:
-            return
-        matches = sorted(matches, key=lambda match: match.timestamp)
-        times = np.array([match.timestamp for match in matches], dtype=np.int64)
-        first_ms = int(times[0]) - self._intraday.ms
-        history = self._store.stored_history(
-            symbol, self._intraday, first_ms, as_of_ms + DAY_MS
-        ).decode()
-        labels = label_outcomes(history.known_at(as_of_ms).intraday, times)
-        for match, label in zip(matches, labels.T.tolist(), strict=True):
-            if max(match.resolved_at, match.timestamp + LONGEST_HORIZON_MS) > as_of_ms:
-                yield _Problem("the match was not resolved yet", match)
-            elif not _same_outcome(Outcome.of_values(label), match.outcomes):
-                yield _Problem("the outcome is not the one that was known by then", match)
-
-    async def _match_problems(self, symbol: str, match: Match) -> list[_Problem]:
-        """What differs in a match once its state is built from what was known at its own time."""
-        as_of_ms = match.timestamp
-        history = history_with_future(self._store, symbol, self._intraday, as_of_ms, as_of_ms)
-        times = np.array([as_of_ms], dtype=np.int64)
-        state = build_snapshots(history.known_at(as_of_ms), times)
+    async def run(self, rng: np.random.Generator) -> None:
+        history, state = self._state_at(self.as_of_ms)
+        from_everything = build_snapshots(history, state.as_of_ms)
+        if not np.array_equal(from_everything.scalars, state.scalars, equal_nan=True):
+            self._add("the snapshot changes when the future is cut off")
         if not state.complete()[0]:
-            return [_Problem("the store knew no complete state at the match's own time", match)]
+            return
+        self.report.queries += 1
+        matches = (await self.retriever.query(state, self.as_of_ms, self.spec)).matches
+        self.report.matches_checked += len(matches)
+        if matches:
+            self._check_outcomes(sorted(matches, key=lambda match: match.timestamp))
+        for row in sample(np.arange(len(matches)), _REBUILT_PER_QUERY, rng).tolist():
+            self.report.states_rebuilt += 1
+            await self._check_match(matches[row])
+
+    def _add(self, problem: str, match: Match | None = None) -> None:
+        match_at = iso8601(match.timestamp) if match else None
+        self.report.leaks.append(Leak(self.symbol, iso8601(self.as_of_ms), problem, match_at))
+
+    def _state_at(self, as_of_ms: Millis) -> tuple[MarketHistory, SnapshotTable]:
+        """A history that reaches beyond a time, and the state of what was known then."""
+        intraday = self.retriever.space.intraday
+        history = history_with_future(self.store, self.symbol, intraday, as_of_ms, as_of_ms)
+        times = np.array([as_of_ms], dtype=np.int64)
+        return history, build_snapshots(history.known_at(as_of_ms), times)
+
+    def _check_outcomes(self, matches: list[Match]) -> None:
+        """Computes the outcomes of matches again, which are in the order of time."""
+        times = np.array([match.timestamp for match in matches], dtype=np.int64)
+        intraday, end_ms = self.retriever.space.intraday, self.as_of_ms + DAY_MS
+        first_ms = int(times[0]) - intraday.ms
+        stored = self.store.stored_history(self.symbol, intraday, first_ms, end_ms)
+        labels = label_outcomes(stored.decode().known_at(self.as_of_ms).intraday, times)
+        for match, label in zip(matches, labels.T.tolist(), strict=True):
+            if max(match.resolved_at, match.timestamp + LONGEST_HORIZON_MS) > self.as_of_ms:
+                self._add("the match was not resolved yet", match)
+            elif not _same_outcome(Outcome.of_values(label), match.outcomes):
+                self._add("the outcome is not the one that was known by then", match)
+
+    async def _check_match(self, match: Match) -> None:
+        """Builds the state of a match again from what was known at its own time."""
+        _, state = self._state_at(match.timestamp)
+        if not state.complete()[0]:
+            self._add("the store knew no complete state at the match's own time", match)
+            return
         rebuilt = np.array([state.column(name) for name in _MATCH_FIELDS])
-        stored = np.array([[getattr(match.market_state, name)] for name in _MATCH_FIELDS])
-        problems = [
-            _Problem(
-                f"{name} differs from the store's, as known then; corrected since? --rebuild",
-                match,
-            )
-            for name in changed_fields(_MATCH_FIELDS, rebuilt, stored)
-        ]
-        probes = await self._retriever.probes(state, self._spec.vector)
-        points = await self._retriever.index.fetch(symbol, times, probes)
-        problems += [
-            _Problem(f"its {name} vector is not of what was known at the match's own time", match)
-            for name, probe in probes.items()
-            if not same_vectors(probe.vector, points.vectors[name])
-        ]
-        return problems
-
-
-def _state_and_problems(
-    history: MarketHistory, as_of_ms: Millis
-) -> tuple[SnapshotTable, list[_Problem]]:
-    """The state as it was known, and whether the later data change it."""
-    times = np.array([as_of_ms], dtype=np.int64)
-    state = build_snapshots(history.known_at(as_of_ms), times)
-    from_everything = build_snapshots(history, times)
-    if np.array_equal(from_everything.scalars, state.scalars, equal_nan=True):
-        return state, []
-    return state, [_Problem("the snapshot changes when the future is cut off")]
+        stored = _fields(match.market_state, _MATCH_FIELDS)
+        for name in changed_fields(_MATCH_FIELDS, rebuilt, stored):
+            problem = f"{name} differs from the store's, as known then; corrected since? --rebuild"
+            self._add(problem, match)
+        probes = await self.retriever.probes(state, self.spec.vector)
+        points = await self.retriever.index.fetch(self.symbol, state.as_of_ms, probes)
+        for name, probe in probes.items():
+            if not same_vectors(probe.vector, points.vectors[name]):
+                problem = f"its {name} vector is not of what was known at the match's own time"
+                self._add(problem, match)
 
 
 def _same_outcome(recomputed: Outcome, stored: Outcome) -> bool:
-    numbers = (
-        np.array([[getattr(outcome, name)] for name in _OUTCOME_NUMBERS], dtype=np.float64)
-        for outcome in (recomputed, stored)
-    )
-    return recomputed.first_barrier == stored.first_barrier and not changed_fields(
-        _OUTCOME_NUMBERS, *numbers
-    )
+    # Ratios of two stored prices: unlike an EMA, they do not depend on where a recursion began.
+    columns = (_fields(outcome, _OUTCOME_NUMBERS) for outcome in (recomputed, stored))
+    changed = changed_fields(_OUTCOME_NUMBERS, *columns, relative=0)
+    return recomputed.first_barrier == stored.first_barrier and not changed
+
+
+def _fields(record: MatchState | Outcome, names: tuple[str, ...]) -> Floats:
+    """Fields of a record, shape (fields, 1); NaN where they are unknown."""
+    return np.array([[getattr(record, name)] for name in names], dtype=np.float64)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import COSINE_ROUNDING, Rows, Times
-from llm_trader.checks.sampling import sample
+from llm_trader.arrays import COSINE_ROUNDING
+from llm_trader.checks.sampling import Sampling, sample
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import visible_rows, visible_window
 from llm_trader.index.points import STATE
 from llm_trader.index.protocol import Hits, SearchQuery, VectorIndex
+from llm_trader.progress import Progress, no_progress
 
 
 class RecallReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,37 +42,36 @@ async def recall(
     exact: VectorIndex,
     approximate: VectorIndex,
     symbol: str,
+    sampling: Sampling,
     *,
-    lookback_days: float,
-    k: int,
-    samples: int,
-    seed: int,
     name: str = STATE,
-    progress: Callable[[], None] = lambda: None,
+    progress: Progress = no_progress,
 ) -> RecallReport:
     """Compare two ways to search the same points, each query as of its own time.
 
     Queries are stored states at their own time, so none is in its own window. Raises
     `InvalidInputError` where no state has `k` known ones in its window.
     """
+    k, days = sampling.k, sampling.lookback_days
     stamps = await exact.timestamps(symbol)
-    candidates = stamps[_window_sizes(stamps, lookback_days) >= k]
+    first, last = visible_rows(stamps, stamps, days)
+    candidates = stamps[last - first >= k]
     if not len(candidates):
         raise InvalidInputError(f"no state of {symbol} has {k} known ones before it")
-    chosen = np.sort(sample(candidates, samples, np.random.default_rng(seed)))
+    chosen = np.sort(sample(candidates, sampling.samples, np.random.default_rng(sampling.seed)))
     queries = await exact.fetch(symbol, chosen, (name,))
     comparisons = []
     for row, stamp in enumerate(queries.timestamp_ms.tolist()):
-        window = visible_window(stamp, lookback_days)
-        query = SearchQuery(symbol, window, queries.vectors[name][row], k, name=name)
+        vector, window = queries.vectors[name][row], visible_window(stamp, days)
+        query = SearchQuery(symbol, window, vector, k, name=name)
         comparisons.append(await _compare(exact, approximate, query))
-        progress()
+        progress(f"{symbol}, {name}", row + 1, len(queries))
     shares, lost, points, exact_s, approximate_s = np.array(comparisons).T
     return RecallReport(
         symbol=symbol,
         name=name,
         k=k,
-        lookback_days=lookback_days,
+        lookback_days=days,
         samples=len(comparisons),
         points=int(np.median(points)),
         mean=float(shares.mean()),
@@ -85,33 +83,17 @@ async def recall(
     )
 
 
-def _window_sizes(stamps: Times, lookback_days: float) -> Rows:
-    """How many points the window of each point's own time has, shape (n,)."""
-    first, last = visible_rows(stamps, stamps, lookback_days)
-    return last - first
-
-
-class _Comparison(NamedTuple):
-    share: float
-    lost_cosine: float
-    points: int
-    exact_s: float
-    approximate_s: float
-
-
-async def _compare(exact: VectorIndex, approximate: VectorIndex, query: SearchQuery) -> _Comparison:
+async def _compare(
+    exact: VectorIndex, approximate: VectorIndex, query: SearchQuery
+) -> tuple[float, float, int, float, float]:
+    """The share found, the lost cosine, the size of the window, and seconds of both searches."""
     expected, exact_s = await _timed_search(exact, query)
     actual, approximate_s = await _timed_search(approximate, query)
     kth_cosine = expected.cosine[-1]
-    found_count = int(np.count_nonzero(actual.cosine >= kth_cosine - COSINE_ROUNDING))
-    worst_cosine = actual.cosine[-1] if len(actual.cosine) else -1.0
-    return _Comparison(
-        min(len(expected.rows), found_count) / len(expected.rows),
-        max(0.0, float(kth_cosine - worst_cosine)),
-        expected.eligible,
-        exact_s,
-        approximate_s,
-    )
+    found = int(np.count_nonzero(actual.cosine >= kth_cosine - COSINE_ROUNDING))
+    share = min(len(expected.rows), found) / len(expected.rows)
+    lost = float(kth_cosine - (actual.cosine[-1] if len(actual.cosine) else -1.0))
+    return share, max(0.0, lost), expected.eligible, exact_s, approximate_s
 
 
 async def _timed_search(index: VectorIndex, query: SearchQuery) -> tuple[Hits, float]:

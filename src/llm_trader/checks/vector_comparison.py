@@ -10,20 +10,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import Floats, Rows
-from llm_trader.checks.sampling import sample
+from llm_trader.arrays import Floats, Rows, Vectors
+from llm_trader.checks.sampling import Sampling, sample
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import SearchQuery, VectorIndex
-from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
+from llm_trader.progress import Progress, no_progress
+from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import MAX_TIME_MS
@@ -62,17 +63,9 @@ class VectorComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def compare_vectors(
-    index: VectorIndex,
-    space: StateSpace,
-    symbol: str,
-    *,
-    samples: int,
-    k: int,
-    lookback_days: int,
-    seed: int,
-    progress: Callable[[], None] = lambda: None,
+    index: VectorIndex, symbol: str, sampling: Sampling, progress: Progress = no_progress
 ) -> VectorComparison:
-    """Compare on random pairs and on `samples` queries of a symbol.
+    """Compare on random pairs and on sampled queries of a symbol.
 
     Queries with fewer than `k` states in their window are left out. Raises `InvalidInputError`
     for an index without text vectors, or too small to say anything.
@@ -81,33 +74,35 @@ async def compare_vectors(
     points = await index.scan(symbol, Window(0, MAX_TIME_MS), (STATE, TEXT))
     if len(points) < _LEAST_POINTS:
         raise InvalidInputError(f"{len(points)} states of {symbol}; {_LEAST_POINTS} are needed")
-    features = _features(points, space)
-    rng = np.random.default_rng(seed)
+    features = _features(points, index.collection.state_space())
+    rng = np.random.default_rng(sampling.seed)
     pairs = _pairs(points, rng)
+    rows = _query_rows(points, sampling, rng).tolist()
     queries = []
-    for row in _query_rows(points, samples, lookback_days, rng).tolist():
-        if query := await _compare_nearest(index, points, features, row, k, lookback_days):
+    for done, row in enumerate(rows, start=1):
+        if query := await _compare_nearest(index, points, features, row, sampling):
             queries.append(query)
-        progress()
+        progress(symbol, done, len(rows))
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
+    k, days = sampling.k, sampling.lookback_days
     if not queries:
         raise InvalidInputError(
-            f"no sampled query of {symbol} has {k} states in {lookback_days} days to choose among; "
-            "take a smaller --k, or a longer --lookback-days"
+            f"no sampled query of {symbol} has {k} states in {days} days to choose among; take a "
+            "smaller --k, or a longer --lookback-days"
         )
-    pair_distances = _distances(features, *pairs)
+    pair_distances = _distances(features[pairs[0]], features[pairs[1]])
     ids = {STATE: index.collection.state_space_id, TEXT: str(index.collection.text_space_id)}
     return VectorComparison(
         symbol=symbol,
         points=len(points),
         queries=len(queries),
         k=k,
-        lookback_days=lookback_days,
+        lookback_days=days,
         shared_nearest=float(np.mean([query.shared for query in queries])),
         by_chance=float(np.mean([query.by_chance for query in queries])),
         usual_feature_distance=float(np.mean(pair_distances)),
         spaces=[
-            _compare_space(points, name, space_id, pairs, pair_distances, queries)
+            _compare_space(points.vectors[name], name, space_id, pairs, pair_distances, queries)
             for name, space_id in ids.items()
         ],
     )
@@ -123,47 +118,40 @@ class _NearestOfQuery(NamedTuple):
 
 
 async def _compare_nearest(
-    index: VectorIndex,
-    points: PointTable,
-    features: Floats,
-    row: int,
-    k: int,
-    lookback_days: int,
+    index: VectorIndex, points: PointTable, features: Floats, row: int, sampling: Sampling
 ) -> _NearestOfQuery | None:
     """What both vectors find for the state in `row`; None where its window has fewer than k."""
-    window = visible_window(int(points.timestamp_ms[row]), lookback_days)
-    rows, similarity, distance = {}, {}, {}
-    eligible = 0
+    k = sampling.k
+    window = visible_window(int(points.timestamp_ms[row]), sampling.lookback_days)
+    found, similarity, distance = {}, {}, {}
     for name in (STATE, TEXT):
         query = SearchQuery(points.symbol, window, points.vectors[name][row], k, name=name)
         hits = await index.search(query)
-        eligible = hits.eligible
-        if eligible < k:
+        if hits.eligible < k:
             return None
-        rows[name] = np.searchsorted(points.timestamp_ms, hits.points.timestamp_ms[hits.rows])
-        similarity[name] = float(hits.cosine.mean())
-        query_rows = np.full(len(rows[name]), row)
-        distance[name] = float(_distances(features, query_rows, rows[name]).mean())
-    shared = len(np.intersect1d(rows[STATE], rows[TEXT])) / k
-    return _NearestOfQuery(shared, k / eligible, similarity, distance)
+        rows = np.searchsorted(points.timestamp_ms, hits.points.timestamp_ms[hits.rows])
+        found[name], similarity[name] = rows, float(hits.cosine.mean())
+        distance[name] = float(_distances(features[row], features[rows]).mean())
+    shared = len(np.intersect1d(found[STATE], found[TEXT])) / k
+    return _NearestOfQuery(shared, k / hits.eligible, similarity, distance)
 
 
 def _compare_space(
-    points: PointTable,
+    vectors: Vectors,
     name: str,
     space_id: str,
     pairs: tuple[Rows, Rows],
     pair_distances: Floats,
     queries: list[_NearestOfQuery],
 ) -> SpaceComparison:
-    vectors = points.vectors[name]
     similarity = np.vecdot(vectors[pairs[0]], vectors[pairs[1]])
-    ranks = _ranks(similarity), _ranks(-pair_distances)
+    ranks = [np.argsort(np.argsort(v, kind="stable")) for v in (similarity, -pair_distances)]
+    correlations = np.asarray(np.corrcoef(ranks))
     return SpaceComparison(
         vector=name,
         space_id=space_id,
         pair_similarity=np.quantile(similarity, PAIR_LEVELS).tolist(),
-        rank_correlation=float(np.corrcoef(*ranks)[0, 1]),
+        rank_correlation=float(correlations[0, 1]),
         nearest_similarity=float(np.mean([query.similarity[name] for query in queries])),
         nearest_feature_distance=float(np.mean([query.distance[name] for query in queries])),
     )
@@ -171,10 +159,9 @@ def _compare_space(
 
 def _features(points: PointTable, space: StateSpace) -> Floats:
     """Standardised features, shape (n, features)."""
-    series = np.full((len(SERIES), len(points), SERIES_LENGTH), np.nan)
-    scalars = points.values[: len(SCALARS)]
-    table = SnapshotTable(points.symbol, space.intraday, points.timestamp_ms, scalars, series)
-    return np.ascontiguousarray(space.standardise(table).T)
+    table = SnapshotTable.unknown(points.symbol, space.intraday, points.timestamp_ms)
+    states = replace(table, scalars=points.values[: len(SCALARS)])
+    return np.ascontiguousarray(space.standardise(states).T)
 
 
 def _pairs(points: PointTable, rng: np.random.Generator) -> tuple[Rows, Rows]:
@@ -185,24 +172,14 @@ def _pairs(points: PointTable, rng: np.random.Generator) -> tuple[Rows, Rows]:
     return first_rows[separate], second_rows[separate]
 
 
-def _query_rows(
-    points: PointTable, samples: int, lookback_days: int, rng: np.random.Generator
-) -> Rows:
+def _query_rows(points: PointTable, sampling: Sampling, rng: np.random.Generator) -> Rows:
     """Random rows with a whole lookback before them, or of the later half where there is none."""
     stamps = points.timestamp_ms
-    first_ms = visible_window(int(stamps[0]), -lookback_days).earliest_timestamp_ms
+    first_ms = visible_window(int(stamps[0]), -sampling.lookback_days).earliest_timestamp_ms
     start = min(int(np.searchsorted(stamps, first_ms)), len(stamps) // 2)
-    return sample(np.arange(start, len(stamps)), samples, rng)
+    return sample(np.arange(start, len(stamps)), sampling.samples, rng)
 
 
-def _distances(features: Floats, first_rows: Rows, second_rows: Rows) -> Floats:
-    distances: Floats = np.sqrt(
-        np.square(features[first_rows] - features[second_rows]).mean(axis=1)
-    )
-    return distances
-
-
-def _ranks(values: Floats) -> Floats:
-    ranks = np.empty(len(values))
-    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return ranks
+def _distances(first: Floats, second: Floats) -> Floats:
+    """Root mean squares of the differences of features."""
+    return np.asarray(np.sqrt(np.square(first - second).mean(axis=1)))

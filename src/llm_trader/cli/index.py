@@ -123,7 +123,8 @@ def recall(
 
     Run it before you set index.qdrant.approximate.
     """
-    from llm_trader.app.index_checks import Sampling, measure_recall
+    from llm_trader.app.index_checks import measure_recall
+    from llm_trader.checks.sampling import Sampling
 
     sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
     reports = measure_recall(job, options.symbol_list(symbols), sampling)
@@ -145,7 +146,8 @@ def compare_vectors(
     Shows how similar random pairs of states are, how closely similarity follows the distance of
     the features, and how many of the nearest states both vectors find.
     """
-    from llm_trader.app.index_checks import Sampling, compare_index_vectors
+    from llm_trader.app.index_checks import compare_index_vectors
+    from llm_trader.checks.sampling import Sampling
 
     sampling = Sampling(k=k, samples=samples, lookback_days=lookback_days, seed=seed)
     comparisons = compare_index_vectors(job, options.symbol_list(symbols), sampling)

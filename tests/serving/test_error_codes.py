@@ -20,7 +20,7 @@ from llm_trader.errors import (
 )
 from llm_trader.rpc import errors as own
 from llm_trader.rpc.dispatcher import Method
-from llm_trader.serving.error_codes import RAG_ERRORS
+from llm_trader.serving.wire import RAG_ERRORS
 from tests.rpc.stub import connected, raising, serving
 
 RAISED: list[tuple[BaseException, int, str]] = [

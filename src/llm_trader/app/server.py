@@ -25,8 +25,8 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
-from llm_trader.serving.error_codes import RAG_ERRORS
 from llm_trader.serving.methods import RagMethods
+from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import iso8601

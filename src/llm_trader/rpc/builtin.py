@@ -31,6 +31,7 @@ class Pong(msgspec.Struct, frozen=True):
 class AuthenticateParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: str
 
+    # A traceback or a log line may show the parameters, but never the token.
     def __repr__(self) -> str:
         return "AuthenticateParams(token=…)"
 

@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
             remaining_s = config.frame_timeout_s
         elif self._frame_began_s is not None:
             remaining_s = self._frame_began_s + config.frame_timeout_s - now_s
-        elif self._answers:
+        elif self._answers:  # a client that waits for an answer is not idle
             remaining_s = config.idle_timeout_s
         else:
             remaining_s = self._heard_s + config.idle_timeout_s - now_s

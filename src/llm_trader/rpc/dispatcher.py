@@ -32,6 +32,8 @@ from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
 _PROCESS: Final = secrets.token_hex(3)
 _COUNTER: Final = itertools.count(1)
 _ENCODER: Final = msgspec.json.Encoder()
+# At 100 members of 1 ms each a batch holds the event loop for a tenth of a second.
+_MAX_BATCH: Final = 100
 
 
 @dataclass(slots=True)
@@ -95,8 +97,6 @@ class Dispatcher:
         *,
         errors: ErrorTable = PROTOCOL_ERRORS,
         observers: Sequence[RequestObserver] = (),
-        # At 100 members of 1 ms each a batch holds the event loop for a tenth of a second.
-        max_batch: int = 100,
     ) -> None:
         self._methods: dict[str, tuple[Method, ParamsDecoder]] = {}
         for method in methods:
@@ -106,18 +106,17 @@ class Dispatcher:
             self._methods[method.name] = (method, decoder)
         self._errors = errors
         self._observers = observers
-        self._max_batch = max_batch
         self._log = structlog.get_logger(__name__).bind()
 
     async def handle(
         self, document: bytes, context: RequestContext, gate: Admission
     ) -> bytes | None:
         """The reply as one line of JSON without a line end; None for no reply at all."""
-        if not envelope.is_batch(document):
+        if document.lstrip()[:1] != b"[":
             return await self._answer(document, context, gate)
         try:
             # The limit is checked before any member runs, so a refused batch has no side effects.
-            members = envelope.batch_members(document, self._max_batch)
+            members = envelope.batch_members(document, _MAX_BATCH)
         except LlmTraderError as error:
             return self.refuse(error, context, len(document))
         answers = [
@@ -184,7 +183,10 @@ class Dispatcher:
         except Exception:
             log = self._log.bind(method=call.method, request_id=context.request_id)
             log.exception("rpc_internal_error")
-            return rpc_errors.internal_error(context.request_id)
+            # Nothing of the exception itself: its internals are for the log.
+            message = f"Internal error: quote request_id {context.request_id} to the operator"
+            details = {"request_id": context.request_id}
+            return ErrorObject(rpc_errors.INTERNAL_ERROR, message, details)
 
     async def _result(self, call: envelope.Call, context: RequestContext) -> Any:
         method, decoder = self._find(call.method)

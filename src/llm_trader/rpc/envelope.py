@@ -32,10 +32,6 @@ _MEMBERS: Final = msgspec.json.Decoder(list[Raw])
 _ERROR_ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 
 
-def is_batch(document: bytes) -> bool:
-    return document.lstrip()[:1] == b"["
-
-
 def batch_members(document: bytes, max_members: int) -> list[bytes]:
     """Raises `ParseError`, or `InvalidRequestError` for a batch that is empty or too long."""
     try:
@@ -52,6 +48,7 @@ def decode_call(document: bytes) -> tuple[Call, bytes] | None:
     try:
         call = _CALLS.decode(document)
         raw_id = bytes(call.id)
+        # Raw JSON is not checked for valid UTF-8, and the reply must be valid.
         if raw_id[:1] == b'"':
             msgspec.json.decode(raw_id, type=str)
     except UNREADABLE:

@@ -74,9 +74,8 @@ class RateLimitedError(LlmTraderError):
     code = "rate_limited"
 
     def __init__(self, retry_after_ms: int) -> None:
-        super().__init__(
-            f"rate limited; send again after {retry_after_ms} ms", retry_after_ms=retry_after_ms
-        )
+        message = f"rate limited; send again after {retry_after_ms} ms"
+        super().__init__(message, retry_after_ms=retry_after_ms)
 
 
 class OverloadedError(LlmTraderError):
@@ -157,9 +156,3 @@ PROTOCOL_ERRORS: Final = ErrorTable(
         ErrorKind(-32013, "Deadline exceeded", (DeadlineExceededError,)),
     )
 )
-
-
-def internal_error(request_id: str) -> ErrorObject:
-    """An unexpected exception without its internals, which the log has under `request_id`."""
-    message = f"Internal error: quote request_id {request_id} to the operator"
-    return ErrorObject(INTERNAL_ERROR, message, {"request_id": request_id})

@@ -80,7 +80,7 @@ class _Review:
                 cleaned[name] = self._value(field.type, value[name], _join(path, name))
             elif field.required:
                 hint = f" (did {renamed[name]!r} mean it?)" if name in renamed else ""
-                self._refuse(_join(path, name), f"is required{hint}")
+                self._refuse(FieldError(_join(path, name), f"is required{hint}"))
         return cleaned
 
     def _set_unknown_aside(
@@ -104,21 +104,18 @@ class _Review:
             if isinstance(value, list) and get_origin(option) is list:
                 (item,) = get_args(option)
                 return [self._value(item, v, f"{path}[{i}]") for i, v in enumerate(value)]
-        return self._leaf(kind, value, path)
-
-    def _leaf(self, kind: Any, value: Any, path: str) -> Any:
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             if isinstance(value, float) and value.is_integer():
-                return self._leaf(kind, int(value), path)
-            problem = _field_error(path, error)
-            self._refuse(problem.field, problem.error)
+                return self._value(kind, int(value), path)
+            self._refuse(_field_error(path, error))
         return value
 
-    def _refuse(self, path: str, error: str) -> None:
+    def _refuse(self, error: FieldError) -> None:
+        # A long array of faults must not fill the memory.
         if len(self.errors) < _MAX_REPORTED:
-            self.errors.append(FieldError(path, error))
+            self.errors.append(error)
 
 
 def closest_name(name: str, candidates: Iterable[str]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from llm_trader.errors import ConfigurationError, LlmTraderError
+from llm_trader.errors import ConfigurationError
 from llm_trader.rpc import envelope
 from llm_trader.rpc.admission import Admission, TokenCheck
 from llm_trader.rpc.config import RpcConfig
@@ -94,14 +94,9 @@ class RpcServer:
 
     def _opened(self, connection: Connection) -> None:
         limit = self._config.max_connections
-        refusal: LlmTraderError | None = None
-        if self._gate.draining:
-            refusal = DrainingError()
-        elif len(self._connections) >= limit:
-            refusal = OverloadedError(
-                f"overloaded: {limit} connections are open; connect again later"
-            )
-        if refusal is not None:
+        if self._gate.draining or len(self._connections) >= limit:
+            load = f"overloaded: {limit} connections are open; connect again later"
+            refusal = DrainingError() if self._gate.draining else OverloadedError(load)
             peer = connection.session.peer
             self._log.info("rpc_connection_refused", peer=peer, reason=refusal.code)
             error = PROTOCOL_ERRORS.error_object(refusal)

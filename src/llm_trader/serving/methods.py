@@ -27,7 +27,6 @@ from llm_trader.timeframe import Millis, iso8601
 # Exchanges differ by under 1 %, and a price moves by about 1 % in the minutes that a state may lag.
 # A price that differs more from the store's comes from another market.
 _PRICE_TOLERANCE: Final = 0.02
-_PRICE: Final = ROW["price"]
 
 _PATTERN_ERRORS: Final = (
     errors.InsufficientMatchesError,
@@ -70,14 +69,10 @@ class RagMethods:
         self._retriever = retriever
         self._market = market
         self._defaults = defaults
-        self._min_matches = config.min_matches
-        self._max_data_age_ms = config.max_data_age_ms
+        self._config = config
         self._version = version
         self._market_location = market_location
-        collection = retriever.index.collection
-        self._collection = f"{collection.exchange or 'unknown'}/{collection.feature_version}"
-        self._answered = 0
-        self._refused = 0
+        self._answered = self._refused = 0
         self._log = structlog.get_logger(__name__)
 
     def methods(self) -> list[Method]:
@@ -91,18 +86,21 @@ class RagMethods:
             view = self._market.view(params.symbol) if self._market else None
             state = self._state(params, view)
             if view is not None:
-                age_seconds = self._data_age_seconds(view, params, state.warnings)
-                state.data_age_seconds = age_seconds
-            config = self._config(params.query_config)
-            answer = await self._retriever.query(state.table, params.timestamp, config)
-            required = min(self._min_matches, config.top_k)
+                state.data_age_seconds = self._data_age_seconds(view, params, state.warnings)
+            search = self._defaults
+            if params.query_config is not None:
+                sent = msgspec.structs.asdict(params.query_config)
+                changes = {name: value for name, value in sent.items() if value is not UNSET}
+                search = msgspec.structs.replace(search, **changes)
+            answer = await self._retriever.query(state.table, params.timestamp, search)
+            required = min(self._config.min_matches, search.top_k)
             if len(answer.matches) < required:
-                raise _too_few(answer, config, required)
+                raise _too_few(answer, search, required)
         except errors.LlmTraderError:
             self._refused += 1
             raise
         self._answered += 1
-        metadata = self._metadata(params, state, config, answer, context, started)
+        metadata = self._metadata(params, state, search, answer, context, started)
         return wire.QueryPatternsResult(
             answer.matches, answer.statistics, answer.evidence, metadata
         )
@@ -113,20 +111,15 @@ class RagMethods:
         if self._market is None:
             raise errors.InvalidInputError("this server has no market store; start it with --store")
         view = self._market.view(params.symbol)
-        table = view.latest(params.timestamp, self._max_data_age_ms)
+        table = view.latest(params.timestamp, self._config.max_data_age_ms)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self._retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
-        return wire.StatsResult(
-            self._version,
-            await self._retriever.index.info(),
-            self._market_location,
-            self._retriever.space.space_id,
-            self._answered,
-            self._refused,
-        )
+        index, space_id = await self._retriever.index.info(), self._retriever.space.space_id
+        counts = (self._answered, self._refused)
+        return wire.StatsResult(self._version, index, self._market_location, space_id, *counts)
 
     def _state(self, params: wire.QueryPatternsParams, view: SymbolView | None) -> QueryState:
         if params.current_state is None:
@@ -134,14 +127,11 @@ class RagMethods:
                 raise errors.InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
-            as_of_ms = view.latest_ms(params.timestamp, self._max_data_age_ms)
+            as_of_ms = view.latest_ms(params.timestamp, self._config.max_data_age_ms)
             return QueryState(view.without_series(as_of_ms), "store", as_of_ms, [])
-        table = SnapshotTable.of_fields(
-            params.symbol,
-            self._retriever.space.intraday,
-            params.timestamp,
-            msgspec.structs.asdict(params.current_state),
-        )
+        sent = msgspec.structs.asdict(params.current_state)
+        intraday = self._retriever.space.intraday
+        table = SnapshotTable.of_fields(params.symbol, intraday, params.timestamp, sent)
         return self._completed(table, params, view)
 
     def _completed(
@@ -155,13 +145,13 @@ class RagMethods:
         if view is None or table.complete()[0]:
             return state
         try:
-            as_of_ms = view.newest_complete_ms(params.timestamp, self._max_data_age_ms)
+            as_of_ms = view.newest_complete_ms(params.timestamp, self._config.max_data_age_ms)
             if as_of_ms is None:
                 return state.incomplete(": the store knows no complete state near that time")
             stored_fields = view.known_fields(as_of_ms)
         except errors.StoreError as error:
             return state.incomplete(f" from the store: {error.message}")
-        price, stored_price = float(table.column("price")[0]), float(stored_fields[_PRICE, 0])
+        price, stored_price = float(table.column("price")[0]), float(stored_fields[ROW["price"], 0])
         if abs(price / stored_price - 1) > _PRICE_TOLERANCE:
             return state.incomplete(
                 f": price {price:g} is not near the store's {stored_price:g} at {iso8601(as_of_ms)}"
@@ -171,12 +161,6 @@ class RagMethods:
         state.completed_as_of_ms, state.source = as_of_ms, "request+store"
         state.table = table.filled_from(stored_fields)
         return state
-
-    def _config(self, sent: Any) -> SearchSpec:
-        if sent is None:
-            return self._defaults
-        changes = {k: v for k, v in msgspec.structs.asdict(sent).items() if v is not UNSET}
-        return msgspec.structs.replace(self._defaults, **changes)
 
     def _data_age_seconds(
         self,
@@ -199,12 +183,12 @@ class RagMethods:
         self,
         params: wire.QueryPatternsParams,
         state: QueryState,
-        config: SearchSpec,
+        search: SearchSpec,
         answer: Answer,
         context: RequestContext,
         started: float,
     ) -> wire.Metadata:
-        space = self._retriever.space
+        space, index = self._retriever.space, self._retriever.index.collection
         duration_us = round((time.perf_counter() - started) * 1e6)
         return wire.Metadata(
             query_duration_ms=round(duration_us / 1000),
@@ -214,17 +198,17 @@ class RagMethods:
             filters_applied=answer.filters_applied,
             schema_version=wire.SCHEMA_VERSION,
             feature_version=space.feature_version,
-            embedding_model=self._retriever.embedding_model(config.vector),
+            embedding_model=self._retriever.embedding_model(search.vector),
             as_of=params.timestamp,
             state_as_of=state.as_of_ms,
-            vector=config.vector,
+            vector=search.vector,
             state_source=state.source,
             fields_completed=state.completed,
             fields_completed_as_of=state.completed_as_of_ms,
             features_missing=answer.features_missing,
             unknown_fields=context.unknown_fields,
             warnings=[*state.warnings, *answer.warnings],
-            collection=self._collection,
+            collection=f"{index.exchange or 'unknown'}/{index.feature_version}",
             points_eligible=answer.points_eligible,
             request_id=context.request_id,
             data_age_seconds=state.data_age_seconds,
@@ -256,7 +240,7 @@ METHODS: Final = (
 )
 
 
-def _too_few(answer: Answer, config: SearchSpec, required: int) -> errors.InsufficientMatchesError:
+def _too_few(answer: Answer, search: SearchSpec, required: int) -> errors.InsufficientMatchesError:
     nearest = answer.evidence.similarity_range
     if nearest is None:
         finding = "no past state was known then and passes the filters"
@@ -265,6 +249,6 @@ def _too_few(answer: Answer, config: SearchSpec, required: int) -> errors.Insuff
     return errors.InsufficientMatchesError(
         len(answer.matches),
         required,
-        f"{finding}; try increasing lookback_days ({config.lookback_days}), reducing "
-        f"min_similarity ({config.min_similarity:g}), or include_regime_filters = false",
+        f"{finding}; try increasing lookback_days ({search.lookback_days}), reducing "
+        f"min_similarity ({search.min_similarity:g}), or include_regime_filters = false",
     )

@@ -1,4 +1,4 @@
-"""Parameters and results of the `rag.*` methods, field for field as on the wire."""
+"""Parameters, results and error codes of the `rag.*` methods, field for field as on the wire."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from llm_trader import errors
 from llm_trader.index.protocol import IndexInfo
 from llm_trader.market.keys import SYMBOL_PATTERN
 from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statistics
 from llm_trader.retrieval.search_spec import SearchSpec
+from llm_trader.rpc.errors import PROTOCOL_ERRORS, SERVER_ERROR, ErrorKind, ErrorTable
 from llm_trader.snapshot.model import SCALARS, SERIES, MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
 
@@ -140,3 +142,18 @@ class StatsResult(msgspec.Struct, frozen=True):
     embedding_model: str
     queries_answered: int
     queries_refused: int
+
+
+_STORE_ERRORS: Final = (errors.StoreLockedError, errors.InvalidDataError, errors.StoreError)
+
+RAG_ERRORS: Final = ErrorTable(
+    (
+        *PROTOCOL_ERRORS.kinds,
+        ErrorKind(SERVER_ERROR, PROTOCOL_ERRORS.titles[SERVER_ERROR], _STORE_ERRORS, logged=True),
+        ErrorKind(-32001, "Insufficient matches", (errors.InsufficientMatchesError,)),
+        ErrorKind(-32002, "Symbol not found", (errors.SymbolNotFoundError,)),
+        ErrorKind(-32003, "Vector database error", (errors.VectorIndexError,), logged=True),
+        ErrorKind(-32004, "Embedding error", (errors.EmbeddingError,)),
+        ErrorKind(-32005, "Stale data", (errors.StaleDataError,)),
+    )
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ import psutil
 
 from benchmarks.timing import Figure
 from benchmarks.workload import END_MS, START_MS, SYMBOLS, WARM_UP_DAYS, classic_params, states
+from llm_trader.rpc.server import run
 from llm_trader.timeframe import DAY_MS, iso8601
 
 # 8 times the 150 requests a second of the prototype that this system replaces.
@@ -89,6 +91,7 @@ def server(folder: Path) -> list[Figure]:
         *_query_figures("times at random", bursts["random"], bursts["floor"]),
         *_query_figures("all asking about now", bursts["live"], bursts["floor"]),
         _latency(bursts["random, alone"]),
+        _deadline_share(bursts["random"]),
         _rpc_layer("1 KB", bursts["small rpc"], bursts["small floor"]),
         _rpc_layer("10 KB", bursts["rpc"], bursts["floor"]),
         Figure("server memory with the index, MB", f"{memory_mb:.0f}", "250", memory_mb < 250),
@@ -132,6 +135,33 @@ def _latency(loads: list[Load]) -> Figure:
     return Figure(
         "latency at 1 connection, median / p99, ms", f"{told[0]:.2f} / {told[1]:.2f}", "", None
     )
+
+
+def _deadline_share(queries: list[Load]) -> Figure:
+    """The dispatcher's `asyncio.timeout_at` around each method, against the whole queries."""
+    deadline_us = median(run(_deadline_us()) for _ in range(_ROUNDS))
+    share = deadline_us / median(load.cpu_us for load in queries)
+    return Figure(
+        "deadline of a request: server CPU, µs (part of a query at random)",
+        f"{deadline_us:.1f} ({share:.2%})",
+        "",
+        None,
+    )
+
+
+async def _deadline_us(calls: int = 20_000) -> float:
+    async def method() -> None: ...
+
+    deadline_s = time.monotonic() + 60
+    started_s = time.process_time()
+    for _ in range(calls):
+        async with asyncio.timeout_at(deadline_s):
+            await method()
+    with_deadline_s = time.process_time()
+    for _ in range(calls):
+        await method()
+    without_s = time.process_time() - with_deadline_s
+    return (with_deadline_s - started_s - without_s) / calls * 1e6
 
 
 def _rpc_layer(size: str, loads: list[Load], floors: list[Load]) -> Figure:

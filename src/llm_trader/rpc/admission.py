@@ -40,7 +40,11 @@ class TokenCheck:
 
 def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
     """Raises `ConfigurationError` if other machines could query without a token."""
-    if has_tokens or allow_unauthenticated_remote or _is_loopback(host):
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may lead anywhere
+        loopback = False
+    if has_tokens or allow_unauthenticated_remote or loopback:
         return
     raise ConfigurationError(
         f"refusing to listen on {host or 'all interfaces'} without authentication: anyone who "
@@ -52,15 +56,6 @@ def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: boo
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, TypeVar, overload
 import msgspec
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
+from llm_trader.rpc.errors import ErrorObject
 
 T = TypeVar("T")
 
@@ -22,22 +23,16 @@ class RpcError(LlmTraderError):
 
     code: ClassVar[str] = "rpc"
 
-    def __init__(self, code: int, message: str, data: Any = None) -> None:
-        super().__init__(message, rpc_code=code, data=data)
-        self.rpc_code = code
-        self.data = data
-
-
-class _Error(msgspec.Struct):
-    code: int
-    message: str
-    data: Any = None
+    def __init__(self, error: ErrorObject) -> None:
+        super().__init__(error.message, rpc_code=error.code, data=error.data)
+        self.rpc_code = error.code
+        self.data = error.data
 
 
 class _Reply(msgspec.Struct):
     id: int | str | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")
-    error: _Error | None = None
+    error: ErrorObject | None = None
 
 
 class RpcClient:
@@ -110,7 +105,7 @@ class RpcClient:
                     await self._writer.drain()
                 answer: _Reply = await reply
             if answer.error is not None:
-                raise RpcError(*msgspec.structs.astuple(answer.error))
+                raise RpcError(answer.error)
             return msgspec.json.decode(answer.result, type=result_type)
         except msgspec.ValidationError as error:
             raise ConfigurationError(
@@ -144,8 +139,7 @@ class RpcClient:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(reply)
                 elif reply.id is None and reply.error is not None:
-                    # It refuses the whole connection.
-                    reason = RpcError(*msgspec.structs.astuple(reply.error))
+                    reason = RpcError(reply.error)  # it refuses the whole connection
         except (OSError, ValueError) as error:
             reason = ConfigurationError(f"the connection failed: {error}")
         self._lost = reason

@@ -89,7 +89,3 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 continue
             if not value > 0:
                 raise ConfigurationError(f"{name} must be above zero, not {value}")
-
-    @property
-    def max_document_bytes(self) -> int:
-        return self.max_frame_kib << 10

@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
         self.session = Session()
-        self._splitter = FrameSplitter(config.max_document_bytes)
+        self._splitter = FrameSplitter(config.max_frame_kib << 10)
         self._queue: deque[tuple[Frame, float]] = deque()
         self._answers: set[asyncio.Task[None]] = set()
         self._heard_s = time.monotonic()
@@ -146,24 +146,21 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     async def _answer(self, frame: Frame, received_s: float) -> None:
+        size = frame.limit_bytes if isinstance(frame, Oversize) else len(frame)
         context = RequestContext(
             session=self.session,
             received_s=received_s,
             deadline_s=time.monotonic() + self._config.request_deadline_s,
+            request_bytes=size,
         )
         reply: bytes | None
         if isinstance(frame, Oversize):
-            limit = frame.limit_bytes
-            message = f"a document may have at most {limit} bytes"
-            refusal = InvalidRequestError(message, limit_bytes=limit)
-            reply = self._dispatcher.refuse(refusal, context, limit)
+            message = f"a document may have at most {size} bytes"
+            refusal = InvalidRequestError(message, limit_bytes=size)
+            reply = self._dispatcher.refuse(refusal, context)
         else:
             reply = await self._dispatcher.handle(frame, context, self._gate)
-        if reply is not None:
-            await self._send(reply)
-
-    async def _send(self, reply: bytes) -> None:
-        if not self._transport.is_closing():
+        if reply is not None and not self._transport.is_closing():
             self._transport.write(reply + b"\n")
             await self._wait_or_abort(self._writable)
 
@@ -172,7 +169,8 @@ class Connection(asyncio.Protocol):
         if event.is_set():
             return
         try:
-            await asyncio.wait_for(event.wait(), self._config.write_timeout_s)
+            async with asyncio.timeout(self._config.write_timeout_s):
+                await event.wait()
         except TimeoutError:
             self._transport.abort()
 
@@ -203,6 +201,7 @@ class Connection(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._transport.write_eof()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._peer_ended.wait(), self._config.discard_s)
+            async with asyncio.timeout(self._config.discard_s):
+                await self._peer_ended.wait()
         self._transport.close()
         await self._wait_or_abort(self._closed)

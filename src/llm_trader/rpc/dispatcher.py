@@ -50,13 +50,14 @@ class RequestContext:
     session: Session = field(default_factory=Session)
     received_s: float = field(default_factory=time.monotonic)
     deadline_s: float | None = None
+    request_bytes: int = 0
     batch_position: int | None = None
     unknown_fields: list[str] = field(default_factory=list)
     stages: dict[str, float] | None = None
 
-    def batch_member(self, position: int) -> RequestContext:
-        request_id = f"{self.request_id}.{position}"
-        return RequestContext(request_id, self.session, self.received_s, self.deadline_s, position)
+    def batch_member(self, position: int, size: int) -> RequestContext:
+        name, session = f"{self.request_id}.{position}", self.session
+        return RequestContext(name, session, self.received_s, self.deadline_s, size, position)
 
     def end_stage(self, name: str) -> None:
         """Attributes the time since the last stage ended to `name`."""
@@ -118,25 +119,21 @@ class Dispatcher:
             # The limit is checked before any member runs, so a refused batch has no side effects.
             members = envelope.batch_members(document, _MAX_BATCH)
         except LlmTraderError as error:
-            return self.refuse(error, context, len(document))
+            return self.refuse(error, context)
         answers = [
-            self._answer(member, context.batch_member(position), gate)
+            self._answer(member, context.batch_member(position, len(member)), gate)
             for position, member in enumerate(members, 1)
         ]
         spoken = [reply for reply in await asyncio.gather(*answers) if reply is not None]
         return b"[" + b",".join(spoken) + b"]" if spoken else None
 
     def refuse(
-        self,
-        error: LlmTraderError,
-        context: RequestContext,
-        request_bytes: int,
-        raw_id: bytes = envelope.NULL,
+        self, error: LlmTraderError, context: RequestContext, raw_id: bytes = envelope.NULL
     ) -> bytes:
         """The reply to a document that is not a call."""
         answer = self._errors.error_object(error)
         reply = envelope.reply(raw_id, answer)
-        self._observe(context, None, answer.code, request_bytes, reply)
+        self._observe(context, None, answer.code, reply)
         return reply
 
     async def _answer(
@@ -147,7 +144,7 @@ class Dispatcher:
         decoded = envelope.decode_call(document)
         if decoded is None:
             error, salvaged_id = envelope.explain_refusal(document)
-            return self.refuse(error, context, len(document), salvaged_id)
+            return self.refuse(error, context, salvaged_id)
         call, raw_id = decoded
         reply: bytes | None = None
         code: int | None = rpc_errors.SERVER_ERROR  # if the server stops and gives up on the answer
@@ -156,7 +153,7 @@ class Dispatcher:
             code = outcome.code if isinstance(outcome, ErrorObject) else None
             reply = envelope.reply(raw_id, outcome) if raw_id else None
         finally:
-            self._observe(context, call.method, code, len(document), reply, not raw_id)
+            self._observe(context, call.method, code, reply, not raw_id)
         return reply
 
     async def _outcome(
@@ -180,7 +177,7 @@ class Dispatcher:
                 log = self._log.bind(method=call.method, request_id=context.request_id)
                 log.warning("rpc_server_fault", code=answer.code, error=error.message)
             return answer
-        except Exception:
+        except Exception:  # the boundary: a bug in one method must not end the server
             log = self._log.bind(method=call.method, request_id=context.request_id)
             log.exception("rpc_internal_error")
             # Nothing of the exception itself: its internals are for the log.
@@ -223,7 +220,6 @@ class Dispatcher:
         context: RequestContext,
         method: str | None,
         code: int | None,
-        request_bytes: int,
         reply: bytes | None,
         notification: bool = False,
     ) -> None:
@@ -236,7 +232,7 @@ class Dispatcher:
             code=code,
             stages=context.stages or {},
             duration_s=time.monotonic() - context.received_s,
-            request_bytes=request_bytes,
+            request_bytes=context.request_bytes,
             reply_bytes=len(reply or b""),
             notification=notification,
             batch_position=context.batch_position,

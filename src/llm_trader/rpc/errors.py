@@ -104,7 +104,7 @@ class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
 
     code: int
     message: str
-    data: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    data: Any = None
 
 
 class ErrorKind(NamedTuple):
@@ -137,7 +137,7 @@ class ErrorTable:
         message = error.message
         if code <= _LAST_STANDARD_CODE:
             message = f"{self.titles[code]}: {message}"
-        return ErrorObject(code, message, error.details or msgspec.UNSET)
+        return ErrorObject(code, message, error.details or None)
 
 
 PROTOCOL_ERRORS: Final = ErrorTable(

@@ -4,9 +4,8 @@
 2. The brackets of a line outside strings change the depth; a document ends with the line that
    brings the depth back to zero or below. Nothing is decoded here.
 3. JSON strings cannot contain a line end. A document whose first line leaves a string open, or
-   crosses brackets, is garbage and passed on at once. On a later line, a string counts as closed
-   at the end of the line, so that a damaged pretty-printed document gives one error instead of
-   one per line.
+   crosses brackets, is garbage and passed on at once. On later lines the line end closes a string,
+   so that a damaged pretty-printed document gives one error instead of one per line.
 
 A document with an unclosed bracket is never complete; the server's frame timeout ends it.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import Millis, iso8601
+
+_log = structlog.get_logger(__name__)
 
 # Exchanges differ by under 1 %, and a price moves by about 1 % in the minutes that a state may lag.
 # A price that differs more from the store's comes from another market.
@@ -53,27 +55,19 @@ class QueryState(msgspec.Struct):
         return self
 
 
+@dataclass
 class RagMethods:
     """Answers `rag.*` calls. Without `market` every query must bring its state."""
 
-    def __init__(
-        self,
-        retriever: Retriever,
-        market: SnapshotSource | None,
-        *,
-        defaults: SearchSpec,
-        config: ServingConfig,
-        version: str,
-        market_location: str | None = None,
-    ) -> None:
-        self._retriever = retriever
-        self._market = market
-        self._defaults = defaults
-        self._config = config
-        self._version = version
-        self._market_location = market_location
-        self._answered = self._refused = 0
-        self._log = structlog.get_logger(__name__)
+    retriever: Retriever
+    market: SnapshotSource | None
+    _: KW_ONLY
+    defaults: SearchSpec
+    config: ServingConfig
+    version: str
+    market_location: str | None = None
+    answered: int = field(default=0, init=False)
+    refused: int = field(default=0, init=False)
 
     def methods(self) -> list[Method]:
         return [replace(method, handler=partial(method.handler, self)) for method in METHODS]
@@ -83,23 +77,23 @@ class RagMethods:
     ) -> wire.QueryPatternsResult:
         started = time.perf_counter()
         try:
-            view = self._market.view(params.symbol) if self._market else None
+            view = self.market.view(params.symbol) if self.market else None
             state = self._state(params, view)
             if view is not None:
                 state.data_age_seconds = self._data_age_seconds(view, params, state.warnings)
-            search = self._defaults
+            search = self.defaults
             if params.query_config is not None:
                 sent = msgspec.structs.asdict(params.query_config)
                 changes = {name: value for name, value in sent.items() if value is not UNSET}
                 search = msgspec.structs.replace(search, **changes)
-            answer = await self._retriever.query(state.table, params.timestamp, search)
-            required = min(self._config.min_matches, search.top_k)
+            answer = await self.retriever.query(state.table, params.timestamp, search)
+            required = min(self.config.min_matches, search.top_k)
             if len(answer.matches) < required:
                 raise _too_few(answer, search, required)
         except errors.LlmTraderError:
-            self._refused += 1
+            self.refused += 1
             raise
-        self._answered += 1
+        self.answered += 1
         metadata = self._metadata(params, state, search, answer, context, started)
         return wire.QueryPatternsResult(
             answer.matches, answer.statistics, answer.evidence, metadata
@@ -108,18 +102,18 @@ class RagMethods:
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
     ) -> wire.GetSnapshotResult:
-        if self._market is None:
+        if self.market is None:
             raise errors.InvalidInputError("this server has no market store; start it with --store")
-        view = self._market.view(params.symbol)
-        table = view.latest(params.timestamp, self._config.max_data_age_ms)
+        view = self.market.view(params.symbol)
+        table = view.latest(params.timestamp, self.config.max_data_age_ms)
         age_seconds = self._data_age_seconds(view, params, [])
-        version = self._retriever.space.feature_version
+        version = self.retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
-        index, space_id = await self._retriever.index.info(), self._retriever.space.space_id
-        counts = (self._answered, self._refused)
-        return wire.StatsResult(self._version, index, self._market_location, space_id, *counts)
+        index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
+        counts = (self.answered, self.refused)
+        return wire.StatsResult(self.version, index, self.market_location, space_id, *counts)
 
     def _state(self, params: wire.QueryPatternsParams, view: SymbolView | None) -> QueryState:
         if params.current_state is None:
@@ -127,10 +121,10 @@ class RagMethods:
                 raise errors.InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
-            as_of_ms = view.latest_ms(params.timestamp, self._config.max_data_age_ms)
+            as_of_ms = view.latest_ms(params.timestamp, self.config.max_data_age_ms)
             return QueryState(view.without_series(as_of_ms), "store", as_of_ms, [])
         sent = msgspec.structs.asdict(params.current_state)
-        intraday = self._retriever.space.intraday
+        intraday = self.retriever.space.intraday
         table = SnapshotTable.of_fields(params.symbol, intraday, params.timestamp, sent)
         return self._completed(table, params, view)
 
@@ -145,7 +139,7 @@ class RagMethods:
         if view is None or table.complete()[0]:
             return state
         try:
-            as_of_ms = view.newest_complete_ms(params.timestamp, self._config.max_data_age_ms)
+            as_of_ms = view.newest_complete_ms(params.timestamp, self.config.max_data_age_ms)
             if as_of_ms is None:
                 return state.incomplete(": the store knows no complete state near that time")
             stored_fields = view.known_fields(as_of_ms)
@@ -163,10 +157,7 @@ class RagMethods:
         return state
 
     def _data_age_seconds(
-        self,
-        view: SymbolView,
-        params: wire.QueryPatternsParams | wire.GetSnapshotParams,
-        warnings: list[str],
+        self, view: SymbolView, params: wire.GetSnapshotParams, warnings: list[str]
     ) -> float | None:
         """Age of the newest candle; a store that fails is logged and added to `warnings`."""
         try:
@@ -175,7 +166,7 @@ class RagMethods:
             return None
         except errors.StoreError as error:
             warnings.append(f"data_age_seconds is unknown: {error.message}")
-            self._log.warning("data_age_unknown", symbol=params.symbol, error=error.message)
+            _log.warning("data_age_unknown", symbol=params.symbol, error=error.message)
             return None
         return None if age_ms is None else age_ms / 1000
 
@@ -188,7 +179,7 @@ class RagMethods:
         context: RequestContext,
         started: float,
     ) -> wire.Metadata:
-        space, index = self._retriever.space, self._retriever.index.collection
+        space, index = self.retriever.space, self.retriever.index.collection
         duration_us = round((time.perf_counter() - started) * 1e6)
         return wire.Metadata(
             query_duration_ms=round(duration_us / 1000),
@@ -198,7 +189,7 @@ class RagMethods:
             filters_applied=answer.filters_applied,
             schema_version=wire.SCHEMA_VERSION,
             feature_version=space.feature_version,
-            embedding_model=self._retriever.embedding_model(search.vector),
+            embedding_model=self.retriever.embedding_model(search.vector),
             as_of=params.timestamp,
             state_as_of=state.as_of_ms,
             vector=search.vector,

@@ -45,23 +45,24 @@ _BOUNDS: Final[dict[str, dict[str, float]]] = {
 }
 
 
-def _state_field(name: str, kind: Any) -> tuple[Any, ...]:
+_KINDS: Final = {field.name: field.type for field in msgspec.structs.fields(MarketSnapshot)}
+
+
+def _state_field(name: str) -> tuple[Any, ...]:
     if name in SERIES:
         return name, list[float | None] | None, None
-    described = kind.__metadata__[0].description
+    described = _KINDS[name].__metadata__[0].description
     bounded = Annotated[float, Meta(description=described, **_BOUNDS.get(name, {}))]
     return (name, bounded) if name in REQUIRED_STATE else (name, bounded | None, None)
 
 
-def _state_struct() -> Any:
-    kinds = {field.name: field.type for field in msgspec.structs.fields(MarketSnapshot)}
-    optional = [name for name in (*SCALARS, *SERIES) if name not in REQUIRED_STATE]
-    fields = [_state_field(name, kinds[name]) for name in (*REQUIRED_STATE, *optional)]
-    return msgspec.defstruct("CurrentState", fields, frozen=True, forbid_unknown_fields=True)
-
-
-# The fields of `MarketSnapshot`, ten of them required, with their bounds.
-CurrentState: Any = _state_struct()
+# The fields of `MarketSnapshot` with their bounds; the ten required ones stand first.
+CurrentState: Any = msgspec.defstruct(
+    "CurrentState",
+    [_state_field(name) for name in dict.fromkeys((*REQUIRED_STATE, *SCALARS, *SERIES))],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
 
 # The fields of `SearchSpec`, all of them optional: the server's settings hold the defaults.
 QueryConfigParams: Any = msgspec.defstruct(
@@ -75,11 +76,14 @@ Symbol = Annotated[str, Meta(pattern=f"^{SYMBOL_PATTERN}$", description="such as
 Timestamp = Annotated[Millis, Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS, description="UTC milliseconds")]
 
 
-class QueryPatternsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`current_state` is optional if the server has a market store."""
-
+class GetSnapshotParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: Symbol
     timestamp: Timestamp
+
+
+class QueryPatternsParams(GetSnapshotParams, frozen=True, forbid_unknown_fields=True):
+    """`current_state` is optional if the server has a market store."""
+
     current_state: CurrentState | None = None
     query_config: QueryConfigParams | None = None
 
@@ -120,11 +124,6 @@ class QueryPatternsResult(msgspec.Struct, frozen=True):
     statistics: Statistics
     evidence: Evidence
     metadata: Metadata
-
-
-class GetSnapshotParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    symbol: Symbol
-    timestamp: Timestamp
 
 
 class GetSnapshotResult(msgspec.Struct, frozen=True):

@@ -14,8 +14,8 @@ from llm_trader.cli.main import app
 from llm_trader.embedding.features import FEATURES, VOLATILITY_FLOOR, ZERO, Feature
 from llm_trader.embedding.state import MIN_PRESENT_SHARE, StateSpace
 from llm_trader.rpc.builtin import openrpc_document, with_builtin_methods
-from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.serving.methods import METHODS
+from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import M1, M3, M5
 

@@ -29,12 +29,7 @@ ALL_SYMBOLS: Final = "all symbols"
 
 
 def calibration_study(
-    fit: Fit,
-    search: Search,
-    *,
-    trials_so_far: int,
-    seconds: float,
-    settings_digest: str | None,
+    fit: Fit, search: Search, *, trials_so_far: int, seconds: float, settings_digest: str | None
 ) -> Study:
     """Bands and skills of the held-out part, of all symbols together, and every query's scores."""
     calibration = fit.calibration

@@ -27,14 +27,7 @@ from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.plan import AS_IT_IS, NONE, PROTOTYPE, VARIANTS, StudyPlan, sweep_plans
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.result_files import Study
-from llm_trader.evaluation.results import (
-    SCHEMA_VERSION,
-    Command,
-    Control,
-    Metrics,
-    Origin,
-    Trials,
-)
+from llm_trader.evaluation.results import SCHEMA_VERSION, Command, Control, Metrics, Origin, Trials
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.symbol_study import (
     Arms,

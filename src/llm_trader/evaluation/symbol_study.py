@@ -14,12 +14,7 @@ from llm_trader.arrays import Floats, Times
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.backtest.simulator import Simulation
-from llm_trader.evaluation.backtest.strategies import (
-    Backtest,
-    Market,
-    compare_arms,
-    run_backtest,
-)
+from llm_trader.evaluation.backtest.strategies import Backtest, Market, compare_arms, run_backtest
 from llm_trader.evaluation.conformal.bands import BandCoverage, cover, measure_band
 from llm_trader.evaluation.controls.negative_controls import undirected_skills
 from llm_trader.evaluation.controls.probes import probe_future_canary, probe_truncation
@@ -282,9 +277,7 @@ def _probe(subject: Subject, walk: WalkForward, plan: StudyPlan) -> list[Probe]:
 
 
 def _gains(
-    scored: Mapping[str, list[ScoredForecasts]],
-    variants: Mapping[str, StudyPlan],
-    dataset: Dataset,
+    scored: Mapping[str, list[ScoredForecasts]], variants: Mapping[str, StudyPlan], dataset: Dataset
 ) -> dict[str, Gains]:
     return {
         label: daily_gains(variant, dataset, trial_step_ms(variants[label]))
@@ -297,10 +290,7 @@ def drift_curves(
 ) -> list[Curve]:
     """Daily curves of one symbol; the corrected band's coverage is the mean of a week."""
     times_ms, symbol = walk.queries.timestamp_ms, walk.points.symbol
-    similarity, episodes = (
-        walk.mean_similarity,
-        walk.effective_episodes(horizon, walk.neighbours),
-    )
+    similarity, episodes = (walk.mean_similarity, walk.effective_episodes(horizon, walk.neighbours))
     return [
         _daily(symbol, "mean of the neighbours", "similarity", times_ms, similarity),
         _daily(symbol, f"over {horizon}", "effective episodes", times_ms, episodes),

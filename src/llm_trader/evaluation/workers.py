@@ -67,9 +67,7 @@ def available_cores() -> int:
 
 
 def _results(
-    futures: Sequence[Future[Any]],
-    reports: SimpleQueue[tuple[str, int, int]],
-    progress: Progress,
+    futures: Sequence[Future[Any]], reports: SimpleQueue[tuple[str, int, int]], progress: Progress
 ) -> list[Any]:
     running: set[Future[Any]] = set(futures)
     while running:

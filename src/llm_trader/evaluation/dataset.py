@@ -166,5 +166,5 @@ def _points(
         parts.append(points)
         done += len(batch)
         progress(symbol, done, len(times))
-    filled = [part for part in parts if len(part)]
-    return joined(filled) if filled else None
+    parts = [part for part in parts if len(part)]
+    return joined(parts) if parts else None

@@ -225,10 +225,9 @@ def read_plan(path: Path | None, *overrides: Mapping[str, Any]) -> StudyPlan:
     Raises `ConfigurationError` where the file is missing, no TOML, or no plan.
     """
     defaults, *above = overrides or ({},)
-    rules = {"rules": msgspec.to_builtins(DEFAULT_RULES)}
-    keys = _merged(_merged(rules, _given(defaults)), _read_toml(path))
-    for override in above:
-        keys = _merged(keys, _given(override))
+    keys: Keys = {"rules": msgspec.to_builtins(DEFAULT_RULES)}
+    for layer in (defaults, _read_toml(path), *above):
+        keys = _merged(keys, layer)
     return parse_plan(keys, str(path) if path else "the evaluation")
 
 
@@ -253,15 +252,11 @@ def sweep_plans(plan: StudyPlan) -> dict[str, StudyPlan]:
                 f"each entry of the sweep needs a label of its own, none of "
                 f"{', '.join((AS_IT_IS, *VARIANTS))}: {entry}"
             )
-        plans[label] = _changed_plan(plan, changes, label)
+        rule_changes = {key: changes.pop(key) for key in _RULE_KEYS if key in changes}
+        keys = msgspec.to_builtins(plan) | {"sweep": []}
+        keys["rules"] = {name: rule | rule_changes for name, rule in keys["rules"].items()}
+        plans[label] = parse_plan(_merged(keys, changes), f"the sweep's {label!r}")
     return plans
-
-
-def _changed_plan(plan: StudyPlan, changes: Keys, label: str) -> StudyPlan:
-    rule_changes = {key: changes.pop(key) for key in _RULE_KEYS if key in changes}
-    keys = msgspec.to_builtins(plan) | {"sweep": []}
-    keys["rules"] = {name: rule | rule_changes for name, rule in keys["rules"].items()}
-    return parse_plan(_merged(keys, changes), f"the sweep's {label!r}")
 
 
 def _read_toml(path: Path | None) -> Keys:
@@ -285,18 +280,13 @@ def _time_as_text(value: Any) -> Any:
     return value.isoformat() if value.tzinfo else f"{value.isoformat()}Z"
 
 
-def _given(keys: Mapping[str, Any]) -> Keys:
-    return {
-        key: _given(value) if isinstance(value, Mapping) else value
-        for key, value in keys.items()
-        if value is not None
-    }
-
-
 def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Keys:
-    """Table by table, the keys of `upper` replace those of `lower`."""
+    """Table by table, the keys of `upper` that are not None replace those of `lower`."""
     merged = dict(lower)
     for key, value in upper.items():
-        tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if tables else value
+        if isinstance(value, Mapping):
+            table = merged.get(key)
+            merged[key] = _merged(table if isinstance(table, Mapping) else {}, value)
+        elif value is not None:
+            merged[key] = value
     return merged

@@ -108,10 +108,10 @@ def write_steps(steps: Sequence[Steps], path: Path) -> None:
     tables = [
         pl.DataFrame(
             {
-                "variant": pl.repeat(part.variant, len(part.time_ms), eager=True),
-                "symbol": pl.repeat(part.symbol, len(part.time_ms), eager=True),
+                "variant": part.variant,
+                "symbol": part.symbol,
                 "time": _times(part.time_ms),
-                "horizon": pl.repeat(part.horizon, len(part.time_ms), eager=True),
+                "horizon": part.horizon,
                 **part.columns,
             }
         )

@@ -17,7 +17,6 @@ from typing import Final, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
@@ -84,8 +83,10 @@ def skill_interval(
 
 def bootstrap_means(rows: Floats, block: int, reps: int, seed: int) -> Floats:
     """Means of the columns of `reps` circular block resamples of rows (n, m), shape (reps, m)."""
+    if reps < 1:
+        raise InvalidInputError(f"{reps} resamples: take 1 or more")
     n = len(rows)
-    starts = _block_starts(n, block, reps, seed)
+    starts = np.random.default_rng(seed).integers(0, n, (reps, -(-n // block)))
     last = n - (starts.shape[1] - 1) * block  # the last block is cut, so that n rows are drawn
     mean = rows.mean(axis=0)
     means = np.empty((reps, rows.shape[1]))
@@ -185,24 +186,15 @@ def _without_nan(rows: Floats) -> Floats:
     return rows[~(missing.any(axis=1) if rows.ndim == 2 else missing)]
 
 
-def _block_starts(n: int, block: int, reps: int, seed: int) -> npt.NDArray[np.int64]:
-    if reps < 1:
-        raise InvalidInputError(f"{reps} resamples: take 1 or more")
-    return np.random.default_rng(seed).integers(0, n, (reps, -(-n // block)))
-
-
 def _percentiles(value: float, resampled: Floats, blocks: float, level: float) -> Interval:
     if not 0 < level < 1:
         raise InvalidInputError(f"the level of an interval lies between 0 and 1, not at {level}")
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     z = _NORMAL.inv_cdf((1 + level) / 2)
     widening = student_t(z, blocks - 1) / z * sqrt(blocks / (blocks - 1))
-    return Interval.of(
-        value, value + widening * float(low - value), value + widening * float(high - value)
-    )
+    bounds = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval.of(value, *(value + widening * float(bound - value) for bound in bounds))
 
 
 def _skill(means: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        skill: Floats = 1 - means[:, 0] / means[:, 1]
-    return skill
+        return np.asarray(1 - means[:, 0] / means[:, 1])

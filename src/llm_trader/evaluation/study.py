@@ -142,8 +142,9 @@ def variant_of(plan: StudyPlan, name: str) -> StudyPlan:
 def _answer(subject: Subject, question: _Question, run: StudyRun) -> Study:
     started = time.monotonic()
     symbols, plan = sorted(subject.dataset.points), question.plan
-    tried = _configurations(question, run.ledger, subject.dataset)
-    trials = len(symbols) * (tried + len(question.arms))
+    plans = [*question.variants.values(), *question.sweep.values()]
+    configurations = {_configuration(variant, subject.dataset) for variant in plans}
+    trials = len(symbols) * (len(run.ledger.configurations() | configurations) + len(question.arms))
     arms = Arms(question.arms, question.baseline, trials, len(symbols))
     study_tasks = [
         Task(study_symbol, (subject, symbol, question.variants, question.main, arms))
@@ -166,12 +167,6 @@ def _answer(subject: Subject, question: _Question, run: StudyRun) -> Study:
         [steps for study in studies for steps in study.steps],
         [(study.symbol, backtest) for study in studies for backtest in study.backtests],
     )
-
-
-def _configurations(question: _Question, ledger: Ledger, dataset: Dataset) -> int:
-    """How many configurations will have been tried after this study."""
-    plans = [*question.variants.values(), *question.sweep.values()]
-    return len(ledger.configurations() | {_configuration(plan, dataset) for plan in plans})
 
 
 def _metrics(
@@ -243,11 +238,11 @@ def _configuration(plan: StudyPlan, dataset: Dataset) -> str:
 def _origin(subject: Subject, plan: StudyPlan, run: StudyRun) -> Origin:
     dataset = subject.dataset
     space = StateSpace(dataset.intraday)
-    lookback_ms = plan.search.lookback_days * DAY_MS
     whole_lookback = {}
     for symbol, points in dataset.points.items():
+        whole_ms = points.timestamp_ms[0] + plan.search.lookback_days * DAY_MS
         queries_ms = dataset.queries(symbol, plan.step_ms).timestamp_ms
-        whole_lookback[symbol] = float((queries_ms - lookback_ms >= points.timestamp_ms[0]).mean())
+        whole_lookback[symbol] = float((queries_ms >= whole_ms).mean())
     return Origin(
         package_version=__version__,
         exchange=dataset.exchange,

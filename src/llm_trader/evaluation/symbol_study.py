@@ -137,8 +137,7 @@ def study_symbol(
         label: _score_symbol(dataset, symbol, plan, plan.step_ms, f"{symbol}, {label}", progress)
         for label, plan in variants.items()
     }
-    gains = _gains(scored, variants, dataset)
-    _keep_common_queries(list(scored.values()))
+    gains = _keep_common_queries(scored, variants, dataset)
     comparisons = sum(map(len, scored.values())) * len(dataset.points)
     findings = Findings()
     for label, variant in scored.items():
@@ -152,7 +151,11 @@ def study_symbol(
     _look_closer(scored[main], variants[main], findings)
     walk = scored[main][0].walk
     backtests = _trade(subject, walk, variants[main], arms, findings)
-    findings.probes = _probe(subject, walk, variants[main])
+    with MarketStore.open(subject.store) as store:
+        findings.probes = [
+            probe_future_canary(walk, variants[main]),
+            probe_truncation(walk, variants[main], StateSpace(dataset.intraday), store),
+        ]
     progress(f"{symbol}, looking closer", 1, 1)
     steps = [forecast_steps(label, part) for label, parts in scored.items() for part in parts]
     return SymbolStudy(symbol, findings, gains, steps, backtests)
@@ -170,8 +173,7 @@ def study_sweep(
     for done, (label, plan) in enumerate(variants.items()):
         progress(f"{symbol}, sweep", done, len(variants))
         scored[label] = _score_symbol(subject.dataset, symbol, plan, trial_step_ms(plan))
-    gains = _gains(scored, variants, subject.dataset)
-    _keep_common_queries(list(scored.values()))
+    gains = _keep_common_queries(scored, variants, subject.dataset)
     first = next(iter(scored.values()))
     progress(f"{symbol}, sweep", len(variants), len(variants))
     configurations = [
@@ -222,13 +224,24 @@ def _score_symbol(
     return score_forecasts(walk, plan.rules, plan.least_similarity)
 
 
-def _keep_common_queries(variants: list[list[ScoredForecasts]]) -> None:
-    """Leave out the queries that a variant cannot answer, so that all have the same."""
-    for i, horizon in enumerate(zip(*variants, strict=True)):
+def _keep_common_queries(
+    scored: Mapping[str, list[ScoredForecasts]], variants: Mapping[str, StudyPlan], dataset: Dataset
+) -> dict[str, Gains]:
+    """Leave out the queries that a variant cannot answer, so that all have the same.
+
+    Returns the gains of each variant for its trial, on all queries that it can answer: what else
+    is compared must not change a trial.
+    """
+    gains = {
+        label: daily_gains(variant, dataset, trial_step_ms(variants[label]))
+        for label, variant in scored.items()
+    }
+    for i, horizon in enumerate(zip(*scored.values(), strict=True)):
         losses = [forecasts.losses.forecast for forecasts in horizon]
         common = np.asarray(np.isfinite(losses).all(axis=0))
-        for variant in variants:
+        for variant in scored.values():
             variant[i] = variant[i].where(common)
+    return gains
 
 
 def _look_closer(scored: list[ScoredForecasts], plan: StudyPlan, findings: Findings) -> None:
@@ -270,29 +283,14 @@ def _trade(
     return backtests
 
 
-def _probe(subject: Subject, walk: WalkForward, plan: StudyPlan) -> list[Probe]:
-    space = StateSpace(subject.dataset.intraday)
-    with MarketStore.open(subject.store) as store:
-        return [probe_future_canary(walk, plan), probe_truncation(walk, plan, space, store)]
-
-
-def _gains(
-    scored: Mapping[str, list[ScoredForecasts]], variants: Mapping[str, StudyPlan], dataset: Dataset
-) -> dict[str, Gains]:
-    return {
-        label: daily_gains(variant, dataset, trial_step_ms(variants[label]))
-        for label, variant in scored.items()
-    }
-
-
 def drift_curves(
     walk: WalkForward, coverages: Mapping[str, BandCoverage], horizon: str
 ) -> list[Curve]:
     """Daily curves of one symbol; the corrected band's coverage is the mean of a week."""
     times_ms, symbol = walk.queries.timestamp_ms, walk.points.symbol
-    similarity, episodes = (walk.mean_similarity, walk.effective_episodes(horizon, walk.neighbours))
+    episodes = walk.effective_episodes(horizon, walk.neighbours)
     return [
-        _daily(symbol, "mean of the neighbours", "similarity", times_ms, similarity),
+        _daily(symbol, "mean of the neighbours", "similarity", times_ms, walk.mean_similarity),
         _daily(symbol, f"over {horizon}", "effective episodes", times_ms, episodes),
         *(
             _daily(symbol, f"over {name}", "coverage", times_ms, coverage.after, _COVERAGE_DAYS)

@@ -114,19 +114,12 @@ def _run_task(task: Task) -> Any:
     try:
         return task.function(*task.arguments, lambda *report: _reports.put(report))
     except Exception as error:
-        picklable = _picklable(error)
-        if picklable is error:
-            raise
-        raise picklable from error
-
-
-def _picklable(error: Exception) -> Exception:
-    """The error, or one with its words where its constructor refuses to be called again."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  made by this very process
-    except Exception:  # noqa: BLE001  whatever a constructor raises
-        return LlmTraderError(str(error))
-    return error
+        # An error whose constructor refuses to be called again travels as its words.
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301  made by this very process
+        except Exception:  # noqa: BLE001  whatever a constructor raises
+            raise LlmTraderError(str(error)) from error
+        raise
 
 
 def _exit_with_parent() -> None:

@@ -19,7 +19,7 @@ from llm_trader.evaluation.conformal.bands import (
 )
 from llm_trader.evaluation.conformal.calibration_fit import fit
 from llm_trader.evaluation.dataset import Dataset, read_dataset
-from llm_trader.evaluation.forecast.ensembles import horizon_outcomes
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes
 from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
 from llm_trader.evaluation.plan import ForecastRule, Search
 from llm_trader.index.ingestion import Spaces
@@ -175,7 +175,7 @@ async def test_the_served_band_is_the_one_that_was_scored(dataset: Dataset) -> N
             state = state_of(queries, row, as_of_ms)
             told = (await retriever.query(state, as_of_ms, CONFIG)).evidence.horizons
             for name, served in told.items():
-                horizon = horizon_outcomes(points, queries, neighbours, name, ForecastRule())
+                horizon = HorizonOutcomes(points, queries, neighbours, name, ForecastRule())
                 ensemble = horizon.outcomes(neighbours.rows)[row]
                 assert served.rescaled is not None
                 band = served.rescaled.p10, served.rescaled.p90

@@ -17,7 +17,6 @@ from llm_trader.evaluation.forecast.ensembles import (
     HorizonOutcomes,
     Losses,
     all_losses,
-    horizon_outcomes,
     make_forecasts,
 )
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
@@ -65,7 +64,7 @@ def horizons(
     rule: ForecastRule, near: Neighbours = NEAR
 ) -> tuple[HorizonOutcomes, HorizonOutcomes]:
     """The 1h horizon of a rule, and the plain one."""
-    both = (horizon_outcomes(POINTS, QUERIES, near, "1h", of) for of in (rule, PLAIN))
+    both = (HorizonOutcomes(POINTS, QUERIES, near, "1h", of) for of in (rule, PLAIN))
     return next(both), next(both)
 
 
@@ -142,7 +141,7 @@ def test_the_loss_of_one_query_does_not_depend_on_the_others(rule: ForecastRule)
     whole, part = lost(rule), np.array([3, 17, 18, 31])
     near, random = (Neighbours(*(np.asarray(field[part]) for field in of)) for of in (NEAR, RANDOM))
     queries = QUERIES.take(part)
-    horizon, plain = (horizon_outcomes(POINTS, queries, near, "1h", of) for of in (rule, PLAIN))
+    horizon, plain = (HorizonOutcomes(POINTS, queries, near, "1h", of) for of in (rule, PLAIN))
     for alone, together in zip(all_losses(horizon, plain, near, random, rule), whole, strict=True):
         np.testing.assert_allclose(alone, together[part], rtol=0, atol=1e-10)
 
@@ -220,4 +219,4 @@ def test_a_query_that_lacks_an_episode_has_no_forecast_and_no_loss(kernel: float
 
 def test_an_unknown_horizon_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="no horizon '2h'; known: 15m, 1h, 4h, 24h"):
-        horizon_outcomes(POINTS, QUERIES, NEAR, "2h", PLAIN)
+        HorizonOutcomes(POINTS, QUERIES, NEAR, "2h", PLAIN)

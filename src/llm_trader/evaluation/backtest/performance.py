@@ -35,7 +35,8 @@ def measure(simulation: Simulation, *, trials: int) -> Performance:
     best_by_luck = expected_best_sharpe(trials, 1 / max(1, len(daily) - 1))
     trades = simulation.trades
     net = np.array([trade.net_pct for trade in trades])
-    days = _days(simulation)
+    decided = len(simulation.time_ms)
+    days = (simulation.end_ms - int(simulation.time_ms[0])) / DAY_MS if decided else 0.0
     days_in_position = sum(trade.exit_ms - trade.entry_ms for trade in trades) / DAY_MS
     turnover = sum(1 + trade.exit_price / trade.entry_price for trade in trades)
     return Performance(
@@ -125,13 +126,6 @@ def max_drawdown_pct(simulation: Simulation) -> float:
     """The deepest fall of equity below its highest before, at most 0, among the samples."""
     equity = np.concatenate(([1.0], simulation.equity, [simulation.final_equity]))
     return float((equity / np.maximum.accumulate(equity) - 1).min() * 100)
-
-
-def _days(simulation: Simulation) -> float:
-    """The length of the simulation in days, 0 where nothing was decided."""
-    if not len(simulation.time_ms):
-        return 0.0
-    return (simulation.end_ms - int(simulation.time_ms[0])) / DAY_MS
 
 
 def _confidence(returns: Floats, sharpe: float | None, benchmark: float) -> float | None:

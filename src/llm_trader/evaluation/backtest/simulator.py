@@ -167,11 +167,9 @@ def _end_ms(candles: CandleSeries) -> Millis:
 def _side_per_candle(candles: CandleSeries, time_ms: Times, sides: Sides) -> Sides:
     """The side decided at each candle's open, 0 for none; decisions in gaps lapse."""
     per_candle = np.zeros(len(candles), np.int8)
-    rows = np.searchsorted(candles.open_time_ms, time_ms)
-    in_range = rows < len(candles)
-    rows, sides, time_ms = rows[in_range], sides[in_range], time_ms[in_range]
-    has_candle = candles.open_time_ms[rows] == time_ms
-    per_candle[rows[has_candle]] = sides[has_candle]
+    opens_ms = candles.open_time_ms
+    _, rows, decisions = np.intersect1d(opens_ms, time_ms, assume_unique=True, return_indices=True)
+    per_candle[rows] = sides[decisions]
     return per_candle
 
 
@@ -251,16 +249,14 @@ class _Funding:
         self._paid = np.append(0.0, np.cumsum(funding.rate[traded] * _marks(candles, self._due)))
 
     def until(self, time_ms: npt.NDArray[np.int64] | Millis) -> Floats:
-        paid: Floats = self._paid[np.searchsorted(self._due, time_ms, side="right")]
-        return paid
+        return np.asarray(self._paid[np.searchsorted(self._due, time_ms, side="right")])
 
 
 def _marks(candles: CandleSeries, time_ms: Times) -> Floats:
     """Prices at times from the first open on: the candle's open, in a gap the last close."""
     rows = np.searchsorted(candles.open_time_ms, time_ms, side="right") - 1
     opens = candles.open_time_ms[rows] == time_ms
-    prices: Floats = np.where(opens, candles.open[rows], candles.close[rows])
-    return prices
+    return np.where(opens, candles.open[rows], candles.close[rows])
 
 
 def _trade(span: _Span, funding: _Funding, costs: Costs) -> Trade:

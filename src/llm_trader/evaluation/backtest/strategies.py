@@ -13,15 +13,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
+from llm_trader.arrays import Mask
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.backtest.performance import daily_returns, measure
 from llm_trader.evaluation.backtest.simulator import BUY_AND_HOLD, Simulation, sides_of, simulate
-from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, horizon_outcomes
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import StudyPlan
@@ -88,6 +90,7 @@ def compare_arms(
     Verdicts are by intervals that allow for the number of `symbols` compared (Bonferroni's rule).
     """
     returns = {backtest.name: daily_returns(backtest.simulation) for backtest in backtests}
+    level = 1 - significance.SIGNIFICANCE_LEVEL / symbols
     arms = []
     for backtest in backtests:
         difference = verdict = None
@@ -98,7 +101,6 @@ def compare_arms(
             differences = 100 * (arm_returns[:days] - base_returns[:days])
             resampling = differences, _DAYS_PER_BLOCK, plan.reps, plan.seed
             difference = significance.mean_interval(*resampling)
-            level = 1 - significance.SIGNIFICANCE_LEVEL / symbols
             verdict = significance.verdict(significance.mean_interval(*resampling, level=level))
         arms.append(
             Arm(
@@ -172,9 +174,7 @@ def _cases(walk: WalkForward, outlooks: Outlooks) -> Iterator[Case]:
         yield Case(state, outlook)
 
 
-def _neighbour_outlooks(
-    walk: WalkForward, plan: StudyPlan, neighbours: Neighbours
-) -> Iterator[dict[str, Outlook]]:
+def _neighbour_outlooks(walk: WalkForward, plan: StudyPlan, neighbours: Neighbours) -> Outlooks:
     """What followed the neighbours; nothing where they are too few."""
     horizon = plan.aggregator.horizon
     outcomes = _outcomes(walk, plan).outcomes(neighbours.rows)
@@ -182,40 +182,32 @@ def _neighbour_outlooks(
         outcomes.mean(axis=1),
         np.median(outcomes, axis=1),
         (outcomes > 0).mean(axis=1),
+        np.full(*outcomes.shape),
         walk.effective_episodes(horizon, neighbours),
         neighbours.similarity.mean(axis=1, dtype=np.float64),
     )
-    complete = walk.neighbours.complete & neighbours.complete
-    rows = zip(complete.tolist(), *(column.tolist() for column in columns), strict=True)
-    for is_complete, mean_pct, median_pct, p_up, effective, similarity in rows:
-        outlook = Outlook(mean_pct, median_pct, p_up, outcomes.shape[1], effective, similarity)
-        yield {horizon: outlook} if is_complete else {}
+    return _outlooks(horizon, walk.neighbours.complete & neighbours.complete, *columns)
 
 
-def _base_rate_outlooks(walk: WalkForward, plan: StudyPlan) -> Iterator[dict[str, Outlook]]:
+def _base_rate_outlooks(walk: WalkForward, plan: StudyPlan) -> Outlooks:
     """What followed all states of the window, for the queries that have neighbours."""
     horizon = plan.aggregator.horizon
-    base = _outcomes(walk, plan).base_rates()
+    outcomes = _outcomes(walk, plan)
     points = walk.neighbours.last - walk.neighbours.first
     interval_ms = int(np.diff(walk.points.timestamp_ms).min(initial=HORIZONS[horizon]))
     effective = points * min(1.0, interval_ms / HORIZONS[horizon])
-    for i, complete in enumerate(walk.neighbours.complete.tolist()):
-        if not complete:
-            yield {}
-            continue
-        yield {
-            horizon: Outlook(
-                mean_pct=float(base.mean[i]),
-                median_pct=float(base.median[i]),
-                p_up=float(base.share_up[i]),
-                episodes=int(points[i]),
-                effective_episodes=float(effective[i]),
-                similarity_mean=None,
-            )
-        }
+    columns = *outcomes.base_rates(), outcomes.base_share_up(), points, effective
+    return _outlooks(horizon, walk.neighbours.complete, *columns, np.full(len(points), None))
+
+
+def _outlooks(horizon: str, complete: Mask, *columns: npt.NDArray[Any]) -> Outlooks:
+    """Outlooks from one column for each of their fields, for the `complete` queries (n,)."""
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for is_complete, row in zip(complete.tolist(), rows, strict=True):
+        yield {horizon: Outlook(*row)} if is_complete else {}
 
 
 def _outcomes(walk: WalkForward, plan: StudyPlan) -> HorizonOutcomes:
     horizon = plan.aggregator.horizon
     rule = plan.rules[horizon]
-    return horizon_outcomes(walk.points, walk.queries, walk.neighbours, horizon, rule)
+    return HorizonOutcomes(walk.points, walk.queries, walk.neighbours, horizon, rule)

@@ -14,7 +14,7 @@ import numpy as np
 from llm_trader.arrays import Floats, Times
 from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecast.ensembles import horizon_outcomes
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import ForecastRule, StudyPlan
@@ -73,7 +73,7 @@ def served_scores(
     points: PointTable, queries: PointTable, neighbours: Neighbours, horizon: str
 ) -> Floats:
     """`band_scores` of the bands that the server gives, shape (n,); NaN without all episodes."""
-    served = horizon_outcomes(points, queries, neighbours, horizon, SERVED_RULE)
+    served = HorizonOutcomes(points, queries, neighbours, horizon, SERVED_RULE)
     low, high = quantiles(np.sort(served.outcomes(neighbours.rows), axis=1), BAND_ENDS).T
     scores = band_scores(low, high, served.observed, queries.column("realized_volatility_24h"))
     return np.where(neighbours.complete, scores, np.nan)
@@ -82,8 +82,7 @@ def served_scores(
 def band_scores(low: Floats, high: Floats, observed: Floats, volatility_pct: Floats) -> Floats:
     """How far outside [low, high] each observation is, below 0 inside, in units of volatility."""
     distance = np.maximum(low - observed, observed - high)
-    scores: Floats = distance / np.maximum(volatility_pct, VOLATILITY_FLOOR)
-    return scores
+    return np.asarray(distance / np.maximum(volatility_pct, VOLATILITY_FLOOR))
 
 
 def covered(scores: Floats, margin: Floats | float) -> Floats:

@@ -32,13 +32,13 @@ from llm_trader.evaluation.conformal.bands import (
     trailing_margins,
 )
 from llm_trader.evaluation.dataset import Dataset
-from llm_trader.evaluation.forecast.ensembles import forecast_and_base_losses, horizon_outcomes
-from llm_trader.evaluation.forecast.neighbour_search import Neighbours, find_neighbours
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, forecast_and_base_losses
+from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
 from llm_trader.evaluation.forecast.skills import rows_per_block
 from llm_trader.evaluation.plan import ForecastRule, Search
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, mean_interval, skill_interval
 from llm_trader.index.ingestion import Spaces
-from llm_trader.index.points import STATE, PointTable
+from llm_trader.index.points import STATE
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.retrieval.calibration import (
     SCHEMA_VERSION,
@@ -47,7 +47,6 @@ from llm_trader.retrieval.calibration import (
     HorizonCalibration,
     Scope,
 )
-from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
 
@@ -55,6 +54,8 @@ KEPT_DAYS: Final = (7, 30, 60)
 # Less than 5 % measures a few days; more than 80 % leaves too few weeks to fit on.
 MIN_HOLDOUT, MAX_HOLDOUT = 0.05, 0.8
 
+# 1000 resamples leave the bounds of such an interval to 6 of them.
+_REPS: Final = 1000
 # Bonferroni's rule: one of the horizons shows skill by chance in 1 of 20 calibrations, at most.
 INTERVAL_LEVEL: Final = 1 - SIGNIFICANCE_LEVEL / len(HORIZONS)
 
@@ -87,17 +88,6 @@ class _Measurement(NamedTuple):
     held_out_from_ms: Millis
     seed: int
 
-    def mean(self, scores: Scores, values: Floats, mask: Mask, block: int) -> Interval:
-        means = _mean_by_time(scores, values, mask)
-        return mean_interval(means, block, seed=self.seed, level=INTERVAL_LEVEL)
-
-    def skill(self, scores: Scores, mask: Mask, block: int) -> Interval:
-        mask = mask & np.isfinite(scores.forecast_loss) & np.isfinite(scores.base_loss)
-        forecast, base = (
-            _mean_by_time(scores, loss, mask) for loss in (scores.forecast_loss, scores.base_loss)
-        )
-        return skill_interval(forecast, base, block, seed=self.seed, level=INTERVAL_LEVEL)
-
 
 def fit(
     dataset: Dataset,
@@ -126,9 +116,8 @@ def fit(
             f"{holdout:g} of the time is held out: take {MIN_HOLDOUT:g} to {MAX_HOLDOUT:g}"
         )
     scores = _scores_by_horizon(dataset, search, rules, step_ms, seed, progress)
-    times_ms = _known_times(dataset, search, next(iter(scores.values())))
-    first_ms, last_ms = int(times_ms[0]), int(times_ms[-1])
-    measurement = _measurement(first_ms, last_ms, holdout, step_ms, seed)
+    first_ms, last_ms = _known_span(dataset, search, next(iter(scores.values())))
+    measurement = _Measurement(step_ms, _held_out_from_ms(first_ms, last_ms, holdout), seed)
     symbols = sorted(dataset.points)
     calibration = Calibration(
         schema_version=SCHEMA_VERSION,
@@ -151,21 +140,19 @@ def fit(
     return Fit(calibration, scores)
 
 
-def _known_times(dataset: Dataset, search: Search, scores: Scores) -> Times:
-    known = np.isfinite(scores.score)
-    if not known.any():
+def _known_span(dataset: Dataset, search: Search, scores: Scores) -> tuple[Millis, Millis]:
+    """The times of the first and the last query with a score."""
+    known_ms = scores.time_ms[np.isfinite(scores.score)]
+    if not len(known_ms):
         raise InvalidInputError(
             f"no query from {iso8601(dataset.start_ms)} to {iso8601(dataset.end_ms)} has "
             f"{search.evidence_k} episodes within {search.lookback_days} days; import older data, "
             "or look back less far"
         )
-    times_ms: Times = scores.time_ms[known]
-    return times_ms
+    return int(known_ms[0]), int(known_ms[-1])
 
 
-def _measurement(
-    first_ms: Millis, last_ms: Millis, holdout: float, step_ms: Millis, seed: int
-) -> _Measurement:
+def _held_out_from_ms(first_ms: Millis, last_ms: Millis, holdout: float) -> Millis:
     # The held-out part begins when the last outcome before it is known.
     split_ms = last_ms - round(holdout * (last_ms - first_ms))
     if split_ms + LONGEST_HORIZON_MS >= last_ms:
@@ -173,7 +160,7 @@ def _measurement(
             f"{holdout:g} of the time is no more than a day, too little to measure on; give a "
             "longer time, or hold out more of it"
         )
-    return _Measurement(step_ms, split_ms + LONGEST_HORIZON_MS, seed)
+    return split_ms + LONGEST_HORIZON_MS
 
 
 def _scope(dataset: Dataset, spaces: Spaces, search: Search, symbols: list[str]) -> Scope:
@@ -204,26 +191,16 @@ def _scores_by_horizon(
             points, queries, search, intraday=dataset.intraday, seed=seed, progress=counter
         )
         for name, scores in parts.items():
-            scores.append(_symbol_scores(points, queries, neighbours, name, rules[name], number))
+            outcomes = HorizonOutcomes(points, queries, neighbours, name, rules[name])
+            losses = forecast_and_base_losses(outcomes, neighbours, rules[name])
+            columns = (
+                queries.timestamp_ms,
+                np.full(len(queries), number, np.intp),
+                served_scores(points, queries, neighbours, name),
+            )
+            known_losses = (np.where(neighbours.complete, loss, np.nan) for loss in losses)
+            scores.append(Scores(*columns, *known_losses))
     return {name: _sorted_by_time(scores) for name, scores in parts.items()}
-
-
-def _symbol_scores(
-    points: PointTable,
-    queries: PointTable,
-    neighbours: Neighbours,
-    name: str,
-    rule: ForecastRule,
-    number: int,
-) -> Scores:
-    outcomes = horizon_outcomes(points, queries, neighbours, name, rule)
-    losses = forecast_and_base_losses(outcomes, neighbours, rule)
-    return Scores(
-        queries.timestamp_ms,
-        np.full(len(queries), number, np.intp),
-        served_scores(points, queries, neighbours, name),
-        *(np.where(neighbours.complete, loss, np.nan) for loss in losses),
-    )
 
 
 def _sorted_by_time(parts: list[Scores]) -> Scores:
@@ -243,23 +220,33 @@ def _horizon_calibration(
     day = np.searchsorted(days_ms, scores.time_ms, side="right") - 1
     first_day = int(np.searchsorted(days_ms, measurement.held_out_from_ms, side="right")) - 1
     if not np.isfinite(margins[[first_day, -1]]).all():
-        raise _too_short(name)
+        raise InvalidInputError(
+            f"the {WINDOW_DAYS} days before the held-out part, or before the end, have fewer than "
+            f"{MIN_EFFECTIVE_SCORES} outcomes over {name} that do not overlap; give a longer time "
+            "without gaps, or hold out less of it"
+        )
     held_out = scores.time_ms >= measurement.held_out_from_ms
     before, after = covered(scores.score, 0.0), covered(scores.score, margins[day])
     known = np.isfinite(before + after)
+    known_losses = held_out & np.isfinite(scores.forecast_loss + scores.base_loss)
     recent_ms = known_ms[known_ms > known_ms[-1] - WINDOW_DAYS * DAY_MS]
-    block = rows_per_block(name, step_ms)
+    months = scores.time_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(str)
+    resampling = rows_per_block(name, step_ms), _REPS, measurement.seed, INTERVAL_LEVEL
     return HorizonCalibration(
         margin=float(margins[-1]),
         effective_scores=effective_scores(recent_ms, horizon_ms, step_ms),
-        coverage_before=measurement.mean(scores, before, held_out & known, block),
-        coverage_after=measurement.mean(scores, after, held_out & known, block),
+        coverage_before=mean_interval(_mean_by_time(scores, before, held_out & known), *resampling),
+        coverage_after=mean_interval(_mean_by_time(scores, after, held_out & known), *resampling),
         after_kept_days=_kept_coverage(scores.score, margins, day, first_day, held_out),
-        by_month=_grouped(_months(scores.time_ms), before, after, known),
+        by_month=_grouped(months, before, after, known),
         by_symbol=_grouped(np.array(symbols)[scores.symbol], before, after, known & held_out),
         rescale=rule.rescale,
         neighbour_share=rule.neighbour_share,
-        skill=measurement.skill(scores, held_out, block),
+        skill=skill_interval(
+            _mean_by_time(scores, scores.forecast_loss, known_losses),
+            _mean_by_time(scores, scores.base_loss, known_losses),
+            *resampling,
+        ),
     )
 
 
@@ -276,38 +263,20 @@ def _kept_coverage(
     }
 
 
-def _too_short(name: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"the {WINDOW_DAYS} days before the held-out part, or before the end, have fewer than "
-        f"{MIN_EFFECTIVE_SCORES} outcomes over {name} that do not overlap; give a longer time "
-        "without gaps, or hold out less of it"
-    )
-
-
 def _mean_by_time(scores: Scores, values: Floats, mask: Mask) -> Floats:
-    """Means over the symbols at each time, as they move together; NaN is left out."""
-    mask = mask & np.isfinite(values)
+    """Means over the symbols at each time, as they move together, of known values."""
     _, group = np.unique(scores.time_ms[mask], return_inverse=True)
-    means: Floats = np.bincount(group, values[mask]) / np.bincount(group)
-    return means
-
-
-def _months(time_ms: Times) -> npt.NDArray[np.str_]:
-    months: npt.NDArray[np.str_] = (
-        time_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(str)
-    )
-    return months
+    return np.asarray(np.bincount(group, values[mask]) / np.bincount(group))
 
 
 def _grouped(
     groups: npt.NDArray[np.str_], before: Floats, after: Floats, mask: Mask
 ) -> dict[str, Coverage]:
-    rows_of = {str(name): mask & (groups == name) for name in np.unique(groups[mask])}
-    return {
-        name: Coverage(
-            before=float(before[rows].mean()),
-            after=float(after[rows].mean()),
-            queries=int(np.count_nonzero(rows)),
+    coverages = {}
+    for name in np.unique(groups[mask]):
+        rows = mask & (groups == name)
+        shares = [float(column[rows].mean()) for column in (before, after)]
+        coverages[str(name)] = Coverage(
+            before=shares[0], after=shares[1], queries=int(np.count_nonzero(rows))
         )
-        for name, rows in rows_of.items()
-    }
+    return coverages

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 from msgspec.structs import replace as replace_fields
@@ -30,7 +30,7 @@ from llm_trader.evaluation.controls.control_data import (
     wrong_symbol,
 )
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset
-from llm_trader.evaluation.forecast.ensembles import forecast_and_base_losses, horizon_outcomes
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, forecast_and_base_losses
 from llm_trader.evaluation.forecast.neighbour_search import find_neighbours, reweight_features
 from llm_trader.evaluation.forecast.skills import WalkForward, rows_per_block
 from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
@@ -64,13 +64,6 @@ _ALTERED: Final[dict[str, Callable[[PointTable, PointTable, int], PointTable]]] 
     "wrong symbol": lambda points, other, seed: wrong_symbol(points, other, seed),
 }
 ALTERATION_NAMES: Final = tuple(_ALTERED)
-
-
-class _Losses(NamedTuple):
-    """Losses of n queries at one horizon, of the forecast and of the rescaled base rate."""
-
-    forecast: Floats
-    base: Floats
 
 
 def market_controls(
@@ -125,7 +118,7 @@ def undirected_skills(walk: WalkForward, plan: StudyPlan) -> list[UndirectedSkil
     queries = points.take(np.searchsorted(points.timestamp_ms, walk.queries.timestamp_ms))
     skills = []
     for name, rule in plan.rules.items():
-        outcomes = horizon_outcomes(points, queries, walk.neighbours, name, rule)
+        outcomes = HorizonOutcomes(points, queries, walk.neighbours, name, rule)
         losses = forecast_and_base_losses(outcomes, walk.neighbours, rule)
         interval = significance.skill_interval(*losses, walk.block(name), plan.reps, plan.seed)
         skills.append(UndirectedSkill(symbol=points.symbol, horizon=name, skill=interval))
@@ -149,7 +142,8 @@ def _evaluate(
     kind: Literal["negative", "positive"] = "positive" if name == PLANTED else "negative"
     controls = []
     for horizon, losses in _losses(datasets, symbol, search, rules, step_ms, plan.seed).items():
-        resampling = *losses, rows_per_block(horizon, step_ms), _REPS, plan.seed
+        forecast, base = losses
+        resampling = forecast, base, rows_per_block(horizon, step_ms), _REPS, plan.seed
         wide = significance.skill_interval(*resampling, level=level)
         has_skill = significance.verdict(wide) == "better"
         controls.append(
@@ -173,18 +167,20 @@ def _losses(
     rules: Mapping[str, ForecastRule],
     step_ms: Millis,
     seed: int,
-) -> dict[str, _Losses]:
-    """Losses by horizon, of each query by one of the data sets in turn."""
+) -> dict[str, Floats]:
+    """Losses of n queries, each by one of the data sets in turn, as an array (2, n) by horizon.
+
+    The first row is of the forecast, the second of the volatility-rescaled base rate.
+    """
     n = len(datasets[0].queries(symbol, step_ms))
-    losses = {name: _Losses(*np.full((2, n), np.nan)) for name in rules}
+    losses = {name: np.full((2, n), np.nan) for name in rules}
     for nth, dataset in enumerate(datasets):
         points, turn = dataset.points[symbol], slice(nth, None, len(datasets))
         queries = dataset.queries(symbol, step_ms).take(turn)
         neighbours = find_neighbours(points, queries, search, intraday=dataset.intraday, seed=seed)
         for name, rule in rules.items():
-            outcomes = horizon_outcomes(points, queries, neighbours, name, rule)
-            forecast, base = forecast_and_base_losses(outcomes, neighbours, rule)
-            losses[name].forecast[turn], losses[name].base[turn] = forecast, base
+            outcomes = HorizonOutcomes(points, queries, neighbours, name, rule)
+            losses[name][:, turn] = forecast_and_base_losses(outcomes, neighbours, rule)
     return losses
 
 

@@ -11,16 +11,17 @@ they take the cut-off and the comparisons.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from llm_trader.arrays import VECTOR_ROUNDING, Floats, Rows
+from llm_trader.arrays import VECTOR_ROUNDING, Floats
 from llm_trader.checks.cutoff import changed_fields, history_with_future, same_vectors
 from llm_trader.checks.sampling import sample
 from llm_trader.embedding.state import StateSpace
-from llm_trader.evaluation.forecast.ensembles import horizon_outcomes, make_forecasts
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, make_forecasts
 from llm_trader.evaluation.forecast.neighbour_search import (
     Neighbours,
     find_neighbours,
@@ -49,41 +50,49 @@ _ABSURD_PCT: Final = 1e6
 
 def probe_future_canary(walk: WalkForward, plan: StudyPlan) -> Probe:
     """Some queries of the walk, asked again with another future, must get the same answer."""
-    rows = _sampled_rows(walk, _CANARY_QUERIES, plan.seed)
-    problem = None
-    for row in rows.tolist():
-        query = walk.queries.take(np.array([row]))
-        points, changed_query = _with_twins(walk.points, query)
-        neighbours = find_neighbours(
-            points, changed_query, plan.search, intraday=walk.intraday, seed=plan.seed
-        )
-        expected = walk.neighbours.take(row)
-        if not _same(neighbours, expected) or not np.array_equal(
-            _answer(points, changed_query, neighbours, plan),
-            _answer(walk.points, query, expected, plan),
-            equal_nan=True,
-        ):
-            problem = f"what is not known yet changes the answer at {_time(query)}"
-            break
-    return Probe(name=CANARY, symbol=walk.points.symbol, checked=len(rows), problem=problem)
+    return _probe(CANARY, walk, _CANARY_QUERIES, plan.seed, lambda row: _canary(walk, row, plan))
 
 
 def probe_truncation(
     walk: WalkForward, plan: StudyPlan, space: StateSpace, store: MarketStore
 ) -> Probe:
     """Some queries, asked of a market that ends at their time, must find what they found."""
-    rows = _sampled_rows(walk, _TRUNCATION_QUERIES, plan.seed)
-    problem = None
-    for row in rows.tolist():
-        problem = _truncation_problem(walk, row, plan, space, store)
-        if problem:
-            break
-    return Probe(name=TRUNCATION, symbol=walk.points.symbol, checked=len(rows), problem=problem)
+    return _probe(
+        TRUNCATION,
+        walk,
+        _TRUNCATION_QUERIES,
+        plan.seed,
+        lambda row: _truncation(walk, row, plan, space, store),
+    )
 
 
-def _sampled_rows(walk: WalkForward, count: int, seed: int) -> Rows:
+def _probe(
+    name: str, walk: WalkForward, count: int, seed: int, problem_of: Callable[[int], str | None]
+) -> Probe:
+    """Probe some of the queries that have all their neighbours, up to the first problem."""
     complete = np.flatnonzero(walk.neighbours.complete)
-    return np.sort(sample(complete, count, np.random.default_rng(seed)))
+    rows = np.sort(sample(complete, count, np.random.default_rng(seed)))
+    problem = next(filter(None, map(problem_of, rows.tolist())), None)
+    return Probe(name=name, symbol=walk.points.symbol, checked=len(rows), problem=problem)
+
+
+def _canary(walk: WalkForward, row: int, plan: StudyPlan) -> str | None:
+    """What changes for one query once all that it may not know is absurd."""
+    query, expected = walk.queries.take(np.array([row])), walk.neighbours.take(row)
+    points, changed_query = _with_twins(walk.points, query)
+    neighbours = find_neighbours(
+        points, changed_query, plan.search, intraday=walk.intraday, seed=plan.seed
+    )
+    close = np.abs(neighbours.similarity - expected.similarity) <= VECTOR_ROUNDING
+    answer = _answer(points, changed_query, neighbours, plan)
+    expected_answer = _answer(walk.points, query, expected, plan)
+    if (
+        np.array_equal(neighbours.rows, expected.rows)
+        and close.all()
+        and np.array_equal(answer, expected_answer, equal_nan=True)
+    ):
+        return None
+    return f"what is not known yet changes the answer at {_time(query)}"
 
 
 def _with_twins(points: PointTable, query: PointTable) -> tuple[PointTable, PointTable]:
@@ -106,19 +115,14 @@ def _answer(
     """All that one query is answered: outcomes of neighbours and base rates, by horizon."""
     numbers = []
     for name, rule in plan.rules.items():
-        outcomes = horizon_outcomes(points, query, neighbours, name, rule)
-        forecasts, base = make_forecasts(outcomes, neighbours, rule), outcomes.base_rates()
+        outcomes = HorizonOutcomes(points, query, neighbours, name, rule)
+        forecasts = make_forecasts(outcomes, neighbours, rule)
         numbers += [forecasts.ensemble.outcomes[0], forecasts.p_up, forecasts.median]
-        numbers += [base.mean, base.median]
+        numbers += outcomes.base_rates()
     return np.concatenate(numbers)
 
 
-def _same(neighbours: Neighbours, expected: Neighbours) -> bool:
-    close = np.abs(neighbours.similarity - expected.similarity) <= VECTOR_ROUNDING
-    return bool(np.array_equal(neighbours.rows, expected.rows) and close.all())
-
-
-def _truncation_problem(
+def _truncation(
     walk: WalkForward, row: int, plan: StudyPlan, space: StateSpace, store: MarketStore
 ) -> str | None:
     """What changes for one query once nothing is known of the time after it."""

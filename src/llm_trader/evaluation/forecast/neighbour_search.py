@@ -8,7 +8,7 @@ window, so the products of a whole block of queries with it are one matrix produ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -96,29 +96,25 @@ def find_neighbours(
     return Neighbours(rows, similarity, first, last)
 
 
+@dataclass(frozen=True, slots=True)
 class _BlockSearch:
-    """Finds the neighbours of a block of queries."""
+    """Finds the neighbours of a block of queries; fields are those of `find_neighbours`."""
 
-    def __init__(
-        self,
-        points: PointTable,
-        queries: PointTable,
-        search: Search,
-        intraday: Timeframe,
-        first: Rows,
-        last: Rows,
-        seed: int,
-    ) -> None:
-        self._points, self._queries, self._spec = points, queries, search
-        self._intraday, self._first, self._last, self._seed = intraday, first, last, seed
-        self._gap_ms = round(search.min_gap_hours * HOUR_MS)
-        self._names = (STATE, TEXT) if search.vector == "hybrid" else (search.vector,)
+    _points: PointTable
+    _queries: PointTable
+    _spec: Search
+    _intraday: Timeframe
+    _first: Rows
+    _last: Rows
+    _seed: int
 
     def search(self, block: Rows) -> Iterator[tuple[Rows, Cosines]]:
         """Rows and similarities of each query's episodes."""
         candidates = [self._candidates(int(row)) for row in block]
         limit = HITS_PER_EPISODE * self._spec.evidence_k
-        rankings = [self._nearest(block, name, candidates, limit) for name in self._names]
+        vector = self._spec.vector
+        names = (STATE, TEXT) if vector == "hybrid" else (vector,)
+        rankings = [self._nearest(block, name, candidates, limit) for name in names]
         for i, row in enumerate(block.tolist()):
             episodes = self._episodes([ranking[i] for ranking in rankings])
             hits, available = min(len(candidates[i]), limit), len(candidates[i])
@@ -126,7 +122,7 @@ class _BlockSearch:
                 hits = min(MORE_HITS * hits, available)
                 query = np.array([row])
                 episodes = self._episodes(
-                    [self._nearest(query, name, [candidates[i]], hits)[0] for name in self._names]
+                    [self._nearest(query, name, [candidates[i]], hits)[0] for name in names]
                 )
             yield episodes, self._similarity(row, episodes)
 
@@ -172,14 +168,13 @@ class _BlockSearch:
         hits, times_ms = rankings[0], self._points.timestamp_ms
         if len(rankings) > 1:
             hits = np.searchsorted(times_ms, fuse_by_rank([times_ms[rows] for rows in rankings]))
-        return hits[earliest_episodes(times_ms[hits], self._gap_ms, self._spec.evidence_k)]
+        gap_ms = round(self._spec.min_gap_hours * HOUR_MS)
+        return hits[earliest_episodes(times_ms[hits], gap_ms, self._spec.evidence_k)]
 
     def _similarity(self, row: int, episodes: Rows) -> Cosines:
         name = STATE if self._spec.vector in ("hybrid", "random") else self._spec.vector
-        cosines: Cosines = np.vecdot(
-            self._points.vectors[name][episodes], self._queries.vectors[name][row]
-        )
-        return cosines
+        vectors, query = self._points.vectors[name], self._queries.vectors[name][row]
+        return np.asarray(np.vecdot(vectors[episodes], query))
 
 
 def _best(

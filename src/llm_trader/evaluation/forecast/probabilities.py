@@ -74,8 +74,7 @@ def brier(probability: Floats, event: Floats) -> Floats:
 
     NaN where the forecast or the event is unknown, so that scores stay side by side.
     """
-    squared: Floats = (probability - event) ** 2
-    return squared
+    return np.asarray((probability - event) ** 2)
 
 
 def reliability_bins(probability: Floats, event: Floats, bins: int = _BINS) -> list[Bin]:
@@ -88,7 +87,12 @@ def reliability_bins(probability: Floats, event: Floats, bins: int = _BINS) -> l
         raise InvalidInputError(f"{bins} bins hold no forecast: take at least 1")
     if not len(probability):
         return []
-    inner_edges = _even_edges(probability, bins)
+    distinct = np.unique(probability)
+    inner_edges = distinct[1:]
+    if len(distinct) > bins:
+        levels = np.arange(1, bins) / bins
+        edges = np.unique(np.quantile(probability, levels, method="inverted_cdf"))
+        inner_edges = edges[edges > distinct[0]]
     place = np.searchsorted(inner_edges, probability, side="right")
     counts = np.bincount(place, minlength=len(inner_edges) + 1)
     forecast = np.bincount(place, probability, len(counts))
@@ -98,12 +102,3 @@ def reliability_bins(probability: Floats, event: Floats, bins: int = _BINS) -> l
         for i, count in enumerate(counts)
         if count
     ]
-
-
-def _even_edges(probability: Floats, bins: int) -> Floats:
-    distinct = np.unique(probability)
-    if len(distinct) <= bins:
-        return np.asarray(distinct[1:])
-    levels = np.arange(1, bins) / bins
-    edges = np.unique(np.quantile(probability, levels, method="inverted_cdf"))
-    return np.asarray(edges[edges > distinct[0]])

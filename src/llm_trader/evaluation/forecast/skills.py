@@ -17,9 +17,9 @@ from llm_trader.arrays import Floats, Mask
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.forecast.ensembles import (
     Forecasts,
+    HorizonOutcomes,
     Losses,
     all_losses,
-    horizon_outcomes,
     make_forecasts,
 )
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours, find_neighbours
@@ -65,8 +65,7 @@ class WalkForward(NamedTuple):
     @property
     def mean_similarity(self) -> Floats:
         """Mean over each query's neighbours, shape (n,); NaN where episodes are missing."""
-        mean: Floats = self.neighbours.similarity.mean(axis=1, dtype=np.float64)
-        return mean
+        return np.asarray(self.neighbours.similarity.mean(axis=1, dtype=np.float64))
 
     def effective_episodes(self, horizon: str, neighbours: Neighbours) -> Floats:
         """How many independent outcomes neighbours are worth, (n,); NaN without all episodes."""
@@ -152,7 +151,7 @@ def score_forecasts(
         dissimilar = walk.mean_similarity < least_similarity
     for name, rule in rules.items():
         outcomes, unscaled = (
-            horizon_outcomes(walk.points, walk.queries, walk.neighbours, name, scaling)
+            HorizonOutcomes(walk.points, walk.queries, walk.neighbours, name, scaling)
             for scaling in (rule, _UNSCALED)
         )
         losses = all_losses(outcomes, unscaled, walk.neighbours, walk.random, rule)
@@ -168,64 +167,44 @@ def measure_skills(
 
     The smallest skill that can be detected allows for the number of `comparisons` made in all.
     """
-    return [
-        _skill(scored, variant, name, reference, comparisons, plan)
-        for name, reference in scored.references().items()
-    ]
-
-
-def _skill(
-    scored: ScoredForecasts,
-    variant: str,
-    name: Reference,
-    reference: Floats,
-    comparisons: int,
-    plan: StudyPlan,
-) -> Skill:
     loss, block = scored.losses.forecast, scored.block
-    interval = significance.skill_interval(loss, reference, block, plan.reps, plan.seed)
-    known = np.isfinite(loss) & np.isfinite(reference)
-    p_value = detectable = None
-    if interval.low is not None:
-        test = significance.diebold_mariano(loss[known], reference[known], block)
-        p_value = test.p_value if np.isfinite(test.p_value) else None
-        level = significance.SIGNIFICANCE_LEVEL / comparisons
-        gain = reference[known] - loss[known]
-        effect = significance.minimum_detectable_effect(gain, block, level=level)
-        detectable = effect / float(reference[known].mean())
-    return Skill(
-        variant=variant,
-        symbol=scored.symbol,
-        horizon=scored.horizon,
-        reference=name,
-        queries=int(known.sum()),
-        skill=interval,
-        p_value=p_value,
-        p_adjusted=None,
-        detectable=detectable,
-        verdict=significance.verdict(interval),
-    )
+    level = significance.SIGNIFICANCE_LEVEL / comparisons
+    skills = []
+    for name, reference in scored.references().items():
+        interval = significance.skill_interval(loss, reference, block, plan.reps, plan.seed)
+        known = np.isfinite(loss) & np.isfinite(reference)
+        p_value = detectable = None
+        if interval.low is not None:
+            test = significance.diebold_mariano(loss[known], reference[known], block)
+            p_value = test.p_value if np.isfinite(test.p_value) else None
+            gain = reference[known] - loss[known]
+            effect = significance.minimum_detectable_effect(gain, block, level=level)
+            detectable = effect / float(reference[known].mean())
+        skills.append(
+            Skill(
+                variant=variant,
+                symbol=scored.symbol,
+                horizon=scored.horizon,
+                reference=name,
+                queries=int(known.sum()),
+                skill=interval,
+                p_value=p_value,
+                p_adjusted=None,
+                detectable=detectable,
+                verdict=significance.verdict(interval),
+            )
+        )
+    return skills
 
 
 def measure_direction(scored: ScoredForecasts, variant: str, plan: StudyPlan) -> Direction:
-    forecasts = scored.forecasts
-    hits = direction_hits(forecasts.median, forecasts.observed)
+    """A market that did not move, or a forecast that names no direction, counts neither way."""
+    product = np.sign(scored.forecasts.median) * np.sign(scored.forecasts.observed)
+    hits = np.where(product == 0, np.nan, (product + 1) / 2)
+    accuracy = significance.mean_interval(hits, scored.block, plan.reps, plan.seed)
     return Direction(
-        variant=variant,
-        symbol=scored.symbol,
-        horizon=scored.horizon,
-        accuracy=significance.mean_interval(hits, scored.block, plan.reps, plan.seed),
+        variant=variant, symbol=scored.symbol, horizon=scored.horizon, accuracy=accuracy
     )
-
-
-def direction_hits(forecast: Floats, observed: Floats) -> Floats:
-    """1 where forecast and observation have the same sign, 0 where opposite ones, (n,).
-
-    NaN where either is NaN or exactly 0: a market that did not move, or a forecast that names no
-    direction, is neither a hit nor a miss.
-    """
-    product = np.sign(forecast) * np.sign(observed)
-    return np.where(product == 0, np.nan, (product + 1) / 2)
 
 
 def measure_regimes(scored: ScoredForecasts, plan: StudyPlan) -> list[RegimeSkill]:
@@ -234,15 +213,12 @@ def measure_regimes(scored: ScoredForecasts, plan: StudyPlan) -> list[RegimeSkil
     The queries of a regime lie apart in time and a block counts rows, so an interval is cautious
     where a regime comes in short stretches.
     """
+    resampling = scored.losses.rescaled_base, scored.block, plan.reps, plan.seed
     skills = []
     for by, value, mask in regimes(scored.walk.queries):
         loss = np.where(mask, scored.losses.forecast, np.nan)
         queries = int(np.isfinite(loss).sum())
-        interval = None
-        if queries:
-            interval = significance.skill_interval(
-                loss, scored.losses.rescaled_base, scored.block, plan.reps, plan.seed
-            )
+        interval = significance.skill_interval(loss, *resampling) if queries else None
         skills.append(
             RegimeSkill(
                 symbol=scored.symbol,

@@ -15,7 +15,7 @@ import numpy as np
 
 from llm_trader.arrays import VECTOR_ROUNDING
 from llm_trader.errors import InvalidInputError
-from llm_trader.index.points import TEXT
+from llm_trader.index.points import STATE, TEXT
 from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
@@ -80,22 +80,25 @@ async def compare_answers(
 
     Raises `InvalidInputError` where `reference` is empty.
     """
-    vectors = sorted(_searchable(reference) & _searchable(other))
+    both_have_text = all(
+        retriever.texts and TEXT in retriever.index.collection.dimensions
+        for retriever in (reference, other)
+    )
+    vectors: list[QueryVectors] = ["hybrid", STATE, TEXT] if both_have_text else [STATE]
     questions = await _sample_questions(reference, samples, seed, vectors)
     if not questions:
         raise InvalidInputError("the index is empty, so no question can be asked of it")
-    comparisons = []
-    for done, question in enumerate(questions, 1):
-        answer = await _answer(reference, question)
-        comparisons.append(_compare(question, answer, await _answer(other, question)))
-        progress("comparing answers", done, len(questions))
-        await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
-    return _report(comparisons)
+    disagreements = []
+    for done, question in enumerate(questions, start=1):
+        record = RecordedAnswer(question, await _answer(reference, question))
+        disagreements += (await compare_recorded([record], other)).disagreements
+        progress("comparing answers", done, samples)
+    return AgreementReport(samples, samples - len(disagreements), disagreements)
 
 
 async def record_answers(retriever: Retriever, samples: int, seed: int) -> list[RecordedAnswer]:
     """Sampled questions for the state vectors, with their answers; none for an empty index."""
-    questions = await _sample_questions(retriever, samples, seed, ["state"])
+    questions = await _sample_questions(retriever, samples, seed, [STATE])
     return [RecordedAnswer(question, await _answer(retriever, question)) for question in questions]
 
 
@@ -103,18 +106,25 @@ async def compare_recorded(
     records: Sequence[RecordedAnswer], retriever: Retriever
 ) -> AgreementReport:
     """Ask the recorded questions again."""
-    comparisons = []
+    disagreements = []
     for record in records:
-        answer = await _answer(retriever, record.question)
-        comparisons.append(_compare(record.question, record.answer, answer))
-        await asyncio.sleep(0)
-    return _report(comparisons)
-
-
-def _searchable(retriever: Retriever) -> set[QueryVectors]:
-    if retriever.texts and TEXT in retriever.index.collection.dimensions:
-        return {"state", "text", "hybrid"}
-    return {"state"}
+        question = record.question
+        answer = await _answer(retriever, question)
+        if differences := list(_differences("", record.answer, answer)):
+            texts, last_digits = zip(*differences, strict=True)
+            disagreement = Disagreement(
+                symbol=question.symbol,
+                at=iso8601(question.at_ms),
+                include_regime_filters=question.include_regime_filters,
+                vector=question.vector,
+                count=len(differences),
+                differences=list(texts[:_SHOWN_DIFFERENCES]),
+                of_rounding=all(last_digits),
+            )
+            disagreements.append(disagreement)
+        await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
+    identical = len(records) - len(disagreements)
+    return AgreementReport(len(records), identical, disagreements)
 
 
 async def _sample_questions(
@@ -129,7 +139,7 @@ async def _sample_questions(
         # Drawn from stored times, so that equal indexes get equal questions on any backend.
         stamps = await retriever.index.timestamps(symbol)
         stamp = int(rng.choice(stamps))
-        point = await retriever.index.fetch(symbol, np.array([stamp], dtype=np.int64))
+        point = await retriever.index.fetch(symbol, np.array([stamp]))
         # A question may not ask later than the newest point was known, or appends change its
         # answer.
         longest_delay_ms = min(int(stamps[-1]) - stamp, _LONGEST_DELAY_MS)
@@ -161,54 +171,24 @@ async def _answer(retriever: Retriever, question: Question) -> dict[str, Any]:
     return document
 
 
-def _compare(question: Question, expected: Any, actual: Any) -> Disagreement | None:
-    differences = list(_differences("", expected, actual))
-    if not differences:
-        return None
-    return Disagreement(
-        symbol=question.symbol,
-        at=iso8601(question.at_ms),
-        include_regime_filters=question.include_regime_filters,
-        vector=question.vector,
-        count=len(differences),
-        differences=[
-            f"{place} is {_brief(actual_item)}, not {_brief(expected_item)}"
-            for place, expected_item, actual_item in differences[:_SHOWN_DIFFERENCES]
-        ],
-        of_rounding=all(
-            _is_rounding(expected_item, actual_item)
-            for _, expected_item, actual_item in differences
-        ),
-    )
-
-
-def _differences(place: str, expected: Any, actual: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Every leaf that differs, with its place in the document."""
+def _differences(place: str, expected: Any, actual: Any) -> Iterator[tuple[str, bool]]:
+    """Every leaf that differs, in words, and whether only its last digits do."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         for name in dict.fromkeys([*actual, *expected]):
             inner = f"{place}.{name}" if place else name
             yield from _differences(inner, expected.get(name), actual.get(name))
     elif isinstance(expected, list) and isinstance(actual, list):
         if len(expected) != len(actual):
-            yield f"the length of {place}", len(expected), len(actual)
+            yield f"the length of {place} is {len(actual)}, not {len(expected)}", False
             return
-        for position, (expected_item, actual_item) in enumerate(zip(expected, actual, strict=True)):
-            yield from _differences(f"{place}[{position}]", expected_item, actual_item)
+        for position, items in enumerate(zip(expected, actual, strict=True)):
+            yield from _differences(f"{place}[{position}]", *items)
     elif expected != actual:
-        yield place, expected, actual
+        # Answers mix similarities of float32 with float64 numbers, so the coarser rounding counts.
+        both_floats = isinstance(expected, float) and isinstance(actual, float)
+        rounding = both_floats and abs(expected - actual) <= VECTOR_ROUNDING * max(1, abs(expected))
+        yield f"{place} is {_brief(actual)}, not {_brief(expected)}", rounding
 
 
 def _brief(value: Any) -> str:
     return f"a {type(value).__name__}" if isinstance(value, dict | list) else str(value)
-
-
-def _is_rounding(expected: Any, actual: Any) -> bool:
-    if not (isinstance(expected, float) and isinstance(actual, float)):
-        return False
-    return abs(expected - actual) <= VECTOR_ROUNDING * max(1.0, abs(expected))
-
-
-def _report(comparisons: Sequence[Disagreement | None]) -> AgreementReport:
-    disagreements = [comparison for comparison in comparisons if comparison]
-    identical = len(comparisons) - len(disagreements)
-    return AgreementReport(len(comparisons), identical, disagreements)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import OUTCOMES, resolved_at
 from llm_trader.timeframe import Millis
 
-VectorName = Literal["state", "text"]
 STATE: Final = "state"
 TEXT: Final = "text"
 

@@ -43,10 +43,11 @@ _BPS: Final = 10_000.0
 
 def check_feature_weights(weights: Mapping[str, float], features: Collection[str]) -> None:
     """Raises `InvalidInputError` unless weights of known features are finite and not negative."""
-    known = ", ".join(features)
     unknown = sorted(set(weights) - set(features))
     if unknown:
-        raise InvalidInputError(f"there is no feature {', '.join(unknown)}; known: {known}")
+        raise InvalidInputError(
+            f"there is no feature {', '.join(unknown)}; known: {', '.join(features)}"
+        )
     for name, weight in weights.items():
         if not (isfinite(weight) and weight >= 0):
             raise InvalidInputError(
@@ -224,9 +225,9 @@ def read_plan(path: Path | None, *overrides: Mapping[str, Any]) -> StudyPlan:
 
     Raises `ConfigurationError` where the file is missing, no TOML, or no plan.
     """
-    defaults, *above = overrides or ({},)
+    defaults, *later = overrides or ({},)
     keys: Keys = {"rules": msgspec.to_builtins(DEFAULT_RULES)}
-    for layer in (defaults, _read_toml(path), *above):
+    for layer in (defaults, _read_toml(path), *later):
         keys = _merged(keys, layer)
     return parse_plan(keys, str(path) if path else "the evaluation")
 

@@ -1,9 +1,12 @@
-"""Writes the files of an evaluation: `metrics.json`, `steps.csv`, `trades.csv`, `report.html`."""
+"""Rows and curves of an evaluation, and its files that hold them.
+
+The files are `metrics.json`, `steps.csv`, `trades.csv` and `report.html`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +18,15 @@ import polars as pl
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation.backtest.simulator import Trade
+from llm_trader.evaluation.backtest.simulator import Simulation, Trade
 from llm_trader.evaluation.backtest.strategies import Backtest
-from llm_trader.evaluation.conformal.bands import BAND_ENDS
-from llm_trader.evaluation.forecast.skills import ScoredForecasts
+from llm_trader.evaluation.conformal.bands import BAND_ENDS, BandCoverage
+from llm_trader.evaluation.forecast.skills import ScoredForecasts, WalkForward
 from llm_trader.evaluation.report.page import write_report
-from llm_trader.evaluation.results import Metrics
+from llm_trader.evaluation.results import Curve, CurveKind, Histogram, Metrics
 from llm_trader.retrieval.statistics import quantiles
 from llm_trader.storage.files import write_all_atomically
+from llm_trader.timeframe import DAY_MS
 
 METRICS: Final = "metrics.json"
 STEPS: Final = "steps.csv"
@@ -31,6 +35,9 @@ REPORT: Final = "report.html"
 
 # Losses are of some hundredths of a percent: four decimals would hide how they differ.
 _DIGITS: Final = 6
+_BINS: Final = 40
+# One day holds few outcomes that do not overlap.
+_COVERAGE_DAYS: Final = 7
 
 
 class Steps(NamedTuple):
@@ -141,3 +148,53 @@ def write_trades(backtests: Sequence[tuple[str, Backtest]], path: Path) -> None:
 def _times(time_ms: Times) -> pl.Series:
     times = pl.Series(time_ms).cast(pl.Datetime("ms"))
     return times.dt.to_string("%Y-%m-%dT%H:%M:%SZ")
+
+
+def drift_curves(
+    walk: WalkForward, coverages: Mapping[str, BandCoverage], horizon: str
+) -> list[Curve]:
+    """Daily curves of one symbol; the corrected band's coverage is the mean of a week."""
+    times_ms, symbol = walk.queries.timestamp_ms, walk.points.symbol
+    episodes = walk.effective_episodes(horizon, walk.neighbours)
+    return [
+        _daily(symbol, "mean of the neighbours", "similarity", times_ms, walk.mean_similarity),
+        _daily(symbol, f"over {horizon}", "effective episodes", times_ms, episodes),
+        *(
+            _daily(symbol, f"over {name}", "coverage", times_ms, coverage.after, _COVERAGE_DAYS)
+            for name, coverage in coverages.items()
+        ),
+    ]
+
+
+def equity_curve(symbol: str, arm: str, simulation: Simulation) -> Curve:
+    """The last value of each day."""
+    last = np.flatnonzero(np.diff(simulation.time_ms // DAY_MS, append=-1))
+    return Curve(
+        symbol=symbol,
+        name=arm,
+        kind="equity",
+        time_ms=simulation.time_ms[last].tolist(),
+        value=simulation.equity[last].tolist(),
+    )
+
+
+def similarity_histogram(walk: WalkForward) -> Histogram:
+    similarity = walk.mean_similarity
+    counts, edges = np.histogram(similarity[np.isfinite(similarity)], bins=_BINS)
+    return Histogram(symbol=walk.points.symbol, edges=edges.tolist(), counts=counts.tolist())
+
+
+def _daily(
+    symbol: str, name: str, kind: CurveKind, time_ms: Times, values: Floats, days: int = 1
+) -> Curve:
+    """Means of the `days` days that end with each day; None where all values are unknown."""
+    finite = np.isfinite(values)
+    first_ms = int(time_ms[0] - time_ms[0] % DAY_MS)
+    day = (time_ms - first_ms) // DAY_MS
+    total, count = (
+        np.convolve(np.bincount(day, weights), np.ones(days))[: day[-1] + 1]
+        for weights in (np.where(finite, values, 0.0), finite.astype(np.float64))
+    )
+    means = [float(t / c) if c >= 1 else None for t, c in zip(total, count, strict=True)]
+    days_ms = (first_ms + DAY_MS * np.arange(len(means))).tolist()
+    return Curve(symbol=symbol, name=name, kind=kind, time_ms=days_ms, value=means)

@@ -92,9 +92,9 @@ def bootstrap_means(rows: Floats, block: int, reps: int, seed: int) -> Floats:
     means = np.empty((reps, rows.shape[1]))
     for column, centred in enumerate((rows - mean).T):
         summed = np.concatenate([[0.0], np.cumsum(np.concatenate([centred, centred[:block]]))])
-        whole, cut = starts[:, :-1], starts[:, -1]
-        total = (summed[whole + block] - summed[whole]).sum(axis=1)
-        total += summed[cut + last] - summed[cut]
+        whole_blocks, cut_block = starts[:, :-1], starts[:, -1]
+        total = (summed[whole_blocks + block] - summed[whole_blocks]).sum(axis=1)
+        total += summed[cut_block + last] - summed[cut_block]
         means[:, column] = mean[column] + total / n
     return means
 

@@ -132,8 +132,8 @@ def variant_of(plan: StudyPlan, name: str) -> StudyPlan:
         rules = {horizon: replace(rule, neighbour_share=0.0) for horizon, rule in rules.items()}
     elif name == PROTOTYPE:
         search = replace(search, vector="text", evidence_k=5, min_gap_hours=0.0)
-        alone = {"neighbour_share": 1.0, "rescale": 0.0, "kernel": 0.0}
-        rules = {horizon: replace(rule, **alone) for horizon, rule in rules.items()}
+        prototype_rule = {"neighbour_share": 1.0, "rescale": 0.0, "kernel": 0.0}
+        rules = {horizon: replace(rule, **prototype_rule) for horizon, rule in rules.items()}
     else:
         search = replace(search, vector=name)
     return replace(plan, search=search, rules=rules, sweep=())

@@ -10,12 +10,10 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import Floats, Times
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.backtest.simulator import Simulation
 from llm_trader.evaluation.backtest.strategies import Backtest, Market, compare_arms, run_backtest
-from llm_trader.evaluation.conformal.bands import BandCoverage, cover, measure_band
+from llm_trader.evaluation.conformal.bands import cover, measure_band
 from llm_trader.evaluation.controls.negative_controls import undirected_skills
 from llm_trader.evaluation.controls.probes import probe_future_canary, probe_truncation
 from llm_trader.evaluation.dataset import Dataset
@@ -31,13 +29,18 @@ from llm_trader.evaluation.forecast.skills import (
     walk_forward,
 )
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.result_files import Steps, forecast_steps
+from llm_trader.evaluation.result_files import (
+    Steps,
+    drift_curves,
+    equity_curve,
+    forecast_steps,
+    similarity_histogram,
+)
 from llm_trader.evaluation.results import (
     Arm,
     Band,
     Configuration,
     Curve,
-    CurveKind,
     Direction,
     Histogram,
     Probability,
@@ -50,13 +53,10 @@ from llm_trader.evaluation.verdict.multiple_testing import Gains, daily_gains
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
-from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
+from llm_trader.timeframe import HOUR_MS, Millis
 
 # Configurations are compared by queries an hour apart: four times as many tell little more.
 TRIAL_STEP_MS: Final = HOUR_MS
-_BINS: Final = 40
-# One day holds few outcomes that do not overlap.
-_COVERAGE_DAYS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,53 +281,3 @@ def _trade(
         equity_curve(symbol, backtest.name, backtest.simulation) for backtest in backtests
     ]
     return backtests
-
-
-def drift_curves(
-    walk: WalkForward, coverages: Mapping[str, BandCoverage], horizon: str
-) -> list[Curve]:
-    """Daily curves of one symbol; the corrected band's coverage is the mean of a week."""
-    times_ms, symbol = walk.queries.timestamp_ms, walk.points.symbol
-    episodes = walk.effective_episodes(horizon, walk.neighbours)
-    return [
-        _daily(symbol, "mean of the neighbours", "similarity", times_ms, walk.mean_similarity),
-        _daily(symbol, f"over {horizon}", "effective episodes", times_ms, episodes),
-        *(
-            _daily(symbol, f"over {name}", "coverage", times_ms, coverage.after, _COVERAGE_DAYS)
-            for name, coverage in coverages.items()
-        ),
-    ]
-
-
-def equity_curve(symbol: str, arm: str, simulation: Simulation) -> Curve:
-    """The last value of each day."""
-    last = np.flatnonzero(np.diff(simulation.time_ms // DAY_MS, append=-1))
-    return Curve(
-        symbol=symbol,
-        name=arm,
-        kind="equity",
-        time_ms=simulation.time_ms[last].tolist(),
-        value=simulation.equity[last].tolist(),
-    )
-
-
-def similarity_histogram(walk: WalkForward) -> Histogram:
-    similarity = walk.mean_similarity
-    counts, edges = np.histogram(similarity[np.isfinite(similarity)], bins=_BINS)
-    return Histogram(symbol=walk.points.symbol, edges=edges.tolist(), counts=counts.tolist())
-
-
-def _daily(
-    symbol: str, name: str, kind: CurveKind, time_ms: Times, values: Floats, days: int = 1
-) -> Curve:
-    """Means of the `days` days that end with each day; None where all values are unknown."""
-    known = np.isfinite(values)
-    first_ms = int(time_ms[0] - time_ms[0] % DAY_MS)
-    day = (time_ms - first_ms) // DAY_MS
-    total, count = (
-        np.convolve(np.bincount(day, weights), np.ones(days))[: day[-1] + 1]
-        for weights in (np.where(known, values, 0.0), known.astype(np.float64))
-    )
-    means = [float(t / c) if c >= 1 else None for t, c in zip(total, count, strict=True)]
-    days_ms = (first_ms + DAY_MS * np.arange(len(means))).tolist()
-    return Curve(symbol=symbol, name=name, kind=kind, time_ms=days_ms, value=means)

@@ -77,11 +77,11 @@ def sharpe_ratio(returns: Floats) -> float | None:
 
     `None` for fewer than two returns, and where they do not vary.
     """
-    known = returns[np.isfinite(returns)]
-    if len(known) < 2:
+    finite_returns = returns[np.isfinite(returns)]
+    if len(finite_returns) < 2:
         return None
-    deviation = float(known.std(ddof=1))
-    return float(known.mean()) / deviation if deviation > _DEVIATION_FLOOR else None
+    deviation = float(finite_returns.std(ddof=1))
+    return float(finite_returns.mean()) / deviation if deviation > _DEVIATION_FLOOR else None
 
 
 def probabilistic_sharpe_ratio(

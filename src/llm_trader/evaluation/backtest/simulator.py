@@ -47,7 +47,6 @@ SIDES: Final[dict[Action, int]] = {"LONG": 1, "HOLD": 0, "SHORT": -1}
 _PCT: Final = 100.0
 _WHOLE_STAKE_PCT: Final = 100.0
 
-
 BUY_AND_HOLD: Final = TradingRules(stop_pct=None, target_pct=None, longest_hold_ms=None)
 
 
@@ -205,14 +204,8 @@ def _open_position(side: int, time_ms: Millis, price: float, rules: TradingRules
     stop_pct = _WHOLE_STAKE_PCT if rules.stop_pct is None else rules.stop_pct
     target = inf if rules.target_pct is None else rules.target_pct / _PCT
     deadline_ms = inf if rules.longest_hold_ms is None else time_ms + rules.longest_hold_ms
-    return _Position(
-        side,
-        time_ms,
-        price,
-        price * (1 - side * stop_pct / _PCT),
-        price * (1 + side * target),
-        deadline_ms,
-    )
+    stop_price, target_price = price * (1 - side * stop_pct / _PCT), price * (1 + side * target)
+    return _Position(side, time_ms, price, stop_price, target_price, deadline_ms)
 
 
 def _exit_at_open(

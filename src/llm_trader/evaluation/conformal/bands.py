@@ -56,15 +56,12 @@ def cover(walk: WalkForward, horizon: str) -> BandCoverage:
 
 
 def measure_band(walk: WalkForward, horizon: str, coverage: BandCoverage, plan: StudyPlan) -> Band:
-    block = walk.block(horizon)
-    before, after = (
-        significance.mean_interval(share, block, plan.reps, plan.seed) for share in coverage
-    )
+    resampling = walk.block(horizon), plan.reps, plan.seed
     return Band(
         symbol=walk.points.symbol,
         horizon=horizon,
-        before=before,
-        after=after,
+        before=significance.mean_interval(coverage.before, *resampling),
+        after=significance.mean_interval(coverage.after, *resampling),
         queries=int(np.isfinite(coverage.after).sum()),
     )
 
@@ -87,8 +84,8 @@ def band_scores(low: Floats, high: Floats, observed: Floats, volatility_pct: Flo
 
 def covered(scores: Floats, margin: Floats | float) -> Floats:
     """1 where the outcome lay inside the widened band, 0 where not, NaN where either is unknown."""
-    known = np.isfinite(scores) & np.isfinite(margin)
-    return np.where(known, scores <= margin, np.nan)
+    comparable = np.isfinite(scores) & np.isfinite(margin)
+    return np.where(comparable, scores <= margin, np.nan)
 
 
 def trailing_margins(
@@ -98,8 +95,8 @@ def trailing_margins(
 
     Scores (n,) of queries at `time_ms` (n,), increasing; shape (times,), NaN where too few were.
     """
-    known = np.isfinite(scores)
-    time_ms, scores = time_ms[known], scores[known]
+    scored = np.isfinite(scores)
+    time_ms, scores = time_ms[scored], scores[scored]
     last_ms = as_of_ms - LONGEST_HORIZON_MS
     first = np.searchsorted(time_ms, last_ms - WINDOW_DAYS * DAY_MS, side="right")
     last = np.searchsorted(time_ms, last_ms, side="right")

@@ -226,20 +226,26 @@ def _horizon_calibration(
             "without gaps, or hold out less of it"
         )
     held_out = scores.time_ms >= measurement.held_out_from_ms
-    before, after = covered(scores.score, 0.0), covered(scores.score, margins[day])
-    known = np.isfinite(before + after)
+    hits, corrected_hits = covered(scores.score, 0.0), covered(scores.score, margins[day])
+    # Both shares count the same queries: those that had a margin.
+    corrected = np.isfinite(hits + corrected_hits)
     known_losses = held_out & np.isfinite(scores.forecast_loss + scores.base_loss)
     recent_ms = known_ms[known_ms > known_ms[-1] - WINDOW_DAYS * DAY_MS]
     months = scores.time_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(str)
     resampling = rows_per_block(name, step_ms), _REPS, measurement.seed, INTERVAL_LEVEL
+    hits_by_time, corrected_hits_by_time = (
+        _mean_by_time(scores, column, held_out & corrected) for column in (hits, corrected_hits)
+    )
     return HorizonCalibration(
         margin=float(margins[-1]),
         effective_scores=effective_scores(recent_ms, horizon_ms, step_ms),
-        coverage_before=mean_interval(_mean_by_time(scores, before, held_out & known), *resampling),
-        coverage_after=mean_interval(_mean_by_time(scores, after, held_out & known), *resampling),
+        coverage_before=mean_interval(hits_by_time, *resampling),
+        coverage_after=mean_interval(corrected_hits_by_time, *resampling),
         after_kept_days=_kept_coverage(scores.score, margins, day, first_day, held_out),
-        by_month=_grouped(months, before, after, known),
-        by_symbol=_grouped(np.array(symbols)[scores.symbol], before, after, known & held_out),
+        by_month=_grouped(months, hits, corrected_hits, corrected),
+        by_symbol=_grouped(
+            np.array(symbols)[scores.symbol], hits, corrected_hits, corrected & held_out
+        ),
         rescale=rule.rescale,
         neighbour_share=rule.neighbour_share,
         skill=skill_interval(
@@ -270,12 +276,12 @@ def _mean_by_time(scores: Scores, values: Floats, mask: Mask) -> Floats:
 
 
 def _grouped(
-    groups: npt.NDArray[np.str_], before: Floats, after: Floats, mask: Mask
+    groups: npt.NDArray[np.str_], hits: Floats, corrected_hits: Floats, mask: Mask
 ) -> dict[str, Coverage]:
     coverages = {}
     for name in np.unique(groups[mask]):
         rows = mask & (groups == name)
-        shares = [float(column[rows].mean()) for column in (before, after)]
+        shares = [float(column[rows].mean()) for column in (hits, corrected_hits)]
         coverages[str(name)] = Coverage(
             before=shares[0], after=shares[1], queries=int(np.count_nonzero(rows))
         )

@@ -186,12 +186,12 @@ def _losses(
 
 def _other_points(dataset: Dataset, symbol: str) -> PointTable:
     """Another symbol's points; without one, states of a simulated market at the same times."""
-    for other, points in sorted(dataset.points.items()):
+    for other in sorted(dataset.points):
         if other != symbol:
-            return points
-    own = dataset.points[symbol]
-    step_ms = int(np.diff(own.timestamp_ms).min(initial=DAY_MS))
-    days = -(-len(own) * step_ms // DAY_MS) + WARM_UP_DAYS
+            return dataset.points[other]
+    points = dataset.points[symbol]
+    step_ms = int(np.diff(points.timestamp_ms).min(initial=DAY_MS))
+    days = -(-len(points) * step_ms // DAY_MS) + WARM_UP_DAYS
     spaces = Spaces(StateSpace(dataset.intraday))
     states = simulated_points(spaces, days=days, seed=0, interval_ms=step_ms).vectors[STATE]
-    return replace(own, vectors={**own.vectors, STATE: states[: len(own)]})
+    return replace(points, vectors={**points.vectors, STATE: states[: len(points)]})

@@ -129,20 +129,20 @@ def _truncation(
     query, weights = walk.queries.take(np.array([row])), plan.search.feature_weights
     as_of_ms, times_ms = int(query.timestamp_ms[0]), walk.points.timestamp_ms
     earliest_ms = as_of_ms - (plan.search.lookback_days + 1) * DAY_MS
-    known = walk.points.take((times_ms >= earliest_ms) & (times_ms < as_of_ms))
-    first_ms = int(known.timestamp_ms[0])
-    history = history_with_future(store, known.symbol, space.intraday, first_ms, as_of_ms)
+    candidates = walk.points.take((times_ms >= earliest_ms) & (times_ms < as_of_ms))
+    first_ms = int(candidates.timestamp_ms[0])
+    history = history_with_future(store, candidates.symbol, space.intraday, first_ms, as_of_ms)
     history = history.known_at(as_of_ms)
     if problem := _changed_query(query, history, plan, space):
         return problem
-    step_ms = int(np.diff(known.timestamp_ms).min())
+    step_ms = int(np.diff(candidates.timestamp_ms).min())
     times = np.arange(first_ms, as_of_ms - LONGEST_HORIZON_MS + 1, step_ms, dtype=np.int64)
     rebuilt, _ = make_points(history, Spaces(space), times, as_of_ms, 1)
     rebuilt = reweight_features(rebuilt, space, weights)
-    if problem := _changed_points(rebuilt, known, query):
+    if problem := _changed_points(rebuilt, candidates, query):
         return problem
     # Texts are made from the fields just compared, so their vectors need not be made again.
-    same_times = known.take(np.isin(known.timestamp_ms, rebuilt.timestamp_ms))
+    same_times = candidates.take(np.isin(candidates.timestamp_ms, rebuilt.timestamp_ms))
     rebuilt = replace(rebuilt, vectors={**same_times.vectors, STATE: rebuilt.vectors[STATE]})
     neighbours = find_neighbours(
         rebuilt, query, plan.search, intraday=space.intraday, seed=plan.seed
@@ -167,9 +167,9 @@ def _changed_query(
     return None
 
 
-def _changed_points(rebuilt: PointTable, known: PointTable, query: PointTable) -> str | None:
+def _changed_points(rebuilt: PointTable, candidates: PointTable, query: PointTable) -> str | None:
     cut_off = f"known at {_time(query)}, when the future is cut off"
-    resolved = known.take(known.resolved_at_ms <= query.timestamp_ms[0])
+    resolved = candidates.take(candidates.resolved_at_ms <= query.timestamp_ms[0])
     if not np.array_equal(rebuilt.timestamp_ms, resolved.timestamp_ms):
         return f"the points are others that are {cut_off}"
     if changed := changed_fields(COLUMNS, rebuilt.values, resolved.values, relative=0):

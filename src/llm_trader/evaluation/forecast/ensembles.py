@@ -214,8 +214,8 @@ def _scores(
 
 def _known_in_all(*losses: Floats) -> list[Floats]:
     """NaN in all where one is NaN, so that all are of the same queries."""
-    known = np.isfinite(losses).all(axis=0)
-    return [np.where(known, loss, np.nan) for loss in losses]
+    finite = np.isfinite(losses).all(axis=0)
+    return [np.where(finite, loss, np.nan) for loss in losses]
 
 
 def _mixture_score(
@@ -244,7 +244,7 @@ def _spread(ensemble: Ensemble) -> Floats:
     Summed gap by gap, the weight below times the weight above, so that nothing cancels.
     """
     x, weights = ensemble
-    below = np.cumsum(weights, axis=1)[:, :-1]
-    above = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    distances = (np.diff(x, axis=1) * below * above).sum(axis=1)
-    return np.asarray(distances / (weights[:, 1:] * below).sum(axis=1))
+    weight_below = np.cumsum(weights, axis=1)[:, :-1]
+    weight_above = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    distances = (np.diff(x, axis=1) * weight_below * weight_above).sum(axis=1)
+    return np.asarray(distances / (weights[:, 1:] * weight_below).sum(axis=1))

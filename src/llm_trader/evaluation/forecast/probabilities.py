@@ -57,15 +57,15 @@ def _probability(
     plan: StudyPlan,
 ) -> Probability:
     loss, base_loss = brier(forecast, events), brier(base, events)
-    known = np.isfinite(loss) & np.isfinite(base_loss)
+    scored = np.isfinite(loss) & np.isfinite(base_loss)
     block = walk.block(horizon)
     return Probability(
         symbol=walk.points.symbol,
         event=name,
-        brier=float(loss[known].mean()) if known.any() else None,
-        base_brier=float(base_loss[known].mean()) if known.any() else None,
+        brier=float(loss[scored].mean()) if scored.any() else None,
+        base_brier=float(base_loss[scored].mean()) if scored.any() else None,
         skill=significance.skill_interval(loss, base_loss, block, plan.reps, plan.seed),
-        bins=reliability_bins(forecast[known], events[known]),
+        bins=reliability_bins(forecast[scored], events[scored]),
     )
 
 

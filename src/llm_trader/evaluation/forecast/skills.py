@@ -172,21 +172,21 @@ def measure_skills(
     skills = []
     for name, reference in scored.references().items():
         interval = significance.skill_interval(loss, reference, block, plan.reps, plan.seed)
-        known = np.isfinite(loss) & np.isfinite(reference)
+        compared = np.isfinite(loss) & np.isfinite(reference)
         p_value = detectable = None
         if interval.low is not None:
-            test = significance.diebold_mariano(loss[known], reference[known], block)
+            test = significance.diebold_mariano(loss[compared], reference[compared], block)
             p_value = test.p_value if np.isfinite(test.p_value) else None
-            gain = reference[known] - loss[known]
+            gain = reference[compared] - loss[compared]
             effect = significance.minimum_detectable_effect(gain, block, level=level)
-            detectable = effect / float(reference[known].mean())
+            detectable = effect / float(reference[compared].mean())
         skills.append(
             Skill(
                 variant=variant,
                 symbol=scored.symbol,
                 horizon=scored.horizon,
                 reference=name,
-                queries=int(known.sum()),
+                queries=int(compared.sum()),
                 skill=interval,
                 p_value=p_value,
                 p_adjusted=None,
@@ -235,8 +235,8 @@ def measure_regimes(scored: ScoredForecasts, plan: StudyPlan) -> list[RegimeSkil
 def regimes(queries: PointTable) -> Iterator[tuple[str, str, Mask]]:
     """What divides the queries, its value, and a mask (n,) of the queries that have it."""
     volatility = queries.column("realized_volatility_24h")
-    known = volatility[np.isfinite(volatility)]
-    low, high = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else (np.nan, np.nan)
+    finite = volatility[np.isfinite(volatility)]
+    low, high = np.quantile(finite, [1 / 3, 2 / 3]) if len(finite) else (np.nan, np.nan)
     yield "volatility", "low", volatility <= low
     yield "volatility", "middle", (volatility > low) & (volatility <= high)
     yield "volatility", "high", volatility > high

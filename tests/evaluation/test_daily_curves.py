@@ -14,8 +14,8 @@ from llm_trader.evaluation.backtest.strategies import Market, run_backtest
 from llm_trader.evaluation.conformal.bands import BandCoverage
 from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import StudyPlan
+from llm_trader.evaluation.result_files import drift_curves, equity_curve, similarity_histogram
 from llm_trader.evaluation.results import Curve
-from llm_trader.evaluation.symbol_study import drift_curves, equity_curve, similarity_histogram
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.evaluation.small_market import (
     NO_FUNDING,

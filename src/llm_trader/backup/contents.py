@@ -19,7 +19,7 @@ from llm_trader.backup.manifest import (
     SeriesRows,
 )
 from llm_trader.checks.agreement import RecordedAnswer, compare_recorded, record_answers
-from llm_trader.errors import ConfigurationError, LlmTraderError
+from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
@@ -110,7 +110,8 @@ async def check_copy(part: str, folder: Path, manifest: Manifest, backup: Path) 
                 return await check_open_index(index, manifest.index, answers)
     except LlmTraderError as error:
         return Findings(problems=[error.message])
-    return Findings()
+    # A part that nothing describes must not pass for a proven one.
+    raise InvalidInputError(f"the backup holds no {part} part to check")
 
 
 def _compare_market(copied: MarketPart, part: MarketPart) -> Findings:

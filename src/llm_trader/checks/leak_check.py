@@ -148,7 +148,7 @@ class _QueryCheck:
         return history, build_snapshots(history.known_at(as_of_ms), times)
 
     def _check_outcomes(self, matches: list[Match]) -> None:
-        """Computes the outcomes of matches again, which are in the order of time."""
+        """Computes the outcomes of matches again; the matches are in time order."""
         times = np.array([match.timestamp for match in matches], dtype=np.int64)
         intraday, end_ms = self.retriever.space.intraday, self.as_of_ms + DAY_MS
         first_ms = int(times[0]) - intraday.ms

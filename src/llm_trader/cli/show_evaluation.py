@@ -201,6 +201,6 @@ def describe_gate(report: GateReport) -> Description:
 
 
 def _paragraphs(texts: Iterable[str], style: str = "", indent: int = 2) -> Description:
-    """Broken between words, unlike Text, where the terminal is narrow."""
+    """A plain Text is never wrapped; these paragraphs are, between words."""
     for text in texts:
         yield Padding(Text(text, style), (0, 0, 0, indent), expand=False)

@@ -278,11 +278,11 @@ def _searches(query: _Query, ranges: dict[str, FieldRange]) -> list[SearchQuery]
     ]
 
 
-def _refuse_another_space(stored: str, ours: str, models: str = "") -> None:
-    if stored != ours:
+def _refuse_another_space(stored: str, expected: str, models: str = "") -> None:
+    if stored != expected:
         raise ConfigurationError(
-            f"the index holds vectors of {stored}, this set-up makes {ours}{models}; ingest into "
-            "a new index, or use the version and settings that this one was made with"
+            f"the index holds vectors of {stored}, this set-up makes {expected}{models}; ingest "
+            "into a new index, or use the version and settings that this one was made with"
         )
 
 

@@ -17,7 +17,12 @@ from llm_trader.app.indexes import (
 )
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration, scope_of
+from llm_trader.retrieval.calibration import (
+    Calibration,
+    LoadedCalibration,
+    read_calibration,
+    scope_of,
+)
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.rpc.admission import TokenCheck, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
@@ -63,7 +68,7 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     calibration = _calibration(settings)
     async with open_retriever(settings, environ, calibration) as retriever:
         if calibration is not None:
-            _log_calibration(calibration, retriever, settings)
+            _log_calibration(calibration.calibration, retriever, settings)
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)
             methods = RagMethods(
@@ -105,15 +110,15 @@ def _calibration(settings: Settings) -> LoadedCalibration | None:
     return LoadedCalibration(read_calibration(path), settings.retrieval.max_calibration_age_days)
 
 
-def _log_calibration(loaded: LoadedCalibration, retriever: Retriever, settings: Settings) -> None:
+def _log_calibration(calibration: Calibration, retriever: Retriever, settings: Settings) -> None:
     """Log the calibration, and why queries will not use it, if so; each reply says so, too."""
-    calibration, index = loaded.calibration, retriever.index.collection
+    index = retriever.index.collection
     _log.info(
         "calibration_loaded", digest=calibration.digest, known_by=iso8601(calibration.known_by_ms)
     )
     # All symbols share the vectors and the search, so the first one tells what differs.
     for symbol in calibration.scope.symbols[:1]:
-        if objections := loaded.scope_objections(scope_of(index, symbol, settings.retrieval)):
+        if objections := calibration.scope.differences(scope_of(index, symbol, settings.retrieval)):
             _log.warning("calibration_not_used", digest=calibration.digest, because=objections)
 
 

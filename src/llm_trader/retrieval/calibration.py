@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 
@@ -134,17 +134,6 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return frozenset(name for name, horizon in self.horizons.items() if horizon.skill.above(0))
 
 
-class AppliedCalibration(NamedTuple):
-    """The calibration of one query, what the reply says about it, or why there is none."""
-
-    calibration: Calibration | None
-    used: CalibrationUsed | None
-    warnings: list[str]
-
-
-UNCALIBRATED: Final = AppliedCalibration(None, None, [])
-
-
 class LoadedCalibration:
     """A calibration that applies to queries for `max_age_days` after all of it was known."""
 
@@ -153,25 +142,18 @@ class LoadedCalibration:
         self.used = CalibrationUsed(calibration.digest, calibration.known_by_ms)
         self._max_age_days = max_age_days
 
-    def apply(
+    def objections(
         self, query: Scope, as_of_ms: Millis, episodes: int, features_missing: Sequence[str]
-    ) -> AppliedCalibration:
-        """The calibration for a query that found `episodes`, if it was fitted on such queries."""
-        objections = [*self.scope_objections(query), *self._time_objections(as_of_ms)]
+    ) -> list[str]:
+        """Why it does not apply to a query that found `episodes`; empty where it does."""
+        objections = self.calibration.scope.differences(query) + self._time_objections(as_of_ms)
         if features_missing:
             objections.append("it was fitted on whole states, and this one lacks features")
         if episodes < query.evidence_k:
             objections.append(
                 f"it was fitted on {query.evidence_k} episodes, and {episodes} were found"
             )
-        if objections:
-            warning = f"the calibration was not used: {'; '.join(objections)}"
-            return AppliedCalibration(None, None, [warning])
-        return AppliedCalibration(self.calibration, self.used, [])
-
-    def scope_objections(self, query: Scope) -> list[str]:
-        """Objections that hold at any time and for any state; empty where the scopes agree."""
-        return self.calibration.scope.differences(query)
+        return objections
 
     def _time_objections(self, as_of_ms: Millis) -> list[str]:
         age_ms = as_of_ms - self.calibration.known_by_ms

@@ -142,13 +142,10 @@ def compare_with_base_rates(
         n = horizon.effective_episodes
         if n >= LEAST_EFFECTIVE_EPISODES:
             comparisons.append(_compare_mean(name, horizon.mean, n))
-            comparisons.append(_compare_share(f"P(up) over {name}", horizon.p_up, n, name))
-    if effective_24h >= LEAST_EFFECTIVE_EPISODES:
-        for statistic, share in (
-            ("P(stop first) over 24h", barriers.stop_first),
-            ("P(target first) over 24h", barriers.target_first),
-        ):
-            comparisons.append(_compare_share(statistic, share, effective_24h, LONGEST))
+            comparisons.append(_compare_share("P(up)", horizon.p_up, n, name))
+    if (n := effective_24h) >= LEAST_EFFECTIVE_EPISODES:
+        comparisons.append(_compare_share("P(stop first)", barriers.stop_first, n, LONGEST))
+        comparisons.append(_compare_share("P(target first)", barriers.target_first, n, LONGEST))
     return comparisons
 
 
@@ -239,18 +236,8 @@ def _horizons(
                 band_80 = band(calibration, name, *ends, current_volatility_pct)
         p_up = _share_estimate(ups[row] / count, effective[row], float(base.p_up[row]))
         p10, p25, p50, p75, p90 = map(Estimate, *quantile_rows[row], base_quantiles[row])
-        evidence[name] = HorizonEvidence(
-            effective[row],
-            mean_estimates[row],
-            p_up,
-            p10,
-            p25,
-            p50,
-            p75,
-            p90,
-            rescaled_stats,
-            band_80,
-        )
+        estimates = mean_estimates[row], p_up, p10, p25, p50, p75, p90
+        evidence[name] = HorizonEvidence(effective[row], *estimates, rescaled_stats, band_80)
     return evidence
 
 
@@ -258,15 +245,13 @@ def _mean_estimates(
     outcomes: Floats, means: list[float], effective: list[float], base: BaseRates
 ) -> list[Estimate]:
     count = outcomes.shape[1]
-    if count == 1:
-        return [
-            Estimate(mean, None, None, base_rate)
-            for mean, base_rate in zip(means, base.mean.tolist(), strict=True)
-        ]
     squares = np.add.reduce(np.square(outcomes - np.array(means)[:, None]), axis=1).tolist()
-    rows = zip(means, squares, effective, base.mean.tolist(), strict=True)
     estimates = []
+    rows = zip(means, squares, effective, base.mean.tolist(), strict=True)
     for mean, square, n, base_rate in rows:
+        if count == 1:
+            estimates.append(Estimate(mean, None, None, base_rate))
+            continue
         reach = student_t(_Z, max(n - 1, 1.0)) * sqrt(square / (count - 1) / n)
         estimates.append(Estimate(mean, mean - reach, mean + reach, base_rate))
     return estimates
@@ -299,4 +284,5 @@ def _compare_mean(horizon: str, mean: Estimate, n: float) -> Comparison:
 
 def _compare_share(statistic: str, share: Estimate, n: float, horizon: str) -> Comparison:
     deviation = share_deviation(share.value, share.base_rate, n)
+    statistic = f"{statistic} over {horizon}"
     return Comparison(statistic, share.value, share.base_rate, deviation, horizon)

@@ -90,8 +90,8 @@ class SimilarityReference:
         cls,
         window: PointTable,
         name: str,
-        present: Vectors | float = 1.0,
-        present_share: float = 1.0,
+        present: Vectors | float,
+        present_share: float,
     ) -> SimilarityReference:
         """Compare the window's vectors called `name` over the features that a query has.
 
@@ -99,9 +99,8 @@ class SimilarityReference:
         `present_share` is its share of the weight. Pairs less than the longest horizon apart
         are left out, as a query's own neighbours are at least that far from it.
         """
-        chosen = np.unique(np.linspace(0, len(window) - 1, _REFERENCE_STATES).astype(np.intp))
-        if not len(window):
-            chosen = chosen[:0]
+        count = _REFERENCE_STATES if len(window) else 0
+        chosen = np.unique(np.linspace(0, len(window) - 1, count).astype(np.intp))
         vectors = window.vectors[name]
         states = vectors[chosen] * present / np.float32(present_share)
         similarity = np.matmul(states, vectors.T, dtype=np.float32)

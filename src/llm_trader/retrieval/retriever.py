@@ -26,13 +26,7 @@ from llm_trader.index.asof import visible_window
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery, VectorIndex
 from llm_trader.retrieval.answer import Answer, Evidence, Match, MatchState, Novelty
-from llm_trader.retrieval.calibration import (
-    UNCALIBRATED,
-    AppliedCalibration,
-    Calibration,
-    LoadedCalibration,
-    scope_of,
-)
+from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
 from llm_trader.retrieval.episodes import (
     HITS_PER_EPISODE,
     MORE_HITS,
@@ -128,19 +122,20 @@ class Retriever:
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
-        calibration = self._calibration_for(query, len(episodes.rows))
+        loaded, warnings = self._usable_calibration(query, len(episodes.rows))
+        calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
         return Answer(
             matches=self._matches(matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, episodes, novelty, calibration.calibration),
+            evidence=self._evidence(query, episodes, novelty, calibration),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
             embedding_us=_microseconds(embedded - started),
             retrieval_us=_microseconds(time.perf_counter() - embedded),
-            calibration=calibration.used,
-            warnings=calibration.warnings,
+            calibration=loaded.used if loaded else None,
+            warnings=warnings,
         )
 
     def embedding_model(self, vector: QueryVectors) -> str:
@@ -240,12 +235,19 @@ class Retriever:
         horizons = query.spec.horizons
         return build_evidence(episodes, base, horizons, volatility_pct, novelty, calibration)
 
-    def _calibration_for(self, query: _Query, episodes: int) -> AppliedCalibration:
-        if self._calibration is None:
-            return UNCALIBRATED
+    def _usable_calibration(
+        self, query: _Query, episodes: int
+    ) -> tuple[LoadedCalibration | None, list[str]]:
+        """The calibration, or none and the warning that says why."""
+        loaded = self._calibration
+        if loaded is None:
+            return None, []
         scope = scope_of(self.index.collection, query.symbol, query.spec)
         features_missing = query.probe.features_missing
-        return self._calibration.apply(scope, query.as_of_ms, episodes, features_missing)
+        objections = loaded.objections(scope, query.as_of_ms, episodes, features_missing)
+        if objections:
+            return None, [f"the calibration was not used: {'; '.join(objections)}"]
+        return loaded, []
 
     def _matches(
         self, matches: Neighbourhood, rows: Rows, reference: SimilarityReference

@@ -196,7 +196,7 @@ def test_it_is_of_the_search_that_a_server_with_these_settings_does(
     asked = scope_of(COLLECTION, SYMBOL, CONFIG)
     assert calibration.scope == asked
     loaded = LoadedCalibration(calibration, 30)
-    assert loaded.apply(asked, calibration.known_by_ms, 20, ()).calibration is calibration
+    assert loaded.objections(asked, calibration.known_by_ms, 20, ()) == []
 
 
 def test_equal_data_and_seeds_give_equal_files(dataset: Dataset, calibration: Calibration) -> None:

@@ -75,7 +75,7 @@ def _search(dataset: Dataset) -> Figure:
     window = vectors[last - _LOOKBACK_DAYS * _BLOCK : last]
 
     def subject() -> None:
-        find_neighbours(points, week, search, intraday=dataset.intraday)
+        find_neighbours(points, week, search)
 
     def floor() -> None:
         for start in range(0, len(week), _BLOCK):

@@ -36,7 +36,7 @@ from llm_trader.retrieval.episodes import (
 from llm_trader.retrieval.evidence import Neighbourhood, build_evidence, no_evidence
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LruCache, SimilarityReference
-from llm_trader.retrieval.regime import regime_ranges
+from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.retrieval.statistics import Rows, summarise
 from llm_trader.snapshot.document import unknown_fields
@@ -117,7 +117,8 @@ class Retriever:
         started = time.perf_counter()
         query = _Query(state, as_of_ms, spec, await self.probes(state, spec.vector))
         embedded = time.perf_counter()
-        ranges = regime_ranges(state) if spec.include_regime_filters else {}
+        regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
+        ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
         hits, shown, episodes = await self._find(query, _searches(query, ranges))
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)

@@ -156,33 +156,36 @@ TEMPLATE_VERSION: Final = f"words-{hashlib.sha256(_TEMPLATE).hexdigest()[:12]}"
 def sentences(table: SnapshotTable, form: Form) -> list[str]:
     """One sentence per row; it is empty if no fact is known."""
     between, end = ("; ", "") if form == "compact" else (". ", ".")
-    clauses = [_word_clause(table, clause, form) for clause in CLAUSES]
+    with np.errstate(all="ignore"):
+        clauses = [_word_clause(table, clause, form) for clause in CLAUSES]
     texts = (between.join(filter(None, row)) for row in zip(*clauses, strict=True))
     return [text and text + end for text in texts]
 
 
 def unknown_fields(table: SnapshotTable) -> list[str]:
     """The unknown fields that the sentence of a one-row table leaves out."""
-    return [fact.field for fact in FACTS if not isfinite(_values(table, fact)[0])]
+    with np.errstate(all="ignore"):
+        return [fact.field for fact in FACTS if not isfinite(_values(table, fact)[0])]
 
 
 def _word_clause(table: SnapshotTable, clause: Clause, form: Form) -> list[str]:
     """The wording of a clause for every row, empty if none of its facts is known."""
     opening = getattr(clause, form)
-    facts = [_word_fact(table, fact, form) for fact in clause.facts]
-    phrases = (", ".join(filter(None, row)) for row in zip(*facts, strict=True))
+    phrases, *others = [_word_fact(table, fact, form) for fact in clause.facts]
+    if others:
+        phrases = [", ".join(filter(None, row)) for row in zip(phrases, *others, strict=True)]
     return [phrase and opening + phrase for phrase in phrases]
 
 
 def _word_fact(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
     """The wording of a fact for every row, empty if it is unknown."""
-    wording, bands = getattr(fact, form), fact.bands
+    wording, bands, decimals = getattr(fact, form), fact.bands, f".{fact.digits}f"
     texts = []
     for value in _values(table, fact).tolist():
         if not isfinite(value):
             texts.append("")
             continue
-        number = f"{min(max(value, -_NUMBER_LIMIT), _NUMBER_LIMIT):.{fact.digits}f}"
+        number = format(min(max(value, -_NUMBER_LIMIT), _NUMBER_LIMIT), decimals)
         rounded = float(number)
         if rounded == 0:  # "-0.0" would contradict its word
             number = number.removeprefix("-")
@@ -193,6 +196,5 @@ def _word_fact(table: SnapshotTable, fact: Fact, form: Form) -> list[str]:
 
 def _values(table: SnapshotTable, fact: Fact) -> Floats:
     """The values of a fact, shape (n,); unknown ones are not finite."""
-    with np.errstate(all="ignore"):
-        values: Floats = table.column(fact.field) * fact.factor
-        return values if fact.over is None else values / table.column(fact.over)
+    values: Floats = table.column(fact.field) * fact.factor
+    return values if fact.over is None else values / table.column(fact.over)

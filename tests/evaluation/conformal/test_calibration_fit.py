@@ -167,7 +167,7 @@ def test_on_exchangeable_outcomes_eight_of_ten_fall_inside(calibration: Calibrat
 
 async def test_the_served_band_is_the_one_that_was_scored(dataset: Dataset) -> None:
     points, queries = dataset.points[SYMBOL], dataset.queries(SYMBOL, STEP_MS)
-    neighbours = find_neighbours(points, queries, SEARCH, intraday=M5)
+    neighbours = find_neighbours(points, queries, SEARCH)
     async with index_of(points) as index:
         retriever = Retriever(index, SPACE)
         for row in range(0, len(queries), 150):

@@ -21,7 +21,7 @@ from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
 from llm_trader.evaluation.plan import Search
 from llm_trader.index.points import COLUMN_ROW, COLUMNS, STATE, TEXT, PointTable
 from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
-from llm_trader.timeframe import HOUR_MS, M5
+from llm_trader.timeframe import HOUR_MS
 from tests.evaluation.small_market import LOOKBACK_DAYS, PER_DAY, asked, made_market
 from tests.index.builders import copied, points_at, same_points, unit_vectors
 
@@ -54,7 +54,7 @@ def link(points: PointTable) -> float:
     """The correlation of what followed a query's neighbours with what followed the query."""
     search = Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=20)
     queries = asked(points, 4 * HOUR_MS, LOOKBACK_DAYS)
-    found = find_neighbours(points, queries, search, intraday=M5)
+    found = find_neighbours(points, queries, search)
     theirs = points.column("outcome_4h")[found.rows].mean(axis=1)
     whole = found.complete
     return float(np.corrcoef(theirs[whole], queries.column("outcome_4h")[whole])[0, 1])

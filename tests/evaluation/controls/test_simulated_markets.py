@@ -66,7 +66,7 @@ def test_a_planted_reversal_is_found_at_both_horizons() -> None:
 def test_neighbours_show_no_reversal_where_the_market_has_none() -> None:
     data = simulated_dataset(SPACES, days=80, lookback_days=30, seed=4, interval_ms=M15.ms)
     points, queries = data.points[SYMBOL], data.queries(SYMBOL, HOUR_MS)
-    found = find_neighbours(points, queries, SEARCH, intraday=M5)
+    found = find_neighbours(points, queries, SEARCH)
     theirs = points.column("outcome_1h")[found.rows].mean(axis=1)
     # Of those chosen for being nearest it is -0.5: they are near because the market turned away.
     assert abs(np.corrcoef(theirs, queries.column("price_change_1h"))[0, 1]) < 0.2

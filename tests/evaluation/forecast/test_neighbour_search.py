@@ -18,7 +18,7 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
+from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.embedding.encoders import HashedWords
 from tests.index.builders import SYMBOL, at
 from tests.retrieval.builders import COLLECTION, SPACE, outcomes_at, state_of, states_at
@@ -47,7 +47,7 @@ def index(points: PointTable, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def found(points: PointTable, search: Search, **more: int) -> Neighbours:
-    return find_neighbours(points, points, search, intraday=M5, **more)
+    return find_neighbours(points, points, search, **more)
 
 
 @pytest.mark.parametrize("vector", ["state", "text", "hybrid"])
@@ -108,9 +108,7 @@ def test_no_neighbour_was_resolved_later_than_the_embargo_before_its_query(
 def test_cutting_off_what_comes_later_changes_no_neighbour(points: PointTable) -> None:
     search = Search(include_regime_filters=False, evidence_k=10)
     whole = found(points, search)
-    cut = find_neighbours(
-        points.take(slice(0, 900)), points.take(slice(0, 900)), search, intraday=M5
-    )
+    cut = find_neighbours(points.take(slice(0, 900)), points.take(slice(0, 900)), search)
     assert np.array_equal(whole.rows[:900], cut.rows)
 
 
@@ -120,13 +118,11 @@ def test_random_neighbours_depend_on_the_seed_and_the_time_only(points: PointTab
     assert np.array_equal(one.rows, again.rows)
     assert not np.array_equal(one.rows, other.rows)
     later = points.take(slice(700, 800))
-    part = find_neighbours(points, later, search, intraday=M5, seed=1)
+    part = find_neighbours(points, later, search, seed=1)
     assert np.array_equal(part.rows, one.rows[700:800])
 
 
 def test_every_query_is_told_of(points: PointTable) -> None:
     told: list[int] = []
-    find_neighbours(
-        points, points, Search(include_regime_filters=False), intraday=M5, progress=told.append
-    )
+    find_neighbours(points, points, Search(include_regime_filters=False), progress=told.append)
     assert sum(told) == SLOTS

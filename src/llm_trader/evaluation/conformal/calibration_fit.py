@@ -187,9 +187,7 @@ def _scores_by_horizon(
     for number, symbol in enumerate(sorted(dataset.points)):
         points, queries = dataset.points[symbol], dataset.queries(symbol, step_ms)
         counter = StepCounter(progress, symbol, len(queries))
-        neighbours = find_neighbours(
-            points, queries, search, intraday=dataset.intraday, seed=seed, progress=counter
-        )
+        neighbours = find_neighbours(points, queries, search, seed=seed, progress=counter)
         for name, scores in parts.items():
             outcomes = HorizonOutcomes(points, queries, neighbours, name, rules[name])
             losses = forecast_and_base_losses(outcomes, neighbours, rules[name])

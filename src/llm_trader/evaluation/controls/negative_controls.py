@@ -177,7 +177,7 @@ def _losses(
     for nth, dataset in enumerate(datasets):
         points, turn = dataset.points[symbol], slice(nth, None, len(datasets))
         queries = dataset.queries(symbol, step_ms).take(turn)
-        neighbours = find_neighbours(points, queries, search, intraday=dataset.intraday, seed=seed)
+        neighbours = find_neighbours(points, queries, search, seed=seed)
         for name, rule in rules.items():
             outcomes = HorizonOutcomes(points, queries, neighbours, name, rule)
             losses[name][:, turn] = forecast_and_base_losses(outcomes, neighbours, rule)

@@ -80,9 +80,7 @@ def _canary(walk: WalkForward, row: int, plan: StudyPlan) -> str | None:
     """What changes for one query once all that it may not know is absurd."""
     query, expected = walk.queries.take(np.array([row])), walk.neighbours.take(row)
     points, changed_query = _with_twins(walk.points, query)
-    neighbours = find_neighbours(
-        points, changed_query, plan.search, intraday=walk.intraday, seed=plan.seed
-    )
+    neighbours = find_neighbours(points, changed_query, plan.search, seed=plan.seed)
     close = np.abs(neighbours.similarity - expected.similarity) <= VECTOR_ROUNDING
     answer = _answer(points, changed_query, neighbours, plan)
     expected_answer = _answer(walk.points, query, expected, plan)
@@ -144,9 +142,7 @@ def _truncation(
     # Texts are made from the fields just compared, so their vectors need not be made again.
     same_times = candidates.take(np.isin(candidates.timestamp_ms, rebuilt.timestamp_ms))
     rebuilt = replace(rebuilt, vectors={**same_times.vectors, STATE: rebuilt.vectors[STATE]})
-    neighbours = find_neighbours(
-        rebuilt, query, plan.search, intraday=space.intraday, seed=plan.seed
-    )
+    neighbours = find_neighbours(rebuilt, query, plan.search, seed=plan.seed)
     found_ms = rebuilt.timestamp_ms[neighbours.rows[0]]
     if not np.array_equal(found_ms, times_ms[walk.neighbours.rows[row]]):
         return f"other neighbours are found at {_time(query)} when the future is cut off"

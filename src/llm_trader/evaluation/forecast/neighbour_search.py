@@ -20,11 +20,11 @@ from llm_trader.evaluation.plan import Search, check_feature_weights
 from llm_trader.index.asof import visible_rows
 from llm_trader.index.memory import admitted
 from llm_trader.index.points import STATE, TEXT, PointTable
+from llm_trader.index.protocol import FieldRange
 from llm_trader.retrieval.episodes import HITS_PER_EPISODE, MORE_HITS, earliest_episodes
 from llm_trader.retrieval.fusion import fuse_by_rank
-from llm_trader.retrieval.regime import regime_ranges
-from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import HOUR_MS, Timeframe
+from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
+from llm_trader.timeframe import HOUR_MS
 
 # A day of quarter-hours: their windows differ by a day, and the product fits a processor's cache.
 _QUERIES_PER_BLOCK: Final = 96
@@ -70,7 +70,6 @@ def find_neighbours(
     queries: PointTable,
     search: Search,
     *,
-    intraday: Timeframe,
     seed: int = 0,
     progress: Callable[[int], None] = lambda queries: None,
 ) -> Neighbours:
@@ -86,7 +85,7 @@ def find_neighbours(
     n = len(queries)
     rows = np.full((n, search.evidence_k), -1, np.intp)
     similarity = np.full((n, search.evidence_k), np.nan, np.float32)
-    block_search = _BlockSearch(points, queries, search, intraday, first, last, seed)
+    block_search = _BlockSearch(points, queries, search, first, last, seed)
     for start in range(0, n, _QUERIES_PER_BLOCK):
         block = np.arange(start, min(start + _QUERIES_PER_BLOCK, n))
         for row, (episodes, cosines) in zip(block, block_search.search(block), strict=True):
@@ -103,7 +102,6 @@ class _BlockSearch:
     _points: PointTable
     _queries: PointTable
     _spec: Search
-    _intraday: Timeframe
     _first: Rows
     _last: Rows
     _seed: int
@@ -129,15 +127,12 @@ class _BlockSearch:
     def _candidates(self, row: int) -> Rows:
         """Rows of the points that pass a query's window and filters."""
         first, last = int(self._first[row]), int(self._last[row])
-        if not self._spec.include_regime_filters:
+        ranges: tuple[FieldRange, ...] = ()
+        if self._spec.include_regime_filters:
+            oi_delta, funding = (self._queries.column(name)[row] for name in REGIME_FIELDS)
+            ranges = tuple(regime_ranges(oi_delta, funding).values())
+        if not ranges:
             return np.arange(first, last)
-        state = SnapshotTable.of_fields(
-            self._queries.symbol,
-            self._intraday,
-            int(self._queries.timestamp_ms[row]),
-            {n: self._queries.column(n)[row] for n in ("oi_delta_pct", "funding_rate")},
-        )
-        ranges = tuple(regime_ranges(state).values())
         window = self._points.take(slice(first, last))
         return first + np.flatnonzero(admitted(window, ranges))
 

@@ -135,7 +135,7 @@ def walk_forward(
     `progress` is called with the number of further queries that are done; each is done twice.
     """
     neighbours, random = (
-        find_neighbours(points, queries, spec, intraday=intraday, seed=draw, progress=progress)
+        find_neighbours(points, queries, spec, seed=draw, progress=progress)
         for spec, draw in ((search, seed), (replace(search, vector="random"), seed + 1))
     )
     return WalkForward(points, queries, neighbours, random, intraday, step_ms)

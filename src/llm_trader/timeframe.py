@@ -23,6 +23,14 @@ DAY_MS: Final[Millis] = 24 * HOUR_MS
 MIN_TIME_MS: Final[Millis] = 10**12
 MAX_TIME_MS: Final[Millis] = 10**13 - 1
 
+# How far ahead outcomes and forecasts look.
+HORIZONS: Final[dict[str, Millis]] = {
+    "15m": 15 * MINUTE_MS,
+    "1h": HOUR_MS,
+    "4h": 4 * HOUR_MS,
+    "24h": DAY_MS,
+}
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH: Final = _EPOCH.replace(tzinfo=None)
 _UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}

@@ -33,8 +33,7 @@ from llm_trader.index.points import TEXT
 from llm_trader.llm.aggregator import AggregatorConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import no_progress
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, iso8601
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, M5, iso8601
 from tests.cli.corridor import END_MS, START_MS, SYMBOLS, WARM_MS, Corridor
 from tests.evaluation.report.metrics import made_up_metrics
 from tests.index.builders import unit_vectors

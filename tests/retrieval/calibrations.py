@@ -15,8 +15,7 @@ from llm_trader.retrieval.calibration import (
 )
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS, Millis
+from llm_trader.timeframe import DAY_MS, HORIZONS, Millis
 from tests.index.builders import SYMBOL
 from tests.retrieval.builders import COLLECTION
 

@@ -12,8 +12,7 @@ from llm_trader.retrieval.evidence import Comparison, Neighbourhood, build_evide
 from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS
 from tests.index.builders import SYMBOL
 from tests.retrieval.builders import COLLECTION, SPACE, comparable, index_of, past, state_of
 from tests.retrieval.calibrations import calibration, of_horizon

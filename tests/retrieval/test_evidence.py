@@ -25,9 +25,8 @@ from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import DAY_MS, M5
+from llm_trader.timeframe import DAY_MS, HORIZONS, M5
 from tests.index.builders import at
 from tests.retrieval.builders import (
     index_of,

@@ -15,8 +15,7 @@ from llm_trader.retrieval.reference import (
     LruCache,
     SimilarityReference,
 )
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS
 from tests.index.builders import at
 from tests.retrieval.builders import SPACE, outcome_table, past
 

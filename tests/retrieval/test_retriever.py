@@ -18,9 +18,8 @@ from llm_trader.retrieval.episodes import earliest_episodes
 from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M3, M5, iso8601
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, M3, M5, iso8601
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, at, stored
 from tests.retrieval.builders import (
     SPACE,

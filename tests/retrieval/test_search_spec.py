@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.timeframe import HORIZONS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from llm_trader.arrays import Floats
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.answer import OutcomeStatistics, Statistics
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles, summarise
-from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.timeframe import HORIZONS
 from tests.index.builders import at
 from tests.retrieval.builders import outcome_table
 

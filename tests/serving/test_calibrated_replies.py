@@ -14,8 +14,7 @@ from llm_trader.app.calibration_fit import calibrate_from_store
 from llm_trader.app.job import Job
 from llm_trader.errors import ConfigurationError
 from llm_trader.retrieval.calibration import Calibration, write_calibration
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 from tests.cli.corridor import AT_MS, START_MS, SYMBOL, Corridor, answering
 
 SEARCH = {

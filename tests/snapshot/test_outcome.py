@@ -12,14 +12,23 @@ from hypothesis import strategies as st
 from llm_trader.market.candles import CandleSeries
 from llm_trader.snapshot.outcome import (
     BARRIERS,
-    HORIZONS,
     LONGEST_HORIZON_MS,
     OUTCOMES,
     Outcome,
     label_outcomes,
     resolved_at,
 )
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M3, M5, M15, MINUTE_MS, Millis, Timeframe
+from llm_trader.timeframe import (
+    DAY_MS,
+    HORIZONS,
+    HOUR_MS,
+    M3,
+    M5,
+    M15,
+    MINUTE_MS,
+    Millis,
+    Timeframe,
+)
 from tests.market.builders import START_MS, no_candles, run_of_candles
 from tests.snapshot.histories import simulated, without
 

@@ -21,8 +21,7 @@ from llm_trader.embedding.features import FEATURES
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.llm.aggregator import AggregatorConfig
 from llm_trader.retrieval.search_spec import EpisodeSearch
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
+from llm_trader.timeframe import HORIZONS, HOUR_MS, MINUTE_MS, Millis
 
 Vector = Literal["state", "text", "hybrid", "random"]
 OppositeRule = Literal["reverse", "close", "ignore"]

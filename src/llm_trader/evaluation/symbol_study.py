@@ -52,8 +52,8 @@ from llm_trader.evaluation.results import (
 from llm_trader.evaluation.verdict.multiple_testing import Gains, daily_gains
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
-from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
-from llm_trader.timeframe import HOUR_MS, Millis
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
+from llm_trader.timeframe import HORIZONS, HOUR_MS, Millis
 
 # Configurations are compared by queries an hour apart: four times as many tell little more.
 TRIAL_STEP_MS: Final = HOUR_MS

@@ -9,7 +9,7 @@ import msgspec
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decision import Case, Decision, Outlook
-from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.timeframe import HORIZONS
 
 _BP_PER_PCT: Final = 100
 

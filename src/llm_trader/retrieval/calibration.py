@@ -22,9 +22,8 @@ from llm_trader.index.protocol import Collection
 from llm_trader.retrieval.answer import CalibrationUsed
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.search_spec import EpisodeSearch
-from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.storage.files import write_atomically
-from llm_trader.timeframe import DAY_MS, Millis, iso8601
+from llm_trader.timeframe import DAY_MS, HORIZONS, Millis, iso8601
 
 SCHEMA_VERSION: Final = 1
 BAND_LEVEL: Final = 0.8

@@ -29,7 +29,8 @@ from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.intervals import share_deviation, student_t, t_as_normal, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
-from llm_trader.snapshot.outcome import HORIZONS, STOP_FIRST, TARGET_FIRST
+from llm_trader.snapshot.outcome import STOP_FIRST, TARGET_FIRST
+from llm_trader.timeframe import HORIZONS
 
 INTERVAL_LEVEL: Final = 0.9
 # With 5, the formulas for intervals get rough; with 20, a search for 10 to 19 episodes could never

@@ -9,7 +9,8 @@ import numpy as np
 from llm_trader.arrays import Floats
 from llm_trader.index.points import COLUMN_ROW
 from llm_trader.retrieval.answer import OutcomeStatistics, Statistics
-from llm_trader.snapshot.outcome import HORIZONS, STOP_LOSS_PCT, TAKE_PROFIT_PCT
+from llm_trader.snapshot.outcome import STOP_LOSS_PCT, TAKE_PROFIT_PCT
+from llm_trader.timeframe import HORIZONS
 
 # The outcome columns are adjacent, so those of a whole window are a view.
 OUTCOME_ROWS: Final = slice(

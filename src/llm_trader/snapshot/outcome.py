@@ -9,14 +9,8 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Rows, Times
 from llm_trader.market.candles import CandleSeries
-from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis
+from llm_trader.timeframe import HORIZONS, HOUR_MS, Millis
 
-HORIZONS: Final[dict[str, Millis]] = {
-    "15m": 15 * MINUTE_MS,
-    "1h": HOUR_MS,
-    "4h": 4 * HOUR_MS,
-    "24h": DAY_MS,
-}
 LONGEST_HORIZON_MS: Final[Millis] = max(HORIZONS.values())
 
 STOP_LOSS_PCT: Final = -2.0

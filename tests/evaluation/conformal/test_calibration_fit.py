@@ -29,8 +29,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, parse_rfc3339
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, M5, M15, parse_rfc3339
 from tests.index.builders import SYMBOL, at
 from tests.retrieval.builders import (
     COLLECTION,

@@ -19,8 +19,7 @@ from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import Search, StudyPlan
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.retrieval.statistics import quantiles
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS
 from tests.evaluation.small_market import walk_through
 from tests.index.builders import START_MS, at
 from tests.retrieval.builders import outcomes_at, points_of, states_at

@@ -20,8 +20,8 @@ from llm_trader.evaluation.controls.control_data import (
 from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
 from llm_trader.evaluation.plan import Search
 from llm_trader.index.points import COLUMN_ROW, COLUMNS, STATE, TEXT, PointTable
-from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
-from llm_trader.timeframe import HOUR_MS
+from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.timeframe import HORIZONS, HOUR_MS
 from tests.evaluation.small_market import LOOKBACK_DAYS, PER_DAY, asked, made_market
 from tests.index.builders import copied, points_at, same_points, unit_vectors
 

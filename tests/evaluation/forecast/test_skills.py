@@ -16,8 +16,7 @@ from llm_trader.evaluation.forecast.skills import (
 )
 from llm_trader.evaluation.plan import ForecastRule, StudyPlan
 from llm_trader.evaluation.results import VERDICT_REFERENCE
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS
 from tests.evaluation.forecast.slow_crps import crps
 from tests.evaluation.small_market import (
     RULE,

@@ -33,8 +33,7 @@ from llm_trader.evaluation.results import (
 )
 from llm_trader.evaluation.significance import verdict
 from llm_trader.retrieval.intervals import Interval
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS
 from tests.market.builders import START_MS
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")

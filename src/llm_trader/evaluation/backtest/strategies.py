@@ -34,8 +34,8 @@ from llm_trader.llm.rules import AlwaysLong, MacdSign, RsiReversal
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
-from llm_trader.snapshot.outcome import HORIZONS
 from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import HORIZONS
 
 RAG: Final = "rag"
 BASELINE: Final = "baseline"

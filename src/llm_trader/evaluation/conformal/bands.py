@@ -22,8 +22,8 @@ from llm_trader.evaluation.results import Band
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.calibration import BAND_LEVEL
 from llm_trader.retrieval.statistics import quantiles
-from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
-from llm_trader.timeframe import DAY_MS, Millis
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS, Millis
 
 # Weeks follow a drifting market: a margin of half a year covers too little, or too much, in the
 # next quarter, and one of a month rests on too few outcomes over 24h.

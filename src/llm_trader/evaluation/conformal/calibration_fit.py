@@ -47,8 +47,8 @@ from llm_trader.retrieval.calibration import (
     HorizonCalibration,
     Scope,
 )
-from llm_trader.snapshot.outcome import HORIZONS, LONGEST_HORIZON_MS
-from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS, MINUTE_MS, Millis, iso8601
 
 KEPT_DAYS: Final = (7, 30, 60)
 # Less than 5 % measures a few days; more than 80 % leaves too few weeks to fit on.

@@ -22,8 +22,8 @@ from llm_trader.evaluation.dataset import Dataset
 from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.simulation import simulate_random_walk
-from llm_trader.snapshot.outcome import HORIZONS, OUTCOMES
-from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
+from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 
 _SIGNED_ROWS: Final = [COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS]
 _LINKED_ROWS: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]

@@ -20,7 +20,7 @@ from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.window_moments import Moments, window_moments
 from llm_trader.evaluation.plan import ForecastRule
 from llm_trader.index.points import PointTable
-from llm_trader.snapshot.outcome import HORIZONS
+from llm_trader.timeframe import HORIZONS
 
 # Sums of equal weights may miss a half by rounding.
 _WEIGHT_ROUNDING: Final = 1e-9

@@ -27,8 +27,7 @@ from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
 from llm_trader.evaluation.results import Direction, Reference, RegimeSkill, Skill
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.episodes import effective_counts
-from llm_trader.snapshot.outcome import HORIZONS
-from llm_trader.timeframe import DAY_MS, Millis, Timeframe
+from llm_trader.timeframe import DAY_MS, HORIZONS, Millis, Timeframe
 
 # A block of b horizons misses 1 / (3 b) of the variance, see `significance`: 8 % at 4.
 _HORIZONS_PER_BLOCK: Final = 4

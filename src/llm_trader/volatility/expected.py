@@ -1,0 +1,152 @@
+"""Expected volatility at `as_of`, in %, from the candles that had closed by then.
+
+Every value depends on the candles of its own windows and on the calendar alone, in one order of
+summation: a live value and one of a year computed at once are equal to the bit. Windows are
+lengths of time, so candles of 1, 3 and 5 minutes mean the same.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from llm_trader.arrays import Floats, Rows, Times
+from llm_trader.market.candles import CandleSeries
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS, Millis
+from llm_trader.volatility.model import TERMS, WINDOWS, VolatilityModel
+
+# Variances are of a 5-minute return, whatever the candles; the constants are in this unit.
+UNIT_MS: Final = 5 * MINUTE_MS
+# A window without a trade has a variance of 0, whose logarithm must be finite.
+VARIANCE_FLOOR: Final = 1e-9
+
+_WEEK_MS: Final = 7 * DAY_MS
+_HOURS_PER_WEEK: Final = 168
+# 1 January 1970 was a Thursday.
+_EPOCH_IN_WEEK_MS: Final = 3 * DAY_MS
+_WEEKEND: Final = np.repeat([0.0, 1.0], [5 * 24, 2 * 24])
+# 256 windows of a day of 5-minute candles take 0.6 MB and stay in the processor's cache.
+_ROWS_AT_ONCE: Final = 256
+
+
+def expected_volatility(model: VolatilityModel, candles: CandleSeries, as_of_ms: Times) -> Floats:
+    """Expected volatility of each horizon in %, shape (horizons, n), rows as in `HORIZONS`.
+
+    NaN where a candle of the last 7 days is missing at `as_of_ms` (n,).
+    """
+    terms = regressors(model, candles, as_of_ms)
+    expected = np.empty((len(HORIZONS), len(as_of_ms)))
+    for row, (name, horizon_ms) in enumerate(HORIZONS.items()):
+        equation = with_weekend_ahead(terms, as_of_ms, horizon_ms)
+        # Term by term: a matrix product may sum another number of rows in another order.
+        log_variance = np.zeros(len(as_of_ms))
+        for coefficient, term in zip(model.coefficients[name], equation, strict=True):
+            log_variance += coefficient * term
+        factor = mean_over(_hour_of_week_factors(model), as_of_ms, horizon_ms)
+        variance = np.exp(log_variance) * factor * (horizon_ms / UNIT_MS)
+        expected[row] = 100 * np.sqrt(variance)
+    return expected
+
+
+def regressors(model: VolatilityModel, candles: CandleSeries, as_of_ms: Times) -> Floats:
+    """The terms of a model's equations at each time, shape (terms, n), in the order of a model.
+
+    The weekend share of the coming horizon is NaN here: it is another one for each horizon.
+    """
+    terms = np.full((TERMS, len(as_of_ms)), np.nan)
+    variances = window_variances(model.hour_factors, candles, as_of_ms)
+    terms[0] = 1.0
+    terms[1 : 1 + len(WINDOWS)] = np.log(np.maximum(variances, VARIANCE_FLOOR))
+    terms[-1] = mean_over(_WEEKEND, as_of_ms - DAY_MS, DAY_MS)
+    return terms
+
+
+def with_weekend_ahead(terms: Floats, as_of_ms: Times, horizon_ms: Millis) -> Floats:
+    """The terms of one horizon's equation."""
+    complete = terms.copy()
+    complete[-2] = mean_over(_WEEKEND, as_of_ms, horizon_ms)
+    return complete
+
+
+def window_variances(
+    hour_factors: tuple[float, ...], candles: CandleSeries, as_of_ms: Times
+) -> Floats:
+    """Mean squared 5-minute returns of each window before each time, shape (windows, n).
+
+    Each squared return is divided by the factor of the hour in which its candle opened. NaN where
+    a candle is missing.
+    """
+    squared = deseasonalised_squares(hour_factors, candles)
+    last_row, age = _last_closed(candles, as_of_ms)
+    variances = np.full((len(WINDOWS), len(as_of_ms)), np.nan)
+    for number, window_ms in enumerate(WINDOWS.values()):
+        # The first return of a window needs the close before it.
+        whole = np.flatnonzero(age > window_ms // candles.timeframe.ms)
+        # A week is the sum of its days: those of neighbouring times are nearly all the same.
+        part_ms = min(window_ms, DAY_MS)
+        part_rows = part_ms // candles.timeframe.ms
+        ends = last_row[whole] - part_rows * np.arange(window_ms // part_ms)[:, None]
+        distinct, place = np.unique(ends, return_inverse=True)
+        sums = _sums_before(squared, distinct, part_rows)[place.reshape(ends.shape)]
+        total = sums[0].copy()
+        for part in sums[1:]:
+            total += part
+        variances[number, whole] = total / (window_ms / UNIT_MS)
+    return variances
+
+
+def _sums_before(values: Floats, last_rows: Rows, count: int) -> Floats:
+    """Sums of the `count` values up to and with each row, shape (rows,)."""
+    sums = np.empty(len(last_rows))
+    for start in range(0, len(last_rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        sums[part] = values[last_rows[part, None] + np.arange(-count + 1, 1)].sum(axis=1)
+    return sums
+
+
+def deseasonalised_squares(hour_factors: tuple[float, ...], candles: CandleSeries) -> Floats:
+    """Squared log returns divided by the factor of their hour, shape (n,); NaN for the first."""
+    squared = np.square(np.diff(np.log(candles.close), prepend=np.nan))
+    hours = candles.open_time_ms // HOUR_MS % 24
+    deseasonalised: Floats = squared / np.asarray(hour_factors)[hours]
+    return deseasonalised
+
+
+def mean_over(by_hour_of_week: Floats, start_ms: Times, length_ms: Millis) -> Floats:
+    """The mean of a value by hour of the week, Monday first, over a length of time, shape (n,).
+
+    The length is at most a week.
+    """
+    integral = np.concatenate([[0.0], np.cumsum(np.tile(by_hour_of_week, 2))])
+    begin = (start_ms + _EPOCH_IN_WEEK_MS) % _WEEK_MS
+    ends = []
+    for time_ms in (begin, begin + length_ms):
+        hour = time_ms // HOUR_MS
+        value = np.append(by_hour_of_week, by_hour_of_week)[hour % (2 * _HOURS_PER_WEEK)]
+        ends.append(integral[hour] + value * (time_ms % HOUR_MS / HOUR_MS))
+    mean: Floats = (ends[1] - ends[0]) / (length_ms / HOUR_MS)
+    return mean
+
+
+def _hour_of_week_factors(model: VolatilityModel) -> Floats:
+    return np.tile(model.hour_factors, 7)
+
+
+def _last_closed(candles: CandleSeries, as_of_ms: Times) -> tuple[Rows, Rows]:
+    """The row of the candle that closed last at each time, and the length of its gapless run.
+
+    The length is 0 where that candle is missing.
+    """
+    step_ms = candles.timeframe.ms
+    last_open_ms = as_of_ms - as_of_ms % step_ms - step_ms
+    row = np.searchsorted(candles.open_time_ms, last_open_ms)
+    age = np.zeros(len(as_of_ms), np.intp)
+    if not len(candles):
+        return row, age
+    starts = candles.segment_starts()
+    inside = np.flatnonzero(row < len(candles))
+    present = inside[candles.open_time_ms[row[inside]] == last_open_ms[inside]]
+    run_start = starts[np.searchsorted(starts, row[present], side="right") - 1]
+    age[present] = row[present] - run_start + 1
+    return row, age

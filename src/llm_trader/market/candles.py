@@ -9,7 +9,7 @@ from typing import ClassVar, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import Floats, Times
+from llm_trader.arrays import Floats, Mask, Rows, Times
 from llm_trader.market.series import Refusals, TimeSeries, contiguous_columns
 from llm_trader.timeframe import Millis, Timeframe
 
@@ -62,6 +62,14 @@ class CandleSeries(TimeSeries):
 
     def gaps(self) -> list[Gap]:
         return gaps_between(self.open_time_ms, self.timeframe)
+
+    def last_closed(self, as_of_ms: Times) -> tuple[Rows, Mask]:
+        """The row of the candle that closed last at each time, and whether the series has it."""
+        last_open_ms = as_of_ms - as_of_ms % self.timeframe.ms - self.timeframe.ms
+        row = np.searchsorted(self.open_time_ms, last_open_ms)
+        present = row < len(self)
+        present[present] = self.open_time_ms[row[present]] == last_open_ms[present]
+        return row, present
 
     def segment_starts(self) -> npt.NDArray[np.intp]:
         """Rows that open a gapless run: row 0, and each row after a gap. Shape (runs,)."""

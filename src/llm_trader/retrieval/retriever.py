@@ -239,7 +239,7 @@ class Retriever:
     def _usable_calibration(
         self, query: _Query, episodes: int
     ) -> tuple[LoadedCalibration | None, list[str]]:
-        """The calibration, or none and the warning that says why."""
+        """The calibration that applies to the query, or `None` and a warning that says why."""
         loaded = self._calibration
         if loaded is None:
             return None, []

@@ -65,12 +65,8 @@ def _closed_rows(runs: Runs, as_of_ms: Times, warm_up: int) -> tuple[Rows, Rows,
     Returns the indices of times that have this candle, the indices of times that also have a
     warm run of candles before it, and the row for every time.
     """
-    candles = runs.candles
-    last_open = as_of_ms - as_of_ms % candles.timeframe.ms - candles.timeframe.ms
-    row = np.searchsorted(candles.open_time_ms, last_open)
-    present_mask = row < len(candles)
-    present_mask[present_mask] = candles.open_time_ms[row[present_mask]] == last_open[present_mask]
-    present = np.flatnonzero(present_mask)
+    row, is_present = runs.candles.last_closed(as_of_ms)
+    present = np.flatnonzero(is_present)
     warm = present[runs.age[row[present]] >= warm_up]
     return present, warm, row
 

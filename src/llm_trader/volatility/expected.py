@@ -22,7 +22,6 @@ UNIT_MS: Final = 5 * MINUTE_MS
 VARIANCE_FLOOR: Final = 1e-9
 
 _WEEK_MS: Final = 7 * DAY_MS
-_HOURS_PER_WEEK: Final = 168
 # 1 January 1970 was a Thursday.
 _EPOCH_IN_WEEK_MS: Final = 3 * DAY_MS
 _WEEKEND: Final = np.repeat([0.0, 1.0], [5 * 24, 2 * 24])
@@ -83,7 +82,7 @@ def window_variances(
     for number, window_ms in enumerate(WINDOWS.values()):
         # The first return of a window needs the close before it.
         whole = np.flatnonzero(age > window_ms // candles.timeframe.ms)
-        # A week is the sum of its days: those of neighbouring times are nearly all the same.
+        # A week is summed from its days, because neighbouring times share nearly all of them.
         part_ms = min(window_ms, DAY_MS)
         part_rows = part_ms // candles.timeframe.ms
         ends = last_row[whole] - part_rows * np.arange(window_ms // part_ms)[:, None]
@@ -118,12 +117,14 @@ def mean_over(by_hour_of_week: Floats, start_ms: Times, length_ms: Millis) -> Fl
 
     The length is at most a week.
     """
-    integral = np.concatenate([[0.0], np.cumsum(np.tile(by_hour_of_week, 2))])
+    two_weeks = np.tile(by_hour_of_week, 2)
+    integral = np.concatenate([[0.0], np.cumsum(two_weeks)])
     begin = (start_ms + _EPOCH_IN_WEEK_MS) % _WEEK_MS
     ends = []
     for time_ms in (begin, begin + length_ms):
         hour = time_ms // HOUR_MS
-        value = np.append(by_hour_of_week, by_hour_of_week)[hour % (2 * _HOURS_PER_WEEK)]
+        # At the very end of the second week the hour has not begun, and any value will do.
+        value = two_weeks[hour % len(two_weeks)]
         ends.append(integral[hour] + value * (time_ms % HOUR_MS / HOUR_MS))
     mean: Floats = (ends[1] - ends[0]) / (length_ms / HOUR_MS)
     return mean
@@ -134,19 +135,14 @@ def _hour_of_week_factors(model: VolatilityModel) -> Floats:
 
 
 def _last_closed(candles: CandleSeries, as_of_ms: Times) -> tuple[Rows, Rows]:
-    """The row of the candle that closed last at each time, and the length of its gapless run.
+    """The row of the candle that closed last at each time, and how many lie without a gap up to it.
 
-    The length is 0 where that candle is missing.
+    The number is 0 where that candle is missing.
     """
-    step_ms = candles.timeframe.ms
-    last_open_ms = as_of_ms - as_of_ms % step_ms - step_ms
-    row = np.searchsorted(candles.open_time_ms, last_open_ms)
+    row, present = candles.last_closed(as_of_ms)
     age = np.zeros(len(as_of_ms), np.intp)
-    if not len(candles):
-        return row, age
-    starts = candles.segment_starts()
-    inside = np.flatnonzero(row < len(candles))
-    present = inside[candles.open_time_ms[row[inside]] == last_open_ms[inside]]
-    run_start = starts[np.searchsorted(starts, row[present], side="right") - 1]
-    age[present] = row[present] - run_start + 1
+    if present.any():
+        starts = candles.segment_starts()
+        run_start = starts[np.searchsorted(starts, row[present], side="right") - 1]
+        age[present] = row[present] - run_start + 1
     return row, age

@@ -18,7 +18,7 @@ from llm_trader.volatility.expected import (
     regressors,
     with_weekend_ahead,
 )
-from llm_trader.volatility.model import HOURS_PER_DAY, VolatilityModel
+from llm_trader.volatility.model import HOURS_PER_DAY, TERMS, VolatilityModel
 
 # With fewer the five windows, which move together, cannot be told from each other.
 MIN_DAYS: Final = 60
@@ -39,7 +39,7 @@ def fit_model(
     hour_factors = _hour_factors([series.between(start_ms, None) for series in used])
     times = np.arange(start_ms + -start_ms % step_ms, end_ms - DAY_MS + 1, step_ms, dtype=np.int64)
     draft = VolatilityModel(
-        hour_factors=hour_factors, coefficients=dict.fromkeys(HORIZONS, (0.0,) * 8)
+        hour_factors=hour_factors, coefficients=dict.fromkeys(HORIZONS, (0.0,) * TERMS)
     )
     terms = np.concatenate([regressors(draft, series, times) for series in used], axis=1)
     pooled_times = np.tile(times, len(used))
@@ -82,7 +82,7 @@ def _hour_factors(candles: Sequence[CandleSeries]) -> tuple[float, ...]:
 
 
 def _whole_hours(candles: CandleSeries) -> tuple[Times, Floats]:
-    """The hours (since 1970) of which every candle is there, and their mean squared returns."""
+    """The hours since 1970 that have every candle, and their mean squared returns."""
     squared = deseasonalised_squares((1.0,) * HOURS_PER_DAY, candles)
     known = np.isfinite(squared)
     hours, start, counts = np.unique(

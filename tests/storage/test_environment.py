@@ -189,6 +189,19 @@ def test_a_replacement_that_is_no_store_is_refused_until_it_is_one(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("_checked_at_once")
+def test_the_file_that_was_open_before_a_refused_one_is_opened_again(tmp_path: Path) -> None:
+    live = store_with(tmp_path / "live", b"1")
+    (tmp_path / "kept").hardlink_to(live / "data.mdb")  # or a new file, given the freed inode
+    (tmp_path / "junk").write_bytes(b"junk" * 5000)
+    with Environment(live, FORMAT) as reader:
+        (tmp_path / "junk").replace(live / "data.mdb")
+        with pytest.raises(StoreError, match="no LMDB store; rebuild it"):
+            get(reader)
+        (tmp_path / "kept").replace(live / "data.mdb")
+        assert get(reader) == b"1"
+
+
+@pytest.mark.usefixtures("_checked_at_once")
 def test_a_file_is_not_reopened_under_a_transaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,7 @@ class Environment(AbstractContextManager["Environment"]):
         self._lock = threading.RLock()  # guards `_active` and all that reopening sets
         self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()
+        self._identity: tuple[int, int] | None = None  # None also after opening has failed
         self._databases: dict[str, Any] = {}
         # The last state that was read: its transaction, all its root keys, and its databases.
         self._visible: tuple[int, set[str], Mapping[str, Any]]
@@ -327,6 +328,7 @@ class Environment(AbstractContextManager["Environment"]):
                 continue
             replaced = not self._outdated
             self._lmdb.close()
+            self._identity = None  # should opening fail, another file may take the inode
             self._open()
             self._generation += 1
             if replaced:

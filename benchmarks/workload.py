@@ -14,6 +14,7 @@ from llm_trader.app.ingestion import BUILD_ID
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.asof import visible_window
 from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import PointTable
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
@@ -65,7 +66,7 @@ def classic_params(table: SnapshotTable, row: int) -> dict[str, Any]:
 def ten_times(source: EmbeddedIndex, folder: Path, symbol: str) -> EmbeddedIndex:
     """An index with the same points of a symbol ten times over, the copies further back."""
     points = asyncio.run(source.scan(symbol, EVERYTHING))
-    index = EmbeddedIndex.create_or_open(folder, collection_of(SPACE, "simulated", None))
+    index = EmbeddedIndex.create_or_open(folder, collection_of(Spaces(SPACE), "simulated"))
     run = asyncio.run(index.begin_run(BUILD_ID, "simulated", "2025-07-02T00:00:00Z"))
     length: Millis = int(points.timestamp_ms[-1] - points.timestamp_ms[0]) + M15.ms
     for copy in range(9, -1, -1):

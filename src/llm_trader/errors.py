@@ -88,6 +88,10 @@ class VectorIndexError(LlmTraderError):
     code = "vector_index"
 
 
+class OutdatedIndexError(VectorIndexError):
+    """Another version of this program wrote the index, with points that this one cannot read."""
+
+
 def raised_inside(error: Exception, packages: tuple[str, ...]) -> bool:
     """Whether one of the packages raised a foreign error, or called what raised it.
 

@@ -12,13 +12,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from llm_trader.app.index_checks import check_index_for_leaks
 from llm_trader.app.index_versions import index_state, prune_index, rebuild_index
 from llm_trader.app.job import Job
-from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
-from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.errors import (
+    ConfigurationError,
+    OutdatedIndexError,
+    SymbolNotFoundError,
+    VectorIndexError,
+)
+from llm_trader.index.embedded import FORMAT, EmbeddedIndex
 from llm_trader.index.points import PointTable
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
+from llm_trader.storage.environment import Environment
+from llm_trader.volatility.model import BUILT_IN, write_model
 from tests.cli.corridor import END_MS, SYMBOL, SYMBOLS, Corridor, console_script, copied, write
 from tests.index.builders import same_content, stored
 
@@ -116,6 +124,58 @@ def test_a_rebuild_begun_with_other_vectors_is_told_with_the_command_that_delete
         rebuild(settings)
     assert prune_index(settings, {}, also_building=True) == ["index.next"]
     rebuild(settings)
+
+
+def outdated(index: Path) -> None:
+    """Describe the index as a version of this program did that knew no expected volatility."""
+    with Environment(index, FORMAT, write=True) as environment, environment.write("meta") as txn:
+        collection = msgspec.json.decode(txn.get("meta", b"collection") or b"")
+        collection["schema_version"] = 1
+        del collection["volatility_model"]
+        txn.put("meta", b"collection", msgspec.json.encode(collection))
+
+
+def test_an_index_of_another_version_is_refused_with_the_command_that_builds_it_again(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index)
+    before = everything(index)
+    outdated(index)
+    with pytest.raises(OutdatedIndexError, match="build it again with: llm-trader index rebuild"):
+        index_state(settings, {})
+
+    rebuild(settings)
+
+    assert all(map(same_content, everything(index), before))
+    assert prune_index(settings, {}) == ["index.old-1"]
+
+
+def test_an_unfinished_rebuild_of_another_version_is_told_with_the_command_that_deletes_it(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    index = copied(corridor.index, tmp_path / "index")
+    outdated(copied(corridor.index, tmp_path / "index.next"))
+    settings = corridor.settings(index__path=index)
+    with pytest.raises(ConfigurationError, match="index prune --also-building"):
+        rebuild(settings)
+    assert prune_index(settings, {}, also_building=True) == ["index.next"]
+    rebuild(settings)
+
+
+def test_an_index_with_another_volatility_model_is_refused_until_it_is_built_again(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    path = tmp_path / "volatility.json"
+    write_model(msgspec.structs.replace(BUILT_IN, hour_factors=(1.0,) * 24), path)
+    index = copied(corridor.index, tmp_path / "index")
+    settings = corridor.settings(index__path=index, volatility__model=path)
+    with pytest.raises(ConfigurationError, match=r"har-254273, the settings name .* rebuild"):
+        check_index_for_leaks(Job(settings, {}, END_MS), [SYMBOL], samples=1, seed=0)
+
+    rebuild(settings)
+
+    check_index_for_leaks(Job(settings, {}, END_MS), [SYMBOL], samples=1, seed=0)
 
 
 def test_text_vectors_are_not_lost_by_a_rebuild_that_was_not_told_of_them(

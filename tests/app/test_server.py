@@ -25,6 +25,7 @@ from llm_trader.errors import (
     VectorIndexError,
 )
 from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.index.ingestion import Spaces
 from llm_trader.logs import configure_logging
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
@@ -85,7 +86,7 @@ def test_symbols_without_common_candles_and_unknown_ones_are_told_apart(tmp_path
 
 def test_a_collection_leads_back_to_its_space() -> None:
     for timeframe in (M1, M3, M5):
-        collection = collection_of(StateSpace(timeframe), "bybit", None)
+        collection = collection_of(Spaces(StateSpace(timeframe)), "bybit")
         assert collection.exchange == "bybit"
         assert collection.feature_version == f"v1_{timeframe}4h"
         assert collection.state_space().space_id == collection.state_space_id

@@ -21,7 +21,7 @@ END_MS: Millis = START_MS + DAYS * DAY_MS
 WARM_MS: Millis = START_MS + 20 * DAY_MS  # 120 candles of 4h have closed
 
 SPACE = StateSpace(M5)
-COLLECTION = collection_of(SPACE, "bybit", None)
+COLLECTION = collection_of(Spaces(SPACE), "bybit")
 
 
 @cache

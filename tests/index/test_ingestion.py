@@ -188,14 +188,18 @@ async def test_around_a_gap_only_snapshots_with_whole_past_and_future_are_added(
     resolved = times <= END_MS - DAY_MS
     nothing_lost_after = (times <= start - DAY_MS) | (times >= end)
     warm_again = (times <= start) | (times >= end + 300 * M5.ms)
+    a_week_again = (times <= start) | (times >= end + 7 * DAY_MS + M5.ms)
     no_candle = (times > start) & (times < end + M5.ms)
-    expected = times[resolved & nothing_lost_after & warm_again]
+    expected = times[resolved & nothing_lost_after & a_week_again]
     assert (await index.timestamps(SYMBOL)).tolist() == expected.tolist()
     assert report.refused == {
         "candles missing in the 24h after it": PER_DAY,
         "no candle closed at its time": int(no_candle.sum()),
         "fewer than 300 gapless intraday candles before it": int((~warm_again & ~no_candle).sum()),
-        NOT_RESOLVED: PER_DAY,
+        "fewer than 7 days of gapless intraday candles before it": int(
+            (warm_again & ~a_week_again).sum()
+        ),
+        NOT_RESOLVED: int((~resolved & a_week_again).sum()),
     }
 
 

@@ -16,6 +16,7 @@ from llm_trader.app.indexes import collection_of
 from llm_trader.arrays import Floats, Times
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import SCALARS
@@ -25,7 +26,7 @@ from llm_trader.timeframe import M5
 from tests.index.builders import SYMBOL, at
 
 SPACE = StateSpace(M5)
-COLLECTION = collection_of(SPACE, "bybit", None)
+COLLECTION = collection_of(Spaces(SPACE), "bybit")
 
 # What a client of the prototype sends.
 TEN_FIELDS = (
@@ -85,6 +86,8 @@ def states_at(times: Times, seed: int = 0, latent: Floats | None = None) -> Snap
         ("rsi_14_4h_slope", 2.0),
     ):
         fields[slope] = size * next(noise)
+    for horizon, size in (("15m", 0.3), ("1h", 0.6), ("4h", 1.2), ("24h", 3.0)):
+        fields[f"expected_volatility_{horizon}"] = size * np.exp(0.3 * next(noise))
     table = SnapshotTable.unknown(SYMBOL, M5, times)
     for name, values in fields.items():
         table.column(name)[:] = values

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from llm_trader.arrays import Times
 from llm_trader.market.history import MarketHistory
 from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, build_snapshots
-from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY, SCALARS
+from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import DAY_MS, H4, M3, M5, M15, Millis, Timeframe
 from tests.market.builders import START_MS
 from tests.snapshot.histories import (
@@ -203,8 +204,10 @@ def test_a_time_off_the_grid_knows_what_the_last_closed_candle_told(minutes: int
 
     table = build_snapshots(history, at)
 
-    differ = (table.scalars[:, 0] != table.scalars[:, 1]).sum()
-    assert differ == (at[1] // 60_000 != at[0] // 60_000)  # only the hour of day moves on
+    differ = table.scalars[:, 0] != table.scalars[:, 1]
+    moves_on = {"hour_of_day", *EXPECTED_VOLATILITY.values()}  # what is expected of the time ahead
+    assert {name for name, changed in zip(SCALARS, differ, strict=True) if changed} <= moves_on
+    assert differ[ROW["hour_of_day"]] == (at[1] // 60_000 != at[0] // 60_000)
     assert np.array_equal(table.series[:, 0], table.series[:, 1])
     assert np.isfinite(table.scalars).all()
 

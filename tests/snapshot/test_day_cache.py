@@ -90,9 +90,9 @@ def test_a_new_candle_builds_only_the_states_that_can_see_it(
     built: list[np.ndarray] = []
     plain = source_module.build_snapshots
 
-    def recording(history: MarketHistory, as_of_ms: np.ndarray) -> object:
+    def recording(history: MarketHistory, as_of_ms: np.ndarray, *model: object) -> object:
         built.append(as_of_ms)
-        return plain(history, as_of_ms)
+        return plain(history, as_of_ms, *model)
 
     monkeypatch.setattr(source_module, "build_snapshots", recording)
     with new_store(history.known_at(noon_ms)) as store:

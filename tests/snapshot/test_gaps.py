@@ -16,7 +16,7 @@ from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.model import SCALARS, SERIES
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY, SCALARS, SERIES
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, MINUTE_MS, Millis, Timeframe
 from tests.market.builders import EMPTY_FUNDING, EMPTY_OPEN_INTEREST, START_MS, no_candles
@@ -25,6 +25,7 @@ from tests.snapshot.histories import grid, same_snapshots, simulated, with_holes
 NO_CANDLE = "no candle closed at its time"
 NOT_300 = "fewer than 300 gapless intraday candles before it"
 NOT_A_DAY = "fewer than 24h of gapless intraday candles before it"
+NOT_A_WEEK = "fewer than 7 days of gapless intraday candles before it"
 NOT_120 = "fewer than 120 gapless 4h candles before it"
 NO_INTEREST = "no fresh open interest"
 NO_MEAN_INTEREST = "open interest missing in the last 24h"
@@ -37,6 +38,7 @@ INTRADAY = (
 )
 INTRADAY_SERIES = ("mid_prices", "ema_20_values", "macd_values", "rsi_7_values", "rsi_14_values")
 DAY = ("price_change_24h", "realized_volatility_24h", "volume_ratio")
+WEEK = tuple(EXPECTED_VOLATILITY.values())
 FOUR_HOUR = (
     *("ema_20_4h", "ema_50_4h", "atr_3_4h", "atr_14_4h", "macd_4h", "rsi_14_4h"),
     *("current_volume_4h", "avg_volume_4h", "ema_ratio", "rsi_14_4h_slope", "macd_4h_slope"),
@@ -93,12 +95,15 @@ def test_after_a_gap_intraday_fields_are_unknown_for_300_candles(
         assert known(table, name) == [count >= 300 for count in behind], name
     for name in DAY:
         assert known(table, name) == [count >= max(300, day + 1) for count in behind], name
+    for name in WEEK:
+        assert known(table, name) == [count > 7 * day for count in behind], name
     assert known(table, "macd_4h_slope") == known(table, "price")  # relative to the price
     for name in (*FOUR_HOUR[:-1], *FOUR_HOUR_SERIES, *INTEREST, "funding_rate", "hour_of_day"):
         assert all(known(table, name)), name
     assert is_all_or_nothing(table)
+    needed = {NO_CANDLE: 1, NOT_300: 300, NOT_A_DAY: day + 1, NOT_A_WEEK: 7 * day + 1}
     why = (
-        NO_CANDLE if not count else NOT_300 if count < 300 else NOT_A_DAY if count <= day else None
+        next((reason for reason, length in needed.items() if count < length), None)
         for count in behind
     )
     assert table.refusals() == Counter(reason for reason in why if reason)
@@ -247,7 +252,7 @@ def test_the_first_missing_field_names_the_reason_and_each_snapshot_is_counted_o
 
     refused = table.refusals()
 
-    assert refused.total() == len(table) - table.complete().sum()
+    assert refused.total() == len(table) - np.isfinite(table.scalars).all(axis=0).sum()
     assert refused[NO_CANDLE] >= 1
     assert refused[NOT_300] >= 99 - 1
     assert refused[NOT_120] > 1000
@@ -269,7 +274,7 @@ def test_a_market_without_one_of_its_series_is_known_but_for_that(missing: str) 
         "open_interest": NO_INTEREST,
     }
     fields = {
-        "intraday": ("price", *INTRADAY, *DAY, "macd_4h_slope"),
+        "intraday": ("price", *INTRADAY, *DAY, *WEEK, "macd_4h_slope"),
         "four_hour": FOUR_HOUR,
         "funding": ("funding_rate",),
         "open_interest": INTEREST,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from llm_trader.app.indexes import open_index, refuse_another_exchange
+from llm_trader.app.indexes import (
+    open_index,
+    refuse_another_exchange,
+    refuse_another_volatility_model,
+    volatility_model,
+)
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.app.job import Job, blocking
 from llm_trader.embedding.state import StateSpace
@@ -135,7 +141,7 @@ def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) 
         else:
             dataset = read_dataset(
                 store,
-                Spaces(space),
+                Spaces(space, volatility=volatility_model(settings)),
                 symbols,
                 *span,
                 lookback_days=lookback_days,
@@ -169,7 +175,10 @@ async def _from_index(
 ) -> Dataset:
     async with open_index(job.settings, job.environ) as index:
         refuse_another_exchange(store, index)
-        return await read_index(index, space, symbols, *span, lookback_days=lookback_days)
+        model = volatility_model(job.settings)
+        refuse_another_volatility_model(model, index)
+        dataset = await read_index(index, space, symbols, *span, lookback_days=lookback_days)
+        return replace(dataset, volatility=model)
 
 
 def _refuse_texts(plans: Sequence[StudyPlan]) -> None:

@@ -12,11 +12,16 @@ import msgspec
 
 from llm_trader.app import indexes
 from llm_trader.app.indexes import Backend, backend_of, open_index, qdrant_server
-from llm_trader.app.ingestion import BUILD_ID, plan_of, spaces_of
+from llm_trader.app.ingestion import BUILD_ID, intraday_timeframe, plan_of, spaces_of
 from llm_trader.app.job import Job, blocking
 from llm_trader.checks.agreement import AgreementReport, compare_answers
 from llm_trader.checks.copy_verification import CopyProblem, verify_copy
-from llm_trader.errors import ConfigurationError, InvalidInputError, VectorIndexError
+from llm_trader.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    OutdatedIndexError,
+    VectorIndexError,
+)
 from llm_trader.index import folders
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import IngestReport, ingest
@@ -96,6 +101,7 @@ def prune_index(
 async def rebuild_index(job: Job) -> Rebuild:
     """Build all points of the live index again in a new version, then swap the versions.
 
+    If another version of this program wrote the live one, build all that the market store has.
     An interrupted rebuild resumes at the next call. Raises `VectorIndexError` instead of swapping
     if the new version lacks a symbol or its newest state.
     """
@@ -108,7 +114,7 @@ async def rebuild_index(job: Job) -> Rebuild:
     with MarketStore.open(settings.market.store) as store:
         live_points = await _points_to_rebuild(settings, environ, store)
         spaces = spaces_of(settings, store, [points.symbol for points in live_points])
-        collection = indexes.collection_of(spaces.state, store.exchange, spaces.text)
+        collection = indexes.collection_of(spaces, store.exchange)
         reports = []
         async with _version_beside(settings, environ, collection) as (index, name):
             for points in live_points:
@@ -124,8 +130,9 @@ async def rebuild_index(job: Job) -> Rebuild:
                     progress=job.progress,
                 )
             # The live index may have grown meanwhile.
-            async with open_index(settings, environ) as live:
-                await _refuse_fewer_points(index, (await live.info()).symbols)
+            with suppress(OutdatedIndexError):
+                async with open_index(settings, environ) as live:
+                    await _refuse_fewer_points(index, (await live.info()).symbols)
         return await _swap(settings, environ, reports, name)
 
 
@@ -155,14 +162,28 @@ async def migrate_index(
 async def _points_to_rebuild(
     settings: Settings, environ: Mapping[str, str], store: MarketStore
 ) -> list[SymbolPoints]:
-    async with open_index(settings, environ) as live:
-        indexes.refuse_another_exchange(store, live)
-        if live.collection.text_space_id is not None and not indexes.wants_texts(settings):
-            raise ConfigurationError(
-                f"the index at {live.location} has text vectors; rebuild it with --text, "
-                "or ingest without them into a new index"
-            )
-        return (await live.info()).symbols
+    """The symbols and ranges of time of the live index."""
+    try:
+        async with open_index(settings, environ) as live:
+            indexes.refuse_another_exchange(store, live)
+            if live.collection.text_space_id is not None and not indexes.wants_texts(settings):
+                raise ConfigurationError(
+                    f"the index at {live.location} has text vectors; rebuild it with --text, "
+                    "or ingest without them into a new index"
+                )
+            return (await live.info()).symbols
+    except OutdatedIndexError:
+        return _all_of_the_store(settings, store)
+
+
+def _all_of_the_store(settings: Settings, store: MarketStore) -> list[SymbolPoints]:
+    intraday = intraday_timeframe(settings, store, store.symbols())
+    stored = ((symbol, store.first_and_last_ms(symbol, intraday)) for symbol in store.symbols())
+    return [
+        SymbolPoints(symbol, 0, first_and_last_ms[0], first_and_last_ms[1] + intraday.ms)
+        for symbol, first_and_last_ms in stored
+        if first_and_last_ms
+    ]
 
 
 @asynccontextmanager
@@ -183,13 +204,18 @@ async def _version_beside(
 
 
 def _refuse_other_build(folder: Path, collection: Collection) -> None:
-    # Mostly no rebuild is unfinished, and there is nothing to open.
-    with suppress(VectorIndexError), EmbeddedIndex.open(folder) as unfinished:
-        if differences := unfinished.collection.differences(collection):
-            raise ConfigurationError(
-                f"the unfinished version at {folder} holds other points: "
-                f"{'; '.join(differences)}; delete it with: llm-trader index prune --also-building"
-            )
+    try:
+        with EmbeddedIndex.open(folder) as unfinished:
+            differences = unfinished.collection.differences(collection)
+    except OutdatedIndexError:
+        differences = ["another version of this program wrote them"]
+    except VectorIndexError:  # mostly no rebuild is unfinished, and there is nothing to open
+        differences = []
+    if differences:
+        raise ConfigurationError(
+            f"the unfinished version at {folder} holds other points: {'; '.join(differences)}; "
+            "delete it with: llm-trader index prune --also-building"
+        )
 
 
 async def _refuse_fewer_points(index: VectorIndex, live_points: list[SymbolPoints]) -> None:

@@ -8,17 +8,18 @@ from typing import Literal
 
 from msgspec import structs
 
-from llm_trader.embedding.state import StateSpace
 from llm_trader.embedding.text import FastEmbedEncoder, TextSpace
 from llm_trader.embedding.text_cache import QueryTexts, RedisVectors
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
+from llm_trader.index.ingestion import Spaces
 from llm_trader.index.protocol import Collection, VectorIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import LoadedCalibration
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings
+from llm_trader.volatility.model import BUILT_IN, VolatilityModel, read_model
 
 Backend = Literal["embedded", "qdrant"]
 
@@ -136,7 +137,14 @@ def secret(environ: Mapping[str, str], name: str | None, setting: str) -> str | 
     return value
 
 
-def collection_of(space: StateSpace, exchange: str | None, text: TextSpace | None) -> Collection:
+def volatility_model(settings: Settings) -> VolatilityModel:
+    """The built-in one where the settings name none. Raises like `read_model`."""
+    path = settings.volatility.model
+    return BUILT_IN if path is None else read_model(path)
+
+
+def collection_of(spaces: Spaces, exchange: str | None) -> Collection:
+    space, text = spaces.state, spaces.text
     return Collection(
         schema_version=SCHEMA_VERSION,
         exchange=exchange,
@@ -144,6 +152,7 @@ def collection_of(space: StateSpace, exchange: str | None, text: TextSpace | Non
         intraday=str(space.intraday),
         state_space_id=space.space_id,
         dimension=space.dimension,
+        volatility_model=spaces.volatility.id,
         text_model=text.model if text else None,
         text_space_id=text.space_id if text else None,
         text_dimension=text.dimension if text else None,
@@ -155,6 +164,16 @@ def refuse_one_folder_for_both(settings: Settings) -> None:
         raise ConfigurationError(
             f"{settings.index.path} is set as both the market store and the index; "
             "give them two folders"
+        )
+
+
+def refuse_another_volatility_model(model: VolatilityModel, index: VectorIndex) -> None:
+    stored = index.collection.volatility_model
+    if stored != model.id:
+        raise ConfigurationError(
+            f"the index at {index.location} was made with the volatility model {stored}, the "
+            f"settings name {model.id}; set volatility.model to that model's file, or build the "
+            "index again with: llm-trader index rebuild"
         )
 
 

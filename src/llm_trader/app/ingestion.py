@@ -10,6 +10,7 @@ from llm_trader.app.indexes import (
     open_index,
     refuse_one_folder_for_both,
     text_space,
+    volatility_model,
     wants_texts,
 )
 from llm_trader.app.job import Job, blocking
@@ -38,7 +39,7 @@ async def ingest_from_store(
     with MarketStore.open(settings.market.store) as store:
         named = symbols or store.symbols()
         spaces = spaces_of(settings, store, named)
-        collection = collection_of(spaces.state, store.exchange, spaces.text)
+        collection = collection_of(spaces, store.exchange)
         async with open_index(settings, job.environ, create=collection) as index:
             return await ingest(
                 store,
@@ -66,8 +67,9 @@ def plan_of(
 
 
 def spaces_of(settings: Settings, store: MarketStore, symbols: list[str]) -> Spaces:
-    """The vector spaces of this version and these settings."""
-    return Spaces(StateSpace(intraday_timeframe(settings, store, symbols)), text_space(settings))
+    """The volatility model and the vector spaces of this version and these settings."""
+    model, intraday = volatility_model(settings), intraday_timeframe(settings, store, symbols)
+    return Spaces(StateSpace(intraday), text_space(settings), model)
 
 
 def intraday_timeframe(settings: Settings, store: MarketStore, symbols: list[str]) -> Timeframe:

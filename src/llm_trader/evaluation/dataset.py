@@ -24,6 +24,7 @@ from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
+from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 # Indicators of 4h candles need 120 candles, 20 days, before the first state.
 WARM_UP_DAYS: Final = 21
@@ -44,6 +45,7 @@ class Dataset:
     start_ms: Millis
     end_ms: Millis
     text_space_id: str | None = None
+    volatility: VolatilityModel = BUILT_IN
 
     def queries(self, symbol: str, step_ms: Millis) -> PointTable:
         """The states of the evaluated time, one each step."""
@@ -111,7 +113,8 @@ def read_dataset(
                 f"{iso8601(end_ms)}; see: llm-trader data info"
             )
         tables[symbol] = points
-    return Dataset(tables, spaces.state.intraday, store.exchange, start_ms, end_ms)
+    intraday, volatility = spaces.state.intraday, spaces.volatility
+    return Dataset(tables, intraday, store.exchange, start_ms, end_ms, volatility=volatility)
 
 
 async def read_index(

@@ -50,6 +50,7 @@ from llm_trader.evaluation.results import (
     UndirectedSkill,
 )
 from llm_trader.evaluation.verdict.multiple_testing import Gains, daily_gains
+from llm_trader.index.ingestion import Spaces
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
@@ -151,10 +152,11 @@ def study_symbol(
     _look_closer(scored[main], variants[main], findings)
     walk = scored[main][0].walk
     backtests = _trade(subject, walk, variants[main], arms, findings)
+    spaces = Spaces(StateSpace(dataset.intraday), volatility=dataset.volatility)
     with MarketStore.open(subject.store) as store:
         findings.probes = [
             probe_future_canary(walk, variants[main]),
-            probe_truncation(walk, variants[main], StateSpace(dataset.intraday), store),
+            probe_truncation(walk, variants[main], spaces, store),
         ]
     progress(f"{symbol}, looking closer", 1, 1)
     steps = [forecast_steps(label, part) for label, parts in scored.items() for part in parts]

@@ -22,11 +22,17 @@ import msgspec
 import numpy as np
 
 from llm_trader.arrays import Times
-from llm_trader.errors import ConfigurationError, SymbolNotFoundError, VectorIndexError
+from llm_trader.errors import (
+    ConfigurationError,
+    OutdatedIndexError,
+    SymbolNotFoundError,
+    VectorIndexError,
+)
 from llm_trader.index.asof import Window
 from llm_trader.index.memory import SymbolArrays
 from llm_trader.index.points import COLUMNS, STATE, TEXT, PointTable
 from llm_trader.index.protocol import (
+    REBUILD,
     Collection,
     Hits,
     IndexInfo,
@@ -43,7 +49,7 @@ from llm_trader.storage.environment import (
 )
 from llm_trader.storage.writer_lock import WriterLock
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _POINTS, _LOG, _RUNS, _META = "points", "log", "runs", "meta"
 _DATABASES: Final = frozenset((_POINTS, _LOG, _RUNS, _META))
@@ -281,9 +287,10 @@ def _stored_collection(txn: ReadTransaction, path: Path) -> Collection:
     collection = msgspec.json.decode(stored, type=Collection)
     same_columns = tuple(msgspec.json.decode(columns, type=list[str])) == COLUMNS
     if collection.schema_version != SCHEMA_VERSION or not same_columns:
-        raise VectorIndexError(
+        raise OutdatedIndexError(
             f"the index at {path} was written by another version (schema "
-            f"{collection.schema_version}, this one knows {SCHEMA_VERSION}); {_ANOTHER_FOLDER}"
+            f"{collection.schema_version}, this one knows {SCHEMA_VERSION}); build it again with: "
+            f"{REBUILD}"
         )
     return collection
 

@@ -29,9 +29,11 @@ from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
+from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 NOT_RESOLVED: Final = "outcome not known yet"
 _OUTCOME_GAP: Final = "candles missing in the 24h after it"
+_MODEL_OF_LATER: Final = "the volatility model was fitted to later data"
 _NO_VECTOR: Final = "a feature cannot be computed"
 
 
@@ -73,10 +75,14 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Spaces:
-    """The vector spaces of the points: always the state's, and the text's where it is enabled."""
+    """What points are made with: the volatility model of their states, and their vector spaces.
+
+    The text space is `None` where text vectors are off.
+    """
 
     state: StateSpace
     text: TextSpace | None = None
+    volatility: VolatilityModel = BUILT_IN
 
 
 async def ingest(
@@ -192,9 +198,11 @@ def make_points(
     `known_until_ms` is the close of the last stored candle; a snapshot that resolves later is
     refused only until then. `on_texts` is called with the number of texts embedded since.
     """
-    table = build_snapshots(history, as_of_ms)
+    sees_the_future = as_of_ms < (spaces.volatility.known_by_ms or 0)
+    table = build_snapshots(history, as_of_ms[~sees_the_future], spaces.volatility)
     refused = table.refusals()
-    table = table.take(table.complete())
+    refused[_MODEL_OF_LATER] += int(sees_the_future.sum())
+    table = table.take(np.flatnonzero(np.isfinite(table.scalars).all(axis=0)))
     labels = label_outcomes(history.intraday, table.as_of_ms)
     resolved = np.isfinite(labels).all(axis=0)
     unresolved = table.as_of_ms[~resolved] + LONGEST_HORIZON_MS > known_until_ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -59,6 +59,9 @@ class Hits:
     best_cosine: float
 
 
+REBUILD: Final = "llm-trader index rebuild"
+
+
 class IngestionRun(msgspec.Struct, frozen=True):
     """An ingestion that wrote points; every point carries its run's number."""
 
@@ -71,8 +74,10 @@ class IngestionRun(msgspec.Struct, frozen=True):
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """The properties that make points comparable; collections that differ in one never mix.
 
-    `dimension` is that of the state vectors. The text's are null where there are no such vectors;
-    `text_model` is the model's name, the digest of its files, how it is used, and the wording.
+    `volatility_model` is the id of the model of their expected volatilities; null in indexes of
+    older versions, which are refused. `dimension` is that of the state vectors. The text's are null
+    where there are no such vectors; `text_model` is the model's name, the digest of its files, how
+    it is used, and the wording.
     """
 
     schema_version: int
@@ -81,6 +86,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     intraday: str
     state_space_id: str
     dimension: int
+    volatility_model: str | None = None
     text_model: str | None = None
     text_space_id: str | None = None
     text_dimension: int | None = None

@@ -31,6 +31,7 @@ from llm_trader.market.config import MarketConfig
 from llm_trader.retrieval.config import RetrievalConfig
 from llm_trader.serving.config import ServingConfig
 from llm_trader.snapshot.config import SnapshotConfig
+from llm_trader.volatility.config import VolatilityConfig
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -46,6 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     market: MarketConfig = MarketConfig()
     snapshot: SnapshotConfig = SnapshotConfig()
+    volatility: VolatilityConfig = VolatilityConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     cache: VectorCacheConfig = VectorCacheConfig()
     index: IndexConfig = IndexConfig()

@@ -17,9 +17,11 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.snapshot.indicators import Runs
-from llm_trader.snapshot.model import SERIES_LENGTH
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY, SERIES_LENGTH
 from llm_trader.snapshot.table import ROW, SERIES_ROW, SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
+from llm_trader.volatility.expected import expected_volatility
+from llm_trader.volatility.model import BUILT_IN, LONGEST_WINDOW_MS, VolatilityModel
 
 # Candles. After 300, RSI(14) has forgotten its start to 1 part in 10^9; after 150, to 1 in 25,000.
 INTRADAY_WARM_UP: Final = 300
@@ -30,13 +32,17 @@ FOUR_HOUR_WARM_UP: Final = 120
 # of 4 hours. It exceeds the warm-up, so most states survive a gap that is some days old.
 INTRADAY_REACH_MS: Final[Millis] = 2 * DAY_MS
 FOUR_HOUR_REACH_MS: Final[Millis] = 60 * DAY_MS
+# Expected volatility needs a week of returns, and so one close before it.
+VOLATILITY_REACH_MS: Final[Millis] = LONGEST_WINDOW_MS + HOUR_MS
 
 _SERIES_OFFSETS = np.arange(-SERIES_LENGTH + 1, 1)
 _WINDOWS: Final = {"1h": HOUR_MS, "4h": 4 * HOUR_MS, "24h": DAY_MS}
 _AVG_VOLUME_4H_CANDLES: Final = 20
 
 
-def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
+def build_snapshots(
+    history: MarketHistory, as_of_ms: Times, volatility: VolatilityModel = BUILT_IN
+) -> SnapshotTable:
     """Snapshots at the given increasing times, shape (n,); NaN marks unknown values.
 
     A snapshot uses candles that closed, funding that settled, and open interest that was published
@@ -54,6 +60,9 @@ def build_snapshots(history: MarketHistory, as_of_ms: Times) -> SnapshotTable:
         rows = slice(first, last)
         _fill_intraday(table, rows, history.intraday.between(midnight - INTRADAY_REACH_MS, end))
         _fill_four_hour(table, rows, history.four_hour.between(midnight - FOUR_HOUR_REACH_MS, end))
+    table.scalars[[ROW[name] for name in EXPECTED_VOLATILITY.values()]] = expected_volatility(
+        volatility, history.intraday, as_of_ms
+    )
     _fill_derivatives(table, history)
     table.derive()
     return table

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from llm_trader.timeframe import Millis
+from llm_trader.timeframe import HORIZONS, Millis
 
 SERIES_LENGTH: Final = 10
 
 _INTRADAY = "fewer than 300 gapless intraday candles before it"
 _DAY = "fewer than 24h of gapless intraday candles before it"
+_WEEK = "fewer than 7 days of gapless intraday candles before it"
 _FOUR_HOUR = "fewer than 120 gapless 4h candles before it"
 
 
@@ -25,7 +26,8 @@ class MarketSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a symbol's market as it was known at `timestamp`; `None` marks unknown fields.
 
     Series hold the last 10 points, oldest first. RSI and ATR are Wilder's, MACD is the line
-    EMA12 - EMA26. Slopes are least-squares fits over the last 10 points.
+    EMA12 - EMA26. Slopes are least-squares fits over the last 10 points. Expected volatilities
+    are those of a volatility model for the time after `timestamp`.
     """
 
     symbol: str
@@ -79,6 +81,10 @@ class MarketSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     rsi_14_slope: Annotated[float | None, _needs(_INTRADAY, "points per hour")] = None
     macd_4h_slope: Annotated[float | None, _needs(_FOUR_HOUR, "% of price per 4h")] = None
     rsi_14_4h_slope: Annotated[float | None, _needs(_FOUR_HOUR, "points per 4h")] = None
+    expected_volatility_15m: Annotated[float | None, _needs(_WEEK, "% over the coming 15m")] = None
+    expected_volatility_1h: Annotated[float | None, _needs(_WEEK, "% over the coming 1h")] = None
+    expected_volatility_4h: Annotated[float | None, _needs(_WEEK, "% over the coming 4h")] = None
+    expected_volatility_24h: Annotated[float | None, _needs(_WEEK, "% over the coming 24h")] = None
     mid_prices: list[float | None] | None = None
     ema_20_values: list[float | None] | None = None
     macd_values: list[float | None] | None = None
@@ -96,4 +102,7 @@ REFUSALS: Final[dict[str, str]] = {
     if get_origin(kind) is Annotated
 }
 SCALARS: Final = tuple(REFUSALS)
+# The last rows of the scalar fields, by horizon. A state is complete without them, so that one
+# missing candle does not silence a server for a week; it has no forecast then, and is not stored.
+EXPECTED_VOLATILITY: Final = {name: f"expected_volatility_{name}" for name in HORIZONS}
 SERIES: Final = tuple(name for name in list(_TYPES)[2:] if name not in REFUSALS)

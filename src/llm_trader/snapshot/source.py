@@ -14,10 +14,11 @@ from llm_trader.errors import StaleDataError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_history import StoredHistory
-from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, INTRADAY_REACH_MS, build_snapshots
+from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, VOLATILITY_REACH_MS, build_snapshots
 from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.snapshot.table import SnapshotTable, is_complete
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
+from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 # Days of some 30 KB each. Queries about the past often return to a day.
 _DAYS_KEPT: Final = 1024
@@ -36,9 +37,12 @@ def _read_stored(
     store: MarketStore, symbol: str, intraday: Timeframe, first_ms: Millis, end_ms: Millis
 ) -> StoredHistory:
     midnight_ms = first_ms - first_ms % DAY_MS
-    start_ms, four_hour_start_ms = midnight_ms - INTRADAY_REACH_MS, midnight_ms - FOUR_HOUR_REACH_MS
     return store.stored_history(
-        symbol, intraday, start_ms, end_ms, four_hour_start_ms=four_hour_start_ms
+        symbol,
+        intraday,
+        midnight_ms - VOLATILITY_REACH_MS,
+        end_ms,
+        four_hour_start_ms=midnight_ms - FOUR_HOUR_REACH_MS,
     )
 
 
@@ -75,9 +79,16 @@ class SnapshotSource:
     They are kept until their symbol is written to; a new candle only adds states.
     """
 
-    def __init__(self, store: MarketStore, intraday: Timeframe, interval_ms: Millis) -> None:
+    def __init__(
+        self,
+        store: MarketStore,
+        intraday: Timeframe,
+        interval_ms: Millis,
+        volatility: VolatilityModel = BUILT_IN,
+    ) -> None:
         self.store = store
         self.intraday = intraday
+        self.volatility = volatility
         self.grid = Timeframe(interval_ms)
         self._days = lru_cache(_DAYS_KEPT)(lambda symbol, day: _DayStates())
         self._inputs = lru_cache(_INPUTS_KEPT)(lambda symbol, day: _DayInputs())
@@ -109,7 +120,8 @@ class SnapshotSource:
         states.closes_ms = opens_ms + self.intraday.ms
         closed = int(np.searchsorted(times, states.closes_ms.max(initial=0), side="right"))
         missing = times[states.fields.shape[1] : max(closed, row + 1)]
-        states.fields = np.hstack((states.fields, build_snapshots(history, missing).scalars))
+        fresh = build_snapshots(history, missing, self.volatility).scalars
+        states.fields = np.hstack((states.fields, fresh))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +148,7 @@ class SymbolView:
         newest_ms = grid.floor(as_of_ms)
         oldest_ms = min(newest_ms, as_of_ms - max_age_ms)
         times = range(newest_ms, oldest_ms - 1, -grid.ms)
-        return next((t for t in times if np.isfinite(self.known_fields(t)).all()), None)
+        return next((t for t in times if is_complete(self.known_fields(t)).all()), None)
 
     def latest(self, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
         """The newest complete snapshot, one row with its series. Raises like `latest_ms`."""
@@ -166,7 +178,8 @@ class SymbolView:
         """The snapshot at a time of the grid, one row with its series."""
         store, intraday = self.source.store, self.source.intraday
         history = read_history(store, self.symbol, intraday, as_of_ms, as_of_ms + 1)
-        return build_snapshots(history, np.array([as_of_ms], dtype=np.int64))
+        times = np.array([as_of_ms], dtype=np.int64)
+        return build_snapshots(history, times, self.source.volatility)
 
     def without_series(self, as_of_ms: Millis) -> SnapshotTable:
         """The snapshot at a time of the grid, from the cache: scalar fields only."""

@@ -10,7 +10,14 @@ from typing import Any, Final
 import numpy as np
 
 from llm_trader.arrays import Floats, Mask, Rows, Times
-from llm_trader.snapshot.model import REFUSALS, SCALARS, SERIES, SERIES_LENGTH, MarketSnapshot
+from llm_trader.snapshot.model import (
+    EXPECTED_VOLATILITY,
+    REFUSALS,
+    SCALARS,
+    SERIES,
+    SERIES_LENGTH,
+    MarketSnapshot,
+)
 from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
 
 ROW: Final = {name: row for row, name in enumerate(SCALARS)}
@@ -80,8 +87,8 @@ class SnapshotTable:
         return values
 
     def complete(self) -> Mask:
-        """Whether each snapshot has all scalar fields, shape (n,)."""
-        return np.asarray(np.isfinite(self.scalars).all(axis=0))
+        """Whether each snapshot is complete, shape (n,); see `is_complete`."""
+        return is_complete(self.scalars)
 
     def refusals(self) -> Counter[str]:
         """Counts of the reasons why snapshots are incomplete; the first missing field decides."""
@@ -131,6 +138,11 @@ class SnapshotTable:
         column = self.column(name)
         fresh = np.isnan(column) & np.isfinite(values)
         column[fresh] = values[fresh]
+
+
+def is_complete(scalars: Floats) -> Mask:
+    """Whether states have all scalar fields but the expected volatilities, shape (n,)."""
+    return np.asarray(np.isfinite(scalars[: -len(EXPECTED_VOLATILITY)]).all(axis=0))
 
 
 def _none_for_nan(values: Floats) -> list[Any]:

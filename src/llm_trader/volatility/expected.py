@@ -32,7 +32,8 @@ _ROWS_AT_ONCE: Final = 256
 def expected_volatility(model: VolatilityModel, candles: CandleSeries, as_of_ms: Times) -> Floats:
     """Expected volatility of each horizon in %, shape (horizons, n), rows as in `HORIZONS`.
 
-    NaN where a candle of the last 7 days is missing at `as_of_ms` (n,).
+    NaN where a candle of the last 7 days is missing at `as_of_ms` (n,), and at times before all
+    that the model was fitted to was known.
     """
     terms = regressors(model, candles, as_of_ms)
     expected = np.empty((len(HORIZONS), len(as_of_ms)))
@@ -45,6 +46,8 @@ def expected_volatility(model: VolatilityModel, candles: CandleSeries, as_of_ms:
         factor = mean_over(_hour_of_week_factors(model), as_of_ms, horizon_ms)
         variance = np.exp(log_variance) * factor * (horizon_ms / UNIT_MS)
         expected[row] = 100 * np.sqrt(variance)
+    if model.known_by_ms is not None:
+        expected[:, as_of_ms < model.known_by_ms] = np.nan
     return expected
 
 

@@ -57,7 +57,10 @@ def fit_model(
             )
         solution, *_ = np.linalg.lstsq(equation[:, known].T, target[known], rcond=None)
         coefficients[name] = tuple(round(float(value), 4) for value in solution)
-    return VolatilityModel(hour_factors=hour_factors, coefficients=coefficients, known_by_ms=end_ms)
+    known_by_ms = max(int(series.open_time_ms[-1]) + series.timeframe.ms for series in used)
+    return VolatilityModel(
+        hour_factors=hour_factors, coefficients=coefficients, known_by_ms=known_by_ms
+    )
 
 
 def _hour_factors(candles: Sequence[CandleSeries]) -> tuple[float, ...]:

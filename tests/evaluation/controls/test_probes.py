@@ -74,7 +74,7 @@ def walk_over(
 def probed(walk: WalkForward, store: MarketStore, search: Search = SEARCH) -> tuple[Probe, Probe]:
     return (
         probe_future_canary(walk, StudyPlan(search=search, seed=SEED)),
-        probe_truncation(walk, StudyPlan(search=search, seed=SEED), SPACE, store),
+        probe_truncation(walk, StudyPlan(search=search, seed=SEED), Spaces(SPACE), store),
     )
 
 
@@ -227,7 +227,7 @@ def test_points_that_are_not_what_was_known_then_are_found_out_by_truncation(
     dataset: Dataset, store: MarketStore, leak: Callable[[PointTable], PointTable], told: str
 ) -> None:
     walk = walk_over(dataset, points=leak(dataset.points[SYMBOL]))
-    cut = probe_truncation(walk, PLAN, SPACE, store)
+    cut = probe_truncation(walk, PLAN, Spaces(SPACE), store)
     assert cut.problem is not None
     assert cut.problem.startswith(told)
 
@@ -239,5 +239,5 @@ def test_queries_whose_vectors_alone_know_more_are_found_out(
     walk = walk_forward(
         points, vectors_of_later(queries), SEARCH, intraday=M5, step_ms=HOUR_MS, seed=SEED
     )
-    cut = probe_truncation(walk, PLAN, SPACE, store)
+    cut = probe_truncation(walk, PLAN, Spaces(SPACE), store)
     assert cut.problem is not None

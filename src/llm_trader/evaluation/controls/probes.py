@@ -20,7 +20,6 @@ import numpy as np
 from llm_trader.arrays import VECTOR_ROUNDING, Floats
 from llm_trader.checks.cutoff import changed_fields, history_with_future, same_vectors
 from llm_trader.checks.sampling import sample
-from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, make_forecasts
 from llm_trader.evaluation.forecast.neighbour_search import (
     Neighbours,
@@ -54,7 +53,7 @@ def probe_future_canary(walk: WalkForward, plan: StudyPlan) -> Probe:
 
 
 def probe_truncation(
-    walk: WalkForward, plan: StudyPlan, space: StateSpace, store: MarketStore
+    walk: WalkForward, plan: StudyPlan, spaces: Spaces, store: MarketStore
 ) -> Probe:
     """Some queries, asked of a market that ends at their time, must find what they found."""
     return _probe(
@@ -62,7 +61,7 @@ def probe_truncation(
         walk,
         _TRUNCATION_QUERIES,
         plan.seed,
-        lambda row: _truncation(walk, row, plan, space, store),
+        lambda row: _truncation(walk, row, plan, spaces, store),
     )
 
 
@@ -121,21 +120,22 @@ def _answer(
 
 
 def _truncation(
-    walk: WalkForward, row: int, plan: StudyPlan, space: StateSpace, store: MarketStore
+    walk: WalkForward, row: int, plan: StudyPlan, spaces: Spaces, store: MarketStore
 ) -> str | None:
     """What changes for one query once nothing is known of the time after it."""
     query, weights = walk.queries.take(np.array([row])), plan.search.feature_weights
+    space = spaces.state
     as_of_ms, times_ms = int(query.timestamp_ms[0]), walk.points.timestamp_ms
     earliest_ms = as_of_ms - (plan.search.lookback_days + 1) * DAY_MS
     candidates = walk.points.take((times_ms >= earliest_ms) & (times_ms < as_of_ms))
     first_ms = int(candidates.timestamp_ms[0])
     history = history_with_future(store, candidates.symbol, space.intraday, first_ms, as_of_ms)
     history = history.known_at(as_of_ms)
-    if problem := _changed_query(query, history, plan, space):
+    if problem := _changed_query(query, history, plan, spaces):
         return problem
     step_ms = int(np.diff(candidates.timestamp_ms).min())
     times = np.arange(first_ms, as_of_ms - LONGEST_HORIZON_MS + 1, step_ms, dtype=np.int64)
-    rebuilt, _ = make_points(history, Spaces(space), times, as_of_ms, 1)
+    rebuilt, _ = make_points(history, spaces, times, as_of_ms, 1)
     rebuilt = reweight_features(rebuilt, space, weights)
     if problem := _changed_points(rebuilt, candidates, query):
         return problem
@@ -150,15 +150,17 @@ def _truncation(
 
 
 def _changed_query(
-    query: PointTable, history: MarketHistory, plan: StudyPlan, space: StateSpace
+    query: PointTable, history: MarketHistory, plan: StudyPlan, spaces: Spaces
 ) -> str | None:
     cut_off = f"at {_time(query)} is another when the future is cut off"
-    snapshot = build_snapshots(history, query.timestamp_ms)
+    snapshot = build_snapshots(history, query.timestamp_ms, spaces.volatility)
     if not np.array_equal(snapshot.scalars, query.values[: len(SCALARS)], equal_nan=True):
         return f"the state {cut_off}"
-    vectors, _ = space.embed(snapshot)
+    vectors, _ = spaces.state.embed(snapshot)
     embedded = replace(query, vectors={**query.vectors, STATE: vectors})
-    if not _same_states(reweight_features(embedded, space, plan.search.feature_weights), query):
+    if not _same_states(
+        reweight_features(embedded, spaces.state, plan.search.feature_weights), query
+    ):
         return f"the state's vector {cut_off}"
     return None
 

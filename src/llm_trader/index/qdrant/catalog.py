@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import uuid
 from operator import methodcaller
-from typing import Final
 
 import msgspec
 
-from llm_trader.errors import ConfigurationError, VectorIndexError
+from llm_trader.errors import ConfigurationError, OutdatedIndexError, VectorIndexError
 from llm_trader.index.points import COLUMNS
-from llm_trader.index.protocol import Collection
+from llm_trader.index.protocol import REBUILD, Collection
 from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import CollectionGoneError, malformed
 from llm_trader.index.qdrant.layout import LAYOUT, CollectionDescription, Head, UnreadableError
-
-REBUILD: Final = "llm-trader index rebuild"
 
 
 async def aliases(connection: Connection) -> dict[str, str]:
@@ -91,9 +88,9 @@ async def open_described(connection: Connection, name: str) -> CollectionDescrip
             "with index.qdrant.collection"
         )
     if described.layout != LAYOUT or described.columns != COLUMNS:
-        raise VectorIndexError(
+        raise OutdatedIndexError(
             f"the collection {name} at {server.address} was written by another version "
-            f"(layout {described.layout}, this one knows {LAYOUT}); rebuild it with: {REBUILD}"
+            f"(layout {described.layout}, this one knows {LAYOUT}); build it again with: {REBUILD}"
         )
     return described
 

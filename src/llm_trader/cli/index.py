@@ -74,7 +74,8 @@ def rebuild(job: Job) -> Result:
 
     Use it for a version with other features, for another text model, or after market data was
     corrected. The symbols and the time range are those of the live index, the data is that of the
-    market store. The live index answers queries until the swap; servers on Qdrant follow it by
+    market store. If another version of this program wrote the live index, all of the store is
+    built. The live index answers queries until the swap; servers on Qdrant follow it by
     themselves if the vector spaces are the same, other servers must be restarted. The old version
     stays until `llm-trader index prune`.
     """

@@ -15,7 +15,7 @@ import typer
 from typer import Option
 
 from llm_trader import __version__
-from llm_trader.cli import backup, data, evaluate, index, models
+from llm_trader.cli import backup, data, evaluate, index, models, volatility
 from llm_trader.cli.demo import demo
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
 from llm_trader.errors import LlmTraderError
@@ -57,6 +57,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
 app.add_typer(backup.app, name="backup")
+app.add_typer(volatility.app, name="volatility")
 app.command()(ingest)
 app.command()(serve)
 app.command()(query)

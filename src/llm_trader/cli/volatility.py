@@ -39,8 +39,9 @@ def fit(
     """Fit a volatility model to your own candles, instead of the built-in one.
 
     One model for all the symbols, by least squares on states of at least 60 days. It says nothing
-    about times before the last candle that it used: they would know what came after them. So fit it on the older part of
-    your data, set volatility.model, and build the index again with: llm-trader index rebuild
+    about times before the last candle that it used: they would know what came after them. So fit
+    it on the older part of your data, set volatility.model, and build the index again with:
+    llm-trader index rebuild
     """
     from llm_trader.app.volatility import fit_from_store
 

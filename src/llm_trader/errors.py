@@ -13,6 +13,7 @@ Each class says what the caller should do, and carries a stable `code` for logs 
     ├── InsufficientMatchesError  widen the query; too few past states look like this one
     ├── EmbeddingError            send more fields; this state cannot become a vector
     └── VectorIndexError          repair, rebuild, or reconnect the index
+        └── OutdatedIndexError    rebuild the index: another version of this program wrote it
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ class VectorIndexError(LlmTraderError):
 
 class OutdatedIndexError(VectorIndexError):
     """Another version of this program wrote the index, with points that this one cannot read."""
+
+    code = "outdated_index"
 
 
 def raised_inside(error: Exception, packages: tuple[str, ...]) -> bool:

@@ -214,22 +214,22 @@ def test_the_folder_of_a_market_store_is_not_written_to(tmp_path: Path, written_
 
 
 @pytest.mark.parametrize(
-    "records",
+    ("records", "remedy"),
     [
-        {"collection": msgspec.json.encode(collection(schema_version=99))},
-        {"columns": msgspec.json.encode(["price", "rsi_7"])},
-        {"columns": None},
-        {"collection": None},
+        ({"collection": msgspec.json.encode(collection(schema_version=99))}, "index rebuild"),
+        ({"columns": msgspec.json.encode(["price", "rsi_7"])}, "index rebuild"),
+        ({"columns": None}, "ingest into"),
+        ({"collection": None}, "ingest into"),
     ],
     ids=["schema", "columns", "no columns", "no collection"],
 )
 async def test_an_index_of_another_version_is_refused_with_a_remedy(
-    tmp_path: Path, records: dict[str, bytes | None]
+    tmp_path: Path, records: dict[str, bytes | None], remedy: str
 ) -> None:
     path = await make_index(tmp_path / "index", points_at([1, 2]))
     rewrite_meta(path, **records)
     for _ in range(2):  # a refusal leaves nothing open
-        with pytest.raises(VectorIndexError, match="ingest into"):
+        with pytest.raises(VectorIndexError, match=remedy):
             EmbeddedIndex.open(path)
 
 

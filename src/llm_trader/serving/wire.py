@@ -144,6 +144,7 @@ class StatsResult(msgspec.Struct, frozen=True):
 
 
 _STORE_ERRORS: Final = (errors.StoreLockedError, errors.InvalidDataError, errors.StoreError)
+_INDEX_ERRORS: Final = (errors.VectorIndexError, errors.OutdatedIndexError)
 
 RAG_ERRORS: Final = ErrorTable(
     (
@@ -151,7 +152,7 @@ RAG_ERRORS: Final = ErrorTable(
         ErrorKind(SERVER_ERROR, PROTOCOL_ERRORS.titles[SERVER_ERROR], _STORE_ERRORS, logged=True),
         ErrorKind(-32001, "Insufficient matches", (errors.InsufficientMatchesError,)),
         ErrorKind(-32002, "Symbol not found", (errors.SymbolNotFoundError,)),
-        ErrorKind(-32003, "Vector database error", (errors.VectorIndexError,), logged=True),
+        ErrorKind(-32003, "Vector database error", _INDEX_ERRORS, logged=True),
         ErrorKind(-32004, "Embedding error", (errors.EmbeddingError,)),
         ErrorKind(-32005, "Stale data", (errors.StaleDataError,)),
     )

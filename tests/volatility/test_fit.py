@@ -27,6 +27,13 @@ def test_what_comes_after_its_end_changes_nothing() -> None:
     assert fitted.known_by_ms == END_MS
 
 
+def test_a_symbol_without_candles_in_that_time_has_no_part_in_it() -> None:
+    series = walk(DAYS + 10)
+    outside = [series.between(END_MS, None), series.between(None, START_MS)]
+    fitted = fit_model([series, *outside], START_MS, END_MS, M15.ms)
+    assert fitted == fit_model([series], START_MS, END_MS, M15.ms)
+
+
 def test_the_unit_of_a_symbol_makes_no_difference() -> None:
     calm = walk(DAYS)
     wild = candles_of(np.exp(10 * np.log(calm.close / 100)))

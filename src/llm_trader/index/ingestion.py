@@ -198,10 +198,10 @@ def make_points(
     `known_until_ms` is the close of the last stored candle; a snapshot that resolves later is
     refused only until then. `on_texts` is called with the number of texts embedded since.
     """
-    sees_the_future = as_of_ms < (spaces.volatility.known_by_ms or 0)
-    table = build_snapshots(history, as_of_ms[~sees_the_future], spaces.volatility)
+    is_model_known = spaces.volatility.known_at(as_of_ms)
+    table = build_snapshots(history, as_of_ms[is_model_known], spaces.volatility)
     refused = table.refusals()
-    refused[_MODEL_OF_LATER] += int(sees_the_future.sum())
+    refused[_MODEL_OF_LATER] += int((~is_model_known).sum())
     table = table.take(np.flatnonzero(np.isfinite(table.scalars).all(axis=0)))
     labels = label_outcomes(history.intraday, table.as_of_ms)
     resolved = np.isfinite(labels).all(axis=0)

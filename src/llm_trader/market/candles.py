@@ -71,6 +71,19 @@ class CandleSeries(TimeSeries):
         present[present] = self.open_time_ms[row[present]] == last_open_ms[present]
         return row, present
 
+    def followed_by(self, row: Rows, places: Rows, count: int) -> tuple[Rows, Rows]:
+        """The places in `row` whose candles `count` others follow without a gap, and their rows."""
+        inside = places[row[places] + count < len(self)]
+        start_row = row[inside]
+        span_ms = self.open_time_ms[start_row + count] - self.open_time_ms[start_row]
+        gapless = span_ms == count * self.timeframe.ms
+        return inside[gapless], start_row[gapless]
+
+    def squared_log_returns(self) -> Floats:
+        """By the close of each candle and the one in the row before it, (n,); NaN for the first."""
+        squared: Floats = np.square(np.diff(np.log(self.close), prepend=np.nan))
+        return squared
+
     def segment_starts(self) -> npt.NDArray[np.intp]:
         """Rows that open a gapless run: row 0, and each row after a gap. Shape (runs,)."""
         if not len(self):

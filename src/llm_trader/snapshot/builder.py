@@ -104,7 +104,7 @@ def _fill_intraday(table: SnapshotTable, rows: slice, candles: CandleSeries) -> 
 def _fill_windows(scalars: Floats, warm: Rows, last_row: Rows, runs: Runs) -> None:
     """Changes, volatilities and volumes over the last 1, 4 and 24 hours."""
     candles = runs.candles
-    squared = np.square(np.diff(np.log(candles.close), prepend=np.nan))
+    squared = candles.squared_log_returns()
     volume_sums: dict[str, Floats] = {}
     for name, window_ms in _WINDOWS.items():
         count = window_ms // candles.timeframe.ms

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import Floats, Rows, Times
+from llm_trader.arrays import Floats, Times
 from llm_trader.market.candles import CandleSeries
 from llm_trader.timeframe import HORIZONS, HOUR_MS, Millis
 
@@ -72,7 +72,7 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     priced = priced[candles.open_time_ms[row[priced]] == as_of_ms[priced] - step]
     for name, horizon_ms in HORIZONS.items():
         count = horizon_ms // step
-        resolved, start_row = _without_gap(candles, row, priced, count)
+        resolved, start_row = candles.followed_by(row, priced, count)
         change = _pct(candles.close[start_row + count], candles.close[start_row])
         labels[OUTCOME_ROW[f"outcome_{name}"], resolved] = change
     _label_extremes(labels, candles, row, priced)
@@ -82,21 +82,13 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     return labels
 
 
-def _without_gap(candles: CandleSeries, row: Rows, priced: Rows, count: int) -> tuple[Rows, Rows]:
-    """The snapshots that `count` candles follow without a gap, and the rows of their candles."""
-    inside = priced[row[priced] + count < len(candles)]
-    times, start_row = candles.open_time_ms, row[inside]
-    gapless = times[start_row + count] - times[start_row] == count * candles.timeframe.ms
-    return inside[gapless], start_row[gapless]
-
-
 def _pct(later: Floats, price: Floats) -> Floats:
     return (later / price - 1) * 100
 
 
 def _label_extremes(labels: Floats, candles: CandleSeries, row: Times, priced: Times) -> None:
     count = HOUR_MS // candles.timeframe.ms
-    resolved, start_row = _without_gap(candles, row, priced, count)
+    resolved, start_row = candles.followed_by(row, priced, count)
     after = start_row[:, None] + np.arange(1, count + 1)
     price = candles.close[start_row]
     runup = _pct(candles.high[after].max(axis=1, initial=-np.inf), price)
@@ -107,7 +99,7 @@ def _label_extremes(labels: Floats, candles: CandleSeries, row: Times, priced: T
 
 def _label_barriers(labels: Floats, candles: CandleSeries, row: Times, priced: Times) -> None:
     count = LONGEST_HORIZON_MS // candles.timeframe.ms
-    resolved, start_row = _without_gap(candles, row, priced, count)
+    resolved, start_row = candles.followed_by(row, priced, count)
     if not len(resolved):
         return
     after = start_row[:, None] + np.arange(1, count + 1)

@@ -46,8 +46,7 @@ def expected_volatility(model: VolatilityModel, candles: CandleSeries, as_of_ms:
         factor = mean_over(_hour_of_week_factors(model), as_of_ms, horizon_ms)
         variance = np.exp(log_variance) * factor * (horizon_ms / UNIT_MS)
         expected[row] = 100 * np.sqrt(variance)
-    if model.known_by_ms is not None:
-        expected[:, as_of_ms < model.known_by_ms] = np.nan
+    expected[:, ~model.known_at(as_of_ms)] = np.nan
     return expected
 
 
@@ -109,9 +108,8 @@ def _sums_before(values: Floats, last_rows: Rows, count: int) -> Floats:
 
 def deseasonalised_squares(hour_factors: tuple[float, ...], candles: CandleSeries) -> Floats:
     """Squared log returns divided by the factor of their hour, shape (n,); NaN for the first."""
-    squared = np.square(np.diff(np.log(candles.close), prepend=np.nan))
     hours = candles.open_time_ms // HOUR_MS % 24
-    deseasonalised: Floats = squared / np.asarray(hour_factors)[hours]
+    deseasonalised: Floats = candles.squared_log_returns() / np.asarray(hour_factors)[hours]
     return deseasonalised
 
 
@@ -138,7 +136,7 @@ def _hour_of_week_factors(model: VolatilityModel) -> Floats:
 
 
 def _last_closed(candles: CandleSeries, as_of_ms: Times) -> tuple[Rows, Rows]:
-    """The row of the candle that closed last at each time, and how many lie without a gap up to it.
+    """The row of the candle that closed last at each time, and how many gapless ones end with it.
 
     The number is 0 where that candle is missing.
     """

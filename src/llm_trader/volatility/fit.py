@@ -35,7 +35,8 @@ def fit_model(
     `end_ms`, so that nothing after `end_ms` is used. Raises `InvalidInputError` where fewer than
     `MIN_DAYS` days of states have all windows and outcomes.
     """
-    used = [series.between(None, end_ms - series.timeframe.ms + 1) for series in candles]
+    known = [series.known_at(end_ms) for series in candles]
+    used = [series for series in known if len(series.between(start_ms, None))]
     hour_factors = _hour_factors([series.between(start_ms, None) for series in used])
     times = np.arange(start_ms + -start_ms % step_ms, end_ms - DAY_MS + 1, step_ms, dtype=np.int64)
     draft = VolatilityModel(
@@ -49,13 +50,13 @@ def fit_model(
             [_log_variance_ahead(hour_factors, series, times, horizon_ms) for series in used]
         )
         equation = with_weekend_ahead(terms, pooled_times, horizon_ms)
-        known = np.isfinite(target) & np.isfinite(equation).all(axis=0)
-        if known.sum() * step_ms < MIN_DAYS * DAY_MS:
+        complete = np.isfinite(target) & np.isfinite(equation).all(axis=0)
+        if complete.sum() * step_ms < MIN_DAYS * DAY_MS:
             raise InvalidInputError(
-                f"only {known.sum() * step_ms / DAY_MS:.0f} days of states have all windows and "
+                f"only {complete.sum() * step_ms / DAY_MS:.0f} days of states have all windows and "
                 f"the {name} after them; a volatility model needs {MIN_DAYS}: import more candles"
             )
-        solution, *_ = np.linalg.lstsq(equation[:, known].T, target[known], rcond=None)
+        solution, *_ = np.linalg.lstsq(equation[:, complete].T, target[complete], rcond=None)
         coefficients[name] = tuple(round(float(value), 4) for value in solution)
     known_by_ms = max(int(series.open_time_ms[-1]) + series.timeframe.ms for series in used)
     return VolatilityModel(
@@ -102,19 +103,12 @@ def _log_variance_ahead(
     """Log of the mean squared 5-minute return of the coming horizon; NaN where candles lack."""
     squared = np.nan_to_num(deseasonalised_squares(hour_factors, candles))
     total = np.concatenate([[0.0], np.cumsum(squared)])
-    first = np.searchsorted(candles.open_time_ms, times)
+    # The first return starts from the close of the candle before `as_of`.
+    row, present = candles.last_closed(times)
     count = horizon_ms // candles.timeframe.ms
-    target = np.full(len(times), np.nan)
-    # Row `first - 1` is the candle before `as_of`, whose close the first return starts from.
-    inside = np.flatnonzero((first > 0) & (first + count <= len(candles)))
-    span_ms = (
-        candles.open_time_ms[first[inside] + count - 1] - candles.open_time_ms[first[inside] - 1]
-    )
-    gapless = inside[
-        (span_ms == count * candles.timeframe.ms)
-        & (candles.open_time_ms[first[inside]] == times[inside])
-    ]
-    rows = first[gapless]
+    gapless, start_row = candles.followed_by(row, np.flatnonzero(present), count)
+    rows = start_row + 1
     variance = (total[rows + count] - total[rows]) / (horizon_ms / UNIT_MS)
+    target = np.full(len(times), np.nan)
     target[gapless] = np.log(np.maximum(variance, VARIANCE_FLOOR))
     return target

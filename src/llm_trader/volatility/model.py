@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
+from llm_trader.arrays import Mask, Times
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.storage.files import write_atomically
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS, Millis
@@ -68,6 +70,10 @@ class VolatilityModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """Such as `har-1f4c20`: the first hex digits of the SHA-256 of the constants."""
         constants = msgspec.json.encode([self.hour_factors, self.coefficients])
         return f"har-{hashlib.sha256(constants).hexdigest()[:6]}"
+
+    def known_at(self, as_of_ms: Times) -> Mask:
+        """Whether all that the model was fitted to was known at each time, shape (n,)."""
+        return np.asarray(as_of_ms >= (self.known_by_ms or 0))
 
 
 BUILT_IN: Final = VolatilityModel(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,8 +13,8 @@ import msgspec
 from llm_trader.app.indexes import (
     open_index,
     refuse_another_exchange,
-    refuse_another_volatility_model,
     volatility_model,
+    volatility_model_of,
 )
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.app.job import Job, blocking
@@ -175,10 +174,10 @@ async def _from_index(
 ) -> Dataset:
     async with open_index(job.settings, job.environ) as index:
         refuse_another_exchange(store, index)
-        model = volatility_model(job.settings)
-        refuse_another_volatility_model(model, index)
-        dataset = await read_index(index, space, symbols, *span, lookback_days=lookback_days)
-        return replace(dataset, volatility=model)
+        model = volatility_model_of(index, job.settings)
+        return await read_index(
+            index, space, symbols, *span, lookback_days=lookback_days, volatility=model
+        )
 
 
 def _refuse_texts(plans: Sequence[StudyPlan]) -> None:

@@ -9,8 +9,7 @@ from llm_trader.app.indexes import (
     open_retriever,
     qdrant_server,
     refuse_another_exchange,
-    refuse_another_volatility_model,
-    volatility_model,
+    volatility_model_of,
 )
 from llm_trader.app.job import Job, blocking
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
@@ -30,12 +29,10 @@ async def check_index_for_leaks(
     with MarketStore.open(settings.market.store) as store:
         async with open_retriever(settings, job.environ) as retriever:
             refuse_another_exchange(store, retriever.index)
-            model = volatility_model(settings)
-            refuse_another_volatility_model(model, retriever.index)
             return await check_for_leaks(
                 retriever,
                 store,
-                model,
+                volatility_model_of(retriever.index, settings),
                 symbols,
                 samples,
                 seed,

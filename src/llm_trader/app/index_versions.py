@@ -177,12 +177,12 @@ async def _points_to_rebuild(
 
 
 def _all_of_the_store(settings: Settings, store: MarketStore) -> list[SymbolPoints]:
+    """Every symbol over all its candles; how many points that makes is not known yet."""
     intraday = intraday_timeframe(settings, store, store.symbols())
-    stored = ((symbol, store.first_and_last_ms(symbol, intraday)) for symbol in store.symbols())
     return [
-        SymbolPoints(symbol, 0, first_and_last_ms[0], first_and_last_ms[1] + intraday.ms)
-        for symbol, first_and_last_ms in stored
-        if first_and_last_ms
+        SymbolPoints(symbol, 0, stored[0], stored[1] + intraday.ms)
+        for symbol in store.symbols()
+        if (stored := store.first_and_last_ms(symbol, intraday))
     ]
 
 

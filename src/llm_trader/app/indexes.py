@@ -13,7 +13,7 @@ from llm_trader.embedding.text_cache import QueryTexts, RedisVectors
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.embedded import SCHEMA_VERSION, EmbeddedIndex
 from llm_trader.index.ingestion import Spaces
-from llm_trader.index.protocol import Collection, VectorIndex
+from llm_trader.index.protocol import REBUILD, Collection, VectorIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import LoadedCalibration
@@ -167,14 +167,16 @@ def refuse_one_folder_for_both(settings: Settings) -> None:
         )
 
 
-def refuse_another_volatility_model(model: VolatilityModel, index: VectorIndex) -> None:
-    stored = index.collection.volatility_model
+def volatility_model_of(index: VectorIndex, settings: Settings) -> VolatilityModel:
+    """The settings' model; raises `ConfigurationError` unless the index was made with it."""
+    model, stored = volatility_model(settings), index.collection.volatility_model
     if stored != model.id:
         raise ConfigurationError(
             f"the index at {index.location} was made with the volatility model {stored}, the "
             f"settings name {model.id}; set volatility.model to that model's file, or build the "
-            "index again with: llm-trader index rebuild"
+            f"index again with: {REBUILD}"
         )
+    return model
 
 
 def refuse_another_exchange(store: MarketStore, index: VectorIndex) -> None:

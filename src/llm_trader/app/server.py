@@ -13,9 +13,8 @@ from llm_trader import __version__
 from llm_trader.app.indexes import (
     open_retriever,
     refuse_another_exchange,
-    refuse_another_volatility_model,
     refuse_one_folder_for_both,
-    volatility_model,
+    volatility_model_of,
 )
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
@@ -133,6 +132,5 @@ def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> Snap
         return None
     store = opened.enter_context(MarketStore.open(path))
     refuse_another_exchange(store, retriever.index)
-    model = volatility_model(settings)
-    refuse_another_volatility_model(model, retriever.index)
+    model = volatility_model_of(retriever.index, settings)
     return SnapshotSource(store, retriever.space.intraday, settings.snapshot.interval_ms, model)

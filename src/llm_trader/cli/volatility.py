@@ -17,7 +17,7 @@ from llm_trader.timeframe import iso8601, parse_end, parse_start
 if TYPE_CHECKING:
     from llm_trader.volatility.model import VolatilityModel
 
-app = typer.Typer(no_args_is_help=True, help="Volatility models: fit one, show one.")
+app = typer.Typer(no_args_is_help=True, help="Volatility models: fit one to your own candles.")
 
 
 @app.callback()

@@ -125,8 +125,9 @@ async def read_index(
     end_ms: Millis,
     *,
     lookback_days: int,
+    volatility: VolatilityModel = BUILT_IN,
 ) -> Dataset:
-    """The same states from an index, with all the vectors that it has.
+    """The same states from an index of that volatility model, with all the vectors that it has.
 
     Raises `InvalidInputError` for an index of other features, and where a symbol has no state in
     the evaluated time.
@@ -147,9 +148,9 @@ async def read_index(
                 f"the index has no state of {symbol} from {iso8601(start_ms)} to "
                 f"{iso8601(end_ms)}; add them with: llm-trader ingest"
             )
-    return Dataset(
-        tables, space.intraday, collection.exchange, start_ms, end_ms, collection.text_space_id
-    )
+    text_space_id = collection.text_space_id
+    span = start_ms, end_ms
+    return Dataset(tables, space.intraday, collection.exchange, *span, text_space_id, volatility)
 
 
 def _points(

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from llm_trader.embedding.state import StateSpace
 from llm_trader.index.points import PointTable
-from llm_trader.retrieval.answer import BarrierEvidence, Estimate, Evidence, Novelty
+from llm_trader.retrieval.answer import BarrierEvidence, Estimate, Evidence
 from llm_trader.retrieval.evidence import (
     INTERVAL_LEVEL,
-    LEAST_EFFECTIVE_EPISODES,
-    Comparison,
     Neighbourhood,
+    Outlook,
     build_evidence,
-    decide_verdict,
     no_evidence,
 )
+from llm_trader.retrieval.forecast import FORECAST_LEVELS, ForecastBase, mixture_quantiles
 from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
 from llm_trader.retrieval.retriever import Retriever
@@ -41,6 +40,21 @@ ALL = tuple(HORIZONS)
 Z90 = NormalDist().inv_cdf(0.95)
 
 
+EXPECTED_PCT = np.array([0.2, 0.4, 0.9, 2.5])
+
+
+def evidence_of(
+    episodes: Neighbourhood,
+    window: PointTable,
+    volatility: float = 2.0,
+    horizons: tuple[str, ...] = ALL,
+    expected_pct: np.ndarray = EXPECTED_PCT,
+) -> Evidence:
+    """Evidence of episodes that are the neighbours of the forecast, too."""
+    outlook = Outlook.of(ForecastBase.of(window), episodes, expected_pct)
+    return build_evidence(episodes, BaseRates.of(window), outlook, horizons, volatility, None)
+
+
 class Case(NamedTuple):
     points: PointTable
     window: PointTable
@@ -56,7 +70,7 @@ def cases(draw: st.DrawFn) -> Case:
     points = window.take(np.array(rows))
     volatility = draw(st.floats(0.1, 20))
     episodes = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.5, len(rows)))
-    evidence = build_evidence(episodes, BaseRates.of(window), ALL, volatility, None)
+    evidence = evidence_of(episodes, window, volatility)
     return Case(points, window, evidence, volatility)
 
 
@@ -155,7 +169,7 @@ def test_evidence_tells_what_it_is_made_from(case: Case) -> None:
 def test_without_the_volatility_now_nothing_is_rescaled() -> None:
     window = past(range(0, 300, 20))
     episodes = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
-    actual = build_evidence(episodes, BaseRates.of(window), ALL, math.nan, None)
+    actual = evidence_of(episodes, window, math.nan)
     assert [actual.horizons[name].rescaled for name in ALL] == [None] * 4
     assert math.isfinite(actual.horizons["4h"].mean.low)
 
@@ -163,7 +177,7 @@ def test_without_the_volatility_now_nothing_is_rescaled() -> None:
 def test_only_the_horizons_asked_for_are_told_in_their_order() -> None:
     window = past(range(0, 300, 20))
     episodes = Neighbourhood(window, np.arange(len(window)), np.linspace(0.9, 0.5, len(window)))
-    actual = build_evidence(episodes, BaseRates.of(window), ("24h", "1h"), 2.0, None)
+    actual = evidence_of(episodes, window, horizons=("24h", "1h"))
     assert set(actual.horizons) == {"1h", "24h"}
     assert actual.barriers is not None
 
@@ -171,7 +185,7 @@ def test_only_the_horizons_asked_for_are_told_in_their_order() -> None:
 def test_one_neighbour_has_a_mean_of_unknown_spread_and_no_verdict() -> None:
     window = past(range(300))
     episodes = Neighbourhood(window, np.array([7]), np.array([0.8]))
-    actual = build_evidence(episodes, BaseRates.of(window), ALL, 2.0, None)
+    actual = evidence_of(episodes, window)
     mean = actual.horizons["4h"].mean
     assert mean.value == window.column("outcome_4h")[7]
     assert (mean.low, mean.high) == (None, None)
@@ -191,80 +205,48 @@ def test_no_evidence_is_a_verdict_with_a_reason_and_no_numbers() -> None:
     )
 
 
-def comparisons(*deviations: float) -> list[Comparison]:
-    return [Comparison(f"number {i}", 0.4, 0.5, d) for i, d in enumerate(deviations)]
+def test_the_forecast_is_in_units_of_the_volatility_expected_now() -> None:
+    window = past(range(3000))
+    neighbours = Neighbourhood(window, np.arange(0, 3000, 15), np.full(200, 0.8))
+    actual = evidence_of(neighbours, window)
+    for row, name in enumerate(ALL):
+        horizon = actual.horizons[name]
+        assert horizon.forecast is not None
+        relative = window.column(f"outcome_{name}") / window.column(f"expected_volatility_{name}")
+        weight = 0.0 if name == "24h" else 0.25
+        quantiles = mixture_quantiles(np.sort(relative), np.sort(relative[::15]), weight)
+        expected_pct = EXPECTED_PCT[row]
+        assert horizon.expected_volatility_pct == expected_pct
+        assert horizon.forecast.quantiles == pytest.approx((quantiles * expected_pct).tolist())
+        mean = weight * relative[::15].mean() + (1 - weight) * relative.mean()
+        assert horizon.forecast.mean == pytest.approx(mean * expected_pct)
+        p_up = weight * (relative[::15] > 0).mean() + (1 - weight) * (relative > 0).mean()
+        assert horizon.forecast.p_up == pytest.approx(p_up)
+        assert horizon.forecast.weight_of_neighbours == weight
+    assert len(FORECAST_LEVELS) == 99
 
 
-ORDINARY = Novelty(50.0, 0.8, 128)
-STRENGTH = ["none", "weak", "informative"]
+def test_fewer_neighbours_than_were_judged_leave_the_base_alone() -> None:
+    window = past(range(3000))
+    neighbours = Neighbourhood(window, np.arange(0, 2985, 15), np.full(199, 0.8))
+    for horizon in evidence_of(neighbours, window).horizons.values():
+        assert horizon.forecast is not None
+        assert horizon.forecast.weight_of_neighbours == 0
 
 
-def test_far_from_the_base_rate_is_informative_and_names_what_is() -> None:
-    verdict, reason = decide_verdict(comparisons(0.5, -9.0, 3.0), 40.0, ORDINARY)
-    assert verdict == "informative"
-    assert "number 1 is 0.40 against a base rate of 0.50" in reason
-    assert "9.0 standard errors" in reason
+def test_without_the_volatility_expected_now_there_is_no_forecast() -> None:
+    window = past(range(3000))
+    neighbours = Neighbourhood(window, np.arange(0, 3000, 15), np.full(200, 0.8))
+    actual = evidence_of(neighbours, window, expected_pct=np.full(4, math.nan))
+    for horizon in actual.horizons.values():
+        assert horizon.expected_volatility_pct is horizon.forecast is horizon.summary is None
+        assert horizon.scale is not None
 
 
-def test_near_the_base_rate_is_no_evidence() -> None:
-    assert decide_verdict(comparisons(0.5, -1.5, 1.0), 40.0, ORDINARY)[0] == "none"
-
-
-@given(
-    st.lists(st.floats(-12, 12), min_size=1, max_size=10),
-    st.one_of(st.none(), st.builds(Novelty, st.floats(0, 100), st.floats(-1, 1), st.just(128))),
-)
-def test_a_verdict_is_one_of_three_words_with_a_reason(
-    deviations: list[float], novelty: Novelty | None
-) -> None:
-    verdict, reason = decide_verdict(comparisons(*deviations), 40.0, novelty)
-    assert verdict in STRENGTH
-    assert reason
-
-
-@given(st.lists(st.floats(-12, 12), min_size=1, max_size=10), st.floats(0, 12))
-def test_a_verdict_grows_with_the_largest_deviation_whatever_its_sign(
-    deviations: list[float], more: float
-) -> None:
-    verdict, _ = decide_verdict(comparisons(*deviations), 40.0, ORDINARY)
-    mirrored, _ = decide_verdict(comparisons(*(-d for d in deviations)), 40.0, ORDINARY)
-    stronger, _ = decide_verdict(comparisons(*deviations, more), 40.0, ORDINARY)
-    assert verdict == mirrored
-    assert STRENGTH.index(stronger) >= STRENGTH.index(verdict)
-
-
-def test_a_state_unlike_the_past_is_no_evidence_however_far_its_neighbours_lie() -> None:
-    verdict, reason = decide_verdict(comparisons(20.0), 40.0, Novelty(99.5, 0.31, 128))
-    assert verdict == "none"
-    assert "unlike the past" in reason
-    assert "0.31" in reason
-    assert decide_verdict(comparisons(20.0), 40.0, Novelty(98.0, 0.31, 128))[0] == "informative"
-    assert decide_verdict(comparisons(20.0), 40.0, None)[0] == "informative"
-
-
-@pytest.mark.parametrize("gap_hours", [1, 24])
-@pytest.mark.parametrize("count", [2, LEAST_EFFECTIVE_EPISODES - 1])
-def test_few_episodes_are_no_evidence_however_far_from_the_base_rate(
-    count: int, gap_hours: int
-) -> None:
-    window = past(range(2500))
-    values = window.values.copy()
-    values[-7:-3] = values[-7:-3] * 0.01 - 50
-    values[-1] = 0.0
-    low = PointTable(window.symbol, window.timestamp_ms, values, window.vectors, window.run)
-    points = low.take(np.arange(count) * gap_hours * 4)
-    episodes = Neighbourhood(points, np.arange(len(points)), np.linspace(0.9, 0.8, count))
-    actual = build_evidence(episodes, BaseRates.of(window), ALL, 2.0, None)
-    assert actual.verdict == "none"
-    assert "effective episodes" in actual.reason
-    many = Neighbourhood(low, np.arange(40) * 60, np.linspace(0.9, 0.8, 40))
-    assert build_evidence(many, BaseRates.of(window), ALL, 2.0, None).verdict == "informative"
-
-
-async def verdicts(
+async def answers(
     symbols: int, queries: int, *, pull: float = 0.0, barriers: tuple[float, ...] | None = None
-) -> list[str]:
-    """Verdicts of queries of random states over 3000 quarter-hours, by symbol.
+) -> list[Evidence]:
+    """Evidence of queries of random states over 3000 quarter-hours, by symbol.
 
     Every state of a symbol has its own latent factor; outcomes depend on it as far as `pull`
     says, and not at all at 0.
@@ -289,16 +271,18 @@ async def verdicts(
     config = SearchSpec(lookback_days=90, include_regime_filters=False)
     async with index_of(*tables) as index:
         retriever = Retriever(index, StateSpace(M5))
-        return [(await retriever.query(s, as_of_ms, config)).evidence.verdict for s in states]
+        return [(await retriever.query(s, as_of_ms, config)).evidence for s in states]
 
 
 async def test_where_outcomes_are_chance_hardly_any_verdict_says_otherwise() -> None:
-    results = await verdicts(symbols=6, queries=60)
+    results = await answers(symbols=6, queries=60)
     assert len(results) == 360
-    assert results.count("informative") <= 0.03 * len(results)
-    assert results.count("informative") + results.count("weak") <= 0.15 * len(results)
+    beyond_1_in_500 = [told for told in results if "fewer than 1 in 500" in told.reason]
+    assert len(beyond_1_in_500) <= 0.01 * len(results)
+    assert sum(told.verdict != "none" for told in results) <= 0.15 * len(results)
 
 
 async def test_where_outcomes_follow_from_states_most_verdicts_say_so() -> None:
-    results = await verdicts(symbols=2, queries=50, pull=1.0)
-    assert results.count("informative") >= 0.6 * len(results)
+    results = await answers(symbols=2, queries=50, pull=1.0)
+    beyond_1_in_500 = [told for told in results if "fewer than 1 in 500" in told.reason]
+    assert len(beyond_1_in_500) >= 0.6 * len(results)

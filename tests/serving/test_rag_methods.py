@@ -103,7 +103,14 @@ async def test_an_answer_has_exactly_the_fields_of_the_wire(rag: RpcClient) -> N
     assert set(answer["metadata"]) == {
         *("query_duration_ms", "embedding_duration_ms", "retrieval_duration_ms"),
         *("query_duration_us", "filters_applied", "schema_version", "feature_version"),
-        *("embedding_model", "as_of", "vector", "state_source", "fields_completed"),
+        *(
+            "embedding_model",
+            "volatility_model",
+            "as_of",
+            "vector",
+            "state_source",
+            "fields_completed",
+        ),
         *("features_missing", "unknown_fields", "warnings", "collection", "request_id"),
         "data_age_seconds",
         "points_eligible",

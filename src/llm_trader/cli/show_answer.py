@@ -93,10 +93,11 @@ def _add_horizon(rows: Table, name: str, horizon: HorizonEvidence, base_rate_poi
         _estimate(horizon.p_up, ".2f"),
         *(number(quantile.value, "+.2f") for quantile in quantiles),
     )
-    if rescaled := horizon.rescaled:
-        values = [rescaled.mean, *(getattr(rescaled, quantile) for quantile in _QUANTILES)]
-        mean, *cells = (number(value, "+.2f") for value in values)
-        rows.add_row("", "  at today's volatility", mean, "", *cells)
+    if forecast := horizon.forecast:
+        quantiles_of_forecast = (forecast.quantiles[int(name[1:]) - 1] for name in _QUANTILES)
+        cells = (number(value, "+.2f") for value in quantiles_of_forecast)
+        mean, p_up = number(forecast.mean, "+.2f"), number(forecast.p_up, ".2f")
+        rows.add_row("", "  forecast", mean, p_up, *cells)
     if horizon.band_80 is not None:
         low, high = (number(edge, "+.2f") for edge in horizon.band_80)
         rows.add_row("", "  calibrated 80 % band", "", "", low, "", "", "", high)
@@ -112,6 +113,7 @@ def _add_horizon(rows: Table, name: str, horizon: HorizonEvidence, base_rate_poi
 
 def _verdict(evidence: Evidence, metadata: Metadata) -> Description:
     yield f"[bold]Verdict: {evidence.verdict}[/]. {evidence.reason}."
+    yield from (f"  {told.summary}" for told in evidence.horizons.values() if told.summary)
     if novelty := evidence.novelty:
         yield (
             f"  novelty: {novelty.percentile:.0f} % of past states had a nearer neighbour "

@@ -76,10 +76,38 @@ class Rescaled(msgspec.Struct, frozen=True):
     p90: float
 
 
+class Forecast(msgspec.Struct, frozen=True):
+    """% changes. `quantiles` are those at 1, 2, ... 99 %, `p_up` is the probability of a rise.
+
+    It is made of the outcomes of the whole window in units of the volatility that was expected
+    then, times the volatility that is expected now; outcomes of similar states have the weight
+    `weight_of_neighbours` in it.
+    """
+
+    quantiles: list[float]
+    mean: float
+    p_up: float
+    weight_of_neighbours: float
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A statistic of similar states, the same of the window, and by how many standard errors they
+    differ.
+    """
+
+    value: float
+    base_rate: float
+    deviation: float
+
+
 class HorizonEvidence(msgspec.Struct, frozen=True):
     """% changes. `p_up` is the share above 0. `rescaled` needs the current volatility.
 
-    `band_80` is where 8 in 10 outcomes fall: the rescaled p10 and p90 after a calibration.
+    The volatility model says how far the price should move: `expected_volatility_pct`. Where it
+    is unknown there is no forecast. `band_80` is where 8 in 10 outcomes fall: the rescaled p10
+    and p90 after a calibration. `scale` compares how far prices moved after similar states, in
+    units of expected volatility, with the window (1), `direction` the shares of rises; both are
+    null with fewer than 10 effective episodes. `summary` says all of this in words.
     """
 
     effective_episodes: float
@@ -92,6 +120,11 @@ class HorizonEvidence(msgspec.Struct, frozen=True):
     p90: Estimate
     rescaled: Rescaled | None
     band_80: tuple[float, float] | None = None
+    expected_volatility_pct: float | None = None
+    forecast: Forecast | None = None
+    scale: Difference | None = None
+    direction: Difference | None = None
+    summary: str | None = None
 
 
 class BarrierEvidence(msgspec.Struct, frozen=True):

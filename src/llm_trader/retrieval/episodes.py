@@ -94,13 +94,22 @@ def effective_counts(timestamp_ms: Times, horizons_ms: Collection[Millis]) -> Fl
     ones (Kish's effective sample size for correlated observations).
     """
     n = timestamp_ms.shape[-1]
-    ascending = np.sort(timestamp_ms)
-    gaps_ms = ascending[..., 1:] - ascending[..., :-1]
-    smallest_gap_ms = gaps_ms.min() if gaps_ms.size else np.inf
-    distances_ms = np.abs(timestamp_ms[..., :, None] - timestamp_ms[..., None, :])
     counts = np.full((len(horizons_ms), *timestamp_ms.shape[:-1]), float(n))
+    if n < 2 or not timestamp_ms.size:
+        return counts
+    ascending = np.sort(timestamp_ms, axis=-1).reshape(-1, n)
+    ascending -= ascending.min()
+    smallest_gap_ms = np.diff(ascending, axis=1).min()
+    # Rows lie far from each other, so that one search finds the end of each row's own times.
+    span_ms = int(ascending.max()) + max(horizons_ms)
+    times_ms = (ascending + span_ms * np.arange(len(ascending))[:, None]).ravel()
+    places = np.arange(1, len(times_ms) + 1)
+    sums_ms = np.concatenate([[0], np.cumsum(times_ms)])
     for row, horizon_ms in enumerate(horizons_ms):
-        if smallest_gap_ms < horizon_ms:  # else no two outcomes overlap, and n is right
-            correlations = np.maximum(0.0, 1.0 - distances_ms / horizon_ms)
-            counts[row] = n * n / np.add.reduce(correlations, axis=(-2, -1))
+        if smallest_gap_ms < horizon_ms:  # else no two overlap, and n is right
+            ends = times_ms.searchsorted(times_ms + horizon_ms)
+            distances_ms = sums_ms[ends] - sums_ms[places] - (ends - places) * times_ms
+            shared = (ends - places - distances_ms / horizon_ms).reshape(-1, n)
+            pairs = np.add.reduce(shared, axis=1).reshape(counts[row].shape)
+            counts[row] = n * n / (n + 2 * pairs)
     return counts

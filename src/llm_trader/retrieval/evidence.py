@@ -18,57 +18,35 @@ from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.answer import (
     BarrierEvidence,
+    Difference,
     Estimate,
     Evidence,
+    Forecast,
     HorizonEvidence,
     Novelty,
     Rescaled,
 )
 from llm_trader.retrieval.calibration import Calibration, band
 from llm_trader.retrieval.episodes import effective_counts
-from llm_trader.retrieval.intervals import share_deviation, student_t, t_as_normal, wilson
+from llm_trader.retrieval.forecast import (
+    ForecastBase,
+    Mixture,
+    mix,
+    relative_outcomes,
+)
+from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
+from llm_trader.retrieval.verdict import Comparison, compare_neighbours, decide_verdict, summary
 from llm_trader.snapshot.outcome import STOP_FIRST, TARGET_FIRST
 from llm_trader.timeframe import HORIZONS
 
 INTERVAL_LEVEL: Final = 0.9
-# With 5, the formulas for intervals get rough; with 20, a search for 10 to 19 episodes could never
-# have a verdict.
-LEAST_EFFECTIVE_EPISODES: Final = 10
-# One state in 100 of an unchanged market lies beyond it and abstains; at 98 it would be two.
-NOVEL_PERCENTILE: Final = 99.0
-
-# A mean and a share per horizon and two barriers are compared: one of them leaves its interval by
-# chance easily. So a deviation counts only beyond what the largest of all reaches by chance in 1 of
-# 10 queries (`weak`) or 1 of 100 (`informative`), by Bonferroni's rule.
-_COMPARISONS: Final = 2 * len(HORIZONS) + 2
 _Z: Final = NormalDist().inv_cdf((1 + INTERVAL_LEVEL) / 2)
-WEAK_Z, INFORMATIVE_Z = (
-    NormalDist().inv_cdf(1 - by_chance / 2 / _COMPARISONS) for by_chance in (0.1, 0.01)
-)
-
-LONGEST: Final = list(HORIZONS)[-1]
 # Rows: the level itself, and what its lower and upper bound lie off at one observation.
 _LEVEL_SPREAD: Final = (
     _Z * np.sqrt(QUANTILE_LEVELS * (1 - QUANTILE_LEVELS)) * np.array([[0], [-1], [1]])
 )
-
-
-class Comparison(NamedTuple):
-    """One statistic of a horizon against its base rate. `deviation` is in standard errors."""
-
-    statistic: str
-    value: float
-    base_rate: float
-    deviation: float
-    horizon: str = LONGEST
-
-    def __str__(self) -> str:
-        return (
-            f"{self.statistic} is {self.value:.2f} against a base rate of {self.base_rate:.2f}, "
-            f"{abs(self.deviation):.1f} standard errors away"
-        )
 
 
 class Neighbourhood(NamedTuple):
@@ -91,9 +69,27 @@ class Neighbourhood(NamedTuple):
         return self.points.column(name)[self.rows]
 
 
+class Outlook(NamedTuple):
+    """The forecast in units of expected volatility, how its neighbours compare with the window, and
+    the volatilities expected now in % (horizons,), NaN where unknown.
+    """
+
+    mixture: Mixture
+    comparisons: list[Comparison]
+    expected_pct: Floats
+
+    @classmethod
+    def of(cls, base: ForecastBase, neighbours: Neighbourhood, expected_pct: Floats) -> Outlook:
+        points, rows = neighbours.points, neighbours.rows
+        outcomes = relative_outcomes(points.values[:, rows])
+        comparisons = compare_neighbours(base, outcomes, points.timestamp_ms[rows])
+        return cls(mix(base, outcomes), comparisons, expected_pct)
+
+
 def build_evidence(
     episodes: Neighbourhood,
     base: BaseRates,
+    outlook: Outlook,
     requested_horizons: tuple[str, ...],
     current_volatility_pct: float,
     novelty: Novelty | None,
@@ -107,12 +103,16 @@ def build_evidence(
     similarity = episodes.similarity
     times = episodes.points.timestamp_ms[episodes.rows]
     effective = effective_counts(times, HORIZONS.values()).tolist()
-    all_horizons = _horizons(episodes, effective, base, current_volatility_pct, calibration)
+    all_horizons = _horizons(
+        episodes, effective, base, outlook, current_volatility_pct, calibration
+    )
     horizons = {name: all_horizons[name] for name in HORIZONS if name in requested_horizons}
     barriers = _barriers(episodes, effective[-1], base)
-    comparisons = compare_with_base_rates(horizons, barriers, effective[-1])
     verdict, reason = decide_verdict(
-        comparisons, max(effective), novelty, calibration.skilled_horizons if calibration else None
+        [comparison for comparison in outlook.comparisons if comparison.horizon in horizons],
+        max(effective),
+        novelty,
+        calibration.skilled_horizons if calibration else None,
     )
     return Evidence(
         verdict=verdict,
@@ -134,83 +134,11 @@ def no_evidence(reason: str, base_rate_points: int) -> Evidence:
     return Evidence("none", reason, 0, INTERVAL_LEVEL, base_rate_points, None, None, None, None, {})
 
 
-def compare_with_base_rates(
-    horizons: dict[str, HorizonEvidence], barriers: BarrierEvidence, effective_24h: float
-) -> list[Comparison]:
-    """Compares means and shares that have enough effective episodes with their base rates."""
-    comparisons = []
-    for name, horizon in horizons.items():
-        n = horizon.effective_episodes
-        if n >= LEAST_EFFECTIVE_EPISODES:
-            comparisons.append(_compare_mean(name, horizon.mean, n))
-            comparisons.append(_compare_share("P(up)", horizon.p_up, n, name))
-    if (n := effective_24h) >= LEAST_EFFECTIVE_EPISODES:
-        comparisons.append(_compare_share("P(stop first)", barriers.stop_first, n, LONGEST))
-        comparisons.append(_compare_share("P(target first)", barriers.target_first, n, LONGEST))
-    return comparisons
-
-
-def decide_verdict(
-    comparisons: list[Comparison],
-    most_effective: float,
-    novelty: Novelty | None,
-    skilled_horizons: frozenset[str] | None = None,
-) -> tuple[str, str]:
-    """`informative`, `weak` or `none`, with the reason.
-
-    Only the `skilled_horizons`, at which such neighbours forecast better than the base rate in
-    a calibration, can be informative. `None` means that there is no calibration.
-    """
-    if not comparisons:
-        return "none", (
-            f"only {most_effective:.1f} effective episodes; a verdict needs at least "
-            f"{LEAST_EFFECTIVE_EPISODES}"
-        )
-    if novelty and novelty.percentile >= NOVEL_PERCENTILE:
-        return "none", (
-            f"the state is unlike the past: {novelty.percentile:.0f} % of past states had a "
-            f"nearer neighbour than {novelty.nearest_similarity:.2f}"
-        )
-    largest = _largest(comparisons)
-    if abs(largest.deviation) > INFORMATIVE_Z:
-        return _informative_or_weak(comparisons, largest, skilled_horizons)
-    if abs(largest.deviation) > WEAK_Z:
-        return "weak", f"{largest}; by chance fewer than 1 in 10 queries show that much"
-    return "none", (
-        f"nothing differs from its base rate by more than chance; the largest difference: {largest}"
-    )
-
-
-def _informative_or_weak(
-    comparisons: list[Comparison], largest: Comparison, skilled_horizons: frozenset[str] | None
-) -> tuple[str, str]:
-    by_chance = "by chance fewer than 1 in 100 queries show that much"
-    if skilled_horizons is None:
-        return "informative", f"{largest}; {by_chance}"
-    skilled = [comparison for comparison in comparisons if comparison.horizon in skilled_horizons]
-    if skilled and abs((best := _largest(skilled)).deviation) > INFORMATIVE_Z:
-        return "informative", (
-            f"{best}; {by_chance}, and over {best.horizon} such neighbours forecast better "
-            "than the base rate in the calibration"
-        )
-    where = (
-        f"over {largest.horizon} such neighbours did not forecast"
-        if skilled_horizons
-        else "at no horizon did such neighbours forecast"
-    )
-    return "weak", (
-        f"{largest}; {by_chance}; but {where} better than the base rate in the calibration"
-    )
-
-
-def _largest(comparisons: list[Comparison]) -> Comparison:
-    return max(comparisons, key=lambda comparison: abs(comparison.deviation))
-
-
 def _horizons(
     episodes: Neighbourhood,
     effective: list[float],
     base: BaseRates,
+    outlook: Outlook,
     current_volatility_pct: float,
     calibration: Calibration | None,
 ) -> dict[str, HorizonEvidence]:
@@ -238,8 +166,36 @@ def _horizons(
         p_up = _share_estimate(ups[row] / count, effective[row], float(base.p_up[row]))
         p10, p25, p50, p75, p90 = map(Estimate, *quantile_rows[row], base_quantiles[row])
         estimates = mean_estimates[row], p_up, p10, p25, p50, p75, p90
-        evidence[name] = HorizonEvidence(effective[row], *estimates, rescaled_stats, band_80)
+        ahead = _ahead(row, outlook)
+        evidence[name] = HorizonEvidence(
+            effective[row], *estimates, rescaled_stats, band_80, *ahead
+        )
     return evidence
+
+
+class _Ahead(NamedTuple):
+    """The last fields of `HorizonEvidence`."""
+
+    expected_volatility_pct: float | None
+    forecast: Forecast | None
+    scale: Difference | None
+    direction: Difference | None
+    summary: str | None
+
+
+def _ahead(row: int, outlook: Outlook) -> _Ahead:
+    comparison, mixture = outlook.comparisons[row], outlook.mixture
+    expected_pct = float(outlook.expected_pct[row])
+    if not isfinite(expected_pct):
+        return _Ahead(None, None, comparison.scale, comparison.direction, None)
+    forecast = Forecast(
+        (mixture.quantiles[row] * expected_pct).tolist(),
+        float(mixture.mean[row]) * expected_pct,
+        float(mixture.share_up[row]),
+        float(mixture.weight[row]),
+    )
+    words = summary(comparison, expected_pct, forecast)
+    return _Ahead(expected_pct, forecast, comparison.scale, comparison.direction, words)
 
 
 def _mean_estimates(
@@ -270,20 +226,3 @@ def _barriers(episodes: Neighbourhood, effective: float, base: BaseRates) -> Bar
         _share_estimate(first.count(STOP_FIRST) / n, effective, base.stop_first),
         _share_estimate(first.count(TARGET_FIRST) / n, effective, base.target_first),
     )
-
-
-def _compare_mean(horizon: str, mean: Estimate, n: float) -> Comparison:
-    degrees_of_freedom = max(n - 1, 1.0)
-    error = 0.0
-    if mean.high is not None:
-        error = (mean.high - mean.value) / student_t(_Z, degrees_of_freedom)
-    t = (mean.value - mean.base_rate) / error if error > 0 else 0.0
-    deviation = t_as_normal(t, degrees_of_freedom)
-    statistic = f"the mean change in % over {horizon}"
-    return Comparison(statistic, mean.value, mean.base_rate, deviation, horizon)
-
-
-def _compare_share(statistic: str, share: Estimate, n: float, horizon: str) -> Comparison:
-    deviation = share_deviation(share.value, share.base_rate, n)
-    statistic = f"{statistic} over {horizon}"
-    return Comparison(statistic, share.value, share.base_rate, deviation, horizon)

@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Vectors
+from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Rows, Times, Vectors
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError
@@ -33,17 +33,26 @@ from llm_trader.retrieval.episodes import (
     earliest_episodes,
     nearest_episodes,
 )
-from llm_trader.retrieval.evidence import Neighbourhood, build_evidence, no_evidence
+from llm_trader.retrieval.evidence import Neighbourhood, Outlook, build_evidence, no_evidence
+from llm_trader.retrieval.forecast import (
+    HITS_OF_FORECAST,
+    NEIGHBOUR_GAP_MS,
+    NEIGHBOURS,
+    ForecastBase,
+)
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LruCache, SimilarityReference
 from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
-from llm_trader.retrieval.statistics import Rows, summarise
+from llm_trader.retrieval.statistics import Matches, summarise
 from llm_trader.snapshot.document import unknown_fields
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
 
+# Some 280 KB each, of 90 days.
+_FORECAST_BASES_KEPT: Final = 64
 # Some 5 KB each. Live queries need a few per symbol, replayed ones more.
 _WINDOWS_KEPT: Final = 1024
 
@@ -72,12 +81,23 @@ class _Query(NamedTuple):
         return self.probes[self.name]
 
 
+class _Wanted(NamedTuple):
+    """How to choose up to `most` hits that are `gap_ms` apart."""
+
+    choose: Callable[[Times, Millis, int], Rows]
+    gap_ms: Millis
+    most: int
+
+
 class _Found(NamedTuple):
-    """All hits, the neighbours to show, and the episodes of the evidence."""
+    """All hits, the neighbours to show, the episodes of the evidence, and the neighbours of the
+    forecast.
+    """
 
     hits: Hits
     shown: Neighbourhood
     episodes: Neighbourhood
+    neighbours: Neighbourhood
 
 
 class Retriever:
@@ -105,6 +125,7 @@ class Retriever:
         self.texts = texts
         self._calibration = calibration
         self._base_rates: LruCache[Hashable, BaseRates] = LruCache(_WINDOWS_KEPT)
+        self._forecast_bases: LruCache[Hashable, ForecastBase] = LruCache(_FORECAST_BASES_KEPT)
         self._references: LruCache[Hashable, SimilarityReference] = LruCache(_WINDOWS_KEPT)
 
     async def query(self, state: SnapshotTable, as_of_ms: Millis, spec: SearchSpec) -> Answer:
@@ -119,7 +140,7 @@ class Retriever:
         embedded = time.perf_counter()
         regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
         ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
-        hits, shown, episodes = await self._find(query, _searches(query, ranges))
+        hits, shown, episodes, neighbours = await self._find(query, _searches(query, ranges))
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
@@ -129,7 +150,7 @@ class Retriever:
         return Answer(
             matches=self._matches(matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, episodes, novelty, calibration),
+            evidence=self._evidence(query, episodes, neighbours, novelty, calibration),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
@@ -164,20 +185,36 @@ class Retriever:
         return await self.texts.vector(state)
 
     async def _find(self, query: _Query, searches: list[SearchQuery]) -> _Found:
-        """Fetch more hits until they hold all matches and episodes, or are the whole window."""
         spec = query.spec
         gap_ms = round(spec.min_gap_hours * HOUR_MS)
+        wanted = [
+            _Wanted(nearest_episodes, gap_ms, spec.top_k),
+            _Wanted(earliest_episodes, gap_ms, spec.evidence_k),
+        ]
+        of_forecast = [_Wanted(earliest_episodes, NEIGHBOUR_GAP_MS, NEIGHBOURS)]
         limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
+        if len(searches) == 1:
+            limit = max(limit, HITS_OF_FORECAST)
+            hits, found = await self._choose(query, searches, wanted + of_forecast, limit)
+            return _Found(hits, *found)
+        # Deeper rankings fuse to another order, so the forecast's are fused by themselves.
+        hits, found = await self._choose(query, searches, wanted, limit)
+        _, deeper = await self._choose(query, searches, of_forecast, HITS_OF_FORECAST)
+        return _Found(hits, *found, *deeper)
+
+    async def _choose(
+        self, query: _Query, searches: list[SearchQuery], wanted: list[_Wanted], limit: int
+    ) -> tuple[Hits, list[Neighbourhood]]:
+        """The hits, and the wanted of them; more are fetched until all are found, or it is all."""
         while True:
             hits = await self._nearest([replace(search, limit=limit) for search in searches])
             stamps = hits.points.timestamp_ms[hits.rows]
-            shown = nearest_episodes(stamps, gap_ms, spec.top_k)
-            episodes = earliest_episodes(stamps, gap_ms, spec.evidence_k)
-            complete = len(shown) == spec.top_k and len(episodes) == spec.evidence_k
-            if complete or limit >= hits.eligible:
+            chosen = [choose(stamps, gap_ms, most) for choose, gap_ms, most in wanted]
+            lacking = any(len(rows) < part.most for rows, part in zip(chosen, wanted, strict=True))
+            if not lacking or limit >= hits.eligible:
                 similarity = _similarity(hits.cosine, query.probe)
                 nearest = Neighbourhood(hits.points, hits.rows, similarity)
-                return _Found(hits, nearest.take(shown), nearest.take(episodes))
+                return hits, [nearest.take(rows) for rows in chosen]
             limit *= MORE_HITS
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:
@@ -222,6 +259,7 @@ class Retriever:
         self,
         query: _Query,
         episodes: Neighbourhood,
+        neighbours: Neighbourhood,
         novelty: Novelty | None,
         calibration: Calibration | None,
     ) -> Evidence:
@@ -231,10 +269,16 @@ class Retriever:
         if not len(episodes.rows):
             reason = f"none of the {len(window)} past states known by then passes the filters"
             return no_evidence(reason, len(window))
-        base = self._base_rates.get(_content_key(window), lambda: BaseRates.of(window))
-        volatility_pct = float(query.state.column("realized_volatility_24h")[0])
+        key, state = _content_key(window), query.state
+        base = self._base_rates.get(key, lambda: BaseRates.of(window))
+        forecast_base = self._forecast_bases.get(key, lambda: ForecastBase.of(window))
+        expected_pct = np.concatenate([state.column(name) for name in EXPECTED_VOLATILITY.values()])
+        outlook = Outlook.of(forecast_base, neighbours, expected_pct)
+        volatility_pct = float(state.column("realized_volatility_24h")[0])
         horizons = query.spec.horizons
-        return build_evidence(episodes, base, horizons, volatility_pct, novelty, calibration)
+        return build_evidence(
+            episodes, base, outlook, horizons, volatility_pct, novelty, calibration
+        )
 
     def _usable_calibration(
         self, query: _Query, episodes: int
@@ -251,7 +295,7 @@ class Retriever:
         return loaded, []
 
     def _matches(
-        self, matches: Neighbourhood, rows: Rows, reference: SimilarityReference
+        self, matches: Neighbourhood, rows: Matches, reference: SimilarityReference
     ) -> list[Match]:
         symbol, version = matches.points.symbol, self.space.feature_version
         times = matches.points.timestamp_ms[matches.rows]

@@ -22,7 +22,7 @@ _BLOCKS: Final = {f"outcome_{name}": COLUMN_ROW[f"outcome_{name}"] for name in H
 _DRAWDOWN, _RUNUP = COLUMN_ROW["max_drawdown_1h"], COLUMN_ROW["max_runup_1h"]
 
 # Each row is a list in the order of `COLUMNS`: matches are too few for arrays to pay.
-Rows = list[list[float]]
+Matches = list[list[float]]
 
 
 def quantiles(ascending: Floats, levels: Floats) -> Floats:
@@ -41,7 +41,7 @@ def quantiles(ascending: Floats, levels: Floats) -> Floats:
     return interpolated
 
 
-def summarise(matches: Rows, similarity: list[float]) -> Statistics:
+def summarise(matches: Matches, similarity: list[float]) -> Statistics:
     """Statistics of the matches, each given by its values in the order of `COLUMNS`."""
     n = len(matches)
     blocks = {name: _block([match[row] for match in matches]) for name, row in _BLOCKS.items()}

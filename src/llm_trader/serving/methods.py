@@ -204,6 +204,7 @@ class RagMethods:
             request_id=context.request_id,
             data_age_seconds=state.data_age_seconds,
             calibration=answer.calibration,
+            volatility_model=self.retriever.index.collection.volatility_model,
         )
 
 

@@ -92,7 +92,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """`state_source` is `request`, `store`, or `request+store` if the store filled fields in.
 
     `as_of` is the time of the query, `state_as_of` of the state, `fields_completed_as_of` of the
-    fields that the store filled in. If a calibration was not used, `warnings` say why.
+    fields that the store filled in. `volatility_model` is the id of the model of the expected
+    volatilities. If a calibration was not used, `warnings` say why.
     """
 
     query_duration_ms: int
@@ -117,6 +118,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     data_age_seconds: float | None
     calibration: CalibrationUsed | None = None
+    volatility_model: str | None = None
 
 
 class QueryPatternsResult(msgspec.Struct, frozen=True):

@@ -151,7 +151,7 @@ FIRST_PLACES = [
     "matches[4].similarity_percentile",
     "matches[4].similarity",
     "matches[1].similarity_percentile",
-    "evidence.base_rate_points",
+    "evidence.reason",
     "matches[2].similarity",
     "matches[6].similarity",
 ]

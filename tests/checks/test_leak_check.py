@@ -25,7 +25,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
-from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.snapshot.outcome import LABELS as LABELS_STORED
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import M5
 from llm_trader.volatility.model import BUILT_IN
@@ -36,7 +36,7 @@ from tests.market.builders import run_of_candles
 
 SAMPLES = 3
 STATES = slice(0, len(SCALARS))
-LABELS = slice(len(SCALARS), len(SCALARS) + len(OUTCOMES))
+LABELS = slice(len(SCALARS), len(SCALARS) + len(LABELS_STORED))
 DAY = 96  # quarter-hours
 
 Tampering = Callable[[PointTable], PointTable]

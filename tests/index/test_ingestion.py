@@ -14,7 +14,7 @@ from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.outcome import OUTCOMES, label_outcomes
+from llm_trader.snapshot.outcome import LABELS, label_outcomes
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, MINUTE_MS
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, same_content, same_points, stored
 from tests.index.markets import (
@@ -75,9 +75,9 @@ async def test_points_are_the_snapshots_outcomes_and_vectors_of_the_plan(
     held = await stored(index)
     assert report.added == len(held) == len(times) == (DAYS - 21) * PER_DAY + 1
     assert held.timestamp_ms.tolist() == times.tolist()
-    assert np.array_equal(held.values[: -len(OUTCOMES)], snapshots.scalars)
+    assert np.array_equal(held.values[: -len(LABELS)], snapshots.scalars)
     outcomes = label_outcomes(market().intraday, times)
-    assert np.array_equal(held.values[-len(OUTCOMES) :], outcomes)
+    assert np.array_equal(held.values[-len(LABELS) :], outcomes)
     assert np.array_equal(held.vectors[STATE], SPACE.embed(snapshots)[0])
 
 

@@ -20,7 +20,7 @@ from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.snapshot.outcome import LABELS, PATH, TURNS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import M5
 from tests.index.builders import SYMBOL, at
@@ -96,14 +96,19 @@ def states_at(times: Times, seed: int = 0, latent: Floats | None = None) -> Snap
 
 
 def outcomes_at(n: int, seed: int = 0, pull: npt.ArrayLike = 0.0) -> Floats:
-    """Outcomes, shape (outcomes, n), independent of everything but `pull`, in units of spread."""
+    """Outcomes, shape (labels, n), independent of everything but `pull`, in units of spread."""
     rng = np.random.default_rng([seed, 1])
     spread = {"15m": 0.3, "1h": 0.6, "4h": 1.2, "24h": 3.0}
     rows = {f"outcome_{h}": s * (rng.standard_normal(n) + pull) for h, s in spread.items()}
     rows["max_runup_1h"] = np.abs(1.5 * rng.standard_normal(n))
     rows["max_drawdown_1h"] = -np.abs(1.0 * rng.standard_normal(n))
     rows["first_barrier"] = rng.choice([0.0, 1.0, 2.0], n, p=[0.35, 0.4, 0.25])
-    return np.array([rows[name] for name in OUTCOMES])
+    rows |= {name: np.zeros(n) for name in PATH}
+    # One fall after a rise, and perhaps a higher rise.
+    rows[f"path_low_{TURNS}"], rows[f"path_high_{TURNS}"] = np.abs(rng.standard_normal((2, n)))
+    highest = np.maximum(rows[f"path_high_{TURNS}"], 2 * np.abs(rng.standard_normal(n)))
+    rows[f"path_high_{TURNS + 1}"] = highest
+    return np.array([rows[name] for name in LABELS])
 
 
 def points_of(states: SnapshotTable, outcomes: Floats, run: int = 1) -> PointTable:

@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from llm_trader.market.candles import CandleSeries
 from llm_trader.snapshot.outcome import (
     BARRIERS,
+    LABELS,
     LONGEST_HORIZON_MS,
     OUTCOMES,
+    PATH,
+    STOP_FIRST,
+    STOP_LOSS_PCT,
+    TAKE_PROFIT_PCT,
+    TARGET_FIRST,
+    TURNS,
     Outcome,
+    first_touches,
     label_outcomes,
     resolved_at,
 )
@@ -251,7 +259,7 @@ def test_an_outcome_without_a_price_or_a_future_is_unknown(end: str) -> None:
 
 
 def test_no_snapshots_have_no_outcomes() -> None:
-    assert label_outcomes(drawn(), np.empty(0, dtype=np.int64)).shape == (len(OUTCOMES), 0)
+    assert label_outcomes(drawn(), np.empty(0, dtype=np.int64)).shape == (len(LABELS), 0)
 
 
 def test_a_time_at_which_no_candle_closes_has_no_outcome() -> None:
@@ -325,6 +333,55 @@ def test_an_outcome_is_known_exactly_from_the_time_it_is_resolved_at() -> None:
     assert np.isnan(just_before[OUTCOMES.index("outcome_24h")]).all()
     assert np.isfinite(just_before[OUTCOMES.index("outcome_4h")]).all()
     assert then.tobytes() == label_outcomes(candles, at).tobytes()
+
+
+@settings(max_examples=30)
+@given(timeframes, st.integers(0, 2**32), st.floats(0.1, 6), st.floats(0.1, 4), st.floats(0.1, 4))
+def test_paths_tell_which_of_any_two_barriers_was_touched_first(
+    timeframe: Timeframe, seed: int, size: float, stop_pct: float, target_pct: float
+) -> None:
+    candles = stormy(timeframe, seed, size, days=1.3)
+    times = np.array([START_MS + i * M15.ms for i in range(1, 25, 4)])
+    path = label_outcomes(candles, times)[LABELS.index(PATH[0]) :]
+    bars = bars_of(candles)
+    expected = []
+    for as_of_ms in times.tolist():
+        price, first = bars[as_of_ms - timeframe.ms][2], None
+        for high, low, _ in followed(bars, timeframe.ms, as_of_ms, DAY_MS) or []:
+            if first is None and -100 * (low / price - 1) >= stop_pct:
+                first = "stop"
+            if first is None and 100 * (high / price - 1) >= target_pct:
+                first = "target"
+        expected.append(first)
+    barriers = np.full(len(times), stop_pct), np.full(len(times), target_pct)
+    stop_first, target_first = first_touches(path, *barriers)
+    assert stop_first.tolist() == [first == "stop" for first in expected]
+    assert target_first.tolist() == [first == "target" for first in expected]
+
+
+def test_the_two_barriers_of_the_wire_are_those_of_the_path() -> None:
+    labels = label_outcomes(stormy(M5, 5, 1.5, 9), START_MS + M15.ms * np.arange(1, 700))
+    labels = labels[:, np.isfinite(labels).all(axis=0)]
+    n = labels.shape[1]
+    path = labels[LABELS.index(PATH[0]) :]
+    first = first_touches(path, np.full(n, -STOP_LOSS_PCT), np.full(n, TAKE_PROFIT_PCT))
+    barrier = labels[LABELS.index("first_barrier")]
+    assert np.array_equal(first[0], barrier == STOP_FIRST)
+    assert np.array_equal(first[1], barrier == TARGET_FIRST)
+    assert first[0].any()
+    assert first[1].any()
+    assert not (first[0] | first[1]).all()
+
+
+def test_of_a_path_of_more_turns_than_are_kept_the_smallest_are_left_out() -> None:
+    # It rises and falls by one more percent each time: twelve turns.
+    bars = []
+    for size in range(1, 13):
+        bars += [(100.0 + size - 0.5, 99.9, 100.0), (100.1, 100.0 - size, 100.0)]
+    path = label_outcomes(drawn(*bars), np.array([START_MS]))[LABELS.index(PATH[0]) :, 0]
+    lows, highs = path[:TURNS], path[TURNS:]
+    assert lows == pytest.approx(np.arange(12 - TURNS, 12) + 1)
+    assert highs == pytest.approx(np.append(np.arange(12 - TURNS, 12) + 0.5, 11.5))
 
 
 def test_an_outcome_goes_to_json_and_back_with_unknown_as_null() -> None:

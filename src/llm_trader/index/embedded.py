@@ -49,7 +49,7 @@ from llm_trader.storage.environment import (
 )
 from llm_trader.storage.writer_lock import WriterLock
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _POINTS, _LOG, _RUNS, _META = "points", "log", "runs", "meta"
 _DATABASES: Final = frozenset((_POINTS, _LOG, _RUNS, _META))

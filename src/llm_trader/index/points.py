@@ -13,13 +13,13 @@ import numpy.typing as npt
 from llm_trader.arrays import Floats, Times, Vectors
 from llm_trader.errors import InvalidInputError
 from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.outcome import OUTCOMES, resolved_at
+from llm_trader.snapshot.outcome import LABELS, resolved_at
 from llm_trader.timeframe import Millis
 
 STATE: Final = "state"
 TEXT: Final = "text"
 
-COLUMNS: Final = (*SCALARS, *OUTCOMES)
+COLUMNS: Final = (*SCALARS, *LABELS)
 COLUMN_ROW: Final = {name: row for row, name in enumerate(COLUMNS)}
 
 # Another namespace would change the id of every stored point.

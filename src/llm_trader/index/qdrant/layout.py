@@ -26,7 +26,7 @@ from llm_trader.index.protocol import Collection, IngestionRun
 T = TypeVar("T")
 
 METADATA_KEY: Final = "llm_trader"
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-trader-rag:qdrant")
 HEAD_ID: Final = str(uuid.uuid5(_NAMESPACE, "head"))

@@ -11,6 +11,7 @@ from llm_trader.retrieval.calibration import (
     Calibration,
     Coverage,
     HorizonCalibration,
+    Margins,
     scope_of,
 )
 from llm_trader.retrieval.intervals import Interval
@@ -24,22 +25,39 @@ CONFIG = SearchSpec()
 ASKED = scope_of(COLLECTION, SYMBOL, CONFIG)
 
 
+def margins(base: float = 0.1, symbols: tuple[str, ...] = (SYMBOL,)) -> Margins:
+    """Those of each condition differ by another digit, so that a sum tells which were added."""
+    return Margins(
+        base=base,
+        ratio_edges=(0.1, 0.15, 0.2, 0.3),
+        by_ratio=(-0.02, -0.01, 0.0, 0.01, 0.02),
+        by_hours=(-0.003, -0.002, -0.001, 0.001, 0.002, 0.003),
+        by_symbol={symbol: number * 0.0001 for number, symbol in enumerate(symbols)},
+    )
+
+
 def of_horizon(
-    margin: float = 0.1, skill: tuple[float | None, float | None] = (-0.01, 0.03)
-) -> Any:
-    coverage = Interval(value=0.8, low=0.77, high=0.83)
+    margin: float = 0.1,
+    skill: tuple[float | None, float | None] = (-0.01, 0.03),
+) -> HorizonCalibration:
+    coverage, cell = Interval(value=0.8, low=0.77, high=0.83), _cell(2900)
     return HorizonCalibration(
-        margin=margin,
+        margins=margins(margin),
         effective_scores=60.0,
         coverage_before=coverage,
         coverage_after=coverage,
         after_kept_days={1: 0.8, 7: 0.79},
-        by_month={"2024-12": Coverage(before=0.75, after=0.8, queries=2900)},
-        by_symbol={SYMBOL: Coverage(before=0.75, after=0.8, queries=2900)},
-        rescale=1.0,
-        neighbour_share=1.0,
+        by_month={"2024-12": cell},
+        by_symbol={SYMBOL: cell},
+        by_volatility_ratio={f"fifth {number} of 5": _cell(580) for number in range(1, 6)},
+        by_hours={f"{hour:02d}-{hour + 4:02d}": _cell(484) for hour in range(0, 24, 4)},
+        weight_of_neighbours=0.25,
         skill=Interval(value=0.01, low=skill[0], high=skill[1]),
     )
+
+
+def _cell(queries: int) -> Coverage:
+    return Coverage(before=0.75, after=0.8, queries=queries)
 
 
 def calibration(*skilled: str, **changes: Any) -> Calibration:

@@ -16,6 +16,7 @@ from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
+from llm_trader.retrieval.statistics import OUTCOME_ROWS
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, at
 from tests.retrieval.builders import (
@@ -171,7 +172,7 @@ def twins_at(points: PointTable, row: int, times: Times) -> PointTable:
     """A point again and again, with a vector equal to its own and an absurd outcome."""
     copies = np.full(len(times), row)
     values = points.values[:, copies]
-    values[-7:-3] = 1000.0
+    values[OUTCOME_ROWS] = 1000.0
     return PointTable(
         SYMBOL, times, values, {STATE: points.vectors[STATE][copies]}, points.run[copies]
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -19,7 +20,12 @@ from llm_trader.retrieval.evidence import (
     build_evidence,
     no_evidence,
 )
-from llm_trader.retrieval.forecast import FORECAST_LEVELS, ForecastBase, mixture_quantiles
+from llm_trader.retrieval.forecast import (
+    FORECAST_LEVELS,
+    WEIGHT_OF_NEIGHBOURS,
+    ForecastBase,
+    mixture_quantiles,
+)
 from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
 from llm_trader.retrieval.retriever import Retriever
@@ -40,7 +46,7 @@ ALL = tuple(HORIZONS)
 Z90 = NormalDist().inv_cdf(0.95)
 
 
-EXPECTED_PCT = np.array([0.2, 0.4, 0.9, 2.5])
+EXPECTED_PCT = [0.2, 0.4, 0.9, 2.5]
 
 
 def evidence_of(
@@ -48,10 +54,10 @@ def evidence_of(
     window: PointTable,
     volatility: float = 2.0,
     horizons: tuple[str, ...] = ALL,
-    expected_pct: np.ndarray = EXPECTED_PCT,
+    expected_pct: Sequence[float] = EXPECTED_PCT,
 ) -> Evidence:
     """Evidence of episodes that are the neighbours of the forecast, too."""
-    outlook = Outlook.of(ForecastBase.of(window), episodes, expected_pct)
+    outlook = Outlook.of(ForecastBase.of(window), window, episodes, list(expected_pct))
     return build_evidence(episodes, BaseRates.of(window), outlook, horizons, volatility, None)
 
 
@@ -207,20 +213,22 @@ def test_no_evidence_is_a_verdict_with_a_reason_and_no_numbers() -> None:
 
 def test_the_forecast_is_in_units_of_the_volatility_expected_now() -> None:
     window = past(range(3000))
-    neighbours = Neighbourhood(window, np.arange(0, 3000, 15), np.full(200, 0.8))
+    neighbours = Neighbourhood(window, np.arange(0, 3000, 10), np.full(300, 0.8))
     actual = evidence_of(neighbours, window)
     for row, name in enumerate(ALL):
         horizon = actual.horizons[name]
         assert horizon.forecast is not None
         relative = window.column(f"outcome_{name}") / window.column(f"expected_volatility_{name}")
-        weight = 0.0 if name == "24h" else 0.25
-        quantiles = mixture_quantiles(np.sort(relative), np.sort(relative[::15]), weight)
+        weight = WEIGHT_OF_NEIGHBOURS[name]
+        mixed = [np.sort(relative)], np.sort(relative[::10])[None], np.array([weight])
+        shares = np.arange(1, 301)[None] / 300
+        quantiles = mixture_quantiles(*mixed, shares)[0]
         expected_pct = EXPECTED_PCT[row]
         assert horizon.expected_volatility_pct == expected_pct
         assert horizon.forecast.quantiles == pytest.approx((quantiles * expected_pct).tolist())
-        mean = weight * relative[::15].mean() + (1 - weight) * relative.mean()
+        mean = weight * relative[::10].mean() + (1 - weight) * relative.mean()
         assert horizon.forecast.mean == pytest.approx(mean * expected_pct)
-        p_up = weight * (relative[::15] > 0).mean() + (1 - weight) * (relative > 0).mean()
+        p_up = weight * (relative[::10] > 0).mean() + (1 - weight) * (relative > 0).mean()
         assert horizon.forecast.p_up == pytest.approx(p_up)
         assert horizon.forecast.weight_of_neighbours == weight
     assert len(FORECAST_LEVELS) == 99
@@ -236,7 +244,7 @@ def test_fewer_neighbours_than_were_judged_leave_the_base_alone() -> None:
 
 def test_without_the_volatility_expected_now_there_is_no_forecast() -> None:
     window = past(range(3000))
-    neighbours = Neighbourhood(window, np.arange(0, 3000, 15), np.full(200, 0.8))
+    neighbours = Neighbourhood(window, np.arange(0, 3000, 10), np.full(300, 0.8))
     actual = evidence_of(neighbours, window, expected_pct=np.full(4, math.nan))
     for horizon in actual.horizons.values():
         assert horizon.expected_volatility_pct is horizon.forecast is horizon.summary is None

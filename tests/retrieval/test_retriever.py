@@ -18,6 +18,8 @@ from llm_trader.retrieval.episodes import earliest_episodes
 from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
+from llm_trader.retrieval.statistics import OUTCOME_ROWS
+from llm_trader.snapshot.outcome import LABELS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, M3, M5, iso8601
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, at, stored
@@ -413,7 +415,7 @@ async def test_newly_written_points_are_found_by_the_next_query() -> None:
     points = past(range(600), seed=6)
     as_of_ms = int(points.timestamp_ms[-1]) + 3 * DAY_MS
     state = drawn_state(77, as_of_ms)
-    twin_values = np.concatenate([state.scalars[:, 0], points.values[-7:, 5]])
+    twin_values = np.concatenate([state.scalars[:, 0], points.values[-len(LABELS) :, 5]])
     vector = SPACE.embed(state)[0]
 
     def twin(stamp: int) -> PointTable:
@@ -444,7 +446,7 @@ async def test_points_replaced_by_a_later_run_count_from_the_next_query() -> Non
     as_of_ms = int(points.timestamp_ms[-1]) + DAY_MS
     state = drawn_state(77, as_of_ms)
     values = points.values.copy()
-    values[-7:-3] += 10
+    values[OUTCOME_ROWS] += 10
     corrected = PointTable.checked(
         SYMBOL, points.timestamp_ms, values, {STATE: points.vectors[STATE][::-1]}, 2
     )

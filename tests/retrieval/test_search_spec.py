@@ -39,7 +39,10 @@ def test_a_specification_has_the_defaults_of_the_wire() -> None:
     assert (plain.evidence_k, plain.horizons) == (50, tuple(HORIZONS))
 
 
-def test_the_fields_that_decide_the_episodes_are_not_those_that_decide_what_is_shown() -> None:
-    fields = SearchSpec(lookback_days=30, vector="hybrid").episode_fields()
-    assert (fields["lookback_days"], fields["vector"]) == (30, "hybrid")
-    assert not {"top_k", "min_similarity", "horizons"} & set(fields)
+def test_the_fields_that_decide_the_neighbours_are_not_those_that_decide_what_is_shown() -> None:
+    spec = SearchSpec(lookback_days=30, vector="hybrid", evidence_k=20, min_gap_hours=1.0, top_k=9)
+    assert spec.neighbour_fields() == {
+        "vector": "hybrid",
+        "lookback_days": 30,
+        "include_regime_filters": True,
+    }

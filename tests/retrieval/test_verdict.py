@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.retrieval.answer import Difference, Forecast, Novelty
-from llm_trader.retrieval.forecast import ForecastBase, widths
+from llm_trader.retrieval.answer import Difference, Novelty
+from llm_trader.retrieval.forecast import ForecastBase
 from llm_trader.retrieval.verdict import (
     INFORMATIVE_Z,
     LEAST_EFFECTIVE_EPISODES,
@@ -29,11 +29,16 @@ SPREAD_MS = np.arange(60) * DAY_MS
 def base_of(outcomes: np.ndarray) -> ForecastBase:
     """A window whose outcomes (n,) are the same at all horizons."""
     rows = np.sort(np.tile(outcomes, (4, 1)), axis=1)
-    return ForecastBase(rows, rows.mean(axis=1), (rows > 0).mean(axis=1), widths(rows))
+    return ForecastBase.of_ascending(rows, rows.mean(axis=1))
 
 
 def compared(base: np.ndarray, neighbours: np.ndarray, times_ms: np.ndarray) -> list[Comparison]:
-    return compare_neighbours(base_of(base), np.tile(neighbours, (4, 1)), times_ms)
+    return compare_neighbours(
+        base_of(base),
+        np.tile(neighbours, (4, 1)),
+        np.tile(np.sort(neighbours), (4, 1)),
+        times_ms,
+    )
 
 
 def comparisons(**deviations: float) -> list[Comparison]:
@@ -103,7 +108,9 @@ def test_few_episodes_are_no_evidence_however_far_from_the_base(count: int) -> N
 
 
 def test_no_neighbours_compare_with_nothing() -> None:
-    nothing = compare_neighbours(base_of(np.ones(5)), np.empty((4, 0)), np.empty(0, np.int64))
+    nothing = compare_neighbours(
+        base_of(np.ones(5)), np.empty((4, 0)), np.empty((4, 0)), np.empty(0, np.int64)
+    )
     assert nothing == [Comparison(name, None, None) for name in HORIZONS]
 
 
@@ -170,17 +177,17 @@ def test_below_informative_a_calibration_changes_nothing(deviation: float) -> No
 
 
 def test_the_summary_is_read_in_ten_seconds() -> None:
-    forecast = Forecast([-0.6] * 9 + [-0.51] * 80 + [0.49] * 10, 0.0, 0.5, 0.25)
+    band_80 = -0.51, 0.49
     more = Comparison("1h", Difference(1.18, 1.0, 4.0), Difference(0.5, 0.5, 0.3))
-    assert summary(more, 0.42, forecast) == (
+    assert summary(more, 0.42, band_80) == (
         "Next 1h: expect ±0.42 % (8 of 10 times between -0.51 and +0.49). Similar states moved "
         "more than usual: yes, by 18 %. Direction: no evidence."
     )
     other = Comparison("1h", Difference(0.9, 1.0, -4.0), Difference(0.62, 0.5, 4.0))
-    assert summary(other, 0.42, forecast).endswith(
+    assert summary(other, 0.42, band_80).endswith(
         "Similar states moved less than usual: yes, by 10 %. Direction: the price rose after 62 % "
         "of them, after 50 % of all states."
     )
     unclear = Comparison("1h", Difference(1.1, 1.0, 1.0), Difference(0.5, 0.5, 0.0))
-    assert "moved more or less than usual: no evidence." in summary(unclear, 0.42, forecast)
-    assert "Similar states: too few." in summary(Comparison("1h", None, None), 0.42, forecast)
+    assert "moved more or less than usual: no evidence." in summary(unclear, 0.42, band_80)
+    assert "Similar states: too few." in summary(Comparison("1h", None, None), 0.42, band_80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +19,18 @@ from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 from tests.cli.corridor import AT_MS, START_MS, SYMBOL, Corridor, answering
 
 SEARCH = {
-    "retrieval__lookback_days": 4,
-    "retrieval__evidence_k": 10,
+    "retrieval__lookback_days": 12,
     "retrieval__min_similarity": 0.0,
     "retrieval__include_regime_filters": False,
 }
-ADDED = {"calibrated", "calibration", "band_80"}
+# The summary says the band, so it is compared without.
+ADDED = {"calibrated", "calibration", "band_80", "summary"}
 
 
 @pytest.fixture(scope="module")
 def made(corridor: Corridor) -> Calibration:
-    job = Job(corridor.settings(**SEARCH, snapshot__interval_minutes=60), {}, AT_MS)
-    times = START_MS + 25 * DAY_MS, START_MS + 50 * DAY_MS
+    job = Job(corridor.settings(**SEARCH, snapshot__interval_minutes=30), {}, AT_MS)
+    times = START_MS + 30 * DAY_MS, START_MS + 50 * DAY_MS
     return calibrate_from_store(job, [SYMBOL], *times, holdout=0.4, seed=0).calibration
 
 
@@ -69,11 +70,14 @@ async def test_replies_have_the_bands_of_the_file_and_name_it(
     assert evidence["calibrated"]
     assert metadata["calibration"] == {"digest": made.digest, "known_by": made.known_by_ms}
     assert metadata["warnings"] == []
-    volatility = corridor.fields_at(AT_MS, "realized_volatility_24h")["realized_volatility_24h"]
+    realized_pct = corridor.fields_at(AT_MS, "realized_volatility_24h")["realized_volatility_24h"]
     for name, of in evidence["horizons"].items():
-        by = made.horizons[name].margin * volatility
-        expected = of["rescaled"]["p10"] - by, of["rescaled"]["p90"] + by
-        assert of["band_80"] == pytest.approx(expected, abs=1e-9)
+        expected_pct = of["expected_volatility_pct"]
+        margin = made.horizons[name].margins.of(expected_pct / realized_pct, AT_MS, SYMBOL)
+        low, high = (of["forecast"]["quantiles"][level - 1] for level in (10, 90))
+        by = margin * expected_pct
+        assert of["band_80"] == pytest.approx((low - by, high + by), abs=1e-9)
+        assert margin != 0
 
 
 async def test_without_one_replies_have_only_empty_fields_more(
@@ -91,6 +95,8 @@ async def test_without_one_replies_have_only_empty_fields_more(
         assert {k: v for k, v in of.items() if k not in ADDED} == {
             k: v for k, v in same.items() if k not in ADDED
         }
+        without_band = [re.sub("between .* and .*[)]", "", each["summary"]) for each in (of, same)]
+        assert without_band[0] == without_band[1]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +104,8 @@ async def test_without_one_replies_have_only_empty_fields_more(
     [
         (question(AT_MS - 6 * DAY_MS), "after the query's time"),
         (question(symbol="ETHUSDT"), "not ETHUSDT"),
-        (question(lookback_days=20), "lookback_days is 4 there, 20 here"),
-        (question(evidence_k=12), "evidence_k is 10 there, 12 here"),
-        (question(min_gap_hours=3), "min_gap_hours is 4 there, 3 here"),
+        (question(lookback_days=20), "lookback_days is 12 there, 20 here"),
+        (question(lookback_days=3), "300 neighbours, and "),
         (question(include_regime_filters=True), "include_regime_filters is False there"),
     ],
 )
@@ -113,6 +118,16 @@ async def test_a_query_it_is_not_for_is_answered_without_and_told_why(
     assert told in warning
     assert reply["metadata"]["calibration"] is None
     assert reply["evidence"] == plain["evidence"]
+
+
+async def test_a_query_that_only_shows_something_else_has_the_same_bands(
+    corridor: Corridor, path: Path
+) -> None:
+    shown = question(evidence_k=12, min_gap_hours=3, top_k=2, min_similarity=0.5)
+    usual, other = await replies(corridor, path, question(), shown)
+    assert other["evidence"]["calibrated"]
+    assert bands(other) == bands(usual)
+    assert other["evidence"]["episodes"] == 12
 
 
 async def test_one_of_another_feature_version_is_refused_in_every_reply(

@@ -25,6 +25,7 @@ from llm_trader.serving.wire import (
     StatsResult,
 )
 from llm_trader.snapshot.model import SCALARS, MarketSnapshot
+from llm_trader.snapshot.outcome import first_touches
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis
 from tests.cli.corridor import (
     AT_MS,
@@ -121,7 +122,7 @@ async def test_an_answer_has_exactly_the_fields_of_the_wire(rag: RpcClient) -> N
     assert set(answer["evidence"]) == {
         *("verdict", "reason", "episodes", "interval_level", "base_rate_points"),
         *("similarity_mean", "similarity_range", "novelty", "barriers", "horizons"),
-        "calibrated",
+        *("calibrated", "barrier_forecasts", "states_used"),
     }
     assert tuple(answer["evidence"]["horizons"]) == HORIZONS
 
@@ -566,6 +567,71 @@ async def test_settings_are_the_defaults_and_a_partial_query_config_keeps_the_ot
 async def test_only_the_horizons_asked_for_are_in_the_evidence(rag: RpcClient) -> None:
     answer = await ask(rag, query_config={"horizons": ["4h", "1h"]})
     assert set(answer["evidence"]["horizons"]) == {"1h", "4h"}
+
+
+async def test_a_named_barrier_is_forecast_beside_that_of_the_wire(rag: RpcClient) -> None:
+    config = {"include_regime_filters": False, "stop_pct": 1.0, "target_moves": 1.5}
+    evidence = (await ask(rag, query_config=config))["evidence"]
+    of_wire, named = evidence["barrier_forecasts"]
+    expected_pct = evidence["horizons"]["24h"]["expected_volatility_pct"]
+    assert (of_wire["stop_pct"], of_wire["target_pct"]) == (2.0, 3.0)
+    assert named["stop_pct"] == 1.0
+    assert named["stop_moves"] == pytest.approx(1.0 / expected_pct)
+    assert named["target_pct"] == pytest.approx(1.5 * expected_pct)
+    for chances in (of_wire, named):
+        shares = [chances[name] for name in ("stop_first", "target_first", "neither")]
+        assert sum(shares) == pytest.approx(1)
+        assert min(shares) >= 0
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"stop_pct": 1.0}, "a stop without a target"),
+        ({"target_moves": 1.0}, "a target without a stop"),
+        ({"stop_pct": 1.0, "stop_moves": 1.0, "target_pct": 1.0}, "names the stop twice"),
+        ({"stop_pct": 0.0, "target_pct": 1.0}, "stop_pct"),
+    ],
+)
+async def test_barriers_that_mean_nothing_are_refused(
+    rag: RpcClient, config: dict[str, float], problem: str
+) -> None:
+    assert problem in (await refusal(rag, question(query_config=config))).message
+
+
+async def test_from_the_states_of_full_detail_a_client_computes_the_forecast_again(
+    rag: RpcClient,
+) -> None:
+    config = {"include_regime_filters": False, "detail": "full", "stop_pct": 1.5, "target_pct": 1.0}
+    evidence = (await ask(rag, query_config=config))["evidence"]
+    used = evidence["states_used"]
+    window, neighbours = used["window"], used["neighbours"]
+    assert len(window["timestamp"]) == evidence["base_rate_points"]
+    assert len(used["episodes"]["timestamp"]) == evidence["episodes"]
+    assert set(neighbours["timestamp"]) <= set(window["timestamp"])
+    for name, horizon in evidence["horizons"].items():
+        forecast, expected_pct = horizon["forecast"], horizon["expected_volatility_pct"]
+        pairs, total = [], 0.0
+        shares = forecast["weight_of_neighbours"], 1 - forecast["weight_of_neighbours"]
+        for states, share in zip((neighbours, window), shares, strict=True):
+            columns = states["outcomes"][name], states["expected_volatility_pct"][name]
+            moves = [outcome / volatility for outcome, volatility in zip(*columns, strict=True)]
+            pairs += [(move, share / len(moves)) for move in moves if share]
+            total += share * sum(moves) / len(moves)
+        assert forecast["mean"] == pytest.approx(total * expected_pct)
+        weights = np.cumsum([weight for _, weight in sorted(pairs)])
+        for level in (10, 50, 90):
+            place = int(np.searchsorted(weights, level / 100 - 1e-9))
+            quantile = sorted(pairs)[place][0] * expected_pct
+            assert forecast["quantiles"][level - 1] == pytest.approx(quantile)
+    named = evidence["barrier_forecasts"][1]
+    path = np.array(list(window["path"].values()))
+    moves = np.array(window["expected_volatility_pct"]["24h"])
+    stop_first, target_first = first_touches(
+        path, named["stop_moves"] * moves, named["target_moves"] * moves
+    )
+    assert named["stop_first"] == pytest.approx(stop_first.mean())
+    assert named["target_first"] == pytest.approx(target_first.mean())
 
 
 async def test_top_k_below_min_matches_is_satisfied_with_top_k(rag: RpcClient) -> None:

@@ -94,6 +94,22 @@ class QueryOptions:
         ),
     ] = None
     vector: Annotated[str | None, Option(help="Vectors to compare: state, text or hybrid.")] = None
+    stop_pct: Annotated[
+        float | None, Option(help="Distance of a stop below the price in %; needs a target.")
+    ] = None
+    target_pct: Annotated[
+        float | None, Option(help="Distance of a target above the price in %; needs a stop.")
+    ] = None
+    stop_moves: Annotated[
+        float | None, Option(help="Distance of a stop in moves that are expected of 24h.")
+    ] = None
+    target_moves: Annotated[
+        float | None, Option(help="Distance of a target in moves that are expected of 24h.")
+    ] = None
+    detail: Annotated[
+        str | None,
+        Option(help="full adds the past states behind the numbers, with --json; else normal."),
+    ] = None
 
 
 @with_job("host", "port", "auth_tokens_env")
@@ -216,7 +232,7 @@ def _describe_calibration(calibration: Calibration, out: Path) -> Description:
         rows.append(
             (
                 name,
-                f"{horizon.margin:+.4f}",
+                f"{horizon.margins.base:+.4f}",
                 _interval(horizon.coverage_before, ".1%"),
                 _interval(horizon.coverage_after, ".1%"),
                 *(f"{coverage[days]:.1%}" if days in coverage else "-" for days in (7, 30)),
@@ -226,18 +242,18 @@ def _describe_calibration(calibration: Calibration, out: Path) -> Description:
     yield table(
         f"Measured from {minute(iso8601(calibration.held_out_from_ms))} on, 80 % bands",
         *("over", "margin", "inside before", "inside after", "kept 7 days", "30 days"),
-        "skill over the volatility-rescaled base rate",
+        "skill over the volatility model",
         rows=rows,
     )
     yield (
-        f"  Margins are in units of the volatility over 24h and follow the last "
+        f"  Margins are in units of the expected volatility and follow the last "
         f"{calibration.window_days} days,\n  renewed each day, or kept for 7 or 30 days; "
         f"intervals: {calibration.interval_level:.2%}"
     )
     skilled = [name for name in calibration.horizons if name in calibration.skilled_horizons]
     at_horizons = f"over {', '.join(skilled)}" if skilled else "at no horizon"
     yield (
-        f"Beyond chance, such neighbours forecast better than the base rate {at_horizons}.\n"
+        f"Beyond chance, such forecasts were better than the volatility model {at_horizons}.\n"
         f"Use it from {minute(iso8601(calibration.known_by_ms))} on, with the setting "
         "retrieval.calibration."
     )

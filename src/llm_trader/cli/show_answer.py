@@ -80,6 +80,12 @@ def _evidence(evidence: Evidence) -> Table:
             for change, estimate in (("-2 %", barriers.stop_first), ("+3 %", barriers.target_first))
         )
         rows.caption = f"within 24h: {first}. Intervals: {evidence.interval_level:.0%}"
+        for chance in evidence.barrier_forecasts or []:
+            rows.caption += (
+                f"\nforecast within 24h: -{chance.stop_pct:.2g} % first {chance.stop_first:.2f}, "
+                f"+{chance.target_pct:.2g} % first {chance.target_first:.2f}, neither "
+                f"{chance.neither:.2f}"
+            )
         rows.caption_justify = "left"
     return rows
 

@@ -104,8 +104,8 @@ class HorizonEvidence(msgspec.Struct, frozen=True):
     """% changes. `p_up` is the share above 0. `rescaled` needs the current volatility.
 
     The volatility model says how far the price should move: `expected_volatility_pct`. Where it
-    is unknown there is no forecast. `band_80` is where 8 in 10 outcomes fall: the rescaled p10
-    and p90 after a calibration. `scale` compares how far prices moved after similar states, in
+    is unknown there is no forecast. `band_80` is where 8 in 10 outcomes fall: 10 and 90 % of the
+    forecast after a calibration. `scale` compares how far prices moved after similar states, in
     units of expected volatility, with the window (1), `direction` the shares of rises; both are
     null with fewer than 10 effective episodes. `summary` says all of this in words.
     """
@@ -134,6 +134,46 @@ class BarrierEvidence(msgspec.Struct, frozen=True):
     target_first: Estimate
 
 
+class BarrierForecast(msgspec.Struct, frozen=True):
+    """The chances that a stop below the price, or a target above it, is touched first within 24h.
+
+    Distances are in % and in moves that are expected of the 24h. The chances are shares of all
+    states of the window, with both distances in moves that were expected then.
+    """
+
+    stop_pct: float
+    target_pct: float
+    stop_moves: float
+    target_moves: float
+    stop_first: float
+    target_first: float
+    neither: float
+
+
+class PastStates(msgspec.Struct, frozen=True):
+    """Past states as columns, in the order of time: what the numbers of an answer are made of.
+
+    `similarity` is null for a whole window. % changes and expected volatilities are by horizon. The
+    path says how the price reached its extremes within 24h, in %: before it fell by more than
+    `path_low_1`, it had risen by `path_high_1`, and so on; `path_high_9` is its highest rise.
+    """
+
+    timestamp: list[Millis]
+    similarity: list[float] | None
+    outcomes: dict[str, list[float]]
+    expected_volatility_pct: dict[str, list[float]]
+    realized_volatility_24h: list[float]
+    path: dict[str, list[float]]
+
+
+class StatesUsed(msgspec.Struct, frozen=True):
+    """The episodes of the evidence, the neighbours of the forecast, and the window of both."""
+
+    episodes: PastStates
+    neighbours: PastStates
+    window: PastStates
+
+
 class Novelty(msgspec.Struct, frozen=True):
     """`percentile`: the % of past states with a nearer neighbour than this state has."""
 
@@ -145,7 +185,9 @@ class Novelty(msgspec.Struct, frozen=True):
 class Evidence(msgspec.Struct, frozen=True):
     """`verdict` is `informative`, `weak` or `none`; abstaining is a normal answer.
 
-    `calibrated`: a calibration contributed to the bands and the verdict.
+    `calibrated`: a calibration contributed to the bands and the verdict. `barrier_forecasts` are of
+    -2 and +3 %, then of the barriers that the query names; null where the expected volatility is
+    unknown. `states_used` is there where the query asks for full detail.
     """
 
     verdict: str
@@ -159,6 +201,8 @@ class Evidence(msgspec.Struct, frozen=True):
     barriers: BarrierEvidence | None
     horizons: dict[str, HorizonEvidence]
     calibrated: bool = False
+    barrier_forecasts: list[BarrierForecast] | None = None
+    states_used: StatesUsed | None = None
 
 
 class CalibrationUsed(msgspec.Struct, frozen=True):

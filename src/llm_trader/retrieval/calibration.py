@@ -1,14 +1,15 @@
-"""How good past evidence was, measured, and what that says about the evidence of now.
+"""How good past forecasts were, measured, and what that says about the forecast of now.
 
 A calibration is a file that `llm-trader calibrate` fits and a server loads. It widens or narrows
-the band between the rescaled p10 and p90 so that 8 in 10 outcomes fall inside, and it names the
-horizons at which neighbours forecast better than the base rate when that was measured. It applies
+the band between the forecast's 10 and 90 % so that 8 in 10 outcomes fall inside, and it names the
+horizons at which forecasts were better than the volatility model when that was measured. It applies
 only to queries like those it was fitted on, and only after all of its outcomes were known.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -20,13 +21,18 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.index.points import STATE
 from llm_trader.index.protocol import Collection
 from llm_trader.retrieval.answer import CalibrationUsed
+from llm_trader.retrieval.forecast import NEIGHBOURS
 from llm_trader.retrieval.intervals import Interval
-from llm_trader.retrieval.search_spec import EpisodeSearch
+from llm_trader.retrieval.search_spec import NeighbourSearch
 from llm_trader.storage.files import write_atomically
-from llm_trader.timeframe import DAY_MS, HORIZONS, Millis, iso8601
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis, iso8601
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BAND_LEVEL: Final = 0.8
+# Margins differ by fifths of the volatility ratio, and by these parts of a UTC day.
+RATIO_CELLS: Final = 5
+HOURS_PER_CELL: Final = 4
+HOUR_CELLS: Final = 24 // HOURS_PER_CELL
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -39,41 +45,72 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queries: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class Margins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What widens a band on either side, in units of expected volatility; below 0 it narrows it.
+
+    To `base` is added what the query's conditions ask for: by the ratio of the expected volatility
+    to that of the last 24h, whose fifths meet at `ratio_edges`, by the part of the UTC day, and by
+    the symbol.
+    """
+
+    base: float
+    ratio_edges: Annotated[
+        tuple[float, ...], msgspec.Meta(min_length=RATIO_CELLS - 1, max_length=RATIO_CELLS - 1)
+    ]
+    by_ratio: Annotated[
+        tuple[float, ...], msgspec.Meta(min_length=RATIO_CELLS, max_length=RATIO_CELLS)
+    ]
+    by_hours: Annotated[
+        tuple[float, ...], msgspec.Meta(min_length=HOUR_CELLS, max_length=HOUR_CELLS)
+    ]
+    by_symbol: dict[str, float]
+
+    def of(self, volatility_ratio: float, as_of_ms: Millis, symbol: str) -> float:
+        return (
+            self.base
+            + self.by_ratio[bisect_right(self.ratio_edges, volatility_ratio)]
+            + self.by_hours[as_of_ms % DAY_MS // (HOURS_PER_CELL * HOUR_MS)]
+            + self.by_symbol[symbol]
+        )
+
+
 class HorizonCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was fitted and measured for one horizon.
 
-    `margin` widens the band on either side, in units of the realised volatility over 24h; below 0
-    it narrows the band. `effective_scores` counts the outcomes without overlap that it is fitted
-    on. Coverages and `skill` cover the held-out part: `before` is the uncorrected band, `after`
-    has a new margin each day, `after_kept_days` keeps each margin for that many days. `by_month`
-    and `by_symbol` cover all queries that had a margin at their time. `skill` is 1 - CRPS / CRPS
-    of the volatility-rescaled base rate, for a forecast with `neighbour_share` and the power
-    `rescale` of the volatility ratio.
+    `effective_scores` counts the outcomes without overlap that the margins are fitted on. Coverages
+    and `skill` cover the held-out part: `before` is the uncorrected band, `after` has new margins
+    each day, `after_kept_days` keeps them for that many days. `by_month` covers all queries that
+    had margins at their time. `skill` is 1 - CRPS / CRPS of the volatility model, both as issued,
+    for a forecast with that `weight_of_neighbours`.
     """
 
-    margin: float
+    margins: Margins
     effective_scores: float
     coverage_before: Interval
     coverage_after: Interval
     after_kept_days: dict[int, Share]
     by_month: dict[str, Coverage]
     by_symbol: dict[str, Coverage]
-    rescale: Share
-    neighbour_share: Share
+    by_volatility_ratio: dict[str, Coverage]
+    by_hours: dict[str, Coverage]
+    weight_of_neighbours: Share
     skill: Interval
 
 
-class Scope(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The evidence that a calibration is about: its markets, its vectors, its search."""
+class Scope(NeighbourSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The forecasts that a calibration is about: their markets, volatility model and search."""
 
     exchange: str | None
     symbols: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     feature_version: str
     state_space_id: str
     text_space_id: str | None
+    volatility_model: str | None
+    neighbours: int = NEIGHBOURS
+    gap_hours: float = 0.0
 
     def differences(self, query: Scope) -> list[str]:
-        """How a query's evidence differs from this; its symbols must be among these."""
+        """How a query's forecast differs from this; its symbols must be among these."""
         differences = [
             f"{name} is {_shown(fitted)} there, {_shown(requested)} here"
             for name in self.__struct_fields__
@@ -87,15 +124,16 @@ class Scope(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True
         return differences
 
 
-def scope_of(collection: Collection, symbol: str, spec: EpisodeSearch) -> Scope:
-    """The evidence that a query of a collection gets."""
+def scope_of(collection: Collection, symbol: str, spec: NeighbourSearch) -> Scope:
+    """The forecast that a query of a collection gets."""
     return Scope(
         exchange=collection.exchange,
         symbols=(symbol,),
         feature_version=collection.feature_version,
         state_space_id=collection.state_space_id,
         text_space_id=None if spec.vector == STATE else collection.text_space_id,
-        **spec.episode_fields(),
+        volatility_model=collection.volatility_model,
+        **spec.neighbour_fields(),
     )
 
 
@@ -129,8 +167,21 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def skilled_horizons(self) -> frozenset[str]:
-        """Horizons at which neighbours forecast better than the base rate, beyond chance."""
+        """Horizons at which forecasts were better than the volatility model, beyond chance."""
         return frozenset(name for name, horizon in self.horizons.items() if horizon.skill.above(0))
+
+    def margins(
+        self, expected_pct: Sequence[float], realized_pct: float, as_of_ms: Millis, symbol: str
+    ) -> list[float]:
+        """The margins of a query, by horizon, in units of the expected volatility.
+
+        Expected are the volatilities of the horizons, realised is that of the last 24h, in %.
+        """
+        realized_pct = max(realized_pct, VOLATILITY_FLOOR)
+        return [
+            self.horizons[name].margins.of(volatility_pct / realized_pct, as_of_ms, symbol)
+            for name, volatility_pct in zip(HORIZONS, expected_pct, strict=True)
+        ]
 
 
 class LoadedCalibration:
@@ -142,15 +193,15 @@ class LoadedCalibration:
         self._max_age_days = max_age_days
 
     def objections(
-        self, query: Scope, as_of_ms: Millis, episodes: int, features_missing: Sequence[str]
+        self, query: Scope, as_of_ms: Millis, neighbours: int, features_missing: Sequence[str]
     ) -> list[str]:
-        """Why it does not apply to a query that found `episodes`; empty where it does."""
+        """Why it does not apply to a query that found `neighbours`; empty where it does."""
         objections = self.calibration.scope.differences(query) + self._time_objections(as_of_ms)
         if features_missing:
             objections.append("it was fitted on whole states, and this one lacks features")
-        if episodes < query.evidence_k:
+        if neighbours < query.neighbours:
             objections.append(
-                f"it was fitted on {query.evidence_k} episodes, and {episodes} were found"
+                f"it was fitted on {query.neighbours} neighbours, and {neighbours} were found"
             )
         return objections
 
@@ -167,16 +218,11 @@ class LoadedCalibration:
         return []
 
 
-def band(
-    calibration: Calibration, horizon: str, low: float, high: float, current_volatility_pct: float
-) -> tuple[float, float]:
-    """The calibrated 80 % band in % change, from the rescaled p10 and p90 of the episodes.
+def band(low: float, high: float, margin_pct: float) -> tuple[float, float]:
+    """The calibrated 80 % band in % change, from the 10 and the 90 % of the forecast.
 
     Where a negative margin exceeds half the band, only the middle of the band is left.
     """
-    margin_pct = calibration.horizons[horizon].margin * max(
-        current_volatility_pct, VOLATILITY_FLOOR
-    )
     if high - low + 2 * margin_pct < 0:
         return (low + high) / 2, (low + high) / 2
     return low - margin_pct, high + margin_pct
@@ -226,13 +272,7 @@ def _unreadable(path: Path, problem: str) -> ConfigurationError:
 
 
 def _encoded(calibration: Calibration) -> bytes:
-    document = msgspec.to_builtins(calibration)
-    # The digest is of these bytes, and files have always named the index before the search.
-    scope = sorted(
-        document["scope"].items(), key=lambda item: item[0] in EpisodeSearch.__struct_fields__
-    )
-    document["scope"] = dict(scope)
-    return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(calibration)) + b"\n"
 
 
 def _shown(value: object) -> str:

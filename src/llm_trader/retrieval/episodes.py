@@ -93,23 +93,19 @@ def effective_counts(timestamp_ms: Times, horizons_ms: Collection[Millis]) -> Fl
     that as their correlation the mean of n outcomes has the variance of n² / Σᵢⱼ rᵢⱼ independent
     ones (Kish's effective sample size for correlated observations).
     """
-    n = timestamp_ms.shape[-1]
-    counts = np.full((len(horizons_ms), *timestamp_ms.shape[:-1]), float(n))
+    n, horizons = timestamp_ms.shape[-1], len(horizons_ms)
+    shape = (horizons, *timestamp_ms.shape[:-1])
     if n < 2 or not timestamp_ms.size:
-        return counts
+        return np.full(shape, float(n))
     ascending = np.sort(timestamp_ms, axis=-1).reshape(-1, n)
     ascending -= ascending.min()
-    smallest_gap_ms = np.diff(ascending, axis=1).min()
     # Rows lie far from each other, so that one search finds the end of each row's own times.
     span_ms = int(ascending.max()) + max(horizons_ms)
     times_ms = (ascending + span_ms * np.arange(len(ascending))[:, None]).ravel()
-    places = np.arange(1, len(times_ms) + 1)
-    sums_ms = np.concatenate([[0], np.cumsum(times_ms)])
-    for row, horizon_ms in enumerate(horizons_ms):
-        if smallest_gap_ms < horizon_ms:  # else no two overlap, and n is right
-            ends = times_ms.searchsorted(times_ms + horizon_ms)
-            distances_ms = sums_ms[ends] - sums_ms[places] - (ends - places) * times_ms
-            shared = (ends - places - distances_ms / horizon_ms).reshape(-1, n)
-            pairs = np.add.reduce(shared, axis=1).reshape(counts[row].shape)
-            counts[row] = n * n / (n + 2 * pairs)
-    return counts
+    sums_ms = np.concatenate([[0], times_ms]).cumsum()
+    reach_ms = np.array(list(horizons_ms))[:, None]
+    ends = times_ms.searchsorted(times_ms + reach_ms)
+    later = ends - np.arange(1, len(times_ms) + 1)
+    distances_ms = sums_ms[ends] - sums_ms[1:] - later * times_ms
+    shared = np.add.reduce((later - distances_ms / reach_ms).reshape(horizons, -1, n), axis=2)
+    return np.asarray(n * n / (n + 2 * shared)).reshape(shape)

@@ -7,6 +7,7 @@ quantiles the order statistics at the levels p ± z·√(p(1-p)/n), the normal a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
@@ -18,6 +19,7 @@ from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.answer import (
     BarrierEvidence,
+    BarrierForecast,
     Difference,
     Estimate,
     Evidence,
@@ -29,10 +31,12 @@ from llm_trader.retrieval.answer import (
 from llm_trader.retrieval.calibration import Calibration, band
 from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.forecast import (
+    BAND_ENDS,
+    EXPECTED_ROWS,
     ForecastBase,
     Mixture,
+    barrier_shares,
     mix,
-    relative_outcomes,
 )
 from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
@@ -62,6 +66,13 @@ class Neighbourhood(NamedTuple):
     def take(self, positions: Rows) -> Neighbourhood:
         return Neighbourhood(self.points, self.rows[positions], self.similarity[positions])
 
+    def first(self, count: int) -> Neighbourhood:
+        """The nearest, in the order of time."""
+        by_time = np.argsort(self.rows[:count])
+        return Neighbourhood(
+            self.points, self.rows[:count][by_time], self.similarity[:count][by_time]
+        )
+
     def at_least(self, similarity: float) -> Neighbourhood:
         return self.take(np.flatnonzero(self.similarity > similarity))
 
@@ -70,20 +81,35 @@ class Neighbourhood(NamedTuple):
 
 
 class Outlook(NamedTuple):
-    """The forecast in units of expected volatility, how its neighbours compare with the window, and
-    the volatilities expected now in % (horizons,), NaN where unknown.
+    """The forecast in units of expected volatility, how its neighbours compare with the window, the
+    volatilities expected now in %, NaN where unknown, the margins of a calibration, both by
+    horizon, and the chances of barriers.
     """
 
     mixture: Mixture
     comparisons: list[Comparison]
-    expected_pct: Floats
+    expected_pct: list[float]
+    margins: list[float] | None
+    barriers: list[BarrierForecast] | None
 
     @classmethod
-    def of(cls, base: ForecastBase, neighbours: Neighbourhood, expected_pct: Floats) -> Outlook:
+    def of(
+        cls,
+        base: ForecastBase,
+        window: PointTable,
+        neighbours: Neighbourhood,
+        expected_pct: list[float],
+        margins: list[float] | None = None,
+        barriers_pct: Sequence[tuple[float, float]] = (),
+    ) -> Outlook:
         points, rows = neighbours.points, neighbours.rows
-        outcomes = relative_outcomes(points.values[:, rows])
-        comparisons = compare_neighbours(base, outcomes, points.timestamp_ms[rows])
-        return cls(mix(base, outcomes), comparisons, expected_pct)
+        outcomes = points.values[OUTCOME_ROWS][:, rows] / points.values[EXPECTED_ROWS][:, rows]
+        ascending = np.sort(outcomes, axis=1)
+        comparisons = compare_neighbours(base, outcomes, ascending, points.timestamp_ms[rows])
+        barriers = None
+        if isfinite(expected_pct[-1]):
+            barriers = [_barrier_forecast(window, *pair, expected_pct[-1]) for pair in barriers_pct]
+        return cls(mix(base, ascending), comparisons, expected_pct, margins, barriers)
 
 
 def build_evidence(
@@ -103,9 +129,7 @@ def build_evidence(
     similarity = episodes.similarity
     times = episodes.points.timestamp_ms[episodes.rows]
     effective = effective_counts(times, HORIZONS.values()).tolist()
-    all_horizons = _horizons(
-        episodes, effective, base, outlook, current_volatility_pct, calibration
-    )
+    all_horizons = _horizons(episodes, effective, base, outlook, current_volatility_pct)
     horizons = {name: all_horizons[name] for name in HORIZONS if name in requested_horizons}
     barriers = _barriers(episodes, effective[-1], base)
     verdict, reason = decide_verdict(
@@ -126,6 +150,7 @@ def build_evidence(
         barriers=barriers,
         horizons=horizons,
         calibrated=calibration is not None,
+        barrier_forecasts=outlook.barriers,
     )
 
 
@@ -140,7 +165,6 @@ def _horizons(
     base: BaseRates,
     outlook: Outlook,
     current_volatility_pct: float,
-    calibration: Calibration | None,
 ) -> dict[str, HorizonEvidence]:
     outcomes = episodes.points.values[OUTCOME_ROWS][:, episodes.rows]
     horizons, count = outcomes.shape
@@ -157,18 +181,14 @@ def _horizons(
     ups = np.add.reduce(outcomes > 0, axis=1).tolist()
     evidence = {}
     for row, name in enumerate(HORIZONS):
-        rescaled_stats = band_80 = None
+        rescaled_stats = None
         if isfinite(current_volatility_pct):
             rescaled_stats = Rescaled(means[horizons + row], *quantile_rows[horizons + row][0])
-            if calibration:
-                ends = rescaled_stats.p10, rescaled_stats.p90
-                band_80 = band(calibration, name, *ends, current_volatility_pct)
         p_up = _share_estimate(ups[row] / count, effective[row], float(base.p_up[row]))
         p10, p25, p50, p75, p90 = map(Estimate, *quantile_rows[row], base_quantiles[row])
         estimates = mean_estimates[row], p_up, p10, p25, p50, p75, p90
-        ahead = _ahead(row, outlook)
         evidence[name] = HorizonEvidence(
-            effective[row], *estimates, rescaled_stats, band_80, *ahead
+            effective[row], *estimates, rescaled_stats, *_ahead(row, outlook)
         )
     return evidence
 
@@ -176,6 +196,7 @@ def _horizons(
 class _Ahead(NamedTuple):
     """The last fields of `HorizonEvidence`."""
 
+    band_80: tuple[float, float] | None
     expected_volatility_pct: float | None
     forecast: Forecast | None
     scale: Difference | None
@@ -185,17 +206,28 @@ class _Ahead(NamedTuple):
 
 def _ahead(row: int, outlook: Outlook) -> _Ahead:
     comparison, mixture = outlook.comparisons[row], outlook.mixture
-    expected_pct = float(outlook.expected_pct[row])
+    expected_pct = outlook.expected_pct[row]
     if not isfinite(expected_pct):
-        return _Ahead(None, None, comparison.scale, comparison.direction, None)
+        return _Ahead(None, None, None, comparison.scale, comparison.direction, None)
     forecast = Forecast(
         (mixture.quantiles[row] * expected_pct).tolist(),
         float(mixture.mean[row]) * expected_pct,
         float(mixture.share_up[row]),
         float(mixture.weight[row]),
     )
-    words = summary(comparison, expected_pct, forecast)
-    return _Ahead(expected_pct, forecast, comparison.scale, comparison.direction, words)
+    ends = low, high = forecast.quantiles[BAND_ENDS[0]], forecast.quantiles[BAND_ENDS[1]]
+    band_80 = band(low, high, outlook.margins[row] * expected_pct) if outlook.margins else None
+    words = summary(comparison, expected_pct, band_80 or ends)
+    return _Ahead(band_80, expected_pct, forecast, comparison.scale, comparison.direction, words)
+
+
+def _barrier_forecast(
+    window: PointTable, stop_pct: float, target_pct: float, expected_pct: float
+) -> BarrierForecast:
+    moves = stop_pct / expected_pct, target_pct / expected_pct
+    stop_first, target_first = barrier_shares(window, *moves)
+    neither = 1 - stop_first - target_first
+    return BarrierForecast(stop_pct, target_pct, *moves, stop_first, target_first, neither)
 
 
 def _mean_estimates(

@@ -7,6 +7,7 @@ a weight that was chosen for each horizon. The evaluation judges exactly this mi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,14 +17,22 @@ from llm_trader.arrays import Floats, Rows
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.retrieval.statistics import OUTCOME_ROWS
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
-from llm_trader.timeframe import HORIZONS, HOUR_MS, Millis
+from llm_trader.snapshot.outcome import PATH, first_touches
+from llm_trader.timeframe import HORIZONS
 
-# A quarter of 200 states an hour apart gained most in 2023; over 24h neighbours told nothing.
-WEIGHT_OF_NEIGHBOURS: Final = {"15m": 0.25, "1h": 0.25, "4h": 0.25, "24h": 0.0}
-NEIGHBOURS: Final = 200
-NEIGHBOUR_GAP_MS: Final[Millis] = HOUR_MS
-# Of quarter-hours, four in an hour hold one neighbour, so these always hold enough.
-HITS_OF_FORECAST: Final = 4 * NEIGHBOURS
+# At 15m, 0.4 gained more than 0.25 on each of BTC and ETH 2023 and BTC, ETH and SOL 2025/26, at 1h
+# and 4h on some only. Over 24h neighbours told nothing.
+WEIGHT_OF_NEIGHBOURS: Final = {"15m": 0.4, "1h": 0.25, "4h": 0.25, "24h": 0.0}
+# The nearest states, whatever lies between them: a state is one of them by what was known at its
+# time alone. 200 an hour apart gained no more (BTC 2023, SOL 2025/26).
+NEIGHBOURS: Final = 300
+_WEIGHTS: Final = np.array(list(WEIGHT_OF_NEIGHBOURS.values()))
+_MIXED: Final = [row for row, weight in enumerate(_WEIGHTS) if weight]
+_SHARES: Final = np.arange(1, NEIGHBOURS + 1)[None] / NEIGHBOURS
+
+# A tenth of moves each lies between them, or nearly so, in units of expected volatility (BTC, ETH
+# and SOL, 2023 and 2025/26). Others would compare sizes as well.
+SIZE_STEPS: Final = np.array([0.12, 0.23, 0.35, 0.48, 0.63, 0.8, 1.0, 1.3, 1.85])
 
 FORECAST_LEVELS: Final = np.arange(1, 100) / 100
 # The places of 10 and 90 % among the levels: the ends of an 80 % band.
@@ -34,6 +43,7 @@ EXPECTED_ROWS: Final = slice(
     COLUMN_ROW[next(iter(EXPECTED_VOLATILITY.values()))],
     COLUMN_ROW[next(iter(EXPECTED_VOLATILITY.values()))] + len(EXPECTED_VOLATILITY),
 )
+PATH_ROWS: Final = slice(COLUMN_ROW[PATH[0]], COLUMN_ROW[PATH[-1]] + 1)
 # Products of levels and counts may miss a whole number by rounding.
 _COUNT_ROUNDING: Final = 1e-9
 
@@ -46,32 +56,50 @@ def relative_outcomes(values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForecastBase:
-    """A window's outcomes in units of expected volatility: ascending (horizons, n); their `mean`,
-    `share_up` and `widths` (horizons,).
+    """A window's outcomes in units of expected volatility, ascending (horizons, n).
+
+    By horizon (horizons,): their `mean`, `share_up` and `widths`, and the mean and the variance of
+    their sizes as `size_numbers` gives them.
     """
 
     ascending: Floats
     mean: Floats
     share_up: Floats
     widths: Floats
+    size_mean: Floats
+    size_variance: Floats
 
     @classmethod
     def of(cls, window: PointTable) -> ForecastBase:
         relative = relative_outcomes(window.values)
-        n = len(window)
-        share_up = np.array([np.count_nonzero(row > 0) / n for row in relative])
-        ascending = np.sort(relative, axis=1)
-        return cls(ascending, np.add.reduce(relative, axis=1) / n, share_up, widths(ascending))
+        mean = np.add.reduce(relative, axis=1) / len(window)
+        relative.sort(axis=1)
+        return cls.of_ascending(relative, mean)
 
-    def size_ranks(self, row: int, outcomes: Floats) -> Floats:
-        """The share of the window that moved less far than each outcome (k,) at a horizon.
+    @classmethod
+    def of_ascending(cls, ascending: Floats, mean: Floats) -> ForecastBase:
+        n = ascending.shape[1]
+        within = np.array([row.searchsorted(SIZE_STEPS) for row in ascending])
+        beyond = np.array([row.searchsorted(-SIZE_STEPS, side="right") for row in ascending])
+        # The share of the window that moved at least as far as each step.
+        further = (n - within + beyond) / n
+        size_mean = np.add.reduce(further, axis=1)
+        # E N² of a number N of steps is the sum of (2 k - 1) P(N >= k).
+        odd = np.arange(1, 2 * len(SIZE_STEPS), 2)
+        return cls(
+            ascending,
+            mean,
+            np.array([(n - row.searchsorted(0.0, side="right")) / n for row in ascending]),
+            widths(ascending),
+            size_mean,
+            further @ odd - np.square(size_mean),
+        )
 
-        Of what moved exactly as far, one half counts.
-        """
-        ascending, sizes = self.ascending[row], np.abs(outcomes)
-        inside = ascending.searchsorted(sizes) - ascending.searchsorted(-sizes, side="right")
-        up_to = ascending.searchsorted(sizes, side="right") - ascending.searchsorted(-sizes)
-        return np.asarray((np.maximum(inside, 0) + up_to) / (2 * len(ascending)))
+
+def size_numbers(relative: Floats) -> Floats:
+    """How far outcomes in units of expected volatility went: the number of `SIZE_STEPS` reached."""
+    steps = SIZE_STEPS.searchsorted(np.abs(relative).ravel(), side="right")
+    return np.asarray(steps.reshape(relative.shape).astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,47 +116,70 @@ class Mixture:
 
 
 def mix(base: ForecastBase, neighbours: Floats) -> Mixture:
-    """The base mixed with the outcomes of neighbours (horizons, k), in the same units.
+    """The base mixed with the ascending outcomes of neighbours (horizons, k), in the same units.
 
     With fewer than `NEIGHBOURS` it is the base alone: their weights are for that many.
     """
-    k = neighbours.shape[1]
-    weight = np.array(list(WEIGHT_OF_NEIGHBOURS.values())) * (k >= NEIGHBOURS)
-    ascending = np.sort(neighbours, axis=1)
-    quantiles = np.stack(
-        [
-            mixture_quantiles(base.ascending[row], ascending[row], float(weight[row]))
-            for row in range(len(HORIZONS))
-        ]
-    )
-    if not k:
-        return Mixture(quantiles, base.mean, base.share_up, weight)
-    mean = weight * (np.add.reduce(neighbours, axis=1) / k) + (1 - weight) * base.mean
+    k, n = neighbours.shape[1], base.ascending.shape[1]
+    quantiles = base.ascending[:, _positions(FORECAST_LEVELS, n)]
+    if k < NEIGHBOURS:
+        return Mixture(quantiles, base.mean, base.share_up, np.zeros(len(HORIZONS)))
+    rows = [base.ascending[row] for row in _MIXED]
+    quantiles[_MIXED] = mixture_quantiles(rows, neighbours[_MIXED], _WEIGHTS[_MIXED], _SHARES)
+    mean = _WEIGHTS * (np.add.reduce(neighbours, axis=1) / k) + (1 - _WEIGHTS) * base.mean
     up = np.add.reduce(neighbours > 0, axis=1) / k
-    return Mixture(quantiles, mean, weight * up + (1 - weight) * base.share_up, weight)
+    share_up = _WEIGHTS * up + (1 - _WEIGHTS) * base.share_up
+    return Mixture(quantiles, mean, share_up, _WEIGHTS)
 
 
 def mixture_quantiles(
-    base: Floats, neighbours: Floats, weight: float, levels: Floats = FORECAST_LEVELS
+    base: Sequence[Floats],
+    neighbours: Floats,
+    weight: Floats,
+    shares: Floats,
+    levels: Floats = FORECAST_LEVELS,
 ) -> Floats:
-    """Quantiles of (1 - weight) * base + weight * neighbours at the levels, shape (levels,).
+    """Quantiles of (1 - weight) * base + weight * neighbours at the levels, (rows, levels).
 
-    Both are ascending, (n,) and (k,), and either may be empty where it has no weight. A quantile
-    is the least of all outcomes at or below which at least that share of the weight lies.
+    Ascending are the rows of the base, of any length, and neighbours (rows, k); weight is (rows,),
+    and `shares` (rows or 1, k) are the sums of the weights of neighbours up to each one.
+    A quantile is the least of all outcomes at or below which at least that share of weight lies.
     """
-    n, k = len(base), len(neighbours)
-    if weight == 0:
-        return base[_positions(levels, n)]
-    if weight == 1:
-        return neighbours[_positions(levels, k)]
-    below = np.searchsorted(base, neighbours, side="right")
-    at_neighbours = (1 - weight) * below / n + weight * np.arange(1, k + 1) / k
-    # The neighbours that lie wholly below each quantile, and the base outcome that then reaches it.
-    passed = np.searchsorted(at_neighbours, levels - _COUNT_ROUNDING)
-    left = (levels - weight * passed / k) / (1 - weight)
-    of_base = np.where(left <= 1 + _COUNT_ROUNDING, base[_positions(left, n)], np.inf)
-    of_neighbours = np.where(passed < k, neighbours[np.minimum(passed, k - 1)], np.inf)
-    return np.asarray(np.minimum(of_base, of_neighbours))
+    n, (count, k) = np.array([[len(outcomes)] for outcomes in base]), neighbours.shape
+    row, weight = np.arange(count)[:, None], weight[:, None]
+    of_neighbours = weight * shares
+    pairs = zip(base, neighbours, strict=True)
+    below = np.array([outcomes.searchsorted(of, side="right") for outcomes, of in pairs])
+    at_neighbours = below * ((1 - weight) / n) + of_neighbours
+    # The neighbours that lie wholly below each quantile, and the base outcome that then reaches it;
+    # for all rows in one search, as no share exceeds 1.
+    sought = (levels - _COUNT_ROUNDING) + 2 * row
+    passed = (at_neighbours + 2 * row).ravel().searchsorted(sought) - k * row
+    weight_passed = np.where(passed > 0, of_neighbours[row, passed - 1], 0.0)
+    left = (levels - weight_passed) / np.maximum(1 - weight, _COUNT_ROUNDING**2)
+    positions = _positions(np.minimum(left, 1.0), n)
+    base_quantiles = np.array([outcomes[at] for outcomes, at in zip(base, positions, strict=True)])
+    base_quantiles[left > 1 + _COUNT_ROUNDING] = np.inf
+    next_neighbours = neighbours[row, np.minimum(passed, k - 1)]
+    next_neighbours[passed == k] = np.inf
+    quantiles: Floats = np.minimum(base_quantiles, next_neighbours)
+    return quantiles
+
+
+def barrier_shares(
+    points: PointTable, stop_moves: float, target_moves: float
+) -> tuple[float, float]:
+    """The shares of points after which the stop, and the target, was touched first within 24h.
+
+    Both are distances in moves that were expected of the 24h, the stop below, the target above.
+    """
+    expected_pct = points.column(EXPECTED_VOLATILITY["24h"])
+    path = points.values[PATH_ROWS]
+    stop_first, target_first = first_touches(
+        path, stop_moves * expected_pct, target_moves * expected_pct
+    )
+    n = len(points)
+    return int(np.count_nonzero(stop_first)) / n, int(np.count_nonzero(target_first)) / n
 
 
 def widths(ascending: Floats) -> Floats:
@@ -137,7 +188,7 @@ def widths(ascending: Floats) -> Floats:
     return np.asarray(ascending[:, high] - ascending[:, low])
 
 
-def _positions(levels: Floats, n: int) -> Rows:
+def _positions(levels: Floats, n: int | Rows) -> Rows:
     """Where in n ascending values each level is reached."""
     counts = np.ceil(levels * n - _COUNT_ROUNDING).astype(np.intp)
     return np.asarray(np.minimum(np.maximum(counts, 1), n) - 1)

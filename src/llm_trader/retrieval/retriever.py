@@ -12,20 +12,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
-from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Rows, Times, Vectors
+from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Vectors
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.asof import visible_window
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery, VectorIndex
-from llm_trader.retrieval.answer import Answer, Evidence, Match, MatchState, Novelty
+from llm_trader.retrieval.answer import (
+    Answer,
+    Evidence,
+    Match,
+    MatchState,
+    Novelty,
+    PastStates,
+    StatesUsed,
+)
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
 from llm_trader.retrieval.episodes import (
     HITS_PER_EPISODE,
@@ -35,8 +44,6 @@ from llm_trader.retrieval.episodes import (
 )
 from llm_trader.retrieval.evidence import Neighbourhood, Outlook, build_evidence, no_evidence
 from llm_trader.retrieval.forecast import (
-    HITS_OF_FORECAST,
-    NEIGHBOUR_GAP_MS,
     NEIGHBOURS,
     ForecastBase,
 )
@@ -47,9 +54,16 @@ from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.retrieval.statistics import Matches, summarise
 from llm_trader.snapshot.document import unknown_fields
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
-from llm_trader.snapshot.outcome import OUTCOMES, Outcome, resolved_at
+from llm_trader.snapshot.outcome import (
+    OUTCOMES,
+    PATH,
+    STOP_LOSS_PCT,
+    TAKE_PROFIT_PCT,
+    Outcome,
+    resolved_at,
+)
 from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis, iso8601
 
 # Some 280 KB each, of 90 days.
 _FORECAST_BASES_KEPT: Final = 64
@@ -79,14 +93,6 @@ class _Query(NamedTuple):
     @property
     def probe(self) -> QueryVector:
         return self.probes[self.name]
-
-
-class _Wanted(NamedTuple):
-    """How to choose up to `most` hits that are `gap_ms` apart."""
-
-    choose: Callable[[Times, Millis, int], Rows]
-    gap_ms: Millis
-    most: int
 
 
 class _Found(NamedTuple):
@@ -144,7 +150,7 @@ class Retriever:
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
-        loaded, warnings = self._usable_calibration(query, len(episodes.rows))
+        loaded, warnings = self._usable_calibration(query, len(neighbours.rows))
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
         return Answer(
@@ -186,36 +192,32 @@ class Retriever:
 
     async def _find(self, query: _Query, searches: list[SearchQuery]) -> _Found:
         spec = query.spec
-        gap_ms = round(spec.min_gap_hours * HOUR_MS)
-        wanted = [
-            _Wanted(nearest_episodes, gap_ms, spec.top_k),
-            _Wanted(earliest_episodes, gap_ms, spec.evidence_k),
-        ]
-        of_forecast = [_Wanted(earliest_episodes, NEIGHBOUR_GAP_MS, NEIGHBOURS)]
         limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
         if len(searches) == 1:
-            limit = max(limit, HITS_OF_FORECAST)
-            hits, found = await self._choose(query, searches, wanted + of_forecast, limit)
-            return _Found(hits, *found)
-        # Deeper rankings fuse to another order, so the forecast's are fused by themselves.
-        hits, found = await self._choose(query, searches, wanted, limit)
-        _, deeper = await self._choose(query, searches, of_forecast, HITS_OF_FORECAST)
-        return _Found(hits, *found, *deeper)
-
-    async def _choose(
-        self, query: _Query, searches: list[SearchQuery], wanted: list[_Wanted], limit: int
-    ) -> tuple[Hits, list[Neighbourhood]]:
-        """The hits, and the wanted of them; more are fetched until all are found, or it is all."""
+            limit = max(limit, NEIGHBOURS)
         while True:
             hits = await self._nearest([replace(search, limit=limit) for search in searches])
             stamps = hits.points.timestamp_ms[hits.rows]
-            chosen = [choose(stamps, gap_ms, most) for choose, gap_ms, most in wanted]
-            lacking = any(len(rows) < part.most for rows, part in zip(chosen, wanted, strict=True))
-            if not lacking or limit >= hits.eligible:
-                similarity = _similarity(hits.cosine, query.probe)
-                nearest = Neighbourhood(hits.points, hits.rows, similarity)
-                return hits, [nearest.take(rows) for rows in chosen]
+            gap_ms = round(spec.min_gap_hours * HOUR_MS)
+            shown = nearest_episodes(stamps, gap_ms, spec.top_k)
+            episodes = earliest_episodes(stamps, gap_ms, spec.evidence_k)
+            complete = len(shown) >= spec.top_k and len(episodes) >= spec.evidence_k
+            if complete or limit >= hits.eligible:
+                break
             limit *= MORE_HITS
+        nearest = self._neighbourhood(query, hits)
+        if len(searches) > 1 and limit != NEIGHBOURS:
+            # Deeper rankings fuse to another order, so the forecast's are fused by themselves.
+            fused = await self._nearest([replace(search, limit=NEIGHBOURS) for search in searches])
+            neighbours = self._neighbourhood(query, fused)
+        else:
+            neighbours = nearest
+        return _Found(
+            hits, nearest.take(shown), nearest.take(episodes), neighbours.first(NEIGHBOURS)
+        )
+
+    def _neighbourhood(self, query: _Query, hits: Hits) -> Neighbourhood:
+        return Neighbourhood(hits.points, hits.rows, _similarity(hits.cosine, query.probe))
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:
         """The hits of one search, or those of two fused by their ranks."""
@@ -272,16 +274,26 @@ class Retriever:
         key, state = _content_key(window), query.state
         base = self._base_rates.get(key, lambda: BaseRates.of(window))
         forecast_base = self._forecast_bases.get(key, lambda: ForecastBase.of(window))
-        expected_pct = np.concatenate([state.column(name) for name in EXPECTED_VOLATILITY.values()])
-        outlook = Outlook.of(forecast_base, neighbours, expected_pct)
+        expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
         volatility_pct = float(state.column("realized_volatility_24h")[0])
+        margins = None
+        if calibration:
+            conditions = expected_pct, volatility_pct, query.as_of_ms, query.symbol
+            margins = calibration.margins(*conditions)
+        named = query.spec.barriers(expected_pct[-1])
+        barriers_pct = [(-STOP_LOSS_PCT, TAKE_PROFIT_PCT), *([named] if named else [])]
+        outlook = Outlook.of(forecast_base, window, neighbours, expected_pct, margins, barriers_pct)
         horizons = query.spec.horizons
-        return build_evidence(
+        evidence = build_evidence(
             episodes, base, outlook, horizons, volatility_pct, novelty, calibration
         )
+        if query.spec.detail == "full":
+            used = StatesUsed(_past_states(episodes), _past_states(neighbours), _window(window))
+            return msgspec.structs.replace(evidence, states_used=used)
+        return evidence
 
     def _usable_calibration(
-        self, query: _Query, episodes: int
+        self, query: _Query, neighbours: int
     ) -> tuple[LoadedCalibration | None, list[str]]:
         """The calibration that applies to the query, or `None` and a warning that says why."""
         loaded = self._calibration
@@ -289,7 +301,7 @@ class Retriever:
             return None, []
         scope = scope_of(self.index.collection, query.symbol, query.spec)
         features_missing = query.probe.features_missing
-        objections = loaded.objections(scope, query.as_of_ms, episodes, features_missing)
+        objections = loaded.objections(scope, query.as_of_ms, neighbours, features_missing)
         if objections:
             return None, [f"the calibration was not used: {'; '.join(objections)}"]
         return loaded, []
@@ -331,6 +343,23 @@ def _refuse_another_space(stored: str, expected: str, models: str = "") -> None:
             f"the index holds vectors of {stored}, this set-up makes {expected}{models}; ingest "
             "into a new index, or use the version and settings that this one was made with"
         )
+
+
+def _past_states(neighbourhood: Neighbourhood) -> PastStates:
+    by_time = neighbourhood.take(np.argsort(neighbourhood.rows))
+    states = _window(by_time.points.take(by_time.rows))
+    return msgspec.structs.replace(states, similarity=by_time.similarity.tolist())
+
+
+def _window(points: PointTable) -> PastStates:
+    return PastStates(
+        points.timestamp_ms.tolist(),
+        None,
+        {name: points.column(f"outcome_{name}").tolist() for name in HORIZONS},
+        {name: points.column(field).tolist() for name, field in EXPECTED_VOLATILITY.items()},
+        points.column("realized_volatility_24h").tolist(),
+        {name: points.column(name).tolist() for name in PATH},
+    )
 
 
 def _novelty(reference: SimilarityReference, hits: Hits, probe: QueryVector) -> Novelty | None:

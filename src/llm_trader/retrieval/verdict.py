@@ -1,6 +1,7 @@
 """What similar states add to the volatility-scaled base: how far prices go, and where to.
 
-Both are tested by ranks and shares, which one jump in the past cannot carry away, however large.
+Both are tested by counts, of the steps that a move reached and of rises, which one jump in the past
+cannot carry away, however large.
 Outcomes that lie near each other in time resemble each other, so those of one UTC day count as one
 observation (errors clustered by the day, Liang and Zeger 1986). An error is never below that of as
 many independent outcomes as do not overlap.
@@ -15,9 +16,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from llm_trader.arrays import Floats, Times
-from llm_trader.retrieval.answer import Difference, Forecast, Novelty
+from llm_trader.retrieval.answer import Difference, Novelty
 from llm_trader.retrieval.episodes import effective_counts
-from llm_trader.retrieval.forecast import BAND_ENDS, ForecastBase, widths
+from llm_trader.retrieval.forecast import ForecastBase, size_numbers, widths
 from llm_trader.retrieval.intervals import t_as_normal
 from llm_trader.timeframe import DAY_MS, HORIZONS
 
@@ -35,8 +36,6 @@ _COMPARISONS: Final = 2 * len(HORIZONS)
 WEAK_Z, INFORMATIVE_Z = (
     NormalDist().inv_cdf(1 - by_chance / 2 / _COMPARISONS) for by_chance in (0.1, 0.002)
 )
-# The variance of a rank between 0 and 1 that may be any.
-_RANK_VARIANCE: Final = 1 / 12
 
 
 class Comparison(NamedTuple):
@@ -58,30 +57,28 @@ class Comparison(NamedTuple):
         return max(deviations)
 
 
-def compare_neighbours(base: ForecastBase, neighbours: Floats, times_ms: Times) -> list[Comparison]:
+def compare_neighbours(
+    base: ForecastBase, neighbours: Floats, ascending: Floats, times_ms: Times
+) -> list[Comparison]:
     """Compares the outcomes of neighbours (horizons, k), in units of the volatility expected at
-    their increasing `times_ms` (k,), with those of the window.
+    their increasing `times_ms` (k,), and the same ascending, with those of the window.
     """
     k = neighbours.shape[1]
     if not k:
         return [Comparison(name, None, None) for name in HORIZONS]
     effective = effective_counts(times_ms, HORIZONS.values())
-    ranks = np.stack([base.size_ranks(row, neighbours[row]) for row in range(len(HORIZONS))])
-    ups = (neighbours > 0).astype(np.float64)
-    p_up = base.share_up
-    deviations = _deviations(
-        np.concatenate([ranks, ups]),
-        np.concatenate([np.full(len(HORIZONS), 0.5), p_up]),
-        np.concatenate([_RANK_VARIANCE / effective, p_up * (1 - p_up) / effective]),
-        times_ms,
-    ).tolist()
-    scales = np.divide(
-        widths(np.sort(neighbours, axis=1)),
-        base.widths,
-        out=np.full(len(HORIZONS), np.nan),
-        where=base.widths > 0,
-    ).tolist()
-    shares, base_shares = (np.add.reduce(ups, axis=1) / k).tolist(), p_up.tolist()
+    horizons, p_up = len(HORIZONS), base.share_up
+    # Above the numbers of steps, below the rises.
+    values = np.empty((2 * horizons, k))
+    values[:horizons] = size_numbers(neighbours)
+    np.greater(neighbours, 0, out=values[horizons:], casting="unsafe")
+    means = np.add.reduce(values, axis=1) / k
+    variance = np.array([base.size_variance, p_up * (1 - p_up)]) / effective
+    expected = np.array([base.size_mean, p_up]).ravel()
+    deviations = _deviations(values, means, expected, variance.ravel(), times_ms)
+    moved = base.widths > 0
+    scales = (widths(ascending) / np.where(moved, base.widths, np.nan)).tolist()
+    shares, base_shares = means[horizons:].tolist(), p_up.tolist()
     comparisons = []
     for row, name in enumerate(HORIZONS):
         scale = direction = None
@@ -94,25 +91,21 @@ def compare_neighbours(base: ForecastBase, neighbours: Floats, times_ms: Times) 
 
 
 def _deviations(
-    values: Floats, expected: Floats, least_variance: Floats, times_ms: Times
-) -> Floats:
-    """How far the means of values (statistics, k) lie from the expected ones (statistics,), as
+    values: Floats, means: Floats, expected: Floats, least_variance: Floats, times_ms: Times
+) -> list[float]:
+    """How far the means of values (statistics, k) lie from the expected ones, (statistics,), as
     normal deviates.
     """
-    k = values.shape[1]
-    means = np.add.reduce(values, axis=1) / k
     days = times_ms // DAY_MS
-    starts = np.flatnonzero(np.concatenate([[True], days[1:] != days[:-1]]))
+    starts = np.concatenate([[0], (days[1:] != days[:-1]).nonzero()[0] + 1])
     sums = np.add.reduceat(values - means[:, None], starts, axis=1)
     clusters = len(starts)
-    variance = np.add.reduce(np.square(sums), axis=1) / k**2
-    if clusters > 1:
-        variance *= clusters / (clusters - 1)
+    variance = np.vecdot(sums, sums) / values.shape[1] ** 2 * (clusters / max(clusters - 1, 1))
     error = np.sqrt(np.maximum(variance, least_variance))
     # A window that never, or always, saw a rise has no spread to measure against.
     t = np.divide(means - expected, error, out=np.zeros(len(error)), where=error > 0)
     degrees_of_freedom = max(clusters - 1, 1)
-    return np.array([t_as_normal(value, degrees_of_freedom) for value in t.tolist()])
+    return [t_as_normal(value, degrees_of_freedom) for value in t.tolist()]
 
 
 def decide_verdict(
@@ -171,10 +164,10 @@ def _informative_or_weak(
 def summary(
     comparison: Comparison,
     expected_volatility_pct: float,
-    forecast: Forecast,
+    band_80: tuple[float, float],
 ) -> str:
     """One horizon in words."""
-    low, high = (forecast.quantiles[end] for end in BAND_ENDS)
+    low, high = band_80
     return (
         f"Next {comparison.horizon}: expect ±{expected_volatility_pct:.2f} % (8 of 10 times "
         f"between {low:+.2f} and {high:+.2f}). {_scale_in_words(comparison.scale)} "

@@ -59,7 +59,7 @@ def _year(subject: Subject, out: Path) -> Figure:
     asked = len(subject.dataset.queries(_SYMBOL, M15.ms))
     return Figure(
         f"evaluating {asked:,} queries, {len({of.horizon for of in metrics.skills})} horizons, "
-        f"{metrics.origin.plan.search.evidence_k} episodes, with controls and probes",
+        f"{metrics.origin.plan.search.neighbours} neighbours, with controls and probes",
         f"{took_s:.0f} s on {available_cores()} cores",
         "60 s",
         took_s <= 60,

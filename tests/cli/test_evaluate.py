@@ -32,7 +32,8 @@ reps = 100
 
 [search]
 lookback_days = 5
-episodes = 15
+neighbours = 15
+gap_hours = 3.0
 
 [aggregator]
 least_mean_bp = 5
@@ -91,7 +92,16 @@ def test_it_writes_four_files_and_shows_the_verdict(
     found: Any = metrics_in(out)
     assert found["origin"]["symbols"] == [SYMBOL]
     assert found["origin"]["start"] == "2025-02-03T00:00:00Z"
-    assert found["origin"]["plan"]["search"]["episodes"] == 15
+    assert found["origin"]["plan"]["search"]["neighbours"] == 15
+    assert {cell["by"] for cell in found["band_cells"]} == {"expected / last 24h", "hour (UTC)"}
+    assert all(isinstance(one["potential"], float) for one in found["skills"])
+    over_model = {
+        one["horizon"]: one["skill"]["value"]
+        for one in found["skills"]
+        if one["reference"] == "volatility model"
+    }
+    # Over 24h the volatility model forecasts alone.
+    assert [name for name, value in over_model.items() if value == 0] == ["24h"]
     said = f"{found['verdict'].capitalize()}(:| that) similar past states forecast "
     assert re.search(said, " ".join(ran.out.split()))
     assert str(out / "report.html") in ran.out
@@ -314,7 +324,7 @@ def test_compare_shows_each_way_to_look_for_neighbours(
     assert (ran.code, ran.err) == (0, "")
     found: Any = metrics_in(tmp_path)
     assert found["command"] == "compare"
-    assert [one["variant"] for one in found["directions"]] == ["state"] * 4
+    assert [one["variant"] for one in found["directions"]] == ["state"] * 3
     judged = [one for one in found["skills"] if one["reference"] == "base rate"]
     assert [one["variant"] for one in judged] == ["none"] * 4 + ["state"] * 4
     assert {path.name for path in tmp_path.iterdir()} >= FILES

@@ -62,6 +62,24 @@ def test_right_signs_have_no_mark_as_they_do_not_allow_for_their_number() -> Non
     assert "60.0 [55.0, 65.0]" in text
 
 
+def test_forecasts_that_are_those_of_the_volatility_model_are_called_the_same() -> None:
+    lines = shown(made_up_metrics()).splitlines()
+    (heading,) = [line for line in lines if "random direction" in line]
+    verdicts = {
+        tuple(line.split()[:2]): line[heading.index("verdict") :].strip()
+        for line in lines[lines.index(heading) :]
+        if line.split()[:1] in (["BTCUSDT"], ["ETHUSDT"]) and "[" in line
+    }
+    assert verdicts["BTCUSDT", "24h"] == "the same"
+    assert verdicts["BTCUSDT", "4h"] == "no evidence"
+    lines = shown(metrics_of_command("compare")).splitlines()
+    (start,) = [
+        row for row, line in enumerate(lines) if "over the volatility model, 95 % intervals" in line
+    ]
+    rows = [line for line in lines[start:] if line.split()[:2] == ["BTCUSDT", "state"]]
+    assert rows[0].rstrip().endswith("the same")
+
+
 def test_only_checks_that_could_have_failed_are_counted() -> None:
     metrics = made_up_metrics()
     text = " ".join(shown(metrics).split())

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llm_trader.arrays import Floats
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.skills import (
     ScoredForecasts,
@@ -18,8 +19,10 @@ from llm_trader.evaluation.plan import ForecastRule, Search
 from llm_trader.index.points import PointTable
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.snapshot.outcome import label_outcomes
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, Millis
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, M5, M15, Millis
 from tests.index.builders import SLOT_MS, START_MS, at
 from tests.retrieval.builders import points_of, states_at
 
@@ -27,30 +30,36 @@ DAYS = 62
 PER_DAY = DAY_MS // SLOT_MS
 LOOKBACK_DAYS = 20
 
-SEARCH = Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=20)
-RULE = ForecastRule(rescale=0.5, neighbour_share=0.5)
+SEARCH = Search(
+    include_regime_filters=False, lookback_days=LOOKBACK_DAYS, neighbours=20, gap_hours=4.0
+)
+RULE = ForecastRule(weight_of_neighbours=0.5)
 NO_FUNDING = FundingSeries(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 _PERSISTENCE = float(np.exp(-1 / 48))  # half a day of quarter-hours
 
 
 class Made(NamedTuple):
-    """A market's points, and the candles of 15m that their outcomes are labelled from."""
+    """A market's points, their states, and the candles of 15m that outcomes are labelled from."""
 
     points: PointTable
+    states: SnapshotTable
     candles: CandleSeries
 
 
 @cache
 def made_market(seed: int = 0, days: int = DAYS) -> Made:
-    """Every feature follows one slow signal, and so does the drift of the next quarter-hour."""
+    """Every feature follows one slow signal, and so does the drift of the next quarter-hour.
+
+    How far prices go follows another, which the expected volatilities know.
+    """
     chances = np.random.default_rng(seed)
     n = days * PER_DAY
     slots = range(-1, n + PER_DAY)
-    signal, noise = np.zeros(len(slots)), chances.standard_normal(len(slots))
-    for i in range(1, len(slots)):
-        signal[i] = _PERSISTENCE * signal[i - 1] + np.sqrt(1 - _PERSISTENCE**2) * noise[i]
-    steps = 0.0003 * np.roll(signal, 1) + 0.001 * chances.standard_normal(len(slots))
+    signal = _slow(chances.standard_normal(len(slots)))
+    noise = chances.standard_normal(len(slots))
+    size = np.exp(0.3 * _slow(np.random.default_rng([seed, 2]).standard_normal(len(slots))))
+    steps = size * (0.0003 * np.roll(signal, 1) + 0.001 * noise)
     close = 100 * np.exp(np.cumsum(steps))
     open_ = np.append(close[0], close[:-1])
     columns = {
@@ -65,7 +74,17 @@ def made_market(seed: int = 0, days: int = DAYS) -> Made:
     times = at(range(n))
     # The signal of a candle is known at its close, the time of the state.
     states = states_at(times, seed, latent=signal[:n])
-    return Made(points_of(states, label_outcomes(candles, times)), candles)
+    for horizon, name in EXPECTED_VOLATILITY.items():
+        states.column(name)[:] = 0.1 * np.sqrt(HORIZONS[horizon] / SLOT_MS) * size[1 : n + 1]
+    return Made(points_of(states, label_outcomes(candles, times)), states, candles)
+
+
+def _slow(noise: Floats) -> Floats:
+    """A signal of spread 1 from noise of spread 1, (n,)."""
+    signal = np.zeros(len(noise))
+    for i in range(1, len(noise)):
+        signal[i] = _PERSISTENCE * signal[i - 1] + np.sqrt(1 - _PERSISTENCE**2) * noise[i]
+    return signal
 
 
 def asked(points: PointTable, step_ms: Millis = HOUR_MS, first_day: int = 0) -> PointTable:

@@ -19,7 +19,8 @@ from llm_trader.evaluation.plan import (
     read_plan,
     sweep_plans,
 )
-from llm_trader.timeframe import parse_end, parse_start
+from llm_trader.retrieval import forecast
+from llm_trader.timeframe import HORIZONS, parse_end, parse_start
 
 PLANS = Path(__file__).parents[2] / "config" / "evaluation"
 FILE = """
@@ -29,21 +30,25 @@ seed = 3
 least_similarity = 0.6
 
 [search]
-episodes = 30
+neighbours = 30
 
 [rules.4h]
-rescale = 0.5
+weight_of_neighbours = 0.5
 
 [aggregator]
 least_mean_bp = 20
 
 [[sweep]]
 label = "few"
-search = { episodes = 10 }
+search = { neighbours = 10 }
 
 [[sweep]]
 label = "alone"
-neighbour_share = 1.0
+weight_of_neighbours = 1.0
+
+[[sweep]]
+label = "by the last day"
+scale = "last_24h"
 """
 
 
@@ -62,8 +67,9 @@ def refusal(described: dict[str, Any]) -> str:
 def test_a_file_is_read_over_the_defaults(tmp_path: Path) -> None:
     plan = read_plan(written(tmp_path, FILE))
     assert (plan.symbols, plan.start, plan.seed) == (("BTCUSDT",), "2024-01-01T00:00:00Z", 3)
-    assert (plan.search.evidence_k, plan.search.lookback_days) == (30, 90)
-    assert plan.rules == {**DEFAULT_RULES, "4h": replace(DEFAULT_RULES["4h"], rescale=0.5)}
+    assert (plan.search.neighbours, plan.search.lookback_days) == (30, 90)
+    halved = replace(DEFAULT_RULES["4h"], weight_of_neighbours=0.5)
+    assert plan.rules == {**DEFAULT_RULES, "4h": halved}
     assert plan.aggregator.least_mean_bp == 20
     assert (plan.end, plan.reps, plan.decider) == ("now", 1000, "aggregator")
 
@@ -73,19 +79,28 @@ def test_without_a_file_it_is_the_default_plan() -> None:
     assert StudyPlan().rules == DEFAULT_RULES
 
 
+def test_the_default_is_the_forecast_that_a_server_gives() -> None:
+    plan = StudyPlan()
+    assert plan.search.neighbours == forecast.NEIGHBOURS
+    assert plan.search.gap_hours == 0
+    weights = {name: rule.weight_of_neighbours for name, rule in plan.rules.items()}
+    assert weights == forecast.WEIGHT_OF_NEIGHBOURS
+    assert {(rule.scale, rule.kernel) for rule in plan.rules.values()} == {("expected", 0.0)}
+
+
 def test_what_is_given_goes_before_the_file_and_that_before_what_lies_beneath(
     tmp_path: Path,
 ) -> None:
     beneath = {
         "seed": 1,
         "reps": 300,
-        "search": {"episodes": 20, "lookback_days": 7, "min_gap_hours": 2.0},
+        "search": {"neighbours": 20, "lookback_days": 7, "gap_hours": 2.0},
     }
     above = {"seed": 9, "start": None, "search": {"lookback_days": 14, "vector": None}}
     plan = read_plan(written(tmp_path, FILE), beneath, above)
     assert (plan.seed, plan.reps, plan.start) == (9, 300, "2024-01-01T00:00:00Z")
     found = plan.search
-    assert (found.evidence_k, found.lookback_days, found.min_gap_hours) == (30, 14, 2.0)
+    assert (found.neighbours, found.lookback_days, found.gap_hours) == (30, 14, 2.0)
     assert found.vector == "state"
 
 
@@ -93,8 +108,12 @@ def test_what_is_given_goes_before_the_file_and_that_before_what_lies_beneath(
     ("described", "key"),
     [
         ({"serach": {}}, "serach"),
-        ({"search": {"episods": 3}}, "episods"),
-        ({"rules": {"4h": {"rescal": 1}}}, "rescal"),
+        ({"search": {"neighbors": 3}}, "neighbors"),
+        # What earlier plans had.
+        ({"search": {"episodes": 3}}, "episodes"),
+        ({"search": {"min_gap_hours": 3}}, "min_gap_hours"),
+        ({"rules": {"4h": {"rescale": 1}}}, "rescale"),
+        ({"rules": {"4h": {"neighbour_share": 1}}}, "neighbour_share"),
         ({"aggregator": {"least_bp": 3}}, "least_bp"),
         ({"trading": {"stop": 1}}, "stop"),
         ({"costs": {"fee": 1}}, "fee"),
@@ -113,7 +132,11 @@ def test_a_typo_is_refused_by_its_name(described: dict[str, Any], key: str) -> N
         ({"rules": {}}, "rules of none: the horizons are 15m, 1h, 4h, 24h"),
         ({"aggregator": {"horizon": "2h"}}, "horizon '2h' is not one of"),
         ({"step_minutes": 7}, "step_minutes 7 does not divide a day"),
-        ({"search": {"episodes": 1}}, "$.search.episodes"),
+        ({"search": {"neighbours": 1}}, "$.search.neighbours"),
+        ({"search": {"neighbours": 1001}}, "$.search.neighbours"),
+        ({"search": {"gap_hours": -1}}, "$.search.gap_hours"),
+        ({"rules": {"4h": {"weight_of_neighbours": 1.5}}}, "weight_of_neighbours"),
+        ({"rules": {"4h": {"scale": "realized"}}}, ".scale"),
         ({"search": {"vector": "colour"}}, "$.search.vector"),
         ({"search": {"feature_weights": {"rsi_8": 1}}}, "there is no feature rsi_8"),
         ({"least_similarity": 1.5}, "$.least_similarity"),
@@ -168,15 +191,20 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
 
 def test_each_entry_of_a_sweep_is_the_plan_with_its_own_keys_replaced(tmp_path: Path) -> None:
     plan = read_plan(written(tmp_path, FILE))
-    few, alone = (sweep_plans(plan)[name] for name in ("few", "alone"))
+    few, alone, last_day = (sweep_plans(plan)[name] for name in ("few", "alone", "by the last day"))
     assert few == msgspec.structs.replace(
-        plan, sweep=(), search=msgspec.structs.replace(plan.search, evidence_k=10)
+        plan, sweep=(), search=msgspec.structs.replace(plan.search, neighbours=10)
     )
     shared = {
-        name: msgspec.structs.replace(rule, neighbour_share=1.0)
+        name: msgspec.structs.replace(rule, weight_of_neighbours=1.0)
         for name, rule in plan.rules.items()
     }
     assert alone == msgspec.structs.replace(plan, sweep=(), rules=shared)
+    assert {name: rule.scale for name, rule in last_day.rules.items()} == dict.fromkeys(
+        HORIZONS, "last_24h"
+    )
+    weights = {name: rule.weight_of_neighbours for name, rule in last_day.rules.items()}
+    assert weights == {name: rule.weight_of_neighbours for name, rule in plan.rules.items()}
 
 
 def test_the_default_sweep_tries_as_many_configurations_as_it_has_entries() -> None:
@@ -190,11 +218,12 @@ def test_the_default_sweep_tries_as_many_configurations_as_it_has_entries() -> N
 @pytest.mark.parametrize(
     ("sweep", "told"),
     [
-        ([{"search": {"episodes": 5}}], "a label of its own"),
+        ([{"search": {"neighbours": 5}}], "a label of its own"),
         ([{"label": "a"}, {"label": "a"}], "a label of its own"),
         ([{"label": ""}], "a label of its own"),
-        ([{"label": "wide", "search": {"episods": 5}}], "the sweep's 'wide' cannot be used"),
-        ([{"label": "wide", "rescale": 3}], "$.rules"),
+        ([{"label": "wide", "search": {"episodes": 5}}], "the sweep's 'wide' cannot be used"),
+        ([{"label": "wide", "weight_of_neighbours": 3}], "$.rules"),
+        ([{"label": "wide", "scale": "realized"}], "$.rules"),
     ],
 )
 def test_an_entry_of_a_sweep_that_cannot_be_used_is_refused(
@@ -231,7 +260,11 @@ def test_when_and_on_what_it_is_asked_and_chance_make_no_other_configuration(
         {"search": {"vector": "random"}},
         {"search": {"embargo_hours": 1.0}},
         {"search": {"feature_weights": {"rsi_7": 2.0}}},
-        {"rules": {"4h": {"rescale": 0.75, "neighbour_share": 0.5}}},
+        {"search": {"neighbours": 199}},
+        {"search": {"gap_hours": 2.0}},
+        {"rules": {"4h": {"weight_of_neighbours": 0.5}}},
+        {"rules": {"4h": {"scale": "last_24h"}}},
+        {"rules": {"4h": {"kernel": 1.0}}},
         {"least_similarity": 0.5},
         {"aggregator": {"least_similarity": None}},
         {"trading": {"stop_pct": None}},

@@ -57,18 +57,27 @@ def test_steps_read_back_are_the_arrays_and_a_cell_is_empty_where_nothing_is_kno
     assert "NaN" not in path.read_text()
 
 
-def test_a_row_holds_the_ensemble_s_ends_and_the_losses_of_its_query() -> None:
+def test_a_row_holds_the_forecast_and_the_losses_of_its_query() -> None:
     scored = made_score()
     columns = forecast_steps("state", scored).columns
-    outcomes = scored.forecasts.ensemble.outcomes
-    for name, level in (("p10", 0.1), ("p90", 0.9)):
-        expected = np.quantile(outcomes, level, axis=1)
-        np.testing.assert_allclose(columns[f"neighbours_{name}_pct"], expected, atol=1e-12)
-    assert np.array_equal(columns["crps_forecast"], scored.losses.forecast)
-    assert np.array_equal(columns["crps_random_neighbours"], scored.losses.random)
-    assert np.array_equal(columns["crps_base_rate_treated_alike"], scored.losses.rescaled_base)
-    assert np.array_equal(columns["crps_base_rate"], scored.losses.base)
-    assert np.array_equal(columns["observed_pct"], scored.walk.queries.column("outcome_4h"))
+    forecasts, losses, queries = scored.forecasts, scored.losses, scored.walk.queries
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        "mean_similarity": scored.walk.mean_similarity.tolist(),
+        "expected_volatility_pct": queries.column("expected_volatility_4h").tolist(),
+        "p10_pct": forecasts.p10.tolist(),
+        "median_pct": forecasts.median.tolist(),
+        "p90_pct": forecasts.p90.tolist(),
+        "p_up": forecasts.p_up.tolist(),
+        "observed_pct": queries.column("outcome_4h").tolist(),
+        "crps_forecast": losses.forecast.tolist(),
+        "crps_forecast_potential": losses.potential.tolist(),
+        "crps_random_neighbours": losses.random.tolist(),
+        "crps_volatility_model": losses.volatility_model.tolist(),
+        "crps_rescaled_base_rate": losses.rescaled_base.tolist(),
+        "crps_base_rate": losses.base.tolist(),
+    }
+    assert (columns["p10_pct"] < columns["median_pct"]).all()
+    assert (columns["median_pct"] < columns["p90_pct"]).all()
 
 
 @pytest.fixture

@@ -41,12 +41,14 @@ from tests.index.builders import unit_vectors
 LOOKBACK_DAYS = 10
 PLAN = StudyPlan(
     step_minutes=60,
-    search=Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=15),
+    search=Search(
+        include_regime_filters=False, lookback_days=LOOKBACK_DAYS, neighbours=15, gap_hours=4.0
+    ),
     aggregator=AggregatorConfig(least_mean_bp=10),
     reps=100,
-    sweep=({"label": "few", "search": {"episodes": 5}},),
+    sweep=({"label": "few", "search": {"neighbours": 5}},),
 )
-REFERENCES = ("base rate", "base rate treated alike", "random neighbours")
+REFERENCES = ("base rate", "rescaled base rate", "volatility model", "random neighbours")
 
 
 def subject_of(corridor: Corridor, start_ms: int) -> Subject:
@@ -132,8 +134,14 @@ def test_there_is_a_skill_of_each_symbol_and_horizon_against_each_reference(
     assert keys == [(s, h, r) for s in SYMBOLS for h in HORIZONS for r in REFERENCES]
     assert {one.variant for one in metrics.skills} == {"state"}
     pairs = [(symbol, horizon) for symbol in SYMBOLS for horizon in HORIZONS]
-    for found in (metrics.directions, metrics.bands):
-        assert [(one.symbol, one.horizon) for one in found] == pairs
+    assert [(one.symbol, one.horizon) for one in metrics.bands] == pairs
+    # Over 24h the forecast is the volatility model, which names no direction.
+    named = [pair for pair in pairs if PLAN.rules[pair[1]].weight_of_neighbours]
+    assert [(one.symbol, one.horizon) for one in metrics.directions] == named
+    assert len(named) == len(pairs) - len(SYMBOLS)
+    cells = {(one.symbol, one.horizon, one.by) for one in metrics.band_cells}
+    conditions = ("expected / last 24h", "hour (UTC)")
+    assert cells == {(*pair, by) for pair in pairs for by in conditions}
     assert {one.symbol for one in metrics.histograms} == set(SYMBOLS)
     assert [one.name for one in metrics.arms] == 2 * list(STRATEGIES)
     assert [one.name for one in metrics.arms if one.difference is None] == 2 * [BASELINE]
@@ -207,7 +215,7 @@ def test_what_was_tried_before_counts_and_what_is_tried_again_does_not(
     subject: Subject, tmp_path: Path, uncontrolled: None
 ) -> None:
     plain = replaced(PLAN, sweep=())
-    other = replaced(plain, search=replaced(PLAN.search, min_gap_hours=8.0))
+    other = replaced(plain, search=replaced(PLAN.search, gap_hours=8.0))
     one = replace(
         subject, dataset=replace(subject.dataset, points={"BTCUSDT": bitcoin(subject.dataset)})
     )
@@ -256,7 +264,7 @@ def test_a_damaged_ledger_is_refused_before_anything_is_done(
 
 @pytest.fixture(scope="module")
 def with_texts(corridor: Corridor) -> Subject:
-    """From where the first queries do not find all their episodes; texts that say nothing."""
+    """From where the first queries do not find all their neighbours; texts that say nothing."""
     early = subject_of(corridor, WARM_MS + DAY_MS)
     points = {
         symbol: replace(of, vectors={**of.vectors, TEXT: unit_vectors(len(of), number, 8)})
@@ -291,7 +299,7 @@ def test_variants_are_compared_by_queries_that_all_of_them_answer(
     assert compared.trials.so_far == len(VARIANTS)
 
 
-def test_none_is_the_base_rate_treated_alike(compared: Metrics) -> None:
+def test_none_is_exactly_the_volatility_model(compared: Metrics) -> None:
     none = [
         one
         for one in compared.skills
@@ -301,7 +309,8 @@ def test_none_is_the_base_rate_treated_alike(compared: Metrics) -> None:
     for one in none:
         bounds = (one.skill.value, one.skill.low, one.skill.high)
         known = [bound for bound in bounds if bound is not None]
-        assert known == pytest.approx([0] * len(known), abs=1e-12)
+        assert known == [0] * len(known)
+        assert one.potential == 0
         assert one.verdict == "no evidence"
 
 
@@ -317,9 +326,9 @@ def test_the_verdict_is_on_the_plan_s_vector_or_else_on_the_last_one(
 def test_the_prototype_is_five_overlapping_neighbours_by_text_as_they_were() -> None:
     plan = variant_of(PLAN, "prototype")
     search = plan.search
-    assert (search.vector, search.evidence_k, search.min_gap_hours) == ("text", 5, 0.0)
-    rules = {(of.neighbour_share, of.rescale, of.kernel) for of in plan.rules.values()}
-    assert rules == {(1.0, 0.0, 0.0)}
+    assert (search.vector, search.neighbours, search.gap_hours) == ("text", 5, 0.0)
+    rules = {(of.weight_of_neighbours, of.scale, of.kernel) for of in plan.rules.values()}
+    assert rules == {(1.0, "none", 0.0)}
     assert plan.search.lookback_days == LOOKBACK_DAYS
 
 

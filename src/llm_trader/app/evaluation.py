@@ -22,6 +22,8 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.evaluation import study
 from llm_trader.evaluation.dataset import WARM_UP_DAYS, Dataset, read_dataset, read_index
+from llm_trader.evaluation.forecast.given_forecasts import read_forecasts
+from llm_trader.evaluation.judge_study import judge_forecasts
 from llm_trader.evaluation.plan import Search, StudyPlan, read_plan, sweep_plans
 from llm_trader.evaluation.result_files import Study, refuse_unwritable, write_study
 from llm_trader.evaluation.results import Metrics
@@ -34,9 +36,9 @@ from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import labelled
-from llm_trader.retrieval.search_spec import EpisodeSearch
+from llm_trader.retrieval.search_spec import NeighbourSearch
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import DAY_MS, Millis, iso8601, parse_end, parse_start
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, parse_start
 
 _NEEDED: Final = {"arch": "tests of many models at once", "jinja2": "reports", "plotly": "reports"}
 # Vectors that can be computed from a market store; the others are read from an index.
@@ -66,9 +68,9 @@ def make_plan(settings: Settings, path: Path | None, flags: Mapping[str, Any]) -
     return read_plan(path, served, flags)
 
 
-def search_of(spec: EpisodeSearch) -> Search:
+def search_of(spec: NeighbourSearch) -> Search:
     """The server's search in an evaluation."""
-    return Search(**spec.episode_fields())
+    return Search(**spec.neighbour_fields())
 
 
 def is_plan(path: Path) -> bool:
@@ -93,6 +95,28 @@ def compare(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) -> Met
 def compare_arms(inputs: StudyInputs, plan: StudyPlan, arm_a: str, arm_b: str) -> Metrics:
     study.refuse_arms(arm_a, arm_b)
     return run_study(inputs, plan, lambda subject, run: study.ab(subject, plan, arm_a, arm_b, run))
+
+
+def judge(inputs: StudyInputs, path: Path, flags: Mapping[str, Any]) -> Metrics:
+    """Judge the forecasts of a file beside the served forecast at their own times."""
+    given = read_forecasts(path)
+    start_ms, end_ms = given.span_ms()
+    span: dict[str, Any] = {
+        "start": iso8601(start_ms),
+        "end": iso8601(end_ms),
+        "symbols": list(given.forecasts),
+    }
+    settings = inputs.job.settings
+    step_ms, interval_ms = given.step_ms(), settings.snapshot.interval_ms
+    if step_ms % interval_ms or DAY_MS % step_ms:
+        raise InvalidInputError(
+            f"{given.name} has forecasts {step_ms / MINUTE_MS:g} minutes apart; their distance "
+            f"must divide a day and be a multiple of {interval_ms // MINUTE_MS} minutes, "
+            "snapshot.interval_minutes"
+        )
+    span["step_minutes"] = step_ms // MINUTE_MS
+    plan = make_plan(settings, None, {**span, **flags})
+    return run_study(inputs, plan, lambda subject, run: judge_forecasts(subject, given, plan, run))
 
 
 def pass_gate(

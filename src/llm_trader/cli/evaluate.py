@@ -80,7 +80,7 @@ def evaluate(
     ] = False,
     out: Out = Path("reports"),
 ) -> Result | None:
-    """Walk through the past and judge every forecast: is it better than the base rate?
+    """Walk through the past and judge every forecast: is it better than a volatility model?
 
     At each step the search finds the neighbours that a server would have found then, and compares
     their forecast with what followed. Controls with a known answer run every time; if one fails,
@@ -113,7 +113,7 @@ def compare(
 ) -> Result:
     """Compare ways to search for neighbours on the same queries: the ablation.
 
-    none is the volatility-rescaled base rate; random draws neighbours by chance; prototype is five
+    none is the volatility model alone; random draws neighbours by chance; prototype is five
     neighbours by text that may overlap, as the prototype searched. Text vectors come from an index
     that has them: llm-trader ingest --text.
     """
@@ -146,6 +146,38 @@ def ab(
 
     plan = _plan(job, study, {"vector": vector}, decider=decider)
     return _result(evaluation.compare_arms(_inputs(job, study, out), plan, arm_a, arm_b), out)
+
+
+@app.command()
+@with_job("store", unit="")
+def judge(
+    job: Job,
+    forecasts: Annotated[
+        Path,
+        Option(
+            help="CSV or Parquet file with symbol, time, horizon, and quantiles q10, q50, q90, ... "
+            "or samples s1, s2, ... in % change.",
+            show_default=False,
+        ),
+    ],
+    lookback_days: Lookback = None,
+    seed: Annotated[int | None, Option(help="Equal seeds give equal numbers.")] = None,
+    jobs: Jobs = None,
+    out: Out = Path("reports/judge"),
+) -> Result:
+    """Judge anybody's forecasts: a model of your own, a foundation model, a signal.
+
+    The same references, scores, controls and verdict as of this program's own forecast, which
+    stands beside them. A row holds what was forecast at its time for one symbol and horizon (15m,
+    1h, 4h or 24h), such as: BTCUSDT,2026-03-20T12:00:00Z,1h,-0.5,0.0,0.6 under
+    symbol,time,horizon,q10,q50,q90. The store holds the candles, one lookback before the first
+    forecast included.
+    """
+    from llm_trader.app import evaluation
+    from llm_trader.app.evaluation import StudyInputs
+
+    flags = {"search": {"lookback_days": lookback_days}, "seed": seed}
+    return _result(evaluation.judge(StudyInputs(job, out, False, jobs), forecasts, flags), out)
 
 
 @app.command()

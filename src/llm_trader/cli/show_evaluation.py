@@ -18,7 +18,6 @@ from llm_trader.evaluation.report.view_model import (
     Grid,
     NeighbourResult,
     grid,
-    is_same,
     skill_grids,
 )
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Direction, Reference, Skill
@@ -29,13 +28,15 @@ if TYPE_CHECKING:
     from llm_trader.evaluation.results import Arm, Metrics
     from llm_trader.evaluation.verdict.gate import GateReport
 
+# The page has the rescaled base rate, too; here it would not fit.
 _COLUMNS: Final[dict[Reference, str]] = {
     "base rate": "base rate",
-    VERDICT_REFERENCE: "volatility-rescaled",
+    VERDICT_REFERENCE: VERDICT_REFERENCE,
     "random neighbours": "random",
 }
 _SIGNS: Final[dict[Verdict, str]] = {"better": "▲", "worse": "▼", "no evidence": " "}
 _ALARM: Final = "bold white on red"
+_SAME: Final = "the same"
 _FEW: Final = f"({wording.TOO_LITTLE_DATA})"
 
 
@@ -84,6 +85,7 @@ def _skills(metrics: Metrics) -> Table:
             cells = [skills.get((*case, reference), formats.DASH) for reference in _COLUMNS]
             cells += [undirected.get(case, formats.DASH)] if undirected else []
             verdict = _verdict_or_too_little(skill.verdict, skill.skill)
+            verdict = _SAME if wording.is_same(skill) else verdict
             rows.add_row(*case, f"{skill.queries:,}", *cells, verdict)
     rows.columns[-1].justify = "left"
     return rows
@@ -91,12 +93,12 @@ def _skills(metrics: Metrics) -> Table:
 
 def _ablation(metrics: Metrics) -> list[Table]:
     """A row per kind of neighbours, so that a horizon can be compared down its column."""
-    plain, rescaled = skill_grids(metrics.skills)
+    plain, over_model = skill_grids(metrics.skills)
     legend = "95 % intervals; ▲ better, ▼ worse than chance explains"
     signs = "Right signs of the median forecast in %, 95 % intervals"
     return [
         _grid(plain, f"Skill in % over the plain base rate, {legend}", _skill),
-        _grid(rescaled, f"Skill in % over the {wording.RESCALED}, {legend}", _skill),
+        _grid(over_model, f"Skill in % over the {VERDICT_REFERENCE}, {legend}", _skill),
         _grid(grid(metrics.directions), signs, _right_signs),
     ]
 
@@ -112,8 +114,8 @@ def _grid(
 
 
 def _skill(skill: Skill) -> str:
-    if is_same(skill):
-        return "the same  "
+    if wording.is_same(skill):
+        return f"{_SAME}  "
     sign = _SIGNS[skill.verdict]
     return f"{_skill_interval(skill.skill)} {sign if has_bounds(skill.skill) else _FEW}"
 
@@ -189,7 +191,7 @@ def describe_gate(report: GateReport) -> Description:
     if not report.changes:
         return
     columns = "symbol", "over", "baseline", "now", "change", ""
-    rows = table(f"Skill against the {wording.RESCALED}", *columns, right_from=2)
+    rows = table(f"Skill against the {VERDICT_REFERENCE}", *columns, right_from=2)
     for change in report.changes:
         mark = ("missing" if change.now is None else "worse") if change.regressed else ""
         baseline, current = change.before, change.now

@@ -11,5 +11,6 @@ The inner rooms read as a sentence, and each imports only the ones before it:
 
 `plan` says what is evaluated, `dataset` holds the labelled states, `significance` the statistics,
 `results` what is written. `symbol_study` runs everything for one symbol; `study` runs all symbols,
-in the processes of `workers`; `result_files` writes the outcome.
+in the processes of `workers`; `judge_study` judges forecasts from elsewhere; `result_files` writes
+the outcome.
 """

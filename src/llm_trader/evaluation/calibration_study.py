@@ -15,6 +15,7 @@ from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
     VERDICT_REFERENCE,
     Band,
+    BandCell,
     Metrics,
     Origin,
     Skill,
@@ -46,6 +47,7 @@ def calibration_study(
             reference=VERDICT_REFERENCE,
             queries=queries[name],
             skill=horizon.skill,
+            potential=None,
             p_value=None,
             p_adjusted=None,
             detectable=None,
@@ -63,6 +65,24 @@ def calibration_study(
         )
         for name, horizon in calibration.horizons.items()
     ]
+    cells = [
+        BandCell(
+            symbol=ALL_SYMBOLS,
+            horizon=name,
+            by=by,
+            value=value,
+            before=coverage.before,
+            after=coverage.after,
+            queries=coverage.queries,
+        )
+        for name, horizon in calibration.horizons.items()
+        for by, division in (
+            ("expected / last 24h", horizon.by_volatility_ratio),
+            ("hour (UTC)", horizon.by_hours),
+            ("symbol", horizon.by_symbol),
+        )
+        for value, coverage in division.items()
+    ]
     metrics = Metrics(
         schema_version=SCHEMA_VERSION,
         command="calibrate",
@@ -71,6 +91,7 @@ def calibration_study(
         verdict=overall(skill.verdict for skill in skills),
         skills=skills,
         bands=bands,
+        band_cells=cells,
         trials=Trials(so_far=trials_so_far, configurations=[], superior_p_value=None, tested=0),
         seconds=seconds,
     )
@@ -88,7 +109,7 @@ def _origin(calibration: Calibration, search: Search, settings_digest: str | Non
         step_minutes=calibration.step_minutes,
         search=search,
         rules={
-            name: ForecastRule(rescale=horizon.rescale, neighbour_share=horizon.neighbour_share)
+            name: ForecastRule(weight_of_neighbours=horizon.weight_of_neighbours)
             for name, horizon in calibration.horizons.items()
         },
         seed=calibration.seed,
@@ -105,7 +126,7 @@ def _origin(calibration: Calibration, search: Search, settings_digest: str | Non
         settings_digest=plan.digest(),
         program_settings_digest=settings_digest,
         data_digest=calibration.data_digest,
-        whole_lookback={},
+        lookback_filled={},
         plan=plan,
     )
 
@@ -113,11 +134,11 @@ def _origin(calibration: Calibration, search: Search, settings_digest: str | Non
 def _steps(calibration: Calibration, horizon: str, scores: Scores) -> list[Steps]:
     steps = []
     for number, symbol in enumerate(calibration.scope.symbols):
-        rows = scores.symbol == number
+        rows = scores.conditions.symbol == number
         columns = {
             "band_score": scores.score[rows],
             "crps_forecast": scores.forecast_loss[rows],
-            "crps_base_rate_treated_alike": scores.base_loss[rows],
+            "crps_volatility_model": scores.model_loss[rows],
         }
         vector = calibration.scope.vector
         steps.append(Steps(vector, symbol, horizon, scores.time_ms[rows], columns))

@@ -20,10 +20,12 @@ from msgspec import Meta
 from llm_trader.embedding.features import FEATURES
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.llm.aggregator import AggregatorConfig
-from llm_trader.retrieval.search_spec import EpisodeSearch
+from llm_trader.retrieval.forecast import NEIGHBOURS, WEIGHT_OF_NEIGHBOURS
+from llm_trader.retrieval.search_spec import NeighbourSearch
 from llm_trader.timeframe import HORIZONS, HOUR_MS, MINUTE_MS, Millis
 
 Vector = Literal["state", "text", "hybrid", "random"]
+Scale = Literal["expected", "last_24h", "none"]
 OppositeRule = Literal["reverse", "close", "ignore"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -54,17 +56,18 @@ def check_feature_weights(weights: Mapping[str, float], features: Collection[str
             )
 
 
-class Search(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The server's search with its defaults, and what only an evaluation tries.
+class Search(NeighbourSearch, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server's search for the neighbours of a forecast, and what only an evaluation tries.
 
-    `feature_weights` multiply the usual weights of features by name. They are part of the vectors,
-    so points and queries go through `reweight_features` before a search.
+    `neighbours` are at least `gap_hours` apart. `feature_weights` multiply the usual weights of
+    features by name. They are part of the vectors, so points and queries go through
+    `reweight_features` before a search.
     """
 
     vector: Vector = "state"  # type: ignore[assignment]  # a server never searches at random
     lookback_days: Annotated[int, Meta(ge=1, le=3650)] = 90
-    # Plans and results call it `episodes`.
-    evidence_k: Annotated[int, Meta(ge=2, le=500)] = msgspec.field(default=50, name="episodes")
+    neighbours: Annotated[int, Meta(ge=2, le=1000)] = NEIGHBOURS
+    gap_hours: Annotated[float, Meta(ge=0, le=168)] = 0.0
     embargo_hours: Annotated[float, Meta(ge=0, le=720)] = 0.0
     feature_weights: dict[str, float] = msgspec.field(default_factory=dict)
 
@@ -73,15 +76,15 @@ class Search(EpisodeSearch, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ForecastRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the forecast of one horizon is made from the neighbours and the base rate.
+    """How the forecast of one horizon is made from the neighbours and the window.
 
-    `rescale` is the power of the volatility ratio (now / then) that outcomes are multiplied by.
-    `neighbour_share` is the weight of the neighbours; the base rate has the rest. A neighbour
-    weighs exp(`kernel` * similarity).
+    Outcomes are multiplied by (volatility now / then): the volatility that was `expected` for the
+    horizon, or the realised one of the `last_24h`. `weight_of_neighbours` is their weight; the
+    whole window has the rest. A neighbour weighs exp(`kernel` * similarity).
     """
 
-    rescale: Share = 1.0
-    neighbour_share: Share = 1.0
+    scale: Scale = "expected"
+    weight_of_neighbours: Share = 0.25
     # Above 300 the weight of a far neighbour could underflow to 0.
     kernel: Annotated[float, Meta(ge=0, le=300)] = 0.0
 
@@ -131,41 +134,38 @@ class TradingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
 
 
-# Volatility reverts: the longer the horizon, the less today's volatility says about it.
+# The forecast that a server gives.
 DEFAULT_RULES: Final = {
-    "15m": ForecastRule(rescale=0.75, neighbour_share=0.5),
-    "1h": ForecastRule(rescale=0.75, neighbour_share=0.5),
-    "4h": ForecastRule(rescale=0.75, neighbour_share=0.5),
-    "24h": ForecastRule(rescale=0.25, neighbour_share=0.5),
+    name: ForecastRule(weight_of_neighbours=weight) for name, weight in WEIGHT_OF_NEIGHBOURS.items()
 }
 
 
 # One thing changed at a time: how many neighbours, how far apart, how far back, how similar.
 DEFAULT_SWEEP: Final[list[Keys]] = [
-    {"label": "25 episodes", "search": {"episodes": 25}},
-    {"label": "100 episodes", "search": {"episodes": 100}},
-    {"label": "no gap", "search": {"min_gap_hours": 0.0}},
-    {"label": "gap 12 h", "search": {"min_gap_hours": 12.0}},
+    {"label": "50 neighbours", "search": {"neighbours": 50}},
+    {"label": "100 neighbours", "search": {"neighbours": 100}},
+    {"label": "gap 1 h", "search": {"gap_hours": 1.0}},
+    {"label": "gap 4 h", "search": {"gap_hours": 4.0}},
     {"label": "lookback 30 days", "search": {"lookback_days": 30}},
     {"label": "lookback 60 days", "search": {"lookback_days": 60}},
     {"label": "similarity from 0.7", "least_similarity": 0.7},
     {"label": "similarity from 0.8", "least_similarity": 0.8},
-    {"label": "neighbours alone", "neighbour_share": 1.0},
-    {"label": "neighbours a quarter", "neighbour_share": 0.25},
-    {"label": "not rescaled", "rescale": 0.0},
-    {"label": "fully rescaled", "rescale": 1.0},
+    {"label": "neighbours alone", "weight_of_neighbours": 1.0},
+    {"label": "neighbours a half", "weight_of_neighbours": 0.5},
+    {"label": "scaled by the last 24h", "scale": "last_24h"},
+    {"label": "not scaled", "scale": "none"},
 ]
 
 # In a sweep they replace those of every horizon's rule.
-_RULE_KEYS: Final = ("neighbour_share", "rescale", "kernel")
+_RULE_KEYS: Final = ("weight_of_neighbours", "scale", "kernel")
 
 
 class StudyPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Times are days ago or RFC 3339, as on the command line; no symbols means all of the store.
 
-    A query whose neighbours are on average less similar than `least_similarity` gets the base rate
-    as its forecast. Each entry of `sweep` is a further configuration: a label, and the keys it
-    replaces; `neighbour_share`, `rescale` and `kernel` replace those of all horizons.
+    A query whose neighbours are on average less similar than `least_similarity` gets the volatility
+    model's forecast. Each entry of `sweep` is a further configuration: a label, and the keys it
+    replaces; `weight_of_neighbours`, `scale` and `kernel` replace those of all horizons.
     """
 
     symbols: tuple[str, ...] = ()

@@ -20,11 +20,11 @@ from llm_trader.arrays import Floats, Times
 from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation.backtest.simulator import Simulation, Trade
 from llm_trader.evaluation.backtest.strategies import Backtest
-from llm_trader.evaluation.conformal.bands import BAND_ENDS, BandCoverage
+from llm_trader.evaluation.conformal.bands import BandCoverage
 from llm_trader.evaluation.forecast.skills import ScoredForecasts, WalkForward
 from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import Curve, CurveKind, Histogram, Metrics
-from llm_trader.retrieval.statistics import quantiles
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.storage.files import write_all_atomically
 from llm_trader.timeframe import DAY_MS
 
@@ -92,19 +92,19 @@ def _write_metrics(metrics: Metrics, path: Path) -> None:
 def forecast_steps(variant: str, scored: ScoredForecasts) -> Steps:
     """Forecast, outcome, and the losses (CRPS) of the forecast and the references, in %."""
     walk, forecasts, losses = scored.walk, scored.forecasts, scored.losses
-    complete = walk.neighbours.complete
-    ends = quantiles(forecasts.ensemble.outcomes, BAND_ENDS).T
-    p10, p90 = (np.where(complete, end, np.nan) for end in ends)
     columns = {
         "mean_similarity": walk.mean_similarity,
-        "neighbours_p10_pct": p10,
-        "neighbours_median_pct": forecasts.median,
-        "neighbours_p90_pct": p90,
+        "expected_volatility_pct": walk.queries.column(EXPECTED_VOLATILITY[scored.horizon]),
+        "p10_pct": forecasts.p10,
+        "median_pct": forecasts.median,
+        "p90_pct": forecasts.p90,
         "p_up": forecasts.p_up,
         "observed_pct": forecasts.observed,
         "crps_forecast": losses.forecast,
+        "crps_forecast_potential": losses.potential,
         "crps_random_neighbours": losses.random,
-        "crps_base_rate_treated_alike": losses.rescaled_base,
+        "crps_volatility_model": losses.volatility_model,
+        "crps_rescaled_base_rate": losses.rescaled_base,
         "crps_base_rate": losses.base,
     }
     return Steps(variant, scored.symbol, scored.horizon, walk.queries.timestamp_ms, columns)

@@ -14,23 +14,25 @@ from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.timeframe import Millis
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
-Command = Literal["evaluate", "compare", "ab", "calibrate"]
+Command = Literal["evaluate", "compare", "ab", "calibrate", "judge"]
 CurveKind = Literal["equity", "similarity", "effective episodes", "coverage"]
-# In the files the volatility-rescaled base rate has kept its first name.
-Reference = Literal["base rate", "base rate treated alike", "random neighbours"]
+# The rescaled base rate is scaled by the volatility of the last 24h.
+Reference = Literal[
+    "base rate", "rescaled base rate", "volatility model", "random neighbours", "served forecast"
+]
 
-# What the verdict is about: the rescaling that both have cannot pass for skill.
-VERDICT_REFERENCE: Final[Reference] = "base rate treated alike"
+# What the verdict is about: the base of the forecast alone, so that scaling cannot pass for skill.
+VERDICT_REFERENCE: Final[Reference] = "volatility model"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """What was evaluated, and with what: equal origins give equal metrics.
 
     `settings_digest` is, in spite of its name, the digest of the plan; `program_settings_digest`
-    is that of the settings. `whole_lookback` is, by symbol, the share of queries whose window
-    reached back as far as the plan says.
+    is that of the settings. `lookback_filled` is, by symbol, the mean share of the states that a
+    whole lookback has: gaps and a store that begins late lower it.
     """
 
     package_version: str
@@ -44,13 +46,14 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     settings_digest: str
     program_settings_digest: str | None = None
     data_digest: str
-    whole_lookback: dict[str, float]
+    lookback_filled: dict[str, float]
     plan: StudyPlan
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):
-    """The skill of forecasts of one symbol at one horizon, by CRPS, against one reference.
+    """The skill of forecasts of one symbol at one horizon against one reference, by CRPS as issued.
 
+    `potential` is by the fair score of the forecast: that of infinitely many such neighbours.
     `variant` is what was compared: a kind of vector, or a configuration's name. `p_value` is from
     Diebold and Mariano's test, `p_adjusted` after Holm over all variants, horizons and symbols;
     the verdict needs both that and the interval. `detectable` is the smallest skill that would be
@@ -63,6 +66,7 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference
     queries: int
     skill: Interval
+    potential: float | None
     p_value: float | None
     p_adjusted: float | None
     detectable: float | None
@@ -70,7 +74,7 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UndirectedSkill(msgspec.Struct, frozen=True, kw_only=True):
-    """The skill over the volatility-rescaled base rate that is left when the direction of each
+    """The skill over the volatility model that is left when the direction of each
     stretch of outcomes is random: what states say about how far prices go, not where to.
     """
 
@@ -120,12 +124,25 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
 
 
+class BandCell(msgspec.Struct, frozen=True, kw_only=True):
+    """The shares of a band among the queries of one condition, before and after correction."""
+
+    symbol: str
+    horizon: str
+    by: str
+    value: str
+    before: float
+    after: float
+    queries: int
+
+
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A data set with a known answer: a negative one has no skill to find, a positive one has.
 
-    Skill is against the volatility-rescaled base rate. A control has `passed` where skill was found
+    Skill is against the volatility model. A control has `passed` where skill was found
     in a positive one or in no negative one, by the interval `wide`, which allows for the number of
-    negative controls, so that all of them pass in 19 of 20 runs.
+    negative controls, so that all of them pass in 19 of 20 runs. One that fails is tried again with
+    other seeds, and has failed where all of its `attempts` did; the numbers are of the last.
     """
 
     name: str
@@ -135,6 +152,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     skill: Interval
     wide: Interval
     passed: bool
+    attempts: int = 1
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +165,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegimeSkill(msgspec.Struct, frozen=True, kw_only=True):
-    """Skill against the volatility-rescaled base rate among the queries of one regime."""
+    """Skill against the volatility model among the queries of one regime."""
 
     symbol: str
     horizon: str
@@ -215,7 +233,7 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration of the sweep, with its skill against the volatility-rescaled base rate."""
+    """A configuration of the sweep, with its skill against the volatility model."""
 
     label: str
     symbol: str
@@ -250,6 +268,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     directions: list[Direction] = []
     probabilities: list[Probability] = []
     bands: list[Band] = []
+    band_cells: list[BandCell] = []
     arms: list[Arm] = []
     controls: list[Control] = []
     probes: list[Probe] = []

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 
 from llm_trader import __version__
@@ -48,7 +49,10 @@ from llm_trader.evaluation.verdict.multiple_testing import (
 )
 from llm_trader.evaluation.verdict.verdicts import adjusted, arms_verdict, forecast_verdict
 from llm_trader.evaluation.workers import Task, run_tasks
+from llm_trader.index.asof import visible_rows
+from llm_trader.index.points import PointTable
 from llm_trader.progress import Progress
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.timeframe import DAY_MS, iso8601
 
 
@@ -121,18 +125,20 @@ def refuse_arms(arm_a: str, arm_b: str) -> None:
 def variant_of(plan: StudyPlan, name: str) -> StudyPlan:
     """The plan with another way to find neighbours, by a name of `VARIANTS`.
 
-    `none` is the volatility-rescaled base rate alone; `prototype` is what this program replaces:
-    five neighbours by text, overlapping ones included, not rescaled.
+    `none` is the volatility model alone; `prototype` is what this program replaces: five neighbours
+    by text, overlapping ones included, not scaled.
     """
     if name not in VARIANTS:
         raise InvalidInputError(f"there is no vector {name!r}; known: {', '.join(VARIANTS)}")
     search, rules = plan.search, plan.rules
     if name == NONE:
         search = replace(search, vector="random")
-        rules = {horizon: replace(rule, neighbour_share=0.0) for horizon, rule in rules.items()}
+        rules = {
+            horizon: replace(rule, weight_of_neighbours=0.0) for horizon, rule in rules.items()
+        }
     elif name == PROTOTYPE:
-        search = replace(search, vector="text", evidence_k=5, min_gap_hours=0.0)
-        prototype_rule = {"neighbour_share": 1.0, "rescale": 0.0, "kernel": 0.0}
+        search = replace(search, vector="text", neighbours=5, gap_hours=0.0)
+        prototype_rule = {"weight_of_neighbours": 1.0, "scale": "none", "kernel": 0.0}
         rules = {horizon: replace(rule, **prototype_rule) for horizon, rule in rules.items()}
     else:
         search = replace(search, vector=name)
@@ -186,7 +192,7 @@ def _metrics(
         schema_version=SCHEMA_VERSION,
         command=question.command,
         created_at=run.created_at,
-        origin=_origin(subject, question.plan, run),
+        origin=origin_of(subject, question.plan, run),
         verdict=verdict,
         controls=[control for part in controls for control in part],
         trials=_trials(subject, question, run.ledger, studies, sweeps),
@@ -235,14 +241,10 @@ def _configuration(plan: StudyPlan, dataset: Dataset) -> str:
     return plan.configuration(StateSpace(dataset.intraday).space_id, text_space_id)
 
 
-def _origin(subject: Subject, plan: StudyPlan, run: StudyRun) -> Origin:
+def origin_of(subject: Subject, plan: StudyPlan, run: StudyRun) -> Origin:
+    """What was evaluated, and with what."""
     dataset = subject.dataset
     space = StateSpace(dataset.intraday)
-    whole_lookback = {}
-    for symbol, points in dataset.points.items():
-        whole_ms = points.timestamp_ms[0] + plan.search.lookback_days * DAY_MS
-        queries_ms = dataset.queries(symbol, plan.step_ms).timestamp_ms
-        whole_lookback[symbol] = float((queries_ms >= whole_ms).mean())
     return Origin(
         package_version=__version__,
         exchange=dataset.exchange,
@@ -255,6 +257,19 @@ def _origin(subject: Subject, plan: StudyPlan, run: StudyRun) -> Origin:
         settings_digest=plan.digest(),
         program_settings_digest=run.settings_digest,
         data_digest=dataset.digest(),
-        whole_lookback=whole_lookback,
+        lookback_filled={
+            symbol: _lookback_filled(
+                points, dataset.queries(symbol, plan.step_ms), plan.search.lookback_days
+            )
+            for symbol, points in dataset.points.items()
+        },
         plan=plan,
     )
+
+
+def _lookback_filled(points: PointTable, queries: PointTable, lookback_days: int) -> float:
+    times_ms = points.timestamp_ms
+    first, last = visible_rows(times_ms, queries.timestamp_ms, lookback_days)
+    interval_ms = int(np.diff(times_ms).min(initial=DAY_MS))
+    whole = (lookback_days * DAY_MS - LONGEST_HORIZON_MS) // interval_ms + 1
+    return float(np.mean((last - first) / whole))

@@ -13,7 +13,7 @@ import numpy as np
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.backtest.strategies import Backtest, Market, compare_arms, run_backtest
-from llm_trader.evaluation.conformal.bands import cover, measure_band
+from llm_trader.evaluation.conformal.bands import cover, measure_band, measure_band_cells
 from llm_trader.evaluation.controls.negative_controls import undirected_skills
 from llm_trader.evaluation.controls.probes import probe_future_canary, probe_truncation
 from llm_trader.evaluation.dataset import Dataset
@@ -39,6 +39,7 @@ from llm_trader.evaluation.result_files import (
 from llm_trader.evaluation.results import (
     Arm,
     Band,
+    BandCell,
     Configuration,
     Curve,
     Direction,
@@ -54,7 +55,7 @@ from llm_trader.index.ingestion import Spaces
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
-from llm_trader.timeframe import HORIZONS, HOUR_MS, Millis
+from llm_trader.timeframe import HOUR_MS, Millis
 
 # Configurations are compared by queries an hour apart: four times as many tell little more.
 TRIAL_STEP_MS: Final = HOUR_MS
@@ -90,6 +91,7 @@ class Findings(msgspec.Struct, kw_only=True):
     directions: list[Direction] = []
     probabilities: list[Probability] = []
     bands: list[Band] = []
+    band_cells: list[BandCell] = []
     arms: list[Arm] = []
     probes: list[Probe] = []
     slices: list[RegimeSkill] = []
@@ -146,7 +148,7 @@ def study_symbol(
         for forecasts in variant:
             findings.skills += measure_skills(forecasts, label, plan, comparisons=comparisons)
             # Without neighbours nothing names a direction.
-            if forecasts.rule.neighbour_share:
+            if forecasts.rule.weight_of_neighbours:
                 findings.directions.append(measure_direction(forecasts, label, plan))
     progress(f"{symbol}, looking closer", 0, 1)
     _look_closer(scored[main], variants[main], findings)
@@ -168,15 +170,13 @@ def study_sweep(
 ) -> Sweep:
     """Skills of one symbol by other configurations, by queries `TRIAL_STEP_MS` apart.
 
-    All are against the base rate as the first of them rescales it, on the queries that all can
-    answer: its own base rate is a lower bar for a configuration that makes that worse.
+    All are against the volatility model, on the queries that all can answer.
     """
     scored = {}
     for done, (label, plan) in enumerate(variants.items()):
         progress(f"{symbol}, sweep", done, len(variants))
         scored[label] = _score_symbol(subject.dataset, symbol, plan, trial_step_ms(plan))
     gains = _keep_common_queries(scored, variants, subject.dataset)
-    first = next(iter(scored.values()))
     progress(f"{symbol}, sweep", len(variants), len(variants))
     configurations = [
         Configuration(
@@ -185,14 +185,14 @@ def study_sweep(
             horizon=forecasts.horizon,
             skill=significance.skill_interval(
                 forecasts.losses.forecast,
-                reference.losses.rescaled_base,
+                forecasts.losses.volatility_model,
                 forecasts.block,
                 variants[label].reps,
                 variants[label].seed,
             ),
         )
         for label, variant in scored.items()
-        for forecasts, reference in zip(variant, first, strict=True)
+        for forecasts in variant
     ]
     return Sweep(configurations, gains)
 
@@ -248,19 +248,18 @@ def _keep_common_queries(
 
 def _look_closer(scored: list[ScoredForecasts], plan: StudyPlan, findings: Findings) -> None:
     walk = scored[0].walk
-    longest = plan.rules[max(plan.rules, key=HORIZONS.__getitem__)]
     findings.undirected = undirected_skills(walk, plan)
     findings.probabilities = [
         *(measure_rises(forecasts, plan) for forecasts in scored),
-        *measure_barriers(walk, longest, plan),
+        *measure_barriers(walk, plan),
     ]
     findings.slices = [
         regime for forecasts in scored for regime in measure_regimes(forecasts, plan)
     ]
-    coverages = {forecasts.horizon: cover(walk, forecasts.horizon) for forecasts in scored}
-    findings.bands = [
-        measure_band(walk, name, coverage, plan) for name, coverage in coverages.items()
-    ]
+    coverages = {forecasts.horizon: cover(forecasts) for forecasts in scored}
+    for forecasts, coverage in zip(scored, coverages.values(), strict=True):
+        findings.bands.append(measure_band(forecasts, coverage, plan))
+        findings.band_cells += measure_band_cells(forecasts, coverage)
     findings.histograms = [similarity_histogram(walk)]
     findings.curves = drift_curves(walk, coverages, plan.aggregator.horizon)
 

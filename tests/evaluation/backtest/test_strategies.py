@@ -114,9 +114,7 @@ def test_where_states_tell_of_what_follows_retrieval_earns_more_than_doing_witho
 
 def test_the_baseline_follows_what_all_states_of_the_window_were_followed_by() -> None:
     walk, decisions = made_walk(), made_arms()[BASELINE].decisions
-    then, now = (
-        of.column("realized_volatility_24h") ** RULE.rescale for of in (walk.points, walk.queries)
-    )
+    then, now = (of.column("expected_volatility_4h") for of in (walk.points, walk.queries))
     unit, near = walk.points.column("outcome_4h") / then, walk.neighbours
     settings = msgspec.structs.replace(SETTINGS, least_similarity=None)
     for row in range(0, len(decisions), 7):

@@ -18,16 +18,18 @@ from llm_trader.evaluation.controls.control_data import (
     wrong_symbol,
 )
 from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
-from llm_trader.evaluation.plan import Search
 from llm_trader.index.points import COLUMN_ROW, COLUMNS, STATE, TEXT, PointTable
-from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY
+from llm_trader.snapshot.outcome import LABELS
 from llm_trader.timeframe import HORIZONS, HOUR_MS
-from tests.evaluation.small_market import LOOKBACK_DAYS, PER_DAY, asked, made_market
+from tests.evaluation.small_market import LOOKBACK_DAYS, PER_DAY, SEARCH, asked, made_market
 from tests.index.builders import copied, points_at, same_points, unit_vectors
 
 Control = Callable[[PointTable, int], PointTable]
 
-MOVED = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]
+# An outcome and every volatility that it is ever divided by.
+VOLATILITIES = ("realized_volatility_24h", *EXPECTED_VOLATILITY.values())
+MOVED = [COLUMN_ROW[name] for name in (*LABELS, *VOLATILITIES)]
 STAYING = [row for row in range(len(COLUMNS)) if row not in MOVED]
 
 
@@ -52,9 +54,8 @@ def origins(control: PointTable) -> np.ndarray:
 
 def link(points: PointTable) -> float:
     """The correlation of what followed a query's neighbours with what followed the query."""
-    search = Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=20)
     queries = asked(points, 4 * HOUR_MS, LOOKBACK_DAYS)
-    found = find_neighbours(points, queries, search)
+    found = find_neighbours(points, queries, SEARCH)
     theirs = points.column("outcome_4h")[found.rows].mean(axis=1)
     whole = found.complete
     return float(np.corrcoef(theirs[whole], queries.column("outcome_4h")[whole])[0, 1])
@@ -90,7 +91,7 @@ def test_times_symbol_and_unit_vectors_are_kept(control: Control) -> None:
 
 @pytest.mark.parametrize("control", OUTCOMES_MOVE)
 @given(seed=st.integers(0, 2**32), n=st.integers(1, 400))
-def test_everything_that_followed_moves_together_with_its_volatility_and_nothing_else_does(
+def test_everything_that_followed_moves_together_with_its_volatilities_and_nothing_else_does(
     control: Control, seed: int, n: int
 ) -> None:
     points = numbered(n)

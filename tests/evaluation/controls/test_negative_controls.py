@@ -33,7 +33,7 @@ from tests.index.builders import SYMBOL
 LOOKBACK_DAYS = 20
 PLAN = StudyPlan(
     step_minutes=60,
-    search=Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, evidence_k=30),
+    search=Search(include_regime_filters=False, lookback_days=LOOKBACK_DAYS, neighbours=30),
     rules={name: DEFAULT_RULES[name] for name in ("1h", "4h", "24h")},
     reps=100,
 )
@@ -123,7 +123,7 @@ def test_each_is_judged_at_the_two_horizons_with_the_most_to_tell(
 
 
 def test_a_plan_of_another_horizon_is_controlled_at_its_own(dataset: Dataset) -> None:
-    plan = replaced(QUICK, rules={"24h": ForecastRule(neighbour_share=0.5)})
+    plan = replaced(QUICK, rules={"24h": ForecastRule(weight_of_neighbours=0.5)})
     assert {one.horizon for one in market_controls(dataset, SYMBOL, plan, unheard)} == {"24h"}
 
 

@@ -30,7 +30,7 @@ from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
 from tests.index.builders import unit_vectors
 from tests.index.markets import SPACE, SYMBOL, WARM_MS, make_store, market
 
-SEARCH = Search(include_regime_filters=False, lookback_days=3, evidence_k=6, min_gap_hours=2.0)
+SEARCH = Search(include_regime_filters=False, lookback_days=3, neighbours=6, gap_hours=2.0)
 START_MS = WARM_MS + 5 * DAY_MS
 END_MS = START_MS + 3 * DAY_MS
 SEED = 3
@@ -95,7 +95,7 @@ def with_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     "changes",
     [
         {},
-        {"min_gap_hours": 0.0},
+        {"gap_hours": 0.0},
         {"vector": "random"},
         {"include_regime_filters": True},
         {"embargo_hours": 5.0},
@@ -106,8 +106,8 @@ def with_leak(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_honest_walk_has_no_problem(
     dataset: Dataset, store: MarketStore, changes: dict[str, Any]
 ) -> None:
-    plain = {"lookback_days": 3, "evidence_k": 4, "include_regime_filters": False}
-    search = Search(**(plain | {"min_gap_hours": 2.0} | changes))  # type: ignore[arg-type]
+    plain = {"lookback_days": 3, "neighbours": 4, "include_regime_filters": False}
+    search = Search(**(plain | {"gap_hours": 2.0} | changes))  # type: ignore[arg-type]
     canary, cut = probed(walk_over(dataset, search), store, search)
     assert (canary.problem, cut.problem) == (None, None)
     assert (canary.name, cut.name) == (CANARY, TRUNCATION)
@@ -120,7 +120,13 @@ def test_a_walk_with_texts_is_probed_with_them(dataset: Dataset, store: MarketSt
     texts = unit_vectors(len(points), 1, 5)
     told = replace(points, vectors={**points.vectors, TEXT: texts})
     for vector in ("text", "hybrid"):
-        search = Search(include_regime_filters=False, vector=vector, lookback_days=3, evidence_k=4)  # type: ignore[arg-type]
+        search = Search(
+            include_regime_filters=False,
+            vector=vector,  # type: ignore[arg-type]
+            lookback_days=3,
+            neighbours=4,
+            gap_hours=4.0,
+        )
         assert [one.problem for one in probed(walk_over(dataset, search, told), store, search)] == [
             None,
             None,
@@ -130,7 +136,7 @@ def test_a_walk_with_texts_is_probed_with_them(dataset: Dataset, store: MarketSt
 def test_where_no_query_found_its_neighbours_nothing_is_checked(
     dataset: Dataset, store: MarketStore
 ) -> None:
-    search = Search(include_regime_filters=False, lookback_days=1, evidence_k=6)
+    search = Search(include_regime_filters=False, lookback_days=1, neighbours=6)
     canary, cut = probed(walk_over(dataset, search), store, search)
     assert (canary.checked, cut.checked) == (0, 0)
 

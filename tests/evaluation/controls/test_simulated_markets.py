@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation.controls.control_data import (
@@ -28,7 +29,7 @@ from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15
 from tests.index.markets import make_store
 
 SPACES = Spaces(StateSpace(M5))
-RULES = dict.fromkeys(("1h", "4h"), ForecastRule(rescale=0.75, neighbour_share=0.5))
+RULES = dict.fromkeys(("1h", "4h"), ForecastRule(weight_of_neighbours=0.5))
 SEARCH = Search(include_regime_filters=False, lookback_days=30)
 SEEDS = (1, 2)
 # As of controls: wide enough that chance alone stops 1 of 20 runs of this file.
@@ -66,7 +67,9 @@ def test_a_planted_reversal_is_found_at_both_horizons() -> None:
 def test_neighbours_show_no_reversal_where_the_market_has_none() -> None:
     data = simulated_dataset(SPACES, days=80, lookback_days=30, seed=4, interval_ms=M15.ms)
     points, queries = data.points[SYMBOL], data.queries(SYMBOL, HOUR_MS)
-    found = find_neighbours(points, queries, SEARCH)
+    # 200 are nearly the same ones for every query, and by chance alone correlate by 0.5.
+    search = replace(SEARCH, neighbours=50, gap_hours=4.0)
+    found = find_neighbours(points, queries, search)
     theirs = points.column("outcome_1h")[found.rows].mean(axis=1)
     # Of those chosen for being nearest it is -0.5: they are near because the market turned away.
     assert abs(np.corrcoef(theirs, queries.column("price_change_1h"))[0, 1]) < 0.2

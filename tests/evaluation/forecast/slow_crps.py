@@ -1,6 +1,8 @@
-"""The score of an ensemble of any weights, one by one: what the quick ways are held against."""
+"""The scores of an ensemble of any weights, one by one: what the quick ways are held against."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,3 +40,16 @@ def crps(ensemble: Floats, observed: Floats, weights: Floats | None = None) -> F
         fair: Floats = away - pairs / (2 * different)
     fair[np.count_nonzero(weights, axis=1) < 2] = np.nan
     return fair
+
+
+def crps_as_issued(members: Floats, weights: Floats, observed: float) -> float:
+    """The continuous ranked probability score of one distribution, as it is: ∫ (F − 1{z ≥ y})² dz.
+
+    F rises by the weight of each member, (k,), and is constant between them. Members of the same
+    value count together. Weights are not negative, in any scale.
+    """
+    total = 0.0
+    for start, end in pairwise(sorted({observed, *members.tolist()})):
+        below = float(weights[members <= start].sum() / weights.sum())
+        total += (end - start) * (below - (start >= observed)) ** 2
+    return total

@@ -146,9 +146,9 @@ def test_a_slice_has_the_skill_of_its_queries_alone() -> None:
     found = list(regimes(scored.walk.queries))
     assert [(one.by, one.value) for one in slices] == [(by, value) for by, value, _ in found]
     for one, (_, _, chosen) in zip(slices, found, strict=True):
-        alike = scored.losses.rescaled_base
+        model = scored.losses.volatility_model
         direct = significance.skill_interval(
-            scored.losses.forecast[chosen], alike[chosen], scored.block, **CHANCE
+            scored.losses.forecast[chosen], model[chosen], scored.block, **CHANCE
         )
         assert one.queries == chosen.sum()
         assert (one.skill is None) == (one.queries == 0)

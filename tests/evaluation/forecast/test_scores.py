@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.forecast.probabilities import brier, reliability_bins
-from tests.evaluation.forecast.slow_crps import crps
+from tests.evaluation.forecast.slow_crps import crps, crps_as_issued
 
 SEEDS = st.integers(0, 2**32 - 1)
 MEMBERS = st.integers(2, 12)
@@ -63,6 +63,20 @@ def test_the_score_is_the_integral_over_the_squared_distance_of_distributions(
     np.testing.assert_allclose(crps(members, observed), even, atol=1e-12)
     uneven = [integral(x, w, y) for x, w, y in zip(members, weights, observed, strict=True)]
     np.testing.assert_allclose(crps(members, observed, weights), uneven, atol=1e-12)
+
+
+@given(SEEDS, MEMBERS)
+def test_the_score_as_issued_is_that_of_every_pair_a_member_with_itself_included(
+    seed: int, k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    members = np.round(rng.standard_normal(k), int(rng.integers(0, 4)))
+    weights, y = rng.uniform(0.1, 1, k), float(rng.standard_normal())
+    w = weights / weights.sum()
+    weighted = list(zip(w.tolist(), members.tolist(), strict=True))
+    away = sum(a * abs(x - y) for a, x in weighted)
+    pairs = sum(a * b * abs(x - z) for a, x in weighted for b, z in weighted)
+    assert crps_as_issued(members, weights, y) == pytest.approx(away - pairs / 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 5.0], [1.0, 1.0, 20.0]])

@@ -17,7 +17,7 @@ from llm_trader.evaluation.forecast.skills import (
 from llm_trader.evaluation.plan import ForecastRule, StudyPlan
 from llm_trader.evaluation.results import VERDICT_REFERENCE
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS
-from tests.evaluation.forecast.slow_crps import crps
+from tests.evaluation.forecast.slow_crps import crps, crps_as_issued
 from tests.evaluation.small_market import (
     RULE,
     SEARCH,
@@ -69,11 +69,24 @@ def test_intervals_and_p_values_are_those_of_a_direct_call_with_these_stretches(
         assert skill.verdict == significance.verdict(interval)
         assert skill.p_value == test.p_value
         assert skill.p_adjusted is None
+        potential = 1 - scored.losses.potential.mean() / reference.mean()
+        assert skill.potential == pytest.approx(potential)
         assert skill.detectable == pytest.approx(least / np.nanmean(reference))
         assert skill.skill.low < skill.skill.value < skill.skill.high
     hits = measure_direction(scored, "state", RESAMPLING).accuracy
     plain = np.sign(scored.forecasts.median) == np.sign(scored.forecasts.observed)
     assert hits == significance.mean_interval(plain.astype(float), block, REPS, SEED)
+
+
+def test_the_potential_counts_what_both_forecast_and_reference_answer() -> None:
+    (scored,) = score_forecasts(early_walk(), {"4h": RULE})
+    known = scored.walk.neighbours.complete & scored.walk.random.complete
+    for skill in measure_skills(scored, "state", RESAMPLING):
+        losses = scored.losses.potential[known], scored.references()[skill.reference][known]
+        assert skill.potential == pytest.approx(1 - losses[0].mean() / losses[1].mean())
+        assert skill.potential > skill.skill.value
+    nothing = scored.where(np.zeros(len(known), np.bool_))
+    assert {of.potential for of in measure_skills(nothing, "state", RESAMPLING)} == {None}
 
 
 def test_what_follows_a_signal_is_forecast_better_than_by_any_reference() -> None:
@@ -98,33 +111,39 @@ def test_a_forecast_equal_to_its_reference_has_no_skill_and_no_evidence() -> Non
         msgspec.json.encode(skill)
 
 
-def test_without_a_share_of_the_neighbours_a_forecast_is_the_volatility_rescaled_base_rate() -> (
-    None
-):
+def test_without_a_weight_of_neighbours_a_forecast_is_exactly_the_volatility_model() -> None:
     walk = early_walk()
-    (scored,) = score_forecasts(walk, {"4h": ForecastRule(rescale=0.5, neighbour_share=0)})
-    alike = {of.reference: of for of in measure_skills(scored, "state", RESAMPLING)}[
+    (scored,) = score_forecasts(walk, {"4h": ForecastRule(weight_of_neighbours=0)})
+    assert np.isfinite(scored.losses.forecast).any()
+    same = {of.reference: of for of in measure_skills(scored, "state", RESAMPLING)}[
         VERDICT_REFERENCE
     ]
-    assert alike.skill.value == pytest.approx(0, abs=1e-12)
-    assert alike.verdict == "no evidence"
+    assert (same.skill.value, same.skill.low, same.skill.high) == (0, 0, 0)
+    assert same.potential == 0
+    assert same.p_value is None
+    assert same.verdict == "no evidence"
 
 
-def test_neighbours_alone_are_scored_as_a_fair_ensemble() -> None:
+def test_neighbours_alone_are_scored_as_their_ensemble_is_issued_and_fairly() -> None:
     walk = early_walk()
-    (scored,) = score_forecasts(walk, {"4h": ForecastRule(rescale=0, neighbour_share=1)})
+    rule = ForecastRule(scale="none", weight_of_neighbours=1)
+    (scored,) = score_forecasts(walk, {"4h": rule})
     losses, whole = scored.losses, walk.neighbours.complete & walk.random.complete
     outcomes, observed = (of.column("outcome_4h") for of in (walk.points, walk.queries))
-    for of, loss in ((walk.neighbours, losses.forecast), (walk.random, losses.random)):
-        plain = np.where(whole, crps(outcomes[of.rows], observed), np.nan)
-        np.testing.assert_allclose(loss, plain, atol=1e-12)
-    np.testing.assert_allclose(losses.base, losses.rescaled_base, atol=1e-12)
+    fair = np.where(whole, crps(outcomes[walk.neighbours.rows], observed), np.nan)
+    np.testing.assert_allclose(losses.potential, fair, atol=1e-12)
+    assert np.array_equal(np.isfinite(losses.base), whole)
+    even = np.ones(SEARCH.neighbours)
     for row in np.flatnonzero(whole)[::37]:
+        for of, loss in ((walk.neighbours, losses.forecast), (walk.random, losses.random)):
+            plain = crps_as_issued(outcomes[of.rows[row]], even, observed[row])
+            assert loss[row] == pytest.approx(plain, abs=1e-12)
         window = outcomes[walk.neighbours.first[row] : walk.neighbours.last[row]]
-        assert losses.base[row] == pytest.approx(crps(window[None], observed[[row]])[0])
+        plain = crps_as_issued(window, np.ones(len(window)), observed[row])
+        assert losses.base[row] == pytest.approx(plain, abs=1e-12)
 
 
-def test_queries_without_all_episodes_are_left_out_against_every_reference_alike() -> None:
+def test_queries_without_all_neighbours_are_left_out_against_every_reference_alike() -> None:
     (scored,) = score_forecasts(early_walk(), {"4h": RULE})
     walk = scored.walk
     whole = walk.neighbours.complete & walk.random.complete
@@ -180,7 +199,7 @@ def test_an_unknown_median_is_neither_right_nor_wrong() -> None:
 
 
 def test_random_neighbours_see_the_window_of_the_others_and_other_points() -> None:
-    search = msgspec.structs.replace(SEARCH, embargo_hours=30.0, min_gap_hours=6.0)
+    search = msgspec.structs.replace(SEARCH, embargo_hours=30.0, gap_hours=6.0)
     walk = walk_through(made_market().points, search, step_ms=6 * HOUR_MS)
     assert np.array_equal(walk.random.first, walk.neighbours.first)
     assert np.array_equal(walk.random.last, walk.neighbours.last)
@@ -192,7 +211,7 @@ def test_random_neighbours_see_the_window_of_the_others_and_other_points() -> No
     assert (rows == walk.neighbours.rows).mean() < 0.05
 
 
-def test_where_neighbours_are_too_unlike_the_forecast_is_the_base_rate_and_no_probability() -> None:
+def test_where_neighbours_are_too_unlike_the_volatility_model_is_scored_and_nothing_told() -> None:
     walk = made_walk()
     least = float(np.median(walk.mean_similarity))
     plain, (careful,) = made_score(), score_forecasts(walk, {"4h": RULE}, least)
@@ -200,9 +219,10 @@ def test_where_neighbours_are_too_unlike_the_forecast_is_the_base_rate_and_no_pr
     assert 0 < unlike.sum() < len(unlike)
     for name, loss in careful.losses._asdict().items():
         usual = getattr(plain.losses, name)
-        instead = plain.losses.rescaled_base if name in ("forecast", "random") else usual
+        replaced = name in ("forecast", "potential", "random")
+        instead = plain.losses.volatility_model if replaced else usual
         assert np.array_equal(loss, np.where(unlike, instead, usual))
-    for name in ("p_up", "median"):
+    for name in ("p_up", "p10", "median", "p90"):
         told, usual = (getattr(of.forecasts, name) for of in (careful, plain))
         assert np.isnan(told[unlike]).all()
         assert np.array_equal(told[~unlike], usual[~unlike])
@@ -222,6 +242,6 @@ def test_neighbours_whose_outcomes_overlap_are_fewer_and_those_of_none_unknown()
     assert np.array_equal(np.isnan(walk.mean_similarity), few)
     apart, overlapping = (walk.effective_episodes(name, walk.neighbours) for name in ("4h", "24h"))
     assert np.array_equal(np.isnan(apart), few)
-    assert (apart[~few] == SEARCH.evidence_k).all()  # the gap is 4 hours
-    assert (overlapping[~few] <= SEARCH.evidence_k).all()
-    assert np.nanmean(overlapping) < SEARCH.evidence_k
+    assert (apart[~few] == SEARCH.neighbours).all()  # the gap is 4 hours
+    assert (overlapping[~few] <= SEARCH.neighbours).all()
+    assert np.nanmean(overlapping) < SEARCH.neighbours

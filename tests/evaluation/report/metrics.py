@@ -11,8 +11,10 @@ from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import (
     SCHEMA_VERSION,
+    VERDICT_REFERENCE,
     Arm,
     Band,
+    BandCell,
     Bin,
     Command,
     Configuration,
@@ -41,13 +43,21 @@ DAYS = 120
 COMMANDS: tuple[Command, ...] = ("evaluate", "compare", "ab", "calibrate")
 VARIANTS = ("none", "random", "text", "hybrid", "prototype", "state")
 UNKNOWN = Interval(None, None, None)
+SAME = Interval(0.0, 0.0, 0.0)
 BEFORE, AFTER = Interval(0.724, 0.702, 0.746), Interval(0.803, 0.781, 0.825)
 
 _REFERENCES: tuple[Reference, ...] = (
     "base rate",
-    "base rate treated alike",
+    "rescaled base rate",
+    VERDICT_REFERENCE,
     "random neighbours",
 )
+# Forecasts over 24h give neighbours no weight: they are those of the volatility model.
+_WITH_NEIGHBOURS = [name for name in HORIZONS if name != "24h"]
+_BAND_CELLS = {
+    "expected / last 24h": [f"fifth {number} of 5" for number in range(1, 6)],
+    "hour (UTC)": [f"{hour:02d}-{hour + 4:02d}" for hour in range(0, 24, 4)],
+}
 _REGIMES = {
     "volatility": ["calm", "usual", "wild"],
     "hour": [f"{hour:02}" for hour in range(0, 24, 2)],
@@ -56,7 +66,10 @@ _REGIMES = {
 
 
 def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
-    """All controls passed; the last symbol's longest horizon has too little data."""
+    """All controls passed; the last symbol's longest horizon has too little data.
+
+    Over the longest horizon the volatility model forecasts alone.
+    """
     rng = np.random.default_rng(7)
     return Metrics(
         schema_version=SCHEMA_VERSION,
@@ -65,8 +78,8 @@ def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
         origin=_origin(symbols),
         verdict="no evidence",
         readings=[
-            "There is no evidence that forecasts did better or worse than the volatility-"
-            "rescaled base rate at any horizon.",
+            "There is no evidence that forecasts did better or worse than the volatility model "
+            "at any horizon.",
             "The band holds what it promises after correction.",
         ],
         skills=_skills(symbols, rng),
@@ -83,13 +96,28 @@ def made_up_metrics(symbols: tuple[str, ...] = SYMBOLS) -> Metrics:
                 accuracy=_interval(0.51, 0.02, rng),
             )
             for symbol in symbols
-            for name in HORIZONS
+            for name in _WITH_NEIGHBOURS
         ],
         probabilities=_probabilities(symbols, rng),
         bands=[
             Band(symbol=symbol, horizon=name, before=BEFORE, after=AFTER, queries=5400)
             for symbol in symbols
             for name in HORIZONS
+        ],
+        band_cells=[
+            BandCell(
+                symbol=symbol,
+                horizon=name,
+                by=by,
+                value=value,
+                before=0.71 + 0.02 * number,
+                after=0.79 + 0.01 * number,
+                queries=900 + number,
+            )
+            for by, values in _BAND_CELLS.items()
+            for symbol in symbols
+            for name in HORIZONS
+            for number, value in enumerate(values)
         ],
         arms=_arms(symbols),
         controls=_controls(symbols[0]),
@@ -117,7 +145,7 @@ def _origin(symbols: tuple[str, ...]) -> Origin:
         text_space_id=None,
         settings_digest="4be7f0c2a911",
         data_digest="d01c7f5e88b2",
-        whole_lookback=dict.fromkeys(symbols, 0.75),
+        lookback_filled=dict.fromkeys(symbols, 0.75),
         plan=StudyPlan(symbols=symbols, seed=7),
     )
 
@@ -135,6 +163,8 @@ def _skills(symbols: tuple[str, ...], rng: np.random.Generator) -> list[Skill]:
             for reference in _REFERENCES:
                 centre = 0.03 if reference == "base rate" else 0.0
                 skill = _interval(centre, 0.015, rng)
+                same = name == "24h" and reference in (VERDICT_REFERENCE, "random neighbours")
+                skill = SAME if same else skill
                 skill = Interval(skill.value, None, None) if unknown else skill
                 skills.append(
                     Skill(
@@ -144,10 +174,11 @@ def _skills(symbols: tuple[str, ...], rng: np.random.Generator) -> list[Skill]:
                         reference=reference,
                         queries=11520,
                         skill=skill,
-                        p_value=None if unknown else 0.0002 if centre else 0.4,
-                        p_adjusted=None if unknown else 0.0004 if centre else 1.0,
-                        detectable=None if unknown else 0.021,
-                        verdict=verdict(skill),
+                        potential=(skill.value or 0.0) + 0.0065,
+                        p_value=None if unknown or same else 0.0002 if centre else 0.4,
+                        p_adjusted=None if unknown or same else 0.0004 if centre else 1.0,
+                        detectable=None if unknown else 0.0 if same else 0.021,
+                        verdict=verdict(skill) if centre else "no evidence",
                     )
                 )
     return skills
@@ -260,7 +291,7 @@ def _slices(symbols: tuple[str, ...], rng: np.random.Generator) -> list[RegimeSk
             by=by,
             value=value,
             queries=960,
-            skill=None if value == "wild" else _interval(0.0, 0.03, rng),
+            skill=None if value == "wild" else _regime_skill(name, rng),
         )
         for by, values in _REGIMES.items()
         for symbol in symbols
@@ -269,8 +300,12 @@ def _slices(symbols: tuple[str, ...], rng: np.random.Generator) -> list[RegimeSk
     ]
 
 
+def _regime_skill(horizon: str, rng: np.random.Generator) -> Interval:
+    return _interval(0.0, 0.03, rng) if horizon in _WITH_NEIGHBOURS else SAME
+
+
 def _trials(symbols: tuple[str, ...], rng: np.random.Generator) -> Trials:
-    labels = ("as the server", "25 episodes", "180 days", "text vector")
+    labels = ("as the server", "50 neighbours", "180 days", "text vector")
     return Trials(
         so_far=12,
         configurations=[
@@ -343,7 +378,13 @@ def metrics_of_command(command: Command) -> Metrics:
         metrics = replace(metrics, arms=[a for a in metrics.arms if a.name != "never trades"])
     if command == "calibrate":
         metrics = replace(
-            metrics, controls=[], probes=[], slices=[], directions=[], probabilities=[]
+            metrics,
+            skills=[replace(skill, potential=None) for skill in metrics.skills],
+            controls=[],
+            probes=[],
+            slices=[],
+            directions=[],
+            probabilities=[],
         )
     return with_readings(metrics)
 
@@ -357,7 +398,9 @@ def unknown(metrics: Metrics) -> Metrics:
     return replace(
         metrics,
         skills=[
-            replace(skill, skill=UNKNOWN, p_value=None, p_adjusted=nan, detectable=None)
+            replace(
+                skill, skill=UNKNOWN, potential=None, p_value=None, p_adjusted=nan, detectable=None
+            )
             for skill in metrics.skills
         ],
         directions=[replace(hits, accuracy=UNKNOWN) for hits in metrics.directions],

@@ -18,9 +18,12 @@ from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import Arm, Bin, Command, Metrics, Probe, Trials
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
+from llm_trader.timeframe import HORIZONS
 from tests.evaluation.report import pages
 from tests.evaluation.report.metrics import (
     COMMANDS,
+    SAME,
+    SYMBOLS,
     UNKNOWN,
     VARIANTS,
     made_up_metrics,
@@ -48,10 +51,10 @@ SECTIONS = [
     "time",
 ]
 HEADLINES: dict[Verdict, str] = {
-    "better": "Better: similar past states forecast better than the base rate does.",
-    "worse": "Worse: similar past states forecast worse than the base rate does.",
-    "no evidence": "No evidence that similar past states forecast better or worse than the base "
-    "rate does.",
+    "better": "Better: similar past states forecast better than a volatility model alone does.",
+    "worse": "Worse: similar past states forecast worse than a volatility model alone does.",
+    "no evidence": "No evidence that similar past states forecast better or worse than a "
+    "volatility model alone does.",
 }
 
 
@@ -62,7 +65,8 @@ def page_of(tmp_path: Path) -> Callable[[Metrics], Page]:
 
 def empty_metrics() -> Metrics:
     lists = "skills directions probabilities bands arms controls probes slices histograms curves"
-    nothing: Any = {name: [] for name in [*lists.split(), "undirected", "readings"]}
+    more = "undirected", "band_cells", "readings"
+    nothing: Any = {name: [] for name in [*lists.split(), *more]}
     trials = Trials(so_far=0, configurations=[], superior_p_value=None, tested=0)
     return replace(made_up_metrics(), trials=trials, **nothing)
 
@@ -132,12 +136,14 @@ def test_the_report_of_a_calibration_says_the_level_of_its_intervals_and_nothing
 ) -> None:
     metrics = replace(made_up_metrics(), command="calibrate")
     skills = [
-        replace(result, p_value=None, p_adjusted=None, detectable=None) for result in metrics.skills
+        replace(result, potential=None, p_value=None, p_adjusted=None, detectable=None)
+        for result in metrics.skills
     ]
     page = page_of(replace(metrics, skills=skills))
     assert page.text.count("98.75 % interval") >= 4
     assert "95 % interval" not in page.text
     assert not re.search("[Dd]etectable|adjusted p-value", page.text)
+    assert not any("potential" in row for row in page.rows)
     whole = page_of(metrics).text
     assert "smallest skill that would be found with 80 % power" in whole
     assert "adjusted p-value" in whole
@@ -169,10 +175,12 @@ def test_empty_lists_leave_sections_that_say_so(page_of: Render) -> None:
 def test_what_is_not_known_is_a_dash_and_never_zero(page_of: Render) -> None:
     metrics = made_up_metrics()
     first = metrics.skills[0]
-    lost = replace(first, skill=UNKNOWN, p_value=None, p_adjusted=nan, detectable=None)
+    lost = replace(
+        first, skill=UNKNOWN, potential=None, p_value=None, p_adjusted=nan, detectable=None
+    )
     page = page_of(replace(metrics, skills=[lost, *metrics.skills[1:]]))
     row = [first.symbol, first.horizon, first.reference, "too little data"]
-    assert [*row, DASH, DASH, DASH, DASH, "11,520"] in page.rows
+    assert [*row, DASH, DASH, DASH, DASH, DASH, "11,520"] in page.rows
     assert not re.search(r"\b(nan|None|inf)\b", page.text)
     page = page_of(replace(metrics, skills=[lost]))
     assert ["total return", "+3.10 %", "+4.60 %", DASH] in page.rows
@@ -245,10 +253,107 @@ def test_equal_metrics_give_equal_files(page_of: Render) -> None:
 
 def test_section_counts_say_what_the_numbers_say(page_of: Render) -> None:
     text = page_of(made_up_metrics()).text
-    assert "Of 21 comparisons, 7 came out better, none worse and 14 without evidence." in text
+    assert "Of 26 comparisons, 7 came out better, none worse and 19 without evidence." in text
+    assert "at most 0.05 in 7 of them." in text
     assert "a skill of 2.10 % would have been found 4 times in 5" in text
-    assert "3 estimates rest on too little data." in text
+    assert "4 estimates rest on too little data." in text
     assert "closer to 80 % in 8 of 8 cases" in text
+
+
+def test_forecasts_that_are_those_of_the_reference_are_called_the_same_and_not_counted(
+    page_of: Render,
+) -> None:
+    metrics = made_up_metrics()
+    same = [result for result in metrics.skills if result.skill == SAME]
+    assert [(result.symbol, result.horizon, result.reference) for result in same] == [
+        ("BTCUSDT", "24h", "volatility model"),
+        ("BTCUSDT", "24h", "random neighbours"),
+    ]
+    page = page_of(metrics)
+    references = {result.reference for result in metrics.skills}
+    told = [row for row in page.rows if row[:2] == ["BTCUSDT", "24h"] and row[2] in references]
+    assert {row[2]: row[3] for row in told} == {
+        "base rate": "▲ better",
+        "rescaled base rate": "● no evidence",
+        "volatility model": "the same",
+        "random neighbours": "the same",
+    }
+    (cells,) = [row[2:6] for row in page.rows if row[4:6] == ["the same", "the same"]]
+    assert all("%" in cell for cell in cells[:2])
+    different = [result for result in metrics.skills if result.skill != SAME]
+    for text in (page.text, page_of(replace(metrics, skills=different)).text):
+        assert "Of 26 comparisons, 7 came out better, none worse and 19 without evidence." in text
+        # Forecasts that do not differ tell nothing of the smallest skill that could be found.
+        assert "a skill of 2.10 % would have been found 4 times in 5" in text
+
+
+def test_a_comparison_counts_no_case_in_which_the_volatility_model_forecasts_alone(
+    page_of: Render,
+) -> None:
+    # Of two symbols and four horizons, one case has too little data.
+    text = page_of(metrics_of_command("compare")).text
+    assert "“state” is better in none and worse in none of 6 cases." in text
+    assert "“none” is better" not in text
+
+
+def test_regimes_in_which_the_volatility_model_forecasts_alone_are_not_counted(
+    page_of: Render,
+) -> None:
+    metrics = made_up_metrics()
+    alone = [regime for regime in metrics.slices if regime.skill == SAME]
+    assert {regime.horizon for regime in alone} == {"24h"}
+    others = [regime for regime in metrics.slices if regime.skill != SAME]
+    told, without = (
+        re.findall(r"Of \d+ intervals, .*? on one side", page_of(of).text)
+        for of in (metrics, replace(metrics, slices=others))
+    )
+    # Of two symbols: the wild are not known, twelve stretches of the day, seven days.
+    assert [sentence.split(",")[0] for sentence in told] == [
+        "Of 4 intervals",
+        "Of 24 intervals",
+        "Of 14 intervals",
+    ]
+    assert told == without
+
+
+def test_coverage_is_shown_for_every_cell_of_each_division(page_of: Render) -> None:
+    metrics = made_up_metrics()
+    page = page_of(metrics)
+    headings = [
+        [by, "symbol", "horizon", "before", "after", "queries"]
+        for by in ("expected / last 24h", "hour (UTC)")
+    ]
+    starts = [page.rows.index(heading) + 1 for heading in headings]
+    of_ratios = page.rows[starts[0] : starts[1] - 1]
+    of_hours = page.rows[starts[1] :][: len(SYMBOLS) * len(HORIZONS) * 6]
+    assert len(of_ratios) == len(SYMBOLS) * len(HORIZONS) * 5
+    assert of_ratios[:2] == [
+        ["fifth 1 of 5", "BTCUSDT", "15m", "71.0 %", "79.0 %", "900"],
+        ["fifth 2 of 5", "BTCUSDT", "15m", "73.0 %", "80.0 %", "901"],
+    ]
+    assert of_hours[0] == ["00-04", "BTCUSDT", "15m", "71.0 %", "79.0 %", "900"]
+    assert of_hours[-1] == ["20-24", "ETHUSDT", "24h", "81.0 %", "84.0 %", "905"]
+    rows = page_of(replace(metrics, band_cells=[])).rows
+    assert not any(heading in rows for heading in headings)
+
+
+def test_the_potential_of_each_skill_stands_beside_it_where_it_was_measured(
+    page_of: Render,
+) -> None:
+    metrics = made_up_metrics()
+    rows = page_of(metrics).rows
+    (heading,) = [row for row in rows if "potential" in row]
+    column, start = heading.index("potential"), rows.index(heading) + 1
+    assert heading[column - 1] == "95 % interval"
+    shown = [row[column] for row in rows[start:][: len(metrics.skills)]]
+    potentials = [result.potential or 0.0 for result in metrics.skills]
+    assert shown == [f"{100 * share:+.2f} %".replace("-", "−") for share in potentials]
+    one, *others = metrics.skills
+    rows = page_of(replace(metrics, skills=[replace(one, potential=None), *others])).rows
+    assert rows[start][column] == DASH
+    unmeasured = [replace(result, potential=None) for result in metrics.skills]
+    rows = page_of(replace(metrics, skills=unmeasured)).rows
+    assert not any("potential" in row for row in rows)
 
 
 def test_arms_are_counted_without_naming_an_empty_group(page_of: Render) -> None:
@@ -335,7 +440,7 @@ def test_neighbours_that_do_harm_where_there_is_nothing_to_find_are_no_failure(
     below = Interval(-0.02, -0.03, -0.01)
     harmful = replace(metrics.controls[0], skill=below, wide=below)
     metrics = replace(metrics, controls=[harmful, *metrics.controls[1:]])
-    assert "1 negative control came out worse than the base rate" in page_of(metrics).text
+    assert "1 negative control came out worse than the volatility model" in page_of(metrics).text
     assert not wording.distrust(metrics)
 
 

@@ -12,6 +12,7 @@ from llm_trader.evaluation.results import VERDICT_REFERENCE, Command, Metrics, S
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import (
+    SAME,
     UNKNOWN,
     made_up_metrics,
     metrics_of_command,
@@ -35,8 +36,14 @@ def with_verdicts(metrics: Metrics, *verdicts: Verdict) -> Metrics:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("evaluate", "Better: similar past states forecast better than the base rate does"),
-        ("compare", "Better: neighbours by “state” forecast better than the base rate does"),
+        (
+            "evaluate",
+            "Better: similar past states forecast better than a volatility model alone does",
+        ),
+        (
+            "compare",
+            "Better: neighbours by “state” forecast better than a volatility model alone does",
+        ),
         ("ab", "Better: with evidence earned more than indicators alone"),
     ],
 )
@@ -57,15 +64,21 @@ def test_better_here_and_worse_there_is_not_called_no_evidence() -> None:
     )
     metrics = with_verdicts(metrics, "better", "no evidence")
     assert wording.headline(replace(metrics, verdict="better")) == (
-        "Better: similar past states forecast better than the base rate does"
+        "Better: similar past states forecast better than a volatility model alone does"
     )
 
 
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("evaluate", "whether similar past states forecast better or worse than the base rate"),
-        ("compare", "whether neighbours by “state” forecast better or worse than the base rate"),
+        (
+            "evaluate",
+            "whether similar past states forecast better or worse than a volatility model alone",
+        ),
+        (
+            "compare",
+            "whether neighbours by “state” forecast better or worse than a volatility model alone",
+        ),
         ("ab", "whether with evidence earned more or less than indicators alone"),
     ],
 )
@@ -125,46 +138,107 @@ def test_kinds_of_neighbours_are_ranked_and_compared_with_forecasts_that_need_no
     assert "So “random” is 0.20 percentage points behind forecasts without" in sentence
 
 
+def forecasts(verdicts: dict[str, Verdict | None]) -> list[Skill]:
+    """Judged forecasts over each horizon; without a verdict there is no interval."""
+    skill = replace(made_up_metrics().skills[0], reference=VERDICT_REFERENCE)
+    intervals = {"better": Interval(0.02, 0.01, 0.03), "worse": Interval(-0.02, -0.03, -0.01)}
+    return [
+        replace(
+            skill,
+            horizon=horizon,
+            skill=UNKNOWN if verdict is None else intervals.get(verdict, Interval(0.0, -0.1, 0.1)),
+            verdict=verdict or "no evidence",
+        )
+        for horizon, verdict in verdicts.items()
+    ]
+
+
+ALONE = [replace(skill, skill=SAME) for skill in forecasts({"24h": "no evidence"})]
+
+
 @pytest.mark.parametrize(
-    ("average", "rescaled", "ending"),
+    ("verdicts", "expected"),
     [
         (
-            0.05,
-            0.02,
-            "When the base rate is rescaled to current volatility as well, +2.00 % remains.",
+            {"1h": "better"},
+            "Forecasts by “state” are better than the volatility model in 1 of 1 case, with a loss "
+            "(CRPS) 2.0 % lower: BTCUSDT over 1h. The volatility model forecasts alone for BTCUSDT "
+            "over 24h.",
         ),
-        (0.05, -0.0007, "Rescaling the base rate to current volatility removes all of it."),
-        (0.05, 0.06, "+5.00 % on average."),
-        (-0.01, -0.02, "−1.00 % on average."),
+        (
+            {"15m": "better", "1h": "worse", "4h": "no evidence"},
+            "Forecasts by “state” are better than the volatility model in 1 of 3 cases, with a "
+            "loss (CRPS) 2.0 % lower: BTCUSDT over 15m; worse than the volatility model in 1 of 3 "
+            "cases, with a loss (CRPS) 2.0 % higher: BTCUSDT over 1h. There is no evidence either "
+            "way for BTCUSDT over 4h. The volatility model forecasts alone for BTCUSDT over 24h.",
+        ),
+        (
+            {"1h": "no evidence", "4h": None},
+            "Nothing shows that forecasts by “state” are better or worse than the volatility model "
+            "in any of 1 case (skill 0.00 %). The volatility model forecasts alone for BTCUSDT "
+            "over 24h. There is too little data for BTCUSDT over 4h.",
+        ),
+        (
+            {"1h": None, "4h": None},
+            "There is too little data to judge forecasts by “state”. The volatility model "
+            "forecasts alone for BTCUSDT over 24h.",
+        ),
+        ({}, "Forecasts by “state” are those of the volatility model alone."),
     ],
 )
-def test_what_remains_of_the_skill_is_said_only_where_rescaling_takes_some(
-    average: float, rescaled: float, ending: str
+def test_where_the_volatility_model_forecasts_alone_is_said_and_not_called_no_evidence(
+    verdicts: dict[str, Verdict | None], expected: str
+) -> None:
+    judged = forecasts(verdicts)
+    assert wording.forecast_summary([*judged, *ALONE], "state") == expected
+    # Without such cases all else is said in the same words.
+    shorter = expected.replace(" The volatility model forecasts alone for BTCUSDT over 24h.", "")
+    if judged:
+        assert wording.forecast_summary(judged, "state") == shorter
+
+
+def test_without_any_forecast_there_is_too_little_data_to_judge() -> None:
+    assert wording.forecast_summary([], "state") == (
+        "There is too little data to judge forecasts by “state”."
+    )
+
+
+@pytest.mark.parametrize(
+    ("average", "over_model", "ending"),
+    [
+        (0.05, 0.02, "+5.00 % on average; over the volatility model it is +2.00 % on average."),
+        (0.05, -0.0007, "+5.00 % on average; over the volatility model it is −0.07 % on average."),
+        (-0.01, 0.0, "−1.00 % on average; over the volatility model it is 0.00 % on average."),
+    ],
+)
+def test_the_skill_over_the_plain_base_rate_stands_beside_that_over_the_volatility_model(
+    average: float, over_model: float, ending: str
 ) -> None:
     skill = made_up_metrics().skills[0]
     plain, judged = (
         replace(skill, reference=reference, skill=Interval(mean, mean - 0.001, mean + 0.001))
-        for reference, mean in (("base rate", average), (VERDICT_REFERENCE, rescaled))
+        for reference, mean in (("base rate", average), (VERDICT_REFERENCE, over_model))
     )
     assert wording.plain_base_rate([plain], [judged], skill.variant).endswith(ending)
-    idle = replace(judged, skill=Interval(rescaled, None, None))
-    assert "escal" not in wording.plain_base_rate([plain], [idle], skill.variant)
+    idle = replace(judged, skill=Interval(over_model, None, None))
+    alone = wording.plain_base_rate([plain], [idle], skill.variant)
+    assert alone.endswith(f"{ending.split(';')[0]}.")
+    assert "volatility" not in alone
     unbounded = replace(plain, skill=Interval(average, None, None))
     assert wording.plain_base_rate([unbounded], [judged], skill.variant) == ""
 
 
 @pytest.mark.parametrize(
-    ("size", "whole", "ending"),
+    ("size", "whole", "expected"),
     [
-        (0.0055, 0.0033, "All of the skill lies in how far prices move, not in which direction."),
-        (0.0071, 0.0132, "Most of the skill lies in how far prices move, not in which direction."),
-        (0.002, 0.0132, "Less than half of the skill lies in how far prices move, not in which"),
-        (-0.001, 0.0132, "None of the skill lies in how far prices move, not in which direction."),
-        (0.002, -0.001, "the average skill is +0.20 % instead of −0.10 %."),
+        (0.0055, 0.0033, "is +0.55 % instead of +0.33 %: what is left then is about how far"),
+        (0.0071, 0.0132, "is +0.71 % instead of +1.32 %: what is left then is about how far"),
+        (-0.001, 0.0132, "is −0.10 % instead of +1.32 %: what is left then is about how far"),
+        (0.002, -0.001, "is +0.20 % instead of −0.10 %: what is left then is about how far"),
     ],
 )
-def test_the_part_of_the_skill_without_direction_is_never_more_than_all(
-    size: float, whole: float, ending: str
+def test_the_skill_without_direction_stands_beside_the_whole_with_no_share_made_of_them(
+    size: float, whole: float, expected: str
 ) -> None:
     metrics = made_up_metrics(("BTCUSDT",))
     judged = [
@@ -177,16 +251,23 @@ def test_the_part_of_the_skill_without_direction_is_never_more_than_all(
         for result in metrics.undirected
     ]
     sentence = wording.random_direction(undirected, judged)
-    assert ending in sentence
+    assert f"the average skill over the volatility model {expected}" in sentence
+    assert not re.search("All|Most|half|None", sentence)
     assert wording.random_direction([], judged) == ""
+    idle = [replace(result, skill=UNKNOWN) for result in judged]
+    assert wording.random_direction(undirected, idle) == ""
 
 
 @pytest.mark.parametrize(
     ("so_far", "tested", "ending"),
     [
-        (1, 1, "There are too few days to test whether it beats the base rate."),
-        (4, 3, "There are too few days to test whether the best of them beats the base rate."),
-        (4, 0, "Whether the best of them beats the base rate was not tested."),
+        (1, 1, "There are too few days to test whether it beats the volatility model."),
+        (
+            4,
+            3,
+            "There are too few days to test whether the best of them beats the volatility model.",
+        ),
+        (4, 0, "Whether the best of them beats the volatility model was not tested."),
     ],
 )
 def test_why_trials_were_not_tested_is_said(so_far: int, tested: int, ending: str) -> None:
@@ -198,7 +279,7 @@ def test_the_best_of_many_trials_is_weighed_against_chance() -> None:
     trials = made_up_metrics().trials
     sentence = wording.trial_summary(replace(trials, superior_p_value=0.01))
     assert sentence.startswith("12 configurations have been tried so far in this folder, 4 of them")
-    assert "Chance hardly explains" in sentence
+    assert "Chance hardly explains how well the best of those did beside the volatility" in sentence
     assert sentence.endswith("given so many tries (Hansen's test, p-value 0.010).")
     assert "Chance can explain" in wording.trial_summary(trials)
 

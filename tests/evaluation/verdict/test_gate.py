@@ -33,7 +33,7 @@ def judged(now: Metrics, then: Metrics = METRICS, tolerance: float = TOLERANCE) 
 
 
 def with_skill(change: Callable[[Skill], Skill], metrics: Metrics = METRICS) -> Metrics:
-    """The first skill against the base rate treated alike is another."""
+    """The first skill against the volatility model is another."""
     row = next(i for i, one in enumerate(metrics.skills) if one.reference == VERDICT_REFERENCE)
     skills = list(metrics.skills)
     skills[row] = change(skills[row])
@@ -195,6 +195,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     "changes",
     [
         {"schema_version": SCHEMA_VERSION + 1},
+        {"schema_version": SCHEMA_VERSION - 1},
         {"command": "compare"},
         {"command": "ab"},
         {"skills": [{}]},

@@ -147,10 +147,10 @@ def test_the_queries_are_others_by_their_time_step_symbol_or_outcomes() -> None:
     assert digest(points.take(slice(50, None))) == digest(points)
 
 
-def test_gains_are_each_days_mean_of_what_was_lost_less_than_by_the_base_rate() -> None:
+def test_gains_are_each_days_mean_of_what_was_lost_less_than_by_the_volatility_model() -> None:
     scored = made_score()
     (found,) = daily_gains([scored], dataset(), HOUR_MS).values()
-    gain = scored.losses.rescaled_base - scored.losses.forecast
+    gain = scored.losses.volatility_model - scored.losses.forecast
     stamps = scored.walk.queries.timestamp_ms
     days = range(dataset().start_ms // DAY_MS, dataset().end_ms // DAY_MS + 1)
     assert len(found) == len(days)
@@ -196,7 +196,7 @@ def test_luck_alone_is_not_found_better_more_often_than_the_level_says() -> None
     assert sum(p <= 0.05 for p in p_values if p is not None) <= 6
 
 
-def test_one_that_is_the_base_rate_itself_neither_wins_nor_spoils_the_test() -> None:
+def test_one_that_is_the_volatility_model_itself_neither_wins_nor_spoils_the_test() -> None:
     none = with_gains("none", np.zeros(DAYS))
     better = with_gains("better", noise(0) + 0.8)
     assert superior_p_value([none], reps=100, seed=1) == 1

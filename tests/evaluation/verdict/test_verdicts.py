@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from tests.evaluation.report.metrics import made_up_metrics
 
 ABOVE, BELOW, AROUND = Interval(0.02, 0.01, 0.03), Interval(-2, -3, -1), Interval(0.0, -1, 1)
 UNKNOWN = Interval(0.1, None, None)
-REFERENCES: tuple[Reference, ...] = ("base rate", "base rate treated alike", "random neighbours")
+REFERENCES = get_args(Reference)
 
 
 def skill(
@@ -37,6 +39,7 @@ def skill(
         reference=reference,
         queries=100,
         skill=interval,
+        potential=None,
         p_value=p_value,
         p_adjusted=None,
         detectable=None,
@@ -102,11 +105,15 @@ def test_it_is_better_where_some_are_better_and_none_is_worse(
     assert overall(reversed(verdicts)) == expected
 
 
-def test_forecasts_are_judged_by_the_base_rate_treated_alike_of_one_variant() -> None:
+def test_forecasts_are_judged_by_the_skill_over_the_volatility_model_of_one_variant() -> None:
     better, worse = {"verdict": "better"}, {"verdict": "worse"}
     skills = [
         msgspec.structs.replace(skill(0.0), **better),
-        msgspec.structs.replace(skill(0.0, reference="random neighbours"), **worse),
+        *(
+            msgspec.structs.replace(skill(0.0, reference=other), **worse)
+            for other in REFERENCES
+            if other != "volatility model"
+        ),
         msgspec.structs.replace(skill(0.0, variant="random"), **worse),
     ]
     assert forecast_verdict(skills, "state") == "better"

@@ -177,7 +177,8 @@ def _cases(walk: WalkForward, outlooks: Outlooks) -> Iterator[Case]:
 def _neighbour_outlooks(walk: WalkForward, plan: StudyPlan, neighbours: Neighbours) -> Outlooks:
     """What followed the neighbours; nothing where they are too few."""
     horizon = plan.aggregator.horizon
-    outcomes = _outcomes(walk, plan).outcomes(neighbours.rows)
+    relative = _outcomes(walk, plan)
+    outcomes = relative.outcomes(neighbours.rows) * relative.scale_pct[:, None]
     columns = (
         outcomes.mean(axis=1),
         np.median(outcomes, axis=1),
@@ -209,5 +210,5 @@ def _outlooks(horizon: str, complete: Mask, *columns: npt.NDArray[Any]) -> Outlo
 
 def _outcomes(walk: WalkForward, plan: StudyPlan) -> HorizonOutcomes:
     horizon = plan.aggregator.horizon
-    rule = plan.rules[horizon]
-    return HorizonOutcomes(walk.points, walk.queries, walk.neighbours, horizon, rule)
+    scale = plan.rules[horizon].scale
+    return HorizonOutcomes(walk.points, walk.queries, walk.neighbours, horizon, scale)

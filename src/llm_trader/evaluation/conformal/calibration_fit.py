@@ -1,19 +1,19 @@
-"""Fits a calibration on the past: conformal margins, and where neighbours had skill.
+"""Fits a calibration on the past: conformal margins, and where forecasts had skill.
 
-1. The score of each query is by how far its outcome left the band that the server gives, in units
-   of its volatility.
-2. A margin is the finite-sample 80 % quantile of the scores of the last weeks (conformalised
-   quantile regression: Romano, Patterson and Candès 2019).
-3. The last part of the time is held out: there each outcome is compared with a margin made before
-   it was known, and forecasts are scored against the base rate.
+1. The score of each query is by how far its outcome left the band of the forecast that the server
+   gives, in units of its expected volatility.
+2. Margins are finite-sample 80 % quantiles of the scores of the last weeks (conformalised quantile
+   regression: Romano, Patterson and Candès 2019), by the conditions of the queries.
+3. The last part of the time is held out: there each outcome is compared with margins made before
+   it was known, and forecasts are scored against the volatility model.
 
-Markets drift, so the scores are not exchangeable over months. `after_kept_days` says what a margin
-is worth when it is not made again.
+Markets drift, so the scores are not exchangeable over months. `after_kept_days` says what margins
+are worth when they are not made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,18 +24,25 @@ from llm_trader.arrays import Floats, Mask, Rows, Times
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.conformal.bands import (
     MIN_EFFECTIVE_SCORES,
-    SERVED_RULE,
     WINDOW_DAYS,
+    Conditions,
+    LocalMargins,
+    band_scores,
     covered,
     effective_scores,
-    served_scores,
+    margins_of,
+    named_cells,
     trailing_margins,
 )
 from llm_trader.evaluation.dataset import Dataset
-from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, forecast_and_base_losses
+from llm_trader.evaluation.forecast.ensembles import (
+    HorizonOutcomes,
+    forecast_and_model_losses,
+    make_forecasts,
+)
 from llm_trader.evaluation.forecast.neighbour_search import find_neighbours
 from llm_trader.evaluation.forecast.skills import rows_per_block
-from llm_trader.evaluation.plan import ForecastRule, Search
+from llm_trader.evaluation.plan import DEFAULT_RULES, ForecastRule, Search
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, mean_interval, skill_interval
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
@@ -45,6 +52,7 @@ from llm_trader.retrieval.calibration import (
     Calibration,
     Coverage,
     HorizonCalibration,
+    Margins,
     Scope,
 )
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
@@ -63,15 +71,15 @@ INTERVAL_LEVEL: Final = 1 - SIGNIFICANCE_LEVEL / len(HORIZONS)
 class Scores(NamedTuple):
     """Scores and losses of n queries at one horizon, in the order of time; NaN is unknown.
 
-    Queries of several symbols at one time are adjacent; `symbol` is a number. `score` is in units
-    of volatility; the losses are those of the forecast and of the volatility-rescaled base rate.
+    Queries of several symbols at one time are adjacent. `score` is in units of expected volatility;
+    the losses are those of the forecast and of the volatility model.
     """
 
     time_ms: Times
-    symbol: npt.NDArray[np.intp]
+    conditions: Conditions
     score: Floats
     forecast_loss: Floats
-    base_loss: Floats
+    model_loss: Floats
 
 
 class Fit(NamedTuple):
@@ -103,10 +111,10 @@ def fit(
 ) -> Fit:
     """Fit on a data set, whose last `holdout` of time is held out for measuring.
 
-    `rules` say which forecast's skill is measured; by default that of the evidence as it is
-    served. Raises `InvalidInputError` where there are too few queries to fit on or to measure.
+    `rules` say which forecast is measured; by default the one that is served. Raises
+    `InvalidInputError` where there are too few queries to fit on or to measure.
     """
-    rules = rules or dict.fromkeys(HORIZONS, SERVED_RULE)
+    rules = rules or DEFAULT_RULES
     if search.vector == "random" or search.embargo_hours:
         raise InvalidInputError(
             "a server searches neither at random nor with an embargo; calibrate its own search"
@@ -146,8 +154,8 @@ def _known_span(dataset: Dataset, search: Search, scores: Scores) -> tuple[Milli
     if not len(known_ms):
         raise InvalidInputError(
             f"no query from {iso8601(dataset.start_ms)} to {iso8601(dataset.end_ms)} has "
-            f"{search.evidence_k} episodes within {search.lookback_days} days; import older data, "
-            "or look back less far"
+            f"{search.neighbours} neighbours within {search.lookback_days} days; import older "
+            "data, or look back less far"
         )
     return int(known_ms[0]), int(known_ms[-1])
 
@@ -171,7 +179,10 @@ def _scope(dataset: Dataset, spaces: Spaces, search: Search, symbols: list[str])
         feature_version=spaces.state.feature_version,
         state_space_id=spaces.state.space_id,
         text_space_id=text_space.space_id if text_space else None,
-        **search.episode_fields(),
+        volatility_model=dataset.volatility.id,
+        neighbours=search.neighbours,
+        gap_hours=search.gap_hours,
+        **search.neighbour_fields(),
     )
 
 
@@ -189,22 +200,25 @@ def _scores_by_horizon(
         counter = StepCounter(progress, symbol, len(queries))
         neighbours = find_neighbours(points, queries, search, seed=seed, progress=counter)
         for name, scores in parts.items():
-            outcomes = HorizonOutcomes(points, queries, neighbours, name, rules[name])
-            losses = forecast_and_base_losses(outcomes, neighbours, rules[name])
-            columns = (
-                queries.timestamp_ms,
-                np.full(len(queries), number, np.intp),
-                served_scores(points, queries, neighbours, name),
+            outcomes = HorizonOutcomes(points, queries, neighbours, name, rules[name].scale)
+            forecasts = make_forecasts(outcomes, neighbours, rules[name])
+            scores.append(
+                Scores(
+                    queries.timestamp_ms,
+                    Conditions.of(queries, name, number),
+                    band_scores(forecasts),
+                    *forecast_and_model_losses(outcomes, neighbours, rules[name]),
+                )
             )
-            known_losses = (np.where(neighbours.complete, loss, np.nan) for loss in losses)
-            scores.append(Scores(*columns, *known_losses))
     return {name: _sorted_by_time(scores) for name, scores in parts.items()}
 
 
 def _sorted_by_time(parts: list[Scores]) -> Scores:
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.argsort(columns[0], kind="stable")
-    return Scores(*(column[order] for column in columns))
+    time_ms, conditions, *columns = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(time_ms), kind="stable")
+    joined = Conditions._make(np.concatenate(column) for column in zip(*conditions, strict=True))
+    ordered = (np.concatenate(column)[order] for column in columns)
+    return Scores(np.concatenate(time_ms)[order], joined.take(order), *ordered)
 
 
 def _horizon_calibration(
@@ -214,57 +228,83 @@ def _horizon_calibration(
     known_ms = scores.time_ms[np.isfinite(scores.score)]
     first_ms, end_ms = int(known_ms[0]), int(known_ms[-1]) + LONGEST_HORIZON_MS
     days_ms = np.append(np.arange(first_ms - first_ms % DAY_MS, end_ms, DAY_MS), end_ms)
-    margins = trailing_margins(scores.time_ms, scores.score, days_ms, horizon_ms, step_ms)
+    margins = trailing_margins(
+        scores.time_ms, scores.score, scores.conditions, days_ms, horizon_ms, step_ms
+    )
+    latest = margins[-1]
     day = np.searchsorted(days_ms, scores.time_ms, side="right") - 1
     first_day = int(np.searchsorted(days_ms, measurement.held_out_from_ms, side="right")) - 1
-    if not np.isfinite(margins[[first_day, -1]]).all():
+    if latest is None or margins[first_day] is None:
         raise InvalidInputError(
             f"the {WINDOW_DAYS} days before the held-out part, or before the end, have fewer than "
             f"{MIN_EFFECTIVE_SCORES} outcomes over {name} that do not overlap; give a longer time "
             "without gaps, or hold out less of it"
         )
     held_out = scores.time_ms >= measurement.held_out_from_ms
-    hits, corrected_hits = covered(scores.score, 0.0), covered(scores.score, margins[day])
-    # Both shares count the same queries: those that had a margin.
+    hits = covered(scores.score, 0.0)
+    corrected_hits = covered(scores.score, margins_of(margins, day, scores.conditions))
+    # Both shares count the same queries: those that had margins.
     corrected = np.isfinite(hits + corrected_hits)
-    known_losses = held_out & np.isfinite(scores.forecast_loss + scores.base_loss)
+    known_losses = held_out & np.isfinite(scores.forecast_loss + scores.model_loss)
     recent_ms = known_ms[known_ms > known_ms[-1] - WINDOW_DAYS * DAY_MS]
     months = scores.time_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(str)
     resampling = rows_per_block(name, step_ms), _REPS, measurement.seed, INTERVAL_LEVEL
     hits_by_time, corrected_hits_by_time = (
         _mean_by_time(scores, column, held_out & corrected) for column in (hits, corrected_hits)
     )
+    cells: dict[str, dict[str, Coverage]] = {}
+    for by, value, mask in named_cells(scores.conditions, held_out & corrected):
+        counted = mask & held_out & corrected
+        if counted.any():
+            cells.setdefault(by, {})[value] = _coverage(hits, corrected_hits, counted)
     return HorizonCalibration(
-        margin=float(margins[-1]),
+        margins=_margins(latest, symbols),
         effective_scores=effective_scores(recent_ms, horizon_ms, step_ms),
         coverage_before=mean_interval(hits_by_time, *resampling),
         coverage_after=mean_interval(corrected_hits_by_time, *resampling),
-        after_kept_days=_kept_coverage(scores.score, margins, day, first_day, held_out),
+        after_kept_days=_kept_coverage(scores, margins, day, first_day, held_out),
         by_month=_grouped(months, hits, corrected_hits, corrected),
         by_symbol=_grouped(
-            np.array(symbols)[scores.symbol], hits, corrected_hits, corrected & held_out
+            np.array(symbols)[scores.conditions.symbol], hits, corrected_hits, corrected & held_out
         ),
-        rescale=rule.rescale,
-        neighbour_share=rule.neighbour_share,
+        by_volatility_ratio=cells["expected / last 24h"],
+        by_hours=cells["hour (UTC)"],
+        weight_of_neighbours=rule.weight_of_neighbours,
         skill=skill_interval(
             _mean_by_time(scores, scores.forecast_loss, known_losses),
-            _mean_by_time(scores, scores.base_loss, known_losses),
+            _mean_by_time(scores, scores.model_loss, known_losses),
             *resampling,
         ),
     )
 
 
+def _margins(latest: LocalMargins, symbols: list[str]) -> Margins:
+    by_ratio, by_hours, by_symbol = (offset.tolist() for offset in latest.offsets)
+    return Margins(
+        base=latest.base,
+        ratio_edges=tuple(latest.ratio_edges.tolist()),
+        by_ratio=tuple(by_ratio),
+        by_hours=tuple(by_hours),
+        by_symbol=dict(zip(symbols, by_symbol, strict=True)),
+    )
+
+
 def _kept_coverage(
-    score: Floats, margins: Floats, day: Rows, first_day: int, held_out: Mask
+    scores: Scores,
+    margins: Sequence[LocalMargins | None],
+    day: Rows,
+    first_day: int,
+    held_out: Mask,
 ) -> dict[int, float]:
-    """Coverage of the held-out part where each margin is kept for so many days."""
+    """Coverage of the held-out part where margins are kept for so many days."""
     day = np.maximum(day, first_day)
     last_day = len(margins) - 1
-    return {
-        kept: float(np.nanmean(covered(score, margins[day - (day - first_day) % kept])[held_out]))
-        for kept in KEPT_DAYS
-        if kept <= last_day - first_day
-    }
+    coverages = {}
+    for kept in KEPT_DAYS:
+        if kept <= last_day - first_day:
+            kept_margins = margins_of(margins, day - (day - first_day) % kept, scores.conditions)
+            coverages[kept] = float(np.nanmean(covered(scores.score, kept_margins)[held_out]))
+    return coverages
 
 
 def _mean_by_time(scores: Scores, values: Floats, mask: Mask) -> Floats:
@@ -276,11 +316,12 @@ def _mean_by_time(scores: Scores, values: Floats, mask: Mask) -> Floats:
 def _grouped(
     groups: npt.NDArray[np.str_], hits: Floats, corrected_hits: Floats, mask: Mask
 ) -> dict[str, Coverage]:
-    coverages = {}
-    for name in np.unique(groups[mask]):
-        rows = mask & (groups == name)
-        shares = [float(column[rows].mean()) for column in (hits, corrected_hits)]
-        coverages[str(name)] = Coverage(
-            before=shares[0], after=shares[1], queries=int(np.count_nonzero(rows))
-        )
-    return coverages
+    return {
+        str(name): _coverage(hits, corrected_hits, mask & (groups == name))
+        for name in np.unique(groups[mask])
+    }
+
+
+def _coverage(hits: Floats, corrected_hits: Floats, mask: Mask) -> Coverage:
+    before, after = (float(column[mask].mean()) for column in (hits, corrected_hits))
+    return Coverage(before=before, after=after, queries=int(np.count_nonzero(mask)))

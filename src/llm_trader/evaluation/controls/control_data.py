@@ -1,7 +1,7 @@
 """Data sets with a known answer: an evaluation that finds skill in them cannot be trusted.
 
 Negative controls keep everything but the link between a state and what follows it. An outcome
-moves together with the volatility it is rescaled by; else rescaling alone would tell neighbours,
+moves together with the volatilities it is scaled by; else scaling alone would tell neighbours,
 which share their volatility, from the base rate. Where outcomes move in time, stretches of random
 lengths of about a day are rearranged: a shift by whole days would keep the hour, and one shift of
 all would keep recent states beside recent outcomes. Both carry information.
@@ -22,11 +22,14 @@ from llm_trader.evaluation.dataset import Dataset
 from llm_trader.index.ingestion import Spaces, make_points
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.simulation import simulate_random_walk
-from llm_trader.snapshot.outcome import OUTCOMES
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY
+from llm_trader.snapshot.outcome import LABELS
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 
 _SIGNED_ROWS: Final = [COLUMN_ROW[f"outcome_{name}"] for name in HORIZONS]
-_LINKED_ROWS: Final = [COLUMN_ROW[name] for name in (*OUTCOMES, "realized_volatility_24h")]
+_LINKED_ROWS: Final = [
+    COLUMN_ROW[name] for name in (*LABELS, "realized_volatility_24h", *EXPECTED_VOLATILITY.values())
+]
 
 # About a day, and never exactly one, so that no rearrangement keeps the hour of the day.
 _MIN_STRETCH_MS: Final = 18 * HOUR_MS

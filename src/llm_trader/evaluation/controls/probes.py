@@ -112,10 +112,9 @@ def _answer(
     """All that one query is answered: outcomes of neighbours and base rates, by horizon."""
     numbers = []
     for name, rule in plan.rules.items():
-        outcomes = HorizonOutcomes(points, query, neighbours, name, rule)
+        outcomes = HorizonOutcomes(points, query, neighbours, name, rule.scale)
         forecasts = make_forecasts(outcomes, neighbours, rule)
-        numbers += [forecasts.ensemble.outcomes[0], forecasts.p_up, forecasts.median]
-        numbers += outcomes.base_rates()
+        numbers += [outcomes.outcomes(neighbours.rows)[0], *forecasts[:4], *outcomes.base_rates()]
     return np.concatenate(numbers)
 
 

@@ -1,1 +1,1 @@
-"""Forecasts from past neighbours, and how good they were beside the base rate."""
+"""Forecasts from past neighbours, and how good they were beside a volatility model."""

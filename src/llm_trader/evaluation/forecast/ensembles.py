@@ -1,14 +1,13 @@
-"""Forecasts made from neighbours, and their losses beside those of the base rates.
+"""The forecasts of an evaluation: those that a server gives, for many queries at once.
 
-A forecast is a mixture: a share of the neighbours' outcomes, the rest the base rate of the query's
-own window. Nearer neighbours may weigh more. Outcomes may be rescaled by (volatility now /
-volatility then) to a power from 0, unchanged, to 1, fully. The base rate is rescaled in the same
-way, or the rescaling itself would pass for skill.
+A forecast is a mixture: neighbours have a weight, the outcomes of the query's whole window the
+rest. Nearer neighbours may weigh more. Outcomes are in units of a volatility at their own time, and
+multiplied by the query's. A test holds the quantiles equal to the server's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,17 +17,21 @@ from llm_trader.embedding.features import VOLATILITY_FLOOR
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.window_moments import Moments, window_moments
-from llm_trader.evaluation.plan import ForecastRule
+from llm_trader.evaluation.plan import ForecastRule, Scale
 from llm_trader.index.points import PointTable
+from llm_trader.retrieval.forecast import mixture_quantiles
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.timeframe import HORIZONS
 
-# Sums of equal weights may miss a half by rounding.
-_WEIGHT_ROUNDING: Final = 1e-9
+# The ends and the middle of an 80 % band.
+_LEVELS: Final = np.array([0.1, 0.5, 0.9])
+# The queries of a day share one sorting of their windows.
+QUERIES_PER_BLOCK: Final = 96
 
 
 class Ensemble(NamedTuple):
-    """Ensembles of n queries: `outcomes` (n, episodes) in % change, ascending, NaN where there are
-    too few; the `weights` of a query, of the same shape, sum to 1.
+    """Ensembles of n queries: `outcomes` (n, k), ascending, in units of the scale, NaN where there
+    are too few; the `weights` of a query, of the same shape, sum to 1.
     """
 
     outcomes: Floats
@@ -38,49 +41,46 @@ class Ensemble(NamedTuple):
         """The weight of the outcomes above 0, shape (n,)."""
         return np.asarray((self.weights * (self.outcomes > 0)).sum(axis=1))
 
-    def median(self) -> Floats:
-        """The outcome with half the weight on either side; between two, their mean; (n,)."""
-        cumulative = np.cumsum(self.weights, axis=1)
-        thresholds = (0.5 - _WEIGHT_ROUNDING, 0.5 + _WEIGHT_ROUNDING)
-        sides = [(cumulative < threshold).sum(axis=1) for threshold in thresholds]
-        last = self.outcomes.shape[1] - 1
-        rows = np.minimum(np.stack(sides, axis=1), last)
-        return np.asarray(np.take_along_axis(self.outcomes, rows, axis=1).mean(axis=1))
-
 
 class Forecasts(NamedTuple):
-    """Forecasts for n queries at one horizon, in % change.
+    """Forecasts for n queries at one horizon, in % change; NaN where there is none.
 
-    `ensemble` is that of the neighbours, `p_up` (n,) the mixture's probability of a rise, `median`
-    (n,) the ensemble's, `observed` (n,) the outcome of the query.
+    `p_up` is the probability of a rise, `p10`, `median` and `p90` are quantiles, `observed` is the
+    outcome of the query and `scale_pct` the volatility it is scaled by; all (n,).
     """
 
-    ensemble: Ensemble
     p_up: Floats
+    p10: Floats
     median: Floats
+    p90: Floats
     observed: Floats
+    scale_pct: Floats
 
     def where(self, mask: Mask) -> Forecasts:
-        """`p_up` and `median` of the queries in `mask` (n,); NaN for the others."""
-        p_up, median = (np.where(mask, column, np.nan) for column in (self.p_up, self.median))
-        return self._replace(p_up=p_up, median=median)
+        """The forecasts of the queries in `mask` (n,); NaN for the others."""
+        p_up, *quantiles = (np.where(mask, column, np.nan) for column in self[:4])
+        p10, median, p90 = quantiles
+        return self._replace(p_up=p_up, p10=p10, median=median, p90=p90)
 
 
 class Losses(NamedTuple):
-    """Continuous ranked probability scores (n,), fair for ensembles, in % change.
+    """Continuous ranked probability scores (n,) of forecasts as they are issued, in % change.
 
-    They are of the forecast, of the same with random neighbours, of the base rate rescaled as the
-    forecast is, and of the base rate as it was.
+    Of the forecast; of the same with random neighbours; and, without neighbours, of the window in
+    units of the expected volatility, of the volatility of the last 24h, and as it was. `potential`
+    is the fair score of the forecast: what infinitely many such neighbours would lose.
     """
 
     forecast: Floats
+    potential: Floats
     random: Floats
+    volatility_model: Floats
     rescaled_base: Floats
     base: Floats
 
 
 class HorizonOutcomes:
-    """Outcomes of points and queries at one horizon, rescaled as a rule says.
+    """Outcomes of points and queries at one horizon, in units of one volatility.
 
     Raises `InvalidInputError` for a horizon that points do not have.
     """
@@ -91,21 +91,18 @@ class HorizonOutcomes:
         queries: PointTable,
         windows: Neighbours,
         name: str,
-        rule: ForecastRule,
+        scale: Scale = "expected",
     ) -> None:
         if name not in HORIZONS:
             raise InvalidInputError(f"there is no horizon {name!r}; known: {', '.join(HORIZONS)}")
-        point_scale, self._scale = (
-            np.maximum(table.column("realized_volatility_24h"), VOLATILITY_FLOOR) ** rule.rescale
-            for table in (points, queries)
-        )
-        self._scaled = points.column(f"outcome_{name}") / point_scale
+        self.scale_pct = _scale_pct(queries, name, scale)
         self.observed = np.array(queries.column(f"outcome_{name}"))
+        self._relative = points.column(f"outcome_{name}") / _scale_pct(points, name, scale)
         self._windows = windows
 
     def outcomes(self, rows: Rows) -> Floats:
-        """Outcomes of points (n, k), rescaled to each query, in the order of `rows`."""
-        return np.where(rows >= 0, self._scaled[rows] * self._scale[:, None], np.nan)
+        """Outcomes of points (n, k) in units of the volatility, in the order of `rows`."""
+        return np.where(rows >= 0, self._relative[rows], np.nan)
 
     def ensemble(self, rows: Rows, weights: Floats) -> Ensemble:
         """Outcomes of points with their weights, (n, k), or (1, 1) where all weigh the same."""
@@ -117,32 +114,53 @@ class HorizonOutcomes:
         ascending = (np.take_along_axis(column, order, axis=1) for column in (outcomes, weights))
         return Ensemble(*ascending)
 
+    def windows(self) -> Iterator[list[Floats]]:
+        """The ascending outcomes of each query's window, `QUERIES_PER_BLOCK` queries at once."""
+        first, last = self._windows.first, self._windows.last
+        for start in range(0, len(first), QUERIES_PER_BLOCK):
+            block = slice(start, start + QUERIES_PER_BLOCK)
+            lowest, highest = int(first[block].min()), int(last[block].max())
+            order = np.argsort(self._relative[lowest:highest], kind="stable")
+            ascending = self._relative[lowest:highest][order]
+            spans = zip(first[block] - lowest, last[block] - lowest, strict=True)
+            yield [ascending[(order >= begin) & (order < end)] for begin, end in spans]
+
     def window_moments(self, values: Floats) -> Moments:
-        """Moments of the base rate about `values` (n, j)."""
-        first, last, scale = self._windows.first, self._windows.last, self._scale
-        moments = window_moments(self._scaled, first, last, values / scale[:, None])
-        return Moments(moments.mean_abs * scale[:, None], moments.spread * scale)
+        """Moments of each query's window about `values` (n, j), both in units of the volatility."""
+        return window_moments(self._relative, self._windows.first, self._windows.last, values)
 
     def base_rates(self) -> tuple[Floats, Floats]:
         """Mean and median of each query's window, (n,), in % change; NaN for an empty window."""
-        sums = np.concatenate([[0.0], np.cumsum(self._scaled)])
-        mean, median = np.full(len(self._scale), np.nan), np.full(len(self._scale), np.nan)
-        windows = zip(self._windows.first, self._windows.last, strict=True)
-        for i, (first, last) in enumerate(windows):
-            if last > first:
-                mean[i] = (sums[last] - sums[first]) / (last - first) * self._scale[i]
-                median[i] = np.median(self._scaled[first:last]) * self._scale[i]
-        return mean, median
+        sums = np.concatenate([[0.0], np.cumsum(self._relative)])
+        first, last = self._windows.first, self._windows.last
+        with np.errstate(invalid="ignore"):
+            mean = (sums[last] - sums[first]) / (last - first)
+        windows = (window for block in self.windows() for window in block)
+        median = np.array([_middle(window) if len(window) else np.nan for window in windows])
+        return mean * self.scale_pct, median * self.scale_pct
 
     def base_share_up(self) -> Floats:
         """The share of the window's outcomes above 0, shape (n,)."""
-        return self._windows.window_share(self._scaled > 0)
+        return self._windows.window_share(self._relative > 0)
+
+
+def _middle(ascending: Floats) -> float:
+    last = len(ascending) - 1
+    return float(ascending[last // 2] + ascending[(last + 1) // 2]) / 2
+
+
+def _scale_pct(table: PointTable, horizon: str, scale: Scale) -> Floats:
+    if scale == "expected":
+        return table.column(EXPECTED_VOLATILITY[horizon])
+    if scale == "last_24h":
+        return np.maximum(table.column("realized_volatility_24h"), VOLATILITY_FLOOR)
+    return np.ones(len(table))
 
 
 def neighbour_weights(neighbours: Neighbours, kernel: float) -> Floats:
-    """Shape (n, episodes), in the order of the neighbours, each row of sum 1.
+    """Shape (n, k), in the order of the neighbours, each row of sum 1.
 
-    With a kernel of 0 it is one number, (1, 1). A row that lacks episodes is NaN otherwise.
+    With a kernel of 0 it is one number, (1, 1). A row that lacks neighbours is NaN otherwise.
     """
     if kernel == 0:
         return np.full((1, 1), 1 / neighbours.rows.shape[1])
@@ -154,42 +172,73 @@ def neighbour_weights(neighbours: Neighbours, kernel: float) -> Floats:
 def make_forecasts(
     outcomes: HorizonOutcomes, neighbours: Neighbours, rule: ForecastRule
 ) -> Forecasts:
-    """Forecasts for queries that have all their episodes; NaN for others."""
-    weights = neighbour_weights(neighbours, rule.kernel)
-    ensemble = outcomes.ensemble(neighbours.rows, weights)
-    share, complete = rule.neighbour_share, neighbours.complete
-    share_up = np.where(complete, ensemble.share_up(), np.nan)
-    median = np.where(complete, ensemble.median(), np.nan)
-    p_up = share * share_up + (1 - share) * outcomes.base_share_up()
-    return Forecasts(ensemble, p_up, median, outcomes.observed)
+    """Forecasts for queries that have all their neighbours; NaN for others."""
+    ensemble = outcomes.ensemble(neighbours.rows, neighbour_weights(neighbours, rule.kernel))
+    share = rule.weight_of_neighbours
+    p_up = share * ensemble.share_up() + (1 - share) * outcomes.base_share_up()
+    quantiles = forecast_quantiles(outcomes, neighbours, rule, _LEVELS)
+    p10, median, p90 = (quantiles * outcomes.scale_pct[:, None]).T
+    p_up = np.where(neighbours.complete, p_up, np.nan)
+    return Forecasts(p_up, p10, median, p90, outcomes.observed, outcomes.scale_pct)
+
+
+def forecast_quantiles(
+    outcomes: HorizonOutcomes, neighbours: Neighbours, rule: ForecastRule, levels: Floats
+) -> Floats:
+    """Quantiles in units of the volatility, (n, levels); NaN without all neighbours."""
+    ensemble = outcomes.ensemble(neighbours.rows, neighbour_weights(neighbours, rule.kernel))
+    known = neighbours.complete & (neighbours.last > neighbours.first)
+    quantiles = np.full((len(known), len(levels)), np.nan)
+    for start, windows in enumerate(outcomes.windows()):
+        block = slice(start * QUERIES_PER_BLOCK, start * QUERIES_PER_BLOCK + len(windows))
+        rows = np.flatnonzero(known[block])
+        if len(rows):
+            shares = np.cumsum(ensemble.weights[block][rows], axis=1)
+            weight = np.full(len(rows), rule.weight_of_neighbours)
+            mixtures = [windows[row] for row in rows], ensemble.outcomes[block][rows], weight
+            quantiles[block.start + rows] = mixture_quantiles(*mixtures, shares, levels)
+    return quantiles
 
 
 def all_losses(
-    outcomes: HorizonOutcomes,
-    unscaled: HorizonOutcomes,
+    points: PointTable,
+    queries: PointTable,
     neighbours: Neighbours,
     random: Neighbours,
+    horizon: str,
     rule: ForecastRule,
 ) -> Losses:
-    """`unscaled` are the same outcomes without rescaling.
-
-    Queries that lack episodes, or whose window is empty, have NaN in all four.
-    """
+    """Queries that lack neighbours, or whose window is empty, have NaN in all."""
+    scaled: dict[Scale, HorizonOutcomes] = {
+        scale: HorizonOutcomes(points, queries, neighbours, horizon, scale)
+        for scale in ("expected", "last_24h", "none")
+    }
     # Random neighbours weighted by their own similarity would not be random any more.
     weights = neighbour_weights(neighbours, rule.kernel)
-    scores = _scores(outcomes, [neighbours.rows, random.rows], weights, rule)
-    moments = unscaled.window_moments(unscaled.observed[:, None])
-    return Losses(*_known_in_all(*scores, moments.mean_abs[:, 0] - moments.spread / 2))
+    scores = _scores(scaled[rule.scale], [neighbours.rows, random.rows], weights, rule)
+    references = {
+        scale: scores.base if scale == rule.scale else _base_score(outcomes)
+        for scale, outcomes in scaled.items()
+    }
+    (forecast, potential), (random_forecast, _) = scores.mixtures
+    return Losses(*_known_in_all(forecast, potential, random_forecast, *references.values()))
 
 
-def forecast_and_base_losses(
+def forecast_and_model_losses(
     outcomes: HorizonOutcomes, neighbours: Neighbours, rule: ForecastRule
 ) -> tuple[Floats, Floats]:
-    """The losses of the forecast and of the rescaled base rate, without the other two."""
+    """The losses of the forecast, and of the window alone in the units of `outcomes`."""
     weights = neighbour_weights(neighbours, rule.kernel)
     scores = _scores(outcomes, [neighbours.rows], weights, rule)
-    forecast, rescaled_base = _known_in_all(*scores)
-    return forecast, rescaled_base
+    forecast, base = _known_in_all(scores.mixtures[0][0], scores.base)
+    return forecast, base
+
+
+class _Scores(NamedTuple):
+    """Scores of mixtures, each as issued and fair, and of the window alone; (n,) in % change."""
+
+    mixtures: list[tuple[Floats, Floats]]
+    base: Floats
 
 
 def _scores(
@@ -197,19 +246,27 @@ def _scores(
     rows_of_ensembles: Sequence[Rows],
     weights: Floats,
     rule: ForecastRule,
-) -> list[Floats]:
-    """Scores of a mixture with each ensemble, and of the base rate alone."""
+) -> _Scores:
+    """Scores of a mixture with each ensemble, and of the window alone."""
     ensembles = [outcomes.ensemble(rows, weights) for rows in rows_of_ensembles]
-    observed, k = outcomes.observed[:, None], rows_of_ensembles[0].shape[1]
-    values = [observed, *(ensemble.outcomes for ensemble in ensembles)]
+    observed = (outcomes.observed / outcomes.scale_pct)[:, None]
+    k, share = rows_of_ensembles[0].shape[1], rule.weight_of_neighbours
+    values = [observed, *(ensemble.outcomes for ensemble in ensembles if share)]
     moments = outcomes.window_moments(np.concatenate(values, axis=1))
-    mixtures = [
-        _mixture_score(
-            ensemble, observed, moments.mean_abs[:, 1 + i * k : 1 + (i + 1) * k], moments, rule
-        )
-        for i, ensemble in enumerate(ensembles)
-    ]
-    return [*mixtures, moments.mean_abs[:, 0] - moments.spread / 2]
+    base = moments.mean_abs[:, 0] - moments.spread / 2
+    mixtures = []
+    for i, ensemble in enumerate(ensembles):
+        score = fair = np.where(np.isfinite(ensemble.outcomes).all(axis=1), base, np.nan)
+        if share:
+            distances = moments.mean_abs[:, 1 + i * k : 1 + (i + 1) * k]
+            score, fair = _mixture_scores(ensemble, observed, distances, moments, share)
+        mixtures.append((score * outcomes.scale_pct, fair * outcomes.scale_pct))
+    return _Scores(mixtures, base * outcomes.scale_pct)
+
+
+def _base_score(outcomes: HorizonOutcomes) -> Floats:
+    moments = outcomes.window_moments((outcomes.observed / outcomes.scale_pct)[:, None])
+    return np.asarray((moments.mean_abs[:, 0] - moments.spread / 2) * outcomes.scale_pct)
 
 
 def _known_in_all(*losses: Floats) -> list[Floats]:
@@ -218,28 +275,23 @@ def _known_in_all(*losses: Floats) -> list[Floats]:
     return [np.where(finite, loss, np.nan) for loss in losses]
 
 
-def _mixture_score(
-    ensemble: Ensemble,
-    observed: Floats,
-    distance_to_base: Floats,
-    base: Moments,
-    rule: ForecastRule,
-) -> Floats:
-    """The fair score of share * ensemble + (1 - share) * window, from E|X-y| and E|X-X'|."""
-    share, (x, weights) = rule.neighbour_share, ensemble
+def _mixture_scores(
+    ensemble: Ensemble, observed: Floats, distance_to_base: Floats, base: Moments, share: float
+) -> tuple[Floats, Floats]:
+    """The scores of share * ensemble + (1 - share) * window, from E|X-y| and E|X-X'|: as issued,
+    and fair to the ensemble.
+    """
+    x, weights = ensemble
     between = (weights * distance_to_base).sum(axis=1)
     ensemble_error = (weights * np.abs(x - observed)).sum(axis=1)
-    base_error = base.mean_abs[:, 0]
-    spread = (
-        share**2 * _spread(ensemble)
-        + 2 * share * (1 - share) * between
-        + (1 - share) ** 2 * base.spread
-    )
-    return np.asarray(share * ensemble_error + (1 - share) * base_error - spread / 2)
+    error = share * ensemble_error + (1 - share) * base.mean_abs[:, 0]
+    issued, fair = _spreads(ensemble)
+    rest = 2 * share * (1 - share) * between + (1 - share) ** 2 * base.spread
+    return error - (share**2 * issued + rest) / 2, error - (share**2 * fair + rest) / 2
 
 
-def _spread(ensemble: Ensemble) -> Floats:
-    """The weighted mean of |X - X'| over pairs of different members, shape (n,).
+def _spreads(ensemble: Ensemble) -> tuple[Floats, Floats]:
+    """The weighted means of |X - X'| over all pairs of members, and over different ones, (n,).
 
     Summed gap by gap, the weight below times the weight above, so that nothing cancels.
     """
@@ -247,4 +299,4 @@ def _spread(ensemble: Ensemble) -> Floats:
     weight_below = np.cumsum(weights, axis=1)[:, :-1]
     weight_above = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1][:, 1:]
     distances = (np.diff(x, axis=1) * weight_below * weight_above).sum(axis=1)
-    return np.asarray(distances / (weights[:, 1:] * weight_below).sum(axis=1))
+    return 2 * distances, distances / (weights[:, 1:] * weight_below).sum(axis=1)

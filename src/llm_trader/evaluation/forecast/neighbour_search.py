@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Mask, Rows, Vectors
+from llm_trader.arrays import Cosines, Floats, Mask, Rows, Vectors
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.plan import Search, check_feature_weights
 from llm_trader.index.asof import visible_rows
-from llm_trader.index.memory import admitted
+from llm_trader.index.memory import admitted, nearest
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import FieldRange
 from llm_trader.retrieval.episodes import HITS_PER_EPISODE, MORE_HITS, earliest_episodes
@@ -33,8 +33,8 @@ _QUERIES_PER_BLOCK: Final = 96
 class Neighbours(NamedTuple):
     """The neighbours of n queries.
 
-    `rows` (n, episodes) are rows of the points, nearest first, -1 where there are too few;
-    `similarity` (n, episodes) is NaN there. The window of a query is the rows from `first` to
+    `rows` (n, k) are rows of the points, nearest first, -1 where there are too few;
+    `similarity` (n, k) is NaN there. The window of a query is the rows from `first` to
     before `last`, both (n,).
     """
 
@@ -61,7 +61,7 @@ class Neighbours(NamedTuple):
 
     @property
     def complete(self) -> Mask:
-        """Which queries have all their episodes, shape (n,)."""
+        """Which queries have all their neighbours, shape (n,)."""
         return np.asarray((self.rows >= 0).all(axis=1))
 
 
@@ -83,8 +83,8 @@ def find_neighbours(
         points.timestamp_ms, queries.timestamp_ms, search.lookback_days, embargo_ms
     )
     n = len(queries)
-    rows = np.full((n, search.evidence_k), -1, np.intp)
-    similarity = np.full((n, search.evidence_k), np.nan, np.float32)
+    rows = np.full((n, search.neighbours), -1, np.intp)
+    similarity = np.full((n, search.neighbours), np.nan, np.float32)
     block_search = _BlockSearch(points, queries, search, first, last, seed)
     for start in range(0, n, _QUERIES_PER_BLOCK):
         block = np.arange(start, min(start + _QUERIES_PER_BLOCK, n))
@@ -109,14 +109,14 @@ class _BlockSearch:
     def search(self, block: Rows) -> Iterator[tuple[Rows, Cosines]]:
         """Rows and similarities of each query's episodes."""
         candidates = [self._candidates(int(row)) for row in block]
-        limit = HITS_PER_EPISODE * self._spec.evidence_k
+        limit = self._spec.neighbours * (HITS_PER_EPISODE if self._spec.gap_hours else 1)
         vector = self._spec.vector
         names = (STATE, TEXT) if vector == "hybrid" else (vector,)
         rankings = [self._nearest(block, name, candidates, limit) for name in names]
         for i, row in enumerate(block.tolist()):
             episodes = self._episodes([ranking[i] for ranking in rankings])
             hits, available = min(len(candidates[i]), limit), len(candidates[i])
-            while len(episodes) < self._spec.evidence_k and hits < available:
+            while len(episodes) < self._spec.neighbours and hits < available:
                 hits = min(MORE_HITS * hits, available)
                 query = np.array([row])
                 episodes = self._episodes(
@@ -146,7 +146,7 @@ class _BlockSearch:
         end = max((int(rows[-1]) + 1 for rows in candidates if len(rows)), default=0)
         products = queries @ vectors[start:end].T
         return [
-            _best(products[i][rows - start], rows, limit, vectors, queries[i])
+            _best(_at(products[i], rows, start), rows, limit, vectors, queries[i])
             for i, rows in enumerate(candidates)
         ]
 
@@ -163,8 +163,8 @@ class _BlockSearch:
         hits, times_ms = rankings[0], self._points.timestamp_ms
         if len(rankings) > 1:
             hits = np.searchsorted(times_ms, fuse_by_rank([times_ms[rows] for rows in rankings]))
-        gap_ms = round(self._spec.min_gap_hours * HOUR_MS)
-        return hits[earliest_episodes(times_ms[hits], gap_ms, self._spec.evidence_k)]
+        gap_ms = round(self._spec.gap_hours * HOUR_MS)
+        return hits[earliest_episodes(times_ms[hits], gap_ms, self._spec.neighbours)]
 
     def _similarity(self, row: int, episodes: Rows) -> Cosines:
         name = STATE if self._spec.vector in ("hybrid", "random") else self._spec.vector
@@ -172,12 +172,17 @@ class _BlockSearch:
         return np.asarray(np.vecdot(vectors[episodes], query))
 
 
+def _at(products: Cosines, rows: Rows, start: int) -> Cosines:
+    """The products of rows, a view where the rows are all that lie between the first and last."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return products[rows[0] - start : rows[-1] + 1 - start]
+    return products[rows - start]
+
+
 def _best(
     products: Cosines, candidates: Rows, limit: int, vectors: Vectors, query: Vectors
 ) -> Rows:
-    if limit < len(products):
-        lowest = np.partition(products, len(products) - limit)[len(products) - limit]
-        candidates = candidates[products >= lowest - COSINE_ROUNDING]
+    candidates = candidates[nearest(products, limit)]
     # BLAS rounds by where a row lies; this does not, so equal vectors have equal scores.
     exact = np.vecdot(vectors[candidates], query)
     return candidates[np.argsort(-exact, kind="stable")[:limit]]

@@ -9,11 +9,17 @@ import numpy as np
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.forecast.ensembles import neighbour_weights
 from llm_trader.evaluation.forecast.skills import ScoredForecasts, WalkForward
-from llm_trader.evaluation.plan import ForecastRule, StudyPlan
+from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Bin, Probability
-from llm_trader.snapshot.outcome import STOP_FIRST, TARGET_FIRST
+from llm_trader.retrieval.forecast import barrier_shares
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY
+from llm_trader.snapshot.outcome import (
+    STOP_FIRST,
+    STOP_LOSS_PCT,
+    TAKE_PROFIT_PCT,
+    TARGET_FIRST,
+)
 
 _BARRIERS: Final = {"stop first": STOP_FIRST, "target first": TARGET_FIRST}
 _BARRIER_HORIZON: Final = "24h"
@@ -31,19 +37,23 @@ def measure_rises(scored: ScoredForecasts, plan: StudyPlan) -> Probability:
     return _probability(walk, name, scored.horizon, scored.forecasts.p_up, base, events, plan)
 
 
-def measure_barriers(walk: WalkForward, rule: ForecastRule, plan: StudyPlan) -> list[Probability]:
-    """P(stop first) and P(target first) within 24 hours."""
-    weights = neighbour_weights(walk.neighbours, rule.kernel)
+def measure_barriers(walk: WalkForward, plan: StudyPlan) -> list[Probability]:
+    """P(stop first) and P(target first) within 24 hours, the volatility model's against the base
+    rate's.
+    """
+    expected_pct = walk.queries.column(EXPECTED_VOLATILITY[_BARRIER_HORIZON])
+    known = walk.neighbours.complete & (walk.neighbours.last > walk.neighbours.first)
+    shares = np.full((len(_BARRIERS), len(walk.queries)), np.nan)
+    for row in np.flatnonzero(known):
+        window = walk.points.take(slice(walk.neighbours.first[row], walk.neighbours.last[row]))
+        moves = (distance / expected_pct[row] for distance in (-STOP_LOSS_PCT, TAKE_PROFIT_PCT))
+        shares[:, row] = barrier_shares(window, *moves)
     touched = walk.queries.column("first_barrier")
     probabilities = []
-    for name, code in _BARRIERS.items():
-        mask = walk.points.column("first_barrier") == code
-        base = walk.neighbours.window_share(mask)
-        weighted = (weights * mask[walk.neighbours.rows]).sum(axis=1)
-        share = np.where(walk.neighbours.complete, weighted, np.nan)
-        mixed = rule.neighbour_share * share + (1 - rule.neighbour_share) * base
+    for (name, code), share in zip(_BARRIERS.items(), shares, strict=True):
+        base = walk.neighbours.window_share(walk.points.column("first_barrier") == code)
         events = np.where(np.isfinite(touched), touched == code, np.nan)
-        probabilities.append(_probability(walk, name, _BARRIER_HORIZON, mixed, base, events, plan))
+        probabilities.append(_probability(walk, name, _BARRIER_HORIZON, share, base, events, plan))
     return probabilities
 
 

@@ -1,4 +1,4 @@
-"""Walks through the past, and the skill of its forecasts over base rates and random neighbours.
+"""Walks through the past, and the skill of its forecasts over a volatility model and base rates.
 
 The unit of evidence is not a query but a stretch of time: outcomes of neighbouring queries overlap
 and calm follows calm. Intervals resample stretches of four horizons, at least a day, together for
@@ -33,7 +33,6 @@ from llm_trader.timeframe import DAY_MS, HORIZONS, Millis, Timeframe
 _HORIZONS_PER_BLOCK: Final = 4
 # Times of 256 queries' neighbours are compared at once; all of a year's would not fit into memory.
 _QUERIES_AT_ONCE: Final = 256
-_UNSCALED: Final = ForecastRule(rescale=0.0)
 
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # Relative distance of the 4h EMAs of 20 and 50. BTC and ETH spent 26 to 43 % of 2023 in each of
@@ -85,6 +84,8 @@ class ScoredForecasts(NamedTuple):
     rule: ForecastRule
     forecasts: Forecasts
     losses: Losses
+    # Of this program's own forecast, beside that of others.
+    served: Floats | None = None
 
     @property
     def block(self) -> int:
@@ -100,23 +101,26 @@ class ScoredForecasts(NamedTuple):
         return self._replace(losses=losses, forecasts=self.forecasts.where(mask))
 
     def abstaining(self, mask: Mask) -> ScoredForecasts:
-        """With the base rate as the forecast of the queries in `mask`, (n,), without `p_up`."""
-        forecast, random = (
-            np.where(mask, self.losses.rescaled_base, loss)
-            for loss in (self.losses.forecast, self.losses.random)
+        """With the volatility model's loss for the queries in `mask`, (n,), and no forecast."""
+        if not mask.any():
+            return self
+        forecast, potential, random = (
+            np.where(mask, self.losses.volatility_model, loss) for loss in self.losses[:3]
         )
-        return self._replace(
-            losses=self.losses._replace(forecast=forecast, random=random),
-            forecasts=self.forecasts.where(~mask),
-        )
+        losses = self.losses._replace(forecast=forecast, potential=potential, random=random)
+        return self._replace(losses=losses, forecasts=self.forecasts.where(~mask))
 
     def references(self) -> dict[Reference, Floats]:
         """The losses that a forecast is compared with, by name."""
-        return {
+        references: dict[Reference, Floats] = {
             "base rate": self.losses.base,
-            "base rate treated alike": self.losses.rescaled_base,
+            "rescaled base rate": self.losses.rescaled_base,
+            "volatility model": self.losses.volatility_model,
             "random neighbours": self.losses.random,
         }
+        if self.served is not None:
+            references["served forecast"] = self.served
+        return references
 
 
 def walk_forward(
@@ -143,17 +147,15 @@ def walk_forward(
 def score_forecasts(
     walk: WalkForward, rules: Mapping[str, ForecastRule], least_similarity: float | None = None
 ) -> list[ScoredForecasts]:
-    """Forecasts and losses by horizon; the base rate where neighbours are less similar."""
+    """Forecasts and losses by horizon; the volatility model where neighbours are less similar."""
     scored = []
     dissimilar = np.zeros(len(walk.queries), np.bool_)
     if least_similarity is not None:
         dissimilar = walk.mean_similarity < least_similarity
     for name, rule in rules.items():
-        outcomes, unscaled = (
-            HorizonOutcomes(walk.points, walk.queries, walk.neighbours, name, scaling)
-            for scaling in (rule, _UNSCALED)
-        )
-        losses = all_losses(outcomes, unscaled, walk.neighbours, walk.random, rule)
+        tables = walk.points, walk.queries, walk.neighbours
+        outcomes = HorizonOutcomes(*tables, name, rule.scale)
+        losses = all_losses(*tables, walk.random, name, rule)
         forecasts = make_forecasts(outcomes, walk.neighbours, rule)
         scored.append(ScoredForecasts(walk, name, rule, forecasts, losses).abstaining(dissimilar))
     return scored
@@ -163,6 +165,8 @@ def measure_skills(
     scored: ScoredForecasts, variant: str, plan: StudyPlan, *, comparisons: int = 1
 ) -> list[Skill]:
     """Skills against all references; p-values are not adjusted yet.
+
+    The potential is of the fair score.
 
     The smallest skill that can be detected allows for the number of `comparisons` made in all.
     """
@@ -187,6 +191,7 @@ def measure_skills(
                 reference=name,
                 queries=int(compared.sum()),
                 skill=interval,
+                potential=_potential(scored.losses.potential, reference),
                 p_value=p_value,
                 p_adjusted=None,
                 detectable=detectable,
@@ -194,6 +199,13 @@ def measure_skills(
             )
         )
     return skills
+
+
+def _potential(loss: Floats, reference: Floats) -> float | None:
+    compared = np.isfinite(loss) & np.isfinite(reference)
+    if not compared.any():
+        return None
+    return float(1 - loss[compared].mean() / reference[compared].mean())
 
 
 def measure_direction(scored: ScoredForecasts, variant: str, plan: StudyPlan) -> Direction:
@@ -207,12 +219,12 @@ def measure_direction(scored: ScoredForecasts, variant: str, plan: StudyPlan) ->
 
 
 def measure_regimes(scored: ScoredForecasts, plan: StudyPlan) -> list[RegimeSkill]:
-    """Skill against the volatility-rescaled base rate among the queries of each regime.
+    """Skill against the volatility model among the queries of each regime.
 
     The queries of a regime lie apart in time and a block counts rows, so an interval is cautious
     where a regime comes in short stretches.
     """
-    resampling = scored.losses.rescaled_base, scored.block, plan.reps, plan.seed
+    resampling = scored.losses.volatility_model, scored.block, plan.reps, plan.seed
     skills = []
     for by, value, mask in regimes(scored.walk.queries):
         loss = np.where(mask, scored.losses.forecast, np.nan)

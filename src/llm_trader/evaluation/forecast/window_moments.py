@@ -21,10 +21,10 @@ _MAX_EDGE_READS: Final = 1024
 
 
 class Moments(NamedTuple):
-    """Moments of n windows, NaN for a window of fewer than two points.
+    """Moments of n windows, NaN for an empty one.
 
     `mean_abs` (n, j) is the mean of |X - z| over the window for each of a query's j values z,
-    `spread` (n,) the mean of |X - X'| over all pairs of different points.
+    `spread` (n,) the mean of |X - X'| over all pairs of points, of a point with itself included.
     """
 
     mean_abs: Floats
@@ -78,10 +78,7 @@ class _BlockWindows:
         edge_pairs = (has_edge @ np.abs(edges[:, None] - edges) * has_edge).sum(axis=1)
         pairs = self._core_pairs + 2 * has_edge @ self._core_distance(edges) + edge_pairs
         with np.errstate(divide="ignore", invalid="ignore"):
-            spread = pairs / (self._size * (self._size - 1))
-            mean_abs = total / self._size[:, None]
-        too_few = self._size < 2
-        return np.where(too_few[:, None], np.nan, mean_abs), np.where(too_few, np.nan, spread)
+            return total / self._size[:, None], pairs / np.square(self._size)
 
     def _core_distance(self, values: Floats) -> Floats:
         """The sum of |X - z| over the core for each value z."""

@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import Any, Final
 
 from llm_trader.evaluation.report.formats import Number, has_bounds, is_known, scaled, unique
-from llm_trader.evaluation.report.wording import reference_name
 from llm_trader.evaluation.results import (
     VERDICT_REFERENCE,
     Curve,
@@ -36,9 +35,7 @@ def skill_chart(skills: Sequence[Skill]) -> Chart:
     traces = []
     for position, reference in enumerate(unique(skill.reference for skill in skills)):
         results = [skill for skill in skills if skill.reference == reference]
-        estimates = _estimates(
-            reference_name(reference), position, [result.skill for result in results]
-        )
+        estimates = _estimates(reference, position, [result.skill for result in results])
         traces.append(estimates | _markers(results))
     axes = {"xaxis": _axis(type="multicategory"), "yaxis": _axis("skill, %", zeroline=True)}
     return _chart(traces, height=380, scattermode="group", **axes)
@@ -120,8 +117,8 @@ def regime_chart(regimes: Sequence[RegimeSkill]) -> Chart:
 
 
 def ablation_chart(skills: Sequence[Skill], directions: Sequence[Direction]) -> Chart:
-    """Skill of each kind of neighbours against two base rates, and its share of right signs."""
-    panels, axes = _panels(["over plain, %", "over rescaled, %", "right sign, %"])
+    """Skill of each kind of neighbours over two references, and its share of right signs."""
+    panels, axes = _panels(["over plain, %", "over volatility model, %", "right sign, %"])
     traces: list[Trace] = []
     for position, variant in enumerate(unique(skill.variant for skill in skills)):
         rows: list[list[tuple[Skill | Direction, Interval]]] = [

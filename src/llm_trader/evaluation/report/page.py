@@ -14,7 +14,7 @@ import msgspec
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation.report import formats, wording
-from llm_trader.evaluation.report.view_model import ReportView, is_same
+from llm_trader.evaluation.report.view_model import ReportView
 from llm_trader.evaluation.results import Metrics
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.evaluation.verdict.verdicts import verdict_variant
@@ -38,7 +38,7 @@ _CONSTANTS: Final = {
     "FEW_TRADES": wording.FEW_TRADES,
     "BAND_LEVEL": BAND_LEVEL,
     "SIGNIFICANCE_LEVEL": SIGNIFICANCE_LEVEL,
-    "is_same": is_same,
+    "is_same": wording.is_same,
     "verdict_variant": verdict_variant,
 }
 

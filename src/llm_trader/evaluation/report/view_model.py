@@ -19,6 +19,7 @@ from llm_trader.evaluation.conformal.calibration_fit import INTERVAL_LEVEL
 from llm_trader.evaluation.report import charts, formats
 from llm_trader.evaluation.report.charts import Chart
 from llm_trader.evaluation.report.formats import grouped, has_bounds, is_known, unique
+from llm_trader.evaluation.report.wording import is_same
 from llm_trader.evaluation.results import (
     VERDICT_REFERENCE,
     Command,
@@ -52,6 +53,7 @@ _SECTIONS: Final[dict[Command, tuple[str, ...]]] = {
     "compare": ("origin", "ablation", *_CHECKS, "reliability", "coverage", *_CLOSING),
     "ab": ("origin", "decisions", *_CHECKS, *_FORECASTS, *_CLOSING),
     "calibrate": ("origin", "coverage", "skill"),
+    "judge": ("origin", "skill", "direction", "coverage", "controls", "regimes", "trials"),
 }
 
 
@@ -120,6 +122,7 @@ class ReportView:
         self.events = [_event(event, probabilities) for event, probabilities in events.items()]
         self._add_arms(metrics)
         self._add_controls(metrics.controls)
+        self.band_cells = grouped(metrics.band_cells, lambda cell: cell.by)
         horizons = unique(regime.horizon for regime in metrics.slices)
         self.chart_horizons = [h for h in horizons if h in _DRAWN_HORIZONS] or horizons[:2]
         divisions = grouped(metrics.slices, lambda regime: regime.by)
@@ -137,7 +140,7 @@ class ReportView:
 
     def _add_skills(self, metrics: Metrics) -> None:
         skills = metrics.skills
-        measured = [skill for skill in skills if has_bounds(skill.skill)]
+        measured = [s for s in skills if has_bounds(s.skill) and not is_same(s)]
         p_values = [skill.p_adjusted for skill in measured if is_known(skill.p_adjusted)]
         self.references = unique(skill.reference for skill in skills)
         self.skills_by_case = {
@@ -156,7 +159,7 @@ class ReportView:
             variant: _tally(verdict_skills(skills, variant))
             for variant in unique(skill.variant for skill in skills)
         }
-        self.plain_grid, self.rescaled_grid = skill_grids(skills)
+        self.plain_grid, self.model_grid = skill_grids(skills)
         self.sign_grid = grid(metrics.directions)
         self.ablation_chart = charts.ablation_chart(skills, metrics.directions)
 
@@ -186,12 +189,13 @@ class ReportView:
         self.control_counts.update(
             harmful=sum(c.kind == "negative" and c.wide.below(0) for c in measured),
             idle=len(controls) - len(measured),
+            repeated=sum(c.passed and c.attempts > 1 for c in measured),
         )
         self.false_alarm_share = 1 - 0.95 ** sum(c.kind == "negative" for c in controls)
 
 
 def skill_grids(skills: Iterable[Skill]) -> tuple[Grid[Skill], Grid[Skill]]:
-    """Against the plain and against the volatility-rescaled base rate."""
+    """Against the plain base rate and against the volatility model."""
     by_reference = grouped(skills, lambda skill: skill.reference)
     return grid(by_reference.get("base rate", [])), grid(by_reference.get(VERDICT_REFERENCE, []))
 
@@ -208,13 +212,8 @@ def grid(results: Sequence[NeighbourResult]) -> Grid[NeighbourResult]:
     )
 
 
-def is_same(skill: Skill) -> bool:
-    """Exactly zero is no chance: the forecasts are those of the reference."""
-    return skill.skill == Interval(0, 0, 0)
-
-
 def _tally(skills: Iterable[Skill]) -> Tally:
-    return Tally.of((skill.symbol, skill.skill, skill.verdict) for skill in skills)
+    return Tally.of((s.symbol, s.skill, s.verdict) for s in skills if not is_same(s))
 
 
 def _event(event: str, probabilities: Sequence[Probability]) -> Part:
@@ -230,7 +229,8 @@ def _event(event: str, probabilities: Sequence[Probability]) -> Part:
 
 def _regime(division: str, regimes: Sequence[RegimeSkill], chart_horizons: Sequence[str]) -> Part:
     chart = charts.regime_chart([r for r in regimes if r.horizon in chart_horizons])
-    tally = Tally.of((r.value, r.skill, verdict(r.skill) if r.skill else None) for r in regimes)
+    different = [r for r in regimes if not is_same(r)]
+    tally = Tally.of((r.value, r.skill, verdict(r.skill) if r.skill else None) for r in different)
     by_chance = formats.number(SIGNIFICANCE_LEVEL * tally.measured, 1)
     return Part(division, regimes, chart, {"by_chance": by_chance}, tally)
 

@@ -24,17 +24,12 @@ from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.evaluation.verdict import verdicts
 from llm_trader.retrieval.calibration import BAND_LEVEL
+from llm_trader.retrieval.intervals import Interval
 
 TOO_LITTLE_DATA: Final = "too little data"
 DISTRUST: Final = "This evaluation cannot be trusted"
-RESCALED: Final = "volatility-rescaled base rate"
 # The standard error of a mean return is still about a fifth of its deviation at 30 trades.
 FEW_TRADES: Final = 30
-
-
-def reference_name(reference: results.Reference) -> str:
-    # metrics.json keeps the names of its first schema.
-    return RESCALED if reference == VERDICT_REFERENCE else reference
 
 
 # The top: what was evaluated, the verdict, and whether it can be believed.
@@ -46,6 +41,7 @@ def subject(metrics: Metrics) -> str:
         "compare": "comparison of neighbours on",
         "ab": f"{' against '.join(verdicts.compared_arms(metrics.arms))} on",
         "calibrate": "calibration of",
+        "judge": f"forecasts of {verdicts.verdict_variant(metrics)} on",
     }
     return f"{actions[metrics.command]} {listing(metrics.origin.symbols)}"
 
@@ -68,6 +64,8 @@ def headline(metrics: Metrics) -> str:
         neighbours = "similar past states" if similar else f"neighbours by “{judged}”"
         better = word if word in ("better", "worse") else "better or worse"
         claim = f"{neighbours} forecast {better} than {reference} does"
+        if metrics.command == "judge":
+            claim = f"the forecasts of {judged} are {better} than those of {reference}"
     openings = {
         "no evidence": "No evidence that",
         TOO_LITTLE_DATA: "Too little data to say whether",
@@ -99,6 +97,8 @@ def unchecked(metrics: Metrics) -> list[str]:
     if metrics.command == "calibrate":
         return ["A calibration runs no controls and no leak probes; `llm-trader evaluate` does."]
     trust = verdicts.assess_trust(metrics)
+    if metrics.command == "judge":
+        return ["Whether forecasts from elsewhere knew the future cannot be probed."]
     lessons = {"negative": "it finds no skill in noise", "positive": "it would find real skill"}
     gaps = [
         f"No {kind} control was run, so nothing shows that {lessons[kind]}."
@@ -141,13 +141,17 @@ def readings(metrics: Metrics) -> list[str]:
 
 
 def forecast_summary(judged: Sequence[Skill], variant: str) -> str:
-    """Where forecasts beat the volatility-rescaled base rate, and by how much."""
+    """Where forecasts beat the volatility model, and by how much."""
+    alone = [skill for skill in judged if is_same(skill)]
+    judged = [skill for skill in judged if skill not in alone]
+    if alone and not judged:
+        return f"Forecasts by “{variant}” are those of the volatility model alone."
     groups = grouped(judged, lambda s: s.verdict if has_bounds(s.skill) else TOO_LITTLE_DATA)
     unmeasured, undecided = groups.pop(TOO_LITTLE_DATA, []), groups.pop("no evidence", [])
     total = count(len(judged) - len(unmeasured), "case")
     claims = [
-        f"{word} than the {RESCALED} in {len(groups[word])} of {total}, with a loss (CRPS) "
-        f"{value_range(map(abs, _values(groups[word])), formats.share)} {size}: "
+        f"{word} than the {VERDICT_REFERENCE} in {len(groups[word])} of {total}, with a loss "
+        f"(CRPS) {value_range(map(abs, _values(groups[word])), formats.share)} {size}: "
         f"{_cases(groups[word])}"
         for word, size in (("better", "lower"), ("worse", "higher"))
         if word in groups
@@ -158,12 +162,20 @@ def forecast_summary(judged: Sequence[Skill], variant: str) -> str:
             summary += f" There is no evidence either way for {_cases(undecided)}."
     elif undecided:
         summary = (
-            f"Nothing shows that forecasts by “{variant}” are better or worse than the {RESCALED} "
-            f"in any of {total} (skill {value_range(_values(undecided), formats.skill)})."
+            f"Nothing shows that forecasts by “{variant}” are better or worse than the "
+            f"{VERDICT_REFERENCE} in any of {total} "
+            f"(skill {value_range(_values(undecided), formats.skill)})."
         )
     else:
-        return f"There is too little data to judge forecasts by “{variant}”."
+        summary, unmeasured = f"There is too little data to judge forecasts by “{variant}”.", []
+    if alone:
+        summary += f" The volatility model forecasts alone for {_cases(alone)}."
     return summary + (f" There is too little data for {_cases(unmeasured)}." if unmeasured else "")
+
+
+def is_same(result: Skill | results.RegimeSkill) -> bool:
+    """Exactly zero is no chance: the forecasts are those of the reference."""
+    return result.skill == Interval(0, 0, 0)
 
 
 def _values(skills: Iterable[Skill | results.UndirectedSkill]) -> list[float]:
@@ -181,25 +193,20 @@ def _cases(skills: Sequence[Skill]) -> str:
 
 
 def plain_base_rate(skills: Sequence[Skill], judged: Sequence[Skill], variant: str) -> str:
-    """How much of the gain over the plain base rate comes from rescaling alone."""
+    """The skill over the plain base rate, and over the volatility model, which has most of it."""
     bounded = [skill for skill in skills if has_bounds(skill.skill)]
     gains = _values(s for s in bounded if (s.reference, s.variant) == ("base rate", variant))
     average = formats.mean(gains)
-    rescaled = formats.mean(_values(result for result in judged if has_bounds(result.skill)))
+    over_model = formats.mean(_values(result for result in judged if has_bounds(result.skill)))
     if average is None:
         return ""
     sentence = (
         f"The skill over the plain base rate is {value_range(gains, formats.skill)}, "
-        f"{formats.skill(average)} on average."
+        f"{formats.skill(average)} on average"
     )
-    if rescaled is None or not average > max(rescaled, 0):
-        return sentence
-    if rescaled <= 0:
-        return f"{sentence} Rescaling the base rate to current volatility removes all of it."
-    return (
-        f"{sentence} When the base rate is rescaled to current volatility as well, "
-        f"{formats.skill(rescaled)} remains."
-    )
+    if over_model is None:
+        return f"{sentence}."
+    return f"{sentence}; over the {VERDICT_REFERENCE} it is {formats.skill(over_model)} on average."
 
 
 def random_direction(undirected: Sequence[results.UndirectedSkill], judged: Sequence[Skill]) -> str:
@@ -210,16 +217,12 @@ def random_direction(undirected: Sequence[results.UndirectedSkill], judged: Sequ
     full_skill = formats.mean(_values(skills[r.symbol, r.horizon] for r in randomised))
     if size_skill is None or full_skill is None:
         return ""
-    sentence = (
-        "When the direction of outcomes is drawn at random, the average skill is "
-        f"{formats.skill(size_skill)} instead of {formats.skill(full_skill)}."
+    return (
+        "When the direction of outcomes is drawn at random, the average skill over the "
+        f"{VERDICT_REFERENCE} is {formats.skill(size_skill)} instead of "
+        f"{formats.skill(full_skill)}: what is left then is about how far prices move, not in "
+        "which direction."
     )
-    if full_skill <= 0:
-        return sentence
-    share = size_skill / full_skill
-    portion = "All" if share >= 1 else "Most" if share > 0.5 else "Less than half"
-    portion = portion if share > 0 else "None"
-    return f"{sentence} {portion} of the skill lies in how far prices move, not in which direction."
 
 
 def right_signs(directions: Sequence[results.Direction]) -> str:
@@ -353,7 +356,7 @@ def trial_summary(trials: results.Trials) -> str:
     sentence = f"{tried} {'has' if trials.so_far == 1 else 'have'} been tried so far in this folder"
     p = trials.superior_p_value
     if not is_known(p):
-        claim = f"{'the best of them' if several else 'it'} beats the base rate"
+        claim = f"{'the best of them' if several else 'it'} beats the {VERDICT_REFERENCE}"
         if trials.tested:
             return f"{sentence}. There are too few days to test whether {claim}."
         return f"{sentence}. Whether {claim} was not tested."
@@ -362,6 +365,6 @@ def trial_summary(trials: results.Trials) -> str:
         sentence += f", {tested} of them on these queries"
     explains = "hardly explains" if p <= SIGNIFICANCE_LEVEL else "can explain"
     return (
-        f"{sentence}. Chance {explains} how well the best of those did beside the base rate, given "
-        f"so many tries (Hansen's test, p-value {formats.p_value(p)})."
+        f"{sentence}. Chance {explains} how well the best of those did beside the volatility "
+        f"model, given so many tries (Hansen's test, p-value {formats.p_value(p)})."
     )

@@ -23,7 +23,7 @@ _RANK: Final[dict[Verdict, int]] = {"worse": 0, "no evidence": 1, "better": 2}
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A skill against the volatility-rescaled base rate in both results; None is unknown."""
+    """A skill against the volatility model in both results; None is unknown."""
 
     symbol: str
     horizon: str

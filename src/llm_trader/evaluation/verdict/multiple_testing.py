@@ -2,8 +2,8 @@
 
 The best of many looks good by chance. A trial is one file in the folder `trials` beside the
 results, named after the configuration and its queries, so that a repeated one is no further trial.
-It holds by how much each day's loss was below the base rate's: all configurations tried on the
-same queries are tested together, whenever they were tried.
+It holds by how much each day's loss was below the volatility model's: all configurations tried on
+the same queries are tested together, whenever they were tried.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER: Final = "trials"
 _DAYS_PER_BLOCK: Final = 5
 
 # By symbol and horizon, as in `BTCUSDT 1h`: of each day, by how much the mean loss was below that
-# of the volatility-rescaled base rate; None is unknown.
+# of the volatility model; None is unknown.
 Gains: TypeAlias = dict[str, list[float | None]]
 
 
@@ -98,7 +98,7 @@ def daily_gains(scored: Sequence[ScoredForecasts], dataset: Dataset, step_ms: Mi
     days = dataset.end_ms // DAY_MS - first_day + 1
     gains: Gains = {}
     for forecasts in scored:
-        gain = forecasts.losses.rescaled_base - forecasts.losses.forecast
+        gain = forecasts.losses.volatility_model - forecasts.losses.forecast
         times_ms = forecasts.walk.queries.timestamp_ms
         day = times_ms // DAY_MS - first_day
         counted = np.isfinite(gain) & (times_ms % step_ms == 0)
@@ -110,7 +110,7 @@ def daily_gains(scored: Sequence[ScoredForecasts], dataset: Dataset, step_ms: Mi
 
 
 def superior_p_value(trials: Sequence[Trial], *, reps: int, seed: int) -> float | None:
-    """Hansen's p-value that no trial beats the volatility-rescaled base rate.
+    """Hansen's p-value that no trial beats the volatility model.
 
     A model is one trial on one symbol and horizon. None where all know too few days in common.
     """

@@ -75,7 +75,7 @@ def headline(metrics: Metrics) -> Headline:
         subject, reference = compared_arms(metrics.arms)
         pairs = [(arm.difference, arm.verdict) for arm in metrics.arms if arm.difference]
     else:
-        subject, reference = verdict_variant(metrics), "the base rate"
+        subject, reference = verdict_variant(metrics), "a volatility model alone"
         pairs = [(s.skill, s.verdict) for s in verdict_skills(metrics.skills, subject)]
     decided = {verdict for interval, verdict in pairs if interval.low is not None}
     word: HeadlineVerdict = metrics.verdict

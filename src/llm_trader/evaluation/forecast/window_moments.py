@@ -38,17 +38,19 @@ def window_moments(outcomes: Floats, first: Rows, last: Rows, values: Floats) ->
     walk through time do.
     """
     mean_abs, spread = np.full(values.shape, np.nan), np.full(len(first), np.nan)
-    for block in _blocks(first, last):
+    # Each value meets each edge, so with many values blocks are smaller.
+    most = max(1, round(_MAX_QUERIES / (1 + values.shape[1] / 10) ** 0.5))
+    for block in _blocks(first, last, most):
         windows = _BlockWindows(outcomes, first[block], last[block])
         mean_abs[block], spread[block] = windows.moments(values[block])
     return Moments(mean_abs, spread)
 
 
-def _blocks(first: Rows, last: Rows) -> Iterator[slice]:
-    """Runs of queries whose windows begin and end near each other."""
-    start, counts = 0, np.arange(1, _MAX_QUERIES + 1)
+def _blocks(first: Rows, last: Rows, most: int) -> Iterator[slice]:
+    """Runs of at most so many queries whose windows begin and end near each other."""
+    start, counts = 0, np.arange(1, most + 1)
     while start < len(first):
-        ahead = slice(start, start + _MAX_QUERIES)
+        ahead = slice(start, start + most)
         shift = np.maximum(np.abs(first[ahead] - first[start]), np.abs(last[ahead] - last[start]))
         too_far = np.flatnonzero(shift * counts[: len(shift)] > _MAX_EDGE_READS)
         stop = start + (int(too_far[0]) if len(too_far) else len(shift))

@@ -175,14 +175,14 @@ def calibrate(
     ] = False,
     seed: options.Seed = 0,
 ) -> Result:
-    """Measure on the past how far evidence can be trusted, and write a calibration for a server.
+    """Measure on the past how far forecasts can be trusted, and write a calibration for a server.
 
     Queries every quarter-hour like a server, and compares the answers with the outcomes: how much
-    the 80 % bands must be widened, and at which horizons similar states forecast better than the
-    base rate. A server loads the file with the setting retrieval.calibration. It uses the file for
-    queries with the same settings, symbols and version, after --end. Markets drift, so run it
-    again about every week. Start and end are the times of the queries; the store must reach back
-    one lookback further.
+    the 80 % bands must be widened, and at which horizons similar states made forecasts better than
+    the volatility model. A server loads the file with the setting retrieval.calibration. It uses
+    the file for queries with the same settings, symbols and version, after --end. Markets drift,
+    so run it again about every week. Start and end are the times of the queries; the store must
+    reach back one lookback further.
     """
     from llm_trader.app.calibration_fit import calibrate as fit_calibration
 
@@ -236,7 +236,8 @@ def _describe_calibration(calibration: Calibration, out: Path) -> Description:
                 _interval(horizon.coverage_before, ".1%"),
                 _interval(horizon.coverage_after, ".1%"),
                 *(f"{coverage[days]:.1%}" if days in coverage else "-" for days in (7, 30)),
-                _interval(horizon.skill, "+.2%"),
+                # Without neighbours the forecast is the volatility model itself.
+                _interval(horizon.skill, "+.2%") if horizon.weight_of_neighbours else "the same",
             )
         )
     yield table(

@@ -139,7 +139,7 @@ def judge_symbol(
         progress=counter,
     )
     served = score_forecasts(walk, {name: plan.rules[name] for name in given})
-    scored = [_score(own, given[own.horizon]) for own in served]
+    scored = [_score(forecasts, given[forecasts.horizon]) for forecasts in served]
     comparisons = len(given) * len(dataset.points)
     findings = Findings()
     for forecasts in scored:
@@ -162,29 +162,29 @@ def _score(served: ScoredForecasts, given: Given) -> ScoredForecasts:
     observed = served.forecasts.observed
     if given.levels is None:
         loss, references = sample_scores(values, observed), served.losses
-        own = served.losses.forecast
+        served_loss = served.losses.forecast
     else:
         loss = quantile_scores(values, given.levels, observed)
-        own, references = _reference_scores(served, given.levels)
+        served_loss, references = _reference_scores(served, given.levels)
     losses = references._replace(forecast=loss, potential=np.full(len(loss), np.nan))
     return served._replace(
-        forecasts=_summary(values, given, served.forecasts), losses=losses, served=own
+        forecasts=_summary(values, given, served.forecasts), losses=losses, served=served_loss
     )
 
 
 def _at_queries(walk: WalkForward, given: Given) -> Floats:
     """The values of each query, (n, members); NaN where nothing was given."""
     values = np.full((len(walk.queries), given.values.shape[1]), np.nan)
-    known = np.isin(given.time_ms, walk.queries.timestamp_ms)
-    rows = np.searchsorted(walk.queries.timestamp_ms, given.time_ms[known])
-    values[rows] = given.values[known]
+    forecast_rows = np.isin(given.time_ms, walk.queries.timestamp_ms)
+    rows = np.searchsorted(walk.queries.timestamp_ms, given.time_ms[forecast_rows])
+    values[rows] = given.values[forecast_rows]
     return values
 
 
 def _reference_scores(served: ScoredForecasts, levels: Floats) -> tuple[Floats, Losses]:
     """The quantile scores of the served forecast, and of the references."""
     walk, name, rule = served.walk, served.horizon, served.rule
-    alone = ForecastRule(weight_of_neighbours=0.0)
+    without_neighbours = ForecastRule(weight_of_neighbours=0.0)
 
     def scores(neighbours: Neighbours, rule: ForecastRule, scale: Scale) -> Floats:
         outcomes = HorizonOutcomes(walk.points, walk.queries, walk.neighbours, name, scale)
@@ -192,15 +192,15 @@ def _reference_scores(served: ScoredForecasts, levels: Floats) -> tuple[Floats, 
         values = quantiles * outcomes.scale_pct[:, None]
         return quantile_scores(values, levels, outcomes.observed)
 
-    own = scores(walk.neighbours, rule, rule.scale)
-    unknown = np.full(len(own), np.nan)
-    return own, Losses(
+    served_loss = scores(walk.neighbours, rule, rule.scale)
+    unknown = np.full(len(served_loss), np.nan)
+    return served_loss, Losses(
         forecast=unknown,
         potential=unknown,
         random=scores(walk.random, rule, rule.scale),
-        volatility_model=scores(walk.neighbours, alone, "expected"),
-        rescaled_base=scores(walk.neighbours, alone, "last_24h"),
-        base=scores(walk.neighbours, alone, "none"),
+        volatility_model=scores(walk.neighbours, without_neighbours, "expected"),
+        rescaled_base=scores(walk.neighbours, without_neighbours, "last_24h"),
+        base=scores(walk.neighbours, without_neighbours, "none"),
     )
 
 
@@ -209,8 +209,8 @@ def _summary(values: Floats, given: Given, served: Forecasts) -> Forecasts:
     n, members = values.shape
     p_up = np.full(n, np.nan)
     if given.levels is None:
-        known = np.isfinite(values).all(axis=1)
-        p_up = np.where(known, (values > 0).mean(axis=1), np.nan)
+        forecast_rows = np.isfinite(values).all(axis=1)
+        p_up = np.where(forecast_rows, (values > 0).mean(axis=1), np.nan)
         places = np.ceil(np.array(_BAND) * members - 1e-9).astype(np.intp) - 1
         p10, median, p90 = values[:, places].T
     else:
@@ -231,9 +231,9 @@ def _controls(
     for name, of_horizon in given.items():
         outcomes = HorizonOutcomes(walk.points, walk.queries, walk.neighbours, name)
         values = _at_queries(walk, of_horizon) / outcomes.scale_pct[:, None]
-        known = np.isfinite(values).all(axis=1) & np.isfinite(outcomes.observed)
-        relative[name], scale[name] = values[known], outcomes.scale_pct[known]
-        observed[name] = outcomes.observed[known] / scale[name]
+        forecast_rows = np.isfinite(values).all(axis=1) & np.isfinite(outcomes.observed)
+        relative[name], scale[name] = values[forecast_rows], outcomes.scale_pct[forecast_rows]
+        observed[name] = outcomes.observed[forecast_rows] / scale[name]
 
     def score(name: str, values: Floats, moves: Floats) -> Floats:
         levels = given[name].levels
@@ -263,7 +263,7 @@ def _controls(
         return losses
 
     negatives, horizons = symbols * len(given), list(given)
-    made: list[tuple[str, Kind, LossesOf]] = [
+    controls: list[tuple[str, Kind, LossesOf]] = [
         (SHUFFLED, "negative", shuffled),
         (PLANTED, "positive", planted),
     ]
@@ -271,7 +271,7 @@ def _controls(
         Control(
             name=name, kind=kind, symbol=walk.points.symbol, horizon=horizon, **result._asdict()
         )
-        for name, kind, losses_of in made
+        for name, kind, losses_of in controls
         for horizon, result in judge(
             losses_of, horizons, kind, negatives, plan.step_ms, plan.seed
         ).items()

@@ -271,5 +271,5 @@ def _lookback_filled(points: PointTable, queries: PointTable, lookback_days: int
     times_ms = points.timestamp_ms
     first, last = visible_rows(times_ms, queries.timestamp_ms, lookback_days)
     interval_ms = int(np.diff(times_ms).min(initial=DAY_MS))
-    whole = (lookback_days * DAY_MS - LONGEST_HORIZON_MS) // interval_ms + 1
-    return float(np.mean((last - first) / whole))
+    states_of_lookback = (lookback_days * DAY_MS - LONGEST_HORIZON_MS) // interval_ms + 1
+    return float(np.mean((last - first) / states_of_lookback))

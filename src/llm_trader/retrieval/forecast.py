@@ -79,10 +79,10 @@ class ForecastBase:
     @classmethod
     def of_ascending(cls, ascending: Floats, mean: Floats) -> ForecastBase:
         n = ascending.shape[1]
-        within = np.array([row.searchsorted(SIZE_STEPS) for row in ascending])
+        nearer = np.array([row.searchsorted(SIZE_STEPS) for row in ascending])
         beyond = np.array([row.searchsorted(-SIZE_STEPS, side="right") for row in ascending])
         # The share of the window that moved at least as far as each step.
-        further = (n - within + beyond) / n
+        further = (n - nearer + beyond) / n
         size_mean = np.add.reduce(further, axis=1)
         # E N² of a number N of steps is the sum of (2 k - 1) P(N >= k).
         odd = np.arange(1, 2 * len(SIZE_STEPS), 2)
@@ -149,17 +149,19 @@ def mixture_quantiles(
     row, weight = np.arange(count)[:, None], weight[:, None]
     of_neighbours = weight * shares
     pairs = zip(base, neighbours, strict=True)
-    below = np.array([outcomes.searchsorted(of, side="right") for outcomes, of in pairs])
+    below = np.array([outcomes.searchsorted(sought, side="right") for outcomes, sought in pairs])
     at_neighbours = below * ((1 - weight) / n) + of_neighbours
     # The neighbours that lie wholly below each quantile, and the base outcome that then reaches it;
     # for all rows in one search, as no share exceeds 1.
-    sought = (levels - _COUNT_ROUNDING) + 2 * row
-    passed = (at_neighbours + 2 * row).ravel().searchsorted(sought) - k * row
+    sought_shares = (levels - _COUNT_ROUNDING) + 2 * row
+    passed = (at_neighbours + 2 * row).ravel().searchsorted(sought_shares) - k * row
     weight_passed = np.where(passed > 0, of_neighbours[row, passed - 1], 0.0)
-    left = (levels - weight_passed) / np.maximum(1 - weight, _COUNT_ROUNDING**2)
-    positions = _positions(np.minimum(left, 1.0), n)
-    base_quantiles = np.array([outcomes[at] for outcomes, at in zip(base, positions, strict=True)])
-    base_quantiles[left > 1 + _COUNT_ROUNDING] = np.inf
+    base_levels = (levels - weight_passed) / np.maximum(1 - weight, _COUNT_ROUNDING**2)
+    positions = _positions(np.minimum(base_levels, 1.0), n)
+    base_quantiles = np.array(
+        [outcomes[places] for outcomes, places in zip(base, positions, strict=True)]
+    )
+    base_quantiles[base_levels > 1 + _COUNT_ROUNDING] = np.inf
     next_neighbours = neighbours[row, np.minimum(passed, k - 1)]
     next_neighbours[passed == k] = np.inf
     quantiles: Floats = np.minimum(base_quantiles, next_neighbours)

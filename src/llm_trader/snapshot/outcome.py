@@ -157,14 +157,14 @@ def first_touches(path: Floats, stop_pct: Floats, target_pct: Floats) -> tuple[M
     """
     lows, highs = path[:TURNS], path[TURNS:]
     stopped, reached = lows[-1] >= stop_pct, highs[-1] >= target_pct
-    both = np.flatnonzero(stopped & reached)
+    touch_both = np.flatnonzero(stopped & reached)
     # At the first turn whose low reached the stop, the price had risen that far before.
-    before = highs[TURNS - 1, both]
-    row, places = TURNS - 1, np.arange(len(both))
+    risen_before = highs[TURNS - 1, touch_both]
+    row, places = TURNS - 1, np.arange(len(touch_both))
     while row and len(places):
         row -= 1
-        places = places[lows[row, both[places]] >= stop_pct[both[places]]]
-        before[places] = highs[row, both[places]]
+        places = places[lows[row, touch_both[places]] >= stop_pct[touch_both[places]]]
+        risen_before[places] = highs[row, touch_both[places]]
     target_first = reached & ~stopped
-    target_first[both] = before >= target_pct[both]
+    target_first[touch_both] = risen_before >= target_pct[touch_both]
     return stopped & ~target_first, target_first

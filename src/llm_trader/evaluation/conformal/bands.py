@@ -164,12 +164,12 @@ def covered(scores: Floats, margin: Floats | float) -> Floats:
 
 def margins_of(margins: Sequence[LocalMargins | None], day: Rows, conditions: Conditions) -> Floats:
     """The margin of each query, (n,), by the increasing numbers of their days; NaN without."""
-    found = np.full(len(day), np.nan)
+    found_margins = np.full(len(day), np.nan)
     starts = np.flatnonzero(np.diff(day, prepend=-1))
     for start, end in zip(starts, np.append(starts[1:], len(day)), strict=True):
         if local := margins[day[start]]:
-            found[start:end] = local.of(conditions.take(slice(start, end)))
-    return found
+            found_margins[start:end] = local.of(conditions.take(slice(start, end)))
+    return found_margins
 
 
 def trailing_margins(
@@ -195,9 +195,9 @@ def trailing_margins(
     for start, end in zip(first.tolist(), last.tolist(), strict=True):
         window = slice(start, end)
         effective = effective_scores(time_ms[window], horizon_ms, step_ms)
-        enough = effective >= MIN_EFFECTIVE_SCORES
+        fits = effective >= MIN_EFFECTIVE_SCORES
         fitted = scores[window], conditions.take(window), effective, symbols
-        margins.append(fit_margins(*fitted) if enough else None)
+        margins.append(fit_margins(*fitted) if fits else None)
     return margins
 
 

@@ -60,12 +60,16 @@ class GivenForecasts:
 
     def span_ms(self) -> tuple[Millis, Millis]:
         """The times of the first and the last forecast."""
-        times = [given.time_ms for of in self.forecasts.values() for given in of.values()]
+        times = [
+            given.time_ms for of_symbol in self.forecasts.values() for given in of_symbol.values()
+        ]
         return min(int(t[0]) for t in times), max(int(t[-1]) for t in times)
 
     def step_ms(self) -> Millis:
         """The smallest time between two forecasts of a symbol and horizon."""
-        times = [given.time_ms for of in self.forecasts.values() for given in of.values()]
+        times = [
+            given.time_ms for of_symbol in self.forecasts.values() for given in of_symbol.values()
+        ]
         gaps = [int(np.diff(t).min()) for t in times if len(t) > 1]
         if not gaps:
             raise InvalidInputError(f"{self.name} has one forecast a symbol, too few to judge")

@@ -142,9 +142,9 @@ def readings(metrics: Metrics) -> list[str]:
 
 def forecast_summary(judged: Sequence[Skill], variant: str) -> str:
     """Where forecasts beat the volatility model, and by how much."""
-    alone = [skill for skill in judged if is_same(skill)]
-    judged = [skill for skill in judged if skill not in alone]
-    if alone and not judged:
+    same = [skill for skill in judged if is_same(skill)]
+    judged = [skill for skill in judged if skill not in same]
+    if same and not judged:
         return f"Forecasts by “{variant}” are those of the volatility model alone."
     groups = grouped(judged, lambda s: s.verdict if has_bounds(s.skill) else TOO_LITTLE_DATA)
     unmeasured, undecided = groups.pop(TOO_LITTLE_DATA, []), groups.pop("no evidence", [])
@@ -168,8 +168,8 @@ def forecast_summary(judged: Sequence[Skill], variant: str) -> str:
         )
     else:
         summary, unmeasured = f"There is too little data to judge forecasts by “{variant}”.", []
-    if alone:
-        summary += f" The volatility model forecasts alone for {_cases(alone)}."
+    if same:
+        summary += f" The volatility model forecasts alone for {_cases(same)}."
     return summary + (f" There is too little data for {_cases(unmeasured)}." if unmeasured else "")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.retrieval.intervals import Interval, share_deviation, student_t, t_as_normal, wilson
+from llm_trader.retrieval.intervals import Interval, student_t, t_as_normal, wilson
 
 Z90 = NormalDist().inv_cdf(0.95)
 sizes = st.floats(1, 500)
@@ -67,17 +67,6 @@ def test_wilsons_interval_is_of_shares_and_holds_the_share(share: float, n: floa
     low, high = wilson(share, n, Z90)
     assert 0 <= low <= share + 1e-12
     assert share - 1e-12 <= high <= 1
-
-
-def test_a_shares_deviation_is_in_standard_errors_of_the_base_rate() -> None:
-    assert share_deviation(0.6, 0.5, 100) == pytest.approx(2.0)
-    assert share_deviation(0.4, 0.5, 100) == pytest.approx(-2.0)
-    assert share_deviation(0.1, 0.2, 16) == pytest.approx(-1.0)
-
-
-@pytest.mark.parametrize("base_rate", [0.0, 1.0])
-def test_a_base_rate_that_never_varied_measures_nothing(base_rate: float) -> None:
-    assert share_deviation(0.5, base_rate, 50) == 0
 
 
 def test_an_interval_of_unknown_numbers_lies_neither_above_nor_below() -> None:

@@ -32,11 +32,11 @@ from llm_trader.retrieval.calibration import Calibration, band
 from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.forecast import (
     BAND_ENDS,
-    EXPECTED_ROWS,
     ForecastBase,
     Mixture,
     barrier_shares,
     mix,
+    relative_outcomes,
 )
 from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
@@ -103,7 +103,7 @@ class Outlook(NamedTuple):
         barriers_pct: Sequence[tuple[float, float]] = (),
     ) -> Outlook:
         points, rows = neighbours.points, neighbours.rows
-        outcomes = points.values[OUTCOME_ROWS][:, rows] / points.values[EXPECTED_ROWS][:, rows]
+        outcomes = relative_outcomes(points.values, rows)
         ascending = np.sort(outcomes, axis=1)
         comparisons = compare_neighbours(base, outcomes, ascending, points.timestamp_ms[rows])
         barriers = None

@@ -48,9 +48,11 @@ PATH_ROWS: Final = slice(COLUMN_ROW[PATH[0]], COLUMN_ROW[PATH[-1]] + 1)
 _COUNT_ROUNDING: Final = 1e-9
 
 
-def relative_outcomes(values: Floats) -> Floats:
-    """Outcomes of points (columns, n) in units of the volatility expected then, (horizons, n)."""
-    relative: Floats = values[OUTCOME_ROWS] / values[EXPECTED_ROWS]
+def relative_outcomes(values: Floats, rows: Rows | slice = slice(None)) -> Floats:
+    """Outcomes in units of the volatility expected then, of some points of (columns, n), (horizons,
+    rows).
+    """
+    relative: Floats = values[OUTCOME_ROWS][:, rows] / values[EXPECTED_ROWS][:, rows]
     return relative
 
 

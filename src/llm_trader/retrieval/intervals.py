@@ -54,13 +54,3 @@ def wilson(share: float, n: float, z: float) -> tuple[float, float]:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
-
-
-def share_deviation(share: float, base_rate: float, n: float) -> float:
-    """How many standard errors a share lies from its base rate.
-
-    The result is 0 at a base rate of 0 or 1: a window that never, or always, saw an event has
-    no spread to measure against.
-    """
-    error = sqrt(base_rate * (1 - base_rate) / n)
-    return (share - base_rate) / error if error > 0 else 0.0

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
+from llm_trader.evaluation.conformal.bands import BY_HOURS, BY_RATIO
 from llm_trader.evaluation.conformal.calibration_fit import Fit, Scores
 from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
 from llm_trader.evaluation.report import wording
@@ -77,8 +78,8 @@ def calibration_study(
         )
         for name, horizon in calibration.horizons.items()
         for by, division in (
-            ("expected / last 24h", horizon.by_volatility_ratio),
-            ("hour (UTC)", horizon.by_hours),
+            (BY_RATIO, horizon.by_volatility_ratio),
+            (BY_HOURS, horizon.by_hours),
             ("symbol", horizon.by_symbol),
         )
         for value, coverage in division.items()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -19,11 +20,13 @@ from llm_trader.arrays import Floats, Rows
 from llm_trader.evaluation.conformal.bands import cover, measure_band, measure_band_cells
 from llm_trader.evaluation.controls.negative_controls import (
     LossesOf,
+    controls_of,
     judge,
     market_controls,
     simulated_controls,
 )
 from llm_trader.evaluation.forecast.ensembles import (
+    BAND_LEVELS,
     Forecasts,
     HorizonOutcomes,
     Losses,
@@ -48,20 +51,20 @@ from llm_trader.evaluation.forecast.skills import (
 from llm_trader.evaluation.plan import ForecastRule, Scale, StudyPlan
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.result_files import Study, forecast_steps
-from llm_trader.evaluation.results import SCHEMA_VERSION, Control, Metrics, Trials
+from llm_trader.evaluation.results import SCHEMA_VERSION, Control, Kind, Metrics, Trials
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.study import StudyRun, origin_of
 from llm_trader.evaluation.symbol_study import Findings, Subject, SymbolStudy
 from llm_trader.evaluation.verdict.multiple_testing import Trial, daily_gains, queries_digest
-from llm_trader.evaluation.verdict.verdicts import Kind, adjusted, forecast_verdict
+from llm_trader.evaluation.verdict.verdicts import adjusted, forecast_verdict
 from llm_trader.evaluation.workers import Task, run_tasks
 from llm_trader.progress import Progress, StepCounter
+from llm_trader.retrieval.forecast import quantile_places
 
 SHUFFLED: Final = "given forecasts, shuffled outcomes"
 PLANTED: Final = "given forecasts, planted knowledge"
 # So much of the way to the outcome is hardly more than the best forecasts gain in a year.
 _PLANTED_SHARE: Final = 0.1
-_BAND: Final = (0.1, 0.5, 0.9)
 
 
 def judge_forecasts(
@@ -102,14 +105,10 @@ def judge_forecasts(
         created_at=run.created_at,
         origin=origin_of(subject, plan, run),
         verdict=verdict,
-        skills=findings.skills,
-        directions=findings.directions,
-        bands=findings.bands,
-        band_cells=findings.band_cells,
-        slices=findings.slices,
         controls=[control for part in controls for control in part],
         trials=Trials(so_far=so_far, configurations=[], superior_p_value=None, tested=0),
         seconds=time.monotonic() - started,
+        **msgspec.structs.asdict(findings),
     )
     steps = [part for study in studies for part in study.steps]
     return Study(replace(metrics, readings=wording.readings(metrics)), steps, [])
@@ -211,11 +210,10 @@ def _summary(values: Floats, given: Given, served: Forecasts) -> Forecasts:
     if given.levels is None:
         forecast_rows = np.isfinite(values).all(axis=1)
         p_up = np.where(forecast_rows, (values > 0).mean(axis=1), np.nan)
-        places = np.ceil(np.array(_BAND) * members - 1e-9).astype(np.intp) - 1
-        p10, median, p90 = values[:, places].T
+        p10, median, p90 = values[:, quantile_places(BAND_LEVELS, members)].T
     else:
         columns = []
-        for level in _BAND:
+        for level in BAND_LEVELS:
             nearest = int(np.abs(given.levels - level).argmin())
             reached = abs(float(given.levels[nearest]) - level) < 1e-9
             columns.append(values[:, nearest] if reached else np.full(n, np.nan))
@@ -267,12 +265,11 @@ def _controls(
         (SHUFFLED, "negative", shuffled),
         (PLANTED, "positive", planted),
     ]
+    symbol = walk.points.symbol
     return [
-        Control(
-            name=name, kind=kind, symbol=walk.points.symbol, horizon=horizon, **result._asdict()
-        )
+        control
         for name, kind, losses_of in controls
-        for horizon, result in judge(
-            losses_of, horizons, kind, negatives, plan.step_ms, plan.seed
-        ).items()
+        for control in controls_of(
+            name, kind, symbol, judge(losses_of, horizons, kind, negatives, plan.step_ms, plan.seed)
+        )
     ]

@@ -17,6 +17,7 @@ from llm_trader.timeframe import Millis
 SCHEMA_VERSION: Final = 2
 
 Command = Literal["evaluate", "compare", "ab", "calibrate", "judge"]
+Kind = Literal["negative", "positive"]
 CurveKind = Literal["equity", "similarity", "effective episodes", "coverage"]
 # The rescaled base rate is scaled by the volatility of the last 24h.
 Reference = Literal[
@@ -146,7 +147,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: Literal["negative", "positive"]
+    kind: Kind
     symbol: str
     horizon: str
     skill: Interval

@@ -68,10 +68,7 @@ class Neighbourhood(NamedTuple):
 
     def first(self, count: int) -> Neighbourhood:
         """The nearest, in the order of time."""
-        by_time = np.argsort(self.rows[:count])
-        return Neighbourhood(
-            self.points, self.rows[:count][by_time], self.similarity[:count][by_time]
-        )
+        return self.take(np.argsort(self.rows[:count]))
 
     def at_least(self, similarity: float) -> Neighbourhood:
         return self.take(np.flatnonzero(self.similarity > similarity))

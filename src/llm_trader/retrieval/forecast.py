@@ -123,7 +123,7 @@ def mix(base: ForecastBase, neighbours: Floats) -> Mixture:
     With fewer than `NEIGHBOURS` it is the base alone: their weights are for that many.
     """
     k, n = neighbours.shape[1], base.ascending.shape[1]
-    quantiles = base.ascending[:, _positions(FORECAST_LEVELS, n)]
+    quantiles = base.ascending[:, quantile_places(FORECAST_LEVELS, n)]
     if k < NEIGHBOURS:
         return Mixture(quantiles, base.mean, base.share_up, np.zeros(len(HORIZONS)))
     rows = [base.ascending[row] for row in _MIXED]
@@ -159,7 +159,7 @@ def mixture_quantiles(
     passed = (at_neighbours + 2 * row).ravel().searchsorted(sought_shares) - k * row
     weight_passed = np.where(passed > 0, of_neighbours[row, passed - 1], 0.0)
     base_levels = (levels - weight_passed) / np.maximum(1 - weight, _COUNT_ROUNDING**2)
-    positions = _positions(np.minimum(base_levels, 1.0), n)
+    positions = quantile_places(np.minimum(base_levels, 1.0), n)
     base_quantiles = np.array(
         [outcomes[places] for outcomes, places in zip(base, positions, strict=True)]
     )
@@ -188,11 +188,11 @@ def barrier_shares(
 
 def widths(ascending: Floats) -> Floats:
     """The distances between the 10 % and the 90 % quantiles of ascending rows, (rows,)."""
-    low, high = _positions(FORECAST_LEVELS[list(BAND_ENDS)], ascending.shape[1]).tolist()
+    low, high = quantile_places(FORECAST_LEVELS[list(BAND_ENDS)], ascending.shape[1]).tolist()
     return np.asarray(ascending[:, high] - ascending[:, low])
 
 
-def _positions(levels: Floats, n: int | Rows) -> Rows:
+def quantile_places(levels: Floats, n: int | Rows) -> Rows:
     """Where in n ascending values each level is reached."""
     counts = np.ceil(levels * n - _COUNT_ROUNDING).astype(np.intp)
     return np.asarray(np.minimum(np.maximum(counts, 1), n) - 1)

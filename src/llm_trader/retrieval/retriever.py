@@ -192,32 +192,29 @@ class Retriever:
 
     async def _find(self, query: _Query, searches: list[SearchQuery]) -> _Found:
         spec = query.spec
+        gap_ms = round(spec.min_gap_hours * HOUR_MS)
         limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
         if len(searches) == 1:
             limit = max(limit, NEIGHBOURS)
         while True:
             hits = await self._nearest([replace(search, limit=limit) for search in searches])
             stamps = hits.points.timestamp_ms[hits.rows]
-            gap_ms = round(spec.min_gap_hours * HOUR_MS)
             shown = nearest_episodes(stamps, gap_ms, spec.top_k)
             episodes = earliest_episodes(stamps, gap_ms, spec.evidence_k)
-            complete = len(shown) >= spec.top_k and len(episodes) >= spec.evidence_k
+            complete = len(shown) == spec.top_k and len(episodes) == spec.evidence_k
             if complete or limit >= hits.eligible:
                 break
             limit *= MORE_HITS
-        nearest = self._neighbourhood(query, hits)
+        nearest = _neighbourhood(query, hits)
         if len(searches) > 1 and limit != NEIGHBOURS:
             # Deeper rankings fuse to another order, so the forecast's are fused by themselves.
             fused = await self._nearest([replace(search, limit=NEIGHBOURS) for search in searches])
-            neighbours = self._neighbourhood(query, fused)
+            neighbours = _neighbourhood(query, fused)
         else:
             neighbours = nearest
         return _Found(
             hits, nearest.take(shown), nearest.take(episodes), neighbours.first(NEIGHBOURS)
         )
-
-    def _neighbourhood(self, query: _Query, hits: Hits) -> Neighbourhood:
-        return Neighbourhood(hits.points, hits.rows, _similarity(hits.cosine, query.probe))
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:
         """The hits of one search, or those of two fused by their ranks."""
@@ -343,6 +340,10 @@ def _refuse_another_space(stored: str, expected: str, models: str = "") -> None:
             f"the index holds vectors of {stored}, this set-up makes {expected}{models}; ingest "
             "into a new index, or use the version and settings that this one was made with"
         )
+
+
+def _neighbourhood(query: _Query, hits: Hits) -> Neighbourhood:
+    return Neighbourhood(hits.points, hits.rows, _similarity(hits.cosine, query.probe))
 
 
 def _past_states(neighbourhood: Neighbourhood) -> PastStates:

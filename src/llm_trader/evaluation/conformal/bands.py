@@ -33,6 +33,9 @@ MIN_EFFECTIVE_SCORES: Final = 10
 # So many independent scores are worth as much as the assumption that nothing needs correcting.
 _SCORES_OF_THE_PRIOR: Final = 60
 
+# What results and pages call the divisions.
+BY_RATIO, BY_HOURS = "expected / last 24h", "hour (UTC)"
+
 _RATIO_LEVELS: Final = np.arange(1, RATIO_CELLS) / RATIO_CELLS
 
 
@@ -144,10 +147,10 @@ def named_cells(conditions: Conditions, known: Mask) -> Iterator[tuple[str, str,
     edges = np.quantile(conditions.volatility_ratio[known], _RATIO_LEVELS)
     ratio_cells, hours, _ = conditions.cells(edges)
     for cell in range(RATIO_CELLS):
-        yield "expected / last 24h", f"fifth {cell + 1} of {RATIO_CELLS}", ratio_cells == cell
+        yield BY_RATIO, f"fifth {cell + 1} of {RATIO_CELLS}", ratio_cells == cell
     for cell in range(HOUR_CELLS):
         start = cell * HOURS_PER_CELL
-        yield "hour (UTC)", f"{start:02d}-{start + HOURS_PER_CELL:02d}", hours == cell
+        yield BY_HOURS, f"{start:02d}-{start + HOURS_PER_CELL:02d}", hours == cell
 
 
 def band_scores(forecasts: Forecasts) -> Floats:

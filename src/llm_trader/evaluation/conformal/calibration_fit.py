@@ -23,6 +23,8 @@ from llm_trader import __version__
 from llm_trader.arrays import Floats, Mask, Rows, Times
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.conformal.bands import (
+    BY_HOURS,
+    BY_RATIO,
     MIN_EFFECTIVE_SCORES,
     WINDOW_DAYS,
     Conditions,
@@ -267,8 +269,8 @@ def _horizon_calibration(
         by_symbol=_grouped(
             np.array(symbols)[scores.conditions.symbol], hits, corrected_hits, corrected & held_out
         ),
-        by_volatility_ratio=cells["expected / last 24h"],
-        by_hours=cells["hour (UTC)"],
+        by_volatility_ratio=cells[BY_RATIO],
+        by_hours=cells[BY_HOURS],
         weight_of_neighbours=rule.weight_of_neighbours,
         skill=skill_interval(
             _mean_by_time(scores, scores.forecast_loss, known_losses),

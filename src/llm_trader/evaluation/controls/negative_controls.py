@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace as replace_fields
@@ -36,7 +36,7 @@ from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, forecast_a
 from llm_trader.evaluation.forecast.neighbour_search import find_neighbours, reweight_features
 from llm_trader.evaluation.forecast.skills import WalkForward, rows_per_block
 from llm_trader.evaluation.plan import ForecastRule, Search, StudyPlan
-from llm_trader.evaluation.results import Control, UndirectedSkill
+from llm_trader.evaluation.results import Control, Kind, UndirectedSkill
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.progress import Progress
@@ -157,21 +157,9 @@ def _evaluate(
         rules = {horizon: plan.rules[horizon] for horizon in open_horizons}
         return _losses(datasets_of(seed), symbol, search, rules, step_ms, seed)
 
-    kind: Literal["negative", "positive"] = "positive" if name == PLANTED else "negative"
+    kind: Kind = "positive" if name == PLANTED else "negative"
     judged = judge(losses_of, horizons, kind, negatives, step_ms, plan.seed)
-    return [
-        Control(
-            name=name,
-            kind=kind,
-            symbol=symbol,
-            horizon=horizon,
-            skill=result.skill,
-            wide=result.wide,
-            passed=result.passed,
-            attempts=result.attempts,
-        )
-        for horizon, result in judged.items()
-    ]
+    return controls_of(name, kind, symbol, judged)
 
 
 # The losses (2, n) of each horizon that a seed gives, of the forecast and of its reference.
@@ -190,7 +178,7 @@ class Judged(NamedTuple):
 def judge(
     losses_of: LossesOf,
     horizons: Sequence[str],
-    kind: Literal["negative", "positive"],
+    kind: Kind,
     negatives: int,
     step_ms: Millis,
     seed: int,
@@ -216,6 +204,14 @@ def judge(
             skill = significance.skill_interval(*resampling)
             judged[horizon] = Judged(skill, wide, passed, attempt + 1)
     return judged
+
+
+def controls_of(name: str, kind: Kind, symbol: str, judged: Mapping[str, Judged]) -> list[Control]:
+    """The results of a control by horizon."""
+    return [
+        Control(name=name, kind=kind, symbol=symbol, horizon=horizon, **result._asdict())
+        for horizon, result in judged.items()
+    ]
 
 
 def _losses(

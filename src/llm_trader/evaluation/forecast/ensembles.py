@@ -24,7 +24,7 @@ from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.timeframe import HORIZONS
 
 # The ends and the middle of an 80 % band.
-_LEVELS: Final = np.array([0.1, 0.5, 0.9])
+BAND_LEVELS: Final = np.array([0.1, 0.5, 0.9])
 # The queries of a day share one sorting of their windows.
 QUERIES_PER_BLOCK: Final = 96
 
@@ -176,7 +176,7 @@ def make_forecasts(
     ensemble = outcomes.ensemble(neighbours.rows, neighbour_weights(neighbours, rule.kernel))
     share = rule.weight_of_neighbours
     p_up = share * ensemble.share_up() + (1 - share) * outcomes.base_share_up()
-    quantiles = forecast_quantiles(outcomes, neighbours, rule, _LEVELS)
+    quantiles = _mixture_quantiles(outcomes, neighbours, ensemble, share, BAND_LEVELS)
     p10, median, p90 = (quantiles * outcomes.scale_pct[:, None]).T
     p_up = np.where(neighbours.complete, p_up, np.nan)
     return Forecasts(p_up, p10, median, p90, outcomes.observed, outcomes.scale_pct)
@@ -187,6 +187,17 @@ def forecast_quantiles(
 ) -> Floats:
     """Quantiles in units of the volatility, (n, levels); NaN without all neighbours."""
     ensemble = outcomes.ensemble(neighbours.rows, neighbour_weights(neighbours, rule.kernel))
+    share = rule.weight_of_neighbours
+    return _mixture_quantiles(outcomes, neighbours, ensemble, share, levels)
+
+
+def _mixture_quantiles(
+    outcomes: HorizonOutcomes,
+    neighbours: Neighbours,
+    ensemble: Ensemble,
+    share: float,
+    levels: Floats,
+) -> Floats:
     known = neighbours.complete & (neighbours.last > neighbours.first)
     quantiles = np.full((len(known), len(levels)), np.nan)
     for start, windows in enumerate(outcomes.windows()):
@@ -194,7 +205,7 @@ def forecast_quantiles(
         rows = np.flatnonzero(known[block])
         if len(rows):
             shares = np.cumsum(ensemble.weights[block][rows], axis=1)
-            weight = np.full(len(rows), rule.weight_of_neighbours)
+            weight = np.full(len(rows), share)
             mixtures = [windows[row] for row in rows], ensemble.outcomes[block][rows], weight
             quantiles[block.start + rows] = mixture_quantiles(*mixtures, shares, levels)
     return quantiles

@@ -166,9 +166,8 @@ def measure_skills(
 ) -> list[Skill]:
     """Skills against all references; p-values are not adjusted yet.
 
-    The potential is of the fair score.
-
-    The smallest skill that can be detected allows for the number of `comparisons` made in all.
+    The potential is of the fair score. The smallest skill that can be detected allows for the
+    number of `comparisons` made in all.
     """
     loss, block = scored.losses.forecast, scored.block
     level = significance.SIGNIFICANCE_LEVEL / comparisons

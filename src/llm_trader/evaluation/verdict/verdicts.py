@@ -7,7 +7,15 @@ from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Control, Metrics, Probe, Skill
+from llm_trader.evaluation.results import (
+    VERDICT_REFERENCE,
+    Arm,
+    Control,
+    Kind,
+    Metrics,
+    Probe,
+    Skill,
+)
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict, verdict
 from llm_trader.evaluation.verdict.multiple_testing import holm
 
@@ -97,9 +105,6 @@ def compared_arms(arms: Sequence[Arm]) -> tuple[str, str]:
     """The arm that the verdict is about, and its baseline."""
     subject = next((arm.name for arm in arms if arm.difference is not None), "the second arm")
     return subject, next((arm.name for arm in arms if arm.difference is None), "the first")
-
-
-Kind = Literal["negative", "positive"]
 
 
 class Trust(NamedTuple):

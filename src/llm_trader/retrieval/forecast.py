@@ -20,9 +20,9 @@ from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.snapshot.outcome import PATH, first_touches
 from llm_trader.timeframe import HORIZONS
 
-# At 15m, 0.4 gained more than 0.25 on each of BTC and ETH 2023 and BTC, ETH and SOL 2025/26, at 1h
-# and 4h on some only. Over 24h neighbours told nothing.
-WEIGHT_OF_NEIGHBOURS: Final = {"15m": 0.4, "1h": 0.25, "4h": 0.25, "24h": 0.0}
+# Chosen on BTC and ETH 2023 and on BTC, ETH and SOL 2025/26, see docs/evaluation.md. Over 24h
+# neighbours told nothing.
+WEIGHT_OF_NEIGHBOURS: Final = {"15m": 0.6, "1h": 0.5, "4h": 0.4, "24h": 0.0}
 # The nearest states, whatever lies between them: a state is one of them by what was known at its
 # time alone. 200 an hour apart gained no more (BTC 2023, SOL 2025/26).
 NEIGHBOURS: Final = 300

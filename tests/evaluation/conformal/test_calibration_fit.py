@@ -140,7 +140,7 @@ async def test_the_served_band_is_that_of_the_file_and_of_the_arrays_it_was_made
             answer = await retriever.query(state_of(queries, row, as_of_ms), as_of_ms, CONFIG)
             assert answer.warnings == []
             for name, served in answer.evidence.horizons.items():
-                query, near = queries.take([row]), neighbours.take(row)
+                query, near = queries.take([row]), neighbours.take(slice(row, row + 1))
                 outcomes = HorizonOutcomes(points, query, near, name)
                 forecasts = make_forecasts(outcomes, near, DEFAULT_RULES[name])
                 margin_pct = margins_of_arrays(served_fit, name, query)[0] * forecasts.scale_pct[0]

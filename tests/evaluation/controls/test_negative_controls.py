@@ -131,12 +131,15 @@ def test_it_is_the_wide_interval_that_decides(of_market: list[Control]) -> None:
     for one in of_market:
         assert one.wide.value == one.skill.value
         assert one.wide.low < one.skill.low < one.skill.high < one.wide.high
-        assert one.passed == (significance.verdict(one.wide) == "no evidence")
+        assert one.passed == (significance.verdict(one.wide) != "better")
 
 
 def test_intervals_are_the_wider_the_more_controls_there_are() -> None:
     few, many = (simulated_controls(M5, symbols, QUICK, unheard) for symbols in (1, 5))
-    for one, other in zip(few, many, strict=True):
+    # One that fails by the wider interval is tried again, on other data.
+    pairs = [(a, b) for a, b in zip(few, many, strict=True) if a.attempts == b.attempts]
+    assert pairs
+    for one, other in pairs:
         assert (other.skill, other.wide.value) == (one.skill, one.wide.value)
         assert other.wide.high - other.wide.low > one.wide.high - one.wide.low
 

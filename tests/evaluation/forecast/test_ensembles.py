@@ -195,7 +195,7 @@ def test_the_loss_of_one_query_does_not_depend_on_the_others(rule: ForecastRule)
 def test_the_forecast_for_one_query_does_not_depend_on_the_others(rule: ForecastRule) -> None:
     whole = made(rule)
     for row in (0, 17, 39):
-        query, near = QUERIES.take([row]), NEAR.take(row)
+        query, near = QUERIES.take([row]), NEAR.take(slice(row, row + 1))
         outcomes = HorizonOutcomes(POINTS, query, near, "1h", rule.scale)
         for alone, together in zip(make_forecasts(outcomes, near, rule), whole, strict=True):
             np.testing.assert_allclose(alone, together[[row]], rtol=0, atol=1e-12)

@@ -127,6 +127,7 @@ def simulated_controls(
 
 def undirected_skills(walk: WalkForward, plan: StudyPlan) -> list[UndirectedSkill]:
     """Skills of the same neighbours on outcomes whose signs are random, by stretches of time."""
+    walk = walk.at_steps_of(_MIN_STEP_MS)
     points = random_signs(walk.points, plan.seed)
     queries = points.take(np.searchsorted(points.timestamp_ms, walk.queries.timestamp_ms))
     skills = []

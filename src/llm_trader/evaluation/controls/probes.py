@@ -77,7 +77,7 @@ def _probe(
 
 def _canary(walk: WalkForward, row: int, plan: StudyPlan) -> str | None:
     """What changes for one query when all data that it must not know becomes absurd."""
-    query, expected = walk.queries.take(np.array([row])), walk.neighbours.take(row)
+    query, expected = walk.queries.take(np.array([row])), walk.neighbours.take(slice(row, row + 1))
     points, changed_query = _with_twins(walk.points, query)
     neighbours = find_neighbours(points, changed_query, plan.search, seed=plan.seed)
     close = np.abs(neighbours.similarity - expected.similarity) <= VECTOR_ROUNDING

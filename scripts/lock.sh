@@ -7,6 +7,7 @@ compile() {
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet "$@"
 }
 compile --output-file requirements/base.txt
+compile --extra build --output-file requirements/demo.txt
 compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --output-file requirements/dev.txt
 compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra text --extra testmodel \
     --output-file requirements/text.txt

@@ -45,7 +45,9 @@ class Neighbours(NamedTuple):
 
     def take(self, queries: slice) -> Neighbours:
         """The neighbours of some queries."""
-        return Neighbours(*(column[queries] for column in self))
+        return Neighbours(
+            self.rows[queries], self.similarity[queries], self.first[queries], self.last[queries]
+        )
 
     def window_share(self, mask: Mask) -> Floats:
         """The share of each window's points for which `mask` (points,) is true, shape (n,).

@@ -55,14 +55,33 @@ class SymbolNotFoundError(InvalidInputError):
 
 
 class InvalidDataError(LlmTraderError):
-    """Records were refused. `reasons` counts the refused records by reason."""
+    """Records were refused. `reasons` counts the refused records by reason, each record once.
+
+    `places` says where each reason first applies, and `first_rows` says it as a row number, from 0.
+    """
 
     code = "invalid_data"
 
-    def __init__(self, records: str, reasons: Mapping[str, int]) -> None:
-        listed = ", ".join(f"{count} × {reason}" for reason, count in reasons.items())
-        super().__init__(f"{records}: refused, {listed}", reasons=dict(reasons))
+    def __init__(
+        self,
+        records: str,
+        reasons: Mapping[str, int],
+        *,
+        places: Mapping[str, str] | None = None,
+        first_rows: Mapping[str, int] | None = None,
+        remedy: str = "",
+    ) -> None:
+        where = {reason: f" ({place})" for reason, place in (places or {}).items()}
+        listed = ", ".join(
+            f"{n} × {reason}{where.get(reason, '')}" for reason, n in reasons.items()
+        )
+        details: dict[str, Any] = {"reasons": dict(reasons)}
+        if places:
+            details["places"] = dict(places)
+        ending = f"; {remedy}" if remedy else ""
+        super().__init__(f"{records}: refused, {listed}{ending}", **details)
         self.reasons = dict(reasons)
+        self.first_rows = dict(first_rows or {})
 
 
 class StoreError(LlmTraderError):

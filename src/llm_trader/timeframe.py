@@ -87,6 +87,14 @@ def parse_rfc3339(text: str) -> Millis:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+def parse_shift(text: str) -> Millis:
+    """A signed length of time, such as -4h or +30m."""
+    match = re.fullmatch(r"([+-]?)([1-9]\d{0,3}[mhd])", text, re.ASCII)
+    if not match:
+        raise InvalidInputError(f"shift {text!r} is not like -4h, +30m or +1d")
+    return (-1 if match[1] == "-" else 1) * Timeframe.parse(match[2]).ms
+
+
 def parse_start(text: str, now_ms: Millis) -> Millis:
     """A number of days before `now_ms`, or an RFC 3339 time."""
     if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text, re.ASCII):

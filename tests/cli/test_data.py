@@ -149,8 +149,8 @@ def test_bad_rows_are_counted_and_nothing_of_the_file_is_written(
     assert ran.code == 2
     assert "refused, 1 × " in ran.err
     assert "volume" in ran.err
-    info = typed("llm-trader data info --json --store", tmp_path / "s")
-    assert info.json["series"] == []
+    assert "line 8, 2025-01-01T00:30:00Z" in ran.err
+    assert not (tmp_path / "s").exists(), "a failed command leaves no empty store behind"
 
 
 def test_what_is_not_there_is_refused_with_a_remedy(typed: Typing, tmp_path: Path) -> None:

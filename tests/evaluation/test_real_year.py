@@ -14,6 +14,7 @@ from llm_trader.market.config import MarketConfig
 from llm_trader.market.file_import import import_folder
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
+from llm_trader.timeframe import parse_rfc3339
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -23,8 +24,9 @@ PLAN = Path(__file__).parents[2] / "config" / "evaluation" / "binance-2023.toml"
 @pytest.fixture(scope="module")
 def year(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
     folder = tmp_path_factory.mktemp("year")
+    data, year_end_ms = real_data / "binance_5m_2023", parse_rfc3339("2024-01-01T00:00:00Z")
     with MarketStore.open(folder / "store", write=True, exchange="binance") as store:
-        import_folder(real_data / "binance_5m_2023", store, exchange="binance", written_at_ms=0)
+        import_folder(data, store, exchange="binance", written_at_ms=year_end_ms)
     plan = read_plan(PLAN, {}, {"sweep": []})
     settings = Settings(market=MarketConfig(store=folder / "store"))
     return evaluate(StudyInputs(Job(settings, {}, 0), folder), plan)

@@ -10,7 +10,7 @@ import pytest
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.file_import import import_folder
 from llm_trader.market.store import MarketStore
-from llm_trader.timeframe import DAY_MS, M5, M15
+from llm_trader.timeframe import DAY_MS, M5, M15, parse_rfc3339
 from llm_trader.volatility.fit import fit_model
 from llm_trader.volatility.model import BUILT_IN
 from tests.volatility.candles import START_MS, candles_of, walk, without
@@ -60,9 +60,10 @@ def test_too_few_days_and_hours_without_candles_are_refused_with_the_remedy() ->
 @pytest.mark.soak
 def test_on_btc_2023_it_finds_the_built_in_constants(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "binance_5m_2023"
+    year_end_ms = parse_rfc3339("2024-01-01T00:00:00Z")
     with MarketStore.open(tmp_path / "store", write=True, exchange="binance") as store:
         for file in sorted(folder.glob("*_BTCUSDT_*candles*")):
-            import_folder(file, store, exchange="binance", written_at_ms=0)
+            import_folder(file, store, exchange="binance", written_at_ms=year_end_ms)
         series = store.candles("BTCUSDT", M5)
     first_ms, last_ms = series.open_time_ms[[0, -1]].tolist()
     fitted = fit_model([series], first_ms, last_ms + M5.ms, M15.ms)

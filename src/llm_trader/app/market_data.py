@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
 from llm_trader.app.job import Job
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.file_import import ImportReport, import_folder
+from llm_trader.market.file_rows import FileReading
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
 from llm_trader.settings.tree import Settings
+from llm_trader.storage.environment import DATA_FILE, LOCK_FILE
 from llm_trader.timeframe import Millis
 
 
@@ -26,20 +29,42 @@ class FileMeaning(TypedDict):
 
 
 def import_market_data(
-    job: Job, path: Path, exchange: str, mapping: Mapping[str, str], meaning: FileMeaning
+    job: Job, path: Path, exchange: str, reading: FileReading, meaning: FileMeaning
 ) -> ImportReport:
     """Import a folder or a file."""
     location, progress = job.settings.market.store, job.progress
-    with MarketStore.open(location, write=True, exchange=exchange) as store:
+    with _written_store(location, exchange) as store:
         return import_folder(
             path,
             store,
             exchange=exchange,
             written_at_ms=job.now_ms,
-            mapping=mapping,
+            reading=reading,
             progress=lambda _, done, total: progress("importing", done, total),
             **meaning,
         )
+
+
+@contextmanager
+def _written_store(folder: Path, exchange: str) -> Iterator[MarketStore]:
+    """A store to write to. A failure before the first write leaves none where there was none."""
+    existed = (folder / DATA_FILE).exists()
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    is_empty = False
+    try:
+        with MarketStore.open(folder, write=True, exchange=exchange) as store:
+            try:
+                yield store
+            except BaseException:
+                is_empty = not store.symbols()
+                raise
+    except BaseException:
+        if is_empty and not existed:
+            for name in (DATA_FILE, LOCK_FILE):
+                (folder / name).unlink(missing_ok=True)
+            for parent in missing:
+                parent.rmdir()
+        raise
 
 
 def describe_store(settings: Settings) -> StoreInfo:
@@ -60,7 +85,7 @@ def simulate_market(
     if not symbols:
         raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
     source, now_ms, progress = f"simulation, seed {seed}", job.now_ms, job.progress
-    with MarketStore.open(job.settings.market.store, write=True, exchange="simulated") as store:
+    with _written_store(job.settings.market.store, "simulated") as store:
         for done, symbol in enumerate(symbols):
             progress("simulating", done, len(symbols))
             market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)

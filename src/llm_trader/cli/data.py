@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from typer import Argument, Option
@@ -14,7 +14,7 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.errors import InvalidInputError
-from llm_trader.timeframe import parse_rfc3339
+from llm_trader.timeframe import parse_rfc3339, parse_shift
 
 if TYPE_CHECKING:
     from llm_trader.market.file_import import ImportReport
@@ -40,7 +40,10 @@ def import_files(
     job: Job,
     column: Annotated[
         list[str] | None,
-        Option("--map", help="OURS=THEIRS: name of a column in the file; repeatable."),
+        Option(
+            "--map",
+            help="OURS=THEIRS: name of a column, or its number without a header; repeatable.",
+        ),
     ] = None,
     symbol: Annotated[
         str | None, Option(help="Symbol of one file whose name does not say it.")
@@ -51,18 +54,40 @@ def import_files(
     interval: Annotated[
         str | None, Option(help="Interval of the rows, such as 5m or 8h; with --symbol.")
     ] = None,
+    no_header: Annotated[
+        bool, Option("--no-header", help="The first line is data; say which with --map.")
+    ] = False,
+    stamp: Annotated[
+        Literal["open", "close"] | None, Option(help="Which time of a candle the file has.")
+    ] = None,
+    shift: Annotated[
+        str | None, Option(help="Added to all times, such as -8h; kept with the data.")
+    ] = None,
+    percent: Annotated[
+        bool, Option("--percent", help="Funding rates are in percent, 0.01 being 0.01 %.")
+    ] = False,
 ) -> Result:
-    """Import Parquet or CSV files into a market store.
+    """Import Parquet, Feather or CSV files, also .gz and .zip, into a market store.
 
     The name of a file says what it holds: <exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet,
-    such as bybit_linear_BTCUSDT_candles_5m.parquet. Bad rows are refused with a count and a reason,
-    never repaired. Importing again changes nothing. Missing 3m candles are built from 1m candles,
-    and missing 4h candles from the finest available ones.
+    such as bybit_linear_BTCUSDT_candles_5m.parquet. Folders in a folder are searched, too. Bad rows
+    are refused with a count, a place and a reason, never repaired. Candles that have not closed
+    yet, identical rows and rows without values are left out and counted. Importing again changes
+    nothing. Missing 3m candles are built from 1m candles, and missing 4h candles from the finest
+    available ones.
     """
     from llm_trader.app.market_data import FileMeaning, import_market_data
+    from llm_trader.market.file_rows import FileReading
 
     meaning = FileMeaning(symbol=symbol, kind=kind, interval=interval)
-    report = import_market_data(job, path, exchange, _mapping(column or []), meaning)
+    reading = FileReading(
+        mapping=_mapping(column or []),
+        no_header=no_header,
+        stamp=stamp,
+        shift_ms=parse_shift(shift) if shift else 0,
+        in_percent=percent,
+    )
+    report = import_market_data(job, path, exchange, reading, meaning)
     return Result(report, _describe_import(report, job.settings.market.store))
 
 
@@ -183,5 +208,12 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
         written.append((name, derived.rows, derived.write))
     rows = ((name, n, write.added, write.replaced, write.unchanged) for name, n, write in written)
     yield table("", "file", "rows", "added", "replaced", "unchanged", rows=rows)
+    for file in report.files:
+        for warning in file.warnings:
+            yield line(f"warning: {file.file}: {warning}")
+        for note in file.notes:
+            yield line(f"{file.file}: {note}")
+        for reason, count in file.left_out.items():
+            yield line(f"{file.file}: {count} left out: {reason}")
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")

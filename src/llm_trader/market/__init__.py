@@ -8,5 +8,7 @@ its values; `stored_series.py` converts a series to records, `record_ranges.py` 
 `series_records.py` and `symbol_versions.py` keep what each write updates, `store_check.py`
 compares it with a count, `store_info.py` describes a store.
 
-Importing: `file_import.py` reads Parquet and CSV files, whose columns `file_columns.py` finds.
+Importing: `file_import.py` writes files to the store. `file_table.py` opens one, `file_columns.py`
+finds its columns, `file_values.py` reads their cells, and `file_rows.py` puts the rows in order.
+`funding_intervals.py` tells how long settlements hold.
 """

@@ -1,28 +1,27 @@
-"""The columns of a Parquet or CSV file: finds them by name, and reads their times and numbers."""
+"""Which columns of a file hold what: by their names, or by a known layout without a header."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, TypeAlias
 
-import numpy as np
-
-from llm_trader.arrays import Floats, Times
-from llm_trader.errors import InvalidDataError, InvalidInputError
+from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import CANDLE_FIELDS
-
-if TYPE_CHECKING:
-    import polars as pl
+from llm_trader.market.file_table import FileTable
+from llm_trader.market.file_values import is_value
 
 Kind: TypeAlias = Literal["candles", "funding", "open_interest"]
 ColumnMapping: TypeAlias = Mapping[str, str]  # our name to the file's: {"timestamp_ms": "ts"}
+ColumnPositions: TypeAlias = dict[str, int]  # our name to the number of the column, from 0
 
 TIME: Final = "timestamp_ms"
 FUNDING_INTERVAL: Final = "interval_hours"
+SYMBOL: Final = "symbol"
+CONFIRMED: Final = "confirmed"
 
-# Column names as exchanges and archives write them, tried in this order and in any case.
+# Names as exchanges and archives write them, tried in this order. Compared are small letters and
+# digits alone, so "Open time", "openTime" and "open_time" are one name.
 _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     TIME: (
         "timestamp_ms",
@@ -30,17 +29,36 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
         "time_ms",
         "timestamp",
         "open_time",
+        "open_timestamp",
+        "unix",
+        "unix_time",
+        "unix_timestamp",
+        "epoch",
         "time",
+        "ts",
         "calc_time",
         "create_time",
         "funding_time",
+        "funding_rate_timestamp",
+        "start_time",
+        "start_at",
         "datetime",
+        "date_utc",
         "date",
+        "t",
+        "",  # the index of a pandas frame
     ),
+    "open": ("open", "open_price", "o"),
+    "high": ("high", "high_price", "h"),
+    "low": ("low", "low_price", "l"),
+    "close": ("close", "close_price", "c"),
+    "volume": ("volume", "base_volume", "vol", "v"),
     "rate": ("funding_rate", "rate", "last_funding_rate"),
     FUNDING_INTERVAL: ("interval_hours", "funding_interval_hours"),
     "open_interest": ("open_interest", "sum_open_interest"),
     "open_interest_value": ("open_interest_value", "sum_open_interest_value"),
+    SYMBOL: ("symbol", "pair", "ticker", "instrument", "inst_id", "instrument_id", "contract"),
+    CONFIRMED: ("confirm", "confirmed", "is_confirmed", "is_closed", "is_final"),
 }
 _REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "candles": (TIME, *CANDLE_FIELDS),
@@ -52,37 +70,17 @@ _OPTIONAL: Final[dict[str, tuple[str, ...]]] = {
     "funding": (FUNDING_INTERVAL,),
     "open_interest": ("open_interest_value",),
 }
+# Say which rows to take, and are never stored.
+_ABOUT_ROWS: Final[dict[str, tuple[str, ...]]] = {
+    "candles": (SYMBOL, CONFIRMED),
+    "funding": (SYMBOL,),
+    "open_interest": (SYMBOL,),
+}
 _OUR_NAMES: Final = frozenset(
     name for names in (*_REQUIRED.values(), *_OPTIONAL.values()) for name in names
 )
-
-# Later than year 5000 in milliseconds, so it can only be microseconds.
-_MICROSECONDS_FROM: Final = 10**14
-# In milliseconds a time of 1973, before any market here; in seconds the year 5138.
-_SECONDS_BELOW: Final = 10**11
-
-
-def read_columns(path: Path, kind: Kind, mapping: ColumnMapping) -> tuple[Times, dict[str, Floats]]:
-    """Times in ms and the value columns by our names, each of shape (n,); missing values are NaN.
-
-    Raises `InvalidInputError` when a column cannot be found, `InvalidDataError` with a count per
-    reason when a time or a number cannot be read.
-    """
-    table = _read_table(path)
-    names = _resolve(table.columns, kind, mapping, path.name)
-    if not table.height:
-        raise InvalidDataError(path.name, {"file without rows": 1})
-    values = {field: _numbers(table[names[field]]) for field in names if field != TIME}
-    times, unreadable = _times_ms(table[names[TIME]])
-    reasons = {f"{names[field]} not a number": bad for field, (_, bad) in values.items() if bad}
-    if unreadable:
-        reasons["time missing or not readable"] = unreadable
-    in_seconds = int(((times > 0) & (times < _SECONDS_BELOW)).sum())
-    if in_seconds:
-        reasons["time in seconds, milliseconds are needed"] = in_seconds
-    if reasons:
-        raise InvalidDataError(path.name, reasons)
-    return times, {field: numbers for field, (numbers, _) in values.items()}
+_BINANCE_METRICS_WIDTH: Final = 8
+_OKX_CANDLE_WIDTH: Final = 9
 
 
 def check_mapping(mapping: ColumnMapping) -> None:
@@ -93,75 +91,135 @@ def check_mapping(mapping: ColumnMapping) -> None:
         )
 
 
-def _read_table(path: Path) -> pl.DataFrame:
-    import polars as pl
-
-    try:
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.NoDataError:
-        raise InvalidDataError(path.name, {"file without rows": 1}) from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        reason = f"not readable as {path.suffix.removeprefix('.')} ({first_line})"
-        raise InvalidDataError(path.name, {reason: 1}) from error
-
-
-def _resolve(available: list[str], kind: Kind, mapping: ColumnMapping, file: str) -> dict[str, str]:
-    """Our column names to the file's."""
-    by_name = {name.strip().lower(): name for name in reversed(available)}
-    names: dict[str, str] = {}
-    for field in (*_REQUIRED[kind], *_OPTIONAL[kind]):
-        if field in mapping:
-            candidates = [mapping[field]] if mapping[field] in available else []
-        else:
-            candidates = [by_name[n] for n in _ALIASES.get(field, (field,)) if n in by_name]
-        if candidates:
-            names[field] = candidates[0]
+def find_columns(
+    table: FileTable, kind: Kind, symbol: str, mapping: ColumnMapping
+) -> ColumnPositions:
+    """Raises `InvalidInputError` when a column cannot be found, naming what the file has."""
+    if not table.has_header and not set(_REQUIRED[kind]) <= mapping.keys():
+        positions = _known_layout(table, kind)
+        return positions | {field: _numbered(table, field, mapping[field]) for field in mapping}
+    positions = {}
+    for field in (*_REQUIRED[kind], *_OPTIONAL[kind], *_ABOUT_ROWS[kind]):
+        position = _named(table.columns, field, symbol, mapping)
+        if position is not None:
+            positions[field] = position
         elif field in mapping or field in _REQUIRED[kind]:
-            expected = mapping.get(field) or " or ".join(_ALIASES.get(field, (field,)))
-            raise InvalidInputError(
-                f"{file}: no column for {field} (looked for {expected}); the file has: "
-                f"{', '.join(available)}; name the right one with --map {field}=COLUMN"
-            )
-    return names
+            raise _no_column(table, field, mapping)
+    return positions
 
 
-def _numbers(column: pl.Series) -> tuple[Floats, int]:
-    """Values with NaN for missing ones, and how many are neither missing nor numbers."""
-    import polars as pl
-
-    if column.dtype == pl.String:
-        column = column.str.strip_chars().replace("", None)
-    numbers = column.cast(pl.Float64, strict=False)
-    unreadable = numbers.null_count() - column.null_count()
-    return numbers.fill_null(float("nan")).to_numpy(), unreadable
+def describe_columns(positions: ColumnPositions) -> str:
+    """Such as "column 1 is timestamp_ms, 2 is open"."""
+    return "column " + ", ".join(f"{at + 1} is {field}" for field, at in positions.items())
 
 
-def _times_ms(column: pl.Series) -> tuple[Times, int]:
-    """Times in ms, and how many could not be read (those are 0)."""
-    import polars as pl
+def _named(columns: Sequence[str], field: str, symbol: str, mapping: ColumnMapping) -> int | None:
+    if field in mapping:
+        wanted = mapping[field]
+        exact = [at for at, name in enumerate(columns) if name in (wanted, wanted.strip())]
+        return exact[0] if exact else None
+    plain = [_plain(name) for name in columns]
+    for alias in map(_plain, _ALIASES[field]):
+        if alias in plain:
+            return plain.index(alias)
+    if field == "volume":
+        # "Volume BTC" and "volume_(btc)" of BTCUSDT; volume in the quote currency is another thing.
+        bases = [name.removeprefix("volume").upper() for name in plain]
+        volumes = [at for at, name in enumerate(plain) if name.startswith("volume")]
+        return next((at for at in volumes if symbol.startswith(bases[at])), None)
+    return None
 
-    if isinstance(column.dtype, pl.Datetime):
-        naive = column.dtype.time_zone is None
-        utc = column.dt.replace_time_zone("UTC") if naive else column
-        converted = utc.dt.epoch("ms")
-    elif column.dtype == pl.Date:
-        converted = column.cast(pl.Datetime("ms")).dt.epoch("ms")
-    else:
-        converted = column.cast(pl.Int64, strict=False)
-        if column.dtype == pl.String and converted.null_count() > column.null_count():
-            converted = pl.Series([_iso_ms(text) for text in column], dtype=pl.Int64)
-    times = converted.fill_null(0).to_numpy().astype(np.int64)
-    return np.where(times >= _MICROSECONDS_FROM, times // 1000, times), converted.null_count()
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _iso_ms(text: str | None) -> int | None:
-    """An ISO 8601 time; without an offset it is UTC, as exchanges write it."""
-    try:
-        moment = datetime.fromisoformat((text or "").strip())
-    except ValueError:
+def _no_column(table: FileTable, field: str, mapping: ColumnMapping) -> InvalidInputError:
+    looked_for = mapping.get(field) or ", ".join(dict.fromkeys(filter(None, _ALIASES[field])))
+    remedy = f"name the right one with --map {field}=COLUMN"
+    if field == TIME and any(_plain(name) == "closetime" for name in table.columns):
+        remedy = "import the times of close with --stamp close --map timestamp_ms=COLUMN"
+    return InvalidInputError(
+        f"{table.name}: no column for {field} (looked for {looked_for}); the file has: "
+        f"{', '.join(table.columns)}; {remedy}"
+    )
+
+
+def _numbered(table: FileTable, field: str, number: str) -> int:
+    if number not in table.columns:
+        raise InvalidInputError(
+            f"{table.name} has no header, so --map takes the number of a column: {field}={number} "
+            f"is not one of 1 to {len(table.columns)}"
+        )
+    return table.columns.index(number)
+
+
+# ---- files without a header
+
+
+def _known_layout(table: FileTable, kind: Kind) -> ColumnPositions:
+    layouts: dict[str, Callable[[FileTable], ColumnPositions | None]] = {
+        "candles": _candle_layout,
+        "funding": _funding_layout,
+        "open_interest": _open_interest_layout,
+    }
+    positions = layouts[kind](table)
+    if positions is None:
+        first = table.sample[0] if table.sample else ()
+        cells = ", ".join(f"{at + 1}: {cell.strip()}" for at, cell in enumerate(first))
+        numbers = " ".join(f"--map {field}=NUMBER" for field in _REQUIRED[kind])
+        raise InvalidInputError(
+            f"{table.name} has no header, and its columns ({cells}) are in no order that is known "
+            f"for {kind}; say which column is which: --no-header {numbers}"
+        )
+    return positions
+
+
+def _candle_layout(table: FileTable) -> ColumnPositions | None:
+    """Time, open, high, low, close, volume and more, as Binance, Bybit, OKX and Kraken write it."""
+    width = len(table.columns)
+    if width < 1 + len(CANDLE_FIELDS) or not _mostly(_is_candle, table.sample):
         return None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return round(moment.timestamp() * 1000)
+    positions = {field: at for at, field in enumerate((TIME, *CANDLE_FIELDS))}
+    if width == _OKX_CANDLE_WIDTH and all(row[-1].strip() in "01" for row in table.sample):
+        positions[CONFIRMED] = width - 1
+    return positions
+
+
+def _funding_layout(table: FileTable) -> ColumnPositions | None:
+    """Time and rate, or those of Binance with the hours of the interval between them."""
+    if len(table.columns) == 2 and _mostly(_all_values, table.sample):
+        return {TIME: 0, "rate": 1}
+    if len(table.columns) == 3 and _mostly(_is_funding, table.sample):
+        return {TIME: 0, FUNDING_INTERVAL: 1, "rate": 2}
+    return None
+
+
+def _open_interest_layout(table: FileTable) -> ColumnPositions | None:
+    """Time and open interest, or the metrics of Binance."""
+    if len(table.columns) == 2 and _mostly(_all_values, table.sample):
+        return {TIME: 0, "open_interest": 1}
+    if len(table.columns) == _BINANCE_METRICS_WIDTH and not _mostly(_all_values, table.sample):
+        return {TIME: 0, SYMBOL: 1, "open_interest": 2, "open_interest_value": 3}
+    return None
+
+
+def _mostly(holds: Callable[[Sequence[str]], bool], rows: Sequence[Sequence[str]]) -> bool:
+    """A bad row must not change the layout; it is refused with its place when it is read."""
+    return 2 * sum(map(holds, rows)) > len(rows)
+
+
+def _is_candle(row: Sequence[str]) -> bool:
+    try:
+        open_, high, low, close, volume = map(float, row[1:6])
+    except ValueError:
+        return False
+    return high >= max(open_, low, close) and low <= min(open_, close) and volume >= 0
+
+
+def _is_funding(row: Sequence[str]) -> bool:
+    return _all_values(row) and row[1].strip().isdigit() and 1 <= int(row[1]) <= 24
+
+
+def _all_values(row: Sequence[str]) -> bool:
+    return all(map(is_value, row))

@@ -1,8 +1,8 @@
-"""Import of Parquet and CSV files into the market store, and of the candles derived from them.
+"""Import of files into the market store, and of the candles derived from them.
 
-Files are named `<exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet` (or `.csv`), kind being
-`candles`, `funding` or `open_interest`. Each file is checked as a whole and written in one
-transaction, so an interrupted import can simply be run again.
+Files are named `<exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet` (or another ending of
+`file_table.py`), kind being `candles`, `funding` or `open_interest`. Each file is checked as a
+whole and written in one transaction, so an interrupted import can simply be run again.
 """
 
 from __future__ import annotations
@@ -16,41 +16,53 @@ from typing import Final, cast, get_args
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import Floats, Times
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.file_columns import (
-    FUNDING_INTERVAL,
-    ColumnMapping,
-    Kind,
-    check_mapping,
-    read_columns,
+from llm_trader.market.file_columns import FUNDING_INTERVAL, Kind, check_mapping
+from llm_trader.market.file_rows import (
+    FileReading,
+    FileRows,
+    leave_out_unclosed,
+    leave_out_unknown,
+    read_rows,
+    refuse_future,
+    sort_rows,
 )
+from llm_trader.market.file_table import ENDINGS
+from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
 from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.market.store import MarketStore
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import H4, HOUR_MS, M1, M3, MINUTE_MS, Millis, Timeframe
+from llm_trader.timeframe import DAY_MS, H4, M1, M3, SECOND_MS, Millis, Timeframe, iso8601
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
 _FILE_NAME: Final = re.compile(
     r"(?P<exchange>[a-z0-9-]+)_(?P<market>[a-z0-9-]+)_"
     rf"(?P<symbol>{SYMBOL_PATTERN})"
-    r"_(?P<kind>candles|funding|open_interest)_(?P<interval>[1-9]\d{0,3}[mhd])\.(parquet|csv)"
+    r"_(?P<kind>candles|funding|open_interest)_(?P<interval>[1-9]\d{0,3}[mhd])"
+    rf"\.({'|'.join(map(re.escape, ENDINGS))})"
 )
+# A settlement above 0.75 % is rare on any exchange; most of a file above it are percent.
+_RATE_IN_PERCENT_ABOVE: Final = 0.0075
 # Begins the source of derived candles; later imports tell them from native ones by it.
 _RESAMPLED: Final = "resampled from"
 
 
 class FileReport(msgspec.Struct, frozen=True):
+    """`notes` say how the file was read, `left_out` counts rows by reason."""
+
     file: str
     kind: Kind
     symbol: str
     interval: str | None
     rows: int
     write: WriteReport
+    notes: list[str] = []
+    left_out: dict[str, int] = {}
+    warnings: list[str] = []
 
 
 class DerivedReport(msgspec.Struct, frozen=True):
@@ -76,6 +88,7 @@ class ImportReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _File:
+    name: str  # below the imported folder
     path: Path
     kind: Kind
     symbol: str
@@ -98,7 +111,7 @@ def import_folder(
     *,
     exchange: str,
     written_at_ms: Millis,
-    mapping: ColumnMapping | None = None,
+    reading: FileReading | None = None,
     progress: Progress = no_progress,
     symbol: str | None = None,
     kind: str | None = None,
@@ -106,13 +119,14 @@ def import_folder(
 ) -> ImportReport:
     """Import a file, or the files of a folder, and build 3m candles from 1m and 4h where missing.
 
-    `symbol`, `kind` and `interval` describe a single file whose name does not. Raises
+    `symbol`, `kind` and `interval` describe a single file whose name does not. Nothing may be
+    later than `written_at_ms`, and candles that close after it are left out. Raises
     `InvalidInputError` when there is nothing to import or a column is missing, and
     `InvalidDataError` at the first file with a bad row: nothing of that file is written, and
     `details["imported"]` names the files before it.
     """
-    mapping = mapping or {}
-    check_mapping(mapping)
+    reading = reading or FileReading()
+    check_mapping(reading.mapping)
     if store.exchange not in (None, exchange):
         raise ConfigurationError(f"the store holds data of {store.exchange}, not of {exchange}")
     skipped: list[SkippedFile] = []
@@ -124,7 +138,7 @@ def import_folder(
     spans: dict[str, list[_CandleSpan]] = {}
     for file in files:
         try:
-            report, span = _import_file(file, store, mapping, written_at_ms)
+            report, span = _import_file(file, store, reading, written_at_ms)
         except (InvalidDataError, InvalidInputError) as error:
             error.details["imported"] = [report.file for report in reports]
             raise
@@ -142,8 +156,8 @@ def import_folder(
 
 def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: str | None) -> _File:
     """A single file of any name; what is not given is taken from its name."""
-    if not path.is_file() or path.suffix not in (".parquet", ".csv"):
-        raise InvalidInputError(f"{path} is not a .parquet or .csv file")
+    if not path.is_file() or not path.name.lower().endswith(tuple(f".{e}" for e in ENDINGS)):
+        raise InvalidInputError(f"{path} is not a file that ends with {' or '.join(ENDINGS)}")
     match = _FILE_NAME.fullmatch(path.name)
     parts = match.groupdict() if match else {}
     symbol = symbol or parts.get("symbol")
@@ -155,28 +169,29 @@ def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: s
             "open_interest) and, for candles, --interval"
         )
     timeframe = Timeframe.parse(interval) if interval else None
-    return _File(path, cast(Kind, kind), checked_symbol(symbol), timeframe)
+    return _File(path.name, path, cast(Kind, kind), checked_symbol(symbol), timeframe)
 
 
 def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFile]]:
     if not path.exists():
         raise InvalidInputError(f"{path} does not exist")
-    paths = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    paths = [path] if path.is_file() else _files_below(path)
     matches = {p: _FILE_NAME.fullmatch(p.name) for p in paths}
     venues = _open_interest_venues([m for m in matches.values() if m], exchange)
     files: list[_File] = []
     skipped: list[SkippedFile] = []
     for file, match in matches.items():
+        name = file.name if file == path else str(file.relative_to(path))
         if match is None:
-            skipped.append(SkippedFile(file.name, f"not named like {NAMING}.parquet"))
+            skipped.append(SkippedFile(name, f"not named like {NAMING}.parquet"))
             continue
         kind, symbol = cast(Kind, match["kind"]), match["symbol"]
         venue = venues[symbol] if kind == "open_interest" else exchange
         if match["exchange"] == venue:
-            files.append(_File(file, kind, symbol, Timeframe.parse(match["interval"])))
+            files.append(_File(name, file, kind, symbol, Timeframe.parse(match["interval"])))
         else:
             reason = f"{kind} of {match['exchange']}, not of {venue}"
-            skipped.append(SkippedFile(file.name, reason))
+            skipped.append(SkippedFile(name, reason))
     if not files:
         reasons = "; ".join(f"{s.file}: {s.reason}" for s in skipped[:5]) or "no files"
         raise InvalidInputError(
@@ -184,6 +199,15 @@ def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFil
             f"{NAMING}.parquet or .csv, or give --symbol, --kind and --interval of one file"
         )
     return files, skipped
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files, those of folders in it included; hidden ones belong to other programs."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
 
 
 def _open_interest_venues(matches: list[re.Match[str]], exchange: str) -> dict[str, str]:
@@ -199,51 +223,143 @@ def _open_interest_venues(matches: list[re.Match[str]], exchange: str) -> dict[s
 
 
 def _import_file(
-    file: _File, store: MarketStore, mapping: ColumnMapping, written_at_ms: Millis
+    file: _File, store: MarketStore, reading: FileReading, written_at_ms: Millis
 ) -> tuple[FileReport, _CandleSpan | None]:
-    name, symbol, timeframe = file.path.name, file.symbol, file.interval
-    times, columns = read_columns(file.path, file.kind, mapping)
-    source, span = f"file {name}", None
+    symbol, timeframe, span = file.symbol, file.interval, None
+    rows = read_rows(file.path, file.kind, symbol, reading)
+    interval_ms: Millis | None = None
+    series: CandleSeries | FundingSeries | OpenInterestSeries
+    warnings: list[str] = []
     if file.kind == "candles" and timeframe is not None:
-        candles = _candles(times, columns, timeframe, name)
-        write = store.write(symbol, candles, source, written_at_ms=written_at_ms)
-        span = _CandleSpan(name, timeframe, int(times[0]), int(times[-1]) + timeframe.ms)
-    elif file.kind == "funding":
-        funding = _funding(times, columns, timeframe, name)
-        write = store.write(symbol, funding, source, written_at_ms=written_at_ms)
+        series = _candles(rows, timeframe, store, file, reading, written_at_ms)
+        first_ms, last_ms = series.times[[0, -1]].tolist()
+        span = _CandleSpan(file.name, timeframe, first_ms, last_ms + timeframe.ms)
     else:
-        no_values = {"open_interest_value": np.full(len(times), np.nan)}
-        interest = OpenInterestSeries.validated({"time_ms": times, **no_values, **columns}, name)
-        interval_ms = timeframe.ms if timeframe else None
-        write = store.write(
-            symbol, interest, source, written_at_ms=written_at_ms, interval_ms=interval_ms
-        )
-    interval = str(timeframe) if timeframe else None
-    return FileReport(name, file.kind, symbol, interval, len(times), write), span
+        refuse_future(rows, written_at_ms)
+        leave_out_unknown(rows, file.kind)
+        sort_rows(rows)
+        if file.kind == "funding":
+            series = _funding(rows, timeframe, reading)
+            warnings += _percent_warning(series)
+        else:
+            series = _open_interest(rows)
+            interval_ms = timeframe.ms if timeframe else None
+    source = _source(file, reading)
+    write = store.write(
+        symbol, series, source, written_at_ms=written_at_ms, interval_ms=interval_ms
+    )
+    report = FileReport(
+        file.name,
+        file.kind,
+        symbol,
+        str(timeframe) if timeframe else None,
+        len(series),
+        write,
+        rows.notes,
+        rows.left_out,
+        warnings,
+    )
+    return report, span
+
+
+def _source(file: _File, reading: FileReading) -> str:
+    """For the provenance: the file, and what was done to its values."""
+    source = f"file {file.name}"
+    if reading.shift_ms:
+        sign = "-" if reading.shift_ms < 0 else "+"
+        source += f", times shifted by {sign}{Timeframe(abs(reading.shift_ms))}"
+    if reading.stamp == "close" and file.kind == "candles":
+        source += ", times of close"
+    if reading.in_percent and file.kind == "funding":
+        source += ", rates in percent"
+    return source
 
 
 def _candles(
-    times: Times, columns: dict[str, Floats], timeframe: Timeframe, name: str
+    rows: FileRows,
+    timeframe: Timeframe,
+    store: MarketStore,
+    file: _File,
+    reading: FileReading,
+    now_ms: Millis,
 ) -> CandleSeries:
-    series = CandleSeries.validated(timeframe, {"open_time_ms": times, **columns}, name)
-    median_ms = sampling_interval_ms(series.open_time_ms)
+    if reading.stamp == "close":
+        # Some exchanges write the last second or millisecond of a candle.
+        to_close_ms = -rows.times % timeframe.ms
+        rows.times += np.where(to_close_ms <= SECOND_MS, to_close_ms, 0) - timeframe.ms
+    refuse_future(rows, now_ms)
+    leave_out_unclosed(rows, timeframe, now_ms)
+    leave_out_unknown(rows, "candles")
+    sort_rows(rows)
+    median_ms = sampling_interval_ms(rows.times)
     if median_ms is not None and median_ms != timeframe.ms:
         reason = f"candle mostly {Timeframe(median_ms)} from the next, not {timeframe}"
-        raise InvalidDataError(name, {reason: len(series)})
+        remedy = f"give --interval {Timeframe(median_ms)} if that is what they are"
+        raise InvalidDataError(rows.name, {reason: len(rows.times)}, remedy=remedy)
+    try:
+        series = CandleSeries.validated(
+            timeframe, {"open_time_ms": rows.times, **rows.columns}, rows.name
+        )
+    except InvalidDataError as error:
+        if (-rows.times % timeframe.ms <= SECOND_MS).all() and (rows.times % timeframe.ms).all():
+            raise rows.refused(error, "these are times of close: add --stamp close") from error
+        raise rows.refused(error) from error
+    if reading.stamp is None:
+        _ask_for_stamp(series, store, file)
     return series
 
 
-def _funding(
-    times: Times, columns: dict[str, Floats], interval: Timeframe | None, name: str
-) -> FundingSeries:
-    if FUNDING_INTERVAL not in columns:
-        interval_ms = interval.ms if interval else sampling_interval_ms(times)
-        if interval_ms is None:
-            raise InvalidInputError(f"{name}: how often is funding settled? give --interval")
-        # To the minute: settlements are stamped some milliseconds late.
-        hours = round(interval_ms / MINUTE_MS) * MINUTE_MS / HOUR_MS
-        columns = {**columns, FUNDING_INTERVAL: np.full(len(times), hours)}
-    return FundingSeries.validated({"time_ms": times, **columns}, name)
+def _ask_for_stamp(series: CandleSeries, store: MarketStore, file: _File) -> None:
+    """Files mostly begin with a day, whose first candle opens at 00:00 and never later."""
+    step, first_ms = series.timeframe.ms, int(series.times[0])
+    if first_ms % DAY_MS != step:
+        return
+    if len(store.candles(file.symbol, series.timeframe, first_ms - step, first_ms)):
+        return  # it goes on where the store ends
+    raise InvalidInputError(
+        f"{file.name} begins with a candle at {iso8601(first_ms)} and has none at "
+        f"{iso8601(first_ms - step)}: are its times those of close? Then add --stamp close; if "
+        "they are times of open, --stamp open"
+    )
+
+
+def _funding(rows: FileRows, stated: Timeframe | None, reading: FileReading) -> FundingSeries:
+    if reading.in_percent:
+        rows.columns["rate"] = rows.columns["rate"] / 100
+        rows.notes.append("rates are read as percent")
+    given = rows.columns.get(FUNDING_INTERVAL)
+    if given is None or np.isnan(given).any():
+        hours = funding_intervals(rows.times, stated)
+        if hours is None:
+            raise InvalidInputError(f"{rows.name}: how often is funding settled? give --interval")
+        if given is None and len(intervals := np.unique(hours)) > 1:
+            listed = ", ".join(f"{value:g} h" for value in intervals)
+            rows.notes.append(f"intervals are the distances of the settlements: {listed}")
+        rows.columns[FUNDING_INTERVAL] = (
+            hours if given is None else np.where(np.isnan(given), hours, given)
+        )
+    try:
+        return FundingSeries.validated({"time_ms": rows.times, **rows.columns}, rows.name)
+    except InvalidDataError as error:
+        raise rows.refused(error) from error
+
+
+def _percent_warning(series: FundingSeries) -> Iterable[str]:
+    high = int((np.abs(series.rate) > _RATE_IN_PERCENT_ABOVE).sum())
+    if 2 * high > len(series):
+        yield (
+            f"{high} of {len(series)} funding rates are above 0.75 % per settlement; if the file "
+            "has them in percent, import it again with --percent"
+        )
+
+
+def _open_interest(rows: FileRows) -> OpenInterestSeries:
+    no_values = {"open_interest_value": np.full(len(rows.times), np.nan)}
+    columns = {"time_ms": rows.times, **no_values, **rows.columns}
+    try:
+        return OpenInterestSeries.validated(columns, rows.name)
+    except InvalidDataError as error:
+        raise rows.refused(error) from error
 
 
 def _derive_candles(

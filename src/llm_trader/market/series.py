@@ -52,22 +52,36 @@ class TimeSeries:
 
     def checked(self, label: str, refusals: Refusals) -> Self:
         """This series; raises `InvalidDataError` with a count per reason when rows are refused."""
-        step = np.diff(self.times)
+        step = np.diff(self.times, prepend=self.times[:1] - 1)
         reasons = {
             "not in time order": step < 0,
             "duplicate time": step == 0,
             "time outside 2001 to 2286": (self.times < MIN_TIME_MS) | (self.times > MAX_TIME_MS),
             **refusals,
         }
-        counts = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
-        if counts:
-            raise InvalidDataError(label, counts)
+        if any(mask.any() for mask in reasons.values()):
+            counts, first_rows = count_refusals(reasons)
+            raise InvalidDataError(label, counts, first_rows=first_rows)
         object.__setattr__(self, "is_validated", True)
         return self
 
     def _with_columns(self, times: Times, *values: Floats) -> Self:
         series_type: Any = type(self)
         return cast(Self, series_type(times, *values))
+
+
+def count_refusals(refusals: Refusals) -> tuple[dict[str, int], dict[str, int]]:
+    """The number of rows and the first row of each reason; a row counts for its first reason."""
+    counts: dict[str, int] = {}
+    first_rows: dict[str, int] = {}
+    counted: npt.NDArray[np.bool_] | None = None
+    for reason, mask in refusals.items():
+        remaining = mask if counted is None else mask & ~counted
+        counted = mask if counted is None else mask | counted
+        if remaining.any():
+            counts[reason] = int(remaining.sum())
+            first_rows[reason] = int(remaining.argmax())
+    return counts, first_rows
 
 
 def contiguous_columns(

@@ -27,6 +27,7 @@ Version: TypeAlias = tuple[int, int]
 _Handles: TypeAlias = tuple[Any, Mapping[str, Any]]
 
 DATA_FILE: Final = "data.mdb"
+LOCK_FILE: Final = "lock.mdb"
 # The file is sparse: only what is written takes space, so a large map costs nothing.
 MAP_SIZE_BYTES: Final = 16 * 2**30
 # The last tenth of the map, 1.6 GiB at first, is kept for the largest single write.

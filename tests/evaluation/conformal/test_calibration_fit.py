@@ -334,9 +334,10 @@ def test_what_cannot_be_calibrated_is_refused_with_the_reason(
 def bitcoin(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """BTC from May to December 2023, asked about each half-hour."""
     folder = real_data / "binance_5m_2023"
+    year_end_ms = parse_rfc3339("2024-01-01T00:00:00Z")
     with MarketStore.open(tmp_path_factory.mktemp("store"), write=True, exchange="binance") as to:
         for file in sorted(folder.glob("*_BTCUSDT_*")):
-            import_folder(file, to, exchange="binance", written_at_ms=0)
+            import_folder(file, to, exchange="binance", written_at_ms=year_end_ms)
         start_ms, end_ms = (
             parse_rfc3339(f"{day}T00:00:00Z") for day in ("2023-05-01", "2024-01-01")
         )

@@ -1,0 +1,372 @@
+"""The rows of a file by our names: read, and put into the form of a series.
+
+What is safe to put right is put right and noted; rows that say nothing are left out and counted;
+all else is refused with its place in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+
+from llm_trader.arrays import Floats, Mask, Rows, Times
+from llm_trader.errors import InvalidDataError, InvalidInputError
+from llm_trader.market.file_columns import (
+    CONFIRMED,
+    SYMBOL,
+    TIME,
+    ColumnMapping,
+    ColumnPositions,
+    Kind,
+    describe_columns,
+    find_columns,
+)
+from llm_trader.market.file_table import FileTable, open_table
+from llm_trader.market.file_values import (
+    TimesRead,
+    blank_cells,
+    read_flags,
+    read_numbers,
+    read_times,
+)
+from llm_trader.market.series import Refusals, count_refusals
+from llm_trader.timeframe import MAX_TIME_MS, Millis, Timeframe, iso8601
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Stamp: TypeAlias = Literal["open", "close"]
+
+_CORRECT: Final = "correct or remove these rows and import again"
+_PRICES: Final = ("open", "high", "low", "close")
+# Quote currencies that a symbol may end with where a column names the base currency alone.
+_QUOTES: Final = ("USDT", "USDC", "USD", "BUSD", "FDUSD")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReading:
+    """How to read files that need more than their name.
+
+    `mapping` names columns, or numbers them in a file without a header; `stamp` says which end of
+    a candle its time is, and `shift_ms` is added to all times; rates may be in percent.
+    """
+
+    mapping: ColumnMapping = field(default_factory=dict)
+    no_header: bool = False
+    stamp: Stamp | None = None
+    shift_ms: Millis = 0
+    in_percent: bool = False
+
+
+@dataclass(slots=True)
+class FileRows:
+    """Rows in the order of the file until `sort` is called; arrays of shape (n,)."""
+
+    table: FileTable
+    times: Times
+    columns: dict[str, Floats]
+    row: Rows  # in the file, from 0
+    confirmed: Mask | None
+    notes: list[str]
+    left_out: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    def take(self, rows: Rows) -> None:
+        self.times = self.times[rows]
+        self.columns = {name: values[rows] for name, values in self.columns.items()}
+        self.row = self.row[rows]
+        if self.confirmed is not None:
+            self.confirmed = self.confirmed[rows]
+
+    def leave_out(self, rows: Mask, reason: str) -> None:
+        count = int(rows.sum())
+        if not count:
+            return
+        if count == len(rows):
+            raise InvalidDataError(self.name, {reason: count}, remedy="no other row is left")
+        self.left_out[reason] = self.left_out.get(reason, 0) + count
+        self.take(np.flatnonzero(~rows))
+
+    def place(self, row: int) -> str:
+        """Where a row is in the file, its time and its values."""
+        values = ", ".join(f"{name} {values[row]:.10g}" for name, values in self.columns.items())
+        return f"{self.table.place(int(self.row[row]))}, {_time(self.times[row])}: {values}"
+
+    def refuse(self, refusals: Refusals, remedy: str = _CORRECT) -> None:
+        """Raises `InvalidDataError` with the first row of each reason, if there is any."""
+        if any(mask.any() for mask in refusals.values()):
+            counts, first_rows = count_refusals(refusals)
+            places = {reason: self.place(row) for reason, row in first_rows.items()}
+            raise InvalidDataError(self.name, counts, places=places, remedy=remedy)
+
+    def refused(self, error: InvalidDataError, remedy: str = _CORRECT) -> InvalidDataError:
+        """The error of a series of these rows, with their places."""
+        places = {reason: self.place(row) for reason, row in error.first_rows.items()}
+        return InvalidDataError(self.name, error.reasons, places=places, remedy=remedy)
+
+
+# ---- reading
+
+
+def read_rows(path: Path, kind: Kind, symbol: str, reading: FileReading) -> FileRows:
+    """Times in ms and the value columns by our names; missing values are NaN.
+
+    Raises `InvalidInputError` when a column cannot be found or the file is of another symbol, and
+    `InvalidDataError` with a count and a place per reason when a cell cannot be read.
+    """
+    table = open_table(path, no_header=reading.no_header)
+    positions = find_columns(table, kind, symbol, reading.mapping)
+    reader = _BatchReader(table, positions, symbol)
+    batches = [part for frame in table.batches() if len((part := reader.read(frame)).row)]
+    reader.raise_refused()
+    if not batches:
+        raise InvalidDataError(path.name, {"file without rows": 1})
+    rows = FileRows(
+        table,
+        np.concatenate([part.times for part in batches]),
+        {
+            name: np.concatenate([part.columns[name] for part in batches])
+            for name in batches[0].columns
+        },
+        np.concatenate([part.row for part in batches]),
+        np.concatenate([part.confirmed for part in batches]) if CONFIRMED in positions else None,
+        list(reader.notes()),
+        reader.left_out,
+    )
+    rows.times += reading.shift_ms
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    times: Times
+    columns: dict[str, Floats]
+    row: Rows
+    confirmed: Mask
+
+
+class _BatchReader:
+    """Reads batch after batch, and collects what was met in all of them."""
+
+    def __init__(self, table: FileTable, positions: ColumnPositions, symbol: str) -> None:
+        self._table, self._positions, self._symbol = table, positions, symbol
+        self._values = [name for name in positions if name not in (TIME, SYMBOL, CONFIRMED)]
+        self._rows_before = 0
+        self._counts: dict[str, int] = {}
+        self._places: dict[str, str] = {}
+        self._units: set[str] = set()
+        self._has_naive = False
+        self.left_out: dict[str, int] = {}
+
+    def read(self, frame: pl.DataFrame) -> _Batch:
+        row = np.arange(self._rows_before, self._rows_before + frame.height)
+        self._rows_before += frame.height
+        cells = {name: frame[str(at)] for name, at in self._positions.items()}
+        kept = self._rows_with_data(cells)
+        if len(kept) < len(row):
+            row = row[kept]
+            cells = {name: column.gather(kept) for name, column in cells.items()}
+        times = read_times(cells[TIME])
+        self._units |= times.units
+        self._has_naive |= times.has_naive
+        refusals: dict[str, Mask] = {"time missing or not readable": times.unreadable}
+        columns_of = dict.fromkeys(refusals, TIME)
+        columns: dict[str, Floats] = {}
+        for name in self._values:
+            columns[name], bad = read_numbers(
+                cells[name],
+                decimal_comma=self._table.has_decimal_comma,
+                percent_sign=name == "rate",
+            )
+            reason = f"{self._header(name)} not a number"
+            refusals[reason], columns_of[reason] = bad, name
+        confirmed = np.ones(len(row), np.bool_)
+        if CONFIRMED in cells:
+            confirmed, bad = read_flags(cells[CONFIRMED])
+            reason = f"{self._header(CONFIRMED)} neither 1 nor 0, true nor false"
+            refusals[reason], columns_of[reason] = bad, CONFIRMED
+        if SYMBOL in cells:
+            self._check_symbol(cells[SYMBOL], row, times)
+        self._collect(refusals, columns_of, cells, row, times)
+        return _Batch(times.time_ms, columns, row, confirmed)
+
+    def raise_refused(self) -> None:
+        if self._counts:
+            raise InvalidDataError(
+                self._table.name, self._counts, places=self._places, remedy=_CORRECT
+            )
+
+    def notes(self) -> Iterator[str]:
+        if not self._table.has_header:
+            yield f"no header: {describe_columns(self._positions)}"
+        if self._table.has_decimal_comma:
+            yield "commas are read as decimal points"
+        for unit in sorted(self._units - {"milliseconds"}):
+            yield f"times are read as {unit} since 1970"
+        if self._has_naive:
+            yield "times without an offset are taken as UTC"
+
+    def _header(self, name: str) -> str:
+        return self._table.columns[self._positions[name]]
+
+    def _rows_with_data(self, cells: Mapping[str, pl.Series]) -> Rows:
+        """The rows that are neither blank nor the header again, as joined files have it."""
+        blank = np.logical_and.reduce([blank_cells(column) for column in cells.values()])
+        self._count("blank line", blank)
+        again = np.zeros(len(blank), np.bool_)
+        if self._table.has_header and self._table.row_word == "line" and self._header(TIME):
+            again = (
+                (cells[TIME].str.strip_chars() == self._header(TIME)).fill_null(False).to_numpy()
+            )
+            self._count("header repeated", again)
+        return np.flatnonzero(~(blank | again))
+
+    def _count(self, reason: str, rows: Mask) -> None:
+        if rows.any():
+            self.left_out[reason] = self.left_out.get(reason, 0) + int(rows.sum())
+
+    def _check_symbol(self, column: pl.Series, row: Rows, times: TimesRead) -> None:
+        values = column.unique(maintain_order=True).to_list()
+        others = [value for value in values if not _names_symbol(str(value or ""), self._symbol)]
+        if not others:
+            return
+        first = int(column.is_in(others).fill_null(value=True).arg_max() or 0)
+        found = column[first]
+        raise InvalidInputError(
+            f"{self._table.name} was to be imported as {self._symbol}, but its column "
+            f"{self._header(SYMBOL)} says {found!r} in {self._table.place(int(row[first]))}, "
+            f"{_time(times.time_ms[first])}; give the symbol that it is of, and split a file of "
+            "several symbols"
+        )
+
+    def _collect(
+        self,
+        refusals: Refusals,
+        columns_of: Mapping[str, str],
+        cells: Mapping[str, pl.Series],
+        row: Rows,
+        times: TimesRead,
+    ) -> None:
+        if not any(mask.any() for mask in refusals.values()):
+            return
+        counts, first_rows = count_refusals(refusals)
+        for reason, count in counts.items():
+            self._counts[reason] = self._counts.get(reason, 0) + count
+            at, name = first_rows[reason], columns_of[reason]
+            place = (
+                f"{self._table.place(int(row[at]))}, {_time(times.time_ms[at])}, "
+                f"column {self._header(name)}: {str(cells[name][at])[:40]!r}"
+            )
+            self._places.setdefault(reason, place)
+
+
+def _names_symbol(text: str, symbol: str) -> bool:
+    """Whether a cell means a symbol: `BTC/USDT:USDT`, `BTC-USDT-SWAP` and `BTC` mean BTCUSDT."""
+    pair = text.strip().upper().partition(":")[0]
+    plain = "".join(character for character in pair if character.isalnum())
+    if plain.removesuffix("SWAP").removesuffix("PERP") == symbol or plain == symbol:
+        return True
+    return bool(plain) and any(plain + quote == symbol for quote in _QUOTES)
+
+
+def _time(time_ms: int) -> str:
+    return iso8601(int(time_ms)) if 0 < time_ms <= MAX_TIME_MS else "time unknown"
+
+
+# ---- putting in order
+
+
+def refuse_future(rows: FileRows, now_ms: Millis) -> None:
+    rows.refuse(
+        {f"time later than now, {iso8601(now_ms)}": rows.times > now_ms},
+        "which column is the time (--map timestamp_ms=COLUMN), and is the clock of this machine "
+        "right?",
+    )
+
+
+def leave_out_unclosed(rows: FileRows, timeframe: Timeframe, now_ms: Millis) -> None:
+    """A candle in progress still changes, so it must not become final."""
+    if rows.confirmed is not None:
+        rows.leave_out(~rows.confirmed, "candle not confirmed, so still in progress")
+    rows.leave_out(rows.times + timeframe.ms > now_ms, "candle that had not closed yet")
+
+
+def leave_out_unknown(rows: FileRows, kind: Kind) -> None:
+    """Rows that have a time and say nothing; a candle must lack all its prices."""
+    if kind == "candles":
+        unknown = np.logical_and.reduce([np.isnan(rows.columns[name]) for name in _PRICES])
+        rows.leave_out(unknown, "candle without prices")
+        return
+    value = rows.columns["rate" if kind == "funding" else "open_interest"]
+    rows.leave_out(np.isnan(value), "value missing")
+    if kind == "open_interest":
+        _leave_out_zeros(rows)
+
+
+def _leave_out_zeros(rows: FileRows) -> None:
+    # Exchanges publish 0 where they have no value. Files end at any time, also in the midst of an
+    # outage, so a first and a last 0 mean the same.
+    interest = rows.columns["open_interest"]
+    if (interest > 0).any():
+        rows.leave_out(interest == 0, "open interest of 0 beside positive values, so unknown")
+    value = rows.columns.get("open_interest_value")
+    if value is not None:
+        value[(value == 0) & (rows.columns["open_interest"] > 0)] = np.nan
+
+
+def sort_rows(rows: FileRows) -> None:
+    """Drops identical rows and turns newest-first files round; refuses any other disorder."""
+    if (np.diff(rows.times) > 0).all():
+        return
+    _drop_duplicates(rows)
+    step = np.diff(rows.times, prepend=rows.times[:1] - 1)
+    if len(step) > 1 and (step[1:] < 0).all():
+        rows.notes.append("rows were newest first, and were put in the order of time")
+        rows.take(np.arange(len(rows.times))[::-1])
+        return
+    falls = step < 0
+    if falls.sum() > len(step) // 2:  # newest first but for some
+        falls = np.append(False, step[1:] > 0)
+    rows.refuse({"not in time order": falls}, "sort the file by time and import again")
+
+
+def _drop_duplicates(rows: FileRows) -> None:
+    """Of rows of one time the first stays; raises `InvalidDataError` where they differ."""
+    order = np.argsort(rows.times, kind="stable")
+    later = order[1:][np.diff(rows.times[order]) == 0]
+    if not len(later):
+        return
+    earlier = order[:-1][np.diff(rows.times[order]) == 0]
+    differ = np.zeros(len(later), np.bool_)
+    for values in rows.columns.values():
+        a, b = values[earlier], values[later]
+        differ |= ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    if differ.any():
+        first = int(differ.argmax())
+        a, b = int(earlier[first]), int(later[first])
+        names = [name for name, v in rows.columns.items() if v[a] != v[b]]
+        values_differ = ", ".join(
+            f"{name} {rows.columns[name][a]:.15g} and {rows.columns[name][b]:.15g}"
+            for name in names
+        )
+        place = (
+            f"{rows.table.place(int(rows.row[a]))} and {rows.table.place(int(rows.row[b]))}, "
+            f"{_time(rows.times[a])}: {values_differ}"
+        )
+        reason = "duplicate time with other values"
+        raise InvalidDataError(
+            rows.name,
+            {reason: int(differ.sum())},
+            places={reason: place},
+            remedy="remove the wrong one and import again",
+        )
+    repeated = np.zeros(len(rows.times), np.bool_)
+    repeated[later] = True
+    rows.leave_out(repeated, "duplicate row")

@@ -1,4 +1,8 @@
-"""What the server lets in: where it may listen, tokens, rate and load."""
+"""What the server lets in: where it may listen, tokens, rate and load.
+
+A call passes `admit` when it arrives, waits in `turn` until the clients before it are served, and
+is at work between `enter` and `leave`.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,21 @@ import hmac
 import ipaddress
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc import errors
 from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.fair_queue import FairQueue
+from llm_trader.rpc.loop_clock import LoopClock
+from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
 
 _OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
 # About 2 MB of addresses. Beyond it, full buckets are dropped, because a new one is full as well.
 _MAX_BUCKETS: Final = 10_000
+# A ping takes some 30 µs, so that these and one query stay far below 100 ms.
+_QUICK_TURNS: Final = 32
 
 
 class TokenCheck:
@@ -64,6 +73,8 @@ class Session:
 
     peer: str = "local"
     authenticated: bool = False
+    failed_tokens: int = 0
+    unsent: Unsent = field(default_factory=Unsent)
 
 
 class RateLimiter:
@@ -92,18 +103,24 @@ class RateLimiter:
 
 
 class Admission:
-    """The gate of one server checks draining, rate, authentication and load, in this order."""
+    """The gate of one server."""
 
     def __init__(self, config: RpcConfig, tokens: TokenCheck) -> None:
         self.draining = False
+        self.clock = LoopClock()
+        self.budget = ReplyBudget(config)
+        self.tokens_required = tokens.required
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
-        self._tokens_required = tokens.required
+        self._deadline_s = config.request_deadline_s
         rate = config.rate_limit_per_s
         self._limiter = RateLimiter(rate, config.rate_burst) if rate else None
+        # A query is milliseconds of CPU, so each has a pass of the event loop to itself.
+        self._work = FairQueue(1)
+        self._quick = FairQueue(_QUICK_TURNS)
 
-    def enter(self, method: str, session: Session, received_s: float) -> None:
-        """Raises the refusal; otherwise the call counts as in flight until `leave`."""
+    def admit(self, method: str, session: Session, received_s: float) -> None:
+        """Checks draining, rate and authentication, in this order; raises the refusal."""
         if self.draining:
             raise errors.DrainingError
         # Before authentication, so that guessing tokens is limited as well.
@@ -112,10 +129,38 @@ class Admission:
             retry_after_ms = self._limiter.take(address, received_s)
             if retry_after_ms:
                 raise errors.RateLimitedError(retry_after_ms)
-        if self._tokens_required and not session.authenticated and method not in _OPEN_TO_ALL:
+        if self.tokens_required and not session.authenticated and method not in _OPEN_TO_ALL:
             raise errors.UnauthorizedError(
                 'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection'
             )
+
+    async def turn(self, session: Session, kind: str, *, quick: bool = False) -> None:
+        """Waits until the client has read its replies and it is its turn."""
+        queue, writable = self._quick if quick else self._work, session.unsent.writable
+        while True:
+            await writable.wait()
+            await queue.turn(session.peer, kind)
+            if writable.is_set():
+                return
+
+    def expect_turn(self, session: Session, kind: str) -> None:
+        """Raises `OverloadedError` if the client's queue is too long for the deadline."""
+        if not self._work.accepts(session.peer, kind, self._deadline_s):
+            raise errors.OverloadedError(
+                f"overloaded: the calls waiting on this connection take all of its share of the "
+                f"next {self._deadline_s:g} s; send again when they are answered"
+            )
+
+    def expect_room(self, session: Session) -> None:
+        """Raises `OverloadedError` if the replies to a batch take too much memory."""
+        if not self.budget.allows_more(session.unsent):
+            raise errors.OverloadedError(
+                f"overloaded: the replies of this batch take {session.unsent.batch_bytes >> 10} "
+                "KiB; send this call again in another batch"
+            )
+
+    def enter(self) -> None:
+        """Raises `OverloadedError`; otherwise the call counts as at work until `leave`."""
         if self._in_flight >= self._max_in_flight:
             raise errors.OverloadedError(
                 f"overloaded: {self._in_flight} calls in flight; send again"

@@ -59,15 +59,22 @@ def with_builtin_methods(
         context.session.authenticated = True
         return Authenticated(True)
 
-    document = functools.cache(lambda: openrpc_document(complete, title, version, errors))
+    @functools.cache
+    def document() -> msgspec.Raw:
+        return msgspec.Raw(msgspec.json.encode(openrpc_document(complete, title, version, errors)))
 
-    async def discover(params: None, context: RequestContext) -> Document:
+    async def discover(params: None, context: RequestContext) -> msgspec.Raw:
         return document()
 
     complete = [
         *methods,
         Method(
-            "rpc.ping", None, ping, "Shows that the server answers, and which version it is.", Pong
+            "rpc.ping",
+            None,
+            ping,
+            "Shows that the server answers, and which version it is.",
+            Pong,
+            quick=True,
         ),
         Method(
             "rpc.authenticate",
@@ -76,6 +83,7 @@ def with_builtin_methods(
             "Authenticates the connection; the first call where the server has tokens configured.",
             Authenticated,
             (UnauthorizedError,),
+            quick=True,
         ),
         Method("rpc.discover", None, discover, "Returns this description (OpenRPC).", Document),
     ]

@@ -49,14 +49,67 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 600.0
     write_timeout_s: Annotated[
-        float, Meta(ge=0.1, le=3600, description="Seconds a client may leave a reply unread.")
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Seconds without reading any of its replies after which a client is cut "
+            "off.",
+        ),
     ] = 30.0
+    max_unsent_mib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65536,
+            description="Greatest memory of replies that no client has read yet, in all, MiB; "
+            "beyond it the client that has read nothing for the longest time is cut off.",
+        ),
+    ] = 32
+    max_batch_reply_kib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 20,
+            description="Size at which the reply to one batch is full, KiB; the calls that are "
+            "left are refused as overloaded.",
+        ),
+    ] = 8192
     max_connections: Annotated[
-        int, Meta(ge=1, le=100_000, description="Greatest number of open connections.")
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Greatest number of open connections; fewer if the process may not open "
+            "so many files.",
+        ),
     ] = 1000
+    max_unauthenticated_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Greatest number of connections without a token, where one is asked for; "
+            "beyond it the oldest of them is closed.",
+        ),
+    ] = 100
+    authentication_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Seconds in which a connection must send its token, where one is asked "
+            "for.",
+        ),
+    ] = 10.0
     max_in_flight: Annotated[
         int,
-        Meta(ge=1, le=100_000, description="Greatest number of requests at work at once, in all."),
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Greatest number of requests at work at once, in all; those that wait for "
+            "their turn are not at work.",
+        ),
     ] = 256
     max_in_flight_per_connection: Annotated[
         int,
@@ -67,7 +120,13 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 32
     request_deadline_s: Annotated[
-        float, Meta(ge=0.1, le=600, description="Seconds after which a request is given up.")
+        float,
+        Meta(
+            ge=0.1,
+            le=600,
+            description="Seconds after which a request is given up; one that cannot be expected "
+            "to have its turn by then is refused as overloaded.",
+        ),
     ] = 10.0
     rate_limit_per_s: Annotated[
         float,

@@ -1,9 +1,12 @@
 """One client's connection: bytes in, documents, answers side by side, bytes out.
 
 1. `data_received` splits the bytes into documents; a task of its own answers each document.
-   At the limit of concurrent answers, documents queue and reading pauses.
-2. One timer limits both an incomplete document and silence; it is moved only when it runs out.
+   At the limit of concurrent answers, documents queue and reading pauses. So it does behind a
+   batch, and while the client leaves replies unread.
+2. One timer limits an incomplete document, silence, and the time without a token; another one
+   unread replies. Both are moved only when they run out, and count only while the loop is free.
 3. When the input ends, running answers are finished and sent; then `run` closes the connection.
+   When the connection is lost, they are cancelled.
 4. Closing sends FIN and discards input for a moment: unread input would turn the close into an
    RST, which can destroy the last reply on its way.
 """
@@ -12,15 +15,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Final
+
+import structlog
 
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
+from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, is_batch
 from llm_trader.rpc.errors import InvalidRequestError
 from llm_trader.rpc.framing import Frame, FrameSplitter, Oversize
+from llm_trader.rpc.reply_budget import Unsent
+
+# Copying a larger reply to append its line end costs more memory than a second write.
+_LARGE_REPLY_BYTES: Final = 1 << 16
 
 
 class Connection(asyncio.Protocol):
@@ -40,22 +51,33 @@ class Connection(asyncio.Protocol):
         self._config = config
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
-        self.session = Session()
+        self._clock = gate.clock
+        self._unsent = Unsent(self._cut_off, self._unsent_bytes)
+        self.session = Session(unsent=self._unsent)
         self._splitter = FrameSplitter(config.max_frame_kib << 10)
         self._queue: deque[tuple[Frame, float]] = deque()
         self._answers: set[asyncio.Task[None]] = set()
-        self._heard_s = time.monotonic()
+        self._answering_bytes = 0
+        self._batch: asyncio.Task[None] | None = None
+        self._reading_paused = False
+        self._opened_s = self._heard_s = self._clock.now_s()
         self._frame_began_s: float | None = None
         self._input_ended = asyncio.Event()
         self._peer_ended = asyncio.Event()
         self._closed = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._log = structlog.get_logger(__name__).bind()
 
     @property
     def pending(self) -> int:
         """The number of documents without a sent answer."""
         return len(self._answers) + len(self._queue)
+
+    @property
+    def unauthenticated(self) -> bool:
+        """Whether the client must send a token before anything else is done for it."""
+        waits = not self.session.authenticated and not self._input_ended.is_set()
+        return self._gate.tokens_required and waits
 
     async def run(self) -> None:
         """Returns when the connection is closed."""
@@ -65,8 +87,9 @@ class Connection(asyncio.Protocol):
             await self._hang_up()
         finally:
             self._timer.cancel()
-            for answer in self._answers:
-                answer.cancel()
+            self._cancel_answers()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
             self._transport.close()
 
     async def settled(self) -> None:
@@ -91,13 +114,13 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self.session.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown:0"
-        self._timer = self._loop.call_later(self._config.idle_timeout_s, self._check_timeouts)
+        self._timer = self._loop.call_later(self._patience_s(), self._check_timeouts)
         self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
         if self._input_ended.is_set():
             return
-        self._heard_s = time.monotonic()
+        self._heard_s = self._clock.now_s()
         frames = self._splitter.feed(data)
         if not self._splitter.in_frame:
             self._frame_began_s = None
@@ -114,39 +137,78 @@ class Connection(asyncio.Protocol):
         return True  # keeps the connection open for the replies
 
     def connection_lost(self, error: Exception | None) -> None:
-        for event in (self._input_ended, self._peer_ended, self._closed, self._writable):
+        self._cancel_answers()
+        for event in (self._input_ended, self._peer_ended, self._closed, self._unsent.writable):
             event.set()
+        self._gate.budget.forget(self._unsent)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._unsent.writable.clear()
+        self._gate.budget.update(self._unsent, self._clock.now_s())
+        self._pause_or_resume_reading()
+        self._watch_unread(self._config.write_timeout_s)
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._unsent.writable.set()
+        self._gate.budget.update(self._unsent, self._clock.now_s())
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        self._start_answers()
 
     # --- Answers
 
     def _enqueue(self, frames: list[Frame]) -> None:
-        self._queue.extend((frame, self._heard_s) for frame in frames)
+        received_s = time.monotonic()
+        self._queue.extend((frame, received_s) for frame in frames)
         self._start_answers()
-        if self._queue:
-            self._transport.pause_reading()
 
     def _start_answers(self) -> None:
-        while self._queue and len(self._answers) < self._config.max_in_flight_per_connection:
-            answer = self._loop.create_task(self._answer(*self._queue.popleft()))
+        while self._queue and self._may_start(self._queue[0][0]):
+            frame, received_s = self._queue.popleft()
+            size = frame.limit_bytes if isinstance(frame, Oversize) else len(frame)
+            answer = self._loop.create_task(self._answer(frame, received_s, size))
             self._answers.add(answer)
-            answer.add_done_callback(self._answer_ended)
+            self._answering_bytes += size
+            if isinstance(frame, bytes) and is_batch(frame):
+                self._batch = answer
+            answer.add_done_callback(functools.partial(self._answer_ended, size))
+        self._pause_or_resume_reading()
 
-    def _answer_ended(self, answer: asyncio.Task[None]) -> None:
+    def _may_start(self, frame: Frame) -> bool:
+        if not self._answers:
+            return self._unsent.writable.is_set()
+        size = 0 if isinstance(frame, Oversize) else len(frame)
+        return (
+            self._batch is None
+            and len(self._answers) < self._config.max_in_flight_per_connection
+            and self._answering_bytes + size <= self._config.max_frame_kib << 10
+            and self._unsent.writable.is_set()
+        )
+
+    def _answer_ended(self, size: int, answer: asyncio.Task[None]) -> None:
         self._answers.discard(answer)
-        if self._queue:
-            self._start_answers()
-            if not self._queue:
-                self._frame_began_s = self._frame_began_s and time.monotonic()
-                self._transport.resume_reading()
+        self._answering_bytes -= size
+        if answer is self._batch:
+            self._batch = None
+        self._start_answers()
 
-    async def _answer(self, frame: Frame, received_s: float) -> None:
-        size = frame.limit_bytes if isinstance(frame, Oversize) else len(frame)
+    def _pause_or_resume_reading(self) -> None:
+        pause = bool(self._queue) or not self._unsent.writable.is_set()
+        if pause == self._reading_paused or self._transport.is_closing():
+            return
+        self._reading_paused = pause
+        if pause:
+            self._transport.pause_reading()
+        else:
+            self._frame_began_s = self._frame_began_s and self._clock.now_s()
+            self._transport.resume_reading()
+
+    def _cancel_answers(self) -> None:
+        self._queue.clear()
+        for answer in self._answers:
+            answer.cancel()
+
+    async def _answer(self, frame: Frame, received_s: float, size: int) -> None:
         context = RequestContext(
             session=self.session,
             received_s=received_s,
@@ -161,18 +223,15 @@ class Connection(asyncio.Protocol):
         else:
             reply = await self._dispatcher.handle(frame, context, self._gate)
         if reply is not None and not self._transport.is_closing():
-            self._transport.write(reply + b"\n")
-            await self._wait_or_abort(self._writable)
+            self._send(reply)
+            await self._unsent.writable.wait()
 
-    async def _wait_or_abort(self, event: asyncio.Event) -> None:
-        """Ends the connection at once if the client does not read what was sent in time."""
-        if event.is_set():
-            return
-        try:
-            async with asyncio.timeout(self._config.write_timeout_s):
-                await event.wait()
-        except TimeoutError:
-            self._transport.abort()
+    def _send(self, reply: bytes) -> None:
+        if len(reply) < _LARGE_REPLY_BYTES:
+            self._transport.write(reply + b"\n")
+        else:
+            self._transport.write(reply)
+            self._transport.write(b"\n")
 
     # --- Timeouts and the end
 
@@ -180,10 +239,19 @@ class Connection(asyncio.Protocol):
         self._timer.cancel()
         self._timer = self._loop.call_later(delay_s, self._check_timeouts)
 
+    def _patience_s(self) -> float:
+        """The time until the next check at the latest."""
+        config = self._config
+        if self.unauthenticated:
+            return min(config.idle_timeout_s, config.authentication_timeout_s)
+        return config.idle_timeout_s
+
     def _check_timeouts(self) -> None:
-        """Ends the input when a document or the silence has lasted too long."""
-        now_s, config = time.monotonic(), self._config
-        if self._queue:  # reading is paused, so the client cannot send
+        """Ends the input when a document, the silence or the wait for a token lasts too long."""
+        now_s, config = self._clock.now_s(), self._config
+        if self.unauthenticated and self._opened_s + config.authentication_timeout_s <= now_s:
+            remaining_s = 0.0
+        elif self._reading_paused:  # so the client cannot send
             remaining_s = config.frame_timeout_s
         elif self._frame_began_s is not None:
             remaining_s = self._frame_began_s + config.frame_timeout_s - now_s
@@ -192,16 +260,55 @@ class Connection(asyncio.Protocol):
         else:
             remaining_s = self._heard_s + config.idle_timeout_s - now_s
         if remaining_s > 0:
-            self._set_timer(remaining_s)
+            self._set_timer(min(remaining_s, self._patience_s()))
         else:
             self.end_input()
 
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _watch_unread(self, delay_s: float) -> None:
+        self._unread_timer = self._loop.call_later(delay_s, self._check_unread)
+
+    def _check_unread(self) -> None:
+        """Cuts the client off when it has read nothing for too long."""
+        now_s = self._clock.now_s()
+        self._gate.budget.update(self._unsent, now_s)
+        remaining_s = self._unsent.progress_s + self._config.write_timeout_s - now_s
+        if self._closed.is_set() or self._unsent.writable.is_set():
+            return
+        if remaining_s > 0:
+            self._watch_unread(remaining_s)
+        else:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        """Closes the connection of a client that does not read, and drops its replies."""
+        self._log.info(
+            "rpc_connection_cut_off", peer=self.session.peer, unread_bytes=self._unsent_bytes()
+        )
+        self._transport.abort()
+
     async def _hang_up(self) -> None:
-        with contextlib.suppress(OSError):
+        # uvloop raises RuntimeError where the client has reset the connection.
+        with contextlib.suppress(OSError, RuntimeError):
             if not self._transport.is_closing():
                 self._transport.write_eof()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.discard_s):
                 await self._peer_ended.wait()
         self._transport.close()
-        await self._wait_or_abort(self._closed)
+        await self._closed_or_abort()
+
+    async def _closed_or_abort(self) -> None:
+        """Waits while the client reads what is left."""
+        while not self._closed.is_set():
+            left = self._unsent_bytes()
+            until_s = self._clock.now_s() + self._config.write_timeout_s
+            while (remaining_s := until_s - self._clock.now_s()) > 0 and not self._closed.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(remaining_s):
+                        await self._closed.wait()
+            if not self._closed.is_set() and self._unsent_bytes() >= left:
+                self._transport.abort()
+                return

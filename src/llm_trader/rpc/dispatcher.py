@@ -1,8 +1,8 @@
 """JSON-RPC 2.0 over bytes: one document in, one reply or nothing out. No sockets here.
 
-1. `handle` distinguishes a batch from a single call; the members of a batch run concurrently.
+1. `handle` distinguishes a batch from a single call; the members of a batch wait side by side.
 2. The envelope is decoded with `params` and `id` left as raw JSON, so an id returns unchanged.
-3. The gate admits or refuses the call (draining, rate, authentication, load).
+3. The gate admits or refuses the call (draining, rate, authentication), and gives it its turn.
 4. `ParamsDecoder` turns the raw params into the method's struct.
 5. The method runs within its deadline; its result, or its error, becomes the reply.
 6. Observers receive a record of the request.
@@ -31,8 +31,11 @@ from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
 
 _PROCESS: Final = secrets.token_hex(3)
 _COUNTER: Final = itertools.count(1)
+# Kinds of turns that are no method's.
+_BATCH: Final = "a batch"
+_OTHER: Final = "no method"
 _ENCODER: Final = msgspec.json.Encoder()
-# At 100 members of 1 ms each a batch holds the event loop for a tenth of a second.
+# A batch has its members and their replies in memory at once.
 _MAX_BATCH: Final = 100
 
 
@@ -71,7 +74,8 @@ class Method:
     """A method on the wire. The handler takes a `params_type`, or None if that is None.
 
     Declare `params_type` and the structs in it with `forbid_unknown_fields=True`: unknown fields
-    are tolerated anyway, and complete requests are decoded in one step.
+    are tolerated anyway, and complete requests are decoded in one step. A `quick` method takes
+    microseconds, whatever it is asked; it does not wait for queries.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Method:
     summary: str
     result_type: Any = Any
     errors: tuple[type[LlmTraderError], ...] = ()
+    quick: bool = False
 
 
 class _NoParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,19 +118,26 @@ class Dispatcher:
         self, document: bytes, context: RequestContext, gate: Admission
     ) -> bytes | None:
         """The reply as one line of JSON without a line end; None for no reply at all."""
-        if document.lstrip()[:1] != b"[":
+        if not is_batch(document):
             return await self._answer(document, context, gate)
+        # Finding the members of a large document is work as well.
+        await gate.turn(context.session, _BATCH)
         try:
             # The limit is checked before any member runs, so a refused batch has no side effects.
             members = envelope.batch_members(document, _MAX_BATCH)
         except LlmTraderError as error:
             return self.refuse(error, context)
-        answers = [
-            self._answer(member, context.batch_member(position, len(member)), gate)
-            for position, member in enumerate(members, 1)
-        ]
-        spoken = [reply for reply in await asyncio.gather(*answers) if reply is not None]
-        return b"[" + b",".join(spoken) + b"]" if spoken else None
+        unsent = context.session.unsent
+        try:
+            answers = [
+                self._answer(member, context.batch_member(position, len(member)), gate)
+                for position, member in enumerate(members, 1)
+            ]
+            spoken = [reply for reply in await asyncio.gather(*answers) if reply is not None]
+            return b"[" + b",".join(spoken) + b"]" if spoken else None
+        finally:
+            unsent.batch_bytes = 0
+            gate.budget.update(unsent, gate.clock.now_s())
 
     def refuse(
         self, error: LlmTraderError, context: RequestContext, raw_id: bytes = envelope.NULL
@@ -143,6 +155,7 @@ class Dispatcher:
             context.stages = {}
         decoded = envelope.decode_call(document)
         if decoded is None:
+            await gate.turn(context.session, _OTHER)
             error, salvaged_id = envelope.explain_refusal(document)
             return self.refuse(error, context, salvaged_id)
         call, raw_id = decoded
@@ -152,6 +165,9 @@ class Dispatcher:
             outcome = await self._outcome(call, context, gate)
             code = outcome.code if isinstance(outcome, ErrorObject) else None
             reply = envelope.reply(raw_id, outcome) if raw_id else None
+            if reply is not None and context.batch_position is not None:
+                context.session.unsent.batch_bytes += len(reply)
+                gate.budget.update(context.session.unsent, gate.clock.now_s())
         finally:
             self._observe(context, call.method, code, reply, not raw_id)
         return reply
@@ -161,14 +177,23 @@ class Dispatcher:
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
-            gate.enter(call.method, context.session, context.received_s)
-            context.end_stage("queue")
-            try:
-                encoded = _ENCODER.encode(await self._result(call, context))
-                context.end_stage("encode")
-                return encoded
-            finally:
-                gate.leave()
+            gate.admit(call.method, context.session, context.received_s)
+            # 12 µs, 0.4 % of a whole query's CPU, by `python -m benchmarks --only server`.
+            async with asyncio.timeout_at(context.deadline_s) as deadline:
+                await self._turn(call.method, context, gate)
+                gate.enter()
+                context.end_stage("queue")
+                try:
+                    encoded = _ENCODER.encode(await self._result(call, context))
+                    context.end_stage("encode")
+                    return encoded
+                finally:
+                    gate.leave()
+        except TimeoutError as error:
+            # A TimeoutError of the method itself is not the deadline of the request.
+            if not deadline.expired():
+                return self._internal_error(call, context, error)
+            return self._errors.error_object(_past_deadline())
         except LlmTraderError as error:
             answer = self._errors.error_object(error)
             # A stop of the server is no fault of it, though it shares the code of faults.
@@ -177,13 +202,30 @@ class Dispatcher:
                 log = self._log.bind(method=call.method, request_id=context.request_id)
                 log.warning("rpc_server_fault", code=answer.code, error=error.message)
             return answer
-        except Exception:  # the boundary: a bug in one method must not end the server
-            log = self._log.bind(method=call.method, request_id=context.request_id)
-            log.exception("rpc_internal_error")
-            # Nothing of the exception itself: its internals are for the log.
-            message = f"Internal error: quote request_id {context.request_id} to the operator"
-            details = {"request_id": context.request_id}
-            return ErrorObject(rpc_errors.INTERNAL_ERROR, message, details)
+        except Exception as error:  # noqa: BLE001  a bug in one method must not end the server
+            return self._internal_error(call, context, error)
+
+    def _internal_error(
+        self, call: envelope.Call, context: RequestContext, error: Exception
+    ) -> ErrorObject:
+        log = self._log.bind(method=call.method, request_id=context.request_id)
+        log.error("rpc_internal_error", exc_info=error)
+        # Nothing of the exception itself: its internals are for the log.
+        message = f"Internal error: quote request_id {context.request_id} to the operator"
+        details = {"request_id": context.request_id}
+        return ErrorObject(rpc_errors.INTERNAL_ERROR, message, details)
+
+    async def _turn(self, name: str, context: RequestContext, gate: Admission) -> None:
+        """Waits for the turn of a call; raises the refusal of one that must not wait or start."""
+        session, entry = context.session, self._methods.get(name)
+        kind, quick = (name, entry[0].quick) if entry else (_OTHER, False)
+        if not quick:
+            gate.expect_turn(session, kind)
+        await gate.turn(session, kind, quick=quick)
+        if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
+            raise _past_deadline()
+        if context.batch_position is not None:
+            gate.expect_room(session)
 
     async def _result(self, call: envelope.Call, context: RequestContext) -> Any:
         method, decoder = self._find(call.method)
@@ -195,15 +237,7 @@ class Dispatcher:
         finally:
             context.end_stage("decode")
         try:
-            # 12 µs, 0.4 % of a whole query's CPU, by `python -m benchmarks --only server`.
-            async with asyncio.timeout_at(context.deadline_s) as deadline:
-                return await method.handler(params if method.params_type else None, context)
-        except TimeoutError:
-            # A TimeoutError of the method itself is not the deadline of the request.
-            if not deadline.expired():
-                raise
-            message = "deadline exceeded; the work was cancelled"
-            raise rpc_errors.DeadlineExceededError(message) from None
+            return await method.handler(params if method.params_type else None, context)
         finally:
             context.end_stage("handle")
 
@@ -242,3 +276,11 @@ class Dispatcher:
                 observer(record)
             except Exception:  # noqa: BLE001  a faulty observer must not cost the client its reply
                 self._log.exception("rpc_observer_failed", request_id=context.request_id)
+
+
+def is_batch(document: bytes) -> bool:
+    return document.lstrip()[:1] == b"["
+
+
+def _past_deadline() -> rpc_errors.DeadlineExceededError:
+    return rpc_errors.DeadlineExceededError("deadline exceeded; the work was cancelled")

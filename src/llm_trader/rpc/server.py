@@ -15,18 +15,21 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from llm_trader.errors import ConfigurationError
+from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
 from llm_trader.rpc.admission import Admission, TokenCheck
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, DrainingError, OverloadedError
+from llm_trader.rpc.listener import Listener, connections_within_file_limit
 
 T = TypeVar("T")
 
-# Connections that may wait to be accepted; a burst beyond it sees delays of a second or more.
-_BACKLOG: Final = 512
+# Connections that are told why they are turned away and close in a moment.
+_TURNED_AWAY: Final = 32
+# What closing takes beyond `drain_timeout_s`: clients have a moment to read the last replies.
+_CLOSING_S: Final = 1.5
 
 
 class RpcServer:
@@ -38,40 +41,44 @@ class RpcServer:
         self._dispatcher = dispatcher
         self._config = config
         self._gate = Admission(config, tokens or TokenCheck())
+        self._max_connections = config.max_connections
         self._connections: dict[asyncio.Task[None], Connection] = {}
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
+        self._address: tuple[str, int] | None = None
         self._log = structlog.get_logger(__name__).bind()
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port it listens on. Raises `ConfigurationError` before `start`."""
-        if self._server is None or not self._server.sockets:
+        if self._address is None:
             raise ConfigurationError("the server is not listening")
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return host, port
+        return self._address
 
     async def start(self) -> None:
         """Raises `ConfigurationError` if the server cannot listen on the address."""
         host, port = self._config.host, self._config.port
+        self._max_connections = connections_within_file_limit(self._config.max_connections)
         connection = functools.partial(
             Connection, self._dispatcher, self._gate, self._config, self._opened
         )
-        loop = asyncio.get_running_loop()
+        listener = Listener(connection, self._has_room)
         try:
-            self._server = await loop.create_server(connection, host, port, backlog=_BACKLOG)
+            self._address = await listener.start(host, port)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot listen on {host}:{port}: {error.strerror or error}; "
                 "is another server running there? choose another port or stop it"
             ) from error
+        self._listener = listener
+        self._gate.clock.start()
         host, port = self.address
         self._log.info("rpc_listening", host=host, port=port)
 
     async def stop(self) -> None:
         """Drains as described above, and returns when every connection is closed."""
-        if self._server is None:
+        if self._listener is None:
             return
-        self._server.close()
+        self._listener.close()
         self._gate.draining = True
         # A connection that ends meanwhile leaves the dictionary of the open ones.
         connections = dict(self._connections)
@@ -87,26 +94,49 @@ class RpcServer:
             else:
                 connection.end_input()
         if self._connections:
+            await asyncio.wait(self._connections, timeout=_CLOSING_S)
+        # Those that have not read their last replies by now.
+        for task in self._connections:
+            task.cancel()
+        if self._connections:
             await asyncio.wait(self._connections)
-        await self._server.wait_closed()
-        self._server = None
+        self._gate.clock.stop()
+        self._listener = self._address = None
         self._log.info("rpc_stopped", unfinished_answers=unfinished)
 
+    def _has_room(self) -> bool:
+        connecting = self._listener.connecting if self._listener else 0
+        return len(self._connections) + connecting < self._max_connections + _TURNED_AWAY
+
     def _opened(self, connection: Connection) -> None:
-        limit = self._config.max_connections
+        limit = self._max_connections
         if self._gate.draining or len(self._connections) >= limit:
             load = f"overloaded: {limit} connections are open; connect again later"
             refusal = DrainingError() if self._gate.draining else OverloadedError(load)
-            peer = connection.session.peer
-            self._log.info("rpc_connection_refused", peer=peer, reason=refusal.code)
-            error = PROTOCOL_ERRORS.error_object(refusal)
-            connection.turn_away(envelope.reply(envelope.NULL, error))
+            self._turn_away(connection, refusal)
+        elif self._gate.tokens_required:
+            self._bound_unauthenticated()
         task = asyncio.create_task(connection.run())
         self._connections[task] = connection
         task.add_done_callback(self._forget)
 
+    def _bound_unauthenticated(self) -> None:
+        """Turns away the oldest connection without a token if there are too many of them."""
+        limit = self._config.max_unauthenticated_connections
+        strangers = [c for c in self._connections.values() if c.unauthenticated]
+        if len(strangers) >= limit:
+            load = f"overloaded: {limit} connections have sent no token; connect again and send it"
+            self._turn_away(strangers[0], OverloadedError(load))
+
+    def _turn_away(self, connection: Connection, refusal: LlmTraderError) -> None:
+        self._log.debug("rpc_connection_refused", peer=connection.session.peer, reason=refusal.code)
+        error = PROTOCOL_ERRORS.error_object(refusal)
+        connection.turn_away(envelope.reply(envelope.NULL, error))
+
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._connections[task]
+        if self._listener is not None:
+            self._listener.resume()
         if not task.cancelled() and (error := task.exception()):
             self._log.error("rpc_connection_failed", exc_info=error)
 

@@ -1,0 +1,188 @@
+"""One queue for the work of all clients, so that none can keep the others waiting.
+
+1. A pass of the event loop grants a fixed number of turns. Between two passes the loop reads,
+   writes and fires timers, so deadlines, cancellation and signals work under any load.
+2. The next turn goes to the address, and of its connections to the one, that has used the least
+   time. Who comes back after a pause starts level with those who are being served.
+3. The time until the next pass is the cost of a turn. The costs of earlier turns of a kind estimate
+   those that wait; a client that queues more than its share of a time limit is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Final, Generic, TypeVar
+
+# A cost moves the estimate of its kind by this share, so that one slow call does not decide.
+_ESTIMATE_STEP: Final = 0.1
+# Even a turn that takes no time counts, so that turns rotate.
+_LEAST_COST_S: Final = 1e-5
+# Clients that are remembered for the time they used; about 1 MB of them.
+_MAX_IDLE: Final = 4096
+
+Line = TypeVar("Line")
+
+
+class _Turn:
+    __slots__ = ("estimate_s", "granted", "kind", "peer")
+
+    def __init__(self, peer: str, kind: str, estimate_s: float) -> None:
+        self.peer = peer
+        self.kind = kind
+        self.estimate_s = estimate_s
+        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class _Shares(Generic[Line]):
+    """What waits, by client, and the time that each client used: start-time fair queueing."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Line] = {}
+        self._used_s: dict[str, float] = {}
+        self._level_s = 0.0
+
+    def least(self) -> str:
+        """The waiting client that used the least time; the first of equals."""
+        name = min(self.waiting, key=self._used_s.__getitem__)
+        self._level_s = max(self._level_s, self._used_s[name])
+        return name
+
+    def join(self, name: str, line: Line) -> None:
+        self.waiting[name] = line
+        self._used_s[name] = max(self._used_s.get(name, 0.0), self._level_s)
+
+    def charge(self, name: str, cost_s: float) -> None:
+        self._used_s[name] = max(self._used_s.get(name, 0.0), self._level_s) + cost_s
+        if len(self._used_s) > _MAX_IDLE + len(self.waiting):
+            self._used_s = {
+                known: used_s
+                for known, used_s in self._used_s.items()
+                if known in self.waiting or used_s > self._level_s
+            }
+
+
+class _Connections:
+    """The waiting turns of one address, by connection."""
+
+    def __init__(self) -> None:
+        self.shares: _Shares[deque[_Turn]] = _Shares()
+        self.queued_s: dict[str, float] = {}
+
+
+class FairQueue:
+    """Grants turns by the least time used, `turns_per_pass` in each pass of the event loop."""
+
+    def __init__(self, turns_per_pass: int) -> None:
+        self._turns_per_pass = turns_per_pass
+        self._left = turns_per_pass
+        self._passing = False
+        self._addresses: _Shares[_Connections] = _Shares()
+        self._connections: dict[str, _Connections] = {}
+        self._lines = 0
+        self._granted: list[tuple[str, str]] = []
+        self._granted_s = 0.0
+        self._estimates_s: dict[str, float] = {}
+
+    def accepts(self, peer: str, kind: str, limit_s: float) -> bool:
+        """Whether a turn of the kind can be expected within the limit, if all have equal shares."""
+        connections = self._connections.get(_address_of(peer))
+        queued_s = connections.queued_s.get(peer, 0.0) if connections else 0.0
+        if not queued_s:  # one turn may always wait, whatever its kind is said to cost
+            return True
+        return (queued_s + self._estimates_s.get(kind, 0.0)) * self._lines <= limit_s
+
+    async def turn(self, peer: str, kind: str) -> None:
+        """Returns when it is the turn of the peer, `host:port`. Cancelling gives up the turn."""
+        if self._left and not self._lines:
+            self._grant(peer, kind)
+            return
+        turn = _Turn(peer, kind, self._estimates_s.get(kind, 0.0))
+        self._join(turn)
+        self._wake()
+        try:
+            await turn.granted
+        finally:
+            if turn.granted.cancelled():
+                self._give_up(turn)
+
+    def _join(self, turn: _Turn) -> None:
+        address = _address_of(turn.peer)
+        connections = self._connections.setdefault(address, _Connections())
+        if address not in self._addresses.waiting:
+            self._addresses.join(address, connections)
+        shares = connections.shares
+        if turn.peer not in shares.waiting:
+            shares.join(turn.peer, deque())
+            self._lines += 1
+        shares.waiting[turn.peer].append(turn)
+        queued_s = connections.queued_s.get(turn.peer, 0.0)
+        connections.queued_s[turn.peer] = queued_s + turn.estimate_s
+
+    def _leave(self, turn: _Turn) -> None:
+        """After a turn left its line: an empty line, and an address without lines, wait no more."""
+        address = _address_of(turn.peer)
+        connections = self._connections[address]
+        connections.queued_s[turn.peer] -= turn.estimate_s
+        if not connections.shares.waiting[turn.peer]:
+            del connections.shares.waiting[turn.peer], connections.queued_s[turn.peer]
+            self._lines -= 1
+        if not connections.shares.waiting:
+            del self._addresses.waiting[address]
+
+    def _give_up(self, turn: _Turn) -> None:
+        self._connections[_address_of(turn.peer)].shares.waiting[turn.peer].remove(turn)
+        self._leave(turn)
+
+    def _grant(self, peer: str, kind: str) -> None:
+        self._left -= 1
+        if not self._granted:
+            self._granted_s = time.monotonic()
+        self._granted.append((peer, kind))
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._passing:
+            self._passing = True
+            asyncio.get_running_loop().call_soon(self._pass)
+
+    def _pass(self) -> None:
+        """Accounts for the turns of the last pass, and grants the next ones."""
+        self._charge()
+        self._passing = False
+        self._left = self._turns_per_pass
+        while self._left and self._lines:
+            turn = self._next()
+            self._grant(turn.peer, turn.kind)
+            turn.granted.set_result(None)
+        if self._lines:
+            self._wake()
+        elif not self._granted:  # all are equal again
+            self._connections.clear()
+            self._addresses = _Shares()
+
+    def _next(self) -> _Turn:
+        shares = self._addresses.waiting[self._addresses.least()].shares
+        turn = shares.waiting[shares.least()].popleft()
+        self._leave(turn)
+        return turn
+
+    def _charge(self) -> None:
+        if not self._granted:
+            return
+        cost_s = (time.monotonic() - self._granted_s) / len(self._granted)
+        for peer, kind in self._granted:
+            known_s = self._estimates_s.get(kind, cost_s)
+            self._estimates_s[kind] = known_s + _ESTIMATE_STEP * (cost_s - known_s)
+            address = _address_of(peer)
+            self._addresses.charge(address, max(cost_s, _LEAST_COST_S))
+            connections = self._connections.setdefault(address, _Connections())
+            connections.shares.charge(peer, max(cost_s, _LEAST_COST_S))
+        self._granted.clear()
+        if len(self._connections) > _MAX_IDLE + len(self._addresses.waiting):
+            self._connections = dict(self._addresses.waiting)
+
+
+def _address_of(peer: str) -> str:
+    return peer.rpartition(":")[0]

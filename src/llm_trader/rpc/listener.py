@@ -1,0 +1,176 @@
+"""Accepts connections: many in a pass of the event loop, and none while there is no room.
+
+asyncio and uvloop accept in their own ways, and both spin where the process may open no more files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from llm_trader.errors import ConfigurationError
+
+# Connections that may wait to be accepted; a burst beyond it sees delays of a second or more.
+_BACKLOG: Final = 512
+# Newcomers wait for few passes of a busy loop, and a pass takes some milliseconds for them.
+_ACCEPTED_PER_PASS: Final = 64
+_RETRY_S: Final = 0.5
+_WARN_AGAIN_S: Final = 60.0
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# For connections that are turned away, for a store or an index that is opened anew, for the log.
+SPARE_FILES: Final = 96
+
+_log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """Listens on all addresses of a host; port 0 takes a free one.
+
+    `has_room` is asked before each connection. Without room, accepting pauses until `resume`.
+    """
+
+    def __init__(
+        self, protocol: Callable[[], asyncio.BaseProtocol], has_room: Callable[[], bool]
+    ) -> None:
+        self._protocol = protocol
+        self._has_room = has_room
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._listening = False
+        self._connecting: set[asyncio.Task[object]] = set()
+        self._warned_s: float | None = None
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """The host and port it listens on. Raises `OSError` if it cannot."""
+        found = await self._loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        try:
+            for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+                self._sockets.append(_listening_socket(family, address))
+        except OSError:
+            self.close()
+            raise
+        self.resume()
+        bound_host, bound_port = self._sockets[0].getsockname()[:2]
+        return bound_host, bound_port
+
+    @property
+    def connecting(self) -> int:
+        """Accepted connections whose protocol is not connected yet."""
+        return len(self._connecting)
+
+    def close(self) -> None:
+        self._pause()
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+    def resume(self) -> None:
+        if not self._listening and self._sockets:
+            self._listening = True
+            for listening in self._sockets:
+                self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _pause(self) -> None:
+        if self._listening:
+            self._listening = False
+            for listening in self._sockets:
+                self._loop.remove_reader(listening.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPTED_PER_PASS):
+            if not self._has_room():
+                self._pause()
+                self._warn("no connection has room")
+                return
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._pause()
+                self._warn(error.strerror or str(error))
+                self._loop.call_later(_RETRY_S, self.resume)
+                return
+            connection.setblocking(False)
+            task = self._loop.create_task(self._connect(connection))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:  # the client has gone already
+            connection.close()
+
+    def _warn(self, reason: str) -> None:
+        now_s = self._loop.time()
+        if self._warned_s is None or now_s - self._warned_s >= _WARN_AGAIN_S:
+            self._warned_s = now_s
+            _log.warning(
+                "rpc_accepting_paused",
+                reason=reason,
+                effect="new connections wait until others end",
+                remedy="raise the limit of open files (ulimit -n), or lower max_connections",
+            )
+
+
+def _listening_socket(family: int, address: Sequence[object]) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(tuple(address))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def connections_within_file_limit(wanted: int) -> int:
+    """Raises the soft limit of open files if need be; fewer connections where that is not enough.
+
+    Raises `ConfigurationError` if there is room for none.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _open_files() + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        if limit > soft:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    possible = wanted - (needed - soft)
+    if possible < 1:
+        raise ConfigurationError(
+            f"the process may open {soft} files, and {needed} are needed for {wanted} connections; "
+            "raise the limit (ulimit -n)"
+        )
+    _log.warning(
+        "rpc_connections_limited",
+        wanted=wanted,
+        possible=possible,
+        open_files_limit=soft,
+        remedy=f"raise the limit of open files (ulimit -n {needed}), or lower max_connections",
+    )
+    return possible
+
+
+def _open_files() -> int:
+    folder = Path("/dev/fd")
+    return len(os.listdir(folder)) if folder.exists() else SPARE_FILES

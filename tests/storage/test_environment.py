@@ -17,6 +17,7 @@ from tests.market.processes import hear, running, tell
 FORMAT = StoreFormat(
     name="test store",
     error=StoreError,
+    damaged_error=StoreError,
     create="create one with: test create {path}",
     rebuild="rebuild it",
     is_database=lambda name: name.startswith("data"),

@@ -47,10 +47,10 @@ def describe_store(settings: Settings) -> StoreInfo:
         return store.describe()
 
 
-def check_store(settings: Settings, *, repair: bool) -> StoreCheck:
+def check_store(settings: Settings, *, repair: bool, deep: bool) -> StoreCheck:
     """Compare records with a count of all rows; `repair` corrects differing records."""
     with MarketStore.open(settings.market.store, write=repair) as store:
-        return store.check(repair=repair)
+        return store.check(repair=repair, deep=deep)
 
 
 def simulate_market(

@@ -22,6 +22,7 @@ FORMAT = StoreFormat(
     rebuild="rebuild it",
     is_database=lambda name: name.startswith("data"),
     max_databases=8,
+    map_size_setting="test.map_size_mib",
 )
 
 # Raised for arguments or an order of calls that LMDB does not allow: mistakes of this program.

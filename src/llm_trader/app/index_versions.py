@@ -196,7 +196,10 @@ async def _version_beside(
     if backend_of(settings) == "embedded":
         folder = folders.next_folder(settings.index.path)
         _refuse_other_build(folder, collection)
-        with EmbeddedIndex.create_or_open(folder, collection) as local:
+        map_size_bytes = settings.index.map_size_bytes
+        with EmbeddedIndex.create_or_open(
+            folder, collection, map_size_bytes=map_size_bytes
+        ) as local:
             # The swap gives it the live folder's name.
             yield local, str(settings.index.path)
         return

@@ -29,8 +29,10 @@ def import_market_data(
     job: Job, path: Path, exchange: str, mapping: Mapping[str, str], meaning: FileMeaning
 ) -> ImportReport:
     """Import a folder or a file."""
-    location, progress = job.settings.market.store, job.progress
-    with MarketStore.open(location, write=True, exchange=exchange) as store:
+    market, progress = job.settings.market, job.progress
+    with MarketStore.open(
+        market.store, write=True, exchange=exchange, map_size_bytes=market.map_size_bytes
+    ) as store:
         return import_folder(
             path,
             store,
@@ -49,7 +51,10 @@ def describe_store(settings: Settings) -> StoreInfo:
 
 def check_store(settings: Settings, *, repair: bool, deep: bool) -> StoreCheck:
     """Compare records with a count of all rows; `repair` corrects differing records."""
-    with MarketStore.open(settings.market.store, write=repair) as store:
+    market = settings.market
+    with MarketStore.open(
+        market.store, write=repair, map_size_bytes=market.map_size_bytes
+    ) as store:
         return store.check(repair=repair, deep=deep)
 
 
@@ -60,7 +65,13 @@ def simulate_market(
     if not symbols:
         raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
     source, now_ms, progress = f"simulation, seed {seed}", job.now_ms, job.progress
-    with MarketStore.open(job.settings.market.store, write=True, exchange="simulated") as store:
+    market_config = job.settings.market
+    with MarketStore.open(
+        market_config.store,
+        write=True,
+        exchange="simulated",
+        map_size_bytes=market_config.map_size_bytes,
+    ) as store:
         for done, symbol in enumerate(symbols):
             progress("simulating", done, len(symbols))
             market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)

@@ -77,6 +77,7 @@ FORMAT: Final = StoreFormat(
     rebuild=f"build it again with: {REBUILD}, restore a backup, or {_ANOTHER_FOLDER}",
     is_database=lambda name: name in _DATABASES,
     max_databases=len(_DATABASES),
+    map_size_setting="index.map_size_mib",
 )
 
 
@@ -97,9 +98,9 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         self._take_over_changes()
 
     @classmethod
-    def open(cls, path: Path) -> EmbeddedIndex:
+    def open(cls, path: Path, *, immutable: bool = False) -> EmbeddedIndex:
         """Open for reading. Raises `VectorIndexError` where there is no readable index."""
-        environment = Environment(path, FORMAT)
+        environment = Environment(path, FORMAT, immutable=immutable)
         try:
             return cls(environment, None)
         except BaseException:
@@ -107,7 +108,9 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             raise
 
     @classmethod
-    def create_or_open(cls, path: Path, collection: Collection) -> EmbeddedIndex:
+    def create_or_open(
+        cls, path: Path, collection: Collection, *, map_size_bytes: int | None = None
+    ) -> EmbeddedIndex:
         """Open for writing, creating the index where there is none.
 
         Raises `StoreLockedError` while another process writes, and `ConfigurationError` when
@@ -116,7 +119,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         with ExitStack() as undo:
             lock = WriterLock(path)
             undo.callback(lock.release)
-            environment = Environment(path, FORMAT, write=True)
+            environment = Environment(path, FORMAT, write=True, map_size_bytes=map_size_bytes)
             undo.callback(environment.close)
             _write_collection(environment, collection)
             index = cls(environment, lock)

@@ -52,6 +52,7 @@ FORMAT: Final = StoreFormat(
     is_database=lambda name: name in (keys.META, keys.CHECKSUMS) or keys.holds_series(name),
     # Each timeframe has a database, and the original program added one of indicators to each.
     max_databases=128,
+    map_size_setting="market.map_size_mib",
 )
 # Far more than a client trades. Symbols come from requests, so what is kept for them has a bound.
 _SYMBOL_VERSIONS_KEPT: Final = 1024
@@ -75,8 +76,18 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         self._symbol_versions: tuple[Version, dict[str, Hashable]] = ((-1, -1), {})
 
     @classmethod
-    def open(cls, path: Path, *, write: bool = False, exchange: str | None = None) -> MarketStore:
+    def open(
+        cls,
+        path: Path,
+        *,
+        write: bool = False,
+        exchange: str | None = None,
+        map_size_bytes: int | None = None,
+        immutable: bool = False,
+    ) -> MarketStore:
         """Open the folder `path`; for writing it is created where missing.
+
+        `map_size_bytes` and `immutable` are those of `Environment`.
 
         Raises `StoreError` where there is no store to read, the store is of a newer version, or
         this process has it open already, and `ConfigurationError` when the store is another
@@ -84,7 +95,9 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         """
         if exchange is not None:
             keys.checked_exchange(exchange)
-        environment = Environment(path, FORMAT, write=write)
+        environment = Environment(
+            path, FORMAT, write=write, map_size_bytes=map_size_bytes, immutable=immutable
+        )
         store = cls(environment, exchange)
         try:
             store._prepare()

@@ -7,6 +7,7 @@ it after any fork.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -23,6 +24,7 @@ import structlog
 from llm_trader.errors import LlmTraderError
 from llm_trader.storage import pages
 from llm_trader.storage.files import write_errors
+from llm_trader.storage.surroundings import explain
 
 # Generation and transaction number: equal versions of an environment mean equal content.
 Version: TypeAlias = tuple[int, int]
@@ -31,6 +33,8 @@ _Handles: TypeAlias = tuple[Any, Mapping[str, Any]]
 DATA_FILE: Final = "data.mdb"
 # The file is sparse: only what is written takes space, so a large map costs nothing.
 MAP_SIZE_BYTES: Final = 16 * 2**30
+# Readers need no room to write, and a limit of the address space may be close.
+_SMALLEST_READ_MAP_BYTES: Final = 2**28
 # The last tenth of the map, 1.6 GiB at first, is kept for the largest single write.
 _GROW_FROM_USED_SHARE: Final = 0.9
 # LMDB's default of 126 is less than a machine with many worker processes can need.
@@ -47,7 +51,7 @@ _WAIT_FOR_IDLE_SECONDS: Final = 10.0
 # What to do about LMDB's errors that do not come from a mistake of this program. `{rebuild}`
 # stands for what the format says.
 REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
-    lmdb.MapFullError: "the write is larger than the room left in its file; split its symbols",
+    lmdb.MapFullError: "the write is larger than the room left in its map; split its symbols",
     lmdb.TxnFullError: "the write is too large for one transaction; write it in parts",
     lmdb.ReadersFullError: f"{_MAX_READERS} readers are active already; stop some",
     lmdb.DiskError: "check the disk and the free space on it",
@@ -80,6 +84,7 @@ class StoreFormat:
     rebuild: str  # how to recover from damage
     is_database: Callable[[str], bool]
     max_databases: int
+    map_size_setting: str
 
     def missing(self, folder: Path, *, was_open: bool = False) -> LlmTraderError:
         problem = f"there is no {self.name} at {folder};"
@@ -95,9 +100,18 @@ class StoreFormat:
         except lmdb.Error as error:
             raise self.translated(error, folder) from error
 
-    def translated(self, error: lmdb.Error, folder: Path) -> LlmTraderError:
+    def translated(
+        self, error: lmdb.Error, folder: Path, map_size_bytes: int = 0
+    ) -> LlmTraderError:
         """The format's error for one of LMDB's, with a remedy where there is one."""
-        remedy = REMEDIES.get(type(error), "").format(rebuild=self.rebuild)
+        remedy = explain(
+            getattr(error, "code", None),
+            folder,
+            map_size_bytes=map_size_bytes,
+            setting=self.map_size_setting,
+        ) or REMEDIES.get(type(error), "").format(rebuild=self.rebuild)
+        if isinstance(error, lmdb.MapFullError):
+            remedy += f", or raise {self.map_size_setting}; nothing of this write is kept"
         message = f"the {self.name} at {folder} fails: {error}"
         kind = self.damaged_error if isinstance(error, _DAMAGE) else self.error
         return kind(f"{message}; {remedy}" if remedy else message)
@@ -164,8 +178,19 @@ class Environment(AbstractContextManager["Environment"]):
     after at most a second reopens it, and its `version` is of a new generation.
     """
 
-    def __init__(self, folder: Path, store_format: StoreFormat, *, write: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store_format: StoreFormat,
+        *,
+        write: bool = False,
+        map_size_bytes: int | None = None,
+        immutable: bool = False,
+    ) -> None:
         """Open the folder; for writing it is created where missing.
+
+        A writer's map begins with `map_size_bytes` and grows. Where `immutable`, nobody writes to
+        the folder, and reading it leaves no trace, so that it may be on a read-only medium.
 
         Raises the format's error where there is nothing to read or this process has the folder
         open already, and `ConfigurationError` where the folder cannot be written to.
@@ -174,7 +199,8 @@ class Environment(AbstractContextManager["Environment"]):
         self.format = store_format
         self.writable = write
         self._file = str(folder / DATA_FILE)
-        self._map_size = MAP_SIZE_BYTES
+        self._immutable = immutable
+        self._map_size = MAP_SIZE_BYTES if map_size_bytes is None else map_size_bytes
         self._generation = 0
         self._closed = False
         self._missing = False
@@ -191,11 +217,12 @@ class Environment(AbstractContextManager["Environment"]):
             with write_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 if not os.access(folder, os.W_OK | os.X_OK):
-                    raise PermissionError(None, "permission denied")
+                    is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+                    number = errno.EROFS if is_read_only else errno.EACCES
+                    raise OSError(number, os.strerror(number))
         elif not os.path.isfile(self._file):
             raise store_format.missing(folder)
-        with store_format.lmdb_errors(folder):
-            self._open()
+        self._open()
 
     def close(self) -> None:
         """Release the folder. Closing twice does nothing."""
@@ -386,27 +413,29 @@ class Environment(AbstractContextManager["Environment"]):
         status = _file_status(self._file)
         if status is not None:
             self._check_header(status)
+        map_size = self._map_size
+        if not self.writable:
+            size = status.st_size if status else 0
+            map_size = min(map_size, max(2 * size, _SMALLEST_READ_MAP_BYTES))
         try:
             self._lmdb = lmdb.open(
                 str(self.folder),
-                map_size=self._map_size,
+                map_size=map_size,
                 max_dbs=self.format.max_databases,
                 max_readers=_MAX_READERS,
                 readonly=not self.writable,
                 create=self.writable,
+                lock=not self._immutable,
             )
-        except OSError as error:
-            raise self.format.error(
-                f"the {self.format.name} at {self.folder} cannot be opened: {error.strerror}; "
-                "check that its files are there and can be read"
-            ) from error
-        if self.writable:
-            self._lmdb.reader_check()  # frees the slots of readers that were killed
-        try:
-            self._check_pages()
-        except BaseException:
-            self._lmdb.close()
-            raise
+            try:
+                if self.writable:
+                    self._lmdb.reader_check()  # frees the slots of readers that were killed
+                self._check_pages()
+            except BaseException:
+                self._lmdb.close()
+                raise
+        except lmdb.Error as error:
+            raise self.format.translated(error, self.folder, map_size) from error
         status = status or os.stat(self._file)
         self._identity, self._size = _identity(status), status.st_size
         self._outdated = False

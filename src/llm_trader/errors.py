@@ -13,7 +13,8 @@ Each class says what the caller should do, and carries a stable `code` for logs 
     ├── InsufficientMatchesError  widen the query; too few past states look like this one
     ├── EmbeddingError            send more fields; this state cannot become a vector
     └── VectorIndexError          repair, rebuild, or reconnect the index
-        └── OutdatedIndexError    rebuild the index: another version of this program wrote it
+        ├── OutdatedIndexError    rebuild the index: another version of this program wrote it
+        └── DamagedIndexError     rebuild the index: its file is not what was written
 """
 
 from __future__ import annotations
@@ -112,6 +113,12 @@ class OutdatedIndexError(VectorIndexError):
     """Another version of this program wrote the index, with points that this one cannot read."""
 
     code = "outdated_index"
+
+
+class DamagedIndexError(VectorIndexError):
+    """The index differs from what was written, so it is not answered from."""
+
+    code = "damaged_index"
 
 
 def raised_inside(error: Exception, packages: tuple[str, ...]) -> bool:

@@ -17,10 +17,12 @@ from tests.market.processes import hear, running, tell
 FORMAT = StoreFormat(
     name="test store",
     error=StoreError,
+    damaged_error=StoreError,
     create="create one with: test create {path}",
     rebuild="rebuild it",
     is_database=lambda name: name.startswith("data"),
     max_databases=8,
+    map_size_setting="test.map_size_mib",
 )
 
 # Raised for arguments or an order of calls that LMDB does not allow: mistakes of this program.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import structs
 
 from llm_trader.app.indexes import (
+    backend_of,
     open_index,
     open_retriever,
     qdrant_server,
@@ -16,8 +18,38 @@ from llm_trader.checks.leak_check import LeakReport, check_for_leaks
 from llm_trader.checks.recall import RecallReport, recall
 from llm_trader.checks.sampling import Sampling
 from llm_trader.checks.vector_comparison import VectorComparison, compare_vectors
-from llm_trader.index.protocol import VectorIndex
+from llm_trader.errors import DamagedIndexError, InvalidInputError
+from llm_trader.index.embedded import EmbeddedIndex
+from llm_trader.index.protocol import REBUILD, SymbolPoints, VectorIndex
 from llm_trader.market.store import MarketStore
+
+
+class IndexCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """`symbols` is empty where the damage keeps the index from being read."""
+
+    location: str
+    symbols: list[SymbolPoints]
+    problems: list[str]
+    remedy: str | None
+
+
+@blocking
+async def check_index(job: Job) -> IndexCheck:
+    """Compare every record of the embedded index with its checksum, and walk through all pages."""
+    if backend_of(job.settings) != "embedded":
+        raise InvalidInputError(
+            "a Qdrant server checks its own files; check an embedded index without --qdrant-url"
+        )
+    path = job.settings.index.path
+    symbols: list[SymbolPoints] = []
+    try:
+        with EmbeddedIndex.open(path) as index:
+            symbols = (await index.info()).symbols
+            problems = index.page_problems()
+    except DamagedIndexError as error:
+        problems = [error.message]
+    remedy = f"build it again with: {REBUILD}" if problems else None
+    return IndexCheck(location=str(path), symbols=symbols, problems=problems, remedy=remedy)
 
 
 @blocking

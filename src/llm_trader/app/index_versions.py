@@ -18,6 +18,7 @@ from llm_trader.checks.agreement import AgreementReport, compare_answers
 from llm_trader.checks.copy_verification import CopyProblem, verify_copy
 from llm_trader.errors import (
     ConfigurationError,
+    DamagedIndexError,
     InvalidInputError,
     OutdatedIndexError,
     VectorIndexError,
@@ -101,7 +102,8 @@ def prune_index(
 async def rebuild_index(job: Job) -> Rebuild:
     """Build all points of the live index again in a new version, then swap the versions.
 
-    If another version of this program wrote the live one, build all that the market store has.
+    If the live one is damaged, or another version of this program wrote it, build all that the
+    market store has.
     An interrupted rebuild resumes at the next call. Raises `VectorIndexError` instead of swapping
     if the new version lacks a symbol or its newest state.
     """
@@ -130,7 +132,7 @@ async def rebuild_index(job: Job) -> Rebuild:
                     progress=job.progress,
                 )
             # The live index may have grown meanwhile.
-            with suppress(OutdatedIndexError):
+            with suppress(OutdatedIndexError, DamagedIndexError):
                 async with open_index(settings, environ) as live:
                     await _refuse_fewer_points(index, (await live.info()).symbols)
         return await _swap(settings, environ, reports, name)
@@ -172,7 +174,7 @@ async def _points_to_rebuild(
                     "or ingest without them into a new index"
                 )
             return (await live.info()).symbols
-    except OutdatedIndexError:
+    except (OutdatedIndexError, DamagedIndexError):
         return _all_of_the_store(settings, store)
 
 
@@ -194,7 +196,10 @@ async def _version_beside(
     if backend_of(settings) == "embedded":
         folder = folders.next_folder(settings.index.path)
         _refuse_other_build(folder, collection)
-        with EmbeddedIndex.create_or_open(folder, collection) as local:
+        map_size_bytes = settings.index.map_size_bytes
+        with EmbeddedIndex.create_or_open(
+            folder, collection, map_size_bytes=map_size_bytes
+        ) as local:
             # The swap gives it the live folder's name.
             yield local, str(settings.index.path)
         return
@@ -209,6 +214,8 @@ def _refuse_other_build(folder: Path, collection: Collection) -> None:
             differences = unfinished.collection.differences(collection)
     except OutdatedIndexError:
         differences = ["another version of this program wrote them"]
+    except DamagedIndexError:
+        differences = ["they are damaged"]
     except VectorIndexError:  # mostly no rebuild is unfinished, and there is nothing to open
         differences = []
     if differences:

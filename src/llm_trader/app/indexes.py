@@ -48,9 +48,11 @@ async def open_index(
     `ConfigurationError` if it holds another collection than the one to `create`.
     """
     if (backend or backend_of(settings)) == "embedded":
-        path = settings.index.path
+        path, map_size_bytes = settings.index.path, settings.index.map_size_bytes
         with (
-            EmbeddedIndex.create_or_open(path, create) if create else EmbeddedIndex.open(path)
+            EmbeddedIndex.create_or_open(path, create, map_size_bytes=map_size_bytes)
+            if create
+            else EmbeddedIndex.open(path)
         ) as local:
             yield local
         return

@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from llm_trader.app.job import Job
 from llm_trader.errors import InvalidInputError
+from llm_trader.market.config import MarketConfig
 from llm_trader.market.file_import import ImportReport, import_folder
 from llm_trader.market.file_rows import FileReading
 from llm_trader.market.simulation import simulate
@@ -32,8 +33,8 @@ def import_market_data(
     job: Job, path: Path, exchange: str, reading: FileReading, meaning: FileMeaning
 ) -> ImportReport:
     """Import a folder or a file."""
-    location, progress = job.settings.market.store, job.progress
-    with _written_store(location, exchange) as store:
+    market, progress = job.settings.market, job.progress
+    with _written_store(market, exchange) as store:
         return import_folder(
             path,
             store,
@@ -46,13 +47,16 @@ def import_market_data(
 
 
 @contextmanager
-def _written_store(folder: Path, exchange: str) -> Iterator[MarketStore]:
+def _written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]:
     """A store to write to. A failure before the first write leaves none where there was none."""
+    folder = config.store
     existed = (folder / DATA_FILE).exists()
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     is_empty = False
     try:
-        with MarketStore.open(folder, write=True, exchange=exchange) as store:
+        with MarketStore.open(
+            folder, write=True, exchange=exchange, map_size_bytes=config.map_size_bytes
+        ) as store:
             try:
                 yield store
             except BaseException:
@@ -72,10 +76,13 @@ def describe_store(settings: Settings) -> StoreInfo:
         return store.describe()
 
 
-def check_store(settings: Settings, *, repair: bool) -> StoreCheck:
+def check_store(settings: Settings, *, repair: bool, deep: bool) -> StoreCheck:
     """Compare records with a count of all rows; `repair` corrects differing records."""
-    with MarketStore.open(settings.market.store, write=repair) as store:
-        return store.check(repair=repair)
+    market = settings.market
+    with MarketStore.open(
+        market.store, write=repair, map_size_bytes=market.map_size_bytes
+    ) as store:
+        return store.check(repair=repair, deep=deep)
 
 
 def simulate_market(
@@ -85,7 +92,7 @@ def simulate_market(
     if not symbols:
         raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
     source, now_ms, progress = f"simulation, seed {seed}", job.now_ms, job.progress
-    with _written_store(job.settings.market.store, "simulated") as store:
+    with _written_store(job.settings.market, "simulated") as store:
         for done, symbol in enumerate(symbols):
             progress("simulating", done, len(symbols))
             market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)

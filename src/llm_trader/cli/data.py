@@ -108,14 +108,19 @@ def check(
     repair: Annotated[
         bool, Option("--repair", help="Correct the records and ledgers that differ.")
     ] = False,
+    deep: Annotated[
+        bool, Option("--deep", help="Also read every row and every page, and compare checksums.")
+    ] = False,
 ) -> Result:
     """Count all rows of a store and compare its records and gap ledgers with the count.
 
-    Exits with 1 if any of them differs.
+    --deep finds damage: rows that differ from the checksum of their day, and a file that
+    contradicts itself. Rows that an earlier version wrote have no checksum; --repair gives them
+    one. Exits with 1 if anything differs.
     """
     from llm_trader.app.market_data import check_store
 
-    report = check_store(job.settings, repair=repair)
+    report = check_store(job.settings, repair=repair, deep=deep)
     return Result(report, _describe_check(report), bool(report.problems))
 
 
@@ -193,6 +198,8 @@ def _describe_check(check: StoreCheck) -> Description:
     named = [(f"{s.kind} {s.timeframe or ''}".strip(), s) for s in check.series]
     rows = ((s.symbol, name, s.rows, len(s.problems)) for name, s in named)
     yield table("", "symbol", "series", "rows", "problems", rows=rows, right_from=2)
+    for problem in check.file_problems:
+        yield line(f"file: {problem}")
     for name, series in named:
         for problem in series.problems:
             yield line(f"{series.symbol} {name}: {problem}")

@@ -16,6 +16,7 @@ from llm_trader.cli.pipeline import describe_ingestion
 from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.app.index_checks import IndexCheck
     from llm_trader.app.index_versions import IndexState, Migration, Rebuild
     from llm_trader.checks.recall import RecallReport
     from llm_trader.checks.vector_comparison import VectorComparison
@@ -74,15 +75,29 @@ def rebuild(job: Job) -> Result:
 
     Use it for a version with other features, for another text model, or after market data was
     corrected. The symbols and the time range are those of the live index, the data is that of the
-    market store. If another version of this program wrote the live index, all of the store is
-    built. The live index answers queries until the swap; servers on Qdrant follow it by
-    themselves if the vector spaces are the same, other servers must be restarted. The old version
-    stays until `llm-trader index prune`.
+    market store. If the live index is damaged, or another version of this program wrote it, all of
+    the store is built. The live index answers queries until the swap; servers follow it within a
+    second if the vector spaces are the same, others must be restarted. The old version stays until
+    `llm-trader index prune`.
     """
     from llm_trader.app.index_versions import rebuild_index
 
     rebuilt = rebuild_index(job)
     return Result(rebuilt, _describe_rebuild(rebuilt))
+
+
+@app.command()
+@with_job("index")
+def check(job: Job) -> Result:
+    """Compare every record of an embedded index with its checksum.
+
+    Also walks through all pages of the file. Exits with 1 if anything differs: the index is then
+    refused by all commands, and `llm-trader index rebuild` builds it again from the market store.
+    """
+    from llm_trader.app.index_checks import check_index
+
+    report = check_index(job)
+    return Result(report, _describe_check(report), bool(report.problems))
 
 
 @app.command()
@@ -180,6 +195,14 @@ def _describe_index(state: IndexState) -> Description:
     for version in state.versions:
         kind = "live" if version.live else "being built" if version.building else "old"
         yield line(f"version {version.name}: {kind}")
+
+
+def _describe_check(check: IndexCheck) -> Description:
+    yield heading(f"{check.location}, compared with its checksums")
+    yield table("", "symbol", "states", rows=((s.symbol, s.points) for s in check.symbols))
+    for problem in check.problems:
+        yield line(f"PROBLEM {problem}")
+    yield line("whole" if check.remedy is None else check.remedy)
 
 
 def _describe_migration(migration: Migration, source: str, target: str) -> Description:

@@ -21,7 +21,20 @@ class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "folder."
         ),
     ] = Path("var/index")
+    map_size_mib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**24,
+            description="Address space that a writer reserves for the file, in MiB. It takes no "
+            "disk, and is doubled before it is full; lower it where ulimit -v is set.",
+        ),
+    ] = 16384
     qdrant: QdrantConfig = QdrantConfig()
+
+    @property
+    def map_size_bytes(self) -> int:
+        return self.map_size_mib * 2**20
 
 
 class IngestConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

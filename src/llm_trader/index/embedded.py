@@ -8,7 +8,10 @@ that was replaced, by a rebuild or a restore, is loaded anew within a second.
     points  SYMBOL:timestamp_ms -> record: columns as float64, vectors as float32, run as uint32
     log     sequence number     -> SYMBOL:timestamps of the points written by one transaction
     runs    run number          -> IngestionRun as JSON
-    meta    collection, columns -> JSON
+    meta    collection, columns -> JSON; checksum -> the CRC-32 of both
+
+Records of `points`, `log` and `runs` end with the CRC-32 of their key and content. All that is
+loaded is compared with it: an index that was damaged on disk is refused, never answered from.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -24,6 +28,8 @@ import numpy as np
 from llm_trader.arrays import Times
 from llm_trader.errors import (
     ConfigurationError,
+    DamagedIndexError,
+    LlmTraderError,
     OutdatedIndexError,
     SymbolNotFoundError,
     VectorIndexError,
@@ -55,6 +61,10 @@ _POINTS, _LOG, _RUNS, _META = "points", "log", "runs", "meta"
 _DATABASES: Final = frozenset((_POINTS, _LOG, _RUNS, _META))
 _COLLECTION_KEY: Final = b"collection"
 _COLUMNS_KEY: Final = b"columns"
+_CHECKSUM_KEY: Final = b"checksum"
+_CHECKSUM_BYTES: Final = 4
+# The CRC-32 of anything that is followed by its own CRC-32.
+_RESIDUE: Final = crc32(crc32(b"").to_bytes(_CHECKSUM_BYTES, "little"))
 
 _VECTOR_FIELDS: Final = {STATE: "vector", TEXT: "text_vector"}
 
@@ -62,10 +72,12 @@ _ANOTHER_FOLDER: Final = "ingest into a new folder with: rag-ingest --index NEW_
 FORMAT: Final = StoreFormat(
     name="index",
     error=VectorIndexError,
+    damaged_error=DamagedIndexError,
     create="make one with: rag-ingest --index {path}",
-    rebuild=_ANOTHER_FOLDER,
+    rebuild=f"build it again with: {REBUILD}, restore a backup, or {_ANOTHER_FOLDER}",
     is_database=lambda name: name in _DATABASES,
     max_databases=len(_DATABASES),
+    map_size_setting="index.map_size_mib",
 )
 
 
@@ -86,9 +98,9 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         self._take_over_changes()
 
     @classmethod
-    def open(cls, path: Path) -> EmbeddedIndex:
+    def open(cls, path: Path, *, immutable: bool = False) -> EmbeddedIndex:
         """Open for reading. Raises `VectorIndexError` where there is no readable index."""
-        environment = Environment(path, FORMAT)
+        environment = Environment(path, FORMAT, immutable=immutable)
         try:
             return cls(environment, None)
         except BaseException:
@@ -96,7 +108,9 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             raise
 
     @classmethod
-    def create_or_open(cls, path: Path, collection: Collection) -> EmbeddedIndex:
+    def create_or_open(
+        cls, path: Path, collection: Collection, *, map_size_bytes: int | None = None
+    ) -> EmbeddedIndex:
         """Open for writing, creating the index where there is none.
 
         Raises `StoreLockedError` while another process writes, and `ConfigurationError` when
@@ -105,7 +119,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         with ExitStack() as undo:
             lock = WriterLock(path)
             undo.callback(lock.release)
-            environment = Environment(path, FORMAT, write=True)
+            environment = Environment(path, FORMAT, write=True, map_size_bytes=map_size_bytes)
             undo.callback(environment.close)
             _write_collection(environment, collection)
             index = cls(environment, lock)
@@ -149,24 +163,28 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         with self._write(_RUNS) as txn:
             number = txn.count(_RUNS) + 1
             run = IngestionRun(number, build_id, exchange, started_at)
-            txn.put(_RUNS, number.to_bytes(8), msgspec.json.encode(run))
+            key = number.to_bytes(8)
+            txn.put(_RUNS, key, _sealed(key, msgspec.json.encode(run)))
         return number
 
     async def upsert(self, points: PointTable) -> int:
         self.collection.check_vectors(points.vectors)
         if not len(points):
             return 0
-        records = np.empty(len(points), self._record)
+        records = np.zeros(len(points), self._record)
         records["values"], records["run"] = points.values.T, points.run
         for name, vectors in points.vectors.items():
             records[_VECTOR_FIELDS[name]] = vectors
         keys = [_point_key(points.symbol, t) for t in points.timestamp_ms.tolist()]
+        contents = (record.tobytes()[:-_CHECKSUM_BYTES] for record in records)
+        sealed = [(key, _sealed(key, content)) for key, content in zip(keys, contents, strict=True)]
         # Readers follow the log; looking for new keys would mean scanning all points.
         entry = points.symbol.encode() + b":" + points.timestamp_ms.astype("<i8").tobytes()
         with self._write(_POINTS, _LOG) as txn:
             count_before = txn.count(_POINTS)
-            txn.put_many(_POINTS, zip(keys, (r.tobytes() for r in records), strict=True))
-            txn.put(_LOG, txn.count(_LOG).to_bytes(8), entry)
+            txn.put_many(_POINTS, sealed)
+            number = txn.count(_LOG).to_bytes(8)
+            txn.put(_LOG, number, _sealed(number, entry))
             return txn.count(_POINTS) - count_before
 
     async def info(self) -> IndexInfo:
@@ -177,8 +195,10 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             if len(times := arrays.table.timestamp_ms)
         ]
         with self._environment.read() as txn:
-            records = txn.cursor(_RUNS) or ()
-            runs = [msgspec.json.decode(record, type=IngestionRun) for _, record in records]
+            runs = [
+                msgspec.json.decode(self._content(_RUNS, key, record), type=IngestionRun)
+                for key, record in txn.cursor(_RUNS) or ()
+            ]
         return IndexInfo(
             backend="embedded",
             location=self.location,
@@ -186,6 +206,10 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             symbols=symbols,
             runs=runs,
         )
+
+    def page_problems(self) -> list[str]:
+        """What a walk through all pages of the file finds wrong; opening has compared the rest."""
+        return self._environment.page_problems()
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
@@ -209,10 +233,15 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             self._check_generation(txn)
             yield txn
 
-    def _table_of(self, symbol: str, timestamps: Times, records: list[bytes]) -> PointTable:
+    def _table_of(self, symbol: str, keys: list[bytes], records: list[bytes]) -> PointTable:
+        for key, record in zip(keys, records, strict=True):
+            if crc32(record, crc32(key)) != _RESIDUE:
+                raise self._damaged(_POINTS, key)
         content = b"".join(records)
+        start = len(symbol) + 1
+        timestamps = np.array([int(key[start:]) for key in keys], np.int64)
         if len(content) != len(timestamps) * self._record.itemsize:
-            raise self._damaged(f"records of {symbol}")
+            raise self._damaged(_POINTS, keys[0])
         rows = np.frombuffer(content, self._record)
         values = np.ascontiguousarray(rows["values"].T)
         vectors = {name: rows[_VECTOR_FIELDS[name]].copy() for name in self.collection.dimensions}
@@ -246,23 +275,29 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
 
     def _load_all(self, txn: ReadTransaction) -> None:
         self._symbols = {}  # first, or the memory would have to hold the index twice
-        stamps: dict[str, list[int]] = {}
-        records: dict[str, list[bytes]] = {}
+        keys: dict[bytes, list[bytes]] = {}
+        records: dict[bytes, list[bytes]] = {}
         for key, record in txn.cursor(_POINTS) or ():
-            symbol, _, stamp = key.decode().partition(":")
-            stamps.setdefault(symbol, []).append(int(stamp))
-            records.setdefault(symbol, []).append(record)
-        for symbol, times in stamps.items():
-            table = self._table_of(symbol, np.array(times, np.int64), records.pop(symbol))
-            self._symbols[symbol] = SymbolArrays(table)
+            name = key.partition(b":")[0]
+            keys.setdefault(name, []).append(key)
+            records.setdefault(name, []).append(record)
+        symbols = {}
+        for name, own_keys in keys.items():
+            symbol = name.decode("ascii", "replace")
+            table = self._table_of(symbol, own_keys, records.pop(name))
+            if (np.diff(table.timestamp_ms) <= 0).any():
+                raise self._damaged(_POINTS, own_keys[0])
+            symbols[symbol] = SymbolArrays(table)
+        self._symbols = symbols
 
     def _load_logged(self, txn: ReadTransaction) -> None:
         for number in range(self._next_log, txn.count(_LOG)):
-            entry = self._stored(txn, _LOG, number.to_bytes(8))
+            log_key = number.to_bytes(8)
+            entry = self._content(_LOG, log_key, self._stored(txn, _LOG, log_key))
             name, _, packed = entry.partition(b":")
-            symbol, times = name.decode(), np.frombuffer(packed, "<i8").astype(np.int64)
-            keys = [_point_key(symbol, stamp) for stamp in times.tolist()]
-            table = self._table_of(symbol, times, [self._stored(txn, _POINTS, key) for key in keys])
+            symbol = name.decode()
+            keys = [_point_key(symbol, t) for t in np.frombuffer(packed, "<i8").tolist()]
+            table = self._table_of(symbol, keys, [self._stored(txn, _POINTS, key) for key in keys])
             if symbol in self._symbols:
                 self._symbols[symbol].merge(table)
             else:
@@ -271,28 +306,51 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     def _stored(self, txn: ReadTransaction, database: str, key: bytes) -> bytes:
         record = txn.get(database, key)
         if record is None:
-            raise self._damaged(f"record {key!r} of {database}")
+            raise self._damaged(database, key)
         return record
 
-    def _damaged(self, where: str) -> VectorIndexError:
-        return VectorIndexError(
-            f"the index at {self._path} is damaged: {where}; restore a backup, or {_ANOTHER_FOLDER}"
-        )
+    def _content(self, database: str, key: bytes, record: bytes) -> bytes:
+        if crc32(record, crc32(key)) != _RESIDUE:
+            raise self._damaged(database, key)
+        return record[:-_CHECKSUM_BYTES]
+
+    def _damaged(self, database: str, key: bytes) -> LlmTraderError:
+        name = key.decode() if database == _POINTS and key.isascii() else key.hex()
+        return FORMAT.damaged(self._path, f"record {name!r} of {database} is not as it was written")
 
 
 def _stored_collection(txn: ReadTransaction, path: Path) -> Collection:
     stored, columns = txn.get(_META, _COLLECTION_KEY), txn.get(_META, _COLUMNS_KEY)
     if stored is None or columns is None:
         raise _no_index(path)
-    collection = msgspec.json.decode(stored, type=Collection)
-    same_columns = tuple(msgspec.json.decode(columns, type=list[str])) == COLUMNS
+    try:
+        collection = msgspec.json.decode(stored, type=Collection)
+        same_columns = tuple(msgspec.json.decode(columns, type=list[str])) == COLUMNS
+    except msgspec.MsgspecError as error:
+        raise FORMAT.damaged(path, f"its description cannot be read: {error}") from error
     if collection.schema_version != SCHEMA_VERSION or not same_columns:
         raise OutdatedIndexError(
             f"the index at {path} was written by another version (schema "
             f"{collection.schema_version}, this one knows {SCHEMA_VERSION}); build it again with: "
             f"{REBUILD}"
         )
+    if (checksum := txn.get(_META, _CHECKSUM_KEY)) is None:
+        raise OutdatedIndexError(
+            f"the index at {path} was written by another version, which kept no checksums; build "
+            f"it again with: {REBUILD}"
+        )
+    if checksum != _meta_checksum(stored, columns):
+        raise FORMAT.damaged(path, "its description is not as it was written")
     return collection
+
+
+def _meta_checksum(collection: bytes, columns: bytes) -> bytes:
+    return crc32(columns, crc32(collection)).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _sealed(key: bytes, content: bytes) -> bytes:
+    """The content followed by the checksum of key and content."""
+    return content + crc32(content, crc32(key)).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _no_index(path: Path) -> VectorIndexError:
@@ -307,8 +365,10 @@ def _write_collection(environment: Environment, collection: Collection) -> None:
         if txn.root_keys() - {_META} or txn.count(_META):
             raise _no_index(environment.folder)
     with environment.write(_META) as write_txn:
-        write_txn.put(_META, _COLLECTION_KEY, msgspec.json.encode(collection))
-        write_txn.put(_META, _COLUMNS_KEY, msgspec.json.encode(COLUMNS))
+        stored, columns = msgspec.json.encode(collection), msgspec.json.encode(COLUMNS)
+        write_txn.put(_META, _COLLECTION_KEY, stored)
+        write_txn.put(_META, _COLUMNS_KEY, columns)
+        write_txn.put(_META, _CHECKSUM_KEY, _meta_checksum(stored, columns))
 
 
 def _record_type(collection: Collection) -> np.dtype[np.void]:
@@ -316,7 +376,9 @@ def _record_type(collection: Collection) -> np.dtype[np.void]:
         (_VECTOR_FIELDS[name], "<f4", (size,)) for name, size in collection.dimensions.items()
     ]
     # The order of stored indexes: the run follows the state vector.
-    return np.dtype([("values", "<f8", (len(COLUMNS),)), vectors[0], ("run", "<u4"), *vectors[1:]])
+    columns = ("values", "<f8", (len(COLUMNS),))
+    checksum = ("checksum", "<u4")
+    return np.dtype([columns, vectors[0], ("run", "<u4"), *vectors[1:], checksum])
 
 
 def _point_key(symbol: str, timestamp_ms: int) -> bytes:

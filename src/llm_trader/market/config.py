@@ -20,3 +20,16 @@ class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "folder."
         ),
     ] = Path("var/market")
+    map_size_mib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**24,
+            description="Address space that a writer reserves for the file, in MiB. It takes no "
+            "disk, and is doubled before it is full; lower it where ulimit -v is set.",
+        ),
+    ] = 16384
+
+    @property
+    def map_size_bytes(self) -> int:
+        return self.map_size_mib * 2**20

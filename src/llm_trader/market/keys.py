@@ -11,6 +11,7 @@ from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis, Timeframe
 FUNDING: Final = "funding"
 OPEN_INTEREST: Final = "open_interest"
 META: Final = "meta"
+CHECKSUMS: Final = "checksums"
 TIME_DIGITS: Final = 13  # of a time in ms from 2001 to 2286, so byte order is time order
 _CANDLES: Final = "candles_"
 

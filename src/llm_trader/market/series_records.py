@@ -18,7 +18,7 @@ import msgspec
 
 from llm_trader.arrays import Times
 from llm_trader.errors import StoreError
-from llm_trader.market import keys, record_ranges
+from llm_trader.market import checksums, keys, record_ranges
 from llm_trader.market.candles import Gap, gaps_between
 from llm_trader.market.samples import sampling_interval_ms
 from llm_trader.market.stored_series import StoredSeries
@@ -165,7 +165,7 @@ def recount(
 
 
 def read_meta(txn: ReadTransaction, key: str, kind: type[T]) -> T | None:
-    stored = txn.get(keys.META, key.encode())
+    stored = checksums.get_meta(txn, key)
     if stored is None:
         return None
     try:
@@ -233,7 +233,7 @@ def _coarser(a: Millis | None, b: Millis | None) -> Millis | None:
 
 
 def _put(txn: WriteTransaction, key: str, value: Any) -> None:
-    txn.put(keys.META, key.encode(), msgspec.json.encode(value))
+    checksums.put_meta(txn, key, msgspec.json.encode(value))
 
 
 def _gap_key(series: StoredSeries[Any], start_ms: Millis) -> bytes:

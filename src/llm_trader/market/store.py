@@ -16,6 +16,7 @@ from typing import Final
 
 from llm_trader.errors import StoreError
 from llm_trader.market import (
+    checksums,
     keys,
     record_ranges,
     series_records,
@@ -25,6 +26,7 @@ from llm_trader.market import (
     symbol_versions,
 )
 from llm_trader.market.candles import CandleSeries, Gap
+from llm_trader.market.checksums import DayChecksums
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
@@ -44,11 +46,13 @@ from llm_trader.timeframe import H4, Millis, Timeframe
 FORMAT: Final = StoreFormat(
     name="market store",
     error=StoreError,
+    damaged_error=StoreError,
     create="create one with: llm-trader data import <folder> --store {path}",
-    rebuild="import the data into a new folder",
-    is_database=lambda name: name == keys.META or keys.holds_series(name),
+    rebuild="restore a backup, or import the data into a new folder",
+    is_database=lambda name: name in (keys.META, keys.CHECKSUMS) or keys.holds_series(name),
     # Each timeframe has a database, and the original program added one of indicators to each.
     max_databases=128,
+    map_size_setting="market.map_size_mib",
 )
 # Far more than a client trades. Symbols come from requests, so what is kept for them has a bound.
 _SYMBOL_VERSIONS_KEPT: Final = 1024
@@ -72,8 +76,18 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         self._symbol_versions: tuple[Version, dict[str, Hashable]] = ((-1, -1), {})
 
     @classmethod
-    def open(cls, path: Path, *, write: bool = False, exchange: str | None = None) -> MarketStore:
+    def open(
+        cls,
+        path: Path,
+        *,
+        write: bool = False,
+        exchange: str | None = None,
+        map_size_bytes: int | None = None,
+        immutable: bool = False,
+    ) -> MarketStore:
         """Open the folder `path`; for writing it is created where missing.
+
+        `map_size_bytes` and `immutable` are those of `Environment`.
 
         Raises `StoreError` where there is no store to read, the store is of a newer version, or
         this process has it open already, and `ConfigurationError` when the store is another
@@ -81,7 +95,9 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         """
         if exchange is not None:
             keys.checked_exchange(exchange)
-        environment = Environment(path, FORMAT, write=write)
+        environment = Environment(
+            path, FORMAT, write=write, map_size_bytes=map_size_bytes, immutable=immutable
+        )
         store = cls(environment, exchange)
         try:
             store._prepare()
@@ -172,19 +188,22 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return store_info.describe(txn, str(self.path))
 
-    def check(self, *, repair: bool = False) -> StoreCheck:
+    def check(self, *, repair: bool = False, deep: bool = False) -> StoreCheck:
         """Compares the record and the gap ledger of each series with a count of all its rows.
 
-        With `repair`, those that differ are counted anew, and the result is that of a second check.
+        A `deep` check also compares every row with its checksum, decodes it, and walks through all
+        pages of the file. With `repair`, records and ledgers that differ are counted anew, all rows
+        get checksums, and the result is that of a second check.
         """
+        page_problems = self._environment.page_problems() if deep else None
         with self._read() as txn:
-            report = store_check.check_store(txn, str(self.path))
+            report = store_check.check_store(txn, str(self.path), page_problems)
             databases = record_ranges.series_databases(txn)
-        if not (repair and report.problems):
+        if not repair:
             return report
-        with self._environment.write(keys.META, *databases) as write_txn:
+        with self._environment.write(keys.META, keys.CHECKSUMS, *databases) as write_txn:
             store_check.repair_store(write_txn)
-        return self.check()
+        return self.check(deep=deep)
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
@@ -232,7 +251,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         series = (candles_of(symbol, intraday), coarse, funding_of(symbol), interest)
         with self._read() as txn:
             records = tuple(
-                record_ranges.items(txn, part, early if part is coarse else start_ms, end_ms)
+                checksums.checked_items(txn, part, early if part is coarse else start_ms, end_ms)
                 for part in series
             )
             interval_ms = series_records.sample_interval_ms(txn, interest)
@@ -260,16 +279,18 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             return WriteReport()
         new = stored.encode(series)
         first_ms, last_ms = series.times[[0, -1]].tolist()
-        with self._environment.write(keys.META, stored.database) as txn:
+        databases = keys.META, keys.CHECKSUMS, stored.database
+        with self._environment.write(*databases) as txn:
             self._check_once(txn)
-            former = record_ranges.items(txn, stored, first_ms, last_ms + 1)
-            changes, report = stored.changes(former, new)
-            if changes:
+            days = DayChecksums(txn, stored, new)
+            changes, report = stored.changes(days.former, new)
+            if changes or days.mended:
                 # With the first series: a mistaken import must not claim the folder.
                 store_info.claim_exchange(txn, self._expected_exchange)
                 txn.put_many(stored.database, changes)
                 origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
                 series_records.record_write(txn, stored, origin, interval_ms, report.added)
+                days.write()
                 symbol_versions.stamp_symbol(txn, stored.symbol)
         return report
 
@@ -277,16 +298,16 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None
     ) -> SeriesT:
         with self._read() as txn:
-            items = record_ranges.items(txn, series, start_ms, end_ms)
+            items = checksums.checked_items(txn, series, start_ms, end_ms)
         return series.read(items)
 
     def _prepare(self) -> None:
         """Refuses a folder that is not a market store; when writing, records what it is."""
-        with self._read():
-            pass
-        if self._environment.writable:
-            with self._environment.write(keys.META) as txn:
-                store_info.write_identity(txn)
+        with self._read() as txn:
+            has_identity = store_info.has_identity(txn)
+        if self._environment.writable and not has_identity:
+            with self._environment.write(keys.META, keys.CHECKSUMS) as write_txn:
+                store_info.write_identity(write_txn)
 
     @contextmanager
     def _read(self) -> Iterator[ReadTransaction]:

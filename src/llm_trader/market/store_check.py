@@ -1,4 +1,7 @@
-"""Counts every row of a store and compares the records and the gap ledgers with the count."""
+"""Counts every row of a store and compares the records and the gap ledgers with the count.
+
+A deep check also decodes every row and compares it with its checksum.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 import msgspec
 
 from llm_trader.errors import StoreError
-from llm_trader.market import record_ranges
+from llm_trader.market import checksums, record_ranges
 from llm_trader.market.series_records import (
     count_gaps,
     provenance,
@@ -26,41 +29,68 @@ class SeriesCheck(msgspec.Struct, frozen=True):
     timeframe: str | None
     rows: int
     problems: list[str]
+    damaged: bool = False  # in a way that no count can mend
 
 
 class StoreCheck(msgspec.Struct, frozen=True):
     path: str
     series: list[SeriesCheck]
     remedy: str | None
+    file_problems: list[str] = []
 
     @property
     def problems(self) -> int:
-        return sum(len(series.problems) for series in self.series)
+        return len(self.file_problems) + sum(len(series.problems) for series in self.series)
 
 
-def check_store(txn: ReadTransaction, path: str) -> StoreCheck:
-    checks = [_check_series(txn, series) for series in record_ranges.all_series(txn)]
-    wrong = any(check.problems for check in checks)
-    remedy = f"correct them with: llm-trader data check --repair --store {path}" if wrong else None
-    return StoreCheck(path, checks, remedy)
+def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None) -> StoreCheck:
+    """A deep check where the problems of the file's pages are given."""
+    deep = page_problems is not None
+    checks = [_check_series(txn, series, deep=deep) for series in record_ranges.all_series(txn)]
+    remedy = None
+    if page_problems or any(check.damaged for check in checks):
+        remedy = (
+            "import the damaged days again, or restore a backup; the file itself is mended by "
+            "importing the data into a new store"
+        )
+    elif any(check.problems for check in checks):
+        remedy = f"correct them with: llm-trader data check --repair --store {path}"
+    return StoreCheck(path, checks, remedy, page_problems or [])
 
 
 def repair_store(txn: WriteTransaction) -> None:
-    """Write the record and the gap ledger of every series anew from its rows."""
+    """Write the record and the gap ledger of every series anew from its rows, and checksums."""
     for series in record_ranges.all_series(txn):
         record = read_record(txn, series)
         if record is not None and _check_series(txn, series).problems:
             recount(txn, series, provenance(txn, series), record.interval_ms)
+        checksums.write_all(txn, series)
 
 
-def _check_series(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesCheck:
+def _check_series(
+    txn: ReadTransaction, series: StoredSeries[Any], *, deep: bool = False
+) -> SeriesCheck:
     kind = "candles" if series.timeframe else series.database
     timeframe = str(series.timeframe) if series.timeframe else None
     try:
         rows, problems = _problems(txn, series)
     except StoreError as error:
         rows, problems = 0, [error.message]
-    return SeriesCheck(kind, series.symbol, timeframe, rows, problems)
+    damage = _damage(txn, series) if deep else []
+    return SeriesCheck(
+        kind, series.symbol, timeframe, rows, [*damage, *problems], damaged=bool(damage)
+    )
+
+
+def _damage(txn: ReadTransaction, series: StoredSeries[Any]) -> list[str]:
+    """The days that differ from their checksums; without any, the first row that cannot be read."""
+    try:
+        if days := checksums.damaged_days(txn, series):
+            return days
+        series.read(record_ranges.items(txn, series, None, None))
+    except StoreError as error:
+        return [error.message]
+    return []
 
 
 def _problems(txn: ReadTransaction, series: StoredSeries[Any]) -> tuple[int, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from llm_trader.errors import ConfigurationError, StoreError
-from llm_trader.market import keys, record_ranges
+from llm_trader.market import checksums, keys, record_ranges
 from llm_trader.market.series_records import Source, count_gaps, provenance, read_meta
 from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
@@ -15,6 +15,7 @@ from llm_trader.timeframe import Millis, iso8601
 
 SCHEMA_VERSION: Final = 1
 _LAYOUT: Final = "market"
+_IDENTITY: Final = {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION}
 
 
 class GapInfo(msgspec.Struct, frozen=True):
@@ -82,15 +83,19 @@ def check_exchange(txn: ReadTransaction, exchange: str | None) -> str | None:
 
 def write_identity(txn: WriteTransaction) -> None:
     """Record the layout and its version where they are missing."""
-    for key, value in {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION}.items():
+    for key, value in _IDENTITY.items():
         if txn.get(keys.META, key.encode()) is None:
-            txn.put(keys.META, key.encode(), msgspec.json.encode(value))
+            checksums.put_meta(txn, key, msgspec.json.encode(value))
+
+
+def has_identity(txn: ReadTransaction) -> bool:
+    return all(txn.get(keys.META, key.encode()) is not None for key in _IDENTITY)
 
 
 def claim_exchange(txn: WriteTransaction, exchange: str | None) -> None:
     """Record the exchange; `ConfigurationError` where another process has claimed the store."""
     if check_exchange(txn, exchange) is None and exchange is not None:
-        txn.put(keys.META, b"exchange", msgspec.json.encode(exchange))
+        checksums.put_meta(txn, "exchange", msgspec.json.encode(exchange))
 
 
 def describe(txn: ReadTransaction, path: str) -> StoreInfo:

@@ -146,7 +146,11 @@ class StatsResult(msgspec.Struct, frozen=True):
 
 
 _STORE_ERRORS: Final = (errors.StoreLockedError, errors.InvalidDataError, errors.StoreError)
-_INDEX_ERRORS: Final = (errors.VectorIndexError, errors.OutdatedIndexError)
+_INDEX_ERRORS: Final = (
+    errors.VectorIndexError,
+    errors.OutdatedIndexError,
+    errors.DamagedIndexError,
+)
 
 RAG_ERRORS: Final = ErrorTable(
     (

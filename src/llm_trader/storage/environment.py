@@ -7,7 +7,9 @@ it after any fork.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +22,9 @@ import lmdb
 import structlog
 
 from llm_trader.errors import LlmTraderError
+from llm_trader.storage import pages
 from llm_trader.storage.files import write_errors
+from llm_trader.storage.surroundings import explain
 
 # Generation and transaction number: equal versions of an environment mean equal content.
 Version: TypeAlias = tuple[int, int]
@@ -30,6 +34,8 @@ DATA_FILE: Final = "data.mdb"
 LOCK_FILE: Final = "lock.mdb"
 # The file is sparse: only what is written takes space, so a large map costs nothing.
 MAP_SIZE_BYTES: Final = 16 * 2**30
+# Readers need no room to write, and a limit of the address space may be close.
+_SMALLEST_READ_MAP_BYTES: Final = 2**28
 # The last tenth of the map, 1.6 GiB at first, is kept for the largest single write.
 _GROW_FROM_USED_SHARE: Final = 0.9
 # LMDB's default of 126 is less than a machine with many worker processes can need.
@@ -38,13 +44,15 @@ _MAX_READERS: Final = 1024
 _CHECK_FILE_EVERY_SECONDS: Final = 1.0
 # Swapping two folders renames twice; in between there is no file, for far less than this.
 _SWAP_SECONDS: Final = 0.05
+# A writer that commits while pages are verified may make a sound file look damaged.
+_VERIFY_TRIES: Final = 5
 # Transactions take milliseconds; only a copy of the whole store or a stuck thread takes longer.
 _WAIT_FOR_IDLE_SECONDS: Final = 10.0
 
 # What to do about LMDB's errors that do not come from a mistake of this program. `{rebuild}`
 # stands for what the format says.
 REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
-    lmdb.MapFullError: "the write is larger than the room left in its file; split its symbols",
+    lmdb.MapFullError: "the write is larger than the room left in its map; split its symbols",
     lmdb.TxnFullError: "the write is too large for one transaction; write it in parts",
     lmdb.ReadersFullError: f"{_MAX_READERS} readers are active already; stop some",
     lmdb.DiskError: "check the disk and the free space on it",
@@ -58,6 +66,10 @@ REMEDIES: Final[Mapping[type[lmdb.Error], str]] = {
     lmdb.VersionMismatchError: "another version of LMDB wrote it; {rebuild}",
     lmdb.NotFoundError: "a database is missing from it; {rebuild}",
 }
+_DAMAGE: Final = (
+    *(lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError),
+    *(lmdb.VersionMismatchError, lmdb.NotFoundError),
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -68,10 +80,12 @@ class StoreFormat:
 
     name: str  # as in "there is no market store at FOLDER"
     error: type[LlmTraderError]
+    damaged_error: type[LlmTraderError]
     create: str  # how to create one, such as "create one with: COMMAND {path}"
     rebuild: str  # how to recover from damage
     is_database: Callable[[str], bool]
     max_databases: int
+    map_size_setting: str
 
     def missing(self, folder: Path, *, was_open: bool = False) -> LlmTraderError:
         problem = f"there is no {self.name} at {folder};"
@@ -87,11 +101,26 @@ class StoreFormat:
         except lmdb.Error as error:
             raise self.translated(error, folder) from error
 
-    def translated(self, error: lmdb.Error, folder: Path) -> LlmTraderError:
+    def translated(
+        self, error: lmdb.Error, folder: Path, map_size_bytes: int = 0
+    ) -> LlmTraderError:
         """The format's error for one of LMDB's, with a remedy where there is one."""
-        remedy = REMEDIES.get(type(error), "").format(rebuild=self.rebuild)
+        remedy = explain(
+            getattr(error, "code", None),
+            folder,
+            map_size_bytes=map_size_bytes,
+            setting=self.map_size_setting,
+        ) or REMEDIES.get(type(error), "").format(rebuild=self.rebuild)
+        if isinstance(error, lmdb.MapFullError):
+            remedy += f", or raise {self.map_size_setting}; nothing of this write is kept"
         message = f"the {self.name} at {folder} fails: {error}"
-        return self.error(f"{message}; {remedy}" if remedy else message)
+        kind = self.damaged_error if isinstance(error, _DAMAGE) else self.error
+        return kind(f"{message}; {remedy}" if remedy else message)
+
+    def damaged(self, folder: Path, where: str) -> LlmTraderError:
+        return self.damaged_error(
+            f"the {self.name} at {folder} is damaged: {where}; {self.rebuild}", path=str(folder)
+        )
 
 
 @dataclass(slots=True)
@@ -150,8 +179,19 @@ class Environment(AbstractContextManager["Environment"]):
     after at most a second reopens it, and its `version` is of a new generation.
     """
 
-    def __init__(self, folder: Path, store_format: StoreFormat, *, write: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store_format: StoreFormat,
+        *,
+        write: bool = False,
+        map_size_bytes: int | None = None,
+        immutable: bool = False,
+    ) -> None:
         """Open the folder; for writing it is created where missing.
+
+        A writer's map begins with `map_size_bytes` and grows. Where `immutable`, nobody writes to
+        the folder, and reading it leaves no trace, so that it may be on a read-only medium.
 
         Raises the format's error where there is nothing to read or this process has the folder
         open already, and `ConfigurationError` where the folder cannot be written to.
@@ -160,7 +200,8 @@ class Environment(AbstractContextManager["Environment"]):
         self.format = store_format
         self.writable = write
         self._file = str(folder / DATA_FILE)
-        self._map_size = MAP_SIZE_BYTES
+        self._immutable = immutable
+        self._map_size = MAP_SIZE_BYTES if map_size_bytes is None else map_size_bytes
         self._generation = 0
         self._closed = False
         self._missing = False
@@ -169,6 +210,7 @@ class Environment(AbstractContextManager["Environment"]):
         self._changed = threading.Condition(self._lock)
         self._opening = threading.Lock()
         self._identity: tuple[int, int] | None = None  # None also after opening has failed
+        self._size = 0  # LMDB's file never shrinks
         self._databases: dict[str, Any] = {}
         # The last state that was read: its transaction, all its root keys, and its databases.
         self._visible: tuple[int, set[str], Mapping[str, Any]]
@@ -176,11 +218,12 @@ class Environment(AbstractContextManager["Environment"]):
             with write_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 if not os.access(folder, os.W_OK | os.X_OK):
-                    raise PermissionError(None, "permission denied")
+                    is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+                    number = errno.EROFS if is_read_only else errno.EACCES
+                    raise OSError(number, os.strerror(number))
         elif not os.path.isfile(self._file):
             raise store_format.missing(folder)
-        with store_format.lmdb_errors(folder):
-            self._open()
+        self._open()
 
     def close(self) -> None:
         """Release the folder. Closing twice does nothing."""
@@ -240,6 +283,17 @@ class Environment(AbstractContextManager["Environment"]):
                     self._databases.update(created)
             finally:
                 self._leave()
+
+    def page_problems(self) -> list[str]:
+        """What LMDB's verifier finds wrong with all pages and keys; takes seconds per 100 MB."""
+        file = Path(self._file)
+        with self.read():  # keeps writers from reusing pages meanwhile
+            for _ in range(_VERIFY_TRIES):
+                before = pages.meta_bytes(file)
+                problems = _page_problems(file)
+                if not problems or pages.meta_bytes(file) == before:
+                    break
+        return problems
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one state into an empty folder, whoever writes meanwhile."""
@@ -318,7 +372,7 @@ class Environment(AbstractContextManager["Environment"]):
         if self._closed or (recent and not self._outdated):
             return
         self._checked_at = -float("inf")  # threads that come while this one waits look, too
-        while self._outdated or self._current_identity() != self._identity:
+        while self._current_identity() != self._identity or self._outdated:
             if self._active:
                 if not self._changed.wait_for(lambda: not self._active, _WAIT_FOR_IDLE_SECONDS):
                     raise self.format.error(
@@ -337,46 +391,103 @@ class Environment(AbstractContextManager["Environment"]):
         self._checked_at = clock
 
     def _current_identity(self) -> tuple[int, int]:
-        identity = _file_identity(self._file)
-        if identity is None and not self._missing:
+        status = _file_status(self._file)
+        if status is None and not self._missing:
             time.sleep(_SWAP_SECONDS)
-            identity = _file_identity(self._file)
-        self._missing = identity is None
-        if identity is None:
+            status = _file_status(self._file)
+        self._missing = status is None
+        if status is None:
             raise self.format.missing(self.folder, was_open=True)
+        identity = _identity(status)
+        if identity == self._identity:
+            # Reading what is gone would end the process by a signal.
+            if status.st_size < self._size:
+                raise self.format.damaged(
+                    self.folder,
+                    f"its file had {self._size} bytes and was cut to {status.st_size} while open",
+                )
+            self._size = status.st_size
         return identity
 
     def _open(self) -> None:
         # Taken before opening: a file that comes between is noticed at the next check.
-        identity = _file_identity(self._file)
+        status = _file_status(self._file)
+        if status is not None:
+            self._check_header(status)
+        map_size = self._map_size
+        if not self.writable:
+            size = status.st_size if status else 0
+            map_size = min(map_size, max(2 * size, _SMALLEST_READ_MAP_BYTES))
         try:
             self._lmdb = lmdb.open(
                 str(self.folder),
-                map_size=self._map_size,
+                map_size=map_size,
                 max_dbs=self.format.max_databases,
                 max_readers=_MAX_READERS,
                 readonly=not self.writable,
                 create=self.writable,
+                lock=not self._immutable,
             )
-        except OSError as error:
-            raise self.format.error(
-                f"the {self.format.name} at {self.folder} cannot be opened: {error.strerror}; "
-                "check that its files are there and can be read"
-            ) from error
-        if self.writable:
-            self._lmdb.reader_check()  # frees the slots of readers that were killed
-        self._identity = identity or _file_identity(self._file)
+            try:
+                if self.writable:
+                    self._lmdb.reader_check()  # frees the slots of readers that were killed
+                self._check_pages()
+            except BaseException:
+                self._lmdb.close()
+                raise
+        except lmdb.Error as error:
+            raise self.format.translated(error, self.folder, map_size) from error
+        status = status or os.stat(self._file)
+        self._identity, self._size = _identity(status), status.st_size
         self._outdated = False
         self._checked_at = time.monotonic()
         self._databases = {}
         self._visible = (-1, set(), {})
 
+    def _check_header(self, status: os.stat_result) -> None:
+        """Refuses a file that LMDB must not be given at all."""
+        if not stat.S_ISREG(status.st_mode):
+            raise self.format.error(
+                f"{self._file} is no regular file, so it holds no {self.format.name}; "
+                f"{self.format.create.format(path=self.folder)}"
+            )
+        if status.st_size == 0:  # as left by a process that was killed while it created the file
+            if not self.writable:
+                raise self.format.missing(self.folder)
+            return
+        try:
+            pages.read_header(Path(self._file))
+        except pages.OtherLayoutError:
+            pass  # LMDB knows
+        except pages.DamagedFileError as error:
+            raise self.format.damaged(self.folder, str(error)) from error
 
-def _file_identity(path: str) -> tuple[int, int] | None:
+    def _check_pages(self) -> None:
+        txn = self._lmdb.begin()  # keeps writers from reusing pages meanwhile
+        try:
+            pages.check_pages(Path(self._file))
+        except pages.DamagedFileError as error:
+            raise self.format.damaged(self.folder, str(error)) from error
+        finally:
+            txn.abort()
+
+
+def _page_problems(file: Path) -> list[str]:
     try:
-        status = os.stat(path)
+        pages.check_pages(file)
+    except pages.DamagedFileError as error:
+        return [str(error)]
+    return pages.verified(file)
+
+
+def _file_status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
     except OSError:
         return None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_trader.errors import ConfigurationError
+from llm_trader.storage.surroundings import explain
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -53,6 +54,8 @@ def write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        explanation = explain(error.errno, folder)
+        reason = f"{error.strerror}; {explanation}" if explanation else error.strerror
         raise ConfigurationError(
-            f"cannot write to {folder}: {error.strerror}; choose a folder that is writable"
+            f"cannot write to {folder}: {reason}; or choose a folder that is writable"
         ) from error

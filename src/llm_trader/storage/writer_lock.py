@@ -28,18 +28,28 @@ class WriterLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._fd, 32).decode("ascii", "replace").strip()
+            holder, _, namespace = os.read(self._fd, 64).decode("ascii", "replace").partition(" ")
             os.close(self._fd)
-            if holder == str(os.getpid()):
+            is_elsewhere = bool(namespace) and namespace != _namespace()
+            if holder == str(os.getpid()) and not is_elsewhere:
                 raise StoreError(f"{folder} is already open for writing in this process") from None
-            writer = f"process {holder}" if holder else "another process"
+            writer = f"process {holder}" if holder.isdigit() else "another process"
+            writer += " of another container" if is_elsewhere else ""
             raise StoreLockedError(
                 f"{writer} is writing to {folder}; wait for it, or stop it",
                 path=str(folder),
                 pid=int(holder) if holder.isdigit() else None,
             ) from None
         os.ftruncate(self._fd, 0)
-        os.write(self._fd, str(os.getpid()).encode("ascii"))
+        os.write(self._fd, f"{os.getpid()} {_namespace()}".encode("ascii"))
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def _namespace() -> str:
+    """Process ids mean something only within their namespace, and each container has its own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

@@ -121,6 +121,9 @@ def query(
     state: Annotated[
         Path | None, Option(help="JSON file of the state; by default the server's store gives it.")
     ] = None,
+    verbose: Annotated[
+        bool, Option("--verbose", "-v", help="Also show the state, the evidence and the search.")
+    ] = False,
 ) -> Result:
     """Ask a running server: when the market looked like this before, what followed?
 
@@ -131,7 +134,7 @@ def query(
 
     as_of_ms = parse_end(as_of, job.now_ms)
     reply = query_server(job, symbol.upper(), as_of_ms, asdict(choices), state)
-    return Result(reply.answer, describe_reply(reply))
+    return Result(reply.answer, describe_reply(reply, verbose=verbose))
 
 
 @with_job("store", "index", "qdrant_url", "vector", unit="queries")

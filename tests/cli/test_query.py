@@ -171,7 +171,10 @@ def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typi
             "--symbol BTCUSDT --at {at} --top-k 99 --lookback-days 0",
             ["  query_config.lookback_days expected int >= 1", "  query_config.top_k expected"],
         ),
-        ("--symbol BTCUSDT --at {late}", ["is too old (60 minutes older, 30 minutes are allowed)"]),
+        (
+            "--symbol BTCUSDT --at {late}",
+            [f"it closed at {iso8601(END_MS)}, 60 minutes before", "and 30 minutes are allowed"],
+        ),
         ("--symbol BTCUSDT --at {early}", ["fewer than 120 gapless 4h candles before it"]),
         ("--symbol BTCUSDT --at 2025-02-20T12:00:00", ["has no offset; for UTC write"]),
         ("--symbol BTCUSDT --at soon", ["time 'soon' is not RFC 3339"]),

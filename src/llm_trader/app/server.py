@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 
 import structlog
@@ -35,12 +35,14 @@ from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
-from llm_trader.timeframe import iso8601
+from llm_trader.timeframe import Millis, iso8601
 
 _log = structlog.get_logger(__name__)
 
 
-def serve_forever(settings: Settings, environ: Mapping[str, str]) -> None:
+def serve_forever(
+    settings: Settings, environ: Mapping[str, str], clock: Callable[[], Millis]
+) -> None:
     """Answer queries until SIGTERM or SIGINT, then finish the running ones.
 
     The market store is optional: without one, queries must contain their state.
@@ -49,7 +51,7 @@ def serve_forever(settings: Settings, environ: Mapping[str, str]) -> None:
     async def main() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        async with query_server(settings, environ) as server:
+        async with query_server(settings, environ, clock) as server:
             # Objects made at the start live as long as the server; the collector can skip them.
             gc.collect()
             gc.freeze()
@@ -59,8 +61,13 @@ def serve_forever(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 @asynccontextmanager
-async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[RpcServer]:
-    """A server that is not listening yet, with its index and market store."""
+async def query_server(
+    settings: Settings, environ: Mapping[str, str], clock: Callable[[], Millis] | None = None
+) -> AsyncIterator[RpcServer]:
+    """A server that is not listening yet, with its index and market store.
+
+    `clock` gives the present time, for the ages in `rag.stats`.
+    """
     refuse_one_folder_for_both(settings)
     serving = settings.serving
     tokens = _tokens(serving, environ)
@@ -79,6 +86,7 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
                 config=serving,
                 version=__version__,
                 market_location=str(settings.market.store) if market else None,
+                clock=clock,
             ).methods()
             complete = with_builtin_methods(
                 methods,

@@ -69,7 +69,7 @@ def serve(job: Job) -> None:
     """
     from llm_trader.app.server import serve_forever
 
-    serve_forever(job.settings, job.environ)
+    serve_forever(job.settings, job.environ, options.now_ms)
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,12 @@ def _matches(matches: list[Match]) -> Table:
 
 
 def _data(symbol: str, metadata: Metadata) -> str:
-    state_age_minutes = (metadata.as_of - metadata.state_as_of) / MINUTE_MS
-    age = f", {state_age_minutes:.0f} minutes before the query" if state_age_minutes else ""
-    return f"{symbol} at {iso8601(metadata.as_of)}: state of {_minute(metadata.state_as_of)}{age}."
+    age_minutes = metadata.state_age_seconds * SECOND_MS / MINUTE_MS
+    age = f" ({age_minutes:.0f} minutes old)" if age_minutes else ""
+    ends = (("Store", metadata.store_end), ("Index", metadata.index_end))
+    known = [f"{name} ends {_minute(end)}." for name, end in ends if end is not None]
+    state = f"state of {_minute(metadata.state_as_of)}{age}."
+    return " ".join([f"{symbol} at {iso8601(metadata.as_of)}: {state}", *known])
 
 
 def _minute(time_ms: Millis) -> str:

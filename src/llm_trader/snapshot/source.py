@@ -97,6 +97,11 @@ class SnapshotSource:
         """The states of a symbol. Each query takes a view, which reads the data's version once."""
         return SymbolView(self, symbol)
 
+    def end_ms(self, symbol: str) -> Millis | None:
+        """The close of the newest candle of a symbol; None if there is none."""
+        stored = self.store.first_and_last_ms(symbol, self.intraday)
+        return None if stored is None else stored[1] + self.intraday.ms
+
     def day_states(self, symbol: str, day: int, version: Hashable, row: int) -> _DayStates:
         """The states of a day (counted from 1970) up to `row` or later, at `version` or later."""
         states: _DayStates = self._days(symbol, day)
@@ -162,7 +167,7 @@ class SymbolView:
         """
         age_ms = self.data_age_ms(as_of_ms)
         if age_ms is None or age_ms > max_age_ms:
-            raise _too_old(self.symbol, as_of_ms, age_ms, max_age_ms)
+            raise _too_old(self, as_of_ms, age_ms, max_age_ms)
         complete_ms = self.newest_complete_ms(as_of_ms, max_age_ms)
         if complete_ms is not None:
             return complete_ms
@@ -204,12 +209,26 @@ class SymbolView:
 
 
 def _too_old(
-    symbol: str, as_of_ms: Millis, age_ms: Millis | None, max_age_ms: Millis
+    view: SymbolView, as_of_ms: Millis, age_ms: Millis | None, max_age_ms: Millis
 ) -> StaleDataError:
-    age = "there is none" if age_ms is None else f"{age_ms / MINUTE_MS:.0f} minutes older"
+    """Names the newest time that can be asked for."""
+    end_ms = view.source.end_ms(view.symbol)
+    if age_ms is None:
+        age = f"there is none before {iso8601(as_of_ms)}"
+        remedy = "ask about a later time" if end_ms is not None else "import candles"
+    else:
+        newest_ms = as_of_ms - age_ms
+        age = f"it closed at {iso8601(newest_ms)}, {_age(age_ms)} before {iso8601(as_of_ms)}"
+        remedy = "collect newer data, or ask about an earlier time"
+    newest = "" if end_ms is None else f"; the store's newest closed at {iso8601(end_ms)}"
     return StaleDataError(
-        f"the newest {symbol} candle known at {iso8601(as_of_ms)} is too old ({age}, "
-        f"{max_age_ms / MINUTE_MS:.0f} minutes are allowed); collect newer data, or send "
-        "current_state",
+        f"the newest {view.symbol} candle is too old: {age}, and {max_age_ms / MINUTE_MS:.0f} "
+        f"minutes are allowed{newest if age_ms is None else ''}; {remedy}, or send current_state",
         data_age_seconds=None if age_ms is None else age_ms / 1000,
     )
+
+
+def _age(age_ms: Millis) -> str:
+    if age_ms >= 2 * DAY_MS:
+        return f"{age_ms / DAY_MS:.0f} days"
+    return f"{age_ms / MINUTE_MS:.0f} minutes"

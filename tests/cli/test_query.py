@@ -242,6 +242,7 @@ def test_serving_the_world_without_tokens_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        ("--store /nowhere/market", "there is no market store at /nowhere/market; correct --store"),
         ("--index /nowhere/index", "there is no index at /nowhere/index; make one with: rag-ing"),
         ("--auth-tokens-env NOT_SET", "names NOT_SET, but that environment variable holds no t"),
         ("--auth-tokens-env my-secret", "should be the name of an environment variable"),

@@ -18,6 +18,7 @@ import structlog
 from llm_trader.app.ingestion import ingest_from_store
 from llm_trader.app.job import Job
 from llm_trader.app.server import query_server
+from llm_trader.market.config import MarketConfig
 from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.serving.wire import (
     REQUIRED_STATE,
@@ -43,7 +44,6 @@ from tests.cli.corridor import (
 )
 
 OFF_GRID_MS = AT_MS + 53 * MINUTE_MS + 45_000  # 12:53:45
-NO_STORE = {"market__store": Path("/nowhere/market")}
 # These follow from the ten fields and the time, so they are neither missing nor completed.
 DERIVED = {"ema_ratio", "oi_delta_pct", "hour_of_day"}
 
@@ -57,8 +57,12 @@ async def rag(corridor: Corridor) -> AsyncIterator[RpcClient]:
 
 
 @pytest.fixture
-async def storeless(corridor: Corridor) -> AsyncIterator[RpcClient]:
-    async with answering(corridor, **NO_STORE) as client:
+async def storeless(
+    corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RpcClient]:
+    """Only the default store may be missing."""
+    monkeypatch.chdir(tmp_path)
+    async with answering(corridor, market__store=MarketConfig().store) as client:
         yield client
 
 
@@ -801,6 +805,7 @@ async def test_a_snapshot_is_the_one_built_from_the_candles(
 
 async def test_stats_count_points_and_queries(corridor: Corridor, rag: RpcClient) -> None:
     before = await rag.call("rag.stats")
+    assert before["ready"] is True
     assert before["index"]["symbols"] == [
         {
             "symbol": symbol,

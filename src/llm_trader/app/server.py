@@ -17,6 +17,7 @@ from llm_trader.app.indexes import (
     volatility_model_of,
 )
 from llm_trader.errors import ConfigurationError
+from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import (
     Calibration,
@@ -77,6 +78,12 @@ async def query_server(
     async with open_retriever(settings, environ, calibration) as retriever:
         if calibration is not None:
             _log_calibration(calibration.calibration, retriever, settings)
+        if not (await retriever.index.info()).symbols:
+            _log.warning(
+                "index_empty",
+                location=retriever.index.location,
+                effect="every query is refused until rag-ingest has added states",
+            )
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)
             methods = RagMethods(
@@ -134,6 +141,11 @@ def _log_calibration(calibration: Calibration, retriever: Retriever, settings: S
 def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> SnapshotSource | None:
     path = settings.market.store
     if not path.exists():
+        if path != MarketConfig().store:
+            raise ConfigurationError(
+                f"there is no market store at {path}; correct --store (market.store), or make one "
+                f"with: llm-trader data import <folder> --store {path}"
+            )
         _log.warning(
             "market_store_missing", path=str(path), effect="queries must contain their whole state"
         )

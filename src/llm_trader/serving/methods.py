@@ -146,9 +146,11 @@ class RagMethods:
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
-        counts, freshness = (self.answered, self.refused), self._freshness(index.symbols)
         return wire.StatsResult(
-            self.version, index, self.market_location, space_id, *counts, freshness
+            *(self.version, index, self.market_location, space_id),
+            *(self.answered, self.refused),
+            self._freshness(index.symbols),
+            ready=bool(index.symbols),
         )
 
     async def _index_end_ms(self, params: wire.GetSnapshotParams, answer: Answer) -> Millis | None:

@@ -159,6 +159,8 @@ class Freshness(msgspec.Struct, frozen=True):
 
 
 class StatsResult(msgspec.Struct, frozen=True):
+    """What the server holds. `ready`: the index has states to compare a query with."""
+
     version: str
     index: IndexInfo
     market_store: str | None
@@ -166,6 +168,7 @@ class StatsResult(msgspec.Struct, frozen=True):
     queries_answered: int
     queries_refused: int
     freshness: list[Freshness]
+    ready: bool
 
 
 _STORE_ERRORS: Final = (errors.StoreLockedError, errors.InvalidDataError, errors.StoreError)

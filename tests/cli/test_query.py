@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from llm_trader.cli import options
 from llm_trader.cli.show_answer import price_text
 from llm_trader.serving.wire import REQUIRED_STATE
 from llm_trader.timeframe import DAY_MS, iso8601
@@ -270,3 +271,44 @@ def test_a_port_that_is_taken_is_named(typed: Typing, corridor: Corridor) -> Non
     assert ran.code == 2
     assert f"cannot listen on 127.0.0.1:{port}" in ran.err
     assert "choose another port or stop it" in ran.err
+
+
+def test_without_a_time_a_query_is_about_the_newest_data_and_says_how_old_it_is(
+    typed: Typing, served_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "now_ms", lambda: END_MS + 400 * DAY_MS)
+    line = f"llm-trader query --symbol {SYMBOL} --port {served_port}"
+    assert typed(line, "--json").json["metadata"]["as_of"] == END_MS
+    shown = " ".join(typed(line).out.split())
+    assert f"{SYMBOL} at {iso8601(END_MS)}, the newest data, 400 days ago: " in shown
+    refused = typed(line, "--at", "now")
+    assert refused.code == 2
+    assert f"it closed at {iso8601(END_MS)}, 400 days before" in refused.err
+
+
+def test_a_symbol_may_be_given_as_symbol_or_symbols(typed: Typing, served_port: int) -> None:
+    at = f"--at {iso8601(AT_MS)} --port {served_port} --json"
+    answers = [typed(f"llm-trader query {flag} btcusdt {at}") for flag in ("--symbol", "--symbols")]
+    assert [ran.json["matches"] == answers[0].json["matches"] for ran in answers] == [True, True]
+    several = typed(f"llm-trader query --symbols BTCUSDT,ETHUSDT {at}")
+    assert "--symbol 'BTCUSDT,ETHUSDT' should name one symbol" in several.err
+
+
+def test_a_server_takes_lookback_and_calibration_as_flags(
+    typed: Typing, corridor: Corridor, tmp_path: Path
+) -> None:
+    calibration = tmp_path / "calibration.json"
+    line = f"llm-trader calibrate --store {corridor.store} --symbols {SYMBOL} --interval 60"
+    made = typed(f"{line} --lookback-days 14 --no-report --out {calibration} --json")
+    assert made.code == 0, made.err
+    # The data's last days, not days before the present.
+    assert made.json["known_by_ms"] > END_MS - 2 * DAY_MS
+    arguments = ["--store", str(corridor.store), "--index", str(corridor.index)]
+    arguments += ["--lookback-days", "14", "--calibration", str(calibration)]
+    with serving_process(*arguments) as (process, port):
+        ran = typed(ASK, port, "--json")
+        matches = ran.json["matches"]
+        assert all(match["timestamp"] >= AT_MS - 14 * DAY_MS for match in matches)
+        assert any("calibration" in warning for warning in ran.json["metadata"]["warnings"])
+        process.terminate()
+        process.communicate(timeout=20)

@@ -12,12 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_trader.cli.output import Description, minute, number, table
-from llm_trader.timeframe import HORIZONS, MINUTE_MS, SECOND_MS, Millis, iso8601
+from llm_trader.timeframe import DAY_MS, HORIZONS, MINUTE_MS, SECOND_MS, Millis, iso8601
 
 if TYPE_CHECKING:
     from llm_trader.app.queries import Reply
     from llm_trader.retrieval.answer import Evidence, HorizonEvidence, Match
-    from llm_trader.serving.wire import Metadata
 
 # Of a price; prices of 0.00001 and of 100,000 are told to the same precision.
 _DIGITS: Final = 6
@@ -38,7 +37,7 @@ def describe_reply(reply: Reply, *, verbose: bool = False) -> Description:
         yield ""
     yield _matches(reply.answer.matches)
     yield ""
-    yield Text(_data(reply.symbol, metadata))
+    yield Text(_data(reply))
     if verbose:
         from llm_trader.cli.show_details import describe_details
 
@@ -132,13 +131,20 @@ def _matches(matches: list[Match]) -> Table:
     )
 
 
-def _data(symbol: str, metadata: Metadata) -> str:
+def _data(reply: Reply) -> str:
+    """The times of the query, the state, the store and the index, and how old they are."""
+    metadata = reply.answer.metadata
     age_minutes = metadata.state_age_seconds * SECOND_MS / MINUTE_MS
     age = f" ({age_minutes:.0f} minutes old)" if age_minutes else ""
     ends = (("Store", metadata.store_end), ("Index", metadata.index_end))
     known = [f"{name} ends {_minute(end)}." for name, end in ends if end is not None]
     state = f"state of {_minute(metadata.state_as_of)}{age}."
-    return " ".join([f"{symbol} at {iso8601(metadata.as_of)}: {state}", *known])
+    as_of = iso8601(metadata.as_of)
+    if reply.age_ms is not None:
+        days, minutes = reply.age_ms / DAY_MS, reply.age_ms / MINUTE_MS
+        ago = f"{days:,.0f} days ago" if days >= 2 else f"{minutes:.0f} minutes ago"
+        as_of += f", the newest data, {ago}"
+    return " ".join([f"{reply.symbol} at {as_of}: {state}", *known])
 
 
 def _minute(time_ms: Millis) -> str:

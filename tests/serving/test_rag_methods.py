@@ -19,6 +19,7 @@ from llm_trader.app.ingestion import ingest_from_store
 from llm_trader.app.job import Job
 from llm_trader.app.server import query_server
 from llm_trader.market.config import MarketConfig
+from llm_trader.market.store import MarketStore
 from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.serving.wire import (
     REQUIRED_STATE,
@@ -41,7 +42,9 @@ from tests.cli.corridor import (
     Corridor,
     answering,
     copied,
+    write,
 )
+from tests.snapshot.histories import with_repeated_candles
 
 OFF_GRID_MS = AT_MS + 53 * MINUTE_MS + 45_000  # 12:53:45
 # These follow from the ten fields and the time, so they are neither missing nor completed.
@@ -694,6 +697,30 @@ async def test_how_old_data_may_be_is_a_setting(corridor: Corridor) -> None:
         answer = await ask(client, END_MS + 2 * HOUR_MS)
         assert answer["metadata"]["data_age_seconds"] == 7200
         assert (await refusal(client, question(END_MS + 2 * HOUR_MS + 1))).rpc_code == -32005
+
+
+async def test_a_frozen_feed_is_warned_about_and_then_refused(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    history = corridor.histories[SYMBOL]
+    path, start_ms = tmp_path / "frozen", AT_MS - 6 * HOUR_MS
+    with MarketStore.open(path, write=True, exchange="simulated") as store:
+        write(store, with_repeated_candles(history, start_ms, AT_MS))
+    async with answering(corridor, market__store=path) as client:
+        assert (await ask(client, start_ms))["metadata"]["warnings"] == []
+        for minutes in (15, 60):
+            answer = await ask(client, start_ms + minutes * MINUTE_MS)
+            warning = f"every candle of the last {minutes} minutes is the same"
+            assert warning in answer["metadata"]["warnings"][0]
+        for method in ("rag.query_patterns", "rag.get_snapshot"):
+            error = await refusal(client, question(), method)
+            assert error.rpc_code == -32005
+            assert "the feed of BTCUSDT seems frozen" in error.message
+        answer = await ask(client, current_state=corridor.fields_at(AT_MS, *REQUIRED_STATE))
+        assert answer["metadata"]["state_source"] == "request+store"
+    longer = {"serving__max_unchanged_minutes": 600}
+    async with answering(corridor, market__store=path, **longer) as client:
+        assert (await ask(client))["metadata"]["data_age_seconds"] == 0
 
 
 async def test_before_the_first_candle_there_is_no_data_at_all(rag: RpcClient) -> None:

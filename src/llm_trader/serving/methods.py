@@ -26,7 +26,7 @@ from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, resolved_at
 from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.snapshot.table import ROW, SnapshotTable
-from llm_trader.timeframe import DAY_MS, Millis, iso8601
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +35,8 @@ _log = structlog.get_logger(__name__)
 _PRICE_TOLERANCE: Final = 0.02
 # Who ingests once a day has an index that lags by up to a day.
 _INDEX_LAG_ALLOWED_MS: Final = DAY_MS
+# Two 5-minute candles may be the same by chance in a market without trades.
+_UNCHANGED_TO_WARN_MS: Final = 15 * MINUTE_MS
 
 _PATTERN_ERRORS: Final = (
     errors.InsufficientMatchesError,
@@ -139,7 +141,8 @@ class RagMethods:
         if self.market is None:
             raise errors.InvalidInputError("this server has no market store; start it with --store")
         view = self.market.view(params.symbol)
-        table = view.latest(params.timestamp, self.config.max_data_age_ms)
+        limits = self.config.max_data_age_ms, self.config.max_unchanged_ms
+        table = view.latest(params.timestamp, *limits)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self.retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
@@ -188,8 +191,10 @@ class RagMethods:
                 raise errors.InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
-            as_of_ms = view.latest_ms(params.timestamp, self.config.max_data_age_ms)
-            return QueryState(view.without_series(as_of_ms), "store", as_of_ms, [])
+            limits = self.config.max_data_age_ms, self.config.max_unchanged_ms
+            as_of_ms = view.latest_ms(params.timestamp, *limits)
+            warnings = _frozen(view, params.timestamp)
+            return QueryState(view.without_series(as_of_ms), "store", as_of_ms, warnings)
         sent = msgspec.structs.asdict(params.current_state)
         intraday = self.retriever.space.intraday
         table = SnapshotTable.of_fields(params.symbol, intraday, params.timestamp, sent)
@@ -217,6 +222,7 @@ class RagMethods:
             return state.incomplete(
                 f": price {price:g} is not near the store's {stored_price:g} at {iso8601(as_of_ms)}"
             )
+        state.warnings += _frozen(view, params.timestamp)
         missing = np.isnan(table.scalars[:, 0]).tolist()
         state.completed = [name for name, gap in zip(SCALARS, missing, strict=True) if gap]
         state.completed_as_of_ms, state.source = as_of_ms, "request+store"
@@ -301,6 +307,17 @@ METHODS: Final = (
     ),
     Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", wire.StatsResult),
 )
+
+
+def _frozen(view: SymbolView, as_of_ms: Millis) -> list[str]:
+    """Says so where the newest candles of the store repeat one another."""
+    unchanged_ms = view.unchanged_ms(as_of_ms)
+    if unchanged_ms < _UNCHANGED_TO_WARN_MS:
+        return []
+    return [
+        f"every candle of the last {unchanged_ms / MINUTE_MS:.0f} minutes is the same; the feed "
+        "may be frozen"
+    ]
 
 
 def _too_few(

@@ -116,9 +116,10 @@ def test_what_is_not_a_time_is_refused_with_an_example(text: str):
         ("90", NOON - 90 * DAY_MS),
         ("0.5", NOON - 12 * HOUR_MS),
         ("2026-03-19T12:00:00Z", NOON - DAY_MS),
+        ("2026-03-20", NOON - 12 * HOUR_MS),
     ],
 )
-def test_a_start_is_a_number_of_days_before_now_or_a_time(text: str, expected: Millis):
+def test_a_start_is_a_number_of_days_before_the_end_or_a_time(text: str, expected: Millis):
     assert parse_start(text, NOON) == expected
 
 
@@ -130,3 +131,7 @@ def test_a_negative_number_of_days_is_not_a_start():
 def test_an_end_is_now_or_a_time():
     assert parse_end("now", NOON) == NOON
     assert parse_end("2026-03-19T12:00:00Z", NOON) == NOON - DAY_MS
+
+
+def test_a_date_means_its_midnight_in_utc():
+    assert parse_end("2026-03-20", NOON) == NOON - 12 * HOUR_MS

@@ -31,6 +31,9 @@ HORIZONS: Final[dict[str, Millis]] = {
     "24h": DAY_MS,
 }
 
+# The word for the end of the stored data.
+LATEST: Final = "latest"
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH: Final = _EPOCH.replace(tzinfo=None)
 _UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
@@ -95,13 +98,19 @@ def parse_shift(text: str) -> Millis:
     return (-1 if match[1] == "-" else 1) * Timeframe.parse(match[2]).ms
 
 
-def parse_start(text: str, now_ms: Millis) -> Millis:
-    """A number of days before `now_ms`, or an RFC 3339 time."""
+def parse_start(text: str, end_ms: Millis) -> Millis:
+    """A number of days before `end_ms`, an RFC 3339 time, or a date."""
     if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text, re.ASCII):
-        return now_ms - round(float(text) * DAY_MS)
-    return parse_rfc3339(text)
+        return end_ms - round(float(text) * DAY_MS)
+    return _parse_time(text)
 
 
 def parse_end(text: str, now_ms: Millis) -> Millis:
-    """The word `now`, or an RFC 3339 time."""
-    return now_ms if text == "now" else parse_rfc3339(text)
+    """The word `now`, an RFC 3339 time, or a date."""
+    return now_ms if text == "now" else _parse_time(text)
+
+
+def _parse_time(text: str) -> Millis:
+    """An RFC 3339 time; a date means its midnight UTC."""
+    is_date = re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII)
+    return parse_rfc3339(f"{text}T00:00:00Z" if is_date else text)

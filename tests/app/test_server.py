@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -27,6 +28,7 @@ from llm_trader.errors import (
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import Spaces
 from llm_trader.logs import configure_logging
+from llm_trader.market.config import MarketConfig
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.rpc.client import RpcClient, RpcError
@@ -196,17 +198,48 @@ async def test_limits_of_the_settings_are_those_of_the_server(corridor: Corridor
             await server.stop()
 
 
-def test_a_server_without_the_store_it_was_told_of_says_so_in_its_log(
-    corridor: Corridor, tmp_path: Path, log: StringIO
+def test_a_mistyped_store_stops_the_server_with_the_remedy(
+    corridor: Corridor, tmp_path: Path
 ) -> None:
-    opened_and_closed(corridor.settings(market__store=tmp_path / "typo"))
+    error = refused_server(corridor.settings(market__store=tmp_path / "typo"))
+    assert f"there is no market store at {tmp_path / 'typo'}; correct --store" in error.message
+    assert f"llm-trader data import <folder> --store {tmp_path / 'typo'}" in error.message
+
+
+def test_only_the_default_store_may_be_missing_and_the_log_says_so(
+    corridor: Corridor, tmp_path: Path, log: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened_and_closed(corridor.settings(market__store=MarketConfig().store))
     (event,) = [json.loads(line) for line in log.getvalue().splitlines()]
     assert (event["level"], event["event"]) == ("warning", "market_store_missing")
-    assert event["path"] == str(tmp_path / "typo")
+    assert event["path"] == "var/market"
     log.truncate(0)
     log.seek(0)
     opened_and_closed(corridor.settings())
     assert log.getvalue() == ""
+
+
+def test_a_server_of_an_empty_index_says_so_at_once_and_is_not_ready(
+    corridor: Corridor, tmp_path: Path, log: StringIO
+) -> None:
+    settings = corridor.settings(index__path=tmp_path / "index")
+    # The warm-up: snapshots, and none of them complete.
+    ingest_from_store(Job(settings, {}, END_MS), [], START_MS, START_MS + DAY_MS)
+
+    async def stats() -> Any:
+        async with query_server(settings, {}) as server:
+            await server.start()
+            try:
+                async with await RpcClient.connect(*server.address) as client:
+                    return await client.call("rag.stats")
+            finally:
+                await server.stop()
+
+    assert asyncio.run(stats())["ready"] is False
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    (event,) = [event for event in events if event["event"] == "index_empty"]
+    assert (event["level"], event["location"]) == ("warning", str(tmp_path / "index"))
 
 
 def test_a_folder_that_is_no_store_is_refused(corridor: Corridor, tmp_path: Path) -> None:

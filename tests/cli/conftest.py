@@ -42,6 +42,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     """Runs a command line in this process, as its console script would."""
     root, ours = logging.getLogger(), logging.getLogger("llm_trader")
     before = list(root.handlers), root.level, ours.level
+    # Wide enough for the paths of temporary folders.
+    monkeypatch.setenv("COLUMNS", "120")
 
     def run(line: str, *more: object) -> Typed:
         program, *arguments = [*shlex.split(line), *map(str, more)]

@@ -35,7 +35,7 @@ def run(corridor: Corridor, config: Path, *more: str) -> Result:
     if "--report" not in more:
         more = (*more, "--no-report")
     arguments = [*given, *times, "--interval", "60", "--holdout", "0.4", *more]
-    return CliRunner().invoke(alone, arguments)
+    return CliRunner(env={"COLUMNS": "120"}).invoke(alone, arguments)
 
 
 def test_it_writes_the_file_and_shows_what_was_measured(

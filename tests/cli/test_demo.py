@@ -20,8 +20,9 @@ STEPS = (
     "2. A snapshot of every quarter-hour",
     "3. The JSON-RPC server answers on 127.0.0.1:",
     "4. A query over the socket: BTCUSDT at 2025-05-01T00:00:00Z",
-    "Similar past states, and what followed",
     "Verdict: ",
+    "What to expect, beside what is usual",
+    "Similar past states, nearest first",
     "5. The server has stopped.",
     "Done in ",
 )

@@ -99,7 +99,7 @@ def test_a_command_alone_shows_its_help(typed: Typing, command: str) -> None:
         ("llm-trader ingets", "No such command 'ingets'"),
         ("llm-trader query", "Missing option '--symbol'"),
         ("llm-trader data import .", "Missing option '--exchange'"),
-        ("rag-ingest --symbol BTCUSDT", "No such option: --symbol"),
+        ("rag-ingest --simbol BTCUSDT", "No such option: --simbol"),
         ("rag-rpc-server --port http", "Invalid value for '--port'"),
         ("llm-trader leak-check --samples 0", "Invalid value for '--samples'"),
         ("llm-trader demo --days 119", "Invalid value for '--days'"),

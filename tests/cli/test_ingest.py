@@ -55,7 +55,7 @@ def test_days_ago_and_the_same_rfc_3339_time_ask_for_the_same(
     typed: Typing, corridor: Corridor, tmp_path: Path
 ) -> None:
     where = paths(corridor, tmp_path) + " --symbols BTCUSDT --json"
-    by_days = typed(f"rag-ingest -s 2.5 {where}").json
+    by_days = typed(f"rag-ingest -s 2.5 -e now {where}").json
     start = iso8601(NOW_MS - 5 * DAY_MS // 2)
     by_time = typed(f"rag-ingest --start {start} --end {iso8601(NOW_MS)} {where}").json
     assert by_days[0]["requested"] == by_time[0]["requested"] == 241
@@ -75,24 +75,52 @@ def test_an_hourly_interval_takes_every_fourth_state(
     assert typed(line + paths(corridor, tmp_path)).json[0]["added"] == 25
 
 
-def test_a_range_without_data_says_where_to_look(
+def test_the_default_range_follows_the_data_however_old_it_is(
+    typed: Typing, corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "now_ms", lambda: END_MS + 400 * DAY_MS)
+    ran = typed(f"rag-ingest --start 10 --json {paths(corridor, tmp_path)}")
+    assert [report["added"] for report in ran.json] == [10 * 96 + 1 - 96] * 2
+    assert ran.code == 0
+
+
+@pytest.mark.parametrize("times", ["--start 90 --end now", "--start 2027-01-01 --end 2027-02-01"])
+def test_a_range_without_data_fails_and_names_the_newest_time(
+    typed: Typing,
+    corridor: Corridor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: str,
+) -> None:
+    monkeypatch.setattr(options, "now_ms", lambda: END_MS + 400 * DAY_MS)
+    ran = typed(f"rag-ingest {times} {paths(corridor, tmp_path)}")
+    assert ran.code == 1
+    shown = " ".join(ran.out.split())
+    assert "no state was added: the store holds nothing from " in shown
+    assert f"its newest candle closed at {iso8601(END_MS)}; leave --end out" in shown
+
+
+def test_a_range_of_refused_states_fails_with_the_reasons(
     typed: Typing, corridor: Corridor, tmp_path: Path
 ) -> None:
-    line = "rag-ingest --start 2024-01-01T00:00:00Z --end 2024-01-02T00:00:00Z "
-    ran = typed(line + paths(corridor, tmp_path))
-    assert ran.code == 0
-    assert "the store holds nothing of that time; see: llm-trader data info" in ran.out
+    ran = typed(f"rag-ingest -s 2025-01-01 -e 2025-01-05 {paths(corridor, tmp_path)}")
+    assert ran.code == 1
+    assert "fewer than 120 gapless 4h candles before it" in ran.out
+    assert "no state was added: all were refused, for the reasons above" in ran.out
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ("--start 2025-02-01T00:00:00", "has no offset; for UTC write 2025-02-01T00:00:00Z"),
-        ("--end 2025-02-01", "time '2025-02-01' is not RFC 3339"),
+        ("--end 2025-02", "time '2025-02' is not RFC 3339"),
         ("--start noon", "time 'noon' is not RFC 3339, such as 2026-03-20T12:00:00Z"),
         ("--start -5", "time '-5' is not RFC 3339"),
         ("--start now", "time 'now' is not RFC 3339"),
-        ("--start 1 --end 2025-01-20T00:00:00Z", "the end lies before the start"),
+        (
+            "--start 2025-02-01 --end 2025-01-20",
+            "--start (2025-02-01T00:00:00Z) lies after --end (2025-01-20T00:00:00Z)",
+        ),
         ("--symbols DOGEUSDT", "no data for symbol 'DOGEUSDT'; available: BTCUSDT, ETHUSDT"),
         ("--symbols BTCUSDT,DOGEUSDT", "no data for symbol 'DOGEUSDT'"),
         ("--symbols doge/usdt", "no data for symbol 'DOGE/USDT'"),
@@ -154,7 +182,7 @@ def test_settings_come_from_a_file_and_a_misspelt_one_is_suggested(
     config = tmp_path / "my.toml"
     config.write_text(f'[market]\nstore = "{corridor.store}"\n[index]\npath = "{tmp_path / "i"}"\n')
     line = f"rag-ingest --start 2 --json --config {config}"
-    assert typed(line).json[0]["added"] == 2 * 96 + 1 - 4 - 96
+    assert typed(line).json[0]["added"] == 2 * 96 + 1 - 96
     config.write_text("[snapshot]\nintervall_minutes = 15\n[markt]\nstore = 'x'\n")
     ran = typed(line)
     assert ran.code == 2

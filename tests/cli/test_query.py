@@ -6,32 +6,105 @@ import json
 import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from llm_trader.cli import options
+from llm_trader.cli.show_answer import price_text
 from llm_trader.serving.wire import REQUIRED_STATE
 from llm_trader.timeframe import DAY_MS, iso8601
 from tests.cli.conftest import Typing
-from tests.cli.corridor import AT_MS, END_MS, SYMBOL, WARM_MS, Corridor, serving_process
+from tests.cli.corridor import (
+    AT_MS,
+    END_MS,
+    SYMBOL,
+    WARM_MS,
+    Corridor,
+    console_script,
+    serving_process,
+)
 
 ASK = f"llm-trader query --symbol {SYMBOL} --at {iso8601(AT_MS)} --port"
 
 
-def test_an_answer_is_a_readable_table(typed: Typing, served_port: int, corridor: Corridor) -> None:
+def test_an_answer_starts_with_the_verdict_in_one_sentence(
+    typed: Typing, served_port: int, corridor: Corridor
+) -> None:
     ran = typed(ASK, served_port)
     assert (ran.code, ran.err) == (0, "")
-    assert f"{SYMBOL} at {iso8601(AT_MS)}" in ran.out
+    answer = typed(ASK, served_port, "--json").json
+    horizon = answer["evidence"]["horizons"]["24h"]
     price = corridor.fields_at(AT_MS, "price")["price"]
-    assert f"price {price:.6g}" in ran.out
-    dates = re.findall(r"^(2025-\d\d-\d\d \d\d:\d\d)  ", ran.out, re.MULTILINE)
+    low, high = (price * (1 + horizon["forecast"]["quantiles"][end] / 100) for end in (9, 89))
+    sentence = " ".join(ran.out.partition("\n\n")[0].split())
+    assert sentence.startswith(
+        f"Verdict: {answer['evidence']['verdict']}; {SYMBOL} at {price_text(price)} USDT should "
+    )
+    assert f"move ±{horizon['expected_volatility_pct']:.2f} % in 24h, 8 times in 10" in sentence
+    assert f"between {price_text(low)} and {price_text(high)} USDT" in sentence
+    assert sentence.endswith(f"{answer['evidence']['reason'].partition(';')[0]}.")
+    assert sentence.count(".") == len(re.findall(r"\d\.\d", sentence)) + 1
+
+
+def test_after_the_verdict_come_four_rows_of_what_to_expect_and_then_the_matches(
+    typed: Typing, served_port: int
+) -> None:
+    answer = typed(ASK, served_port, "--json").json
+    verdict, outlook, matches, data = typed(ASK, served_port).out.rstrip().split("\n\n")
+    assert verdict.startswith("Verdict: ")
+    rows = [re.split(" {2,}", row.strip()) for row in outlook.splitlines()[1:6]]
+    assert rows[0] == ["next", "expected move", "range now", "usual range", "P(up)", "base"]
+    for row, (name, horizon) in zip(rows[1:], answer["evidence"]["horizons"].items(), strict=True):
+        quantiles = horizon["forecast"]["quantiles"]
+        assert row == [
+            name,
+            f"±{horizon['expected_volatility_pct']:.2f} %",
+            f"{quantiles[9]:+.2f} to {quantiles[89]:+.2f} %",
+            f"{horizon['p10']['base_rate']:+.2f} to {horizon['p90']['base_rate']:+.2f} %",
+            f"{100 * horizon['forecast']['p_up']:.0f} %",
+            f"{100 * horizon['p_up']['base_rate']:.0f} %",
+        ]
+    dates = re.findall(r"^(2025-\d\d-\d\d \d\d:\d\d)  ", matches, re.MULTILINE)
     assert len(dates) == 5
-    for word in ("Similar past states", "effective", "Verdict: ", "novelty: ", "state from store"):
-        assert word in ran.out
-    assert [li.split()[0] for li in ran.out.splitlines() if "effective" in li] == [
-        *("15m", "1h", "4h", "24h"),
-    ]
+    assert f"{SYMBOL} at {iso8601(AT_MS)}: state of " in data
+    assert "--verbose" in data
+
+
+def test_verbose_adds_the_state_the_evidence_and_the_search(
+    typed: Typing, served_port: int
+) -> None:
+    short, shown = typed(ASK, served_port).out, typed(ASK, served_port, "-v").out
+    parts = (
+        *("Realised volatility of 24h", "RSI(14), 0 to 100", "Funding rate per settlement"),
+        *("90% interval", "10 % are below", "Touched first within 24h", "highest in 1h"),
+        *("Reason of the verdict: ", "Novelty: ", "State from store"),
+        *(f"Next {name}, change in %" for name in ("15m", "1h", "4h", "24h")),
+    )
+    for part in parts:
+        assert part in shown
+        assert part not in short
+    assert "None" not in shown
+
+
+@pytest.mark.parametrize("columns", [30, 44, 60, 80, 114, 200])
+@pytest.mark.parametrize("flags", ["", "--verbose --stop-pct 1 --target-pct 2"])
+def test_an_answer_fits_the_width_of_the_terminal_and_cuts_no_number(
+    served_port: int, columns: int, flags: str
+) -> None:
+    outputs = {}
+    for width in (columns, 500):
+        line = [console_script("llm-trader"), *ASK.split()[1:], str(served_port), *flags.split()]
+        env = {**os.environ, "COLUMNS": str(width)}
+        outputs[width] = subprocess.run(line, env=env, capture_output=True, text=True).stdout
+    assert "…" not in outputs[columns]
+    assert max(len(row.rstrip()) for row in outputs[columns].splitlines()) <= columns
+    number = re.compile(r"[+-]?\d[\d,]*\.\d+")
+    of_this_run = re.compile(r"Answered in .*", re.DOTALL)
+    numbers = [set(number.findall(of_this_run.sub("", text))) for text in outputs.values()]
+    assert numbers[0] == numbers[1]
 
 
 def test_options_reach_the_server_and_json_is_the_answer_itself(
@@ -60,7 +133,7 @@ def test_a_state_can_be_sent_from_a_file(
     path.write_text(json.dumps(corridor.fields_at(AT_MS, *REQUIRED_STATE)))
     answer = typed(f"{ASK} {served_port} --json --state {path}").json
     assert answer["metadata"]["state_source"] == "request+store"
-    assert "state from request+store" in typed(f"{ASK} {served_port} --state {path}").out
+    assert "State from request+store" in typed(f"{ASK} {served_port} -v --state {path}").out
     path.write_bytes(msgspec.json.encode([1, 2]))
     assert "is not a JSON object of state fields" in typed(f"{ASK} 1 --state {path}").err
     assert "cannot read" in typed(f"{ASK} 1 --state {tmp_path / 'none'}").err
@@ -72,8 +145,8 @@ def test_a_warning_of_the_server_is_shown(
     fields = corridor.fields_at(AT_MS, *REQUIRED_STATE)
     path = tmp_path / "state.json"
     path.write_text(json.dumps({**fields, "price": fields["price"] * 1.5}))
-    shown = typed(f"{ASK} {served_port} --min-similarity 0 --state {path}").out
-    assert "warning: nothing was completed: price" in shown
+    shown = typed(f"{ASK} {served_port} --min-similarity 0 --verbose --state {path}").out
+    assert "\nWarning: nothing was completed: price" in shown
     assert "features missing" in shown
 
 
@@ -99,7 +172,10 @@ def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typi
             "--symbol BTCUSDT --at {at} --top-k 99 --lookback-days 0",
             ["  query_config.lookback_days expected int >= 1", "  query_config.top_k expected"],
         ),
-        ("--symbol BTCUSDT --at {late}", ["is too old (60 minutes older, 30 minutes are allowed)"]),
+        (
+            "--symbol BTCUSDT --at {late}",
+            [f"it closed at {iso8601(END_MS)}, 60 minutes before", "and 30 minutes are allowed"],
+        ),
         ("--symbol BTCUSDT --at {early}", ["fewer than 120 gapless 4h candles before it"]),
         ("--symbol BTCUSDT --at 2025-02-20T12:00:00", ["has no offset; for UTC write"]),
         ("--symbol BTCUSDT --at soon", ["time 'soon' is not RFC 3339"]),
@@ -167,6 +243,7 @@ def test_serving_the_world_without_tokens_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        ("--store /nowhere/market", "there is no market store at /nowhere/market; correct --store"),
         ("--index /nowhere/index", "there is no index at /nowhere/index; make one with: rag-ing"),
         ("--auth-tokens-env NOT_SET", "names NOT_SET, but that environment variable holds no t"),
         ("--auth-tokens-env my-secret", "should be the name of an environment variable"),
@@ -194,3 +271,44 @@ def test_a_port_that_is_taken_is_named(typed: Typing, corridor: Corridor) -> Non
     assert ran.code == 2
     assert f"cannot listen on 127.0.0.1:{port}" in ran.err
     assert "choose another port or stop it" in ran.err
+
+
+def test_without_a_time_a_query_is_about_the_newest_data_and_says_how_old_it_is(
+    typed: Typing, served_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "now_ms", lambda: END_MS + 400 * DAY_MS)
+    line = f"llm-trader query --symbol {SYMBOL} --port {served_port}"
+    assert typed(line, "--json").json["metadata"]["as_of"] == END_MS
+    shown = " ".join(typed(line).out.split())
+    assert f"{SYMBOL} at {iso8601(END_MS)}, the newest data, 400 days ago: " in shown
+    refused = typed(line, "--at", "now")
+    assert refused.code == 2
+    assert f"it closed at {iso8601(END_MS)}, 400 days before" in refused.err
+
+
+def test_a_symbol_may_be_given_as_symbol_or_symbols(typed: Typing, served_port: int) -> None:
+    at = f"--at {iso8601(AT_MS)} --port {served_port} --json"
+    answers = [typed(f"llm-trader query {flag} btcusdt {at}") for flag in ("--symbol", "--symbols")]
+    assert [ran.json["matches"] == answers[0].json["matches"] for ran in answers] == [True, True]
+    several = typed(f"llm-trader query --symbols BTCUSDT,ETHUSDT {at}")
+    assert "--symbol 'BTCUSDT,ETHUSDT' should name one symbol" in several.err
+
+
+def test_a_server_takes_lookback_and_calibration_as_flags(
+    typed: Typing, corridor: Corridor, tmp_path: Path
+) -> None:
+    calibration = tmp_path / "calibration.json"
+    line = f"llm-trader calibrate --store {corridor.store} --symbols {SYMBOL} --interval 60"
+    made = typed(f"{line} --lookback-days 14 --no-report --out {calibration} --json")
+    assert made.code == 0, made.err
+    # The data's last days, not days before the present.
+    assert made.json["known_by_ms"] > END_MS - 2 * DAY_MS
+    arguments = ["--store", str(corridor.store), "--index", str(corridor.index)]
+    arguments += ["--lookback-days", "14", "--calibration", str(calibration)]
+    with serving_process(*arguments) as (process, port):
+        ran = typed(ASK, port, "--json")
+        matches = ran.json["matches"]
+        assert all(match["timestamp"] >= AT_MS - 14 * DAY_MS for match in matches)
+        assert any("calibration" in warning for warning in ran.json["metadata"]["warnings"])
+        process.terminate()
+        process.communicate(timeout=20)

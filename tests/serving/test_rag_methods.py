@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 import structlog
 
+from llm_trader.app.ingestion import ingest_from_store
+from llm_trader.app.job import Job
 from llm_trader.app.server import query_server
+from llm_trader.market.config import MarketConfig
+from llm_trader.market.store import MarketStore
 from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.serving.wire import (
     REQUIRED_STATE,
@@ -26,7 +30,7 @@ from llm_trader.serving.wire import (
 )
 from llm_trader.snapshot.model import SCALARS, MarketSnapshot
 from llm_trader.snapshot.outcome import first_touches
-from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis
+from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis, iso8601
 from tests.cli.corridor import (
     AT_MS,
     END_MS,
@@ -38,10 +42,11 @@ from tests.cli.corridor import (
     Corridor,
     answering,
     copied,
+    write,
 )
+from tests.snapshot.histories import with_repeated_candles
 
 OFF_GRID_MS = AT_MS + 53 * MINUTE_MS + 45_000  # 12:53:45
-NO_STORE = {"market__store": Path("/nowhere/market")}
 # These follow from the ten fields and the time, so they are neither missing nor completed.
 DERIVED = {"ema_ratio", "oi_delta_pct", "hour_of_day"}
 
@@ -55,8 +60,12 @@ async def rag(corridor: Corridor) -> AsyncIterator[RpcClient]:
 
 
 @pytest.fixture
-async def storeless(corridor: Corridor) -> AsyncIterator[RpcClient]:
-    async with answering(corridor, **NO_STORE) as client:
+async def storeless(
+    corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RpcClient]:
+    """Only the default store may be missing."""
+    monkeypatch.chdir(tmp_path)
+    async with answering(corridor, market__store=MarketConfig().store) as client:
         yield client
 
 
@@ -118,6 +127,7 @@ async def test_an_answer_has_exactly_the_fields_of_the_wire(rag: RpcClient) -> N
         "state_as_of",
         "fields_completed_as_of",
         "calibration",
+        *("index_end", "store_end", "state_age_seconds"),
     }
     assert set(answer["evidence"]) == {
         *("verdict", "reason", "episodes", "interval_level", "base_rate_points"),
@@ -689,9 +699,34 @@ async def test_how_old_data_may_be_is_a_setting(corridor: Corridor) -> None:
         assert (await refusal(client, question(END_MS + 2 * HOUR_MS + 1))).rpc_code == -32005
 
 
+async def test_a_frozen_feed_is_warned_about_and_then_refused(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    history = corridor.histories[SYMBOL]
+    path, start_ms = tmp_path / "frozen", AT_MS - 6 * HOUR_MS
+    with MarketStore.open(path, write=True, exchange="simulated") as store:
+        write(store, with_repeated_candles(history, start_ms, AT_MS))
+    async with answering(corridor, market__store=path) as client:
+        assert (await ask(client, start_ms))["metadata"]["warnings"] == []
+        for minutes in (15, 60):
+            answer = await ask(client, start_ms + minutes * MINUTE_MS)
+            warning = f"every candle of the last {minutes} minutes is the same"
+            assert warning in answer["metadata"]["warnings"][0]
+        for method in ("rag.query_patterns", "rag.get_snapshot"):
+            error = await refusal(client, question(), method)
+            assert error.rpc_code == -32005
+            assert "the feed of BTCUSDT seems frozen" in error.message
+        answer = await ask(client, current_state=corridor.fields_at(AT_MS, *REQUIRED_STATE))
+        assert answer["metadata"]["state_source"] == "request+store"
+    longer = {"serving__max_unchanged_minutes": 600}
+    async with answering(corridor, market__store=path, **longer) as client:
+        assert (await ask(client))["metadata"]["data_age_seconds"] == 0
+
+
 async def test_before_the_first_candle_there_is_no_data_at_all(rag: RpcClient) -> None:
     error = await refusal(rag, question(10**12))
     assert (error.rpc_code, error.data) == (-32005, {"data_age_seconds": None})
+    assert f"the store's newest closed at {iso8601(END_MS)}" in error.message
 
 
 async def test_a_time_without_enough_history_says_what_is_missing(rag: RpcClient) -> None:
@@ -797,6 +832,7 @@ async def test_a_snapshot_is_the_one_built_from_the_candles(
 
 async def test_stats_count_points_and_queries(corridor: Corridor, rag: RpcClient) -> None:
     before = await rag.call("rag.stats")
+    assert before["ready"] is True
     assert before["index"]["symbols"] == [
         {
             "symbol": symbol,
@@ -816,6 +852,74 @@ async def test_stats_count_points_and_queries(corridor: Corridor, rag: RpcClient
     await refusal(rag, question(query_config={"min_similarity": 1}))
     after = await rag.call("rag.stats")
     assert (after["queries_answered"], after["queries_refused"]) == (1, 2)
+
+
+async def test_an_answer_says_how_old_its_state_is_and_how_far_store_and_index_reach(
+    rag: RpcClient,
+) -> None:
+    metadata = (await ask(rag, OFF_GRID_MS))["metadata"]
+    assert metadata["state_age_seconds"] == (OFF_GRID_MS - metadata["state_as_of"]) / 1000 == 525
+    assert metadata["store_end"] == OFF_GRID_MS - OFF_GRID_MS % (5 * MINUTE_MS)
+    assert metadata["index_end"] == metadata["state_as_of"] - DAY_MS
+    assert metadata["warnings"] == []
+
+
+async def test_without_a_store_an_answer_says_how_far_the_index_reaches(
+    storeless: RpcClient, ten: dict[str, float]
+) -> None:
+    metadata = (await ask(storeless, current_state=ten))["metadata"]
+    assert (metadata["store_end"], metadata["index_end"]) == (None, AT_MS - DAY_MS)
+
+
+async def test_a_stale_index_is_named_in_the_answer_in_a_refusal_and_in_the_stats(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    ends_ms = AT_MS - 6 * DAY_MS
+    settings = corridor.settings(index__path=tmp_path / "index")
+    job = Job(settings, {}, END_MS)
+    await asyncio.to_thread(ingest_from_store, job, [], WARM_MS, ends_ms)
+    said = (
+        f"the index ends at {iso8601(ends_ms)}, this query could see states up to "
+        f"{iso8601(AT_MS - DAY_MS)}; ingest the newer ones with rag-ingest"
+    )
+    async with answering(corridor, index__path=tmp_path / "index") as client:
+        metadata = (await ask(client))["metadata"]
+        assert metadata["warnings"] == [said]
+        assert metadata["index_end"] == ends_ms
+        # What the index lacks by a day or less is what a daily ingestion leaves.
+        assert (await ask(client, ends_ms + 2 * DAY_MS))["metadata"]["warnings"] == []
+        error = await refusal(client, question(query_config={"lookback_days": 2}))
+        assert said in error.data["suggestion"]
+        for fresh in (await client.call("rag.stats"))["freshness"]:
+            assert (fresh["index_end"], fresh["store_end"]) == (ends_ms, END_MS)
+            assert fresh["index_behind_seconds"] == (END_MS - DAY_MS - ends_ms) / 1000
+
+
+async def test_stats_tell_the_age_of_the_newest_state(corridor: Corridor) -> None:
+    later_ms = END_MS + 3 * HOUR_MS
+    async with query_server(corridor.settings(), {}, lambda: later_ms) as server:
+        await server.start()
+        async with await RpcClient.connect(*server.address) as client:
+            freshness = (await client.call("rag.stats"))["freshness"]
+        await server.stop()
+    assert freshness == [
+        {
+            "symbol": symbol,
+            "index_end": END_MS - DAY_MS,
+            "store_end": END_MS,
+            "state_as_of": END_MS,
+            "state_age_seconds": 3 * 3600,
+            "index_behind_seconds": 0,
+        }
+        for symbol in SYMBOLS
+    ]
+
+
+async def test_a_remedy_is_named_only_for_a_filter_that_was_applied(rag: RpcClient) -> None:
+    config = {"min_similarity": 0.999, "include_regime_filters": False}
+    suggestion = (await refusal(rag, question(query_config=config))).data["suggestion"]
+    assert "min_similarity (0.999)" in suggestion
+    assert "include_regime_filters" not in suggestion
 
 
 async def test_stats_of_a_server_without_a_store_name_none(storeless: RpcClient) -> None:

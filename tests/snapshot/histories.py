@@ -36,6 +36,18 @@ def grid(history: MarketHistory, first_day: float, step_ms: Millis = M15.ms) -> 
     return np.arange(start, int(times[-1]) + history.intraday.timeframe.ms + 1, step_ms)
 
 
+def with_repeated_candles(
+    history: MarketHistory, start_ms: Millis, end_ms: Millis
+) -> MarketHistory:
+    """A feed that is frozen from one time to another: all candles are like the one before."""
+    candles = history.intraday
+    rows = np.arange(len(candles))
+    frozen = (candles.open_time_ms >= start_ms) & (candles.open_time_ms < end_ms)
+    rows[frozen] = np.searchsorted(candles.open_time_ms, start_ms) - 1
+    columns = {name: values[rows] for name, values in candles.columns()}
+    return replace(history, intraday=replace(candles, **columns))
+
+
 def without(candles: CandleSeries, holes: list[tuple[int, int]]) -> CandleSeries:
     """Without the given runs of candles, each a first row and a length."""
     kept = np.ones(len(candles), dtype=bool)

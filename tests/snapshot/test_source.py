@@ -16,9 +16,10 @@ from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_history import StoredHistory
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.source import SnapshotSource
+from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, MINUTE_MS, Millis
 from tests.cli.corridor import AT_MS, END_MS, START_MS, SYMBOL, Corridor, copied, write
+from tests.snapshot.histories import with_repeated_candles
 
 PRICE = SCALARS.index("price")
 HALF_HOUR = 30 * MINUTE_MS
@@ -176,7 +177,9 @@ def test_after_the_last_candle_the_latest_snapshot_steps_back_as_far_as_allowed(
 ) -> None:
     for age in (0, 1, 10 * MINUTE_MS, HALF_HOUR):
         assert source.view(SYMBOL).latest(END_MS + age, HALF_HOUR).as_of_ms.tolist() == [END_MS]
-    with pytest.raises(StaleDataError, match=r"31 minutes older, 30 minutes are allowed") as raised:
+    with pytest.raises(
+        StaleDataError, match=r"31 minutes before .*, and 30 minutes are allowed"
+    ) as raised:
         source.view(SYMBOL).latest(END_MS + 31 * MINUTE_MS, HALF_HOUR)
     assert raised.value.details == {"data_age_seconds": 31 * 60}
     assert source.view(SYMBOL).latest(END_MS + DAY_MS, DAY_MS).as_of_ms.tolist() == [END_MS]
@@ -228,3 +231,31 @@ def test_a_copy_of_a_store_answers_alike(
     with MarketStore.open(copied(corridor.store, tmp_path / "copy")) as store:
         other = SnapshotSource(store, M5, M15.ms).view(SYMBOL).known_fields(AT_MS)
     assert other.tobytes() == source.view(SYMBOL).known_fields(AT_MS).tobytes()
+
+
+@pytest.fixture
+def frozen(corridor: Corridor, tmp_path: Path) -> Iterator[SymbolView]:
+    """The last six hours before `AT_MS` are one repeated candle."""
+    with MarketStore.open(tmp_path / "frozen", write=True, exchange="simulated") as store:
+        history = corridor.histories[SYMBOL]
+        write(store, with_repeated_candles(history, AT_MS - 6 * HOUR_MS, AT_MS))
+        yield SnapshotSource(store, M5, M15.ms).view(SYMBOL)
+
+
+def test_how_long_candles_repeat_one_another_is_known_at_each_time(frozen: SymbolView) -> None:
+    start_ms = AT_MS - 6 * HOUR_MS
+    for after_ms in (5 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS):
+        assert frozen.unchanged_ms(start_ms + after_ms) == after_ms
+    assert frozen.unchanged_ms(start_ms) == 0
+    assert frozen.unchanged_ms(AT_MS + 5 * MINUTE_MS) == 0
+    assert frozen.unchanged_ms(START_MS) == 0  # before the first candle
+
+
+def test_a_feed_that_is_frozen_for_too_long_is_stale(frozen: SymbolView) -> None:
+    limits = HALF_HOUR, HOUR_MS
+    an_hour_in = AT_MS - 5 * HOUR_MS
+    assert frozen.latest_ms(an_hour_in, *limits) == an_hour_in
+    with pytest.raises(StaleDataError, match="seems frozen: every candle since") as raised:
+        frozen.latest_ms(AT_MS, *limits)
+    assert raised.value.details["data_age_seconds"] == 6 * 3600
+    assert frozen.latest_ms(AT_MS + M15.ms, *limits) == AT_MS + M15.ms

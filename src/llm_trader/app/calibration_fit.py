@@ -8,7 +8,6 @@ from pathlib import Path
 from llm_trader.app.evaluation import refuse_without_extra, search_of
 from llm_trader.app.ingestion import spaces_of
 from llm_trader.app.job import Job
-from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.calibration_study import calibration_study
 from llm_trader.evaluation.conformal.calibration_fit import Fit, fit
 from llm_trader.evaluation.dataset import read_dataset
@@ -56,8 +55,6 @@ def calibrate_from_store(
     job: Job, symbols: list[str], start_ms: Millis, end_ms: Millis, *, holdout: float, seed: int
 ) -> Fit:
     """Fit for the search that a server with these settings does; no symbols means all."""
-    if start_ms >= end_ms:
-        raise InvalidInputError("--start lies after --end; give the earlier time first")
     settings = job.settings
     interval_ms = settings.snapshot.interval_ms
     search = search_of(settings.retrieval)

@@ -38,7 +38,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.progress import labelled
 from llm_trader.retrieval.search_spec import NeighbourSearch
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601, parse_end, parse_start
+from llm_trader.timeframe import DAY_MS, LATEST, MINUTE_MS, Millis, iso8601, parse_end, parse_start
 
 _NEEDED: Final = {"arch": "tests of many models at once", "jinja2": "reports", "plotly": "reports"}
 # Vectors that can be computed from a market store; the others are read from an index.
@@ -220,9 +220,10 @@ def _query_span(
 
     `stored` has the first and the last candle of each symbol.
     """
-    end_ms = min([parse_end(plan.end, now_ms), *(last_ms for _, last_ms in stored)])
+    latest = [last_ms for _, last_ms in stored]
+    end_ms = min(latest if plan.end == LATEST else [parse_end(plan.end, now_ms), *latest])
     if plan.start is not None:
-        start_ms = parse_start(plan.start, now_ms)
+        start_ms = parse_start(plan.start, end_ms)
     else:
         first_ms = max((first_ms for first_ms, _ in stored), default=end_ms)
         start_ms = first_ms + (WARM_UP_DAYS + lookback_days) * DAY_MS

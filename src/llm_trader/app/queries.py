@@ -11,42 +11,60 @@ import msgspec
 from llm_trader.app.job import Job, blocking
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
-from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult
+from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult, StatsResult
 from llm_trader.timeframe import Millis
 
 
 class Reply(NamedTuple):
-    """An answer, and its state: the one that was sent, or that of the server's store."""
+    """An answer, and its state: the one that was sent, or that of the server's store.
+
+    `age_ms` is how old the newest data is, where the query was about it.
+    """
 
     symbol: str
     answer: QueryPatternsResult
     state: Mapping[str, Any]
+    age_ms: Millis | None = None
 
 
 @blocking
 async def query_server(
     job: Job,
     symbol: str,
-    as_of_ms: Millis,
+    as_of_ms: Millis | None,
     query_config: Mapping[str, Any],
     state_file: Path | None = None,
 ) -> Reply:
-    """Query the server of the settings; None in `query_config` means the server's default."""
-    moment = {"symbol": symbol, "timestamp": as_of_ms}
+    """Query the server of the settings; None in `query_config` means the server's default.
+
+    Without `as_of_ms` the query is about the newest candle of the server's store.
+    """
     state = None if state_file is None else _read_state(state_file)
     chosen = {key: value for key, value in query_config.items() if value is not None}
-    params = {**moment, "query_config": chosen, "current_state": state}
     serving = job.settings.serving
     # Any one of the accepted tokens does.
     tokens = job.environ.get(serving.auth_tokens_env or "", "").split(",")
     token = tokens[0].strip() or None
     async with await RpcClient.connect(serving.host, serving.port, token=token) as client:
+        age_ms = None
+        if as_of_ms is None:
+            as_of_ms = await _newest_ms(client, symbol, job.now_ms)
+            age_ms = max(job.now_ms - as_of_ms, 0)
+        moment = {"symbol": symbol, "timestamp": as_of_ms}
+        params = {**moment, "query_config": chosen, "current_state": state}
         answer = await client.call("rag.query_patterns", params, QueryPatternsResult)
         if state is not None:
-            return Reply(symbol, answer, state)
+            return Reply(symbol, answer, state, age_ms)
         # For the person who asked: the server read the same state from its store.
         current = await client.call("rag.get_snapshot", moment, GetSnapshotResult)
-        return Reply(symbol, answer, msgspec.structs.asdict(current.snapshot))
+        return Reply(symbol, answer, msgspec.structs.asdict(current.snapshot), age_ms)
+
+
+async def _newest_ms(client: RpcClient, symbol: str, now_ms: Millis) -> Millis:
+    """The end of a symbol's data in the server's store; now where it has none."""
+    stats = await client.call("rag.stats", None, StatsResult)
+    ends = (fresh.store_end for fresh in stats.freshness if fresh.symbol == symbol)
+    return next((end for end in ends if end is not None), now_ms)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

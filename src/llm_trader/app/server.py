@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 
 import structlog
@@ -17,6 +17,7 @@ from llm_trader.app.indexes import (
     volatility_model_of,
 )
 from llm_trader.errors import ConfigurationError
+from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import (
     Calibration,
@@ -35,12 +36,14 @@ from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
-from llm_trader.timeframe import iso8601
+from llm_trader.timeframe import Millis, iso8601
 
 _log = structlog.get_logger(__name__)
 
 
-def serve_forever(settings: Settings, environ: Mapping[str, str]) -> None:
+def serve_forever(
+    settings: Settings, environ: Mapping[str, str], clock: Callable[[], Millis]
+) -> None:
     """Answer queries until SIGTERM or SIGINT, then finish the running ones.
 
     The market store is optional: without one, queries must contain their state.
@@ -49,7 +52,7 @@ def serve_forever(settings: Settings, environ: Mapping[str, str]) -> None:
     async def main() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        async with query_server(settings, environ) as server:
+        async with query_server(settings, environ, clock) as server:
             # Objects made at the start live as long as the server; the collector can skip them.
             gc.collect()
             gc.freeze()
@@ -59,8 +62,13 @@ def serve_forever(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 @asynccontextmanager
-async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[RpcServer]:
-    """A server that is not listening yet, with its index and market store."""
+async def query_server(
+    settings: Settings, environ: Mapping[str, str], clock: Callable[[], Millis] | None = None
+) -> AsyncIterator[RpcServer]:
+    """A server that is not listening yet, with its index and market store.
+
+    `clock` gives the present time, for the ages in `rag.stats`.
+    """
     refuse_one_folder_for_both(settings)
     serving = settings.serving
     tokens = _tokens(serving, environ)
@@ -70,6 +78,12 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     async with open_retriever(settings, environ, calibration) as retriever:
         if calibration is not None:
             _log_calibration(calibration.calibration, retriever, settings)
+        if not (await retriever.index.info()).symbols:
+            _log.warning(
+                "index_empty",
+                location=retriever.index.location,
+                effect="every query is refused until rag-ingest has added states",
+            )
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)
             methods = RagMethods(
@@ -79,6 +93,7 @@ async def query_server(settings: Settings, environ: Mapping[str, str]) -> AsyncI
                 config=serving,
                 version=__version__,
                 market_location=str(settings.market.store) if market else None,
+                clock=clock,
             ).methods()
             complete = with_builtin_methods(
                 methods,
@@ -126,6 +141,11 @@ def _log_calibration(calibration: Calibration, retriever: Retriever, settings: S
 def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> SnapshotSource | None:
     path = settings.market.store
     if not path.exists():
+        if path != MarketConfig().store:
+            raise ConfigurationError(
+                f"there is no market store at {path}; correct --store (market.store), or make one "
+                f"with: llm-trader data import <folder> --store {path}"
+            )
         _log.warning(
             "market_store_missing", path=str(path), effect="queries must contain their whole state"
         )

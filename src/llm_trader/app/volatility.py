@@ -6,7 +6,6 @@ from pathlib import Path
 
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.app.job import Job
-from llm_trader.errors import InvalidInputError
 from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import Millis
 from llm_trader.volatility.fit import fit_model
@@ -17,8 +16,6 @@ def fit_from_store(
     job: Job, symbols: list[str], start_ms: Millis, end_ms: Millis, out: Path
 ) -> VolatilityModel:
     """Fit one model to all the symbols, and write it; no symbols means all of the store."""
-    if start_ms >= end_ms:
-        raise InvalidInputError("--start lies after --end; give the earlier time first")
     settings = job.settings
     with MarketStore.open(settings.market.store) as store:
         named = symbols or store.symbols()

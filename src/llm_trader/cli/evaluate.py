@@ -45,13 +45,17 @@ class StudyOptions:
         Option(
             "--start",
             "-s",
-            help="Time of the first query: a number of days ago, or RFC 3339; by default one "
-            "lookback after the start of the data.",
+            help="Time of the first query: a number of days before the last one, or RFC 3339; by "
+            "default one lookback after the start of the data.",
         ),
     ] = None
     end: Annotated[
         str | None,
-        Option("--end", "-e", help="Time of the last query: now, or RFC 3339; by default now."),
+        Option(
+            "--end",
+            "-e",
+            help="Time of the last query: latest (the end of the data, the default), or RFC 3339.",
+        ),
     ] = None
     step: Annotated[
         str | None,

@@ -15,6 +15,7 @@ from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli.output import Result, present, progress_bar
+from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import Millis
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ SETTING_FLAGS: Final = {
     "model_path": Flag("embedding.text.model_path", "Folder of the text model.", type=Path),
     "cache_dir": Flag("embedding.text.cache_dir", "Folder of fetched models.", type=Path),
     "vector": Flag("retrieval.vector", "Vectors to compare: state, text or hybrid.", "state"),
+    "lookback_days": Flag(
+        "retrieval.lookback_days", "Days before a query that are searched.", "90", type=int
+    ),
+    "calibration": Flag(
+        "retrieval.calibration", "Calibration file of `llm-trader calibrate`.", type=Path
+    ),
     "interval": Flag(
         "snapshot.interval_minutes", "Minutes from one snapshot to the next.", "15", "-i", type=int
     ),
@@ -79,12 +86,18 @@ SETTING_FLAGS: Final = {
 
 _SYMBOLS_HELP = "Symbols, separated by commas; all of the {} by default."
 
-StoreSymbols = Annotated[str, Option(help=_SYMBOLS_HELP.format("store"))]
-IndexSymbols = Annotated[str, Option(help=_SYMBOLS_HELP.format("index"))]
+_SYMBOLS = ("--symbols", "--symbol")
+StoreSymbols = Annotated[str, Option(*_SYMBOLS, help=_SYMBOLS_HELP.format("store"))]
+IndexSymbols = Annotated[str, Option(*_SYMBOLS, help=_SYMBOLS_HELP.format("index"))]
+OneSymbol = Annotated[str, Option("--symbol", "--symbols", help="Symbol, such as BTCUSDT.")]
 Start = Annotated[
-    str, Option("--start", "-s", help="First time: a number of days ago, or RFC 3339.")
+    str,
+    Option("--start", "-s", help="First time: a number of days before the end, or RFC 3339."),
 ]
-End = Annotated[str, Option("--end", "-e", help="Last time: now, or RFC 3339.")]
+End = Annotated[
+    str,
+    Option("--end", "-e", help="Last time: latest (the end of the data), now, or RFC 3339."),
+]
 Samples = Annotated[int, Option(min=1, help="Number of sampled queries.")]
 Seed = Annotated[int, Option(help="Equal seeds give equal results.")]
 
@@ -184,6 +197,14 @@ def _load_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
+
+def one_symbol(text: str) -> str:
+    """The symbol of a command that takes one."""
+    symbols = symbol_list(text)
+    if len(symbols) != 1:
+        raise InvalidInputError(f"--symbol {text!r} should name one symbol, such as BTCUSDT")
+    return symbols[0]
 
 
 def symbol_list(text: str) -> list[str]:

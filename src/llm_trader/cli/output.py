@@ -1,17 +1,24 @@
-"""Prints results as JSON or as tables on standard output, and progress on standard error."""
+"""Prints results as JSON or as tables on standard output, and progress on standard error.
+
+Output fits the width of the terminal, or of COLUMNS. A table that is too wide is printed in parts
+below each other, so that no number is cut.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from llm_trader.progress import Progress, no_progress
@@ -19,8 +26,10 @@ from llm_trader.progress import Progress, no_progress
 # The tables, lines and paragraphs that describe a result to a person, from top to bottom.
 Description: TypeAlias = Iterator[RenderableType]
 
-# Characters. Files and pipes have no width; this one fits the widest table.
-_WIDTH_OF_FILES: Final = 130
+# Characters between two columns.
+_GAP: Final = 2
+# A command to copy, at the end of a sentence or alone on a line.
+_COMMAND: Final = re.compile(r"(?:^\s*|(?<=: ))(?:llm-trader|rag-ingest|rag-rpc-server) .*$")
 
 
 class Result(NamedTuple):
@@ -46,11 +55,14 @@ def present(result: Result, *, json: bool) -> None:
 
 def describe(description: Iterable[RenderableType]) -> None:
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_FILES)
     for part in description:
-        # Paths and commands stand in Text. Unbroken, they can be copied.
-        console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+        if isinstance(part, Text):
+            console.print(_wrapped(part, console.width), highlight=False, soft_wrap=True)
+        elif isinstance(part, Table):
+            for fitting in _fit(part, console.width):
+                console.print(fitting, highlight=False, soft_wrap=isinstance(fitting, Text))
+        else:
+            console.print(part, highlight=False)
 
 
 def heading(text: str) -> Text:
@@ -65,15 +77,104 @@ def table(
     title: str, *columns: str, rows: Iterable[Iterable[object]] = (), right_from: int = 1
 ) -> Table:
     """The columns from the position `right_from` on are aligned to the right."""
-    cells = Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-    )
+    cells = _empty_table()
+    cells.title, cells.title_style = title, "bold"
     for position, column in enumerate(columns):
         justify: Literal["left", "right"] = "right" if position >= right_from else "left"
         cells.add_column(column, justify=justify, no_wrap=True)
     for row in rows:
         cells.add_row(*map(str, row))
     return cells
+
+
+def _empty_table() -> Table:
+    return Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+
+
+def _wrapped(text: Text, width: int) -> Text:
+    """Breaks lines between words only, and never in a command, so that it can be copied."""
+    lines: list[str] = []
+    for sentence in text.plain.splitlines():
+        indent = sentence[: len(sentence) - len(sentence.lstrip())]
+        command = _COMMAND.search(sentence)
+        if cell_len(sentence) <= width or (command and not command.start()):
+            lines.append(sentence)
+            continue
+        prose = sentence[: command.start()] if command else sentence
+        lines += textwrap.wrap(
+            prose, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        lines += [indent + command[0]] if command else []
+    return Text("\n".join(lines), text.style)
+
+
+def _fit(whole: Table, width: int) -> Iterator[RenderableType]:
+    """The table if it fits; else parts of it, each with the first columns, or a list of records."""
+    if whole.title:
+        yield _wrapped(Text(str(whole.title), whole.title_style or ""), width)
+    columns, widths = whole.columns, [_width(column) for column in whole.columns]
+    if sum(widths) + _GAP * (len(widths) - 1) <= width:
+        yield _part(whole, range(len(columns)))
+    else:
+        keys = _keys(columns)
+        room = width - sum(widths[:keys]) - _GAP * keys
+        # Narrower than half, a part would be mostly its first columns.
+        if room < width // 2:
+            yield from _records(whole, width)
+        else:
+            groups = _groups(widths[keys:], room)
+            for number, group in enumerate(groups):
+                yield from ("",) if number else ()
+                yield _part(whole, [*range(keys), *(keys + position for position in group)])
+    if whole.caption:
+        yield _wrapped(Text(str(whole.caption)), width)
+
+
+def _width(column: Column) -> int:
+    return max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+
+
+def _keys(columns: Sequence[Column]) -> int:
+    """The number of first columns that say what a row is about."""
+    left = [column.justify == "left" for column in columns]
+    return max(1, min(left.index(False) if False in left else 1, len(columns) - 1))
+
+
+def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Positions of columns that fit beside each other; a wider one is alone and is folded."""
+    groups: list[list[int]] = []
+    used = room + 1
+    for position, column in enumerate(widths):
+        if used + _GAP + column > room:
+            groups.append([])
+            used = -_GAP
+        groups[-1].append(position)
+        used += _GAP + column
+    return groups
+
+
+def _part(whole: Table, positions: Iterable[int]) -> Table:
+    """Some of a table's columns."""
+    part = _empty_table()
+    cells = []
+    for position in positions:
+        column = whole.columns[position]
+        part.add_column(column.header, justify=column.justify, overflow="fold")
+        cells.append(list(column.cells))
+    for row, values in zip(whole.rows, zip(*cells, strict=True), strict=True):
+        part.add_row(*values, style=row.style)
+    return part
+
+
+def _records(whole: Table, width: int) -> Iterator[Text]:
+    """A block per row, where the terminal is too narrow for columns."""
+    for number, values in enumerate(zip(*(column.cells for column in whole.columns), strict=True)):
+        lines = (
+            f"{column.header}: {value}" if column.header else str(value)
+            for column, value in zip(whole.columns, values, strict=True)
+            if value
+        )
+        yield _wrapped(Text(("\n" if number else "") + "\n".join(lines)), width)
 
 
 def minute(iso8601: str) -> str:

@@ -13,7 +13,7 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.cli.show_answer import describe_reply
-from llm_trader.timeframe import iso8601, parse_end, parse_start
+from llm_trader.timeframe import LATEST, Millis, iso8601, parse_end
 
 if TYPE_CHECKING:
     from llm_trader.checks.leak_check import LeakReport
@@ -34,7 +34,7 @@ def ingest(
     job: Job,
     symbols: options.StoreSymbols = "",
     start: options.Start = "90",
-    end: options.End = "now",
+    end: options.End = "latest",
     rebuild: Annotated[
         bool, Option("--rebuild", help="Also compute states again that the index already holds.")
     ] = False,
@@ -44,19 +44,26 @@ def ingest(
     Every quarter-hour becomes a snapshot of the data known at that time, with its outcomes over the
     next 24 hours. An interrupted run resumes at the next one, and a repeated run adds only new
     states. Use --rebuild after market data was corrected or older data was imported. A running
-    server sees new states at once.
+    server sees new states at once. Exits with 1 if the index holds no state of that time in the
+    end.
     """
     from llm_trader.app.indexes import location_of
     from llm_trader.app.ingestion import ingest_from_store
+    from llm_trader.app.time_range import newest_close_ms, time_range
 
-    names, now_ms = options.symbol_list(symbols), job.now_ms
-    times = parse_start(start, now_ms), parse_end(end, now_ms)
+    names = options.symbol_list(symbols)
+    times = time_range(job, names, start, end)
     reports = ingest_from_store(job, names, *times, rebuild=rebuild)
-    return Result(reports, describe_ingestion(reports, location_of(job.settings)))
+    description = [*describe_ingestion(reports, location_of(job.settings))]
+    if nothing_there := not any(report.added + report.already_there for report in reports):
+        newest = iso8601(newest_close_ms(job.settings, names))
+        description.append(line(_why_nothing(reports, times, newest)))
+    return Result(reports, description, nothing_there)
 
 
 @with_job(
-    *("host", "port", "store", "index", "qdrant_url", "vector", "min_matches", "auth_tokens_env"),
+    *("host", "port", "store", "index", "qdrant_url", "vector", "lookback_days", "calibration"),
+    *("min_matches", "auth_tokens_env"),
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )
@@ -69,7 +76,7 @@ def serve(job: Job) -> None:
     """
     from llm_trader.app.server import serve_forever
 
-    serve_forever(job.settings, job.environ)
+    serve_forever(job.settings, job.environ, options.now_ms)
 
 
 @dataclass(frozen=True)
@@ -114,13 +121,19 @@ class QueryOptions:
 
 @with_job("host", "port", "auth_tokens_env")
 def query(
-    symbol: Annotated[str, Option(help="Symbol, such as BTCUSDT.")],
+    symbol: options.OneSymbol,
     job: Job,
     choices: QueryOptions,
-    as_of: Annotated[str, Option("--at", help="Time of the query: now, or RFC 3339.")] = "now",
+    as_of: Annotated[
+        str,
+        Option("--at", help="Time of the query: latest (the end of the data), now, or RFC 3339."),
+    ] = "latest",
     state: Annotated[
         Path | None, Option(help="JSON file of the state; by default the server's store gives it.")
     ] = None,
+    verbose: Annotated[
+        bool, Option("--verbose", "-v", help="Also show the state, the evidence and the search.")
+    ] = False,
 ) -> Result:
     """Ask a running server: when the market looked like this before, what followed?
 
@@ -129,9 +142,9 @@ def query(
     """
     from llm_trader.app.queries import query_server
 
-    as_of_ms = parse_end(as_of, job.now_ms)
-    reply = query_server(job, symbol.upper(), as_of_ms, asdict(choices), state)
-    return Result(reply.answer, describe_reply(reply))
+    as_of_ms = None if as_of == LATEST else parse_end(as_of, job.now_ms)
+    reply = query_server(job, options.one_symbol(symbol), as_of_ms, asdict(choices), state)
+    return Result(reply.answer, describe_reply(reply, verbose=verbose))
 
 
 @with_job("store", "index", "qdrant_url", "vector", unit="queries")
@@ -152,12 +165,12 @@ def leak_check(
     return Result(report, _describe_leaks(report), bool(report.leaks))
 
 
-@with_job("store", "vector", "interval", unit="states")
+@with_job("store", "vector", "lookback_days", "interval", unit="states")
 def calibrate(
     job: Job,
     symbols: options.StoreSymbols = "",
     start: options.Start = "270",
-    end: options.End = "now",
+    end: options.End = "latest",
     out: Annotated[
         Path, Option("--out", "-o", help="File to write, for retrieval.calibration.")
     ] = Path("calibration.json"),
@@ -181,13 +194,14 @@ def calibrate(
     the 80 % bands must be widened, and at which horizons similar states made forecasts better than
     the volatility model. A server loads the file with the setting retrieval.calibration. It uses
     the file for queries with the same settings, symbols and version, after --end. Markets drift,
-    so run it again about every week. Start and end are the times of the queries; the store must
-    reach back one lookback further.
+    so run it again about every week. Start and end are the times of the queries, by default the
+    last 270 days of the data; the store must reach back one lookback further.
     """
     from llm_trader.app.calibration_fit import calibrate as fit_calibration
+    from llm_trader.app.time_range import time_range
 
     names, folder = options.symbol_list(symbols), None if no_report else report
-    times = parse_start(start, job.now_ms), parse_end(end, job.now_ms)
+    times = time_range(job, names, start, end)
     calibration = fit_calibration(
         job, names, *times, holdout=holdout, seed=seed, out=out, report=folder
     )
@@ -207,8 +221,17 @@ def describe_ingestion(reports: list[IngestReport], index: str) -> Description:
     for report in reports:
         for reason, count in report.refused.items():
             yield line(f"{report.symbol}: {count} refused, {reason}")
-    if reports and all(report.requested == report.outside_stored_data for report in reports):
-        yield line("the store holds nothing of that time; see: llm-trader data info")
+
+
+def _why_nothing(reports: list[IngestReport], times: tuple[Millis, Millis], newest: str) -> str:
+    """Why no state of the time is in the index, and what to do."""
+    if any(report.requested > report.outside_stored_data for report in reports):
+        return "no state was added: all were refused, for the reasons above"
+    start, end = map(iso8601, times)
+    return (
+        f"no state was added: the store holds nothing from {start} to {end}, its newest candle "
+        f"closed at {newest}; leave --end out, or see: llm-trader data info"
+    )
 
 
 def _describe_leaks(report: LeakReport) -> Description:

@@ -1,45 +1,117 @@
-"""Describes a server's answer: the state, the matches, the evidence and the verdict."""
+"""Describes a server's answer: the verdict, what to expect at each horizon, and the matches.
+
+What only some readers want is in `show_details`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import floor, log10
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
+from rich.text import Text
 
 from llm_trader.cli.output import Description, minute, number, table
-from llm_trader.timeframe import iso8601
+from llm_trader.timeframe import DAY_MS, HORIZONS, MINUTE_MS, SECOND_MS, Millis, iso8601
 
 if TYPE_CHECKING:
     from llm_trader.app.queries import Reply
-    from llm_trader.retrieval.answer import Estimate, Evidence, HorizonEvidence, Match
-    from llm_trader.serving.wire import Metadata
+    from llm_trader.retrieval.answer import Evidence, HorizonEvidence, Match
 
-_STATE_LINES = (
-    ("price", "rsi_7", "rsi_14", "macd", "price_change_1h", "price_change_4h"),
-    ("price_change_24h", "realized_volatility_24h", "ema_ratio", "oi_delta_pct", "funding_rate"),
-)
-_HORIZONS = ("15m", "1h", "4h", "24h")
-_QUANTILES = ("p10", "p25", "p50", "p75", "p90")
+# Of a price; prices of 0.00001 and of 100,000 are told to the same precision.
+_DIGITS: Final = 6
+_QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD", "EUR", "BTC", "ETH")
+# The quantiles of a forecast between which 8 of 10 outcomes fall, counted from 0.
+_RANGE_ENDS: Final = (9, 89)
 
 
-def describe_reply(reply: Reply) -> Description:
+def describe_reply(reply: Reply, *, verbose: bool = False) -> Description:
+    """The answer from its verdict to its matches; `verbose` adds all else that it holds."""
     metadata, evidence = reply.answer.metadata, reply.answer.evidence
-    yield f"\n[bold]{reply.symbol}[/] at {iso8601(metadata.as_of)}"
-    for names in _STATE_LINES:
-        values = {name: reply.state.get(name) for name in names}
-        if numbers := [
-            f"{name} {value:.6g}" for name, value in values.items() if value is not None
-        ]:
-            yield "  " + ", ".join(numbers)
+    yield Text(_verdict(reply), "bold")
     for warning in metadata.warnings:
-        yield f"  warning: {warning}"
-    yield ""
-    yield _matches(reply.answer.matches)
+        yield Text(f"Warning: {warning}", "yellow")
     yield ""
     if evidence.horizons:
-        yield _evidence(evidence)
+        yield _outlook(evidence)
         yield ""
-    yield from _verdict(evidence, metadata)
+    yield _matches(reply.answer.matches)
+    yield ""
+    yield Text(_data(reply))
+    if verbose:
+        from llm_trader.cli.show_details import describe_details
+
+        yield from describe_details(reply)
+    else:
+        yield Text("The state, the evidence and the search: --verbose")
+
+
+def _verdict(reply: Reply) -> str:
+    """The answer in one sentence: the word, the price, the range to expect, and the finding."""
+    evidence, price = reply.answer.evidence, reply.state.get("price")
+    finding = evidence.reason.partition(";")[0]
+    expected = ""
+    if evidence.horizons and price is not None:
+        name, horizon = _horizon_of_verdict(evidence)
+        if (ends := range_now(horizon)) and horizon.expected_volatility_pct is not None:
+            low, high = (price_text(price * (1 + end / 100)) for end in ends)
+            unit = quote_of(reply.symbol)
+            expected = (
+                f"{reply.symbol} at {price_text(price)}{unit} should move "
+                f"±{horizon.expected_volatility_pct:.2f} % in {name}, 8 times in 10 to between "
+                f"{low} and {high}{unit}; "
+            )
+    return f"Verdict: {evidence.verdict}; {expected}{finding}."
+
+
+def _horizon_of_verdict(evidence: Evidence) -> tuple[str, HorizonEvidence]:
+    """The horizon at which similar states differ most; where they show nothing, the longest."""
+    horizons = list(evidence.horizons.items())
+    if evidence.verdict == "none":
+        return horizons[-1]
+    return max(horizons, key=lambda named: _largest_deviation(named[1]))
+
+
+def _largest_deviation(horizon: HorizonEvidence) -> float:
+    return max(abs(d.deviation) if d else 0.0 for d in (horizon.scale, horizon.direction))
+
+
+def range_now(horizon: HorizonEvidence) -> tuple[float, float] | None:
+    """Where 8 of 10 outcomes should fall, in % of the price; None without a forecast."""
+    if horizon.band_80 is not None:
+        return horizon.band_80
+    if horizon.forecast is None:
+        return None
+    low, high = (horizon.forecast.quantiles[end] for end in _RANGE_ENDS)
+    return low, high
+
+
+def _outlook(evidence: Evidence) -> Table:
+    rows = table(
+        "What to expect, beside what is usual",
+        *("next", "expected move", "range now", "usual range", "P(up)", "base"),
+    )
+    for name, horizon in evidence.horizons.items():
+        p_up = horizon.forecast.p_up if horizon.forecast else None
+        rows.add_row(
+            name,
+            "-" if (move := horizon.expected_volatility_pct) is None else f"±{move:.2f} %",
+            _range(range_now(horizon)),
+            _range((horizon.p10.base_rate, horizon.p90.base_rate)),
+            "-" if p_up is None else f"{100 * p_up:.0f} %",
+            f"{100 * horizon.p_up.base_rate:.0f} %",
+        )
+    calibrated = ", calibrated" if evidence.calibrated else ""
+    rows.caption = (
+        f"Ranges hold 8 of 10 outcomes: now by the forecast{calibrated}, usually by all "
+        f"{evidence.base_rate_points:,} states of the window, as does the base of P(up), the "
+        "chance of a rise."
+    )
+    return rows
+
+
+def _range(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:+.2f} to {ends[1]:+.2f} %"
 
 
 def _matches(matches: list[Match]) -> Table:
@@ -47,93 +119,44 @@ def _matches(matches: list[Match]) -> Table:
         (
             minute(match.date),
             f"{match.similarity:.3f}",
-            number(match.similarity_percentile, ".2f") + " %",
-            f"{match.market_state.rsi_14:.1f}",
-            f"{match.market_state.funding_rate * 100:.4f} %",
-            *(number(getattr(match.outcomes, f"outcome_{name}"), "+.2f") for name in _HORIZONS),
-            number(match.outcomes.max_runup_1h, "+.2f"),
-            number(match.outcomes.max_drawdown_1h, "+.2f"),
-            match.outcomes.first_barrier,
+            *(number(getattr(match.outcomes, f"outcome_{name}"), "+.2f") for name in HORIZONS),
+            match.outcomes.first_barrier or "-",
         )
         for match in matches
     )
     return table(
-        "Similar past states, and what followed (% change)",
-        *("date", "similarity", "pairs below", "rsi 14", "funding"),
-        *_HORIZONS,
-        *("high 1h", "low 1h", "first"),
+        "Similar past states, nearest first, and the price change after them in %",
+        *("date (UTC)", "similarity", *HORIZONS, "first in 24h"),
         rows=rows,
     )
 
 
-def _evidence(evidence: Evidence) -> Table:
-    rows = table(
-        f"The {evidence.episodes} nearest episodes beside all states of the window (% change)",
-        *("over", "states", "mean", "P(up)", *_QUANTILES),
-        right_from=2,
-    )
-    for name, horizon in evidence.horizons.items():
-        _add_horizon(rows, name, horizon, evidence.base_rate_points)
-    if (barriers := evidence.barriers) is not None:
-        first = "; ".join(
-            f"{change} first {_estimate(estimate, '.2f')}, of all {estimate.base_rate:.2f}"
-            for change, estimate in (("-2 %", barriers.stop_first), ("+3 %", barriers.target_first))
-        )
-        rows.caption = f"within 24h: {first}. Intervals: {evidence.interval_level:.0%}"
-        for chance in evidence.barrier_forecasts or []:
-            rows.caption += (
-                f"\nforecast within 24h: -{chance.stop_pct:.2g} % first {chance.stop_first:.2f}, "
-                f"+{chance.target_pct:.2g} % first {chance.target_first:.2f}, neither "
-                f"{chance.neither:.2f}"
-            )
-        rows.caption_justify = "left"
-    return rows
+def _data(reply: Reply) -> str:
+    """The times of the query, the state, the store and the index, and how old they are."""
+    metadata = reply.answer.metadata
+    age_minutes = metadata.state_age_seconds * SECOND_MS / MINUTE_MS
+    age = f" ({age_minutes:.0f} minutes old)" if age_minutes else ""
+    ends = (("Store", metadata.store_end), ("Index", metadata.index_end))
+    known = [f"{name} ends {_minute(end)}." for name, end in ends if end is not None]
+    state = f"state of {_minute(metadata.state_as_of)}{age}."
+    as_of = iso8601(metadata.as_of)
+    if reply.age_ms is not None:
+        days, minutes = reply.age_ms / DAY_MS, reply.age_ms / MINUTE_MS
+        ago = f"{days:,.0f} days ago" if days >= 2 else f"{minutes:.0f} minutes ago"
+        as_of += f", the newest data, {ago}"
+    return " ".join([f"{reply.symbol} at {as_of}: {state}", *known])
 
 
-def _add_horizon(rows: Table, name: str, horizon: HorizonEvidence, base_rate_points: int) -> None:
-    quantiles: list[Estimate] = [getattr(horizon, quantile) for quantile in _QUANTILES]
-    rows.add_row(
-        name,
-        f"nearest, {horizon.effective_episodes:.0f} effective",
-        _estimate(horizon.mean, "+.2f"),
-        _estimate(horizon.p_up, ".2f"),
-        *(number(quantile.value, "+.2f") for quantile in quantiles),
-    )
-    if forecast := horizon.forecast:
-        quantiles_of_forecast = (forecast.quantiles[int(name[1:]) - 1] for name in _QUANTILES)
-        cells = (number(value, "+.2f") for value in quantiles_of_forecast)
-        mean, p_up = number(forecast.mean, "+.2f"), number(forecast.p_up, ".2f")
-        rows.add_row("", "  forecast", mean, p_up, *cells)
-    if horizon.band_80 is not None:
-        low, high = (number(edge, "+.2f") for edge in horizon.band_80)
-        rows.add_row("", "  calibrated 80 % band", "", "", low, "", "", "", high)
-    rows.add_row(
-        "",
-        f"all {base_rate_points}",
-        number(horizon.mean.base_rate, "+.2f"),
-        number(horizon.p_up.base_rate, ".2f"),
-        *(number(quantile.base_rate, "+.2f") for quantile in quantiles),
-        style="dim",
-    )
+def _minute(time_ms: Millis) -> str:
+    return minute(iso8601(time_ms // SECOND_MS * SECOND_MS))
 
 
-def _verdict(evidence: Evidence, metadata: Metadata) -> Description:
-    yield f"[bold]Verdict: {evidence.verdict}[/]. {evidence.reason}."
-    yield from (f"  {told.summary}" for told in evidence.horizons.values() if told.summary)
-    if novelty := evidence.novelty:
-        yield (
-            f"  novelty: {novelty.percentile:.0f} % of past states had a nearer neighbour "
-            f"than this one's {novelty.nearest_similarity:.2f}"
-        )
-    missing = len(metadata.features_missing)
-    yield (
-        f"  compared by {metadata.vector}; filters: {', '.join(metadata.filters_applied)}; "
-        f"state from {metadata.state_source}"
-        + (f", {missing} features missing" if missing else "")
-        + f"; {metadata.query_duration_us / 1000:.1f} ms; {metadata.feature_version}"
-    )
+def price_text(price: float) -> str:
+    """A price with some six digits, such as 34,810.2."""
+    decimals = _DIGITS - 1 - floor(log10(abs(price))) if price else 0
+    return f"{price:,.{max(decimals, 0)}f}"
 
 
-def _estimate(estimate: Estimate, spec: str) -> str:
-    low, high = number(estimate.low, spec), number(estimate.high, spec)
-    return f"{number(estimate.value, spec)} [{low}, {high}]"
+def quote_of(symbol: str) -> str:
+    """The unit of a symbol's prices with a space before it; empty where its name does not say."""
+    return next((f" {quote}" for quote in _QUOTES if symbol.endswith(quote)), "")

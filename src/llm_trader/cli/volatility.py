@@ -12,7 +12,7 @@ from llm_trader.app.job import Job
 from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, line, table
-from llm_trader.timeframe import iso8601, parse_end, parse_start
+from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
     from llm_trader.volatility.model import VolatilityModel
@@ -31,7 +31,7 @@ def fit(
     job: Job,
     symbols: options.StoreSymbols = "",
     start: options.Start = "365",
-    end: options.End = "now",
+    end: options.End = "latest",
     out: Annotated[
         Path, Option("--out", "-o", help="File to write, for the setting volatility.model.")
     ] = Path("volatility.json"),
@@ -43,10 +43,11 @@ def fit(
     it on the older part of your data, set volatility.model, and build the index again with:
     llm-trader index rebuild
     """
+    from llm_trader.app.time_range import time_range
     from llm_trader.app.volatility import fit_from_store
 
-    times = parse_start(start, job.now_ms), parse_end(end, job.now_ms)
-    model = fit_from_store(job, options.symbol_list(symbols), *times, out)
+    names = options.symbol_list(symbols)
+    model = fit_from_store(job, names, *time_range(job, names, start, end), out)
     return Result(model, _describe(model, out))
 
 

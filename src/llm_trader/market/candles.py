@@ -56,6 +56,13 @@ class CandleSeries(TimeSeries):
         series = cls(timeframe, times, *values)
         return series.checked(label, _refusals(series))
 
+    def differ_from_previous(self) -> Mask:
+        """Which candles differ from the one before in any price or in volume; the first does."""
+        differ = np.ones(len(self), np.bool_)
+        columns = np.array([column for _, column in self.columns()])
+        differ[1:] = (columns[:, 1:] != columns[:, :-1]).any(axis=0)
+        return differ
+
     def known_at(self, as_of_ms: Millis) -> CandleSeries:
         """The candles that had closed at `as_of_ms`."""
         return self.between(None, as_of_ms - self.timeframe.ms + 1)

@@ -213,7 +213,10 @@ class CalibrationUsed(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a query found and how. `warnings` name what could not be done."""
+    """What a query found and how. `warnings` name what could not be done.
+
+    `index_end_ms` is the time of the newest state in the window, known at the query's time.
+    """
 
     matches: list[Match]
     statistics: Statistics
@@ -225,3 +228,4 @@ class Answer(msgspec.Struct, frozen=True):
     retrieval_us: int
     calibration: CalibrationUsed | None = None
     warnings: list[str] = []
+    index_end_ms: Millis | None = None

@@ -11,6 +11,8 @@ from llm_trader.index.protocol import FieldRange
 
 # The fields whose values decide, in the order of the parameters of `regime_ranges`.
 REGIME_FIELDS: Final = ("oi_delta_pct", "funding_rate")
+# The names of the filters that may come of them.
+REGIME_FILTERS: Final = frozenset({"oi_delta", "funding_sign"})
 # Open interest this many % from its 24h mean is pronounced; similar states lie this close to it.
 _OI_DELTA_MOVED_PCT: Final = 5.0
 _OI_DELTA_WITHIN_PCT: Final = 10.0

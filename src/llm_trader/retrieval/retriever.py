@@ -164,6 +164,7 @@ class Retriever:
             retrieval_us=_microseconds(time.perf_counter() - embedded),
             calibration=loaded.used if loaded else None,
             warnings=warnings,
+            index_end_ms=int(hits.points.timestamp_ms[-1]) if len(hits.points) else None,
         )
 
     def embedding_model(self, vector: QueryVectors) -> str:

@@ -31,6 +31,21 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 30
 
+    max_unchanged_minutes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=525_600,
+            description="Minutes for which the store's newest candles may repeat one another, for "
+            "a query that leaves out current_state; longer is refused as stale, as the feed seems "
+            "frozen.",
+        ),
+    ] = 60
+
     @property
     def max_data_age_ms(self) -> Millis:
         return self.max_data_age_minutes * MINUTE_MS
+
+    @property
+    def max_unchanged_ms(self) -> Millis:
+        return self.max_unchanged_minutes * MINUTE_MS

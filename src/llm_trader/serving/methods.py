@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,22 +14,29 @@ import structlog
 from msgspec import UNSET
 
 from llm_trader import errors
+from llm_trader.index.protocol import SymbolPoints
 from llm_trader.retrieval.answer import Answer
+from llm_trader.retrieval.regime import REGIME_FILTERS
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving import wire
 from llm_trader.serving.config import ServingConfig
 from llm_trader.snapshot.model import SCALARS
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, resolved_at
 from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.snapshot.table import ROW, SnapshotTable
-from llm_trader.timeframe import Millis, iso8601
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
 
 _log = structlog.get_logger(__name__)
 
 # Exchanges differ by under 1 %, and a price moves by about 1 % in the minutes that a state may lag.
 # A price that differs more from the store's comes from another market.
 _PRICE_TOLERANCE: Final = 0.02
+# Who ingests once a day has an index that lags by up to a day.
+_INDEX_LAG_ALLOWED_MS: Final = DAY_MS
+# Two 5-minute candles may be the same by chance in a market without trades.
+_UNCHANGED_TO_WARN_MS: Final = 15 * MINUTE_MS
 
 _PATTERN_ERRORS: Final = (
     errors.InsufficientMatchesError,
@@ -37,6 +45,30 @@ _PATTERN_ERRORS: Final = (
     errors.EmbeddingError,
     errors.StaleDataError,
 )
+
+
+class Reach(NamedTuple):
+    """How far index and store reached at a query's time; None where there is nothing."""
+
+    as_of_ms: Millis
+    index_end_ms: Millis | None
+    store_end_ms: Millis | None
+
+    @classmethod
+    def at(cls, as_of_ms: Millis, index_end_ms: Millis | None, data_age: float | None) -> Reach:
+        store_end_ms = None if data_age is None else as_of_ms - round(data_age * 1000)
+        return cls(as_of_ms, index_end_ms, store_end_ms)
+
+    def warnings(self) -> list[str]:
+        """Says so if the index lacks states that the query could see."""
+        data_end_ms = self.as_of_ms if self.store_end_ms is None else self.store_end_ms
+        visible_ms = data_end_ms - LONGEST_HORIZON_MS
+        if self.index_end_ms is None or visible_ms - self.index_end_ms <= _INDEX_LAG_ALLOWED_MS:
+            return []
+        return [
+            f"the index ends at {iso8601(self.index_end_ms)}, this query could see states up to "
+            f"{iso8601(visible_ms)}; ingest the newer ones with rag-ingest"
+        ]
 
 
 class QueryState(msgspec.Struct):
@@ -66,6 +98,7 @@ class RagMethods:
     config: ServingConfig
     version: str
     market_location: str | None = None
+    clock: Callable[[], Millis] | None = None
     answered: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
 
@@ -87,14 +120,17 @@ class RagMethods:
                 changes = {name: value for name, value in sent.items() if value is not UNSET}
                 search = msgspec.structs.replace(search, **changes)
             answer = await self.retriever.query(state.table, params.timestamp, search)
+            index_end_ms = await self._index_end_ms(params, answer)
+            reach = Reach.at(params.timestamp, index_end_ms, state.data_age_seconds)
+            state.warnings += reach.warnings()
             required = min(self.config.min_matches, search.top_k)
             if len(answer.matches) < required:
-                raise _too_few(answer, search, required)
+                raise _too_few(answer, search, required, reach)
         except errors.LlmTraderError:
             self.refused += 1
             raise
         self.answered += 1
-        metadata = self._metadata(params, state, search, answer, context, started)
+        metadata = self._metadata(params, state, search, answer, reach, context, started)
         return wire.QueryPatternsResult(
             answer.matches, answer.statistics, answer.evidence, metadata
         )
@@ -105,15 +141,49 @@ class RagMethods:
         if self.market is None:
             raise errors.InvalidInputError("this server has no market store; start it with --store")
         view = self.market.view(params.symbol)
-        table = view.latest(params.timestamp, self.config.max_data_age_ms)
+        limits = self.config.max_data_age_ms, self.config.max_unchanged_ms
+        table = view.latest(params.timestamp, *limits)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self.retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
-        counts = (self.answered, self.refused)
-        return wire.StatsResult(self.version, index, self.market_location, space_id, *counts)
+        return wire.StatsResult(
+            *(self.version, index, self.market_location, space_id),
+            *(self.answered, self.refused),
+            self._freshness(index.symbols),
+            ready=bool(index.symbols),
+        )
+
+    async def _index_end_ms(self, params: wire.GetSnapshotParams, answer: Answer) -> Millis | None:
+        """The newest state of the index that was known then; its window may hold none."""
+        if answer.index_end_ms is not None:
+            return answer.index_end_ms
+        stamps = await self.retriever.index.timestamps(params.symbol)
+        known = stamps[resolved_at(stamps) <= params.timestamp]
+        return int(known[-1]) if len(known) else None
+
+    def _freshness(self, indexed: list[SymbolPoints]) -> list[wire.Freshness]:
+        index_ends: dict[str, Millis | None] = {p.symbol: p.last_timestamp_ms for p in indexed}
+        stored = self.market.store.symbols() if self.market else []
+        freshness = []
+        for symbol in sorted({*index_ends, *stored}):
+            state_as_of_ms = store_end_ms = None
+            if self.market is not None and symbol in stored:
+                store_end_ms = self.market.end_ms(symbol)
+            if self.market is not None and store_end_ms is not None:
+                view, max_age_ms = self.market.view(symbol), self.config.max_data_age_ms
+                state_as_of_ms = view.newest_complete_ms(store_end_ms, max_age_ms)
+            age_seconds = behind_seconds = None
+            if state_as_of_ms is not None and self.clock is not None:
+                age_seconds = (self.clock() - state_as_of_ms) / 1000
+            index_end_ms = index_ends.get(symbol)
+            if index_end_ms is not None and store_end_ms is not None:
+                behind_seconds = max(store_end_ms - LONGEST_HORIZON_MS - index_end_ms, 0) / 1000
+            ends = index_end_ms, store_end_ms, state_as_of_ms, age_seconds, behind_seconds
+            freshness.append(wire.Freshness(symbol, *ends))
+        return freshness
 
     def _state(self, params: wire.QueryPatternsParams, view: SymbolView | None) -> QueryState:
         if params.current_state is None:
@@ -121,8 +191,10 @@ class RagMethods:
                 raise errors.InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
-            as_of_ms = view.latest_ms(params.timestamp, self.config.max_data_age_ms)
-            return QueryState(view.without_series(as_of_ms), "store", as_of_ms, [])
+            limits = self.config.max_data_age_ms, self.config.max_unchanged_ms
+            as_of_ms = view.latest_ms(params.timestamp, *limits)
+            warnings = _frozen(view, params.timestamp)
+            return QueryState(view.without_series(as_of_ms), "store", as_of_ms, warnings)
         sent = msgspec.structs.asdict(params.current_state)
         intraday = self.retriever.space.intraday
         table = SnapshotTable.of_fields(params.symbol, intraday, params.timestamp, sent)
@@ -150,6 +222,7 @@ class RagMethods:
             return state.incomplete(
                 f": price {price:g} is not near the store's {stored_price:g} at {iso8601(as_of_ms)}"
             )
+        state.warnings += _frozen(view, params.timestamp)
         missing = np.isnan(table.scalars[:, 0]).tolist()
         state.completed = [name for name, gap in zip(SCALARS, missing, strict=True) if gap]
         state.completed_as_of_ms, state.source = as_of_ms, "request+store"
@@ -176,6 +249,7 @@ class RagMethods:
         state: QueryState,
         search: SearchSpec,
         answer: Answer,
+        reach: Reach,
         context: RequestContext,
         started: float,
     ) -> wire.Metadata:
@@ -205,6 +279,9 @@ class RagMethods:
             data_age_seconds=state.data_age_seconds,
             calibration=answer.calibration,
             volatility_model=self.retriever.index.collection.volatility_model,
+            index_end=reach.index_end_ms,
+            store_end=reach.store_end_ms,
+            state_age_seconds=(params.timestamp - state.as_of_ms) / 1000,
         )
 
 
@@ -232,15 +309,30 @@ METHODS: Final = (
 )
 
 
-def _too_few(answer: Answer, search: SearchSpec, required: int) -> errors.InsufficientMatchesError:
+def _frozen(view: SymbolView, as_of_ms: Millis) -> list[str]:
+    """Says so where the newest candles of the store repeat one another."""
+    unchanged_ms = view.unchanged_ms(as_of_ms)
+    if unchanged_ms < _UNCHANGED_TO_WARN_MS:
+        return []
+    return [
+        f"every candle of the last {unchanged_ms / MINUTE_MS:.0f} minutes is the same; the feed "
+        "may be frozen"
+    ]
+
+
+def _too_few(
+    answer: Answer, search: SearchSpec, required: int, reach: Reach
+) -> errors.InsufficientMatchesError:
     nearest = answer.evidence.similarity_range
     if nearest is None:
         finding = "no past state was known then and passes the filters"
     else:
         finding = f"the nearest past state has similarity {nearest[1]:.2f}"
-    return errors.InsufficientMatchesError(
-        len(answer.matches),
-        required,
-        f"{finding}; try increasing lookback_days ({search.lookback_days}), reducing "
-        f"min_similarity ({search.min_similarity:g}), or include_regime_filters = false",
-    )
+    remedies = [f"increasing lookback_days ({search.lookback_days})"]
+    if search.min_similarity > 0:
+        remedies.append(f"reducing min_similarity ({search.min_similarity:g})")
+    if REGIME_FILTERS.intersection(answer.filters_applied):
+        remedies.append("include_regime_filters = false")
+    findings = "; ".join([finding, *reach.warnings()])
+    suggestion = f"{findings}; try {', or '.join(remedies)}"
+    return errors.InsufficientMatchesError(len(answer.matches), required, suggestion)

@@ -93,7 +93,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
     `as_of` is the time of the query, `state_as_of` of the state, `fields_completed_as_of` of the
     fields that the store filled in. `volatility_model` is the id of the model of the expected
-    volatilities. If a calibration was not used, `warnings` say why.
+    volatilities. If a calibration was not used, `warnings` say why. `index_end` is the newest state
+    of the index, and `store_end` the close of the newest candle, that were known at `as_of`; null
+    where there is none. `state_age_seconds` is `as_of` - `state_as_of`.
     """
 
     query_duration_ms: int
@@ -119,6 +121,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     data_age_seconds: float | None
     calibration: CalibrationUsed | None = None
     volatility_model: str | None = None
+    index_end: Millis | None = None
+    store_end: Millis | None = None
+    state_age_seconds: float = 0.0
 
 
 class QueryPatternsResult(msgspec.Struct, frozen=True):
@@ -136,13 +141,34 @@ class GetSnapshotResult(msgspec.Struct, frozen=True):
     data_age_seconds: float | None
 
 
+class Freshness(msgspec.Struct, frozen=True):
+    """How far index and store reach for a symbol; null where there is nothing.
+
+    `index_end` is the newest state of the index, `store_end` the close of the newest candle, and
+    `state_as_of` the newest complete state that the store gives, `state_age_seconds` ago.
+    `index_behind_seconds` says how much older `index_end` is than the newest state whose 24h
+    outcome the store knows.
+    """
+
+    symbol: str
+    index_end: Millis | None
+    store_end: Millis | None
+    state_as_of: Millis | None
+    state_age_seconds: float | None
+    index_behind_seconds: float | None
+
+
 class StatsResult(msgspec.Struct, frozen=True):
+    """What the server holds. `ready`: the index has states to compare a query with."""
+
     version: str
     index: IndexInfo
     market_store: str | None
     embedding_model: str
     queries_answered: int
     queries_refused: int
+    freshness: list[Freshness]
+    ready: bool
 
 
 _STORE_ERRORS: Final = (errors.StoreLockedError, errors.InvalidDataError, errors.StoreError)

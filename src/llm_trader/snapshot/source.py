@@ -14,7 +14,12 @@ from llm_trader.errors import StaleDataError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_history import StoredHistory
-from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, VOLATILITY_REACH_MS, build_snapshots
+from llm_trader.snapshot.builder import (
+    FOUR_HOUR_REACH_MS,
+    INTRADAY_REACH_MS,
+    VOLATILITY_REACH_MS,
+    build_snapshots,
+)
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable, is_complete
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
@@ -50,12 +55,14 @@ def _read_stored(
 class _DayStates:
     """The scalar fields (fields, n) at the first n times of a day, and the closes of its candles.
 
+    `changes_ms` are the closes of the candles of the last days that differ from the one before.
     `version` is the version of the symbol's data, `None` before the first build.
     """
 
     version: Hashable = None
     fields: Floats = field(default_factory=lambda: np.empty((len(SCALARS), 0)))
     closes_ms: Times = field(default_factory=lambda: np.empty(0, np.int64))
+    changes_ms: Times = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +104,11 @@ class SnapshotSource:
         """The states of a symbol. Each query takes a view, which reads the data's version once."""
         return SymbolView(self, symbol)
 
+    def end_ms(self, symbol: str) -> Millis | None:
+        """The close of the newest candle of a symbol; None if there is none."""
+        stored = self.store.first_and_last_ms(symbol, self.intraday)
+        return None if stored is None else stored[1] + self.intraday.ms
+
     def day_states(self, symbol: str, day: int, version: Hashable, row: int) -> _DayStates:
         """The states of a day (counted from 1970) up to `row` or later, at `version` or later."""
         states: _DayStates = self._days(symbol, day)
@@ -116,8 +128,10 @@ class SnapshotSource:
         times = np.arange(start_ms, end_ms, self.grid.ms, dtype=np.int64)
         if changed_ms is not None:
             states.fields = states.fields[:, : np.searchsorted(times, changed_ms)]
-        opens_ms = history.intraday.between(start_ms - self.intraday.ms, None).open_time_ms
-        states.closes_ms = opens_ms + self.intraday.ms
+        candles = history.intraday.between(start_ms - INTRADAY_REACH_MS, None)
+        closes_ms = candles.open_time_ms + self.intraday.ms
+        states.closes_ms = closes_ms[np.searchsorted(closes_ms, start_ms) :]
+        states.changes_ms = closes_ms[candles.differ_from_previous()]
         closed = int(np.searchsorted(times, states.closes_ms.max(initial=0), side="right"))
         missing = times[states.fields.shape[1] : max(closed, row + 1)]
         fresh = build_snapshots(history, missing, self.volatility).scalars
@@ -150,19 +164,27 @@ class SymbolView:
         times = range(newest_ms, oldest_ms - 1, -grid.ms)
         return next((t for t in times if is_complete(self.known_fields(t)).all()), None)
 
-    def latest(self, as_of_ms: Millis, max_age_ms: Millis) -> SnapshotTable:
+    def latest(
+        self, as_of_ms: Millis, max_age_ms: Millis, max_unchanged_ms: Millis | None = None
+    ) -> SnapshotTable:
         """The newest complete snapshot, one row with its series. Raises like `latest_ms`."""
-        return self.exactly_at(self.latest_ms(as_of_ms, max_age_ms))
+        return self.exactly_at(self.latest_ms(as_of_ms, max_age_ms, max_unchanged_ms))
 
-    def latest_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis:
+    def latest_ms(
+        self, as_of_ms: Millis, max_age_ms: Millis, max_unchanged_ms: Millis | None = None
+    ) -> Millis:
         """The time of the newest complete snapshot at or before a time.
 
         Raises `SymbolNotFoundError`, or `StaleDataError`, which says what is missing, if no
-        snapshot at most `max_age_ms` old is complete.
+        snapshot at most `max_age_ms` old is complete, or if the newest candles have repeated one
+        another for longer than `max_unchanged_ms`.
         """
         age_ms = self.data_age_ms(as_of_ms)
         if age_ms is None or age_ms > max_age_ms:
-            raise _too_old(self.symbol, as_of_ms, age_ms, max_age_ms)
+            raise _too_old(self, as_of_ms, age_ms, max_age_ms)
+        unchanged_ms = self.unchanged_ms(as_of_ms)
+        if max_unchanged_ms is not None and unchanged_ms > max_unchanged_ms:
+            raise _frozen(self, as_of_ms - age_ms, age_ms, unchanged_ms, max_unchanged_ms)
         complete_ms = self.newest_complete_ms(as_of_ms, max_age_ms)
         if complete_ms is not None:
             return complete_ms
@@ -202,14 +224,57 @@ class SymbolView:
             raise SymbolNotFoundError(self.symbol, available)
         return None if newest_ms is None else as_of_ms - newest_ms
 
+    def unchanged_ms(self, as_of_ms: Millis) -> Millis:
+        """How long the newest candles by a time have repeated one another; 0 where they differ.
+
+        It looks back two days at most.
+        """
+        states = self.source.day_states(self.symbol, as_of_ms // DAY_MS, self._version, -1)
+        known = int(np.searchsorted(states.closes_ms, as_of_ms, side="right"))
+        if not known:
+            return 0
+        newest_ms = int(states.closes_ms[known - 1])
+        changed = int(np.searchsorted(states.changes_ms, newest_ms, side="right"))
+        return newest_ms - int(states.changes_ms[changed - 1])
+
 
 def _too_old(
-    symbol: str, as_of_ms: Millis, age_ms: Millis | None, max_age_ms: Millis
+    view: SymbolView, as_of_ms: Millis, age_ms: Millis | None, max_age_ms: Millis
 ) -> StaleDataError:
-    age = "there is none" if age_ms is None else f"{age_ms / MINUTE_MS:.0f} minutes older"
+    """Names the newest time that can be asked for."""
+    end_ms = view.source.end_ms(view.symbol)
+    if age_ms is None:
+        age = f"there is none before {iso8601(as_of_ms)}"
+        remedy = "ask about a later time" if end_ms is not None else "import candles"
+    else:
+        newest_ms = as_of_ms - age_ms
+        age = f"it closed at {iso8601(newest_ms)}, {_age(age_ms)} before {iso8601(as_of_ms)}"
+        remedy = "collect newer data, or ask about an earlier time"
+    newest = "" if end_ms is None else f"; the store's newest closed at {iso8601(end_ms)}"
     return StaleDataError(
-        f"the newest {symbol} candle known at {iso8601(as_of_ms)} is too old ({age}, "
-        f"{max_age_ms / MINUTE_MS:.0f} minutes are allowed); collect newer data, or send "
-        "current_state",
+        f"the newest {view.symbol} candle is too old: {age}, and {max_age_ms / MINUTE_MS:.0f} "
+        f"minutes are allowed{newest if age_ms is None else ''}; {remedy}, or send current_state",
         data_age_seconds=None if age_ms is None else age_ms / 1000,
     )
+
+
+def _frozen(
+    view: SymbolView,
+    newest_ms: Millis,
+    age_ms: Millis,
+    unchanged_ms: Millis,
+    max_unchanged_ms: Millis,
+) -> StaleDataError:
+    return StaleDataError(
+        f"the feed of {view.symbol} seems frozen: every candle since "
+        f"{iso8601(newest_ms - unchanged_ms)} is the same, for {_age(unchanged_ms)} up to "
+        f"{iso8601(newest_ms)}, and {max_unchanged_ms / MINUTE_MS:.0f} minutes are allowed; import "
+        "the true candles, or send current_state",
+        data_age_seconds=(age_ms + unchanged_ms) / 1000,
+    )
+
+
+def _age(age_ms: Millis) -> str:
+    if age_ms >= 2 * DAY_MS:
+        return f"{age_ms / DAY_MS:.0f} days"
+    return f"{age_ms / MINUTE_MS:.0f} minutes"

@@ -67,6 +67,17 @@ def test_refused_records_are_counted_by_reason():
     assert error.details == {"reasons": {"high below low": 2, "time not on the grid": 1}}
 
 
+def test_refused_records_are_named_with_their_place_and_the_remedy():
+    error = InvalidDataError(
+        "a.csv",
+        {"close not a number": 1},
+        places={"close not a number": "line 9"},
+        remedy="mend it",
+    )
+    assert str(error) == "a.csv: refused, 1 × close not a number (line 9); mend it"
+    assert error.details["places"] == {"close not a number": "line 9"}
+
+
 def test_too_few_matches_say_how_many_and_what_to_do():
     error = InsufficientMatchesError(1, 3, "lower min_similarity")
     assert str(error) == "1 similar past states found, 3 required"

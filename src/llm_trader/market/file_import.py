@@ -160,7 +160,7 @@ def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: s
         raise InvalidInputError(f"{path} is not a file that ends with {' or '.join(ENDINGS)}")
     match = _FILE_NAME.fullmatch(path.name)
     parts = match.groupdict() if match else {}
-    symbol = symbol or parts.get("symbol")
+    symbol = symbol.upper() if symbol else parts.get("symbol")
     kind = kind or parts.get("kind")
     interval = interval or parts.get("interval")
     if symbol is None or kind not in get_args(Kind) or (kind == "candles" and interval is None):
@@ -236,7 +236,6 @@ def _import_file(
         span = _CandleSpan(file.name, timeframe, first_ms, last_ms + timeframe.ms)
     else:
         refuse_future(rows, written_at_ms)
-        leave_out_unknown(rows, file.kind)
         sort_rows(rows)
         if file.kind == "funding":
             series = _funding(rows, timeframe, reading)
@@ -338,6 +337,7 @@ def _funding(rows: FileRows, stated: Timeframe | None, reading: FileReading) -> 
         rows.columns[FUNDING_INTERVAL] = (
             hours if given is None else np.where(np.isnan(given), hours, given)
         )
+    leave_out_unknown(rows, "funding")  # a settlement without a rate still ends the one before
     try:
         return FundingSeries.validated({"time_ms": rows.times, **rows.columns}, rows.name)
     except InvalidDataError as error:
@@ -354,6 +354,7 @@ def _percent_warning(series: FundingSeries) -> Iterable[str]:
 
 
 def _open_interest(rows: FileRows) -> OpenInterestSeries:
+    leave_out_unknown(rows, "open_interest")
     no_values = {"open_interest_value": np.full(len(rows.times), np.nan)}
     columns = {"time_ms": rows.times, **no_values, **rows.columns}
     try:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 Stamp: TypeAlias = Literal["open", "close"]
 
+_UNREADABLE_TIME: Final = "time missing or not readable"
 _CORRECT: Final = "correct or remove these rows and import again"
 _PRICES: Final = ("open", "high", "low", "close")
 # Quote currencies that a symbol may end with where a column names the base currency alone.
@@ -96,7 +97,10 @@ class FileRows:
 
     def place(self, row: int) -> str:
         """Where a row is in the file, its time and its values."""
-        values = ", ".join(f"{name} {values[row]:.10g}" for name, values in self.columns.items())
+        values = ", ".join(
+            f"{name} missing" if np.isnan(values[row]) else f"{name} {values[row]:.10g}"
+            for name, values in self.columns.items()
+        )
         return f"{self.table.place(int(self.row[row]))}, {_time(self.times[row])}: {values}"
 
     def refuse(self, refusals: Refusals, remedy: str = _CORRECT) -> None:
@@ -163,9 +167,12 @@ class _BatchReader:
         self._places: dict[str, str] = {}
         self._units: set[str] = set()
         self._has_naive = False
+        self._has_percent_sign = False
         self.left_out: dict[str, int] = {}
 
     def read(self, frame: pl.DataFrame) -> _Batch:
+        import polars as pl
+
         row = np.arange(self._rows_before, self._rows_before + frame.height)
         self._rows_before += frame.height
         cells = {name: frame[str(at)] for name, at in self._positions.items()}
@@ -176,7 +183,7 @@ class _BatchReader:
         times = read_times(cells[TIME])
         self._units |= times.units
         self._has_naive |= times.has_naive
-        refusals: dict[str, Mask] = {"time missing or not readable": times.unreadable}
+        refusals: dict[str, Mask] = {_UNREADABLE_TIME: times.unreadable}
         columns_of = dict.fromkeys(refusals, TIME)
         columns: dict[str, Floats] = {}
         for name in self._values:
@@ -185,13 +192,15 @@ class _BatchReader:
                 decimal_comma=self._table.has_decimal_comma,
                 percent_sign=name == "rate",
             )
-            reason = f"{self._header(name)} not a number"
+            reason = f"{self._header(name) if self._table.has_header else name} not a number"
             refusals[reason], columns_of[reason] = bad, name
         confirmed = np.ones(len(row), np.bool_)
         if CONFIRMED in cells:
             confirmed, bad = read_flags(cells[CONFIRMED])
             reason = f"{self._header(CONFIRMED)} neither 1 nor 0, true nor false"
             refusals[reason], columns_of[reason] = bad, CONFIRMED
+        if "rate" in cells and cells["rate"].dtype == pl.String:
+            self._has_percent_sign |= bool(cells["rate"].str.ends_with("%").any())
         if SYMBOL in cells:
             self._check_symbol(cells[SYMBOL], row, times)
         self._collect(refusals, columns_of, cells, row, times)
@@ -199,8 +208,16 @@ class _BatchReader:
 
     def raise_refused(self) -> None:
         if self._counts:
+            remedy = _CORRECT
+            if _UNREADABLE_TIME in self._counts:
+                remedy = (
+                    "write times as ISO 8601, such as 2026-01-01T00:00:00Z, or as seconds or "
+                    "milliseconds since 1970"
+                )
+            elif any("," in place.rpartition(": ")[2] for place in self._places.values()):
+                remedy = "write numbers with a decimal point and without commas in thousands"
             raise InvalidDataError(
-                self._table.name, self._counts, places=self._places, remedy=_CORRECT
+                self._table.name, self._counts, places=self._places, remedy=remedy
             )
 
     def notes(self) -> Iterator[str]:
@@ -210,6 +227,8 @@ class _BatchReader:
             yield "commas are read as decimal points"
         for unit in sorted(self._units - {"milliseconds"}):
             yield f"times are read as {unit} since 1970"
+        if self._has_percent_sign:
+            yield "rates with the sign % are read as percent"
         if self._has_naive:
             yield "times without an offset are taken as UTC"
 
@@ -218,13 +237,14 @@ class _BatchReader:
 
     def _rows_with_data(self, cells: Mapping[str, pl.Series]) -> Rows:
         """The rows that are neither blank nor the header again, as joined files have it."""
-        blank = np.logical_and.reduce([blank_cells(column) for column in cells.values()])
-        self._count("blank line", blank)
+        blank = blank_cells(cells[TIME])
+        if blank.any():
+            blank = np.logical_and.reduce([blank_cells(column) for column in cells.values()])
+            self._count("blank line", blank)
         again = np.zeros(len(blank), np.bool_)
         if self._table.has_header and self._table.row_word == "line" and self._header(TIME):
-            again = (
-                (cells[TIME].str.strip_chars() == self._header(TIME)).fill_null(False).to_numpy()
-            )
+            same = cells[TIME].str.strip_chars() == self._header(TIME)
+            again = same.fill_null(value=False).to_numpy()
             self._count("header repeated", again)
         return np.flatnonzero(~(blank | again))
 

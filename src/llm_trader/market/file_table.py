@@ -241,7 +241,7 @@ def _text_layout(path: Path, *, no_header: bool) -> _TextLayout:
             header = _padded(names, width, [row for _, row in rows[first:]], path.name)
     elif no_header:
         first = 0
-    above = rows[first][0] if first < len(rows) else rows[-1][0] + 1
+    above = rows[first][0] if header_at is None else rows[header_at][0] + 1
     sample = [row for _, row in rows[first:]]
     has_decimal_comma = separator != "," and _has_decimal_comma(sample)
     if has_decimal_comma:
@@ -285,7 +285,7 @@ def _counts_columns(row: list[str]) -> bool:
 def _padded(names: list[str], width: int, rows: list[list[str]], file: str) -> tuple[str, ...]:
     """Names of all columns: some programs end each row, but not the header, with a separator."""
     surplus = [cell for row in rows for cell in row[len(names) :] if cell.strip()]
-    if surplus:
+    if surplus and len(names) < width:
         raise InvalidInputError(
             f"{file}: the header has {len(names)} cells and the rows below it have {width}; "
             "give each column a name"

@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.market.samples import sampling_interval_ms
-from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Timeframe
+from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis, Timeframe
 
 # The intervals that exchanges settle at. Two holes of 8h in a row are no interval of 16h.
 _HOURS: Final = (1, 2, 4, 6, 8, 12, 24)
@@ -26,14 +26,15 @@ def funding_intervals(time_ms: Times, stated: Timeframe | None) -> Floats | None
     A shorter distance than before is a new interval at once: nothing settles between two
     settlements. A longer one can be a missed settlement, until it has come again and again.
     """
-    usual = _usual_hours(time_ms, stated)
-    if usual is None:
+    usual_ms = stated.ms if stated else sampling_interval_ms(time_ms)
+    if usual_ms is None:
         return None
     distances = np.diff(time_ms) / HOUR_MS
     rounded = np.round(distances)
     whole = np.where(np.abs(distances - rounded) <= _LATE_HOURS, rounded, 0).astype(int)
     runs = [(hours, len(list(run))) for hours, run in groupby(whole.tolist())]
-    current = _first_interval(runs, usual)
+    shortest = None if stated else min(whole.tolist())
+    current = _first_interval(runs, shortest, usual_ms)
     hours_of_rows: list[float] = []
     for number, (hours, length) in enumerate(runs):
         last = number == len(runs) - 1
@@ -44,12 +45,12 @@ def funding_intervals(time_ms: Times, stated: Timeframe | None) -> Floats | None
     return np.array([*hours_of_rows, current], dtype=np.float64)
 
 
-def _usual_hours(time_ms: Times, stated: Timeframe | None) -> float | None:
-    usual_ms = stated.ms if stated else sampling_interval_ms(time_ms)
+def _first_interval(runs: list[tuple[int, int]], shortest: int | None, usual_ms: Millis) -> float:
+    """The first distance that comes twice in a row; else the shortest, or the stated one."""
+    for hours, length in runs:
+        if hours in _HOURS and length > 1:
+            return hours
+    if shortest in _HOURS:
+        return shortest
     # To the minute, for the stamps are late.
-    return None if usual_ms is None else round(usual_ms / MINUTE_MS) * MINUTE_MS / HOUR_MS
-
-
-def _first_interval(runs: list[tuple[int, int]], usual: float) -> float:
-    """The first distance that comes twice in a row, or the usual one."""
-    return next((hours for hours, length in runs if hours in _HOURS and length > 1), usual)
+    return round(usual_ms / MINUTE_MS) * MINUTE_MS / HOUR_MS

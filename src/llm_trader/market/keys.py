@@ -25,7 +25,7 @@ _SYMBOL: Final = re.compile(SYMBOL_PATTERN)
 
 def checked_symbol(symbol: str) -> str:
     if not _SYMBOL.fullmatch(symbol):
-        pair = re.sub("[^A-Z0-9]", "", symbol.upper().partition(":")[0])
+        pair = re.sub("[-/_ ]", "", symbol.upper().partition(":")[0])
         example = pair if _SYMBOL.fullmatch(pair) else "BTCUSDT"
         raise InvalidInputError(
             f"symbol {symbol!r} is not 2 to 20 capital letters and digits, such as {example}"

@@ -86,6 +86,7 @@ class RagMethods:
                 sent = msgspec.structs.asdict(params.query_config)
                 changes = {name: value for name, value in sent.items() if value is not UNSET}
                 search = msgspec.structs.replace(search, **changes)
+            await context.pause()
             answer = await self.retriever.query(state.table, params.timestamp, search)
             required = min(self.config.min_matches, search.top_k)
             if len(answer.matches) < required:

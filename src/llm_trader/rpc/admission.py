@@ -26,6 +26,8 @@ _OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
 _MAX_BUCKETS: Final = 10_000
 # A ping takes some 30 µs, so that these and one query stay far below 100 ms.
 _QUICK_TURNS: Final = 32
+# A pass of the event loop costs some 50 µs.
+_LONG_STEP_S: Final = 0.004
 
 
 class TokenCheck:
@@ -143,12 +145,21 @@ class Admission:
             if writable.is_set():
                 return
 
-    def expect_turn(self, session: Session, kind: str) -> None:
-        """Raises `OverloadedError` if the client's queue is too long for the deadline."""
-        if not self._work.accepts(session.peer, kind, self._deadline_s):
+    async def pause(self, worked_s: float) -> None:
+        """Lets pings and timers pass in the middle of a long turn."""
+        if worked_s > _LONG_STEP_S:
+            await self._work.extend()
+
+    def has_share(self, session: Session) -> bool:
+        """Whether what waits on a connection can be expected to have its turn by the deadline."""
+        return self._work.within(session.peer, self._deadline_s)
+
+    def expect_turn(self, session: Session) -> None:
+        """Raises `OverloadedError` if more waits on a connection than can have its turn in time."""
+        if not self.has_share(session):
             raise errors.OverloadedError(
-                f"overloaded: the calls waiting on this connection take all of its share of the "
-                f"next {self._deadline_s:g} s; send again when they are answered"
+                "overloaded: the calls of this batch already take the connection's share of the "
+                f"next {self._deadline_s:g} s; send this call again in another batch"
             )
 
     def expect_room(self, session: Session) -> None:

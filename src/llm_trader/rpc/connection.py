@@ -1,8 +1,8 @@
 """One client's connection: bytes in, documents, answers side by side, bytes out.
 
 1. `data_received` splits the bytes into documents; a task of its own answers each document.
-   At the limit of concurrent answers, documents queue and reading pauses. So it does behind a
-   batch, and while the client leaves replies unread.
+   At the limit of concurrent answers, documents queue and reading pauses. So they do behind a
+   batch, while the client leaves replies unread, and when more waits than the deadline allows.
 2. One timer limits an incomplete document, silence, and the time without a token; another one
    unread replies. Both are moved only when they run out, and count only while the loop is free.
 3. When the input ends, running answers are finished and sent; then `run` closes the connection.
@@ -183,6 +183,7 @@ class Connection(asyncio.Protocol):
             and len(self._answers) < self._config.max_in_flight_per_connection
             and self._answering_bytes + size <= self._config.max_frame_kib << 10
             and self._unsent.writable.is_set()
+            and self._gate.has_share(self.session)
         )
 
     def _answer_ended(self, size: int, answer: asyncio.Task[None]) -> None:

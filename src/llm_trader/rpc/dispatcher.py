@@ -57,6 +57,14 @@ class RequestContext:
     batch_position: int | None = None
     unknown_fields: list[str] = field(default_factory=list)
     stages: dict[str, float] | None = None
+    gate: Admission | None = None
+    worked_since_s: float = 0.0
+
+    async def pause(self) -> None:
+        """A method that computes for long calls it between its steps, so that pings pass."""
+        if self.gate is not None:
+            await self.gate.pause(time.monotonic() - self.worked_since_s)
+            self.worked_since_s = time.monotonic()
 
     def batch_member(self, position: int, size: int) -> RequestContext:
         name, session = f"{self.request_id}.{position}", self.session
@@ -183,8 +191,11 @@ class Dispatcher:
                 await self._turn(call.method, context, gate)
                 gate.enter()
                 context.end_stage("queue")
+                context.gate, context.worked_since_s = gate, time.monotonic()
                 try:
-                    encoded = _ENCODER.encode(await self._result(call, context))
+                    result = await self._result(call, context)
+                    await context.pause()
+                    encoded = _ENCODER.encode(result)
                     context.end_stage("encode")
                     return encoded
                 finally:
@@ -219,8 +230,9 @@ class Dispatcher:
         """Waits for the turn of a call; raises the refusal of one that must not wait or start."""
         session, entry = context.session, self._methods.get(name)
         kind, quick = (name, entry[0].quick) if entry else (_OTHER, False)
-        if not quick:
-            gate.expect_turn(session, kind)
+        # A connection starts single calls only while it has a share; a batch starts all of them.
+        if not quick and context.batch_position is not None:
+            gate.expect_turn(session)
         await gate.turn(session, kind, quick=quick)
         if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
             raise _past_deadline()

@@ -119,6 +119,7 @@ class RagMethods:
                 sent = msgspec.structs.asdict(params.query_config)
                 changes = {name: value for name, value in sent.items() if value is not UNSET}
                 search = msgspec.structs.replace(search, **changes)
+            await context.pause()
             answer = await self.retriever.query(state.table, params.timestamp, search)
             index_end_ms = await self._index_end_ms(params, answer)
             reach = Reach.at(params.timestamp, index_end_ms, state.data_age_seconds)

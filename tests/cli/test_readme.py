@@ -148,6 +148,7 @@ def sample_maker() -> ModuleType:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_the_commands_of_the_evaluation_work_as_they_are_written(ingested: Path) -> None:
     """Minutes: each command evaluates two symbols."""
     (ingested / "my-forecasts.csv").write_text(

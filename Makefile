@@ -60,6 +60,7 @@ bench: $(TEXT)/.dev ## speed as ratios against floors in the same run
 
 docs: setup ## write config/example.toml and the generated reference pages
 	@$(BIN)/python scripts/generate_docs.py
+	@$(BIN)/python scripts/readme_sample.py
 
 lock: ## pin the dependencies anew (needs uv)
 	scripts/lock.sh

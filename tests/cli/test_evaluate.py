@@ -310,7 +310,7 @@ def test_ctrl_c_ends_it_at_once_and_without_a_traceback(line: str, tmp_path: Pat
         os.killpg(process.pid, signal.SIGINT)
         out_text, err = process.communicate(timeout=20)
     assert (process.returncode, out_text) == (130, "")
-    assert err == "interrupted; finished work is kept, run the command again\n"
+    assert err == "interrupted; nothing was changed\n"
     assert not out.exists()
 
 

@@ -110,3 +110,13 @@ def test_a_mistyped_command_line_is_a_usage_error(typed: Typing, line: str, told
     assert (ran.code, ran.out) == (2, "")
     assert told in ran.err
     assert "Usage: " in ran.err
+
+
+@pytest.mark.parametrize(("columns", "longest"), [(60, 60), (80, 80), (110, 110), (300, 120)])
+def test_help_uses_the_width_of_the_terminal(
+    typed: Typing, monkeypatch: pytest.MonkeyPatch, columns: int, longest: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in ("llm-trader query", "llm-trader data import", "rag-ingest"):
+        widths = [len(line) for line in typed(command, "--help").out.splitlines()]
+        assert longest - 20 < max(widths) <= longest

@@ -47,6 +47,18 @@ def test_a_cell_that_is_wider_than_the_terminal_is_folded_and_stays_whole(
     assert path in "".join(rows[1:]).replace(" ", "").removeprefix("a")
 
 
+def test_a_long_first_column_is_folded_beside_the_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "BTCUSDT 4h, resampled from 5m of bybit_linear_BTCUSDT_candles_5m.parquet"
+    rows = printed(
+        monkeypatch, capsys, 60, table("", "file", "rows", "added", rows=[[name, 43200, 900]])
+    )
+    assert max(map(len, rows)) <= 60
+    assert [row for row in rows if "43200" in row] == [row for row in rows if "900" in row]
+    assert name.replace(" ", "") in "".join(rows[1:]).replace(" ", "").replace("43200900", "")
+
+
 def test_sentences_are_broken_between_words_and_commands_nowhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,15 +166,18 @@ def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typi
         ("--symbol btc/usdt --at {at}", ["symbol"]),
         (
             "--symbol BTCUSDT --at {at} --min-similarity 0.999",
-            ["0 similar past states found, 3 required", "try increasing lookback_days (90)"],
+            [
+                "0 similar past states found, 3 required",
+                "try increasing --lookback-days (90), or reducing --min-similarity (0.999)",
+            ],
         ),
         (
             "--symbol BTCUSDT --at {at} --top-k 99 --lookback-days 0",
-            ["  query_config.lookback_days expected int >= 1", "  query_config.top_k expected"],
+            ["  --lookback-days expected int >= 1", "  --top-k expected"],
         ),
         (
             "--symbol BTCUSDT --at {late}",
-            [f"it closed at {iso8601(END_MS)}, 60 minutes before", "and 30 minutes are allowed"],
+            [f"it closed at {iso8601(END_MS)}, 60 minutes before", "or give it with --state"],
         ),
         ("--symbol BTCUSDT --at {early}", ["fewer than 120 gapless 4h candles before it"]),
         ("--symbol BTCUSDT --at 2025-02-20T12:00:00", ["has no offset; for UTC write"]),
@@ -202,8 +205,8 @@ def test_a_misspelt_field_of_a_state_is_pointed_out(
     path.write_text(json.dumps(fields))
     ran = typed(f"{ASK} {served_port} --state {path}")
     assert ran.code == 2
-    assert "current_state.rsi_7 is required (did 'rsi7' mean it?)" in ran.err
-    assert "unknown: current_state.rsi7 (did you mean rsi_7?)" in ran.err
+    assert "--state.rsi_7 is required (did 'rsi7' mean it?)" in ran.err
+    assert "unknown: --state.rsi7 (did you mean rsi_7?)" in ran.err
 
 
 def test_a_server_with_tokens_answers_only_those_who_have_one(

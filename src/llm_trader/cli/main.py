@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 # A query is one small matrix product, in which BLAS threads would only wait for each other. This
@@ -17,6 +18,7 @@ from typer import Option
 from llm_trader import __version__
 from llm_trader.cli import backup, data, evaluate, index, models, volatility
 from llm_trader.cli.demo import demo
+from llm_trader.cli.flag_names import in_flags
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
 from llm_trader.errors import LlmTraderError
 
@@ -24,11 +26,19 @@ from llm_trader.errors import LlmTraderError
 _INTERRUPTED: Final = 130
 _UNREAD: Final = 141
 
+# Words of the commands that go on where they were interrupted.
+_RESUMING: Final = frozenset({"rag-ingest", "ingest", "import", "rebuild", "migrate"})
+# Wider lines are hard to read.
+_HELP_COLUMNS: Final = 120
+
 _STYLE: dict[str, Any] = {
     "add_completion": False,
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "context_settings": {
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": _HELP_COLUMNS,
+    },
 }
 
 app = typer.Typer(
@@ -93,13 +103,17 @@ def _run(command: typer.Typer) -> None:
     try:
         command()
     except LlmTraderError as error:
-        sys.stderr.write(f"error: {error.message}\n")
-        for line in _explained(error.details.get("data")):
-            sys.stderr.write(f"  {line}\n")
+        lines = [f"error: {error.message}"]
+        lines += (f"  {line}" for line in _explained(error.details.get("data")))
+        text = "\n".join(lines)
+        # A server speaks of parameters, and a person types flags.
+        sys.stderr.write(f"{in_flags(text) if 'rpc_code' in error.details else text}\n")
         raise SystemExit(2) from None
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
-            sys.stderr.write("interrupted; finished work is kept, run the command again\n")
+            resumes = _RESUMING.intersection([Path(sys.argv[0]).name, *sys.argv[1:3]])
+            kept = "finished work is kept, run the command again"
+            sys.stderr.write(f"interrupted; {kept if resumes else 'nothing was changed'}\n")
         elif isinstance(ended.__context__, BrokenPipeError) or not _all_was_read():
             raise SystemExit(_UNREAD) from None
         raise

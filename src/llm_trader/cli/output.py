@@ -28,6 +28,8 @@ Description: TypeAlias = Iterator[RenderableType]
 
 # Characters between two columns.
 _GAP: Final = 2
+# The first column, such as a path, is folded to at least so many characters beside the others.
+_LEAST_FOLDED: Final = 24
 # A command to copy, at the end of a sentence or alone on a line.
 _COMMAND: Final = re.compile(r"(?:^\s*|(?<=: ))(?:llm-trader|rag-ingest|rag-rpc-server) .*$")
 
@@ -113,8 +115,9 @@ def _fit(whole: Table, width: int) -> Iterator[RenderableType]:
     if whole.title:
         yield _wrapped(Text(str(whole.title), whole.title_style or ""), width)
     columns, widths = whole.columns, [_width(column) for column in whole.columns]
-    if sum(widths) + _GAP * (len(widths) - 1) <= width:
-        yield _part(whole, range(len(columns)))
+    least = min(widths[0], _LEAST_FOLDED) + sum(widths[1:]) + _GAP * (len(widths) - 1)
+    if least <= width:
+        yield _part(whole, range(len(columns)), width)
     else:
         keys = _keys(columns)
         room = width - sum(widths[:keys]) - _GAP * keys
@@ -125,7 +128,7 @@ def _fit(whole: Table, width: int) -> Iterator[RenderableType]:
             groups = _groups(widths[keys:], room)
             for number, group in enumerate(groups):
                 yield from ("",) if number else ()
-                yield _part(whole, [*range(keys), *(keys + position for position in group)])
+                yield _part(whole, [*range(keys), *(keys + position for position in group)], room)
     if whole.caption:
         yield _wrapped(Text(str(whole.caption)), width)
 
@@ -153,13 +156,15 @@ def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
     return groups
 
 
-def _part(whole: Table, positions: Iterable[int]) -> Table:
-    """Some of a table's columns."""
+def _part(whole: Table, positions: Iterable[int], room: int) -> Table:
+    """Some of a table's columns; the first one and those wider than `room` may be folded."""
     part = _empty_table()
     cells = []
     for position in positions:
         column = whole.columns[position]
-        part.add_column(column.header, justify=column.justify, overflow="fold")
+        # Rich narrows only these to make a table fit.
+        is_text = not position or _width(column) > room
+        part.add_column(column.header, justify=column.justify, overflow="fold", no_wrap=not is_text)
         cells.append(list(column.cells))
     for row, values in zip(whole.rows, zip(*cells, strict=True), strict=True):
         part.add_row(*values, style=row.style)

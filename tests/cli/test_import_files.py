@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shlex
 import zipfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -187,7 +188,7 @@ def assert_twelve(folder: Path) -> None:
     assert candles.volume.tolist() == [5 + i for i in range(12)]
 
 
-@pytest.mark.parametrize("name", ["day.zip", "c.csv.gz", "c.tsv.gz", "c.feather", "c.parquet"])
+@pytest.mark.parametrize("name", ["day.zip", "c.csv.gz", "c.TXT", "[1]*.feather", "[1]*.parquet"])
 def test_archives_and_feather_are_read(
     imported: Callable[..., Typed], tmp_path: Path, name: str
 ) -> None:
@@ -198,11 +199,13 @@ def test_archives_and_feather_are_read(
             archive.writestr("__MACOSX/._BTCUSDT-5m-2026-01-01.csv", "junk")
     elif name.endswith(".gz"):
         path.write_bytes(gzip.compress(text.encode()))
+    elif name.endswith("TXT"):
+        path.write_text(text)
     else:
         frame = pl.read_csv(text.encode())
         (frame.write_ipc if name.endswith("feather") else frame.write_parquet)(path)
 
-    assert imported(path, CANDLES).code == 0
+    assert imported(Path(shlex.quote(str(path))), CANDLES).code == 0
     assert_twelve(tmp_path / "store")
 
 

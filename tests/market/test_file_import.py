@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
+from llm_trader.market import file_table
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.file_import import import_folder
 from llm_trader.market.file_rows import FileReading
@@ -295,6 +296,25 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(
 
     with pytest.raises((InvalidDataError, InvalidInputError), match=path.name):
         import_folder(folder, store, exchange="bybit", written_at_ms=AT)
+
+
+def test_a_file_of_many_batches_is_read_whole_and_places_count_from_its_first_line(
+    store: MarketStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_table, "_BATCH_ROWS", 7)
+    candles = run_of_candles(100, M5)
+    path = folder / "bybit_linear_BTCUSDT_candles_5m.csv"
+    frame_of(candles).write_csv(path)
+    whole = path.read_text().splitlines()
+    path.write_text("\n".join([*whole[:80], "oops", *whole[80:]]))
+
+    with pytest.raises(InvalidDataError, match=r"1 × .* \(line 81, "):
+        import_folder(folder, store, exchange="bybit", written_at_ms=AT)
+
+    path.write_text("\n".join([*whole[:80], whole[1], *whole[80:]]))
+    report = import_folder(folder, store, exchange="bybit", written_at_ms=AT)
+    assert report.files[0].left_out == {"duplicate row": 1}
+    assert same_series(store.candles("BTCUSDT", M5), candles)
 
 
 def test_files_before_a_bad_one_stay_and_are_named(store: MarketStore, folder: Path) -> None:

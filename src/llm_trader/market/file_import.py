@@ -156,6 +156,8 @@ def import_folder(
 
 def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: str | None) -> _File:
     """A single file of any name; what is not given is taken from its name."""
+    if not path.exists():
+        raise InvalidInputError(f"{path} does not exist")
     if not path.is_file() or not path.name.lower().endswith(tuple(f".{e}" for e in ENDINGS)):
         raise InvalidInputError(f"{path} is not a file that ends with {' or '.join(ENDINGS)}")
     match = _FILE_NAME.fullmatch(path.name)

@@ -35,6 +35,8 @@ _HEAD_BYTES: Final = 64 * 1024
 _SEPARATORS: Final = "\t;|,"
 # About 100 MB of text at 12 columns.
 _BATCH_ROWS: Final = 250_000
+# What gzip and zipfile raise for files that are cut off, damaged or packed in another way.
+_UNREADABLE: Final = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,(\d+)")
 
 
@@ -87,6 +89,7 @@ class FileTable:
             skip_lines=self._layout.lines_above_data,
             schema={f"column_{i}": pl.String for i in range(self._layout.width)},
             missing_columns="insert",
+            glob=False,
         )
 
 
@@ -117,7 +120,9 @@ def _format(path: Path) -> str:
 def _scan_binary(path: Path) -> pl.LazyFrame:
     import polars as pl
 
-    return pl.scan_parquet(path) if _format(path) == "parquet" else pl.scan_ipc(path)
+    if _format(path) == "parquet":
+        return pl.scan_parquet(path, glob=False)
+    return pl.scan_ipc(path, glob=False)
 
 
 # ---- errors
@@ -134,11 +139,18 @@ def _reading(path: Path) -> Iterator[None]:
         raise InvalidDataError(path.name, {"file without rows": 1}) from None
     except UnicodeDecodeError as error:
         raise _unreadable(path, "not UTF-8 text", "save it as UTF-8") from error
-    except (pl.exceptions.PolarsError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        if "more fields" in str(error) or "Schema" in str(error):
+    except _UNREADABLE as error:
+        raise _refusal(path, error) from error
+    except pl.exceptions.PolarsError as error:
+        is_text = _format(path) in (*_TEXT, "zip")
+        if is_text and ("more fields" in str(error) or "Schema" in str(error)):
             raise _ragged(path) from error
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise _unreadable(path, reason, "is it whole, and what its name says?") from error
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: Exception) -> InvalidDataError:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return _unreadable(path, reason, "is it whole, and what its name says?")
 
 
 def _unreadable(path: Path, reason: str, remedy: str) -> InvalidDataError:

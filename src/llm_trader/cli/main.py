@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
 
@@ -18,11 +19,12 @@ from llm_trader import __version__
 from llm_trader.cli import backup, data, evaluate, index, models, volatility
 from llm_trader.cli.demo import demo
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
-from llm_trader.errors import LlmTraderError
+from llm_trader.errors import InvalidInputError, LlmTraderError, printable
 
 # The exit codes of shells: 128 plus the number of the signal, SIGINT and SIGPIPE.
 _INTERRUPTED: Final = 130
 _UNREAD: Final = 141
+_LONGEST_ARGUMENT: Final = 4096  # the longest path of Linux
 
 _STYLE: dict[str, Any] = {
     "add_completion": False,
@@ -91,11 +93,12 @@ def _run(command: typer.Typer) -> None:
     Typer itself turns Ctrl-C and a closed output (`| head`) into an exit.
     """
     try:
+        _refuse_unprintable(sys.argv[1:])
         command()
     except LlmTraderError as error:
         sys.stderr.write(f"error: {error.message}\n")
         for line in _explained(error.details.get("data")):
-            sys.stderr.write(f"  {line}\n")
+            sys.stderr.write(f"  {printable(line)}\n")
         raise SystemExit(2) from None
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
@@ -103,6 +106,20 @@ def _run(command: typer.Typer) -> None:
         elif isinstance(ended.__context__, BrokenPipeError) or not _all_was_read():
             raise SystemExit(_UNREAD) from None
         raise
+
+
+def _refuse_unprintable(arguments: list[str]) -> None:
+    """The parser of the command line repeats what it does not know, whatever it does to a terminal.
+
+    Names of files may have bytes that are not UTF-8; Python shows them escaped.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in argument):
+            raise InvalidInputError(f"argument {number} has control characters: {argument!r}")
+        if len(argument) > _LONGEST_ARGUMENT:
+            raise InvalidInputError(
+                f"argument {number} has {len(argument)} characters, more than any name or path"
+            )
 
 
 def _all_was_read() -> bool:

@@ -19,9 +19,29 @@ Each class says what the caller should do, and carries a stable `code` for logs 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from traceback import walk_tb
 from typing import Any, ClassVar
+
+# Longer than any name or path that a person chose; the longest message lists some 50 settings.
+_LONGEST_WORD, _LONGEST_TEXT = 1000, 16_000
+_SHOWN_OF_WORD = 100
+
+
+def printable(text: str) -> str:
+    """Text for a terminal or a log: no control characters but line ends, no endless words."""
+    if len(text) > _LONGEST_WORD:
+        if len(text) > _LONGEST_TEXT:
+            text = f"{text[:_LONGEST_TEXT]}… ({len(text)} characters)"
+        text = re.sub(rf"\S{{{_LONGEST_WORD},}}", _shortened, text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:_SHOWN_OF_WORD]}… ({len(word[0])} characters)"
 
 
 class LlmTraderError(Exception):
@@ -30,6 +50,7 @@ class LlmTraderError(Exception):
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str, **details: Any) -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = details

@@ -42,6 +42,7 @@ _SECRET_ENDINGS: Final = (
 )
 # Events use `timestamp` for the market's time, so the time of the log line has another name.
 _TIME_KEY: Final = "ts"
+_LONGEST_VALUE: Final = 4000  # longer than all messages of this program but lists of settings
 _FIRST_KEYS: Final = (_TIME_KEY, "level", "logger", "event")
 
 
@@ -114,9 +115,28 @@ def _formatter(console: bool, *, colors: bool) -> structlog.stdlib.ProcessorForm
             structlog.processors.TimeStamper(fmt="iso", utc=True, key=_TIME_KEY),
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             mask_secrets,
+            _without_endless_text,
             *((_without_control_characters, terminal) if console else json_lines),
         ],
     )
+
+
+def _without_endless_text(_: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Names that come from outside may have any length; a traceback is our own."""
+    return {
+        key: value if key in ("stack", "exception", "exc_info") else _shortened(value)
+        for key, value in event.items()
+    }
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _LONGEST_VALUE:
+        return f"{value[:_LONGEST_VALUE]}… ({len(value)} characters)"
+    if isinstance(value, Mapping):
+        return {key: _shortened(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shortened(item) for item in value]
+    return value
 
 
 def _without_control_characters(_: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -193,3 +193,52 @@ async def test_two_restores_to_one_place_do_not_mix(site: Site, tmp_path: Path) 
         said = process.communicate("\n" * 20)[0].splitlines()
         assert said[-1] == "complete"
     await check_restored(site, to)
+
+
+async def test_a_restore_that_was_killed_between_its_renames_can_be_repeated(
+    site: Site, tmp_path: Path
+) -> None:
+    await site.back_up()
+    to = tmp_path / "to"
+    program = """
+import asyncio
+from pathlib import Path
+from llm_trader.backup.manifest import Places
+from llm_trader.backup.restore import restore_backup
+
+rename = Path.replace
+
+def replace(source, target):
+    rename(source, target)
+    say("renamed")
+    wait()
+
+Path.replace = replace
+to = Path(sys.argv[2])
+asyncio.run(restore_backup(path, Places(market=to / "market", index=to / "index")))
+"""
+    with running(program, site.backup, to) as process:
+        assert hear(process) == "renamed"
+        process.kill()
+        process.wait()
+    assert (to / "market").exists()
+    assert not (to / "index").exists()
+    report = await restore_backup(site.backup, site.targets(to))
+    assert set(report.restored) == {"market", "index"}
+    await check_restored(site, to)
+    assert {path.name for path in to.iterdir()} == {"market", "index"}
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        await restore_backup(site.backup, site.targets(to))
+
+
+async def test_a_part_that_was_written_to_since_is_not_taken_for_a_restored_one(
+    site: Site, tmp_path: Path
+) -> None:
+    await site.back_up()
+    to = tmp_path / "to"
+    await restore_backup(site.backup, Places(market=to / "market"))
+    (to / ".index.restoring").mkdir()
+    with (to / "market" / "data.mdb").open("ab") as file:
+        file.write(bytes(4096))
+    with pytest.raises(ConfigurationError, match="market is not empty"):
+        await restore_backup(site.backup, site.targets(to))

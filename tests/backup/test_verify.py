@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +22,11 @@ from llm_trader.backup.manifest import (
     Manifest,
     Places,
     StoredFile,
+    backups_in,
     read_manifest,
     write_manifest,
 )
+from llm_trader.backup.restore import restore_backup
 from llm_trader.backup.verify import Problem, VerifyReport, verify_backup
 from llm_trader.cli.backup import describe_new_backup
 from llm_trader.embedding.state import StateSpace
@@ -31,6 +36,7 @@ from llm_trader.index.points import COLUMN_ROW
 from llm_trader.index.protocol import Collection
 from llm_trader.timeframe import M3
 from tests.backup.builders import CREATED_AT, NAME, Site, points
+from tests.market.processes import hear, running
 from tests.retrieval.builders import COLLECTION
 
 FILES = ("market/data.mdb", "index/data.mdb", "answers.json")
@@ -164,7 +170,7 @@ async def test_a_copy_that_does_not_open_is_told(site: Site) -> None:
     report = await verify_backup(site.backup)
     assert [problem.file for problem in report.problems] == list(FILES[:2])
     assert "it is no LMDB store" in report.problems[0].problem
-    assert "index fails" in report.problems[1].problem
+    assert "is damaged" in report.problems[1].problem
 
 
 async def test_vectors_of_another_version_are_not_asked_and_that_is_noted(
@@ -221,4 +227,72 @@ async def test_a_torn_manifest_is_told_as_damaged(site: Site) -> None:
     path = site.backup / "manifest.json"
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ConfigurationError, match=r"manifest.json is damaged .*use another backup"):
+        await verify_backup(site.backup)
+
+
+async def test_a_backup_on_a_read_only_medium_is_verified(site: Site) -> None:
+    await site.back_up()
+    program = """
+import asyncio, os
+from llm_trader.backup.verify import verify_backup
+if os.geteuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+report = asyncio.run(verify_backup(path))
+say(report.problems, report.answers)
+"""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are private
+        os.chmod(folder, 0o755)
+        backup = Path(folder) / "backup"
+        shutil.copytree(site.backup, backup)
+        inside = [backup, *backup.rglob("*")]
+        for path in inside:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        with running(program, backup) as process:
+            assert hear(process) == f"[] {QUESTIONS}"
+        assert sorted(backup.rglob("*")) == sorted(inside[1:])
+        for path in inside:
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"files": []}, "does not name answers.json, index/data.mdb, market/data.mdb"),
+        ({"files": [], "market": None, "index": None}, "does not name any part"),
+        ({"files": [StoredFile("../../site/market/data.mdb", 1, "")]}, "is no file of this backup"),
+        ({"files": [StoredFile("/etc/hostname", 1, "")]}, "is no file of this backup"),
+        ({"files": [StoredFile("market/../../x", 1, "")]}, "is no file of this backup"),
+    ],
+    ids=["no files", "nothing", "above", "absolute", "above within"],
+)
+async def test_an_altered_manifest_is_refused(
+    site: Site, tmp_path: Path, change: dict[str, Any], refusal: str
+) -> None:
+    manifest = await site.back_up()
+    write_manifest(site.backup, msgspec.structs.replace(manifest, **change))
+    with pytest.raises(ConfigurationError, match=refusal):
+        await verify_backup(site.backup)
+    with pytest.raises(ConfigurationError, match=refusal):
+        await restore_backup(site.backup, site.targets(tmp_path / "to"))
+    assert [listed.state for listed in backups_in(site.backups)] == ["unreadable"]
+
+
+@pytest.mark.parametrize("link", ["market", "market/data.mdb"])
+async def test_a_linked_folder_or_file_is_no_part_of_a_backup(
+    site: Site, tmp_path: Path, link: str
+) -> None:
+    await site.back_up()
+    (site.backup / link).rename(tmp_path / "elsewhere")
+    (site.backup / link).symlink_to(tmp_path / "elsewhere")
+    (problem,) = (await verify_backup(site.backup)).problems
+    assert problem == Problem("market/data.mdb", "is or lies in a linked folder or file")
+    with pytest.raises(ConfigurationError, match="linked folder or file; use another backup"):
+        await restore_backup(site.backup, site.targets(tmp_path / "to"))
+
+
+async def test_a_pipe_in_the_place_of_the_manifest_is_refused(site: Site) -> None:
+    await site.back_up()
+    (site.backup / MANIFEST).unlink()
+    os.mkfifo(site.backup / MANIFEST)
+    with pytest.raises(ConfigurationError, match="is no regular file; use another backup"):
         await verify_backup(site.backup)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import structs
 
+from llm_trader.app.job import checked_text
 from llm_trader.embedding.text import FastEmbedEncoder, TextSpace
 from llm_trader.embedding.text_cache import QueryTexts, RedisVectors
 from llm_trader.errors import ConfigurationError
@@ -136,7 +137,7 @@ def secret(environ: Mapping[str, str], name: str | None, setting: str) -> str | 
     value = environ.get(name, "").strip()
     if not value:
         raise ConfigurationError(f"{setting} names {name}, but that environment variable is empty")
-    return value
+    return checked_text(value, name, setting)
 
 
 def volatility_model(settings: Settings) -> VolatilityModel:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
+from llm_trader.errors import ConfigurationError
 from llm_trader.progress import Progress, no_progress
 from llm_trader.timeframe import Millis
 
@@ -36,3 +37,14 @@ def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
         return asyncio.run(function(*args, **kwargs))
 
     return run
+
+
+def checked_text(value: str, name: str, setting: str) -> str:
+    """The value of a variable; its bytes may be no text, which could never be sent."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{setting} names {name}, but that environment variable is not UTF-8 text; set it anew"
+        ) from None
+    return value

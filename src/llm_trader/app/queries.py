@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llm_trader.app.job import Job, blocking
+from llm_trader.app.job import Job, blocking, checked_text
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult, StatsResult
@@ -43,7 +43,9 @@ async def query_server(
     chosen = {key: value for key, value in query_config.items() if value is not None}
     serving = job.settings.serving
     # Any one of the accepted tokens does.
-    tokens = job.environ.get(serving.auth_tokens_env or "", "").split(",")
+    name = serving.auth_tokens_env or ""
+    value = checked_text(job.environ.get(name, ""), name, "serving.auth_tokens_env")
+    tokens = value.split(",")
     token = tokens[0].strip() or None
     async with await RpcClient.connect(serving.host, serving.port, token=token) as client:
         age_ms = None

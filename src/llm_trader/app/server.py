@@ -16,6 +16,7 @@ from llm_trader.app.indexes import (
     refuse_one_folder_for_both,
     volatility_model_of,
 )
+from llm_trader.app.job import checked_text
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
@@ -110,7 +111,8 @@ def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:
     name = config.auth_tokens_env
     if name is None:
         return TokenCheck()
-    tokens = [token.strip() for token in environ.get(name, "").split(",") if token.strip()]
+    value = checked_text(environ.get(name, ""), name, "serving.auth_tokens_env")
+    tokens = [token.strip() for token in value.split(",") if token.strip()]
     if not tokens:
         raise ConfigurationError(
             f"serving.auth_tokens_env names {name}, but that environment variable holds no token"

@@ -56,7 +56,7 @@ class Findings(msgspec.Struct, kw_only=True):
 
 def market_part(folder: Path, location: str) -> MarketPart:
     """Describes the store in a folder; `location` is where it was copied from."""
-    with MarketStore.open(folder) as store:
+    with MarketStore.open(folder, immutable=True) as store:
         info = store.describe()
     return MarketPart(
         location=location,
@@ -88,7 +88,7 @@ async def recorded_answers(index: VectorIndex) -> Recording:
 def read_answers(folder: Path) -> list[RecordedAnswer]:
     """The recorded questions and answers; none where a backup holds no index."""
     path = folder / ANSWERS
-    if not path.exists():
+    if not path.is_file():
         return []
     try:
         with disk_errors(folder):
@@ -106,7 +106,7 @@ async def check_copy(part: str, folder: Path, manifest: Manifest, backup: Path) 
         if part == MARKET and manifest.market is not None:
             return _compare_market(market_part(folder, str(folder)), manifest.market)
         if part == INDEX and manifest.index is not None:
-            with EmbeddedIndex.open(folder) as index:
+            with EmbeddedIndex.open(folder, immutable=True) as index:
                 return await check_open_index(index, manifest.index, answers)
     except LlmTraderError as error:
         return Findings(problems=[error.message])

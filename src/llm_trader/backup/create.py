@@ -44,7 +44,6 @@ from llm_trader.progress import Progress, no_progress
 from llm_trader.storage.files import sync_to_disk
 
 _DATA: Final = "data.mdb"
-_LOCK: Final = "lock.mdb"
 _WATCHED_EVERY_S: Final = 0.2  # a progress bar looks smooth, and a stat takes microseconds
 
 
@@ -121,19 +120,16 @@ async def _copy_index(
     with EmbeddedIndex.open(source) as index:
         await _watched(index.copy_to, source, folder, f"copying {source}", progress)
     # The copy is asked, because the live index may change between the copy and the questions.
-    with EmbeddedIndex.open(folder) as copy:
+    with EmbeddedIndex.open(folder, immutable=True) as copy:
         part = await contents.index_part(copy, str(source))
         recording = await contents.recorded_answers(copy)
-    (folder / _LOCK).unlink(missing_ok=True)
     return part, recording
 
 
 async def _copy_market(source: Path, folder: Path, progress: Progress) -> MarketPart:
     with MarketStore.open(source) as store:
         await _watched(store.copy_to, source, folder, f"copying {source}", progress)
-    part = contents.market_part(folder, str(source))
-    (folder / _LOCK).unlink(missing_ok=True)
-    return part
+    return contents.market_part(folder, str(source))
 
 
 async def _watched(

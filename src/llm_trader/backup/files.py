@@ -12,6 +12,7 @@ from typing import IO, Final, TypeVar
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.progress import Progress
+from llm_trader.storage.surroundings import explain
 
 # Ctrl-C takes effect between chunks, and reading one takes milliseconds.
 _CHUNK: Final = 4 << 20
@@ -68,6 +69,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or folder
+        explanation = explain(error.errno, Path(os.fsdecode(where)))
+        reason = f"{error.strerror}; {explanation}" if explanation else error.strerror
         raise ConfigurationError(
-            f"{where}: {error.strerror}; name a folder that can be read and written, with room"
+            f"{where}: {reason}; name a folder that can be read and written, with room"
         ) from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -156,6 +156,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise ConfigurationError(f"there is no backup at {folder}; see: llm-trader backup list")
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path} is no regular file; use another backup")
     if not path.exists():
         raise ConfigurationError(
             f"the backup at {folder} is unfinished, it was stopped before its end; delete the "
@@ -167,13 +169,32 @@ def read_manifest(folder: Path) -> Manifest:
         # The version first: a manifest of another layout would only look damaged.
         version = msgspec.json.decode(content, type=_Versioned).schema_version
         if version == SCHEMA_VERSION:
-            return msgspec.json.decode(content, type=Manifest)
+            return _checked(msgspec.json.decode(content, type=Manifest), path)
     except msgspec.MsgspecError as error:
         raise ConfigurationError(f"{path} is damaged ({error}); use another backup") from error
     raise ConfigurationError(
         f"the backup at {folder} is of schema version {version}, this program reads "
         f"{SCHEMA_VERSION}; use the version of llm-trader-rag that made it"
     )
+
+
+def _checked(manifest: Manifest, path: Path) -> Manifest:
+    """Refuses a manifest that leads out of its folder, or lacks the files of its parts."""
+    nodes = manifest.qdrant.nodes if manifest.qdrant else []
+    files = {file.path for file in manifest.files}
+    for name in (*files, *(node.file for node in nodes)):
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+            raise ConfigurationError(
+                f"{path} names {name!r}, which is no file of this backup: the manifest was "
+                "altered; use another backup"
+            )
+    needed = {f"{part}/data.mdb" for part in manifest.parts if part != QDRANT}
+    needed |= {node.file for node in nodes} | ({ANSWERS} if manifest.indexed else set())
+    if not manifest.parts or not needed <= files:
+        missing = ", ".join(sorted(needed - files)) or "any part"
+        raise ConfigurationError(f"{path} does not name {missing}; use another backup")
+    return manifest
 
 
 class _Versioned(msgspec.Struct):

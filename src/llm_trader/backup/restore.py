@@ -1,7 +1,7 @@
 """Restores a backup to empty places, after proving that it answers as before.
 
 Each folder is filled under another name beside its place, opened, and asked the recorded questions;
-then it is renamed. A restore that is killed leaves nothing at the place itself.
+then it is renamed. A restore that is killed leaves nothing at the place itself, or the whole part.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llm_trader.backup.contents import Findings, check_copy, read_answers
-from llm_trader.backup.files import copy, disk_errors, with_progress
+from llm_trader.backup.files import copy, digest, disk_errors, with_progress
 from llm_trader.backup.manifest import INDEX, MARKET, QDRANT, Manifest, Places, read_manifest
 from llm_trader.backup.verify import damaged_files, refuse_damaged
 from llm_trader.errors import ConfigurationError, InvalidInputError
@@ -66,6 +66,8 @@ async def restore_backup(
             "folders"
         )
     # Taken places are refused before anything is copied, as that may take an hour.
+    restored_earlier = await _restored_earlier(manifest, fillings)
+    fillings = [filling for filling in fillings if filling not in restored_earlier]
     for filling in fillings:
         _refuse_taken(filling.target)
     if collection is not None:
@@ -73,6 +75,7 @@ async def restore_backup(
     parts = [*(filling.part for filling in fillings), *([QDRANT] if collection else [])]
     refuse_damaged(folder, await damaged_files(folder, manifest, progress, parts))
     restored, findings = await _restored(folder, manifest, fillings, collection, progress)
+    restored |= {filling.part: str(filling.target) for filling in restored_earlier}
     return RestoreReport(
         name=manifest.name,
         created_at=manifest.created_at,
@@ -100,6 +103,24 @@ def _collection(manifest: Manifest, targets: Places) -> RestoredCollection | Non
     from llm_trader.backup.cluster import RestoredCollection
 
     return RestoredCollection(targets.qdrant, manifest.qdrant)
+
+
+async def _restored_earlier(manifest: Manifest, fillings: list[_Filling]) -> list[_Filling]:
+    """The parts that a restore of this backup put in place before it was killed.
+
+    The others still stand beside their places. A part that was written to since is not one.
+    """
+    if not any(filling.beside.is_dir() for filling in fillings):
+        return []
+    digests = {file.path: file.sha256 for file in manifest.files}
+    earlier = []
+    for filling in fillings:
+        data = filling.target / "data.mdb"
+        if data.is_file() and not filling.beside.exists():
+            with disk_errors(data):
+                if await digest(data, lambda done: None) == digests[f"{filling.part}/data.mdb"]:
+                    earlier.append(filling)
+    return earlier
 
 
 def _refuse_taken(target: Path) -> None:

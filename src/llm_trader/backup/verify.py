@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -20,8 +19,6 @@ from llm_trader.backup.manifest import (
 )
 from llm_trader.errors import ConfigurationError
 from llm_trader.progress import Progress, no_progress
-
-_LOCK: Final = "lock.mdb"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -82,10 +79,17 @@ async def damaged_files(
     problems = []
     for file, on_bytes in with_progress(files, "comparing", progress):
         with disk_errors(folder):
-            damage = await _damage(folder / file.path, file, on_bytes)
+            damage = _link(folder, file) or await _damage(folder / file.path, file, on_bytes)
         if damage is not None:
             problems.append(Problem(file.path, damage))
     return problems
+
+
+def _link(folder: Path, file: StoredFile) -> str | None:
+    """A backup holds its files itself; what a link leads to is somebody else's."""
+    path = folder / file.path
+    within = [path, *path.parents][: len(Path(file.path).parts)]
+    return "is or lies in a linked folder or file" if any(map(Path.is_symlink, within)) else None
 
 
 async def _damage(path: Path, expected: StoredFile, on_bytes: OnBytes) -> str | None:
@@ -111,7 +115,6 @@ async def _check_copies(folder: Path, manifest: Manifest, damaged: set[str]) -> 
         data, needed = f"{part}/data.mdb", {ANSWERS} if part == INDEX else set()
         if part in manifest.parts and not damaged & {data, *needed}:
             findings[data] = await check_copy(part, folder / part, manifest, folder)
-        (folder / part / _LOCK).unlink(missing_ok=True)
     return findings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -20,11 +21,12 @@ from llm_trader.cli import backup, data, evaluate, index, models, volatility
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
-from llm_trader.errors import LlmTraderError
+from llm_trader.errors import InvalidInputError, LlmTraderError, printable
 
 # The exit codes of shells: 128 plus the number of the signal, SIGINT and SIGPIPE.
 _INTERRUPTED: Final = 130
 _UNREAD: Final = 141
+_LONGEST_ARGUMENT: Final = 4096  # the longest path of Linux
 
 # Words of the commands that go on where they were interrupted.
 _RESUMING: Final = frozenset({"rag-ingest", "ingest", "import", "rebuild", "migrate"})
@@ -101,10 +103,11 @@ def _run(command: typer.Typer) -> None:
     Typer itself turns Ctrl-C and a closed output (`| head`) into an exit.
     """
     try:
+        _refuse_unprintable(sys.argv[1:])
         command()
     except LlmTraderError as error:
         lines = [f"error: {error.message}"]
-        lines += (f"  {line}" for line in _explained(error.details.get("data")))
+        lines += (f"  {printable(line)}" for line in _explained(error.details.get("data")))
         text = "\n".join(lines)
         # A server speaks of parameters, and a person types flags.
         sys.stderr.write(f"{in_flags(text) if 'rpc_code' in error.details else text}\n")
@@ -117,6 +120,20 @@ def _run(command: typer.Typer) -> None:
         elif isinstance(ended.__context__, BrokenPipeError) or not _all_was_read():
             raise SystemExit(_UNREAD) from None
         raise
+
+
+def _refuse_unprintable(arguments: list[str]) -> None:
+    """The parser of the command line repeats what it does not know, whatever it does to a terminal.
+
+    Names of files may have bytes that are not UTF-8; Python shows them escaped.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in argument):
+            raise InvalidInputError(f"argument {number} has control characters: {argument!r}")
+        if len(argument) > _LONGEST_ARGUMENT:
+            raise InvalidInputError(
+                f"argument {number} has {len(argument)} characters, more than any name or path"
+            )
 
 
 def _all_was_read() -> bool:

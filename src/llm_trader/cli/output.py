@@ -21,6 +21,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from rich.text import Text
 
+from llm_trader.errors import printable
 from llm_trader.progress import Progress, no_progress
 
 # The tables, lines and paragraphs that describe a result to a person, from top to bottom.
@@ -68,11 +69,11 @@ def describe(description: Iterable[RenderableType]) -> None:
 
 
 def heading(text: str) -> Text:
-    return Text(text, "bold")
+    return Text(printable(text), "bold")
 
 
 def line(text: str) -> Text:
-    return Text(f"  {text}")
+    return Text(f"  {printable(text)}")
 
 
 def table(
@@ -85,7 +86,7 @@ def table(
         justify: Literal["left", "right"] = "right" if position >= right_from else "left"
         cells.add_column(column, justify=justify, no_wrap=True)
     for row in rows:
-        cells.add_row(*map(str, row))
+        cells.add_row(*(printable(str(cell)) for cell in row))
     return cells
 
 

@@ -320,8 +320,9 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         generation = txn.version[0]
         if generation == self._checked_generation:
             return
-        # A new folder has no databases until the first write, so it cannot be recognized yet.
-        blank = self._environment.writable and not txn.root_keys()
+        # A new folder cannot be recognized until the first write, which a kill may have prevented.
+        databases = txn.root_keys() - {keys.META, keys.CHECKSUMS}
+        blank = self._environment.writable and not databases and not txn.count(keys.META)
         if not blank and not store_info.is_market_store(txn):
             raise FORMAT.missing(self.path)
         store_info.check_version(txn)

@@ -37,6 +37,9 @@ CONFIG_ENV: Final = "LLM_TRADER_CONFIG"
 # Variables with our prefix that are not settings; tests and benchmarks read the last two.
 _OTHER_VARIABLES: Final = frozenset({CONFIG_ENV, "LLM_TRADER_TEST_DATA", "LLM_TRADER_TEXT_MODEL"})
 
+# Values of settings that have few values are short; keys and tokens have 20 characters or more.
+_LONGEST_SHOWN: Final = 16
+
 _KEY_OF_ENV: Final = {env_name(key): key for key in SETTINGS}
 
 
@@ -147,11 +150,20 @@ def _problem(
         return f"unknown setting {key}{suggestion} (from {origin})"
     if error["type"] == "model_type":
         return f"{key} is a section, not a value (from {origin})"
-    # A URL may have a password before the @.
-    secret = key.endswith("_env") or error["type"] == HIDDEN_VALUE or "@" in str(error["input"])
-    shown = "" if secret else f" = {error['input']!r}"
+    shown = "" if _may_be_secret(key, error) else f" = {error['input']!r}"
     message = error["msg"].removeprefix("Input ").removeprefix("String ")
     return f"{key}{shown} {message} (from {origin})"
+
+
+def _may_be_secret(key: str, error: ErrorDetails) -> bool:
+    """A URL may have a password before the @, and a key pasted in the wrong place is long."""
+    value = str(error["input"])
+    return (
+        key.endswith("_env")
+        or error["type"] == HIDDEN_VALUE
+        or "@" in value
+        or len(value) > _LONGEST_SHOWN
+    )
 
 
 def _variable_suggestion(variable: str) -> str:

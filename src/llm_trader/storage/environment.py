@@ -221,7 +221,7 @@ class Environment(AbstractContextManager["Environment"]):
                     is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
                     number = errno.EROFS if is_read_only else errno.EACCES
                     raise OSError(number, os.strerror(number))
-        elif not os.path.isfile(self._file):
+        elif not os.path.exists(self._file):
             raise store_format.missing(folder)
         self._open()
 
@@ -412,6 +412,11 @@ class Environment(AbstractContextManager["Environment"]):
     def _open(self) -> None:
         # Taken before opening: a file that comes between is noticed at the next check.
         status = _file_status(self._file)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise self.format.error(
+                f"{self._file} is no regular file, so it holds no {self.format.name}; "
+                f"{self.format.create.format(path=self.folder)}"
+            )
         if status is not None:
             self._check_header(status)
         map_size = self._map_size
@@ -446,11 +451,9 @@ class Environment(AbstractContextManager["Environment"]):
 
     def _check_header(self, status: os.stat_result) -> None:
         """Refuses a file that LMDB must not be given at all."""
-        if not stat.S_ISREG(status.st_mode):
-            raise self.format.error(
-                f"{self._file} is no regular file, so it holds no {self.format.name}; "
-                f"{self.format.create.format(path=self.folder)}"
-            )
+        lock = _file_status(str(self.folder / LOCK_FILE))
+        if lock is not None and not stat.S_ISREG(lock.st_mode):
+            raise self.format.error(f"{self.folder / LOCK_FILE} is no regular file; delete it")
         if status.st_size == 0:  # as left by a process that was killed while it created the file
             if not self.writable:
                 raise self.format.missing(self.folder)

@@ -263,3 +263,15 @@ def test_what_is_given_as_text_is_what_is_read(top_k: int, min_similarity: float
     assert load_settings(environ=environ).retrieval == RetrievalConfig(
         top_k=top_k, min_similarity=min_similarity, include_regime_filters=filters
     )
+
+
+def test_a_rejected_value_that_is_long_enough_for_a_key_is_not_repeated() -> None:
+    environ = {
+        "LLM_TRADER_SERVING__PORT": "sk-live-0123456789abcdef",
+        "LLM_TRADER_RETRIEVAL__VECTOR": "statte",
+    }
+    with pytest.raises(ConfigurationError) as refusal:
+        load_settings(environ=environ)
+    assert "sk-live" not in refusal.value.message
+    assert "serving.port should be" in refusal.value.message
+    assert "retrieval.vector = 'statte'" in refusal.value.message

@@ -5,7 +5,8 @@
 `indexes`          opens the embedded index or Qdrant, and a retriever on it
 `index_versions`   rebuilds an index beside the live one, swaps and prunes versions, copies an index
                    to another backend and proves the copy
-`index_checks`     checks an index for leaks, measures recall, compares vectors
+`index_checks`     checks an index for damage and leaks, measures recall, compares vectors
+`index_watch`      notices that the index of a running server was deleted, remade or damaged
 `backups`          creates, verifies and restores backups of store and index
 `text_models`      lists, fetches and tries text models
 `server`           serves index and market store over JSON-RPC

@@ -10,6 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 import structlog
 
 from llm_trader import __version__
+from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
     open_retriever,
     refuse_another_exchange,
@@ -76,7 +77,10 @@ async def query_server(
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
     check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
     calibration = _calibration(settings)
-    async with open_retriever(settings, environ, calibration) as retriever:
+    async with (
+        open_retriever(settings, environ, calibration) as retriever,
+        watched(retriever.index),
+    ):
         if calibration is not None:
             _log_calibration(calibration.calibration, retriever, settings)
         if not (await retriever.index.info()).symbols:

@@ -207,6 +207,13 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             runs=runs,
         )
 
+    def follow(self) -> None:
+        """Take over what was written since, or another file in the place of this one.
+
+        Every answer does so first. Raises `VectorIndexError` where there is none to answer from.
+        """
+        self._take_over_changes()
+
     def page_problems(self) -> list[str]:
         """What a walk through all pages of the file finds wrong; opening has compared the rest."""
         return self._environment.page_problems()
@@ -275,20 +282,19 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
 
     def _load_all(self, txn: ReadTransaction) -> None:
         self._symbols = {}  # first, or the memory would have to hold the index twice
+        self._symbols = {}  # first, or the memory would have to hold the index twice
         keys: dict[bytes, list[bytes]] = {}
         records: dict[bytes, list[bytes]] = {}
         for key, record in txn.cursor(_POINTS) or ():
             name = key.partition(b":")[0]
             keys.setdefault(name, []).append(key)
             records.setdefault(name, []).append(record)
-        symbols = {}
         for name, own_keys in keys.items():
             symbol = name.decode("ascii", "replace")
             table = self._table_of(symbol, own_keys, records.pop(name))
             if (np.diff(table.timestamp_ms) <= 0).any():
                 raise self._damaged(_POINTS, own_keys[0])
-            symbols[symbol] = SymbolArrays(table)
-        self._symbols = symbols
+            self._symbols[symbol] = SymbolArrays(table)
 
     def _load_logged(self, txn: ReadTransaction) -> None:
         for number in range(self._next_log, txn.count(_LOG)):

@@ -1,6 +1,7 @@
 """Files and LMDB environments on disk, without knowing what is stored in them.
 
-`environment.py` is the only module that imports LMDB: it opens an environment, runs its
-transactions, translates its errors and follows a replaced file. `writer_lock.py` admits one writer
-process to a folder, and `files.py` writes a file as a whole or not at all.
+`environment.py` opens an LMDB environment, runs its transactions, translates its errors and follows
+a replaced file. `pages.py` compares the pages of its file before LMDB relies on them.
+`writer_lock.py` admits one writer process to a folder, `files.py` writes a file as a whole or not
+at all, and `surroundings.py` explains what disk, owner and limits refuse.
 """

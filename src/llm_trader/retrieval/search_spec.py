@@ -59,7 +59,7 @@ class SearchSpec(NeighbourSearch, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 0.7
     horizons: Annotated[
         tuple[Horizon, ...],
-        Meta(min_length=1, description="Horizons in the evidence."),
+        Meta(min_length=1, max_length=4, description="Horizons in the evidence."),
         NotASetting,
     ] = ("15m", "1h", "4h", "24h")
     stop_pct: Annotated[

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc import errors
 from llm_trader.rpc.config import RpcConfig
@@ -21,9 +23,17 @@ from llm_trader.rpc.fair_queue import FairQueue
 from llm_trader.rpc.loop_clock import LoopClock
 from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
 
+_log = structlog.get_logger(__name__)
+
 _OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
 # About 2 MB of addresses. Beyond it, full buckets are dropped, because a new one is full as well.
 _MAX_BUCKETS: Final = 10_000
+# Wrong tokens on one connection before it is closed: a person's typing errors.
+_MAX_FAILED_TOKENS: Final = 5
+# Wrong tokens from one address; beyond them the first one closes the connection.
+_FAILED_TOKENS_PER_S: Final = 0.2
+_FAILED_TOKENS_BURST: Final = 20
+_LOGGED_FAILURES_PER_S: Final = 1 / 60
 # A ping takes some 30 µs, so that these and one query stay far below 100 ms.
 _QUICK_TURNS: Final = 32
 # A pass of the event loop costs some 50 µs.
@@ -49,13 +59,28 @@ class TokenCheck:
         return any(matches)
 
 
-def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
-    """Raises `ConfigurationError` if other machines could query without a token."""
+def open_to_strangers(host: str, has_tokens: bool) -> bool:
+    """Whether other machines could query without a token."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name, which may lead anywhere
         loopback = False
-    if has_tokens or allow_unauthenticated_remote or loopback:
+    return not (has_tokens or loopback)
+
+
+def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
+    """Raises `ConfigurationError` if other machines could query without a token; where that is
+    allowed, it logs a warning.
+    """
+    if not open_to_strangers(host, has_tokens):
+        return
+    if allow_unauthenticated_remote:
+        _log.warning(
+            "rpc_open_to_strangers",
+            host=host,
+            effect="whoever reaches this address can query the server without a token",
+            remedy="ask for a token with --auth-tokens-env NAME_OF_VARIABLE",
+        )
         return
     raise ConfigurationError(
         f"refusing to listen on {host or 'all interfaces'} without authentication: anyone who "
@@ -76,6 +101,7 @@ class Session:
     peer: str = "local"
     authenticated: bool = False
     failed_tokens: int = 0
+    barred: bool = False
     unsent: Unsent = field(default_factory=Unsent)
 
 
@@ -117,6 +143,9 @@ class Admission:
         self._deadline_s = config.request_deadline_s
         rate = config.rate_limit_per_s
         self._limiter = RateLimiter(rate, config.rate_burst) if rate else None
+        self._failures = RateLimiter(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
+        self._failure_log = RateLimiter(_LOGGED_FAILURES_PER_S, 1)
+        self._unlogged_failures = 0
         # A query is milliseconds of CPU, so each has a pass of the event loop to itself.
         self._work = FairQueue(1)
         self._quick = FairQueue(_QUICK_TURNS)
@@ -135,6 +164,17 @@ class Admission:
             raise errors.UnauthorizedError(
                 'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection'
             )
+
+    def token_failed(self, session: Session, now_s: float) -> None:
+        """Logs a wrong token, one line a minute for each address; too many bar the connection."""
+        address = session.peer.rpartition(":")[0]
+        session.failed_tokens += 1
+        self._unlogged_failures += 1
+        if self._failures.take(address, now_s) or session.failed_tokens >= _MAX_FAILED_TOKENS:
+            session.barred = True
+        if not self._failure_log.take(address, now_s):
+            failures, self._unlogged_failures = self._unlogged_failures, 0
+            _log.warning("rpc_authentication_failed", address=address, wrong_tokens=failures)
 
     async def turn(self, session: Session, kind: str, *, quick: bool = False) -> None:
         """Waits until the client has read its replies and it is its turn."""

@@ -54,8 +54,13 @@ def with_builtin_methods(
         return Pong(True, version)
 
     async def authenticate(params: AuthenticateParams, context: RequestContext) -> Authenticated:
-        if tokens and tokens.required and not tokens.accepts(params.token):
-            raise UnauthorizedError("unauthorized; the token is not one this server knows")
+        if tokens and tokens.required:
+            if context.session.barred:
+                raise UnauthorizedError("unauthorized; too many wrong tokens: connect again")
+            if not tokens.accepts(params.token):
+                if context.gate is not None:
+                    context.gate.token_failed(context.session, context.received_s)
+                raise UnauthorizedError("unauthorized; the token is not one this server knows")
         context.session.authenticated = True
         return Authenticated(True)
 

@@ -15,7 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
+import select
+import socket
+import sys
+import termios
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,12 +37,15 @@ from llm_trader.rpc.reply_budget import Unsent
 
 # Copying a larger reply to append its line end costs more memory than a second write.
 _LARGE_REPLY_BYTES: Final = 1 << 16
+# Some queries are worked on in vain meanwhile.
+_LOSS_CHECK_S: Final = 0.2
 
 
 class Connection(asyncio.Protocol):
     """Serves one client until the end of its input, a timeout, or `end_input`."""
 
     _transport: asyncio.Transport
+    _socket: socket.socket
 
     def __init__(
         self,
@@ -52,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
         self._clock = gate.clock
-        self._unsent = Unsent(self._cut_off, self._unsent_bytes)
+        self._unsent = Unsent(self._cut_off, self._buffered_bytes, self._kernel_bytes)
         self.session = Session(unsent=self._unsent)
         self._splitter = FrameSplitter(config.max_frame_kib << 10)
         self._queue: deque[tuple[Frame, float]] = deque()
@@ -60,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._answering_bytes = 0
         self._batch: asyncio.Task[None] | None = None
         self._reading_paused = False
+        self._loss_timer: asyncio.TimerHandle | None = None
+        self._probed = False
         self._opened_s = self._heard_s = self._clock.now_s()
         self._frame_began_s: float | None = None
         self._input_ended = asyncio.Event()
@@ -112,6 +122,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        self._socket = transport.get_extra_info("socket")
         peer = transport.get_extra_info("peername")
         self.session.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown:0"
         self._timer = self._loop.call_later(self._patience_s(), self._check_timeouts)
@@ -134,6 +145,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._peer_ended.set()
         self.end_input()
+        self._watch_loss()
         return True  # keeps the connection open for the replies
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -200,9 +212,39 @@ class Connection(asyncio.Protocol):
         self._reading_paused = pause
         if pause:
             self._transport.pause_reading()
+            self._watch_loss()
         else:
             self._frame_began_s = self._frame_began_s and self._clock.now_s()
             self._transport.resume_reading()
+
+    def _watch_loss(self) -> None:
+        if self._loss_timer is None:
+            self._loss_timer = self._loop.call_later(_LOSS_CHECK_S, self._check_loss)
+
+    def _check_loss(self) -> None:
+        """Cancels the work for a client that is gone.
+
+        The loop tells of a reset only where it reads. A client that closed looks like one that has
+        sent all and waits for its replies, until something is sent to it.
+        """
+        self._loss_timer = None
+        if self._transport.is_closing() or not self.pending:
+            return
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._transport.abort()
+            return
+        if not self._probed and self._peer_sends_no_more() and not self._buffered_bytes():
+            self._probed = True
+            self._transport.write(b" ")  # JSON allows a blank before the next reply
+        if self._reading_paused or self._peer_ended.is_set():
+            self._watch_loss()
+
+    def _peer_sends_no_more(self) -> bool:
+        if self._peer_ended.is_set() or not hasattr(select, "POLLRDHUP"):
+            return self._peer_ended.is_set()
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _cancel_answers(self) -> None:
         self._queue.clear()
@@ -225,6 +267,8 @@ class Connection(asyncio.Protocol):
             reply = await self._dispatcher.handle(frame, context, self._gate)
         if reply is not None and not self._transport.is_closing():
             self._send(reply)
+            if self.session.barred:
+                self._input_ended.set()
             await self._unsent.writable.wait()
 
     def _send(self, reply: bytes) -> None:
@@ -265,8 +309,15 @@ class Connection(asyncio.Protocol):
         else:
             self.end_input()
 
-    def _unsent_bytes(self) -> int:
+    def _buffered_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
+
+    def _kernel_bytes(self) -> int:
+        """What the kernel has not sent, or the client not acknowledged; 0 where it does not say."""
+        count = bytearray(4)
+        with contextlib.suppress(OSError, ValueError):
+            fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, count)
+        return int.from_bytes(count, sys.byteorder)
 
     def _watch_unread(self, delay_s: float) -> None:
         self._unread_timer = self._loop.call_later(delay_s, self._check_unread)
@@ -286,7 +337,7 @@ class Connection(asyncio.Protocol):
     def _cut_off(self) -> None:
         """Closes the connection of a client that does not read, and drops its replies."""
         self._log.info(
-            "rpc_connection_cut_off", peer=self.session.peer, unread_bytes=self._unsent_bytes()
+            "rpc_connection_cut_off", peer=self.session.peer, unread_bytes=self._buffered_bytes()
         )
         self._transport.abort()
 
@@ -304,12 +355,12 @@ class Connection(asyncio.Protocol):
     async def _closed_or_abort(self) -> None:
         """Waits while the client reads what is left."""
         while not self._closed.is_set():
-            left = self._unsent_bytes()
+            left = self._buffered_bytes() + self._kernel_bytes()
             until_s = self._clock.now_s() + self._config.write_timeout_s
             while (remaining_s := until_s - self._clock.now_s()) > 0 and not self._closed.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(remaining_s):
                         await self._closed.wait()
-            if not self._closed.is_set() and self._unsent_bytes() >= left:
+            if self._buffered_bytes() + self._kernel_bytes() >= left:
                 self._transport.abort()
                 return

@@ -141,8 +141,11 @@ class FairQueue:
             del self._addresses.waiting[address]
 
     def _give_up(self, turn: _Turn) -> None:
-        self._connections[_address_of(turn.peer)].shares.waiting[turn.peer].remove(turn)
-        self._leave(turn)
+        connections = self._connections.get(_address_of(turn.peer))
+        line = connections.shares.waiting.get(turn.peer) if connections else None
+        if line is not None and turn in line:
+            line.remove(turn)
+            self._leave(turn)
 
     def _grant(self, peer: str, kind: str, weight: int) -> None:
         self._left -= 1
@@ -171,8 +174,9 @@ class FairQueue:
         self._left = self._turns_per_pass
         while self._left and self._lines:
             turn, weight = self._next()
-            self._grant(turn.peer, turn.kind, weight)
-            turn.granted.set_result(None)
+            if not turn.granted.done():  # cancelled in this very pass
+                self._grant(turn.peer, turn.kind, weight)
+                turn.granted.set_result(None)
         if self._lines:
             self._wake()
         elif not self._granted:  # all are equal again

@@ -20,6 +20,8 @@ from llm_trader.rpc.errors import FieldError, InvalidParamsError
 # A reply stays under some 10 KB, and difflib under a millisecond, whatever a client sends.
 _MAX_REPORTED: Final = 50
 MAX_NAME_CHARS: Final = 64
+# The second look takes 15 µs for each item.
+MAX_ITEMS: Final = 1000
 # How msgspec ends its messages.
 _LOCATION: Final = re.compile(r" - at `\$\.?(.*)`$")
 
@@ -102,6 +104,9 @@ class _Review:
             if isinstance(value, dict) and _is_struct(option):
                 return self.struct(option, value, path)
             if isinstance(value, list) and get_origin(option) is list:
+                if len(value) > MAX_ITEMS:
+                    self._refuse(FieldError(path, f"has {len(value)} items, more than {MAX_ITEMS}"))
+                    return value
                 (item,) = get_args(option)
                 return [self._value(item, v, f"{path}[{i}]") for i, v in enumerate(value)]
         try:

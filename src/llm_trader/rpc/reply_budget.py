@@ -30,17 +30,21 @@ class Unsent:
 
     abort: Callable[[], None] = lambda: None
     buffered: Callable[[], int] = lambda: 0
+    in_kernel: Callable[[], int] = lambda: 0
     batch_bytes: int = 0
     sending_bytes: int = 0
+    unread_bytes: int = 0
     progress_s: float = 0.0
     writable: asyncio.Event = field(default_factory=_open_event)
 
     def measure(self, now_s: float) -> int:
         """The bytes of both kinds."""
-        sending_bytes = 0 if self.writable.is_set() else self.buffered()
-        if sending_bytes != self.sending_bytes:
-            self.sending_bytes, self.progress_s = sending_bytes, now_s
-        return self.batch_bytes + sending_bytes
+        self.sending_bytes = 0 if self.writable.is_set() else self.buffered()
+        # The buffer alone shrinks in steps of megabytes, which a slow client takes long to read.
+        unread_bytes = self.sending_bytes + self.in_kernel()
+        if unread_bytes != self.unread_bytes:
+            self.unread_bytes, self.progress_s = unread_bytes, now_s
+        return self.batch_bytes + self.sending_bytes
 
 
 class ReplyBudget:

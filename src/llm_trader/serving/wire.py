@@ -13,6 +13,7 @@ from llm_trader.market.keys import SYMBOL_PATTERN
 from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statistics
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, SERVER_ERROR, ErrorKind, ErrorTable
+from llm_trader.rpc.params import MAX_ITEMS
 from llm_trader.snapshot.model import SCALARS, SERIES, MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
 
@@ -50,7 +51,7 @@ _KINDS: Final = {field.name: field.type for field in msgspec.structs.fields(Mark
 
 def _state_field(name: str) -> tuple[Any, ...]:
     if name in SERIES:
-        return name, list[float | None] | None, None
+        return name, Annotated[list[float | None], Meta(max_length=MAX_ITEMS)] | None, None
     described = _KINDS[name].__metadata__[0].description
     bounded = Annotated[float, Meta(description=described, **_BOUNDS.get(name, {}))]
     return (name, bounded) if name in REQUIRED_STATE else (name, bounded | None, None)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace
 
-from llm_trader.evaluation.backtest.simulator import Trade
+from llm_trader.evaluation.backtest.simulator import Simulation, Trade
 from llm_trader.evaluation.backtest.strategies import Backtest, Market, run_backtest
 from llm_trader.evaluation.forecast.skills import score_forecasts
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.result_files import Steps, forecast_steps, write_steps, write_trades
-from llm_trader.timeframe import iso8601
+from llm_trader.evaluation.result_files import (
+    Steps,
+    Study,
+    equity_curve,
+    forecast_steps,
+    write_steps,
+    write_study,
+    write_trades,
+)
+from llm_trader.timeframe import DAY_MS, iso8601
+from tests.evaluation.report.metrics import made_up_metrics
 from tests.evaluation.small_market import (
     NO_FUNDING,
     RULE,
@@ -124,3 +135,27 @@ def test_steps_of_several_symbols_and_variants_stand_below_each_other(tmp_path: 
     found = read(tmp_path / "steps.csv")
     keys = found.select("variant", "symbol").unique(maintain_order=True).rows()
     assert keys == [("state", "BTCUSDT"), ("random", "BTCUSDT"), ("state", "ETHUSDT")]
+
+
+def test_a_second_run_keeps_the_files_of_the_first(tmp_path: Path) -> None:
+    first = replace(made_up_metrics(), created_at="2026-03-20T12:00:00Z")
+    second = replace(first, created_at="2026-03-21T12:00:00Z", verdict="worse")
+    steps = Steps("state", "BTCUSDT", "1h", np.array([0]), {"crps": np.array([0.1])})
+    for metrics in (first, second):
+        write_study(Study(metrics, [steps], []), tmp_path)
+    kept = tmp_path / "earlier" / "2026-03-20T12-00-00Z"
+    names = {"metrics.json", "steps.csv", "trades.csv", "report.html"}
+    assert {path.name for path in kept.iterdir()} == names
+    created = [
+        json.loads((folder / "metrics.json").read_text())["created_at"]
+        for folder in (kept, tmp_path)
+    ]
+    assert created == [first.created_at, second.created_at]
+
+
+def test_equity_starts_at_one() -> None:
+    times_ms = np.arange(0, 3 * DAY_MS, DAY_MS // 4)
+    equity = np.linspace(1, 0.9, len(times_ms))
+    curve = equity_curve("BTCUSDT", "rag", Simulation([], times_ms, equity, 3 * DAY_MS, 0.9))
+    assert curve.value[0] == 1
+    assert curve.time_ms == [0, *(day * DAY_MS - DAY_MS // 4 for day in (1, 2, 3))]

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from llm_trader.evaluation.results import Arm, Metrics
     from llm_trader.evaluation.verdict.gate import GateReport
 
+# The folder of earlier runs beside a report.
+EARLIER: Final = "earlier"
+
 # The page has the rescaled base rate, too; here it would not fit.
 _COLUMNS: Final[dict[Reference, str]] = {
     "base rate": "base rate",
@@ -50,6 +53,8 @@ def describe_study(metrics: Metrics, out: Path) -> Description:
         yield from _paragraphs(failures, "red")
     else:
         yield from _paragraphs([f"{wording.headline(metrics)}."], "bold", indent=0)
+        for question in wording.questions(metrics):
+            yield from _paragraphs([f"{question.title} ({question.verdict}): {question.answer}"])
         yield from _paragraphs(metrics.readings)
         yield from _paragraphs(wording.unchecked(metrics), "yellow")
     for numbers in _tables(metrics):
@@ -58,6 +63,8 @@ def describe_study(metrics: Metrics, out: Path) -> Description:
     yield from _paragraphs([_checks(metrics)])
     yield heading(f"Report: {out / 'report.html'}")
     yield f"  {metrics.seconds:.0f} s; metrics.json, steps.csv and trades.csv beside it"
+    if (earlier := out / EARLIER).is_dir():
+        yield Text(f"  Earlier runs are kept in {earlier}")
 
 
 def _tables(metrics: Metrics) -> list[Table]:

@@ -6,6 +6,7 @@ The files are `metrics.json`, `steps.csv`, `trades.csv` and `report.html`.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,18 +27,24 @@ from llm_trader.evaluation.report.page import write_report
 from llm_trader.evaluation.results import Curve, CurveKind, Histogram, Metrics
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.storage.files import write_all_atomically
-from llm_trader.timeframe import DAY_MS
+from llm_trader.timeframe import DAY_MS, SECOND_MS, iso8601
 
 METRICS: Final = "metrics.json"
 STEPS: Final = "steps.csv"
 TRADES: Final = "trades.csv"
 REPORT: Final = "report.html"
+# Files of earlier runs lie here, in a folder named by the time at which each was made.
+EARLIER: Final = "earlier"
 
 # Losses are of some hundredths of a percent: four decimals would hide how they differ.
 _DIGITS: Final = 6
 _BINS: Final = 40
 # One day holds few outcomes that do not overlap.
 _COVERAGE_DAYS: Final = 7
+
+
+class _Created(msgspec.Struct):
+    created_at: str
 
 
 class Steps(NamedTuple):
@@ -60,7 +67,7 @@ class Study:
 
 
 def write_study(study: Study, folder: Path) -> list[Path]:
-    """Write the files and return their paths.
+    """Write the files and return their paths; those of an earlier run are kept in `earlier`.
 
     Raises `ConfigurationError` where the folder cannot be written to.
     """
@@ -72,10 +79,27 @@ def write_study(study: Study, folder: Path) -> list[Path]:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _keep_earlier(folder)
         write_all_atomically(folder, files)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {folder}: {error.strerror}") from None
     return [folder / name for name in files]
+
+
+def _keep_earlier(folder: Path) -> None:
+    """Copies, so that the old files stand whole until the new ones replace them."""
+    metrics = folder / METRICS
+    if not metrics.is_file():
+        return
+    try:
+        created_at = msgspec.json.decode(metrics.read_bytes(), type=_Created).created_at
+    except msgspec.MsgspecError:
+        created_at = iso8601(int(metrics.stat().st_mtime) * SECOND_MS)
+    kept = folder / EARLIER / created_at.replace(":", "-")
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in (METRICS, STEPS, TRADES, REPORT):
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, kept / name)
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -168,7 +192,8 @@ def drift_curves(
 
 def equity_curve(symbol: str, arm: str, simulation: Simulation) -> Curve:
     """The last value of each day."""
-    last = np.flatnonzero(np.diff(simulation.time_ms // DAY_MS, append=-1))
+    # The first time, at which the equity is 1, and the last one of each day.
+    last = np.unique([0, *np.flatnonzero(np.diff(simulation.time_ms // DAY_MS, append=-1))])
     return Curve(
         symbol=symbol,
         name=arm,

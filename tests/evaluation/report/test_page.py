@@ -223,7 +223,11 @@ def test_a_nasty_name_stays_text(page_of: Render) -> None:
 def test_nothing_is_loaded_from_anywhere(page_of: Render) -> None:
     page = page_of(made_up_metrics())
     loading = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
-    assert not [tag for tag, attributes in page.tags if loading & set(attributes)]
+    # Links to the page's own sections load nothing.
+    tags = [(tag, dict(attributes)) for tag, attributes in page.tags]
+    links = [attributes.pop("href") or "" for tag, attributes in tags if tag == "a"]
+    assert [link.removeprefix("#") for link in links] == page.sections
+    assert not [tag for tag, attributes in tags if loading & set(attributes)]
     assert not {"link", "iframe", "img", "object", "base"} & {tag for tag, _ in page.tags}
     quoted = re.findall(r"[\"'`(]\s*(?:https?:)?//[\w.-]+\.[a-z]+", page.html)
     assert {address.lstrip("\"'`( ") for address in quoted} <= {"http://www.w3.org"}
@@ -451,3 +455,59 @@ def test_the_digest_of_the_plan_is_named_so_beside_that_of_the_settings(page_of:
     origin = replace(metrics.origin, program_settings_digest="0123456789ab")
     text = page_of(replace(metrics, origin=origin)).text
     assert f"Plan digest {metrics.origin.settings_digest} Settings digest 0123456789ab" in text
+
+
+def test_three_lines_on_top_answer_how_far_which_way_and_money(page_of: Render) -> None:
+    metrics = made_up_metrics()
+    lines = [f"{question.title} {question.answer}" for question in wording.questions(metrics)]
+    assert [line.split()[0] for line in lines] == ["How", "Which", "Money"]
+    top = page_of(metrics).top
+    places = [top.index(line) for line in lines]
+    assert places == sorted(places)
+    assert places[-1] < top.index(wording.headline(metrics))
+
+
+def test_which_way_and_money_say_what_a_better_headline_hides() -> None:
+    metrics = made_up_metrics()
+    coins = [replace(hits, accuracy=Interval(0.5, 0.48, 0.52)) for hits in metrics.directions]
+    level = [replace(p, skill=Interval(0.0, -0.01, 0.01)) for p in metrics.probabilities]
+    losses = [
+        replace(
+            arm,
+            name={"with evidence": "rag"}.get(arm.name, arm.name),
+            performance=replace(arm.performance, total_return_pct=-9.6),
+        )
+        for arm in metrics.arms
+    ]
+    metrics = replace(metrics, verdict="better", directions=coins, probabilities=level, arms=losses)
+    _, way, money = wording.questions(metrics)
+    assert way.verdict == "no evidence"
+    assert "the sign was right in 50.0 %" in way.answer
+    assert f"better than the base rates in none of {len(level)}" in way.answer
+    assert money.verdict == "worse"
+    assert "returned −9.60 % on BTCUSDT" in money.answer
+    nothing = wording.questions(empty_metrics())
+    assert [question.verdict for question in nothing] == ["no evidence"] * 3
+
+
+def test_every_cell_of_a_table_names_its_column_for_narrow_screens(page_of: Render) -> None:
+    page = page_of(made_up_metrics())
+    body = [tag for tag in page.tags if tag[0] in ("td", "th") and tag[1].get("scope") != "col"]
+    assert body
+    assert all("data-label" in attributes for _, attributes in body)
+    assert "content: attr(data-label)" in page.html
+
+
+def test_every_arm_is_defined(page_of: Render) -> None:
+    metrics = made_up_metrics()
+    text = page_of(metrics).text
+    for name in {arm.name for arm in metrics.arms}:
+        assert f"“{name}” " in text[text.index("The arms: ") :]
+
+
+def test_a_chart_without_intervals_does_not_claim_to_have_them(page_of: Render) -> None:
+    metrics = made_up_metrics()
+    bare = [replace(regime, skill=Interval(0.01, None, None)) for regime in metrics.slices]
+    text = page_of(replace(metrics, slices=bare)).text
+    assert "there is too little data for intervals." in text
+    assert "with its 95 % interval where there is enough data" not in text

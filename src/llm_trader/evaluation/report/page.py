@@ -6,9 +6,10 @@ Text and tables need no JavaScript.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -32,6 +33,31 @@ _FORMS: Final = {
 }
 
 
+# The sections, as the list of contents names them.
+_TITLES: Final = {
+    "origin": "what was evaluated",
+    "skill": "skill",
+    "ablation": "kinds of neighbours",
+    "reliability": "probabilities",
+    "direction": "direction",
+    "coverage": "bands",
+    "decisions": "decisions",
+    "controls": "controls",
+    "probes": "leak probes",
+    "regimes": "regimes",
+    "trials": "trials",
+    "similarity": "similarity",
+    "time": "over time",
+}
+_ARMS: Final = {
+    "rag": "decides by what followed the neighbours",
+    "baseline": "is the same decider on the base rate of the window alone",
+    "random neighbours": "is the same decider on neighbours drawn at random, a placebo",
+    "random": "takes the sides of rag, shifted to another time",
+    "rsi-7": "buys when RSI(7) is low and sells when it is high",
+    "macd-sign": "follows the sign of the MACD line",
+    "hold": "buys at the start and keeps",
+}
 _CONSTANTS: Final = {
     "DASH": formats.DASH,
     "DISTRUST": wording.DISTRUST,
@@ -40,7 +66,28 @@ _CONSTANTS: Final = {
     "SIGNIFICANCE_LEVEL": SIGNIFICANCE_LEVEL,
     "is_same": wording.is_same,
     "verdict_variant": verdict_variant,
+    "TITLES": _TITLES,
+    "ARMS": _ARMS,
 }
+
+
+# A cell's opening tag, in the order of a row's columns.
+_CELL: Final = re.compile(r"<(td|th scope=\"row\")>")
+_ROW: Final = re.compile(r"<tr>.*?</tr>", re.DOTALL)
+
+
+def labelled(rows: Any, head: Sequence[str]) -> Any:
+    """The rows of a table with each cell's column in it, which narrow screens show beside it."""
+    # A kind of text that is marked as safe HTML; `escape` is that of the same library.
+    safe = type(rows)
+
+    def with_labels(row: re.Match[str]) -> str:
+        names = iter(head)
+        return _CELL.sub(
+            lambda cell: f'<{cell[1]} data-label="{safe.escape(next(names))}">', row[0]
+        )
+
+    return safe(_ROW.sub(with_labels, rows))
 
 
 def write_report(metrics: Metrics, path: Path) -> None:
@@ -64,7 +111,7 @@ def write_report(metrics: Metrics, path: Path) -> None:
     environment.policies["json.dumps_function"] = lambda value, **_: msgspec.json.encode(
         value
     ).decode()
-    environment.filters |= _FORMS
+    environment.filters |= _FORMS | {"labelled": labelled}
     environment.globals |= _FORMS | _CONSTANTS
     resources = files("llm_trader.evaluation.report")
     page = environment.get_template("page.html.j2").render(

@@ -6,7 +6,7 @@ What the numbers mean is decided in `evaluation/verdict`; how a number reads, in
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from llm_trader.evaluation import results
 from llm_trader.evaluation.backtest.strategies import RAG
@@ -21,7 +21,7 @@ from llm_trader.evaluation.report.formats import (
     value_range,
 )
 from llm_trader.evaluation.results import VERDICT_REFERENCE, Arm, Metrics, Skill
-from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
+from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL, Verdict
 from llm_trader.evaluation.verdict import verdicts
 from llm_trader.retrieval.calibration import BAND_LEVEL
 from llm_trader.retrieval.intervals import Interval
@@ -135,6 +135,99 @@ def readings(metrics: Metrics) -> list[str]:
         trial_summary(metrics.trials),
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+class Question(NamedTuple):
+    """One of the three questions of a trader, with its answer and a verdict on it."""
+
+    title: str
+    verdict: Verdict
+    answer: str
+
+
+def questions(metrics: Metrics) -> list[Question]:
+    """How far, which way, money: the lines on top of a report. A calibration asks none of them."""
+    if metrics.command == "calibrate":
+        return []
+    variant = verdicts.verdict_variant(metrics)
+    arm = verdicts.compared_arms(metrics.arms)[0] if metrics.command == "ab" else RAG
+    return [
+        _how_far(verdicts.verdict_skills(metrics.skills, variant)),
+        _which_way(metrics, variant),
+        _money([result for result in metrics.arms if result.name == arm], arm),
+    ]
+
+
+def _how_far(judged: Sequence[Skill]) -> Question:
+    measured = [skill for skill in judged if has_bounds(skill.skill) and not is_same(skill)]
+    if not measured:
+        return Question("How far", "no evidence", f"{TOO_LITTLE_DATA}.")
+    better, worse = (sum(s.verdict == word for s in measured) for word in ("better", "worse"))
+    return Question(
+        "How far",
+        _decided(better, worse),
+        f"the forecasts are better than the {VERDICT_REFERENCE} in {or_none(better)} and worse in "
+        f"{or_none(worse)} of {count(len(measured), 'case')}; their loss is "
+        f"{_lower(formats.mean(_values(measured)))} on average.",
+    )
+
+
+def _lower(skill: float | None) -> str:
+    if skill is None:
+        return "unknown"
+    return (
+        f"{formats.number(abs(skill), 2, ' %', factor=100)} {'lower' if skill >= 0 else 'higher'}"
+    )
+
+
+def _which_way(metrics: Metrics, variant: str) -> Question:
+    shares = [
+        hits.accuracy
+        for hits in metrics.directions
+        if hits.variant == variant and has_bounds(hits.accuracy)
+    ]
+    if not shares:
+        return Question("Which way", "no evidence", f"{TOO_LITTLE_DATA}.")
+    more, less = sum(s.above(0.5) for s in shares), sum(s.below(0.5) for s in shares)
+    answer = (
+        f"the sign was right in {value_range((s.value for s in shares), formats.share)} of the "
+        f"outcomes, clearly more often than a coin toss in {or_none(more)} of "
+        f"{count(len(shares), 'case')}"
+    )
+    chances = [p.skill for p in metrics.probabilities if has_bounds(p.skill)]
+    if chances:
+        better = sum(skill.above(0) for skill in chances)
+        answer += (
+            f"; the probabilities of a rise and of barriers are better than the base rates in "
+            f"{or_none(better)} of {len(chances)}"
+        )
+    # Without a correction for their number, a few of many cases lie off a coin toss by chance.
+    decided = _decided(2 * more > len(shares), 2 * less > len(shares))
+    return Question("Which way", decided, f"{answer}.")
+
+
+def _money(arms: Sequence[Arm], name: str) -> Question:
+    returns = {
+        arm.symbol: arm.performance.total_return_pct
+        for arm in arms
+        if is_known(arm.performance.total_return_pct)
+    }
+    if not returns:
+        return Question("Money", "no evidence", "nothing was traded here.")
+    verdict: Verdict = "no evidence"
+    if all(value < 0 for value in returns.values()):
+        verdict = "worse"
+    elif any(arm.verdict == "better" for arm in arms) and min(returns.values()) > 0:
+        verdict = "better"
+    each = [f"{formats.signed_pct(value)} on {symbol}" for symbol, value in returns.items()]
+    return Question("Money", verdict, f"“{name}” returned {listing(each)} after costs.")
+
+
+def _decided(better: int, worse: int) -> Verdict:
+    """One word for several cases; where they contradict each other there is no evidence."""
+    if better and not worse:
+        return "better"
+    return "worse" if worse and not better else "no evidence"
 
 
 # Forecasts.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import structlog
 
@@ -85,3 +87,75 @@ def test_listening_to_others_without_a_token_is_refused_with_remedies(host: str)
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_listening_to_this_machine_only_needs_no_token(host: str) -> None:
     check_binding(host, False, False)
+
+
+async def test_a_connection_that_sends_no_token_is_closed_early_and_others_stay() -> None:
+    limits = {"authentication_timeout_s": 0.2}
+    async with (
+        serving(tokens=TOKENS, **limits) as server,
+        connected(server) as known,
+        connected(server) as silent,
+        connected(server) as pinging,
+    ):
+        await known.call("rpc.authenticate", {"token": SECRET})
+        while await pinging.call("rpc.ping"):  # noqa: ASYNC110  pings do not prolong it
+            await asyncio.sleep(0.02)
+        assert await silent.receive() is None
+        assert (await known.call("subtract", [5, 3]))["result"] == 2
+
+
+async def test_beyond_the_cap_the_oldest_connection_without_a_token_makes_room() -> None:
+    limits = {"max_unauthenticated_connections": 2}
+    async with (
+        serving(tokens=TOKENS, **limits) as server,
+        connected(server) as known,
+    ):
+        await known.call("rpc.authenticate", {"token": SECRET})
+        async with connected(server) as first, connected(server) as second:
+            await asyncio.sleep(0.02)
+            async with connected(server) as third:
+                refusal = await first.receive()
+                assert refusal["error"]["code"] == -32012
+                assert "token" in refusal["error"]["message"]
+                assert await first.receive() is None
+                for line in (second, third):
+                    assert "result" in await line.call("rpc.authenticate", [SECRET])
+        assert (await known.call("subtract", [5, 3]))["result"] == 2
+
+
+async def test_wrong_tokens_close_the_connection_and_leave_one_line_for_the_operator() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(tokens=TOKENS) as server:
+            guesses = []
+            for _ in range(10):
+                async with connected(server) as line:
+                    while reply := await line.call("rpc.authenticate", {"token": "guess-word"}):
+                        assert reply["error"]["code"] == -32010
+                        guesses.append(reply)
+            # Five on each of the first four connections, then one.
+            assert len(guesses) == 4 * 5 + 6
+            async with connected(server) as line:
+                assert "result" in await line.call("rpc.authenticate", {"token": SECRET})
+                assert (await line.call("subtract", [5, 3]))["result"] == 2
+    failed = [entry for entry in logs if entry["event"] == "rpc_authentication_failed"]
+    assert [entry["address"] for entry in failed] == ["127.0.0.1"]
+    assert "guess-word" not in str(logs)
+
+
+async def test_guesses_in_one_batch_are_no_more_than_those_of_a_connection() -> None:
+    async with serving(tokens=TOKENS) as server, connected(server) as line:
+        guess = {"jsonrpc": "2.0", "method": "rpc.authenticate", "id": 1}
+        replies = await line.ask([{**guess, "params": [n]} for n in ["x"] * 10 + [SECRET]])
+        assert {reply["error"]["code"] for reply in replies} == {-32010}
+        assert "too many" in replies[-1]["error"]["message"]
+        assert await line.receive() is None
+
+
+def test_serving_strangers_on_purpose_is_logged_as_a_warning() -> None:
+    with structlog.testing.capture_logs() as logs:
+        check_binding("0.0.0.0", False, True)
+        check_binding("127.0.0.1", False, True)
+        check_binding("0.0.0.0", True, True)
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
+        ("rpc_open_to_strangers", "warning")
+    ]

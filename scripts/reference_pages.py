@@ -63,9 +63,60 @@ def rpc_page(note: str) -> str:
             lines.append(f"| `{parameter['name']}` | {need} | {kind} |")
             for schema in _object_schemas(parameter["schema"], schemas):
                 lines += _rows(parameter["name"], schema)
+        result = method["result"]["schema"]
+        lines += ["", f"Result: {_kind_of_result(result)}."]
+    lines += _results(document)
     lines += ["", "## Errors", "", "| code | |", "|---|---|"]
     lines += [f"| {code} | {title} |" for code, title in sorted(RAG_ERRORS.titles.items())]
     return "\n".join(lines) + "\n"
+
+
+def _results(document: dict[str, Any]) -> Iterator[str]:
+    """A table for each object in a result, in the order of their first mention."""
+    schemas = document["components"]["schemas"]
+    yield from ("", "## Result fields", "", "A number that is unknown is null, never 0.")
+    names = [_names_in(method["result"]["schema"]) for method in document["methods"]]
+    waiting = [name for group in names for name in group]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop(0)
+        # The fields of a state have a page of their own.
+        if name in seen or name == MarketSnapshot.__name__:
+            continue
+        seen.add(name)
+        fields = schemas[name].get("properties", {})
+        yield from ("", f"### {name}", "", "| field | type | meaning |", "|---|---|---|")
+        for field, schema in fields.items():
+            yield f"| `{field}` | {_kind_of_result(schema)} | {schema.get('description', '')} |"
+        waiting = [n for schema in fields.values() for n in _names_in(schema)] + waiting
+
+
+def _names_in(schema: Any) -> list[str]:
+    """The objects that a schema refers to."""
+    if isinstance(schema, list):
+        return [name for item in schema for name in _names_in(item)]
+    if not isinstance(schema, dict):
+        return []
+    own = [schema["$ref"].rpartition("/")[2]] if "$ref" in schema else []
+    return own + [name for value in schema.values() for name in _names_in(value)]
+
+
+def _kind_of_result(schema: dict[str, Any]) -> str:
+    """The type of a value, with a link to the table of an object."""
+    if "anyOf" in schema:
+        return " or ".join(_kind_of_result(option) for option in schema["anyOf"])
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        page = "state.md" if name == MarketSnapshot.__name__ else f"#{name.lower()}"
+        return f"[{name}]({page})"
+    if schema.get("type") == "array":
+        items = schema.get("prefixItems") or [schema.get("items") or {}]
+        if len(items) > 1:
+            return f"list of {len(items)} {_kind_of_result(items[0])}s"
+        return f"list of {_kind_of_result(items[0])}"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_kind_of_result(schema['additionalProperties'])}"
+    return str(schema.get("type", "any"))
 
 
 def _object_schemas(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:

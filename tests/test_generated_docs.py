@@ -64,3 +64,13 @@ def test_a_page_that_is_missing_fails_the_check_and_generating_writes_it(
     assert generator.main(["--check"], root=tmp_path) == 1
     assert generator.main([], root=tmp_path) == 0
     assert generator.main(["--check"], root=tmp_path) == 0
+
+
+def test_every_field_of_a_result_has_a_meaning_in_the_reference_of_the_methods():
+    page = (ROOT / "docs" / "rpc.md").read_text(encoding="utf-8")
+    results = page.partition("## Result fields")[2].partition("## Errors")[0]
+    rows = [line.strip("|").split("|") for line in results.splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert not [row for row in rows if not row[2].strip()]
+    for name in ("Outcome", "HorizonEvidence", "Metadata", "Freshness", "StatsResult"):
+        assert f"\n### {name}\n" in results

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from llm_trader.arrays import Times, Vectors
 from llm_trader.embedding.state import StateSpace
@@ -65,10 +66,10 @@ REBUILD: Final = "llm-trader index rebuild"
 class IngestionRun(msgspec.Struct, frozen=True):
     """An ingestion that wrote points; every point carries its run's number."""
 
-    run: int
-    build_id: str
-    exchange: str | None
-    started_at: str
+    run: Annotated[int, Meta(description="Number of the ingestion.")]
+    build_id: Annotated[str, Meta(description="Version of the program.")]
+    exchange: Annotated[str | None, Meta(description="Exchange of the data.")]
+    started_at: Annotated[str, Meta(description="Start, RFC 3339.")]
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,16 +81,27 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     it is used, and the wording.
     """
 
-    schema_version: int
-    exchange: str | None
-    feature_version: str
-    intraday: str
-    state_space_id: str
-    dimension: int
-    volatility_model: str | None = None
-    text_model: str | None = None
-    text_space_id: str | None = None
-    text_dimension: int | None = None
+    schema_version: Annotated[int, Meta(description="Version of the stored form.")]
+    exchange: Annotated[str | None, Meta(description="Exchange of the data; null if unknown.")]
+    feature_version: Annotated[
+        str, Meta(description="Version of the features, with their candles.")
+    ]
+    intraday: Annotated[str, Meta(description="Length of the candles of its states.")]
+    state_space_id: Annotated[str, Meta(description="Id of the space of the state vectors.")]
+    dimension: Annotated[int, Meta(description="Length of the state vectors.")]
+    volatility_model: Annotated[
+        str | None, Meta(description="Id of the model of the expected volatilities.")
+    ] = None
+    text_model: Annotated[
+        str | None,
+        Meta(description="Name and version of the text model; null without text vectors."),
+    ] = None
+    text_space_id: Annotated[
+        str | None, Meta(description="Id of the space of the text vectors; null without them.")
+    ] = None
+    text_dimension: Annotated[
+        int | None, Meta(description="Length of the text vectors; null without them.")
+    ] = None
 
     @property
     def dimensions(self) -> dict[str, int]:
@@ -126,18 +138,18 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SymbolPoints(msgspec.Struct, frozen=True):
-    symbol: str
-    points: int
-    first_timestamp_ms: Millis
-    last_timestamp_ms: Millis
+    symbol: Annotated[str, Meta(description="The symbol.")]
+    points: Annotated[int, Meta(description="Number of its states.")]
+    first_timestamp_ms: Annotated[Millis, Meta(description="Its oldest state, UTC milliseconds.")]
+    last_timestamp_ms: Annotated[Millis, Meta(description="Its newest state, UTC milliseconds.")]
 
 
 class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):
-    backend: str
-    location: str
-    collection: Collection
-    symbols: list[SymbolPoints]
-    runs: list[IngestionRun]
+    backend: Annotated[str, Meta(description="`embedded` or `qdrant`.")]
+    location: Annotated[str, Meta(description="Folder or address.")]
+    collection: Annotated[Collection, Meta(description="What makes its states comparable.")]
+    symbols: Annotated[list[SymbolPoints], Meta(description="What it holds of each symbol.")]
+    runs: Annotated[list[IngestionRun], Meta(description="The ingestions that wrote it.")]
 
 
 class VectorIndex(Protocol):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import Outcome
@@ -10,49 +13,85 @@ from llm_trader.timeframe import Millis
 
 
 class MatchState(msgspec.Struct, frozen=True):
-    rsi_7: float
-    rsi_14: float
-    macd: float
-    ema_ratio: float
-    oi_delta_pct: float
-    funding_rate: float
+    rsi_7: Annotated[float, Meta(description="RSI of 7 candles, 0 to 100.")]
+    rsi_14: Annotated[float, Meta(description="RSI of 14 candles, 0 to 100.")]
+    macd: Annotated[float, Meta(description="MACD line, EMA12 - EMA26, in quote currency.")]
+    ema_ratio: Annotated[float, Meta(description="EMA20 over EMA50 of the 4h candles.")]
+    oi_delta_pct: Annotated[float, Meta(description="Open interest over its 24h mean, in % of it.")]
+    funding_rate: Annotated[
+        float, Meta(description="Last settled funding rate, a fraction per settlement.")
+    ]
 
 
 class Match(msgspec.Struct, frozen=True):
     """A past state. `similarity_percentile`: the % of random pairs that are less similar."""
 
-    similarity: float
-    similarity_percentile: float | None
-    timestamp: Millis
-    resolved_at: Millis
-    date: str
-    id: str
-    market_state: MatchState
-    outcomes: Outcome
+    similarity: Annotated[
+        float, Meta(description="Cosine similarity to the state of the query, -1 to 1; 1 is equal.")
+    ]
+    similarity_percentile: Annotated[
+        float | None, Meta(description="% of random pairs of past states that are less similar.")
+    ]
+    timestamp: Annotated[Millis, Meta(description="Time of the past state, UTC milliseconds.")]
+    resolved_at: Annotated[
+        Millis, Meta(description="When its outcomes were all known, 24h later, UTC milliseconds.")
+    ]
+    date: Annotated[str, Meta(description="`timestamp` in RFC 3339.")]
+    id: Annotated[str, Meta(description="Id of the point in the index.")]
+    market_state: Annotated[MatchState, Meta(description="Some fields of the past state.")]
+    outcomes: Annotated[Outcome, Meta(description="What followed it.")]
 
 
 class OutcomeStatistics(msgspec.Struct, frozen=True):
     """% changes of the matches at one horizon. `win_rate` is the share of changes above 0."""
 
-    mean: float | None
-    median: float | None
-    p10: float | None
-    p90: float | None
-    positive_count: int
-    negative_count: int
-    win_rate: float | None
+    mean: Annotated[float | None, Meta(description="Mean price change, %.")]
+    median: Annotated[float | None, Meta(description="Median price change, %.")]
+    p10: Annotated[float | None, Meta(description="10 % of the changes are below it, %.")]
+    p90: Annotated[float | None, Meta(description="90 % of the changes are below it, %.")]
+    positive_count: Annotated[
+        int, Meta(description="Number of matches after which the price was higher.")
+    ]
+    negative_count: Annotated[
+        int, Meta(description="Number of matches after which the price was lower.")
+    ]
+    win_rate: Annotated[
+        float | None, Meta(description="Share of matches after which the price was higher, 0 to 1.")
+    ]
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    total_matches: int
-    avg_similarity: float | None
-    similarity_range: tuple[float, float] | None
-    outcome_15m: OutcomeStatistics
-    outcome_1h: OutcomeStatistics
-    outcome_4h: OutcomeStatistics
-    outcome_24h: OutcomeStatistics
-    stop_loss_hits: int
-    take_profit_hits: int
+    total_matches: Annotated[int, Meta(description="Number of matches.")]
+    avg_similarity: Annotated[float | None, Meta(description="Their mean similarity.")]
+    similarity_range: Annotated[
+        tuple[float, float] | None, Meta(description="Their least and greatest similarity.")
+    ]
+    outcome_15m: Annotated[
+        OutcomeStatistics, Meta(description="Price changes within 15 minutes after the matches.")
+    ]
+    outcome_1h: Annotated[
+        OutcomeStatistics, Meta(description="Price changes within 1 hour after the matches.")
+    ]
+    outcome_4h: Annotated[
+        OutcomeStatistics, Meta(description="Price changes within 4 hours after the matches.")
+    ]
+    outcome_24h: Annotated[
+        OutcomeStatistics, Meta(description="Price changes within 24 hours after the matches.")
+    ]
+    stop_loss_hits: Annotated[
+        int,
+        Meta(
+            description="Number of matches after which the price was 2 % lower at some time "
+            "within 1 hour."
+        ),
+    ]
+    take_profit_hits: Annotated[
+        int,
+        Meta(
+            description="Number of matches after which the price was 3 % higher at some time "
+            "within 1 hour."
+        ),
+    ]
 
 
 class Estimate(Interval, frozen=True):
@@ -61,19 +100,19 @@ class Estimate(Interval, frozen=True):
     The mean of a single episode has no interval.
     """
 
-    value: float
-    base_rate: float
+    value: Annotated[float, Meta(description="The statistic of the episodes.")]
+    base_rate: Annotated[float, Meta(description="The same statistic of all states of the window.")]
 
 
 class Rescaled(msgspec.Struct, frozen=True):
     """% changes multiplied by (current / former volatility), both over 24 hours."""
 
-    mean: float
-    p10: float
-    p25: float
-    p50: float
-    p75: float
-    p90: float
+    mean: Annotated[float, Meta(description="Mean, %.")]
+    p10: Annotated[float, Meta(description="10 % are below it, %.")]
+    p25: Annotated[float, Meta(description="25 % are below it, %.")]
+    p50: Annotated[float, Meta(description="50 % are below it, %.")]
+    p75: Annotated[float, Meta(description="75 % are below it, %.")]
+    p90: Annotated[float, Meta(description="90 % are below it, %.")]
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -84,10 +123,19 @@ class Forecast(msgspec.Struct, frozen=True):
     `weight_of_neighbours` in it.
     """
 
-    quantiles: list[float]
-    mean: float
-    p_up: float
-    weight_of_neighbours: float
+    quantiles: Annotated[
+        list[float],
+        Meta(description="Price changes in % that 1, 2, ... 99 % of the outcomes should be below."),
+    ]
+    mean: Annotated[float, Meta(description="Mean price change, %.")]
+    p_up: Annotated[float, Meta(description="Probability of a rise, 0 to 1.")]
+    weight_of_neighbours: Annotated[
+        float,
+        Meta(
+            description="Weight of similar states in the forecast, 0 to 1; the rest is all "
+            "states of the window."
+        ),
+    ]
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -95,9 +143,9 @@ class Difference(msgspec.Struct, frozen=True):
     differ.
     """
 
-    value: float
-    base_rate: float
-    deviation: float
+    value: Annotated[float, Meta(description="The statistic of similar states.")]
+    base_rate: Annotated[float, Meta(description="The same statistic of the window.")]
+    deviation: Annotated[float, Meta(description="Their difference in standard errors.")]
 
 
 class HorizonEvidence(msgspec.Struct, frozen=True):
@@ -110,28 +158,74 @@ class HorizonEvidence(msgspec.Struct, frozen=True):
     null with fewer than 10 effective episodes. `summary` says all of this in words.
     """
 
-    effective_episodes: float
-    mean: Estimate
-    p_up: Estimate
-    p10: Estimate
-    p25: Estimate
-    p50: Estimate
-    p75: Estimate
-    p90: Estimate
-    rescaled: Rescaled | None
-    band_80: tuple[float, float] | None = None
-    expected_volatility_pct: float | None = None
-    forecast: Forecast | None = None
-    scale: Difference | None = None
-    direction: Difference | None = None
-    summary: str | None = None
+    effective_episodes: Annotated[
+        float, Meta(description="Number of independent observations that the episodes amount to.")
+    ]
+    mean: Annotated[Estimate, Meta(description="Mean price change, %.")]
+    p_up: Annotated[
+        Estimate, Meta(description="Share of episodes after which the price was higher, 0 to 1.")
+    ]
+    p10: Annotated[Estimate, Meta(description="10 % of the changes are below it, %.")]
+    p25: Annotated[Estimate, Meta(description="25 % of the changes are below it, %.")]
+    p50: Annotated[Estimate, Meta(description="50 % of the changes are below it, %.")]
+    p75: Annotated[Estimate, Meta(description="75 % of the changes are below it, %.")]
+    p90: Annotated[Estimate, Meta(description="90 % of the changes are below it, %.")]
+    rescaled: Annotated[
+        Rescaled | None,
+        Meta(
+            description="The changes after the episodes, each multiplied by the current over "
+            "its former volatility of 24h; null where the current one is unknown."
+        ),
+    ]
+    band_80: Annotated[
+        tuple[float, float] | None,
+        Meta(
+            description="Calibrated range in % that 8 of 10 outcomes should fall in; null "
+            "without a calibration."
+        ),
+    ] = None
+    expected_volatility_pct: Annotated[
+        float | None, Meta(description="How far the price should move, by the volatility model, %.")
+    ] = None
+    forecast: Annotated[
+        Forecast | None,
+        Meta(description="What to expect; null where the expected volatility is unknown."),
+    ] = None
+    scale: Annotated[
+        Difference | None,
+        Meta(
+            description="How far prices moved after similar states in units of expected "
+            "volatility, beside the window's 1; null with fewer than 10 effective "
+            "episodes."
+        ),
+    ] = None
+    direction: Annotated[
+        Difference | None,
+        Meta(
+            description="Share of rises after similar states beside the window's, 0 to 1; null "
+            "with fewer than 10 effective episodes."
+        ),
+    ] = None
+    summary: Annotated[str | None, Meta(description="All of this in words.")] = None
 
 
 class BarrierEvidence(msgspec.Struct, frozen=True):
     """Shares of states after which stop (-2 %) or target (+3 %) was touched first within 24h."""
 
-    stop_first: Estimate
-    target_first: Estimate
+    stop_first: Annotated[
+        Estimate,
+        Meta(
+            description="Share of episodes after which the price touched -2 % within 24h, "
+            "before +3 %."
+        ),
+    ]
+    target_first: Annotated[
+        Estimate,
+        Meta(
+            description="Share of episodes after which the price touched +3 % within 24h, "
+            "before -2 %."
+        ),
+    ]
 
 
 class BarrierForecast(msgspec.Struct, frozen=True):
@@ -141,13 +235,23 @@ class BarrierForecast(msgspec.Struct, frozen=True):
     states of the window, with both distances in moves that were expected then.
     """
 
-    stop_pct: float
-    target_pct: float
-    stop_moves: float
-    target_moves: float
-    stop_first: float
-    target_first: float
-    neither: float
+    stop_pct: Annotated[float, Meta(description="Distance of the stop below the price, %.")]
+    target_pct: Annotated[float, Meta(description="Distance of the target above the price, %.")]
+    stop_moves: Annotated[
+        float, Meta(description="Distance of the stop in moves expected of the next 24h.")
+    ]
+    target_moves: Annotated[
+        float, Meta(description="Distance of the target in moves expected of the next 24h.")
+    ]
+    stop_first: Annotated[
+        float, Meta(description="Chance that the stop is touched first within 24h, 0 to 1.")
+    ]
+    target_first: Annotated[
+        float, Meta(description="Chance that the target is touched first within 24h, 0 to 1.")
+    ]
+    neither: Annotated[
+        float, Meta(description="Chance that neither is touched within 24h, 0 to 1.")
+    ]
 
 
 class PastStates(msgspec.Struct, frozen=True):
@@ -158,28 +262,50 @@ class PastStates(msgspec.Struct, frozen=True):
     `path_low_1`, it had risen by `path_high_1`, and so on; `path_high_9` is its highest rise.
     """
 
-    timestamp: list[Millis]
-    similarity: list[float] | None
-    outcomes: dict[str, list[float]]
-    expected_volatility_pct: dict[str, list[float]]
-    realized_volatility_24h: list[float]
-    path: dict[str, list[float]]
+    timestamp: Annotated[list[Millis], Meta(description="Times of the states, UTC milliseconds.")]
+    similarity: Annotated[
+        list[float] | None,
+        Meta(description="Similarities to the state of the query; null for a whole window."),
+    ]
+    outcomes: Annotated[
+        dict[str, list[float]], Meta(description="Price changes after the states in %, by horizon.")
+    ]
+    expected_volatility_pct: Annotated[
+        dict[str, list[float]],
+        Meta(description="Volatility that was expected then in %, by horizon."),
+    ]
+    realized_volatility_24h: Annotated[
+        list[float], Meta(description="Volatility of the 24h before the states, %.")
+    ]
+    path: Annotated[
+        dict[str, list[float]],
+        Meta(
+            description="How the price reached its extremes within 24h, in %: columns "
+            "`path_low_1`, `path_high_1`, and so on."
+        ),
+    ]
 
 
 class StatesUsed(msgspec.Struct, frozen=True):
     """The episodes of the evidence, the neighbours of the forecast, and the window of both."""
 
-    episodes: PastStates
-    neighbours: PastStates
-    window: PastStates
+    episodes: Annotated[PastStates, Meta(description="The episodes of the evidence.")]
+    neighbours: Annotated[PastStates, Meta(description="The similar states of the forecast.")]
+    window: Annotated[PastStates, Meta(description="All states that the query could see.")]
 
 
 class Novelty(msgspec.Struct, frozen=True):
     """`percentile`: the % of past states with a nearer neighbour than this state has."""
 
-    percentile: float
-    nearest_similarity: float
-    reference_states: int
+    percentile: Annotated[
+        float,
+        Meta(
+            description="% of past states that had a nearer neighbour than this state has; from "
+            "99 on the verdict is none."
+        ),
+    ]
+    nearest_similarity: Annotated[float, Meta(description="Similarity of the nearest past state.")]
+    reference_states: Annotated[int, Meta(description="Number of past states compared with.")]
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -190,26 +316,55 @@ class Evidence(msgspec.Struct, frozen=True):
     unknown. `states_used` is there where the query asks for full detail.
     """
 
-    verdict: str
-    reason: str
-    episodes: int
-    interval_level: float
-    base_rate_points: int
-    similarity_mean: float | None
-    similarity_range: tuple[float, float] | None
-    novelty: Novelty | None
-    barriers: BarrierEvidence | None
-    horizons: dict[str, HorizonEvidence]
-    calibrated: bool = False
-    barrier_forecasts: list[BarrierForecast] | None = None
-    states_used: StatesUsed | None = None
+    verdict: Annotated[
+        str, Meta(description="`informative`, `weak` or `none`; none means abstain.")
+    ]
+    reason: Annotated[str, Meta(description="Why, in words.")]
+    episodes: Annotated[int, Meta(description="Number of separate past episodes.")]
+    interval_level: Annotated[
+        float, Meta(description="Share of cases in which an interval holds the true value, 0 to 1.")
+    ]
+    base_rate_points: Annotated[
+        int, Meta(description="Number of states of the window, from which the base rates come.")
+    ]
+    similarity_mean: Annotated[float | None, Meta(description="Mean similarity of the episodes.")]
+    similarity_range: Annotated[
+        tuple[float, float] | None, Meta(description="Their least and greatest similarity.")
+    ]
+    novelty: Annotated[
+        Novelty | None, Meta(description="How far the state is from everything known.")
+    ]
+    barriers: Annotated[
+        BarrierEvidence | None,
+        Meta(description="Which of -2 and +3 % was touched first within 24h after the episodes."),
+    ]
+    horizons: Annotated[
+        dict[str, HorizonEvidence],
+        Meta(description="The evidence by horizon: `15m`, `1h`, `4h` and `24h`."),
+    ]
+    calibrated: Annotated[
+        bool, Meta(description="Whether a calibration contributed to the bands and the verdict.")
+    ] = False
+    barrier_forecasts: Annotated[
+        list[BarrierForecast] | None,
+        Meta(
+            description="Chances of -2 and +3 % within 24h, then of the barriers that the query "
+            "names; null where the expected volatility is unknown."
+        ),
+    ] = None
+    states_used: Annotated[
+        StatesUsed | None,
+        Meta(description="The past states behind the numbers; null unless `detail` is `full`."),
+    ] = None
 
 
 class CalibrationUsed(msgspec.Struct, frozen=True):
     """`digest`: first 12 hex digits of the file's SHA-256. `known_by`: when all of it was known."""
 
-    digest: str
-    known_by: Millis
+    digest: Annotated[str, Meta(description="First 12 hex digits of the file's SHA-256.")]
+    known_by: Annotated[
+        Millis, Meta(description="When all of its data was known, UTC milliseconds.")
+    ]
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -7,16 +7,24 @@ too few for arrays to pay.
 from __future__ import annotations
 
 from math import copysign, isnan, log1p, nan, sqrt
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 
 class Interval(msgspec.Struct, frozen=True):
     """An estimate and the bounds of its interval; `None` is unknown."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: Annotated[float | None, Meta(description="The statistic itself.")]
+    low: Annotated[
+        float | None,
+        Meta(description="Lower end of its interval; null where there is too little data."),
+    ]
+    high: Annotated[
+        float | None,
+        Meta(description="Upper end of its interval; null where there is too little data."),
+    ]
 
     @classmethod
     def of(cls, value: float, low: float = nan, high: float = nan) -> Interval:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.dispatcher import Method, RequestContext
@@ -24,8 +25,8 @@ Document = dict[str, Any]
 
 
 class Pong(msgspec.Struct, frozen=True):
-    pong: bool
-    version: str
+    pong: Annotated[bool, Meta(description="Always true.")]
+    version: Annotated[str, Meta(description="Version of the server.")]
 
 
 class AuthenticateParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +38,7 @@ class AuthenticateParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Authenticated(msgspec.Struct, frozen=True):
-    authenticated: bool
+    authenticated: Annotated[bool, Meta(description="Always true; a wrong token is an error.")]
 
 
 def with_builtin_methods(

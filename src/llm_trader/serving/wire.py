@@ -99,47 +99,94 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     where there is none. `state_age_seconds` is `as_of` - `state_as_of`.
     """
 
-    query_duration_ms: int
-    embedding_duration_ms: int
-    retrieval_duration_ms: int
-    query_duration_us: int
-    filters_applied: list[str]
-    schema_version: int
-    feature_version: str
-    embedding_model: str
-    as_of: Millis
-    state_as_of: Millis
-    vector: str
-    state_source: str
-    fields_completed: list[str]
-    fields_completed_as_of: Millis | None
-    features_missing: list[str]
-    unknown_fields: list[str]
-    warnings: list[str]
-    collection: str
-    points_eligible: int
-    request_id: str
-    data_age_seconds: float | None
-    calibration: CalibrationUsed | None = None
-    volatility_model: str | None = None
-    index_end: Millis | None = None
-    store_end: Millis | None = None
-    state_age_seconds: float = 0.0
+    query_duration_ms: Annotated[
+        int, Meta(description="Time that the query took in all, milliseconds.")
+    ]
+    embedding_duration_ms: Annotated[int, Meta(description="Time for its vectors, milliseconds.")]
+    retrieval_duration_ms: Annotated[
+        int, Meta(description="Time for search and evidence, milliseconds.")
+    ]
+    query_duration_us: Annotated[
+        int, Meta(description="Time that the query took in all, microseconds.")
+    ]
+    filters_applied: Annotated[list[str], Meta(description="Names of the filters of the search.")]
+    schema_version: Annotated[int, Meta(description="Version of this result.")]
+    feature_version: Annotated[
+        str, Meta(description="Version of the features, with their candles.")
+    ]
+    embedding_model: Annotated[str, Meta(description="Ids of the vector spaces compared in.")]
+    as_of: Annotated[Millis, Meta(description="Time of the query, UTC milliseconds.")]
+    state_as_of: Annotated[Millis, Meta(description="Time of the state, UTC milliseconds.")]
+    vector: Annotated[str, Meta(description="What was compared: `state`, `text` or `hybrid`.")]
+    state_source: Annotated[
+        str,
+        Meta(description="`request`, `store`, or `request+store` if the store filled fields in."),
+    ]
+    fields_completed: Annotated[list[str], Meta(description="Fields that the store filled in.")]
+    fields_completed_as_of: Annotated[
+        Millis | None, Meta(description="Time of these fields, UTC milliseconds.")
+    ]
+    features_missing: Annotated[list[str], Meta(description="Features left out of the comparison.")]
+    unknown_fields: Annotated[
+        list[str], Meta(description="Parameters that the server does not know.")
+    ]
+    warnings: Annotated[
+        list[str], Meta(description="What could not be done, and what to be careful about.")
+    ]
+    collection: Annotated[str, Meta(description="Exchange and feature version of the index.")]
+    points_eligible: Annotated[
+        int,
+        Meta(
+            description="Number of past states that the query could see and that pass its filters."
+        ),
+    ]
+    request_id: Annotated[str, Meta(description="Id of the request in the server's log.")]
+    data_age_seconds: Annotated[
+        float | None,
+        Meta(
+            description="Age of the newest candle at the query's time, seconds; null without a "
+            "store."
+        ),
+    ]
+    calibration: Annotated[
+        CalibrationUsed | None, Meta(description="The calibration that was used; null without one.")
+    ] = None
+    volatility_model: Annotated[
+        str | None, Meta(description="Id of the model of the expected volatilities.")
+    ] = None
+    index_end: Annotated[
+        Millis | None,
+        Meta(description="Newest state of the index known at `as_of`, UTC milliseconds."),
+    ] = None
+    store_end: Annotated[
+        Millis | None,
+        Meta(description="Close of the newest candle known at `as_of`, UTC milliseconds."),
+    ] = None
+    state_age_seconds: Annotated[float, Meta(description="`as_of` - `state_as_of`, seconds.")] = 0.0
 
 
 class QueryPatternsResult(msgspec.Struct, frozen=True):
-    matches: list[Match]
-    statistics: Statistics
-    evidence: Evidence
-    metadata: Metadata
+    matches: Annotated[
+        list[Match], Meta(description="The most similar past states, nearest first.")
+    ]
+    statistics: Annotated[Statistics, Meta(description="What followed the matches, summed up.")]
+    evidence: Annotated[
+        Evidence,
+        Meta(description="What followed more of them, beside base rates, and how far to trust it."),
+    ]
+    metadata: Annotated[Metadata, Meta(description="How the answer was made.")]
 
 
 class GetSnapshotResult(msgspec.Struct, frozen=True):
     """The newest complete snapshot at or before the requested time."""
 
-    snapshot: MarketSnapshot
-    feature_version: str
-    data_age_seconds: float | None
+    snapshot: Annotated[MarketSnapshot, Meta(description="The state; [its fields](state.md).")]
+    feature_version: Annotated[
+        str, Meta(description="Version of the features, with their candles.")
+    ]
+    data_age_seconds: Annotated[
+        float | None, Meta(description="Age of the newest candle at the requested time, seconds.")
+    ]
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -151,25 +198,44 @@ class Freshness(msgspec.Struct, frozen=True):
     outcome the store knows.
     """
 
-    symbol: str
-    index_end: Millis | None
-    store_end: Millis | None
-    state_as_of: Millis | None
-    state_age_seconds: float | None
-    index_behind_seconds: float | None
+    symbol: Annotated[str, Meta(description="The symbol.")]
+    index_end: Annotated[
+        Millis | None, Meta(description="Newest state of the index, UTC milliseconds.")
+    ]
+    store_end: Annotated[
+        Millis | None, Meta(description="Close of the newest candle, UTC milliseconds.")
+    ]
+    state_as_of: Annotated[
+        Millis | None,
+        Meta(description="Newest complete state that the store gives, UTC milliseconds."),
+    ]
+    state_age_seconds: Annotated[float | None, Meta(description="How long ago that is, seconds.")]
+    index_behind_seconds: Annotated[
+        float | None,
+        Meta(
+            description="How much older `index_end` is than the newest state whose 24h outcome "
+            "the store knows, seconds."
+        ),
+    ]
 
 
 class StatsResult(msgspec.Struct, frozen=True):
     """What the server holds. `ready`: the index has states to compare a query with."""
 
-    version: str
-    index: IndexInfo
-    market_store: str | None
-    embedding_model: str
-    queries_answered: int
-    queries_refused: int
-    freshness: list[Freshness]
-    ready: bool
+    version: Annotated[str, Meta(description="Version of the server.")]
+    index: Annotated[IndexInfo, Meta(description="What the index holds.")]
+    market_store: Annotated[
+        str | None, Meta(description="Folder of the market store; null without one.")
+    ]
+    embedding_model: Annotated[str, Meta(description="Id of the space of the state vectors.")]
+    queries_answered: Annotated[int, Meta(description="Queries answered since the start.")]
+    queries_refused: Annotated[int, Meta(description="Queries refused since the start.")]
+    freshness: Annotated[
+        list[Freshness], Meta(description="How far index and store reach, by symbol.")
+    ]
+    ready: Annotated[
+        bool, Meta(description="Whether the index has states to compare a query with.")
+    ]
 
 
 _STORE_ERRORS: Final = (errors.StoreLockedError, errors.InvalidDataError, errors.StoreError)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from llm_trader.arrays import Floats, Mask, Times
 from llm_trader.market.candles import CandleSeries
@@ -38,15 +39,30 @@ LABEL_ROW: Final = {name: row for row, name in enumerate(LABELS)}
 class Outcome(msgspec.Struct, frozen=True):
     """Changes in % of the price at the snapshot; `None` if candles are missing."""
 
-    outcome_15m: float | None
-    outcome_1h: float | None
-    outcome_4h: float | None
-    outcome_24h: float | None
-    max_runup_1h: float | None
-    max_drawdown_1h: float | None
-    hit_stop_loss: bool | None
-    hit_take_profit: bool | None
-    first_barrier: str | None
+    outcome_15m: Annotated[float | None, Meta(description="Price change 15 minutes later, %.")]
+    outcome_1h: Annotated[float | None, Meta(description="Price change 1 hour later, %.")]
+    outcome_4h: Annotated[float | None, Meta(description="Price change 4 hours later, %.")]
+    outcome_24h: Annotated[float | None, Meta(description="Price change 24 hours later, %.")]
+    max_runup_1h: Annotated[
+        float | None, Meta(description="Highest rise within 1 hour, %, at least 0.")
+    ]
+    max_drawdown_1h: Annotated[
+        float | None, Meta(description="Deepest fall within 1 hour, %, at most 0.")
+    ]
+    hit_stop_loss: Annotated[
+        bool | None, Meta(description="Whether the price was 2 % lower at some time within 1 hour.")
+    ]
+    hit_take_profit: Annotated[
+        bool | None,
+        Meta(description="Whether the price was 3 % higher at some time within 1 hour."),
+    ]
+    first_barrier: Annotated[
+        str | None,
+        Meta(
+            description="What the price touched first within 24 hours, unlike `hit_stop_loss`: "
+            "`stop` (-2 %), `target` (+3 %) or `none`."
+        ),
+    ]
 
     @classmethod
     def of_values(cls, values: list[float]) -> Outcome:

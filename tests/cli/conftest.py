@@ -43,7 +43,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     root, ours = logging.getLogger(), logging.getLogger("llm_trader")
     before = list(root.handlers), root.level, ours.level
     # Wide enough for the paths of temporary folders.
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "200")
 
     def run(line: str, *more: object) -> Typed:
         program, *arguments = [*shlex.split(line), *map(str, more)]

@@ -32,9 +32,11 @@ DAYS = 150
 PROGRAMS = {"rag-ingest": "ingest", "rag-rpc-server": "serve"}
 
 
-def commands(program: str = r"(?:llm-trader|rag-ingest|rag-rpc-server)") -> list[list[str]]:
-    """The command lines in the README's blocks, in their order, as words."""
-    blocks = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def commands(
+    program: str = r"(?:llm-trader|rag-ingest|rag-rpc-server)", page: str = README
+) -> list[list[str]]:
+    """The command lines in the blocks of a page, in their order, as words."""
+    blocks = re.findall(r"^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines()]
     return [
         shlex.split(line, comments=True) for line in lines if re.match(rf"{program}(?= )", line)
@@ -46,8 +48,13 @@ def command_starting(words: str) -> list[str]:
     return command
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_of_the_readme_has_the_flags_that_it_names(command: list[str]) -> None:
+PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize(
+    "command", [command for page in PAGES for command in commands(page=page)], ids=" ".join
+)
+def test_every_command_of_the_documents_has_the_flags_that_it_names(command: list[str]) -> None:
     node: Any = typer.main.get_command(app)
     for word in [PROGRAMS[command[0]]] if command[0] in PROGRAMS else command[1:]:
         node = getattr(node, "commands", {}).get(word, node)

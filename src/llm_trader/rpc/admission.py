@@ -36,6 +36,8 @@ _FAILED_TOKENS_BURST: Final = 20
 _LOGGED_FAILURES_PER_S: Final = 1 / 60
 # A ping takes some 30 µs, so that these and one query stay far below 100 ms.
 _QUICK_TURNS: Final = 32
+# What any connection may send, however much the others have sent.
+_SMALL_BYTES: Final = 1 << 15
 # A pass of the event loop costs some 50 µs.
 _LONG_STEP_S: Final = 0.004
 
@@ -138,6 +140,8 @@ class Admission:
         self.clock = LoopClock()
         self.budget = ReplyBudget(config)
         self.tokens_required = tokens.required
+        self.received_bytes = 0
+        self._max_received_bytes = config.max_received_mib << 20
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
         self._deadline_s = config.request_deadline_s
@@ -175,6 +179,14 @@ class Admission:
         if not self._failure_log.take(address, now_s):
             failures, self._unlogged_failures = self._unlogged_failures, 0
             _log.warning("rpc_authentication_failed", address=address, wrong_tokens=failures)
+
+    def expect_memory(self, received_bytes: int) -> None:
+        """Raises `OverloadedError` if a connection must not hold so much of what it sent."""
+        if received_bytes > _SMALL_BYTES and self.received_bytes > self._max_received_bytes:
+            raise errors.OverloadedError(
+                f"overloaded: {self.received_bytes >> 20} MiB of requests wait; connect again and "
+                "send smaller ones"
+            )
 
     async def turn(self, session: Session, kind: str, *, quick: bool = False) -> None:
         """Waits until the client has read its replies and it is its turn."""

@@ -7,12 +7,14 @@ import contextlib
 import json
 import socket
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from tests.rpc.stub import Seconds, Size, connected, serving
 
 LARGE = 400_000
+QUERY = {"timestamp": 1, "current_state": {"price": 1, "rsi_7": 2}}
 
 
 class Counted:
@@ -151,3 +153,25 @@ async def test_a_stall_of_the_server_is_not_charged_to_those_it_keeps_waiting() 
         assert (await halfway.receive())["result"]["pong"] is True
         assert (await silent.receive())["result"]["pong"] is True
         assert (await blocked)["result"] is None
+
+
+async def test_requests_that_wait_have_a_budget_and_small_ones_are_always_read() -> None:
+    limits = {"max_received_mib": 2, "max_frame_kib": 1024}
+    async with serving(**limits) as server, AsyncExitStack() as stack:
+        holding = [await stack.enter_async_context(connected(server)) for _ in range(4)]
+        for line in holding:
+            line.send(b'{"jsonrpc": "2.0", "method": "' + b"x" * 900_000)
+            await line.writer.drain()
+            await asyncio.sleep(0.1)
+        refusal = await holding[-1].receive()
+        assert refusal["error"]["code"] == -32012
+        assert await holding[-1].receive() is None
+        other = await stack.enter_async_context(connected(server))
+        assert "result" in await other.call("subtract", [5, 3])
+        holding[0].send(b'", "id": 1}\n')
+        assert (await holding[0].receive())["error"]["code"] == -32601
+        for line in holding:
+            await line.close()
+        await asyncio.sleep(0.1)
+        assert "result" in await other.call("query", {"symbol": "x" * 900_000, **QUERY})
+        assert "result" in await other.call("query", {"symbol": "x" * 900_000, **QUERY})

@@ -2,15 +2,17 @@
 
 A request passes through these modules in this order.
 
-1. `server`      listens, keeps connections, drains on stop; `admission` is its gate
-2. `connection`  one client: bytes in, concurrent replies, bytes out
-3. `framing`     finds documents in the byte stream, without I/O
-4. `dispatcher`  batches, ids, deadlines, and the boundary that catches internal errors
-5. `envelope`    recognises calls and writes replies
-6. `params`      decodes parameters into structs and reports all field errors at once
-7. `builtin`     `rpc.ping`, `rpc.authenticate`, `rpc.discover`
-8. `errors`      maps exceptions to JSON-RPC codes; a server extends its table
-9. `observer`    reports each request to logs, metrics and audit
+1. `server`        keeps connections, drains on stop; `listener` accepts them
+2. `connection`    one client: bytes in, concurrent replies, bytes out
+3. `framing`       finds documents in the byte stream, without I/O
+4. `dispatcher`    batches, ids, deadlines, and the boundary that catches internal errors
+5. `envelope`      recognises calls and writes replies
+6. `admission`     the gate: tokens, rate, load; `fair_queue` says whose turn it is
+7. `params`        decodes parameters into structs and reports all field errors at once
+8. `builtin`       `rpc.ping`, `rpc.authenticate`, `rpc.discover`
+9. `errors`        maps exceptions to JSON-RPC codes; a server extends its table
+10. `reply_budget` bounds what clients leave unread; `loop_clock` what they may be held to
+11. `observer`     reports each request to logs, metrics and audit
 
 `config` has the settings, and `client` sends requests.
 """

@@ -34,8 +34,12 @@ _MAX_FAILED_TOKENS: Final = 5
 _FAILED_TOKENS_PER_S: Final = 0.2
 _FAILED_TOKENS_BURST: Final = 20
 _LOGGED_FAILURES_PER_S: Final = 1 / 60
-# A ping takes some 30 µs, so that these and one query stay far below 100 ms.
+# A query is milliseconds of CPU and has a pass of the event loop to itself; others are shorter.
+_WORK_TURNS: Final = 8
+# A ping takes some 30 µs.
 _QUICK_TURNS: Final = 32
+# What any connection may send, however much the others have sent.
+_SMALL_BYTES: Final = 1 << 15
 # A pass of the event loop costs some 50 µs.
 _LONG_STEP_S: Final = 0.004
 
@@ -138,6 +142,8 @@ class Admission:
         self.clock = LoopClock()
         self.budget = ReplyBudget(config)
         self.tokens_required = tokens.required
+        self.received_bytes = 0
+        self._max_received_bytes = config.max_received_mib << 20
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
         self._deadline_s = config.request_deadline_s
@@ -146,8 +152,7 @@ class Admission:
         self._failures = RateLimiter(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
         self._failure_log = RateLimiter(_LOGGED_FAILURES_PER_S, 1)
         self._unlogged_failures = 0
-        # A query is milliseconds of CPU, so each has a pass of the event loop to itself.
-        self._work = FairQueue(1)
+        self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
 
     def admit(self, method: str, session: Session, received_s: float) -> None:
@@ -175,6 +180,14 @@ class Admission:
         if not self._failure_log.take(address, now_s):
             failures, self._unlogged_failures = self._unlogged_failures, 0
             _log.warning("rpc_authentication_failed", address=address, wrong_tokens=failures)
+
+    def expect_memory(self, received_bytes: int) -> None:
+        """Raises `OverloadedError` if a connection must not hold so much of what it sent."""
+        if received_bytes > _SMALL_BYTES and self.received_bytes > self._max_received_bytes:
+            raise errors.OverloadedError(
+                f"overloaded: {self.received_bytes >> 20} MiB of requests wait; connect again and "
+                "send smaller ones"
+            )
 
     async def turn(self, session: Session, kind: str, *, quick: bool = False) -> None:
         """Waits until the client has read its replies and it is its turn."""

@@ -36,6 +36,15 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_frame_kib: Annotated[
         int, Meta(ge=1, le=65536, description="Size limit of one request, KiB.")
     ] = 1024
+    max_received_mib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65536,
+            description="Greatest memory of requests that are not answered yet, in all, MiB; "
+            "beyond it whoever sends large ones is refused as overloaded.",
+        ),
+    ] = 32
     frame_timeout_s: Annotated[
         float,
         Meta(ge=0.1, le=3600, description="Seconds from the first byte of a request to its last."),

@@ -28,10 +28,11 @@ from typing import Final
 
 import structlog
 
+from llm_trader.rpc import envelope
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, is_batch
-from llm_trader.rpc.errors import InvalidRequestError
+from llm_trader.rpc.errors import PROTOCOL_ERRORS, InvalidRequestError, OverloadedError
 from llm_trader.rpc.framing import Frame, FrameSplitter, Oversize
 from llm_trader.rpc.reply_budget import Unsent
 
@@ -66,6 +67,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Frame, float]] = deque()
         self._answers: set[asyncio.Task[None]] = set()
         self._answering_bytes = 0
+        self._received_bytes = 0
         self._batch: asyncio.Task[None] | None = None
         self._reading_paused = False
         self._loss_timer: asyncio.TimerHandle | None = None
@@ -139,6 +141,11 @@ class Connection(asyncio.Protocol):
             self._frame_began_s = self._heard_s
             self._set_timer(self._config.frame_timeout_s)
         self._enqueue(frames)
+        try:
+            self._gate.expect_memory(self._account_received())
+        except OverloadedError as error:
+            self.turn_away(envelope.reply(envelope.NULL, PROTOCOL_ERRORS.error_object(error)))
+            self._splitter = FrameSplitter(0)
         if frames and isinstance(frames[-1], Oversize):
             self._input_ended.set()
 
@@ -153,6 +160,8 @@ class Connection(asyncio.Protocol):
         for event in (self._input_ended, self._peer_ended, self._closed, self._unsent.writable):
             event.set()
         self._gate.budget.forget(self._unsent)
+        self._splitter = FrameSplitter(0)
+        self._account_received()
 
     def pause_writing(self) -> None:
         self._unsent.writable.clear()
@@ -204,6 +213,7 @@ class Connection(asyncio.Protocol):
         if answer is self._batch:
             self._batch = None
         self._start_answers()
+        self._account_received()
 
     def _pause_or_resume_reading(self) -> None:
         pause = bool(self._queue) or not self._unsent.writable.is_set()
@@ -250,6 +260,14 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         for answer in self._answers:
             answer.cancel()
+
+    def _account_received(self) -> int:
+        """The bytes that wait for their end, for a place, or for an answer."""
+        queued = sum(len(frame) for frame, _ in self._queue if isinstance(frame, bytes))
+        received = self._splitter.held_bytes + queued + self._answering_bytes
+        self._gate.received_bytes += received - self._received_bytes
+        self._received_bytes = received
+        return received
 
     async def _answer(self, frame: Frame, received_s: float, size: int) -> None:
         context = RequestContext(

@@ -1,12 +1,13 @@
 """One queue for the work of all clients, so that none can keep the others waiting.
 
-1. A pass of the event loop grants a fixed number of turns. Between two passes the loop reads,
-   writes and fires timers, so deadlines, cancellation and signals work under any load.
+1. A pass of the event loop grants some turns; they begin until a slice of time is used, and the
+   others wait for the next pass. So a long turn has a pass to itself. Between two passes the loop
+   reads, writes and fires timers: deadlines, cancellation and signals work under any load.
 2. The next turn goes to the address, and of its connections to the one, that has used the least
    time. Who comes back after a pause starts level with those who are being served. Time counts
    more for a connection that has more turns waiting, so asking one thing at a time is quick.
-3. The time until the next pass is the cost of a turn. The costs of earlier turns of a kind estimate
-   those that wait, so that a connection takes no more than its share of a time limit.
+3. The time until the next turn begins is the cost of a turn. The costs of earlier turns of a kind
+   estimate those that wait, so that a connection takes no more than its share of a time limit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Final, Generic, TypeVar
 
 # A cost moves the estimate of its kind by this share, so that one slow call does not decide.
 _ESTIMATE_STEP: Final = 0.1
+# A pass costs some 50 µs, so short turns share one, and a ping waits little longer for that.
+_SLICE_S: Final = 0.002
 # Even a turn that takes no time counts, so that turns rotate.
 _LEAST_COST_S: Final = 1e-5
 # At 4, one question at a time takes 20 x its lone time beside some 60 flooding connections.
@@ -29,12 +32,13 @@ Line = TypeVar("Line")
 
 
 class _Turn:
-    __slots__ = ("estimate_s", "granted", "kind", "peer")
+    __slots__ = ("estimate_s", "granted", "kind", "peer", "weight")
 
     def __init__(self, peer: str, kind: str, estimate_s: float) -> None:
         self.peer = peer
         self.kind = kind
         self.estimate_s = estimate_s
+        self.weight = 1
         self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -75,7 +79,7 @@ class _Connections:
 
 
 class FairQueue:
-    """Grants turns by the least time used, `turns_per_pass` in each pass of the event loop."""
+    """Grants turns by the least time used, at most `turns_per_pass` in a pass of the event loop."""
 
     def __init__(self, turns_per_pass: int) -> None:
         self._turns_per_pass = turns_per_pass
@@ -84,8 +88,8 @@ class FairQueue:
         self._addresses: _Shares[_Connections] = _Shares()
         self._connections: dict[str, _Connections] = {}
         self._lines = 0
-        self._granted: list[tuple[str, str, int]] = []
-        self._granted_s = 0.0
+        # Peer, kind, weight and beginning of the turns of this pass.
+        self._begun: list[tuple[str, str, int, float]] = []
         self._extended: list[asyncio.Future[None]] = []
         self._estimates_s: dict[str, float] = {}
 
@@ -97,17 +101,22 @@ class FairQueue:
 
     async def turn(self, peer: str, kind: str) -> None:
         """Returns when it is the turn of the peer, `host:port`. Cancelling gives up the turn."""
-        if self._left and not self._lines:
-            self._grant(peer, kind, 1)
+        if self._left and not self._lines and not self._slice_is_used():
+            self._left -= 1
+            self._begin(peer, kind, 1)
             return
         turn = _Turn(peer, kind, self._estimates_s.get(kind, 0.0))
         self._join(turn)
-        self._wake()
         try:
             await turn.granted
+            while self._slice_is_used():
+                turn.granted = asyncio.get_running_loop().create_future()
+                self._join(turn, first=True)
+                await turn.granted
         finally:
             if turn.granted.cancelled():
                 self._give_up(turn)
+        self._begin(peer, kind, turn.weight)
 
     async def extend(self) -> None:
         """Goes on with a turn in the next pass; until then nobody has another."""
@@ -116,7 +125,7 @@ class FairQueue:
         self._wake()
         await extended
 
-    def _join(self, turn: _Turn) -> None:
+    def _join(self, turn: _Turn, *, first: bool = False) -> None:
         address = _address_of(turn.peer)
         connections = self._connections.setdefault(address, _Connections())
         if address not in self._addresses.waiting:
@@ -125,9 +134,14 @@ class FairQueue:
         if turn.peer not in shares.waiting:
             shares.join(turn.peer, deque())
             self._lines += 1
-        shares.waiting[turn.peer].append(turn)
+        line = shares.waiting[turn.peer]
+        if first:
+            line.appendleft(turn)
+        else:
+            line.append(turn)
         queued_s = connections.queued_s.get(turn.peer, 0.0)
         connections.queued_s[turn.peer] = queued_s + turn.estimate_s
+        self._wake()
 
     def _leave(self, turn: _Turn) -> None:
         """After a turn left its line: an empty line, and an address without lines, wait no more."""
@@ -147,12 +161,12 @@ class FairQueue:
             line.remove(turn)
             self._leave(turn)
 
-    def _grant(self, peer: str, kind: str, weight: int) -> None:
-        self._left -= 1
-        if not self._granted:
-            self._granted_s = time.monotonic()
-        self._granted.append((peer, kind, weight))
+    def _begin(self, peer: str, kind: str, weight: int) -> None:
+        self._begun.append((peer, kind, weight, time.monotonic()))
         self._wake()
+
+    def _slice_is_used(self) -> bool:
+        return bool(self._begun) and time.monotonic() - self._begun[0][3] > _SLICE_S
 
     def _wake(self) -> None:
         if not self._passing:
@@ -170,39 +184,41 @@ class FairQueue:
             self._wake()
             return
         self._extended.clear()
+        # After a long turn another one is likely, and granting more would be in vain.
+        self._left = 1 if self._slice_is_used() else self._turns_per_pass
+        idle = not self._begun
         self._charge()
-        self._left = self._turns_per_pass
         while self._left and self._lines:
-            turn, weight = self._next()
-            if not turn.granted.done():  # cancelled in this very pass
-                self._grant(turn.peer, turn.kind, weight)
+            turn = self._next()
+            if not turn.granted.done():  # else cancelled in this very pass
+                self._left -= 1
                 turn.granted.set_result(None)
-        if self._lines:
+                idle = False
+        if not idle:
             self._wake()
-        elif not self._granted:  # all are equal again
+        elif not self._lines:  # all are equal again
             self._connections.clear()
             self._addresses = _Shares()
 
-    def _next(self) -> tuple[_Turn, int]:
+    def _next(self) -> _Turn:
         shares = self._addresses.waiting[self._addresses.least()].shares
         line = shares.waiting[shares.least()]
-        weight = min(len(line), _MOST_WEIGHT)
         turn = line.popleft()
+        turn.weight = min(len(line) + 1, _MOST_WEIGHT)
         self._leave(turn)
-        return turn, weight
+        return turn
 
     def _charge(self) -> None:
-        if not self._granted:
-            return
-        cost_s = (time.monotonic() - self._granted_s) / len(self._granted)
-        for peer, kind, weight in self._granted:
+        now_s = time.monotonic()
+        for peer, kind, weight, begun_s in reversed(self._begun):
+            cost_s, now_s = now_s - begun_s, begun_s
             known_s = self._estimates_s.get(kind, cost_s)
             self._estimates_s[kind] = known_s + _ESTIMATE_STEP * (cost_s - known_s)
             address = _address_of(peer)
             self._addresses.charge(address, max(cost_s, _LEAST_COST_S))
             connections = self._connections.setdefault(address, _Connections())
             connections.shares.charge(peer, max(cost_s, _LEAST_COST_S) * weight)
-        self._granted.clear()
+        self._begun.clear()
         if len(self._connections) > _MAX_IDLE + len(self._addresses.waiting):
             self._connections = dict(self._addresses.waiting)
 

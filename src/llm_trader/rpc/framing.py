@@ -46,6 +46,11 @@ class FrameSplitter:
         """Whether a document has begun and not ended."""
         return bool(self._lines or self._tail)
 
+    @property
+    def held_bytes(self) -> int:
+        """The size of the document that has begun."""
+        return self._size + len(self._tail)
+
     def feed(self, data: bytes) -> list[Frame]:
         """The documents that `data` completes, in order."""
         if self._done:

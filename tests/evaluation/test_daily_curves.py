@@ -95,17 +95,18 @@ def test_days_without_a_query_are_gaps() -> None:
     assert likeness.value[5:8] == [None] * 3
 
 
-def test_equity_is_the_last_of_each_day() -> None:
+def test_equity_starts_at_1_and_is_the_last_of_each_day() -> None:
     plan = StudyPlan(step_minutes=60, search=SEARCH, rules={"4h": RULE})
     market = Market(made_market().candles, NO_FUNDING)
     made = walk_through(made_market().points.take(slice(0, 96 * 27)))
     simulation = run_backtest("macd-sign", made, market, plan).simulation
     curve = equity_curve("BTCUSDT", "macd-sign", simulation)
-    for stamp, value in zip(curve.time_ms, curve.value, strict=True):
+    assert (curve.time_ms[0], curve.value[0]) == (int(simulation.time_ms[0]), 1.0)
+    for stamp, value in zip(curve.time_ms[1:], curve.value[1:], strict=True):
         day = np.flatnonzero(simulation.time_ms // DAY_MS == stamp // DAY_MS)
         assert simulation.time_ms[day[-1]] == stamp
         assert simulation.equity[day[-1]] == value
-    assert len(curve.time_ms) == len(set(simulation.time_ms // DAY_MS))
+    assert len(curve.time_ms) == 1 + len(set(simulation.time_ms // DAY_MS))
     assert np.unique(curve.value).size > 3
     single = replace(simulation, time_ms=simulation.time_ms[:1], equity=simulation.equity[:1])
     assert equity_curve("X", "a", single).time_ms == [int(simulation.time_ms[0])]

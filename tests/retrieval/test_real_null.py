@@ -40,7 +40,7 @@ def history(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Market
     path = tmp_path_factory.mktemp("store")
     with MarketStore.open(path, write=True, exchange="bybit") as store:
         for file in sorted(folder.glob("*_BTCUSDT_*")):
-            import_folder(file, store, exchange="bybit", written_at_ms=END_MS)
+            import_folder(file, store, exchange="bybit", written_at_ms=END_MS + DAY_MS)
         return store.stored_history("BTCUSDT", M5).decode()
 
 

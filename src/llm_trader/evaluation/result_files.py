@@ -191,8 +191,7 @@ def drift_curves(
 
 
 def equity_curve(symbol: str, arm: str, simulation: Simulation) -> Curve:
-    """The last value of each day."""
-    # The first time, at which the equity is 1, and the last one of each day.
+    """The first value, which is 1, and the last value of each day."""
     last = np.unique([0, *np.flatnonzero(np.diff(simulation.time_ms // DAY_MS, append=-1))])
     return Curve(
         symbol=symbol,

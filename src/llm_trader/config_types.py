@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from msgspec import Meta
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -62,6 +64,15 @@ def _url_without_secret(url: str) -> str:
 
 
 Folder = Annotated[Path, Check(_expanded_folder)]
+MapSizeMib = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=2**24,
+        description="Address space that a writer reserves for the file, in MiB. It takes no "
+        "disk, and is doubled before it is full; lower it where ulimit -v is set.",
+    ),
+]
 EnvName = Annotated[str, Check(_variable_name, secret=True)]
 Url = Annotated[str, Check(_url_without_secret, secret=True)]
 DIVIDES_A_DAY: Final = Check(_divides_a_day)

@@ -8,6 +8,8 @@ import socket
 import struct
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -51,13 +53,19 @@ async def until_served(desk: Desk, count: int) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_ping_does_not_wait_for_the_batches_of_another() -> None:
-    desk = Desk()
+@asynccontextmanager
+async def two_clients(desk: Desk) -> AsyncIterator[tuple[Line, Line]]:
     async with (
         serving(desk.method()) as server,
-        connected(server) as greedy,
+        connected(server) as one,
         connected(server) as other,
     ):
+        yield one, other
+
+
+async def test_a_ping_does_not_wait_for_the_batches_of_another() -> None:
+    desk = Desk()
+    async with two_clients(desk) as (greedy, other):
         greedy.send_json(*[[compute(n) for n in range(100)]] * 8)
         await until_served(desk, 3)
         before = len(desk.served)
@@ -67,11 +75,7 @@ async def test_a_ping_does_not_wait_for_the_batches_of_another() -> None:
 
 async def test_a_query_is_served_among_the_next_whatever_another_has_queued() -> None:
     desk = Desk()
-    async with (
-        serving(desk.method()) as server,
-        connected(server) as greedy,
-        connected(server) as other,
-    ):
+    async with two_clients(desk) as (greedy, other):
         greedy.send_json([compute(n) for n in range(100)])
         await until_served(desk, 3)
         for _ in range(5):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from llm_trader.config_types import Folder
+from llm_trader.config_types import Folder, MapSizeMib
 
 
 class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,15 +20,7 @@ class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "folder."
         ),
     ] = Path("var/market")
-    map_size_mib: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=2**24,
-            description="Address space that a writer reserves for the file, in MiB. It takes no "
-            "disk, and is doubled before it is full; lower it where ulimit -v is set.",
-        ),
-    ] = 16384
+    map_size_mib: MapSizeMib = 16384
 
     @property
     def map_size_bytes(self) -> int:

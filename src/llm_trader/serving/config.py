@@ -43,9 +43,10 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 60
 
     @property
-    def max_data_age_ms(self) -> Millis:
-        return self.max_data_age_minutes * MINUTE_MS
+    def staleness_limits_ms(self) -> tuple[Millis, Millis]:
+        """How old the newest candle may be, and how long the newest ones may repeat."""
+        return self.max_data_age_ms, self.max_unchanged_minutes * MINUTE_MS
 
     @property
-    def max_unchanged_ms(self) -> Millis:
-        return self.max_unchanged_minutes * MINUTE_MS
+    def max_data_age_ms(self) -> Millis:
+        return self.max_data_age_minutes * MINUTE_MS

@@ -142,8 +142,7 @@ class RagMethods:
         if self.market is None:
             raise errors.InvalidInputError("this server has no market store; start it with --store")
         view = self.market.view(params.symbol)
-        limits = self.config.max_data_age_ms, self.config.max_unchanged_ms
-        table = view.latest(params.timestamp, *limits)
+        table = view.latest(params.timestamp, *self.config.staleness_limits_ms)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self.retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
@@ -192,8 +191,7 @@ class RagMethods:
                 raise errors.InvalidInputError(
                     "current_state is required: this server has no market store to build it from"
                 )
-            limits = self.config.max_data_age_ms, self.config.max_unchanged_ms
-            as_of_ms = view.latest_ms(params.timestamp, *limits)
+            as_of_ms = view.latest_ms(params.timestamp, *self.config.staleness_limits_ms)
             warnings = _frozen(view, params.timestamp)
             return QueryState(view.without_series(as_of_ms), "store", as_of_ms, warnings)
         sent = msgspec.structs.asdict(params.current_state)

@@ -24,11 +24,11 @@ from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors
+from llm_trader.snapshot.builder import DEFAULT_RULES
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
 from llm_trader.snapshot.outcome import LABELS as LABELS_STORED
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import M5
-from llm_trader.volatility.model import BUILT_IN
 from tests.cli.corridor import END_MS, SYMBOL, WARM_MS, Corridor
 from tests.embedding.encoders import HashedWords
 from tests.index.builders import ALWAYS
@@ -78,7 +78,7 @@ def report_on(
             retriever = Retriever(index, collection.state_space(), texts)
             vector: QueryVectors = "hybrid" if text else "state"
             return await check_for_leaks(
-                retriever, store, BUILT_IN, [SYMBOL], samples, 1, vector=vector
+                retriever, store, DEFAULT_RULES, [SYMBOL], samples, 1, vector=vector
             )
 
     return asyncio.run(check())
@@ -239,7 +239,7 @@ def test_a_retriever_that_sees_unresolved_points_is_caught(
 ) -> None:
     with EmbeddedIndex.open(corridor.index) as index:
         retriever = Clairvoyant(index, index.collection.state_space())
-        report = asyncio.run(check_for_leaks(retriever, store, BUILT_IN, [SYMBOL], 3, seed=1))
+        report = asyncio.run(check_for_leaks(retriever, store, DEFAULT_RULES, [SYMBOL], 3, seed=1))
     leaks = [leak for leak in report.leaks if leak.problem == "the match was not resolved yet"]
     assert leaks
     assert isinstance(leaks[0], Leak)

@@ -156,7 +156,7 @@ def test_an_index_of_other_candles_is_not_mixed_but_refused_with_a_remedy(
     typed(f"llm-trader data simulate --days 25 --symbols BTCUSDT --store {store}")
     ran = typed(f"rag-ingest --start 2025-01-01T00:00:00Z --store {store} --index {corridor.index}")
     assert ran.code == 2
-    assert "feature_version is v1_5m4h, not v1_3m4h" in ran.err
+    assert "feature_version is v2_5m4h, not v2_3m4h" in ran.err
     assert "ingest into a new folder with: rag-ingest --index NEW_FOLDER" in ran.err
 
 

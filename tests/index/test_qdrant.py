@@ -131,7 +131,7 @@ async def test_other_programs_find_every_field_by_its_name(place: QdrantServer) 
         "resolved_at": int(points.timestamp_ms[0]) + DAY_MS,
         "exchange": "bybit",
         "schema_version": collection().schema_version,
-        "feature_version": "v1_5m4h",
+        "feature_version": "v2_5m4h",
         "state_space_id": "state-of-tests",
         "run": 1,
         "build_id": "build 7",
@@ -403,7 +403,7 @@ async def cut_short(index: QdrantIndex, points: Any) -> None:
     async with Connection(index.connection.server) as connection:
         head = await index.cache.reader.head()
         contents = layout.payloads(points, index.collection, "build", head.written + 1)
-        ids = [point_id(SYMBOL, t, "v1_5m4h") for t in points.timestamp_ms.tolist()]
+        ids = [point_id(SYMBOL, t, "v2_5m4h") for t in points.timestamp_ms.tolist()]
         structs = requests.point_structs(ids, points.vectors, contents)
         await connection.client.upsert(index.name, structs, wait=True)
 
@@ -430,7 +430,7 @@ async def test_content_that_cannot_be_read_is_an_index_error(place: QdrantServer
     async with writing(place) as index:
         await index.upsert(points_at(range(10)))
         client, name = index.connection.client, index.name
-        id_ = point_id(SYMBOL, int(at([4])[0]), "v1_5m4h")
+        id_ = point_id(SYMBOL, int(at([4])[0]), "v2_5m4h")
         for payload in ({"row": "AAAA"}, {"row": 7}, {"row": "%"}):
             await client.set_payload(name, payload, [id_], wait=True)
             async with reading(place) as reader:

@@ -11,7 +11,7 @@ from llm_trader.app.indexes import (
     open_retriever,
     qdrant_server,
     refuse_another_exchange,
-    volatility_model_of,
+    snapshot_rules_of,
 )
 from llm_trader.app.job import Job, blocking
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
@@ -64,7 +64,7 @@ async def check_index_for_leaks(
             return await check_for_leaks(
                 retriever,
                 store,
-                volatility_model_of(retriever.index, settings),
+                snapshot_rules_of(retriever.index, settings),
                 symbols,
                 samples,
                 seed,

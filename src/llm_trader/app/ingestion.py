@@ -9,8 +9,8 @@ from llm_trader.app.indexes import (
     collection_of,
     open_index,
     refuse_one_folder_for_both,
+    snapshot_rules,
     text_space,
-    volatility_model,
     wants_texts,
 )
 from llm_trader.app.job import Job, blocking
@@ -67,9 +67,9 @@ def plan_of(
 
 
 def spaces_of(settings: Settings, store: MarketStore, symbols: list[str]) -> Spaces:
-    """The volatility model and the vector spaces of this version and these settings."""
-    model, intraday = volatility_model(settings), intraday_timeframe(settings, store, symbols)
-    return Spaces(StateSpace(intraday), text_space(settings), model)
+    """The rules of states and the vector spaces of this version and these settings."""
+    space = StateSpace(intraday_timeframe(settings, store, symbols))
+    return Spaces(space, text_space(settings), snapshot_rules(settings))
 
 
 def intraday_timeframe(settings: Settings, store: MarketStore, symbols: list[str]) -> Timeframe:

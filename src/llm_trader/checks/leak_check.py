@@ -30,11 +30,10 @@ from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.answer import Match, MatchState
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
-from llm_trader.snapshot.builder import build_snapshots
+from llm_trader.snapshot.builder import SnapshotRules, build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, OUTCOMES, Outcome, label_outcomes
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
-from llm_trader.volatility.model import VolatilityModel
 
 _TOP_K: Final = 50  # all episodes that evidence sums up by default
 _REBUILT_PER_QUERY: Final = 2  # each reads 60 days of candles again; all 50 would read ten years
@@ -64,7 +63,7 @@ class LeakReport(msgspec.Struct):
 async def check_for_leaks(
     retriever: Retriever,
     store: MarketStore,
-    volatility: VolatilityModel,
+    rules: SnapshotRules,
     symbols: list[str],
     samples: int,
     seed: int,
@@ -84,7 +83,7 @@ async def check_for_leaks(
     for done in range(1, samples + 1):
         symbol, times = query_times[rng.integers(len(query_times))]
         as_of_ms = times[rng.integers(len(times))]
-        await _QueryCheck(retriever, store, volatility, spec, symbol, as_of_ms, report).run(rng)
+        await _QueryCheck(retriever, store, rules, spec, symbol, as_of_ms, report).run(rng)
         progress("checking", done, samples)
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
     if not report.matches_checked:
@@ -117,7 +116,7 @@ class _QueryCheck:
 
     retriever: Retriever
     store: MarketStore
-    volatility: VolatilityModel
+    rules: SnapshotRules
     spec: SearchSpec
     symbol: str
     as_of_ms: Millis
@@ -125,7 +124,7 @@ class _QueryCheck:
 
     async def run(self, rng: np.random.Generator) -> None:
         history, state = self._state_at(self.as_of_ms)
-        from_everything = build_snapshots(history, state.as_of_ms, self.volatility)
+        from_everything = build_snapshots(history, state.as_of_ms, self.rules)
         if not np.array_equal(from_everything.scalars, state.scalars, equal_nan=True):
             self._add("the snapshot changes when the future is cut off")
         if not state.complete()[0]:
@@ -148,7 +147,7 @@ class _QueryCheck:
         intraday = self.retriever.space.intraday
         history = history_with_future(self.store, self.symbol, intraday, as_of_ms, as_of_ms)
         times = np.array([as_of_ms], dtype=np.int64)
-        return history, build_snapshots(history.known_at(as_of_ms), times, self.volatility)
+        return history, build_snapshots(history.known_at(as_of_ms), times, self.rules)
 
     def _check_outcomes(self, matches: list[Match]) -> None:
         """Computes the outcomes of matches again; the matches are in time order."""

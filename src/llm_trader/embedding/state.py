@@ -59,7 +59,7 @@ class QueryVector:
 class StateSpace:
     """The vector space of market states at one intraday timeframe.
 
-    `feature_version` names the candles behind the features, such as `v1_3m4h`. `space_id`
+    `feature_version` names the candles behind the features, such as `v2_3m4h`. `space_id`
     identifies formulas, constants and weights; vectors with different ids never mix.
     """
 
@@ -68,7 +68,7 @@ class StateSpace:
         self.features = features
         self.dimension = 2 * len(features)
         self.weights = np.array([f.weight for f in features])
-        self.feature_version = f"v1_{intraday}4h"
+        self.feature_version = f"v2_{intraday}4h"
         constants = [_ALGORITHM, str(intraday), VOLATILITY_FLOOR, FLOORED, features]
         self.space_id = f"state-{hashlib.sha256(msgspec.json.encode(constants)).hexdigest()[:12]}"
         # Features of one shape are adjacent, so that few operations on the whole table compute

@@ -25,11 +25,10 @@ from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
-from llm_trader.snapshot.builder import build_snapshots
+from llm_trader.snapshot.builder import DEFAULT_RULES, SnapshotRules, build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
-from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 NOT_RESOLVED: Final = "outcome not known yet"
 _OUTCOME_GAP: Final = "candles missing in the 24h after it"
@@ -75,14 +74,14 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Spaces:
-    """What points are made with: the volatility model of their states, and their vector spaces.
+    """What points are made with: the rules of their states, and their vector spaces.
 
     The text space is `None` where text vectors are off.
     """
 
     state: StateSpace
     text: TextSpace | None = None
-    volatility: VolatilityModel = BUILT_IN
+    rules: SnapshotRules = DEFAULT_RULES
 
 
 async def ingest(
@@ -198,8 +197,8 @@ def make_points(
     `known_until_ms` is the close of the last stored candle; a snapshot that resolves later is
     refused only until then. `on_texts` is called with the number of texts embedded since.
     """
-    is_model_known = spaces.volatility.known_at(as_of_ms)
-    table = build_snapshots(history, as_of_ms[is_model_known], spaces.volatility)
+    is_model_known = spaces.rules.volatility.known_at(as_of_ms)
+    table = build_snapshots(history, as_of_ms[is_model_known], spaces.rules)
     refused = table.refusals()
     refused[_MODEL_OF_LATER] += int((~is_model_known).sum())
     table = table.take(np.flatnonzero(np.isfinite(table.scalars).all(axis=0)))

@@ -75,10 +75,11 @@ class IngestionRun(msgspec.Struct, frozen=True):
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """The properties that make points comparable; collections that differ in one never mix.
 
-    `volatility_model` is the id of the model of their expected volatilities; null in indexes of
-    older versions, which are refused. `dimension` is that of the state vectors. The text's are null
-    where there are no such vectors; `text_model` is the model's name, the digest of its files, how
-    it is used, and the wording.
+    `volatility_model` is the id of the model of their expected volatilities, `max_hole_candles` the
+    longest hole that indicators go on across; both are null in indexes of older versions, which are
+    refused. `dimension` is that of the state vectors. The text's are null where there are no such
+    vectors; `text_model` is the model's name, the digest of its files, how it is used, and the
+    wording.
     """
 
     schema_version: Annotated[int, Meta(description="Version of the stored form.")]
@@ -91,6 +92,9 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     dimension: Annotated[int, Meta(description="Length of the state vectors.")]
     volatility_model: Annotated[
         str | None, Meta(description="Id of the model of the expected volatilities.")
+    ] = None
+    max_hole_candles: Annotated[
+        int | None, Meta(description="The longest hole that its indicators go on across, candles.")
     ] = None
     text_model: Annotated[
         str | None,

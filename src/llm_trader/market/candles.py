@@ -91,11 +91,12 @@ class CandleSeries(TimeSeries):
         squared: Floats = np.square(np.diff(np.log(self.close), prepend=np.nan))
         return squared
 
-    def segment_starts(self) -> npt.NDArray[np.intp]:
-        """Rows that open a gapless run: row 0, and each row after a gap. Shape (runs,)."""
+    def segment_starts(self, max_hole_candles: int = 0) -> npt.NDArray[np.intp]:
+        """Rows that open a run: row 0, and each row after a longer hole. Shape (runs,)."""
         if not len(self):
             return np.empty(0, np.intp)
-        breaks = np.flatnonzero(np.diff(self.open_time_ms) != self.timeframe.ms) + 1
+        longest_step_ms = (max_hole_candles + 1) * self.timeframe.ms
+        breaks = np.flatnonzero(np.diff(self.open_time_ms) > longest_step_ms) + 1
         return np.concatenate(([0], breaks)).astype(np.intp)
 
     def _with_columns(self, times: Times, *values: Floats) -> CandleSeries:

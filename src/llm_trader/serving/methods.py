@@ -33,6 +33,7 @@ _log = structlog.get_logger(__name__)
 # Exchanges differ by under 1 %, and a price moves by about 1 % in the minutes that a state may lag.
 # A price that differs more from the store's comes from another market.
 _PRICE_TOLERANCE: Final = 0.02
+_INTERVAL: Final = ROW["funding_interval_hours"]
 # Who ingests once a day has an index that lags by up to a day.
 _INDEX_LAG_ALLOWED_MS: Final = DAY_MS
 # Two 5-minute candles may be the same by chance in a market without trades.
@@ -112,6 +113,7 @@ class RagMethods:
         try:
             view = self.market.view(params.symbol) if self.market else None
             state = self._state(params, view)
+            state.warnings += _across_holes(state.table)
             if view is not None:
                 state.data_age_seconds = self._data_age_seconds(view, params, state.warnings)
             search = self.defaults
@@ -197,10 +199,14 @@ class RagMethods:
         sent = msgspec.structs.asdict(params.current_state)
         intraday = self.retriever.space.intraday
         table = SnapshotTable.of_fields(params.symbol, intraday, params.timestamp, sent)
-        return self._completed(table, params, view)
+        return self._completed(table, params, view, sent["funding_interval_hours"] is not None)
 
     def _completed(
-        self, table: SnapshotTable, params: wire.QueryPatternsParams, view: SymbolView | None
+        self,
+        table: SnapshotTable,
+        params: wire.QueryPatternsParams,
+        view: SymbolView | None,
+        is_interval_sent: bool,
     ) -> QueryState:
         """The sent state; the store fills in missing fields if the prices agree.
 
@@ -222,6 +228,8 @@ class RagMethods:
                 f": price {price:g} is not near the store's {stored_price:g} at {iso8601(as_of_ms)}"
             )
         state.warnings += _frozen(view, params.timestamp)
+        if not is_interval_sent and np.isfinite(stored_fields[_INTERVAL, 0]):
+            table.scalars[_INTERVAL] = np.nan  # it was assumed, and the store knows it
         missing = np.isnan(table.scalars[:, 0]).tolist()
         state.completed = [name for name, gap in zip(SCALARS, missing, strict=True) if gap]
         state.completed_as_of_ms, state.source = as_of_ms, "request+store"
@@ -316,6 +324,17 @@ def _frozen(view: SymbolView, as_of_ms: Millis) -> list[str]:
     return [
         f"every candle of the last {unchanged_ms / MINUTE_MS:.0f} minutes is the same; the feed "
         "may be frozen"
+    ]
+
+
+def _across_holes(table: SnapshotTable) -> list[str]:
+    """Says so where a state was computed across missing candles."""
+    fields = ("missing_candles", "intraday", "7 days"), ("missing_candles_4h", "4h", "20 days")
+    counts = [(table.column(name)[0], candles, span) for name, candles, span in fields]
+    return [
+        f"the state was computed across {count:.0f} missing {candles} candles of its last {span}"
+        for count, candles, span in counts
+        if count > 0
     ]
 
 

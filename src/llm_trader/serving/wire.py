@@ -36,6 +36,7 @@ _POSITIVE: Final = ("price", "ema_20", "ema_20_4h", "ema_50_4h", "ema_ratio")
 _NOT_NEGATIVE: Final = (
     *("open_interest_latest", "open_interest_avg_24h", "atr_3_4h", "atr_14_4h"),
     *("current_volume_4h", "avg_volume_4h", "volume_ratio"),
+    *("missing_candles", "missing_candles_4h"),
     *("realized_volatility_1h", "realized_volatility_4h", "realized_volatility_24h"),
 )
 _BOUNDS: Final[dict[str, dict[str, float]]] = {
@@ -43,6 +44,7 @@ _BOUNDS: Final[dict[str, dict[str, float]]] = {
     **{name: {"ge": 0} for name in _NOT_NEGATIVE},
     **{name: {"ge": 0, "le": 100} for name in ("rsi_7", "rsi_14", "rsi_14_4h")},
     "hour_of_day": {"ge": 0, "lt": 24},
+    "funding_interval_hours": {"gt": 0, "le": 24},
 }
 
 

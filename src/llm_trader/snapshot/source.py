@@ -15,15 +15,16 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_history import StoredHistory
 from llm_trader.snapshot.builder import (
+    DEFAULT_RULES,
     FOUR_HOUR_REACH_MS,
     INTRADAY_REACH_MS,
     VOLATILITY_REACH_MS,
+    SnapshotRules,
     build_snapshots,
 )
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable, is_complete
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
-from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 # Days of some 30 KB each. Queries about the past often return to a day.
 _DAYS_KEPT: Final = 1024
@@ -91,11 +92,11 @@ class SnapshotSource:
         store: MarketStore,
         intraday: Timeframe,
         interval_ms: Millis,
-        volatility: VolatilityModel = BUILT_IN,
+        rules: SnapshotRules = DEFAULT_RULES,
     ) -> None:
         self.store = store
         self.intraday = intraday
-        self.volatility = volatility
+        self.rules = rules
         self.grid = Timeframe(interval_ms)
         self._days = lru_cache(_DAYS_KEPT)(lambda symbol, day: _DayStates())
         self._inputs = lru_cache(_INPUTS_KEPT)(lambda symbol, day: _DayInputs())
@@ -134,7 +135,7 @@ class SnapshotSource:
         states.changes_ms = closes_ms[candles.differ_from_previous()]
         closed = int(np.searchsorted(times, states.closes_ms.max(initial=0), side="right"))
         missing = times[states.fields.shape[1] : max(closed, row + 1)]
-        fresh = build_snapshots(history, missing, self.volatility).scalars
+        fresh = build_snapshots(history, missing, self.rules).scalars
         states.fields = np.hstack((states.fields, fresh))
 
 
@@ -201,7 +202,7 @@ class SymbolView:
         store, intraday = self.source.store, self.source.intraday
         history = read_history(store, self.symbol, intraday, as_of_ms, as_of_ms + 1)
         times = np.array([as_of_ms], dtype=np.int64)
-        return build_snapshots(history, times, self.source.volatility)
+        return build_snapshots(history, times, self.source.rules)
 
     def without_series(self, as_of_ms: Millis) -> SnapshotTable:
         """The snapshot at a time of the grid, from the cache: scalar fields only."""

@@ -16,6 +16,7 @@ from llm_trader.snapshot.model import (
     SCALARS,
     SERIES,
     SERIES_LENGTH,
+    USUAL_FUNDING_HOURS,
     MarketSnapshot,
 )
 from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
@@ -26,6 +27,8 @@ SERIES_ROW: Final = {name: row for row, name in enumerate(SERIES)}
 # The least-squares slope of 10 evenly spaced points is their sum with these weights.
 _OFFSETS = np.arange(SERIES_LENGTH) - (SERIES_LENGTH - 1) / 2
 _SLOPE_WEIGHTS: Final = _OFFSETS / (_OFFSETS**2).sum()
+# Fewer points of a series with holes say too little about its slope.
+_MIN_SLOPE_POINTS: Final = 7
 
 # Slope, its series, whether that is intraday (then the slope is per hour), whether it is in % of
 # the price.
@@ -67,7 +70,8 @@ class SnapshotTable:
     ) -> SnapshotTable:
         """One snapshot of the given fields and the fields that follow from them.
 
-        A series of fewer than 10 points is ignored, as its slope would mean something else.
+        A series of fewer than 10 points is ignored, as its slope would mean something else. A
+        funding rate without its interval counts as one of 8 hours.
         """
         table = cls.unknown(symbol, intraday, np.array([as_of_ms], dtype=np.int64))
         for name, value in fields.items():
@@ -75,6 +79,9 @@ class SnapshotTable:
                 table.scalars[ROW[name], 0] = value
             elif name in SERIES_ROW and value is not None and len(value) >= SERIES_LENGTH:
                 table.series[SERIES_ROW[name], 0] = value[-SERIES_LENGTH:]  # None becomes NaN
+        hours = table.column("funding_interval_hours")
+        if fields.get("funding_rate") is not None and np.isnan(hours[0]):
+            hours[0] = USUAL_FUNDING_HOURS
         table.derive()
         return table
 
@@ -130,6 +137,7 @@ class SnapshotTable:
         slopes = self.series[:, :, 0] * _SLOPE_WEIGHTS[0]
         for i in range(1, SERIES_LENGTH):
             slopes = slopes + self.series[:, :, i] * _SLOPE_WEIGHTS[i]
+        _fit_around_holes(self.series, slopes)
         for slope, series, is_intraday, is_price in _SLOPES:
             values = slopes[SERIES_ROW[series]] * (per_hour if is_intraday else 1.0)
             self._fill(slope, values * pct_of_price if is_price else values)
@@ -147,3 +155,14 @@ def is_complete(scalars: Floats) -> Mask:
 
 def _none_for_nan(values: Floats) -> list[Any]:
     return [None if value != value else value for value in values.tolist()]
+
+
+def _fit_around_holes(series: Floats, slopes: Floats) -> None:
+    """Fill in the slopes, (series, n), of series that lack a few points, but not the last one."""
+    known = np.isfinite(series)
+    count = known.sum(axis=2)
+    holed = known[:, :, -1] & (count >= _MIN_SLOPE_POINTS) & (count < SERIES_LENGTH)
+    for place in zip(*np.nonzero(holed), strict=True):
+        steps = _OFFSETS[known[place]]
+        steps = steps - steps.mean()
+        slopes[place] = (steps * series[place][known[place]]).sum() / (steps**2).sum()

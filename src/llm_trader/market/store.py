@@ -17,6 +17,7 @@ from typing import Final
 from llm_trader.errors import StoreError
 from llm_trader.market import (
     checksums,
+    jump_records,
     keys,
     record_ranges,
     series_records,
@@ -255,7 +256,8 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 for part in series
             )
             interval_ms = series_records.sample_interval_ms(txn, interest)
-        return StoredHistory(symbol, series, records, interval_ms)
+            accepted = jump_records.accepted_jumps(txn, symbol)
+        return StoredHistory(symbol, series, records, interval_ms, accepted)
 
     def write(
         self,

@@ -1,0 +1,94 @@
+"""Jumps: prices that differ by more than a factor of 3 from one candle to the next, or inside one.
+
+A redenomination, a split or a bad tick makes one; markets nearly never do. What crosses a jump is
+kept out, as what crosses a hole is, until the user says that it is real. An acceptance is a span of
+time: it holds for the candles of every timeframe that overlap it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from llm_trader.arrays import Rows
+from llm_trader.market.candles import CandleSeries
+from llm_trader.timeframe import Millis, Timeframe
+
+JUMP_FACTOR: Final = 3.0
+
+
+class AcceptedSpan(NamedTuple):
+    """The candle of an accepted jump: its open time and its close."""
+
+    start_ms: Millis
+    end_ms: Millis
+
+
+class Jump(NamedTuple):
+    """`time_ms` is the open time of the candle at which the jump arrives.
+
+    `after` is that candle's open, high, low or close, as `price` says, and `before` what it is
+    compared with: the close before it, or open or close of the candle itself.
+    """
+
+    timeframe: Timeframe
+    time_ms: Millis
+    price: str
+    before: float
+    after: float
+    accepted: bool
+
+    @property
+    def ratio(self) -> float:
+        return self.after / self.before
+
+
+def jump_rows(candles: CandleSeries) -> Rows:
+    """The rows at which a jump arrives.
+
+    It is one between the close before (of the row before, also across a hole), the candle's open
+    and its close, or a spike: a high or a low that far from both open and close.
+    """
+    # Nearly all series have none, and two passes tell.
+    if not len(candles) or candles.high.max() <= JUMP_FACTOR * candles.low.min():
+        return np.empty(0, np.intp)
+    before = np.concatenate((candles.open[:1], candles.close[:-1]))
+    upper, lower = np.maximum(candles.open, candles.close), np.minimum(candles.open, candles.close)
+    moved = np.maximum(upper, before) > JUMP_FACTOR * np.minimum(lower, before)
+    spiked = (candles.high > JUMP_FACTOR * upper) | (JUMP_FACTOR * candles.low < lower)
+    return np.flatnonzero(moved | spiked)
+
+
+def mark_jumps(candles: CandleSeries, accepted: Sequence[AcceptedSpan]) -> CandleSeries:
+    """The candles with their unaccepted jumps."""
+    times = candles.open_time_ms[jump_rows(candles)]
+    kept = [t for t in times.tolist() if not is_accepted(t, candles.timeframe, accepted)]
+    return candles.with_jumps(np.array(kept, dtype=np.int64))
+
+
+def is_accepted(open_ms: Millis, timeframe: Timeframe, accepted: Iterable[AcceptedSpan]) -> bool:
+    """Whether a jump that arrives at a candle is one of those that were accepted."""
+    return any(
+        open_ms < span.end_ms and span.start_ms < open_ms + timeframe.ms for span in accepted
+    )
+
+
+def find_jumps(candles: CandleSeries, accepted: Sequence[AcceptedSpan]) -> list[Jump]:
+    """All jumps in order of time, each with the two prices that differ most."""
+    rows = jump_rows(candles)
+    open_, close = candles.open[rows], candles.close[rows]
+    before = np.where(rows > 0, candles.close[rows - 1], open_)
+    upper, lower = np.maximum(open_, close), np.minimum(open_, close)
+    names = ("open", "close", "close", "high", "low")
+    references = np.stack([before, before, open_, upper, lower])
+    prices = np.stack([open_, close, close, candles.high[rows], candles.low[rows]])
+    pairs = np.abs(np.log(prices / references)).argmax(axis=0) if len(rows) else []
+    jumps = []
+    for place, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
+        time_ms = int(candles.open_time_ms[row])
+        values = float(references[pair, place]), float(prices[pair, place])
+        accepted_here = is_accepted(time_ms, candles.timeframe, accepted)
+        jumps.append(Jump(candles.timeframe, time_ms, names[pair], *values, accepted_here))
+    return jumps

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.jumps import AcceptedSpan, find_jumps, jump_rows, mark_jumps
+from llm_trader.market.jumps import CandleSpan, find_jumps, jump_rows, mark_jumps
 from llm_trader.market.resampling import resample
 from llm_trader.timeframe import H4, HOUR_MS, M3, M5, MINUTE_MS
 from tests.market.builders import START_MS, any_candles, run_of_candles
@@ -46,7 +46,7 @@ def jumps_by_loop(candles: CandleSeries) -> list[int]:
 @given(any_candles())
 def test_jumps_equal_those_of_a_naive_loop(candles: CandleSeries) -> None:
     assert jump_rows(candles).tolist() == jumps_by_loop(candles)
-    assert [jump.time_ms for jump in find_jumps(candles, [])] == (
+    assert [jump.time_ms for jump in find_jumps("BTCUSDT", candles, [])] == (
         candles.open_time_ms[jumps_by_loop(candles)].tolist()
     )
 
@@ -54,7 +54,7 @@ def test_jumps_equal_those_of_a_naive_loop(candles: CandleSeries) -> None:
 @pytest.mark.parametrize("factor", [3.5, 1 / 3.5, 1000.0, 0.001])
 def test_a_redenomination_is_one_jump_at_its_first_candle(factor: float) -> None:
     candles = scaled(run_of_candles(50, M5), slice(20, None), factor)
-    (jump,) = find_jumps(candles, [])
+    (jump,) = find_jumps("BTCUSDT", candles, [])
     assert jump.time_ms == candles.open_time_ms[20]
     assert jump.ratio == pytest.approx(factor, rel=0.02)
     assert jump.before in (candles.close[19], candles.open[20])
@@ -62,7 +62,7 @@ def test_a_redenomination_is_one_jump_at_its_first_candle(factor: float) -> None
 
 @pytest.mark.parametrize("factor", [2.9, 1 / 2.9])
 def test_a_move_by_less_than_three_is_none(factor: float) -> None:
-    assert not find_jumps(scaled(run_of_candles(50, M5), slice(20, None), factor), [])
+    assert not find_jumps("BTCUSDT", scaled(run_of_candles(50, M5), slice(20, None), factor), [])
 
 
 def test_a_bad_tick_is_two_jumps_there_and_back() -> None:
@@ -73,7 +73,7 @@ def test_a_bad_tick_is_two_jumps_there_and_back() -> None:
 @pytest.mark.parametrize(("name", "price"), [("high", 400.0), ("low", 20.0)])
 def test_a_spike_inside_a_candle_is_a_jump(name: str, price: float) -> None:
     candles = with_price(run_of_candles(50, M5), 20, **{name: price})
-    (jump,) = find_jumps(candles, [])
+    (jump,) = find_jumps("BTCUSDT", candles, [])
     assert (jump.time_ms, jump.price, jump.after) == (candles.open_time_ms[20], name, price)
 
 
@@ -83,14 +83,14 @@ def test_a_jump_across_a_hole_is_one() -> None:
     holed = CandleSeries(
         M5, candles.open_time_ms[kept], *(values[kept] for _, values in candles.columns())
     )
-    assert [jump.time_ms for jump in find_jumps(holed, [])] == [candles.open_time_ms[30]]
+    assert [jump.time_ms for jump in find_jumps("BTCUSDT", holed, [])] == [candles.open_time_ms[30]]
 
 
 def test_a_run_of_candles_begins_anew_at_an_unaccepted_jump_only() -> None:
     candles = scaled(run_of_candles(50, M5), slice(20, None), 1000.0)
     open_ms = int(candles.open_time_ms[20])
     assert mark_jumps(candles, []).segment_starts().tolist() == [0, 20]
-    accepted = [AcceptedSpan(open_ms, open_ms + M5.ms)]
+    accepted = [CandleSpan(open_ms, open_ms + M5.ms)]
     assert mark_jumps(candles, accepted).segment_starts().tolist() == [0]
 
 
@@ -116,16 +116,16 @@ def test_the_same_jump_in_4h_candles_is_accepted_with_that_of_5m(jump_minute: in
     row = (12 * HOUR_MS + jump_minute * MINUTE_MS) // M5.ms
     fine = scaled(fine, slice(row, None), 1000.0)
     coarse = resample(fine, H4)
-    (jump,) = find_jumps(coarse, [])
+    (jump,) = find_jumps("BTCUSDT", coarse, [])
     assert jump.time_ms == START_MS + 12 * HOUR_MS
-    (fine_jump,) = find_jumps(fine, [])
-    accepted = [AcceptedSpan(fine_jump.time_ms, fine_jump.time_ms + M5.ms)]
+    (fine_jump,) = find_jumps("BTCUSDT", fine, [])
+    accepted = [CandleSpan(fine_jump.time_ms, fine_jump.time_ms + M5.ms)]
     assert not len(mark_jumps(coarse, accepted).jumps_ms)
-    assert [found.accepted for found in find_jumps(fine, accepted)] == [True]
+    assert [found.accepted for found in find_jumps("BTCUSDT", fine, accepted)] == [True]
 
 
 def test_an_accepted_jump_leaves_the_way_back_of_a_bad_tick_unaccepted() -> None:
     candles = scaled(run_of_candles(50, M3), slice(20, 21), 10.0)
     there_ms, back_ms = candles.open_time_ms[[20, 21]].tolist()
-    marked = mark_jumps(candles, [AcceptedSpan(there_ms, there_ms + M3.ms)])
+    marked = mark_jumps(candles, [CandleSpan(there_ms, there_ms + M3.ms)])
     assert marked.jumps_ms.tolist() == [back_ms]

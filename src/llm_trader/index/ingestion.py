@@ -26,13 +26,16 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
+from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, jump_follows, label_outcomes
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 NOT_RESOLVED: Final = "outcome not known yet"
 _OUTCOME_GAP: Final = "candles missing in the 24h after it"
+_OUTCOME_JUMP: Final = (
+    "a jump of more than ×3 in the 24h after it; if it is real: llm-trader data accept-jump"
+)
 _MODEL_OF_LATER: Final = "the volatility model was fitted to later data"
 _NO_VECTOR: Final = "a feature cannot be computed"
 
@@ -207,7 +210,9 @@ def make_points(
     resolved = np.isfinite(labels).all(axis=0)
     unresolved = table.as_of_ms[~resolved] + LONGEST_HORIZON_MS > known_until_ms
     refused[NOT_RESOLVED] += int(unresolved.sum())
-    refused[_OUTCOME_GAP] += int((~unresolved).sum())
+    jumped = jump_follows(history.intraday, table.as_of_ms[~resolved][~unresolved])
+    refused[_OUTCOME_JUMP] += int(jumped.sum())
+    refused[_OUTCOME_GAP] += int((~jumped).sum())
     state_vectors, share = spaces.state.embed(table)
     complete = share == 1.0
     refused[_NO_VECTOR] += int((resolved & ~complete).sum())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_trader.market.history import MarketHistory
-from llm_trader.market.jumps import AcceptedSpan, mark_jumps
+from llm_trader.market.jumps import CandleSpan, mark_jumps
 from llm_trader.market.stored_series import Items, SeriesT, StoredSeries
 from llm_trader.timeframe import Millis
 
@@ -20,7 +20,7 @@ class StoredHistory(NamedTuple):
     series: tuple[StoredSeries[Any], ...]
     records: tuple[Items, ...]
     open_interest_interval_ms: Millis
-    accepted_jumps: tuple[AcceptedSpan, ...] = ()
+    accepted_jumps: tuple[CandleSpan, ...] = ()
 
     def decode(self) -> MarketHistory:
         """The checked series; raises `StoreError` naming the first damaged record."""

@@ -88,7 +88,8 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     All are % of the close at the snapshot. Run-up (at least 0) and drawdown (at most 0) are the
     extremes of the following hour. `first_barrier` is the barrier, -2 % or +3 %, that the price
     touched first within 24h; both inside one candle count as the stop. The path is that of
-    `first_touches`. NaN where a candle up to the horizon is missing.
+    `first_touches`. NaN where a candle up to the horizon is missing, or the price jumps before it
+    (`market/jumps.py`) and nobody has accepted that.
     """
     step = candles.timeframe.ms
     labels = np.full((len(LABELS), len(as_of_ms)), np.nan)
@@ -105,6 +106,13 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     for part in np.array_split(priced, max(1, len(priced) // 96)):
         _label_day(labels, candles, row, part)
     return labels
+
+
+def jump_follows(candles: CandleSeries, as_of_ms: Times) -> Mask:
+    """Whether an unaccepted jump arrives within the longest horizon after each time, shape (n,)."""
+    ends = as_of_ms, as_of_ms + LONGEST_HORIZON_MS
+    before, after = (np.searchsorted(candles.jumps_ms, end) for end in ends)
+    return np.asarray(after > before)
 
 
 def _pct(later: Floats, price: Floats) -> Floats:

@@ -104,16 +104,19 @@ async def ingest(
     `progress` is called with a symbol, the snapshots done, and their number. Raises
     `SymbolNotFoundError` before anything is written when the store lacks a symbol.
     """
-    spans = _checked_spans(store, spaces.state, symbols, plan)
+    spans = checked_spans(store, spaces.state, symbols, plan)
     run = await index.begin_run(build_id, store.exchange, started_at)
     ingestion = _Ingestion(store, index, spaces, plan, run, progress)
     return [await ingestion.add(symbol, *span) for symbol, span in spans.items()]
 
 
-def _checked_spans(
+def checked_spans(
     store: MarketStore, space: StateSpace, symbols: list[str], plan: IngestPlan
 ) -> dict[str, tuple[Millis, Millis]]:
-    """The closes of the first and the last stored candle, by symbol."""
+    """The closes of the first and the last stored candle, by symbol.
+
+    Raises `SymbolNotFoundError` or `InvalidInputError` where the store or the plan lacks something.
+    """
     if plan.end_ms < plan.start_ms:
         raise InvalidInputError("the end lies before the start; exchange them")
     if plan.interval_ms < space.intraday.ms or plan.interval_ms % space.intraday.ms:

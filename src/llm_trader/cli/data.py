@@ -217,8 +217,6 @@ def describe_series(info: StoreInfo) -> Description:
     columns = ("symbol", "series", "rows", "first", "last", "missing", "from")
     shown = table("", *columns, rows=rows, right_from=2)
     shown.columns[-1].justify = "left"
-    shown.columns[-1].ratio = 1  # this column shrinks first
-    shown.expand = True
     yield shown
     for series in info.series:
         name = f"{series.symbol} {series.timeframe}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.jumps import CandleSpan, find_jumps, jump_rows, mark_jumps
+from llm_trader.market.jumps import CandleSpan, find_jumps, jump_rows, jumps_of_parts, mark_jumps
 from llm_trader.market.resampling import resample
 from llm_trader.timeframe import H4, HOUR_MS, M3, M5, MINUTE_MS
 from tests.market.builders import START_MS, any_candles, run_of_candles
@@ -129,3 +130,16 @@ def test_an_accepted_jump_leaves_the_way_back_of_a_bad_tick_unaccepted() -> None
     there_ms, back_ms = candles.open_time_ms[[20, 21]].tolist()
     marked = mark_jumps(candles, [CandleSpan(there_ms, there_ms + M3.ms)])
     assert marked.jumps_ms.tolist() == [back_ms]
+
+
+@given(any_candles(), st.lists(st.integers(1, 28), max_size=5))
+def test_candles_in_parts_have_the_same_jumps_as_one_series(
+    candles: CandleSeries, cuts: list[int]
+) -> None:
+    bounds = [0, *sorted({cut for cut in cuts if cut < len(candles)}), len(candles)]
+    parts = [
+        candles.rows(slice(max(0, first - 1), end))
+        for first, end in pairwise(bounds)
+        if end > first
+    ]
+    assert jumps_of_parts("BTCUSDT", parts, []) == find_jumps("BTCUSDT", candles, [])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llm_trader.errors import StaleDataError
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.jumps import find_jumps, mark_jumps
@@ -17,7 +18,7 @@ from llm_trader.snapshot.builder import INTRADAY_WARM_UP, build_snapshots
 from llm_trader.snapshot.outcome import LABEL_ROW, PATH, jump_follows, label_outcomes
 from llm_trader.snapshot.source import SnapshotSource, read_history
 from llm_trader.snapshot.table import ROW
-from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M5, M15, Millis
+from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M5, M15, Millis, iso8601
 from tests.cli.corridor import write
 from tests.market.builders import START_MS
 from tests.snapshot.histories import BYBIT_2025, real, same_snapshots, simulated
@@ -173,6 +174,13 @@ def test_a_source_that_is_open_sees_the_acceptance(store: MarketStore) -> None:
     assert np.isnan(source.view(SYMBOL).known_fields(as_of_ms)[rsi]).all()
     store.accept_jump(SYMBOL, JUMP_MS + M5.ms // 2)
     assert np.isfinite(source.view(SYMBOL).known_fields(as_of_ms)[rsi]).all()
+
+
+def test_a_query_soon_after_a_jump_is_told_why_there_is_no_state(store: MarketStore) -> None:
+    view = SnapshotSource(store, M5, M15.ms).view(SYMBOL)
+    told = f"the price jumps by more than ×3 at {iso8601(JUMP_MS)}, .* llm-trader data accept-jump"
+    with pytest.raises(StaleDataError, match=told):
+        view.latest(JUMP_MS + 4 * HOUR_MS, HOUR_MS)
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT", "SOLUSDT"])

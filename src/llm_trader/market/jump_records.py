@@ -12,7 +12,7 @@ import msgspec
 from llm_trader.errors import InvalidInputError
 from llm_trader.market import checksums, record_ranges
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.jumps import CandleSpan, Jump, find_jumps
+from llm_trader.market.jumps import CandleSpan, Jump, find_jumps, jumps_of_parts
 from llm_trader.market.series_records import read_meta
 from llm_trader.market.stored_series import candles_of
 from llm_trader.market.symbol_versions import stamp_symbol
@@ -32,8 +32,7 @@ def stored_jumps(txn: ReadTransaction, symbol: str) -> list[Jump]:
     jumps: list[Jump] = []
     for series in record_ranges.all_series(txn):
         if series.symbol == symbol and series.timeframe is not None:
-            candles = series.read(checksums.checked_items(txn, series, None, None))
-            jumps += find_jumps(symbol, candles, accepted)
+            jumps += jumps_of_parts(symbol, record_ranges.parts(txn, series), accepted)
     return sorted(jumps, key=lambda jump: (jump.time_ms, jump.span))
 
 

@@ -97,6 +97,25 @@ def is_accepted(open_ms: Millis, timeframe: Timeframe, accepted: Iterable[Candle
     )
 
 
+def jumps_of_parts(
+    symbol: str, parts: Iterable[CandleSeries], accepted: Sequence[CandleSpan]
+) -> list[Jump]:
+    """The same as `find_jumps` of candles in parts.
+
+    Each part begins with the last candle of the one before, which therefore counts there.
+    """
+    jumps: list[Jump] = []
+    end_ms: Millis | None = None
+    for part in parts:
+        jumps += (
+            jump
+            for jump in find_jumps(symbol, part, accepted)
+            if end_ms is None or jump.time_ms > end_ms
+        )
+        end_ms = int(part.open_time_ms[-1])
+    return jumps
+
+
 def find_jumps(
     symbol: str, candles: CandleSeries, accepted: Sequence[CandleSpan] = ()
 ) -> list[Jump]:

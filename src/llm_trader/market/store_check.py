@@ -14,7 +14,7 @@ from llm_trader.errors import StoreError
 from llm_trader.market import checksums, record_ranges
 from llm_trader.market.frozen import FrozenStretch, frozen_stretches
 from llm_trader.market.jump_records import accepted_jumps
-from llm_trader.market.jumps import Jump, find_jumps, jump_remedy
+from llm_trader.market.jumps import Jump, jump_remedy, jumps_of_parts
 from llm_trader.market.series_records import (
     count_gaps,
     provenance,
@@ -105,12 +105,13 @@ def _with_oddities(
 ) -> SeriesCheck:
     if series.timeframe is None:
         return check
+    accepted = accepted_jumps(txn, series.symbol)
     try:
-        candles = series.read(record_ranges.items(txn, series, None, None))
+        jumps = jumps_of_parts(series.symbol, record_ranges.parts(txn, series), accepted)
+        frozen = frozen_stretches(record_ranges.parts(txn, series))
     except StoreError:
         return msgspec.structs.replace(check, jumps=None, frozen=None)
-    jumps = find_jumps(series.symbol, candles, accepted_jumps(txn, series.symbol))
-    return msgspec.structs.replace(check, jumps=jumps, frozen=frozen_stretches(candles))
+    return msgspec.structs.replace(check, jumps=jumps, frozen=frozen)
 
 
 def _damage(txn: ReadTransaction, series: StoredSeries[Any]) -> list[str]:

@@ -136,6 +136,6 @@ def _frozen(txn: ReadTransaction, series: StoredSeries[Any]) -> list[FrozenStret
     if series.timeframe is None:
         return []
     try:
-        return frozen_stretches(series.read(record_ranges.items(txn, series, None, None)))
+        return frozen_stretches(record_ranges.parts(txn, series))
     except StoreError:
         return None  # `data check --deep` says where the damage is

@@ -102,15 +102,15 @@ def parse_start(text: str, end_ms: Millis) -> Millis:
     """A number of days before `end_ms`, an RFC 3339 time, or a date."""
     if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text, re.ASCII):
         return end_ms - round(float(text) * DAY_MS)
-    return _parse_time(text)
+    return parse_time(text)
 
 
 def parse_end(text: str, now_ms: Millis) -> Millis:
     """The word `now`, an RFC 3339 time, or a date."""
-    return now_ms if text == "now" else _parse_time(text)
+    return now_ms if text == "now" else parse_time(text)
 
 
-def _parse_time(text: str) -> Millis:
+def parse_time(text: str) -> Millis:
     """An RFC 3339 time; a date means its midnight UTC."""
     is_date = re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII)
     return parse_rfc3339(f"{text}T00:00:00Z" if is_date else text)

@@ -75,6 +75,38 @@ def test_info_describes_every_series_also_as_json(typed: Typing, corridor: Corri
     assert candles["first_ms"] == START_MS
 
 
+def test_info_fits_80_columns_as_two_tables_and_cuts_no_number(
+    typed: Typing, corridor: Corridor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = typed("llm-trader data info --store", corridor.store).out.splitlines()
+    assert max(map(len, shown[1:])) <= 80  # the first line is the path
+    headers = [line.split() for line in shown if line.startswith("symbol ")]
+    assert headers == [
+        ["symbol", "series", "rows", "first", "last", "missing"],
+        ["symbol", "series", "from"],
+    ]
+    candles = f"BTCUSDT candles 5m {DAYS * 288} 2025-01-01 00:00 2025-03-01 23:55 0"
+    assert candles in [" ".join(line.split()) for line in shown]
+
+
+@pytest.mark.parametrize("flag", ["--symbol", "--symbols"])
+def test_symbol_and_symbols_both_name_them(
+    typed: Typing, corridor: Corridor, tmp_path: Path, flag: str
+) -> None:
+    simulated = typed(f"llm-trader data simulate --days 1 {flag} SOLUSDT --json --store", tmp_path)
+    assert {series["symbol"] for series in simulated.json["series"]} == {"SOLUSDT"}
+    path = candle_file(corridor, tmp_path, "export.csv", rows=50)
+    line = f"llm-trader data import {path} --exchange bybit --store {tmp_path / 's'} "
+    line += f"{flag} SOLUSDT --kind candles --interval 5m --json"
+    assert typed(line).json["files"][0]["symbol"] == "SOLUSDT"
+
+
+def test_a_date_is_its_midnight_utc(typed: Typing, tmp_path: Path) -> None:
+    line = "llm-trader data simulate --days 1 --symbol BTCUSDT --start 2024-06-02 --json --store"
+    assert typed(line, tmp_path).json["series"][0]["first"] == "2024-06-02T00:00:00Z"
+
+
 def test_info_shows_gaps(typed: Typing, corridor: Corridor, tmp_path: Path) -> None:
     path = candle_file(corridor, tmp_path / "files", "okx_linear_BTCUSDT_candles_5m.parquet")
     frame = pl.read_parquet(path)

@@ -65,6 +65,31 @@ def test_a_mean_is_over_the_samples_of_its_window_or_missing(
             assert math.isnan(mean)
 
 
+def sampled_every(interval_ms: Millis, days: int = 10) -> OpenInterestSeries:
+    times = START_MS + np.arange(0, days * 24 * HOUR_MS, interval_ms)
+    values = 1000 + np.random.default_rng(5).normal(0, 10, len(times)).cumsum()
+    return OpenInterestSeries(times, values, np.full(len(times), np.nan))
+
+
+@pytest.mark.parametrize("minutes", [5, 15, 60, 120, 240])
+def test_a_mean_of_samples_every_4_hours_or_more_often_is_that_of_their_day(minutes: int) -> None:
+    series = sampled_every(minutes * MINUTE_MS)
+    as_of = START_MS + 2 * 24 * HOUR_MS + 15 * MINUTE_MS * np.arange(96 * 7)
+    means = series.mean_over(as_of, 24 * HOUR_MS, minutes * MINUTE_MS)
+    for moment, mean in zip(as_of.tolist(), means.tolist(), strict=True):
+        inside = (series.time_ms > moment - 24 * HOUR_MS) & (series.time_ms <= moment)
+        assert inside.sum() == 1440 // minutes
+        assert mean == series.open_interest[inside].mean()
+
+
+@pytest.mark.parametrize("hours", [6, 8, 12, 24])
+def test_open_interest_published_a_few_times_a_day_has_no_mean(hours: int) -> None:
+    series = sampled_every(hours * HOUR_MS)
+    as_of = START_MS + 2 * 24 * HOUR_MS + HOUR_MS * np.arange(24 * 7)
+    assert np.isfinite(series.latest_at(as_of, hours * HOUR_MS)).all()
+    assert np.isnan(series.mean_over(as_of, 24 * HOUR_MS, hours * HOUR_MS)).all()
+
+
 @given(any_funding(), any_open_interest(), moments)
 def test_what_comes_later_changes_nothing(
     funding: FundingSeries, interest: OpenInterestSeries, as_of: Any

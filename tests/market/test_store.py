@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -22,9 +23,11 @@ from llm_trader.errors import (
     StoreError,
 )
 from llm_trader.market import candles as candles_module
+from llm_trader.market import record_ranges
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_series import candles_of
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.timeframe import H1, H4, HOUR_MS, M3, M5, MINUTE_MS
 from tests.market.builders import (
@@ -557,3 +560,18 @@ def test_an_original_store_opened_for_writing_gets_our_meta(original: Path) -> N
         assert [gap.missing for gap in store.gaps("BTCUSDT", M3)] == [2]
         assert store.timeframes("BTCUSDT") == [M3, H4]
         assert H1 not in store.timeframes("BTCUSDT")
+
+
+def test_long_series_are_read_in_parts_that_overlap_by_a_candle(
+    store: MarketStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_ranges, "_CANDLES_OF_A_PART", 7)
+    times = [START_MS + slot * M3.ms for slot in (*range(30), *range(500, 520), *range(900, 901))]
+    candles = candles_at(times, M3)
+    store.write("BTCUSDT", candles, "test", written_at_ms=AT)
+    with store._environment.read() as txn:
+        parts = list(record_ranges.parts(txn, candles_of("BTCUSDT", M3)))
+    for before, part in itertools.pairwise(parts):
+        assert part.open_time_ms[0] == before.open_time_ms[-1]
+    joined = np.concatenate([parts[0].close, *(part.close[1:] for part in parts[1:])])
+    assert joined.tolist() == candles.close.tolist()

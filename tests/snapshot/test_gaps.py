@@ -29,7 +29,7 @@ NOT_A_DAY = REFUSALS["price_change_24h"]
 NOT_A_WEEK = REFUSALS["expected_volatility_15m"]
 NOT_120 = "fewer than 120 4h candles since the last long hole"
 NO_INTEREST = "no fresh open interest"
-NO_MEAN_INTEREST = "open interest missing in the last 24h"
+NO_MEAN_INTEREST = "too few samples of open interest in the last 24h"
 NO_FUNDING = "no fresh funding rate"
 
 # Holes in which one candle is too many.
@@ -197,6 +197,21 @@ def test_a_missed_open_interest_sample_is_unknown_and_not_the_one_before(missed:
         for now, mean in zip(fresh, enough, strict=True)
     )
     assert table.refusals() == Counter(reason for reason in why if reason)
+
+
+def test_a_change_of_open_interest_that_is_published_once_a_day_is_unknown() -> None:
+    whole = simulated(DAYS)
+    daily = whole.open_interest.time_ms % DAY_MS == 0
+    columns = (values[daily] for _, values in whole.open_interest.columns())
+    interest = OpenInterestSeries(whole.open_interest.time_ms[daily], *columns)
+    times = grid(whole, 22)
+
+    once_a_day = replace(whole, open_interest=interest, open_interest_interval_ms=DAY_MS)
+    table = build_snapshots(once_a_day, times)
+
+    assert all(known(table, "open_interest_latest"))
+    assert not any(known(table, "oi_delta_pct"))
+    assert table.refusals() == Counter({NO_MEAN_INTEREST: len(times)})
 
 
 @given(st.sets(st.integers(0, 5 * 3 - 1), max_size=8))

@@ -16,7 +16,7 @@ from llm_trader.app.indexes import (
 from llm_trader.app.job import Job, blocking
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
-from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, ingest
+from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, checked_spans, ingest
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import M3, M5, Millis, Timeframe, iso8601
@@ -39,6 +39,7 @@ async def ingest_from_store(
     with MarketStore.open(settings.market.store) as store:
         named = symbols or store.symbols()
         spaces = spaces_of(settings, store, named)
+        checked_spans(store, spaces.state, named, plan)  # a refused ingestion leaves no index
         collection = collection_of(spaces, store.exchange)
         async with open_index(settings, job.environ, create=collection) as index:
             return await ingest(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TypedDict
 
 from llm_trader.app.job import Job
-from llm_trader.errors import InvalidInputError
+from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.file_import import ImportReport, import_folder
 from llm_trader.market.file_rows import FileReading
+from llm_trader.market.jumps import Jump
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.market.store_check import StoreCheck
@@ -83,6 +84,26 @@ def check_store(settings: Settings, *, repair: bool, deep: bool) -> StoreCheck:
         market.store, write=repair, map_size_bytes=market.map_size_bytes
     ) as store:
         return store.check(repair=repair, deep=deep)
+
+
+def list_jumps(settings: Settings, symbols: Sequence[str]) -> list[Jump]:
+    """The jumps of some symbols' candles, accepted or not; no symbols means all of the store."""
+    with MarketStore.open(settings.market.store) as store:
+        available = store.symbols()
+        for symbol in symbols:
+            if symbol not in available:
+                raise SymbolNotFoundError(symbol, available)
+        return [jump for symbol in symbols or available for jump in store.jumps(symbol)]
+
+
+def accept_jump(settings: Settings, symbol: str, time_ms: Millis) -> list[Jump]:
+    """Accept the jump at a time; all that are accepted with it, such as those of 4h candles."""
+    market = settings.market
+    with MarketStore.open(market.store) as store:
+        if symbol not in (available := store.symbols()):
+            raise SymbolNotFoundError(symbol, available)
+    with MarketStore.open(market.store, write=True, map_size_bytes=market.map_size_bytes) as store:
+        return store.accept_jump(symbol, time_ms)
 
 
 def simulate_market(

@@ -14,10 +14,12 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.errors import InvalidInputError
-from llm_trader.timeframe import parse_rfc3339, parse_shift
+from llm_trader.timeframe import DAY_MS, iso8601, parse_shift, parse_time
 
 if TYPE_CHECKING:
     from llm_trader.market.file_import import ImportReport
+    from llm_trader.market.frozen import FrozenStretch
+    from llm_trader.market.jumps import Jump
     from llm_trader.market.store_check import StoreCheck
     from llm_trader.market.store_info import StoreInfo
 
@@ -26,8 +28,8 @@ app = typer.Typer(
     help="Market data: import files, simulate a market, describe and check a store.",
 )
 
-# Of each series; a store with more than these gaps needs its data again, not a longer list.
-_GAPS_SHOWN: Final = 5
+# Of each series or file; data with more gaps or jumps are needed again, not a longer list.
+_SHOWN: Final = 5
 
 
 @app.command("import")
@@ -46,7 +48,8 @@ def import_files(
         ),
     ] = None,
     symbol: Annotated[
-        str | None, Option(help="Symbol of one file whose name does not say it.")
+        str | None,
+        Option("--symbol", "--symbols", help="Symbol of one file whose name does not say it."),
     ] = None,
     kind: Annotated[
         str | None, Option(help="candles, funding or open_interest; with --symbol.")
@@ -112,16 +115,52 @@ def check(
         bool, Option("--deep", help="Also read every row and every page, and compare checksums.")
     ] = False,
 ) -> Result:
-    """Count all rows of a store and compare its records and gap ledgers with the count.
+    """Compare the records and gap ledgers of a store with a count of its rows.
 
-    --deep finds damage: rows that differ from the checksum of their day, and a file that
-    contradicts itself. Rows that an earlier version wrote have no checksum; --repair gives them
-    one. Exits with 1 if anything differs.
+    It also names jumps of the price by more than a factor of 3, and candles that repeat one another
+    for an hour or longer. --deep finds damage: rows that differ from the checksum of their day, and
+    a file that contradicts itself. Rows that an earlier version wrote have no checksum; --repair
+    gives them one. Exits with 1 if anything differs, or a jump is not accepted.
     """
     from llm_trader.app.market_data import check_store
 
     report = check_store(job.settings, repair=repair, deep=deep)
-    return Result(report, _describe_check(report), bool(report.problems))
+    failed = bool(report.problems or report.unaccepted_jumps)
+    return Result(report, _describe_check(report), failed)
+
+
+@app.command("accept-jump")
+@with_job("store", quiet=False)
+def accept_jump(
+    job: Job,
+    symbol: Annotated[
+        str | None, Option("--symbol", "--symbols", help="Symbol, such as BTCUSDT.")
+    ] = None,
+    at: Annotated[
+        str | None, Option(help="A time within the candle at which the jump arrives, RFC 3339.")
+    ] = None,
+    list_jumps: Annotated[
+        bool, Option("--list", help="Only list the jumps, of one symbol or all.")
+    ] = False,
+) -> Result:
+    """Say that a jump of the price is real, or list the jumps of a store.
+
+    A price that differs by more than a factor of 3 from one candle to the next, or a high or low
+    that far from its own candle, is a redenomination, a split or a bad tick. States and outcomes
+    that cross it are left out until it is accepted; then ingest again. It is accepted in the
+    candles of all timeframes.
+    """
+    from llm_trader.app import market_data
+
+    if list_jumps:
+        if at is not None:
+            raise InvalidInputError("give either --list or --at")
+        jumps = market_data.list_jumps(job.settings, options.symbol_list(symbol or ""))
+        return Result(jumps, _describe_jumps(jumps))
+    if symbol is None or at is None:
+        raise InvalidInputError("say which jump with --symbol and --at, or see all with --list")
+    accepted = market_data.accept_jump(job.settings, options.one_symbol(symbol), parse_time(at))
+    return Result(accepted, _describe_accepted(accepted, job.settings.market.store))
 
 
 @app.command()
@@ -129,20 +168,22 @@ def check(
 def simulate(
     job: Job,
     days: Annotated[int, Option(min=1, max=3650, help="Length in days.")] = 150,
-    symbols: Annotated[str, Option(help="Symbols, separated by commas.")] = "BTCUSDT,ETHUSDT",
+    symbols: Annotated[
+        str, Option("--symbols", "--symbol", help="Symbols, separated by commas.")
+    ] = "BTCUSDT,ETHUSDT",
     seed: Annotated[int, Option(help="Equal seeds make equal markets.")] = 7,
     start: Annotated[
-        str, Option(help="Time of the first candle, RFC 3339.")
+        str, Option(help="Time of the first candle, RFC 3339 or a date.")
     ] = "2025-01-01T00:00:00Z",
 ) -> Result:
-    """Write a simulated market (3m and 4h candles, funding, open interest) into a store.
+    """Write a simulated market: 3m and 4h candles, funding, open interest.
 
     Use it to try things out, never as evidence. Its exchange is called `simulated`, so it cannot
     be mixed with a real one.
     """
     from llm_trader.app.market_data import simulate_market
 
-    names, start_ms = options.symbol_list(symbols), parse_rfc3339(start)
+    names, start_ms = options.symbol_list(symbols), parse_time(start)
     info = simulate_market(job, names, start_ms, days=days, seed=seed)
     return Result(info, describe_series(info))
 
@@ -176,15 +217,26 @@ def describe_series(info: StoreInfo) -> Description:
     columns = ("symbol", "series", "rows", "first", "last", "missing", "from")
     shown = table("", *columns, rows=rows, right_from=2)
     shown.columns[-1].justify = "left"
-    shown.columns[-1].ratio = 1  # this column shrinks first
-    shown.expand = True
     yield shown
     for series in info.series:
-        for gap in series.gaps[:_GAPS_SHOWN]:
-            name = f"{series.symbol} {series.timeframe}"
-            yield line(f"gap in {name}: {gap.missing} candles from {gap.start}")
-        if (unshown := len(series.gaps) - _GAPS_SHOWN) > 0:
-            yield line(f"and {unshown} more gaps; all are in --json")
+        name = f"{series.symbol} {series.timeframe}"
+        gaps = [f"gap in {name}: {gap.missing} candles from {gap.start}" for gap in series.gaps]
+        yield from _first_lines(gaps, "gaps")
+        yield from _first_lines(_frozen_lines(name, series.frozen), "frozen stretches")
+
+
+def _frozen_lines(name: str, stretches: Sequence[FrozenStretch] | None) -> list[str]:
+    return [
+        f"frozen in {name}: {stretch.candles} candles repeat the one before, from {stretch.start} "
+        f"to {stretch.end}"
+        for stretch in stretches or ()
+    ]
+
+
+def _first_lines(lines: Sequence[str], kind: str) -> Description:
+    yield from map(line, lines[:_SHOWN])
+    if (unshown := len(lines) - _SHOWN) > 0:
+        yield line(f"and {unshown} more {kind}; all are in --json")
 
 
 def _first_of(sources: Sequence[str]) -> str:
@@ -203,6 +255,10 @@ def _describe_check(check: StoreCheck) -> Description:
     for name, series in named:
         for problem in series.problems:
             yield line(f"{series.symbol} {name}: {problem}")
+        jumps = [str(jump) for jump in series.jumps or () if not jump.accepted]
+        yield from _first_lines(jumps, "jumps")
+        stretches = _frozen_lines(f"{series.symbol} {series.timeframe}", series.frozen)
+        yield from _first_lines(stretches, "frozen stretches")
     if check.remedy is not None:
         yield line(check.remedy)
 
@@ -218,9 +274,32 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
     for file in report.files:
         for warning in file.warnings:
             yield line(f"warning: {file.file}: {warning}")
+        jumps = [f"warning: {file.file}: {jump}" for jump in file.jumps]
+        yield from _first_lines(jumps, "jumps")
         for note in file.notes:
             yield line(f"{file.file}: {note}")
         for reason, count in file.left_out.items():
             yield line(f"{file.file}: {count} left out: {reason}")
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")
+    if unaccepted := [jump for file in report.files for jump in file.jumps]:
+        from llm_trader.market.jumps import jump_remedy
+
+        yield line(jump_remedy(unaccepted, str(store)))
+
+
+def _describe_jumps(jumps: Sequence[Jump]) -> Description:
+    if not jumps:
+        yield line("no jumps")
+    for jump in jumps:
+        yield line(f"{jump}, {'accepted' if jump.accepted else 'not accepted'}")
+
+
+def _describe_accepted(jumps: Sequence[Jump], store: Path) -> Description:
+    for jump in jumps:
+        yield line(f"accepted: {jump}")
+    first_day = iso8601(min(jump.time_ms for jump in jumps) - DAY_MS)[:10]
+    yield line(
+        "an index of this store gets the states beside it with: llm-trader ingest --store "
+        f"{store} --symbol {jumps[0].symbol} --start {first_day} --rebuild"
+    )

@@ -47,6 +47,8 @@ from llm_trader.index.protocol import (
     SymbolPoints,
 )
 from llm_trader.storage.environment import (
+    DATA_FILE,
+    LOCK_FILE,
     Environment,
     ReadTransaction,
     StoreFormat,
@@ -111,7 +113,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     def create_or_open(
         cls, path: Path, collection: Collection, *, map_size_bytes: int | None = None
     ) -> EmbeddedIndex:
-        """Open for writing, creating the index where there is none.
+        """Open for writing, creating the index where there is none or it holds nothing.
 
         Raises `StoreLockedError` while another process writes, and `ConfigurationError` when
         the index holds points of another collection.
@@ -119,10 +121,14 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         with ExitStack() as undo:
             lock = WriterLock(path)
             undo.callback(lock.release)
-            environment = Environment(path, FORMAT, write=True, map_size_bytes=map_size_bytes)
-            undo.callback(environment.close)
-            _write_collection(environment, collection)
-            index = cls(environment, lock)
+            index = cls._open_locked(path, collection, lock, map_size_bytes)
+            if index.collection.differences(collection) and not index._symbols:
+                # An ingestion that added nothing, from the store of another exchange, say.
+                index._environment.close()
+                for name in (DATA_FILE, LOCK_FILE):
+                    (path / name).unlink(missing_ok=True)
+                index = cls._open_locked(path, collection, lock, map_size_bytes)
+            undo.callback(index._environment.close)
             if differences := index.collection.differences(collection):
                 raise ConfigurationError(
                     f"the index at {path} holds other points: {'; '.join(differences)}; use "
@@ -131,6 +137,18 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
                 )
             undo.pop_all()
         return index
+
+    @classmethod
+    def _open_locked(
+        cls, path: Path, collection: Collection, lock: WriterLock, map_size_bytes: int | None
+    ) -> EmbeddedIndex:
+        environment = Environment(path, FORMAT, write=True, map_size_bytes=map_size_bytes)
+        try:
+            _write_collection(environment, collection)
+            return cls(environment, lock)
+        except BaseException:
+            environment.close()
+            raise
 
     def close(self) -> None:
         """Release the folder. Closing twice does nothing."""

@@ -26,12 +26,15 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.snapshot.builder import DEFAULT_RULES, SnapshotRules, build_snapshots
-from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, label_outcomes
+from llm_trader.snapshot.outcome import CHANGES, LONGEST_HORIZON_MS, jump_follows, label_outcomes
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
 
 NOT_RESOLVED: Final = "outcome not known yet"
-_OUTCOME_GAP: Final = "candles missing in the 24h after it"
+_OUTCOME_GAP: Final = "the candle at the end of a horizon is missing"
+_OUTCOME_JUMP: Final = (
+    "a jump of more than ×3 in the 24h after it; if it is real: llm-trader data accept-jump"
+)
 _MODEL_OF_LATER: Final = "the volatility model was fitted to later data"
 _NO_VECTOR: Final = "a feature cannot be computed"
 
@@ -100,16 +103,19 @@ async def ingest(
     `progress` is called with a symbol, the snapshots done, and their number. Raises
     `SymbolNotFoundError` before anything is written when the store lacks a symbol.
     """
-    spans = _checked_spans(store, spaces.state, symbols, plan)
+    spans = checked_spans(store, spaces.state, symbols, plan)
     run = await index.begin_run(build_id, store.exchange, started_at)
     ingestion = _Ingestion(store, index, spaces, plan, run, progress)
     return [await ingestion.add(symbol, *span) for symbol, span in spans.items()]
 
 
-def _checked_spans(
+def checked_spans(
     store: MarketStore, space: StateSpace, symbols: list[str], plan: IngestPlan
 ) -> dict[str, tuple[Millis, Millis]]:
-    """The closes of the first and the last stored candle, by symbol."""
+    """The closes of the first and the last stored candle, by symbol.
+
+    Raises `SymbolNotFoundError` or `InvalidInputError` where the store or the plan lacks something.
+    """
     if plan.end_ms < plan.start_ms:
         raise InvalidInputError("the end lies before the start; exchange them")
     if plan.interval_ms < space.intraday.ms or plan.interval_ms % space.intraday.ms:
@@ -203,10 +209,12 @@ def make_points(
     refused[_MODEL_OF_LATER] += int((~is_model_known).sum())
     table = table.take(np.flatnonzero(np.isfinite(table.scalars).all(axis=0)))
     labels = label_outcomes(history.intraday, table.as_of_ms)
-    resolved = np.isfinite(labels).all(axis=0)
+    resolved = np.isfinite(labels[: len(CHANGES)]).all(axis=0)
     unresolved = table.as_of_ms[~resolved] + LONGEST_HORIZON_MS > known_until_ms
     refused[NOT_RESOLVED] += int(unresolved.sum())
-    refused[_OUTCOME_GAP] += int((~unresolved).sum())
+    jumped = jump_follows(history.intraday, table.as_of_ms[~resolved][~unresolved])
+    refused[_OUTCOME_JUMP] += int(jumped.sum())
+    refused[_OUTCOME_GAP] += int((~jumped).sum())
     state_vectors, share = spaces.state.embed(table)
     complete = share == 1.0
     refused[_NO_VECTOR] += int((resolved & ~complete).sum())

@@ -2,12 +2,14 @@
 
 Series: `candles.py` and `samples.py` (funding, open interest) build on `series.py`; `history.py`
 bundles those of a symbol, `candle_runs.py` goes on across short holes, `resampling.py` builds
-coarser candles, `simulation.py` draws a market.
+coarser candles, `simulation.py` draws a market. `jumps.py` and `frozen.py` find what markets
+hardly do.
 
 Storing: `store.py` is the LMDB store. `keys.py` has the layout of its keys, `value_codecs.py` of
 its values; `stored_series.py` converts a series to records, `record_ranges.py` seeks them.
-`series_records.py` and `symbol_versions.py` keep what each write updates, `store_check.py`
-compares it with a count, `store_info.py` describes a store.
+`series_records.py` and `symbol_versions.py` keep what each write updates, `jump_records.py` the
+jumps that were accepted; `store_check.py` compares records with a count, `store_info.py` describes
+a store.
 
 Importing: `file_import.py` writes files to the store. `file_table.py` opens one, `file_columns.py`
 finds its columns, `file_values.py` reads their cells, and `file_rows.py` puts the rows in order.

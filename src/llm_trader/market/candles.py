@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from llm_trader.market.series import Refusals, TimeSeries, contiguous_columns
 from llm_trader.timeframe import Millis, Timeframe
 
 CANDLE_FIELDS: Final = ("open", "high", "low", "close", "volume")
+_NO_TIMES: Final = np.empty(0, np.int64)
 
 
 class Gap(NamedTuple):
@@ -30,6 +31,9 @@ class CandleSeries(TimeSeries):
 
     All arrays have the shape (n,). A candle opens at `open_time_ms` and is known from
     `open_time_ms + timeframe.ms` on. Prices are in quote currency, volume in base units.
+
+    `jumps_ms` are the open times of the candles at which a jump arrives that nobody has accepted
+    (`jumps.py`); a history that is read from a store has them. Like a hole, a jump ends a run.
     """
 
     time_field: ClassVar[str] = "open_time_ms"
@@ -42,6 +46,7 @@ class CandleSeries(TimeSeries):
     low: Floats
     close: Floats
     volume: Floats
+    jumps_ms: Times = field(default_factory=lambda: _NO_TIMES, kw_only=True)
 
     @classmethod
     def validated(
@@ -67,6 +72,14 @@ class CandleSeries(TimeSeries):
         """The candles that had closed at `as_of_ms`."""
         return self.between(None, as_of_ms - self.timeframe.ms + 1)
 
+    def with_jumps(self, jumps_ms: Times) -> CandleSeries:
+        """The same candles with other unaccepted jumps."""
+        if not len(jumps_ms) and not len(self.jumps_ms):
+            return self
+        series = replace(self, jumps_ms=jumps_ms)
+        object.__setattr__(series, "is_validated", self.is_validated)
+        return series
+
     def gaps(self) -> list[Gap]:
         return gaps_between(self.open_time_ms, self.timeframe)
 
@@ -79,12 +92,31 @@ class CandleSeries(TimeSeries):
         return row, present
 
     def followed_by(self, row: Rows, places: Rows, count: int) -> tuple[Rows, Rows]:
-        """The places in `row` whose candles `count` others follow without a gap, and their rows."""
+        """The places in `row` whose candles `count` others follow, and their rows.
+
+        There is no gap among them, and no unaccepted jump arrives at those that follow.
+        """
         inside = places[row[places] + count < len(self)]
         start_row = row[inside]
         span_ms = self.open_time_ms[start_row + count] - self.open_time_ms[start_row]
-        gapless = span_ms == count * self.timeframe.ms
-        return inside[gapless], start_row[gapless]
+        unbroken = span_ms == count * self.timeframe.ms
+        if len(self.jumps_ms):
+            unbroken &= self.jumps_up_to(start_row) == self.jumps_up_to(start_row + count)
+        return inside[unbroken], start_row[unbroken]
+
+    def closed_later(self, row: Rows, places: Rows, distance_ms: Millis) -> tuple[Rows, Rows, Rows]:
+        """The places in `row` for which a candle closed that much later, their rows and its.
+
+        Holes between them do not matter, but no unaccepted jump may arrive there.
+        """
+        start_row = row[places]
+        later_ms = self.open_time_ms[start_row] + distance_ms
+        end_row = np.searchsorted(self.open_time_ms, later_ms)
+        found = end_row < len(self)
+        found[found] = self.open_time_ms[end_row[found]] == later_ms[found]
+        if len(self.jumps_ms):
+            found[found] = self.jumps_up_to(start_row[found]) == self.jumps_up_to(end_row[found])
+        return places[found], start_row[found], end_row[found]
 
     def squared_log_returns(self) -> Floats:
         """By the close of each candle and the one in the row before it, (n,); NaN for the first."""
@@ -92,15 +124,24 @@ class CandleSeries(TimeSeries):
         return squared
 
     def segment_starts(self, max_hole_candles: int = 0) -> npt.NDArray[np.intp]:
-        """Rows that open a run: row 0, and each row after a longer hole. Shape (runs,)."""
+        """Rows that open a run: row 0, and each after a longer hole or at an unaccepted jump."""
         if not len(self):
             return np.empty(0, np.intp)
         longest_step_ms = (max_hole_candles + 1) * self.timeframe.ms
-        breaks = np.flatnonzero(np.diff(self.open_time_ms) > longest_step_ms) + 1
-        return np.concatenate(([0], breaks)).astype(np.intp)
+        begins = np.diff(self.open_time_ms, prepend=-longest_step_ms) > longest_step_ms
+        if len(self.jumps_ms):
+            begins |= np.isin(self.open_time_ms, self.jumps_ms)
+        return np.flatnonzero(begins)
+
+    def jumps_up_to(self, rows: Rows) -> Rows:
+        """How many unaccepted jumps have arrived by the candle of each row."""
+        return np.searchsorted(self.jumps_ms, self.open_time_ms[rows], side="right")
 
     def _with_columns(self, times: Times, *values: Floats) -> CandleSeries:
-        return CandleSeries(self.timeframe, times, *values)
+        jumps_ms = self.jumps_ms
+        if len(jumps_ms):
+            jumps_ms = jumps_ms[np.isin(jumps_ms, times)]
+        return CandleSeries(self.timeframe, times, *values, jumps_ms=jumps_ms)
 
 
 def gaps_between(open_time_ms: Times, timeframe: Timeframe) -> list[Gap]:

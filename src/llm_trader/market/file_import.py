@@ -30,6 +30,7 @@ from llm_trader.market.file_rows import (
 )
 from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
+from llm_trader.market.jumps import Jump
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
 from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
@@ -52,7 +53,10 @@ _RESAMPLED: Final = "resampled from"
 
 
 class FileReport(msgspec.Struct, frozen=True):
-    """`notes` say how the file was read, `left_out` counts rows by reason."""
+    """`notes` say how the file was read, `left_out` counts rows by reason.
+
+    `jumps` are those of its candles that nobody has accepted.
+    """
 
     file: str
     kind: Kind
@@ -63,6 +67,7 @@ class FileReport(msgspec.Struct, frozen=True):
     notes: list[str] = []
     left_out: dict[str, int] = {}
     warnings: list[str] = []
+    jumps: list[Jump] = []
 
 
 class DerivedReport(msgspec.Struct, frozen=True):
@@ -259,6 +264,7 @@ def _import_file(
         rows.notes,
         rows.left_out,
         warnings,
+        store.jumps_of_part(symbol, series) if isinstance(series, CandleSeries) else [],
     )
     return report, span
 

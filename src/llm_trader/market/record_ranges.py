@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from llm_trader.arrays import Times
 from llm_trader.market import keys
+from llm_trader.market.candles import CandleSeries
 from llm_trader.market.stored_series import Items, StoredSeries, series_in
 from llm_trader.storage.environment import ReadTransaction
 from llm_trader.timeframe import Millis
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 # Comparing one key in this many with the end of the range halves the time of a read.
 _CHUNK: Final = 1024
+# Some 20 MB while they are decoded.
+_CANDLES_OF_A_PART: Final = 50_000
 
 
 def series_databases(txn: ReadTransaction) -> list[str]:
@@ -95,6 +98,23 @@ def times(
     all_keys = cursor.iternext(values=False)
     chunks = _chunks_before(keys.end_key(series.symbol, end_ms), all_keys, lambda key: key)
     return series.times(list(chain.from_iterable(chunks)))
+
+
+def parts(txn: ReadTransaction, series: StoredSeries[CandleSeries]) -> Iterator[CandleSeries]:
+    """All candles of a series in parts; each begins with the last candle of the one before.
+
+    As one, ten million candles would take gigabytes. Raises `StoreError` as `StoredSeries.read`.
+    """
+    step = series.timeframe.ms if series.timeframe else 0
+    key = first_key(txn, series)
+    begin_ms: Millis | None = None
+    while key is not None:
+        start_ms = series.time(key)
+        end_ms = start_ms + _CANDLES_OF_A_PART * step
+        part = series.read(items(txn, series, start_ms if begin_ms is None else begin_ms, end_ms))
+        yield part
+        begin_ms = int(part.times[-1])
+        key = first_key(txn, series, begin_ms + 1)
 
 
 def _seek(txn: ReadTransaction, series: StoredSeries[Any], start_ms: Millis | None) -> Any | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
 
 # Exchanges stamp settlements some milliseconds late, now and then a few seconds.
 _STAMP_TOLERANCE_MS = MINUTE_MS
+# A sample every 4 hours still makes the mean of a day. Of one every 8 hours, a third of the mean
+# would be the latest sample itself; of one a day, all of it.
+_FEWEST_OF_A_MEAN: Final = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,12 +113,13 @@ class OpenInterestSeries(TimeSeries):
     ) -> Floats:
         """Mean of the samples with `as_of - window < time <= as_of`, shape (m,).
 
-        NaN where fewer than `min_coverage` of the expected samples are there.
+        NaN where fewer than `min_coverage` of the expected samples are there, or fewer than 6: the
+        latest value would be compared with a mean that it mostly makes itself.
         """
         first = np.searchsorted(self.time_ms, as_of_ms - window_ms, side="right")
         last = np.searchsorted(self.time_ms, as_of_ms, side="right")
         count = last - first
-        sufficient = (count >= min_coverage * (window_ms / interval_ms)) & (count > 0)
+        sufficient = count >= max(min_coverage * (window_ms / interval_ms), _FEWEST_OF_A_MEAN)
         means = np.full(len(as_of_ms), np.nan)
         # Each window is summed on its own: a running sum would make a mean depend on how
         # much history was loaded before it.

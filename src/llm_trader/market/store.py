@@ -17,6 +17,7 @@ from typing import Final
 from llm_trader.errors import StoreError
 from llm_trader.market import (
     checksums,
+    jump_records,
     keys,
     record_ranges,
     series_records,
@@ -27,6 +28,7 @@ from llm_trader.market import (
 )
 from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
+from llm_trader.market.jumps import Jump
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
@@ -183,14 +185,36 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return series_records.provenance(txn, candles_of(symbol, timeframe))
 
+    def jumps(self, symbol: str) -> list[Jump]:
+        """The jumps of all candles of a symbol, in order of time; reads every candle."""
+        keys.checked_symbol(symbol)
+        with self._read() as txn:
+            return jump_records.stored_jumps(txn, symbol)
+
+    def jumps_of_part(self, symbol: str, part: CandleSeries) -> list[Jump]:
+        """The unaccepted jumps of some stored candles, and between them and those beside them."""
+        with self._read() as txn:
+            return jump_records.jumps_of_part(txn, symbol, part)
+
+    def accept_jump(self, symbol: str, time_ms: Millis) -> list[Jump]:
+        """Accept the jump whose candle holds a time; returns all that are accepted with it.
+
+        Raises `InvalidInputError`, which lists the jumps there are, where there is none.
+        """
+        keys.checked_symbol(symbol)
+        with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
+            self._check_once(txn)
+            return jump_records.accept_jump(txn, symbol, time_ms)
+
     def describe(self) -> StoreInfo:
-        """Every series with extent, gaps and provenance; scans the keys, not the values."""
+        """Every series with extent, gaps, frozen stretches and provenance."""
         with self._read() as txn:
             return store_info.describe(txn, str(self.path))
 
     def check(self, *, repair: bool = False, deep: bool = False) -> StoreCheck:
         """Compares the record and the gap ledger of each series with a count of all its rows.
 
+        It also names jumps of the price and frozen stretches, which are no damage.
         A `deep` check also compares every row with its checksum, decodes it, and walks through all
         pages of the file. With `repair`, records and ledgers that differ are counted anew, all rows
         get checksums, and the result is that of a second check.
@@ -255,7 +279,8 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 for part in series
             )
             interval_ms = series_records.sample_interval_ms(txn, interest)
-        return StoredHistory(symbol, series, records, interval_ms)
+            accepted = jump_records.accepted_jumps(txn, symbol)
+        return StoredHistory(symbol, series, records, interval_ms, accepted)
 
     def write(
         self,

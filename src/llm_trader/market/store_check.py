@@ -1,6 +1,7 @@
 """Counts every row of a store and compares the records and the gap ledgers with the count.
 
-A deep check also decodes every row and compares it with its checksum.
+It names what candles say that markets hardly do: jumps of the price, and stretches that repeat one
+candle. A deep check also decodes every row and compares it with its checksum.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import msgspec
 
 from llm_trader.errors import StoreError
 from llm_trader.market import checksums, record_ranges
+from llm_trader.market.frozen import FrozenStretch, frozen_stretches
+from llm_trader.market.jump_records import accepted_jumps
+from llm_trader.market.jumps import Jump, jump_remedy, jumps_of_parts
 from llm_trader.market.series_records import (
     count_gaps,
     provenance,
@@ -24,12 +28,16 @@ from llm_trader.timeframe import iso8601
 
 
 class SeriesCheck(msgspec.Struct, frozen=True):
+    """`jumps` and `frozen` are `None` where candles cannot be read, which a deep check names."""
+
     kind: str
     symbol: str
     timeframe: str | None
     rows: int
     problems: list[str]
     damaged: bool = False  # in a way that no count can mend
+    jumps: list[Jump] | None = []
+    frozen: list[FrozenStretch] | None = []
 
 
 class StoreCheck(msgspec.Struct, frozen=True):
@@ -42,11 +50,18 @@ class StoreCheck(msgspec.Struct, frozen=True):
     def problems(self) -> int:
         return len(self.file_problems) + sum(len(series.problems) for series in self.series)
 
+    @property
+    def unaccepted_jumps(self) -> list[Jump]:
+        return [jump for series in self.series for jump in series.jumps or [] if not jump.accepted]
+
 
 def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None) -> StoreCheck:
     """A deep check where the problems of the file's pages are given."""
     deep = page_problems is not None
-    checks = [_check_series(txn, series, deep=deep) for series in record_ranges.all_series(txn)]
+    checks = [
+        _with_oddities(txn, series, _check_series(txn, series, deep=deep))
+        for series in record_ranges.all_series(txn)
+    ]
     remedy = None
     if page_problems or any(check.damaged for check in checks):
         remedy = (
@@ -55,7 +70,10 @@ def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None
         )
     elif any(check.problems for check in checks):
         remedy = f"correct them with: llm-trader data check --repair --store {path}"
-    return StoreCheck(path, checks, remedy, page_problems or [])
+    report = StoreCheck(path, checks, remedy, page_problems or [])
+    if remedy is None and (jumps := report.unaccepted_jumps):
+        return msgspec.structs.replace(report, remedy=jump_remedy(jumps, path))
+    return report
 
 
 def repair_store(txn: WriteTransaction) -> None:
@@ -80,6 +98,20 @@ def _check_series(
     return SeriesCheck(
         kind, series.symbol, timeframe, rows, [*damage, *problems], damaged=bool(damage)
     )
+
+
+def _with_oddities(
+    txn: ReadTransaction, series: StoredSeries[Any], check: SeriesCheck
+) -> SeriesCheck:
+    if series.timeframe is None:
+        return check
+    accepted = accepted_jumps(txn, series.symbol)
+    try:
+        jumps = jumps_of_parts(series.symbol, record_ranges.parts(txn, series), accepted)
+        frozen = frozen_stretches(record_ranges.parts(txn, series))
+    except StoreError:
+        return msgspec.structs.replace(check, jumps=None, frozen=None)
+    return msgspec.structs.replace(check, jumps=jumps, frozen=frozen)
 
 
 def _damage(txn: ReadTransaction, series: StoredSeries[Any]) -> list[str]:

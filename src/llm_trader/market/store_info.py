@@ -8,6 +8,7 @@ import msgspec
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.market import checksums, keys, record_ranges
+from llm_trader.market.frozen import FrozenStretch, frozen_stretches
 from llm_trader.market.series_records import Source, count_gaps, provenance, read_meta
 from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
@@ -29,7 +30,10 @@ class GapInfo(msgspec.Struct, frozen=True):
 
 
 class SeriesInfo(msgspec.Struct, frozen=True):
-    """One stored series; `gaps` is for candles only, `provenance` is empty where none was kept."""
+    """One stored series; `provenance` is empty where none was kept.
+
+    `gaps` and `frozen` are for candles only; `frozen` is `None` where candles cannot be read.
+    """
 
     kind: str
     symbol: str
@@ -41,6 +45,7 @@ class SeriesInfo(msgspec.Struct, frozen=True):
     last_ms: Millis
     missing: int
     gaps: list[GapInfo]
+    frozen: list[FrozenStretch] | None
     provenance: list[Source]
 
 
@@ -122,5 +127,15 @@ def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
         last_ms,
         sum(gap.missing for gap in gaps),
         [GapInfo(iso8601(g.start_ms), iso8601(g.end_ms), *g) for g in gaps],
+        _frozen(txn, series),
         provenance(txn, series),
     )
+
+
+def _frozen(txn: ReadTransaction, series: StoredSeries[Any]) -> list[FrozenStretch] | None:
+    if series.timeframe is None:
+        return []
+    try:
+        return frozen_stretches(record_ranges.parts(txn, series))
+    except StoreError:
+        return None  # `data check --deep` says where the damage is

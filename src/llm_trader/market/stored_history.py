@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from llm_trader.market.history import MarketHistory
+from llm_trader.market.jumps import CandleSpan, mark_jumps
 from llm_trader.market.stored_series import Items, SeriesT, StoredSeries
 from llm_trader.timeframe import Millis
 
@@ -19,6 +20,7 @@ class StoredHistory(NamedTuple):
     series: tuple[StoredSeries[Any], ...]
     records: tuple[Items, ...]
     open_interest_interval_ms: Millis
+    accepted_jumps: tuple[CandleSpan, ...] = ()
 
     def decode(self) -> MarketHistory:
         """The checked series; raises `StoreError` naming the first damaged record."""
@@ -33,8 +35,12 @@ class StoredHistory(NamedTuple):
         Also returns the first time at which the two histories differ in what is known; `None`
         where they are equal. Raises as `decode`.
         """
-        # Another sampling interval changes which samples are fresh, in the whole history.
-        if self.open_interest_interval_ms != earlier.open_interest_interval_ms:
+        # Another sampling interval changes which samples are fresh, and an accepted jump which
+        # candles belong together, in the whole history.
+        if (self.open_interest_interval_ms, self.accepted_jumps) != (
+            earlier.open_interest_interval_ms,
+            earlier.accepted_jumps,
+        ):
             return self.decode(), 0
         decoded: list[Any] = []
         changed_ms: list[Millis] = []
@@ -52,7 +58,8 @@ class StoredHistory(NamedTuple):
         return self._history(*decoded), min(changed_ms, default=None)
 
     def _history(self, *series: Any) -> MarketHistory:
-        intraday, four_hour, funding, interest = series
+        *candles, funding, interest = series
+        intraday, four_hour = (mark_jumps(part, self.accepted_jumps) for part in candles)
         interval_ms = self.open_interest_interval_ms
         return MarketHistory(self.symbol, intraday, four_hour, funding, interest, interval_ms)
 
@@ -75,8 +82,8 @@ def _replace_tail(
     series: StoredSeries[SeriesT], values: SeriesT, same: int, records: Items
 ) -> SeriesT:
     tail = series.read(Items(records.keys[same:], records.values[same:]))
-    names = [field.name for field in fields(values) if field.init and field.name != "timeframe"]
     columns: dict[str, Any] = {
-        name: np.concatenate((getattr(values, name)[:same], getattr(tail, name))) for name in names
+        name: np.concatenate((getattr(values, name)[:same], getattr(tail, name)))
+        for name in (values.time_field, *values.value_fields)
     }
     return replace(values, **columns)

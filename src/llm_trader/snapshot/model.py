@@ -68,7 +68,8 @@ class MarketSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         float | None, _needs("no fresh open interest", "base units, last published")
     ] = None
     open_interest_avg_24h: Annotated[
-        float | None, _needs("open interest missing in the last 24h", "base units, 24h mean")
+        float | None,
+        _needs("too few samples of open interest in the last 24h", "base units, 24h mean"),
     ] = None
     funding_rate: Annotated[
         float | None, _needs("no fresh funding rate", "fraction per settlement, last settled")

@@ -192,17 +192,20 @@ class SymbolView:
         newest_ms = self.source.grid.floor(as_of_ms)
         refusals = "; ".join(self.exactly_at(newest_ms).refusals())
         raise StaleDataError(
-            f"no complete snapshot of {self.symbol} at {iso8601(newest_ms)}: {refusals}; collect "
-            "the missing data, or send current_state",
+            f"no complete snapshot of {self.symbol} at {iso8601(newest_ms)}: {refusals}"
+            f"{_jumps_of(self._history_at(newest_ms))}; collect the missing data, or send "
+            "current_state",
             data_age_seconds=age_ms / 1000,
         )
 
     def exactly_at(self, as_of_ms: Millis) -> SnapshotTable:
         """The snapshot at a time of the grid, one row with its series."""
-        store, intraday = self.source.store, self.source.intraday
-        history = read_history(store, self.symbol, intraday, as_of_ms, as_of_ms + 1)
         times = np.array([as_of_ms], dtype=np.int64)
-        return build_snapshots(history, times, self.source.rules)
+        return build_snapshots(self._history_at(as_of_ms), times, self.source.rules)
+
+    def _history_at(self, as_of_ms: Millis) -> MarketHistory:
+        store, intraday = self.source.store, self.source.intraday
+        return read_history(store, self.symbol, intraday, as_of_ms, as_of_ms + 1)
 
     def without_series(self, as_of_ms: Millis) -> SnapshotTable:
         """The snapshot at a time of the grid, from the cache: scalar fields only."""
@@ -256,6 +259,17 @@ def _too_old(
         f"the newest {view.symbol} candle is too old: {age}, and {max_age_ms / MINUTE_MS:.0f} "
         f"minutes are allowed{newest if age_ms is None else ''}; {remedy}, or send current_state",
         data_age_seconds=None if age_ms is None else age_ms / 1000,
+    )
+
+
+def _jumps_of(history: MarketHistory) -> str:
+    """In words, the newest jump before which candles do not count."""
+    jumps_ms = np.union1d(history.intraday.jumps_ms, history.four_hour.jumps_ms)
+    if not len(jumps_ms):
+        return ""
+    return (
+        f"; the price jumps by more than ×3 at {iso8601(int(jumps_ms[-1]))}, and candles before it "
+        "do not count until llm-trader data accept-jump says that it is real"
     )
 
 

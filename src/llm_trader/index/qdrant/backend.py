@@ -91,13 +91,16 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     async def create_or_open(
         cls, server: QdrantServer, collection: Collection, client: AsyncQdrantClient | None = None
     ) -> QdrantIndex:
-        """Open for writing, making a collection and its alias where there is none.
+        """Open for writing, making a collection and its alias where none is, or it holds nothing.
 
         Raises `ConfigurationError` when the index holds points of another collection.
         """
         connection = Connection(server, client)
         try:
             name = await catalog.resolve(connection)
+            if name is not None and await _holds_nothing(connection, name, collection):
+                await catalog.delete(connection, name)
+                name = None
             if name is None:
                 name = layout.version_name(server.collection, collection, 1)
                 await catalog.create(connection, name, collection)
@@ -254,3 +257,11 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
                     f"({'; '.join(differences)}); restart with the version that built it"
                 )
             self.cache = ColumnCache(reader, head)
+
+
+async def _holds_nothing(connection: Connection, name: str, requested: Collection) -> bool:
+    """Whether a collection is for other points, but no ingestion has added any."""
+    stored = (await catalog.open_described(connection, name)).collection
+    return (
+        bool(stored.differences(requested)) and not await Reader(connection, name, stored).counts()
+    )

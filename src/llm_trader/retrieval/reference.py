@@ -92,18 +92,25 @@ class SimilarityReference:
         name: str,
         present: Vectors | float,
         present_share: float,
+        pair_scales: Floats | None = None,
     ) -> SimilarityReference:
         """Compare the window's vectors called `name` over the features that a query has.
 
         `present` (dimension,) is 1 where the query's vector has a value and 0 where not;
-        `present_share` is its share of the weight. Pairs less than the longest horizon apart
-        are left out, as a query's own neighbours are at least that far from it.
+        `present_share` is its share of the weight. `pair_scales` (kinds, kinds) are factors to the
+        similarities of points that lack something. Pairs less than the longest horizon apart are
+        left out, as a query's own neighbours are at least that far from it.
         """
         count = _REFERENCE_STATES if len(window) else 0
         chosen = np.unique(np.linspace(0, len(window) - 1, count).astype(np.intp))
         vectors = window.vectors[name]
         states = vectors[chosen] * present / np.float32(present_share)
         similarity = np.matmul(states, vectors.T, dtype=np.float32)
+        if pair_scales is not None and (kinds := window.lacking()).any():
+            # Where nothing is lacking the factor is one over the share, which is in `states`.
+            factors = (pair_scales * present_share).astype(np.float32)
+            similarity *= factors[kinds[chosen]][:, kinds]
+            similarity[np.isnan(similarity)] = -np.inf
         stamps = window.timestamp_ms
         first = np.searchsorted(stamps, stamps[chosen] - LONGEST_HORIZON_MS, side="right")
         last = np.searchsorted(stamps, stamps[chosen] + LONGEST_HORIZON_MS)

@@ -176,7 +176,7 @@ def lacking(scalars: Floats) -> Kinds:
     """
     kinds = np.zeros(scalars.shape[1], np.uint8)
     for bit, row in enumerate(_DECIDING):
-        kinds |= np.isnan(scalars[row]).astype(np.uint8) << np.uint8(bit)
+        kinds |= np.isnan(scalars[row]).view(np.uint8) << np.uint8(bit)
     return kinds
 
 

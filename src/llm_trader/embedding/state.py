@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -110,10 +111,7 @@ class StateSpace:
             [[rows[f.plus], rows[f.minus], rows[f.over]] for f in grouped]
         ).T
         self._floored = np.array([ROW[name] for name in FLOORED])
-        # (kinds, features): what points of each kind know.
-        self.known_by_kind = np.array(
-            [[_is_known(f, kind) for f in features] for kind in range(LACKING_KINDS)]
-        )
+        self.known_by_kind = _known_by_kind(features)
         self.share_by_kind = _share(self.known_by_kind, self.weights)
         shapes = [SHAPES.index(f.shape) for f in grouped]
         self._log, self._sine, self._cosine = (
@@ -191,6 +189,21 @@ class StateSpace:
 def _share(features: Mask, weights: Floats) -> Floats:
     """The share of the weight of some features (..., features), added up as for vectors."""
     return np.asarray((features * weights).cumsum(axis=-1)[..., -1] / weights.cumsum()[-1])
+
+
+def overlaps_by_kind(multiples: Mapping[str, float]) -> list[Overlap]:
+    """What stored states that lack as much as each kind have in common with others.
+
+    `multiples` are factors of the weights by the names of features, by default 1.
+    """
+    known = _known_by_kind(FEATURES)
+    weights = np.array([f.weight * multiples.get(f.name, 1.0) for f in FEATURES])
+    return [Overlap.of(own, known, weights) for own in known]
+
+
+def _known_by_kind(features: tuple[Feature, ...]) -> Mask:
+    """What points of each kind know, (kinds, features)."""
+    return np.array([[_is_known(f, kind) for f in features] for kind in range(LACKING_KINDS)])
 
 
 def _is_known(feature: Feature, kind: int) -> bool:

@@ -228,7 +228,9 @@ def make_points(
     vectors = {STATE: state_vectors[kept]}
     if spaces.text:
         vectors[TEXT] = spaces.text.embed(table, on_texts)
-    values = np.concatenate([table.scalars, labels[:, kept]])
+    # One bit pattern for unknown, so that equal points are equal to the last bit.
+    scalars = np.where(np.isfinite(table.scalars), table.scalars, np.nan)
+    values = np.concatenate([scalars, labels[:, kept]])
     return PointTable.checked(table.symbol, table.as_of_ms, values, vectors, run), +refused
 
 

@@ -119,6 +119,10 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
         """The state space of this version for the collection's candles."""
         return StateSpace(Timeframe.parse(self.intraday))
 
+    def scales(self, name: str, kind: int) -> Cosines | None:
+        """What a search by the vector of a stored state needs that lacks as much as `kind` says."""
+        return self.state_space().overlap_of_kind(kind).scale if name == STATE else None
+
     def differences(self, expected: Collection) -> list[str]:
         """In words, the fields that differ from the expected ones."""
         return [

@@ -127,7 +127,7 @@ class _QueryCheck:
         from_everything = build_snapshots(history, state.as_of_ms, self.rules)
         if not np.array_equal(from_everything.scalars, state.scalars, equal_nan=True):
             self._add("the snapshot changes when the future is cut off")
-        if not state.complete()[0]:
+        if not state.usable()[0]:
             return
         self.report.queries += 1
         matches = (await self.retriever.query(state, self.as_of_ms, self.spec)).matches
@@ -165,8 +165,8 @@ class _QueryCheck:
     async def _check_match(self, match: Match) -> None:
         """Builds the state of a match again from what was known at its own time."""
         _, state = self._state_at(match.timestamp)
-        if not state.complete()[0]:
-            self._add("the store knew no complete state at the match's own time", match)
+        if not state.usable()[0]:
+            self._add("the store knew no whole state at the match's own time", match)
             return
         rebuilt = np.array([state.column(name) for name in _MATCH_FIELDS])
         stored = _fields(match.market_state, _MATCH_FIELDS)

@@ -188,6 +188,13 @@ def _describe_index(state: IndexState) -> Description:
         for points in info.symbols
     )
     yield table("", "symbol", "states", "first", "last", rows=rows)
+    for points in info.symbols:
+        for missing, count in (
+            ("open interest", points.without_open_interest),
+            ("funding", points.without_funding),
+        ):
+            if count:
+                yield line(f"{points.symbol}: {count} states without {missing}")
     if info.runs:
         last = info.runs[-1]
         runs = f"{len(info.runs)} ingestion runs"

@@ -219,6 +219,11 @@ def describe_ingestion(reports: list[IngestReport], index: str) -> Description:
         ),
     )
     for report in reports:
+        for missing in ("open interest", "funding"):
+            if count := getattr(report, f"without_{missing.replace(' ', '_')}"):
+                yield line(
+                    f"{report.symbol}: {count} written without {missing}, compared over the rest"
+                )
         for reason, count in report.refused.items():
             yield line(f"{report.symbol}: {count} refused, {reason}")
 

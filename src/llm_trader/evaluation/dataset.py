@@ -73,6 +73,12 @@ class Dataset:
         }
         return replace(self, points=points, start_ms=start_ms, end_ms=end_ms)
 
+    def partial_states(self) -> dict[str, int]:
+        """By symbol, the states that are compared without open interest or funding."""
+        return {
+            symbol: int(np.count_nonzero(table.lacking())) for symbol, table in self.points.items()
+        }
+
     def digest(self) -> str:
         """12 hex digits of the SHA-256 of all its data."""
         digest = hashlib.sha256(f"{self.start_ms} {self.end_ms}".encode())

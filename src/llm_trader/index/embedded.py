@@ -46,6 +46,7 @@ from llm_trader.index.protocol import (
     SearchQuery,
     SymbolPoints,
 )
+from llm_trader.snapshot.model import OPTIONAL
 from llm_trader.storage.environment import (
     DATA_FILE,
     LOCK_FILE,
@@ -208,9 +209,9 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     async def info(self) -> IndexInfo:
         self._take_over_changes()
         symbols = [
-            SymbolPoints(symbol, len(times), int(times[0]), int(times[-1]))
-            for symbol, arrays in sorted(self._symbols.items())
-            if len(times := arrays.table.timestamp_ms)
+            _extent(arrays.table)
+            for _, arrays in sorted(self._symbols.items())
+            if len(arrays.table)
         ]
         with self._environment.read() as txn:
             runs = [
@@ -341,6 +342,12 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     def _damaged(self, database: str, key: bytes) -> LlmTraderError:
         name = key.decode() if database == _POINTS and key.isascii() else key.hex()
         return FORMAT.damaged(self._path, f"record {name!r} of {database} is not as it was written")
+
+
+def _extent(points: PointTable) -> SymbolPoints:
+    kinds, times = points.lacking(), points.timestamp_ms
+    without = (int(np.count_nonzero(kinds >> bit & 1)) for bit in range(len(OPTIONAL)))
+    return SymbolPoints(points.symbol, len(points), int(times[0]), int(times[-1]), *without)
 
 
 def _stored_collection(txn: ReadTransaction, path: Path) -> Collection:

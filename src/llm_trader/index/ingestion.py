@@ -26,6 +26,7 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.snapshot.builder import DEFAULT_RULES, SnapshotRules, build_snapshots
+from llm_trader.snapshot.model import OPTIONAL, REQUIRED
 from llm_trader.snapshot.outcome import CHANGES, LONGEST_HORIZON_MS, jump_follows, label_outcomes
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe
@@ -65,7 +66,10 @@ class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of an ingestion for one symbol; all but `refused` are counts of snapshots."""
+    """The outcome of an ingestion for one symbol; all but `refused` are counts of snapshots.
+
+    `without_open_interest` and `without_funding` are of those written now, compared without them.
+    """
 
     symbol: str
     requested: int
@@ -73,6 +77,8 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     already_there: int
     added: int
     refused: dict[str, int]
+    without_open_interest: int = 0
+    without_funding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +157,14 @@ class _Ingestion:
         stored = np.isin(times, await self.index.timestamps(symbol))
         new = times if self.plan.rebuild else times[~stored]
         added, refused, done = 0, Counter[str](), len(times) - len(new)
+        without: Counter[str] = Counter()
         self.progress(symbol, done, len(times))
         for batch in self.plan.batches(new):
             count = StepCounter(self.progress, symbol, len(times), done)
             points, refusals = await self._make_points(symbol, batch, last_ms, count)
             added += await self.index.upsert(points)
             refused += refusals
+            without += _lacking_counts(points)
             done += len(batch)
             self.progress(symbol, done, len(times))
         return IngestReport(
@@ -166,6 +174,7 @@ class _Ingestion:
             already_there=int(stored.sum()),
             added=added,
             refused=dict(refused),
+            **without,
         )
 
     async def _make_points(
@@ -198,16 +207,18 @@ def make_points(
     run: int,
     on_texts: Callable[[int], None] = lambda count: None,
 ) -> tuple[PointTable, Counter[str]]:
-    """The complete points of the snapshots at the given times, and counts of refusals by reason.
+    """The points of the snapshots at the given times, and counts of refusals by reason.
+
+    Snapshots may lack what is `OPTIONAL`; their vectors are 0 there.
 
     `known_until_ms` is the close of the last stored candle; a snapshot that resolves later is
     refused only until then. `on_texts` is called with the number of texts embedded since.
     """
     is_model_known = spaces.rules.volatility.known_at(as_of_ms)
     table = build_snapshots(history, as_of_ms[is_model_known], spaces.rules)
-    refused = table.refusals()
+    refused = table.refusals(REQUIRED)
     refused[_MODEL_OF_LATER] += int((~is_model_known).sum())
-    table = table.take(np.flatnonzero(np.isfinite(table.scalars).all(axis=0)))
+    table = table.take(np.flatnonzero(table.storable()))
     labels = label_outcomes(history.intraday, table.as_of_ms)
     resolved = np.isfinite(labels[: len(CHANGES)]).all(axis=0)
     unresolved = table.as_of_ms[~resolved] + LONGEST_HORIZON_MS > known_until_ms
@@ -216,12 +227,26 @@ def make_points(
     refused[_OUTCOME_JUMP] += int(jumped.sum())
     refused[_OUTCOME_GAP] += int((~jumped).sum())
     state_vectors, share = spaces.state.embed(table)
-    complete = share == 1.0
-    refused[_NO_VECTOR] += int((resolved & ~complete).sum())
-    kept = resolved & complete
+    # All features but those of what the state lacks.
+    whole = share == spaces.state.share_by_kind[table.lacking()]
+    refused[_NO_VECTOR] += int((resolved & ~whole).sum())
+    kept = resolved & whole
     table = table.take(kept)
     vectors = {STATE: state_vectors[kept]}
     if spaces.text:
         vectors[TEXT] = spaces.text.embed(table, on_texts)
-    values = np.concatenate([table.scalars, labels[:, kept]])
+    # One bit pattern for unknown, so that equal points are equal to the last bit.
+    scalars = np.where(np.isfinite(table.scalars), table.scalars, np.nan)
+    values = np.concatenate([scalars, labels[:, kept]])
     return PointTable.checked(table.symbol, table.as_of_ms, values, vectors, run), +refused
+
+
+def _lacking_counts(points: PointTable) -> Counter[str]:
+    """How many points are compared without what is `OPTIONAL`, by the names of the report."""
+    kinds = points.lacking()
+    return Counter(
+        {
+            f"without_{name}": int(np.count_nonzero(kinds >> bit & 1))
+            for bit, name in enumerate(OPTIONAL)
+        }
+    )

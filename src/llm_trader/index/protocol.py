@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from llm_trader.arrays import Times, Vectors
+from llm_trader.arrays import Cosines, Times, Vectors
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window
@@ -21,7 +21,10 @@ from llm_trader.timeframe import Millis, Timeframe
 
 @dataclass(frozen=True, slots=True)
 class FieldRange:
-    """Keeps points with `low <= field <= high`; strictly inside a bound that is `exclusive`."""
+    """Keeps points with `low <= field <= high`; strictly inside a bound that is `exclusive`.
+
+    A point whose field is unknown does not pass.
+    """
 
     field: str
     low: float = -np.inf
@@ -33,7 +36,9 @@ class FieldRange:
 class SearchQuery:
     """Asks for the `limit` points nearest to `vector`, among those in the window and all ranges.
 
-    `name` says which of the points' vectors it is compared with.
+    `name` says which of the points' vectors it is compared with. `scales` are the factors of their
+    cosines by what points lack (`PointTable.lacking`); points whose factor is NaN do not count as
+    eligible. Without `scales` cosines stay as they are.
     """
 
     symbol: str
@@ -42,15 +47,16 @@ class SearchQuery:
     limit: int
     ranges: tuple[FieldRange, ...] = ()
     name: str = STATE
+    scales: Cosines | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
     """The nearest points, most similar first; equally similar ones in order of time.
 
-    `points` are all of the window; `rows` (hits,) point into them; `cosine` is (hits,). `eligible`
-    counts the points that pass window and ranges. `best_cosine` is the greatest of the whole
-    window, whatever the ranges; NaN for an empty one.
+    `points` are all of the window; `rows` (hits,) point into them; `cosine` is (hits,), scaled as
+    the query says. `eligible` counts the points that pass window and ranges. `best_cosine` is the
+    greatest of the whole window, whatever the ranges; NaN for an empty one.
     """
 
     points: PointTable
@@ -117,6 +123,10 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
         """The state space of this version for the collection's candles."""
         return StateSpace(Timeframe.parse(self.intraday))
 
+    def scales(self, name: str, kind: int) -> Cosines | None:
+        """What a search by the vector of a stored state needs that lacks as much as `kind` says."""
+        return self.state_space().overlap_of_kind(kind).scale if name == STATE else None
+
     def differences(self, expected: Collection) -> list[str]:
         """In words, the fields that differ from the expected ones."""
         return [
@@ -146,6 +156,12 @@ class SymbolPoints(msgspec.Struct, frozen=True):
     points: Annotated[int, Meta(description="Number of its states.")]
     first_timestamp_ms: Annotated[Millis, Meta(description="Its oldest state, UTC milliseconds.")]
     last_timestamp_ms: Annotated[Millis, Meta(description="Its newest state, UTC milliseconds.")]
+    without_open_interest: Annotated[
+        int, Meta(description="Number of its states compared without open interest.")
+    ] = 0
+    without_funding: Annotated[
+        int, Meta(description="Number of its states compared without funding.")
+    ] = 0
 
 
 class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):

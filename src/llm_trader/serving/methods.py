@@ -22,10 +22,10 @@ from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving import wire
 from llm_trader.serving.config import ServingConfig
-from llm_trader.snapshot.model import SCALARS
+from llm_trader.snapshot.model import SCALARS, words_of_lacking
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, resolved_at
 from llm_trader.snapshot.source import SnapshotSource, SymbolView
-from llm_trader.snapshot.table import ROW, SnapshotTable
+from llm_trader.snapshot.table import ROW, SnapshotTable, lacking
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
 
 _log = structlog.get_logger(__name__)
@@ -176,7 +176,7 @@ class RagMethods:
                 store_end_ms = self.market.end_ms(symbol)
             if self.market is not None and store_end_ms is not None:
                 view, max_age_ms = self.market.view(symbol), self.config.max_data_age_ms
-                state_as_of_ms = view.newest_complete_ms(store_end_ms, max_age_ms)
+                state_as_of_ms = view.newest_usable_ms(store_end_ms, max_age_ms)
             age_seconds = behind_seconds = None
             if state_as_of_ms is not None and self.clock is not None:
                 age_seconds = (self.clock() - state_as_of_ms) / 1000
@@ -195,6 +195,7 @@ class RagMethods:
                 )
             as_of_ms = view.latest_ms(params.timestamp, *self.config.staleness_limits_ms)
             warnings = _frozen(view, params.timestamp)
+            warnings += _lacks(view, params.timestamp, as_of_ms, self.config.max_data_age_ms)
             return QueryState(view.without_series(as_of_ms), "store", as_of_ms, warnings)
         sent = msgspec.structs.asdict(params.current_state)
         intraday = self.retriever.space.intraday
@@ -216,7 +217,7 @@ class RagMethods:
         if view is None or table.complete()[0]:
             return state
         try:
-            as_of_ms = view.newest_complete_ms(params.timestamp, self.config.max_data_age_ms)
+            as_of_ms = view.newest_usable_ms(params.timestamp, self.config.max_data_age_ms)
             if as_of_ms is None:
                 return state.incomplete(": the store knows no complete state near that time")
             stored_fields = view.known_fields(as_of_ms)
@@ -230,7 +231,7 @@ class RagMethods:
         state.warnings += _frozen(view, params.timestamp)
         if not is_interval_sent and np.isfinite(stored_fields[_INTERVAL, 0]):
             table.scalars[_INTERVAL] = np.nan  # it was assumed, and the store knows it
-        missing = np.isnan(table.scalars[:, 0]).tolist()
+        missing = (np.isnan(table.scalars) & np.isfinite(stored_fields))[:, 0].tolist()
         state.completed = [name for name, gap in zip(SCALARS, missing, strict=True) if gap]
         state.completed_as_of_ms, state.source = as_of_ms, "request+store"
         state.table = table.filled_from(stored_fields)
@@ -336,6 +337,18 @@ def _across_holes(table: SnapshotTable) -> list[str]:
         for count, candles, span in counts
         if count > 0
     ]
+
+
+def _lacks(view: SymbolView, as_of_ms: Millis, state_ms: Millis, max_age_ms: Millis) -> list[str]:
+    """Says so where the state lacks open interest or funding, which an older one may have."""
+    missing = words_of_lacking(int(lacking(view.known_fields(state_ms))[0]))
+    if not missing:
+        return []
+    warning = f"the state of {iso8601(state_ms)} lacks {missing}, and is compared without"
+    complete_ms = view.newest_complete_ms(as_of_ms, max_age_ms)
+    if complete_ms is not None:
+        warning += f"; the newest state that lacks nothing is of {iso8601(complete_ms)}"
+    return [warning]
 
 
 def _too_few(

@@ -123,3 +123,21 @@ USUAL_FUNDING_HOURS: Final = 8.0
 # missing candle does not silence a server for a week; it has no forecast then, and is not stored.
 EXPECTED_VOLATILITY: Final = {name: f"expected_volatility_{name}" for name in HORIZONS}
 SERIES: Final = tuple(name for name in list(_TYPES)[2:] if name not in REFUSALS)
+
+# What a state may lack: a market without open interest or funding has states like any other, stored
+# and compared over what is known. The last field of each says whether a state has it.
+OPTIONAL: Final = {
+    "open_interest": ("open_interest_latest", "open_interest_avg_24h", "oi_delta_pct"),
+    "funding": ("funding_interval_hours", "funding_rate"),
+}
+OPTIONAL_FIELDS: Final = frozenset(name for fields in OPTIONAL.values() for name in fields)
+# The fields without which a state is not stored.
+REQUIRED: Final = tuple(name for name in SCALARS if name not in OPTIONAL_FIELDS)
+# Which of `OPTIONAL` a state lacks is a number, a bit for each; this is how many numbers there are.
+LACKING_KINDS: Final = 2 ** len(OPTIONAL)
+
+
+def words_of_lacking(kind: int) -> str:
+    """What a state of that kind lacks, in words; empty for one that lacks nothing."""
+    names = [name for bit, name in enumerate(OPTIONAL) if kind >> bit & 1]
+    return " and ".join(name.replace("_", " ") for name in names)

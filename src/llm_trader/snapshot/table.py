@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from llm_trader.arrays import Floats, Mask, Rows, Times
+from llm_trader.arrays import Floats, Kinds, Mask, Rows, Times
 from llm_trader.snapshot.model import (
     EXPECTED_VOLATILITY,
+    OPTIONAL,
     REFUSALS,
+    REQUIRED,
     SCALARS,
     SERIES,
     SERIES_LENGTH,
@@ -23,6 +25,10 @@ from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
 
 ROW: Final = {name: row for row, name in enumerate(SCALARS)}
 SERIES_ROW: Final = {name: row for row, name in enumerate(SERIES)}
+# Rows, so that a table of all columns of an index will do as well.
+_DECIDING: Final = [ROW[fields[-1]] for fields in OPTIONAL.values()]
+_REQUIRED: Final = [ROW[name] for name in REQUIRED]
+_USABLE: Final = [ROW[name] for name in REQUIRED if name not in EXPECTED_VOLATILITY.values()]
 
 # The least-squares slope of 10 evenly spaced points is their sum with these weights.
 _OFFSETS = np.arange(SERIES_LENGTH) - (SERIES_LENGTH - 1) / 2
@@ -97,11 +103,24 @@ class SnapshotTable:
         """Whether each snapshot is complete, shape (n,); see `is_complete`."""
         return is_complete(self.scalars)
 
-    def refusals(self) -> Counter[str]:
-        """Counts of the reasons why snapshots are incomplete; the first missing field decides."""
-        missing = ~np.isfinite(self.scalars)
+    def usable(self) -> Mask:
+        """Whether each snapshot can be compared with others, shape (n,); see `is_usable`."""
+        return is_usable(self.scalars)
+
+    def storable(self) -> Mask:
+        """Whether each snapshot has all that a point needs, shape (n,)."""
+        return np.asarray(np.isfinite(self.scalars[_REQUIRED]).all(axis=0))
+
+    def lacking(self) -> Kinds:
+        """Which of `OPTIONAL` each snapshot lacks, shape (n,); see `lacking`."""
+        return lacking(self.scalars)
+
+    def refusals(self, names: Collection[str] = SCALARS) -> Counter[str]:
+        """Counts of the reasons why snapshots lack a field of `names`; the first one decides."""
+        rows = [ROW[name] for name in SCALARS if name in names]
+        missing = ~np.isfinite(self.scalars[rows])
         first = missing.argmax(axis=0)[missing.any(axis=0)]
-        return Counter(REFUSALS[SCALARS[row]] for row in first)
+        return Counter(REFUSALS[SCALARS[rows[row]]] for row in first)
 
     def take(self, rows: Rows | Mask) -> SnapshotTable:
         """The rows of an index or a mask."""
@@ -151,6 +170,22 @@ class SnapshotTable:
 def is_complete(scalars: Floats) -> Mask:
     """Whether states have all scalar fields but the expected volatilities, shape (n,)."""
     return np.asarray(np.isfinite(scalars[: -len(EXPECTED_VOLATILITY)]).all(axis=0))
+
+
+def is_usable(scalars: Floats) -> Mask:
+    """Whether states are complete but for what is `OPTIONAL`, shape (n,)."""
+    return np.asarray(np.isfinite(scalars[_USABLE]).all(axis=0))
+
+
+def lacking(scalars: Floats) -> Kinds:
+    """Which of `OPTIONAL` states lack, a bit for each, shape (n,); 0 where nothing.
+
+    `scalars` (fields, n) may have further rows.
+    """
+    kinds = np.zeros(scalars.shape[1], np.uint8)
+    for bit, row in enumerate(_DECIDING):
+        kinds |= np.isnan(scalars[row]).view(np.uint8) << np.uint8(bit)
+    return kinds
 
 
 def _none_for_nan(values: Floats) -> list[Any]:

@@ -212,15 +212,21 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     @_again_on_move
     async def _search(self, cache: ColumnCache, query: SearchQuery, exact: bool) -> Hits:
         await cache.load(query.symbol, query.window.earliest_timestamp_ms)
-        # Noted first: a head that is older than this means that an older state was restored.
-        seen_before = cache.seen(query.symbol)
-        reply = await search.request_nearest(self._front, cache.reader, query, exact=exact)
-        await cache.catch_up(query.symbol, reply.head, seen_before)
-        window = cache.scan(query.symbol, query.window)
-        if search.is_ahead(reply, window):  # the reply has points of an unfinished transaction
-            await cache.look_again(query.symbol)
+        present = search.kinds_in(cache.scan(query.symbol, query.window), query)
+        while True:
+            # Noted first: a head that is older than this means that an older state was restored.
+            seen_before, kinds = cache.seen(query.symbol), present
+            reply = await search.request_nearest(
+                self._front, cache.reader, query, kinds, exact=exact
+            )
+            await cache.catch_up(query.symbol, reply.head, seen_before)
             window = cache.scan(query.symbol, query.window)
-        return search.scored_hits(query, reply, window)
+            if search.is_ahead(reply, window):  # the reply has points of an unfinished transaction
+                await cache.look_again(query.symbol)
+                window = cache.scan(query.symbol, query.window)
+            present = search.kinds_in(window, query)
+            if set(present) <= set(kinds):  # else points of a new kind were written meanwhile
+                return search.scored_hits(query, reply, window)
 
     def _searchable(self, vectors: Iterable[str]) -> list[str]:
         names = list(vectors)

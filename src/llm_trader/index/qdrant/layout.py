@@ -5,7 +5,8 @@ each ingestion run, and one `head`, which tells readers what was written last.
 
 A point's payload has all its fields under readable names, for filters and for other programs, and
 once more packed in `row`, which this program reads: the server rounds the last digit of decimals,
-and one string is far cheaper to decode than forty numbers.
+and one string is far cheaper to decode than forty numbers. An unknown field is null, and NaN in
+`row`.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def payloads(
         "build_id": build_id,
         "written": written,
     }
-    columns = [row.tolist() for row in points.values]
+    columns = [[None if v != v else v for v in row] for row in points.values.tolist()]
     stamps, resolved = points.timestamp_ms.tolist(), points.resolved_at_ms.tolist()
     rows = zip(stamps, resolved, points.run.tolist(), packed(points), *columns, strict=True)
     names = ("timestamp", "resolved_at", "run", "row", *COLUMNS)

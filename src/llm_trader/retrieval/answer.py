@@ -350,8 +350,8 @@ class Evidence(msgspec.Struct, frozen=True):
     barriers: Annotated[
         BarrierEvidence | None,
         Meta(
-            description="Which of -2 and +3 % was touched first within 24h after the episodes; null "
-            "if none of them has all candles of these 24h."
+            description="Which of -2 and +3 % was touched first within 24h after the episodes; "
+            "null if none of them has all candles of these 24h."
         ),
     ]
     horizons: Annotated[

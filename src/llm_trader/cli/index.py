@@ -209,6 +209,9 @@ def _describe_migration(migration: Migration, source: str, target: str) -> Descr
     yield heading(f"Copied from {source} to {target}")
     rows = ((c.symbol, c.points, c.already_there, c.added, c.replaced) for c in migration.copied)
     yield table("", "symbol", "states", "there already", "added", "replaced", rows=rows)
+    for copy in migration.copied:
+        if copy.removed:
+            yield line(f"{copy.symbol}: {copy.removed} removed that {source} no longer has")
     for problem in migration.problems:
         symbol = f"{problem.symbol}: " if problem.symbol else ""
         yield line(f"PROBLEM {symbol}{problem.problem}")

@@ -148,8 +148,8 @@ def test_each_series_has_its_own_stretches_and_its_own_end(store: MarketStore) -
     changes = store.changes_since(SYMBOL, mark)
     assert {name: [s[:2] for s in parts] for name, parts in changes.stretches.items()} == {
         "candles_4h": [(START_MS, START_MS + 3 * H4.ms)],
-        "funding": [(0, START_MS)],
-        "open_interest": [(0, START_MS + HOUR_MS)],
+        "funding": [(START_MS, START_MS)],
+        "open_interest": [(START_MS, START_MS + HOUR_MS)],
     }
     assert store.changes_since("ETHUSDT", None).stretches == {}
 
@@ -164,7 +164,7 @@ def test_another_sampling_interval_changes_all_open_interest(store: MarketStore)
     mark = mark_of(store)
     store.write(SYMBOL, interest(3, 7), "test", written_at_ms=AT, interval_ms=4 * HOUR_MS)
     (stretch,) = store.changes_since(SYMBOL, mark).stretches["open_interest"]
-    assert stretch[:2] == (0, START_MS + 7 * HOUR_MS)
+    assert stretch[:2] == (START_MS, START_MS + 7 * HOUR_MS)
 
 
 def test_the_record_stays_small_and_covers_every_change(store: MarketStore) -> None:

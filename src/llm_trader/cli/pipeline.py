@@ -36,16 +36,16 @@ def ingest(
     start: options.Start = "90",
     end: options.End = "latest",
     rebuild: Annotated[
-        bool, Option("--rebuild", help="Also compute states again that the index already holds.")
+        bool, Option("--rebuild", help="Also make the states again that the index already holds.")
     ] = False,
 ) -> Result:
     """Turn stored market data into labelled, searchable states.
 
     Every quarter-hour becomes a snapshot of the data known at that time, with its outcomes over the
     next 24 hours. An interrupted run resumes at the next one, and a repeated run adds only new
-    states. Use --rebuild after market data was corrected or older data was imported. A running
-    server sees new states at once. Exits with 1 if the index holds no state of that time in the
-    end.
+    states. States whose market data was corrected since are made again, of whatever time; what can
+    no longer be made is removed. A running server sees all of it at once. Exits with 1 if the index
+    holds no state of that time in the end.
     """
     from llm_trader.app.indexes import location_of
     from llm_trader.app.ingestion import ingest_from_store
@@ -212,13 +212,15 @@ def describe_ingestion(reports: list[IngestReport], index: str) -> Description:
     yield heading(f"States in {index}")
     yield table(
         "",
-        *("symbol", "asked for", "outside the data", "there already", "added"),
+        *("symbol", "asked for", "outside the data", "there already", "added", "made again"),
         rows=(
-            (r.symbol, r.requested, r.outside_stored_data, r.already_there, r.added)
+            (r.symbol, r.requested, r.outside_stored_data, r.already_there, r.added, r.remade)
             for r in reports
         ),
     )
     for report in reports:
+        for reason, count in report.removed.items():
+            yield line(f"{report.symbol}: {count} removed that could not be made again, {reason}")
         for reason, count in report.refused.items():
             yield line(f"{report.symbol}: {count} refused, {reason}")
 

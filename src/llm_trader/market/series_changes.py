@@ -109,9 +109,11 @@ def changes_since(txn: ReadTransaction, symbol: str, mark: DataMark | None) -> D
         same_sampling = interval_ms == mark.open_interest_interval_ms
         ends_ms = mark.ends_ms if same_sampling else _without_interest(mark.ends_ms, symbol)
         for database, end_ms in now.ends_ms.items():
-            first_ms = ends_ms.get(database, -1) + 1
-            if first_ms <= end_ms:
-                since.setdefault(database, []).append(Stretch(first_ms, end_ms, now.change))
+            series = series_in(database, symbol)
+            first_key = record_ranges.first_key(txn, series, ends_ms.get(database, -1) + 1)
+            if first_key is not None:
+                added = Stretch(series.time(first_key), end_ms, now.change)
+                since.setdefault(database, []).append(added)
     return DataChanges({name: stretches for name, stretches in since.items() if stretches}, now)
 
 

@@ -17,12 +17,14 @@ from llm_trader.timeframe import LATEST, Millis, iso8601, parse_end
 
 if TYPE_CHECKING:
     from llm_trader.checks.leak_check import LeakReport
+    from llm_trader.checks.stored_points import StoredPoints
     from llm_trader.index.ingestion import IngestReport
     from llm_trader.retrieval.calibration import Calibration
     from llm_trader.retrieval.intervals import Interval
 
 # One screen; a tampered index can have thousands.
 _LEAKS_SHOWN: Final = 20
+_DIFFERENCES_SHOWN: Final = 5
 
 
 @with_job(
@@ -157,12 +159,14 @@ def leak_check(
     """Prove for sampled queries that every match was known at the query's time.
 
     Computes states and outcomes again from the market data known at that time, and compares them
-    with the answers of the index. Exits with 1 if anything came from the future.
+    with the answers of the index. All stored outcomes, and the states of ten sampled days of each
+    symbol, are compared with the market data of now. Exits with 1 if anything came from the future,
+    or differs. It proves how the data was handled, not that its times and prices are true.
     """
     from llm_trader.app.index_checks import check_index_for_leaks
 
     report = check_index_for_leaks(job, options.symbol_list(symbols), samples, seed)
-    return Result(report, _describe_leaks(report), bool(report.leaks))
+    return Result(report, _describe_leaks(report), not report.passed)
 
 
 @with_job("store", "vector", "lookback_days", "interval", unit="states")
@@ -247,6 +251,24 @@ def _describe_leaks(report: LeakReport) -> Description:
         yield line(f"{leak.symbol} at {leak.query_at}{match}: {leak.problem}")
     if len(report.leaks) > _LEAKS_SHOWN:
         yield line(f"and {len(report.leaks) - _LEAKS_SHOWN} more; all are in --json")
+    yield from _describe_stored(report.stored)
+
+
+def _describe_stored(stored: StoredPoints) -> Description:
+    differing = f"[bold]{stored.differing} DIFFER[/]" if stored.differing else "all the same"
+    yield (
+        f"{stored.outcomes_compared} outcomes and {stored.states_compared} states compared with "
+        f"the market data of now: {differing}"
+    )
+    for difference in stored.differences[:_DIFFERENCES_SHOWN]:
+        numbers = (difference.stored, difference.now)
+        held, now = ("unknown" if number is None else f"{number:.6g}" for number in numbers)
+        place = f"{difference.symbol} at {difference.as_of}"
+        yield line(f"{place}: {difference.field} is {held}, by the data of now {now}")
+    if stored.without_candles:
+        yield line(f"{stored.without_candles} outcomes not compared: the store lacks their candles")
+    if stored.remedy:
+        yield line(f"make them again with: {stored.remedy}")
 
 
 def _describe_calibration(calibration: Calibration, out: Path) -> Description:

@@ -224,3 +224,5 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
             yield line(f"{file.file}: {count} left out: {reason}")
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")
+    if any(write.replaced for _, _, write in written):
+        yield line("rows were replaced: states that read them are made again by the next rag-ingest")

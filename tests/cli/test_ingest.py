@@ -46,7 +46,7 @@ def test_a_table_tells_what_was_added_and_what_was_not(
     assert shown.out.startswith(f"States in {tmp_path}\n")
     for symbol in SYMBOLS:
         (line,) = [li for li in shown.out.splitlines() if li.startswith(f"{symbol} ")]
-        assert line.split()[-1] == str(POINTS)
+        assert line.split()[-2:] == [str(POINTS), "0"]
         assert f"{symbol}: 96 refused, outcome not known yet" in shown.out
     assert "fewer than 120 gapless 4h candles before it" in shown.out
 

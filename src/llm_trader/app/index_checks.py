@@ -56,7 +56,7 @@ async def check_index(job: Job) -> IndexCheck:
 async def check_index_for_leaks(
     job: Job, symbols: list[str], samples: int, seed: int
 ) -> LeakReport:
-    """Prove on sampled queries that every answer used only data known at its time."""
+    """Prove that answers used only data known at their time, and that stored points still hold."""
     settings = job.settings
     with MarketStore.open(settings.market.store) as store:
         async with open_retriever(settings, job.environ) as retriever:
@@ -69,6 +69,7 @@ async def check_index_for_leaks(
                 samples,
                 seed,
                 job.progress,
+                now_ms=job.now_ms,
                 vector=settings.retrieval.vector,
             )
 

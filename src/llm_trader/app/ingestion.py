@@ -19,7 +19,7 @@ from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, checked_spans, ingest
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import M3, M5, Millis, Timeframe, iso8601
+from llm_trader.timeframe import M3, M5, Millis, Timeframe
 
 # Embedding the texts of a day takes seconds; an interruption loses at most one batch of them.
 _TEXT_DAYS: Final = 1
@@ -49,7 +49,7 @@ async def ingest_from_store(
                 named,
                 plan,
                 build_id=BUILD_ID,
-                started_at=iso8601(job.now_ms),
+                now_ms=job.now_ms,
                 progress=job.progress,
             )
 

@@ -1,4 +1,4 @@
-"""Proof on samples that an answer used only what was known at its time.
+"""Proof on samples that an answer used only what was known at its time, and that it still holds.
 
 For a sampled symbol and time T:
 
@@ -9,6 +9,9 @@ For a sampled symbol and time T:
    is missing there, or differs from the index, means that the index knows more than T did.
 4. Some of the states are built again from what was known at their own time. State and index
    must agree, and so must every vector that was compared.
+
+Before that, all stored outcomes and some states are compared with the data of now, by
+`stored_points`: a correction that did not reach the index is found there.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import numpy as np
 from llm_trader.arrays import Floats
 from llm_trader.checks.cutoff import changed_fields, history_with_future, same_vectors
 from llm_trader.checks.sampling import sample
+from llm_trader.checks.stored_points import StoredPoints, compare_stored_points
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
@@ -58,6 +62,11 @@ class LeakReport(msgspec.Struct):
     matches_checked: int = 0
     states_rebuilt: int = 0
     leaks: list[Leak] = []
+    stored: StoredPoints = msgspec.field(default_factory=StoredPoints)
+
+    @property
+    def passed(self) -> bool:
+        return not self.leaks and not self.stored.differing
 
 
 async def check_for_leaks(
@@ -69,9 +78,10 @@ async def check_for_leaks(
     seed: int,
     progress: Progress = no_progress,
     *,
+    now_ms: Millis,
     vector: QueryVectors = "state",
 ) -> LeakReport:
-    """Check `samples` queries at random times; no symbols means all of the index.
+    """Check the stored points, and `samples` queries at random times; no symbols means all.
 
     Raises `InvalidInputError` when no sampled query had a match to check: that would prove
     nothing.
@@ -79,7 +89,11 @@ async def check_for_leaks(
     rng = np.random.default_rng(seed)
     query_times = await _query_times(retriever, symbols)
     spec = SearchSpec(top_k=_TOP_K, min_similarity=0.0, vector=vector)
-    report = LeakReport()
+    names = [symbol for symbol, _ in query_times]
+    # With choices of its own, so that a seed stands for the same queries as before.
+    choices = np.random.default_rng([seed, 1])
+    stored = await compare_stored_points(retriever.index, store, rules, names, now_ms, choices)
+    report = LeakReport(stored=stored)
     for done in range(1, samples + 1):
         symbol, times = query_times[rng.integers(len(query_times))]
         as_of_ms = times[rng.integers(len(times))]
@@ -171,7 +185,7 @@ class _QueryCheck:
         rebuilt = np.array([state.column(name) for name in _MATCH_FIELDS])
         stored = _fields(match.market_state, _MATCH_FIELDS)
         for name in changed_fields(_MATCH_FIELDS, rebuilt, stored):
-            problem = f"{name} differs from the store's, as known then; corrected since? --rebuild"
+            problem = f"{name} differs from the store's, as known then; corrected since? rag-ingest"
             self._add(problem, match)
         probes = await self.retriever.probes(state, self.spec.vector)
         points = await self.retriever.index.fetch(self.symbol, state.as_of_ms, probes)

@@ -14,7 +14,7 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.errors import InvalidInputError
-from llm_trader.timeframe import DAY_MS, iso8601, parse_shift, parse_time
+from llm_trader.timeframe import parse_shift, parse_time
 
 if TYPE_CHECKING:
     from llm_trader.market.file_import import ImportReport
@@ -160,7 +160,7 @@ def accept_jump(
     if symbol is None or at is None:
         raise InvalidInputError("say which jump with --symbol and --at, or see all with --list")
     accepted = market_data.accept_jump(job.settings, options.one_symbol(symbol), parse_time(at))
-    return Result(accepted, _describe_accepted(accepted, job.settings.market.store))
+    return Result(accepted, _describe_accepted(accepted))
 
 
 @app.command()
@@ -282,6 +282,10 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
             yield line(f"{file.file}: {count} left out: {reason}")
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")
+    if any(write.replaced for _, _, write in written):
+        yield line(
+            "rows were replaced: states that read them are made again by the next rag-ingest"
+        )
     if unaccepted := [jump for file in report.files for jump in file.jumps]:
         from llm_trader.market.jumps import jump_remedy
 
@@ -295,11 +299,7 @@ def _describe_jumps(jumps: Sequence[Jump]) -> Description:
         yield line(f"{jump}, {'accepted' if jump.accepted else 'not accepted'}")
 
 
-def _describe_accepted(jumps: Sequence[Jump], store: Path) -> Description:
+def _describe_accepted(jumps: Sequence[Jump]) -> Description:
     for jump in jumps:
         yield line(f"accepted: {jump}")
-    first_day = iso8601(min(jump.time_ms for jump in jumps) - DAY_MS)[:10]
-    yield line(
-        "an index of this store gets the states beside it with: llm-trader ingest --store "
-        f"{store} --symbol {jumps[0].symbol} --start {first_day} --rebuild"
-    )
+    yield line("an index of this store gets the states beside it with the next rag-ingest")

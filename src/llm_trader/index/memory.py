@@ -65,6 +65,12 @@ class SymbolArrays:
             self.table = self._room = joined([old, new])
         self._resolved_at_ms = self.table.resolved_at_ms
 
+    def remove(self, timestamp_ms: Times) -> None:
+        kept = self.table.take(~np.isin(self.table.timestamp_ms, timestamp_ms))
+        # In memory of its own: readers hold slices of the former table.
+        self.table = self._room = replace(kept, version_token=object())
+        self._resolved_at_ms = self.table.resolved_at_ms
+
     def _append(self, new: PointTable) -> None:
         n, size = len(self.table), len(self.table) + len(new)
         if size > len(self._room):

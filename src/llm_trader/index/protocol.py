@@ -16,6 +16,7 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import STATE, TEXT, PointTable
+from llm_trader.market.series_changes import DataMark
 from llm_trader.timeframe import Millis, Timeframe
 
 
@@ -212,6 +213,18 @@ class VectorIndex(Protocol):
 
     async def upsert(self, points: PointTable) -> int:
         """Write points, all or none, replacing stored ones; returns the number of new ones."""
+        ...
+
+    async def remove(self, symbol: str, timestamp_ms: Times) -> int:
+        """Delete the points at these times that are there; returns how many were."""
+        ...
+
+    async def data_mark(self, symbol: str) -> DataMark | None:
+        """Up to where all points of a symbol follow its data; `None` where that is unknown."""
+        ...
+
+    async def set_data_mark(self, symbol: str, mark: DataMark) -> None:
+        """Note it, after the points that had to be made again are written."""
         ...
 
     async def info(self) -> IndexInfo: ...

@@ -13,11 +13,12 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market import checksums, record_ranges
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.jumps import CandleSpan, Jump, find_jumps, jumps_of_parts
+from llm_trader.market.series_changes import record_spans
 from llm_trader.market.series_records import read_meta
 from llm_trader.market.stored_series import candles_of
 from llm_trader.market.symbol_versions import stamp_symbol
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
-from llm_trader.timeframe import Millis, iso8601
+from llm_trader.timeframe import Millis, Timeframe, iso8601
 
 _LISTED_IN_A_REFUSAL: Final = 5
 
@@ -74,7 +75,12 @@ def accept_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jum
         content = msgspec.json.encode(sorted({*former, accepted}))
         checksums.put_meta(txn, _key(symbol), content)
         stamp_symbol(txn, symbol)
-    return [jump for jump in stored_jumps(txn, symbol) if jump.span.overlaps(accepted)]
+    found = [jump for jump in stored_jumps(txn, symbol) if jump.span.overlaps(accepted)]
+    if accepted not in former:
+        for jump in found:  # states that read across it can be made now, or become others
+            series = candles_of(symbol, Timeframe.parse(jump.timeframe))
+            record_spans(txn, series, [(jump.time_ms, jump.time_ms)])
+    return found
 
 
 def _no_jump(symbol: str, time_ms: Millis, jumps: list[Jump]) -> str:

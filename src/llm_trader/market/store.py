@@ -20,6 +20,7 @@ from llm_trader.market import (
     jump_records,
     keys,
     record_ranges,
+    series_changes,
     series_records,
     store_check,
     store_info,
@@ -30,6 +31,7 @@ from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
 from llm_trader.market.jumps import Jump
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.series_changes import DataChanges, DataMark
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
@@ -206,6 +208,15 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             self._check_once(txn)
             return jump_records.accept_jump(txn, symbol, time_ms)
 
+    def changes_since(self, symbol: str, mark: DataMark | None) -> DataChanges:
+        """What later writes changed in a symbol's series since a mark; without one, ever.
+
+        Rows that another program wrote are not among them.
+        """
+        keys.checked_symbol(symbol)
+        with self._read() as txn:
+            return series_changes.changes_since(txn, symbol, mark)
+
     def describe(self) -> StoreInfo:
         """Every series with extent, gaps, frozen stretches and provenance."""
         with self._read() as txn:
@@ -312,6 +323,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             if changes or days.mended:
                 # With the first series: a mistaken import must not claim the folder.
                 store_info.claim_exchange(txn, self._expected_exchange)
+                series_changes.record_changes(txn, stored, days.former, changes, written_at_ms)
                 txn.put_many(stored.database, changes)
                 origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
                 series_records.record_write(txn, stored, origin, interval_ms, report.added)

@@ -31,6 +31,7 @@ from llm_trader.index.qdrant.errors import CollectionGoneError
 from llm_trader.index.qdrant.reader import Reader
 from llm_trader.index.qdrant.single_flight import HeadCache, SingleFlight
 from llm_trader.index.qdrant.writer import Writer
+from llm_trader.market.series_changes import DataMark
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
@@ -196,6 +197,19 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         added = await writer.upsert(points)
         self.cache.add_written(points, previous, writer.head.written)
         return added
+
+    async def remove(self, symbol: str, timestamp_ms: Times) -> int:
+        removed = await self._writing().remove(symbol, timestamp_ms)
+        self.cache.drop(symbol)
+        return removed
+
+    @_again_on_move
+    async def data_mark(self, cache: ColumnCache, symbol: str) -> DataMark | None:
+        cache.check(await self._heads.newest())
+        return await cache.reader.data_mark(symbol)
+
+    async def set_data_mark(self, symbol: str, mark: DataMark) -> None:
+        await self._writing().set_data_mark(symbol, mark)
 
     @_again_on_move
     async def info(self, cache: ColumnCache) -> IndexInfo:

@@ -18,6 +18,7 @@ from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import malformed
 from llm_trader.index.qdrant.layout import Head, UnreadableError
+from llm_trader.market.series_changes import DataMark
 from llm_trader.snapshot.model import OPTIONAL
 from llm_trader.timeframe import DAY_MS, Millis
 
@@ -214,6 +215,13 @@ class Reader(CollectionPages):
         decoded = PageContent(lambda points: [layout.run_of(p.payload) for p in points])
         pages = await self.by_id("reading runs", ids, decoded)
         return sorted(itertools.chain(*pages), key=lambda registered: registered[0].run)
+
+    async def data_mark(self, symbol: str) -> DataMark | None:
+        ids, content = [layout.mark_id(symbol)], PageContent(list)
+        (points,) = await self.by_id("reading a data mark", ids, content)
+        if not points:
+            return None
+        return self.read(lambda points: layout.mark_of(points[0].payload), points)
 
     async def counts(self, among: models.Filter | None = None) -> dict[str, int]:
         """The number of points by symbol, sorted by symbol; of those that pass a filter."""

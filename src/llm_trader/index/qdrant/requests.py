@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -129,6 +129,12 @@ def _bounds(field_range: FieldRange) -> dict[str, float]:
     bounds = {low: field_range.low} if field_range.low > -np.inf else {}
     bounds |= {high: field_range.high} if field_range.high < np.inf else {}
     return {name: float(np.nan_to_num(value)) for name, value in bounds.items()}
+
+
+def ids_of(ids: Sequence[str]) -> models.PointIdsList:
+    from qdrant_client import models
+
+    return models.PointIdsList(points=list(ids))
 
 
 def written_by(run: int) -> models.Filter:

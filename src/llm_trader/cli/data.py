@@ -74,7 +74,8 @@ def import_files(
     are refused with a count, a place and a reason, never repaired. Candles that have not closed
     yet, identical rows and rows without values are left out and counted. Importing again changes
     nothing. Missing 3m candles are built from 1m candles, and missing 4h candles from the finest
-    available ones.
+    imported ones: where at least 90 % of a 4h candle is there, its first and last part among it.
+    Where imported 4h candles end, built ones go on if both agree where both are there.
     """
     from llm_trader.app.market_data import FileMeaning, import_market_data
     from llm_trader.market.file_rows import FileReading
@@ -185,6 +186,11 @@ def describe_series(info: StoreInfo) -> Description:
             yield line(f"gap in {name}: {gap.missing} candles from {gap.start}")
         if (unshown := len(series.gaps) - _GAPS_SHOWN) > 0:
             yield line(f"and {unshown} more gaps; all are in --json")
+        if series.incomplete:
+            yield line(
+                f"{series.symbol} {series.timeframe}: {len(series.incomplete)} candles are built "
+                f"from a part of their finer ones, the first at {series.incomplete[0]}"
+            )
 
 
 def _first_of(sources: Sequence[str]) -> str:
@@ -201,6 +207,11 @@ def _describe_check(check: StoreCheck) -> Description:
     for problem in check.file_problems:
         yield line(f"file: {problem}")
     for name, series in named:
+        if series.incomplete:
+            yield line(
+                f"{series.symbol} {name}: {series.incomplete} built from a part of their finer "
+                "candles"
+            )
         for problem in series.problems:
             yield line(f"{series.symbol} {name}: {problem}")
     if check.remedy is not None:
@@ -222,5 +233,13 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
             yield line(f"{file.file}: {note}")
         for reason, count in file.left_out.items():
             yield line(f"{file.file}: {count} left out: {reason}")
+    for derived in report.derived:
+        for warning in derived.warnings:
+            yield line(f"warning: {warning}")
+        if derived.incomplete:
+            yield line(
+                f"{derived.symbol} {derived.timeframe}: {derived.incomplete} of {derived.rows} "
+                "candles are built from a part of their finer ones"
+            )
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")

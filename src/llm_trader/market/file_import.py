@@ -1,4 +1,4 @@
-"""Import of files into the market store, and of the candles derived from them.
+"""Import of files into the market store.
 
 Files are named `<exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet` (or another ending of
 `file_table.py`), kind being `candles`, `funding` or `open_interest`. Each file is checked as a
@@ -18,6 +18,7 @@ import numpy as np
 
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
 from llm_trader.market.candles import CandleSeries
+from llm_trader.market.derived_candles import CandleSpan, DerivedReport, derive_candles
 from llm_trader.market.file_columns import FUNDING_INTERVAL, Kind, check_mapping
 from llm_trader.market.file_rows import (
     FileReading,
@@ -31,12 +32,11 @@ from llm_trader.market.file_rows import (
 from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
-from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.market.store import MarketStore
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import DAY_MS, H4, M1, M3, SECOND_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import DAY_MS, SECOND_MS, Millis, Timeframe, iso8601
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
 _FILE_NAME: Final = re.compile(
@@ -47,8 +47,6 @@ _FILE_NAME: Final = re.compile(
 )
 # A settlement above 0.75 % is rare on any exchange; most of a file above it are percent.
 _RATE_IN_PERCENT_ABOVE: Final = 0.0075
-# Begins the source of derived candles; later imports tell them from native ones by it.
-_RESAMPLED: Final = "resampled from"
 
 
 class FileReport(msgspec.Struct, frozen=True):
@@ -63,16 +61,6 @@ class FileReport(msgspec.Struct, frozen=True):
     notes: list[str] = []
     left_out: dict[str, int] = {}
     warnings: list[str] = []
-
-
-class DerivedReport(msgspec.Struct, frozen=True):
-    """Candles built from those of an imported file."""
-
-    symbol: str
-    timeframe: str
-    source: str
-    rows: int
-    write: WriteReport
 
 
 class SkippedFile(msgspec.Struct, frozen=True):
@@ -93,16 +81,6 @@ class _File:
     kind: Kind
     symbol: str
     interval: Timeframe | None
-
-
-@dataclass(frozen=True, slots=True)
-class _CandleSpan:
-    """The span that one imported file has candles of."""
-
-    file: str
-    timeframe: Timeframe
-    start_ms: Millis
-    end_ms: Millis
 
 
 def import_folder(
@@ -135,7 +113,7 @@ def import_folder(
     else:
         files, skipped = _list_files(path, exchange)
     reports: list[FileReport] = []
-    spans: dict[str, list[_CandleSpan]] = {}
+    spans: dict[str, list[CandleSpan]] = {}
     for file in files:
         try:
             report, span = _import_file(file, store, reading, written_at_ms)
@@ -149,7 +127,7 @@ def import_folder(
     derived = [
         report
         for symbol, symbol_spans in spans.items()
-        for report in _derive_candles(symbol, symbol_spans, store, written_at_ms)
+        for report in derive_candles(symbol, symbol_spans, store, written_at_ms)
     ]
     return ImportReport(reports, derived, skipped)
 
@@ -226,7 +204,7 @@ def _open_interest_venues(matches: list[re.Match[str]], exchange: str) -> dict[s
 
 def _import_file(
     file: _File, store: MarketStore, reading: FileReading, written_at_ms: Millis
-) -> tuple[FileReport, _CandleSpan | None]:
+) -> tuple[FileReport, CandleSpan | None]:
     symbol, timeframe, span = file.symbol, file.interval, None
     rows = read_rows(file.path, file.kind, symbol, reading)
     interval_ms: Millis | None = None
@@ -235,7 +213,7 @@ def _import_file(
     if file.kind == "candles" and timeframe is not None:
         series = _candles(rows, timeframe, store, file, reading, written_at_ms)
         first_ms, last_ms = series.times[[0, -1]].tolist()
-        span = _CandleSpan(file.name, timeframe, first_ms, last_ms + timeframe.ms)
+        span = CandleSpan(file.name, timeframe, first_ms, last_ms + timeframe.ms)
     else:
         refuse_future(rows, written_at_ms)
         sort_rows(rows)
@@ -363,34 +341,3 @@ def _open_interest(rows: FileRows) -> OpenInterestSeries:
         return OpenInterestSeries.validated(columns, rows.name)
     except InvalidDataError as error:
         raise rows.refused(error) from error
-
-
-def _derive_candles(
-    symbol: str, spans: list[_CandleSpan], store: MarketStore, written_at_ms: Millis
-) -> Iterable[DerivedReport]:
-    """3m candles from 1m, and 4h from the finest imported, where there are no native ones."""
-    minutes = [span for span in spans if span.timeframe == M1]
-    finest = min((span.timeframe for span in spans), default=M1)
-    coarse = [s for s in spans if s.timeframe == finest and H4.ms % finest.ms == 0 and finest < H4]
-    for target, sources in ((M3, minutes), (H4, coarse)):
-        if sources and not _is_native(store, symbol, target):
-            for span in sources:
-                yield _resample(symbol, span, target, store, written_at_ms)
-
-
-def _is_native(store: MarketStore, symbol: str, timeframe: Timeframe) -> bool:
-    sources = store.provenance(symbol, timeframe)
-    if not sources:
-        return timeframe in store.timeframes(symbol)
-    return any(not entry.source.startswith(_RESAMPLED) for entry in sources)
-
-
-def _resample(
-    symbol: str, span: _CandleSpan, target: Timeframe, store: MarketStore, written_at_ms: Millis
-) -> DerivedReport:
-    # Read back from the store: a neighbouring file may complete the first and the last candle.
-    start_ms, end_ms = target.floor(span.start_ms), target.floor(span.end_ms - 1) + target.ms
-    built = resample(store.candles(symbol, span.timeframe, start_ms, end_ms), target)
-    source = f"{_RESAMPLED} {span.timeframe} of {span.file}"
-    write = store.write(symbol, built, source, written_at_ms=written_at_ms)
-    return DerivedReport(symbol, str(target), source, len(built), write)

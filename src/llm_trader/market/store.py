@@ -14,8 +14,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
+from llm_trader.arrays import Times
 from llm_trader.errors import StoreError
 from llm_trader.market import (
+    built_candles,
     checksums,
     keys,
     record_ranges,
@@ -25,6 +27,7 @@ from llm_trader.market import (
     stored_series,
     symbol_versions,
 )
+from llm_trader.market.built_candles import BuiltCandles
 from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
@@ -183,6 +186,11 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return series_records.provenance(txn, candles_of(symbol, timeframe))
 
+    def built_candles(self, symbol: str, timeframe: Timeframe) -> BuiltCandles:
+        """Which candles of a series were built from finer ones, and which of those in part."""
+        with self._read() as txn:
+            return built_candles.read_built(txn, candles_of(symbol, timeframe))
+
     def describe(self) -> StoreInfo:
         """Every series with extent, gaps and provenance; scans the keys, not the values."""
         with self._read() as txn:
@@ -265,12 +273,14 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         *,
         written_at_ms: Millis,
         interval_ms: Millis | None = None,
+        incomplete_ms: Times | None = None,
     ) -> WriteReport:
         """Add rows, replacing those of the same time, in one transaction.
 
         `source` goes into the provenance; `interval_ms` records how far apart samples of open
-        interest are, where known. Raises `InvalidDataError` when any row is refused; then nothing
-        is written. Writing the same again changes nothing.
+        interest are, where known. For candles that were built from finer ones, `incomplete_ms` has
+        the open times of those that were built from a part of them. Raises `InvalidDataError` when
+        any row is refused; then nothing is written. Writing the same again changes nothing.
         """
         stored = stored_series.matching(symbol, series)
         if not series.is_validated:
@@ -284,12 +294,15 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             self._check_once(txn)
             days = DayChecksums(txn, stored, new)
             changes, report = stored.changes(days.former, new)
-            if changes or days.mended:
+            built = built_candles.changed_by_write(txn, stored, series.times, incomplete_ms)
+            if changes or days.mended or built is not None:
                 # With the first series: a mistaken import must not claim the folder.
                 store_info.claim_exchange(txn, self._expected_exchange)
                 txn.put_many(stored.database, changes)
                 origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
                 series_records.record_write(txn, stored, origin, interval_ms, report.added)
+                if built is not None:
+                    built_candles.put_built(txn, stored, built)
                 days.write()
                 symbol_versions.stamp_symbol(txn, stored.symbol)
         return report

@@ -11,6 +11,7 @@ import msgspec
 
 from llm_trader.errors import StoreError
 from llm_trader.market import checksums, record_ranges
+from llm_trader.market.built_candles import read_built
 from llm_trader.market.series_records import (
     count_gaps,
     provenance,
@@ -30,6 +31,7 @@ class SeriesCheck(msgspec.Struct, frozen=True):
     rows: int
     problems: list[str]
     damaged: bool = False  # in a way that no count can mend
+    incomplete: int = 0  # candles that were built from a part of their finer ones
 
 
 class StoreCheck(msgspec.Struct, frozen=True):
@@ -77,8 +79,9 @@ def _check_series(
     except StoreError as error:
         rows, problems = 0, [error.message]
     damage = _damage(txn, series) if deep else []
+    incomplete = len(read_built(txn, series).incomplete_ms) if rows else 0
     return SeriesCheck(
-        kind, series.symbol, timeframe, rows, [*damage, *problems], damaged=bool(damage)
+        kind, series.symbol, timeframe, rows, [*damage, *problems], bool(damage), incomplete
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.market import checksums, keys, record_ranges
+from llm_trader.market.built_candles import read_built
 from llm_trader.market.series_records import Source, count_gaps, provenance, read_meta
 from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
@@ -42,6 +43,8 @@ class SeriesInfo(msgspec.Struct, frozen=True):
     missing: int
     gaps: list[GapInfo]
     provenance: list[Source]
+    built: int = 0  # from finer candles
+    incomplete: list[str] = []  # open times of those that were built from a part of them
 
 
 class StoreInfo(msgspec.Struct, frozen=True):
@@ -111,6 +114,7 @@ def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
     times = record_ranges.times(txn, series)
     first_ms, last_ms = int(times[0]), int(times[-1])
     gaps = count_gaps(series, times)
+    built = read_built(txn, series)
     return SeriesInfo(
         "candles" if series.timeframe else series.database,
         series.symbol,
@@ -123,4 +127,6 @@ def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
         sum(gap.missing for gap in gaps),
         [GapInfo(iso8601(g.start_ms), iso8601(g.end_ms), *g) for g in gaps],
         provenance(txn, series),
+        int(built.contain(times).sum()),
+        [iso8601(time_ms) for time_ms in built.incomplete_ms],
     )

@@ -250,9 +250,10 @@ def test_candles_that_differ_are_not_continued_and_the_first_are_named(
     (derived,) = report.derived
     assert (derived.timeframe, derived.rows) == ("4h", 0)
     (warning,) = derived.warnings
+    volume = own.volume[0]
     for told in (
         "BTCUSDT 4h does not go on: 12 of 12 imported 4h candles are not what their 5m candles",
-        f"2024-01-01T00:00:00Z, volume {own.volume[0] * 1000:.10g}, {own.volume[0]:.10g} from",
+        f"2024-01-01T00:00:00Z, volume {volume * 1000:.10g} in 4h, {volume:.10g} from 5m",
         "import later 4h candles",
     ):
         assert told in warning

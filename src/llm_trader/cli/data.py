@@ -18,6 +18,7 @@ from llm_trader.timeframe import parse_rfc3339, parse_shift
 
 if TYPE_CHECKING:
     from llm_trader.market.file_import import ImportReport
+    from llm_trader.market.hole_costs import HoleReport
     from llm_trader.market.store_check import StoreCheck
     from llm_trader.market.store_info import StoreInfo
 
@@ -71,11 +72,13 @@ def import_files(
 
     The name of a file says what it holds: <exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet,
     such as bybit_linear_BTCUSDT_candles_5m.parquet. Folders in a folder are searched, too. Bad rows
-    are refused with a count, a place and a reason, never repaired. Candles that have not closed
-    yet, identical rows and rows without values are left out and counted. Importing again changes
-    nothing. Missing 3m candles are built from 1m candles, and missing 4h candles from the finest
-    imported ones: where at least 90 % of a 4h candle is there, its first and last part among it.
-    Where imported 4h candles end, built ones go on if both agree where both are there.
+    are refused with a count, a place and a reason, never repaired, and so are candles that differ
+    from the stored ones of another timeframe. Candles that have not closed yet, identical rows and
+    rows without values are left out and counted. Importing again changes nothing.
+
+    Missing 3m candles are built from 1m candles, and missing 4h candles from the finest imported
+    ones: where at least 90 % of a 4h candle is there, its first and last part among it. Where
+    imported 4h candles end, built ones go on with them if both agree where both are there.
     """
     from llm_trader.app.market_data import FileMeaning, import_market_data
     from llm_trader.market.file_rows import FileReading
@@ -114,6 +117,9 @@ def check(
     ] = False,
 ) -> Result:
     """Count all rows of a store and compare its records and gap ledgers with the count.
+
+    Candles of one symbol in different timeframes are compared, too: where more than 1 % of the
+    coarser ones differ, one of the two has wrong times or is of another market.
 
     --deep finds damage: rows that differ from the checksum of their day, and a file that
     contradicts itself. Rows that an earlier version wrote have no checksum; --repair gives them
@@ -241,5 +247,20 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
                 f"{derived.symbol} {derived.timeframe}: {derived.incomplete} of {derived.rows} "
                 "candles are built from a part of their finer ones"
             )
+    for holes in report.holes:
+        yield line(f"warning: {_describe_holes(holes)}")
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")
+
+
+def _describe_holes(holes: HoleReport) -> str:
+    text = (
+        f"{holes.symbol} {holes.timeframe}: {holes.missing} candles missing in {holes.holes} "
+        f"holes, the longest of {holes.longest}"
+    )
+    if holes.silenced is None:
+        return text
+    return (
+        f"{text}; of {holes.quarter_hours} quarter-hours about {holes.silenced} are lost "
+        f"({holes.without_state} without a state, {holes.without_outcome} without an outcome)"
+    )

@@ -20,11 +20,12 @@ from llm_trader.market.resampling import Resampled, resample_with_holes
 from llm_trader.market.store import MarketStore
 from llm_trader.market.timeframe_agreement import (
     SAME_CANDLES,
+    Span,
     compare,
     divides,
     native_part,
+    overlap,
     sampled_stretches,
-    store_overlap,
 )
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.timeframe import DAY_MS, H4, M1, M3, Millis, Timeframe
@@ -118,8 +119,8 @@ def _build(symbol: str, span: CandleSpan, target: Timeframe, store: MarketStore)
         until_ms = min(first_ms + step_ms, end_ms)
         fine = store.candles(symbol, span.timeframe, first_ms, until_ms)
         part = resample_with_holes(fine, target, LEAST_SHARE[target])
-        stored = native_part(store.candles(symbol, target, first_ms, until_ms), built_before)
-        parts.append(_without(part, stored.open_time_ms))
+        stored_ms = store.open_times(symbol, target, first_ms, until_ms)
+        parts.append(_without(part, stored_ms[~built_before.contain(stored_ms)]))
     columns = {
         name: np.concatenate([getattr(part.candles, name) for part in parts])
         for name in ("open_time_ms", *CandleSeries.value_fields)
@@ -142,15 +143,22 @@ def _without(built: Resampled, times: Times) -> Resampled:
     )
 
 
+def stored_span(store: MarketStore, symbol: str, timeframe: Timeframe) -> Span | None:
+    """From the open of the first stored candle to the close of the last one."""
+    ends = store.first_and_last_ms(symbol, timeframe)
+    return None if ends is None else (ends[0], ends[1] + timeframe.ms)
+
+
 def _why_not_continued(
     symbol: str, fine: Timeframe, target: Timeframe, store: MarketStore
 ) -> str | None:
     """Why built candles must not go on with native ones; None where both agree."""
     built = store.built_candles(symbol, target)
+    fine_span, span = (stored_span(store, symbol, timeframe) for timeframe in (fine, target))
     comparison = compare(
         lambda a, b: store.candles(symbol, fine, a, b),
         lambda a, b: native_part(store.candles(symbol, target, a, b), built),
-        sampled_stretches(*store_overlap(store, symbol, fine, target), target),
+        sampled_stretches(*overlap(fine_span, span, target), target),
         SAME_CANDLES,
     )
     named = f"{symbol} {target} does not go on"
@@ -162,7 +170,7 @@ def _why_not_continued(
     if comparison.disagrees:
         return (
             f"{named}: {comparison.differing} of {comparison.compared} imported {target} candles "
-            f"are not what their {fine} candles make ({'; '.join(map(str, comparison.first))}); "
+            f"are not what their {fine} candles make ({comparison.listed(fine, target)}); "
             f"import later {target} candles, or correct the wrong ones"
         )
     return None

@@ -19,6 +19,7 @@ import numpy as np
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.derived_candles import CandleSpan, DerivedReport, derive_candles
+from llm_trader.market.file_agreement import ImportedCandles, refuse_contradicted
 from llm_trader.market.file_columns import FUNDING_INTERVAL, Kind, check_mapping
 from llm_trader.market.file_rows import (
     FileReading,
@@ -31,6 +32,7 @@ from llm_trader.market.file_rows import (
 )
 from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
+from llm_trader.market.hole_costs import HoleReport, report_holes
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.market.store import MarketStore
@@ -72,6 +74,7 @@ class ImportReport(msgspec.Struct, frozen=True):
     files: list[FileReport]
     derived: list[DerivedReport]
     skipped: list[SkippedFile]
+    holes: list[HoleReport] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,12 @@ def import_folder(
         for symbol, symbol_spans in spans.items()
         for report in derive_candles(symbol, symbol_spans, store, written_at_ms)
     ]
-    return ImportReport(reports, derived, skipped)
+    holes = [
+        report
+        for symbol, symbol_spans in spans.items()
+        for report in report_holes(symbol, symbol_spans, store)
+    ]
+    return ImportReport(reports, derived, skipped, holes)
 
 
 def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: str | None) -> _File:
@@ -178,6 +186,8 @@ def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFil
             f"nothing to import in {path} for {exchange} ({reasons}); name files like "
             f"{NAMING}.parquet or .csv, or give --symbol, --kind and --interval of one file"
         )
+    # The finest candles come first, so that coarser ones are compared with them.
+    files.sort(key=lambda f: (f.kind, f.interval.ms if f.kind == "candles" and f.interval else 0))
     return files, skipped
 
 
@@ -214,6 +224,18 @@ def _import_file(
         series = _candles(rows, timeframe, store, file, reading, written_at_ms)
         first_ms, last_ms = series.times[[0, -1]].tolist()
         span = CandleSpan(file.name, timeframe, first_ms, last_ms + timeframe.ms)
+        refuse_contradicted(
+            ImportedCandles(
+                rows.name,
+                symbol,
+                timeframe,
+                (span.start_ms, span.end_ms),
+                series.between,
+                lambda time_ms: rows.place_of(time_ms),
+                reading.shift_ms,
+            ),
+            store,
+        )
     else:
         refuse_future(rows, written_at_ms)
         sort_rows(rows)

@@ -103,6 +103,10 @@ class FileRows:
         )
         return f"{self.table.place(int(self.row[row]))}, {_time(self.times[row])}: {values}"
 
+    def place_of(self, time_ms: Millis) -> str:
+        """Where the row of a time is in the file, after the rows were put in order."""
+        return self.table.place(int(self.row[np.searchsorted(self.times, time_ms)]))
+
     def refuse(self, refusals: Refusals, remedy: str = _CORRECT) -> None:
         """Raises `InvalidDataError` with the first row of each reason, if there is any."""
         if any(mask.any() for mask in refusals.values()):

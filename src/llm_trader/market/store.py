@@ -169,6 +169,13 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         first_ms, last_ms = series.times([first, last]).tolist()
         return first_ms, last_ms
 
+    def open_times(
+        self, symbol: str, timeframe: Timeframe, start_ms: Millis, end_ms: Millis
+    ) -> Times:
+        """Those of the candles with `start_ms <= open time < end_ms`, from the keys alone."""
+        with self._read() as txn:
+            return record_ranges.times(txn, candles_of(symbol, timeframe), start_ms, end_ms)
+
     def newest_close_ms(self, symbol: str, timeframe: Timeframe, as_of_ms: Millis) -> Millis | None:
         """The close of the newest candle that was known at a time, found by one seek."""
         series = candles_of(symbol, timeframe)

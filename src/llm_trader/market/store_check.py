@@ -1,10 +1,12 @@
 """Counts every row of a store and compares the records and the gap ledgers with the count.
 
-A deep check also decodes every row and compares it with its checksum.
+Candles of different timeframes are compared with each other.
+A deep check also compares every row with its checksum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,8 +22,9 @@ from llm_trader.market.series_records import (
     recount,
 )
 from llm_trader.market.stored_series import StoredSeries
+from llm_trader.market.timeframe_check import contradictions
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
-from llm_trader.timeframe import iso8601
+from llm_trader.timeframe import Timeframe, iso8601
 
 
 class SeriesCheck(msgspec.Struct, frozen=True):
@@ -49,6 +52,7 @@ def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None
     """A deep check where the problems of the file's pages are given."""
     deep = page_problems is not None
     checks = [_check_series(txn, series, deep=deep) for series in record_ranges.all_series(txn)]
+    contradicted = contradictions(txn)
     remedy = None
     if page_problems or any(check.damaged for check in checks):
         remedy = (
@@ -57,6 +61,12 @@ def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None
         )
     elif any(check.problems for check in checks):
         remedy = f"correct them with: llm-trader data check --repair --store {path}"
+    elif contradicted:
+        remedy = (
+            "find which of the two has wrong times or is of another market, and import the right "
+            "candles of it"
+        )
+    checks = [_with_problems(check, contradicted) for check in checks]
     return StoreCheck(path, checks, remedy, page_problems or [])
 
 
@@ -67,6 +77,15 @@ def repair_store(txn: WriteTransaction) -> None:
         if record is not None and _check_series(txn, series).problems:
             recount(txn, series, provenance(txn, series), record.interval_ms)
         checksums.write_all(txn, series)
+
+
+def _with_problems(
+    check: SeriesCheck, contradicted: Mapping[tuple[str, Timeframe], list[str]]
+) -> SeriesCheck:
+    if check.timeframe is None:
+        return check
+    more = contradicted.get((check.symbol, Timeframe.parse(check.timeframe)), [])
+    return msgspec.structs.replace(check, problems=[*check.problems, *more]) if more else check
 
 
 def _check_series(

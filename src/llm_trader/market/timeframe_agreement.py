@@ -13,14 +13,15 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from llm_trader.arrays import Floats, Mask
+from llm_trader.errors import StoreError
 from llm_trader.market.built_candles import BuiltCandles
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.resampling import resample
-from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import Millis, Timeframe, iso8601
 
 # Gives the candles with `start_ms <= open time < end_ms`.
 Reader: TypeAlias = Callable[[Millis, Millis], CandleSeries]
+Span: TypeAlias = tuple[Millis, Millis]
 Tolerances: TypeAlias = Mapping[str, float]  # of each compared field, relative
 
 # Of 20,922 pairs from Bybit and Binance (4h and 1h candles from 5m ones, BTC, ETH and SOL, 2023 and
@@ -52,11 +53,8 @@ class Difference(NamedTuple):
     coarse: float
     from_fine: float
 
-    def __str__(self) -> str:
-        return f"{iso8601(self.time_ms)}, {self.values()}"
-
-    def values(self) -> str:
-        return f"{self.field} {self.coarse:.10g}, {self.from_fine:.10g} from the finer candles"
+    def values(self, fine: Timeframe, coarse: Timeframe) -> str:
+        return f"{self.field} {self.coarse:.10g} in {coarse}, {self.from_fine:.10g} from {fine}"
 
 
 class Comparison(NamedTuple):
@@ -70,6 +68,9 @@ class Comparison(NamedTuple):
     def disagrees(self) -> bool:
         return self.differing > MOST_DIFFERING_SHARE * self.compared
 
+    def listed(self, fine: Timeframe, coarse: Timeframe) -> str:
+        return "; ".join(f"{iso8601(d.time_ms)}, {d.values(fine, coarse)}" for d in self.first)
+
 
 def divides(fine: Timeframe, coarse: Timeframe) -> bool:
     return fine < coarse and coarse.ms % fine.ms == 0
@@ -78,17 +79,21 @@ def divides(fine: Timeframe, coarse: Timeframe) -> bool:
 def compare(
     fine: Reader,
     coarse: Reader,
-    stretches: Iterator[tuple[Millis, Millis]],
+    stretches: Iterator[Span],
     tolerances: Tolerances,
 ) -> Comparison:
-    """Compare what is stored of each stretch; both readers give candles of one timeframe each."""
+    """Compare each stretch; readers give candles of one timeframe each.
+
+    Damaged stretches are left out: to find damage is what a deep check is for.
+    """
     compared, differing = 0, 0
     first: list[Difference] = []
     for start_ms, end_ms in stretches:
-        native = coarse(start_ms, end_ms)
-        if not len(native):
+        try:
+            native, parts = coarse(start_ms, end_ms), fine(start_ms, end_ms)
+        except StoreError:
             continue
-        built = resample(fine(start_ms, end_ms), native.timeframe)
+        built = resample(parts, native.timeframe)
         _, a, b = np.intersect1d(
             native.open_time_ms, built.open_time_ms, assume_unique=True, return_indices=True
         )
@@ -112,32 +117,18 @@ def _differ(a: Floats, b: Floats, tolerance: float) -> Mask:
     return differ
 
 
-def overlap(
-    fine: tuple[Millis, Millis], coarse: tuple[Millis, Millis], timeframe: Timeframe
-) -> tuple[Millis, Millis]:
+def overlap(fine: Span | None, coarse: Span | None, timeframe: Timeframe) -> Span:
     """The whole candles of the coarse `timeframe` within two spans; empty if start is not before.
 
     Spans are from the open of the first candle to the close of the last one.
     """
+    if fine is None or coarse is None:
+        return 0, 0
     start_ms = -(-max(fine[0], coarse[0]) // timeframe.ms) * timeframe.ms
     return start_ms, timeframe.floor(min(fine[1], coarse[1]))
 
 
-def store_overlap(
-    store: MarketStore, symbol: str, fine: Timeframe, coarse: Timeframe
-) -> tuple[Millis, Millis]:
-    """The whole coarse candles within what is stored of both; empty if start is not before end."""
-    spans = [
-        (ends[0], ends[1] + timeframe.ms)
-        for timeframe in (fine, coarse)
-        if (ends := store.first_and_last_ms(symbol, timeframe)) is not None
-    ]
-    return overlap(spans[0], spans[1], coarse) if len(spans) == 2 else (0, 0)
-
-
-def sampled_stretches(
-    start_ms: Millis, end_ms: Millis, timeframe: Timeframe
-) -> Iterator[tuple[Millis, Millis]]:
+def sampled_stretches(start_ms: Millis, end_ms: Millis, timeframe: Timeframe) -> Iterator[Span]:
     """A bounded part of a span of coarse candles, always the same one."""
     candles = (end_ms - start_ms) // timeframe.ms
     if candles <= _STRETCHES * _CANDLES_PER_STRETCH:
@@ -151,7 +142,7 @@ def sampled_stretches(
 
 def all_stretches(
     start_ms: Millis, end_ms: Millis, fine: Timeframe, coarse: Timeframe
-) -> Iterator[tuple[Millis, Millis]]:
+) -> Iterator[Span]:
     """The whole span in parts that fit into memory."""
     step_ms = max(1, _FINE_ROWS_PER_READ * fine.ms // coarse.ms) * coarse.ms
     for first_ms in range(start_ms, end_ms, step_ms):

@@ -76,7 +76,7 @@ def test_candles_funding_and_open_interest_are_imported_with_their_file_as_sourc
         store,
         exchange="bybit",
         written_at_ms=AT,
-        progress=lambda file, done, total: seen.append((file, done, total)),
+        progress=lambda label, done, total: seen.append((label, done, total)),
     )
 
     assert [(f.kind, f.interval, f.rows) for f in report.files] == [
@@ -85,7 +85,8 @@ def test_candles_funding_and_open_interest_are_imported_with_their_file_as_sourc
         ("open_interest", "1h", 2),
     ]
     assert all(f.write == WriteReport(added=f.rows) for f in report.files)
-    assert [(done, total) for _, done, total in seen] == [(1, 3), (2, 3), (3, 3)]
+    files = [(done, total) for label, done, total in seen if label == "files"]
+    assert files == [(1, 3), (2, 3), (3, 3)]
     assert same_series(store.candles("BTCUSDT", M5), candles)
     assert store.funding("BTCUSDT").rate.tolist() == [0.0001, -0.0002]
     assert store.funding("BTCUSDT").interval_hours.tolist() == [8, 8]

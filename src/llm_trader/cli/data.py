@@ -32,7 +32,7 @@ _GAPS_SHOWN: Final = 5
 
 
 @app.command("import")
-@with_job("store", quiet=False, unit="files")
+@with_job("store", quiet=False, unit="")  # of which there are several: files, and rows of a file
 def import_files(
     path: Annotated[
         Path, Argument(help="A folder or one file with candles, funding or open interest.")

@@ -7,7 +7,7 @@ Series of native candles alone have no such record. Whatever is written natively
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,8 +18,10 @@ from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
 from llm_trader.timeframe import Millis, Timeframe
 
+Spans: TypeAlias = tuple[tuple[Millis, Millis], ...]
+
 # Begins the source of candles that were built from finer ones.
-RESAMPLED: str = "resampled from"
+RESAMPLED: Final = "resampled from"
 
 
 class BuiltCandles(msgspec.Struct, frozen=True):
@@ -28,7 +30,7 @@ class BuiltCandles(msgspec.Struct, frozen=True):
     `incomplete_ms` has the open times of those that were built from a part of their finer candles.
     """
 
-    spans: tuple[tuple[Millis, Millis], ...] = ()
+    spans: Spans = ()
     incomplete_ms: tuple[Millis, ...] = ()
 
     def contain(self, times: Times) -> Mask:
@@ -36,10 +38,6 @@ class BuiltCandles(msgspec.Struct, frozen=True):
         bounds = np.array(self.spans, np.int64).reshape(-1)
         inside: Mask = np.searchsorted(bounds, times, side="right") % 2 == 1
         return inside
-
-    def times(self, timeframe: Timeframe) -> Times:
-        spans = [np.arange(start, end, timeframe.ms) for start, end in self.spans]
-        return np.concatenate([np.empty(0, np.int64), *spans])
 
 
 def read_built(txn: ReadTransaction, series: StoredSeries[Any]) -> BuiltCandles:
@@ -63,19 +61,20 @@ def changed_by_write(
     """The record after rows were written, None where it stays; `incomplete_ms` of built ones."""
     if series.timeframe is None:
         return None
+    written = _spans(times, series.timeframe)
     if incomplete_ms is None:
         # Native candles are written all the time, and hardly any series has built ones.
         former = series_records.read_meta(txn, _key(series), BuiltCandles) or BuiltCandles()
         if not former.contain(times).any():
             return None
-        built = np.setdiff1d(former.times(series.timeframe), times)
-        incomplete = np.setdiff1d(np.array(former.incomplete_ms, np.int64), times)
+        spans = _subtracted(former.spans, written)
     else:
         former = read_built(txn, series)
-        built = np.union1d(former.times(series.timeframe), times)
-        kept = np.setdiff1d(np.array(former.incomplete_ms, np.int64), times)
-        incomplete = np.union1d(kept, incomplete_ms)
-    after = BuiltCandles(_spans(built, series.timeframe), tuple(incomplete.tolist()))
+        spans = _united(former.spans, written)
+    incomplete = np.setdiff1d(np.array(former.incomplete_ms, np.int64), times)
+    if incomplete_ms is not None:
+        incomplete = np.union1d(incomplete, np.intersect1d(incomplete_ms, times))
+    after = BuiltCandles(spans, tuple(incomplete.tolist()))
     return None if after == former else after
 
 
@@ -83,7 +82,31 @@ def put_built(txn: WriteTransaction, series: StoredSeries[Any], built: BuiltCand
     checksums.put_meta(txn, _key(series), msgspec.json.encode(built))
 
 
-def _spans(times: Times, timeframe: Timeframe) -> tuple[tuple[Millis, Millis], ...]:
+def _united(spans: Spans, more: Spans) -> Spans:
+    united: list[tuple[Millis, Millis]] = []
+    for start, end in sorted((*spans, *more)):
+        if united and start <= united[-1][1]:
+            former_start, former_end = united.pop()
+            start, end = former_start, max(former_end, end)
+        united.append((start, end))
+    return tuple(united)
+
+
+def _subtracted(spans: Spans, removed: Spans) -> Spans:
+    """What is left of the spans; both are in order."""
+    left: list[tuple[Millis, Millis]] = []
+    for start, end in spans:
+        for first, last in removed:
+            if first < end and last > start:
+                if first > start:
+                    left.append((start, first))
+                start = last
+        if start < end:
+            left.append((start, end))
+    return tuple(left)
+
+
+def _spans(times: Times, timeframe: Timeframe) -> Spans:
     if not len(times):
         return ()
     breaks = np.flatnonzero(np.diff(times) != timeframe.ms)

@@ -6,7 +6,7 @@ two agree where both are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,13 +28,14 @@ from llm_trader.market.timeframe_agreement import (
     sampled_stretches,
 )
 from llm_trader.market.value_codecs import WriteReport
+from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.timeframe import DAY_MS, H4, M1, M3, Millis, Timeframe
 
 # A 4h candle lacks at most 24 minutes of its trades. With half, it would lack an unknown part of
 # its range; with all required, one candle in 48 would cost it.
 LEAST_SHARE: Final[dict[Timeframe, float]] = {M3: 1.0, H4: 0.9}
-# Some 50 MB at once.
-_ROWS_PER_READ: Final = 100_000
+# Some 25 MB at once.
+_ROWS_PER_READ: Final = 50_000
 
 
 class DerivedReport(msgspec.Struct, frozen=True):
@@ -60,43 +61,65 @@ class CandleSpan:
 
 
 def derive_candles(
-    symbol: str, spans: list[CandleSpan], store: MarketStore, written_at_ms: Millis
+    symbol: str,
+    spans: list[CandleSpan],
+    store: MarketStore,
+    written_at_ms: Millis,
+    progress: Progress = no_progress,
 ) -> Iterator[DerivedReport]:
     """3m candles from 1m, and 4h from the finest imported, where there are no native ones."""
     minutes = [span for span in spans if span.timeframe == M1]
     finest = min((span.timeframe for span in spans), default=M1)
     fine = [span for span in spans if span.timeframe == finest and divides(finest, H4)]
     for target, sources in ((M3, minutes), (H4, fine)):
-        yield from _derive(symbol, sources, target, store, written_at_ms)
+        has_native = _has_native(store, symbol, target)
+        compared = False
+        for span in sources:
+            built = _build(symbol, span, target, store, progress)
+            if has_native and not built:
+                continue  # the exchange's own candles are all there
+            source = f"{RESAMPLED} {span.timeframe} of {span.file}"
+            if has_native and not compared:
+                problem = _why_not_continued(symbol, span.timeframe, target, store)
+                if problem is not None:
+                    nothing = WriteReport()
+                    yield DerivedReport(symbol, str(target), source, 0, nothing, 0, [problem])
+                    break
+                compared = True
+            yield _write(symbol, target, built, source, store, written_at_ms, progress)
 
 
-def _derive(
+def _write(
     symbol: str,
-    spans: list[CandleSpan],
     target: Timeframe,
+    built: list[Resampled],
+    source: str,
     store: MarketStore,
     written_at_ms: Millis,
-) -> Iterator[DerivedReport]:
-    has_native = _has_native(store, symbol, target)
-    compared = False
-    for span in spans:
-        built, incomplete_ms = _build(symbol, span, target, store)
-        if has_native and not len(built):
-            continue  # the exchange's own candles are all there
-        source = f"{RESAMPLED} {span.timeframe} of {span.file}"
-        if has_native and not compared:
-            problem = _why_not_continued(symbol, span.timeframe, target, store)
-            if problem is not None:
-                warnings = [problem]
-                yield DerivedReport(symbol, str(target), source, 0, WriteReport(), 0, warnings)
-                return
-            compared = True
-        if len(incomplete_ms):
-            source += f", {len(incomplete_ms)} incomplete"
-        write = store.write(
-            symbol, built, source, written_at_ms=written_at_ms, incomplete_ms=incomplete_ms
-        )
-        yield DerivedReport(symbol, str(target), source, len(built), write, len(incomplete_ms))
+    progress: Progress,
+) -> DerivedReport:
+    rows = sum(len(part.candles) for part in built)
+    incomplete_ms = np.concatenate([np.empty(0, np.int64), *(p.incomplete_ms for p in built)])
+    if len(incomplete_ms):
+        source += f", {len(incomplete_ms)} incomplete"
+    write = store.write_parts(
+        symbol,
+        with_progress((part.candles for part in built), rows, progress),
+        source,
+        written_at_ms=written_at_ms,
+        incomplete_ms=incomplete_ms,
+    )
+    return DerivedReport(symbol, str(target), source, rows, write, len(incomplete_ms))
+
+
+def with_progress(
+    parts: Iterable[CandleSeries], rows: int, progress: Progress
+) -> Iterator[CandleSeries]:
+    """Reports the rows of each part as written when the next one is asked for."""
+    written = StepCounter(progress, "rows written", rows)
+    for part in parts:
+        yield part
+        written(len(part))
 
 
 def _has_native(store: MarketStore, symbol: str, timeframe: Timeframe) -> bool:
@@ -106,28 +129,31 @@ def _has_native(store: MarketStore, symbol: str, timeframe: Timeframe) -> bool:
     return any(not entry.source.startswith(RESAMPLED) for entry in sources)
 
 
-def _build(symbol: str, span: CandleSpan, target: Timeframe, store: MarketStore) -> Resampled:
-    """The candles of a span that are not stored as native ones.
+def _build(
+    symbol: str, span: CandleSpan, target: Timeframe, store: MarketStore, progress: Progress
+) -> list[Resampled]:
+    """The candles of a span that are not stored as native ones, in parts of whole days.
 
     They are read back from the store: a neighbouring file may complete the first and the last.
     """
     start_ms, end_ms = target.floor(span.start_ms), target.floor(span.end_ms - 1) + target.ms
     step_ms = max(1, _ROWS_PER_READ * span.timeframe.ms // DAY_MS) * DAY_MS
     built_before = store.built_candles(symbol, target)
+    read = StepCounter(progress, "rows read back", (end_ms - start_ms) // span.timeframe.ms)
     parts: list[Resampled] = []
-    for first_ms in range(start_ms, end_ms, step_ms):
-        until_ms = min(first_ms + step_ms, end_ms)
+    first_ms = start_ms
+    while first_ms < end_ms:
+        until_ms = min(first_ms // DAY_MS * DAY_MS + step_ms, end_ms)
         fine = store.candles(symbol, span.timeframe, first_ms, until_ms)
         part = resample_with_holes(fine, target, LEAST_SHARE[target])
         stored_ms = store.open_times(symbol, target, first_ms, until_ms)
-        parts.append(_without(part, stored_ms[~built_before.contain(stored_ms)]))
-    columns = {
-        name: np.concatenate([getattr(part.candles, name) for part in parts])
-        for name in ("open_time_ms", *CandleSeries.value_fields)
-    }
-    return Resampled(
-        CandleSeries(target, **columns), np.concatenate([part.incomplete_ms for part in parts])
-    )
+        part = _without(part, stored_ms[~built_before.contain(stored_ms)])
+        if len(part.candles):
+            parts.append(part)
+        read((until_ms - first_ms) // span.timeframe.ms)
+        store.release_memory()
+        first_ms = until_ms
+    return parts
 
 
 def _without(built: Resampled, times: Times) -> Resampled:

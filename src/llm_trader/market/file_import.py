@@ -17,14 +17,19 @@ import msgspec
 import numpy as np
 
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
-from llm_trader.market.candles import CandleSeries
-from llm_trader.market.derived_candles import CandleSpan, DerivedReport, derive_candles
-from llm_trader.market.file_agreement import ImportedCandles, refuse_contradicted
+from llm_trader.market.column_spool import ColumnSpool
+from llm_trader.market.derived_candles import (
+    CandleSpan,
+    DerivedReport,
+    derive_candles,
+    with_progress,
+)
+from llm_trader.market.file_agreement import refuse_contradicted
+from llm_trader.market.file_candles import checked_candles
 from llm_trader.market.file_columns import FUNDING_INTERVAL, Kind, check_mapping
 from llm_trader.market.file_rows import (
     FileReading,
     FileRows,
-    leave_out_unclosed,
     leave_out_unknown,
     read_rows,
     refuse_future,
@@ -34,11 +39,11 @@ from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.hole_costs import HoleReport, report_holes
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
-from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
+from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import DAY_MS, SECOND_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import Millis, Timeframe
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
 _FILE_NAME: Final = re.compile(
@@ -101,7 +106,8 @@ def import_folder(
     """Import a file, or the files of a folder, and build 3m candles from 1m and 4h where missing.
 
     `symbol`, `kind` and `interval` describe a single file whose name does not. Nothing may be
-    later than `written_at_ms`, and candles that close after it are left out. Raises
+    later than `written_at_ms`, and candles that close after it are left out. Progress is reported
+    in files, in rows read and in rows written of one file. Raises
     `InvalidInputError` when there is nothing to import or a column is missing, and
     `InvalidDataError` at the first file with a bad row: nothing of that file is written, and
     `details["imported"]` names the files before it.
@@ -119,18 +125,18 @@ def import_folder(
     spans: dict[str, list[CandleSpan]] = {}
     for file in files:
         try:
-            report, span = _import_file(file, store, reading, written_at_ms)
+            report, span = _import_file(file, store, reading, written_at_ms, progress)
         except (InvalidDataError, InvalidInputError) as error:
             error.details["imported"] = [report.file for report in reports]
             raise
         reports.append(report)
         if span is not None:
             spans.setdefault(file.symbol, []).append(span)
-        progress(file.path.name, len(reports), len(files))
+        progress("files", len(reports), len(files))
     derived = [
         report
         for symbol, symbol_spans in spans.items()
-        for report in derive_candles(symbol, symbol_spans, store, written_at_ms)
+        for report in derive_candles(symbol, symbol_spans, store, written_at_ms, progress)
     ]
     holes = [
         report
@@ -213,54 +219,74 @@ def _open_interest_venues(matches: list[re.Match[str]], exchange: str) -> dict[s
 
 
 def _import_file(
-    file: _File, store: MarketStore, reading: FileReading, written_at_ms: Millis
+    file: _File,
+    store: MarketStore,
+    reading: FileReading,
+    written_at_ms: Millis,
+    progress: Progress,
 ) -> tuple[FileReport, CandleSpan | None]:
-    symbol, timeframe, span = file.symbol, file.interval, None
-    rows = read_rows(file.path, file.kind, symbol, reading)
+    if file.kind == "candles" and file.interval is not None:
+        return _import_candles(file, file.interval, store, reading, written_at_ms, progress)
+    rows = read_rows(file.path, file.kind, file.symbol, reading, progress=progress)
+    refuse_future(rows, written_at_ms)
+    sort_rows(rows)
     interval_ms: Millis | None = None
-    series: CandleSeries | FundingSeries | OpenInterestSeries
+    series: FundingSeries | OpenInterestSeries
     warnings: list[str] = []
-    if file.kind == "candles" and timeframe is not None:
-        series = _candles(rows, timeframe, store, file, reading, written_at_ms)
-        first_ms, last_ms = series.times[[0, -1]].tolist()
-        span = CandleSpan(file.name, timeframe, first_ms, last_ms + timeframe.ms)
-        refuse_contradicted(
-            ImportedCandles(
-                rows.name,
-                symbol,
-                timeframe,
-                (span.start_ms, span.end_ms),
-                series.between,
-                lambda time_ms: rows.place_of(time_ms),
-                reading.shift_ms,
-            ),
-            store,
-        )
+    if file.kind == "funding":
+        series = _funding(rows, file.interval, reading)
+        warnings += _percent_warning(series)
     else:
-        refuse_future(rows, written_at_ms)
-        sort_rows(rows)
-        if file.kind == "funding":
-            series = _funding(rows, timeframe, reading)
-            warnings += _percent_warning(series)
-        else:
-            series = _open_interest(rows)
-            interval_ms = timeframe.ms if timeframe else None
-    source = _source(file, reading)
+        series = _open_interest(rows)
+        interval_ms = file.interval.ms if file.interval else None
     write = store.write(
-        symbol, series, source, written_at_ms=written_at_ms, interval_ms=interval_ms
+        file.symbol,
+        series,
+        _source(file, reading),
+        written_at_ms=written_at_ms,
+        interval_ms=interval_ms,
     )
-    report = FileReport(
+    return _report(file, len(series), write, rows, warnings), None
+
+
+def _import_candles(
+    file: _File,
+    timeframe: Timeframe,
+    store: MarketStore,
+    reading: FileReading,
+    written_at_ms: Millis,
+    progress: Progress,
+) -> tuple[FileReport, CandleSpan]:
+    with ColumnSpool(store.path) as spool:
+        rows = read_rows(file.path, "candles", file.symbol, reading, spool, progress)
+        candles = checked_candles(rows, timeframe, store, file.symbol, reading, written_at_ms)
+        refuse_contradicted(candles, file.symbol, reading.shift_ms, store)
+        write = store.write_parts(
+            file.symbol,
+            with_progress(candles.parts(), len(candles), progress),
+            _source(file, reading),
+            written_at_ms=written_at_ms,
+        )
+    store.release_memory()
+    report = _report(file, len(candles), write, rows, [])
+    return report, CandleSpan(file.name, timeframe, *candles.span)
+
+
+def _report(
+    file: _File, count: int, write: WriteReport, rows: FileRows, warnings: list[str]
+) -> FileReport:
+    interval = str(file.interval) if file.interval else None
+    return FileReport(
         file.name,
         file.kind,
-        symbol,
-        str(timeframe) if timeframe else None,
-        len(series),
+        file.symbol,
+        interval,
+        count,
         write,
         rows.notes,
         rows.left_out,
         warnings,
     )
-    return report, span
 
 
 def _source(file: _File, reading: FileReading) -> str:
@@ -274,54 +300,6 @@ def _source(file: _File, reading: FileReading) -> str:
     if reading.in_percent and file.kind == "funding":
         source += ", rates in percent"
     return source
-
-
-def _candles(
-    rows: FileRows,
-    timeframe: Timeframe,
-    store: MarketStore,
-    file: _File,
-    reading: FileReading,
-    now_ms: Millis,
-) -> CandleSeries:
-    if reading.stamp == "close":
-        # Some exchanges write the last second or millisecond of a candle.
-        to_close_ms = -rows.times % timeframe.ms
-        rows.times += np.where(to_close_ms <= SECOND_MS, to_close_ms, 0) - timeframe.ms
-    refuse_future(rows, now_ms)
-    leave_out_unclosed(rows, timeframe, now_ms)
-    leave_out_unknown(rows, "candles")
-    sort_rows(rows)
-    median_ms = sampling_interval_ms(rows.times)
-    if median_ms is not None and median_ms != timeframe.ms:
-        reason = f"candle mostly {Timeframe(median_ms)} from the next, not {timeframe}"
-        remedy = f"give --interval {Timeframe(median_ms)} if that is what they are"
-        raise InvalidDataError(rows.name, {reason: len(rows.times)}, remedy=remedy)
-    try:
-        series = CandleSeries.validated(
-            timeframe, {"open_time_ms": rows.times, **rows.columns}, rows.name
-        )
-    except InvalidDataError as error:
-        if (-rows.times % timeframe.ms <= SECOND_MS).all() and (rows.times % timeframe.ms).all():
-            raise rows.refused(error, "these are times of close: add --stamp close") from error
-        raise rows.refused(error) from error
-    if reading.stamp is None:
-        _ask_for_stamp(series, store, file)
-    return series
-
-
-def _ask_for_stamp(series: CandleSeries, store: MarketStore, file: _File) -> None:
-    """Files mostly begin with a day, whose first candle opens at 00:00 and never later."""
-    step, first_ms = series.timeframe.ms, int(series.times[0])
-    if first_ms % DAY_MS != step:
-        return
-    if len(store.candles(file.symbol, series.timeframe, first_ms - step, first_ms)):
-        return  # it goes on where the store ends
-    raise InvalidInputError(
-        f"{file.name} begins with a candle at {iso8601(first_ms)} and has none at "
-        f"{iso8601(first_ms - step)}: are its times those of close? Then add --stamp close; if "
-        "they are times of open, --stamp open"
-    )
 
 
 def _funding(rows: FileRows, stated: Timeframe | None, reading: FileReading) -> FundingSeries:

@@ -9,8 +9,9 @@ they read like any other, with unknown exchange and provenance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -289,30 +290,69 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         the open times of those that were built from a part of them. Raises `InvalidDataError` when
         any row is refused; then nothing is written. Writing the same again changes nothing.
         """
-        stored = stored_series.matching(symbol, series)
-        if not series.is_validated:
-            stored.build(series.times, dict(series.columns()))
-        if not len(series):
+        return self.write_parts(
+            symbol,
+            [series],
+            source,
+            written_at_ms=written_at_ms,
+            interval_ms=interval_ms,
+            incomplete_ms=incomplete_ms,
+        )
+
+    def write_parts(
+        self,
+        symbol: str,
+        parts: Iterable[CandleSeries | FundingSeries | OpenInterestSeries],
+        source: str,
+        *,
+        written_at_ms: Millis,
+        interval_ms: Millis | None = None,
+        incomplete_ms: Times | None = None,
+    ) -> WriteReport:
+        """As `write`, of one series in parts, of which only one is in memory at a time.
+
+        Parts are in the order of time, and each but the last ends with a UTC day. All are written
+        in one transaction: readers see all of them or none.
+        """
+        waiting = (part for part in parts if len(part))
+        first = next(waiting, None)
+        if first is None:
             return WriteReport()
-        new = stored.encode(series)
-        first_ms, last_ms = series.times[[0, -1]].tolist()
+        stored = stored_series.matching(symbol, first)
+        # The first part is encoded before others have to wait for this transaction.
+        encoded = chain([stored.checked_items(first)], map(stored.checked_items, waiting))
+        total, start_ms = WriteReport(), int(first.times[0])
         databases = keys.META, keys.CHECKSUMS, stored.database
         with self._environment.write(*databases) as txn:
             self._check_once(txn)
-            days = DayChecksums(txn, stored, new)
-            changes, report = stored.changes(days.former, new)
-            built = built_candles.changed_by_write(txn, stored, series.times, incomplete_ms)
-            if changes or days.mended or built is not None:
+            is_changed = False
+            for new in encoded:
+                times = stored.times(new.keys)
+                first_ms, last_ms = times[[0, -1]].tolist()
+                days = DayChecksums(txn, stored, new)
+                changes, report = stored.changes(days.former, new)
+                built = built_candles.changed_by_write(txn, stored, times, incomplete_ms)
+                total = total.plus(report)
+                is_changed = bool(is_changed or changes or days.mended or built is not None)
+                if not is_changed:
+                    continue
                 # With the first series: a mistaken import must not claim the folder.
                 store_info.claim_exchange(txn, self._expected_exchange)
                 txn.put_many(stored.database, changes)
-                origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
-                series_records.record_write(txn, stored, origin, interval_ms, report.added)
+                origin = Source(source, start_ms, last_ms, len(changes), written_at_ms)
+                series_records.record_write(
+                    txn, stored, origin, interval_ms, report.added, (first_ms, last_ms)
+                )
                 if built is not None:
                     built_candles.put_built(txn, stored, built)
                 days.write()
+            if is_changed:
                 symbol_versions.stamp_symbol(txn, stored.symbol)
-        return report
+        return total
+
+    def release_memory(self) -> None:
+        """Give back the memory of rows that were read; reading them again takes no disk."""
+        self._environment.release_pages()
 
     def _read_series(
         self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None

@@ -14,7 +14,7 @@ from llm_trader.market.candles import Gap
 from llm_trader.market.hole_costs import QUARTER_HOUR_MS, silenced_quarter_hours
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot import builder
-from llm_trader.timeframe import DAY_MS, H4, M1, M5, Millis
+from llm_trader.timeframe import DAY_MS, H4, HORIZONS, M1, M5, Millis
 from llm_trader.volatility.model import LONGEST_WINDOW_MS
 from tests.market.builders import START_MS, run_of_candles
 from tests.market.test_derived_candles import imported, without
@@ -48,13 +48,13 @@ def test_the_warm_up_is_that_of_snapshots() -> None:
     assert hole_costs.VOLATILITY_WARM_UP_MS == LONGEST_WINDOW_MS
 
 
-def test_one_missing_candle_costs_one_day_of_outcomes_and_no_warm_up() -> None:
-    # 12:00 of day 10: the state at 12:05 would lack its last candle, but is no quarter-hour.
+def test_a_missing_candle_costs_the_states_whose_windows_begin_or_outcomes_end_with_it() -> None:
+    # 12:00 of day 10: it closes at 12:05, which is no quarter-hour.
     middle = hole(10 * PER_DAY + 144, 1)
-    assert silenced_quarter_hours([middle], M5, [], START_MS, END_MS) == (0, 96, 96)
-    # 12:10: the state at 12:15 lacks its last candle, but has its outcome.
+    assert silenced_quarter_hours([middle], M5, [], START_MS, END_MS) == (0, 0, 0)
+    # 12:10: it closes at 12:15, the end of four outcomes, and begins five windows.
     last = hole(10 * PER_DAY + 146, 1)
-    assert silenced_quarter_hours([last], M5, [], START_MS, END_MS) == (1, 96, 97)
+    assert silenced_quarter_hours([last], M5, [], START_MS, END_MS) == (6, 4, 10)
 
 
 def test_a_long_hole_costs_a_week_of_states() -> None:
@@ -62,9 +62,9 @@ def test_a_long_hole_costs_a_week_of_states() -> None:
     without_state, without_outcome, silenced = silenced_quarter_hours(
         [long], M5, [], START_MS, END_MS
     )
-    assert without_state == 7 * 96 + 4 - 1, "the state at midnight itself has its last candle"
-    assert without_outcome == 95 + 4
-    assert silenced == 7 * 96 + 4 + 95
+    assert without_state == 7 * 96 + 4, "the state at midnight itself has its last candle"
+    assert without_outcome == 4 * 4 - 1, "the one at midnight lacks two of its horizons"
+    assert silenced == 7 * 96 + 4 + 4 * 4 - 1 - 3
 
 
 def test_more_than_three_missing_4h_candles_cost_twenty_days_of_states() -> None:
@@ -83,14 +83,18 @@ def test_more_than_three_missing_4h_candles_cost_twenty_days_of_states() -> None
 def test_the_count_equals_a_look_at_each_quarter_hour(slots: list[tuple[int, int]]) -> None:
     holes = [hole(slot, missing) for slot, missing in slots]
 
+    def is_missing(time_ms: Millis) -> bool:
+        return any(h.start_ms + M5.ms <= time_ms < h.end_ms + M5.ms for h in holes)
+
     def has_no_state(time_ms: Millis) -> bool:
-        return any(
-            h.start_ms + M5.ms <= time_ms < h.end_ms + (7 * DAY_MS if h.missing > 3 else M5.ms)
-            for h in holes
+        is_cold = any(
+            h.missing > 3 and h.start_ms + M5.ms <= time_ms < h.end_ms + 7 * DAY_MS for h in holes
         )
+        windows_ms = (0, *HORIZONS.values(), 7 * DAY_MS)
+        return is_cold or any(is_missing(time_ms - w) for w in windows_ms)
 
     def has_no_outcome(time_ms: Millis) -> bool:
-        return any(h.start_ms - DAY_MS < time_ms < h.end_ms for h in holes)
+        return any(is_missing(time_ms + h) for h in HORIZONS.values())
 
     times = range(START_MS, END_MS, QUARTER_HOUR_MS)
     no_state, no_outcome = map(has_no_state, times), map(has_no_outcome, times)
@@ -114,13 +118,14 @@ def test_an_import_reports_the_holes_of_its_fine_series(store: MarketStore, fold
     assert (report.symbol, report.timeframe) == ("BTCUSDT", "5m")
     assert (report.holes, report.missing, report.longest) == (2, 4, 3)
     assert report.quarter_hours == DAYS * 96
-    assert (report.without_state, report.without_outcome, report.silenced) == (2, 193, 194)
+    assert (report.without_state, report.without_outcome, report.silenced) == (12, 8, 20)
 
 
 def test_holes_of_1m_candles_cost_what_those_of_3m_candles_do(
     store: MarketStore, folder: Path
 ) -> None:
-    (report,) = imported(store, folder, without(run_of_candles(7 * 1440, M1), [5000])).holes
+    # The 3m candle from minute 5007 to 5010 cannot be built; it would close at a quarter-hour.
+    (report,) = imported(store, folder, without(run_of_candles(7 * 1440, M1), [5008])).holes
 
     assert (report.timeframe, report.missing) == ("1m", 1)
-    assert report.without_outcome == 96
+    assert (report.without_state, report.without_outcome) == (5, 4)

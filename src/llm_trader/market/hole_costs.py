@@ -15,13 +15,15 @@ import numpy as np
 from llm_trader.market.candles import Gap
 from llm_trader.market.derived_candles import CandleSpan
 from llm_trader.market.store import MarketStore
-from llm_trader.timeframe import DAY_MS, H4, M1, M3, M5, MINUTE_MS, Millis, Timeframe
+from llm_trader.timeframe import DAY_MS, H4, HORIZONS, M1, M3, M5, MINUTE_MS, Millis, Timeframe
 
 QUARTER_HOUR_MS: Final = 15 * MINUTE_MS
-# The warm-up of `snapshot/`, which stands after this room: gapless candles before a state.
+# The warm-up of `snapshot/`, which stands after this room: candles before a state.
 INTRADAY_WARM_UP: Final = 300
 FOUR_HOUR_WARM_UP: Final = 120
 VOLATILITY_WARM_UP_MS: Final[Millis] = 7 * DAY_MS
+# The windows of changes and of volatility: they begin with the close of a candle.
+_WINDOWS_MS: Final = (*HORIZONS.values(), VOLATILITY_WARM_UP_MS)
 # Recursive indicators go on across holes of so many candles.
 MAX_HOLE_CANDLES: Final = 3
 
@@ -90,18 +92,21 @@ def silenced_quarter_hours(
     Of a hole whose candles open in [a, b), with candles of length c:
 
     - no state while the candle that closed last is missing: a + c <= T < b + c
+    - nor while the one is that closed at the start of a window w: a + c + w <= T < b + c + w
     - after more than `max_hole_candles`, no state until indicators are warm again: T < b + 300 c,
       or b + 120 c for 4h candles
     - after as many intraday candles, none until a week of returns is there: T < b + 7 days
-    - no outcome while an intraday candle of the next 24h is missing: a - 24h < T < b
+    - no outcome while the candle is missing that closes at a horizon h: a + c <= T + h < b + c
     """
     without_state: list[tuple[Millis, Millis]] = []
     without_outcome: list[tuple[Millis, Millis]] = []
     warm_up_ms = max(INTRADAY_WARM_UP * intraday.ms, VOLATILITY_WARM_UP_MS)
     for hole in intraday_holes:
         wait_ms = warm_up_ms if hole.missing > max_hole_candles else intraday.ms
-        without_state.append((hole.start_ms + intraday.ms, hole.end_ms + wait_ms))
-        without_outcome.append((hole.start_ms - DAY_MS + 1, hole.end_ms))
+        first_ms, after_ms = hole.start_ms + intraday.ms, hole.end_ms + intraday.ms
+        without_state.append((first_ms, hole.end_ms + wait_ms))
+        without_state += [(first_ms + w, after_ms + w) for w in _WINDOWS_MS]
+        without_outcome += [(first_ms - h, after_ms - h) for h in HORIZONS.values()]
     for hole in four_hour_holes:
         candles = FOUR_HOUR_WARM_UP if hole.missing > max_hole_candles else 1
         without_state.append((hole.start_ms + H4.ms, hole.end_ms + candles * H4.ms))

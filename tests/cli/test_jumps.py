@@ -157,6 +157,20 @@ def test_what_names_no_jump_is_refused(typed: Typing, store: Path, flags: str, t
     assert told in ran.err
 
 
+def test_an_acceptance_can_be_taken_back(typed: Typing, store: Path) -> None:
+    line = f"llm-trader data accept-jump --symbol BTCUSDT --at {JUMP} --store {store}"
+    refused = typed(line, "--withdraw")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"no jump of BTCUSDT is accepted at {JUMP}; accepted is nothing" in refused.err
+    assert typed(line).code == 0
+    withdrawn = typed(line, "--withdraw")
+    assert withdrawn.code == 0
+    assert withdrawn.out.count("no longer accepted: jump of BTCUSDT") == 2
+    assert "llm-trader index rebuild" in withdrawn.out
+    assert typed("llm-trader data check --store", store).code == 1
+    assert typed(line).code == 0  # and once more
+
+
 def test_a_list_says_what_is_accepted(typed: Typing, store: Path) -> None:
     line = "llm-trader data accept-jump --list --store"
     before = typed(line, store)

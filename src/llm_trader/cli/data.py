@@ -142,6 +142,9 @@ def accept_jump(
     list_jumps: Annotated[
         bool, Option("--list", help="Only list the jumps, of one symbol or all.")
     ] = False,
+    withdraw: Annotated[
+        bool, Option("--withdraw", help="Take the acceptance of this jump back.")
+    ] = False,
 ) -> Result:
     """Say that a jump of the price is real, or list the jumps of a store.
 
@@ -159,8 +162,10 @@ def accept_jump(
         return Result(jumps, _describe_jumps(jumps))
     if symbol is None or at is None:
         raise InvalidInputError("say which jump with --symbol and --at, or see all with --list")
-    accepted = market_data.accept_jump(job.settings, options.one_symbol(symbol), parse_time(at))
-    return Result(accepted, _describe_accepted(accepted, job.settings.market.store))
+    name, time_ms = options.one_symbol(symbol), parse_time(at)
+    jumps = market_data.accept_jump(job.settings, name, time_ms, withdraw=withdraw)
+    describe = _describe_withdrawn if withdraw else _describe_accepted
+    return Result(jumps, describe(jumps, job.settings.market.store))
 
 
 @app.command()
@@ -293,6 +298,14 @@ def _describe_jumps(jumps: Sequence[Jump]) -> Description:
         yield line("no jumps")
     for jump in jumps:
         yield line(f"{jump}, {'accepted' if jump.accepted else 'not accepted'}")
+
+
+def _describe_withdrawn(jumps: Sequence[Jump], store: Path) -> Description:
+    for jump in jumps:
+        yield line(f"no longer accepted: {jump}")
+    yield line(
+        f"an index loses the states that cross it with: llm-trader index rebuild --store {store}"
+    )
 
 
 def _describe_accepted(jumps: Sequence[Jump], store: Path) -> Description:

@@ -71,10 +71,33 @@ def accept_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jum
     accepted = min(holding, key=lambda span: span.length_ms)
     former = accepted_jumps(txn, symbol)
     if accepted not in former:
-        content = msgspec.json.encode(sorted({*former, accepted}))
-        checksums.put_meta(txn, _key(symbol), content)
-        stamp_symbol(txn, symbol)
+        _put(txn, symbol, {*former, accepted})
     return [jump for jump in stored_jumps(txn, symbol) if jump.span.overlaps(accepted)]
+
+
+def withdraw_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jump]:
+    """Take an acceptance back; all jumps that were accepted with it.
+
+    Raises `InvalidInputError` where nothing is accepted at that time.
+    """
+    former = accepted_jumps(txn, symbol)
+    withdrawn = [span for span in former if span.start_ms <= time_ms < span.end_ms]
+    if not withdrawn:
+        listed = ", ".join(iso8601(span.start_ms) for span in former) or "nothing"
+        raise InvalidInputError(
+            f"no jump of {symbol} is accepted at {iso8601(time_ms)}; accepted is {listed}"
+        )
+    _put(txn, symbol, set(former).difference(withdrawn))
+    return [
+        jump
+        for jump in stored_jumps(txn, symbol)
+        if any(jump.span.overlaps(span) for span in withdrawn)
+    ]
+
+
+def _put(txn: WriteTransaction, symbol: str, accepted: set[CandleSpan]) -> None:
+    checksums.put_meta(txn, _key(symbol), msgspec.json.encode(sorted(accepted)))
+    stamp_symbol(txn, symbol)  # states change with it, so what was kept of them is out of date
 
 
 def _no_jump(symbol: str, time_ms: Millis, jumps: list[Jump]) -> str:

@@ -13,6 +13,7 @@ Vectors = npt.NDArray[np.float32]
 Cosines = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]  # positions in another array
 Mask = npt.NDArray[np.bool_]
+Kinds = npt.NDArray[np.uint8]  # which optional data states lack, a bit for each
 
 # A float32 cosine summed in two orders differs by 2.4e-7 at most (384 dimensions, 200,000 pairs).
 COSINE_ROUNDING: Final = 1e-6

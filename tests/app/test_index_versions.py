@@ -220,7 +220,7 @@ def test_the_commands_tell_and_prune(corridor: Corridor, tmp_path: Path) -> None
 
     told = run("info")
     assert told.returncode == 0, told.stderr
-    for text in (*SYMBOLS, "version index: live", "version index.old-1: old", "v1_5m4h"):
+    for text in (*SYMBOLS, "version index: live", "version index.old-1: old", "v2_5m4h"):
         assert text in told.stdout
     described = json.loads(run("info", "--json").stdout)
     assert [of["symbol"] for of in described["info"]["symbols"]] == list(SYMBOLS)

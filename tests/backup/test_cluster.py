@@ -162,7 +162,7 @@ async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
     assert part is not None
     assert manifest.parts == ["qdrant"]
     assert (part.alias, part.index.collection) == ("held", COLLECTION)
-    assert part.version.startswith("held_v1_5m4h_")
+    assert part.version.startswith("held_v2_5m4h_")
     assert [(of.symbol, of.points) for of in part.index.symbols] == [(s, SLOTS) for s in SYMBOLS]
     (node,) = part.nodes
     assert node.url == first_stub.url

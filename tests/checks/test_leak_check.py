@@ -24,11 +24,11 @@ from llm_trader.index.protocol import Collection
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors
+from llm_trader.snapshot.builder import DEFAULT_RULES
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
 from llm_trader.snapshot.outcome import LABELS as LABELS_STORED
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import M5
-from llm_trader.volatility.model import BUILT_IN
 from tests.cli.corridor import END_MS, SYMBOL, WARM_MS, Corridor
 from tests.embedding.encoders import HashedWords
 from tests.index.builders import ALWAYS
@@ -78,7 +78,7 @@ def report_on(
             retriever = Retriever(index, collection.state_space(), texts)
             vector: QueryVectors = "hybrid" if text else "state"
             return await check_for_leaks(
-                retriever, store, BUILT_IN, [SYMBOL], samples, 1, vector=vector
+                retriever, store, DEFAULT_RULES, [SYMBOL], samples, 1, now_ms=END_MS, vector=vector
             )
 
     return asyncio.run(check())
@@ -138,7 +138,7 @@ def copies_of_later_points_among_earlier_ones(points: PointTable) -> PointTable:
 
 def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
     steps: list[tuple[str, int, int]] = []
-    job = Job(corridor.settings(), {}, 0, lambda *step: steps.append(step))
+    job = Job(corridor.settings(), {}, END_MS, lambda *step: steps.append(step))
     report = check_index_for_leaks(job, [], 6, 3)
     assert report.leaks == []
     assert 0 < report.queries <= 6
@@ -148,14 +148,14 @@ def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
 
 
 def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
-    job = Job(corridor.settings(), {}, 0)
+    job = Job(corridor.settings(), {}, END_MS)
     first, again, other = (check_index_for_leaks(job, [SYMBOL], 2, seed) for seed in (1, 1, 2))
     assert first == again
     assert first.matches_checked != other.matches_checked
 
 
 OUTCOME = "the outcome is not the one that was known by then"
-FIELD = "rsi_14 differs from the store's, as known then; corrected since? --rebuild"
+FIELD = "rsi_14 differs from the store's, as known then; corrected since? rag-ingest"
 VECTOR = "its state vector is not of what was known at the match's own time"
 
 
@@ -239,14 +239,15 @@ def test_a_retriever_that_sees_unresolved_points_is_caught(
 ) -> None:
     with EmbeddedIndex.open(corridor.index) as index:
         retriever = Clairvoyant(index, index.collection.state_space())
-        report = asyncio.run(check_for_leaks(retriever, store, BUILT_IN, [SYMBOL], 3, seed=1))
+        checking = check_for_leaks(retriever, store, DEFAULT_RULES, [SYMBOL], 3, 1, now_ms=END_MS)
+        report = asyncio.run(checking)
     leaks = [leak for leak in report.leaks if leak.problem == "the match was not resolved yet"]
     assert leaks
     assert isinstance(leaks[0], Leak)
 
 
 def test_with_nothing_to_check_nothing_is_proven(corridor: Corridor, tmp_path: Path) -> None:
-    job = Job(corridor.settings(index__path=tmp_path / "index"), {}, 0)
+    job = Job(corridor.settings(index__path=tmp_path / "index"), {}, END_MS)
     before_ms = WARM_MS - 900_000
     ingest_from_store(job, [SYMBOL], before_ms, before_ms)
     with pytest.raises(InvalidInputError, match="the index is empty; ingest something first"):
@@ -266,7 +267,7 @@ def test_a_store_that_knows_nothing_of_the_indexs_time_proves_nothing(
 
 def test_an_unknown_symbol_is_refused(corridor: Corridor) -> None:
     with pytest.raises(SymbolNotFoundError, match="available: BTCUSDT, ETHUSDT"):
-        check_index_for_leaks(Job(corridor.settings(), {}, 0), ["DOGEUSDT"], 3, 0)
+        check_index_for_leaks(Job(corridor.settings(), {}, END_MS), ["DOGEUSDT"], 3, 0)
 
 
 def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
@@ -276,4 +277,4 @@ def test_a_store_of_another_exchange_is_a_mistake_and_no_leak(
         store.write("BTCUSDT", run_of_candles(2), "made", written_at_ms=0)
     settings = corridor.settings(market__store=tmp_path / "bybit")
     with pytest.raises(ConfigurationError, match=r"is of bybit, the index at .* of simulated"):
-        check_index_for_leaks(Job(settings, {}, 0), [], 3, 0)
+        check_index_for_leaks(Job(settings, {}, END_MS), [], 3, 0)

@@ -107,16 +107,30 @@ def test_a_date_is_its_midnight_utc(typed: Typing, tmp_path: Path) -> None:
     assert typed(line, tmp_path).json["series"][0]["first"] == "2024-06-02T00:00:00Z"
 
 
-def test_info_shows_gaps(typed: Typing, corridor: Corridor, tmp_path: Path) -> None:
+def test_import_info_and_check_tell_of_gaps_and_of_what_was_built_across_them(
+    typed: Typing, corridor: Corridor, tmp_path: Path
+) -> None:
     path = candle_file(corridor, tmp_path / "files", "okx_linear_BTCUSDT_candles_5m.parquet")
     frame = pl.read_parquet(path)
-    pl.concat([frame[:100], frame[103:]]).write_parquet(path)
+    pl.concat([frame[:100], frame[103:200], frame[210:]]).write_parquet(path)
     store = tmp_path / "store"
-    assert typed("llm-trader data import --exchange okx", path, "--store", store).code == 0
+    ran = typed("llm-trader data import --exchange okx", path, "--store", store)
+    assert ran.code == 0
+    assert "BTCUSDT 4h: 1 of 11 candles are built from a part of their finer ones" in ran.out
+    assert "warning: BTCUSDT 5m: 13 candles missing in 2 holes, the longest of 10;" in ran.out
+    assert "of 200 quarter-hours about 200 are lost" in ran.out
     shown = typed("llm-trader data info --store", store).out
     assert "gap in BTCUSDT 5m: 3 candles from 2025-01-01T08:20:00Z" in shown
+    assert "BTCUSDT 4h: 1 candles are built from a part of their finer ones, the first" in shown
     series = typed("llm-trader data info --json --store", store).json["series"]
-    assert {s["timeframe"]: s["missing"] for s in series} == {"4h": 1, "5m": 3}
+    assert {s["timeframe"]: s["missing"] for s in series} == {"4h": 1, "5m": 13}
+    assert {s["timeframe"]: s["incomplete"] for s in series} == {
+        "4h": ["2025-01-01T08:00:00Z"],
+        "5m": [],
+    }
+    checked = typed("llm-trader data check --store", store)
+    assert checked.code == 0
+    assert "BTCUSDT candles 4h: 1 built from a part of their finer candles" in checked.out
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -46,7 +46,7 @@ def test_a_table_tells_what_was_added_and_what_was_not(
     assert shown.out.startswith(f"States in {tmp_path}\n")
     for symbol in SYMBOLS:
         (line,) = [li for li in shown.out.splitlines() if li.startswith(f"{symbol} ")]
-        assert line.split()[-1] == str(POINTS)
+        assert line.split()[-2:] == [str(POINTS), "0"]
         assert f"{symbol}: 96 refused, outcome not known yet" in shown.out
     assert "fewer than 120 gapless 4h candles before it" in shown.out
 
@@ -156,7 +156,7 @@ def test_an_index_of_other_candles_is_not_mixed_but_refused_with_a_remedy(
     typed(f"llm-trader data simulate --days 25 --symbols BTCUSDT --store {store}")
     ran = typed(f"rag-ingest --start 2025-01-01T00:00:00Z --store {store} --index {corridor.index}")
     assert ran.code == 2
-    assert "feature_version is v1_5m4h, not v1_3m4h" in ran.err
+    assert "feature_version is v2_5m4h, not v2_3m4h" in ran.err
     assert "ingest into a new folder with: rag-ingest --index NEW_FOLDER" in ran.err
 
 

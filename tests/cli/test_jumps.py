@@ -111,7 +111,7 @@ def test_a_check_fails_until_the_jump_is_accepted(typed: Typing, store: Path) ->
     assert accepted.code == 0
     assert "accepted: jump of BTCUSDT 5m" in accepted.out
     assert "accepted: jump of BTCUSDT 4h" in accepted.out
-    assert "--start 2025-01-01 --rebuild" in accepted.out
+    assert "gets the states beside it with the next rag-ingest" in accepted.out
     passed = typed("llm-trader data check --deep --store", store)
     assert (passed.code, passed.err) == (0, "")
     report = typed("llm-trader data check --json --store", store).json
@@ -166,7 +166,7 @@ def test_an_acceptance_can_be_taken_back(typed: Typing, store: Path) -> None:
     withdrawn = typed(line, "--withdraw")
     assert withdrawn.code == 0
     assert withdrawn.out.count("no longer accepted: jump of BTCUSDT") == 2
-    assert "llm-trader index rebuild" in withdrawn.out
+    assert "loses the states that cross it with the next rag-ingest" in withdrawn.out
     assert typed("llm-trader data check --store", store).code == 1
     assert typed(line).code == 0  # and once more
 

@@ -10,8 +10,9 @@ import pytest
 
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW
+from llm_trader.timeframe import iso8601
 from tests.cli.conftest import Typing
-from tests.cli.corridor import SYMBOL, Corridor, copied
+from tests.cli.corridor import POINTS, SYMBOL, WARM_MS, Corridor, copied
 from tests.index.builders import ALWAYS
 
 CHECK = f"llm-trader leak-check --symbols {SYMBOL} --samples 2 --seed 1"
@@ -31,7 +32,10 @@ def test_a_sound_index_is_exit_code_zero(typed: Typing, corridor: Corridor) -> N
     ran = typed(f"{CHECK} {paths}")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("2 queries, ")
-    assert ran.out.endswith("checked: no leak\n")
+    first, second = ran.out.splitlines()
+    assert first.endswith("checked: no leak")
+    points = f"{POINTS} outcomes and 960 states"
+    assert second == f"{points} compared with the market data of now: all the same"
     report = typed(f"{CHECK} {paths} --json").json
     assert (report["queries"], report["leaks"]) == (2, [])
     assert f"{report['matches_checked']} matches" in ran.out
@@ -51,7 +55,10 @@ def test_leaks_are_exit_code_one_and_named(
     assert f"{len(leaks)} LEAKS" in ran.out
     assert first.startswith(f"  {SYMBOL} at {leaks[0]['query_at']}, match of")
     assert f"match of {leaks[0]['match_at']}: {leaks[0]['problem']}" in first
-    assert last == f"  and {len(leaks) - 20} more; all are in --json"
+    assert f"  and {len(leaks) - 20} more; all are in --json" in ran.out.splitlines()
+    assert f"{POINTS} DIFFER" in ran.out
+    assert ": outcome_1h is " in ran.out
+    assert last == f"  make them again with: rag-ingest --rebuild --start {iso8601(WARM_MS)}"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from llm_trader.embedding.features import FEATURES, Feature
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import EmbeddingError
 from llm_trader.snapshot.builder import FOUR_HOUR_REACH_MS, build_snapshots
+from llm_trader.snapshot.document import sentences
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M3, M5, Timeframe
@@ -225,3 +226,22 @@ def test_real_states_have_norm_one_too(real_data: Path) -> None:
         vectors, share = StateSpace(table.intraday).embed(table)
         assert np.abs((vectors.astype(float) ** 2).sum(axis=1) - 1).max() < 1e-6
         assert (share == 1).all()
+
+
+@pytest.mark.parametrize("interval_hours", [1.0, 4.0])
+def test_the_same_funding_settled_more_often_is_the_same_state(interval_hours: float) -> None:
+    space = StateSpace(M5)
+    often = FIXED | {
+        "funding_rate": FIXED["funding_rate"] * interval_hours / 8,
+        "funding_interval_hours": interval_hours,
+    }
+    one, other = (space.embed(of_fields(fields))[0][0] for fields in (FIXED, often))
+    assert np.array_equal(one, other)
+    assert sentences(of_fields(often), "detailed") == sentences(of_fields(FIXED), "detailed")
+
+
+def test_a_funding_rate_without_an_interval_counts_as_one_of_8_hours() -> None:
+    space = StateSpace(M5)
+    without = {name: value for name, value in FIXED.items() if name != "funding_interval_hours"}
+    one, other = (space.embed(of_fields(fields))[0] for fields in (FIXED, without))
+    assert np.array_equal(one, other)

@@ -30,7 +30,7 @@ def collection(**changes: Any) -> Collection:
     plain = {
         "schema_version": SCHEMA_VERSION,
         "exchange": "bybit",
-        "feature_version": "v1_5m4h",
+        "feature_version": "v2_5m4h",
         "intraday": "5m",
         "state_space_id": "state-of-tests",
         "dimension": DIMENSION,

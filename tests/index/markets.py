@@ -18,6 +18,7 @@ from tests.index.builders import SLOT_MS, START_MS, SYMBOL
 
 DAYS = 36
 END_MS: Millis = START_MS + DAYS * DAY_MS
+NOW_MS: Millis = END_MS + DAY_MS
 WARM_MS: Millis = START_MS + 20 * DAY_MS  # 120 candles of 4h have closed
 
 SPACE = StateSpace(M5)
@@ -58,8 +59,8 @@ def plan(**changes: Any) -> IngestPlan:
 async def ingested(
     store_path: Path, index: EmbeddedIndex, symbols: tuple[str, ...] = (SYMBOL,), **changes: Any
 ) -> list[IngestReport]:
-    """One run of ingestion; `changes` are of the plan, `progress` is passed on."""
-    told = {"progress": changes.pop("progress")} if "progress" in changes else {}
+    """One run of ingestion; `changes` are of the plan, `progress` and `now_ms` are passed on."""
+    told = {name: changes.pop(name) for name in ("progress", "now_ms") if name in changes}
     with MarketStore.open(store_path) as store:
         return await ingest(
             store,
@@ -68,6 +69,5 @@ async def ingested(
             list(symbols),
             plan(**changes),
             build_id="tests",
-            started_at="2026-03-20T12:00:00Z",
-            **told,
+            **({"now_ms": NOW_MS} | told),
         )

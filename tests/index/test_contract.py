@@ -15,6 +15,7 @@ from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.points import COLUMNS, STATE, TEXT, PointTable
 from llm_trader.index.protocol import Collection, FieldRange, IngestionRun, SearchQuery
+from llm_trader.market.series_changes import DataMark
 from llm_trader.timeframe import DAY_MS, MAX_TIME_MS
 from tests.index.builders import (
     ALWAYS,
@@ -548,3 +549,71 @@ async def test_a_version_token_changes_with_the_points_of_its_symbol_and_with_no
             scanned, fetched = await index.scan(SYMBOL, ALWAYS), await index.fetch(SYMBOL, at([0]))
             assert not earlier & {scanned.version_token, fetched.version_token}
             earlier |= {scanned.version_token, fetched.version_token}
+
+
+@given(slots=slot_sets, data=st.data())
+async def test_removed_points_are_gone_from_every_answer_and_the_others_stay(
+    fresh_index: FreshIndex, slots: list[int], data: st.DataObject
+) -> None:
+    points = points_at(slots, 3)
+    asked = data.draw(st.sets(st.integers(0, 250), max_size=20).map(sorted))
+    kept = points.take(~np.isin(points.timestamp_ms, at(asked)))
+    assume(len(kept))
+    async with fresh_index(collection()) as index:
+        await index.upsert(points)
+        before = await index.scan(SYMBOL, ALWAYS)
+        assert await index.remove(SYMBOL, at(asked)) == len(points) - len(kept)
+        assert await index.remove(SYMBOL, at(asked)) == 0
+        held = await stored(index)
+        assert held.timestamp_ms.tolist() == kept.timestamp_ms.tolist()
+        assert np.array_equal(held.values, kept.values)
+        assert (await index.timestamps(SYMBOL)).tolist() == kept.timestamp_ms.tolist()
+        assert len(await index.fetch(SYMBOL, at(asked))) == 0
+        hits = await index.search(SearchQuery(SYMBOL, ALWAYS, kept.vectors[STATE][0], 1000))
+        assert hits.eligible == len(hits.rows) == len(kept)
+        assert sorted(found(hits).timestamp_ms.tolist()) == kept.timestamp_ms.tolist()
+        (symbol,) = (await index.info()).symbols
+        assert symbol.points == len(kept)
+        if len(kept) < len(points):
+            assert (await index.scan(SYMBOL, ALWAYS)).version_token != before.version_token
+        # What a reader holds does not change under its hands.
+        assert np.array_equal(before.values, points.values)
+
+
+async def test_a_removed_point_can_come_back_and_a_symbol_can_lose_all(
+    fresh_index: FreshIndex,
+) -> None:
+    async with fresh_index(collection()) as index:
+        await index.upsert(points_at([1, 2, 3]))
+        await index.upsert(points_at([1], symbol="ETHUSDT"))
+        assert await index.remove(SYMBOL, at([2])) == 1
+        await index.upsert(points_at([2, 4], 9))
+        held = await stored(index)
+        assert held.timestamp_ms.tolist() == at([1, 2, 3, 4]).tolist()
+        assert np.array_equal(held.values[:, 1], points_at([2, 4], 9).values[:, 0])
+        assert await index.remove("XRPUSDT", at([1])) == 0
+        assert await index.remove(SYMBOL, at([1, 2, 3, 4, 5])) == 4
+        assert (await index.timestamps(SYMBOL)).tolist() == []
+        with pytest.raises(SymbolNotFoundError) as scanned:
+            await index.scan(SYMBOL, ALWAYS)
+        assert scanned.value.details["available"] == ["ETHUSDT"]
+        assert [s.symbol for s in (await index.info()).symbols] == ["ETHUSDT"]
+        await index.upsert(points_at([7]))
+        assert (await stored(index)).timestamp_ms.tolist() == at([7]).tolist()
+
+
+async def test_a_data_mark_is_a_symbol_s_own_and_changes_no_points(
+    fresh_index: FreshIndex,
+) -> None:
+    async with fresh_index(collection()) as index:
+        await index.upsert(points_at([1, 2]))
+        before = await index.scan(SYMBOL, ALWAYS)
+        assert await index.data_mark(SYMBOL) is None
+        for change in (7, 8):
+            mark = DataMark(change, {"candles_5m": 10**12 + change, "funding": 10**12}, 3_600_000)
+            await index.set_data_mark(SYMBOL, mark)
+            assert await index.data_mark(SYMBOL) == mark
+        assert await index.data_mark("ETHUSDT") is None
+        after = await index.scan(SYMBOL, ALWAYS)
+        assert after.version_token == before.version_token
+        assert [s.symbol for s in (await index.info()).symbols] == [SYMBOL]

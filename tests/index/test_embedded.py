@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llm_trader.errors import (
     ConfigurationError,
+    DamagedIndexError,
     StoreError,
     StoreLockedError,
     SymbolNotFoundError,
@@ -22,11 +23,13 @@ from llm_trader.errors import (
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Hits, SearchQuery
+from llm_trader.market.series_changes import DataMark
 from llm_trader.market.store import MarketStore
 from llm_trader.storage import environment
 from tests.index.builders import (
     ALWAYS,
     SYMBOL,
+    at,
     collection,
     copied,
     found,
@@ -347,3 +350,64 @@ async def test_values_and_vectors_come_back_to_the_last_bit(tmp_path: Path) -> N
     assert held.vectors[STATE].tobytes() == points.vectors[STATE].tobytes()
     assert held.run.tolist() == [7] * 5
     assert held.vectors[STATE].dtype == np.float32
+
+
+REMOVER = """
+import asyncio
+from llm_trader.index.embedded import EmbeddedIndex
+from tests.index.builders import SYMBOL, at, collection, points_at
+
+async def main():
+    with EmbeddedIndex.create_or_open(path, collection()) as index:
+        say("open")
+        wait()
+        await index.remove(SYMBOL, at([2, 3]))
+        say("removed")
+        wait()
+        # Taken over at once: 4 is written and removed, 5 removed and written, 2 comes back.
+        await index.upsert(points_at([2, 4, 8], 5))
+        await index.remove(SYMBOL, at([4, 5]))
+        await index.upsert(points_at([5], 6))
+        say("more")
+        wait()
+        await index.remove(SYMBOL, at(range(20)))
+        say("all")
+        wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_live_reader_loses_what_another_process_removes(tmp_path: Path) -> None:
+    path = await make_index(tmp_path / "index", points_at(range(8)))
+    with EmbeddedIndex.open(path) as reader, running(REMOVER, path) as writer:
+        assert hear(writer) == "open"
+        before = await stored(reader)
+        for said, left in (
+            ("removed", [0, 1, 4, 5, 6, 7]),
+            ("more", [0, 1, 2, 5, 6, 7, 8]),
+        ):
+            tell(writer)
+            assert hear(writer) == said
+            held = await stored(reader)
+            assert held.timestamp_ms.tolist() == at(left).tolist()
+            hits = await reader.search(SearchQuery(SYMBOL, ALWAYS, unit_vectors(1, 0)[0], 99))
+            assert hits.eligible == len(left)
+        five = held.take(held.timestamp_ms == at([5])[0])
+        assert np.array_equal(five.values, points_at([5], 6).values)
+        tell(writer)
+        assert hear(writer) == "all"
+        with pytest.raises(SymbolNotFoundError):
+            await stored(reader)
+        assert same_points(before, points_at(range(8)))
+    with EmbeddedIndex.open(path) as fresh:
+        assert (await fresh.info()).symbols == []
+
+
+async def test_a_damaged_data_mark_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    with EmbeddedIndex.create_or_open(path, collection()) as index:
+        await index.set_data_mark(SYMBOL, DataMark(1, {}, 1))
+    rewrite_meta(path, **{f"data_mark:{SYMBOL}": b'{"change":2}    '})
+    with EmbeddedIndex.open(path) as index, pytest.raises(DamagedIndexError, match="data_mark"):
+        await index.data_mark(SYMBOL)

@@ -18,6 +18,7 @@ from llm_trader.index.points import TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
+from llm_trader.market.series_changes import DataMark
 from tests.index.builders import (
     SLOT_MS,
     START_MS,
@@ -67,7 +68,7 @@ async def test_a_copy_equals_its_source_to_the_last_bit(tmp_path: Path, batch: i
         with empty(tmp_path / "target") as target:
             reports = await copy_points(source, target, [], batch)
             await check_true_copy(source, target)
-    plain = {"already_there": 0, "replaced": 0}
+    plain = {"already_there": 0, "replaced": 0, "removed": 0}
     assert reports == [
         CopyReport(symbol=SYMBOL, points=POINTS, added=POINTS, **plain),
         CopyReport(symbol=OTHER, points=50, added=50, **plain),
@@ -285,3 +286,22 @@ async def test_text_vectors_reach_qdrant_and_come_back_to_the_last_bit(tmp_path:
             assert await verify_copy(source, remote) == []
             await copy_points(remote, back, [], 64)
         assert same_points(await stored(back), replace(points, vectors=vectors))
+
+
+async def test_a_repeated_copy_removes_what_the_source_removed_and_takes_its_data_mark(
+    tmp_path: Path,
+) -> None:
+    mark = DataMark(7, {"candles_5m": 10**12}, 3_600_000)
+    async with filled(tmp_path / "source") as source:
+        with empty(tmp_path / "target") as target:
+            await copy_points(source, target, [], 50)
+            assert await target.data_mark(SYMBOL) is None
+            first = (await source.timestamps(SYMBOL))[:3]
+            await source.remove(SYMBOL, first)
+            await source.set_data_mark(SYMBOL, mark)
+            reports = await copy_points(source, target, [], 50)
+            assert [report.removed for report in reports] == [3, 0]
+            assert [report.added + report.replaced for report in reports] == [0, 0]
+            await check_true_copy(source, target)
+            assert await target.data_mark(SYMBOL) == mark
+            assert await target.data_mark(OTHER) is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.points import COLUMNS, STATE, PointTable, point_id
+from llm_trader.snapshot.model import OPTIONAL_FIELDS, words_of_lacking
 from llm_trader.timeframe import DAY_MS, MAX_TIME_MS, MIN_TIME_MS
 from tests.index.builders import SYMBOL, at, points_at, unit_vectors
 
@@ -56,12 +57,28 @@ def test_each_part_of_the_identity_changes_the_id(other: tuple[str, int, str]) -
 
 @pytest.mark.parametrize("column", range(len(COLUMNS)), ids=COLUMNS)
 @pytest.mark.parametrize("missing", [np.nan, np.inf])
-def test_a_point_that_lacks_a_field_is_refused(column: int, missing: float) -> None:
+def test_a_point_that_lacks_a_field_it_may_not_lack_is_refused(column: int, missing: float) -> None:
     plain = points_at(range(4))
     values = plain.values.copy()
     values[column, 2] = missing
+    if COLUMNS[column] in OPTIONAL_FIELDS and np.isnan(missing):
+        PointTable.checked(SYMBOL, plain.timestamp_ms, values, plain.vectors, 1)
+        return
     with pytest.raises(InvalidInputError, match="incomplete"):
         PointTable.checked(SYMBOL, plain.timestamp_ms, values, plain.vectors, 1)
+
+
+def test_a_point_without_open_interest_or_funding_says_what_it_lacks() -> None:
+    unknown = np.nan
+    points = points_at(
+        range(4),
+        oi_delta_pct=[0.0, unknown, 1.0, unknown],
+        funding_rate=[0.0, 1e-4, unknown, unknown],
+    )
+    assert points.lacking().tolist() == [0, 1, 2, 3]
+    assert [words_of_lacking(kind) for kind in range(4)] == [
+        *("", "open interest", "funding", "open interest and funding"),
+    ]
 
 
 def test_a_vector_that_is_not_finite_is_refused() -> None:

@@ -28,6 +28,7 @@ from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.layout import Head
+from llm_trader.market.series_changes import DataMark
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.timeframe import DAY_MS
@@ -131,7 +132,7 @@ async def test_other_programs_find_every_field_by_its_name(place: QdrantServer) 
         "resolved_at": int(points.timestamp_ms[0]) + DAY_MS,
         "exchange": "bybit",
         "schema_version": collection().schema_version,
-        "feature_version": "v1_5m4h",
+        "feature_version": "v2_5m4h",
         "state_space_id": "state-of-tests",
         "run": 1,
         "build_id": "build 7",
@@ -403,7 +404,7 @@ async def cut_short(index: QdrantIndex, points: Any) -> None:
     async with Connection(index.connection.server) as connection:
         head = await index.cache.reader.head()
         contents = layout.payloads(points, index.collection, "build", head.written + 1)
-        ids = [point_id(SYMBOL, t, "v1_5m4h") for t in points.timestamp_ms.tolist()]
+        ids = [point_id(SYMBOL, t, "v2_5m4h") for t in points.timestamp_ms.tolist()]
         structs = requests.point_structs(ids, points.vectors, contents)
         await connection.client.upsert(index.name, structs, wait=True)
 
@@ -430,7 +431,7 @@ async def test_content_that_cannot_be_read_is_an_index_error(place: QdrantServer
     async with writing(place) as index:
         await index.upsert(points_at(range(10)))
         client, name = index.connection.client, index.name
-        id_ = point_id(SYMBOL, int(at([4])[0]), "v1_5m4h")
+        id_ = point_id(SYMBOL, int(at([4])[0]), "v2_5m4h")
         for payload in ({"row": "AAAA"}, {"row": 7}, {"row": "%"}):
             await client.set_payload(name, payload, [id_], wait=True)
             async with reading(place) as reader:
@@ -505,3 +506,65 @@ async def test_a_run_that_began_is_not_overwritten_by_an_earlier_one(place: Qdra
         head = await late.cache.reader.head()
         await catalog.write_head(early.connection, early.name, Head("early", 1, 1 << 24))
         assert await late.cache.reader.head() == head
+
+
+async def test_a_reader_loses_what_another_program_removes(place: QdrantServer) -> None:
+    async with writing(place) as index, reading(place) as reader:
+        await index.begin_run("build", "bybit", STARTED)
+        await index.upsert(points_at(range(10)))
+        await index.upsert(points_at([1], symbol="ETHUSDT"))
+        assert len(await reader.scan(SYMBOL, ALWAYS)) == 10
+        assert await index.remove(SYMBOL, at([3, 4, 99])) == 2
+        held = await reader.scan(SYMBOL, ALWAYS)
+        assert held.timestamp_ms.tolist() == at([0, 1, 2, 5, 6, 7, 8, 9]).tolist()
+        hits = await reader.search(SearchQuery(SYMBOL, ALWAYS, unit_vectors(1, 0)[0], 99))
+        assert hits.eligible == len(hits.points) == 8
+        # Caches stay afterwards: nothing is loaded anew for each answer.
+        again = await reader.scan(SYMBOL, ALWAYS)
+        assert again.version_token == hits.points.version_token
+        assert len(await reader.scan("ETHUSDT", ALWAYS)) == 1
+
+
+async def test_a_removal_that_was_killed_reaches_readers_with_the_next_run(
+    place: QdrantServer,
+) -> None:
+    async with writing(place) as index, reading(place) as reader:
+        await index.begin_run("build", "bybit", STARTED)
+        await index.upsert(points_at(range(10)))
+        assert len(await reader.scan(SYMBOL, ALWAYS)) == 10
+        # What a removal leaves that is killed after its points are gone.
+        head = await reader.cache.reader.head()
+        begun = msgspec.structs.replace(head, removed=head.written + 1)
+        await catalog.write_head(index.connection, index.name, begun)
+        gone = [point_id(SYMBOL, int(at([5])[0]), collection().feature_version)]
+        await index.connection.client.delete(index.name, requests.ids_of(gone), wait=True)
+        assert len(await reader.scan(SYMBOL, ALWAYS)) == 10
+        await index.begin_run("build", "bybit", STARTED)
+        assert len(await reader.scan(SYMBOL, ALWAYS)) == 9
+        await index.upsert(points_at([20]))
+        assert len(await reader.scan(SYMBOL, ALWAYS)) == 10
+        assert len((await reader.info()).runs) == 2
+
+
+async def test_an_older_program_s_head_and_a_damaged_mark(place: QdrantServer) -> None:
+    from qdrant_client import models
+
+    assert layout.head_of({"token": "t", "run": 1, "written": 2}) == Head("t", 1, 2, 0)
+    async with writing(place) as index:
+        for payload in ({}, {"details": 3}, {"details": "{"}):
+            point = models.PointStruct(id=layout.mark_id(SYMBOL), vector={}, payload=payload)
+            await index.connection.client.upsert(index.name, [point], wait=True)
+            with pytest.raises(VectorIndexError, match="data mark"):
+                await index.data_mark(SYMBOL)
+
+
+async def test_removing_gives_way_to_a_later_ingestion(place: QdrantServer) -> None:
+    async with writing(place) as early, writing(place) as late:
+        await early.begin_run("build", "bybit", STARTED)
+        await early.upsert(points_at(range(3)))
+        await late.begin_run("build", "bybit", STARTED)
+        with pytest.raises(StoreLockedError, match="took over"):
+            await early.remove(SYMBOL, at([1]))
+        with pytest.raises(StoreLockedError, match="took over"):
+            await early.set_data_mark(SYMBOL, DataMark(1, {}, 1))
+        assert len(await late.timestamps(SYMBOL)) == 3

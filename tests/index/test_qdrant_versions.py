@@ -147,7 +147,7 @@ async def test_pruning_keeps_what_is_live_under_way_or_of_others(
 ) -> None:
     from qdrant_client import models
 
-    foreign = f"{place.collection}_v1_5m4h_abcdef_9"
+    foreign = f"{place.collection}_v2_5m4h_abcdef_9"
     neighbour = place_at(server, collection=f"{place.collection}_more")
     async with await QdrantIndex.create_or_open(neighbour, collection()) as index:
         await index.upsert(OLD)

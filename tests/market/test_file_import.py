@@ -13,11 +13,10 @@ from llm_trader.market import file_table
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.file_import import import_folder
 from llm_trader.market.file_rows import FileReading
-from llm_trader.market.resampling import resample
 from llm_trader.market.store import MarketStore
 from llm_trader.market.value_codecs import WriteReport
-from llm_trader.timeframe import H1, H4, HOUR_MS, M1, M3, M5, MINUTE_MS, Timeframe
-from tests.market.builders import START_MS, candles_at, run_of_candles, same_series
+from llm_trader.timeframe import H4, HOUR_MS, M1, M3, M5, MINUTE_MS, Timeframe
+from tests.market.builders import START_MS, run_of_candles, same_series
 from tests.market.processes import hear, running, tell
 
 AT = 1_775_001_600_000  # 2026-04-01, after all real data
@@ -77,7 +76,7 @@ def test_candles_funding_and_open_interest_are_imported_with_their_file_as_sourc
         store,
         exchange="bybit",
         written_at_ms=AT,
-        progress=lambda file, done, total: seen.append((file, done, total)),
+        progress=lambda label, done, total: seen.append((label, done, total)),
     )
 
     assert [(f.kind, f.interval, f.rows) for f in report.files] == [
@@ -86,7 +85,8 @@ def test_candles_funding_and_open_interest_are_imported_with_their_file_as_sourc
         ("open_interest", "1h", 2),
     ]
     assert all(f.write == WriteReport(added=f.rows) for f in report.files)
-    assert [(done, total) for _, done, total in seen] == [(1, 3), (2, 3), (3, 3)]
+    files = [(done, total) for label, done, total in seen if label == "files"]
+    assert files == [(1, 3), (2, 3), (3, 3)]
     assert same_series(store.candles("BTCUSDT", M5), candles)
     assert store.funding("BTCUSDT").rate.tolist() == [0.0001, -0.0002]
     assert store.funding("BTCUSDT").interval_hours.tolist() == [8, 8]
@@ -106,71 +106,6 @@ def test_importing_again_changes_nothing(store: MarketStore, folder: Path) -> No
     writes = [f.write for f in report.files] + [d.write for d in report.derived]
     assert [(w.added, w.replaced) for w in writes] == [(0, 0)] * 3
     assert store.version == version
-
-
-def test_three_minute_and_four_hour_candles_are_built_from_one_minute_candles(
-    store: MarketStore, folder: Path
-) -> None:
-    minutes = run_of_candles(1000, M1)
-    path = put_candles(folder, minutes)
-
-    report = import_folder(folder, store, exchange="bybit", written_at_ms=AT)
-
-    source = f"resampled from 1m of {path.name}"
-    assert [(d.timeframe, d.source, d.rows) for d in report.derived] == [
-        ("3m", source, 333),
-        ("4h", source, 4),
-    ]
-    assert same_series(store.candles("BTCUSDT", M3), resample(minutes, M3))
-    assert same_series(store.candles("BTCUSDT", H4), resample(minutes, H4))
-    assert store.provenance("BTCUSDT", M3)[0].source == source
-
-
-def test_nothing_is_built_across_a_gap(store: MarketStore, folder: Path) -> None:
-    whole = run_of_candles(144, M5)
-    times = whole.open_time_ms.tolist()
-    put_candles(folder, candles_at(times[:60] + times[61:], M5))
-
-    import_folder(folder, store, exchange="bybit", written_at_ms=AT)
-
-    first = START_MS
-    assert store.candles("BTCUSDT", H4).open_time_ms.tolist() == [first, first + 2 * H4.ms]
-    assert [gap.missing for gap in store.gaps("BTCUSDT", H4)] == [1]
-
-
-def test_the_exchange_s_own_four_hour_candles_are_kept(store: MarketStore, folder: Path) -> None:
-    own = run_of_candles(3, H4, seed=1)
-    put_candles(folder, own)
-    put_candles(folder, run_of_candles(144, M5))
-    import_folder(folder, store, exchange="bybit", written_at_ms=AT)
-    (folder / "bybit_linear_BTCUSDT_candles_4h.parquet").unlink()
-
-    report = import_folder(folder, store, exchange="bybit", written_at_ms=AT)
-
-    assert report.derived == []
-    assert same_series(store.candles("BTCUSDT", H4), own)
-
-
-def test_four_hour_candles_are_built_from_the_finest_that_was_imported(
-    store: MarketStore, folder: Path
-) -> None:
-    for timeframe in (H1, M5):
-        put_candles(folder, run_of_candles(2 * H4.ms // timeframe.ms, timeframe))
-
-    report = import_folder(folder, store, exchange="bybit", written_at_ms=AT)
-
-    assert [d.source for d in report.derived] == [
-        "resampled from 5m of bybit_linear_BTCUSDT_candles_5m.parquet"
-    ]
-
-
-def test_two_files_complete_the_candle_between_them(store: MarketStore, folder: Path) -> None:
-    whole = run_of_candles(96, M5)
-    for part in (slice(0, 60), slice(60, 96)):
-        put_candles(folder, whole.rows(part))
-        import_folder(folder, store, exchange="bybit", written_at_ms=AT)
-
-    assert same_series(store.candles("BTCUSDT", H4), resample(whole, H4))
 
 
 # ---- columns

@@ -14,6 +14,7 @@ from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import Collection, Hits, IndexInfo, SearchQuery
+from llm_trader.market.series_changes import DataMark
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.retrieval.statistics import OUTCOME_ROWS
@@ -87,6 +88,15 @@ class Witness:
         raise NotImplementedError
 
     async def upsert(self, points: PointTable) -> int:
+        raise NotImplementedError
+
+    async def remove(self, symbol: str, timestamp_ms: Times) -> int:
+        raise NotImplementedError
+
+    async def data_mark(self, symbol: str) -> DataMark | None:
+        raise NotImplementedError
+
+    async def set_data_mark(self, symbol: str, mark: DataMark) -> None:
         raise NotImplementedError
 
     async def info(self) -> IndexInfo:

@@ -139,7 +139,7 @@ async def test_one_of_another_feature_version_is_refused_in_every_reply(
         corridor, tmp_path / "old.json", question(), question(AT_MS - HOUR_MS)
     ):
         (warning,) = reply["metadata"]["warnings"]
-        assert "feature_version is v0_5m4h there, v1_5m4h here" in warning
+        assert "feature_version is v0_5m4h there, v2_5m4h here" in warning
         assert bands(reply) == [None] * len(HORIZONS)
 
 

@@ -322,7 +322,7 @@ async def test_metadata_tells_how_the_answer_came_about(corridor: Corridor, rag:
     assert first["points_eligible"] > 1000
     assert first["data_age_seconds"] == 3 * 60 + 45  # the last 5m candle closed at 12:50
     assert second["data_age_seconds"] == 0
-    assert (first["feature_version"], first["collection"]) == ("v1_5m4h", "simulated/v1_5m4h")
+    assert (first["feature_version"], first["collection"]) == ("v2_5m4h", "simulated/v2_5m4h")
     assert (first["schema_version"], first["vector"]) == (1, "state")
     assert first["embedding_model"].startswith("state-")
     assert first["request_id"] != second["request_id"]
@@ -827,7 +827,7 @@ async def test_a_snapshot_is_the_one_built_from_the_candles(
     assert result["snapshot"] == msgspec.to_builtins(corridor.state_at(AT_MS).snapshot(0))
     assert set(result["snapshot"]) == set(MarketSnapshot.__struct_fields__)
     assert None not in result["snapshot"].values()
-    assert result["feature_version"] == "v1_5m4h"
+    assert result["feature_version"] == "v2_5m4h"
 
 
 async def test_stats_count_points_and_queries(corridor: Corridor, rag: RpcClient) -> None:

@@ -15,21 +15,25 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
-from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.model import EXPECTED_VOLATILITY, SCALARS, SERIES
+from llm_trader.snapshot import builder
+from llm_trader.snapshot.builder import SnapshotRules
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY, REFUSALS, SCALARS, SERIES
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, MINUTE_MS, Millis, Timeframe
 from tests.market.builders import EMPTY_FUNDING, EMPTY_OPEN_INTEREST, START_MS, no_candles
 from tests.snapshot.histories import grid, same_snapshots, simulated, with_holes, without
 
 NO_CANDLE = "no candle closed at its time"
-NOT_300 = "fewer than 300 gapless intraday candles before it"
-NOT_A_DAY = "fewer than 24h of gapless intraday candles before it"
-NOT_A_WEEK = "fewer than 7 days of gapless intraday candles before it"
-NOT_120 = "fewer than 120 gapless 4h candles before it"
+NOT_300 = "fewer than 300 intraday candles since the last long hole"
+NOT_A_DAY = REFUSALS["price_change_24h"]
+NOT_A_WEEK = REFUSALS["expected_volatility_15m"]
+NOT_120 = "fewer than 120 4h candles since the last long hole"
 NO_INTEREST = "no fresh open interest"
 NO_MEAN_INTEREST = "too few samples of open interest in the last 24h"
 NO_FUNDING = "no fresh funding rate"
+
+# Holes in which one candle is too many.
+NO_HOLES = SnapshotRules(max_hole_candles=0)
 
 INTRADAY = (
     *("rsi_7", "rsi_14", "macd", "ema_20", "price_slope", "ema_20_slope", "macd_slope"),
@@ -41,13 +45,18 @@ DAY = ("price_change_24h", "realized_volatility_24h", "volume_ratio")
 WEEK = tuple(EXPECTED_VOLATILITY.values())
 FOUR_HOUR = (
     *("ema_20_4h", "ema_50_4h", "atr_3_4h", "atr_14_4h", "macd_4h", "rsi_14_4h"),
-    *("current_volume_4h", "avg_volume_4h", "ema_ratio", "rsi_14_4h_slope", "macd_4h_slope"),
+    *("current_volume_4h", "avg_volume_4h", "missing_candles_4h"),
+    *("ema_ratio", "rsi_14_4h_slope", "macd_4h_slope"),
 )
 FOUR_HOUR_SERIES = ("macd_4h_values", "rsi_14_4h_values")
 INTEREST = ("open_interest_latest", "open_interest_avg_24h", "oi_delta_pct")
 DAYS = 26
 
 holes = st.lists(st.tuples(st.integers(1, 5 * 288), st.integers(1, 30)), max_size=3)
+
+
+def build_snapshots(history: MarketHistory, times: Times) -> SnapshotTable:
+    return builder.build_snapshots(history, times, NO_HOLES)
 
 
 def candles_behind(candles: CandleSeries, times: Times) -> list[int]:
@@ -289,9 +298,9 @@ def test_a_market_without_one_of_its_series_is_known_but_for_that(missing: str) 
         "open_interest": NO_INTEREST,
     }
     fields = {
-        "intraday": ("price", *INTRADAY, *DAY, *WEEK, "macd_4h_slope"),
+        "intraday": ("price", "missing_candles", *INTRADAY, *DAY, *WEEK, "macd_4h_slope"),
         "four_hour": FOUR_HOUR,
-        "funding": ("funding_rate",),
+        "funding": ("funding_rate", "funding_interval_hours"),
         "open_interest": INTEREST,
     }
     times = grid(whole, 24)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH, MarketSnapshot
 from llm_trader.snapshot.table import ROW, SnapshotTable
-from llm_trader.timeframe import DAY_MS, M3, M5, MINUTE_MS
+from llm_trader.timeframe import DAY_MS, HOUR_MS, M3, M5, MINUTE_MS
 from tests.market.builders import START_MS
 from tests.snapshot.histories import grid, same_snapshots, simulated, with_holes
 
@@ -143,7 +143,8 @@ def test_nothing_is_made_up_beside_what_was_sent_and_what_follows(
 ) -> None:
     table = sent(fields)
 
-    assert known(table) <= fields.keys() | {"hour_of_day", "ema_ratio", "oi_delta_pct"}
+    follows = {"hour_of_day", "ema_ratio", "oi_delta_pct", "funding_interval_hours"}
+    assert known(table) <= fields.keys() | follows
     assert not np.isinf(table.scalars).any()
     assert np.isnan(table.series).all()
 
@@ -151,7 +152,8 @@ def test_nothing_is_made_up_beside_what_was_sent_and_what_follows(
 def test_ratio_delta_and_hour_follow_from_the_fields_of_the_wire() -> None:
     snapshot = sent(WIRE).snapshot(0)
 
-    assert known(sent(WIRE)) == WIRE.keys() | {"hour_of_day", "ema_ratio", "oi_delta_pct"}
+    follows = {"hour_of_day", "ema_ratio", "oi_delta_pct", "funding_interval_hours"}
+    assert known(sent(WIRE)) == WIRE.keys() | follows
     assert snapshot.ema_ratio == pytest.approx(59 / 58)
     assert snapshot.oi_delta_pct == pytest.approx(4)
     assert snapshot.hour_of_day == 13.5
@@ -190,14 +192,29 @@ def test_the_last_ten_points_of_a_series_count_and_fewer_are_left_out(points: li
         assert snapshot.rsi_7_slope == pytest.approx(per_hour, rel=1e-6, abs=1e-9 * size + 1e-12)
 
 
-def test_a_series_with_an_unknown_point_has_no_slope() -> None:
+def test_a_slope_is_fitted_to_the_points_that_are_there_if_the_last_and_six_more_are() -> None:
     points: list[float | None] = [float(i) for i in range(10)]
-    points[4] = None
+    per_hour = HOUR_MS / M5.ms
 
-    snapshot = sent({"price": 100.0, "rsi_7_values": points}).snapshot(0)
+    def slope_without(*missing: int) -> float | None:
+        series = [None if i in missing else p for i, p in enumerate(points)]
+        snapshot = sent({"price": 100.0, "rsi_7_values": series}).snapshot(0)
+        assert snapshot.rsi_7_values == series
+        return snapshot.rsi_7_slope
 
-    assert snapshot.rsi_7_values == points
-    assert snapshot.rsi_7_slope is None
+    assert slope_without(4) == pytest.approx(per_hour)
+    assert slope_without(0, 1, 7) == pytest.approx(per_hour)
+    assert slope_without(0, 1, 2, 3) is None
+    assert slope_without(9) is None
+
+
+def test_a_slope_around_a_hole_is_that_of_least_squares() -> None:
+    points = np.random.default_rng(2).uniform(20, 80, 10)
+    points[[2, 6]] = np.nan
+    table = sent({"price": 100.0, "rsi_7_values": [None if p != p else p for p in points]})
+    there = np.flatnonzero(np.isfinite(points))
+    fitted = np.polyfit(there, points[there], 1)[0] * HOUR_MS / M5.ms
+    assert table.column("rsi_7_slope")[0] == pytest.approx(fitted)
 
 
 def test_fields_that_are_null_or_not_ours_are_not_there() -> None:

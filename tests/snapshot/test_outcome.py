@@ -65,9 +65,9 @@ def naively(bars: Bars, step: Millis, as_of_ms: Millis) -> dict[str, object]:
         return found
     price = bars[as_of_ms - step][2]
     for name, horizon_ms in HORIZON_MS.items():
-        after = followed(bars, step, as_of_ms, horizon_ms)
-        if after is not None:
-            found[f"outcome_{name}"] = (after[-1][2] - price) / price * 100
+        last = bars.get(as_of_ms + horizon_ms - step)
+        if last is not None:
+            found[f"outcome_{name}"] = (last[2] - price) / price * 100
     hour = followed(bars, step, as_of_ms, HOUR_MS)
     if hour is not None:
         best = max(high for high, _, _ in hour)
@@ -229,7 +229,7 @@ def test_a_runup_and_a_drawdown_are_never_below_and_above_zero() -> None:
 
 
 @given(st.integers(0, 287), timeframes)
-def test_each_missing_candle_makes_the_horizons_beyond_it_unknown(
+def test_a_missing_candle_makes_the_change_that_ends_with_it_unknown_and_extremes_beyond_it(
     minutes_5: int, timeframe: Timeframe
 ) -> None:
     missing = minutes_5 * 5 * MINUTE_MS // timeframe.ms
@@ -240,7 +240,7 @@ def test_each_missing_candle_makes_the_horizons_beyond_it_unknown(
     gone_after_ms = missing * timeframe.ms
     for name, horizon_ms in HORIZON_MS.items():
         known = getattr(outcome, f"outcome_{name}") is not None
-        assert known == (horizon_ms <= gone_after_ms), name
+        assert known == (horizon_ms != gone_after_ms + timeframe.ms), name
     for name in ("max_runup_1h", "max_drawdown_1h", *HIT):
         assert (getattr(outcome, name) is not None) == (gone_after_ms >= HOUR_MS), name
     assert outcome.first_barrier is None

@@ -13,8 +13,8 @@ import msgspec
 from llm_trader.app.indexes import (
     open_index,
     refuse_another_exchange,
-    volatility_model,
-    volatility_model_of,
+    snapshot_rules,
+    snapshot_rules_of,
 )
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.app.job import Job, blocking
@@ -164,7 +164,7 @@ def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) 
         else:
             dataset = read_dataset(
                 store,
-                Spaces(space, volatility=volatility_model(settings)),
+                Spaces(space, rules=snapshot_rules(settings)),
                 symbols,
                 *span,
                 lookback_days=lookback_days,
@@ -198,9 +198,9 @@ async def _from_index(
 ) -> Dataset:
     async with open_index(job.settings, job.environ) as index:
         refuse_another_exchange(store, index)
-        model = volatility_model_of(index, job.settings)
+        rules = snapshot_rules_of(index, job.settings)
         return await read_index(
-            index, space, symbols, *span, lookback_days=lookback_days, volatility=model
+            index, space, symbols, *span, lookback_days=lookback_days, rules=rules
         )
 
 

@@ -11,7 +11,7 @@ from llm_trader.app.indexes import (
     open_retriever,
     qdrant_server,
     refuse_another_exchange,
-    volatility_model_of,
+    snapshot_rules_of,
 )
 from llm_trader.app.job import Job, blocking
 from llm_trader.checks.leak_check import LeakReport, check_for_leaks
@@ -56,7 +56,7 @@ async def check_index(job: Job) -> IndexCheck:
 async def check_index_for_leaks(
     job: Job, symbols: list[str], samples: int, seed: int
 ) -> LeakReport:
-    """Prove on sampled queries that every answer used only data known at its time."""
+    """Prove that answers used only data known at their time, and that stored points still hold."""
     settings = job.settings
     with MarketStore.open(settings.market.store) as store:
         async with open_retriever(settings, job.environ) as retriever:
@@ -64,11 +64,12 @@ async def check_index_for_leaks(
             return await check_for_leaks(
                 retriever,
                 store,
-                volatility_model_of(retriever.index, settings),
+                snapshot_rules_of(retriever.index, settings),
                 symbols,
                 samples,
                 seed,
                 job.progress,
+                now_ms=job.now_ms,
                 vector=settings.retrieval.vector,
             )
 

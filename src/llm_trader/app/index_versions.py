@@ -32,7 +32,6 @@ from llm_trader.index.qdrant import versions as qdrant_versions
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import iso8601
 
 # Some 6 MB with text vectors; ten times as many come near the message limit of a Qdrant server.
 _POINTS_PER_BATCH: Final = 2000
@@ -128,7 +127,7 @@ async def rebuild_index(job: Job) -> Rebuild:
                     [points.symbol],
                     plan_of(settings, points.first_timestamp_ms, points.last_timestamp_ms),
                     build_id=BUILD_ID,
-                    started_at=iso8601(job.now_ms),
+                    now_ms=job.now_ms,
                     progress=job.progress,
                 )
             # The live index may have grown meanwhile.

@@ -20,7 +20,8 @@ from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import LoadedCalibration
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.settings.tree import Settings
-from llm_trader.volatility.model import BUILT_IN, VolatilityModel, read_model
+from llm_trader.snapshot.builder import SnapshotRules
+from llm_trader.volatility.model import BUILT_IN, read_model
 
 Backend = Literal["embedded", "qdrant"]
 
@@ -140,10 +141,11 @@ def secret(environ: Mapping[str, str], name: str | None, setting: str) -> str | 
     return checked_text(value, name, setting)
 
 
-def volatility_model(settings: Settings) -> VolatilityModel:
-    """The built-in one where the settings name none. Raises like `read_model`."""
+def snapshot_rules(settings: Settings) -> SnapshotRules:
+    """With the built-in volatility model where the settings name none. Raises like `read_model`."""
     path = settings.volatility.model
-    return BUILT_IN if path is None else read_model(path)
+    model = BUILT_IN if path is None else read_model(path)
+    return SnapshotRules(model, settings.snapshot.max_hole_candles)
 
 
 def collection_of(spaces: Spaces, exchange: str | None) -> Collection:
@@ -155,7 +157,8 @@ def collection_of(spaces: Spaces, exchange: str | None) -> Collection:
         intraday=str(space.intraday),
         state_space_id=space.space_id,
         dimension=space.dimension,
-        volatility_model=spaces.volatility.id,
+        volatility_model=spaces.rules.volatility.id,
+        max_hole_candles=spaces.rules.max_hole_candles,
         text_model=text.model if text else None,
         text_space_id=text.space_id if text else None,
         text_dimension=text.dimension if text else None,
@@ -170,16 +173,22 @@ def refuse_one_folder_for_both(settings: Settings) -> None:
         )
 
 
-def volatility_model_of(index: VectorIndex, settings: Settings) -> VolatilityModel:
-    """The settings' model; raises `ConfigurationError` unless the index was made with it."""
-    model, stored = volatility_model(settings), index.collection.volatility_model
-    if stored != model.id:
+def snapshot_rules_of(index: VectorIndex, settings: Settings) -> SnapshotRules:
+    """The settings' rules; raises `ConfigurationError` unless the index was made by them."""
+    rules, made = snapshot_rules(settings), index.collection
+    if made.volatility_model != rules.volatility.id:
         raise ConfigurationError(
-            f"the index at {index.location} was made with the volatility model {stored}, the "
-            f"settings name {model.id}; set volatility.model to that model's file, or build the "
-            f"index again with: {REBUILD}"
+            f"the index at {index.location} was made with the volatility model "
+            f"{made.volatility_model}, the settings name {rules.volatility.id}; set "
+            f"volatility.model to that model's file, or build the index again with: {REBUILD}"
         )
-    return model
+    if made.max_hole_candles != rules.max_hole_candles:
+        raise ConfigurationError(
+            f"the index at {index.location} was made with snapshot.max_hole_candles = "
+            f"{made.max_hole_candles}, the settings say {rules.max_hole_candles}; set it to the "
+            f"index's, or build the index again with: {REBUILD}"
+        )
+    return rules
 
 
 def refuse_another_exchange(store: MarketStore, index: VectorIndex) -> None:

@@ -9,8 +9,8 @@ from llm_trader.app.indexes import (
     collection_of,
     open_index,
     refuse_one_folder_for_both,
+    snapshot_rules,
     text_space,
-    volatility_model,
     wants_texts,
 )
 from llm_trader.app.job import Job, blocking
@@ -19,7 +19,7 @@ from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.ingestion import IngestPlan, IngestReport, Spaces, checked_spans, ingest
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import M3, M5, Millis, Timeframe, iso8601
+from llm_trader.timeframe import M3, M5, Millis, Timeframe
 
 # Embedding the texts of a day takes seconds; an interruption loses at most one batch of them.
 _TEXT_DAYS: Final = 1
@@ -49,7 +49,7 @@ async def ingest_from_store(
                 named,
                 plan,
                 build_id=BUILD_ID,
-                started_at=iso8601(job.now_ms),
+                now_ms=job.now_ms,
                 progress=job.progress,
             )
 
@@ -68,9 +68,9 @@ def plan_of(
 
 
 def spaces_of(settings: Settings, store: MarketStore, symbols: list[str]) -> Spaces:
-    """The volatility model and the vector spaces of this version and these settings."""
-    model, intraday = volatility_model(settings), intraday_timeframe(settings, store, symbols)
-    return Spaces(StateSpace(intraday), text_space(settings), model)
+    """The rules of states and the vector spaces of this version and these settings."""
+    space = StateSpace(intraday_timeframe(settings, store, symbols))
+    return Spaces(space, text_space(settings), snapshot_rules(settings))
 
 
 def intraday_timeframe(settings: Settings, store: MarketStore, symbols: list[str]) -> Timeframe:

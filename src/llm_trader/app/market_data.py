@@ -34,7 +34,7 @@ def import_market_data(
     job: Job, path: Path, exchange: str, reading: FileReading, meaning: FileMeaning
 ) -> ImportReport:
     """Import a folder or a file."""
-    market, progress = job.settings.market, job.progress
+    market = job.settings.market
     with _written_store(market, exchange) as store:
         return import_folder(
             path,
@@ -42,7 +42,7 @@ def import_market_data(
             exchange=exchange,
             written_at_ms=job.now_ms,
             reading=reading,
-            progress=lambda _, done, total: progress("importing", done, total),
+            progress=job.progress,
             **meaning,
         )
 

@@ -15,7 +15,7 @@ from llm_trader.app.indexes import (
     open_retriever,
     refuse_another_exchange,
     refuse_one_folder_for_both,
-    volatility_model_of,
+    snapshot_rules_of,
 )
 from llm_trader.app.job import checked_text
 from llm_trader.errors import ConfigurationError
@@ -158,5 +158,5 @@ def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> Snap
         return None
     store = opened.enter_context(MarketStore.open(path))
     refuse_another_exchange(store, retriever.index)
-    model = volatility_model_of(retriever.index, settings)
-    return SnapshotSource(store, retriever.space.intraday, settings.snapshot.interval_ms, model)
+    rules = snapshot_rules_of(retriever.index, settings)
+    return SnapshotSource(store, retriever.space.intraday, settings.snapshot.interval_ms, rules)

@@ -1,6 +1,7 @@
 """What proves the rooms above on samples of their own data.
 
 `leak_check`         an answer used only what was known at its time
+`stored_points`      what an index holds, compared with the market data of now
 `cutoff`             what was known at a time, made again with the future cut off
 `agreement`          two indexes give equal answers
 `copy_verification`  an index is a true copy of another

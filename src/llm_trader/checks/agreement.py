@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 
 from llm_trader.arrays import VECTOR_ROUNDING
 from llm_trader.errors import InvalidInputError
-from llm_trader.index.points import STATE, TEXT
+from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
@@ -150,10 +151,16 @@ async def _sample_questions(
                 at_ms=stamp + LONGEST_HORIZON_MS + delay_ms,
                 include_regime_filters=turn % 2 == 0,
                 vector=vectors[turn // 2 % len(vectors)],
-                state={name: float(point.column(name)[0]) for name in SCALARS},
+                state=_known_fields(point),
             )
         )
     return questions
+
+
+def _known_fields(point: PointTable) -> dict[str, float]:
+    """The fields of a point's state; those that it lacks are left out."""
+    fields = {name: float(point.column(name)[0]) for name in SCALARS}
+    return {name: value for name, value in fields.items() if isfinite(value)}
 
 
 async def _answer(retriever: Retriever, question: Question) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Proof on samples that an answer used only what was known at its time.
+"""Proof on samples that an answer used only what was known at its time, and that it still holds.
 
 For a sampled symbol and time T:
 
@@ -9,6 +9,9 @@ For a sampled symbol and time T:
    is missing there, or differs from the index, means that the index knows more than T did.
 4. Some of the states are built again from what was known at their own time. State and index
    must agree, and so must every vector that was compared.
+
+Before that, all stored outcomes and some states are compared with the data of now, by
+`stored_points`: a correction that did not reach the index is found there.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import numpy as np
 from llm_trader.arrays import Floats
 from llm_trader.checks.cutoff import changed_fields, history_with_future, same_vectors
 from llm_trader.checks.sampling import sample
+from llm_trader.checks.stored_points import StoredPoints, compare_stored_points
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
@@ -30,11 +34,10 @@ from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.answer import Match, MatchState
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
-from llm_trader.snapshot.builder import build_snapshots
+from llm_trader.snapshot.builder import SnapshotRules, build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, OUTCOMES, Outcome, label_outcomes
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, M15, Millis, iso8601
-from llm_trader.volatility.model import VolatilityModel
 
 _TOP_K: Final = 50  # all episodes that evidence sums up by default
 _REBUILT_PER_QUERY: Final = 2  # each reads 60 days of candles again; all 50 would read ten years
@@ -59,20 +62,26 @@ class LeakReport(msgspec.Struct):
     matches_checked: int = 0
     states_rebuilt: int = 0
     leaks: list[Leak] = []
+    stored: StoredPoints = msgspec.field(default_factory=StoredPoints)
+
+    @property
+    def passed(self) -> bool:
+        return not self.leaks and not self.stored.differing
 
 
 async def check_for_leaks(
     retriever: Retriever,
     store: MarketStore,
-    volatility: VolatilityModel,
+    rules: SnapshotRules,
     symbols: list[str],
     samples: int,
     seed: int,
     progress: Progress = no_progress,
     *,
+    now_ms: Millis,
     vector: QueryVectors = "state",
 ) -> LeakReport:
-    """Check `samples` queries at random times; no symbols means all of the index.
+    """Check the stored points, and `samples` queries at random times; no symbols means all.
 
     Raises `InvalidInputError` when no sampled query had a match to check: that would prove
     nothing.
@@ -80,11 +89,15 @@ async def check_for_leaks(
     rng = np.random.default_rng(seed)
     query_times = await _query_times(retriever, symbols)
     spec = SearchSpec(top_k=_TOP_K, min_similarity=0.0, vector=vector)
-    report = LeakReport()
+    names = [symbol for symbol, _ in query_times]
+    # With choices of its own, so that a seed stands for the same queries as before.
+    choices = np.random.default_rng([seed, 1])
+    stored = await compare_stored_points(retriever.index, store, rules, names, now_ms, choices)
+    report = LeakReport(stored=stored)
     for done in range(1, samples + 1):
         symbol, times = query_times[rng.integers(len(query_times))]
         as_of_ms = times[rng.integers(len(times))]
-        await _QueryCheck(retriever, store, volatility, spec, symbol, as_of_ms, report).run(rng)
+        await _QueryCheck(retriever, store, rules, spec, symbol, as_of_ms, report).run(rng)
         progress("checking", done, samples)
         await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
     if not report.matches_checked:
@@ -117,7 +130,7 @@ class _QueryCheck:
 
     retriever: Retriever
     store: MarketStore
-    volatility: VolatilityModel
+    rules: SnapshotRules
     spec: SearchSpec
     symbol: str
     as_of_ms: Millis
@@ -125,10 +138,10 @@ class _QueryCheck:
 
     async def run(self, rng: np.random.Generator) -> None:
         history, state = self._state_at(self.as_of_ms)
-        from_everything = build_snapshots(history, state.as_of_ms, self.volatility)
+        from_everything = build_snapshots(history, state.as_of_ms, self.rules)
         if not np.array_equal(from_everything.scalars, state.scalars, equal_nan=True):
             self._add("the snapshot changes when the future is cut off")
-        if not state.complete()[0]:
+        if not state.usable()[0]:
             return
         self.report.queries += 1
         matches = (await self.retriever.query(state, self.as_of_ms, self.spec)).matches
@@ -148,7 +161,7 @@ class _QueryCheck:
         intraday = self.retriever.space.intraday
         history = history_with_future(self.store, self.symbol, intraday, as_of_ms, as_of_ms)
         times = np.array([as_of_ms], dtype=np.int64)
-        return history, build_snapshots(history.known_at(as_of_ms), times, self.volatility)
+        return history, build_snapshots(history.known_at(as_of_ms), times, self.rules)
 
     def _check_outcomes(self, matches: list[Match]) -> None:
         """Computes the outcomes of matches again; the matches are in time order."""
@@ -166,13 +179,13 @@ class _QueryCheck:
     async def _check_match(self, match: Match) -> None:
         """Builds the state of a match again from what was known at its own time."""
         _, state = self._state_at(match.timestamp)
-        if not state.complete()[0]:
-            self._add("the store knew no complete state at the match's own time", match)
+        if not state.usable()[0]:
+            self._add("the store knew no whole state at the match's own time", match)
             return
         rebuilt = np.array([state.column(name) for name in _MATCH_FIELDS])
         stored = _fields(match.market_state, _MATCH_FIELDS)
         for name in changed_fields(_MATCH_FIELDS, rebuilt, stored):
-            problem = f"{name} differs from the store's, as known then; corrected since? --rebuild"
+            problem = f"{name} differs from the store's, as known then; corrected since? rag-ingest"
             self._add(problem, match)
         probes = await self.retriever.probes(state, self.spec.vector)
         points = await self.retriever.index.fetch(self.symbol, state.as_of_ms, probes)

@@ -60,10 +60,12 @@ async def recall(
         raise InvalidInputError(f"no state of {symbol} has {k} known ones before it")
     chosen = np.sort(sample(candidates, sampling.samples, np.random.default_rng(sampling.seed)))
     queries = await exact.fetch(symbol, chosen, (name,))
+    kinds = queries.lacking().tolist()
+    scales = {kind: exact.collection.scales(name, kind) for kind in set(kinds)}
     comparisons = []
     for row, stamp in enumerate(queries.timestamp_ms.tolist()):
         vector, window = queries.vectors[name][row], visible_window(stamp, days)
-        query = SearchQuery(symbol, window, vector, k, name=name)
+        query = SearchQuery(symbol, window, vector, k, name=name, scales=scales[kinds[row]])
         comparisons.append(await _compare(exact, approximate, query))
         progress(f"{symbol}, {name}", row + 1, len(queries))
     shares, lost, points, exact_s, approximate_s = np.array(comparisons).T

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import Floats, Rows, Vectors
+from llm_trader.arrays import Cosines, Floats, Rows
 from llm_trader.checks.sampling import Sampling, sample
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
@@ -74,7 +74,8 @@ async def compare_vectors(
     points = await index.scan(symbol, Window(0, MAX_TIME_MS), (STATE, TEXT))
     if len(points) < _LEAST_POINTS:
         raise InvalidInputError(f"{len(points)} states of {symbol}; {_LEAST_POINTS} are needed")
-    features = _features(points, index.collection.state_space())
+    space = index.collection.state_space()
+    features = _features(points, space)
     rng = np.random.default_rng(sampling.seed)
     pairs = _pairs(points, rng)
     rows = _query_rows(points, sampling, rng).tolist()
@@ -91,6 +92,14 @@ async def compare_vectors(
             "smaller --k, or a longer --lookback-days"
         )
     pair_distances = _distances(features[pairs[0]], features[pairs[1]])
+    kinds = points.lacking()
+    everything = np.ones(len(space.features), np.bool_)
+    scales = space.pair_scales(everything)[kinds[pairs[0]], kinds[pairs[1]]]
+    pair_similarity = {
+        name: np.vecdot(vectors[pairs[0]], vectors[pairs[1]])
+        for name, vectors in points.vectors.items()
+    }
+    pair_similarity[STATE] = (pair_similarity[STATE] * scales).astype(np.float32)
     ids = {STATE: index.collection.state_space_id, TEXT: str(index.collection.text_space_id)}
     return VectorComparison(
         symbol=symbol,
@@ -102,7 +111,7 @@ async def compare_vectors(
         by_chance=float(np.mean([query.by_chance for query in queries])),
         usual_feature_distance=float(np.mean(pair_distances)),
         spaces=[
-            _compare_space(points.vectors[name], name, space_id, pairs, pair_distances, queries)
+            _compare_space(pair_similarity[name], name, space_id, pair_distances, queries)
             for name, space_id in ids.items()
         ],
     )
@@ -121,30 +130,31 @@ async def _compare_nearest(
     index: VectorIndex, points: PointTable, features: Floats, row: int, sampling: Sampling
 ) -> _NearestOfQuery | None:
     """What both vectors find for the state in `row`; None where its window has fewer than k."""
-    k = sampling.k
+    k, kind = sampling.k, int(points.lacking()[row])
+    known_share = index.collection.state_space().share_by_kind[kind]
     window = visible_window(int(points.timestamp_ms[row]), sampling.lookback_days)
     found, similarity, distance = {}, {}, {}
     for name in (STATE, TEXT):
-        query = SearchQuery(points.symbol, window, points.vectors[name][row], k, name=name)
+        vector, scales = points.vectors[name][row], index.collection.scales(name, kind)
+        query = SearchQuery(points.symbol, window, vector, k, name=name, scales=scales)
         hits = await index.search(query)
         if hits.eligible < k:
             return None
         rows = np.searchsorted(points.timestamp_ms, hits.points.timestamp_ms[hits.rows])
-        found[name], similarity[name] = rows, float(hits.cosine.mean())
+        found[name] = rows
+        similarity[name] = float(hits.cosine.mean() / np.sqrt(known_share if name == STATE else 1))
         distance[name] = float(_distances(features[row], features[rows]).mean())
     shared = len(np.intersect1d(found[STATE], found[TEXT])) / k
     return _NearestOfQuery(shared, k / hits.eligible, similarity, distance)
 
 
 def _compare_space(
-    vectors: Vectors,
+    similarity: Cosines,
     name: str,
     space_id: str,
-    pairs: tuple[Rows, Rows],
     pair_distances: Floats,
     queries: list[_NearestOfQuery],
 ) -> SpaceComparison:
-    similarity = np.vecdot(vectors[pairs[0]], vectors[pairs[1]])
     ranks = [np.argsort(np.argsort(v, kind="stable")) for v in (similarity, -pair_distances)]
     correlations = np.asarray(np.corrcoef(ranks))
     return SpaceComparison(
@@ -158,7 +168,7 @@ def _compare_space(
 
 
 def _features(points: PointTable, space: StateSpace) -> Floats:
-    """Standardised features, shape (n, features)."""
+    """Standardised features, shape (n, features); NaN where unknown."""
     table = SnapshotTable.unknown(points.symbol, space.intraday, points.timestamp_ms)
     states = replace(table, scalars=points.values[: len(SCALARS)])
     return np.ascontiguousarray(space.standardise(states).T)
@@ -181,5 +191,5 @@ def _query_rows(points: PointTable, sampling: Sampling, rng: np.random.Generator
 
 
 def _distances(first: Floats, second: Floats) -> Floats:
-    """Root mean squares of the differences of features."""
-    return np.asarray(np.sqrt(np.square(first - second).mean(axis=1)))
+    """Root mean squares of the differences of the features that both know."""
+    return np.asarray(np.sqrt(np.nanmean(np.square(first - second), axis=1)))

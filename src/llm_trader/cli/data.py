@@ -14,11 +14,12 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.errors import InvalidInputError
-from llm_trader.timeframe import DAY_MS, iso8601, parse_shift, parse_time
+from llm_trader.timeframe import parse_shift, parse_time
 
 if TYPE_CHECKING:
     from llm_trader.market.file_import import ImportReport
     from llm_trader.market.frozen import FrozenStretch
+    from llm_trader.market.hole_costs import HoleReport
     from llm_trader.market.jumps import Jump
     from llm_trader.market.store_check import StoreCheck
     from llm_trader.market.store_info import StoreInfo
@@ -33,7 +34,7 @@ _SHOWN: Final = 5
 
 
 @app.command("import")
-@with_job("store", quiet=False, unit="files")
+@with_job("store", quiet=False, unit="")  # of which there are several: files, and rows of a file
 def import_files(
     path: Annotated[
         Path, Argument(help="A folder or one file with candles, funding or open interest.")
@@ -74,10 +75,13 @@ def import_files(
 
     The name of a file says what it holds: <exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet,
     such as bybit_linear_BTCUSDT_candles_5m.parquet. Folders in a folder are searched, too. Bad rows
-    are refused with a count, a place and a reason, never repaired. Candles that have not closed
-    yet, identical rows and rows without values are left out and counted. Importing again changes
-    nothing. Missing 3m candles are built from 1m candles, and missing 4h candles from the finest
-    available ones.
+    are refused with a count, a place and a reason, never repaired, and so are candles that differ
+    from the stored ones of another timeframe. Candles that have not closed yet, identical rows and
+    rows without values are left out and counted. Importing again changes nothing.
+
+    Missing 3m candles are built from 1m candles, and missing 4h candles from the finest imported
+    ones: where at least 90 % of a 4h candle is there, its first and last part among it. Where
+    imported 4h candles end, built ones go on with them if both agree where both are there.
     """
     from llm_trader.app.market_data import FileMeaning, import_market_data
     from llm_trader.market.file_rows import FileReading
@@ -118,9 +122,12 @@ def check(
     """Compare the records and gap ledgers of a store with a count of its rows.
 
     It also names jumps of the price by more than a factor of 3, and candles that repeat one another
-    for an hour or longer. --deep finds damage: rows that differ from the checksum of their day, and
-    a file that contradicts itself. Rows that an earlier version wrote have no checksum; --repair
-    gives them one. Exits with 1 if anything differs, or a jump is not accepted.
+    for an hour or longer. Candles of one symbol in different timeframes are compared: where more
+    than 1 % of the coarser ones differ, one of the two has wrong times or is of another market.
+
+    --deep finds damage: rows that differ from the checksum of their day, and a file that
+    contradicts itself. Rows that an earlier version wrote have no checksum; --repair gives them
+    one. Exits with 1 if anything differs, or a jump is not accepted.
     """
     from llm_trader.app.market_data import check_store
 
@@ -164,8 +171,7 @@ def accept_jump(
         raise InvalidInputError("say which jump with --symbol and --at, or see all with --list")
     name, time_ms = options.one_symbol(symbol), parse_time(at)
     jumps = market_data.accept_jump(job.settings, name, time_ms, withdraw=withdraw)
-    describe = _describe_withdrawn if withdraw else _describe_accepted
-    return Result(jumps, describe(jumps, job.settings.market.store))
+    return Result(jumps, _describe_acceptance(jumps, withdrawn=withdraw))
 
 
 @app.command()
@@ -227,6 +233,11 @@ def describe_series(info: StoreInfo) -> Description:
         name = f"{series.symbol} {series.timeframe}"
         gaps = [f"gap in {name}: {gap.missing} candles from {gap.start}" for gap in series.gaps]
         yield from _first_lines(gaps, "gaps")
+        if series.incomplete:
+            yield line(
+                f"{name}: {len(series.incomplete)} candles are built from a part of their finer "
+                f"ones, the first at {series.incomplete[0]}"
+            )
         yield from _first_lines(_frozen_lines(name, series.frozen), "frozen stretches")
 
 
@@ -258,6 +269,11 @@ def _describe_check(check: StoreCheck) -> Description:
     for problem in check.file_problems:
         yield line(f"file: {problem}")
     for name, series in named:
+        if series.incomplete:
+            yield line(
+                f"{series.symbol} {name}: {series.incomplete} built from a part of their finer "
+                "candles"
+            )
         for problem in series.problems:
             yield line(f"{series.symbol} {name}: {problem}")
         jumps = [str(jump) for jump in series.jumps or () if not jump.accepted]
@@ -285,8 +301,22 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
             yield line(f"{file.file}: {note}")
         for reason, count in file.left_out.items():
             yield line(f"{file.file}: {count} left out: {reason}")
+    for derived in report.derived:
+        for warning in derived.warnings:
+            yield line(f"warning: {warning}")
+        if derived.incomplete:
+            yield line(
+                f"{derived.symbol} {derived.timeframe}: {derived.incomplete} of {derived.rows} "
+                "candles are built from a part of their finer ones"
+            )
+    for holes in report.holes:
+        yield line(f"warning: {_describe_holes(holes)}")
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")
+    if any(write.replaced for _, _, write in written):
+        yield line(
+            "rows were replaced: states that read them are made again by the next rag-ingest"
+        )
     if unaccepted := [jump for file in report.files for jump in file.jumps]:
         from llm_trader.market.jumps import jump_remedy
 
@@ -300,19 +330,21 @@ def _describe_jumps(jumps: Sequence[Jump]) -> Description:
         yield line(f"{jump}, {'accepted' if jump.accepted else 'not accepted'}")
 
 
-def _describe_withdrawn(jumps: Sequence[Jump], store: Path) -> Description:
+def _describe_acceptance(jumps: Sequence[Jump], *, withdrawn: bool) -> Description:
     for jump in jumps:
-        yield line(f"no longer accepted: {jump}")
-    yield line(
-        f"an index loses the states that cross it with: llm-trader index rebuild --store {store}"
+        yield line(f"{'no longer accepted' if withdrawn else 'accepted'}: {jump}")
+    change = "loses the states that cross it" if withdrawn else "gets the states beside it"
+    yield line(f"an index of this store {change} with the next rag-ingest")
+
+
+def _describe_holes(holes: HoleReport) -> str:
+    text = (
+        f"{holes.symbol} {holes.timeframe}: {holes.missing} candles missing in {holes.holes} "
+        f"holes, the longest of {holes.longest}"
     )
-
-
-def _describe_accepted(jumps: Sequence[Jump], store: Path) -> Description:
-    for jump in jumps:
-        yield line(f"accepted: {jump}")
-    first_day = iso8601(min(jump.time_ms for jump in jumps) - DAY_MS)[:10]
-    yield line(
-        "an index of this store gets the states beside it with: llm-trader ingest --store "
-        f"{store} --symbol {jumps[0].symbol} --start {first_day} --rebuild"
+    if holes.silenced is None:
+        return text
+    return (
+        f"{text}; of {holes.quarter_hours} quarter-hours about {holes.silenced} are lost "
+        f"({holes.without_state} without a state, {holes.without_outcome} without an outcome)"
     )

@@ -73,12 +73,12 @@ def migrate(
 def rebuild(job: Job) -> Result:
     """Build an index again beside the live one, then swap them.
 
-    Use it for a version with other features, for another text model, or after market data was
-    corrected. The symbols and the time range are those of the live index, the data is that of the
-    market store. If the live index is damaged, or another version of this program wrote it, all of
-    the store is built. The live index answers queries until the swap; servers follow it within a
-    second if the vector spaces are the same, others must be restarted. The old version stays until
-    `llm-trader index prune`.
+    Use it for a version with other features, for another text model, or where the index is damaged;
+    corrections of market data need no more than `rag-ingest`. The symbols and the time range are
+    those of the live index, the data is that of the market store. If the live index is damaged, or
+    another version of this program wrote it, all of the store is built. The live index answers
+    queries until the swap; servers follow it within a second if the vector spaces are the same,
+    others must be restarted. The old version stays until `llm-trader index prune`.
     """
     from llm_trader.app.index_versions import rebuild_index
 
@@ -188,6 +188,13 @@ def _describe_index(state: IndexState) -> Description:
         for points in info.symbols
     )
     yield table("", "symbol", "states", "first", "last", rows=rows)
+    for points in info.symbols:
+        for missing, count in (
+            ("open interest", points.without_open_interest),
+            ("funding", points.without_funding),
+        ):
+            if count:
+                yield line(f"{points.symbol}: {count} states without {missing}")
     if info.runs:
         last = info.runs[-1]
         runs = f"{len(info.runs)} ingestion runs"
@@ -209,6 +216,9 @@ def _describe_migration(migration: Migration, source: str, target: str) -> Descr
     yield heading(f"Copied from {source} to {target}")
     rows = ((c.symbol, c.points, c.already_there, c.added, c.replaced) for c in migration.copied)
     yield table("", "symbol", "states", "there already", "added", "replaced", rows=rows)
+    for copy in migration.copied:
+        if copy.removed:
+            yield line(f"{copy.symbol}: {copy.removed} removed that {source} no longer has")
     for problem in migration.problems:
         symbol = f"{problem.symbol}: " if problem.symbol else ""
         yield line(f"PROBLEM {symbol}{problem.problem}")

@@ -73,7 +73,7 @@ def _match_details(matches: list[Match]) -> Table:
         (
             minute(match.date),
             f"{match.market_state.rsi_14:.1f}",
-            f"{match.market_state.funding_rate:.4%}".replace("%", " %"),
+            number(match.market_state.funding_rate, ".4%").replace("%", " %"),
             number(match.outcomes.max_runup_1h, "+.2f"),
             number(match.outcomes.max_drawdown_1h, "+.2f"),
         )
@@ -157,6 +157,11 @@ def _search(evidence: Evidence, metadata: Metadata) -> list[str]:
         f"Compared by {metadata.vector} ({metadata.feature_version}) with "
         f"{metadata.points_eligible:,} states; filters: {', '.join(metadata.filters_applied)}."
     )
+    if in_part := evidence.episodes_compared_in_part:
+        lines.append(
+            f"{in_part} of {evidence.episodes} similar states were compared over a part of the "
+            "features, as they or this one lack some."
+        )
     source = f"State from {metadata.state_source}"
     if missing := metadata.features_missing:
         source += f", {len(missing)} features missing: {', '.join(missing)}"

@@ -96,7 +96,8 @@ FEATURES: Final = (
     _log("volume_4h_ratio", "current_volume_4h", "avg_volume_4h", -0.15, 0.85),
     # Positioning
     _plain("oi_delta_pct", 0, 3.5),
-    _plain("funding_rate", 0.00005, 0.00008),
+    # Per hour, so that exchanges that settle every 1, 4 or 8 hours mean the same.
+    _ratio("funding_rate", "funding_rate", "funding_interval_hours", 0.00005 / 8, 0.00008 / 8),
     # Time of day: one feature in two halves
     Feature("hour_sine", "hour_of_day", ZERO, ONE, "sine", 0, 1.0, weight=0.5),
     Feature("hour_cosine", "hour_of_day", ZERO, ONE, "cosine", 0, 1.0, weight=0.5),

@@ -4,22 +4,25 @@ Each standardised feature z becomes an angle θ = (π/2)·tanh z and a block √
 blocks are divided by √Σw. The norm is 1, and the cosine of two vectors is the weighted mean of
 cos Δθ over the features.
 
-An unknown feature becomes a zero block, and Σw runs over the known features. The cosine of such a
-query with a complete vector is √f times the weighted mean over the known features, where f is
-their share of the weight. So the ranking is exact, and the similarity is cosine / √f.
+An unknown feature becomes a zero block, and Σw runs over the known features. Two states are
+compared over the features that both know: with f and g as the shares of the weight that each knows,
+and c as the share that both know, their similarity is cosine · √(f·g) / c. With a complete state
+(g = 1, c = f) that is cosine / √f. For points that lack something the cosine is multiplied by
+f·√g / c first, so one ranking holds all points, and the similarity is always cosine / √f.
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
 
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import Floats, Vectors
+from llm_trader.arrays import Cosines, Floats, Mask, Vectors
 from llm_trader.embedding.features import (
     FEATURES,
     FLOORED,
@@ -30,10 +33,12 @@ from llm_trader.embedding.features import (
     Shape,
 )
 from llm_trader.errors import EmbeddingError
+from llm_trader.snapshot.model import LACKING_KINDS, OPTIONAL
 from llm_trader.snapshot.table import ROW, SnapshotTable
 from llm_trader.timeframe import M5, Timeframe
 
-# A query with a smaller known share of the weight is refused: its neighbours would be arbitrary.
+# A query with a smaller known share of the weight is refused, and a point that has less in common
+# with a query is left out: its similarity would be arbitrary.
 MIN_PRESENT_SHARE: Final = 0.25
 
 SHAPES: Final[tuple[str, ...]] = get_args(Shape)
@@ -43,12 +48,38 @@ _TURN_PER_HOUR: Final = 2 * np.pi / 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Overlap:
+    """What a state that knows the features `known` (features,) has in common with points.
+
+    By what these lack, both (kinds,): `share` is the share of the weight that both know; `scale` is
+    the factor of the cosine, 1 for points that lack nothing, NaN for too little in common.
+    """
+
+    known: Mask
+    share: Floats
+    scale: Cosines
+
+    @classmethod
+    def of(cls, known: Mask, known_by_kind: Mask, weights: Floats) -> Overlap:
+        """`known_by_kind` (kinds, features) are what points know."""
+        common = _share(known_by_kind & known, weights)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = _share(known, weights) * np.sqrt(_share(known_by_kind, weights)) / common
+        scale[common < MIN_PRESENT_SHARE] = np.nan
+        return cls(known, common, scale.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class QueryVector:
-    """A state to search for. `vector` has the shape (dimension,) and norm 1."""
+    """A state to search for. `vector` has the shape (dimension,) and norm 1.
+
+    Without an `overlap`, as of texts, vectors are compared as they are.
+    """
 
     vector: Vectors
     present_share: float
     features_missing: tuple[str, ...]
+    overlap: Overlap | None = None
 
     @property
     def cosine_per_similarity(self) -> float:
@@ -59,7 +90,7 @@ class QueryVector:
 class StateSpace:
     """The vector space of market states at one intraday timeframe.
 
-    `feature_version` names the candles behind the features, such as `v1_3m4h`. `space_id`
+    `feature_version` names the candles behind the features, such as `v2_3m4h`. `space_id`
     identifies formulas, constants and weights; vectors with different ids never mix.
     """
 
@@ -68,7 +99,7 @@ class StateSpace:
         self.features = features
         self.dimension = 2 * len(features)
         self.weights = np.array([f.weight for f in features])
-        self.feature_version = f"v1_{intraday}4h"
+        self.feature_version = f"v2_{intraday}4h"
         constants = [_ALGORITHM, str(intraday), VOLATILITY_FLOOR, FLOORED, features]
         self.space_id = f"state-{hashlib.sha256(msgspec.json.encode(constants)).hexdigest()[:12]}"
         # Features of one shape are adjacent, so that few operations on the whole table compute
@@ -80,6 +111,8 @@ class StateSpace:
             [[rows[f.plus], rows[f.minus], rows[f.over]] for f in grouped]
         ).T
         self._floored = np.array([ROW[name] for name in FLOORED])
+        self.known_by_kind = _known_by_kind(features)
+        self.share_by_kind = _share(self.known_by_kind, self.weights)
         shapes = [SHAPES.index(f.shape) for f in grouped]
         self._log, self._sine, self._cosine = (
             slice(bisect_left(shapes, shape), bisect_right(shapes, shape)) for shape in (1, 2, 3)
@@ -116,13 +149,28 @@ class StateSpace:
         unknown = np.flatnonzero(~np.isfinite(z[:, 0]))
         missing = tuple(self.features[i].name for i in unknown)
         vectors, share = self._vectors(z)
+        overlap = Overlap.of(np.isfinite(z[:, 0]), self.known_by_kind, self.weights)
         if share[0] < MIN_PRESENT_SHARE:
             raise EmbeddingError(
                 f"the state has too few known fields to be compared: {share[0]:.0%} of the feature "
                 f"weight is known, {MIN_PRESENT_SHARE:.0%} is needed; send more fields",
                 features_missing=list(missing),
             )
-        return QueryVector(vectors[0], float(share[0]), missing)
+        return QueryVector(vectors[0], float(share[0]), missing, overlap)
+
+    def overlap_of_kind(self, kind: int) -> Overlap:
+        """What a stored state that lacks as much has in common with others."""
+        return Overlap.of(self.known_by_kind[kind], self.known_by_kind, self.weights)
+
+    def pair_scales(self, known: Mask) -> Floats:
+        """The factors from cosines over the features `known` to the similarities of two points.
+
+        By what the points lack, (kinds, kinds); NaN where they have too little in common.
+        """
+        common = _share(self.known_by_kind[:, None] & self.known_by_kind & known, self.weights)
+        with np.errstate(divide="ignore"):
+            scales = np.sqrt(np.outer(self.share_by_kind, self.share_by_kind)) / common
+        return np.where(common < MIN_PRESENT_SHARE, np.nan, scales)
 
     def _vectors(self, z: Floats) -> tuple[Vectors, Floats]:
         is_known = np.isfinite(z)
@@ -136,3 +184,30 @@ class StateSpace:
         vectors[:, 0::2] = (size * np.cos(theta)).T
         vectors[:, 1::2] = (size * np.sin(theta)).T
         return vectors, total / self.weights.cumsum()[-1]
+
+
+def _share(features: Mask, weights: Floats) -> Floats:
+    """The share of the weight of some features (..., features), added up as for vectors."""
+    return np.asarray((features * weights).cumsum(axis=-1)[..., -1] / weights.cumsum()[-1])
+
+
+def overlaps_by_kind(multiples: Mapping[str, float]) -> list[Overlap]:
+    """What stored states that lack as much as each kind have in common with others.
+
+    `multiples` are factors of the weights by the names of features, by default 1.
+    """
+    known = _known_by_kind(FEATURES)
+    weights = np.array([f.weight * multiples.get(f.name, 1.0) for f in FEATURES])
+    return [Overlap.of(own, known, weights) for own in known]
+
+
+def _known_by_kind(features: tuple[Feature, ...]) -> Mask:
+    """What points of each kind know, (kinds, features)."""
+    return np.array([[_is_known(f, kind) for f in features] for kind in range(LACKING_KINDS)])
+
+
+def _is_known(feature: Feature, kind: int) -> bool:
+    """Whether states that lack as much as `kind` says know a feature."""
+    read = {feature.plus, feature.minus, feature.over}
+    lacked = [fields for bit, fields in enumerate(OPTIONAL.values()) if kind >> bit & 1]
+    return not any(read.intersection(fields) for fields in lacked)

@@ -21,10 +21,10 @@ from llm_trader.index.points import STATE, TEXT, PointTable, joined
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, no_progress
+from llm_trader.snapshot.builder import DEFAULT_RULES, SnapshotRules
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.source import read_history
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
-from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 # Indicators of 4h candles need 120 candles, 20 days, before the first state.
 WARM_UP_DAYS: Final = 21
@@ -45,7 +45,7 @@ class Dataset:
     start_ms: Millis
     end_ms: Millis
     text_space_id: str | None = None
-    volatility: VolatilityModel = BUILT_IN
+    rules: SnapshotRules = DEFAULT_RULES
 
     def queries(self, symbol: str, step_ms: Millis) -> PointTable:
         """The states of the evaluated time, one each step."""
@@ -72,6 +72,12 @@ class Dataset:
             for symbol, table in self.points.items()
         }
         return replace(self, points=points, start_ms=start_ms, end_ms=end_ms)
+
+    def partial_states(self) -> dict[str, int]:
+        """By symbol, the states that are compared without open interest or funding."""
+        return {
+            symbol: int(np.count_nonzero(table.lacking())) for symbol, table in self.points.items()
+        }
 
     def digest(self) -> str:
         """12 hex digits of the SHA-256 of all its data."""
@@ -113,8 +119,8 @@ def read_dataset(
                 f"{iso8601(end_ms)}; see: llm-trader data info"
             )
         tables[symbol] = points
-    intraday, volatility = spaces.state.intraday, spaces.volatility
-    return Dataset(tables, intraday, store.exchange, start_ms, end_ms, volatility=volatility)
+    span = start_ms, end_ms
+    return Dataset(tables, spaces.state.intraday, store.exchange, *span, rules=spaces.rules)
 
 
 async def read_index(
@@ -125,9 +131,9 @@ async def read_index(
     end_ms: Millis,
     *,
     lookback_days: int,
-    volatility: VolatilityModel = BUILT_IN,
+    rules: SnapshotRules = DEFAULT_RULES,
 ) -> Dataset:
-    """The same states from an index of that volatility model, with all the vectors that it has.
+    """The same states from an index made by these rules, with all the vectors that it has.
 
     Raises `InvalidInputError` for an index of other features, and where a symbol has no state in
     the evaluated time.
@@ -150,7 +156,7 @@ async def read_index(
             )
     text_space_id = collection.text_space_id
     span = start_ms, end_ms
-    return Dataset(tables, space.intraday, collection.exchange, *span, text_space_id, volatility)
+    return Dataset(tables, space.intraday, collection.exchange, *span, text_space_id, rules)
 
 
 def _points(

@@ -33,7 +33,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     `settings_digest` is, in spite of its name, the digest of the plan; `program_settings_digest`
     is that of the settings. `lookback_filled` is, by symbol, the mean share of the states that a
-    whole lookback has: gaps and a store that begins late lower it.
+    whole lookback has: gaps and a store that begins late lower it. `partial_states` is, by symbol,
+    the number of states without open interest or funding, compared over what they know.
     """
 
     package_version: str
@@ -49,6 +50,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     data_digest: str
     lookback_filled: dict[str, float]
     plan: StudyPlan
+    partial_states: dict[str, int] = {}
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):

@@ -264,6 +264,7 @@ def origin_of(subject: Subject, plan: StudyPlan, run: StudyRun) -> Origin:
             for symbol, points in dataset.points.items()
         },
         plan=plan,
+        partial_states=dataset.partial_states(),
     )
 
 

@@ -154,7 +154,7 @@ def study_symbol(
     _look_closer(scored[main], variants[main], findings)
     walk = scored[main][0].walk
     backtests = _trade(subject, walk, variants[main], arms, findings)
-    spaces = Spaces(StateSpace(dataset.intraday), volatility=dataset.volatility)
+    spaces = Spaces(StateSpace(dataset.intraday), rules=dataset.rules)
     with MarketStore.open(subject.store) as store:
         findings.probes = [
             probe_future_canary(walk, variants[main]),

@@ -6,12 +6,14 @@ which points are new; they take them over before their next answer, without a re
 that was replaced, by a rebuild or a restore, is loaded anew within a second.
 
     points  SYMBOL:timestamp_ms -> record: columns as float64, vectors as float32, run as uint32
-    log     sequence number     -> SYMBOL:timestamps of the points written by one transaction
+    log     sequence number     -> SYMBOL:timestamps of the points written by one transaction, or
+                                   -SYMBOL:timestamps of those that it removed
     runs    run number          -> IngestionRun as JSON
     meta    collection, columns -> JSON; checksum -> the CRC-32 of both
+            data_mark:SYMBOL    -> DataMark as JSON
 
-Records of `points`, `log` and `runs` end with the CRC-32 of their key and content. All that is
-loaded is compared with it: an index that was damaged on disk is refused, never answered from.
+All records but the collection's end with the CRC-32 of their key and content. All that is loaded
+is compared with it: an index that was damaged on disk is refused, never answered from.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ from llm_trader.index.protocol import (
     SearchQuery,
     SymbolPoints,
 )
+from llm_trader.market.series_changes import DataMark
+from llm_trader.snapshot.model import OPTIONAL
 from llm_trader.storage.environment import (
     DATA_FILE,
     LOCK_FILE,
@@ -65,6 +69,7 @@ _COLLECTION_KEY: Final = b"collection"
 _COLUMNS_KEY: Final = b"columns"
 _CHECKSUM_KEY: Final = b"checksum"
 _CHECKSUM_BYTES: Final = 4
+_REMOVED: Final = "-"  # begins no symbol
 # The CRC-32 of anything that is followed by its own CRC-32.
 _RESIDUE: Final = crc32(crc32(b"").to_bytes(_CHECKSUM_BYTES, "little"))
 
@@ -196,21 +201,45 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         keys = [_point_key(points.symbol, t) for t in points.timestamp_ms.tolist()]
         contents = (record.tobytes()[:-_CHECKSUM_BYTES] for record in records)
         sealed = [(key, _sealed(key, content)) for key, content in zip(keys, contents, strict=True)]
-        # Readers follow the log; looking for new keys would mean scanning all points.
-        entry = points.symbol.encode() + b":" + points.timestamp_ms.astype("<i8").tobytes()
         with self._write(_POINTS, _LOG) as txn:
             count_before = txn.count(_POINTS)
             txn.put_many(_POINTS, sealed)
-            number = txn.count(_LOG).to_bytes(8)
-            txn.put(_LOG, number, _sealed(number, entry))
+            self._log(txn, points.symbol, points.timestamp_ms)
             return txn.count(_POINTS) - count_before
+
+    async def remove(self, symbol: str, timestamp_ms: Times) -> int:
+        with self._write(_POINTS, _LOG) as txn:
+            stored = [
+                stamp
+                for stamp in timestamp_ms.tolist()
+                if txn.get(_POINTS, _point_key(symbol, stamp)) is not None
+            ]
+            if not stored:
+                return 0
+            for stamp in stored:
+                txn.delete(_POINTS, _point_key(symbol, stamp))
+            self._log(txn, _REMOVED + symbol, np.array(stored))
+        return len(stored)
+
+    async def data_mark(self, symbol: str) -> DataMark | None:
+        key = _mark_key(symbol)
+        with self._environment.read() as txn:
+            record = txn.get(_META, key)
+        if record is None:
+            return None
+        return msgspec.json.decode(self._content(_META, key, record), type=DataMark)
+
+    async def set_data_mark(self, symbol: str, mark: DataMark) -> None:
+        key = _mark_key(symbol)
+        with self._write() as txn:
+            txn.put(_META, key, _sealed(key, msgspec.json.encode(mark)))
 
     async def info(self) -> IndexInfo:
         self._take_over_changes()
         symbols = [
-            SymbolPoints(symbol, len(times), int(times[0]), int(times[-1]))
-            for symbol, arrays in sorted(self._symbols.items())
-            if len(times := arrays.table.timestamp_ms)
+            _extent(arrays.table)
+            for _, arrays in sorted(self._symbols.items())
+            if len(arrays.table)
         ]
         with self._environment.read() as txn:
             runs = [
@@ -314,18 +343,46 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
                 raise self._damaged(_POINTS, own_keys[0])
             self._symbols[symbol] = SymbolArrays(table)
 
+    def _log(self, txn: WriteTransaction, name: str, timestamp_ms: Times) -> None:
+        """Readers follow the log; looking for new keys would mean scanning all points."""
+        number = txn.count(_LOG).to_bytes(8)
+        entry = name.encode() + b":" + timestamp_ms.astype("<i8").tobytes()
+        txn.put(_LOG, number, _sealed(number, entry))
+
     def _load_logged(self, txn: ReadTransaction) -> None:
-        for number in range(self._next_log, txn.count(_LOG)):
-            log_key = number.to_bytes(8)
-            entry = self._content(_LOG, log_key, self._stored(txn, _LOG, log_key))
-            name, _, packed = entry.partition(b":")
-            symbol = name.decode()
-            keys = [_point_key(symbol, t) for t in np.frombuffer(packed, "<i8").tolist()]
+        numbers = range(self._next_log, txn.count(_LOG))
+        entries = [self._log_entry(txn, number) for number in numbers]
+        for number, (name, times) in enumerate(entries):
+            symbol = name.removeprefix(_REMOVED)
+            if name.startswith(_REMOVED):
+                self._drop(symbol, times)
+                continue
+            later = entries[number + 1 :]
+            removed = [stamps for other, stamps in later if other == _REMOVED + symbol]
+            if removed:  # what is stored now, a later entry has written
+                times = times[~np.isin(times, np.concatenate(removed))]
+            if not len(times):
+                continue
+            keys = [_point_key(symbol, t) for t in times.tolist()]
             table = self._table_of(symbol, keys, [self._stored(txn, _POINTS, key) for key in keys])
             if symbol in self._symbols:
                 self._symbols[symbol].merge(table)
             else:
                 self._symbols[symbol] = SymbolArrays(table)
+
+    def _log_entry(self, txn: ReadTransaction, number: int) -> tuple[str, Times]:
+        """The name of the symbol, after `_REMOVED` if points were removed, and their times."""
+        key = number.to_bytes(8)
+        entry = self._content(_LOG, key, self._stored(txn, _LOG, key))
+        name, _, packed = entry.partition(b":")
+        return name.decode(), np.frombuffer(packed, "<i8")
+
+    def _drop(self, symbol: str, timestamp_ms: Times) -> None:
+        arrays = self._symbols.get(symbol)
+        if arrays is not None:
+            arrays.remove(timestamp_ms)
+            if not len(arrays.table):
+                del self._symbols[symbol]
 
     def _stored(self, txn: ReadTransaction, database: str, key: bytes) -> bytes:
         record = txn.get(database, key)
@@ -341,6 +398,12 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     def _damaged(self, database: str, key: bytes) -> LlmTraderError:
         name = key.decode() if database == _POINTS and key.isascii() else key.hex()
         return FORMAT.damaged(self._path, f"record {name!r} of {database} is not as it was written")
+
+
+def _extent(points: PointTable) -> SymbolPoints:
+    kinds, times = points.lacking(), points.timestamp_ms
+    without = (int(np.count_nonzero(kinds >> bit & 1)) for bit in range(len(OPTIONAL)))
+    return SymbolPoints(points.symbol, len(points), int(times[0]), int(times[-1]), *without)
 
 
 def _stored_collection(txn: ReadTransaction, path: Path) -> Collection:
@@ -403,6 +466,10 @@ def _record_type(collection: Collection) -> np.dtype[np.void]:
     columns = ("values", "<f8", (len(COLUMNS),))
     checksum = ("checksum", "<u4")
     return np.dtype([columns, vectors[0], ("run", "<u4"), *vectors[1:], checksum])
+
+
+def _mark_key(symbol: str) -> bytes:
+    return b"data_mark:" + symbol.encode()
 
 
 def _point_key(symbol: str, timestamp_ms: int) -> bytes:

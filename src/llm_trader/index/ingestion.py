@@ -1,7 +1,11 @@
 """Market store to index points: snapshots, outcomes, vectors; a second run adds what is new.
 
-Each batch of days is one transaction, and points that are already in the index are skipped, so an
-interrupted run resumes where it stopped, and nothing is lost or doubled.
+1. Stored points whose data were corrected since are made again, or removed where that is no longer
+   possible (`_Batches.make_again`). Then the index notes up to where it follows the data.
+2. Points that are not in the index yet are added (`_Batches.add`).
+
+Each batch of days is one transaction, so an interrupted run resumes where it stopped, and nothing
+is lost or doubled. Corrections count as taken over only after all their points are written.
 """
 
 from __future__ import annotations
@@ -9,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -23,16 +27,18 @@ from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.history import MarketHistory
+from llm_trader.market.series_changes import DataChanges
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
-from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, jump_follows, label_outcomes
+from llm_trader.snapshot.affected import snapshots_reading
+from llm_trader.snapshot.builder import DEFAULT_RULES, SnapshotRules, build_snapshots
+from llm_trader.snapshot.model import OPTIONAL, REQUIRED
+from llm_trader.snapshot.outcome import CHANGES, LONGEST_HORIZON_MS, jump_follows, label_outcomes
 from llm_trader.snapshot.source import read_history
-from llm_trader.timeframe import DAY_MS, Millis, Timeframe
-from llm_trader.volatility.model import BUILT_IN, VolatilityModel
+from llm_trader.timeframe import DAY_MS, Millis, Timeframe, iso8601
 
 NOT_RESOLVED: Final = "outcome not known yet"
-_OUTCOME_GAP: Final = "candles missing in the 24h after it"
+_OUTCOME_GAP: Final = "the candle at the end of a horizon is missing"
 _OUTCOME_JUMP: Final = (
     "a jump of more than ×3 in the 24h after it; if it is real: llm-trader data accept-jump"
 )
@@ -43,7 +49,7 @@ _NO_VECTOR: Final = "a feature cannot be computed"
 class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshots from `start_ms` to `end_ms`, both included, every `interval_ms`.
 
-    With `rebuild`, snapshots that are already in the index are built and written again.
+    With `rebuild`, its snapshots that are already in the index are made again, too.
     """
 
     start_ms: Millis
@@ -66,7 +72,13 @@ class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of an ingestion for one symbol; all but `refused` are counts of snapshots."""
+    """The outcome of an ingestion for one symbol, in counts of snapshots.
+
+    Each of `requested` is in one of the next three, or refused for a reason. `remade` were in the
+    index and were written again because the data that they read changed, or on request; `removed`
+    cannot be made from the data of now, for a reason. Both may lie outside the requested range.
+    `without_open_interest` and `without_funding` are of those written now, compared without them.
+    """
 
     symbol: str
     requested: int
@@ -74,18 +86,22 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     already_there: int
     added: int
     refused: dict[str, int]
+    without_open_interest: int = 0
+    without_funding: int = 0
+    remade: int = 0
+    removed: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Spaces:
-    """What points are made with: the volatility model of their states, and their vector spaces.
+    """What points are made with: the rules of their states, and their vector spaces.
 
     The text space is `None` where text vectors are off.
     """
 
     state: StateSpace
     text: TextSpace | None = None
-    volatility: VolatilityModel = BUILT_IN
+    rules: SnapshotRules = DEFAULT_RULES
 
 
 async def ingest(
@@ -96,18 +112,19 @@ async def ingest(
     plan: IngestPlan,
     *,
     build_id: str,
-    started_at: str,
+    now_ms: Millis,
     progress: Progress = no_progress,
 ) -> list[IngestReport]:
-    """Add the snapshots of a plan that are not in the index yet.
+    """Add the snapshots of a plan that are not in the index yet, and take corrections over.
 
-    `progress` is called with a symbol, the snapshots done, and their number. Raises
+    Candles that close after `now_ms` are not final, so no outcome is taken from them. `progress` is
+    called with a symbol, the snapshots done, and their number. Raises
     `SymbolNotFoundError` before anything is written when the store lacks a symbol.
     """
     spans = checked_spans(store, spaces.state, symbols, plan)
-    run = await index.begin_run(build_id, store.exchange, started_at)
-    ingestion = _Ingestion(store, index, spaces, plan, run, progress)
-    return [await ingestion.add(symbol, *span) for symbol, span in spans.items()]
+    run = await index.begin_run(build_id, store.exchange, iso8601(now_ms))
+    ingestion = _Ingestion(store, index, spaces, plan, run, now_ms, progress)
+    return [await ingestion.take_in(symbol, *span) for symbol, span in spans.items()]
 
 
 def checked_spans(
@@ -143,38 +160,98 @@ class _Ingestion:
     spaces: Spaces
     plan: IngestPlan
     run: int
+    now_ms: Millis
     progress: Progress
 
-    async def add(self, symbol: str, first_ms: Millis, last_ms: Millis) -> IngestReport:
-        """Add a symbol's snapshots; its candles close from `first_ms` to `last_ms`."""
+    async def take_in(self, symbol: str, first_ms: Millis, last_ms: Millis) -> IngestReport:
+        """Bring a symbol's points up to date; its candles close from `first_ms` to `last_ms`."""
         requested = len(self.plan.grid(self.plan.start_ms, self.plan.end_ms))
         times = self.plan.grid(first_ms, last_ms)
-        stored = np.isin(times, await self.index.timestamps(symbol))
-        new = times if self.plan.rebuild else times[~stored]
-        added, refused, done = 0, Counter[str](), len(times) - len(new)
-        self.progress(symbol, done, len(times))
-        for batch in self.plan.batches(new):
-            count = StepCounter(self.progress, symbol, len(times), done)
-            points, refusals = await self._make_points(symbol, batch, last_ms, count)
-            added += await self.index.upsert(points)
-            refused += refusals
-            done += len(batch)
-            self.progress(symbol, done, len(times))
+        mark = await self.index.data_mark(symbol)
+        stored_times = await self.index.timestamps(symbol)
+        changes = self.store.changes_since(symbol, mark)
+        again = self._to_make_again(symbol, changes, stored_times, times)
+        is_stored = np.isin(times, stored_times)
+        new = times[~is_stored]
+        total = len(np.union1d(times, again))
+        batches = _Batches(self, symbol, min(last_ms, self.now_ms), total)
+        batches.done = total - len(again) - len(new)
+        self.progress(symbol, batches.done, total)
+        remade, removed = await batches.make_again(again)
+        if mark != changes.mark:
+            await self.index.set_data_mark(symbol, changes.mark)
+        added, refused = await batches.add(new)
         return IngestReport(
             symbol=symbol,
             requested=requested,
             outside_stored_data=requested - len(times),
-            already_there=int(stored.sum()),
+            already_there=int(is_stored.sum()),
             added=added,
             refused=dict(refused),
+            remade=remade,
+            removed=dict(removed),
+            **batches.lacking,
         )
 
-    async def _make_points(
-        self, symbol: str, batch: Times, last_ms: Millis, count: StepCounter
-    ) -> tuple[PointTable, Counter[str]]:
-        until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
+    def _to_make_again(
+        self, symbol: str, changes: DataChanges, stored_times: Times, times: Times
+    ) -> Times:
+        """The stored points that read changed data; with `rebuild`, all of the plan's, too."""
         intraday = self.spaces.state.intraday
-        history = read_history(self.store, symbol, intraday, int(batch[0]), until_ms)
+        reading = snapshots_reading(changes, stored_times, self.store, symbol, intraday)
+        if self.plan.rebuild:
+            reading |= np.isin(stored_times, times)
+        return stored_times[reading]
+
+
+@dataclass(slots=True)
+class _Batches:
+    """Makes one symbol's points, batch by batch; outcomes are known until `known_until_ms`."""
+
+    ingestion: _Ingestion
+    symbol: str
+    known_until_ms: Millis
+    total: int
+    done: int = 0
+    lacking: Counter[str] = field(default_factory=Counter)
+
+    async def make_again(self, times: Times) -> tuple[int, Counter[str]]:
+        """How many stored points were written again, and why how many others were removed."""
+        remade, removed = 0, Counter[str]()
+        index = self.ingestion.index
+        async for batch, points, refusals in self._made(times):
+            await index.upsert(points)
+            if len(impossible := np.setdiff1d(batch, points.timestamp_ms)):
+                await index.remove(self.symbol, impossible)
+            remade += len(points)
+            removed += refusals
+        return remade, removed
+
+    async def add(self, times: Times) -> tuple[int, Counter[str]]:
+        """How many points were added, and why how many others were refused."""
+        added, refused = 0, Counter[str]()
+        async for _, points, refusals in self._made(times):
+            added += await self.ingestion.index.upsert(points)
+            refused += refusals
+        return added, refused
+
+    async def _made(self, times: Times) -> AsyncIterator[tuple[Times, PointTable, Counter[str]]]:
+        progress = self.ingestion.progress
+        for batch in self.ingestion.plan.batches(times):
+            count = StepCounter(progress, self.symbol, self.total, self.done)
+            points, refusals = await self._make_points(batch, count)
+            self.lacking += _lacking_counts(points)
+            yield batch, points, refusals
+            self.done += len(batch)
+            progress(self.symbol, self.done, self.total)
+
+    async def _make_points(
+        self, batch: Times, count: StepCounter
+    ) -> tuple[PointTable, Counter[str]]:
+        store, spaces, run = self.ingestion.store, self.ingestion.spaces, self.ingestion.run
+        until_ms = int(batch[-1]) + LONGEST_HORIZON_MS
+        intraday = spaces.state.intraday
+        history = read_history(store, self.symbol, intraday, int(batch[0]), until_ms)
         stopped = threading.Event()
 
         def on_texts(texts: int) -> None:
@@ -185,7 +262,7 @@ class _Ingestion:
         try:
             # In a thread: embedding texts takes long, and Ctrl-C needs the event loop's turn.
             return await asyncio.to_thread(
-                make_points, history, self.spaces, batch, last_ms, self.run, on_texts
+                make_points, history, spaces, batch, self.known_until_ms, run, on_texts
             )
         finally:
             stopped.set()
@@ -199,30 +276,46 @@ def make_points(
     run: int,
     on_texts: Callable[[int], None] = lambda count: None,
 ) -> tuple[PointTable, Counter[str]]:
-    """The complete points of the snapshots at the given times, and counts of refusals by reason.
+    """The points of the snapshots at the given times, and counts of refusals by reason.
 
-    `known_until_ms` is the close of the last stored candle; a snapshot that resolves later is
+    Snapshots may lack what is `OPTIONAL`; their vectors are 0 there.
+
+    `known_until_ms` is the close of the last final candle; a snapshot that resolves later is
     refused only until then. `on_texts` is called with the number of texts embedded since.
     """
-    is_model_known = spaces.volatility.known_at(as_of_ms)
-    table = build_snapshots(history, as_of_ms[is_model_known], spaces.volatility)
-    refused = table.refusals()
+    is_model_known = spaces.rules.volatility.known_at(as_of_ms)
+    table = build_snapshots(history, as_of_ms[is_model_known], spaces.rules)
+    refused = table.refusals(REQUIRED)
     refused[_MODEL_OF_LATER] += int((~is_model_known).sum())
-    table = table.take(np.flatnonzero(np.isfinite(table.scalars).all(axis=0)))
-    labels = label_outcomes(history.intraday, table.as_of_ms)
-    resolved = np.isfinite(labels).all(axis=0)
+    table = table.take(np.flatnonzero(table.storable()))
+    labels = label_outcomes(history.intraday.known_at(known_until_ms), table.as_of_ms)
+    resolved = np.isfinite(labels[: len(CHANGES)]).all(axis=0)
     unresolved = table.as_of_ms[~resolved] + LONGEST_HORIZON_MS > known_until_ms
     refused[NOT_RESOLVED] += int(unresolved.sum())
     jumped = jump_follows(history.intraday, table.as_of_ms[~resolved][~unresolved])
     refused[_OUTCOME_JUMP] += int(jumped.sum())
     refused[_OUTCOME_GAP] += int((~jumped).sum())
     state_vectors, share = spaces.state.embed(table)
-    complete = share == 1.0
-    refused[_NO_VECTOR] += int((resolved & ~complete).sum())
-    kept = resolved & complete
+    # All features but those of what the state lacks.
+    whole = share == spaces.state.share_by_kind[table.lacking()]
+    refused[_NO_VECTOR] += int((resolved & ~whole).sum())
+    kept = resolved & whole
     table = table.take(kept)
     vectors = {STATE: state_vectors[kept]}
     if spaces.text:
         vectors[TEXT] = spaces.text.embed(table, on_texts)
-    values = np.concatenate([table.scalars, labels[:, kept]])
+    # One bit pattern for unknown, so that equal points are equal to the last bit.
+    scalars = np.where(np.isfinite(table.scalars), table.scalars, np.nan)
+    values = np.concatenate([scalars, labels[:, kept]])
     return PointTable.checked(table.symbol, table.as_of_ms, values, vectors, run), +refused
+
+
+def _lacking_counts(points: PointTable) -> Counter[str]:
+    """How many points are compared without what is `OPTIONAL`, by the names of the report."""
+    kinds = points.lacking()
+    return Counter(
+        {
+            f"without_{name}": int(np.count_nonzero(kinds >> bit & 1))
+            for bit, name in enumerate(OPTIONAL)
+        }
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import COSINE_ROUNDING, Times
+from llm_trader.arrays import COSINE_ROUNDING, Cosines, Mask, Rows, Times
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable, joined
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
@@ -38,18 +38,22 @@ class SymbolArrays:
 
     def search(self, query: SearchQuery) -> Hits:
         visible = self.scan(query.window)
-        vectors = visible.vectors[query.name]
-        cosine = vectors @ query.vector
-        rows = np.flatnonzero(admitted(visible, query.ranges)) if query.ranges else None
+        scale = scales_of(visible, query)
+        cosine = visible.vectors[query.name] @ query.vector
+        if scale is not None:
+            cosine *= scale
+            cosine[np.isnan(scale)] = -np.inf
+        passing = eligible(visible, query, scale)
+        rows = None if passing is None else np.flatnonzero(passing)
         candidates = cosine if rows is None else cosine[rows]
         shortlist = nearest(candidates, query.limit)
         rows = shortlist if rows is None else rows[shortlist]
-        # BLAS rounds a row by where it lies; this does not, so equal vectors have equal scores.
-        exact = np.vecdot(vectors[rows], query.vector)
+        exact = exact_cosines(visible, rows, query, scale)
         order = np.argsort(-exact, kind="stable")[: query.limit]
         best = np.nan
         if len(cosine):
-            best = float(np.vecdot(vectors[cosine.argmax()], query.vector))
+            nearest_row = cosine.argmax(axis=0, keepdims=True)
+            best = float(exact_cosines(visible, nearest_row, query, scale)[0])
         return Hits(visible, rows[order], exact[order], len(candidates), best)
 
     def merge(self, new: PointTable) -> None:
@@ -59,6 +63,12 @@ class SymbolArrays:
             self._append(new)
         else:
             self.table = self._room = joined([old, new])
+        self._resolved_at_ms = self.table.resolved_at_ms
+
+    def remove(self, timestamp_ms: Times) -> None:
+        kept = self.table.take(~np.isin(self.table.timestamp_ms, timestamp_ms))
+        # In memory of its own: readers hold slices of the former table.
+        self.table = self._room = replace(kept, version_token=object())
         self._resolved_at_ms = self.table.resolved_at_ms
 
     def _append(self, new: PointTable) -> None:
@@ -99,8 +109,33 @@ def _shortlist(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.in
     return np.arange(len(cosine))
 
 
+def scales_of(table: PointTable, query: SearchQuery) -> Cosines | None:
+    """The factor of each point's cosine, (n,), NaN where it cannot be compared; None: all are 1."""
+    if query.scales is None:
+        return None
+    lacking = table.lacking()
+    return query.scales[lacking] if lacking.any() else None
+
+
+def exact_cosines(
+    table: PointTable, rows: Rows, query: SearchQuery, scale: Cosines | None
+) -> Cosines:
+    """The scores of some rows, the same wherever they lie; `scale` is that of all rows."""
+    # BLAS rounds a row by where it lies; this does not, so equal vectors have equal scores.
+    exact: Cosines = np.vecdot(table.vectors[query.name][rows], query.vector)
+    return exact if scale is None else exact * scale[rows]
+
+
+def eligible(table: PointTable, query: SearchQuery, scale: Cosines | None) -> Mask | None:
+    """Whether each point passes the ranges and can be compared, (n,); None where all do."""
+    passing = admitted(table, query.ranges) if query.ranges else None
+    if scale is None or not (incomparable := np.isnan(scale)).any():
+        return passing
+    return ~incomparable if passing is None else passing & ~incomparable
+
+
 def admitted(table: PointTable, ranges: tuple[FieldRange, ...]) -> npt.NDArray[np.bool_]:
-    """Whether each point of a table passes all ranges, shape (n,)."""
+    """Whether each point of a table passes all ranges, shape (n,); unknown fields do not."""
     inside = np.ones(len(table), np.bool_)
     for bounds in ranges:
         column = table.column(bounds.field)

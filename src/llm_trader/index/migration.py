@@ -22,13 +22,17 @@ from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of a symbol's points: each of `points` is in one of the other three."""
+    """Counts of a symbol's points: each of `points` is in one of the next three.
+
+    `removed` are those that the target had and the source no longer has.
+    """
 
     symbol: str
     points: int
     already_there: int
     added: int
     replaced: int
+    removed: int
 
 
 async def copy_points(
@@ -99,6 +103,7 @@ class _Copying:
         self.replayed_runs = len(source.runs)
 
     async def copy(self, symbol: str) -> CopyReport:
+        mark = await self.source.data_mark(symbol)  # before the points, which are as new at least
         stamps = await self.source.timestamps(symbol)
         skipped = added = replaced = 0
         self.progress(symbol, 0, len(stamps))
@@ -114,8 +119,17 @@ class _Copying:
                 added, replaced = added + new, replaced + len(points) - new
             skipped += len(part) - len(missing)
             self.progress(symbol, first + len(part), len(stamps))
+        surplus = np.setdiff1d(await self.target.timestamps(symbol), stamps)
+        removed = await self.target.remove(symbol, surplus) if len(surplus) else 0
+        if mark is not None:
+            await self.target.set_data_mark(symbol, mark)
         return CopyReport(
-            symbol=symbol, points=len(stamps), already_there=skipped, added=added, replaced=replaced
+            symbol=symbol,
+            points=len(stamps),
+            already_there=skipped,
+            added=added,
+            replaced=replaced,
+            removed=removed,
         )
 
     async def _missing(self, symbol: str, stamps: Times) -> Times:

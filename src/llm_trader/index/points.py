@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from llm_trader.arrays import Floats, Times, Vectors
+from llm_trader.arrays import Floats, Kinds, Times, Vectors
 from llm_trader.errors import InvalidInputError
-from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.outcome import LABELS, resolved_at
+from llm_trader.snapshot.model import OPTIONAL_FIELDS, SCALARS
+from llm_trader.snapshot.outcome import EXTREMES, LABELS, resolved_at
+from llm_trader.snapshot.table import lacking
 from llm_trader.timeframe import Millis
 
 STATE: Final = "state"
@@ -21,6 +22,7 @@ TEXT: Final = "text"
 
 COLUMNS: Final = (*SCALARS, *LABELS)
 COLUMN_ROW: Final = {name: row for row, name in enumerate(COLUMNS)}
+_OPTIONAL_ROWS: Final = np.array([name in {*OPTIONAL_FIELDS, *EXTREMES} for name in COLUMNS])
 
 # Another namespace would change the id of every stored point.
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-trader-rag:point")
@@ -36,7 +38,8 @@ class PointTable:
     """n points of one symbol, increasing in time.
 
     `timestamp_ms` (n,); `values` (columns, n), rows as in `COLUMNS`; `vectors` by name, each
-    (n, dimension), norm 1; `run` (n,), the number of the ingestion run that wrote the point.
+    (n, dimension), norm 1; `run` (n,), the number of the ingestion run that wrote the point. Open
+    interest and funding may be NaN, and a state vector is 0 where it would tell of them.
 
     Tables with equal version tokens are parts of the same stored points of the symbol. A backend
     gives its tables a new token whenever the points may have changed, also by a rebuild, a
@@ -59,14 +62,17 @@ class PointTable:
         vectors: Mapping[str, Vectors],
         run: int,
     ) -> PointTable:
-        """Points to be stored. Raises `InvalidInputError` unless complete and increasing."""
+        """Points to be stored. Raises `InvalidInputError` unless they are increasing and have all
+        that is not `OPTIONAL`.
+        """
         n = len(timestamp_ms)
         if values.shape != (len(COLUMNS), n) or any(len(v) != n for v in vectors.values()):
             raise InvalidInputError(f"points of {symbol}: arrays differ in length")
         if (np.diff(timestamp_ms) <= 0).any():
             raise InvalidInputError(f"points of {symbol}: timestamps must increase")
-        arrays: list[Floats | Vectors] = [values, *vectors.values()]
-        if not all(np.isfinite(array).all() for array in arrays):
+        known = np.isfinite(values)
+        known[_OPTIONAL_ROWS] |= np.isnan(values[_OPTIONAL_ROWS])
+        if not (known.all() and all(np.isfinite(named).all() for named in vectors.values())):
             raise InvalidInputError(f"points of {symbol}: an incomplete point cannot be stored")
         # Rounding to float32 moves a norm by 1e-6 at most; a vector never normalised is far off.
         for named in vectors.values():
@@ -80,6 +86,10 @@ class PointTable:
     @property
     def resolved_at_ms(self) -> Times:
         return resolved_at(self.timestamp_ms)
+
+    def lacking(self) -> Kinds:
+        """Which of `OPTIONAL` each point lacks, a bit for each, shape (n,); 0 where nothing."""
+        return lacking(self.values)
 
     def column(self, name: str) -> Floats:
         """One payload field, shape (n,), a view."""

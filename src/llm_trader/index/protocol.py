@@ -11,17 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from llm_trader.arrays import Times, Vectors
+from llm_trader.arrays import Cosines, Times, Vectors
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.asof import Window
 from llm_trader.index.points import STATE, TEXT, PointTable
+from llm_trader.market.series_changes import DataMark
 from llm_trader.timeframe import Millis, Timeframe
 
 
 @dataclass(frozen=True, slots=True)
 class FieldRange:
-    """Keeps points with `low <= field <= high`; strictly inside a bound that is `exclusive`."""
+    """Keeps points with `low <= field <= high`; strictly inside a bound that is `exclusive`.
+
+    A point whose field is unknown does not pass.
+    """
 
     field: str
     low: float = -np.inf
@@ -33,7 +37,9 @@ class FieldRange:
 class SearchQuery:
     """Asks for the `limit` points nearest to `vector`, among those in the window and all ranges.
 
-    `name` says which of the points' vectors it is compared with.
+    `name` says which of the points' vectors it is compared with. `scales` are the factors of their
+    cosines by what points lack (`PointTable.lacking`); points whose factor is NaN do not count as
+    eligible. Without `scales` cosines stay as they are.
     """
 
     symbol: str
@@ -42,15 +48,16 @@ class SearchQuery:
     limit: int
     ranges: tuple[FieldRange, ...] = ()
     name: str = STATE
+    scales: Cosines | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
     """The nearest points, most similar first; equally similar ones in order of time.
 
-    `points` are all of the window; `rows` (hits,) point into them; `cosine` is (hits,). `eligible`
-    counts the points that pass window and ranges. `best_cosine` is the greatest of the whole
-    window, whatever the ranges; NaN for an empty one.
+    `points` are all of the window; `rows` (hits,) point into them; `cosine` is (hits,), scaled as
+    the query says. `eligible` counts the points that pass window and ranges. `best_cosine` is the
+    greatest of the whole window, whatever the ranges; NaN for an empty one.
     """
 
     points: PointTable
@@ -75,10 +82,11 @@ class IngestionRun(msgspec.Struct, frozen=True):
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """The properties that make points comparable; collections that differ in one never mix.
 
-    `volatility_model` is the id of the model of their expected volatilities; null in indexes of
-    older versions, which are refused. `dimension` is that of the state vectors. The text's are null
-    where there are no such vectors; `text_model` is the model's name, the digest of its files, how
-    it is used, and the wording.
+    `volatility_model` is the id of the model of their expected volatilities, `max_hole_candles` the
+    longest hole that indicators go on across; both are null in indexes of older versions, which are
+    refused. `dimension` is that of the state vectors. The text's are null where there are no such
+    vectors; `text_model` is the model's name, the digest of its files, how it is used, and the
+    wording.
     """
 
     schema_version: Annotated[int, Meta(description="Version of the stored form.")]
@@ -91,6 +99,9 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     dimension: Annotated[int, Meta(description="Length of the state vectors.")]
     volatility_model: Annotated[
         str | None, Meta(description="Id of the model of the expected volatilities.")
+    ] = None
+    max_hole_candles: Annotated[
+        int | None, Meta(description="The longest hole that its indicators go on across, candles.")
     ] = None
     text_model: Annotated[
         str | None,
@@ -112,6 +123,10 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     def state_space(self) -> StateSpace:
         """The state space of this version for the collection's candles."""
         return StateSpace(Timeframe.parse(self.intraday))
+
+    def scales(self, name: str, kind: int) -> Cosines | None:
+        """What a search by the vector of a stored state needs that lacks as much as `kind` says."""
+        return self.state_space().overlap_of_kind(kind).scale if name == STATE else None
 
     def differences(self, expected: Collection) -> list[str]:
         """In words, the fields that differ from the expected ones."""
@@ -142,6 +157,12 @@ class SymbolPoints(msgspec.Struct, frozen=True):
     points: Annotated[int, Meta(description="Number of its states.")]
     first_timestamp_ms: Annotated[Millis, Meta(description="Its oldest state, UTC milliseconds.")]
     last_timestamp_ms: Annotated[Millis, Meta(description="Its newest state, UTC milliseconds.")]
+    without_open_interest: Annotated[
+        int, Meta(description="Number of its states compared without open interest.")
+    ] = 0
+    without_funding: Annotated[
+        int, Meta(description="Number of its states compared without funding.")
+    ] = 0
 
 
 class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +213,18 @@ class VectorIndex(Protocol):
 
     async def upsert(self, points: PointTable) -> int:
         """Write points, all or none, replacing stored ones; returns the number of new ones."""
+        ...
+
+    async def remove(self, symbol: str, timestamp_ms: Times) -> int:
+        """Delete the points at these times that are there; returns how many were."""
+        ...
+
+    async def data_mark(self, symbol: str) -> DataMark | None:
+        """Up to where all points of a symbol follow its data; `None` where that is unknown."""
+        ...
+
+    async def set_data_mark(self, symbol: str, mark: DataMark) -> None:
+        """Note it, after the points that had to be made again are written."""
         ...
 
     async def info(self) -> IndexInfo: ...

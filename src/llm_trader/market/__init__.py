@@ -1,8 +1,9 @@
 """Room 1, collect: market series, and the store that keeps them.
 
 Series: `candles.py` and `samples.py` (funding, open interest) build on `series.py`; `history.py`
-bundles those of a symbol, `resampling.py` builds coarser candles, `simulation.py` draws a market.
-`jumps.py` and `frozen.py` find what markets hardly do.
+bundles those of a symbol, `candle_runs.py` goes on across short holes, `resampling.py` builds
+coarser candles, `simulation.py` draws a market. `jumps.py` and `frozen.py` find what markets
+hardly do.
 
 Storing: `store.py` is the LMDB store. `keys.py` has the layout of its keys, `value_codecs.py` of
 its values; `stored_series.py` converts a series to records, `record_ranges.py` seeks them.

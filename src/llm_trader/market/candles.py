@@ -101,25 +101,40 @@ class CandleSeries(TimeSeries):
         span_ms = self.open_time_ms[start_row + count] - self.open_time_ms[start_row]
         unbroken = span_ms == count * self.timeframe.ms
         if len(self.jumps_ms):
-            unbroken &= self._jumps_up_to(start_row) == self._jumps_up_to(start_row + count)
+            unbroken &= self.jumps_up_to(start_row) == self.jumps_up_to(start_row + count)
         return inside[unbroken], start_row[unbroken]
+
+    def closed_later(self, row: Rows, places: Rows, distance_ms: Millis) -> tuple[Rows, Rows, Rows]:
+        """The places in `row` for which a candle closed that much later, their rows and its.
+
+        Holes between them do not matter, but no unaccepted jump may arrive there.
+        """
+        start_row = row[places]
+        later_ms = self.open_time_ms[start_row] + distance_ms
+        end_row = np.searchsorted(self.open_time_ms, later_ms)
+        found = end_row < len(self)
+        found[found] = self.open_time_ms[end_row[found]] == later_ms[found]
+        if len(self.jumps_ms):
+            found[found] = self.jumps_up_to(start_row[found]) == self.jumps_up_to(end_row[found])
+        return places[found], start_row[found], end_row[found]
 
     def squared_log_returns(self) -> Floats:
         """By the close of each candle and the one in the row before it, (n,); NaN for the first."""
         squared: Floats = np.square(np.diff(np.log(self.close), prepend=np.nan))
         return squared
 
-    def segment_starts(self) -> npt.NDArray[np.intp]:
-        """Rows that open a run: row 0, and each after a gap or at an unaccepted jump; (runs,)."""
+    def segment_starts(self, max_hole_candles: int = 0) -> npt.NDArray[np.intp]:
+        """Rows that open a run: row 0, and each after a longer hole or at an unaccepted jump."""
         if not len(self):
             return np.empty(0, np.intp)
-        begins = np.diff(self.open_time_ms, prepend=self.open_time_ms[0]) != self.timeframe.ms
+        longest_step_ms = (max_hole_candles + 1) * self.timeframe.ms
+        begins = np.diff(self.open_time_ms, prepend=-longest_step_ms) > longest_step_ms
         if len(self.jumps_ms):
             begins |= np.isin(self.open_time_ms, self.jumps_ms)
         return np.flatnonzero(begins)
 
-    def _jumps_up_to(self, rows: Rows) -> Rows:
-        """How many jumps have arrived by the candle of each row."""
+    def jumps_up_to(self, rows: Rows) -> Rows:
+        """How many unaccepted jumps have arrived by the candle of each row."""
         return np.searchsorted(self.jumps_ms, self.open_time_ms[rows], side="right")
 
     def _with_columns(self, times: Times, *values: Floats) -> CandleSeries:

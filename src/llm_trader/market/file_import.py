@@ -1,4 +1,4 @@
-"""Import of files into the market store, and of the candles derived from them.
+"""Import of files into the market store.
 
 Files are named `<exchange>_<market>_<SYMBOL>_<kind>_<interval>.parquet` (or another ending of
 `file_table.py`), kind being `candles`, `funding` or `open_interest`. Each file is checked as a
@@ -8,7 +8,7 @@ whole and written in one transaction, so an interrupted import can simply be run
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast, get_args
@@ -17,12 +17,19 @@ import msgspec
 import numpy as np
 
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
-from llm_trader.market.candles import CandleSeries
+from llm_trader.market.column_spool import ColumnSpool
+from llm_trader.market.derived_candles import (
+    CandleSpan,
+    DerivedReport,
+    derive_candles,
+    with_progress,
+)
+from llm_trader.market.file_agreement import refuse_contradicted
+from llm_trader.market.file_candles import checked_candles
 from llm_trader.market.file_columns import FUNDING_INTERVAL, Kind, check_mapping
 from llm_trader.market.file_rows import (
     FileReading,
     FileRows,
-    leave_out_unclosed,
     leave_out_unknown,
     read_rows,
     refuse_future,
@@ -30,14 +37,14 @@ from llm_trader.market.file_rows import (
 )
 from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
+from llm_trader.market.hole_costs import HoleReport, report_holes
 from llm_trader.market.jumps import Jump
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
-from llm_trader.market.resampling import resample
-from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
+from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import DAY_MS, H4, M1, M3, SECOND_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import Millis, Timeframe
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
 _FILE_NAME: Final = re.compile(
@@ -48,8 +55,6 @@ _FILE_NAME: Final = re.compile(
 )
 # A settlement above 0.75 % is rare on any exchange; most of a file above it are percent.
 _RATE_IN_PERCENT_ABOVE: Final = 0.0075
-# Begins the source of derived candles; later imports tell them from native ones by it.
-_RESAMPLED: Final = "resampled from"
 
 
 class FileReport(msgspec.Struct, frozen=True):
@@ -70,16 +75,6 @@ class FileReport(msgspec.Struct, frozen=True):
     jumps: list[Jump] = []
 
 
-class DerivedReport(msgspec.Struct, frozen=True):
-    """Candles built from those of an imported file."""
-
-    symbol: str
-    timeframe: str
-    source: str
-    rows: int
-    write: WriteReport
-
-
 class SkippedFile(msgspec.Struct, frozen=True):
     file: str
     reason: str
@@ -89,6 +84,7 @@ class ImportReport(msgspec.Struct, frozen=True):
     files: list[FileReport]
     derived: list[DerivedReport]
     skipped: list[SkippedFile]
+    holes: list[HoleReport] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +94,6 @@ class _File:
     kind: Kind
     symbol: str
     interval: Timeframe | None
-
-
-@dataclass(frozen=True, slots=True)
-class _CandleSpan:
-    """The span that one imported file has candles of."""
-
-    file: str
-    timeframe: Timeframe
-    start_ms: Millis
-    end_ms: Millis
 
 
 def import_folder(
@@ -125,7 +111,8 @@ def import_folder(
     """Import a file, or the files of a folder, and build 3m candles from 1m and 4h where missing.
 
     `symbol`, `kind` and `interval` describe a single file whose name does not. Nothing may be
-    later than `written_at_ms`, and candles that close after it are left out. Raises
+    later than `written_at_ms`, and candles that close after it are left out. Progress is reported
+    in files, in rows read and in rows written of one file. Raises
     `InvalidInputError` when there is nothing to import or a column is missing, and
     `InvalidDataError` at the first file with a bad row: nothing of that file is written, and
     `details["imported"]` names the files before it.
@@ -140,23 +127,28 @@ def import_folder(
     else:
         files, skipped = _list_files(path, exchange)
     reports: list[FileReport] = []
-    spans: dict[str, list[_CandleSpan]] = {}
+    spans: dict[str, list[CandleSpan]] = {}
     for file in files:
         try:
-            report, span = _import_file(file, store, reading, written_at_ms)
+            report, span = _import_file(file, store, reading, written_at_ms, progress)
         except (InvalidDataError, InvalidInputError) as error:
             error.details["imported"] = [report.file for report in reports]
             raise
         reports.append(report)
         if span is not None:
             spans.setdefault(file.symbol, []).append(span)
-        progress(file.path.name, len(reports), len(files))
+        progress("files", len(reports), len(files))
     derived = [
         report
         for symbol, symbol_spans in spans.items()
-        for report in _derive_candles(symbol, symbol_spans, store, written_at_ms)
+        for report in derive_candles(symbol, symbol_spans, store, written_at_ms, progress)
     ]
-    return ImportReport(reports, derived, skipped)
+    holes = [
+        report
+        for symbol, symbol_spans in spans.items()
+        for report in report_holes(symbol, symbol_spans, store)
+    ]
+    return ImportReport(reports, derived, skipped, holes)
 
 
 def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: str | None) -> _File:
@@ -205,6 +197,8 @@ def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFil
             f"nothing to import in {path} for {exchange} ({reasons}); name files like "
             f"{NAMING}.parquet or .csv, or give --symbol, --kind and --interval of one file"
         )
+    # The finest candles come first, so that coarser ones are compared with them.
+    files.sort(key=lambda f: (f.kind, f.interval.ms if f.kind == "candles" and f.interval else 0))
     return files, skipped
 
 
@@ -230,43 +224,83 @@ def _open_interest_venues(matches: list[re.Match[str]], exchange: str) -> dict[s
 
 
 def _import_file(
-    file: _File, store: MarketStore, reading: FileReading, written_at_ms: Millis
-) -> tuple[FileReport, _CandleSpan | None]:
-    symbol, timeframe, span = file.symbol, file.interval, None
-    rows = read_rows(file.path, file.kind, symbol, reading)
+    file: _File,
+    store: MarketStore,
+    reading: FileReading,
+    written_at_ms: Millis,
+    progress: Progress,
+) -> tuple[FileReport, CandleSpan | None]:
+    if file.kind == "candles" and file.interval is not None:
+        return _import_candles(file, file.interval, store, reading, written_at_ms, progress)
+    rows = read_rows(file.path, file.kind, file.symbol, reading, progress=progress)
+    refuse_future(rows, written_at_ms)
+    sort_rows(rows)
     interval_ms: Millis | None = None
-    series: CandleSeries | FundingSeries | OpenInterestSeries
+    series: FundingSeries | OpenInterestSeries
     warnings: list[str] = []
-    if file.kind == "candles" and timeframe is not None:
-        series = _candles(rows, timeframe, store, file, reading, written_at_ms)
-        first_ms, last_ms = series.times[[0, -1]].tolist()
-        span = _CandleSpan(file.name, timeframe, first_ms, last_ms + timeframe.ms)
+    if file.kind == "funding":
+        series = _funding(rows, file.interval, reading)
+        warnings += _percent_warning(series)
     else:
-        refuse_future(rows, written_at_ms)
-        sort_rows(rows)
-        if file.kind == "funding":
-            series = _funding(rows, timeframe, reading)
-            warnings += _percent_warning(series)
-        else:
-            series = _open_interest(rows)
-            interval_ms = timeframe.ms if timeframe else None
-    source = _source(file, reading)
+        series = _open_interest(rows)
+        interval_ms = file.interval.ms if file.interval else None
     write = store.write(
-        symbol, series, source, written_at_ms=written_at_ms, interval_ms=interval_ms
+        file.symbol,
+        series,
+        _source(file, reading),
+        written_at_ms=written_at_ms,
+        interval_ms=interval_ms,
     )
-    report = FileReport(
+    return _report(file, len(series), write, rows, warnings), None
+
+
+def _import_candles(
+    file: _File,
+    timeframe: Timeframe,
+    store: MarketStore,
+    reading: FileReading,
+    written_at_ms: Millis,
+    progress: Progress,
+) -> tuple[FileReport, CandleSpan]:
+    with ColumnSpool(store.path) as spool:
+        rows = read_rows(file.path, "candles", file.symbol, reading, spool, progress)
+        candles = checked_candles(rows, timeframe, store, file.symbol, reading, written_at_ms)
+        refuse_contradicted(candles, file.symbol, reading.shift_ms, store)
+        write = store.write_parts(
+            file.symbol,
+            with_progress(candles.parts(), len(candles), progress),
+            _source(file, reading),
+            written_at_ms=written_at_ms,
+        )
+        found = (store.jumps_of_part(file.symbol, part) for part in candles.parts())
+        # Two parts may both name a jump from one to the other.
+        jumps = {jump.time_ms: jump for jumps in found for jump in jumps}
+    store.release_memory()
+    report = _report(file, len(candles), write, rows, [], list(jumps.values()))
+    return report, CandleSpan(file.name, timeframe, *candles.span)
+
+
+def _report(
+    file: _File,
+    count: int,
+    write: WriteReport,
+    rows: FileRows,
+    warnings: list[str],
+    jumps: Sequence[Jump] = (),
+) -> FileReport:
+    interval = str(file.interval) if file.interval else None
+    return FileReport(
         file.name,
         file.kind,
-        symbol,
-        str(timeframe) if timeframe else None,
-        len(series),
+        file.symbol,
+        interval,
+        count,
         write,
         rows.notes,
         rows.left_out,
         warnings,
-        store.jumps_of_part(symbol, series) if isinstance(series, CandleSeries) else [],
+        list(jumps),
     )
-    return report, span
 
 
 def _source(file: _File, reading: FileReading) -> str:
@@ -280,54 +314,6 @@ def _source(file: _File, reading: FileReading) -> str:
     if reading.in_percent and file.kind == "funding":
         source += ", rates in percent"
     return source
-
-
-def _candles(
-    rows: FileRows,
-    timeframe: Timeframe,
-    store: MarketStore,
-    file: _File,
-    reading: FileReading,
-    now_ms: Millis,
-) -> CandleSeries:
-    if reading.stamp == "close":
-        # Some exchanges write the last second or millisecond of a candle.
-        to_close_ms = -rows.times % timeframe.ms
-        rows.times += np.where(to_close_ms <= SECOND_MS, to_close_ms, 0) - timeframe.ms
-    refuse_future(rows, now_ms)
-    leave_out_unclosed(rows, timeframe, now_ms)
-    leave_out_unknown(rows, "candles")
-    sort_rows(rows)
-    median_ms = sampling_interval_ms(rows.times)
-    if median_ms is not None and median_ms != timeframe.ms:
-        reason = f"candle mostly {Timeframe(median_ms)} from the next, not {timeframe}"
-        remedy = f"give --interval {Timeframe(median_ms)} if that is what they are"
-        raise InvalidDataError(rows.name, {reason: len(rows.times)}, remedy=remedy)
-    try:
-        series = CandleSeries.validated(
-            timeframe, {"open_time_ms": rows.times, **rows.columns}, rows.name
-        )
-    except InvalidDataError as error:
-        if (-rows.times % timeframe.ms <= SECOND_MS).all() and (rows.times % timeframe.ms).all():
-            raise rows.refused(error, "these are times of close: add --stamp close") from error
-        raise rows.refused(error) from error
-    if reading.stamp is None:
-        _ask_for_stamp(series, store, file)
-    return series
-
-
-def _ask_for_stamp(series: CandleSeries, store: MarketStore, file: _File) -> None:
-    """Files mostly begin with a day, whose first candle opens at 00:00 and never later."""
-    step, first_ms = series.timeframe.ms, int(series.times[0])
-    if first_ms % DAY_MS != step:
-        return
-    if len(store.candles(file.symbol, series.timeframe, first_ms - step, first_ms)):
-        return  # it goes on where the store ends
-    raise InvalidInputError(
-        f"{file.name} begins with a candle at {iso8601(first_ms)} and has none at "
-        f"{iso8601(first_ms - step)}: are its times those of close? Then add --stamp close; if "
-        "they are times of open, --stamp open"
-    )
 
 
 def _funding(rows: FileRows, stated: Timeframe | None, reading: FileReading) -> FundingSeries:
@@ -369,34 +355,3 @@ def _open_interest(rows: FileRows) -> OpenInterestSeries:
         return OpenInterestSeries.validated(columns, rows.name)
     except InvalidDataError as error:
         raise rows.refused(error) from error
-
-
-def _derive_candles(
-    symbol: str, spans: list[_CandleSpan], store: MarketStore, written_at_ms: Millis
-) -> Iterable[DerivedReport]:
-    """3m candles from 1m, and 4h from the finest imported, where there are no native ones."""
-    minutes = [span for span in spans if span.timeframe == M1]
-    finest = min((span.timeframe for span in spans), default=M1)
-    coarse = [s for s in spans if s.timeframe == finest and H4.ms % finest.ms == 0 and finest < H4]
-    for target, sources in ((M3, minutes), (H4, coarse)):
-        if sources and not _is_native(store, symbol, target):
-            for span in sources:
-                yield _resample(symbol, span, target, store, written_at_ms)
-
-
-def _is_native(store: MarketStore, symbol: str, timeframe: Timeframe) -> bool:
-    sources = store.provenance(symbol, timeframe)
-    if not sources:
-        return timeframe in store.timeframes(symbol)
-    return any(not entry.source.startswith(_RESAMPLED) for entry in sources)
-
-
-def _resample(
-    symbol: str, span: _CandleSpan, target: Timeframe, store: MarketStore, written_at_ms: Millis
-) -> DerivedReport:
-    # Read back from the store: a neighbouring file may complete the first and the last candle.
-    start_ms, end_ms = target.floor(span.start_ms), target.floor(span.end_ms - 1) + target.ms
-    built = resample(store.candles(symbol, span.timeframe, start_ms, end_ms), target)
-    source = f"{_RESAMPLED} {span.timeframe} of {span.file}"
-    write = store.write(symbol, built, source, written_at_ms=written_at_ms)
-    return DerivedReport(symbol, str(target), source, len(built), write)

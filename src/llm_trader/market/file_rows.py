@@ -15,6 +15,7 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Mask, Rows, Times
 from llm_trader.errors import InvalidDataError, InvalidInputError
+from llm_trader.market.column_spool import ColumnSpool
 from llm_trader.market.file_columns import (
     CONFIRMED,
     SYMBOL,
@@ -34,6 +35,7 @@ from llm_trader.market.file_values import (
     read_times,
 )
 from llm_trader.market.series import Refusals, count_refusals
+from llm_trader.progress import Progress, no_progress
 from llm_trader.timeframe import MAX_TIME_MS, Millis, Timeframe, iso8601
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ Stamp: TypeAlias = Literal["open", "close"]
 
 _UNREADABLE_TIME: Final = "time missing or not readable"
 _CORRECT: Final = "correct or remove these rows and import again"
+# Some 3 MB of four prices.
+_ROWS_AT_ONCE: Final = 100_000
 _PRICES: Final = ("open", "high", "low", "close")
 # Quote currencies that a symbol may end with where a column names the base currency alone.
 _QUOTES: Final = ("USDT", "USDC", "USD", "BUSD", "FDUSD")
@@ -65,7 +69,10 @@ class FileReading:
 
 @dataclass(slots=True)
 class FileRows:
-    """Rows in the order of the file until `sort` is called; arrays of shape (n,)."""
+    """Rows in the order of the file until `sort_rows` is called; arrays of shape (n,).
+
+    Values are in `columns`, or in `spool` at the rows of the file.
+    """
 
     table: FileTable
     times: Times
@@ -74,10 +81,20 @@ class FileRows:
     confirmed: Mask | None
     notes: list[str]
     left_out: dict[str, int]
+    spool: ColumnSpool | None = None
 
     @property
     def name(self) -> str:
         return self.table.name
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.columns) if self.spool is None else self.spool.names
+
+    def values(self, name: str, rows: slice | Rows) -> Floats:
+        if self.spool is None:
+            return self.columns[name][rows]
+        return self.spool.read(name, self.row[rows])
 
     def take(self, rows: Rows) -> None:
         self.times = self.times[rows]
@@ -97,11 +114,16 @@ class FileRows:
 
     def place(self, row: int) -> str:
         """Where a row is in the file, its time and its values."""
+        cells = {name: float(self.values(name, slice(row, row + 1))[0]) for name in self.names}
         values = ", ".join(
-            f"{name} missing" if np.isnan(values[row]) else f"{name} {values[row]:.10g}"
-            for name, values in self.columns.items()
+            f"{name} missing" if np.isnan(value) else f"{name} {value:.10g}"
+            for name, value in cells.items()
         )
         return f"{self.table.place(int(self.row[row]))}, {_time(self.times[row])}: {values}"
+
+    def place_of(self, time_ms: Millis) -> str:
+        """Where the row of a time is in the file, after the rows were put in order."""
+        return self.table.place(int(self.row[np.searchsorted(self.times, time_ms)]))
 
     def refuse(self, refusals: Refusals, remedy: str = _CORRECT) -> None:
         """Raises `InvalidDataError` with the first row of each reason, if there is any."""
@@ -119,30 +141,51 @@ class FileRows:
 # ---- reading
 
 
-def read_rows(path: Path, kind: Kind, symbol: str, reading: FileReading) -> FileRows:
+def read_rows(
+    path: Path,
+    kind: Kind,
+    symbol: str,
+    reading: FileReading,
+    spool: ColumnSpool | None = None,
+    progress: Progress = no_progress,
+) -> FileRows:
     """Times in ms and the value columns by our names; missing values are NaN.
 
-    Raises `InvalidInputError` when a column cannot be found or the file is of another symbol, and
-    `InvalidDataError` with a count and a place per reason when a cell cannot be read.
+    Values go into the spool where there is one. Progress is in rows, of which a text file has an
+    estimated total. Raises `InvalidInputError` when a column cannot be found or the file is of
+    another symbol, and `InvalidDataError` with a count and a place per reason when a cell cannot be
+    read.
     """
     table = open_table(path, no_header=reading.no_header)
     positions = find_columns(table, kind, symbol, reading.mapping)
     reader = _BatchReader(table, positions, symbol)
-    batches = [part for frame in table.batches() if len((part := reader.read(frame)).row)]
+    batches: list[_Batch] = []
+    estimate = table.estimated_rows()
+    for frame in table.batches():
+        batch = reader.read(frame)
+        progress("rows read", reader.rows_read, max(estimate, reader.rows_read))
+        if not len(batch.row):
+            continue
+        if spool is not None:
+            spool.write(batch.row, batch.columns)
+            batch.columns.clear()
+        batches.append(batch)
+    progress("rows read", reader.rows_read, reader.rows_read)
     reader.raise_refused()
     if not batches:
         raise InvalidDataError(path.name, {"file without rows": 1})
     rows = FileRows(
         table,
-        np.concatenate([part.times for part in batches]),
+        np.concatenate([batch.times for batch in batches]),
         {
-            name: np.concatenate([part.columns[name] for part in batches])
+            name: np.concatenate([batch.columns[name] for batch in batches])
             for name in batches[0].columns
         },
-        np.concatenate([part.row for part in batches]),
-        np.concatenate([part.confirmed for part in batches]) if CONFIRMED in positions else None,
+        np.concatenate([batch.row for batch in batches]),
+        np.concatenate([batch.confirmed for batch in batches]) if CONFIRMED in positions else None,
         list(reader.notes()),
         reader.left_out,
+        spool,
     )
     rows.times += reading.shift_ms
     return rows
@@ -162,7 +205,7 @@ class _BatchReader:
     def __init__(self, table: FileTable, positions: ColumnPositions, symbol: str) -> None:
         self._table, self._positions, self._symbol = table, positions, symbol
         self._values = [name for name in positions if name not in (TIME, SYMBOL, CONFIRMED)]
-        self._rows_before = 0
+        self.rows_read = 0
         self._counts: dict[str, int] = {}
         self._places: dict[str, str] = {}
         self._units: set[str] = set()
@@ -173,8 +216,8 @@ class _BatchReader:
     def read(self, frame: pl.DataFrame) -> _Batch:
         import polars as pl
 
-        row = np.arange(self._rows_before, self._rows_before + frame.height)
-        self._rows_before += frame.height
+        row = np.arange(self.rows_read, self.rows_read + frame.height)
+        self.rows_read += frame.height
         cells = {name: frame[str(at)] for name, at in self._positions.items()}
         kept = self._rows_with_data(cells)
         if len(kept) < len(row):
@@ -321,7 +364,11 @@ def leave_out_unclosed(rows: FileRows, timeframe: Timeframe, now_ms: Millis) -> 
 def leave_out_unknown(rows: FileRows, kind: Kind) -> None:
     """Rows that have a time and say nothing; a candle must lack all its prices."""
     if kind == "candles":
-        unknown = np.logical_and.reduce([np.isnan(rows.columns[name]) for name in _PRICES])
+        unknown = np.zeros(len(rows.times), np.bool_)
+        for first in range(0, len(unknown), _ROWS_AT_ONCE):
+            part = slice(first, first + _ROWS_AT_ONCE)
+            missing = [np.isnan(rows.values(name, part)) for name in _PRICES]
+            unknown[part] = np.logical_and.reduce(missing)
         rows.leave_out(unknown, "candle without prices")
         return
     value = rows.columns["rate" if kind == "funding" else "open_interest"]
@@ -365,16 +412,17 @@ def _drop_duplicates(rows: FileRows) -> None:
         return
     earlier = order[:-1][np.diff(rows.times[order]) == 0]
     differ = np.zeros(len(later), np.bool_)
-    for values in rows.columns.values():
-        a, b = values[earlier], values[later]
-        differ |= ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    for name in rows.names:
+        former, latter = rows.values(name, earlier), rows.values(name, later)
+        differ |= ~((former == latter) | (np.isnan(former) & np.isnan(latter)))
     if differ.any():
         first = int(differ.argmax())
         a, b = int(earlier[first]), int(later[first])
-        names = [name for name, v in rows.columns.items() if v[a] != v[b]]
+        pairs = {name: rows.values(name, np.array([a, b])).tolist() for name in rows.names}
         values_differ = ", ".join(
-            f"{name} {rows.columns[name][a]:.15g} and {rows.columns[name][b]:.15g}"
-            for name in names
+            f"{name} {one:.15g} and {other:.15g}"
+            for name, (one, other) in pairs.items()
+            if one != other
         )
         place = (
             f"{rows.table.place(int(rows.row[a]))} and {rows.table.place(int(rows.row[b]))}, "

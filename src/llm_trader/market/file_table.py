@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO, TextIOWrapper
+from io import SEEK_END, BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -75,6 +75,16 @@ class FileTable:
         with _reading(self.path):
             for frame in self._scan().collect_batches(chunk_size=_BATCH_ROWS):
                 yield frame.rename({name: str(at) for at, name in enumerate(frame.columns)})
+
+    def estimated_rows(self) -> int:
+        """Exact but for text files, whose first lines and size are taken."""
+        import polars as pl
+
+        with _reading(self.path):
+            if self._layout is None:
+                return int(self._scan().select(pl.len()).collect().item())
+            head = _head(self.path)
+            return _text_bytes(self.path) * head.count("\n") // max(len(head.encode()), 1)
 
     def _scan(self) -> pl.LazyFrame:
         import polars as pl
@@ -215,6 +225,18 @@ def _text_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     if members[0].flag_bits & 1:
         raise InvalidInputError(f"{path.name} needs a password; unpack it and import the file")
     return members[0]
+
+
+def _text_bytes(path: Path) -> int:
+    """How long the unpacked text is, modulo 4 GiB where a .gz says it."""
+    if _format(path) == "zip":
+        with zipfile.ZipFile(path) as archive:
+            return _text_member(archive, path).file_size
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-4, SEEK_END)
+        return int.from_bytes(file.read(), "little")
 
 
 def _head(path: Path) -> str:

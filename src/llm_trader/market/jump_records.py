@@ -13,11 +13,12 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market import checksums, record_ranges
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.jumps import CandleSpan, Jump, find_jumps, jumps_of_parts
+from llm_trader.market.series_changes import record_spans
 from llm_trader.market.series_records import read_meta
 from llm_trader.market.stored_series import candles_of
 from llm_trader.market.symbol_versions import stamp_symbol
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
-from llm_trader.timeframe import Millis, iso8601
+from llm_trader.timeframe import Millis, Timeframe, iso8601
 
 _LISTED_IN_A_REFUSAL: Final = 5
 
@@ -71,8 +72,8 @@ def accept_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jum
     accepted = min(holding, key=lambda span: span.length_ms)
     former = accepted_jumps(txn, symbol)
     if accepted not in former:
-        _put(txn, symbol, {*former, accepted})
-    return [jump for jump in stored_jumps(txn, symbol) if jump.span.overlaps(accepted)]
+        _put(txn, symbol, {*former, accepted}, [accepted])
+    return _jumps_in(txn, symbol, [accepted])
 
 
 def withdraw_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jump]:
@@ -87,17 +88,24 @@ def withdraw_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[J
         raise InvalidInputError(
             f"no jump of {symbol} is accepted at {iso8601(time_ms)}; accepted is {listed}"
         )
-    _put(txn, symbol, set(former).difference(withdrawn))
-    return [
-        jump
-        for jump in stored_jumps(txn, symbol)
-        if any(jump.span.overlaps(span) for span in withdrawn)
-    ]
+    _put(txn, symbol, set(former).difference(withdrawn), withdrawn)
+    return _jumps_in(txn, symbol, withdrawn)
 
 
-def _put(txn: WriteTransaction, symbol: str, accepted: set[CandleSpan]) -> None:
+def _put(
+    txn: WriteTransaction, symbol: str, accepted: set[CandleSpan], changed: list[CandleSpan]
+) -> None:
     checksums.put_meta(txn, _key(symbol), msgspec.json.encode(sorted(accepted)))
-    stamp_symbol(txn, symbol)  # states change with it, so what was kept of them is out of date
+    stamp_symbol(txn, symbol)
+    # States that read across it can be made now, or no longer, or become others.
+    for jump in _jumps_in(txn, symbol, changed):
+        series = candles_of(symbol, Timeframe.parse(jump.timeframe))
+        record_spans(txn, series, [(jump.time_ms, jump.time_ms)])
+
+
+def _jumps_in(txn: ReadTransaction, symbol: str, spans: list[CandleSpan]) -> list[Jump]:
+    jumps = stored_jumps(txn, symbol)
+    return [jump for jump in jumps if any(jump.span.overlaps(span) for span in spans)]
 
 
 def _no_jump(symbol: str, time_ms: Millis, jumps: list[Jump]) -> str:

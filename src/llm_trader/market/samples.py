@@ -53,9 +53,16 @@ class FundingSeries(TimeSeries):
 
     def rate_at(self, as_of_ms: Times) -> Floats:
         """The last settled rate at each time, shape (m,); NaN where none, or one was missed."""
+        return self._settled_at(as_of_ms, self.rate)
+
+    def interval_hours_at(self, as_of_ms: Times) -> Floats:
+        """The interval of the rate that `rate_at` gives, shape (m,); NaN where it is."""
+        return self._settled_at(as_of_ms, self.interval_hours)
+
+    def _settled_at(self, as_of_ms: Times, values: Floats) -> Floats:
         row = np.searchsorted(self.time_ms, as_of_ms, side="right") - 1
         max_age_ms = self.interval_hours * HOUR_MS + _STAMP_TOLERANCE_MS
-        return _as_of(self.time_ms, self.rate, max_age_ms, row, as_of_ms)
+        return _as_of(self.time_ms, values, max_age_ms, row, as_of_ms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

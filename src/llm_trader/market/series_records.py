@@ -127,19 +127,22 @@ def record_write(
     source: Source,
     interval_ms: Millis | None,
     added: int,
+    written_ms: tuple[Millis, Millis],
 ) -> None:
-    """Update a series' record and gap ledger after rows of `source`'s span were written."""
+    """Update a series' record and gap ledger after rows within `written_ms` were written.
+
+    They may be the last of several parts; `source` spans all parts so far.
+    """
     record = read_record(txn, series)
     if record is None or record.gaps is None:
         sources = [*provenance(txn, series), source]
         recount(txn, series, sources, _coarser(interval_ms, record.interval_ms if record else None))
         return
-    first_ms, last_ms = source.first_ms, source.last_ms
-    change = _update_gaps(txn, series, first_ms, last_ms) if added else 0
+    change = _update_gaps(txn, series, *written_ms) if added else 0
     updated = SeriesRecord(
         record.rows + added,
-        min(record.first_ms, first_ms),
-        max(record.last_ms, last_ms),
+        min(record.first_ms, source.first_ms),
+        max(record.last_ms, source.last_ms),
         _coarser(interval_ms, record.interval_ms),
         (_add_source(txn, series, record.sources[-1], source),),
         record.gaps + change,

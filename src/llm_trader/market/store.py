@@ -9,27 +9,33 @@ they read like any other, with unknown exchange and provenance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from llm_trader.arrays import Times
 from llm_trader.errors import StoreError
 from llm_trader.market import (
+    built_candles,
     checksums,
     jump_records,
     keys,
     record_ranges,
+    series_changes,
     series_records,
     store_check,
     store_info,
     stored_series,
     symbol_versions,
 )
+from llm_trader.market.built_candles import BuiltCandles
 from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
 from llm_trader.market.jumps import Jump
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.series_changes import DataChanges, DataMark
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
@@ -168,6 +174,13 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         first_ms, last_ms = series.times([first, last]).tolist()
         return first_ms, last_ms
 
+    def open_times(
+        self, symbol: str, timeframe: Timeframe, start_ms: Millis, end_ms: Millis
+    ) -> Times:
+        """Those of the candles with `start_ms <= open time < end_ms`, from the keys alone."""
+        with self._read() as txn:
+            return record_ranges.times(txn, candles_of(symbol, timeframe), start_ms, end_ms)
+
     def newest_close_ms(self, symbol: str, timeframe: Timeframe, as_of_ms: Millis) -> Millis | None:
         """The close of the newest candle that was known at a time, found by one seek."""
         series = candles_of(symbol, timeframe)
@@ -215,6 +228,20 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
             self._check_once(txn)
             return jump_records.withdraw_jump(txn, symbol, time_ms)
+
+    def changes_since(self, symbol: str, mark: DataMark | None) -> DataChanges:
+        """What later writes changed in a symbol's series since a mark; without one, ever.
+
+        Rows that another program wrote are not among them.
+        """
+        keys.checked_symbol(symbol)
+        with self._read() as txn:
+            return series_changes.changes_since(txn, symbol, mark)
+
+    def built_candles(self, symbol: str, timeframe: Timeframe) -> BuiltCandles:
+        """Which candles of a series were built from finer ones, and which of those in part."""
+        with self._read() as txn:
+            return built_candles.read_built(txn, candles_of(symbol, timeframe))
 
     def describe(self) -> StoreInfo:
         """Every series with extent, gaps, frozen stretches and provenance."""
@@ -300,34 +327,79 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         *,
         written_at_ms: Millis,
         interval_ms: Millis | None = None,
+        incomplete_ms: Times | None = None,
     ) -> WriteReport:
         """Add rows, replacing those of the same time, in one transaction.
 
         `source` goes into the provenance; `interval_ms` records how far apart samples of open
-        interest are, where known. Raises `InvalidDataError` when any row is refused; then nothing
-        is written. Writing the same again changes nothing.
+        interest are, where known. For candles that were built from finer ones, `incomplete_ms` has
+        the open times of those that were built from a part of them. Raises `InvalidDataError` when
+        any row is refused; then nothing is written. Writing the same again changes nothing.
         """
-        stored = stored_series.matching(symbol, series)
-        if not series.is_validated:
-            stored.build(series.times, dict(series.columns()))
-        if not len(series):
+        return self.write_parts(
+            symbol,
+            [series],
+            source,
+            written_at_ms=written_at_ms,
+            interval_ms=interval_ms,
+            incomplete_ms=incomplete_ms,
+        )
+
+    def write_parts(
+        self,
+        symbol: str,
+        parts: Iterable[CandleSeries | FundingSeries | OpenInterestSeries],
+        source: str,
+        *,
+        written_at_ms: Millis,
+        interval_ms: Millis | None = None,
+        incomplete_ms: Times | None = None,
+    ) -> WriteReport:
+        """As `write`, of one series in parts, of which only one is in memory at a time.
+
+        Parts are in the order of time, and each but the last ends with a UTC day. All are written
+        in one transaction: readers see all of them or none.
+        """
+        waiting = (part for part in parts if len(part))
+        first = next(waiting, None)
+        if first is None:
             return WriteReport()
-        new = stored.encode(series)
-        first_ms, last_ms = series.times[[0, -1]].tolist()
+        stored = stored_series.matching(symbol, first)
+        # The first part is encoded before others have to wait for this transaction.
+        encoded = chain([stored.checked_items(first)], map(stored.checked_items, waiting))
+        total, start_ms = WriteReport(), int(first.times[0])
         databases = keys.META, keys.CHECKSUMS, stored.database
         with self._environment.write(*databases) as txn:
             self._check_once(txn)
-            days = DayChecksums(txn, stored, new)
-            changes, report = stored.changes(days.former, new)
-            if changes or days.mended:
+            is_changed = False
+            for new in encoded:
+                times = stored.times(new.keys)
+                first_ms, last_ms = times[[0, -1]].tolist()
+                days = DayChecksums(txn, stored, new)
+                changes, report = stored.changes(days.former, new)
+                built = built_candles.changed_by_write(txn, stored, times, incomplete_ms)
+                total = total.plus(report)
+                is_changed = bool(is_changed or changes or days.mended or built is not None)
+                if not is_changed:
+                    continue
                 # With the first series: a mistaken import must not claim the folder.
                 store_info.claim_exchange(txn, self._expected_exchange)
+                series_changes.record_changes(txn, stored, days.former, changes, written_at_ms)
                 txn.put_many(stored.database, changes)
-                origin = Source(source, first_ms, last_ms, len(changes), written_at_ms)
-                series_records.record_write(txn, stored, origin, interval_ms, report.added)
+                origin = Source(source, start_ms, last_ms, len(changes), written_at_ms)
+                series_records.record_write(
+                    txn, stored, origin, interval_ms, report.added, (first_ms, last_ms)
+                )
+                if built is not None:
+                    built_candles.put_built(txn, stored, built)
                 days.write()
+            if is_changed:
                 symbol_versions.stamp_symbol(txn, stored.symbol)
-        return report
+        return total
+
+    def release_memory(self) -> None:
+        """Give back the memory of rows that were read; reading them again takes no disk."""
+        self._environment.release_pages()
 
     def _read_series(
         self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None

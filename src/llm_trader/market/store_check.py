@@ -1,17 +1,20 @@
 """Counts every row of a store and compares the records and the gap ledgers with the count.
 
 It names what candles say that markets hardly do: jumps of the price, and stretches that repeat one
-candle. A deep check also decodes every row and compares it with its checksum.
+candle; and it compares candles of different timeframes with each other. A deep check also compares
+every row with its checksum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from llm_trader.errors import StoreError
 from llm_trader.market import checksums, record_ranges
+from llm_trader.market.built_candles import read_built
 from llm_trader.market.frozen import FrozenStretch, frozen_stretches
 from llm_trader.market.jump_records import accepted_jumps
 from llm_trader.market.jumps import Jump, jump_remedy, jumps_of_parts
@@ -23,8 +26,9 @@ from llm_trader.market.series_records import (
     recount,
 )
 from llm_trader.market.stored_series import StoredSeries
+from llm_trader.market.timeframe_check import contradictions
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
-from llm_trader.timeframe import iso8601
+from llm_trader.timeframe import Timeframe, iso8601
 
 
 class SeriesCheck(msgspec.Struct, frozen=True):
@@ -38,6 +42,7 @@ class SeriesCheck(msgspec.Struct, frozen=True):
     damaged: bool = False  # in a way that no count can mend
     jumps: list[Jump] | None = []
     frozen: list[FrozenStretch] | None = []
+    incomplete: int = 0  # candles that were built from a part of their finer ones
 
 
 class StoreCheck(msgspec.Struct, frozen=True):
@@ -62,6 +67,7 @@ def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None
         _with_oddities(txn, series, _check_series(txn, series, deep=deep))
         for series in record_ranges.all_series(txn)
     ]
+    contradicted = contradictions(txn)
     remedy = None
     if page_problems or any(check.damaged for check in checks):
         remedy = (
@@ -70,6 +76,12 @@ def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None
         )
     elif any(check.problems for check in checks):
         remedy = f"correct them with: llm-trader data check --repair --store {path}"
+    elif contradicted:
+        remedy = (
+            "find which of the two has wrong times or is of another market, and import the right "
+            "candles of it"
+        )
+    checks = [_with_problems(check, contradicted) for check in checks]
     report = StoreCheck(path, checks, remedy, page_problems or [])
     if remedy is None and (jumps := report.unaccepted_jumps):
         return msgspec.structs.replace(report, remedy=jump_remedy(jumps, path))
@@ -85,6 +97,15 @@ def repair_store(txn: WriteTransaction) -> None:
         checksums.write_all(txn, series)
 
 
+def _with_problems(
+    check: SeriesCheck, contradicted: Mapping[tuple[str, Timeframe], list[str]]
+) -> SeriesCheck:
+    if check.timeframe is None:
+        return check
+    more = contradicted.get((check.symbol, Timeframe.parse(check.timeframe)), [])
+    return msgspec.structs.replace(check, problems=[*check.problems, *more]) if more else check
+
+
 def _check_series(
     txn: ReadTransaction, series: StoredSeries[Any], *, deep: bool = False
 ) -> SeriesCheck:
@@ -95,8 +116,15 @@ def _check_series(
     except StoreError as error:
         rows, problems = 0, [error.message]
     damage = _damage(txn, series) if deep else []
+    incomplete = len(read_built(txn, series).incomplete_ms) if rows else 0
     return SeriesCheck(
-        kind, series.symbol, timeframe, rows, [*damage, *problems], damaged=bool(damage)
+        kind,
+        series.symbol,
+        timeframe,
+        rows,
+        [*damage, *problems],
+        damaged=bool(damage),
+        incomplete=incomplete,
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.market import checksums, keys, record_ranges
+from llm_trader.market.built_candles import read_built
 from llm_trader.market.frozen import FrozenStretch, frozen_stretches
 from llm_trader.market.series_records import Source, count_gaps, provenance, read_meta
 from llm_trader.market.stored_series import StoredSeries
@@ -47,6 +48,8 @@ class SeriesInfo(msgspec.Struct, frozen=True):
     gaps: list[GapInfo]
     frozen: list[FrozenStretch] | None
     provenance: list[Source]
+    built: int = 0  # from finer candles
+    incomplete: list[str] = []  # open times of those that were built from a part of them
 
 
 class StoreInfo(msgspec.Struct, frozen=True):
@@ -116,6 +119,7 @@ def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
     times = record_ranges.times(txn, series)
     first_ms, last_ms = int(times[0]), int(times[-1])
     gaps = count_gaps(series, times)
+    built = read_built(txn, series)
     return SeriesInfo(
         "candles" if series.timeframe else series.database,
         series.symbol,
@@ -129,6 +133,8 @@ def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
         [GapInfo(iso8601(g.start_ms), iso8601(g.end_ms), *g) for g in gaps],
         _frozen(txn, series),
         provenance(txn, series),
+        int(built.contain(times).sum()),
+        [iso8601(time_ms) for time_ms in built.incomplete_ms],
     )
 
 

@@ -79,6 +79,12 @@ class StoredSeries(Generic[SeriesT]):
         record_keys = [keys.record_key(self.symbol, time_ms) for time_ms in series.times.tolist()]
         return Items(record_keys, self.codec.encode(dict(series.columns())))
 
+    def checked_items(self, series: SeriesT) -> Items:
+        """As `encode`; raises `InvalidDataError` where rows break the rules of their kind."""
+        if not series.is_validated:
+            self.build(series.times, dict(series.columns()))
+        return self.encode(series)
+
     def changes(self, stored: Items, new: Items) -> tuple[list[tuple[bytes, bytes]], WriteReport]:
         """The records that are not stored yet, or are stored with other values."""
         former = dict(zip(*stored, strict=True))

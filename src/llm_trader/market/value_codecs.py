@@ -37,6 +37,13 @@ class WriteReport(msgspec.Struct, frozen=True):
     replaced: int = 0
     unchanged: int = 0
 
+    def plus(self, other: WriteReport) -> WriteReport:
+        return WriteReport(
+            self.added + other.added,
+            self.replaced + other.replaced,
+            self.unchanged + other.unchanged,
+        )
+
 
 ValueT = TypeVar("ValueT", bound=msgspec.Struct)
 

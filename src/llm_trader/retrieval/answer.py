@@ -17,9 +17,15 @@ class MatchState(msgspec.Struct, frozen=True):
     rsi_14: Annotated[float, Meta(description="RSI of 14 candles, 0 to 100.")]
     macd: Annotated[float, Meta(description="MACD line, EMA12 - EMA26, in quote currency.")]
     ema_ratio: Annotated[float, Meta(description="EMA20 over EMA50 of the 4h candles.")]
-    oi_delta_pct: Annotated[float, Meta(description="Open interest over its 24h mean, in % of it.")]
+    oi_delta_pct: Annotated[
+        float | None,
+        Meta(description="Open interest over its 24h mean, in % of it; null where unknown."),
+    ]
     funding_rate: Annotated[
-        float, Meta(description="Last settled funding rate, a fraction per settlement.")
+        float | None,
+        Meta(
+            description="Last settled funding rate, a fraction per settlement; null where unknown."
+        ),
     ]
 
 
@@ -40,6 +46,13 @@ class Match(msgspec.Struct, frozen=True):
     id: Annotated[str, Meta(description="Id of the point in the index.")]
     market_state: Annotated[MatchState, Meta(description="Some fields of the past state.")]
     outcomes: Annotated[Outcome, Meta(description="What followed it.")]
+    compared_share: Annotated[
+        float,
+        Meta(
+            description="Share of the features' weight that it was compared over, 0 to 1: what "
+            "both states know."
+        ),
+    ] = 1.0
 
 
 class OutcomeStatistics(msgspec.Struct, frozen=True):
@@ -278,10 +291,10 @@ class PastStates(msgspec.Struct, frozen=True):
         list[float], Meta(description="Volatility of the 24h before the states, %.")
     ]
     path: Annotated[
-        dict[str, list[float]],
+        dict[str, list[float | None]],
         Meta(
             description="How the price reached its extremes within 24h, in %: columns "
-            "`path_low_1`, `path_high_1`, and so on."
+            "`path_low_1`, `path_high_1`, and so on; null where a candle of them is missing."
         ),
     ]
 
@@ -336,7 +349,10 @@ class Evidence(msgspec.Struct, frozen=True):
     ]
     barriers: Annotated[
         BarrierEvidence | None,
-        Meta(description="Which of -2 and +3 % was touched first within 24h after the episodes."),
+        Meta(
+            description="Which of -2 and +3 % was touched first within 24h after the episodes; "
+            "null if none of them has all candles of these 24h."
+        ),
     ]
     horizons: Annotated[
         dict[str, HorizonEvidence],
@@ -356,6 +372,13 @@ class Evidence(msgspec.Struct, frozen=True):
         StatesUsed | None,
         Meta(description="The past states behind the numbers; null unless `detail` is `full`."),
     ] = None
+    episodes_compared_in_part: Annotated[
+        int,
+        Meta(
+            description="Number of the episodes that were compared over a part of the features, "
+            "because they or the query lack some."
+        ),
+    ] = 0
 
 
 class CalibrationUsed(msgspec.Struct, frozen=True):

@@ -104,7 +104,7 @@ class Outlook(NamedTuple):
         ascending = np.sort(outcomes, axis=1)
         comparisons = compare_neighbours(base, outcomes, ascending, points.timestamp_ms[rows])
         barriers = None
-        if isfinite(expected_pct[-1]):
+        if isfinite(expected_pct[-1]) and np.isfinite(window.column("first_barrier")).any():
             barriers = [_barrier_forecast(window, *pair, expected_pct[-1]) for pair in barriers_pct]
         return cls(mix(base, ascending), comparisons, expected_pct, margins, barriers)
 
@@ -248,9 +248,13 @@ def _share_estimate(share: float, n: float, base_rate: float) -> Estimate:
     return Estimate(share, low, high, base_rate)
 
 
-def _barriers(episodes: Neighbourhood, effective: float, base: BaseRates) -> BarrierEvidence:
-    first = episodes.column("first_barrier").tolist()
+def _barriers(episodes: Neighbourhood, effective: float, base: BaseRates) -> BarrierEvidence | None:
+    """Of the episodes that know which barrier was touched; None without any."""
+    first = [barrier for barrier in episodes.column("first_barrier").tolist() if barrier == barrier]
     n = len(first)
+    if not n:
+        return None
+    effective = min(effective, n)
     return BarrierEvidence(
         _share_estimate(first.count(STOP_FIRST) / n, effective, base.stop_first),
         _share_estimate(first.count(TARGET_FIRST) / n, effective, base.target_first),

@@ -175,14 +175,18 @@ def barrier_shares(
 ) -> tuple[float, float]:
     """The shares of points after which the stop, and the target, was touched first within 24h.
 
-    Both are distances in moves that were expected of the 24h, the stop below, the target above.
+    Both are distances in moves that were expected of the 24h, the stop below, the target above. The
+    shares are of the points that know their path; NaN without any.
     """
     expected_pct = points.column(EXPECTED_VOLATILITY["24h"])
     path = points.values[PATH_ROWS]
+    known = np.isfinite(path[0])
+    if not known.all():
+        path, expected_pct = path[:, known], expected_pct[known]
     stop_first, target_first = first_touches(
         path, stop_moves * expected_pct, target_moves * expected_pct
     )
-    n = len(points)
+    n = len(expected_pct) or np.nan
     return int(np.count_nonzero(stop_first)) / n, int(np.count_nonzero(target_first)) / n
 
 

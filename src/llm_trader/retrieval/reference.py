@@ -53,7 +53,10 @@ class LruCache(Generic[Key, Result]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseRates:
-    """Statistics of all points of a window, by horizon: `mean`, `p_up` (4,), `quantiles` (4, 5)."""
+    """Statistics of all points of a window, by horizon: `mean`, `p_up` (4,), `quantiles` (4, 5).
+
+    Barriers are of the points that know theirs; NaN without any.
+    """
 
     points: int
     mean: Floats
@@ -66,13 +69,14 @@ class BaseRates:
     def of(cls, window: PointTable) -> BaseRates:
         outcomes = window.values[OUTCOME_ROWS]
         barrier, n = window.column("first_barrier"), len(window)
+        known = np.count_nonzero(np.isfinite(barrier)) or np.nan
         return cls(
             n,
             np.add.reduce(outcomes, axis=1) / n,
             np.array([np.count_nonzero(row > 0) / n for row in outcomes]),
             quantiles(np.sort(outcomes, axis=1), QUANTILE_LEVELS[None]),
-            int(np.count_nonzero(barrier == STOP_FIRST)) / n,
-            int(np.count_nonzero(barrier == TARGET_FIRST)) / n,
+            int(np.count_nonzero(barrier == STOP_FIRST)) / known,
+            int(np.count_nonzero(barrier == TARGET_FIRST)) / known,
         )
 
 
@@ -92,18 +96,25 @@ class SimilarityReference:
         name: str,
         present: Vectors | float,
         present_share: float,
+        pair_scales: Floats | None = None,
     ) -> SimilarityReference:
         """Compare the window's vectors called `name` over the features that a query has.
 
         `present` (dimension,) is 1 where the query's vector has a value and 0 where not;
-        `present_share` is its share of the weight. Pairs less than the longest horizon apart
-        are left out, as a query's own neighbours are at least that far from it.
+        `present_share` is its share of the weight. `pair_scales` (kinds, kinds) are factors to the
+        similarities of points that lack something. Pairs less than the longest horizon apart are
+        left out, as a query's own neighbours are at least that far from it.
         """
         count = _REFERENCE_STATES if len(window) else 0
         chosen = np.unique(np.linspace(0, len(window) - 1, count).astype(np.intp))
         vectors = window.vectors[name]
         states = vectors[chosen] * present / np.float32(present_share)
         similarity = np.matmul(states, vectors.T, dtype=np.float32)
+        if pair_scales is not None and (kinds := window.lacking()).any():
+            # Where nothing is lacking the factor is one over the share, which is in `states`.
+            factors = (pair_scales * present_share).astype(np.float32)
+            similarity *= factors[kinds[chosen]][:, kinds]
+            similarity[np.isnan(similarity)] = -np.inf
         stamps = window.timestamp_ms
         first = np.searchsorted(stamps, stamps[chosen] - LONGEST_HORIZON_MS, side="right")
         last = np.searchsorted(stamps, stamps[chosen] + LONGEST_HORIZON_MS)

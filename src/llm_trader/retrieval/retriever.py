@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.index.asof import visible_window
+from llm_trader.index.memory import exact_cosines, scales_of
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery, VectorIndex
 from llm_trader.retrieval.answer import (
@@ -62,7 +63,7 @@ from llm_trader.snapshot.outcome import (
     Outcome,
     resolved_at,
 )
-from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.snapshot.table import SnapshotTable, lacking
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis, iso8601
 
 # Some 280 KB each, of 90 days.
@@ -154,7 +155,7 @@ class Retriever:
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
         return Answer(
-            matches=self._matches(matches, rows, reference),
+            matches=self._matches(query, matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
             evidence=self._evidence(query, episodes, neighbours, novelty, calibration),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
@@ -227,12 +228,15 @@ class Retriever:
         rankings = [hits.points.timestamp_ms[hits.rows] for hits in (first, second)]
         only_second = np.setdiff1d(rankings[1], rankings[0])
         others = await self.index.fetch(search.symbol, only_second, (search.name,))
-        other_cosines = np.vecdot(others.vectors[search.name], search.vector)
-        stamps = np.concatenate([rankings[0], others.timestamp_ms])
+        scale = scales_of(others, search)
+        comparable = np.arange(len(others)) if scale is None else np.flatnonzero(~np.isnan(scale))
+        stamps = np.concatenate([rankings[0], others.timestamp_ms[comparable]])
+        other_cosines = exact_cosines(others, comparable, search, scale)
         cosine = np.concatenate([first.cosine, other_cosines])
         by_time = np.argsort(stamps)
         fused = fuse_by_rank(rankings)
-        # What was written between the two searches is not in the window of the first.
+        # What was written between the two searches is not in the window of the first, and what has
+        # too little in common with the query has no similarity.
         fused = fused[np.isin(fused, first.points.timestamp_ms) & np.isin(fused, stamps)]
         positions = by_time[np.searchsorted(stamps[by_time], fused)]
         rows = np.searchsorted(first.points.timestamp_ms, fused)
@@ -250,10 +254,13 @@ class Retriever:
         if (_content_key(points), name, features_missing) not in self._references:
             points = await self.index.scan(query.symbol, window, (name,))
         present = _present(probe) if name == STATE else 1.0
-        return self._references.get(
-            (_content_key(points), name, features_missing),
-            lambda: SimilarityReference.of(points, name, present, probe.present_share),
-        )
+
+        def reference() -> SimilarityReference:
+            overlap = probe.overlap
+            scales = None if overlap is None else self.space.pair_scales(overlap.known)
+            return SimilarityReference.of(points, name, present, probe.present_share, scales)
+
+        return self._references.get((_content_key(points), name, features_missing), reference)
 
     def _evidence(
         self,
@@ -285,6 +292,9 @@ class Retriever:
         evidence = build_evidence(
             episodes, base, outlook, horizons, volatility_pct, novelty, calibration
         )
+        in_part = sum(share < 1 for share in _compared_shares(query, episodes))
+        if in_part:
+            evidence = msgspec.structs.replace(evidence, episodes_compared_in_part=in_part)
         if query.spec.detail == "full":
             used = StatesUsed(_past_states(episodes), _past_states(neighbours), _window(window))
             return msgspec.structs.replace(evidence, states_used=used)
@@ -305,13 +315,18 @@ class Retriever:
         return loaded, []
 
     def _matches(
-        self, matches: Neighbourhood, rows: Matches, reference: SimilarityReference
+        self,
+        query: _Query,
+        matches: Neighbourhood,
+        rows: Matches,
+        reference: SimilarityReference,
     ) -> list[Match]:
         symbol, version = matches.points.symbol, self.space.feature_version
         times = matches.points.timestamp_ms[matches.rows]
         stamps, resolved = times.tolist(), resolved_at(times).tolist()
         similarity = matches.similarity.tolist()
         percentiles = reference.percentiles(matches.similarity)
+        shares = _compared_shares(query, matches)
         return [
             Match(
                 similarity=similarity[i],
@@ -320,8 +335,9 @@ class Retriever:
                 resolved_at=resolved[i],
                 date=iso8601(stamps[i]),
                 id=point_id(symbol, stamps[i], version),
-                market_state=MatchState(*[row[column] for column in _MATCH_STATE]),
+                market_state=MatchState(*[_none_for_nan(row[column]) for column in _MATCH_STATE]),
                 outcomes=Outcome.of_values(row[_OUTCOMES]),
+                compared_share=shares[i],
             )
             for i, row in enumerate(rows)
         ]
@@ -330,7 +346,10 @@ class Retriever:
 def _searches(query: _Query, ranges: dict[str, FieldRange]) -> list[SearchQuery]:
     window = visible_window(query.as_of_ms, query.spec.lookback_days)
     return [
-        SearchQuery(query.symbol, window, probe.vector, 0, tuple(ranges.values()), name)
+        SearchQuery(
+            *(query.symbol, window, probe.vector, 0, tuple(ranges.values()), name),
+            None if probe.overlap is None else probe.overlap.scale,
+        )
         for name, probe in query.probes.items()
     ]
 
@@ -345,6 +364,19 @@ def _refuse_another_space(stored: str, expected: str, models: str = "") -> None:
 
 def _neighbourhood(query: _Query, hits: Hits) -> Neighbourhood:
     return Neighbourhood(hits.points, hits.rows, _similarity(hits.cosine, query.probe))
+
+
+def _compared_shares(query: _Query, neighbourhood: Neighbourhood) -> list[float]:
+    """The share of the weight that each was compared over."""
+    if query.probe.overlap is None:
+        return [1.0] * len(neighbourhood.rows)
+    kinds = lacking(neighbourhood.points.values[:, neighbourhood.rows])
+    shares: list[float] = query.probe.overlap.share[kinds].tolist()
+    return shares
+
+
+def _none_for_nan(value: float) -> Any:
+    return None if value != value else value
 
 
 def _past_states(neighbourhood: Neighbourhood) -> PastStates:
@@ -367,7 +399,7 @@ def _window(points: PointTable) -> PastStates:
 def _novelty(reference: SimilarityReference, hits: Hits, probe: QueryVector) -> Novelty | None:
     # The best cosine of the window ignores the filters: they must not make a state look novel.
     nearest = min(hits.best_cosine / probe.cosine_per_similarity, 1.0)
-    percentile = reference.novelty_percentile(nearest)
+    percentile = None if nearest != nearest else reference.novelty_percentile(nearest)
     if percentile is None:
         return None
     return Novelty(percentile, nearest, len(reference.nearest))

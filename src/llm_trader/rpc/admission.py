@@ -189,12 +189,14 @@ class Admission:
                 "send smaller ones"
             )
 
-    async def turn(self, session: Session, kind: str, *, quick: bool = False) -> None:
+    async def turn(
+        self, session: Session, kind: str, *, quick: bool = False, calls: int = 1
+    ) -> None:
         """Waits until the client has read its replies and it is its turn."""
         queue, writable = self._quick if quick else self._work, session.unsent.writable
         while True:
             await writable.wait()
-            await queue.turn(session.peer, kind)
+            await queue.turn(session.peer, kind, calls)
             if writable.is_set():
                 return
 
@@ -233,3 +235,9 @@ class Admission:
 
     def leave(self) -> None:
         self._in_flight -= 1
+        self.end_turn()
+
+    def end_turn(self, *, members: int = 0) -> None:
+        """What follows is not work of the call whose turn it is, but its members if any."""
+        self._work.end_work(also_calls=members)
+        self._quick.end_work()

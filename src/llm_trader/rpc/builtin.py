@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -65,12 +64,8 @@ def with_builtin_methods(
         context.session.authenticated = True
         return Authenticated(True)
 
-    @functools.cache
-    def document() -> msgspec.Raw:
-        return msgspec.Raw(msgspec.json.encode(openrpc_document(complete, title, version, errors)))
-
     async def discover(params: None, context: RequestContext) -> msgspec.Raw:
-        return document()
+        return document
 
     complete = [
         *methods,
@@ -93,6 +88,8 @@ def with_builtin_methods(
         ),
         Method("rpc.discover", None, discover, "Returns this description (OpenRPC).", Document),
     ]
+    # Made before the server starts: it takes 100 ms, for which no client should wait.
+    document = msgspec.Raw(msgspec.json.encode(openrpc_document(complete, title, version, errors)))
     return complete
 
 

@@ -1,6 +1,7 @@
 """One client's connection: bytes in, documents, answers side by side, bytes out.
 
-1. `data_received` splits the bytes into documents; a task of its own answers each document.
+1. Bytes are split into documents, no more than can be answered soon, and a task of its own answers
+   each document.
    At the limit of concurrent answers, documents queue and reading pauses. So they do behind a
    batch, while the client leaves replies unread, and when more waits than the deadline allows.
 2. One timer limits an incomplete document, silence, and the time without a token; another one
@@ -38,6 +39,10 @@ from llm_trader.rpc.reply_budget import Unsent
 
 # Copying a larger reply to append its line end costs more memory than a second write.
 _LARGE_REPLY_BYTES: Final = 1 << 16
+# Bytes that are split into documents at a time, and how long in a pass of the event loop: a full
+# read may hold 100,000 documents.
+_SPLIT_BYTES: Final = 1 << 12
+_SPLIT_S: Final = 0.0005
 # Some queries are worked on in vain meanwhile.
 _LOSS_CHECK_S: Final = 0.2
 
@@ -64,7 +69,10 @@ class Connection(asyncio.Protocol):
         self._unsent = Unsent(self._cut_off, self._buffered_bytes, self._kernel_bytes)
         self.session = Session(unsent=self._unsent)
         self._splitter = FrameSplitter(config.max_frame_kib << 10)
-        self._queue: deque[tuple[Frame, float]] = deque()
+        self._unsplit = memoryview(b"")
+        self._received_s = 0.0
+        self._queue: deque[Frame] = deque()
+        self._queued_bytes = 0
         self._answers: set[asyncio.Task[None]] = set()
         self._answering_bytes = 0
         self._received_bytes = 0
@@ -83,7 +91,7 @@ class Connection(asyncio.Protocol):
     @property
     def pending(self) -> int:
         """The number of documents without a sent answer."""
-        return len(self._answers) + len(self._queue)
+        return len(self._answers) + len(self._queue) + bool(self._unsplit)
 
     @property
     def unauthenticated(self) -> bool:
@@ -112,12 +120,15 @@ class Connection(asyncio.Protocol):
     def end_input(self) -> None:
         """Stops reading; running answers are finished, then the connection closes."""
         if not self._input_ended.is_set():
-            self._enqueue(self._splitter.finish())
+            unsplit, self._unsplit = bytes(self._unsplit), memoryview(b"")
+            self._line_up(self._splitter.feed(unsplit) + self._splitter.finish())
             self._input_ended.set()
+            self._go_on()
 
     def turn_away(self, refusal: bytes) -> None:
         """Sends the refusal and closes."""
         self._transport.write(refusal + b"\n")
+        self._discard_input()
         self._input_ended.set()
 
     # --- Called by the event loop
@@ -134,20 +145,13 @@ class Connection(asyncio.Protocol):
         if self._input_ended.is_set():
             return
         self._heard_s = self._clock.now_s()
-        frames = self._splitter.feed(data)
-        if not self._splitter.in_frame:
-            self._frame_began_s = None
-        elif frames or self._frame_began_s is None:
-            self._frame_began_s = self._heard_s
-            self._set_timer(self._config.frame_timeout_s)
-        self._enqueue(frames)
+        self._received_s = time.monotonic()
+        self._unsplit = memoryview(bytes(self._unsplit) + data if self._unsplit else data)
+        self._go_on()
         try:
             self._gate.expect_memory(self._account_received())
         except OverloadedError as error:
             self.turn_away(envelope.reply(envelope.NULL, PROTOCOL_ERRORS.error_object(error)))
-            self._splitter = FrameSplitter(0)
-        if frames and isinstance(frames[-1], Oversize):
-            self._input_ended.set()
 
     def eof_received(self) -> bool:
         self._peer_ended.set()
@@ -160,7 +164,6 @@ class Connection(asyncio.Protocol):
         for event in (self._input_ended, self._peer_ended, self._closed, self._unsent.writable):
             event.set()
         self._gate.budget.forget(self._unsent)
-        self._splitter = FrameSplitter(0)
         self._account_received()
 
     def pause_writing(self) -> None:
@@ -174,35 +177,64 @@ class Connection(asyncio.Protocol):
         self._gate.budget.update(self._unsent, self._clock.now_s())
         if self._unread_timer is not None:
             self._unread_timer.cancel()
+        self._go_on()
+
+    # --- Documents
+
+    def _go_on(self) -> None:
+        """Starts to answer what may start, and splits no more than that."""
+        until_s = time.monotonic() + _SPLIT_S
         self._start_answers()
+        while self._unsplit and not self._queue:
+            if time.monotonic() > until_s:
+                self._loop.call_soon(self._go_on)
+                break
+            self._split(_SPLIT_BYTES)
+            self._start_answers()
+        self._pause_or_resume_reading()
+
+    def _split(self, size: int) -> None:
+        frames = self._splitter.feed(bytes(self._unsplit[:size]))
+        self._unsplit = self._unsplit[size:]
+        if not self._splitter.in_frame:
+            self._frame_began_s = None
+        elif frames or self._frame_began_s is None:
+            self._frame_began_s = self._heard_s
+            self._set_timer(self._config.frame_timeout_s)
+        self._line_up(frames)
+        if frames and isinstance(frames[-1], Oversize):
+            self._discard_input()
+            self._input_ended.set()
+
+    def _line_up(self, frames: list[Frame]) -> None:
+        self._queue.extend(frames)
+        self._queued_bytes += sum(map(_size, frames))
+
+    def _discard_input(self) -> None:
+        self._unsplit = memoryview(b"")
+        self._splitter = FrameSplitter(0)
 
     # --- Answers
 
-    def _enqueue(self, frames: list[Frame]) -> None:
-        received_s = time.monotonic()
-        self._queue.extend((frame, received_s) for frame in frames)
-        self._start_answers()
-
     def _start_answers(self) -> None:
-        while self._queue and self._may_start(self._queue[0][0]):
-            frame, received_s = self._queue.popleft()
-            size = frame.limit_bytes if isinstance(frame, Oversize) else len(frame)
-            answer = self._loop.create_task(self._answer(frame, received_s, size))
+        while self._queue and self._may_start(self._queue[0]):
+            frame = self._queue.popleft()
+            size = _size(frame)
+            self._queued_bytes -= size
+            answer = self._loop.create_task(self._answer(frame))
             self._answers.add(answer)
             self._answering_bytes += size
             if isinstance(frame, bytes) and is_batch(frame):
                 self._batch = answer
             answer.add_done_callback(functools.partial(self._answer_ended, size))
-        self._pause_or_resume_reading()
 
     def _may_start(self, frame: Frame) -> bool:
         if not self._answers:
             return self._unsent.writable.is_set()
-        size = 0 if isinstance(frame, Oversize) else len(frame)
         return (
             self._batch is None
             and len(self._answers) < self._config.max_in_flight_per_connection
-            and self._answering_bytes + size <= self._config.max_frame_kib << 10
+            and self._answering_bytes + _size(frame) <= self._config.max_frame_kib << 10
             and self._unsent.writable.is_set()
             and self._gate.has_share(self.session)
         )
@@ -212,11 +244,11 @@ class Connection(asyncio.Protocol):
         self._answering_bytes -= size
         if answer is self._batch:
             self._batch = None
-        self._start_answers()
+        self._go_on()
         self._account_received()
 
     def _pause_or_resume_reading(self) -> None:
-        pause = bool(self._queue) or not self._unsent.writable.is_set()
+        pause = bool(self._queue or self._unsplit) or not self._unsent.writable.is_set()
         if pause == self._reading_paused or self._transport.is_closing():
             return
         self._reading_paused = pause
@@ -257,22 +289,25 @@ class Connection(asyncio.Protocol):
         return bool(poll.poll(0))
 
     def _cancel_answers(self) -> None:
+        self._discard_input()
         self._queue.clear()
+        self._queued_bytes = 0
         for answer in self._answers:
             answer.cancel()
 
     def _account_received(self) -> int:
         """The bytes that wait for their end, for a place, or for an answer."""
-        queued = sum(len(frame) for frame, _ in self._queue if isinstance(frame, bytes))
-        received = self._splitter.held_bytes + queued + self._answering_bytes
+        received = len(self._unsplit) + self._splitter.held_bytes
+        received += self._queued_bytes + self._answering_bytes
         self._gate.received_bytes += received - self._received_bytes
         self._received_bytes = received
         return received
 
-    async def _answer(self, frame: Frame, received_s: float, size: int) -> None:
+    async def _answer(self, frame: Frame) -> None:
+        size = frame.limit_bytes if isinstance(frame, Oversize) else len(frame)
         context = RequestContext(
             session=self.session,
-            received_s=received_s,
+            received_s=self._received_s,
             deadline_s=time.monotonic() + self._config.request_deadline_s,
             request_bytes=size,
         )
@@ -382,3 +417,7 @@ class Connection(asyncio.Protocol):
             if self._buffered_bytes() + self._kernel_bytes() >= left:
                 self._transport.abort()
                 return
+
+
+def _size(frame: Frame) -> int:
+    return 0 if isinstance(frame, Oversize) else len(frame)

@@ -37,6 +37,8 @@ _OTHER: Final = "no method"
 _ENCODER: Final = msgspec.json.Encoder()
 # A batch has its members and their replies in memory at once.
 _MAX_BATCH: Final = 100
+# A ping has some 50 bytes; others have more. It estimates how many calls a batch has.
+_CALL_BYTES: Final = 64
 
 
 @dataclass(slots=True)
@@ -129,12 +131,16 @@ class Dispatcher:
         if not is_batch(document):
             return await self._answer(document, context, gate)
         # Finding the members of a large document is work as well.
-        await gate.turn(context.session, _BATCH)
+        calls = min(1 + len(document) // _CALL_BYTES, _MAX_BATCH)
+        await gate.turn(context.session, _BATCH, calls=calls)
         try:
             # The limit is checked before any member runs, so a refused batch has no side effects.
             members = envelope.batch_members(document, _MAX_BATCH)
         except LlmTraderError as error:
+            gate.end_turn()
             return self.refuse(error, context)
+        # They start in the next pass, all at once.
+        gate.end_turn(members=len(members))
         unsent = context.session.unsent
         try:
             answers = [
@@ -165,6 +171,7 @@ class Dispatcher:
         if decoded is None:
             await gate.turn(context.session, _OTHER)
             error, salvaged_id = envelope.explain_refusal(document)
+            gate.end_turn()
             return self.refuse(error, context, salvaged_id)
         call, raw_id = decoded
         reply: bytes | None = None

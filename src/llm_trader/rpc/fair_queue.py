@@ -3,11 +3,12 @@
 1. A pass of the event loop grants some turns; they begin until a slice of time is used, and the
    others wait for the next pass. So a long turn has a pass to itself. Between two passes the loop
    reads, writes and fires timers: deadlines, cancellation and signals work under any load.
-2. The next turn goes to the address, and of its connections to the one, that has used the least
-   time. Who comes back after a pause starts level with those who are being served. Time counts
-   more for a connection that has more turns waiting, so asking one thing at a time is quick.
-3. The time until the next turn begins is the cost of a turn. The costs of earlier turns of a kind
-   estimate those that wait, so that a connection takes no more than its share of a time limit.
+2. The next turn goes to the address, then to the backlog, then to the connection that has used the
+   least time: connections with about as many turns waiting are a backlog, and the backlogs of an
+   address share alike. So asking one thing at a time is quick beside any number of connections
+   that send ahead. Who comes back after a pause starts level with those who are being served.
+3. A turn costs the time that it works, and what any call costs. The costs of earlier turns of a
+   kind estimate those that wait, so that a connection takes no more than its share of a time limit.
 """
 
 from __future__ import annotations
@@ -15,67 +16,79 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import Final, Generic, TypeVar
+from typing import Final, NamedTuple
 
 # A cost moves the estimate of its kind by this share, so that one slow call does not decide.
 _ESTIMATE_STEP: Final = 0.1
 # A pass costs some 50 µs, so short turns share one, and a ping waits little longer for that.
 _SLICE_S: Final = 0.002
-# Even a turn that takes no time counts, so that turns rotate.
-_LEAST_COST_S: Final = 1e-5
-# At 4, one question at a time takes 20 x its lone time beside some 60 flooding connections.
-_MOST_WEIGHT: Final = 4
-# Clients that are remembered for the time they used; about 1 MB of them.
-_MAX_IDLE: Final = 4096
+# Reading a call, its task and sending its reply. At a tenth, a flood of calls that are answered
+# in microseconds takes nearly all of the time.
+_HANDLING_S: Final = 1e-4
+# Who comes back waits no longer for a costly turn of its own, or of its backlog, than this.
+_MOST_DEBT_S: Final = 0.05
+# What is remembered of clients that do not wait; some MB.
+_MAX_REMEMBERED: Final = 4096
 
-Line = TypeVar("Line")
+
+class _Path(NamedTuple):
+    """Where a connection, `host:port`, stands among those who wait."""
+
+    address: str
+    backlog: int
+    peer: str
 
 
 class _Turn:
-    __slots__ = ("estimate_s", "granted", "kind", "peer", "weight")
+    __slots__ = ("estimate_s", "granted", "kind", "path", "since_s", "worked_s")
 
-    def __init__(self, peer: str, kind: str, estimate_s: float) -> None:
-        self.peer = peer
+    def __init__(self, path: _Path, kind: str, estimate_s: float) -> None:
+        self.path = path
         self.kind = kind
         self.estimate_s = estimate_s
-        self.weight = 1
-        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.worked_s = 0.0
+        self.since_s = 0.0
+        self.granted: asyncio.Future[None] | None = None
 
 
-class _Shares(Generic[Line]):
-    """What waits, by client, and the time that each client used: start-time fair queueing."""
+class _Line:
+    """The waiting turns of one connection."""
+
+    __slots__ = ("path", "queued_s", "turns")
+
+    def __init__(self, path: _Path) -> None:
+        self.path = path
+        self.turns: deque[_Turn] = deque()
+        self.queued_s = 0.0
+
+
+class _Shares:
+    """Some who wait, and the time that each of them used: start-time fair queueing."""
 
     def __init__(self) -> None:
-        self.waiting: dict[str, Line] = {}
-        self._used_s: dict[str, float] = {}
+        self.waiting: dict[object, None] = {}
+        self._used_s: dict[object, float] = {}
         self._level_s = 0.0
 
-    def least(self) -> str:
-        """The waiting client that used the least time; the first of equals."""
+    def least(self) -> object:
+        """Who waits and used the least time; the first of equals."""
         name = min(self.waiting, key=self._used_s.__getitem__)
         self._level_s = max(self._level_s, self._used_s[name])
         return name
 
-    def join(self, name: str, line: Line) -> None:
-        self.waiting[name] = line
-        self._used_s[name] = max(self._used_s.get(name, 0.0), self._level_s)
+    def join(self, name: object) -> None:
+        self.waiting[name] = None
+        used_s = min(self._used_s.get(name, 0.0), self._level_s + _MOST_DEBT_S)
+        self._used_s[name] = max(used_s, self._level_s)
 
-    def charge(self, name: str, cost_s: float) -> None:
+    def charge(self, name: object, cost_s: float) -> None:
         self._used_s[name] = max(self._used_s.get(name, 0.0), self._level_s) + cost_s
-        if len(self._used_s) > _MAX_IDLE + len(self.waiting):
+        if len(self._used_s) > _MAX_REMEMBERED + len(self.waiting):
             self._used_s = {
                 known: used_s
                 for known, used_s in self._used_s.items()
                 if known in self.waiting or used_s > self._level_s
             }
-
-
-class _Connections:
-    """The waiting turns of one address, by connection."""
-
-    def __init__(self) -> None:
-        self.shares: _Shares[deque[_Turn]] = _Shares()
-        self.queued_s: dict[str, float] = {}
 
 
 class FairQueue:
@@ -85,88 +98,141 @@ class FairQueue:
         self._turns_per_pass = turns_per_pass
         self._left = turns_per_pass
         self._passing = False
-        self._addresses: _Shares[_Connections] = _Shares()
-        self._connections: dict[str, _Connections] = {}
-        self._lines = 0
-        # Peer, kind, weight and beginning of the turns of this pass.
-        self._begun: list[tuple[str, str, int, float]] = []
+        self._lines: dict[str, _Line] = {}
+        # Addresses at (), the backlogs of an address at (address,), connections below both.
+        self._shares: dict[tuple[object, ...], _Shares] = {}
+        self._begun: list[_Turn] = []
+        self._slice_ends_s = 0.0
+        self._working: _Turn | None = None
         self._extended: list[asyncio.Future[None]] = []
         self._estimates_s: dict[str, float] = {}
 
     def within(self, peer: str, limit_s: float) -> bool:
-        """Whether what the peer has waiting fits in a time, if all who wait have equal shares."""
-        connections = self._connections.get(_address_of(peer))
-        queued_s = connections.queued_s.get(peer, 0.0) if connections else 0.0
-        return queued_s * self._lines <= limit_s
+        """Whether what the peer has waiting fits in a time, if all who wait have their shares."""
+        line = self._lines.get(peer)
+        if line is None:
+            return True
+        needed_s = line.queued_s
+        for depth in range(len(line.path)):
+            needed_s *= len(self._shares[line.path[:depth]].waiting)
+        return needed_s <= limit_s
 
-    async def turn(self, peer: str, kind: str) -> None:
-        """Returns when it is the turn of the peer, `host:port`. Cancelling gives up the turn."""
+    async def turn(self, peer: str, kind: str, calls: int = 1) -> None:
+        """Returns when it is the turn of the peer, `host:port`. Cancelling gives up the turn.
+
+        `calls` is how many will wait after a turn that only begins them.
+        """
+        path = _Path(peer.rpartition(":")[0], _backlog(calls), peer)
+        turn = _Turn(path, kind, self._estimates_s.get(kind, 0.0))
         if self._left and not self._lines and not self._slice_is_used():
             self._left -= 1
-            self._begin(peer, kind, 1)
+            self._begin(turn)
             return
-        turn = _Turn(peer, kind, self._estimates_s.get(kind, 0.0))
         self._join(turn)
         try:
-            await turn.granted
+            await self._grant(turn)
             while self._slice_is_used():
-                turn.granted = asyncio.get_running_loop().create_future()
                 self._join(turn, first=True)
-                await turn.granted
-        finally:
-            if turn.granted.cancelled():
-                self._give_up(turn)
-        self._begin(peer, kind, turn.weight)
+                await self._grant(turn)
+        except asyncio.CancelledError:
+            self._give_up(turn)
+            raise
+        self._begin(turn)
 
     async def extend(self) -> None:
         """Goes on with a turn in the next pass; until then nobody has another."""
+        turn = self._working
+        self.end_work()
         extended = asyncio.get_running_loop().create_future()
         self._extended.append(extended)
         self._wake()
         await extended
+        if turn is not None:
+            self._work(turn)
+
+    def end_work(self, *, also_calls: int = 0) -> None:
+        """What follows is not the work of the turn that works now, but the calls that it made."""
+        turn = self._working
+        if turn is not None:
+            turn.worked_s += time.monotonic() - turn.since_s + also_calls * _HANDLING_S
+            self._slice_ends_s -= also_calls * _HANDLING_S
+            self._working = None
+
+    async def _grant(self, turn: _Turn) -> None:
+        turn.granted = asyncio.get_running_loop().create_future()
+        await turn.granted
+
+    # --- Who waits
 
     def _join(self, turn: _Turn, *, first: bool = False) -> None:
-        address = _address_of(turn.peer)
-        connections = self._connections.setdefault(address, _Connections())
-        if address not in self._addresses.waiting:
-            self._addresses.join(address, connections)
-        shares = connections.shares
-        if turn.peer not in shares.waiting:
-            shares.join(turn.peer, deque())
-            self._lines += 1
-        line = shares.waiting[turn.peer]
+        line = self._lines.get(turn.path.peer)
+        if line is None:
+            line = self._lines[turn.path.peer] = _Line(turn.path)
+            self._enter(line)
         if first:
-            line.appendleft(turn)
+            line.turns.appendleft(turn)
         else:
-            line.append(turn)
-        queued_s = connections.queued_s.get(turn.peer, 0.0)
-        connections.queued_s[turn.peer] = queued_s + turn.estimate_s
+            line.turns.append(turn)
+        line.queued_s += turn.estimate_s
+        # Until its line is empty, a connection stays where its longest one belongs.
+        backlog = max(turn.path.backlog, _backlog(len(line.turns)))
+        if backlog > line.path.backlog:
+            self._exit(line)
+            line.path = line.path._replace(backlog=backlog)
+            self._enter(line)
         self._wake()
 
-    def _leave(self, turn: _Turn) -> None:
-        """After a turn left its line: an empty line, and an address without lines, wait no more."""
-        address = _address_of(turn.peer)
-        connections = self._connections[address]
-        connections.queued_s[turn.peer] -= turn.estimate_s
-        if not connections.shares.waiting[turn.peer]:
-            del connections.shares.waiting[turn.peer], connections.queued_s[turn.peer]
-            self._lines -= 1
-        if not connections.shares.waiting:
-            del self._addresses.waiting[address]
+    def _left_line(self, line: _Line, turn: _Turn) -> None:
+        line.queued_s -= turn.estimate_s
+        if not line.turns:
+            del self._lines[line.path.peer]
+            self._exit(line)
 
     def _give_up(self, turn: _Turn) -> None:
-        connections = self._connections.get(_address_of(turn.peer))
-        line = connections.shares.waiting.get(turn.peer) if connections else None
-        if line is not None and turn in line:
-            line.remove(turn)
-            self._leave(turn)
+        line = self._lines.get(turn.path.peer)
+        if line is not None and turn in line.turns:
+            line.turns.remove(turn)
+            self._left_line(line, turn)
 
-    def _begin(self, peer: str, kind: str, weight: int) -> None:
-        self._begun.append((peer, kind, weight, time.monotonic()))
+    def _enter(self, line: _Line) -> None:
+        for depth, name in enumerate(line.path):
+            shares = self._shares.setdefault(line.path[:depth], _Shares())
+            if name not in shares.waiting:
+                shares.join(name)
+
+    def _exit(self, line: _Line) -> None:
+        for depth in reversed(range(len(line.path))):
+            shares = self._shares[line.path[:depth]]
+            del shares.waiting[line.path[depth]]
+            if shares.waiting:
+                return
+
+    def _next(self) -> _Turn:
+        path: tuple[object, ...] = ()
+        while len(path) < len(_Path._fields):
+            path = (*path, self._shares[path].least())
+        line = self._lines[str(path[-1])]
+        turn = line.turns.popleft()
+        turn.path = line.path
+        self._left_line(line, turn)
+        return turn
+
+    # --- What works
+
+    def _begin(self, turn: _Turn) -> None:
+        self.end_work()
+        self._work(turn)
+        if not self._begun:
+            self._slice_ends_s = turn.since_s + _SLICE_S
+        self._begun.append(turn)
         self._wake()
 
+    def _work(self, turn: _Turn) -> None:
+        turn.since_s = time.monotonic()
+        self._working = turn
+
     def _slice_is_used(self) -> bool:
-        return bool(self._begun) and time.monotonic() - self._begun[0][3] > _SLICE_S
+        return bool(self._begun) and time.monotonic() > self._slice_ends_s
 
     def _wake(self) -> None:
         if not self._passing:
@@ -176,52 +242,40 @@ class FairQueue:
     def _pass(self) -> None:
         """Accounts for the turns of the last pass, and grants the next ones."""
         self._passing = False
-        if any(not extended.done() for extended in self._extended):
-            for extended in self._extended:
-                if not extended.done():
-                    extended.set_result(None)
-            self._extended.clear()
+        self.end_work()
+        extended, self._extended = self._extended, []
+        if any(not future.done() for future in extended):
+            for future in extended:
+                if not future.done():
+                    future.set_result(None)
             self._wake()
             return
-        self._extended.clear()
         # After a long turn another one is likely, and granting more would be in vain.
         self._left = 1 if self._slice_is_used() else self._turns_per_pass
-        idle = not self._begun
         self._charge()
         while self._left and self._lines:
             turn = self._next()
-            if not turn.granted.done():  # else cancelled in this very pass
+            if turn.granted is not None and not turn.granted.done():  # else it is cancelled
                 self._left -= 1
                 turn.granted.set_result(None)
-                idle = False
-        if not idle:
-            self._wake()
-        elif not self._lines:  # all are equal again
-            self._connections.clear()
-            self._addresses = _Shares()
-
-    def _next(self) -> _Turn:
-        shares = self._addresses.waiting[self._addresses.least()].shares
-        line = shares.waiting[shares.least()]
-        turn = line.popleft()
-        turn.weight = min(len(line) + 1, _MOST_WEIGHT)
-        self._leave(turn)
-        return turn
+                self._wake()
 
     def _charge(self) -> None:
-        now_s = time.monotonic()
-        for peer, kind, weight, begun_s in reversed(self._begun):
-            cost_s, now_s = now_s - begun_s, begun_s
-            known_s = self._estimates_s.get(kind, cost_s)
-            self._estimates_s[kind] = known_s + _ESTIMATE_STEP * (cost_s - known_s)
-            address = _address_of(peer)
-            self._addresses.charge(address, max(cost_s, _LEAST_COST_S))
-            connections = self._connections.setdefault(address, _Connections())
-            connections.shares.charge(peer, max(cost_s, _LEAST_COST_S) * weight)
+        for turn in self._begun:
+            known_s = self._estimates_s.get(turn.kind, turn.worked_s)
+            step_s = _ESTIMATE_STEP * (turn.worked_s - known_s)
+            self._estimates_s[turn.kind] = known_s + step_s
+            if self._lines:
+                for depth, name in enumerate(turn.path):
+                    shares = self._shares.setdefault(turn.path[:depth], _Shares())
+                    shares.charge(name, turn.worked_s + _HANDLING_S)
         self._begun.clear()
-        if len(self._connections) > _MAX_IDLE + len(self._addresses.waiting):
-            self._connections = dict(self._addresses.waiting)
+        if not self._lines:  # all are equal again
+            self._shares.clear()
+        elif len(self._shares) > _MAX_REMEMBERED:
+            self._shares = {path: s for path, s in self._shares.items() if s.waiting}
 
 
-def _address_of(peer: str) -> str:
-    return peer.rpartition(":")[0]
+def _backlog(calls: int) -> int:
+    """Alike for about as many calls: 1, up to 7, up to 31, up to 127."""
+    return calls.bit_length() // 2

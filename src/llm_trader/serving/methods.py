@@ -22,10 +22,10 @@ from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving import wire
 from llm_trader.serving.config import ServingConfig
-from llm_trader.snapshot.model import SCALARS
+from llm_trader.snapshot.model import SCALARS, words_of_lacking
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, resolved_at
 from llm_trader.snapshot.source import SnapshotSource, SymbolView
-from llm_trader.snapshot.table import ROW, SnapshotTable
+from llm_trader.snapshot.table import ROW, SnapshotTable, lacking
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, iso8601
 
 _log = structlog.get_logger(__name__)
@@ -33,6 +33,7 @@ _log = structlog.get_logger(__name__)
 # Exchanges differ by under 1 %, and a price moves by about 1 % in the minutes that a state may lag.
 # A price that differs more from the store's comes from another market.
 _PRICE_TOLERANCE: Final = 0.02
+_INTERVAL: Final = ROW["funding_interval_hours"]
 # Who ingests once a day has an index that lags by up to a day.
 _INDEX_LAG_ALLOWED_MS: Final = DAY_MS
 # Two 5-minute candles may be the same by chance in a market without trades.
@@ -112,6 +113,7 @@ class RagMethods:
         try:
             view = self.market.view(params.symbol) if self.market else None
             state = self._state(params, view)
+            state.warnings += _across_holes(state.table)
             if view is not None:
                 state.data_age_seconds = self._data_age_seconds(view, params, state.warnings)
             search = self.defaults
@@ -174,7 +176,7 @@ class RagMethods:
                 store_end_ms = self.market.end_ms(symbol)
             if self.market is not None and store_end_ms is not None:
                 view, max_age_ms = self.market.view(symbol), self.config.max_data_age_ms
-                state_as_of_ms = view.newest_complete_ms(store_end_ms, max_age_ms)
+                state_as_of_ms = view.newest_usable_ms(store_end_ms, max_age_ms)
             age_seconds = behind_seconds = None
             if state_as_of_ms is not None and self.clock is not None:
                 age_seconds = (self.clock() - state_as_of_ms) / 1000
@@ -193,14 +195,19 @@ class RagMethods:
                 )
             as_of_ms = view.latest_ms(params.timestamp, *self.config.staleness_limits_ms)
             warnings = _frozen(view, params.timestamp)
+            warnings += _lacks(view, params.timestamp, as_of_ms, self.config.max_data_age_ms)
             return QueryState(view.without_series(as_of_ms), "store", as_of_ms, warnings)
         sent = msgspec.structs.asdict(params.current_state)
         intraday = self.retriever.space.intraday
         table = SnapshotTable.of_fields(params.symbol, intraday, params.timestamp, sent)
-        return self._completed(table, params, view)
+        return self._completed(table, params, view, sent["funding_interval_hours"] is not None)
 
     def _completed(
-        self, table: SnapshotTable, params: wire.QueryPatternsParams, view: SymbolView | None
+        self,
+        table: SnapshotTable,
+        params: wire.QueryPatternsParams,
+        view: SymbolView | None,
+        is_interval_sent: bool,
     ) -> QueryState:
         """The sent state; the store fills in missing fields if the prices agree.
 
@@ -210,7 +217,7 @@ class RagMethods:
         if view is None or table.complete()[0]:
             return state
         try:
-            as_of_ms = view.newest_complete_ms(params.timestamp, self.config.max_data_age_ms)
+            as_of_ms = view.newest_usable_ms(params.timestamp, self.config.max_data_age_ms)
             if as_of_ms is None:
                 return state.incomplete(": the store knows no complete state near that time")
             stored_fields = view.known_fields(as_of_ms)
@@ -222,7 +229,9 @@ class RagMethods:
                 f": price {price:g} is not near the store's {stored_price:g} at {iso8601(as_of_ms)}"
             )
         state.warnings += _frozen(view, params.timestamp)
-        missing = np.isnan(table.scalars[:, 0]).tolist()
+        if not is_interval_sent and np.isfinite(stored_fields[_INTERVAL, 0]):
+            table.scalars[_INTERVAL] = np.nan  # it was assumed, and the store knows it
+        missing = (np.isnan(table.scalars) & np.isfinite(stored_fields))[:, 0].tolist()
         state.completed = [name for name, gap in zip(SCALARS, missing, strict=True) if gap]
         state.completed_as_of_ms, state.source = as_of_ms, "request+store"
         state.table = table.filled_from(stored_fields)
@@ -317,6 +326,29 @@ def _frozen(view: SymbolView, as_of_ms: Millis) -> list[str]:
         f"every candle of the last {unchanged_ms / MINUTE_MS:.0f} minutes is the same; the feed "
         "may be frozen"
     ]
+
+
+def _across_holes(table: SnapshotTable) -> list[str]:
+    """Says so where a state was computed across missing candles."""
+    fields = ("missing_candles", "intraday", "7 days"), ("missing_candles_4h", "4h", "20 days")
+    counts = [(table.column(name)[0], candles, span) for name, candles, span in fields]
+    return [
+        f"the state was computed across {count:.0f} missing {candles} candles of its last {span}"
+        for count, candles, span in counts
+        if count > 0
+    ]
+
+
+def _lacks(view: SymbolView, as_of_ms: Millis, state_ms: Millis, max_age_ms: Millis) -> list[str]:
+    """Says so where the state lacks open interest or funding, which an older one may have."""
+    missing = words_of_lacking(int(lacking(view.known_fields(state_ms))[0]))
+    if not missing:
+        return []
+    warning = f"the state of {iso8601(state_ms)} lacks {missing}, and is compared without"
+    complete_ms = view.newest_complete_ms(as_of_ms, max_age_ms)
+    if complete_ms is not None:
+        warning += f"; the newest state that lacks nothing is of {iso8601(complete_ms)}"
+    return [warning]
 
 
 def _too_few(

@@ -36,6 +36,7 @@ _POSITIVE: Final = ("price", "ema_20", "ema_20_4h", "ema_50_4h", "ema_ratio")
 _NOT_NEGATIVE: Final = (
     *("open_interest_latest", "open_interest_avg_24h", "atr_3_4h", "atr_14_4h"),
     *("current_volume_4h", "avg_volume_4h", "volume_ratio"),
+    *("missing_candles", "missing_candles_4h"),
     *("realized_volatility_1h", "realized_volatility_4h", "realized_volatility_24h"),
 )
 _BOUNDS: Final[dict[str, dict[str, float]]] = {
@@ -43,6 +44,7 @@ _BOUNDS: Final[dict[str, dict[str, float]]] = {
     **{name: {"ge": 0} for name in _NOT_NEGATIVE},
     **{name: {"ge": 0, "le": 100} for name in ("rsi_7", "rsi_14", "rsi_14_4h")},
     "hour_of_day": {"ge": 0, "lt": 24},
+    "funding_interval_hours": {"gt": 0, "le": 24},
 }
 
 
@@ -178,7 +180,10 @@ class QueryPatternsResult(msgspec.Struct, frozen=True):
 
 
 class GetSnapshotResult(msgspec.Struct, frozen=True):
-    """The newest complete snapshot at or before the requested time."""
+    """The newest snapshot at or before the requested time that a query can be about.
+
+    It may lack open interest or funding.
+    """
 
     snapshot: Annotated[MarketSnapshot, Meta(description="The state; [its fields](state.md).")]
     feature_version: Annotated[
@@ -193,7 +198,7 @@ class Freshness(msgspec.Struct, frozen=True):
     """How far index and store reach for a symbol; null where there is nothing.
 
     `index_end` is the newest state of the index, `store_end` the close of the newest candle, and
-    `state_as_of` the newest complete state that the store gives, `state_age_seconds` ago.
+    `state_as_of` the newest state that the store gives for a query, `state_age_seconds` ago.
     `index_behind_seconds` says how much older `index_end` is than the newest state whose 24h
     outcome the store knows.
     """
@@ -207,7 +212,7 @@ class Freshness(msgspec.Struct, frozen=True):
     ]
     state_as_of: Annotated[
         Millis | None,
-        Meta(description="Newest complete state that the store gives, UTC milliseconds."),
+        Meta(description="Newest state that the store gives for a query, UTC milliseconds."),
     ]
     state_age_seconds: Annotated[float | None, Meta(description="How long ago that is, seconds.")]
     index_behind_seconds: Annotated[

@@ -126,7 +126,13 @@ CLAUSES: Final = (
         *("Open interest is ", "OI "),
     ),
     Clause(
-        (Fact("funding_rate", None, 100, 4, _FUNDING, "{0}%, {2}", "{0}% {2}"),),
+        # In % per 8 hours, whatever the interval.
+        (
+            Fact(
+                *("funding_rate", "funding_interval_hours", 800, 4, _FUNDING),
+                *("{0}%, {2}", "{0}% {2}"),
+            ),
+        ),
         *("Funding is ", "funding "),
     ),
     Clause(

@@ -1,7 +1,7 @@
-"""RSI, EMA, MACD and ATR over candles, restarted after every gap.
+"""RSI, EMA, MACD and ATR over candles, restarted after every long hole.
 
-A NaN or a gap would spoil the recursive indicators of TA-Lib from there on, so each gapless run
-of candles is computed separately.
+A NaN would spoil the recursive indicators of TA-Lib from there on, so each run of candles is
+computed separately. A run goes on across a short hole: the next candle there is the next one.
 """
 
 from __future__ import annotations
@@ -12,25 +12,18 @@ import numpy as np
 import talib
 
 from llm_trader.arrays import Floats
-from llm_trader.market.candles import CandleSeries
+from llm_trader.market.candle_runs import CandleRuns
 
 
-class Runs:
-    """Candles and their gapless runs. `age[i]` counts the candles of its run up to candle i."""
-
-    def __init__(self, candles: CandleSeries) -> None:
-        starts = candles.segment_starts()
-        ends = np.append(starts, len(candles))[1:]
-        self.candles = candles
-        self.age = np.arange(1, len(candles) + 1) - np.repeat(starts, ends - starts)
-        self._bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
+class IndicatorRuns(CandleRuns):
+    """Runs of candles and the indicators over them."""
 
     def by_run(self, indicator: Callable[..., Floats], *inputs: Floats) -> Floats:
         """An indicator, shape (n,), computed run by run; NaN at the start of each run."""
-        if len(self._bounds) == 1:
+        if len(self.bounds) == 1:
             return indicator(*inputs)
         values = np.full(len(self.candles), np.nan)
-        for start, end in self._bounds:
+        for start, end in self.bounds:
             values[start:end] = indicator(*(x[start:end] for x in inputs))
         return values
 

@@ -20,10 +20,8 @@ TAKE_PROFIT_PCT: Final = 3.0
 NO_BARRIER, STOP_FIRST, TARGET_FIRST = 0.0, 1.0, 2.0
 BARRIERS: Final = {NO_BARRIER: "none", STOP_FIRST: "stop", TARGET_FIRST: "target"}
 
-OUTCOMES: Final = (
-    *(f"outcome_{horizon}" for horizon in HORIZONS),
-    *("max_runup_1h", "max_drawdown_1h", "first_barrier"),
-)
+CHANGES: Final = tuple(f"outcome_{horizon}" for horizon in HORIZONS)
+OUTCOMES: Final = (*CHANGES, "max_runup_1h", "max_drawdown_1h", "first_barrier")
 # How the price reached its extremes within 24h: which of any two barriers it touched first.
 # From 4,000 quarter-hours each, BTC and SOL made at most 7 turns; beyond 8 the smallest are lost.
 TURNS: Final = 8
@@ -34,6 +32,8 @@ PATH: Final = (
 # All that is stored of what follows a state.
 LABELS: Final = (*OUTCOMES, *PATH)
 LABEL_ROW: Final = {name: row for row, name in enumerate(LABELS)}
+# They depend on every candle of their hour or day, and are unknown where one is missing.
+EXTREMES: Final = LABELS[len(CHANGES) :]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -88,18 +88,17 @@ def label_outcomes(candles: CandleSeries, as_of_ms: Times) -> Floats:
     All are % of the close at the snapshot. Run-up (at least 0) and drawdown (at most 0) are the
     extremes of the following hour. `first_barrier` is the barrier, -2 % or +3 %, that the price
     touched first within 24h; both inside one candle count as the stop. The path is that of
-    `first_touches`. NaN where a candle up to the horizon is missing, or the price jumps before it
+    `first_touches`. A change is NaN where the candle that closes at its horizon is missing, the
+    others where any candle up to theirs is. All are where the price jumps before their horizon
     (`market/jumps.py`) and nobody has accepted that.
     """
-    step = candles.timeframe.ms
     labels = np.full((len(LABELS), len(as_of_ms)), np.nan)
-    row = np.searchsorted(candles.open_time_ms, as_of_ms - step)
-    priced = np.flatnonzero(row < len(candles))
-    priced = priced[candles.open_time_ms[row[priced]] == as_of_ms[priced] - step]
+    row, is_priced = candles.last_closed(as_of_ms)
+    is_priced &= as_of_ms % candles.timeframe.ms == 0
+    priced = np.flatnonzero(is_priced)
     for name, horizon_ms in HORIZONS.items():
-        count = horizon_ms // step
-        resolved, start_row = candles.followed_by(row, priced, count)
-        change = _pct(candles.close[start_row + count], candles.close[start_row])
+        resolved, start_row, end_row = candles.closed_later(row, priced, horizon_ms)
+        change = _pct(candles.close[end_row], candles.close[start_row])
         labels[LABEL_ROW[f"outcome_{name}"], resolved] = change
     _label_extremes(labels, candles, row, priced)
     # In parts of one day, the 24-hour windows fit into the processor's cache.

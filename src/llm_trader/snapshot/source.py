@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
 
-from llm_trader.arrays import Floats, Times
+from llm_trader.arrays import Floats, Mask, Times
 from llm_trader.errors import StaleDataError, SymbolNotFoundError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_history import StoredHistory
 from llm_trader.snapshot.builder import (
+    DEFAULT_RULES,
     FOUR_HOUR_REACH_MS,
     INTRADAY_REACH_MS,
     VOLATILITY_REACH_MS,
+    SnapshotRules,
     build_snapshots,
 )
-from llm_trader.snapshot.model import SCALARS
-from llm_trader.snapshot.table import SnapshotTable, is_complete
+from llm_trader.snapshot.model import EXPECTED_VOLATILITY, REQUIRED, SCALARS
+from llm_trader.snapshot.table import SnapshotTable, is_complete, is_usable
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
-from llm_trader.volatility.model import BUILT_IN, VolatilityModel
 
 # Days of some 30 KB each. Queries about the past often return to a day.
 _DAYS_KEPT: Final = 1024
 # Inputs of some 400 KB each. The current day of this many symbols is extended, not built again.
 _INPUTS_KEPT: Final = 64
+_NEEDED_NOW: Final = frozenset(REQUIRED) - frozenset(EXPECTED_VOLATILITY.values())
 
 
 def read_history(
@@ -91,11 +93,11 @@ class SnapshotSource:
         store: MarketStore,
         intraday: Timeframe,
         interval_ms: Millis,
-        volatility: VolatilityModel = BUILT_IN,
+        rules: SnapshotRules = DEFAULT_RULES,
     ) -> None:
         self.store = store
         self.intraday = intraday
-        self.volatility = volatility
+        self.rules = rules
         self.grid = Timeframe(interval_ms)
         self._days = lru_cache(_DAYS_KEPT)(lambda symbol, day: _DayStates())
         self._inputs = lru_cache(_INPUTS_KEPT)(lambda symbol, day: _DayInputs())
@@ -134,7 +136,7 @@ class SnapshotSource:
         states.changes_ms = closes_ms[candles.differ_from_previous()]
         closed = int(np.searchsorted(times, states.closes_ms.max(initial=0), side="right"))
         missing = times[states.fields.shape[1] : max(closed, row + 1)]
-        fresh = build_snapshots(history, missing, self.volatility).scalars
+        fresh = build_snapshots(history, missing, self.rules).scalars
         states.fields = np.hstack((states.fields, fresh))
 
 
@@ -156,27 +158,39 @@ class SymbolView:
         states = self.source.day_states(self.symbol, day, self._version, row)
         return states.fields[:, row : row + 1]
 
+    def newest_usable_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis | None:
+        """The time of the newest usable snapshot at most `max_age_ms` old, or on the grid now.
+
+        It may lack open interest or funding.
+        """
+        return self._newest_ms(as_of_ms, max_age_ms, is_usable)
+
     def newest_complete_ms(self, as_of_ms: Millis, max_age_ms: Millis) -> Millis | None:
-        """The time of the newest complete snapshot at most `max_age_ms` old, or on the grid now."""
+        """The same of a snapshot that lacks nothing."""
+        return self._newest_ms(as_of_ms, max_age_ms, is_complete)
+
+    def _newest_ms(
+        self, as_of_ms: Millis, max_age_ms: Millis, passes: Callable[[Floats], Mask]
+    ) -> Millis | None:
         grid = self.source.grid
         newest_ms = grid.floor(as_of_ms)
         oldest_ms = min(newest_ms, as_of_ms - max_age_ms)
         times = range(newest_ms, oldest_ms - 1, -grid.ms)
-        return next((t for t in times if is_complete(self.known_fields(t)).all()), None)
+        return next((t for t in times if passes(self.known_fields(t)).all()), None)
 
     def latest(
         self, as_of_ms: Millis, max_age_ms: Millis, max_unchanged_ms: Millis | None = None
     ) -> SnapshotTable:
-        """The newest complete snapshot, one row with its series. Raises like `latest_ms`."""
+        """The newest usable snapshot, one row with its series. Raises like `latest_ms`."""
         return self.exactly_at(self.latest_ms(as_of_ms, max_age_ms, max_unchanged_ms))
 
     def latest_ms(
         self, as_of_ms: Millis, max_age_ms: Millis, max_unchanged_ms: Millis | None = None
     ) -> Millis:
-        """The time of the newest complete snapshot at or before a time.
+        """The time of the newest usable snapshot at or before a time.
 
         Raises `SymbolNotFoundError`, or `StaleDataError`, which says what is missing, if no
-        snapshot at most `max_age_ms` old is complete, or if the newest candles have repeated one
+        snapshot at most `max_age_ms` old is usable, or if the newest candles have repeated one
         another for longer than `max_unchanged_ms`.
         """
         age_ms = self.data_age_ms(as_of_ms)
@@ -185,13 +199,13 @@ class SymbolView:
         unchanged_ms = self.unchanged_ms(as_of_ms)
         if max_unchanged_ms is not None and unchanged_ms > max_unchanged_ms:
             raise _frozen(self, as_of_ms - age_ms, age_ms, unchanged_ms, max_unchanged_ms)
-        complete_ms = self.newest_complete_ms(as_of_ms, max_age_ms)
-        if complete_ms is not None:
-            return complete_ms
+        usable_ms = self.newest_usable_ms(as_of_ms, max_age_ms)
+        if usable_ms is not None:
+            return usable_ms
         newest_ms = self.source.grid.floor(as_of_ms)
-        refusals = "; ".join(self.exactly_at(newest_ms).refusals())
+        refusals = "; ".join(self.exactly_at(newest_ms).refusals(_NEEDED_NOW))
         raise StaleDataError(
-            f"no complete snapshot of {self.symbol} at {iso8601(newest_ms)}: {refusals}"
+            f"no usable snapshot of {self.symbol} at {iso8601(newest_ms)}: {refusals}"
             f"{_jumps_of(self._history_at(newest_ms))}; collect the missing data, or send "
             "current_state",
             data_age_seconds=age_ms / 1000,
@@ -200,7 +214,7 @@ class SymbolView:
     def exactly_at(self, as_of_ms: Millis) -> SnapshotTable:
         """The snapshot at a time of the grid, one row with its series."""
         times = np.array([as_of_ms], dtype=np.int64)
-        return build_snapshots(self._history_at(as_of_ms), times, self.source.volatility)
+        return build_snapshots(self._history_at(as_of_ms), times, self.source.rules)
 
     def _history_at(self, as_of_ms: Millis) -> MarketHistory:
         store, intraday = self.source.store, self.source.intraday

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from llm_trader.arrays import Floats, Mask, Rows, Times
+from llm_trader.arrays import Floats, Kinds, Mask, Rows, Times
 from llm_trader.snapshot.model import (
     EXPECTED_VOLATILITY,
+    OPTIONAL,
     REFUSALS,
+    REQUIRED,
     SCALARS,
     SERIES,
     SERIES_LENGTH,
+    USUAL_FUNDING_HOURS,
     MarketSnapshot,
 )
 from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
 
 ROW: Final = {name: row for row, name in enumerate(SCALARS)}
 SERIES_ROW: Final = {name: row for row, name in enumerate(SERIES)}
+# Rows, so that a table of all columns of an index will do as well.
+_DECIDING: Final = [ROW[fields[-1]] for fields in OPTIONAL.values()]
+_REQUIRED: Final = [ROW[name] for name in REQUIRED]
+_USABLE: Final = [ROW[name] for name in REQUIRED if name not in EXPECTED_VOLATILITY.values()]
 
 # The least-squares slope of 10 evenly spaced points is their sum with these weights.
 _OFFSETS = np.arange(SERIES_LENGTH) - (SERIES_LENGTH - 1) / 2
 _SLOPE_WEIGHTS: Final = _OFFSETS / (_OFFSETS**2).sum()
+# Fewer points of a series with holes say too little about its slope.
+_MIN_SLOPE_POINTS: Final = 7
 
 # Slope, its series, whether that is intraday (then the slope is per hour), whether it is in % of
 # the price.
@@ -67,7 +76,8 @@ class SnapshotTable:
     ) -> SnapshotTable:
         """One snapshot of the given fields and the fields that follow from them.
 
-        A series of fewer than 10 points is ignored, as its slope would mean something else.
+        A series of fewer than 10 points is ignored, as its slope would mean something else. A
+        funding rate without its interval counts as one of 8 hours.
         """
         table = cls.unknown(symbol, intraday, np.array([as_of_ms], dtype=np.int64))
         for name, value in fields.items():
@@ -75,6 +85,9 @@ class SnapshotTable:
                 table.scalars[ROW[name], 0] = value
             elif name in SERIES_ROW and value is not None and len(value) >= SERIES_LENGTH:
                 table.series[SERIES_ROW[name], 0] = value[-SERIES_LENGTH:]  # None becomes NaN
+        hours = table.column("funding_interval_hours")
+        if fields.get("funding_rate") is not None and np.isnan(hours[0]):
+            hours[0] = USUAL_FUNDING_HOURS
         table.derive()
         return table
 
@@ -90,11 +103,24 @@ class SnapshotTable:
         """Whether each snapshot is complete, shape (n,); see `is_complete`."""
         return is_complete(self.scalars)
 
-    def refusals(self) -> Counter[str]:
-        """Counts of the reasons why snapshots are incomplete; the first missing field decides."""
-        missing = ~np.isfinite(self.scalars)
+    def usable(self) -> Mask:
+        """Whether each snapshot can be compared with others, shape (n,); see `is_usable`."""
+        return is_usable(self.scalars)
+
+    def storable(self) -> Mask:
+        """Whether each snapshot has all that a point needs, shape (n,)."""
+        return np.asarray(np.isfinite(self.scalars[_REQUIRED]).all(axis=0))
+
+    def lacking(self) -> Kinds:
+        """Which of `OPTIONAL` each snapshot lacks, shape (n,); see `lacking`."""
+        return lacking(self.scalars)
+
+    def refusals(self, names: Collection[str] = SCALARS) -> Counter[str]:
+        """Counts of the reasons why snapshots lack a field of `names`; the first one decides."""
+        rows = [ROW[name] for name in SCALARS if name in names]
+        missing = ~np.isfinite(self.scalars[rows])
         first = missing.argmax(axis=0)[missing.any(axis=0)]
-        return Counter(REFUSALS[SCALARS[row]] for row in first)
+        return Counter(REFUSALS[SCALARS[rows[row]]] for row in first)
 
     def take(self, rows: Rows | Mask) -> SnapshotTable:
         """The rows of an index or a mask."""
@@ -130,6 +156,7 @@ class SnapshotTable:
         slopes = self.series[:, :, 0] * _SLOPE_WEIGHTS[0]
         for i in range(1, SERIES_LENGTH):
             slopes = slopes + self.series[:, :, i] * _SLOPE_WEIGHTS[i]
+        _fit_around_holes(self.series, slopes)
         for slope, series, is_intraday, is_price in _SLOPES:
             values = slopes[SERIES_ROW[series]] * (per_hour if is_intraday else 1.0)
             self._fill(slope, values * pct_of_price if is_price else values)
@@ -145,5 +172,32 @@ def is_complete(scalars: Floats) -> Mask:
     return np.asarray(np.isfinite(scalars[: -len(EXPECTED_VOLATILITY)]).all(axis=0))
 
 
+def is_usable(scalars: Floats) -> Mask:
+    """Whether states are complete but for what is `OPTIONAL`, shape (n,)."""
+    return np.asarray(np.isfinite(scalars[_USABLE]).all(axis=0))
+
+
+def lacking(scalars: Floats) -> Kinds:
+    """Which of `OPTIONAL` states lack, a bit for each, shape (n,); 0 where nothing.
+
+    `scalars` (fields, n) may have further rows.
+    """
+    kinds = np.zeros(scalars.shape[1], np.uint8)
+    for bit, row in enumerate(_DECIDING):
+        kinds |= np.isnan(scalars[row]).view(np.uint8) << np.uint8(bit)
+    return kinds
+
+
 def _none_for_nan(values: Floats) -> list[Any]:
     return [None if value != value else value for value in values.tolist()]
+
+
+def _fit_around_holes(series: Floats, slopes: Floats) -> None:
+    """Fill in the slopes, (series, n), of series that lack a few points, but not the last one."""
+    known = np.isfinite(series)
+    count = known.sum(axis=2)
+    holed = known[:, :, -1] & (count >= _MIN_SLOPE_POINTS) & (count < SERIES_LENGTH)
+    for place in zip(*np.nonzero(holed), strict=True):
+        steps = _OFFSETS[known[place]]
+        steps = steps - steps.mean()
+        slopes[place] = (steps * series[place][known[place]]).sum() / (steps**2).sum()

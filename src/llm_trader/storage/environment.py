@@ -24,6 +24,7 @@ import structlog
 from llm_trader.errors import LlmTraderError
 from llm_trader.storage import pages
 from llm_trader.storage.files import write_errors
+from llm_trader.storage.mapped_pages import release_mapped_pages
 from llm_trader.storage.surroundings import explain
 
 # Generation and transaction number: equal versions of an environment mean equal content.
@@ -294,6 +295,10 @@ class Environment(AbstractContextManager["Environment"]):
                 if not problems or pages.meta_bytes(file) == before:
                     break
         return problems
+
+    def release_pages(self) -> None:
+        """Count what was read of the file no longer as memory of this process."""
+        release_mapped_pages(Path(self._file))
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one state into an empty folder, whoever writes meanwhile."""

@@ -12,9 +12,10 @@ from typing import Final
 import numpy as np
 
 from llm_trader.arrays import Floats, Rows, Times
+from llm_trader.market.candle_runs import CandleRuns, window_sums
 from llm_trader.market.candles import CandleSeries
-from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS, Millis
-from llm_trader.volatility.model import TERMS, WINDOWS, VolatilityModel
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS, Millis, Timeframe
+from llm_trader.volatility.model import LONGEST_WINDOW_MS, TERMS, WINDOWS, VolatilityModel
 
 # Variances are of a 5-minute return, whatever the candles; the constants are in this unit.
 UNIT_MS: Final = 5 * MINUTE_MS
@@ -25,17 +26,15 @@ _WEEK_MS: Final = 7 * DAY_MS
 # 1 January 1970 was a Thursday.
 _EPOCH_IN_WEEK_MS: Final = 3 * DAY_MS
 _WEEKEND: Final = np.repeat([0.0, 1.0], [5 * 24, 2 * 24])
-# 256 windows of a day of 5-minute candles take 0.6 MB and stay in the processor's cache.
-_ROWS_AT_ONCE: Final = 256
 
 
-def expected_volatility(model: VolatilityModel, candles: CandleSeries, as_of_ms: Times) -> Floats:
+def expected_volatility(model: VolatilityModel, runs: CandleRuns, as_of_ms: Times) -> Floats:
     """Expected volatility of each horizon in %, shape (horizons, n), rows as in `HORIZONS`.
 
-    NaN where a candle of the last 7 days is missing at `as_of_ms` (n,), and at times before all
-    that the model was fitted to was known.
+    NaN where the last 7 days are no run of candles at `as_of_ms` (n,), or the candle at the start
+    of a window is missing, and at times before all that the model was fitted to was known.
     """
-    terms = regressors(model, candles, as_of_ms)
+    terms = regressors(model, runs, as_of_ms)
     expected = np.empty((len(HORIZONS), len(as_of_ms)))
     for row, (name, horizon_ms) in enumerate(HORIZONS.items()):
         equation = with_weekend_ahead(terms, as_of_ms, horizon_ms)
@@ -50,13 +49,13 @@ def expected_volatility(model: VolatilityModel, candles: CandleSeries, as_of_ms:
     return expected
 
 
-def regressors(model: VolatilityModel, candles: CandleSeries, as_of_ms: Times) -> Floats:
+def regressors(model: VolatilityModel, runs: CandleRuns, as_of_ms: Times) -> Floats:
     """The terms of a model's equations at each time, shape (terms, n), in the order of a model.
 
     The weekend share of the coming horizon is NaN here: it is another one for each horizon.
     """
     terms = np.full((TERMS, len(as_of_ms)), np.nan)
-    variances = window_variances(model.hour_factors, candles, as_of_ms)
+    variances = window_variances(model.hour_factors, runs, as_of_ms)
     terms[0] = 1.0
     terms[1 : 1 + len(WINDOWS)] = np.log(np.maximum(variances, VARIANCE_FLOOR))
     terms[-1] = mean_over(_WEEKEND, as_of_ms - DAY_MS, DAY_MS)
@@ -70,39 +69,48 @@ def with_weekend_ahead(terms: Floats, as_of_ms: Times, horizon_ms: Millis) -> Fl
     return complete
 
 
-def window_variances(
-    hour_factors: tuple[float, ...], candles: CandleSeries, as_of_ms: Times
-) -> Floats:
+def window_variances(hour_factors: tuple[float, ...], runs: CandleRuns, as_of_ms: Times) -> Floats:
     """Mean squared 5-minute returns of each window before each time, shape (windows, n).
 
-    Each squared return is divided by the factor of the hour in which its candle opened. NaN where
-    a candle is missing.
+    Each squared return is divided by the factor of the hour in which its candle opened. A return
+    across a hole counts like the returns that are missing, whose sum it is. NaN where the candle
+    that closed at the start of a window is missing, or too many in it are.
     """
-    squared = deseasonalised_squares(hour_factors, candles)
-    last_row, age = _last_closed(candles, as_of_ms)
+    squared = deseasonalised_squares(hour_factors, runs.candles)
+    present, _, row = runs.last_closed(as_of_ms, 1)
+    last_row = row[present]
     variances = np.full((len(WINDOWS), len(as_of_ms)), np.nan)
     for number, window_ms in enumerate(WINDOWS.values()):
-        # The first return of a window needs the close before it.
-        whole = np.flatnonzero(age > window_ms // candles.timeframe.ms)
-        # A week is summed from its days, because neighbouring times share nearly all of them.
-        part_ms = min(window_ms, DAY_MS)
-        part_rows = part_ms // candles.timeframe.ms
-        ends = last_row[whole] - part_rows * np.arange(window_ms // part_ms)[:, None]
-        distinct, place = np.unique(ends, return_inverse=True)
-        sums = _sums_before(squared, distinct, part_rows)[place.reshape(ends.shape)]
-        total = sums[0].copy()
-        for part in sums[1:]:
-            total += part
-        variances[number, whole] = total / (window_ms / UNIT_MS)
+        places, start_row = runs.windows(last_row, window_ms)
+        sums = _sums_over(squared, start_row, last_row[places], window_ms, runs.candles.timeframe)
+        if window_ms == LONGEST_WINDOW_MS:
+            sums[~runs.is_dense(start_row, last_row[places])] = np.nan
+        variances[number, present[places]] = sums / (window_ms / UNIT_MS)
     return variances
 
 
-def _sums_before(values: Floats, last_rows: Rows, count: int) -> Floats:
-    """Sums of the `count` values up to and with each row, shape (rows,)."""
-    sums = np.empty(len(last_rows))
-    for start in range(0, len(last_rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        sums[part] = values[last_rows[part, None] + np.arange(-count + 1, 1)].sum(axis=1)
+def _sums_over(
+    values: Floats, start_row: Rows, last_row: Rows, window_ms: Millis, candle: Timeframe
+) -> Floats:
+    """The sums of windows; a gapless week is the sum of its days.
+
+    Neighbouring times share nearly all of a week's days, so each is summed once.
+    """
+    count = window_ms // candle.ms
+    if window_ms <= DAY_MS:
+        return window_sums(values, start_row, last_row, count)
+    sums = np.empty(len(last_row))
+    is_gapless = last_row - start_row == count
+    holed = ~is_gapless
+    sums[holed] = window_sums(values, start_row[holed], last_row[holed], count)
+    per_day = DAY_MS // candle.ms
+    ends = last_row[is_gapless] - per_day * np.arange(window_ms // DAY_MS)[:, None]
+    distinct, place = np.unique(ends, return_inverse=True)
+    days = window_sums(values, distinct - per_day, distinct, per_day)[place.reshape(ends.shape)]
+    total = days[0].copy()
+    for day in days[1:]:
+        total += day
+    sums[is_gapless] = total
     return sums
 
 
@@ -133,17 +141,3 @@ def mean_over(by_hour_of_week: Floats, start_ms: Times, length_ms: Millis) -> Fl
 
 def _hour_of_week_factors(model: VolatilityModel) -> Floats:
     return np.tile(model.hour_factors, 7)
-
-
-def _last_closed(candles: CandleSeries, as_of_ms: Times) -> tuple[Rows, Rows]:
-    """The row of the candle that closed last at each time, and how many gapless ones end with it.
-
-    The number is 0 where that candle is missing.
-    """
-    row, present = candles.last_closed(as_of_ms)
-    age = np.zeros(len(as_of_ms), np.intp)
-    if present.any():
-        starts = candles.segment_starts()
-        run_start = starts[np.searchsorted(starts, row[present], side="right") - 1]
-        age[present] = row[present] - run_start + 1
-    return row, age

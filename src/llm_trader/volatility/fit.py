@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidInputError
+from llm_trader.market.candle_runs import CandleRuns
 from llm_trader.market.candles import CandleSeries
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 from llm_trader.volatility.expected import (
@@ -42,7 +43,8 @@ def fit_model(
     draft = VolatilityModel(
         hour_factors=hour_factors, coefficients=dict.fromkeys(HORIZONS, (0.0,) * TERMS)
     )
-    terms = np.concatenate([regressors(draft, series, times) for series in used], axis=1)
+    runs = [CandleRuns(series, max_hole_candles=0) for series in used]
+    terms = np.concatenate([regressors(draft, series, times) for series in runs], axis=1)
     pooled_times = np.tile(times, len(used))
     coefficients = {}
     for name, horizon_ms in HORIZONS.items():

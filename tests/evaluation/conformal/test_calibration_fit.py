@@ -202,7 +202,7 @@ def test_it_is_of_the_search_that_a_server_with_these_settings_does(
 ) -> None:
     asked = scope_of(COLLECTION, SYMBOL, CONFIG)
     assert served_fit.calibration.scope == asked
-    assert asked.volatility_model == short.volatility.id
+    assert asked.volatility_model == short.rules.volatility.id
     loaded = LoadedCalibration(served_fit.calibration, 30)
     assert loaded.objections(asked, served_fit.calibration.known_by_ms, NEIGHBOURS, ()) == []
     for name, of in served_fit.calibration.horizons.items():

@@ -181,7 +181,7 @@ def _scope(dataset: Dataset, spaces: Spaces, search: Search, symbols: list[str])
         feature_version=spaces.state.feature_version,
         state_space_id=spaces.state.space_id,
         text_space_id=text_space.space_id if text_space else None,
-        volatility_model=dataset.volatility.id,
+        volatility_model=dataset.rules.volatility.id,
         neighbours=search.neighbours,
         gap_hours=search.gap_hours,
         **search.neighbour_fields(),

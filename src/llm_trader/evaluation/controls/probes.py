@@ -152,7 +152,7 @@ def _changed_query(
     query: PointTable, history: MarketHistory, plan: StudyPlan, spaces: Spaces
 ) -> str | None:
     cut_off = f"at {_time(query)} is another when the future is cut off"
-    snapshot = build_snapshots(history, query.timestamp_ms, spaces.volatility)
+    snapshot = build_snapshots(history, query.timestamp_ms, spaces.rules)
     if not np.array_equal(snapshot.scalars, query.values[: len(SCALARS)], equal_nan=True):
         return f"the state {cut_off}"
     vectors, _ = spaces.state.embed(snapshot)

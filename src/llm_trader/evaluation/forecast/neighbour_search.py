@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from llm_trader.arrays import Cosines, Floats, Mask, Rows, Vectors
-from llm_trader.embedding.state import StateSpace
+from llm_trader.arrays import Cosines, Floats, Kinds, Mask, Rows, Vectors
+from llm_trader.embedding.state import Overlap, StateSpace, overlaps_by_kind
 from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation.plan import Search, check_feature_weights
 from llm_trader.index.asof import visible_rows
@@ -84,7 +84,8 @@ def find_neighbours(
     n = len(queries)
     rows = np.full((n, search.neighbours), -1, np.intp)
     similarity = np.full((n, search.neighbours), np.nan, np.float32)
-    block_search = _BlockSearch(points, queries, search, first, last, seed)
+    kinds = _Kinds.of(points, queries, search)
+    block_search = _BlockSearch(points, queries, search, first, last, seed, kinds)
     for start in range(0, n, _QUERIES_PER_BLOCK):
         block = np.arange(start, min(start + _QUERIES_PER_BLOCK, n))
         for row, (episodes, cosines) in zip(block, block_search.search(block), strict=True):
@@ -92,6 +93,31 @@ def find_neighbours(
             similarity[row, : len(episodes)] = cosines
         progress(len(block))
     return Neighbours(rows, similarity, first, last)
+
+
+class _Kinds(NamedTuple):
+    """What points (points,) and queries (queries,) lack, and the overlaps of queries by kind."""
+
+    points: Kinds
+    queries: Kinds
+    overlaps: list[Overlap]
+
+    @classmethod
+    def of(cls, points: PointTable, queries: PointTable, search: Search) -> _Kinds | None:
+        """None where nothing lacks anything."""
+        kinds = points.lacking(), queries.lacking()
+        if not any(lacking.any() for lacking in kinds):
+            return None
+        return cls(*kinds, overlaps_by_kind(search.feature_weights))
+
+    def overlap(self, row: int) -> Overlap:
+        """That of a query."""
+        return self.overlaps[int(self.queries[row])]
+
+    def scale(self, row: int, points: Rows) -> Cosines:
+        """The factors of the cosines of some points with a query; NaN: not comparable."""
+        factors: Cosines = self.overlap(row).scale[self.points[points]]
+        return factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +130,7 @@ class _BlockSearch:
     _first: Rows
     _last: Rows
     _seed: int
+    _kinds: _Kinds | None
 
     def search(self, block: Rows) -> Iterator[tuple[Rows, Cosines]]:
         """Rows and similarities of each query's episodes."""
@@ -113,13 +140,13 @@ class _BlockSearch:
         names = (STATE, TEXT) if vector == "hybrid" else (vector,)
         rankings = [self._nearest(block, name, candidates, limit) for name in names]
         for i, row in enumerate(block.tolist()):
-            episodes = self._episodes([ranking[i] for ranking in rankings])
+            episodes = self._episodes(row, [ranking[i] for ranking in rankings])
             hits, available = min(len(candidates[i]), limit), len(candidates[i])
             while len(episodes) < self._spec.neighbours and hits < available:
                 hits = min(MORE_HITS * hits, available)
                 query = np.array([row])
                 episodes = self._episodes(
-                    [self._nearest(query, name, [candidates[i]], hits)[0] for name in names]
+                    row, [self._nearest(query, name, [candidates[i]], hits)[0] for name in names]
                 )
             yield episodes, self._similarity(row, episodes)
 
@@ -144,8 +171,12 @@ class _BlockSearch:
         start = min((int(rows[0]) for rows in candidates if len(rows)), default=0)
         end = max((int(rows[-1]) + 1 for rows in candidates if len(rows)), default=0)
         products = queries @ vectors[start:end].T
+        kinds = self._kinds if name == STATE else None
         return [
-            _best(_at(products[i], rows, start), rows, limit, vectors, queries[i])
+            _best(
+                *(_at(products[i], rows, start), rows, limit, vectors, queries[i]),
+                None if kinds is None else kinds.scale(int(block[i]), rows),
+            )
             for i, rows in enumerate(candidates)
         ]
 
@@ -154,17 +185,24 @@ class _BlockSearch:
         count = min(limit, len(candidates))
         return candidates[rng.choice(len(candidates), count, replace=False)]
 
-    def _episodes(self, rankings: list[Rows]) -> Rows:
+    def _episodes(self, row: int, rankings: list[Rows]) -> Rows:
         hits, times_ms = rankings[0], self._points.timestamp_ms
         if len(rankings) > 1:
             hits = np.searchsorted(times_ms, fuse_by_rank([times_ms[rows] for rows in rankings]))
+            if self._kinds is not None:  # what the state cannot be compared with has no similarity
+                hits = hits[~np.isnan(self._kinds.scale(row, hits))]
         gap_ms = round(self._spec.gap_hours * HOUR_MS)
         return hits[earliest_episodes(times_ms[hits], gap_ms, self._spec.neighbours)]
 
     def _similarity(self, row: int, episodes: Rows) -> Cosines:
         name = STATE if self._spec.vector in ("hybrid", "random") else self._spec.vector
         vectors, query = self._points.vectors[name], self._queries.vectors[name][row]
-        return np.asarray(np.vecdot(vectors[episodes], query))
+        cosine = np.asarray(np.vecdot(vectors[episodes], query))
+        if self._kinds is None or name != STATE:
+            return cosine
+        overlap = self._kinds.overlap(row)
+        # The scale refers to points that lack nothing, with which a query shares all it knows.
+        return cosine * self._kinds.scale(row, episodes) / np.float32(np.sqrt(overlap.share[0]))
 
 
 def _at(products: Cosines, rows: Rows, start: int) -> Cosines:
@@ -175,11 +213,24 @@ def _at(products: Cosines, rows: Rows, start: int) -> Cosines:
 
 
 def _best(
-    products: Cosines, candidates: Rows, limit: int, vectors: Vectors, query: Vectors
+    products: Cosines,
+    candidates: Rows,
+    limit: int,
+    vectors: Vectors,
+    query: Vectors,
+    scale: Cosines | None,
 ) -> Rows:
-    candidates = candidates[nearest(products, limit)]
+    """`scale` are the factors of the candidates' cosines, NaN where they cannot be compared."""
+    if scale is not None:
+        comparable = np.flatnonzero(~np.isnan(scale))
+        candidates, scale = candidates[comparable], scale[comparable]
+        products = products[comparable] * scale
+    shortlist = nearest(products, limit)
+    candidates = candidates[shortlist]
     # BLAS rounds by where a row lies; this does not, so equal vectors have equal scores.
     exact = np.vecdot(vectors[candidates], query)
+    if scale is not None:
+        exact = exact * scale[shortlist]
     return candidates[np.argsort(-exact, kind="stable")[:limit]]
 
 
@@ -189,7 +240,8 @@ def reweight_features(
     """Points of `space` with state vectors as if features had these multiples of their weights.
 
     Equal to embedding again but for rounding; without weights, the points themselves. Points and
-    queries need the same weights.
+    queries need the same weights. Points that know no feature of a weight above 0 are compared
+    with none.
     """
     names = [feature.name for feature in space.features]
     check_feature_weights(weights, names)
@@ -199,5 +251,6 @@ def reweight_features(
     if not (multiples * space.weights).any():
         raise InvalidInputError("no feature has a weight above 0: give one of them more than 0")
     vectors = points.vectors[STATE] * np.sqrt(multiples).repeat(2)
-    vectors /= np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    norm = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    np.divide(vectors, norm, out=vectors, where=norm > 0)
     return replace(points, vectors={**points.vectors, STATE: vectors.astype(np.float32)})

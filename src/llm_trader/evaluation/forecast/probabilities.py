@@ -48,10 +48,11 @@ def measure_barriers(walk: WalkForward, plan: StudyPlan) -> list[Probability]:
         window = walk.points.take(slice(walk.neighbours.first[row], walk.neighbours.last[row]))
         moves = (distance / expected_pct[row] for distance in (-STOP_LOSS_PCT, TAKE_PROFIT_PCT))
         shares[:, row] = barrier_shares(window, *moves)
-    touched = walk.queries.column("first_barrier")
+    touched, past = walk.queries.column("first_barrier"), walk.points.column("first_barrier")
+    share_known = walk.neighbours.window_share(np.isfinite(past))
     probabilities = []
     for (name, code), share in zip(_BARRIERS.items(), shares, strict=True):
-        base = walk.neighbours.window_share(walk.points.column("first_barrier") == code)
+        base = walk.neighbours.window_share(past == code) / share_known
         events = np.where(np.isfinite(touched), touched == code, np.nan)
         probabilities.append(_probability(walk, name, _BARRIER_HORIZON, share, base, events, plan))
     return probabilities

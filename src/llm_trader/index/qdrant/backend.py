@@ -31,6 +31,7 @@ from llm_trader.index.qdrant.errors import CollectionGoneError
 from llm_trader.index.qdrant.reader import Reader
 from llm_trader.index.qdrant.single_flight import HeadCache, SingleFlight
 from llm_trader.index.qdrant.writer import Writer
+from llm_trader.market.series_changes import DataMark
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
@@ -197,6 +198,19 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         self.cache.add_written(points, previous, writer.head.written)
         return added
 
+    async def remove(self, symbol: str, timestamp_ms: Times) -> int:
+        removed = await self._writing().remove(symbol, timestamp_ms)
+        self.cache.drop(symbol)
+        return removed
+
+    @_again_on_move
+    async def data_mark(self, cache: ColumnCache, symbol: str) -> DataMark | None:
+        cache.check(await self._heads.newest())
+        return await cache.reader.data_mark(symbol)
+
+    async def set_data_mark(self, symbol: str, mark: DataMark) -> None:
+        await self._writing().set_data_mark(symbol, mark)
+
     @_again_on_move
     async def info(self, cache: ColumnCache) -> IndexInfo:
         head = await self._heads.newest()
@@ -212,15 +226,21 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
     @_again_on_move
     async def _search(self, cache: ColumnCache, query: SearchQuery, exact: bool) -> Hits:
         await cache.load(query.symbol, query.window.earliest_timestamp_ms)
-        # Noted first: a head that is older than this means that an older state was restored.
-        seen_before = cache.seen(query.symbol)
-        reply = await search.request_nearest(self._front, cache.reader, query, exact=exact)
-        await cache.catch_up(query.symbol, reply.head, seen_before)
-        window = cache.scan(query.symbol, query.window)
-        if search.is_ahead(reply, window):  # the reply has points of an unfinished transaction
-            await cache.look_again(query.symbol)
+        present = search.kinds_in(cache.scan(query.symbol, query.window), query)
+        while True:
+            # Noted first: a head that is older than this means that an older state was restored.
+            seen_before, kinds = cache.seen(query.symbol), present
+            reply = await search.request_nearest(
+                self._front, cache.reader, query, kinds, exact=exact
+            )
+            await cache.catch_up(query.symbol, reply.head, seen_before)
             window = cache.scan(query.symbol, query.window)
-        return search.scored_hits(query, reply, window)
+            if search.is_ahead(reply, window):  # the reply has points of an unfinished transaction
+                await cache.look_again(query.symbol)
+                window = cache.scan(query.symbol, query.window)
+            present = search.kinds_in(window, query)
+            if set(present) <= set(kinds):  # else points of a new kind were written meanwhile
+                return search.scored_hits(query, reply, window)
 
     def _searchable(self, vectors: Iterable[str]) -> list[str]:
         names = list(vectors)

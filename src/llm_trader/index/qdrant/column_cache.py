@@ -89,7 +89,8 @@ class ColumnCache:
         """Take over what was written up to a head that was requested after `seen_before`."""
         self.check(head)
         entry = self._loaded(symbol)
-        if head.written < seen_before:  # an older state was restored
+        # An older state was restored, or points were removed, which a look for new ones misses.
+        if head.written < seen_before or entry.seen < head.removed <= head.written:
             self._entries.clear()
             raise MovedError
         if head.written > entry.seen:
@@ -113,6 +114,10 @@ class ColumnCache:
         if entry and entry.arrays and entry.seen == previous and not entry.flight.busy():
             entry.merge(replace(points, vectors={}))
             entry.seen = written
+
+    def drop(self, symbol: str) -> None:
+        """Load the symbol anew before the next answer."""
+        self._entries.pop(symbol, None)
 
     async def require(self, symbol: str) -> None:
         """Raises `SymbolNotFoundError` for a symbol without points."""

@@ -1,11 +1,13 @@
 """The layout of a collection: its metadata and payloads, encoded and decoded.
 
 Every collection describes itself in its metadata. It has the points of the symbols, one point for
-each ingestion run, and one `head`, which tells readers what was written last.
+each ingestion run, one for the data mark of each symbol, and one `head`, which tells readers what
+was written last.
 
 A point's payload has all its fields under readable names, for filters and for other programs, and
 once more packed in `row`, which this program reads: the server rounds the last digit of decimals,
-and one string is far cheaper to decode than forty numbers.
+and one string is far cheaper to decode than forty numbers. An unknown field is null, and NaN in
+`row`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from llm_trader.arrays import Times, Vectors
 from llm_trader.index.points import COLUMNS, PointTable
 from llm_trader.index.protocol import Collection, IngestionRun
+from llm_trader.market.series_changes import DataMark
 
 T = TypeVar("T")
 
@@ -57,12 +60,14 @@ class CollectionDescription(msgspec.Struct, frozen=True, kw_only=True):
 class Head(msgspec.Struct, frozen=True):
     """`written` grows with each transaction, `run` with each ingestion.
 
-    Each start of a run and each collection has a `token` of its own.
+    Each start of a run and each collection has a `token` of its own. `removed` is the last
+    transaction that removed points; a greater number than `written` is that of one at work.
     """
 
     token: str
     run: int
     written: int
+    removed: int = 0
 
 
 class _StoredRun(msgspec.Struct, frozen=True):
@@ -114,6 +119,21 @@ def run_of(payload: Mapping[str, Any] | None) -> tuple[IngestionRun, str]:
         raise UnreadableError(f"run: {error}") from error
 
 
+def mark_id(symbol: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"data mark:{symbol}"))
+
+
+def mark_payload(mark: DataMark) -> dict[str, Any]:
+    return {"kind": "data mark", "details": msgspec.json.encode(mark).decode()}
+
+
+def mark_of(payload: Mapping[str, Any] | None) -> DataMark:
+    try:
+        return msgspec.json.decode((payload or {}).get("details", ""), type=DataMark)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise UnreadableError(f"data mark: {error}") from error
+
+
 def head_payload(head: Head) -> dict[str, Any]:
     return {"kind": "head", **msgspec.structs.asdict(head)}
 
@@ -139,7 +159,7 @@ def payloads(
         "build_id": build_id,
         "written": written,
     }
-    columns = [row.tolist() for row in points.values]
+    columns = [[None if v != v else v for v in row] for row in points.values.tolist()]
     stamps, resolved = points.timestamp_ms.tolist(), points.resolved_at_ms.tolist()
     rows = zip(stamps, resolved, points.run.tolist(), packed(points), *columns, strict=True)
     names = ("timestamp", "resolved_at", "run", "row", *COLUMNS)

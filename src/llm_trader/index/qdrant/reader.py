@@ -18,6 +18,8 @@ from llm_trader.index.qdrant import layout, requests
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.errors import malformed
 from llm_trader.index.qdrant.layout import Head, UnreadableError
+from llm_trader.market.series_changes import DataMark
+from llm_trader.snapshot.model import OPTIONAL
 from llm_trader.timeframe import DAY_MS, Millis
 
 if TYPE_CHECKING:
@@ -214,19 +216,33 @@ class Reader(CollectionPages):
         pages = await self.by_id("reading runs", ids, decoded)
         return sorted(itertools.chain(*pages), key=lambda registered: registered[0].run)
 
-    async def counts(self) -> dict[str, int]:
-        """The number of points by symbol, sorted by symbol."""
+    async def data_mark(self, symbol: str) -> DataMark | None:
+        ids, content = [layout.mark_id(symbol)], PageContent(list)
+        (points,) = await self.by_id("reading a data mark", ids, content)
+        if not points:
+            return None
+        return self.read(lambda points: layout.mark_of(points[0].payload), points)
+
+    async def counts(self, among: models.Filter | None = None) -> dict[str, int]:
+        """The number of points by symbol, sorted by symbol; of those that pass a filter."""
         reply = await self.connection.call(
             "counting symbols",
-            lambda client: client.facet(self.name, "symbol", limit=_MOST_SYMBOLS, exact=True),
+            lambda client: client.facet(
+                self.name, "symbol", facet_filter=among, limit=_MOST_SYMBOLS, exact=True
+            ),
         )
         # The server may list a symbol whose points were all deleted, with a count of 0.
         return dict(sorted((str(hit.value), hit.count) for hit in reply.hits if hit.count))
 
     async def symbols(self) -> list[SymbolPoints]:
-        counts = await self.counts()
+        counts, *without = await together(
+            map(self.counts, (None, *map(requests.lacking, range(len(OPTIONAL)))))
+        )
         ends = await self.ends(list(counts))
-        return [SymbolPoints(symbol, counts[symbol], *span) for symbol, span in ends.items()]
+        return [
+            SymbolPoints(symbol, counts[symbol], *span, *(w.get(symbol, 0) for w in without))
+            for symbol, span in ends.items()
+        ]
 
     async def ends(self, symbols: Sequence[str]) -> dict[str, tuple[Millis, Millis]]:
         """The first and last time of each symbol that has points."""

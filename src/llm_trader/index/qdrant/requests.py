@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ from llm_trader.index.asof import Window
 from llm_trader.index.protocol import Collection, FieldRange, SearchQuery
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.layout import HEAD_ID
+from llm_trader.snapshot.model import OPTIONAL
 from llm_trader.timeframe import Millis
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ _OVERSAMPLING: Final = 2.0
 _FLOATS_ALONG: Final = 64_000
 _LEAST_HITS_ALONG: Final = 500
 _RANGED: Final = ("timestamp", "resolved_at", "written")
-_FLOATS: Final = ("oi_delta_pct", "funding_rate")
+# The fields that say whether a point has what is `OPTIONAL`; ranges are of them as well.
+_DECIDING: Final = tuple(fields[-1] for fields in OPTIONAL.values())
 
 
 def collection_config(server: QdrantServer, collection: Collection) -> dict[str, Any]:
@@ -60,16 +62,23 @@ def payload_indexes() -> dict[str, Any]:
             for name in _RANGED
         },
         "run": models.IntegerIndexParams(type=integer, lookup=True, range=True),
-        **{name: models.FloatIndexParams(type=models.FloatIndexType.FLOAT) for name in _FLOATS},
+        **{name: models.FloatIndexParams(type=models.FloatIndexType.FLOAT) for name in _DECIDING},
     }
 
 
 def points_of(
-    symbol: str, ranges: Iterable[FieldRange] = (), **bounds: tuple[Millis | None, Millis | None]
+    symbol: str,
+    ranges: Iterable[FieldRange] = (),
+    kind: int | None = None,
+    **bounds: tuple[Millis | None, Millis | None],
 ) -> models.Filter:
-    """Points of a symbol inside ranges, and inside bounds by field, both ends included."""
+    """Points of a symbol inside ranges, and inside bounds by field, both ends included.
+
+    With a `kind`, only those that lack exactly so much (`PointTable.lacking`).
+    """
     from qdrant_client import models
 
+    ranges = list(ranges)
     limits: list[tuple[str, dict[str, Any]]] = [
         *((key, {"gte": low, "lte": high}) for key, (low, high) in bounds.items()),
         *((inside.field, _bounds(inside)) for inside in ranges),
@@ -78,14 +87,37 @@ def points_of(
         models.FieldCondition(key="symbol", match=models.MatchValue(value=symbol)),
         *(models.FieldCondition(key=k, range=models.Range(**ends)) for k, ends in limits if ends),
     ]
-    return models.Filter(must=conditions)
+    # A range without ends is no condition on the wire, but it leaves out what is unknown.
+    known = {inside.field for inside in ranges if not _bounds(inside)}
+    unknown: set[str] = set()
+    if kind is not None:
+        for bit, field in enumerate(_DECIDING):
+            (unknown if kind >> bit & 1 else known).add(field)
+    conditions += map(_is_unknown, sorted(unknown))
+    return models.Filter(must=conditions, must_not=list(map(_is_unknown, sorted(known))) or None)
 
 
-def of_window(symbol: str, window: Window, ranges: Iterable[FieldRange] = ()) -> models.Filter:
+def _is_unknown(field: str) -> models.Condition:
+    from qdrant_client import models
+
+    return models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
+
+
+def lacking(bit: int) -> models.Filter:
+    """The points of all symbols that lack one of what is `OPTIONAL`."""
+    from qdrant_client import models
+
+    return models.Filter(must=[_is_unknown(_DECIDING[bit])])
+
+
+def of_window(
+    symbol: str, window: Window, ranges: Iterable[FieldRange] = (), kind: int | None = None
+) -> models.Filter:
     """The as-of rule as a filter, and the ranges of a query."""
     return points_of(
         symbol,
         ranges,
+        kind,
         timestamp=(window.earliest_timestamp_ms, None),
         resolved_at=(None, window.resolved_by_ms),
     )
@@ -97,6 +129,12 @@ def _bounds(field_range: FieldRange) -> dict[str, float]:
     bounds = {low: field_range.low} if field_range.low > -np.inf else {}
     bounds |= {high: field_range.high} if field_range.high < np.inf else {}
     return {name: float(np.nan_to_num(value)) for name, value in bounds.items()}
+
+
+def ids_of(ids: Sequence[str]) -> models.PointIdsList:
+    from qdrant_client import models
+
+    return models.PointIdsList(points=list(ids))
 
 
 def written_by(run: int) -> models.Filter:
@@ -111,16 +149,20 @@ def nearest(
     ranges: Iterable[FieldRange],
     limit: int,
     params: models.SearchParams,
+    kind: int | None = None,
     threshold: float | None = None,
 ) -> models.QueryRequest:
-    """The points most like a query's vector with their times, and their vectors unless too many."""
+    """The points most like a query's vector with their times, and their vectors unless too many.
+
+    With a `kind`, only among those that lack exactly so much.
+    """
     from qdrant_client import models
 
     with_vectors = limit <= max(_LEAST_HITS_ALONG, _FLOATS_ALONG // len(query.vector))
     return models.QueryRequest(
         query=query.vector.tolist(),
         using=query.name,
-        filter=of_window(query.symbol, query.window, ranges),
+        filter=of_window(query.symbol, query.window, ranges, kind),
         params=params,
         limit=limit,
         score_threshold=threshold,

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any, Final
 
+import msgspec
+
+from llm_trader.arrays import Times
 from llm_trader.errors import StoreLockedError, VectorIndexError
 from llm_trader.index.points import PointTable, point_id
 from llm_trader.index.protocol import IngestionRun
 from llm_trader.index.qdrant import catalog, layout, requests
 from llm_trader.index.qdrant.layout import Head
 from llm_trader.index.qdrant.reader import PageContent, Reader, together
+from llm_trader.market.series_changes import DataMark
 
 # Transactions of a run are numbered within 24 bits: 16 million batches.
 _RUN_BITS: Final = 24
 _BYTES_A_REQUEST: Final = 3_000_000  # proxies often allow 4 MB
+_IDS_A_REQUEST: Final = 1000
 _BYTES_OF_PAYLOAD: Final = 3_000  # of one point: forty named numbers and the packed row
 # A process writes the head at once after its run; a second without one means that it was killed.
 _LOOKS: Final = 10
@@ -48,8 +54,11 @@ class Writer:
                 if owner == token or (registered == run and await self._is_abandoned(number)):
                     break
                 number += 1  # another ingestion was faster
-            written = (await self._reader.head()).written
-            self.head = Head(owner, number, max(written, number << _RUN_BITS))
+            before = await self._reader.head()
+            written = max(before.written, number << _RUN_BITS)
+            # A removal that was killed may have left points in the caches of readers.
+            removed = written if before.removed > before.written else before.removed
+            self.head = Head(owner, number, written, removed)
             await catalog.write_head(self._connection, self._name, self.head)
             self._build_id = build_id
         return number
@@ -63,11 +72,46 @@ class Writer:
             written = self.head.written + 1
             parts = self._parts(points)
             await together(self._send(ids[part], points.take(part), written) for part in parts)
-            self.head = Head(self.head.token, self.head.run, written)
+            self.head = msgspec.structs.replace(self.head, written=written)
             # The head comes after the points, so that readers never look for points that are not
             # there.
             await catalog.write_head(self._connection, self._name, self.head)
         return len(ids) - len(stored)
+
+    async def remove(self, symbol: str, timestamp_ms: Times) -> int:
+        """Delete the points at these times; returns how many there were."""
+        async with self._writing:
+            version = self._reader.collection.feature_version
+            ids = [point_id(symbol, t, version) for t in timestamp_ms.tolist()]
+            stored = sorted(await self._stored(ids))
+            if not stored:
+                return 0
+            written = self.head.written + 1
+            # Both before and after: the next run completes a removal that was killed in between.
+            self.head = msgspec.structs.replace(self.head, removed=written)
+            await catalog.write_head(self._connection, self._name, self.head)
+            for start in range(0, len(stored), _IDS_A_REQUEST):
+                part = requests.ids_of(stored[start : start + _IDS_A_REQUEST])
+                delete = methodcaller("delete", self._name, part, wait=True)
+                await self._connection.call("removing points", delete)
+            self.head = msgspec.structs.replace(self.head, written=written)
+            await catalog.write_head(self._connection, self._name, self.head)
+        return len(stored)
+
+    async def set_data_mark(self, symbol: str, mark: DataMark) -> None:
+        from qdrant_client import models
+
+        id_, content = layout.mark_id(symbol), layout.mark_payload(mark)
+        async with self._writing:
+            await self._stored([])
+            await self._connection.call(
+                "writing a data mark",
+                lambda client: client.upsert(
+                    self._name,
+                    [models.PointStruct(id=id_, vector={}, payload=content)],
+                    wait=True,
+                ),
+            )
 
     async def _register(self, run: IngestionRun, token: str) -> tuple[IngestionRun, str]:
         """Register a run unless another one has its number; returns the run that has it."""

@@ -111,7 +111,7 @@ def test_a_check_fails_until_the_jump_is_accepted(typed: Typing, store: Path) ->
     assert accepted.code == 0
     assert "accepted: jump of BTCUSDT 5m" in accepted.out
     assert "accepted: jump of BTCUSDT 4h" in accepted.out
-    assert "--start 2025-01-01 --rebuild" in accepted.out
+    assert "gets the states beside it with the next rag-ingest" in accepted.out
     passed = typed("llm-trader data check --deep --store", store)
     assert (passed.code, passed.err) == (0, "")
     report = typed("llm-trader data check --json --store", store).json
@@ -155,6 +155,20 @@ def test_what_names_no_jump_is_refused(typed: Typing, store: Path, flags: str, t
     ran = typed(f"llm-trader data accept-jump {flags} --store", store)
     assert (ran.code, ran.out) == (2, "")
     assert told in ran.err
+
+
+def test_an_acceptance_can_be_taken_back(typed: Typing, store: Path) -> None:
+    line = f"llm-trader data accept-jump --symbol BTCUSDT --at {JUMP} --store {store}"
+    refused = typed(line, "--withdraw")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"no jump of BTCUSDT is accepted at {JUMP}; accepted is nothing" in refused.err
+    assert typed(line).code == 0
+    withdrawn = typed(line, "--withdraw")
+    assert withdrawn.code == 0
+    assert withdrawn.out.count("no longer accepted: jump of BTCUSDT") == 2
+    assert "loses the states that cross it with the next rag-ingest" in withdrawn.out
+    assert typed("llm-trader data check --store", store).code == 1
+    assert typed(line).code == 0  # and once more
 
 
 def test_a_list_says_what_is_accepted(typed: Typing, store: Path) -> None:

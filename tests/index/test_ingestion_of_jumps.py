@@ -56,6 +56,12 @@ async def test_a_point_whose_outcome_crosses_a_jump_is_refused_until_the_jump_is
         assert second.added == len(crossing | silent)
         assert set((await stored(index)).timestamp_ms.tolist()) == set(times)
 
+        with MarketStore.open(store_path, write=True) as store:
+            for jump in find_jumps(SYMBOL, with_bad_tick(market()).intraday):
+                store.withdraw_jump(SYMBOL, jump.time_ms)
+        await ingested(store_path, index)
+        assert set((await stored(index)).timestamp_ms.tolist()) == held
+
 
 async def test_a_clean_market_is_refused_nothing_for_a_jump(tmp_path: Path) -> None:
     store_path = make_store(tmp_path / "store", market())

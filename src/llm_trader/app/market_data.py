@@ -96,14 +96,16 @@ def list_jumps(settings: Settings, symbols: Sequence[str]) -> list[Jump]:
         return [jump for symbol in symbols or available for jump in store.jumps(symbol)]
 
 
-def accept_jump(settings: Settings, symbol: str, time_ms: Millis) -> list[Jump]:
-    """Accept the jump at a time; all that are accepted with it, such as those of 4h candles."""
+def accept_jump(
+    settings: Settings, symbol: str, time_ms: Millis, *, withdraw: bool = False
+) -> list[Jump]:
+    """Accept the jump at a time, or take that back; also those of other candles, such as 4h."""
     market = settings.market
     with MarketStore.open(market.store) as store:
         if symbol not in (available := store.symbols()):
             raise SymbolNotFoundError(symbol, available)
     with MarketStore.open(market.store, write=True, map_size_bytes=market.map_size_bytes) as store:
-        return store.accept_jump(symbol, time_ms)
+        return (store.withdraw_jump if withdraw else store.accept_jump)(symbol, time_ms)
 
 
 def simulate_market(

@@ -149,6 +149,9 @@ def accept_jump(
     list_jumps: Annotated[
         bool, Option("--list", help="Only list the jumps, of one symbol or all.")
     ] = False,
+    withdraw: Annotated[
+        bool, Option("--withdraw", help="Take the acceptance of this jump back.")
+    ] = False,
 ) -> Result:
     """Say that a jump of the price is real, or list the jumps of a store.
 
@@ -166,8 +169,9 @@ def accept_jump(
         return Result(jumps, _describe_jumps(jumps))
     if symbol is None or at is None:
         raise InvalidInputError("say which jump with --symbol and --at, or see all with --list")
-    accepted = market_data.accept_jump(job.settings, options.one_symbol(symbol), parse_time(at))
-    return Result(accepted, _describe_accepted(accepted))
+    name, time_ms = options.one_symbol(symbol), parse_time(at)
+    jumps = market_data.accept_jump(job.settings, name, time_ms, withdraw=withdraw)
+    return Result(jumps, _describe_acceptance(jumps, withdrawn=withdraw))
 
 
 @app.command()
@@ -326,10 +330,11 @@ def _describe_jumps(jumps: Sequence[Jump]) -> Description:
         yield line(f"{jump}, {'accepted' if jump.accepted else 'not accepted'}")
 
 
-def _describe_accepted(jumps: Sequence[Jump]) -> Description:
+def _describe_acceptance(jumps: Sequence[Jump], *, withdrawn: bool) -> Description:
     for jump in jumps:
-        yield line(f"accepted: {jump}")
-    yield line("an index of this store gets the states beside it with the next rag-ingest")
+        yield line(f"{'no longer accepted' if withdrawn else 'accepted'}: {jump}")
+    change = "loses the states that cross it" if withdrawn else "gets the states beside it"
+    yield line(f"an index of this store {change} with the next rag-ingest")
 
 
 def _describe_holes(holes: HoleReport) -> str:

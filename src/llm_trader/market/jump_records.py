@@ -72,15 +72,40 @@ def accept_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jum
     accepted = min(holding, key=lambda span: span.length_ms)
     former = accepted_jumps(txn, symbol)
     if accepted not in former:
-        content = msgspec.json.encode(sorted({*former, accepted}))
-        checksums.put_meta(txn, _key(symbol), content)
-        stamp_symbol(txn, symbol)
-    found = [jump for jump in stored_jumps(txn, symbol) if jump.span.overlaps(accepted)]
-    if accepted not in former:
-        for jump in found:  # states that read across it can be made now, or become others
-            series = candles_of(symbol, Timeframe.parse(jump.timeframe))
-            record_spans(txn, series, [(jump.time_ms, jump.time_ms)])
-    return found
+        _put(txn, symbol, {*former, accepted}, [accepted])
+    return _jumps_in(txn, symbol, [accepted])
+
+
+def withdraw_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jump]:
+    """Take an acceptance back; all jumps that were accepted with it.
+
+    Raises `InvalidInputError` where nothing is accepted at that time.
+    """
+    former = accepted_jumps(txn, symbol)
+    withdrawn = [span for span in former if span.start_ms <= time_ms < span.end_ms]
+    if not withdrawn:
+        listed = ", ".join(iso8601(span.start_ms) for span in former) or "nothing"
+        raise InvalidInputError(
+            f"no jump of {symbol} is accepted at {iso8601(time_ms)}; accepted is {listed}"
+        )
+    _put(txn, symbol, set(former).difference(withdrawn), withdrawn)
+    return _jumps_in(txn, symbol, withdrawn)
+
+
+def _put(
+    txn: WriteTransaction, symbol: str, accepted: set[CandleSpan], changed: list[CandleSpan]
+) -> None:
+    checksums.put_meta(txn, _key(symbol), msgspec.json.encode(sorted(accepted)))
+    stamp_symbol(txn, symbol)
+    # States that read across it can be made now, or no longer, or become others.
+    for jump in _jumps_in(txn, symbol, changed):
+        series = candles_of(symbol, Timeframe.parse(jump.timeframe))
+        record_spans(txn, series, [(jump.time_ms, jump.time_ms)])
+
+
+def _jumps_in(txn: ReadTransaction, symbol: str, spans: list[CandleSpan]) -> list[Jump]:
+    jumps = stored_jumps(txn, symbol)
+    return [jump for jump in jumps if any(jump.span.overlaps(span) for span in spans)]
 
 
 def _no_jump(symbol: str, time_ms: Millis, jumps: list[Jump]) -> str:

@@ -219,6 +219,16 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             self._check_once(txn)
             return jump_records.accept_jump(txn, symbol, time_ms)
 
+    def withdraw_jump(self, symbol: str, time_ms: Millis) -> list[Jump]:
+        """Take an acceptance back; returns the jumps that were accepted with it.
+
+        Raises `InvalidInputError` where nothing is accepted at that time.
+        """
+        keys.checked_symbol(symbol)
+        with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
+            self._check_once(txn)
+            return jump_records.withdraw_jump(txn, symbol, time_ms)
+
     def changes_since(self, symbol: str, mark: DataMark | None) -> DataChanges:
         """What later writes changed in a symbol's series since a mark; without one, ever.
 

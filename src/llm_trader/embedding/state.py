@@ -175,6 +175,11 @@ class StateSpace:
         """What a stored state that lacks as much has in common with others."""
         return Overlap.of(self.known_by_kind[kind], self.known_by_kind, self.weights)
 
+    def features_missing(self, kind: int) -> tuple[str, ...]:
+        """The names of the features that a stored state of this kind lacks."""
+        features = zip(self.features, self.known_by_kind[kind].tolist(), strict=True)
+        return tuple(feature.name for feature, known in features if not known)
+
     def pair_scales(self, known: Mask) -> Floats:
         """The factors from cosines over the features `known` to the similarities of two points.
 

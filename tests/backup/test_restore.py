@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from llm_trader.backup.contents import QUESTIONS
@@ -18,9 +19,10 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.timeframe import M3
-from tests.backup.builders import CREATED_AT, NAME, SYMBOLS, Site, everything
+from tests.backup.builders import CREATED_AT, NAME, SLOTS, SYMBOLS, Site, everything
 from tests.backup.test_verify import FILES, flip, other_index, other_market, retold
-from tests.index.builders import same_points
+from tests.index.builders import same_points, stored
+from tests.index.test_partial_points import mixed_points
 from tests.market.processes import hear, running, tell
 from tests.retrieval.builders import COLLECTION, SPACE, past
 
@@ -73,6 +75,23 @@ async def test_what_was_restored_holds_and_answers_the_same_to_the_last_bit(
     )
     await check_restored(site, to)
     assert {path.name for path in to.iterdir()} == {"market", "index"}
+
+
+async def test_points_that_lack_something_are_restored_and_answer_the_same(
+    site: Site, tmp_path: Path
+) -> None:
+    kinds = np.arange(SLOTS, dtype=np.uint8) % 4
+    with EmbeddedIndex.create_or_open(site.index, COLLECTION) as index:
+        await index.upsert(mixed_points(kinds))
+    manifest = await site.back_up()
+    assert manifest.index is not None
+    (partial, whole) = manifest.index.symbols
+    assert (partial.without_funding, whole.without_funding) == (SLOTS // 2, 0)
+    report = await restore_backup(site.backup, site.targets(tmp_path / "to"))
+    assert (report.answers, report.notes) == (QUESTIONS, [])
+    with EmbeddedIndex.open(tmp_path / "to" / "index") as restored:
+        held = await stored(restored)
+    assert held.lacking().tolist() == kinds.tolist()
 
 
 async def test_a_restored_store_can_be_written_to(site: Site, tmp_path: Path) -> None:

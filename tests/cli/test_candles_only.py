@@ -15,6 +15,8 @@ from llm_trader.index.points import STATE
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
+from llm_trader.serving.wire import REQUIRED_STATE
+from llm_trader.snapshot.model import OPTIONAL_FIELDS
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, MINUTE_MS, iso8601
 from tests.cli.conftest import Typing
 from tests.cli.corridor import START_MS, SYMBOL, Corridor, answering, write
@@ -27,6 +29,7 @@ END_MS = START_MS + DAYS * DAY_MS
 # Warm after 20 days, and the outcomes of the last day are not known yet.
 STATES = (DAYS - 21) * 96 + 1
 AS_OF_MS = END_MS - 6 * HOUR_MS
+DERIVED = {"oi_delta_pct"}  # from the other fields of open interest
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,23 @@ def test_a_server_answers_from_candles_alone_and_says_what_is_missing(
     assert extent["without_open_interest"] == extent["without_funding"] == STATES
     (fresh,) = stats["freshness"]
     assert fresh["state_as_of"] == END_MS
+
+
+def test_a_client_of_such_a_market_sends_null_for_what_there_is_not(
+    typed: Typing, site: Site
+) -> None:
+    ingest(typed, site)
+    corridor = Corridor(site.store, site.index, {SYMBOL: candles_only()})
+    sent: dict[str, Any] = corridor.fields_at(AS_OF_MS, *REQUIRED_STATE)
+    sent |= {name: None for name, value in sent.items() if value != value}
+    assert {name for name, value in sent.items() if value is None} == OPTIONAL_FIELDS - DERIVED
+    method, params = query()
+    with_state = method, {**params, "current_state": sent}
+    own, of_store = answers(site, candles_only(), with_state, query())
+    assert own["metadata"]["state_source"] == "request+store"
+    assert not OPTIONAL_FIELDS.intersection(own["metadata"]["fields_completed"])
+    assert own["metadata"]["features_missing"] == ["oi_delta_pct", "funding_rate"]
+    assert own["matches"] == of_store["matches"]
 
 
 def test_no_answer_from_candles_alone_leaks(typed: Typing, site: Site) -> None:

@@ -129,6 +129,20 @@ def test_it_is_of_whole_states_with_all_their_neighbours() -> None:
     assert told == f"it was fitted on {NEIGHBOURS} neighbours, and {NEIGHBOURS - 1} were found"
 
 
+def test_one_of_states_without_open_interest_is_for_states_without_it() -> None:
+    fitted = calibration(features_missing=("oi_delta_pct", "funding_rate"))
+    loaded = LoadedCalibration(fitted, 30)
+
+    def objections(*missing: str) -> list[str]:
+        return loaded.objections(ASKED, LATER_MS, NEIGHBOURS, missing)
+
+    assert objections("funding_rate", "oi_delta_pct") == []
+    (whole,) = objections()
+    assert whole.endswith("states without oi_delta_pct, funding_rate, and this one lacks nothing")
+    (partly,) = objections("oi_delta_pct")
+    assert partly.endswith("and this one lacks oi_delta_pct")
+
+
 def test_what_only_a_reply_shows_makes_no_other_query() -> None:
     spec = msgspec.structs.replace(CONFIG, top_k=7, evidence_k=20, min_gap_hours=1.0)
     assert scope_of(COLLECTION, SYMBOL, spec) == ASKED

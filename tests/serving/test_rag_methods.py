@@ -132,7 +132,7 @@ async def test_an_answer_has_exactly_the_fields_of_the_wire(rag: RpcClient) -> N
     assert set(answer["evidence"]) == {
         *("verdict", "reason", "episodes", "interval_level", "base_rate_points"),
         *("similarity_mean", "similarity_range", "novelty", "barriers", "horizons"),
-        *("calibrated", "barrier_forecasts", "states_used"),
+        *("calibrated", "barrier_forecasts", "states_used", "episodes_compared_in_part"),
     }
     assert tuple(answer["evidence"]["horizons"]) == HORIZONS
 
@@ -143,8 +143,9 @@ async def test_each_match_has_exactly_the_fields_of_the_wire(rag: RpcClient) -> 
     for match in matches:
         assert set(match) == {
             *("similarity", "similarity_percentile", "timestamp", "resolved_at", "date", "id"),
-            *("market_state", "outcomes"),
+            *("market_state", "outcomes", "compared_share"),
         }
+        assert match["compared_share"] == 1
         assert set(match["market_state"]) == {
             *("rsi_7", "rsi_14", "macd", "ema_ratio", "oi_delta_pct", "funding_rate"),
         }
@@ -839,6 +840,8 @@ async def test_stats_count_points_and_queries(corridor: Corridor, rag: RpcClient
             "points": POINTS,
             "first_timestamp_ms": WARM_MS,
             "last_timestamp_ms": END_MS - DAY_MS,
+            "without_open_interest": 0,
+            "without_funding": 0,
         }
         for symbol in SYMBOLS
     ]

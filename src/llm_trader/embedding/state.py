@@ -41,6 +41,9 @@ from llm_trader.timeframe import M5, Timeframe
 # with a query is left out: its similarity would be arbitrary.
 MIN_PRESENT_SHARE: Final = 0.25
 
+# Most queries know all features, or lack the same few; each is a few hundred bytes.
+_OVERLAPS_KEPT: Final = 256
+
 SHAPES: Final[tuple[str, ...]] = get_args(Shape)
 
 _ALGORITHM: Final = "tanh-angle-1"
@@ -113,6 +116,7 @@ class StateSpace:
         self._floored = np.array([ROW[name] for name in FLOORED])
         self.known_by_kind = _known_by_kind(features)
         self.share_by_kind = _share(self.known_by_kind, self.weights)
+        self._overlaps: dict[bytes, Overlap] = {}
         shapes = [SHAPES.index(f.shape) for f in grouped]
         self._log, self._sine, self._cosine = (
             slice(bisect_left(shapes, shape), bisect_right(shapes, shape)) for shape in (1, 2, 3)
@@ -149,18 +153,32 @@ class StateSpace:
         unknown = np.flatnonzero(~np.isfinite(z[:, 0]))
         missing = tuple(self.features[i].name for i in unknown)
         vectors, share = self._vectors(z)
-        overlap = Overlap.of(np.isfinite(z[:, 0]), self.known_by_kind, self.weights)
         if share[0] < MIN_PRESENT_SHARE:
             raise EmbeddingError(
                 f"the state has too few known fields to be compared: {share[0]:.0%} of the feature "
                 f"weight is known, {MIN_PRESENT_SHARE:.0%} is needed; send more fields",
                 features_missing=list(missing),
             )
-        return QueryVector(vectors[0], float(share[0]), missing, overlap)
+        return QueryVector(
+            vectors[0], float(share[0]), missing, self._overlap(np.isfinite(z[:, 0]))
+        )
+
+    def _overlap(self, known: Mask) -> Overlap:
+        key = known.tobytes()
+        if key not in self._overlaps:
+            if len(self._overlaps) == _OVERLAPS_KEPT:
+                self._overlaps.clear()
+            self._overlaps[key] = Overlap.of(known, self.known_by_kind, self.weights)
+        return self._overlaps[key]
 
     def overlap_of_kind(self, kind: int) -> Overlap:
         """What a stored state that lacks as much has in common with others."""
         return Overlap.of(self.known_by_kind[kind], self.known_by_kind, self.weights)
+
+    def features_missing(self, kind: int) -> tuple[str, ...]:
+        """The names of the features that a stored state of this kind lacks."""
+        features = zip(self.features, self.known_by_kind[kind].tolist(), strict=True)
+        return tuple(feature.name for feature, known in features if not known)
 
     def pair_scales(self, known: Mask) -> Floats:
         """The factors from cosines over the features `known` to the similarities of two points.

@@ -79,6 +79,11 @@ class Dataset:
             symbol: int(np.count_nonzero(table.lacking())) for symbol, table in self.points.items()
         }
 
+    def lacked_by_all(self) -> int:
+        """The kind of what all its states lack, a bit for each of `OPTIONAL`."""
+        kinds = np.concatenate([table.lacking() for table in self.points.values()])
+        return int(np.bitwise_and.reduce(kinds))
+
     def digest(self) -> str:
         """12 hex digits of the SHA-256 of all its data."""
         digest = hashlib.sha256(f"{self.start_ms} {self.end_ms}".encode())

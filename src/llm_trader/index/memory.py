@@ -11,6 +11,7 @@ from llm_trader.arrays import COSINE_ROUNDING, Cosines, Mask, Rows, Times
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable, joined
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery
+from llm_trader.snapshot.table import any_lacks
 
 # All points are copied each time they have grown by half; doubling would waste more memory.
 _GROWTH = 1.5
@@ -25,6 +26,8 @@ class SymbolArrays:
     def __init__(self, table: PointTable) -> None:
         self.table = self._room = table
         self._resolved_at_ms = table.resolved_at_ms
+        # Where no point ever lacked anything, a search need not look.
+        self._some_lack = any_lacks(table.values)
 
     def scan(self, window: Window) -> PointTable:
         first = np.searchsorted(self.table.timestamp_ms, window.earliest_timestamp_ms)
@@ -38,7 +41,7 @@ class SymbolArrays:
 
     def search(self, query: SearchQuery) -> Hits:
         visible = self.scan(query.window)
-        scale = scales_of(visible, query)
+        scale = scales_of(visible, query) if self._some_lack else None
         cosine = visible.vectors[query.name] @ query.vector
         if scale is not None:
             cosine *= scale
@@ -64,6 +67,7 @@ class SymbolArrays:
         else:
             self.table = self._room = joined([old, new])
         self._resolved_at_ms = self.table.resolved_at_ms
+        self._some_lack |= any_lacks(new.values)
 
     def remove(self, timestamp_ms: Times) -> None:
         kept = self.table.take(~np.isin(self.table.timestamp_ms, timestamp_ms))
@@ -111,10 +115,10 @@ def _shortlist(cosine: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.in
 
 def scales_of(table: PointTable, query: SearchQuery) -> Cosines | None:
     """The factor of each point's cosine, (n,), NaN where it cannot be compared; None: all are 1."""
-    if query.scales is None:
+    if query.scales is None or not any_lacks(table.values):
         return None
-    lacking = table.lacking()
-    return query.scales[lacking] if lacking.any() else None
+    scales: Cosines = query.scales[table.lacking()]
+    return scales
 
 
 def exact_cosines(

@@ -137,13 +137,16 @@ def scope_of(collection: Collection, symbol: str, spec: NeighbourSearch) -> Scop
     )
 
 
-class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Calibration(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """A fitted calibration, as it is written to its file.
 
     The last of its outcomes was known at `known_by_ms`, so no earlier query may use it. It covers
     states from `fitted_from_ms` on; those from `held_out_from_ms` on were held out for measuring.
     Each margin is fitted on the last `window_days` of scores. `interval_level` is the level of
-    every interval in it.
+    every interval in it. `features_missing` are those that all of its states lack, as in a market
+    without open interest; it applies to states that lack the same.
     """
 
     schema_version: int
@@ -159,6 +162,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     data_digest: str
     seed: int
     horizons: dict[str, HorizonCalibration]
+    features_missing: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -197,8 +201,14 @@ class LoadedCalibration:
     ) -> list[str]:
         """Why it does not apply to a query that found `neighbours`; empty where it does."""
         objections = self.calibration.scope.differences(query) + self._time_objections(as_of_ms)
-        if features_missing:
-            objections.append("it was fitted on whole states, and this one lacks features")
+        fitted = self.calibration.features_missing
+        if set(features_missing) != set(fitted):
+            objections.append(
+                f"it was fitted on states without {', '.join(fitted)}, and this one lacks "
+                f"{', '.join(features_missing) or 'nothing'}"
+                if fitted
+                else "it was fitted on whole states, and this one lacks features"
+            )
         if neighbours < query.neighbours:
             objections.append(
                 f"it was fitted on {query.neighbours} neighbours, and {neighbours} were found"

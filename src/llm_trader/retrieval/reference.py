@@ -17,6 +17,7 @@ from llm_trader.arrays import Cosines, Floats, Vectors
 from llm_trader.index.points import PointTable
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, STOP_FIRST, TARGET_FIRST
+from llm_trader.snapshot.table import any_lacks
 
 QUANTILE_LEVELS: Final = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 
@@ -110,7 +111,8 @@ class SimilarityReference:
         vectors = window.vectors[name]
         states = vectors[chosen] * present / np.float32(present_share)
         similarity = np.matmul(states, vectors.T, dtype=np.float32)
-        if pair_scales is not None and (kinds := window.lacking()).any():
+        if pair_scales is not None and any_lacks(window.values):
+            kinds = window.lacking()
             # Where nothing is lacking the factor is one over the share, which is in `states`.
             factors = (pair_scales * present_share).astype(np.float32)
             similarity *= factors[kinds[chosen]][:, kinds]

@@ -370,7 +370,7 @@ def _compared_shares(query: _Query, neighbourhood: Neighbourhood) -> list[float]
     """The share of the weight that each was compared over."""
     if query.probe.overlap is None:
         return [1.0] * len(neighbourhood.rows)
-    kinds = lacking(neighbourhood.points.values[:, neighbourhood.rows])
+    kinds = lacking(neighbourhood.points.values, neighbourhood.rows)
     shares: list[float] = query.probe.overlap.share[kinds].tolist()
     return shares
 

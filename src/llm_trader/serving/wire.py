@@ -14,7 +14,7 @@ from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statis
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, SERVER_ERROR, ErrorKind, ErrorTable
 from llm_trader.rpc.params import MAX_ITEMS
-from llm_trader.snapshot.model import SCALARS, SERIES, MarketSnapshot
+from llm_trader.snapshot.model import OPTIONAL_FIELDS, SCALARS, SERIES, MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
 
 SCHEMA_VERSION: Final = 1
@@ -56,10 +56,14 @@ def _state_field(name: str) -> tuple[Any, ...]:
         return name, Annotated[list[float | None], Meta(max_length=MAX_ITEMS)] | None, None
     described = _KINDS[name].__metadata__[0].description
     bounded = Annotated[float, Meta(description=described, **_BOUNDS.get(name, {}))]
-    return (name, bounded) if name in REQUIRED_STATE else (name, bounded | None, None)
+    if name in REQUIRED_STATE:
+        # A client of a market without them says so: null.
+        return name, bounded | None if name in OPTIONAL_FIELDS else bounded
+    return name, bounded | None, None
 
 
-# The fields of `MarketSnapshot` with their bounds; the ten required ones stand first.
+# The fields of `MarketSnapshot` with their bounds; the ten required ones stand first,
+# of which open interest and funding may be null.
 CurrentState: Any = msgspec.defstruct(
     "CurrentState",
     [_state_field(name) for name in dict.fromkeys((*REQUIRED_STATE, *SCALARS, *SERIES))],

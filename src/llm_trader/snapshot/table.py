@@ -25,6 +25,7 @@ from llm_trader.timeframe import HOUR_MS, Millis, Timeframe
 
 ROW: Final = {name: row for row, name in enumerate(SCALARS)}
 SERIES_ROW: Final = {name: row for row, name in enumerate(SERIES)}
+_ALL: Final = slice(None)
 # Rows, so that a table of all columns of an index will do as well.
 _DECIDING: Final = [ROW[fields[-1]] for fields in OPTIONAL.values()]
 _REQUIRED: Final = [ROW[name] for name in REQUIRED]
@@ -177,15 +178,20 @@ def is_usable(scalars: Floats) -> Mask:
     return np.asarray(np.isfinite(scalars[_USABLE]).all(axis=0))
 
 
-def lacking(scalars: Floats) -> Kinds:
-    """Which of `OPTIONAL` states lack, a bit for each, shape (n,); 0 where nothing.
+def lacking(scalars: Floats, columns: Rows | slice = _ALL) -> Kinds:
+    """Which of `OPTIONAL` some states lack, a bit for each, shape (n,); 0 where nothing.
 
-    `scalars` (fields, n) may have further rows.
+    `scalars` (fields, states) may have further rows.
     """
-    kinds = np.zeros(scalars.shape[1], np.uint8)
-    for bit, row in enumerate(_DECIDING):
-        kinds |= np.isnan(scalars[row]).view(np.uint8) << np.uint8(bit)
+    kinds: Kinds = np.isnan(scalars[_DECIDING[0]][columns]).view(np.uint8)
+    for bit, row in enumerate(_DECIDING[1:], start=1):
+        kinds |= np.isnan(scalars[row][columns]).view(np.uint8) << np.uint8(bit)
     return kinds
+
+
+def any_lacks(scalars: Floats) -> bool:
+    """Whether any of `lacking` is not 0; cheaper than looking at each state."""
+    return any(np.isnan(scalars[row]).any() for row in _DECIDING)
 
 
 def _none_for_nan(values: Floats) -> list[Any]:

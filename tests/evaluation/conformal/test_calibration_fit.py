@@ -253,6 +253,19 @@ def test_where_neighbours_have_no_weight_the_skill_over_the_volatility_model_is_
     assert "24h" not in served_fit.calibration.skilled_horizons
 
 
+def test_one_of_states_that_all_lack_open_interest_says_so(
+    short: Dataset, calibration: Calibration
+) -> None:
+    (points,) = short.points.values()
+    values = points.values.copy()
+    values[COLUMN_ROW["oi_delta_pct"]] = np.nan
+    of_part = fitted(dataset_of(replace(points, values=values)))
+    values[COLUMN_ROW["oi_delta_pct"], 0] = 0.0
+    of_most = fitted(dataset_of(replace(points, values=values.copy())))
+    assert of_part.features_missing == ("oi_delta_pct",)
+    assert of_most.features_missing == calibration.features_missing == ()
+
+
 def test_symbols_are_pooled_and_told_apart() -> None:
     one, other = made_up(7), of_symbol(made_up(8), "ETHUSDT")
     pooled = fitted(dataset_of(one, other))

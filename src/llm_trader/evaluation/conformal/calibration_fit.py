@@ -146,6 +146,7 @@ def fit(
             name: _horizon_calibration(name, scores[name], symbols, rules[name], measurement)
             for name in HORIZONS
         },
+        features_missing=spaces.state.features_missing(dataset.lacked_by_all()),
     )
     return Fit(calibration, scores)
 

@@ -24,6 +24,7 @@ from llm_trader.index.protocol import FieldRange
 from llm_trader.retrieval.episodes import HITS_PER_EPISODE, MORE_HITS, earliest_episodes
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
+from llm_trader.snapshot.table import any_lacks
 from llm_trader.timeframe import HOUR_MS
 
 # A day of quarter-hours: their windows differ by a day, and the product fits a processor's cache.
@@ -105,10 +106,10 @@ class _Kinds(NamedTuple):
     @classmethod
     def of(cls, points: PointTable, queries: PointTable, search: Search) -> _Kinds | None:
         """None where nothing lacks anything."""
-        kinds = points.lacking(), queries.lacking()
-        if not any(lacking.any() for lacking in kinds):
+        if not (any_lacks(points.values) or any_lacks(queries.values)):
             return None
-        return cls(*kinds, overlaps_by_kind(search.feature_weights))
+        overlaps = overlaps_by_kind(search.feature_weights)
+        return cls(points.lacking(), queries.lacking(), overlaps)
 
     def overlap(self, row: int) -> Overlap:
         """That of a query."""

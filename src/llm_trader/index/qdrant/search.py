@@ -23,6 +23,7 @@ from llm_trader.index.qdrant import requests
 from llm_trader.index.qdrant.column_cache import MovedError
 from llm_trader.index.qdrant.layout import Head
 from llm_trader.index.qdrant.reader import ClientPoints, PointVectors, Reader
+from llm_trader.snapshot.table import any_lacks
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -116,9 +117,10 @@ async def _count(alias: Reader, query: SearchQuery, kind: int | None) -> int:
 
 def kinds_in(window: PointTable, query: SearchQuery) -> list[int | None]:
     """The kinds of points that need a search each; [None] where one search ranks all."""
-    if query.scales is None or not (lacking := window.lacking()).any():
+    if query.scales is None or not any_lacks(window.values):
         return [None]
-    comparable = [kind for kind in np.unique(lacking).tolist() if query.scales[kind] > 0]
+    kinds = np.unique(window.lacking()).tolist()
+    comparable = [kind for kind in kinds if query.scales[kind] > 0]
     return list(comparable)
 
 

@@ -76,9 +76,9 @@ def rebuild(job: Job) -> Result:
     Use it for a version with other features, for another text model, or where the index is damaged;
     corrections of market data need no more than `rag-ingest`. The symbols and the time range are
     those of the live index, the data is that of the market store. If the live index is damaged, or
-    another version of this program wrote it, all of the store is built. The live index answers queries until the swap; servers follow it within a
-    second if the vector spaces are the same, others must be restarted. The old version stays until
-    `llm-trader index prune`.
+    another version of this program wrote it, all of the store is built. The live index answers
+    queries until the swap; servers follow it within a second if the vector spaces are the same,
+    others must be restarted. The old version stays until `llm-trader index prune`.
     """
     from llm_trader.app.index_versions import rebuild_index
 

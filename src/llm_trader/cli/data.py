@@ -314,9 +314,7 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
     for skipped in report.skipped:
         yield line(f"skipped {skipped.file}: {skipped.reason}")
     if any(write.replaced for _, _, write in written):
-        yield line(
-            "rows were replaced: states that read them are made again by the next rag-ingest"
-        )
+        yield line("rows were replaced; rag-ingest makes the states again that read them")
     if unaccepted := [jump for file in report.files for jump in file.jumps]:
         from llm_trader.market.jumps import jump_remedy
 

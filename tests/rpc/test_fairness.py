@@ -123,12 +123,13 @@ async def test_a_batch_that_is_known_to_take_too_long_is_refused_in_part_at_once
 
 async def test_single_calls_wait_unread_rather_than_miss_their_deadline() -> None:
     desk = Desk()
-    limits = {"request_deadline_s": 0.4}
+    # Were all 32 that a connection may have at work taken up at once, ten would come too late.
+    limits = {"request_deadline_s": 1.5}
     async with serving(desk.method(), **limits) as server, connected(server) as line:
-        await line.call("compute", [0.01])
-        line.send_json(*(compute(n) for n in range(100)))
-        replies = [await line.receive() for _ in range(100)]
-        assert codes(replies) == {0: 100}
+        await line.call("compute", [0.07])
+        line.send_json(*(compute(n, 0.07) for n in range(50)))
+        replies = [await line.receive() for _ in range(50)]
+        assert codes(replies) == {0: 50}
 
 
 @pytest.mark.parametrize("reset", [True, False])
@@ -216,6 +217,44 @@ async def test_addresses_share_alike_however_many_connections_each_has() -> None
     await asyncio.gather(*map(work, peers))
     # The single connection has no more than one turn waiting, and still gets every other one.
     assert served[:22].count("10.0.0.2") >= 8
+
+
+async def test_one_question_at_a_time_is_quick_beside_any_number_that_send_ahead() -> None:
+    queue, served = FairQueue(8), []
+
+    async def work(peer: str, times: int) -> None:
+        for _ in range(times):
+            await queue.turn(peer, "work")
+            time.sleep(0.001)  # noqa: ASYNC251
+            queue.end_work()
+            served.append(peer)
+
+    ahead = [f"10.0.0.1:{port}" for port in range(60) for _ in range(10)]
+    flood = [asyncio.create_task(work(peer, 1)) for peer in ahead]
+    while len(served) < 20:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    before = len(served)
+    await work("10.0.0.1:100", 20)
+    assert len(served) - before < 20 * 5
+    await asyncio.gather(*flood)
+
+
+async def test_a_costly_turn_of_one_does_not_delay_another_of_its_kind_for_as_long() -> None:
+    queue, served = FairQueue(8), []
+
+    async def work(peer: str, seconds: float) -> None:
+        await queue.turn(peer, "work")
+        time.sleep(seconds)  # noqa: ASYNC251
+        queue.end_work()
+        served.append(peer)
+
+    flood = [asyncio.create_task(work("10.0.0.1:1", 0.001)) for _ in range(400)]
+    await asyncio.sleep(0)
+    await work("10.0.0.1:2", 0.3)
+    before = len(served)
+    await work("10.0.0.1:3", 0.001)
+    assert len(served) - before < 100
+    await asyncio.gather(*flood)
 
 
 async def test_a_cancelled_turn_leaves_the_queue() -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import psutil
@@ -137,6 +137,12 @@ FLOODS: dict[str, Callable[[int], Any]] = {
     "batches of discoveries": lambda n: [call("rpc.discover", i) for i in range(100)],
     "batches of pings": lambda n: [call("rpc.ping", i) for i in range(100)],
 }
+# Each costs the server more to read than to answer.
+CHEAP_FLOODS: dict[str, Callable[[int], Any]] = {
+    "discoveries": lambda n: call("rpc.discover", n),
+    "pings": lambda n: call("rpc.ping", n),
+    "no calls": lambda n: {"n": n},
+}
 
 
 def flood(server: Server, document: Callable[[int], Any], reads: bool) -> None:
@@ -186,6 +192,29 @@ def test_while_one_client_floods_others_are_served_and_memory_and_the_end_are_bo
         assert server.process.wait(60) == 0
         assert time.monotonic() - started_s < DRAIN_TIMEOUT_S + 2
         assert not [line for line in server.log if line.get("level") == "error"]
+
+
+@pytest.mark.parametrize("kind", ["batches of queries", *CHEAP_FLOODS])
+def test_a_flood_on_many_connections_delays_another_client_no_more(
+    corridor: Corridor, kind: str
+) -> None:
+    with server_of(corridor) as server:
+        asking, pinging = Client(server), Client(server)
+        for n in range(0, 400, 20):
+            asking.ask(query(n))
+        alone_s = median(asking.seconds)
+        for _ in range(30):
+            flood(server, (FLOODS | CHEAP_FLOODS)[kind], reads=True)
+        time.sleep(0.5)
+        asking.seconds.clear()
+        for n in range(5, 805, 20):
+            assert "result" in asking.ask(query(n))
+            assert pinging.ask(call("rpc.ping"))["result"]["pong"] is True
+        # The bounds are 0.1 s and 20 x; the 95th percentiles allow for a machine that does more.
+        assert median(pinging.seconds) < 0.1
+        assert median(asking.seconds) < 20 * alone_s
+        assert quantiles(pinging.seconds, n=20)[-1] < 0.5
+        assert quantiles(asking.seconds, n=20)[-1] < 40 * alone_s
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

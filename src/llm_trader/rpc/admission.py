@@ -206,12 +206,14 @@ class Admission:
             await self._work.extend()
 
     def has_share(self, session: Session) -> bool:
-        """Whether what waits on a connection can be expected to have its turn by the deadline."""
-        return self._work.within(session.peer, self._deadline_s)
+        """Whether what waits on a connection has its turn by the deadline, even if the server
+        becomes half as fast meanwhile.
+        """
+        return self._work.within(session.peer, self._deadline_s / 2)
 
     def expect_turn(self, session: Session) -> None:
         """Raises `OverloadedError` if more waits on a connection than can have its turn in time."""
-        if not self.has_share(session):
+        if not self._work.within(session.peer, self._deadline_s):
             raise errors.OverloadedError(
                 "overloaded: the calls of this batch already take the connection's share of the "
                 f"next {self._deadline_s:g} s; send this call again in another batch"

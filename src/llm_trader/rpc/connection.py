@@ -43,6 +43,7 @@ _LARGE_REPLY_BYTES: Final = 1 << 16
 # read may hold 100,000 documents.
 _SPLIT_BYTES: Final = 1 << 12
 _SPLIT_S: Final = 0.0005
+_STARTED_AT_ONCE: Final = 4
 # Some queries are worked on in vain meanwhile.
 _LOSS_CHECK_S: Final = 0.2
 
@@ -71,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._splitter = FrameSplitter(config.max_frame_kib << 10)
         self._unsplit = memoryview(b"")
         self._received_s = 0.0
+        self._will_go_on = False
         self._queue: deque[Frame] = deque()
         self._queued_bytes = 0
         self._answers: set[asyncio.Task[None]] = set()
@@ -183,15 +185,22 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Starts to answer what may start, and splits no more than that."""
+        self._will_go_on = False
         until_s = time.monotonic() + _SPLIT_S
-        self._start_answers()
-        while self._unsplit and not self._queue:
-            if time.monotonic() > until_s:
-                self._loop.call_soon(self._go_on)
-                break
+        while self._unsplit and not self._queue and time.monotonic() < until_s:
             self._split(_SPLIT_BYTES)
-            self._start_answers()
+        # A call joins the queue in the next pass; only then is the share of the others known.
+        for _ in range(_STARTED_AT_ONCE):
+            if self._queue and self._may_start(self._queue[0]):
+                self._start_answer(self._queue.popleft())
+        if self._may_start(self._queue[0]) if self._queue else self._unsplit:
+            self._go_on_soon()
         self._pause_or_resume_reading()
+
+    def _go_on_soon(self) -> None:
+        if not self._will_go_on:
+            self._will_go_on = True
+            self._loop.call_soon(self._go_on)
 
     def _split(self, size: int) -> None:
         frames = self._splitter.feed(bytes(self._unsplit[:size]))
@@ -216,17 +225,15 @@ class Connection(asyncio.Protocol):
 
     # --- Answers
 
-    def _start_answers(self) -> None:
-        while self._queue and self._may_start(self._queue[0]):
-            frame = self._queue.popleft()
-            size = _size(frame)
-            self._queued_bytes -= size
-            answer = self._loop.create_task(self._answer(frame))
-            self._answers.add(answer)
-            self._answering_bytes += size
-            if isinstance(frame, bytes) and is_batch(frame):
-                self._batch = answer
-            answer.add_done_callback(functools.partial(self._answer_ended, size))
+    def _start_answer(self, frame: Frame) -> None:
+        size = _size(frame)
+        self._queued_bytes -= size
+        answer = self._loop.create_task(self._answer(frame))
+        self._answers.add(answer)
+        self._answering_bytes += size
+        if isinstance(frame, bytes) and is_batch(frame):
+            self._batch = answer
+        answer.add_done_callback(functools.partial(self._answer_ended, size))
 
     def _may_start(self, frame: Frame) -> bool:
         if not self._answers:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from typing import Final, NamedTuple
@@ -25,7 +26,7 @@ _SLICE_S: Final = 0.002
 # Reading a call, its task and sending its reply. At a tenth, a flood of calls that are answered
 # in microseconds takes nearly all of the time.
 _HANDLING_S: Final = 1e-4
-# Who comes back waits no longer for a costly turn of its own, or of its backlog, than this.
+# After a costly turn the others of its backlog, who did not have it, wait no longer than this.
 _MOST_DEBT_S: Final = 0.05
 # What is remembered of clients that do not wait; some MB.
 _MAX_REMEMBERED: Final = 4096
@@ -65,8 +66,9 @@ class _Line:
 class _Shares:
     """Some who wait, and the time that each of them used: start-time fair queueing."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_debt_s: float) -> None:
         self.waiting: dict[object, None] = {}
+        self._most_debt_s = most_debt_s
         self._used_s: dict[object, float] = {}
         self._level_s = 0.0
 
@@ -78,11 +80,11 @@ class _Shares:
 
     def join(self, name: object) -> None:
         self.waiting[name] = None
-        used_s = min(self._used_s.get(name, 0.0), self._level_s + _MOST_DEBT_S)
-        self._used_s[name] = max(used_s, self._level_s)
+        self._used_s[name] = max(self._used_s.get(name, 0.0), self._level_s)
 
     def charge(self, name: object, cost_s: float) -> None:
-        self._used_s[name] = max(self._used_s.get(name, 0.0), self._level_s) + cost_s
+        used_s = max(self._used_s.get(name, 0.0), self._level_s) + cost_s
+        self._used_s[name] = min(used_s, self._level_s + self._most_debt_s)
         if len(self._used_s) > _MAX_REMEMBERED + len(self.waiting):
             self._used_s = {
                 known: used_s
@@ -196,9 +198,16 @@ class FairQueue:
 
     def _enter(self, line: _Line) -> None:
         for depth, name in enumerate(line.path):
-            shares = self._shares.setdefault(line.path[:depth], _Shares())
+            shares = self._shares_at(line.path[:depth])
             if name not in shares.waiting:
                 shares.join(name)
+
+    def _shares_at(self, path: tuple[object, ...]) -> _Shares:
+        shares = self._shares.get(path)
+        if shares is None:
+            shares = _Shares(_MOST_DEBT_S if len(path) == 1 else math.inf)
+            self._shares[path] = shares
+        return shares
 
     def _exit(self, line: _Line) -> None:
         for depth in reversed(range(len(line.path))):
@@ -267,7 +276,7 @@ class FairQueue:
             self._estimates_s[turn.kind] = known_s + step_s
             if self._lines:
                 for depth, name in enumerate(turn.path):
-                    shares = self._shares.setdefault(turn.path[:depth], _Shares())
+                    shares = self._shares_at(turn.path[:depth])
                     shares.charge(name, turn.worked_s + _HANDLING_S)
         self._begun.clear()
         if not self._lines:  # all are equal again

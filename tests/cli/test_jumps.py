@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from llm_trader.timeframe import M5, iso8601
+from llm_trader.market.store import MarketStore
+from llm_trader.timeframe import DAY_MS, M5, iso8601
 from tests.cli.conftest import Typed, Typing
-from tests.cli.corridor import START_MS, Corridor
+from tests.cli.corridor import AT_MS, END_MS, START_MS, Corridor, copied
 
 PRICES = ("open", "high", "low", "close")
 ROWS = 600
@@ -169,6 +171,32 @@ def test_an_acceptance_can_be_taken_back(typed: Typing, store: Path) -> None:
     assert "loses the states that cross it with the next rag-ingest" in withdrawn.out
     assert typed("llm-trader data check --store", store).code == 1
     assert typed(line).code == 0  # and once more
+
+
+def test_an_ingestion_says_what_a_jump_costs_until_it_is_accepted(
+    typed: Typing, corridor: Corridor, tmp_path: Path
+) -> None:
+    store, index = copied(corridor.store, tmp_path / "store"), tmp_path / "index"
+    jump_ms = AT_MS - 5 * DAY_MS
+    candles = corridor.histories["BTCUSDT"].intraday.between(jump_ms, jump_ms + M5.ms)
+    tick = {name: getattr(candles, name) * 10 for name in PRICES}
+    with MarketStore.open(store, write=True) as opened:
+        opened.write("BTCUSDT", replace(candles, **tick), "tick", written_at_ms=END_MS)
+
+    line = f"rag-ingest --symbol BTCUSDT --start 13 --store {store} --index {index}"
+    first = typed(line)
+    assert first.code == 0
+    told = "a jump of more than ×3 in the 24h after it; if it is real: llm-trader data accept-jump"
+    assert told in " ".join(first.out.split())
+    refused = typed(line, "--json").json[0]["refused"]
+    assert refused[told] == 96
+
+    for time_ms in (jump_ms, jump_ms + M5.ms):
+        accept = f"llm-trader data accept-jump --symbol BTCUSDT --at {iso8601(time_ms)} --store"
+        assert typed(accept, store).code == 0
+    second = typed(line, "--json").json[0]
+    assert told not in second["refused"]
+    assert second["added"] >= 96
 
 
 def test_a_list_says_what_is_accepted(typed: Typing, store: Path) -> None:

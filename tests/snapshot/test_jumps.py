@@ -21,7 +21,7 @@ from llm_trader.snapshot.table import ROW
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M5, M15, Millis, iso8601
 from tests.cli.corridor import write
 from tests.market.builders import START_MS
-from tests.snapshot.histories import BYBIT_2025, real, same_snapshots, simulated
+from tests.snapshot.histories import BYBIT_2025, candle_rows, real, same_snapshots, simulated
 
 SYMBOL = "BTCUSDT"
 DAYS = 26
@@ -123,6 +123,18 @@ def test_an_outcome_is_unknown_exactly_where_its_window_crosses_the_jump(
         jump_follows(candles, times).tolist()
         == np.isnan(labels_at(candles, times, "outcome_24h")).tolist()
     )
+
+
+def test_an_outcome_across_a_hole_and_the_jump_behind_it_is_unknown() -> None:
+    candles = redenominated().intraday
+    kept = (candles.open_time_ms < JUMP_MS) | (candles.open_time_ms >= JUMP_MS + 2 * M5.ms)
+    holed = mark_jumps(candle_rows(candles, kept), [])
+    assert holed.jumps_ms.tolist() == [JUMP_MS + 2 * M5.ms]
+    times = JUMP_MS + np.array([-2 * HOUR_MS, -HOUR_MS // 2, 0, 3 * M5.ms])
+    known = np.isfinite(labels_at(holed, times, "outcome_1h"))
+    assert known.tolist() == [True, False, False, True]
+    # Nor does a run of candles that goes on across short holes go on across this one.
+    assert len(holed.segment_starts(3)) == 2
 
 
 def test_all_labels_of_a_window_across_a_jump_are_unknown() -> None:

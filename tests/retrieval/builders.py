@@ -71,6 +71,9 @@ def states_at(times: Times, seed: int = 0, latent: Floats | None = None) -> Snap
         "open_interest_avg_24h": interest,
         "open_interest_latest": interest * (1 + 0.04 * next(noise)),
         "funding_rate": 0.00005 + 0.0001 * next(noise),
+        "funding_interval_hours": np.full(n, 8.0),
+        "missing_candles": np.zeros(n),
+        "missing_candles_4h": np.zeros(n),
     }
     for window, size in (("1h", 0.5), ("4h", 1.0), ("24h", 2.5)):
         volatility = size * np.exp(0.4 * next(noise))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_trader.embedding.state import StateSpace
-from llm_trader.index.points import PointTable
+from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.retrieval.answer import BarrierEvidence, Estimate, Evidence
 from llm_trader.retrieval.evidence import (
     INTERVAL_LEVEL,
@@ -157,6 +158,24 @@ def test_barriers_are_shares_of_what_was_touched_first(case: Case) -> None:
         assert interval(actual) == pytest.approx(wilson(share, n, Z90))
         base_rate = case.window.column("first_barrier").tolist()
         assert actual.base_rate == pytest.approx(base_rate.count(code) / len(base_rate))
+
+
+def test_episodes_that_do_not_know_their_barrier_have_no_part_in_its_share() -> None:
+    window = past(range(300))
+    values = window.values.copy()
+    rows = np.arange(40)
+    values[COLUMN_ROW["first_barrier"], ::2] = np.nan
+    holed = replace(window, values=values)
+
+    def shares_of(places: np.ndarray) -> BarrierEvidence | None:
+        episodes = Neighbourhood(holed, places, np.linspace(0.9, 0.5, len(places)))
+        return evidence_of(episodes, holed).barriers
+
+    barriers = shares_of(rows)
+    assert barriers is not None
+    known = window.column("first_barrier")[rows[1::2]].tolist()
+    assert barriers.stop_first.value == known.count(1.0) / len(known)
+    assert shares_of(rows[::2]) is None
 
 
 @settings(max_examples=25)

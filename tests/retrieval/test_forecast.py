@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_trader.index.points import COLUMN_ROW
 from llm_trader.retrieval.forecast import (
     FORECAST_LEVELS,
     SIZE_STEPS,
@@ -15,7 +18,7 @@ from llm_trader.retrieval.forecast import (
     mixture_quantiles,
     size_numbers,
 )
-from llm_trader.snapshot.outcome import TURNS
+from llm_trader.snapshot.outcome import EXTREMES, TURNS
 from tests.retrieval.builders import past
 
 outcomes = st.lists(st.integers(-50, 50), min_size=1, max_size=60).map(
@@ -101,3 +104,13 @@ def test_chances_of_barriers_are_shares_of_paths_in_expected_moves(
             first.append("target")
     shares = first.count("stop") / 200, first.count("target") / 200
     assert barrier_shares(points, stop, target) == shares
+
+
+def test_points_that_do_not_know_their_path_have_no_part_in_the_chances_of_barriers() -> None:
+    points = past(range(200))
+    values = points.values.copy()
+    unknown = np.arange(200) % 3 == 0
+    values[np.ix_([COLUMN_ROW[name] for name in EXTREMES], unknown)] = np.nan
+    holed = replace(points, values=values)
+    assert barrier_shares(holed, 0.5, 0.7) == barrier_shares(points.take(~unknown), 0.5, 0.7)
+    assert np.isnan(barrier_shares(holed.take(unknown), 0.5, 0.7)).all()

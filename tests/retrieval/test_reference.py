@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Floats
-from llm_trader.index.points import STATE, PointTable
+from llm_trader.index.points import COLUMN_ROW, STATE, PointTable
 from llm_trader.retrieval.reference import (
     QUANTILE_LEVELS,
     BaseRates,
@@ -117,6 +118,20 @@ def test_base_rates_are_those_of_all_points_of_the_window(n: int) -> None:
     barriers = window.column("first_barrier").tolist()
     assert rates.stop_first == barriers.count(1.0) / n
     assert rates.target_first == barriers.count(2.0) / n
+
+
+def test_base_rates_of_barriers_are_of_the_points_that_know_theirs() -> None:
+    window = past(range(300))
+    values = window.values.copy()
+    unknown = np.arange(300) % 4 == 0
+    values[COLUMN_ROW["first_barrier"], unknown] = np.nan
+    rates, known = (
+        BaseRates.of(points) for points in (replace(window, values=values), window.take(~unknown))
+    )
+    assert (rates.stop_first, rates.target_first) == (known.stop_first, known.target_first)
+    assert rates.points == 300
+    none_known = BaseRates.of(replace(window, values=values).take(unknown))
+    assert np.isnan([none_known.stop_first, none_known.target_first]).all()
 
 
 def test_a_market_that_stood_still_went_up_never() -> None:

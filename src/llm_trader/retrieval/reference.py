@@ -70,7 +70,7 @@ class BaseRates:
     def of(cls, window: PointTable) -> BaseRates:
         outcomes = window.values[OUTCOME_ROWS]
         barrier, n = window.column("first_barrier"), len(window)
-        known = np.count_nonzero(np.isfinite(barrier)) or np.nan
+        known = int(np.count_nonzero(np.isfinite(barrier))) or np.nan
         return cls(
             n,
             np.add.reduce(outcomes, axis=1) / n,

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,19 @@ from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.results import Control, Metrics
 from llm_trader.evaluation.verdict.gate import read_metrics
 from llm_trader.evaluation.verdict.multiple_testing import FOLDER
+from llm_trader.market.store import MarketStore
+from llm_trader.timeframe import DAY_MS
 from tests.cli.conftest import Typed, Typing
-from tests.cli.corridor import SYMBOL, SYMBOLS, Corridor, console_script, copied, until
+from tests.cli.corridor import (
+    START_MS,
+    SYMBOL,
+    SYMBOLS,
+    Corridor,
+    console_script,
+    copied,
+    until,
+    write,
+)
 from tests.cli.test_leaks import tamper
 from tests.evaluation.report.metrics import made_up_metrics
 
@@ -107,6 +119,26 @@ def test_it_writes_four_files_and_shows_the_verdict(
     assert str(out / "report.html") in ran.out
     for name in study.STRATEGIES:
         assert f" {name} " in ran.out
+
+
+def test_states_without_open_interest_are_evaluated_and_counted(
+    typed: Typing, corridor: Corridor, line: str, quick: list[Control], tmp_path: Path
+) -> None:
+    history, out = corridor.histories[SYMBOL], tmp_path / "out"
+    half_ms = START_MS + 38 * DAY_MS
+    with MarketStore.open(tmp_path / "store", write=True, exchange="simulated") as store:
+        interest = history.open_interest.between(half_ms, None)
+        write(store, replace(history, open_interest=interest))
+    of_part = line.replace(str(corridor.store), str(tmp_path / "store"))
+    ran = typed(f"llm-trader evaluate {of_part} --out {out}")
+    assert (ran.code, ran.err) == (0, "")
+    found: Any = metrics_in(out)
+    partial = found["origin"]["partial_states"][SYMBOL]
+    assert 100 < partial < 20 * 96
+    assert [probe["problem"] for probe in found["probes"]] == [None, None]
+    assert all(probe["checked"] for probe in found["probes"])
+    page = (out / "report.html").read_text()
+    assert f"{partial} on {SYMBOL} lack open interest or funding" in page
 
 
 def test_json_is_the_file(typed: Typing, line: str, quick: list[Control], tmp_path: Path) -> None:

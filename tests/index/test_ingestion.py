@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ import pytest
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.ingestion import NOT_RESOLVED, IngestReport
-from llm_trader.index.points import STATE
+from llm_trader.index.points import COLUMN_ROW, STATE
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
+from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
+from llm_trader.snapshot.model import OPTIONAL_FIELDS
 from llm_trader.snapshot.outcome import LABELS, label_outcomes
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, MINUTE_MS
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, same_content, same_points, stored
@@ -201,6 +205,51 @@ async def test_around_a_gap_only_snapshots_with_whole_past_and_future_are_added(
         ),
         NOT_RESOLVED: int((~resolved & a_week_again).sum()),
     }
+
+
+async def test_holes_in_open_interest_and_funding_cost_no_state_and_are_marked(
+    tmp_path: Path, store_path: Path, index: EmbeddedIndex
+) -> None:
+    rng, history = np.random.default_rng(3), market()
+    interest = _some_of(history.open_interest, 0.7, rng)
+    funding = _some_of(history.funding, 0.95, rng)
+    holed = replace(history, open_interest=interest, funding=funding)
+    (report,) = await ingested(make_store(tmp_path / "holed", holed), index)
+    with EmbeddedIndex.create_or_open(tmp_path / "whole", COLLECTION) as other:
+        (complete,) = await ingested(store_path, other)
+        whole = await stored(other)
+    held = await stored(index)
+    assert report.added == complete.added
+    assert held.timestamp_ms.tolist() == whole.timestamp_ms.tolist()
+    assert (complete.without_open_interest, complete.without_funding) == (0, 0)
+    lacking = held.lacking()
+    assert report.without_open_interest == np.count_nonzero(lacking & 1) > 0
+    assert report.without_funding == np.count_nonzero(lacking & 2) > 0
+    assert adds_up(report)
+    unknown = np.isnan(held.values)
+    optional = [COLUMN_ROW[name] for name in OPTIONAL_FIELDS]
+    assert set(np.flatnonzero(unknown.any(axis=1)).tolist()) == set(optional)
+    # What is known is what the whole market says, but for means of fewer samples, and for the
+    # moment of a missed sample, at which the one before it is still the newest.
+    others = np.setdiff1d(np.arange(len(held.values)), optional)
+    assert np.array_equal(held.values[others], whole.values[others])
+    for name in OPTIONAL_FIELDS:
+        known = ~np.isnan(held.column(name))
+        assert known.any()
+        tolerance = {"oi_delta_pct": 2.0, "funding_rate": 0.001}.get(name, 0.0)
+        np.testing.assert_allclose(
+            held.column(name)[known], whole.column(name)[known], rtol=0.05, atol=tolerance
+        )
+
+
+Samples = TypeVar("Samples", FundingSeries, OpenInterestSeries)
+
+
+def _some_of(series: Samples, share: float, rng: np.random.Generator) -> Samples:
+    """A random part of the samples."""
+    kept = rng.random(len(series)) < share
+    columns = {name: values[kept] for name, values in series.columns()}
+    return type(series).validated({"time_ms": series.time_ms[kept], **columns})
 
 
 async def test_after_a_gap_in_the_last_day_only_the_rest_of_it_is_not_known_yet(

@@ -97,7 +97,8 @@ def read_dataset(
 ) -> Dataset:
     """The labelled states from one lookback before `start_ms` to `end_ms`.
 
-    Candles that close after `now_ms` give no outcome. Raises `InvalidInputError` where a symbol has no labelled state in the evaluated time.
+    Candles that close after `now_ms` give no outcome. Raises `InvalidInputError` where a symbol has
+    no labelled state in the evaluated time.
     """
     tables = {}
     for symbol in symbols:

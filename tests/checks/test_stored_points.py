@@ -15,7 +15,7 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis, iso8601
-from llm_trader.volatility.model import BUILT_IN
+from llm_trader.snapshot.builder import DEFAULT_RULES
 from tests.index.builders import SYMBOL, stored
 from tests.index.markets import (
     COLLECTION,
@@ -53,7 +53,7 @@ def compared(
             with MarketStore.open(store_path) as store:
                 choices = np.random.default_rng(1)
                 return await compare_stored_points(
-                    index, store, BUILT_IN, [SYMBOL], now_ms, choices
+                    index, store, DEFAULT_RULES, [SYMBOL], now_ms, choices
                 )
 
     return asyncio.run(compare())

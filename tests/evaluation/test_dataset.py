@@ -104,6 +104,12 @@ async def test_points_are_those_of_an_ingestion_of_the_same_time(
     assert (dataset.exchange, dataset.intraday) == ("bybit", M5)
 
 
+def test_a_candle_that_closes_after_the_clock_gives_no_outcome(store: MarketStore) -> None:
+    for now_ms, last_ms in ((END_MS, END_MS - DAY_MS), (END_MS - 1, END_MS - DAY_MS - SLOT_MS)):
+        points = read(store, end_ms=END_MS, now_ms=now_ms).points[SYMBOL]
+        assert points.timestamp_ms[-1] == last_ms
+
+
 async def test_of_an_index_only_the_same_time_is_read(store_path: Path, tmp_path: Path) -> None:
     with EmbeddedIndex.create_or_open(tmp_path / "index", COLLECTION) as index:
         await ingested(store_path, index)

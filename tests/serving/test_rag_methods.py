@@ -733,7 +733,7 @@ async def test_before_the_first_candle_there_is_no_data_at_all(rag: RpcClient) -
 async def test_a_time_without_enough_history_says_what_is_missing(rag: RpcClient) -> None:
     error = await refusal(rag, question(WARM_MS - DAY_MS))
     assert error.rpc_code == -32005
-    assert "120 gapless 4h candles" in error.message
+    assert "120 4h candles" in error.message
 
 
 async def test_a_state_that_says_too_little_is_an_embedding_error(

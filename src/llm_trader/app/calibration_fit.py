@@ -69,6 +69,7 @@ def calibrate_from_store(
             end_ms,
             lookback_days=search.lookback_days,
             interval_ms=interval_ms,
+            now_ms=job.now_ms,
             progress=labelled(job.progress, "reading"),
         )
     return fit(

@@ -169,6 +169,7 @@ def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) 
                 *span,
                 lookback_days=lookback_days,
                 interval_ms=settings.snapshot.interval_ms,
+                now_ms=job.now_ms,
                 progress=labelled(job.progress, "reading"),
             )
     return Subject(dataset.trimmed(plan.step_ms), settings.market.store)

@@ -24,7 +24,7 @@ from llm_trader.progress import Progress, no_progress
 from llm_trader.snapshot.builder import DEFAULT_RULES, SnapshotRules
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
 from llm_trader.snapshot.source import read_history
-from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import DAY_MS, MAX_TIME_MS, MINUTE_MS, Millis, Timeframe, iso8601
 
 # Indicators of 4h candles need 120 candles, 20 days, before the first state.
 WARM_UP_DAYS: Final = 21
@@ -103,11 +103,13 @@ def read_dataset(
     *,
     lookback_days: int,
     interval_ms: Millis,
+    now_ms: Millis = MAX_TIME_MS,
     progress: Progress = no_progress,
 ) -> Dataset:
     """The labelled states from one lookback before `start_ms` to `end_ms`.
 
-    Raises `InvalidInputError` where a symbol has no labelled state in the evaluated time.
+    Candles that close after `now_ms` give no outcome. Raises `InvalidInputError` where a symbol has
+    no labelled state in the evaluated time.
     """
     tables = {}
     for symbol in symbols:
@@ -117,7 +119,7 @@ def read_dataset(
             interval_ms=interval_ms,
             batch_days=_BATCH_DAYS,
         )
-        points = _points(store, spaces, symbol, plan, progress)
+        points = _points(store, spaces, symbol, plan, now_ms, progress)
         if points is None or points.timestamp_ms[-1] < start_ms:
             raise InvalidInputError(
                 f"the store has no labelled state of {symbol} from {iso8601(start_ms)} to "
@@ -165,13 +167,18 @@ async def read_index(
 
 
 def _points(
-    store: MarketStore, spaces: Spaces, symbol: str, plan: IngestPlan, progress: Progress
+    store: MarketStore,
+    spaces: Spaces,
+    symbol: str,
+    plan: IngestPlan,
+    now_ms: Millis,
+    progress: Progress,
 ) -> PointTable | None:
     intraday = spaces.state.intraday
     stored = store.first_and_last_ms(symbol, intraday)
     if stored is None:
         return None
-    known_until_ms = stored[1] + intraday.ms
+    known_until_ms = min(stored[1] + intraday.ms, now_ms)
     times = plan.grid(stored[0] + intraday.ms, known_until_ms)
     parts, done = [], 0
     for batch in plan.batches(times):

@@ -7,9 +7,9 @@ hardly do.
 
 Storing: `store.py` is the LMDB store. `keys.py` has the layout of its keys, `value_codecs.py` of
 its values; `stored_series.py` converts a series to records, `record_ranges.py` seeks them.
-`series_records.py` and `symbol_versions.py` keep what each write updates, `jump_records.py` the
-jumps that were accepted; `store_check.py` compares records with a count, `store_info.py` describes
-a store.
+`series_records.py` and `symbol_versions.py` keep what each write updates, `series_changes.py` what
+it changed, `jump_records.py` the jumps that were accepted; `store_check.py` compares with a count,
+`store_info.py` describes a store.
 
 Importing: `file_import.py` writes files to the store. `file_table.py` opens one, `file_columns.py`
 finds its columns, `file_values.py` reads their cells, and `file_rows.py` puts the rows in order.

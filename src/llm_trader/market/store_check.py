@@ -1,7 +1,7 @@
 """Counts every row of a store and compares the records and the gap ledgers with the count.
 
-Candles of different timeframes are compared with each other.
-A deep check also compares every row with its checksum.
+Candles of one symbol in different timeframes are compared with each other. A deep check also
+decodes every row and compares it with its checksum.
 """
 
 from __future__ import annotations

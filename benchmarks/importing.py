@@ -6,7 +6,6 @@ Not a part of `make bench`, as ten million rows take minutes.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -24,11 +23,14 @@ _ROWS = 10_000_000
 _LATEST_MS = 1_735_689_600_000  # 2025-01-01; candles end there
 # The kernel's own count; getrusage gives a child at least the peak of its parent.
 _PROGRAM = """
-import atexit, sys
+import sys, time
 from pathlib import Path
-atexit.register(lambda: sys.stderr.write(Path("/proc/self/status").read_text()))
 from llm_trader.cli.main import main
-main()
+try:
+    main()
+finally:
+    sys.stderr.write(Path("/proc/self/status").read_text())
+    sys.stderr.write(f"CPU: {time.process_time():.1f} s")
 """
 
 
@@ -64,17 +66,13 @@ def import_cost(file: Path, store: Path) -> ImportCost:
     command = [sys.executable, "-c", _PROGRAM, "data", "import", str(file)]
     command += ["--exchange", "okx", "--store", str(store)]
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    said = process.stderr.read() if process.stderr else ""
-    _, status, used = os.wait4(process.pid, 0)
-    peak = re.search(r"VmHWM:\s*(\d+) kB", said)
-    if status or peak is None:
-        raise SystemExit(f"the import failed: {said}")
-    return ImportCost(
-        int(peak[1]) / 1024, used.ru_utime + used.ru_stime, time.perf_counter() - started
-    )
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall_s = time.perf_counter() - started
+    peak = re.search(r"VmHWM:\s*(\d+) kB", ended.stderr)
+    cpu = re.search(r"CPU: (\S+) s", ended.stderr)
+    if ended.returncode or peak is None or cpu is None:
+        raise SystemExit(f"the import failed: {ended.stderr}")
+    return ImportCost(int(peak[1]) / 1024, float(cpu[1]), wall_s)
 
 
 def main() -> None:

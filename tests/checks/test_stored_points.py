@@ -14,8 +14,8 @@ from llm_trader.checks.stored_points import StoredPoints, compare_stored_points
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.market.store import MarketStore
-from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis, iso8601
 from llm_trader.snapshot.builder import DEFAULT_RULES
+from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis, iso8601
 from tests.index.builders import SYMBOL, stored
 from tests.index.markets import (
     COLLECTION,

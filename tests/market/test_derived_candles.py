@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.file_import import ImportReport, import_folder
 from llm_trader.market.resampling import resample, resample_with_holes
 from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import DAY_MS, H1, H4, M1, M3, M5, Millis
-from tests.market.builders import START_MS, run_of_candles, same_series
+from tests.market.builders import START_MS, candles_at, run_of_candles, same_series
 from tests.market.test_file_import import AT, put_candles
+from tests.market.test_store import fresh_store
 
 SYMBOL = "BTCUSDT"
 
@@ -170,6 +174,48 @@ def test_resampling_without_holes_is_the_same_to_the_bit_whatever_share_is_asked
         built = resample_with_holes(fine, H4, share)
         assert same_series(built.candles, resample(fine, H4))
         assert not len(built.incomplete_ms)
+
+
+# ---- the record of what was built
+
+
+def test_series_that_an_earlier_version_built_count_as_built(store: MarketStore) -> None:
+    candles = run_of_candles(6, H4)
+    store.write(SYMBOL, candles, "resampled from 5m of a file", written_at_ms=AT)
+    assert store.built_candles(SYMBOL, H4).contain(candles.open_time_ms).all()
+
+    store.write(SYMBOL, run_of_candles(1, H4, START_MS + DAY_MS), "live", written_at_ms=AT)
+    assert not store.built_candles(SYMBOL, H4).spans, "no record says which of them it built"
+
+
+slots = st.sets(st.integers(0, 30), min_size=1, max_size=20).map(sorted)
+
+
+@given(st.lists(st.tuples(slots, st.booleans(), st.integers(0, 2)), min_size=1, max_size=8))
+def test_the_record_says_of_every_candle_how_it_was_written_last(
+    writes: list[tuple[list[int], bool, int]],
+) -> None:
+    built: dict[Millis, bool] = {}  # and whether in part
+    with fresh_store() as store:
+        for chosen, is_built, every in writes:
+            times = [START_MS + slot * H4.ms for slot in chosen]
+            incomplete = times[:: every + 1] if is_built else []
+            for time_ms in times:
+                built.pop(time_ms, None)
+            if is_built:
+                built |= {time_ms: time_ms in incomplete for time_ms in times}
+            store.write(
+                SYMBOL,
+                candles_at(times, H4),
+                "resampled from 5m" if is_built else "live",
+                written_at_ms=AT,
+                incomplete_ms=np.array(incomplete, np.int64) if is_built else None,
+            )
+            record = store.built_candles(SYMBOL, H4)
+            stored = store.candles(SYMBOL, H4).open_time_ms
+            assert stored[record.contain(stored)].tolist() == sorted(built)
+            assert list(record.incomplete_ms) == sorted(t for t in built if built[t])
+            assert all(end <= start for (_, end), (start, _) in pairwise(record.spans))
 
 
 # ---- where native candles end

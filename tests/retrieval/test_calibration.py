@@ -96,7 +96,7 @@ def test_it_is_used_for_queries_like_those_it_is_of() -> None:
     ("field", "value"),
     [
         ("exchange", "binance"),
-        ("feature_version", "v2_5m4h"),
+        ("feature_version", "v1_5m4h"),
         ("state_space_id", "state-other"),
         ("text_space_id", "text-other"),
         ("vector", "hybrid"),

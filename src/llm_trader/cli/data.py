@@ -80,8 +80,9 @@ def import_files(
     rows without values are left out and counted. Importing again changes nothing.
 
     Missing 3m candles are built from 1m candles, and missing 4h candles from the finest imported
-    ones: where at least 90 % of a 4h candle is there, its first and last part among it. Where
-    imported 4h candles end, built ones go on with them if both agree where both are there.
+    ones: where at least 90 % of a 4h candle is there, its first and last part among it; its range
+    and volume are then those of what is there. Where imported 4h candles end, built ones go on with
+    them if both agree where both are there.
     """
     from llm_trader.app.market_data import FileMeaning, import_market_data
     from llm_trader.market.file_rows import FileReading

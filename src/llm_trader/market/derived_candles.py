@@ -144,12 +144,15 @@ def _build(
     first_ms = start_ms
     while first_ms < end_ms:
         until_ms = min(first_ms // DAY_MS * DAY_MS + step_ms, end_ms)
-        fine = store.candles(symbol, span.timeframe, first_ms, until_ms)
-        part = resample_with_holes(fine, target, LEAST_SHARE[target])
         stored_ms = store.open_times(symbol, target, first_ms, until_ms)
-        part = _without(part, stored_ms[~built_before.contain(stored_ms)])
-        if len(part.candles):
-            parts.append(part)
+        native_ms = stored_ms[~built_before.contain(stored_ms)]
+        wanted_ms = np.setdiff1d(np.arange(first_ms, until_ms, target.ms), native_ms)
+        if len(wanted_ms):
+            from_ms, to_ms = int(wanted_ms[0]), int(wanted_ms[-1]) + target.ms
+            fine = store.candles(symbol, span.timeframe, from_ms, to_ms)
+            part = _without(resample_with_holes(fine, target, LEAST_SHARE[target]), native_ms)
+            if len(part.candles):
+                parts.append(part)
         read((until_ms - first_ms) // span.timeframe.ms)
         store.release_memory()
         first_ms = until_ms

@@ -11,14 +11,13 @@ import numpy as np
 from llm_trader.arrays import Times
 from llm_trader.errors import InvalidDataError, InvalidInputError
 from llm_trader.market.candles import CandleSeries
-from llm_trader.market.file_rows import (
-    FileReading,
-    FileRows,
+from llm_trader.market.file_order import (
     leave_out_unclosed,
     leave_out_unknown,
     refuse_future,
     sort_rows,
 )
+from llm_trader.market.file_rows import FileReading, FileRows
 from llm_trader.market.samples import sampling_interval_ms
 from llm_trader.market.store import MarketStore
 from llm_trader.market.timeframe_agreement import Span

@@ -27,14 +27,8 @@ from llm_trader.market.derived_candles import (
 from llm_trader.market.file_agreement import refuse_contradicted
 from llm_trader.market.file_candles import checked_candles
 from llm_trader.market.file_columns import FUNDING_INTERVAL, Kind, check_mapping
-from llm_trader.market.file_rows import (
-    FileReading,
-    FileRows,
-    leave_out_unknown,
-    read_rows,
-    refuse_future,
-    sort_rows,
-)
+from llm_trader.market.file_order import leave_out_unknown, refuse_future, sort_rows
+from llm_trader.market.file_rows import FileReading, FileRows, read_rows
 from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.hole_costs import HoleReport, report_holes

@@ -1,7 +1,6 @@
-"""The rows of a file by our names: read, and put into the form of a series.
+"""The rows of a file by our names, as they are read.
 
-What is safe to put right is put right and noted; rows that say nothing are left out and counted;
-all else is refused with its place in the file.
+What is safe to read is read and noted; cells that cannot be read are refused with their place.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from llm_trader.market.file_values import (
 )
 from llm_trader.market.series import Refusals, count_refusals
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import MAX_TIME_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import MAX_TIME_MS, Millis, iso8601
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,9 +44,6 @@ Stamp: TypeAlias = Literal["open", "close"]
 
 _UNREADABLE_TIME: Final = "time missing or not readable"
 _CORRECT: Final = "correct or remove these rows and import again"
-# Some 3 MB of four prices.
-_ROWS_AT_ONCE: Final = 100_000
-_PRICES: Final = ("open", "high", "low", "close")
 # Quote currencies that a symbol may end with where a column names the base currency alone.
 _QUOTES: Final = ("USDT", "USDC", "USD", "BUSD", "FDUSD")
 
@@ -119,7 +115,7 @@ class FileRows:
             f"{name} missing" if np.isnan(value) else f"{name} {value:.10g}"
             for name, value in cells.items()
         )
-        return f"{self.table.place(int(self.row[row]))}, {_time(self.times[row])}: {values}"
+        return f"{self.table.place(int(self.row[row]))}, {time_text(self.times[row])}: {values}"
 
     def place_of(self, time_ms: Millis) -> str:
         """Where the row of a time is in the file, after the rows were put in order."""
@@ -305,8 +301,8 @@ class _BatchReader:
         raise InvalidInputError(
             f"{self._table.name} was to be imported as {self._symbol}, but its column "
             f"{self._header(SYMBOL)} says {found!r} in {self._table.place(int(row[first]))}, "
-            f"{_time(times.time_ms[first])}; give the symbol that it is of, and split a file of "
-            "several symbols"
+            f"{time_text(times.time_ms[first])}; give the symbol that it is of, and split a file "
+            "of several symbols"
         )
 
     def _collect(
@@ -324,7 +320,7 @@ class _BatchReader:
             self._counts[reason] = self._counts.get(reason, 0) + count
             at, name = first_rows[reason], columns_of[reason]
             place = (
-                f"{self._table.place(int(row[at]))}, {_time(times.time_ms[at])}, "
+                f"{self._table.place(int(row[at]))}, {time_text(times.time_ms[at])}, "
                 f"column {self._header(name)}: {str(cells[name][at])[:40]!r}"
             )
             self._places.setdefault(reason, place)
@@ -339,102 +335,5 @@ def _names_symbol(text: str, symbol: str) -> bool:
     return bool(plain) and any(plain + quote == symbol for quote in _QUOTES)
 
 
-def _time(time_ms: int) -> str:
+def time_text(time_ms: int) -> str:
     return iso8601(int(time_ms)) if 0 < time_ms <= MAX_TIME_MS else "time unknown"
-
-
-# ---- putting in order
-
-
-def refuse_future(rows: FileRows, now_ms: Millis) -> None:
-    rows.refuse(
-        {f"time later than now, {iso8601(now_ms)}": rows.times > now_ms},
-        "which column is the time (--map timestamp_ms=COLUMN), and is the clock of this machine "
-        "right?",
-    )
-
-
-def leave_out_unclosed(rows: FileRows, timeframe: Timeframe, now_ms: Millis) -> None:
-    """A candle in progress still changes, so it must not become final."""
-    if rows.confirmed is not None:
-        rows.leave_out(~rows.confirmed, "candle not confirmed, so still in progress")
-    rows.leave_out(rows.times + timeframe.ms > now_ms, "candle that had not closed yet")
-
-
-def leave_out_unknown(rows: FileRows, kind: Kind) -> None:
-    """Rows that have a time and say nothing; a candle must lack all its prices."""
-    if kind == "candles":
-        unknown = np.zeros(len(rows.times), np.bool_)
-        for first in range(0, len(unknown), _ROWS_AT_ONCE):
-            part = slice(first, first + _ROWS_AT_ONCE)
-            missing = [np.isnan(rows.values(name, part)) for name in _PRICES]
-            unknown[part] = np.logical_and.reduce(missing)
-        rows.leave_out(unknown, "candle without prices")
-        return
-    value = rows.columns["rate" if kind == "funding" else "open_interest"]
-    rows.leave_out(np.isnan(value), "value missing")
-    if kind == "open_interest":
-        _leave_out_zeros(rows)
-
-
-def _leave_out_zeros(rows: FileRows) -> None:
-    # Exchanges publish 0 where they have no value. Files end at any time, also in the midst of an
-    # outage, so a first and a last 0 mean the same.
-    interest = rows.columns["open_interest"]
-    if (interest > 0).any():
-        rows.leave_out(interest == 0, "open interest of 0 beside positive values, so unknown")
-    value = rows.columns.get("open_interest_value")
-    if value is not None:
-        value[(value == 0) & (rows.columns["open_interest"] > 0)] = np.nan
-
-
-def sort_rows(rows: FileRows) -> None:
-    """Drops identical rows and turns newest-first files round; refuses any other disorder."""
-    if (np.diff(rows.times) > 0).all():
-        return
-    _drop_duplicates(rows)
-    step = np.diff(rows.times, prepend=rows.times[:1] - 1)
-    if len(step) > 1 and (step[1:] < 0).all():
-        rows.notes.append("rows were newest first, and were put in the order of time")
-        rows.take(np.arange(len(rows.times))[::-1])
-        return
-    falls = step < 0
-    if falls.sum() > len(step) // 2:  # newest first but for some
-        falls = np.append(False, step[1:] > 0)
-    rows.refuse({"not in time order": falls}, "sort the file by time and import again")
-
-
-def _drop_duplicates(rows: FileRows) -> None:
-    """Of rows of one time the first stays; raises `InvalidDataError` where they differ."""
-    order = np.argsort(rows.times, kind="stable")
-    later = order[1:][np.diff(rows.times[order]) == 0]
-    if not len(later):
-        return
-    earlier = order[:-1][np.diff(rows.times[order]) == 0]
-    differ = np.zeros(len(later), np.bool_)
-    for name in rows.names:
-        former, latter = rows.values(name, earlier), rows.values(name, later)
-        differ |= ~((former == latter) | (np.isnan(former) & np.isnan(latter)))
-    if differ.any():
-        first = int(differ.argmax())
-        a, b = int(earlier[first]), int(later[first])
-        pairs = {name: rows.values(name, np.array([a, b])).tolist() for name in rows.names}
-        values_differ = ", ".join(
-            f"{name} {one:.15g} and {other:.15g}"
-            for name, (one, other) in pairs.items()
-            if one != other
-        )
-        place = (
-            f"{rows.table.place(int(rows.row[a]))} and {rows.table.place(int(rows.row[b]))}, "
-            f"{_time(rows.times[a])}: {values_differ}"
-        )
-        reason = "duplicate time with other values"
-        raise InvalidDataError(
-            rows.name,
-            {reason: int(differ.sum())},
-            places={reason: place},
-            remedy="remove the wrong one and import again",
-        )
-    repeated = np.zeros(len(rows.times), np.bool_)
-    repeated[later] = True
-    rows.leave_out(repeated, "duplicate row")

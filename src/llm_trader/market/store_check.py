@@ -1,7 +1,7 @@
 """Counts every row of a store and compares the records and the gap ledgers with the count.
 
-It names what candles say that markets hardly do: jumps of the price, and stretches that repeat one
-candle; and it compares candles of different timeframes with each other. A deep check also compares
+It compares candles of different timeframes with each other, and names what candles say that markets
+hardly do: jumps of the price, and stretches that repeat one candle. A deep check also compares
 every row with its checksum.
 """
 

@@ -32,6 +32,9 @@ setup: $(VENV)/.dev ## prepare the whole environment in .venv
 demo: $(VENV)/.demo ## the main job end to end on a simulated market: no network, no keys
 	@$(BIN)/llm-trader demo
 
+# Some two hundred processes of the tests, and each worker, would compile every module again.
+test soak: export PYTHONDONTWRITEBYTECODE :=
+
 test: setup ## every quick test, in parallel
 	@$(BIN)/python -m pytest -n auto -q
 

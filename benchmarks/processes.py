@@ -64,9 +64,9 @@ def server(folder: Path) -> list[Figure]:
     """
     rng = np.random.default_rng(0)
     tables = [states(symbol, 60) for symbol in SYMBOLS]
-    at_random = [_request(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 3000)]
-    live = [_request(tables, i % 3, row=-1, rng=rng) for i in range(30)]
-    with _rag_server(folder) as (process, port):
+    at_random = [request_line(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 3000)]
+    live = [request_line(tables, i % 3, row=-1, rng=rng) for i in range(30)]
+    with rag_server(folder) as (process, port):
         _load(process, port, 16, 3000, at_random)  # now every day has been asked for once
         result = _one_result(port, at_random[0])
         with (
@@ -175,7 +175,7 @@ def _rpc_layer(size: str, loads: list[Load], floors: list[Load]) -> Figure:
     )
 
 
-def _request(tables: list[Any], which: int, row: int | None, rng: np.random.Generator) -> bytes:
+def request_line(tables: list[Any], which: int, row: int | None, rng: np.random.Generator) -> bytes:
     table = tables[which]
     chosen = int(rng.integers(0, len(table))) if row is None else row
     params = classic_params(table, chosen)
@@ -212,7 +212,7 @@ def _one_result(port: int, request: bytes) -> bytes:
 
 
 @contextmanager
-def _rag_server(folder: Path) -> Iterator[tuple[psutil.Process, int]]:
+def rag_server(folder: Path) -> Iterator[tuple[psutil.Process, int]]:
     command = [sys.executable, "-c", _CLI.format("rag_rpc_server"), "--port", "0"]
     command += ["--store", str(folder / "market"), "--index", str(folder / "index")]
     environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json"}

@@ -167,6 +167,64 @@ def test_text_from_outside_can_neither_forge_a_line_nor_move_the_cursor(format: 
     assert "\x1b" not in stream.getvalue()
 
 
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_huge_name_from_outside_is_cut_and_its_length_said(format: str):
+    stream = io.StringIO()
+    configure_logging("info", format, stream)
+    name = "x" * 100_000
+    structlog.get_logger("llm_trader.x").warning(name, file=name, rows=[{"name": name}])
+    assert len(stream.getvalue()) < 13_000
+    assert stream.getvalue().count("(100000 characters)") == 3
+
+
+def test_a_name_of_usual_length_is_logged_whole():
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    name = "x" * 4000
+    structlog.get_logger("llm_trader.x").info("read", file=name)
+    assert lines_of(stream)[0]["file"] == name
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_traceback_is_not_cut(format: str):
+    def fail(depth: int) -> None:
+        if depth:
+            fail(depth - 1) if depth % 2 else fail_too(depth - 1)
+        raise ValueError("the innermost")
+
+    def fail_too(depth: int) -> None:
+        fail(depth)
+
+    stream = io.StringIO()
+    configure_logging("info", format, stream)
+    try:
+        fail(60)
+    except ValueError:
+        structlog.get_logger("llm_trader.x").exception("failed")
+    assert len(stream.getvalue()) > 5000
+    assert "the innermost" in stream.getvalue()
+    assert " characters)" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("code", ["\x1b[2J", "\x9b31m", "\r", "\x07", "\u202e"])
+def test_control_characters_reach_no_value_at_any_depth(format: str, code: str):
+    stream = io.StringIO()
+    configure_logging("info", format, stream)
+    text = f"BTC{code}USDT"
+    structlog.get_logger("llm_trader.x").info(text, symbol=text, rows=[{"name": text}])
+    assert code not in stream.getvalue()
+    assert stream.getvalue().count("BTC") == 3
+
+
+def test_the_standard_librarys_lines_are_cut_and_escaped_too():
+    stream = io.StringIO()
+    configure_logging("info", "console", stream)
+    logging.getLogger("asyncio").warning("peer %s", "\x1b[2J" + "x" * 100_000)
+    assert "\x1b" not in stream.getvalue()
+    assert len(stream.getvalue()) < 5000
+
+
 @pytest.mark.parametrize(
     "key",
     ["token", "auth_tokens", "api_key", "X-API-Key", "apiKey", "password", "Authorization"],

@@ -38,6 +38,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.progress import labelled
 from llm_trader.retrieval.search_spec import NeighbourSearch
 from llm_trader.settings.tree import Settings
+from llm_trader.storage.files import read_whole
 from llm_trader.timeframe import DAY_MS, LATEST, MINUTE_MS, Millis, iso8601, parse_end, parse_start
 
 _NEEDED: Final = {"arch": "tests of many models at once", "jinja2": "reports", "plotly": "reports"}
@@ -76,7 +77,7 @@ def search_of(spec: NeighbourSearch) -> Search:
 def is_plan(path: Path) -> bool:
     """Whether a TOML file has keys, and all of them are keys of a plan."""
     try:
-        keys = tomllib.loads(path.read_text("utf-8")).keys()
+        keys = tomllib.loads(read_whole(path).decode()).keys()
     except (OSError, ValueError):
         return False
     return bool(keys) and keys <= set(StudyPlan.__struct_fields__)

@@ -12,6 +12,7 @@ from llm_trader.app.job import Job, blocking, checked_text
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult, StatsResult
+from llm_trader.storage.files import read_whole
 from llm_trader.timeframe import Millis
 
 
@@ -71,7 +72,7 @@ async def _newest_ms(client: RpcClient, symbol: str, now_ms: Millis) -> Millis:
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(read_whole(path), type=dict[str, Any])
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:

@@ -22,6 +22,7 @@ from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.llm.aggregator import AggregatorConfig
 from llm_trader.retrieval.forecast import NEIGHBOURS, WEIGHT_OF_NEIGHBOURS
 from llm_trader.retrieval.search_spec import NeighbourSearch
+from llm_trader.storage.files import read_whole
 from llm_trader.timeframe import HORIZONS, HOUR_MS, MINUTE_MS, Millis
 
 Vector = Literal["state", "text", "hybrid", "random"]
@@ -263,7 +264,7 @@ def _read_toml(path: Path | None) -> Keys:
     if path is None:
         return {}
     try:
-        keys = tomllib.loads(path.read_text("utf-8"))
+        keys = tomllib.loads(read_whole(path).decode())
         return {key: _time_as_text(value) for key, value in keys.items()}
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None

@@ -24,7 +24,7 @@ from llm_trader.retrieval.answer import CalibrationUsed
 from llm_trader.retrieval.forecast import NEIGHBOURS
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.retrieval.search_spec import NeighbourSearch
-from llm_trader.storage.files import write_atomically
+from llm_trader.storage.files import read_whole, write_atomically
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis, iso8601
 
 SCHEMA_VERSION: Final = 2
@@ -241,7 +241,7 @@ def band(low: float, high: float, margin_pct: float) -> tuple[float, float]:
 def read_calibration(path: Path) -> Calibration:
     """Raises `ConfigurationError` where the file is missing or is not a calibration."""
     try:
-        calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
+        calibration = msgspec.json.decode(read_whole(path), type=Calibration)
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     except msgspec.DecodeError as error:

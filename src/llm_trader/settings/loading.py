@@ -30,6 +30,7 @@ from llm_trader.settings.tree import (
     SettingsModel,
     env_name,
 )
+from llm_trader.storage.files import read_whole
 
 DEFAULT_CONFIG: Final = Path("llm-trader.toml")
 CONFIG_ENV: Final = "LLM_TRADER_CONFIG"
@@ -84,14 +85,14 @@ def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None
         path, origin = Path(environ[CONFIG_ENV]), f"named in {CONFIG_ENV}"
     else:
         return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
-    if not path.is_file():
+    if not path.exists():
         raise ConfigurationError(f"no settings file {path} ({origin})")
     return path
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_whole(path).decode())
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

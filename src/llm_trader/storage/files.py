@@ -1,14 +1,28 @@
-"""Files that appear on disk as a whole or not at all, whenever the process or the machine dies."""
+"""Files that appear on disk as a whole or not at all, whenever the process or the machine dies;
+and files that users name, which may be no files at all.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.storage.surroundings import explain
+
+
+def read_whole(path: Path) -> bytes:
+    """The content of a file that a user named. Raises `OSError`, also where it is a named pipe or a
+    device, which might never end.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return path.read_bytes()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

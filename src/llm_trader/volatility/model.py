@@ -16,7 +16,7 @@ import numpy as np
 
 from llm_trader.arrays import Mask, Times
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.storage.files import write_atomically
+from llm_trader.storage.files import read_whole, write_atomically
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS, Millis
 
 SCHEMA_VERSION: Final = 1
@@ -103,7 +103,7 @@ def write_model(model: VolatilityModel, path: Path) -> None:
 def read_model(path: Path) -> VolatilityModel:
     """Raises `ConfigurationError` unless the file holds a model of this schema version."""
     try:
-        model = msgspec.json.decode(path.read_bytes(), type=VolatilityModel)
+        model = msgspec.json.decode(read_whole(path), type=VolatilityModel)
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the volatility model {path}: {error.strerror}; fit one with: "

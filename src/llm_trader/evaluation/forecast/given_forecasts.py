@@ -19,6 +19,7 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Rows, Times
 from llm_trader.errors import InvalidInputError
+from llm_trader.storage.files import read_whole
 from llm_trader.timeframe import HORIZONS, Millis, parse_rfc3339
 
 if TYPE_CHECKING:
@@ -116,11 +117,13 @@ def _read_table(path: Path) -> pl.DataFrame:
     import polars as pl
 
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+        content = read_whole(path)
+        table = pl.read_parquet(content) if path.suffix == ".parquet" else pl.read_csv(content)
     except FileNotFoundError:
         raise InvalidInputError(f"there is no file {path}") from None
     except (pl.exceptions.PolarsError, OSError) as error:
-        first_line = str(error).strip().partition("\n")[0]
+        reason = error.strerror if isinstance(error, OSError) else None
+        first_line = (reason or str(error)).strip().partition("\n")[0]
         raise InvalidInputError(f"{path} cannot be read as CSV or Parquet: {first_line}") from None
     if not table.height:
         raise InvalidInputError(f"{path} holds no forecast")

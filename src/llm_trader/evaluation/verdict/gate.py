@@ -18,6 +18,7 @@ from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import SCHEMA_VERSION, VERDICT_REFERENCE, Metrics, Skill
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.verdict.verdicts import assess_trust
+from llm_trader.storage.files import read_whole
 
 _RANK: Final[dict[Verdict, int]] = {"worse": 0, "no evidence": 1, "better": 2}
 
@@ -44,7 +45,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
 def read_metrics(path: Path) -> Metrics:
     """Raises `ConfigurationError` unless the file is a result of `llm-trader evaluate`."""
     try:
-        metrics = msgspec.json.decode(path.read_bytes(), type=Metrics)
+        metrics = msgspec.json.decode(read_whole(path), type=Metrics)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
     except (msgspec.MsgspecError, InvalidInputError) as error:

@@ -14,6 +14,7 @@ from llm_trader.market.candles import Gap
 from llm_trader.market.hole_costs import QUARTER_HOUR_MS, silenced_quarter_hours
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot import builder
+from llm_trader.snapshot.config import SnapshotConfig
 from llm_trader.timeframe import DAY_MS, H4, HORIZONS, M1, M5, Millis
 from llm_trader.volatility.model import LONGEST_WINDOW_MS
 from tests.market.builders import START_MS, run_of_candles
@@ -46,6 +47,7 @@ def test_the_warm_up_is_that_of_snapshots() -> None:
     assert hole_costs.INTRADAY_WARM_UP == builder.INTRADAY_WARM_UP
     assert hole_costs.FOUR_HOUR_WARM_UP == builder.FOUR_HOUR_WARM_UP
     assert hole_costs.VOLATILITY_WARM_UP_MS == LONGEST_WINDOW_MS
+    assert SnapshotConfig().max_hole_candles == hole_costs.MAX_HOLE_CANDLES
 
 
 def test_a_missing_candle_costs_the_states_whose_windows_begin_or_outcomes_end_with_it() -> None:

@@ -43,6 +43,7 @@ def import_market_data(
             written_at_ms=job.now_ms,
             reading=reading,
             progress=job.progress,
+            max_hole_candles=job.settings.snapshot.max_hole_candles,
             **meaning,
         )
 

@@ -31,7 +31,7 @@ from llm_trader.market.file_order import leave_out_unknown, refuse_future, sort_
 from llm_trader.market.file_rows import FileReading, FileRows, read_rows
 from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
-from llm_trader.market.hole_costs import HoleReport, report_holes
+from llm_trader.market.hole_costs import MAX_HOLE_CANDLES, HoleReport, report_holes
 from llm_trader.market.jumps import Jump
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
@@ -101,13 +101,16 @@ def import_folder(
     symbol: str | None = None,
     kind: str | None = None,
     interval: str | None = None,
+    max_hole_candles: int = MAX_HOLE_CANDLES,
 ) -> ImportReport:
     """Import a file, or the files of a folder, and build 3m candles from 1m and 4h where missing.
 
-    `symbol`, `kind` and `interval` describe a single file whose name does not. Nothing may be
-    later than `written_at_ms`, and candles that close after it are left out. Progress is reported
-    in files, in rows read and in rows written of one file. Raises
-    `InvalidInputError` when there is nothing to import or a column is missing, and
+    `symbol`, `kind` and `interval` describe a single file whose name does not. `max_hole_candles`
+    is what states go on across, for the report on holes. Nothing may be later than `written_at_ms`,
+    and candles that close after it are left out. Progress is reported in files, in rows read and in
+    rows written of one file.
+
+    Raises `InvalidInputError` when there is nothing to import or a column is missing, and
     `InvalidDataError` at the first file with a bad row: nothing of that file is written, and
     `details["imported"]` names the files before it.
     """
@@ -140,7 +143,7 @@ def import_folder(
     holes = [
         report
         for symbol, symbol_spans in spans.items()
-        for report in report_holes(symbol, symbol_spans, store)
+        for report in report_holes(symbol, symbol_spans, store, max_hole_candles)
     ]
     return ImportReport(reports, derived, skipped, holes)
 

@@ -48,7 +48,10 @@ class HoleReport(msgspec.Struct, frozen=True):
 
 
 def report_holes(
-    symbol: str, spans: Iterable[CandleSpan], store: MarketStore
+    symbol: str,
+    spans: Iterable[CandleSpan],
+    store: MarketStore,
+    max_hole_candles: int = MAX_HOLE_CANDLES,
 ) -> Iterator[HoleReport]:
     """For each imported timeframe below 4h that has holes. 4h candles must be built before."""
     by_timeframe: dict[Timeframe, list[CandleSpan]] = {}
@@ -66,7 +69,7 @@ def report_holes(
             intraday_holes = _holes(store, symbol, intraday, start_ms, end_ms)
             four_hour_holes = _holes(store, symbol, H4, start_ms, end_ms)
             costs = silenced_quarter_hours(
-                intraday_holes, intraday, four_hour_holes, start_ms, end_ms
+                intraday_holes, intraday, four_hour_holes, start_ms, end_ms, max_hole_candles
             )
         yield HoleReport(
             symbol,

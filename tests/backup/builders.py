@@ -20,7 +20,7 @@ from tests.retrieval.builders import COLLECTION, of_symbol, past
 CREATED_AT = "2026-03-20T12:00:00Z"
 NAME = "nightly"
 SYMBOLS = (SYMBOL, "ETHUSDT")
-SLOTS = 700
+SLOTS = 300
 CANDLES = 500
 RUN = ("tests", "bybit", "2026-01-01T00:00:00Z")
 

@@ -132,6 +132,23 @@ async def test_single_calls_wait_unread_rather_than_miss_their_deadline() -> Non
         assert codes(replies) == {0: 50}
 
 
+@pytest.mark.parametrize("between", [b"", b"\n" * 50])
+async def test_thousands_of_lines_in_one_read_are_all_answered_and_a_ping_passes(
+    between: bytes,
+) -> None:
+    async with (
+        serving() as server,
+        connected(server) as greedy,
+        connected(server) as other,
+    ):
+        greedy.send((b"{}\n" + between) * 3000)
+        greedy.writer.write_eof()
+        refusals = asyncio.create_task(greedy.reader.read())
+        assert "result" in await other.call("rpc.ping")
+        assert not refusals.done()
+        assert (await asyncio.wait_for(refusals, 30)).count(b"-32600") == 3000
+
+
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("batches", [1, 4])  # with four, the server does not read meanwhile
 async def test_a_client_that_is_gone_is_not_worked_for(reset: bool, batches: int) -> None:

@@ -44,6 +44,7 @@ _LARGE_REPLY_BYTES: Final = 1 << 16
 _SPLIT_BYTES: Final = 1 << 12
 _SPLIT_S: Final = 0.0005
 _STARTED_AT_ONCE: Final = 4
+_NOTHING: Final = memoryview(b"")
 # Some queries are worked on in vain meanwhile.
 _LOSS_CHECK_S: Final = 0.2
 
@@ -70,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._unsent = Unsent(self._cut_off, self._buffered_bytes, self._kernel_bytes)
         self.session = Session(unsent=self._unsent)
         self._splitter = FrameSplitter(config.max_frame_kib << 10)
-        self._unsplit = memoryview(b"")
+        self._unsplit = _NOTHING
         self._received_s = 0.0
         self._will_go_on = False
         self._queue: deque[Frame] = deque()
@@ -122,7 +123,7 @@ class Connection(asyncio.Protocol):
     def end_input(self) -> None:
         """Stops reading; running answers are finished, then the connection closes."""
         if not self._input_ended.is_set():
-            unsplit, self._unsplit = bytes(self._unsplit), memoryview(b"")
+            unsplit, self._unsplit = bytes(self._unsplit), _NOTHING
             self._line_up(self._splitter.feed(unsplit) + self._splitter.finish())
             self._input_ended.set()
             self._go_on()
@@ -188,7 +189,7 @@ class Connection(asyncio.Protocol):
         self._will_go_on = False
         until_s = time.monotonic() + _SPLIT_S
         while self._unsplit and not self._queue and time.monotonic() < until_s:
-            self._split(_SPLIT_BYTES)
+            self._split(_SPLIT_BYTES if len(self._unsplit) > _SPLIT_BYTES else None)
         # A call joins the queue in the next pass; only then is the share of the others known.
         for _ in range(_STARTED_AT_ONCE):
             if self._queue and self._may_start(self._queue[0]):
@@ -202,9 +203,9 @@ class Connection(asyncio.Protocol):
             self._will_go_on = True
             self._loop.call_soon(self._go_on)
 
-    def _split(self, size: int) -> None:
-        frames = self._splitter.feed(bytes(self._unsplit[:size]))
-        self._unsplit = self._unsplit[size:]
+    def _split(self, size: int | None) -> None:
+        chunk, self._unsplit = self._unsplit[:size], self._unsplit[size:] if size else _NOTHING
+        frames = self._splitter.feed(bytes(chunk))
         if not self._splitter.in_frame:
             self._frame_began_s = None
         elif frames or self._frame_began_s is None:
@@ -220,7 +221,7 @@ class Connection(asyncio.Protocol):
         self._queued_bytes += sum(map(_size, frames))
 
     def _discard_input(self) -> None:
-        self._unsplit = memoryview(b"")
+        self._unsplit = _NOTHING
         self._splitter = FrameSplitter(0)
 
     # --- Answers
@@ -251,7 +252,8 @@ class Connection(asyncio.Protocol):
         self._answering_bytes -= size
         if answer is self._batch:
             self._batch = None
-        self._go_on()
+        if self._queue or self._unsplit or self._reading_paused:
+            self._go_on()
         self._account_received()
 
     def _pause_or_resume_reading(self) -> None:

@@ -197,10 +197,11 @@ class FairQueue:
             self._left_line(line, turn)
 
     def _enter(self, line: _Line) -> None:
-        for depth, name in enumerate(line.path):
+        for depth in reversed(range(len(line.path))):
             shares = self._shares_at(line.path[:depth])
-            if name not in shares.waiting:
-                shares.join(name)
+            if line.path[depth] in shares.waiting:
+                return
+            shares.join(line.path[depth])
 
     def _shares_at(self, path: tuple[object, ...]) -> _Shares:
         shares = self._shares.get(path)

@@ -6,13 +6,32 @@ computed separately. A run goes on across a short hole: the next candle there is
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import talib
 
 from llm_trader.arrays import Floats
 from llm_trader.market.candle_runs import CandleRuns
+
+
+def _import_talib() -> Any:
+    """TA-Lib, without pandas and Polars, which it imports where it can to accept their series.
+
+    Together they take 0.7 s, which each command would wait for.
+    """
+    absent = [name for name in ("pandas", "polars") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: cannot be imported
+    try:
+        return importlib.import_module("talib")
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+talib = _import_talib()
 
 
 class IndicatorRuns(CandleRuns):

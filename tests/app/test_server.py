@@ -90,7 +90,7 @@ def test_a_collection_leads_back_to_its_space() -> None:
     for timeframe in (M1, M3, M5):
         collection = collection_of(Spaces(StateSpace(timeframe)), "bybit")
         assert collection.exchange == "bybit"
-        assert collection.feature_version == f"v1_{timeframe}4h"
+        assert collection.feature_version == f"v2_{timeframe}4h"
         assert collection.state_space().space_id == collection.state_space_id
         assert collection.state_space().dimension == collection.dimension
 

@@ -118,7 +118,7 @@ def test_import_info_and_check_tell_of_gaps_and_of_what_was_built_across_them(
     assert ran.code == 0
     assert "BTCUSDT 4h: 1 of 11 candles are built from a part of their finer ones" in ran.out
     assert "warning: BTCUSDT 5m: 13 candles missing in 2 holes, the longest of 10;" in ran.out
-    assert "of 200 quarter-hours about 200 are lost" in ran.out
+    assert "of 200 quarter-hours about 148 are lost" in ran.out
     shown = typed("llm-trader data info --store", store).out
     assert "gap in BTCUSDT 5m: 3 candles from 2025-01-01T08:20:00Z" in shown
     assert "BTCUSDT 4h: 1 candles are built from a part of their finer ones, the first" in shown

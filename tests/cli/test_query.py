@@ -179,7 +179,10 @@ def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typi
             "--symbol BTCUSDT --at {late}",
             [f"it closed at {iso8601(END_MS)}, 60 minutes before", "or give it with --state"],
         ),
-        ("--symbol BTCUSDT --at {early}", ["fewer than 120 gapless 4h candles before it"]),
+        (
+            "--symbol BTCUSDT --at {early}",
+            ["fewer than 120 4h candles since the last long hole or jump"],
+        ),
         ("--symbol BTCUSDT --at 2025-02-20T12:00:00", ["has no offset; for UTC write"]),
         ("--symbol BTCUSDT --at soon", ["time 'soon' is not RFC 3339"]),
     ],

@@ -38,7 +38,7 @@ def test_a_fitted_model_is_used_from_the_end_of_its_data_on(typed: Typing, tmp_p
         "index.path": tmp_path / "index",
         "volatility.model": out,
     }
-    job = Job(load_settings(environ={}, overrides=overrides), {}, end_ms)
+    job = Job(load_settings(environ={}, overrides=overrides), {}, end_ms + 9 * DAY_MS)
     (report,) = ingest_from_store(job, [SYMBOL], end_ms - DAY_MS, end_ms + 2 * DAY_MS)
     assert isinstance(report, IngestReport)
     assert report.refused == {"the volatility model was fitted to later data": 96}

@@ -17,9 +17,9 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.builder import build_snapshots
-from llm_trader.snapshot.model import OPTIONAL_FIELDS
+from llm_trader.snapshot.model import OPTIONAL_FIELDS, REFUSALS
 from llm_trader.snapshot.outcome import LABELS, label_outcomes
-from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, MINUTE_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, M5, MINUTE_MS
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, same_content, same_points, stored
 from tests.index.markets import (
     COLLECTION,
@@ -154,8 +154,8 @@ async def test_every_refused_snapshot_is_counted_under_its_reason(
     assert report.outside_stored_data == before + 1 + after
     # 300 candles of 5m have closed after 25 hours.
     assert report.refused == {
-        "fewer than 300 gapless intraday candles before it": 25 * 4 - 1,
-        "fewer than 120 gapless 4h candles before it": 19 * PER_DAY - 4,
+        "fewer than 300 intraday candles since the last long hole or jump": 25 * 4 - 1,
+        "fewer than 120 4h candles since the last long hole or jump": 19 * PER_DAY - 4,
         NOT_RESOLVED: PER_DAY,
     }
 
@@ -181,7 +181,7 @@ async def test_what_is_not_resolved_yet_is_added_once_the_data_is_there(tmp_path
             assert same_content(await stored(index), await stored(whole))
 
 
-async def test_around_a_gap_only_snapshots_with_whole_past_and_future_are_added(
+async def test_around_a_long_gap_only_snapshots_with_a_warm_past_and_known_outcomes_are_added(
     tmp_path: Path, index: EmbeddedIndex
 ) -> None:
     start, end = START_MS + 28 * DAY_MS, START_MS + 28 * DAY_MS + 35 * MINUTE_MS
@@ -190,19 +190,18 @@ async def test_around_a_gap_only_snapshots_with_whole_past_and_future_are_added(
     assert adds_up(report)
     times = np.arange(WARM_MS, END_MS + 1, SLOT_MS)
     resolved = times <= END_MS - DAY_MS
-    nothing_lost_after = (times <= start - DAY_MS) | (times >= end)
+    closes = np.arange(start + M5.ms, end + 1, M5.ms)
+    lost = np.isin(times[:, None] + list(HORIZONS.values()), closes).any(axis=1)
     warm_again = (times <= start) | (times >= end + 300 * M5.ms)
     a_week_again = (times <= start) | (times >= end + 7 * DAY_MS + M5.ms)
     no_candle = (times > start) & (times < end + M5.ms)
-    expected = times[resolved & nothing_lost_after & a_week_again]
+    expected = times[resolved & ~lost & a_week_again]
     assert (await index.timestamps(SYMBOL)).tolist() == expected.tolist()
     assert report.refused == {
-        "candles missing in the 24h after it": PER_DAY,
+        "the candle at the end of a horizon is missing": int((lost & a_week_again).sum()),
         "no candle closed at its time": int(no_candle.sum()),
-        "fewer than 300 gapless intraday candles before it": int((~warm_again & ~no_candle).sum()),
-        "fewer than 7 days of gapless intraday candles before it": int(
-            (warm_again & ~a_week_again).sum()
-        ),
+        REFUSALS["rsi_7"]: int((~warm_again & ~no_candle).sum()),
+        REFUSALS["expected_volatility_15m"]: int((warm_again & ~a_week_again).sum()),
         NOT_RESOLVED: int((~resolved & a_week_again).sum()),
     }
 
@@ -256,12 +255,13 @@ async def test_after_a_gap_in_the_last_day_only_the_rest_of_it_is_not_known_yet(
     tmp_path: Path, index: EmbeddedIndex
 ) -> None:
     start = END_MS - 6 * HOUR_MS
-    path = make_store(tmp_path / "store", without_candles(market(), start, start + M5.ms))
+    missing_ms = start + 2 * M5.ms  # its candle closes at a quarter-hour
+    path = make_store(tmp_path / "store", without_candles(market(), missing_ms, missing_ms + M5.ms))
     (report,) = await ingested(path, index, end_ms=start)
-    assert (await index.timestamps(SYMBOL))[-1] == start - DAY_MS
-    # What would have been resolved by the last candle's close can never be; the rest may yet.
+    assert (await index.timestamps(SYMBOL))[-1] == END_MS - DAY_MS
+    # What would have been resolved by the missing candle's close can never be; the rest may yet.
     assert report.refused == {
-        "candles missing in the 24h after it": 6 * 4,
+        "the candle at the end of a horizon is missing": 1,
         NOT_RESOLVED: 18 * 4,
     }
     assert adds_up(report)

@@ -189,7 +189,7 @@ async def test_a_range_without_end_leaves_out_points_that_do_not_know_its_field(
 # Nine features of 33, two of which points may lack: 27 % of the weight, and 24 % without one.
 JUST_ENOUGH = (
     *("price", "hour_of_day", "oi_delta_pct", "funding_rate", "rsi_7", "rsi_14", "rsi_14_4h"),
-    *("ema_ratio", "price_slope", "ema_20_slope"),
+    *("funding_interval_hours", "ema_ratio", "price_slope", "ema_20_slope"),
 )
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llm_trader.errors import InvalidInputError
 from llm_trader.index.points import COLUMNS, STATE, PointTable, point_id
 from llm_trader.snapshot.model import OPTIONAL_FIELDS, words_of_lacking
+from llm_trader.snapshot.outcome import EXTREMES
 from llm_trader.timeframe import DAY_MS, MAX_TIME_MS, MIN_TIME_MS
 from tests.index.builders import SYMBOL, at, points_at, unit_vectors
 
@@ -61,7 +62,7 @@ def test_a_point_that_lacks_a_field_it_may_not_lack_is_refused(column: int, miss
     plain = points_at(range(4))
     values = plain.values.copy()
     values[column, 2] = missing
-    if COLUMNS[column] in OPTIONAL_FIELDS and np.isnan(missing):
+    if COLUMNS[column] in {*OPTIONAL_FIELDS, *EXTREMES} and np.isnan(missing):
         PointTable.checked(SYMBOL, plain.timestamp_ms, values, plain.vectors, 1)
         return
     with pytest.raises(InvalidInputError, match="incomplete"):

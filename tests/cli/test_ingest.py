@@ -48,7 +48,7 @@ def test_a_table_tells_what_was_added_and_what_was_not(
         (line,) = [li for li in shown.out.splitlines() if li.startswith(f"{symbol} ")]
         assert line.split()[-2:] == [str(POINTS), "0"]
         assert f"{symbol}: 96 refused, outcome not known yet" in shown.out
-    assert "fewer than 120 4h candles since the last long hole or jump" in shown.out
+    assert "fewer than 120 4h candles before it without a long hole or jump" in shown.out
 
 
 def test_days_ago_and_the_same_rfc_3339_time_ask_for_the_same(
@@ -105,7 +105,7 @@ def test_a_range_of_refused_states_fails_with_the_reasons(
 ) -> None:
     ran = typed(f"rag-ingest -s 2025-01-01 -e 2025-01-05 {paths(corridor, tmp_path)}")
     assert ran.code == 1
-    assert "fewer than 120 4h candles since the last long hole or jump" in ran.out
+    assert "fewer than 120 4h candles before it without a long hole or jump" in ran.out
     assert "no state was added: all were refused, for the reasons above" in ran.out
 
 

@@ -181,7 +181,7 @@ def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typi
         ),
         (
             "--symbol BTCUSDT --at {early}",
-            ["fewer than 120 4h candles since the last long hole or jump"],
+            ["fewer than 120 4h candles before it without a long hole or jump"],
         ),
         ("--symbol BTCUSDT --at 2025-02-20T12:00:00", ["has no offset; for UTC write"]),
         ("--symbol BTCUSDT --at soon", ["time 'soon' is not RFC 3339"]),

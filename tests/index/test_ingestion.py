@@ -154,8 +154,8 @@ async def test_every_refused_snapshot_is_counted_under_its_reason(
     assert report.outside_stored_data == before + 1 + after
     # 300 candles of 5m have closed after 25 hours.
     assert report.refused == {
-        "fewer than 300 intraday candles since the last long hole or jump": 25 * 4 - 1,
-        "fewer than 120 4h candles since the last long hole or jump": 19 * PER_DAY - 4,
+        "fewer than 300 intraday candles before it without a long hole or jump": 25 * 4 - 1,
+        "fewer than 120 4h candles before it without a long hole or jump": 19 * PER_DAY - 4,
         NOT_RESOLVED: PER_DAY,
     }
 

@@ -24,10 +24,10 @@ from tests.market.builders import EMPTY_FUNDING, EMPTY_OPEN_INTEREST, START_MS, 
 from tests.snapshot.histories import grid, same_snapshots, simulated, with_holes, without
 
 NO_CANDLE = "no candle closed at its time"
-NOT_300 = "fewer than 300 intraday candles since the last long hole or jump"
+NOT_300 = "fewer than 300 intraday candles before it without a long hole or jump"
 NOT_A_DAY = REFUSALS["price_change_24h"]
 NOT_A_WEEK = REFUSALS["expected_volatility_15m"]
-NOT_120 = "fewer than 120 4h candles since the last long hole or jump"
+NOT_120 = "fewer than 120 4h candles before it without a long hole or jump"
 NO_INTEREST = "no fresh open interest"
 NO_MEAN_INTEREST = "too few samples of open interest in the last 24h"
 NO_FUNDING = "no fresh funding rate"

@@ -198,7 +198,9 @@ def test_a_symbol_that_is_not_there_is_named_with_those_that_are(source: Snapsho
 
 
 def test_a_short_history_says_what_is_missing(source: SnapshotSource) -> None:
-    with pytest.raises(StaleDataError, match="fewer than 120 4h candles since the last long hole"):
+    with pytest.raises(
+        StaleDataError, match="fewer than 120 4h candles before it without a long hole"
+    ):
         source.view(SYMBOL).latest(START_MS + 10 * DAY_MS, HALF_HOUR)
 
 

@@ -11,12 +11,12 @@ from llm_trader.timeframe import HORIZONS, Millis
 
 SERIES_LENGTH: Final = 10
 
-_INTRADAY = "fewer than 300 intraday candles since the last long hole or jump"
+_INTRADAY = "fewer than 300 intraday candles before it without a long hole or jump"
 _HOUR_AGO = "the candle 1h before it is missing"
 _FOUR_HOURS_AGO = "the candle 4h before it is missing"
-_DAY = "fewer than 24h of intraday candles since a long hole, or the one 24h before it is missing"
-_WEEK = "fewer than 7 days of intraday candles since a long hole, or a window has no first candle"
-_FOUR_HOUR = "fewer than 120 4h candles since the last long hole or jump"
+_DAY = "the candle 24h before it is missing, or a long hole or jump lies between"
+_WEEK = "less than 7 days of intraday candles before it without a long hole or jump"
+_FOUR_HOUR = "fewer than 120 4h candles before it without a long hole or jump"
 
 
 def _needs(refusal: str, unit: str) -> Meta:

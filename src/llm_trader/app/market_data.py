@@ -7,9 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
-from llm_trader.app.job import Job
+from llm_trader.app.job import Job, blocking
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
+from llm_trader.market.absent_spans import Span
 from llm_trader.market.config import MarketConfig
+from llm_trader.market.exchange.instruments import Instrument, find_instruments
+from llm_trader.market.exchange.venue import Venue, open_venue
+from llm_trader.market.fetching import (
+    FetchReport,
+    Surroundings,
+    check_timeframes,
+    fetch_symbol,
+)
 from llm_trader.market.file_import import ImportReport, import_folder
 from llm_trader.market.file_rows import FileReading
 from llm_trader.market.jumps import Jump
@@ -19,7 +28,14 @@ from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
 from llm_trader.settings.tree import Settings
 from llm_trader.storage.environment import DATA_FILE, LOCK_FILE
-from llm_trader.timeframe import Millis
+from llm_trader.timeframe import (
+    MIN_TIME_MS,
+    Millis,
+    Timeframe,
+    iso8601,
+    parse_end,
+    parse_start,
+)
 
 
 class FileMeaning(TypedDict):
@@ -71,6 +87,67 @@ def _written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]
             for parent in missing:
                 parent.rmdir()
         raise
+
+
+@blocking
+async def fetch_market_data(
+    job: Job,
+    exchange: str,
+    symbols: Sequence[str],
+    start: str,
+    end: str,
+    timeframes: Sequence[Timeframe],
+) -> FetchReport:
+    """Fetch what the store lacks of some symbols; a series that fails leaves the others.
+
+    The present is that of the exchange. Raises `InvalidInputError` for an exchange, a symbol or a
+    timeframe that is not there, and `ExchangeError` where the exchange cannot be reached.
+    """
+    if not symbols:
+        raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
+    market = job.settings.market
+    venue = open_venue(exchange, market.exchange)
+    try:
+        check_timeframes(venue, timeframes)
+        now_ms = await venue.now_ms()
+        span = _fetched_span(start, end, now_ms)
+        instruments = await _instruments(venue, symbols)
+        with _written_store(market, exchange) as store:
+            closed_ms = now_ms - round(market.exchange.close_margin_s * 1000)
+            surroundings = Surroundings(venue, store, now_ms, closed_ms, job.now_ms)
+            series = [
+                report
+                for instrument in instruments
+                for report in await fetch_symbol(
+                    surroundings, instrument, span, timeframes, job.progress
+                )
+            ]
+    finally:
+        await venue.close()
+    return FetchReport(exchange, iso8601(span.start_ms), iso8601(span.end_ms), series)
+
+
+def _fetched_span(start: str, end: str, now_ms: Millis) -> Span:
+    end_ms = min(parse_end(end, now_ms), now_ms)
+    start_ms = parse_start(start, end_ms)
+    if start_ms >= end_ms:
+        raise InvalidInputError(
+            f"--start ({iso8601(start_ms)}) lies not before --end ({iso8601(end_ms)}, which is not "
+            "later than the time of the exchange); give an earlier start"
+        )
+    return Span(max(start_ms, MIN_TIME_MS), end_ms)
+
+
+async def _instruments(venue: Venue, symbols: Sequence[str]) -> list[Instrument]:
+    """Contracts that are not traded any more are only looked up where a name needs them."""
+    listed = await venue.instruments()
+    try:
+        return find_instruments(symbols, listed, venue.name)
+    except InvalidInputError:
+        closed = await venue.closed_instruments()
+        if not closed:
+            raise
+        return find_instruments(symbols, [*closed, *listed], venue.name)
 
 
 def describe_store(settings: Settings) -> StoreInfo:

@@ -14,9 +14,10 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.errors import InvalidInputError
-from llm_trader.timeframe import parse_shift, parse_time
+from llm_trader.timeframe import DAY_MS, Timeframe, parse_shift, parse_time
 
 if TYPE_CHECKING:
+    from llm_trader.market.fetching import FetchReport, SeriesFetch
     from llm_trader.market.file_import import ImportReport
     from llm_trader.market.frozen import FrozenStretch
     from llm_trader.market.hole_costs import HoleReport
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Market data: import files, simulate a market, describe and check a store.",
+    help="Market data: fetch it, import files, simulate a market, describe and check a store.",
 )
 
 # Of each series or file; data with more gaps or jumps are needed again, not a longer list.
@@ -97,6 +98,46 @@ def import_files(
     )
     report = import_market_data(job, path, exchange, reading, meaning)
     return Result(report, _describe_import(report, job.settings.market.store))
+
+
+@app.command()
+@with_job("store", unit="days", steps_per_unit=DAY_MS)
+def fetch(
+    exchange: Annotated[str, Option(help="Exchange to ask: binance or bybit.")],
+    symbols: Annotated[
+        str,
+        Option(
+            "--symbols",
+            "--symbol",
+            help="Symbols, separated by commas: BTCUSDT, BTC-USDT or BTC/USDT:USDT.",
+        ),
+    ],
+    job: Job,
+    start: Annotated[
+        str,
+        Option("--start", "-s", help="First time: a number of days before the end, or RFC 3339."),
+    ] = "400",
+    end: Annotated[
+        str, Option("--end", "-e", help="Last time: now (by the exchange), or RFC 3339.")
+    ] = "now",
+    timeframes: Annotated[str, Option(help="Candles to fetch, separated by commas.")] = "3m,4h",
+) -> Result:
+    """Fetch candles, funding and open interest of perpetual contracts from an exchange.
+
+    It needs no key, and asks only for what the store lacks, the oldest first. Each page is stored
+    at once: after Ctrl-C or a failure the next run goes on from there. What the exchange has
+    nothing of is noted and not asked for again. Rows are checked as at import: bad ones are refused
+    and counted, and candles in progress are left out.
+
+    Needs the extra `exchange`: pip install 'llm-trader-rag[exchange]'. Exits with 1 if a series
+    failed; the others are fetched.
+    """
+    from llm_trader.app.market_data import fetch_market_data
+
+    names = options.symbol_list(symbols)
+    wanted = [Timeframe.parse(name) for name in timeframes.replace(" ", "").split(",") if name]
+    report = fetch_market_data(job, exchange.lower(), names, start, end, wanted)
+    return Result(report, _describe_fetch(report, job.settings.market.store), report.failed)
 
 
 @app.command()
@@ -320,6 +361,50 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
         from llm_trader.market.jumps import jump_remedy
 
         yield line(jump_remedy(unaccepted, str(store)))
+
+
+def _describe_fetch(report: FetchReport, store: Path) -> Description:
+    yield heading(f"Fetched from {report.exchange} into {store}, {report.start} to {report.end}")
+    rows = (
+        (
+            _series_name(series),
+            series.rows,
+            series.write.added,
+            series.write.replaced,
+            series.missing if series.kind == "candles" else "-",
+            sum(series.refused.values()),
+            "failed" if series.error else "complete",
+        )
+        for series in report.series
+    )
+    columns = ("series", "rows", "added", "replaced", "missing", "refused", "state")
+    yield table("", *columns, rows=rows)
+    for series in report.series:
+        name = _series_name(series)
+        if series.error:
+            yield line(f"failed: {name}: {series.error}")
+        for note in series.notes:
+            yield line(f"{name}: {note}")
+        gaps = [f"{name}: {report.exchange} has nothing from {a} to {b}" for a, b in series.absent]
+        yield from _first_lines(gaps if series.kind == "candles" else [], "gaps")
+        for reason, count in series.refused.items():
+            yield line(f"warning: {name}: {count} refused, and asked for again: {reason}")
+        for reason, count in series.left_out.items():
+            yield line(f"{name}: {count} left out: {reason}")
+        jumps = [f"warning: {name}: {jump}" for jump in series.jumps]
+        yield from _first_lines(jumps, "jumps")
+    if report.failed:
+        yield line("what was fetched is kept; run the command again to go on")
+    if any(series.write.replaced for series in report.series):
+        yield line("rows were replaced; rag-ingest makes the states again that read them")
+    if unaccepted := [jump for series in report.series for jump in series.jumps]:
+        from llm_trader.market.jumps import jump_remedy
+
+        yield line(jump_remedy(unaccepted, str(store)))
+
+
+def _series_name(series: SeriesFetch) -> str:
+    return f"{series.symbol} {series.timeframe or series.kind.replace('_', ' ')}"
 
 
 def _describe_jumps(jumps: Sequence[Jump]) -> Description:

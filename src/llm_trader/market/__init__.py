@@ -14,4 +14,7 @@ it changed, `jump_records.py` the jumps that were accepted; `store_check.py` com
 Importing: `file_import.py` writes files to the store. `file_table.py` opens one, `file_columns.py`
 finds its columns, `file_values.py` reads their cells, and `file_rows.py` puts the rows in order.
 `funding_intervals.py` tells how long settlements hold.
+
+Fetching: `fetching.py` asks an exchange for what the store lacks, `fetched_rows.py` checks what it
+sends, and `absent_spans.py` notes what it has not. `exchange/` speaks to the venues.
 """

@@ -9,15 +9,16 @@ they read like any other, with unknown exchange and provenance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from llm_trader.arrays import Times
 from llm_trader.errors import StoreError
 from llm_trader.market import (
+    absent_spans,
     built_candles,
     checksums,
     jump_records,
@@ -30,6 +31,7 @@ from llm_trader.market import (
     stored_series,
     symbol_versions,
 )
+from llm_trader.market.absent_spans import Span
 from llm_trader.market.built_candles import BuiltCandles
 from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
@@ -242,6 +244,19 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         """Which candles of a series were built from finer ones, and which of those in part."""
         with self._read() as txn:
             return built_candles.read_built(txn, candles_of(symbol, timeframe))
+
+    def absent_spans(self, series: StoredSeries[Any]) -> list[Span]:
+        """The spans of a series of which its exchange has said that it has nothing."""
+        with self._read() as txn:
+            return absent_spans.read_absent(txn, series)
+
+    def note_absent(self, series: StoredSeries[Any], spans: Sequence[Span]) -> None:
+        """Add spans of which the exchange has nothing, so that it is not asked again."""
+        with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
+            self._check_once(txn)
+            if absent_spans.add_absent(txn, series, spans):
+                store_info.claim_exchange(txn, self._expected_exchange)
+                symbol_versions.stamp_symbol(txn, series.symbol)
 
     def describe(self) -> StoreInfo:
         """Every series with extent, gaps, frozen stretches and provenance."""

@@ -1,0 +1,105 @@
+"""Ways in which the exchange fails; each is used up by one request."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aiohttp import web
+
+Kind = Literal[
+    "too_many_requests", "banned", "server_error", "bad_gateway", "damaged", "web_page",
+    "disconnect", "cut_off", "silence", "bybit_limit", "bybit_system_error", "refused_country",
+]  # fmt: skip
+
+ANY_VENUE: tuple[Kind, ...] = (
+    "too_many_requests", "server_error", "bad_gateway", "damaged", "web_page", "disconnect",
+    "cut_off",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`path` limits it to requests whose path ends so."""
+
+    kind: Kind
+    retry_after_s: int = 1
+    path: str = ""
+
+
+@dataclass
+class Faults:
+    waiting: deque[Fault] = field(default_factory=deque)
+    # The share of requests that fail at random, by `rng`, and in which ways.
+    share: float = 0.0
+    kinds: tuple[Kind, ...] = ANY_VENUE
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    left: int = 0
+    happened: int = 0
+
+    def add(self, kind: Kind, *, times: int = 1, retry_after_s: int = 1, path: str = "") -> None:
+        self.waiting.extend(Fault(kind, retry_after_s, path) for _ in range(times))
+
+    def at_random(self, count: int, *, share: float, kinds: tuple[Kind, ...], seed: int) -> None:
+        self.left, self.share, self.kinds = count, share, kinds
+        self.rng = random.Random(seed)
+
+    def next(self, path: str) -> Fault | None:
+        fault: Fault | None = None
+        if self.waiting and path.endswith(self.waiting[0].path):
+            fault = self.waiting.popleft()
+        elif self.left and self.rng.random() < self.share:
+            self.left -= 1
+            fault = Fault(self.rng.choice(self.kinds))
+        self.happened += fault is not None
+        return fault
+
+
+async def failed_reply(
+    fault: Fault, request: web.Request, now_ms: int, whole: str
+) -> web.StreamResponse:
+    """`whole` is the text of the right reply."""
+    headers = {"Retry-After": str(fault.retry_after_s)}
+    match fault.kind:
+        case "too_many_requests":
+            text = '{"code":-1003,"msg":"Too many requests; current limit is 2400."}'
+            return _reply(429, text, headers)
+        case "banned":
+            until = now_ms + fault.retry_after_s * 1000
+            text = f'{{"code":-1003,"msg":"Way too many requests; IP banned until {until}."}}'
+            return _reply(418, text, headers)
+        case "server_error":
+            return _reply(500, '{"code":-1000,"msg":"An unknown error occurred."}')
+        case "bad_gateway":
+            return web.Response(
+                status=502, text="<html>Bad Gateway</html>", content_type="text/html"
+            )
+        case "refused_country":
+            return _reply(451, '{"code":0,"msg":"Service unavailable from a restricted location"}')
+        case "damaged":
+            return _reply(200, whole[: len(whole) // 2])
+        case "web_page":
+            return web.Response(text="<html>Maintenance</html>", content_type="text/html")
+        case "bybit_limit":
+            text = '{"retCode":10006,"retMsg":"Too many visits!","result":{},"time":0}'
+            return _reply(200, text, {"X-Bapi-Limit-Status": "0"})
+        case "bybit_system_error":
+            return _reply(200, '{"retCode":10016,"retMsg":"System error","result":{},"time":0}')
+        case "silence":
+            await asyncio.sleep(3600)
+        case "cut_off":
+            response = web.StreamResponse(headers={"Content-Length": str(len(whole) + 10)})
+            response.content_type = "application/json"
+            await response.prepare(request)
+            await response.write(whole.encode())
+    # "disconnect" before, and "cut_off" within the reply.
+    if request.transport is not None:
+        request.transport.abort()
+    raise asyncio.CancelledError
+
+
+def _reply(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=text, headers=headers, content_type="application/json")

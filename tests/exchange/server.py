@@ -1,0 +1,110 @@
+"""Runs the exchange in a thread on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self
+
+from aiohttp import web
+
+from llm_trader.timeframe import Millis
+from tests.exchange import binance, bybit
+from tests.exchange.faults import Faults, failed_reply
+from tests.exchange.listings import Listing, by_symbol
+from tests.exchange.markets import Market
+
+
+class Asked(NamedTuple):
+    path: str
+    query: dict[str, str]
+
+    @property
+    def is_history(self) -> bool:
+        """Whether it is not about the exchange as a whole."""
+        return "symbol" in self.query
+
+
+class FakeExchange:
+    """A context manager. Both venues' interfaces are at `url`, with the same contracts.
+
+    `asked` has all requests; `delay_s` is how long each takes.
+    """
+
+    def __init__(self, listings: Iterable[Listing], now_ms: Millis) -> None:
+        self.market = Market(now_ms, by_symbol(listings))
+        self.faults = Faults()
+        self.asked: list[Asked] = []
+        self.delay_s = 0.0
+        self.url = ""
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._started.wait(10):
+            raise RuntimeError("the fake exchange did not start")
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def environ(self) -> dict[str, str]:
+        """The settings of a process that asks this exchange."""
+        return {
+            "LLM_TRADER_MARKET__EXCHANGE__BINANCE_URL": self.url,
+            "LLM_TRADER_MARKET__EXCHANGE__BYBIT_URL": self.url,
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def history_requests(self) -> list[Asked]:
+        return [asked for asked in self.asked if asked.is_history]
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self._answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        self._started.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        query = dict(request.query)
+        self.asked.append(Asked(request.path, query))
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        venue = bybit if request.path.startswith("/v5/") else binance
+        status = 200
+        try:
+            content: Any = venue.answer(request.path, query, self.market)
+        except (binance.RefusedError, bybit.RefusedError) as refused:
+            status, content = refused.status, refused.body
+        if content is None:
+            return web.Response(status=404, text="<html>not found</html>")
+        text = json.dumps(content)
+        fault = self.faults.next(request.path)
+        if fault is not None:
+            return await failed_reply(fault, request, self.market.now_ms, text)
+        headers = {"X-MBX-USED-WEIGHT-1M": str(len(self.asked))}
+        return web.Response(
+            status=status, text=text, headers=headers, content_type="application/json"
+        )

@@ -13,6 +13,7 @@ from aiohttp import web
 Kind = Literal[
     "too_many_requests", "banned", "server_error", "bad_gateway", "damaged", "web_page",
     "disconnect", "cut_off", "silence", "bybit_limit", "bybit_system_error", "refused_country",
+    "wrong_shape", "null", "too_many_without_header",
 ]  # fmt: skip
 
 ANY_VENUE: tuple[Kind, ...] = (
@@ -51,7 +52,8 @@ class Faults:
         fault: Fault | None = None
         if self.waiting and path.endswith(self.waiting[0].path):
             fault = self.waiting.popleft()
-        elif self.left and self.rng.random() < self.share:
+        # Who cannot even learn the time gives up soon, as without a network.
+        elif self.left and not path.endswith("time") and self.rng.random() < self.share:
             self.left -= 1
             fault = Fault(self.rng.choice(self.kinds))
         self.happened += fault is not None
@@ -83,9 +85,17 @@ async def failed_reply(
             return _reply(200, whole[: len(whole) // 2])
         case "web_page":
             return web.Response(text="<html>Maintenance</html>", content_type="text/html")
+        case "wrong_shape":
+            return _reply(200, '{"retCode":0}')
+        case "null":
+            return _reply(200, "null")
+        case "too_many_without_header":
+            return _reply(429, '{"code":-1003,"msg":"Too many requests"}')
         case "bybit_limit":
             text = '{"retCode":10006,"retMsg":"Too many visits!","result":{},"time":0}'
-            return _reply(200, text, {"X-Bapi-Limit-Status": "0"})
+            reset = str(now_ms + fault.retry_after_s * 1000)
+            bybit = {"X-Bapi-Limit-Status": "0", "X-Bapi-Limit-Reset-Timestamp": reset}
+            return _reply(200, text, bybit)
         case "bybit_system_error":
             return _reply(200, '{"retCode":10016,"retMsg":"System error","result":{},"time":0}')
         case "silence":

@@ -225,8 +225,7 @@ async def test_holes_of_the_store_are_filled_and_those_of_the_venue_are_asked_fo
     assert (candles.missing, candles.write.added) == (3, 200 + 477)
     assert candles.absent == [(iso8601(outage), iso8601(outage + 3 * M3.ms))]
     asked = [a for a in exchange.history_requests() if "interval" in a.query]
-    # Holes that fit one page are asked for at once, and a page of Binance is half as long again.
-    assert len(asked) == {"bybit": 2, "binance": 1}[venue]
+    assert len(asked) == 2
     exchange.asked.clear()
     again = await fetch(
         exchange, venue, tmp_path / "store", first, outage + DAY_MS, timeframes=(M3,)
@@ -277,7 +276,7 @@ async def test_a_hundred_random_failures_end_in_the_same_store(
 ):
     await fetch(exchange, venue, tmp_path / "calm", START_MS)
     kinds = ("too_many_requests", "server_error", "bad_gateway", "damaged", "web_page",
-             "disconnect", "cut_off")  # fmt: skip
+             "disconnect", "cut_off", "wrong_shape", "null")  # fmt: skip
     if venue == "bybit":
         kinds += ("bybit_limit", "bybit_system_error")
     exchange.faults.at_random(100, share=0.75, kinds=kinds, seed=5)
@@ -306,6 +305,22 @@ async def test_the_wait_that_an_exchange_asks_for_is_kept(exchange: FakeExchange
     reports = await fetch(exchange, "binance", tmp_path / "store", START_MS, pauses=pauses)
     assert [report.error for report in reports] == [None] * 4
     assert [round(pause) for pause in pauses] == [38, 120]
+
+
+async def test_a_wait_without_a_number_is_a_long_one(exchange: FakeExchange, tmp_path: Path):
+    exchange.faults.add("too_many_without_header", path="klines")
+    pauses = Pauses()
+    await fetch(exchange, "binance", tmp_path / "store", NOW_MS - DAY_MS, pauses=pauses)
+    assert pauses == [30.5]
+
+
+async def test_the_reset_of_bybits_limit_is_waited_for(exchange: FakeExchange, tmp_path: Path):
+    exchange.faults.add("bybit_limit", retry_after_s=4, path="kline")
+    exchange.faults.add("bybit_limit", retry_after_s=86_400, path="kline")
+    pauses = Pauses()
+    reports = await fetch(exchange, "bybit", tmp_path / "store", NOW_MS - DAY_MS, pauses=pauses)
+    assert [report.error for report in reports] == [None] * 4
+    assert pauses == [4.5, 10.5]
 
 
 async def test_waits_grow_and_end(exchange: FakeExchange, tmp_path: Path):
@@ -351,6 +366,10 @@ async def test_a_refused_country_is_told_at_once(exchange: FakeExchange, tmp_pat
     with pytest.raises(ExchangeError, match=r"refuses.*451.*restricted location"):
         await fetch(exchange, "binance", tmp_path / "store", START_MS)
     assert len(exchange.asked) == 1
+    exchange.faults.add("refused_country", path="klines")
+    reports = await fetch(exchange, "binance", tmp_path / "store", START_MS)
+    assert all("restricted location" in (report.error or "") for report in reports)
+    assert len(exchange.history_requests()) == 1
 
 
 @pytest.mark.parametrize("venue", VENUES)
@@ -424,6 +443,21 @@ async def test_open_interest_of_binance_reaches_back_thirty_days_and_says_so(
     assert interest.error is None
     assert "last 30 days only" in interest.notes[0]
     assert "llm-trader data archive" in interest.notes[0]
+
+
+async def test_open_interest_of_two_exchanges_is_not_mixed(
+    exchange: FakeExchange, listing: Listing, tmp_path: Path
+):
+    source = "file more/bybit_linear_BTCUSDT_open_interest_1h.parquet, times shifted by +1h"
+    theirs = published_interest("bybit", listing).between(None, NOW_MS - 5 * DAY_MS)
+    with MarketStore.open(tmp_path, write=True, exchange="binance") as store:
+        store.write("BTCUSDT", theirs, source, written_at_ms=0)
+    *others, interest = await fetch(exchange, "binance", tmp_path, NOW_MS - 6 * DAY_MS)
+    assert all(report.rows for report in others)
+    assert interest.rows == 0
+    assert "bybit_linear_BTCUSDT_open_interest_1h.parquet" in interest.notes[0]
+    with MarketStore.open(tmp_path) as store:
+        assert len(store.open_interest("BTCUSDT")) == len(theirs)
 
 
 @pytest.mark.parametrize("venue", VENUES)

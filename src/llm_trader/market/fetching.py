@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -34,6 +35,7 @@ from llm_trader.market.fetched_rows import (
     leave_out_unknown,
     leave_out_zero_interest,
 )
+from llm_trader.market.file_import import exchange_in_name
 from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.jumps import Jump
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
@@ -165,7 +167,13 @@ async def _fetch_series(
     store = surroundings.store
     notes: list[str] = []
     span = _available(surroundings, instrument, source, asked, notes)
-    wanted = _wanted(store, source, span)
+    foreign = _foreign_file(surroundings, source)
+    if foreign is not None:
+        notes.append(
+            f"not fetched: the store has open interest of another exchange ({foreign}), whose "
+            "level differs; fetch into a new store to have that of one exchange"
+        )
+    wanted = [] if foreign else _wanted(store, source, span)
     work = _Work(surroundings, source, sum(s.end_ms - s.start_ms for s in wanted), progress)
     error: str | None = None
     try:
@@ -223,6 +231,16 @@ def _available(
         start_ms = -source.timeframe.floor(-start_ms)
         end_ms = source.timeframe.floor(min(end_ms, surroundings.closed_ms))
     return Span(start_ms, max(start_ms, end_ms))
+
+
+def _foreign_file(surroundings: Surroundings, source: _Source) -> str | None:
+    """A file of another exchange that open interest was imported from; an import may do that."""
+    if source.kind != "open_interest":
+        return None
+    sources = surroundings.store.open_interest_sources(source.stored.symbol)
+    files = (s.source.removeprefix("file ") for s in sources if s.source.startswith("file "))
+    named = ((Path(file).name, exchange_in_name(Path(file).name)) for file in files)
+    return next((name for name, e in named if e not in (None, surroundings.venue.name)), None)
 
 
 def _wanted(store: MarketStore, source: _Source, span: Span) -> list[Span]:

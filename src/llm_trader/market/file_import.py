@@ -90,6 +90,12 @@ class _File:
     interval: Timeframe | None
 
 
+def exchange_in_name(file: str) -> str | None:
+    """The exchange of a file by its name; None where it is named otherwise."""
+    match = _FILE_NAME.match(file)
+    return match["exchange"] if match else None
+
+
 def import_folder(
     path: Path,
     store: MarketStore,

@@ -200,6 +200,11 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return series_records.provenance(txn, candles_of(symbol, timeframe))
 
+    def open_interest_sources(self, symbol: str) -> list[Source]:
+        """The sources of a symbol's open interest; empty where none was recorded."""
+        with self._read() as txn:
+            return series_records.provenance(txn, open_interest_of(symbol))
+
     def jumps(self, symbol: str) -> list[Jump]:
         """The jumps of all candles of a symbol, in order of time; reads every candle."""
         keys.checked_symbol(symbol)

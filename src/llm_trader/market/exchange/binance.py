@@ -17,7 +17,8 @@ from llm_trader.market.exchange.replies import (
 )
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, MAX_TIME_MS, Millis, Timeframe
 
-_CANDLES_OF_A_PAGE: Final = 1500
+# 1500 would be sent, but weigh twice as much against the rate limit.
+_CANDLES_OF_A_PAGE: Final = 1000
 _SETTLEMENTS_OF_A_PAGE: Final = 1000
 _SAMPLES_OF_A_PAGE: Final = 500
 _CANDLE_KEYS: Final = {"open": 1, "high": 2, "low": 3, "close": 4, "volume": 5}

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
-from llm_trader.errors import ConfigurationError, ExchangeError
+from llm_trader.errors import ConfigurationError, ExchangeError, raised_inside
 from llm_trader.market.exchange.backoff import wait_s
 from llm_trader.market.exchange.config import ExchangeConfig
 from llm_trader.market.exchange.replies import MalformedReplyError
@@ -31,7 +31,14 @@ Sleep = Callable[[float], Awaitable[None]]
 _ATTEMPTS_TO_CONNECT: Final = 3
 # Statuses that the same request would only get again.
 _FINAL_STATUSES: Final = frozenset({401, 403, 404, 407, 451})
-_STATUS: Final = re.compile(r"^\S+ \S+ \S+ (\d{3}) ")
+# What such a reply says of all further requests from this address.
+_BARRING_STATUSES: Final = frozenset({403, 451})
+_STATUS: Final = re.compile(r"^\S+ (?:[A-Z]+ \S+ )?(\d{3}) ")
+# Binance counts requests by the minute, and bans for two minutes at first.
+_USUAL_WAITS_S: Final = {429: 30.0, 418: 120.0}
+# Bybit counts over five seconds.
+_LONGEST_RESET_S: Final = 10.0
+_LIBRARIES: Final = ("ccxt", "aiohttp")
 _BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
 _SHOWN_OF_REPLY: Final = 300
 
@@ -42,7 +49,8 @@ class _Failure(NamedTuple):
     """`asked_s` is the wait that the exchange asked for."""
 
     reason: str
-    may_pass: bool
+    status: int | None = None
+    may_pass: bool = True
     asked_s: float | None = None
 
 
@@ -115,9 +123,7 @@ class ExchangeClient:
             if not isinstance(outcome, _Failure):
                 return outcome
             reason = outcome.reason
-            self._check_wait(outcome)
-            if not outcome.may_pass:
-                raise ExchangeError(f"{self.name} refuses {endpoint}: {reason}")
+            self._check(outcome, endpoint)
             if attempt == attempts - 1:
                 break
             seconds = wait_s(attempt, outcome.asked_s, self._rng)
@@ -142,9 +148,14 @@ class ExchangeClient:
         try:
             return read(await getattr(self._exchange, endpoint)(dict(parameters)))
         except MalformedReplyError as error:
-            return _Failure(f"the reply is damaged: {error}", may_pass=True)
+            return _Failure(f"the reply is damaged: {error}")
         except self._errors.BaseError as error:
             return self._failure(error)
+        except Exception as error:
+            # ccxt lets through what its parsing stumbles over, such as a list for an object.
+            if not raised_inside(error, _LIBRARIES):
+                raise
+            return _Failure(f"the reply is damaged: {type(error).__name__} {error}")
 
     def _failure(self, error: Exception) -> _Failure:
         text = str(error)[:_SHOWN_OF_REPLY]
@@ -152,45 +163,48 @@ class ExchangeClient:
             text = f"{text}: {error.__cause__}"
         elif isinstance(error, self._errors.RequestTimeout):
             text = f"{text}: no answer within {self._config.timeout_s:g} s"
-        status = _STATUS.match(text)
+        match = _STATUS.match(text)
+        status = int(match[1]) if match else None
         final = (
             self._errors.BadRequest,
             self._errors.AuthenticationError,
             self._errors.PermissionDenied,
             self._errors.NotSupported,
         )
-        refused = isinstance(error, final) or (
-            status is not None and int(status[1]) in _FINAL_STATUSES
-        )
-        return _Failure(text, not refused, self._asked_s(str(error)))
+        may_pass = not isinstance(error, final) and status not in _FINAL_STATUSES
+        return _Failure(text, status, may_pass, self._asked_s(str(error), status))
 
-    def _asked_s(self, reply: str) -> float | None:
-        """The wait asked for by Retry-After, by Bybit's header or by the text of Binance."""
+    def _asked_s(self, reply: str, status: int | None) -> float | None:
+        """The wait asked for by a header or a text, or that such a refusal usually takes."""
         headers = {k.lower(): v for k, v in (self._exchange.last_response_headers or {}).items()}
-        waits = []
-        if headers.get("retry-after", "").strip().isdigit():
-            waits.append(float(headers["retry-after"]))
         now_ms = self._wall_clock() * 1000
-        # Bybit sends the header with every reply; it matters where a limit was exceeded.
+        if headers.get("retry-after", "").isdigit():
+            return float(headers["retry-after"])
+        # Bybit sends these with every reply; they matter where the limit is used up. The time is
+        # of its own clock, so what it says is bounded.
         reset = headers.get("x-bapi-limit-reset-timestamp", "")
         if reset.isdigit() and headers.get("x-bapi-limit-status") == "0":
-            waits.append((int(reset) - now_ms) / 1000)
+            return min(max((int(reset) - now_ms) / 1000, 0.0), _LONGEST_RESET_S)
         if banned := _BANNED_UNTIL.search(reply):
-            waits.append((int(banned[1]) - now_ms) / 1000)
-        return max((w for w in waits if w > 0), default=None)
+            return max((int(banned[1]) - now_ms) / 1000, 0.0)
+        return _USUAL_WAITS_S.get(status or 0)
 
-    def _check_wait(self, failure: _Failure) -> None:
-        """Raises when the exchange asks for too long a wait; from then on no request is sent."""
+    def _check(self, failure: _Failure, endpoint: str) -> None:
+        """Raises where asking again is of no use; after a ban no request is sent at all."""
         asked_s = failure.asked_s
-        if asked_s is None or asked_s <= self._config.max_wait_s:
-            return
-        until = iso8601(round(self._wall_clock() + math.ceil(asked_s)) * 1000)
-        self._barred = ExchangeError(
-            f"{self.name} accepts no requests from this address for {asked_s / 60:.0f} minutes, "
-            f"until {until}; run the command again after that: {failure.reason}",
-            retry_after_s=asked_s,
-        )
-        raise self._barred
+        if asked_s is not None and asked_s > self._config.max_wait_s:
+            until = iso8601(round(self._wall_clock() + math.ceil(asked_s)) * 1000)
+            self._barred = ExchangeError(
+                f"{self.name} accepts no requests from this address for {asked_s / 60:.0f} "
+                f"minutes, until {until}; run the command again after that: {failure.reason}",
+                retry_after_s=asked_s,
+            )
+            raise self._barred
+        if not failure.may_pass:
+            refusal = ExchangeError(f"{self.name} refuses {endpoint}: {failure.reason}")
+            if failure.status in _BARRING_STATUSES:
+                self._barred = refusal
+            raise refusal
 
 
 def _readdressed(url: str, addresses: Mapping[str, str]) -> str:

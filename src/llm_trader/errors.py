@@ -9,6 +9,7 @@ Each class says what the caller should do, and carries a stable `code` for logs 
     │   └── SymbolNotFoundError   ask for an available symbol
     ├── InvalidDataError          drop or repair the records; nothing was written
     ├── StoreError                repair or create the store: it is damaged, missing, or too new
+    ├── ArchiveError              try again later: an archive of files does not answer
     ├── StaleDataError            collect newer data, or ask about an earlier time
     ├── InsufficientMatchesError  widen the query; too few past states look like this one
     ├── EmbeddingError            send more fields; this state cannot become a vector
@@ -108,6 +109,10 @@ class InvalidDataError(LlmTraderError):
 
 class StoreError(LlmTraderError):
     code = "store"
+
+
+class ArchiveError(LlmTraderError):
+    code = "archive"
 
 
 class StaleDataError(LlmTraderError):

@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from llm_trader.config_types import Folder, MapSizeMib
+from llm_trader.market.archive.config import ArchiveConfig
 
 
 class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,6 +22,7 @@ class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = Path("var/market")
     map_size_mib: MapSizeMib = 16384
+    archive: ArchiveConfig = ArchiveConfig()
 
     @property
     def map_size_bytes(self) -> int:

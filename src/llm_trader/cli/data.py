@@ -402,6 +402,9 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
 
 def _describe_archive(report: ArchiveReport, store: Path) -> Description:
     yield heading(f"From {report.url} into {store}")
+    if not report.series:
+        yield line("no stored file is of this span")
+        return
     named = [(f"{s.symbol} {s.kind} {s.timeframe or ''}".strip(), s) for s in report.series]
     rows = (
         (name, s.files, s.stored_before + s.unchanged, s.write.added, s.write.replaced)

@@ -39,11 +39,12 @@ from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.hole_costs import MAX_HOLE_CANDLES, HoleReport, report_holes
 from llm_trader.market.jumps import Jump
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
+from llm_trader.market.months import Period
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import Millis, Timeframe
+from llm_trader.timeframe import MINUTE_MS, Millis, Timeframe
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
 _INTERVAL: Final = r"[1-9]\d{0,3}[mhd]"
@@ -57,6 +58,8 @@ _FILE_NAME: Final = re.compile(
 )
 # A settlement above 0.75 % is rare on any exchange; most of a file above it are percent.
 _RATE_IN_PERCENT_ABOVE: Final = 0.0075
+# Daily files of samples every five minutes may end with the midnight after the day.
+_LATE_SAMPLE_MS: Final = 10 * MINUTE_MS
 
 
 class FileReport(msgspec.Struct, frozen=True):
@@ -91,7 +94,10 @@ class ImportReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """`origin` is how its rows came about, where that is known, in words."""
+    """`origin` is how its rows came about, where that is known, in words.
+
+    All rows are of the `period`, where there is one; a sample may be stamped just after its end.
+    """
 
     name: str  # below the imported folder
     path: Path
@@ -100,6 +106,7 @@ class SourceFile:
     interval: Timeframe | None
     manifest: SeriesManifest | None = None  # of an export
     origin: str | None = None
+    period: Period | None = None
 
 
 def import_folder(
@@ -272,6 +279,7 @@ def import_file(
         return _import_candles(file, file.interval, store, reading, written_at_ms, progress)
     rows = read_rows(file.path, file.kind, file.symbol, reading, progress=progress)
     _refuse_other_count(rows, file)
+    _refuse_outside(rows, file)
     refuse_future(rows, written_at_ms)
     sort_rows(rows)
     interval_ms: Millis | None = None
@@ -306,6 +314,7 @@ def _import_candles(
     with ColumnSpool(store.path) as spool:
         rows = read_rows(file.path, "candles", file.symbol, reading, spool, progress)
         _refuse_other_count(rows, file)
+        _refuse_outside(rows, file)
         candles = checked_candles(rows, timeframe, store, file.symbol, reading, written_at_ms)
         if reading.origin != "export":
             refuse_contradicted(candles, file.symbol, reading.shift_ms, store)
@@ -356,6 +365,19 @@ def _refuse_other_count(rows: FileRows, file: SourceFile) -> None:
         raise InvalidDataError(
             rows.name, {reason: len(rows.times)}, remedy="export again with --force"
         )
+
+
+def _refuse_outside(rows: FileRows, file: SourceFile) -> None:
+    """A file of another day has the right columns, and would replace the rows of that day."""
+    if file.period is None:
+        return
+    late_ms = 0 if file.kind == "candles" else _LATE_SAMPLE_MS
+    first_ms, end_ms = file.period.start_ms - late_ms, file.period.end_ms + late_ms
+    outside = (rows.times < first_ms) | (rows.times >= end_ms)
+    rows.refuse(
+        {f"time outside {file.period.name}, which the file is of": outside},
+        "the publisher has to correct it",
+    )
 
 
 def _source(file: SourceFile, reading: FileReading, rows: FileRows) -> str:

@@ -256,7 +256,13 @@ class _Filling:
         series = self._series[file.series]
         proof = msgspec.structs.asdict(fetched.proof)
         source = SourceFile(
-            file.name, fetched.path, file.kind, file.symbol, file.interval, origin=self._origin
+            file.name,
+            fetched.path,
+            file.kind,
+            file.symbol,
+            file.interval,
+            origin=self._origin,
+            period=file.period,
         )
         try:
             report, _ = import_file(source, self._store, _READING, self._now_ms)

@@ -254,6 +254,27 @@ def test_a_hole_of_the_exchange_is_a_gap_in_the_summary(
     assert (gap.start, gap.missing) == ("2024-11-27T00:00:00Z", 3)
 
 
+def test_candles_that_are_not_asked_for_are_built(
+    store: MarketStore, archive: ArchiveServer, history: MarketHistory
+) -> None:
+    span = START_MS, END_MS
+    report = fill_from_archive(store, config(archive), [SYMBOL], [M3], span, NOW)
+    [derived] = report.derived
+    assert (derived.timeframe, derived.rows) == ("4h", len(history.four_hour))
+    assert store.built_candles(SYMBOL, H4).contain(history.four_hour.times).all()
+
+
+def test_an_archive_without_rights_is_named_at_once(
+    store: MarketStore, archive: ArchiveServer
+) -> None:
+    archive.answers[f"{MONTH_3M}.CHECKSUM"] = [busy(403)]
+    archive.answers[DAY_METRICS] = [busy(403)]
+    report = fill(store, archive)
+    assert {p.file for p in report.problems} == {MONTH_3M, DAY_METRICS}
+    assert all("answers 403" in p.reason for p in report.problems)
+    assert archive.requests[f"{MONTH_3M}.CHECKSUM"] == archive.requests[DAY_METRICS] == 1
+
+
 # ---- content that is wrong although its checksum is right
 
 

@@ -172,8 +172,23 @@ def test_files_that_are_no_export_are_not_replaced(store: MarketStore, tmp_path:
     mine.write_text("mine")
     with store, pytest.raises(InvalidInputError, match=r"mine\.csv.*--force"):
         exported(store, tmp_path / "out")
-    assert mine.read_text() == "mine"
     assert not list(tmp_path.rglob("*.parquet"))
+    with MarketStore.open(tmp_path / "store") as again:
+        exported(again, tmp_path / "out", force=True)
+    assert mine.read_text() == "mine"
+
+
+def test_an_exchange_that_the_store_does_not_say_is_asked_for(tmp_path: Path) -> None:
+    with MarketStore.open(tmp_path / "a", write=True) as store:
+        store.write("BTCUSDT", run_of_candles(480), "by hand", written_at_ms=AT)
+        with pytest.raises(InvalidInputError, match="--exchange"):
+            exported(store, tmp_path / "out")
+        with pytest.raises(InvalidInputError, match="'Bybit'"):
+            export_store(store, tmp_path / "out", file_format="csv", exchange="Bybit")
+        export_store(store, tmp_path / "out", file_format="csv", exchange="bybit")
+        expected = content(store)
+    with read_back(tmp_path / "out", tmp_path / "b") as again:
+        assert content(again) == expected
 
 
 def test_a_symbol_that_is_not_there_is_named(store: MarketStore, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from llm_trader.market.export_manifest import (
     write_manifest,
 )
 from llm_trader.market.file_columns import Kind
+from llm_trader.market.file_import import is_file_name
+from llm_trader.market.keys import checked_exchange
 from llm_trader.market.months import months
 from llm_trader.market.series import TimeSeries
 from llm_trader.market.store import MarketStore
@@ -92,7 +94,7 @@ def _exchange(store: MarketStore, stated: str | None) -> str:
         )
     if stated not in (None, exchange):
         raise InvalidInputError(f"the store holds data of {exchange}, not of {stated}")
-    return exchange
+    return checked_exchange(exchange)
 
 
 class _SeriesExport:
@@ -147,8 +149,8 @@ class _SeriesExport:
     def _write(self, progress: Progress, *, keep: bool) -> tuple[dict[str, int], int]:
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in _files_in(self._folder):
-            # What a killed run left has no name that an import reads.
-            if not keep or _is_part(path):
+            # What a killed run left has no name that an import reads; other files are not ours.
+            if _is_part(path) or (not keep and is_file_name(path.name)):
                 path.unlink()
         if not keep:
             write_manifest(self._folder, self._manifest)

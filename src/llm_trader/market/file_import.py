@@ -109,6 +109,11 @@ class SourceFile:
     period: Period | None = None
 
 
+def is_file_name(name: str) -> bool:
+    """Whether an import reads a file of this name."""
+    return _FILE_NAME.fullmatch(name) is not None
+
+
 def import_folder(
     path: Path,
     store: MarketStore,

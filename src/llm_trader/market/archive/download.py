@@ -63,6 +63,7 @@ class Failed(NamedTuple):
     """The archive answers, but the file cannot be had as its checksum says."""
 
     reason: str
+    may_pass: bool = False  # as a file and its checksum are not replaced at the same moment
 
 
 Outcome: TypeAlias = Fetched | Unchanged | NotPublished | Failed
@@ -139,11 +140,9 @@ class ArchiveClient:
         """Fetch a file and verify it; with the record of it, only where it has changed."""
         reason = ""
         for attempt in range(_ATTEMPTS):
-            if attempt:
-                # A file and its checksum are not replaced at the same moment.
-                self._wait(self._backoff(file.path, attempt))
+            self._wait(self._backoff(file.path, attempt) if attempt else 0.0)
             outcome = self._fetch_once(file, record)
-            if not isinstance(outcome, Failed):
+            if not (isinstance(outcome, Failed) and outcome.may_pass):
                 return outcome
             reason = outcome.reason
         return Failed(reason)
@@ -174,7 +173,8 @@ class ArchiveClient:
         if actual != expected:
             return Failed(
                 f"its {len(reply.body)} bytes have the checksum {actual[:12]}…, and the archive "
-                f"publishes {expected[:12]}…"
+                f"publishes {expected[:12]}…",
+                may_pass=True,
             )
         if record is not None and record.sha256 == actual:
             return Unchanged()

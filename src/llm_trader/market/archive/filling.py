@@ -305,7 +305,7 @@ class _Filling:
         derived: list[DerivedReport] = []
         for symbol in dict.fromkeys(symbol for symbol, _, _ in self._series):
             spans = list(self._candle_spans(symbol, span_ms))
-            derived += derive_candles(symbol, spans, self._store, self._now_ms, self._progress)
+            derived += derive_candles(symbol, spans, self._store, self._now_ms)
         return ArchiveReport(
             self._config.url,
             [self._describe(*key, counts, span_ms) for key, counts in self._series.items()],

@@ -10,6 +10,7 @@ Each class says what the caller should do, and carries a stable `code` for logs 
     ├── InvalidDataError          drop or repair the records; nothing was written
     ├── StoreError                repair or create the store: it is damaged, missing, or too new
     ├── ExchangeError             run again later: the exchange does not answer, or refuses
+    ├── ArchiveError              try again later: an archive of files does not answer
     ├── StaleDataError            collect newer data, or ask about an earlier time
     ├── InsufficientMatchesError  widen the query; too few past states look like this one
     ├── EmbeddingError            send more fields; this state cannot become a vector
@@ -113,6 +114,10 @@ class StoreError(LlmTraderError):
 
 class ExchangeError(LlmTraderError):
     code = "exchange"
+
+
+class ArchiveError(LlmTraderError):
+    code = "archive"
 
 
 class StaleDataError(LlmTraderError):

@@ -10,6 +10,8 @@ from typing import TypedDict
 from llm_trader.app.job import Job, blocking
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.market.absent_spans import Span
+from llm_trader.market.archive.filling import EXCHANGE as ARCHIVE_EXCHANGE
+from llm_trader.market.archive.filling import ArchiveReport, fill_from_archive, recheck_archive
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.exchange.instruments import Instrument, find_instruments
 from llm_trader.market.exchange.venue import Venue, open_venue
@@ -19,9 +21,11 @@ from llm_trader.market.fetching import (
     check_timeframes,
     fetch_symbol,
 )
+from llm_trader.market.file_export import ExportReport, FileFormat, export_store
 from llm_trader.market.file_import import ImportReport, import_folder
 from llm_trader.market.file_rows import FileReading
 from llm_trader.market.jumps import Jump
+from llm_trader.market.keys import checked_symbol
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.market.store_check import StoreCheck
@@ -64,6 +68,58 @@ def import_market_data(
         )
 
 
+def export_market_data(
+    job: Job,
+    folder: Path,
+    file_format: FileFormat,
+    symbols: Sequence[str],
+    exchange: str | None,
+    *,
+    force: bool,
+) -> ExportReport:
+    """Write a store to files that an import reads back."""
+    with MarketStore.open(job.settings.market.store) as store:
+        return export_store(
+            store,
+            folder,
+            file_format=file_format,
+            symbols=symbols,
+            exchange=exchange,
+            force=force,
+            progress=job.progress,
+        )
+
+
+def fill_store_from_archive(
+    job: Job,
+    symbols: Sequence[str],
+    timeframes: Sequence[Timeframe],
+    span_ms: tuple[Millis, Millis],
+) -> ArchiveReport:
+    """Download what Binance's archive has of a span into a store."""
+    if not symbols:
+        raise InvalidInputError("name the symbols with --symbols, such as BTCUSDT,ETHUSDT")
+    if span_ms[0] >= span_ms[1]:
+        raise InvalidInputError("the start is not before the end")
+    names = [checked_symbol(symbol) for symbol in symbols]
+    market = job.settings.market
+    with _written_store(market, ARCHIVE_EXCHANGE) as store:
+        return fill_from_archive(
+            store, market.archive, names, timeframes, span_ms, job.now_ms, job.progress
+        )
+
+
+def recheck_store_against_archive(
+    job: Job, symbols: Sequence[str], span_ms: tuple[Millis, Millis]
+) -> ArchiveReport:
+    """Fetch again what Binance's archive has corrected since it was stored."""
+    market = job.settings.market
+    with MarketStore.open(market.store):  # says so where there is none
+        pass
+    with _written_store(market, ARCHIVE_EXCHANGE) as store:
+        return recheck_archive(store, market.archive, symbols, span_ms, job.now_ms, job.progress)
+
+
 @contextmanager
 def _written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]:
     """A store to write to. A failure before the first write leaves none where there was none."""
@@ -85,6 +141,8 @@ def _written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]
             for name in (DATA_FILE, LOCK_FILE):
                 (folder / name).unlink(missing_ok=True)
             for parent in missing:
+                if any(parent.iterdir()):  # verified files of the archive wait there
+                    break
                 parent.rmdir()
         raise
 

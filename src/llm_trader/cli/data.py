@@ -14,10 +14,19 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, heading, line, minute, table
 from llm_trader.errors import InvalidInputError
-from llm_trader.timeframe import DAY_MS, Timeframe, parse_shift, parse_time
+from llm_trader.timeframe import (
+    DAY_MS,
+    Timeframe,
+    parse_end,
+    parse_shift,
+    parse_start,
+    parse_time,
+)
 
 if TYPE_CHECKING:
+    from llm_trader.market.archive.filling import ArchiveReport
     from llm_trader.market.fetching import FetchReport, SeriesFetch
+    from llm_trader.market.file_export import ExportReport
     from llm_trader.market.file_import import ImportReport
     from llm_trader.market.frozen import FrozenStretch
     from llm_trader.market.hole_costs import HoleReport
@@ -138,6 +147,82 @@ def fetch(
     wanted = [Timeframe.parse(name) for name in timeframes.replace(" ", "").split(",") if name]
     report = fetch_market_data(job, exchange.lower(), names, start, end, wanted)
     return Result(report, _describe_fetch(report, job.settings.market.store), report.failed)
+
+
+@app.command()
+@with_job("store", "archive_url", "parallel", quiet=False, unit="files")
+def archive(
+    job: Job,
+    symbols: Annotated[
+        str, Option("--symbols", "--symbol", help="Symbols, separated by commas.")
+    ] = "",
+    start: Annotated[
+        str | None,
+        Option(
+            "--start",
+            "-s",
+            help="First time: days before the end, or RFC 3339; 365 days by default.",
+        ),
+    ] = None,
+    end: Annotated[str, Option("--end", "-e", help="Last time: now, or RFC 3339.")] = "now",
+    timeframes: Annotated[str, Option(help="Candles, separated by commas.")] = "3m,4h",
+    recheck: Annotated[
+        bool, Option("--recheck", help="Only ask whether stored files were corrected since.")
+    ] = False,
+) -> Result:
+    """Download history of Binance's perpetuals: candles, funding and open interest.
+
+    The files that Binance publishes are verified by their checksums and then checked like imported
+    ones; whole months and days are stored. A file that is refused is named, and the others go on.
+    Running it again asks only for what the store lacks. Days that are not published are listed;
+    the month in progress has no funding there. --recheck asks of each stored file whether it was
+    corrected, by default of all, and stores what was. Exits with 1 where a file was refused.
+    """
+    from llm_trader.app import market_data
+
+    names = options.symbol_list(symbols)
+    end_ms = parse_end(end, job.now_ms)
+    if recheck:
+        span_ms = (parse_start(start, end_ms) if start else 0, end_ms)
+        report = market_data.recheck_store_against_archive(job, names, span_ms)
+    else:
+        span_ms = (parse_start(start or "365", end_ms), end_ms)
+        chosen = [Timeframe.parse(text.strip()) for text in timeframes.split(",")]
+        report = market_data.fill_store_from_archive(job, names, chosen, span_ms)
+    return Result(
+        report, _describe_archive(report, job.settings.market.store), bool(report.problems)
+    )
+
+
+@app.command()
+@with_job("store", quiet=False, unit="months")
+def export(
+    out: Annotated[Path, Option(help="Folder to write to.")],
+    job: Job,
+    file_format: Annotated[
+        Literal["parquet", "csv"], Option("--format", help="Kind of the files.")
+    ] = "parquet",
+    symbols: options.StoreSymbols = "",
+    exchange: Annotated[
+        str | None, Option(help="Exchange of a store that does not say it.")
+    ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Replace what the folder has of these series.")
+    ] = False,
+) -> Result:
+    """Write a store to files, one per symbol, series and month, that `data import` reads back.
+
+    An import into a new store makes an identical one: the same rows, the same candles known as
+    built from finer ones, the same accepted jumps and sources; `series.json` beside the files says
+    what rows cannot. Importing files without it treats them as any others. An export that was
+    stopped goes on when it is run again. Files of other data, or of an earlier state of the store,
+    are not replaced without --force.
+    """
+    from llm_trader.app.market_data import export_market_data
+
+    names = options.symbol_list(symbols)
+    report = export_market_data(job, out, file_format, names, exchange, force=force)
+    return Result(report, _describe_export(report))
 
 
 @app.command()
@@ -405,6 +490,56 @@ def _describe_fetch(report: FetchReport, store: Path) -> Description:
 
 def _series_name(series: SeriesFetch) -> str:
     return f"{series.symbol} {series.timeframe or series.kind.replace('_', ' ')}"
+
+
+def _describe_archive(report: ArchiveReport, store: Path) -> Description:
+    yield heading(f"From {report.url} into {store}")
+    if not report.series:
+        yield line("no stored file is of this span")
+        return
+    named = [(f"{s.symbol} {s.kind} {s.timeframe or ''}".strip(), s) for s in report.series]
+    rows = (
+        (name, s.files, s.stored_before + s.unchanged, s.write.added, s.write.replaced)
+        for name, s in named
+    )
+    yield table("", "series", "files", "as before", "added", "replaced", rows=rows)
+    for name, series in named:
+        unpublished = [f"{name}: not published from {span}" for span in series.not_published]
+        yield from _first_lines(unpublished, "such spans")
+        for reason, count in series.left_out.items():
+            yield line(f"{name}: {count} left out: {reason}")
+        gaps = [f"gap in {name}: {gap.missing} candles from {gap.start}" for gap in series.gaps]
+        yield from _first_lines(gaps, "gaps")
+    for derived in report.derived:
+        for warning in derived.warnings:
+            yield line(f"warning: {warning}")
+        if derived.rows:
+            yield line(
+                f"{derived.symbol} {derived.timeframe}: {derived.rows} built from finer ones"
+            )
+    for problem in report.problems:
+        yield line(f"{problem.file}: {problem.reason}")
+    if any(s.write.replaced for s in report.series):
+        yield line("rows were replaced; rag-ingest makes the states again that read them")
+    if report.jumps:
+        from llm_trader.market.jumps import jump_remedy
+
+        yield from _first_lines([f"warning: {jump}" for jump in report.jumps], "jumps")
+        yield line(jump_remedy(report.jumps, str(store)))
+
+
+def _describe_export(report: ExportReport) -> Description:
+    yield heading(f"Exported to {report.folder}")
+    rows = (
+        (s.symbol, f"{s.kind} {s.timeframe or ''}".strip(), s.rows, s.files, s.written)
+        for s in report.series
+    )
+    columns = ("symbol", "series", "rows", "files", "written now")
+    yield table("", *columns, rows=rows, right_from=2)
+    yield line("read it back with:")
+    yield line(
+        f"llm-trader data import {report.folder} --exchange {report.exchange} --store NEW_FOLDER"
+    )
 
 
 def _describe_jumps(jumps: Sequence[Jump]) -> Description:

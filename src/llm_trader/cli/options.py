@@ -43,6 +43,14 @@ class Flag(NamedTuple):
 
 SETTING_FLAGS: Final = {
     "store": Flag("market.store", "Folder of the market store.", "var/market", type=Path),
+    "archive_url": Flag(
+        "market.archive.url",
+        "Address of the archive, or of a copy.",
+        "https://data.binance.vision",
+    ),
+    "parallel": Flag(
+        "market.archive.parallel", "Files to download at the same time.", "6", type=int
+    ),
     "index": Flag("index.path", "Folder of the embedded index.", "var/index", type=Path),
     "qdrant_url": Flag("index.qdrant.url", "Address of a Qdrant server to use as the index."),
     "text": Flag(

@@ -57,12 +57,24 @@ def changed_by_write(
     series: StoredSeries[Any],
     times: Times,
     incomplete_ms: Times | None,
+    built: BuiltCandles | None,
 ) -> BuiltCandles | None:
-    """The record after rows were written, None where it stays; `incomplete_ms` of built ones."""
+    """The record after rows were written, None where it stays.
+
+    All rows were built where `incomplete_ms` says which of them in part, and else those of `built`.
+    """
     if series.timeframe is None:
         return None
     written = _spans(times, series.timeframe)
-    if incomplete_ms is None:
+    if built is not None:
+        is_built = built.contain(times)
+        former = read_built(txn, series)
+        native = _spans(times[~is_built], series.timeframe)
+        spans = _united(
+            _subtracted(former.spans, native), _spans(times[is_built], series.timeframe)
+        )
+        incomplete_ms = np.array(built.incomplete_ms, np.int64)
+    elif incomplete_ms is None:
         # Native candles are written all the time, and hardly any series has built ones.
         former = series_records.read_meta(txn, _key(series), BuiltCandles) or BuiltCandles()
         if not former.contain(times).any():

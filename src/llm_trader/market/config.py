@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from llm_trader.config_types import Folder, MapSizeMib
+from llm_trader.market.archive.config import ArchiveConfig
 from llm_trader.market.exchange.config import ExchangeConfig
 
 
@@ -23,6 +24,7 @@ class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = Path("var/market")
     map_size_mib: MapSizeMib = 16384
     exchange: ExchangeConfig = ExchangeConfig()
+    archive: ArchiveConfig = ArchiveConfig()
 
     @property
     def map_size_bytes(self) -> int:

@@ -102,7 +102,8 @@ def checked_candles(
     leave_out_unknown(rows, "candles")
     sort_rows(rows)
     median_ms = sampling_interval_ms(rows.times)
-    if median_ms is not None and median_ms != timeframe.ms:
+    is_guessed = reading.origin == "unknown"
+    if is_guessed and median_ms is not None and median_ms != timeframe.ms:
         reason = f"candle mostly {Timeframe(median_ms)} from the next, not {timeframe}"
         remedy = f"give --interval {Timeframe(median_ms)} if that is what they are"
         raise InvalidDataError(rows.name, {reason: len(rows.times)}, remedy=remedy)
@@ -113,7 +114,7 @@ def checked_candles(
         if (-rows.times % timeframe.ms <= SECOND_MS).all() and (rows.times % timeframe.ms).all():
             raise rows.refused(error, "these are times of close: add --stamp close") from error
         raise rows.refused(error) from error
-    if reading.stamp is None:
+    if reading.stamp is None and is_guessed:
         _ask_for_stamp(candles, store, symbol)
     return candles
 

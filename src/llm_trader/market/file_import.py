@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast, get_args
 
@@ -24,6 +24,11 @@ from llm_trader.market.derived_candles import (
     derive_candles,
     with_progress,
 )
+from llm_trader.market.export_manifest import (
+    MANIFEST_NAME,
+    SeriesManifest,
+    finished_manifest,
+)
 from llm_trader.market.file_agreement import refuse_contradicted
 from llm_trader.market.file_candles import checked_candles
 from llm_trader.market.file_columns import FUNDING_INTERVAL, Kind, check_mapping
@@ -34,21 +39,27 @@ from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.hole_costs import MAX_HOLE_CANDLES, HoleReport, report_holes
 from llm_trader.market.jumps import Jump
 from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
+from llm_trader.market.months import Period
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import Millis, Timeframe
+from llm_trader.timeframe import MINUTE_MS, Millis, Timeframe
 
 NAMING: Final = "<exchange>_<market>_<SYMBOL>_<candles|funding|open_interest>_<interval>"
+_INTERVAL: Final = r"[1-9]\d{0,3}[mhd]"
 _FILE_NAME: Final = re.compile(
     r"(?P<exchange>[a-z0-9-]+)_(?P<market>[a-z0-9-]+)_"
     rf"(?P<symbol>{SYMBOL_PATTERN})"
-    r"_(?P<kind>candles|funding|open_interest)_(?P<interval>[1-9]\d{0,3}[mhd])"
+    # Exports leave the interval of funding to its column, and have a file per month.
+    rf"_(?P<kind>candles(?=_{_INTERVAL}[._])|funding|open_interest)"
+    rf"(?:_(?P<interval>{_INTERVAL}))?(?:_\d{{4}}-\d\d)?"
     rf"\.({'|'.join(map(re.escape, ENDINGS))})"
 )
 # A settlement above 0.75 % is rare on any exchange; most of a file above it are percent.
 _RATE_IN_PERCENT_ABOVE: Final = 0.0075
+# Daily files of samples every five minutes may end with the midnight after the day.
+_LATE_SAMPLE_MS: Final = 10 * MINUTE_MS
 
 
 class FileReport(msgspec.Struct, frozen=True):
@@ -82,12 +93,25 @@ class ImportReport(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class SourceFile:
+    """`origin` is how its rows came about, where that is known, in words.
+
+    All rows are of the `period`, where there is one; a sample may be stamped just after its end.
+    """
+
     name: str  # below the imported folder
     path: Path
     kind: Kind
     symbol: str
     interval: Timeframe | None
+    manifest: SeriesManifest | None = None  # of an export
+    origin: str | None = None
+    period: Period | None = None
+
+
+def is_file_name(name: str) -> bool:
+    """Whether an import reads a file of this name."""
+    return _FILE_NAME.fullmatch(name) is not None
 
 
 def exchange_in_name(file: str) -> str | None:
@@ -129,21 +153,27 @@ def import_folder(
         files = [_describe_file(path, symbol, kind, interval)]
     else:
         files, skipped = _list_files(path, exchange)
+        if reading == FileReading():
+            files = _with_manifests(files, whole_folders=path.is_dir())
     reports: list[FileReport] = []
     spans: dict[str, list[CandleSpan]] = {}
+    fine_spans: dict[str, list[CandleSpan]] = {}
     for file in files:
         try:
-            report, span = _import_file(file, store, reading, written_at_ms, progress)
+            report, span = import_file(file, store, reading, written_at_ms, progress)
         except (InvalidDataError, InvalidInputError) as error:
             error.details["imported"] = [report.file for report in reports]
             raise
         reports.append(report)
         if span is not None:
             spans.setdefault(file.symbol, []).append(span)
+            # An export has what its store had built.
+            if file.manifest is None:
+                fine_spans.setdefault(file.symbol, []).append(span)
         progress("files", len(reports), len(files))
     derived = [
         report
-        for symbol, symbol_spans in spans.items()
+        for symbol, symbol_spans in fine_spans.items()
         for report in derive_candles(symbol, symbol_spans, store, written_at_ms, progress)
     ]
     holes = [
@@ -154,7 +184,9 @@ def import_folder(
     return ImportReport(reports, derived, skipped, holes)
 
 
-def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: str | None) -> _File:
+def _describe_file(
+    path: Path, symbol: str | None, kind: str | None, interval: str | None
+) -> SourceFile:
     """A single file of any name; what is not given is taken from its name."""
     if not path.exists():
         raise InvalidInputError(f"{path} does not exist")
@@ -171,16 +203,16 @@ def _describe_file(path: Path, symbol: str | None, kind: str | None, interval: s
             "open_interest) and, for candles, --interval"
         )
     timeframe = Timeframe.parse(interval) if interval else None
-    return _File(path.name, path, cast(Kind, kind), checked_symbol(symbol), timeframe)
+    return SourceFile(path.name, path, cast(Kind, kind), checked_symbol(symbol), timeframe)
 
 
-def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFile]]:
+def _list_files(path: Path, exchange: str) -> tuple[list[SourceFile], list[SkippedFile]]:
     if not path.exists():
         raise InvalidInputError(f"{path} does not exist")
     paths = [path] if path.is_file() else _files_below(path)
     matches = {p: _FILE_NAME.fullmatch(p.name) for p in paths}
     venues = _open_interest_venues([m for m in matches.values() if m], exchange)
-    files: list[_File] = []
+    files: list[SourceFile] = []
     skipped: list[SkippedFile] = []
     for file, match in matches.items():
         name = file.name if file == path else str(file.relative_to(path))
@@ -190,7 +222,8 @@ def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFil
         kind, symbol = cast(Kind, match["kind"]), match["symbol"]
         venue = venues[symbol] if kind == "open_interest" else exchange
         if match["exchange"] == venue:
-            files.append(_File(name, file, kind, symbol, Timeframe.parse(match["interval"])))
+            interval = Timeframe.parse(match["interval"]) if match["interval"] else None
+            files.append(SourceFile(name, file, kind, symbol, interval))
         else:
             reason = f"{kind} of {match['exchange']}, not of {venue}"
             skipped.append(SkippedFile(name, reason))
@@ -205,12 +238,27 @@ def _list_files(path: Path, exchange: str) -> tuple[list[_File], list[SkippedFil
     return files, skipped
 
 
+def _with_manifests(files: list[SourceFile], *, whole_folders: bool) -> list[SourceFile]:
+    """The files with what their export says of them."""
+    folders = {file.path.parent for file in files}
+    manifests = {f: finished_manifest(f, whole_folder=whole_folders) for f in folders}
+
+    def described(file: SourceFile) -> SourceFile:
+        manifest = manifests[file.path.parent]
+        is_listed = manifest is not None and file.path.name in (manifest.files or ())
+        return replace(file, manifest=manifest) if is_listed else file
+
+    return [described(file) for file in files]
+
+
 def _files_below(folder: Path) -> list[Path]:
     """All files, those of folders in it included; hidden ones belong to other programs."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+        if path.is_file()
+        and path.name != MANIFEST_NAME
+        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
 
 
@@ -226,16 +274,23 @@ def _open_interest_venues(matches: list[re.Match[str]], exchange: str) -> dict[s
     return {s: exchange if exchange in names else min(names) for s, names in venues.items()}
 
 
-def _import_file(
-    file: _File,
+def import_file(
+    file: SourceFile,
     store: MarketStore,
     reading: FileReading,
     written_at_ms: Millis,
-    progress: Progress,
+    progress: Progress = no_progress,
 ) -> tuple[FileReport, CandleSpan | None]:
+    """Check a file as a whole and write it; also the span of its candles."""
+    if file.manifest is not None:
+        reading = replace(reading, origin="export")
+        if spans := file.manifest.accepted_jumps:
+            store.accept_spans(file.symbol, spans)
     if file.kind == "candles" and file.interval is not None:
         return _import_candles(file, file.interval, store, reading, written_at_ms, progress)
     rows = read_rows(file.path, file.kind, file.symbol, reading, progress=progress)
+    _refuse_other_count(rows, file)
+    _refuse_outside(rows, file)
     refuse_future(rows, written_at_ms)
     sort_rows(rows)
     interval_ms: Millis | None = None
@@ -245,12 +300,14 @@ def _import_file(
         series = _funding(rows, file.interval, reading)
         warnings += _percent_warning(series)
     else:
-        series = _open_interest(rows)
+        series = _open_interest(rows, reading)
         interval_ms = file.interval.ms if file.interval else None
+        if file.manifest is not None:
+            interval_ms = file.manifest.interval_ms
     write = store.write(
         file.symbol,
         series,
-        _source(file, reading),
+        _source(file, reading, rows),
         written_at_ms=written_at_ms,
         interval_ms=interval_ms,
     )
@@ -258,7 +315,7 @@ def _import_file(
 
 
 def _import_candles(
-    file: _File,
+    file: SourceFile,
     timeframe: Timeframe,
     store: MarketStore,
     reading: FileReading,
@@ -267,13 +324,17 @@ def _import_candles(
 ) -> tuple[FileReport, CandleSpan]:
     with ColumnSpool(store.path) as spool:
         rows = read_rows(file.path, "candles", file.symbol, reading, spool, progress)
+        _refuse_other_count(rows, file)
+        _refuse_outside(rows, file)
         candles = checked_candles(rows, timeframe, store, file.symbol, reading, written_at_ms)
-        refuse_contradicted(candles, file.symbol, reading.shift_ms, store)
+        if reading.origin != "export":
+            refuse_contradicted(candles, file.symbol, reading.shift_ms, store)
         write = store.write_parts(
             file.symbol,
             with_progress(candles.parts(), len(candles), progress),
-            _source(file, reading),
+            _source(file, reading, rows),
             written_at_ms=written_at_ms,
+            built=file.manifest.built if file.manifest else None,
         )
         found = (store.jumps_of_part(file.symbol, part) for part in candles.parts())
         # Two parts may both name a jump from one to the other.
@@ -284,7 +345,7 @@ def _import_candles(
 
 
 def _report(
-    file: _File,
+    file: SourceFile,
     count: int,
     write: WriteReport,
     rows: FileRows,
@@ -306,8 +367,37 @@ def _report(
     )
 
 
-def _source(file: _File, reading: FileReading) -> str:
+def _refuse_other_count(rows: FileRows, file: SourceFile) -> None:
+    if file.manifest is None or file.manifest.files is None:
+        return
+    expected = file.manifest.files[file.path.name]
+    if len(rows.times) != expected:
+        reason = f"row read, but the export wrote {expected}"
+        raise InvalidDataError(
+            rows.name, {reason: len(rows.times)}, remedy="export again with --force"
+        )
+
+
+def _refuse_outside(rows: FileRows, file: SourceFile) -> None:
+    """A file of another day has the right columns, and would replace the rows of that day."""
+    if file.period is None:
+        return
+    late_ms = 0 if file.kind == "candles" else _LATE_SAMPLE_MS
+    first_ms, end_ms = file.period.start_ms - late_ms, file.period.end_ms + late_ms
+    outside = (rows.times < first_ms) | (rows.times >= end_ms)
+    rows.refuse(
+        {f"time outside {file.period.name}, which the file is of": outside},
+        "the publisher has to correct it",
+    )
+
+
+def _source(file: SourceFile, reading: FileReading, rows: FileRows) -> str:
     """For the provenance: the file, and what was done to its values."""
+    origin = file.origin
+    if file.manifest is not None:
+        origin = file.manifest.source(int(rows.times[0]), int(rows.times[-1]))
+    if origin is not None:
+        return origin
     source = f"file {file.name}"
     if reading.shift_ms:
         sign = "-" if reading.shift_ms < 0 else "+"
@@ -334,7 +424,8 @@ def _funding(rows: FileRows, stated: Timeframe | None, reading: FileReading) -> 
         rows.columns[FUNDING_INTERVAL] = (
             hours if given is None else np.where(np.isnan(given), hours, given)
         )
-    leave_out_unknown(rows, "funding")  # a settlement without a rate still ends the one before
+    if reading.origin != "export":
+        leave_out_unknown(rows, "funding")  # a settlement without a rate still ends the one before
     try:
         return FundingSeries.validated({"time_ms": rows.times, **rows.columns}, rows.name)
     except InvalidDataError as error:
@@ -350,8 +441,9 @@ def _percent_warning(series: FundingSeries) -> Iterable[str]:
         )
 
 
-def _open_interest(rows: FileRows) -> OpenInterestSeries:
-    leave_out_unknown(rows, "open_interest")
+def _open_interest(rows: FileRows, reading: FileReading) -> OpenInterestSeries:
+    if reading.origin != "export":
+        leave_out_unknown(rows, "open_interest", zeros_say_nothing=reading.origin == "archive")
     no_values = {"open_interest_value": np.full(len(rows.times), np.nan)}
     columns = {"time_ms": rows.times, **no_values, **rows.columns}
     try:

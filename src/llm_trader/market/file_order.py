@@ -35,8 +35,11 @@ def leave_out_unclosed(rows: FileRows, timeframe: Timeframe, now_ms: Millis) -> 
     rows.leave_out(rows.times + timeframe.ms > now_ms, "candle that had not closed yet")
 
 
-def leave_out_unknown(rows: FileRows, kind: Kind) -> None:
-    """Rows that have a time and say nothing; a candle must lack all its prices."""
+def leave_out_unknown(rows: FileRows, kind: Kind, *, zeros_say_nothing: bool = False) -> None:
+    """Rows that have a time and say nothing; a candle must lack all its prices.
+
+    Open interest of 0 beside positive values says nothing; with `zeros_say_nothing` any 0 does.
+    """
     if kind == "candles":
         unknown = np.zeros(len(rows.times), np.bool_)
         for first in range(0, len(unknown), _ROWS_AT_ONCE):
@@ -48,15 +51,17 @@ def leave_out_unknown(rows: FileRows, kind: Kind) -> None:
     value = rows.columns["rate" if kind == "funding" else "open_interest"]
     rows.leave_out(np.isnan(value), "value missing")
     if kind == "open_interest":
-        _leave_out_zeros(rows)
+        _leave_out_zeros(rows, zeros_say_nothing=zeros_say_nothing)
 
 
-def _leave_out_zeros(rows: FileRows) -> None:
+def _leave_out_zeros(rows: FileRows, *, zeros_say_nothing: bool) -> None:
     # Exchanges publish 0 where they have no value. Files end at any time, also in the midst of an
     # outage, so a first and a last 0 mean the same.
     interest = rows.columns["open_interest"]
     if (interest > 0).any():
         rows.leave_out(interest == 0, "open interest of 0 beside positive values, so unknown")
+    elif zeros_say_nothing:
+        rows.leave_out(interest == 0, "open interest of 0, so unknown")
     value = rows.columns.get("open_interest_value")
     if value is not None:
         value[(value == 0) & (rows.columns["open_interest"] > 0)] = np.nan

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Stamp: TypeAlias = Literal["open", "close"]
+Origin: TypeAlias = Literal["unknown", "archive", "export"]
 
 _UNREADABLE_TIME: Final = "time missing or not readable"
 _CORRECT: Final = "correct or remove these rows and import again"
@@ -53,7 +54,8 @@ class FileReading:
     """How to read files that need more than their name.
 
     `mapping` names columns, or numbers them in a file without a header; `stamp` says which end of
-    a candle its time is, and `shift_ms` is added to all times; rates may be in percent.
+    a candle its time is, and `shift_ms` is added to all times; rates may be in percent. Names of an
+    exchange's archive say truly what a file holds, and an export also holds what a store held.
     """
 
     mapping: ColumnMapping = field(default_factory=dict)
@@ -61,6 +63,7 @@ class FileReading:
     stamp: Stamp | None = None
     shift_ms: Millis = 0
     in_percent: bool = False
+    origin: Origin = "unknown"
 
 
 @dataclass(slots=True)

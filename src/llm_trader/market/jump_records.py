@@ -5,6 +5,7 @@ accepted_jumps:SYMBOL  -> the spans of their candles, in order of time
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -74,6 +75,13 @@ def accept_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jum
     if accepted not in former:
         _put(txn, symbol, {*former, accepted}, [accepted])
     return _jumps_in(txn, symbol, [accepted])
+
+
+def accept_spans(txn: WriteTransaction, symbol: str, spans: Sequence[CandleSpan]) -> None:
+    """Accept the jumps of these candles, which need not be there yet."""
+    former = accepted_jumps(txn, symbol)
+    if further := [span for span in spans if span not in former]:
+        _put(txn, symbol, {*former, *further}, further)
 
 
 def withdraw_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[Jump]:

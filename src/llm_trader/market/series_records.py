@@ -12,7 +12,7 @@ sources and left the gaps in one list at `gaps:DATABASE:SYMBOL`, the first write
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -45,6 +45,15 @@ class Source(msgspec.Struct, frozen=True):
             self.rows + later.rows,
             later.written_at_ms,
         )
+
+
+class SeriesOrigin(NamedTuple):
+    """The extent of a series, how far apart its samples were said to be, and where it is from."""
+
+    first_ms: Millis
+    last_ms: Millis
+    interval_ms: Millis | None
+    sources: list[Source]
 
 
 class SeriesRecord(msgspec.Struct, frozen=True):
@@ -111,6 +120,16 @@ def provenance(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Source]:
     """One entry per source, in the order of their last write."""
     record = read_record(txn, series)
     return _merge([*_earlier_sources(txn, series), *(record.sources if record else ())])
+
+
+def series_origin(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesOrigin | None:
+    """The extent from the keys, the rest as recorded; None where there are no rows."""
+    first, last = record_ranges.first_key(txn, series), record_ranges.last_key(txn, series)
+    if first is None or last is None:
+        return None
+    record = read_record(txn, series)
+    interval_ms = record.interval_ms if record else None
+    return SeriesOrigin(series.time(first), series.time(last), interval_ms, provenance(txn, series))
 
 
 def sample_interval_ms(txn: ReadTransaction, series: StoredSeries[Any]) -> Millis:

@@ -23,6 +23,7 @@ from llm_trader.market import (
     checksums,
     jump_records,
     keys,
+    notes,
     record_ranges,
     series_changes,
     series_records,
@@ -35,10 +36,10 @@ from llm_trader.market.absent_spans import Span
 from llm_trader.market.built_candles import BuiltCandles
 from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
-from llm_trader.market.jumps import Jump
+from llm_trader.market.jumps import CandleSpan, Jump
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_changes import DataChanges, DataMark
-from llm_trader.market.series_records import Source
+from llm_trader.market.series_records import SeriesOrigin, Source
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
 from llm_trader.market.stored_history import StoredHistory
@@ -176,6 +177,29 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         first_ms, last_ms = series.times([first, last]).tolist()
         return first_ms, last_ms
 
+    def series(self) -> list[StoredSeries[Any]]:
+        """Every series there is, by database and symbol."""
+        with self._read() as txn:
+            return list(record_ranges.all_series(txn))
+
+    def series_origin(self, series: StoredSeries[Any]) -> SeriesOrigin | None:
+        """The extent, sampling and sources of a series; None where it has no rows."""
+        with self._read() as txn:
+            return series_records.series_origin(txn, series)
+
+    def accepted_jumps(self, symbol: str) -> tuple[CandleSpan, ...]:
+        """The spans of the candles whose jumps the user has accepted."""
+        keys.checked_symbol(symbol)
+        with self._read() as txn:
+            return jump_records.accepted_jumps(txn, symbol)
+
+    def accept_spans(self, symbol: str, spans: Sequence[CandleSpan]) -> None:
+        """Accept jumps as another store has them accepted; their candles may come later."""
+        keys.checked_symbol(symbol)
+        with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
+            self._check_once(txn)
+            jump_records.accept_spans(txn, symbol, spans)
+
     def open_times(
         self, symbol: str, timeframe: Timeframe, start_ms: Millis, end_ms: Millis
     ) -> Times:
@@ -297,17 +321,17 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         start_ms: Millis | None = None,
         end_ms: Millis | None = None,
     ) -> CandleSeries:
-        return self._read_series(candles_of(symbol, timeframe), start_ms, end_ms)
+        return self.read_series(candles_of(symbol, timeframe), start_ms, end_ms)
 
     def funding(
         self, symbol: str, start_ms: Millis | None = None, end_ms: Millis | None = None
     ) -> FundingSeries:
-        return self._read_series(funding_of(symbol), start_ms, end_ms)
+        return self.read_series(funding_of(symbol), start_ms, end_ms)
 
     def open_interest(
         self, symbol: str, start_ms: Millis | None = None, end_ms: Millis | None = None
     ) -> OpenInterestSeries:
-        return self._read_series(open_interest_of(symbol), start_ms, end_ms)
+        return self.read_series(open_interest_of(symbol), start_ms, end_ms)
 
     def open_interest_interval_ms(self, symbol: str) -> Millis:
         """How far apart samples are: as recorded, else the median distance, else one hour."""
@@ -374,11 +398,13 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         written_at_ms: Millis,
         interval_ms: Millis | None = None,
         incomplete_ms: Times | None = None,
+        built: BuiltCandles | None = None,
     ) -> WriteReport:
         """As `write`, of one series in parts, of which only one is in memory at a time.
 
         Parts are in the order of time, and each but the last ends with a UTC day. All are written
-        in one transaction: readers see all of them or none.
+        in one transaction: readers see all of them or none. Where only some of the candles were
+        built from finer ones, `built` says which.
         """
         waiting = (part for part in parts if len(part))
         first = next(waiting, None)
@@ -397,9 +423,9 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 first_ms, last_ms = times[[0, -1]].tolist()
                 days = DayChecksums(txn, stored, new)
                 changes, report = stored.changes(days.former, new)
-                built = built_candles.changed_by_write(txn, stored, times, incomplete_ms)
+                built_now = built_candles.changed_by_write(txn, stored, times, incomplete_ms, built)
                 total = total.plus(report)
-                is_changed = bool(is_changed or changes or days.mended or built is not None)
+                is_changed = bool(is_changed or changes or days.mended or built_now is not None)
                 if not is_changed:
                     continue
                 # With the first series: a mistaken import must not claim the folder.
@@ -410,18 +436,29 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 series_records.record_write(
                     txn, stored, origin, interval_ms, report.added, (first_ms, last_ms)
                 )
-                if built is not None:
-                    built_candles.put_built(txn, stored, built)
+                if built_now is not None:
+                    built_candles.put_built(txn, stored, built_now)
                 days.write()
             if is_changed:
                 symbol_versions.stamp_symbol(txn, stored.symbol)
         return total
 
+    def notes(self, prefix: str) -> dict[str, bytes]:
+        """What was noted under a prefix, by name."""
+        with self._read() as txn:
+            return notes.read_notes(txn, prefix)
+
+    def put_note(self, prefix: str, name: str, content: bytes) -> None:
+        """Keep a small record that is about no series, such as of a file that was imported."""
+        with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
+            self._check_once(txn)
+            notes.put_note(txn, prefix, name, content)
+
     def release_memory(self) -> None:
         """Give back the memory of rows that were read; reading them again takes no disk."""
         self._environment.release_pages()
 
-    def _read_series(
+    def read_series(
         self, series: StoredSeries[SeriesT], start_ms: Millis | None, end_ms: Millis | None
     ) -> SeriesT:
         with self._read() as txn:

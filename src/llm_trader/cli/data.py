@@ -17,6 +17,7 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import parse_shift, parse_time
 
 if TYPE_CHECKING:
+    from llm_trader.app.retention import Removal
     from llm_trader.market.file_import import ImportReport
     from llm_trader.market.frozen import FrozenStretch
     from llm_trader.market.hole_costs import HoleReport
@@ -135,6 +136,25 @@ def check(
     report = check_store(job.settings, repair=repair, deep=deep)
     failed = bool(report.problems or report.unaccepted_jumps)
     return Result(report, _describe_check(report), failed)
+
+
+@app.command()
+@with_job("keep_days", "store", "index", "qdrant_url", quiet=False, unit="")
+def prune(
+    job: Job,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> Result:
+    """Remove what is older than --keep-days from a market store and its index.
+
+    Days are counted back from the newest data, in whole days UTC, so a store is never emptied. The
+    states of the index that are newer stay as they are, even where data that they were made of is
+    removed. Other processes may read and write the store meanwhile. A killed run is ended by the
+    next one. The file does not shrink: its space is used for new data.
+    """
+    from llm_trader.app.retention import prune as remove_old
+
+    report = remove_old(job, dry_run=dry_run)
+    return Result(report, _describe_removal(report))
 
 
 @app.command("accept-jump")
@@ -260,6 +280,24 @@ def _first_of(sources: Sequence[str]) -> str:
     if not sources:
         return "-"
     return sources[0] + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
+
+
+def _describe_removal(report: Removal) -> Description:
+    verb = "would be removed" if report.dry_run else "removed"
+    if not (report.series or report.points):
+        yield line(f"nothing is older than {minute(report.cut)}")
+        return
+    yield heading(f"{verb.capitalize()}: what is older than {minute(report.cut)}")
+    rows = (
+        (s.symbol, s.database.replace("_", " "), s.rows, minute(s.first), minute(s.last))
+        for s in report.series
+    )
+    if report.series:
+        yield table("", "symbol", "series", "rows", "first", "last", rows=rows, right_from=2)
+    for symbol, count in report.points.items():
+        yield line(f"{symbol}: {count} states {verb} from {report.index}")
+    if report.index is None:
+        yield line("there is no index; name it with --index if there is one")
 
 
 def _describe_check(check: StoreCheck) -> Description:

@@ -251,3 +251,14 @@ def test_what_cannot_go_on_is_refused(
     assert refused.code == 2
     assert message in refused.err
     assert not (tmp_path / "index").exists()
+
+
+def test_states_older_than_what_the_store_keeps_are_removed(store: Path, tmp_path: Path) -> None:
+    index, cut_ms = tmp_path / "index", WARM_MS + DAY_MS
+    with following(store, index) as follower:
+        before = points_of(index)
+        with MarketStore.open(store, write=True) as opened:
+            opened.remove_before(cut_ms)
+        kept = before.take(before.timestamp_ms > cut_ms)
+        assert until(lambda: same_content(points_of(index), kept), seconds=30)
+        assert follower.reports[-1]["remade"] == 0

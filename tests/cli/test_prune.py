@@ -13,16 +13,23 @@ from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
-from llm_trader.storage.writer_lock import WriterLock
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, iso8601
 from tests.cli.conftest import Typing
 from tests.cli.corridor import START_MS, SYMBOL, copied, write
 from tests.index.builders import ALWAYS, same_points
+from tests.market.processes import hear, running
 
 DAYS, KEPT = 100, 62
 END_MS = START_MS + DAYS * DAY_MS
 CUT_MS = END_MS - (KEPT + 1) * DAY_MS  # the newest row is of the day before the end
 NOW_MS = END_MS + 500 * DAY_MS  # the clock alone does not make data old
+
+HOLDER = """
+from llm_trader.storage.writer_lock import WriterLock
+lock = WriterLock(path)
+say("held")
+wait()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -121,19 +128,21 @@ def test_a_person_reads_what_would_go_and_that_nothing_is_left_to_do(
     assert "nothing is older than" in typed(f"llm-trader data prune {paths(folder)}").out
 
 
-def test_nothing_is_removed_while_another_process_writes_to_the_index(
-    typed: Typing, folder: Path
-) -> None:
+def test_who_writes_to_the_index_removes_its_old_states(typed: Typing, folder: Path) -> None:
     before = points_of(folder / "index")
-    lock = WriterLock(folder / "index")
-    try:
-        refused = typed(f"llm-trader data prune --keep-days {KEPT} {paths(folder)}")
-    finally:
-        lock.release()
-    assert refused.code == 2
+    with running(HOLDER, folder / "index") as holder:
+        assert hear(holder) == "held"
+        pruned = typed(f"llm-trader data prune --keep-days {KEPT} {paths(folder)} --json")
+    assert pruned.code == 0
+    assert "is writing to" in pruned.json["index_note"]
     with MarketStore.open(folder / "store") as store:
-        assert len(store.rows_before(CUT_MS)) == 4
+        assert store.rows_before(CUT_MS) == []
     assert same_points(points_of(folder / "index"), before)
+    old = before.timestamp_ms <= CUT_MS
+    report = typed(f"rag-ingest {paths(folder)} --json").json[0]
+    assert report["removed"] == {"older than the data that the store keeps": int(old.sum())}
+    assert (report["added"], report["remade"]) == (0, 0)
+    assert same_points(points_of(folder / "index"), before.take(~old))
 
 
 def test_an_index_that_is_named_and_missing_is_refused_before_anything_goes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -11,12 +11,13 @@ import numpy as np
 
 from llm_trader.app.indexes import (
     backend_of,
+    location_of,
     open_index,
     refuse_another_exchange,
     refuse_one_folder_for_both,
 )
 from llm_trader.app.job import Job, blocking
-from llm_trader.errors import InvalidInputError
+from llm_trader.errors import InvalidInputError, StoreLockedError
 from llm_trader.index.config import IndexConfig
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.retention import RemovedRows
@@ -30,22 +31,26 @@ _POINTS_AT_ONCE: Final = 5000
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
-    """What was removed, or would be: rows by series, and points of the index by symbol."""
+    """What was removed, or would be: rows by series, and points of the index by symbol.
+
+    `index_note` says why no points were, where that is so.
+    """
 
     cut: str
     cut_ms: Millis
     dry_run: bool
     series: list[RemovedRows]
-    index: str | None
+    index: str
+    index_note: str | None
     points: dict[str, int]
 
 
 @blocking
 async def prune(job: Job, *, dry_run: bool) -> Removal:
-    """Remove it from the index first: its points need no data, and new ones are made of data.
+    """Remove it from the store, and from the index unless another process writes to that.
 
-    Raises `StoreLockedError`, before anything is removed, while another process writes to the
-    index.
+    Every ingestion removes the points that are older than what the store keeps, so such a process
+    does it itself, or the next one does.
     """
     settings = job.settings
     refuse_one_folder_for_both(settings)
@@ -53,24 +58,30 @@ async def prune(job: Job, *, dry_run: bool) -> Removal:
     with MarketStore.open(
         market.store, write=not dry_run, map_size_bytes=market.map_size_bytes
     ) as store:
-        cut_ms = _cut_ms(store, market.keep_days, job.now_ms)
+        cut_ms = cut_ms_of(store, market.keep_days, job.now_ms)
         async with _index(job, write=not dry_run) as index:
             points: dict[str, int] = {}
-            if index is not None:
+            if isinstance(index, StoreLockedError):
+                index_note: str | None = f"{index.message.partition(';')[0]}; it removes the states"
+            elif index is None:
+                index_note = "there is no index; name it with --index if there is one"
+            else:
                 refuse_another_exchange(store, index)
-                points = await _remove_points(index, cut_ms, dry_run=dry_run)
+                points, index_note = await _remove_points(index, cut_ms, dry_run=dry_run), None
             rows = store.rows_before(cut_ms) if dry_run else store.remove_before(cut_ms)
             return Removal(
                 cut=iso8601(cut_ms),
                 cut_ms=cut_ms,
                 dry_run=dry_run,
                 series=rows,
-                index=None if index is None else index.location,
+                index=location_of(settings),
+                index_note=index_note,
                 points=points,
             )
 
 
-def _cut_ms(store: MarketStore, keep_days: int, now_ms: Millis) -> Millis:
+def cut_ms_of(store: MarketStore, keep_days: int, now_ms: Millis) -> Millis:
+    """The midnight UTC before which data goes: some days before the newest data of the store."""
     newest_ms = store.newest_ms()
     if newest_ms is None:
         raise InvalidInputError(f"the store at {store.path} is empty; nothing can be removed")
@@ -79,8 +90,8 @@ def _cut_ms(store: MarketStore, keep_days: int, now_ms: Millis) -> Millis:
 
 
 @asynccontextmanager
-async def _index(job: Job, *, write: bool) -> AsyncIterator[VectorIndex | None]:
-    """The index of the settings; None where the default one does not exist."""
+async def _index(job: Job, *, write: bool) -> AsyncIterator[VectorIndex | StoreLockedError | None]:
+    """The index of the settings; None where the default one does not exist, or why not to write."""
     settings = job.settings
     if _has_no_index(settings):
         yield None
@@ -90,7 +101,13 @@ async def _index(job: Job, *, write: bool) -> AsyncIterator[VectorIndex | None]:
         if not write:
             yield index
             return
-    async with open_index(settings, job.environ, create=collection) as writable:
+    async with AsyncExitStack() as opened:
+        writable: VectorIndex | StoreLockedError
+        try:
+            opening = open_index(settings, job.environ, create=collection)
+            writable = await opened.enter_async_context(opening)
+        except StoreLockedError as error:
+            writable = error
         yield writable
 
 

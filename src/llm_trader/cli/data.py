@@ -148,7 +148,8 @@ def prune(
 
     Days are counted back from the newest data, in whole days UTC, so a store is never emptied. The
     states of the index that are newer stay as they are, even where data that they were made of is
-    removed. Other processes may read and write the store meanwhile. A killed run is ended by the
+    removed. Other processes may read and write the store meanwhile; one that writes to the index
+    removes the states itself. A killed run is ended by the
     next one. The file does not shrink: its space is used for new data.
     """
     from llm_trader.app.retention import prune as remove_old
@@ -296,8 +297,8 @@ def _describe_removal(report: Removal) -> Description:
         yield table("", "symbol", "series", "rows", "first", "last", rows=rows, right_from=2)
     for symbol, count in report.points.items():
         yield line(f"{symbol}: {count} states {verb} from {report.index}")
-    if report.index is None:
-        yield line("there is no index; name it with --index if there is one")
+    if report.index_note is not None:
+        yield line(report.index_note)
 
 
 def _describe_check(check: StoreCheck) -> Description:

@@ -4,6 +4,8 @@
    possible (`_Batches.make_again`). Then the index notes up to where it follows the data.
 2. Points that are not in the index yet are added (`_Batches.add`).
 
+Before both, points are removed that are older than the data that the store keeps.
+
 Each batch of days is one transaction, so an interrupted run resumes where it stopped, and nothing
 is lost or doubled. Corrections count as taken over only after all their points are written.
 """
@@ -43,7 +45,10 @@ _OUTCOME_JUMP: Final = (
     "a jump of more than ×3 in the 24h after it; if it is real: llm-trader data accept-jump"
 )
 _MODEL_OF_LATER: Final = "the volatility model was fitted to later data"
+_OLDER_THAN_KEPT: Final = "older than the data that the store keeps"
 _NO_VECTOR: Final = "a feature cannot be computed"
+# A removal of old points is one transaction of some 10 MB.
+_POINTS_AT_ONCE: Final = 5000
 
 
 class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +190,7 @@ class _Ingestion:
         requested = len(self.plan.grid(self.plan.start_ms, self.plan.end_ms))
         times = self.plan.grid(first_ms, last_ms)
         mark = await self.index.data_mark(symbol)
+        removed = await self._remove_old(symbol)
         stored_times = await self.index.timestamps(symbol)
         changes = self.store.changes_since(symbol, mark)
         again = self._to_make_again(symbol, changes, stored_times, times)
@@ -194,11 +200,12 @@ class _Ingestion:
         batches = _Batches(self, symbol, min(last_ms, self.now_ms), total)
         batches.done = total - len(again) - len(new)
         self.progress(symbol, batches.done, total)
-        remade, removed = await batches.make_again(again)
+        remade, no_longer_possible = await batches.make_again(again)
+        removed += no_longer_possible
         if mark != changes.mark:
             await self.index.set_data_mark(symbol, changes.mark)
         added, refused = await batches.add(new)
-        if added or removed:
+        if added or no_longer_possible:
             stored_times = await self.index.timestamps(symbol)
         self.earlier.impossible[symbol] = np.setdiff1d(times, stored_times), changes.mark
         return IngestReport(
@@ -212,6 +219,17 @@ class _Ingestion:
             removed=dict(removed),
             **batches.lacking,
         )
+
+    async def _remove_old(self, symbol: str) -> Counter[str]:
+        """Remove the points of a time that the store keeps no data of."""
+        if (kept_from_ms := self.store.kept_from_ms(symbol)) is None:
+            return Counter()
+        times = await self.index.timestamps(symbol)
+        # The price of a state at the very cut is that of a removed candle.
+        old = times[times <= kept_from_ms]
+        for first in range(0, len(old), _POINTS_AT_ONCE):
+            await self.index.remove(symbol, old[first : first + _POINTS_AT_ONCE])
+        return Counter({_OLDER_THAN_KEPT: len(old)} if len(old) else {})
 
     def _worth_trying(self, symbol: str, times: Times) -> Times:
         """Without those that were impossible in an earlier run and read no changed data."""

@@ -287,6 +287,19 @@ async def test_the_token_of_an_intake_is_sent_and_a_wrong_one_ends_it(store: Mar
             assert sender.counts()[address] == DeliveryCounts(dropped=1)
 
 
+async def test_a_monitor_reads_ages_and_counts_in_one_place(store: MarketStore) -> None:
+    address, now_ms = free_address(), BOUNDARY_MS + 7 * MINUTE_MS
+    async with sending(store, address, now_ms=now_ms) as sender:
+        await sender.boundary(SYMBOL, BOUNDARY_MS)
+        await sender.settled()
+        numbers = sender.numbers()
+    assert numbers.intakes == {address: DeliveryCounts(dropped=1)}
+    ages = {age.series: age.newest for age in numbers.series}
+    assert ages["candles_5m"] == ages["candles_4h"] == BOUNDARY_MS
+    assert ages["open_interest"] == int(HISTORY.known_at(BOUNDARY_MS).open_interest.time_ms[-1])
+    assert all(age.age_seconds >= 7 * 60 for age in numbers.series if age.age_seconds is not None)
+
+
 async def test_a_time_between_boundaries_is_refused(store: MarketStore) -> None:
     async with sending(store) as sender:
         with pytest.raises(InvalidInputError, match="is no boundary of 15m snapshots"):

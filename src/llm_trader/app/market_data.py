@@ -73,9 +73,9 @@ def _written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]
         raise
 
 
-def describe_store(settings: Settings) -> StoreInfo:
-    with MarketStore.open(settings.market.store) as store:
-        return store.describe()
+def describe_store(job: Job) -> StoreInfo:
+    with MarketStore.open(job.settings.market.store) as store:
+        return store.describe(job.now_ms)
 
 
 def check_store(settings: Settings, *, repair: bool, deep: bool) -> StoreCheck:

@@ -103,10 +103,10 @@ def import_files(
 @app.command()
 @with_job("store", quiet=False)
 def info(job: Job) -> Result:
-    """Show the series of a store with their ranges, gaps and sources."""
+    """Show the series of a store with their ranges, gaps, sources, and the age of the newest."""
     from llm_trader.app.market_data import describe_store
 
-    info = describe_store(job.settings)
+    info = describe_store(job)
     return Result(info, describe_series(info))
 
 
@@ -244,10 +244,12 @@ def describe_series(info: StoreInfo) -> Description:
                 minute(series.first),
                 minute(series.last),
                 series.missing if series.kind == "candles" else "-",
+                *(() if series.age_seconds is None else (_age(series.age_seconds),)),
                 _first_of(sources),
             )
         )
-    columns = ("symbol", "series", "rows", "first", "last", "missing", "from")
+    ages = ("age",) if any(series.age_seconds is not None for series in info.series) else ()
+    columns = ("symbol", "series", "rows", "first", "last", "missing", *ages, "from")
     shown = table("", *columns, rows=rows, right_from=2)
     shown.columns[-1].justify = "left"
     yield shown
@@ -261,6 +263,13 @@ def describe_series(info: StoreInfo) -> Description:
                 f"ones, the first at {series.incomplete[0]}"
             )
         yield from _first_lines(_frozen_lines(name, series.frozen), "frozen stretches")
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:.0f}s"
 
 
 def _frozen_lines(name: str, stretches: Sequence[FrozenStretch] | None) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import structlog
 
 from llm_trader.delivery.boundary import DataEnds, decide
@@ -23,6 +24,7 @@ from llm_trader.delivery.config import DeliveryConfig
 from llm_trader.delivery.intake import DeliveryCounts, Intake
 from llm_trader.delivery.jobs import SnapshotPost, job_id, snapshot_id
 from llm_trader.errors import InvalidInputError, LlmTraderError
+from llm_trader.market.series_ages import SeriesAge
 from llm_trader.snapshot.model import REQUIRED
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import H4, SECOND_MS, Millis, iso8601
@@ -31,6 +33,13 @@ from llm_trader.timeframe import H4, SECOND_MS, Millis, iso8601
 _LOOK_EVERY_S: Final = 0.1
 
 _log = structlog.get_logger(__name__)
+
+
+class LiveNumbers(msgspec.Struct, frozen=True):
+    """What a monitor reads: how old each series is, and what became of the snapshots."""
+
+    series: list[SeriesAge]
+    intakes: dict[str, DeliveryCounts]
 
 
 @dataclass(eq=False)
@@ -83,6 +92,9 @@ class SnapshotSender:
     def counts(self) -> dict[str, DeliveryCounts]:
         """By intake."""
         return {intake.name: intake.counts for intake in self.intakes}
+
+    def numbers(self) -> LiveNumbers:
+        return LiveNumbers(self.source.store.series_ages(self.clock.now_ms()), self.counts())
 
     async def settled(self) -> None:
         """Returns when every delivery has ended."""

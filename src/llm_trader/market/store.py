@@ -24,6 +24,7 @@ from llm_trader.market import (
     keys,
     record_ranges,
     retention,
+    series_ages,
     series_changes,
     series_records,
     store_check,
@@ -37,6 +38,7 @@ from llm_trader.market.checksums import DayChecksums
 from llm_trader.market.jumps import Jump
 from llm_trader.market.retention import RemovedRows
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.series_ages import SeriesAge
 from llm_trader.market.series_changes import DataChanges, DataMark
 from llm_trader.market.series_records import Source
 from llm_trader.market.store_check import StoreCheck
@@ -260,10 +262,15 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return built_candles.read_built(txn, candles_of(symbol, timeframe))
 
-    def describe(self) -> StoreInfo:
-        """Every series with extent, gaps, frozen stretches and provenance."""
+    def series_ages(self, now_ms: Millis | None) -> list[SeriesAge]:
+        """How old the newest row of each series is; by a few seeks, for whoever asks often."""
         with self._read() as txn:
-            return store_info.describe(txn, str(self.path))
+            return series_ages.series_ages(txn, now_ms)
+
+    def describe(self, now_ms: Millis | None = None) -> StoreInfo:
+        """Every series with extent, gaps, frozen stretches and provenance; ages by the clock."""
+        with self._read() as txn:
+            return store_info.describe(txn, str(self.path), now_ms)
 
     def check(self, *, repair: bool = False, deep: bool = False) -> StoreCheck:
         """Compares the record and the gap ledger of each series with a count of all its rows.

@@ -1,7 +1,7 @@
 """Follows a market store that another process writes to: index points as their outcomes resolve.
 
-1. Every second the versions of the symbols are compared with those of the last look, which takes
-   microseconds a symbol (`_Session.look`).
+1. Every second the version of the store, and then those of the symbols, are compared with those of
+   the last look: microseconds where nothing was written, else 0.2 ms a symbol (`_Session.look`).
 2. The symbols that were written to are ingested, in the range of a plain `rag-ingest`.
 3. A store or an index that fails is opened again after a pause that doubles (`_Follower.follow`).
 """
@@ -38,6 +38,7 @@ from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
 from llm_trader.rpc.server import stop_on_signals
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
+from llm_trader.storage.environment import Version
 from llm_trader.timeframe import Millis, iso8601, parse_start
 
 # A server takes new states over at its next answer, so they are there a second after their data.
@@ -136,7 +137,11 @@ class _Follower:
 
 @dataclass(slots=True)
 class _Session:
-    """An opened store and index. `seen` has the data of each symbol as of its last ingestion."""
+    """An opened store and index. `seen` has the data of each symbol as of its last ingestion.
+
+    `looked_at` is the version of the store at the last look; None while a candle is not closed yet,
+    which the clock changes and no write.
+    """
 
     follower: _Follower
     store: MarketStore
@@ -144,9 +149,14 @@ class _Session:
     spaces: Spaces
     earlier: EarlierRuns = field(default_factory=EarlierRuns)
     seen: dict[str, tuple[Hashable, Millis]] = field(default_factory=dict)
+    looked_at: Version | None = None
 
     async def look(self) -> None:
         """Ingest the symbols whose data is other than at their last ingestion."""
+        version = self.store.version
+        if version == self.looked_at:
+            return
+        self.looked_at = version
         available = self.store.symbols()
         failure: LlmTraderError | None = None
         for symbol in self.follower.symbols or available:
@@ -167,6 +177,8 @@ class _Session:
             return
         # A candle that has not closed yet tells nothing until it has.
         known_ms = min(stored[1] + intraday.ms, intraday.floor(now_ms))
+        if known_ms < stored[1] + intraday.ms:
+            self.looked_at = None
         if self.seen.get(symbol) == (version, known_ms):
             return
         report = await self._ingest(symbol, known_ms, now_ms)

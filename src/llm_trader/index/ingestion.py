@@ -194,9 +194,10 @@ class _Ingestion:
         stored_times = await self.index.timestamps(symbol)
         changes = self.store.changes_since(symbol, mark)
         again = self._to_make_again(symbol, changes, stored_times, times)
-        is_stored = np.isin(times, stored_times)
+        # All of these increase; without being told so, NumPy takes ten times as long.
+        is_stored = np.isin(times, stored_times, assume_unique=True)
         new = self._worth_trying(symbol, times[~is_stored])
-        total = len(np.union1d(times, again))
+        total = len(times) + len(np.setdiff1d(again, times, assume_unique=True))
         batches = _Batches(self, symbol, min(last_ms, self.now_ms), total)
         batches.done = total - len(again) - len(new)
         self.progress(symbol, batches.done, total)
@@ -207,7 +208,10 @@ class _Ingestion:
         added, refused = await batches.add(new)
         if added or no_longer_possible:
             stored_times = await self.index.timestamps(symbol)
-        self.earlier.impossible[symbol] = np.setdiff1d(times, stored_times), changes.mark
+        self.earlier.impossible[symbol] = (
+            np.setdiff1d(times, stored_times, assume_unique=True),
+            changes.mark,
+        )
         return IngestReport(
             symbol=symbol,
             requested=requested,
@@ -239,7 +243,7 @@ class _Ingestion:
         changes = self.store.changes_since(symbol, mark)
         intraday = self.spaces.state.intraday
         reading = snapshots_reading(changes, times, self.store, symbol, intraday)
-        return times[reading | ~np.isin(times, impossible)]
+        return times[reading | ~np.isin(times, impossible, assume_unique=True)]
 
     def _to_make_again(
         self, symbol: str, changes: DataChanges, stored_times: Times, times: Times
@@ -248,7 +252,7 @@ class _Ingestion:
         intraday = self.spaces.state.intraday
         reading = snapshots_reading(changes, stored_times, self.store, symbol, intraday)
         if self.plan.rebuild:
-            reading |= np.isin(stored_times, times)
+            reading |= np.isin(stored_times, times, assume_unique=True)
         # A point stays as it was made where its data was removed because of its age.
         reading &= whole_in_store(stored_times, self.store.kept_from_ms(symbol))
         return stored_times[reading]

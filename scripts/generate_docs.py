@@ -103,6 +103,8 @@ def _allowed(field: FieldInfo) -> str:
         return ("One of " if len(choices) > 1 else "Only ") + ", ".join(choices) + "."
     if field.annotation is bool:
         return "True or false."
+    if get_origin(field.annotation) is tuple:
+        return "A list of texts; in the environment separated by commas."
     limits = {type(limit): limit for limit in field.metadata}
     if Ge in limits and Le in limits:
         kind = "A whole number" if field.annotation is int else "A number"

@@ -73,6 +73,7 @@ def test_info_describes_every_series_also_as_json(typed: Typing, corridor: Corri
     candles = found["ETHUSDT", "candles", "5m"]
     assert (candles["rows"], candles["missing"], candles["gaps"]) == (DAYS * 288, 0, [])
     assert candles["first_ms"] == START_MS
+    assert candles["age_seconds"] > 0
 
 
 def test_info_fits_80_columns_as_two_tables_and_cuts_no_number(
@@ -83,11 +84,11 @@ def test_info_fits_80_columns_as_two_tables_and_cuts_no_number(
     assert max(map(len, shown[1:])) <= 80  # the first line is the path
     headers = [line.split() for line in shown if line.startswith("symbol ")]
     assert headers == [
-        ["symbol", "series", "rows", "first", "last", "missing"],
+        ["symbol", "series", "rows", "first", "last", "missing", "age"],
         ["symbol", "series", "from"],
     ]
     candles = f"BTCUSDT candles 5m {DAYS * 288} 2025-01-01 00:00 2025-03-01 23:55 0"
-    assert candles in [" ".join(line.split()) for line in shown]
+    assert candles in [" ".join(line.split()[:-1]) for line in shown]
 
 
 @pytest.mark.parametrize("flag", ["--symbol", "--symbols"])

@@ -905,6 +905,9 @@ async def test_stats_tell_the_age_of_the_newest_state(corridor: Corridor) -> Non
         async with await RpcClient.connect(*server.address) as client:
             freshness = (await client.call("rag.stats"))["freshness"]
         await server.stop()
+    ages = [{row["series"]: row["age_seconds"] for row in one.pop("series")} for one in freshness]
+    hours = {"candles_4h": 3, "candles_5m": 3, "funding": 11, "open_interest": 4}
+    assert ages == [{series: 3600 * h for series, h in hours.items()} for _ in SYMBOLS]
     assert freshness == [
         {
             "symbol": symbol,

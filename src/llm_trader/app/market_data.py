@@ -208,9 +208,9 @@ async def _instruments(venue: Venue, symbols: Sequence[str]) -> list[Instrument]
         return find_instruments(symbols, [*closed, *listed], venue.name)
 
 
-def describe_store(settings: Settings) -> StoreInfo:
-    with MarketStore.open(settings.market.store) as store:
-        return store.describe()
+def describe_store(job: Job) -> StoreInfo:
+    with MarketStore.open(job.settings.market.store) as store:
+        return store.describe(job.now_ms)
 
 
 def check_store(settings: Settings, *, repair: bool, deep: bool) -> StoreCheck:

@@ -34,6 +34,7 @@ from llm_trader.progress import Progress, no_progress
 from llm_trader.retrieval.answer import Match, MatchState
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
+from llm_trader.snapshot.affected import whole_in_store
 from llm_trader.snapshot.builder import SnapshotRules, build_snapshots
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, OUTCOMES, Outcome, label_outcomes
 from llm_trader.snapshot.table import SnapshotTable
@@ -148,7 +149,10 @@ class _QueryCheck:
         self.report.matches_checked += len(matches)
         if matches:
             self._check_outcomes(sorted(matches, key=lambda match: match.timestamp))
-        for row in sample(np.arange(len(matches)), _REBUILT_PER_QUERY, rng).tolist():
+        times = np.array([match.timestamp for match in matches], np.int64)
+        # Older data was removed because of its age, so these states cannot be built again.
+        whole = np.flatnonzero(whole_in_store(times, self.store.kept_from_ms(self.symbol)))
+        for row in sample(whole, _REBUILT_PER_QUERY, rng).tolist():
             self.report.states_rebuilt += 1
             await self._check_match(matches[row])
 

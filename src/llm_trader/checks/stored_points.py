@@ -20,7 +20,7 @@ from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.store import MarketStore
-from llm_trader.snapshot.affected import snapshots_reading
+from llm_trader.snapshot.affected import snapshots_reading, whole_in_store
 from llm_trader.snapshot.builder import SnapshotRules, build_snapshots
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.outcome import CHANGES, LABELS, LONGEST_HORIZON_MS, label_outcomes
@@ -97,7 +97,8 @@ async def compare_stored_points(
         for part in _by_time(points):
             _compare_outcomes(store, intraday, part, now_ms, report, differing)
             await asyncio.sleep(0)  # Ctrl-C takes effect only where the event loop gets its turn
-        days = np.unique(points.timestamp_ms // DAY_MS)
+        whole = whole_in_store(points.timestamp_ms, store.kept_from_ms(symbol))
+        days = np.unique(points.timestamp_ms[whole] // DAY_MS)
         for day in np.sort(sample(days, _DAYS_SAMPLED, rng)).tolist():
             part = points.take(points.timestamp_ms // DAY_MS == day)
             _compare_states(store, intraday, rules, part, report, differing)

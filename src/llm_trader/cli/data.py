@@ -24,6 +24,7 @@ from llm_trader.timeframe import (
 )
 
 if TYPE_CHECKING:
+    from llm_trader.app.retention import Removal
     from llm_trader.market.archive.filling import ArchiveReport
     from llm_trader.market.fetching import FetchReport, SeriesFetch
     from llm_trader.market.file_export import ExportReport
@@ -228,10 +229,10 @@ def export(
 @app.command()
 @with_job("store", quiet=False)
 def info(job: Job) -> Result:
-    """Show the series of a store with their ranges, gaps and sources."""
+    """Show the series of a store with their ranges, gaps, sources, and the age of the newest."""
     from llm_trader.app.market_data import describe_store
 
-    info = describe_store(job.settings)
+    info = describe_store(job)
     return Result(info, describe_series(info))
 
 
@@ -261,6 +262,26 @@ def check(
     report = check_store(job.settings, repair=repair, deep=deep)
     failed = bool(report.problems or report.unaccepted_jumps)
     return Result(report, _describe_check(report), failed)
+
+
+@app.command()
+@with_job("keep_days", "store", "index", "qdrant_url", quiet=False, unit="")
+def prune(
+    job: Job,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> Result:
+    """Remove what is older than --keep-days from a market store and its index.
+
+    Days are counted back from the newest data, in whole days UTC, so a store is never emptied. The
+    states of the index that are newer stay as they are, even where data that they were made of is
+    removed. Other processes may read and write the store meanwhile; one that writes to the index
+    removes the states itself. A killed run is ended by the
+    next one. The file does not shrink: its space is used for new data.
+    """
+    from llm_trader.app.retention import prune as remove_old
+
+    report = remove_old(job, dry_run=dry_run)
+    return Result(report, _describe_removal(report))
 
 
 @app.command("accept-jump")
@@ -349,10 +370,12 @@ def describe_series(info: StoreInfo) -> Description:
                 minute(series.first),
                 minute(series.last),
                 series.missing if series.kind == "candles" else "-",
+                *(() if series.age_seconds is None else (_age(series.age_seconds),)),
                 _first_of(sources),
             )
         )
-    columns = ("symbol", "series", "rows", "first", "last", "missing", "from")
+    ages = ("age",) if any(series.age_seconds is not None for series in info.series) else ()
+    columns = ("symbol", "series", "rows", "first", "last", "missing", *ages, "from")
     shown = table("", *columns, rows=rows, right_from=2)
     shown.columns[-1].justify = "left"
     yield shown
@@ -366,6 +389,13 @@ def describe_series(info: StoreInfo) -> Description:
                 f"ones, the first at {series.incomplete[0]}"
             )
         yield from _first_lines(_frozen_lines(name, series.frozen), "frozen stretches")
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:.0f}s"
 
 
 def _frozen_lines(name: str, stretches: Sequence[FrozenStretch] | None) -> list[str]:
@@ -386,6 +416,24 @@ def _first_of(sources: Sequence[str]) -> str:
     if not sources:
         return "-"
     return sources[0] + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
+
+
+def _describe_removal(report: Removal) -> Description:
+    verb = "would be removed" if report.dry_run else "removed"
+    if not (report.series or report.points):
+        yield line(f"nothing is older than {minute(report.cut)}")
+        return
+    yield heading(f"{verb.capitalize()}: what is older than {minute(report.cut)}")
+    rows = (
+        (s.symbol, s.database.replace("_", " "), s.rows, minute(s.first), minute(s.last))
+        for s in report.series
+    )
+    if report.series:
+        yield table("", "symbol", "series", "rows", "first", "last", rows=rows, right_from=2)
+    for symbol, count in report.points.items():
+        yield line(f"{symbol}: {count} states {verb} from {report.index}")
+    if report.index_note is not None:
+        yield line(report.index_note)
 
 
 def _describe_check(check: StoreCheck) -> Description:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_type_hi
 from typer import Option
 
 from llm_trader.app.job import Job
-from llm_trader.cli.output import Result, present, progress_bar
+from llm_trader.cli.output import Result, Results, present, progress_bar
 from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import Millis
 
@@ -52,6 +52,7 @@ SETTING_FLAGS: Final = {
         "market.archive.parallel", "Files to download at the same time.", "6", type=int
     ),
     "index": Flag("index.path", "Folder of the embedded index.", "var/index", type=Path),
+    "keep_days": Flag("market.keep_days", "Days to keep, up to the newest data.", "400", type=int),
     "qdrant_url": Flag("index.qdrant.url", "Address of a Qdrant server to use as the index."),
     "text": Flag(
         "embedding.text.enabled", "Also make text vectors, which needs a model.", type=bool
@@ -118,7 +119,7 @@ _JSON: Final = Annotated[bool, Option("--json", help="Print JSON instead of tabl
 
 def with_job(
     *flags: str, unit: str | None = None, steps_per_unit: int = 1, quiet: bool = True
-) -> Callable[[Callable[..., Result | None]], Command]:
+) -> Callable[[Callable[..., Result | Results | None]], Command]:
     """Turns a function with a parameter `job` into a command that presents the function's result.
 
     The named flags replace that parameter, except for flags that the function declares itself. A
@@ -127,7 +128,7 @@ def with_job(
     there are any. A `quiet` command logs only warnings.
     """
 
-    def decorate(function: Callable[..., Result | None]) -> Command:
+    def decorate(function: Callable[..., Result | Results | None]) -> Command:
         hints = get_type_hints(function, include_extras=True)
         groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
         parameters = _parameters(function, hints, groups, flags)

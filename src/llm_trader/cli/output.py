@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -43,8 +43,17 @@ class Result(NamedTuple):
     failed: bool = False
 
 
-def present(result: Result, *, json: bool) -> None:
-    """Prints a result; exits with 1 if the command failed."""
+class Results(NamedTuple):
+    """Results that come one after another: `run` calls its argument with each until it ends."""
+
+    run: Callable[[Callable[[Result], None]], None]
+
+
+def present(result: Result | Results, *, json: bool) -> None:
+    """Prints a result, or results as they come; exits with 1 if the command failed."""
+    if isinstance(result, Results):
+        result.run(lambda part: _present_part(part, json=json))
+        return
     if json:
         import msgspec
 
@@ -54,6 +63,17 @@ def present(result: Result, *, json: bool) -> None:
         describe(result.description)
     if result.failed:
         raise typer.Exit(1)
+
+
+def _present_part(result: Result, *, json: bool) -> None:
+    """As one line of JSON, or in words, for whoever reads them while the command goes on."""
+    if json:
+        import msgspec
+
+        sys.stdout.write(f"{msgspec.json.encode(result.value).decode()}\n")
+    else:
+        describe(result.description)
+    sys.stdout.flush()
 
 
 def describe(description: Iterable[RenderableType]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,11 +12,13 @@ from typer import Option
 from llm_trader.app.job import Job
 from llm_trader.cli import options
 from llm_trader.cli.options import with_job
-from llm_trader.cli.output import Description, Result, heading, line, minute, table
+from llm_trader.cli.output import Description, Result, Results, heading, line, minute, table
 from llm_trader.cli.show_answer import describe_reply
+from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import LATEST, Millis, iso8601, parse_end
 
 if TYPE_CHECKING:
+    from llm_trader.app.following import FollowReport
     from llm_trader.checks.leak_check import LeakReport
     from llm_trader.checks.stored_points import StoredPoints
     from llm_trader.index.ingestion import IngestReport
@@ -40,7 +43,10 @@ def ingest(
     rebuild: Annotated[
         bool, Option("--rebuild", help="Also make the states again that the index already holds.")
     ] = False,
-) -> Result:
+    follow: Annotated[
+        bool, Option("--follow", "-f", help="Stay, and ingest what is written to the store.")
+    ] = False,
+) -> Result | Results:
     """Turn stored market data into labelled, searchable states.
 
     Every quarter-hour becomes a snapshot of the data known at that time, with its outcomes over the
@@ -48,12 +54,17 @@ def ingest(
     states. States whose market data was corrected since are made again, of whatever time; what can
     no longer be made is removed. A running server sees all of it at once. Exits with 1 if the index
     holds no state of that time in the end.
+
+    --follow goes on until SIGTERM or Ctrl-C: it looks at the store every second, and prints a line,
+    or with --json a document, for each ingestion that changed the index.
     """
     from llm_trader.app.indexes import location_of
     from llm_trader.app.ingestion import ingest_from_store
     from llm_trader.app.time_range import newest_close_ms, time_range
 
     names = options.symbol_list(symbols)
+    if follow:
+        return _following(job, names, start, end, rebuild=rebuild)
     times = time_range(job, names, start, end)
     reports = ingest_from_store(job, names, *times, rebuild=rebuild)
     description = [*describe_ingestion(reports, location_of(job.settings))]
@@ -210,6 +221,31 @@ def calibrate(
         job, names, *times, holdout=holdout, seed=seed, out=out, report=folder
     )
     return Result(calibration, _describe_calibration(calibration, out))
+
+
+def _following(job: Job, names: list[str], start: str, end: str, *, rebuild: bool) -> Results:
+    from llm_trader.app.following import follow_store
+
+    if end != LATEST:
+        raise InvalidInputError("--follow goes on with the data; leave --end out")
+    if rebuild:
+        raise InvalidInputError("--follow would rebuild again and again; run --rebuild before it")
+
+    def run(present: Callable[[Result], None]) -> None:
+        def report(ingested: FollowReport) -> None:
+            present(Result(ingested, [line(_in_a_line(ingested))]))
+
+        follow_store(job, names, start, options.now_ms, report)
+
+    return Results(run)
+
+
+def _in_a_line(report: FollowReport) -> str:
+    counts = [f"{report.added} added"]
+    counts += [f"{report.remade} made again"] if report.remade else []
+    counts += [f"{count} removed, {reason}" for reason, count in report.removed.items()]
+    counts += [f"{count} refused, {reason}" for reason, count in report.refused.items()]
+    return f"{minute(report.at)} {report.symbol}: {'; '.join(counts)}"
 
 
 def describe_ingestion(reports: list[IngestReport], index: str) -> Description:

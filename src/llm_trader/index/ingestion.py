@@ -4,6 +4,8 @@
    possible (`_Batches.make_again`). Then the index notes up to where it follows the data.
 2. Points that are not in the index yet are added (`_Batches.add`).
 
+Before both, points are removed that are older than the data that the store keeps.
+
 Each batch of days is one transaction, so an interrupted run resumes where it stopped, and nothing
 is lost or doubled. Corrections count as taken over only after all their points are written.
 """
@@ -27,10 +29,10 @@ from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.index.protocol import VectorIndex
 from llm_trader.market.history import MarketHistory
-from llm_trader.market.series_changes import DataChanges
+from llm_trader.market.series_changes import DataChanges, DataMark
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, StepCounter, no_progress
-from llm_trader.snapshot.affected import snapshots_reading
+from llm_trader.snapshot.affected import snapshots_reading, whole_in_store
 from llm_trader.snapshot.builder import DEFAULT_RULES, SnapshotRules, build_snapshots
 from llm_trader.snapshot.model import OPTIONAL, REQUIRED
 from llm_trader.snapshot.outcome import CHANGES, LONGEST_HORIZON_MS, jump_follows, label_outcomes
@@ -43,7 +45,10 @@ _OUTCOME_JUMP: Final = (
     "a jump of more than ×3 in the 24h after it; if it is real: llm-trader data accept-jump"
 )
 _MODEL_OF_LATER: Final = "the volatility model was fitted to later data"
+_OLDER_THAN_KEPT: Final = "older than the data that the store keeps"
 _NO_VECTOR: Final = "a feature cannot be computed"
+# A removal of old points is one transaction of some 10 MB.
+_POINTS_AT_ONCE: Final = 5000
 
 
 class IngestPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +97,18 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     removed: dict[str, int] = {}
 
 
+@dataclass(slots=True)
+class EarlierRuns:
+    """What a process that ingests again and again keeps: it is one run of the index.
+
+    `impossible` has the times that no point could be made of, by symbol, and how far the data had
+    come then. They are tried again only where data that they read has changed.
+    """
+
+    run: int | None = None
+    impossible: dict[str, tuple[Times, DataMark]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Spaces:
     """What points are made with: the rules of their states, and their vector spaces.
@@ -114,16 +131,20 @@ async def ingest(
     build_id: str,
     now_ms: Millis,
     progress: Progress = no_progress,
+    earlier: EarlierRuns | None = None,
 ) -> list[IngestReport]:
     """Add the snapshots of a plan that are not in the index yet, and take corrections over.
 
     Candles that close after `now_ms` are not final, so no outcome is taken from them. `progress` is
-    called with a symbol, the snapshots done, and their number. Raises
+    called with a symbol, the snapshots done, and their number. Who ingests again and again passes
+    the same `earlier` each time. Raises
     `SymbolNotFoundError` before anything is written when the store lacks a symbol.
     """
     spans = checked_spans(store, spaces.state, symbols, plan)
-    run = await index.begin_run(build_id, store.exchange, iso8601(now_ms))
-    ingestion = _Ingestion(store, index, spaces, plan, run, now_ms, progress)
+    earlier = EarlierRuns() if earlier is None else earlier
+    if earlier.run is None:
+        earlier.run = await index.begin_run(build_id, store.exchange, iso8601(now_ms))
+    ingestion = _Ingestion(store, index, spaces, plan, earlier.run, now_ms, progress, earlier)
     return [await ingestion.take_in(symbol, *span) for symbol, span in spans.items()]
 
 
@@ -162,25 +183,35 @@ class _Ingestion:
     run: int
     now_ms: Millis
     progress: Progress
+    earlier: EarlierRuns
 
     async def take_in(self, symbol: str, first_ms: Millis, last_ms: Millis) -> IngestReport:
         """Bring a symbol's points up to date; its candles close from `first_ms` to `last_ms`."""
         requested = len(self.plan.grid(self.plan.start_ms, self.plan.end_ms))
         times = self.plan.grid(first_ms, last_ms)
         mark = await self.index.data_mark(symbol)
+        removed = await self._remove_old(symbol)
         stored_times = await self.index.timestamps(symbol)
         changes = self.store.changes_since(symbol, mark)
         again = self._to_make_again(symbol, changes, stored_times, times)
-        is_stored = np.isin(times, stored_times)
-        new = times[~is_stored]
-        total = len(np.union1d(times, again))
+        # All of these increase; without being told so, NumPy takes ten times as long.
+        is_stored = np.isin(times, stored_times, assume_unique=True)
+        new = self._worth_trying(symbol, times[~is_stored])
+        total = len(times) + len(np.setdiff1d(again, times, assume_unique=True))
         batches = _Batches(self, symbol, min(last_ms, self.now_ms), total)
         batches.done = total - len(again) - len(new)
         self.progress(symbol, batches.done, total)
-        remade, removed = await batches.make_again(again)
+        remade, no_longer_possible = await batches.make_again(again)
+        removed += no_longer_possible
         if mark != changes.mark:
             await self.index.set_data_mark(symbol, changes.mark)
         added, refused = await batches.add(new)
+        if added or no_longer_possible:
+            stored_times = await self.index.timestamps(symbol)
+        self.earlier.impossible[symbol] = (
+            np.setdiff1d(times, stored_times, assume_unique=True),
+            changes.mark,
+        )
         return IngestReport(
             symbol=symbol,
             requested=requested,
@@ -193,6 +224,27 @@ class _Ingestion:
             **batches.lacking,
         )
 
+    async def _remove_old(self, symbol: str) -> Counter[str]:
+        """Remove the points of a time that the store keeps no data of."""
+        if (kept_from_ms := self.store.kept_from_ms(symbol)) is None:
+            return Counter()
+        times = await self.index.timestamps(symbol)
+        # The price of a state at the very cut is that of a removed candle.
+        old = times[times <= kept_from_ms]
+        for first in range(0, len(old), _POINTS_AT_ONCE):
+            await self.index.remove(symbol, old[first : first + _POINTS_AT_ONCE])
+        return Counter({_OLDER_THAN_KEPT: len(old)} if len(old) else {})
+
+    def _worth_trying(self, symbol: str, times: Times) -> Times:
+        """Without those that were impossible in an earlier run and read no changed data."""
+        if symbol not in self.earlier.impossible:
+            return times
+        impossible, mark = self.earlier.impossible[symbol]
+        changes = self.store.changes_since(symbol, mark)
+        intraday = self.spaces.state.intraday
+        reading = snapshots_reading(changes, times, self.store, symbol, intraday)
+        return times[reading | ~np.isin(times, impossible, assume_unique=True)]
+
     def _to_make_again(
         self, symbol: str, changes: DataChanges, stored_times: Times, times: Times
     ) -> Times:
@@ -200,7 +252,9 @@ class _Ingestion:
         intraday = self.spaces.state.intraday
         reading = snapshots_reading(changes, stored_times, self.store, symbol, intraday)
         if self.plan.rebuild:
-            reading |= np.isin(stored_times, times)
+            reading |= np.isin(stored_times, times, assume_unique=True)
+        # A point stays as it was made where its data was removed because of its age.
+        reading &= whole_in_store(stored_times, self.store.kept_from_ms(symbol))
         return stored_times[reading]
 
 

@@ -94,6 +94,18 @@ def put_built(txn: WriteTransaction, series: StoredSeries[Any], built: BuiltCand
     checksums.put_meta(txn, _key(series), msgspec.json.encode(built))
 
 
+def forget_before(txn: WriteTransaction, series: StoredSeries[Any], end_ms: Millis) -> None:
+    """Leave out those that open before a time, whose rows are removed."""
+    former = series_records.read_meta(txn, _key(series), BuiltCandles)
+    if former is not None:
+        spans = _subtracted(former.spans, ((0, end_ms),))
+        put_built(txn, series, BuiltCandles(spans, _from(end_ms, former.incomplete_ms)))
+
+
+def _from(first_ms: Millis, times: tuple[Millis, ...]) -> tuple[Millis, ...]:
+    return tuple(time_ms for time_ms in times if time_ms >= first_ms)
+
+
 def _united(spans: Spans, more: Spans) -> Spans:
     united: list[tuple[Millis, Millis]] = []
     for start, end in sorted((*spans, *more)):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, Final
 from zlib import crc32
 
@@ -108,6 +108,24 @@ def put_meta(txn: WriteTransaction, key: str, content: bytes) -> None:
     txn.put(keys.META, name, content)
     epoch = _begin_write(txn)
     txn.put(keys.CHECKSUMS, _meta_key(name), _PAIR.pack(epoch, crc32(content)))
+
+
+def delete_meta(txn: WriteTransaction, key: str) -> None:
+    name = key.encode()
+    txn.delete(keys.META, name)
+    _begin_write(txn)
+    txn.delete(keys.CHECKSUMS, _meta_key(name))
+
+
+def forget_days(txn: WriteTransaction, series: StoredSeries[Any], before_day: int) -> None:
+    """Remove the checksums of days, counted from 1970, whose rows were removed."""
+    _begin_write(txn)
+    cursor = txn.cursor(keys.CHECKSUMS)
+    if cursor is None or not cursor.set_range(_day_key(series, 0)):
+        return
+    end = _day_key(series, before_day)
+    for key in list(takewhile(lambda key: key < end, cursor.iternext(values=False))):
+        txn.delete(keys.CHECKSUMS, key)
 
 
 def get_meta(txn: ReadTransaction, key: str) -> bytes | None:

@@ -23,6 +23,16 @@ class MarketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = Path("var/market")
     map_size_mib: MapSizeMib = 16384
+    # A state reads 60 days of 4h candles, and its outcome is known a day later.
+    keep_days: Annotated[
+        int,
+        Meta(
+            ge=62,
+            le=36500,
+            description="Days that are kept in store and index, up to the newest data; "
+            "`llm-trader data prune` removes what is older.",
+        ),
+    ] = 400
     exchange: ExchangeConfig = ExchangeConfig()
     archive: ArchiveConfig = ArchiveConfig()
 

@@ -100,6 +100,14 @@ def withdraw_jump(txn: WriteTransaction, symbol: str, time_ms: Millis) -> list[J
     return _jumps_in(txn, symbol, withdrawn)
 
 
+def forget_before(txn: WriteTransaction, symbol: str, cut_ms: Millis) -> None:
+    """Drop the acceptance of jumps whose candles are removed."""
+    former = accepted_jumps(txn, symbol)
+    kept = [span for span in former if span.end_ms > cut_ms]
+    if len(kept) < len(former):
+        checksums.put_meta(txn, _key(symbol), msgspec.json.encode(kept))
+
+
 def _put(
     txn: WriteTransaction, symbol: str, accepted: set[CandleSpan], changed: list[CandleSpan]
 ) -> None:

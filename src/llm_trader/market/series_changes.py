@@ -101,6 +101,22 @@ def record_spans(
     checksums.put_meta(txn, _key(series.symbol), content)
 
 
+def forget_before(txn: WriteTransaction, symbol: str, cut_ms: Millis) -> None:
+    """Forget what changed before a time: its rows are removed, so nothing can follow it."""
+    recorded = _read(txn, symbol)
+    kept = {
+        database: [
+            stretch._replace(first_ms=max(stretch.first_ms, cut_ms))
+            for stretch in stretches
+            if stretch.last_ms >= cut_ms
+        ]
+        for database, stretches in recorded.stretches.items()
+    }
+    if kept != recorded.stretches:
+        content = msgspec.json.encode(_SymbolChanges(recorded.change, kept))
+        checksums.put_meta(txn, _key(symbol), content)
+
+
 def changes_since(txn: ReadTransaction, symbol: str, mark: DataMark | None) -> DataChanges:
     """What changed for a reader of the data at `mark`; without one, all that was ever recorded.
 

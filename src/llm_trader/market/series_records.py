@@ -169,6 +169,39 @@ def record_write(
     _put(txn, f"series:{series}", updated)
 
 
+def record_removal(
+    txn: WriteTransaction, series: StoredSeries[Any], removed: int, end_ms: Millis
+) -> None:
+    """Update a series' record and gap ledger; call it before the rows up to `end_ms` go."""
+    if (record := read_record(txn, series)) is None:
+        return
+    if record.gaps is None:
+        recount(txn, series, provenance(txn, series), record.interval_ms)
+        removed_from = read_record(txn, series)
+        record = record if removed_from is None else removed_from
+    first_kept = record_ranges.first_key(txn, series, end_ms)
+    if first_kept is None:
+        _replace_gaps(txn, series, _read_gaps(txn, series), [])
+        for name in ("series", "sources"):
+            checksums.delete_meta(txn, f"{name}:{series}")
+        return
+    first_ms = series.time(first_kept)
+    closed = _read_gaps(txn, series, 0, first_ms)
+    _replace_gaps(txn, series, closed, [])
+    earlier = [source for source in _earlier_sources(txn, series) if source.last_ms >= first_ms]
+    _put(txn, f"sources:{series}", earlier)
+    is_interest = series.database == keys.OPEN_INTEREST
+    kept = msgspec.structs.replace(
+        record,
+        rows=record.rows - removed,
+        first_ms=first_ms,
+        gaps=(record.gaps or 0) - len(closed),
+        # The median of the samples that are left may be another.
+        interval_ms=sample_interval_ms(txn, series) if is_interest else record.interval_ms,
+    )
+    _put(txn, f"series:{series}", kept)
+
+
 def recount(
     txn: WriteTransaction,
     series: StoredSeries[Any],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llm_trader.arrays import Times
-from llm_trader.errors import StoreError
+from llm_trader.errors import InvalidInputError, StoreError
 from llm_trader.market import (
     absent_spans,
     built_candles,
@@ -25,6 +25,8 @@ from llm_trader.market import (
     keys,
     notes,
     record_ranges,
+    retention,
+    series_ages,
     series_changes,
     series_records,
     store_check,
@@ -37,7 +39,9 @@ from llm_trader.market.built_candles import BuiltCandles
 from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
 from llm_trader.market.jumps import CandleSpan, Jump
+from llm_trader.market.retention import RemovedRows
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.series_ages import SeriesAge
 from llm_trader.market.series_changes import DataChanges, DataMark
 from llm_trader.market.series_records import SeriesOrigin, Source
 from llm_trader.market.store_check import StoreCheck
@@ -52,7 +56,7 @@ from llm_trader.market.stored_series import (
 )
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.storage.environment import Environment, ReadTransaction, StoreFormat, Version
-from llm_trader.timeframe import H4, Millis, Timeframe
+from llm_trader.timeframe import DAY_MS, H4, Millis, Timeframe, iso8601
 
 FORMAT: Final = StoreFormat(
     name="market store",
@@ -214,6 +218,21 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             key = record_ranges.last_key(txn, series, as_of_ms - timeframe.ms + 1)
         return None if key is None else int(series.times([key])[0]) + timeframe.ms
 
+    def last_open_interest_ms(self, symbol: str) -> Millis | None:
+        """The time of the newest sample, found by one seek."""
+        series = open_interest_of(symbol)
+        with self._read() as txn:
+            key = record_ranges.last_key(txn, series)
+        return None if key is None else series.time(key)
+
+    def last_funding(self, symbol: str) -> FundingSeries:
+        """The newest settlement alone; empty where there is none."""
+        series = funding_of(symbol)
+        with self._read() as txn:
+            key = record_ranges.last_key(txn, series)
+            last_ms = None if key is None else series.time(key)
+        return self.funding(symbol, last_ms, None if last_ms is None else last_ms + 1)
+
     def gaps(self, symbol: str, timeframe: Timeframe) -> list[Gap]:
         """The gap ledger of a candle series; counted from its keys where none was kept."""
         with self._read() as txn:
@@ -287,10 +306,15 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                 store_info.claim_exchange(txn, self._expected_exchange)
                 symbol_versions.stamp_symbol(txn, series.symbol)
 
-    def describe(self) -> StoreInfo:
-        """Every series with extent, gaps, frozen stretches and provenance."""
+    def series_ages(self, now_ms: Millis | None) -> list[SeriesAge]:
+        """How old the newest row of each series is; by a few seeks, for whoever asks often."""
         with self._read() as txn:
-            return store_info.describe(txn, str(self.path))
+            return series_ages.series_ages(txn, now_ms)
+
+    def describe(self, now_ms: Millis | None = None) -> StoreInfo:
+        """Every series with extent, gaps, frozen stretches and provenance; ages by the clock."""
+        with self._read() as txn:
+            return store_info.describe(txn, str(self.path), now_ms)
 
     def check(self, *, repair: bool = False, deep: bool = False) -> StoreCheck:
         """Compares the record and the gap ledger of each series with a count of all its rows.
@@ -453,6 +477,52 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
             self._check_once(txn)
             notes.put_note(txn, prefix, name, content)
+
+    def rows_before(self, cut_ms: Millis) -> list[RemovedRows]:
+        """What `remove_before` would remove."""
+        with self._read() as txn:
+            return retention.rows_before(txn, cut_ms)
+
+    def remove_before(self, cut_ms: Millis) -> list[RemovedRows]:
+        """Remove all rows of all series that are older than a midnight UTC.
+
+        Each part is a transaction; a killed removal is ended by the next one. Raises
+        `InvalidInputError` for a time within a day.
+        """
+        if cut_ms % DAY_MS:
+            raise InvalidInputError(f"{iso8601(cut_ms)} is no midnight UTC; only whole days can go")
+        with self._read() as txn:
+            removed = retention.rows_before(txn, cut_ms)
+            named = {(rows.database, rows.symbol) for rows in removed}
+            series = [s for s in record_ranges.all_series(txn) if (s.database, s.symbol) in named]
+        for symbol in sorted({one.symbol for one in series}):
+            with self._environment.write(keys.META, keys.CHECKSUMS) as write_txn:
+                self._check_once(write_txn)
+                retention.begin_removal(write_txn, symbol, cut_ms)
+        for one in series:
+            while self._remove_part(one, cut_ms):
+                pass
+        return removed
+
+    def _remove_part(self, series: StoredSeries[Any], cut_ms: Millis) -> bool:
+        with self._environment.write(keys.META, keys.CHECKSUMS, series.database) as txn:
+            self._check_once(txn)
+            part = retention.oldest_part(txn, series, cut_ms)
+            if part:
+                retention.remove_part(txn, series, part, cut_ms)
+        return bool(part)
+
+    def kept_from_ms(self, symbol: str) -> Millis | None:
+        """The time before which rows of a symbol were removed; None where none ever were."""
+        keys.checked_symbol(symbol)
+        with self._read() as txn:
+            return retention.kept_from_ms(txn, symbol)
+
+    def newest_ms(self) -> Millis | None:
+        """The time of the newest row of any series; None in an empty store."""
+        with self._read() as txn:
+            last_keys = [(s, record_ranges.last_key(txn, s)) for s in record_ranges.all_series(txn)]
+        return max((s.time(key) for s, key in last_keys if key is not None), default=None)
 
     def release_memory(self) -> None:
         """Give back the memory of rows that were read; reading them again takes no disk."""

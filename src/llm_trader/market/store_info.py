@@ -50,6 +50,7 @@ class SeriesInfo(msgspec.Struct, frozen=True):
     provenance: list[Source]
     built: int = 0  # from finer candles
     incomplete: list[str] = []  # open times of those that were built from a part of them
+    age_seconds: float | None = None  # since its newest candle closed, or its newest sample
 
 
 class StoreInfo(msgspec.Struct, frozen=True):
@@ -106,20 +107,23 @@ def claim_exchange(txn: WriteTransaction, exchange: str | None) -> None:
         checksums.put_meta(txn, "exchange", msgspec.json.encode(exchange))
 
 
-def describe(txn: ReadTransaction, path: str) -> StoreInfo:
+def describe(txn: ReadTransaction, path: str, now_ms: Millis | None = None) -> StoreInfo:
     return StoreInfo(
         path,
         check_exchange(txn, None),
         check_version(txn),
-        [_series_info(txn, series) for series in record_ranges.all_series(txn)],
+        [_series_info(txn, series, now_ms) for series in record_ranges.all_series(txn)],
     )
 
 
-def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
+def _series_info(
+    txn: ReadTransaction, series: StoredSeries[Any], now_ms: Millis | None
+) -> SeriesInfo:
     times = record_ranges.times(txn, series)
     first_ms, last_ms = int(times[0]), int(times[-1])
     gaps = count_gaps(series, times)
     built = read_built(txn, series)
+    newest_ms = last_ms + (series.timeframe.ms if series.timeframe else 0)
     return SeriesInfo(
         "candles" if series.timeframe else series.database,
         series.symbol,
@@ -135,6 +139,7 @@ def _series_info(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesInfo:
         provenance(txn, series),
         int(built.contain(times).sum()),
         [iso8601(time_ms) for time_ms in built.incomplete_ms],
+        None if now_ms is None else (now_ms - newest_ms) / 1000,
     )
 
 

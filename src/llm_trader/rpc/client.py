@@ -78,6 +78,11 @@ class RpcClient:
                 raise
         return client
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is of no more use."""
+        return self._lost is not None
+
     @overload
     async def call(self, method: str, params: Any = None) -> Any: ...
 

@@ -169,6 +169,8 @@ class RagMethods:
     def _freshness(self, indexed: list[SymbolPoints]) -> list[wire.Freshness]:
         index_ends: dict[str, Millis | None] = {p.symbol: p.last_timestamp_ms for p in indexed}
         stored = self.market.store.symbols() if self.market else []
+        now_ms = None if self.clock is None else self.clock()
+        ages = self.market.store.series_ages(now_ms) if self.market else []
         freshness = []
         for symbol in sorted({*index_ends, *stored}):
             state_as_of_ms = store_end_ms = None
@@ -184,7 +186,8 @@ class RagMethods:
             if index_end_ms is not None and store_end_ms is not None:
                 behind_seconds = max(store_end_ms - LONGEST_HORIZON_MS - index_end_ms, 0) / 1000
             ends = index_end_ms, store_end_ms, state_as_of_ms, age_seconds, behind_seconds
-            freshness.append(wire.Freshness(symbol, *ends))
+            own_ages = [age for age in ages if age.symbol == symbol]
+            freshness.append(wire.Freshness(symbol, *ends, own_ages))
         return freshness
 
     def _state(self, params: wire.QueryPatternsParams, view: SymbolView | None) -> QueryState:

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from llm_trader import errors
 from llm_trader.index.protocol import IndexInfo
 from llm_trader.market.keys import SYMBOL_PATTERN
+from llm_trader.market.series_ages import SeriesAge
 from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statistics
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, SERVER_ERROR, ErrorKind, ErrorTable
@@ -226,6 +227,9 @@ class Freshness(msgspec.Struct, frozen=True):
             "the store knows, seconds."
         ),
     ]
+    series: Annotated[
+        list[SeriesAge], Meta(description="How old the newest row of each series is.")
+    ] = []
 
 
 class StatsResult(msgspec.Struct, frozen=True):

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -110,10 +112,19 @@ def _validated(
         )
     environment = EnvSettingsSource(SettingsModel)
     # The library reads the environment of the process; here it is an argument.
-    environment.env_vars = {env_name(key).lower(): value for key, value in variables.items()}
+    environment.env_vars = {
+        env_name(key).lower(): _in_json(key, value) for key, value in variables.items()
+    }
     flag_source, file_source = (InitSettingsSource(SettingsModel, t) for t in (nested, toml))
     # pydantic-settings documents the parameter; type checkers see only the fields.
     return SettingsModel(_build_sources=((flag_source, environment, file_source), {}))  # type: ignore[call-arg]
+
+
+def _in_json(key: str, value: str) -> str:
+    """The library expects a list as JSON; people also separate by commas."""
+    if get_origin(SETTINGS[key].annotation) is not tuple or value.lstrip().startswith("["):
+        return value
+    return json.dumps([part.strip() for part in value.split(",") if part.strip()])
 
 
 def _unknown_variables(
@@ -125,8 +136,11 @@ def _unknown_variables(
     """Variables with our prefix that are neither settings nor named by one, such as for tokens."""
     known: set[str | None] = {*_OTHER_VARIABLES, *_KEY_OF_ENV}
     for key in SETTINGS:
+        values = flags.get(key), variables.get(key), _toml_value(toml, key)
         if key.endswith("_env"):
-            known |= {flags.get(key), variables.get(key), _toml_value(toml, key)}
+            known |= {*values}
+        if key == "delivery.intakes":  # each may name the variable of its token
+            known |= {*re.findall(r"(\w+)@", str(values))}
     return [
         f"unknown setting {name}{_variable_suggestion(name)} (from the environment)"
         for name in sorted(environ)
@@ -143,7 +157,7 @@ def _toml_value(tree: Any, key: str) -> Any:
 def _problem(
     error: ErrorDetails, flags: Mapping[str, Any], variables: Mapping[str, str], path: Path | None
 ) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))  # without a position
     origin = "the command line" if key in flags else env_name(key) if key in variables else path
     if error["type"] == "extra_forbidden":
         meant = _nearest_setting(key)

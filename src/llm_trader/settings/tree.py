@@ -24,6 +24,7 @@ from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llm_trader.config_types import Check, NotASetting
+from llm_trader.delivery.config import DeliveryConfig
 from llm_trader.embedding.config import EmbeddingConfig, VectorCacheConfig
 from llm_trader.index.config import IndexConfig, IngestConfig
 from llm_trader.logs import LoggingConfig
@@ -54,6 +55,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ingest: IngestConfig = IngestConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     serving: ServingConfig = ServingConfig()
+    delivery: DeliveryConfig = DeliveryConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def digest(self) -> str:

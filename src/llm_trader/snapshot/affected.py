@@ -54,6 +54,12 @@ def snapshots_reading(
     return reading
 
 
+def whole_in_store(as_of_ms: Times, kept_from_ms: Millis | None) -> Mask:
+    """Whether all that a snapshot reads is from after the time before which rows were removed."""
+    first_ms = as_of_ms - as_of_ms % DAY_MS - FOUR_HOUR_REACH_MS
+    return first_ms >= (kept_from_ms or 0)
+
+
 def _intraday(as_of_ms: Times, intraday: Timeframe) -> ReadRanges:
     """Expected volatility reads a week and the close before it, which is more than indicators."""
     first_ms = as_of_ms - LONGEST_WINDOW_MS - intraday.ms

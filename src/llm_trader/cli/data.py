@@ -1,10 +1,12 @@
-"""`llm-trader data`: fills market stores, describes and checks them."""
+"""`llm-trader data`: fills market stores, and writes them to files.
+
+`data_store.py` has the commands about a store itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -12,7 +14,8 @@ from typer import Argument, Option
 from llm_trader.app.job import Job
 from llm_trader.cli import options
 from llm_trader.cli.options import with_job
-from llm_trader.cli.output import Description, Result, heading, line, minute, table
+from llm_trader.cli.output import Description, Result, first_lines, heading, line, table
+from llm_trader.cli.show_store import describe_series
 from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import (
     DAY_MS,
@@ -24,24 +27,16 @@ from llm_trader.timeframe import (
 )
 
 if TYPE_CHECKING:
-    from llm_trader.app.retention import Removal
     from llm_trader.market.archive.filling import ArchiveReport
     from llm_trader.market.fetching import FetchReport, SeriesFetch
     from llm_trader.market.file_export import ExportReport
     from llm_trader.market.file_import import ImportReport
-    from llm_trader.market.frozen import FrozenStretch
     from llm_trader.market.hole_costs import HoleReport
-    from llm_trader.market.jumps import Jump
-    from llm_trader.market.store_check import StoreCheck
-    from llm_trader.market.store_info import StoreInfo
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Market data: fetch it, import files, simulate a market, describe and check a store.",
 )
-
-# Of each series or file; data with more gaps or jumps are needed again, not a longer list.
-_SHOWN: Final = 5
 
 
 @app.command("import")
@@ -227,102 +222,6 @@ def export(
 
 
 @app.command()
-@with_job("store", quiet=False)
-def info(job: Job) -> Result:
-    """Show the series of a store with their ranges, gaps, sources, and the age of the newest."""
-    from llm_trader.app.market_data import describe_store
-
-    info = describe_store(job)
-    return Result(info, describe_series(info))
-
-
-@app.command()
-@with_job("store", quiet=False)
-def check(
-    job: Job,
-    repair: Annotated[
-        bool, Option("--repair", help="Correct the records and ledgers that differ.")
-    ] = False,
-    deep: Annotated[
-        bool, Option("--deep", help="Also read every row and every page, and compare checksums.")
-    ] = False,
-) -> Result:
-    """Compare the records and gap ledgers of a store with a count of its rows.
-
-    It also names jumps of the price by more than a factor of 3, and candles that repeat one another
-    for an hour or longer. Candles of one symbol in different timeframes are compared: where more
-    than 1 % of the coarser ones differ, one of the two has wrong times or is of another market.
-
-    --deep finds damage: rows that differ from the checksum of their day, and a file that
-    contradicts itself. Rows that an earlier version wrote have no checksum; --repair gives them
-    one. Exits with 1 if anything differs, or a jump is not accepted.
-    """
-    from llm_trader.app.market_data import check_store
-
-    report = check_store(job.settings, repair=repair, deep=deep)
-    failed = bool(report.problems or report.unaccepted_jumps)
-    return Result(report, _describe_check(report), failed)
-
-
-@app.command()
-@with_job("keep_days", "store", "index", "qdrant_url", quiet=False, unit="")
-def prune(
-    job: Job,
-    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed.")] = False,
-) -> Result:
-    """Remove what is older than --keep-days from a market store and its index.
-
-    Days are counted back from the newest data, in whole days UTC, so a store is never emptied. The
-    states of the index that are newer stay as they are, even where data that they were made of is
-    removed. Other processes may read and write the store meanwhile; one that writes to the index
-    removes the states itself. A killed run is ended by the
-    next one. The file does not shrink: its space is used for new data.
-    """
-    from llm_trader.app.retention import prune as remove_old
-
-    report = remove_old(job, dry_run=dry_run)
-    return Result(report, _describe_removal(report))
-
-
-@app.command("accept-jump")
-@with_job("store", quiet=False)
-def accept_jump(
-    job: Job,
-    symbol: Annotated[
-        str | None, Option("--symbol", "--symbols", help="Symbol, such as BTCUSDT.")
-    ] = None,
-    at: Annotated[
-        str | None, Option(help="A time within the candle at which the jump arrives, RFC 3339.")
-    ] = None,
-    list_jumps: Annotated[
-        bool, Option("--list", help="Only list the jumps, of one symbol or all.")
-    ] = False,
-    withdraw: Annotated[
-        bool, Option("--withdraw", help="Take the acceptance of this jump back.")
-    ] = False,
-) -> Result:
-    """Say that a jump of the price is real, or list the jumps of a store.
-
-    A price that differs by more than a factor of 3 from one candle to the next, or a high or low
-    that far from its own candle, is a redenomination, a split or a bad tick. States and outcomes
-    that cross it are left out until it is accepted; then ingest again. It is accepted in the
-    candles of all timeframes.
-    """
-    from llm_trader.app import market_data
-
-    if list_jumps:
-        if at is not None:
-            raise InvalidInputError("give either --list or --at")
-        jumps = market_data.list_jumps(job.settings, options.symbol_list(symbol or ""))
-        return Result(jumps, _describe_jumps(jumps))
-    if symbol is None or at is None:
-        raise InvalidInputError("say which jump with --symbol and --at, or see all with --list")
-    name, time_ms = options.one_symbol(symbol), parse_time(at)
-    jumps = market_data.accept_jump(job.settings, name, time_ms, withdraw=withdraw)
-    return Result(jumps, _describe_acceptance(jumps, withdrawn=withdraw))
-
-
-@app.command()
 @with_job("store", quiet=False, unit="symbols")
 def simulate(
     job: Job,
@@ -357,108 +256,6 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
     return mapping
 
 
-def describe_series(info: StoreInfo) -> Description:
-    yield heading(f"{info.path}, exchange {info.exchange or 'unknown'}")
-    rows = []
-    for series in info.series:
-        sources = list(dict.fromkeys(source.source for source in series.provenance))
-        rows.append(
-            (
-                series.symbol,
-                f"{series.kind} {series.timeframe or ''}".strip(),
-                series.rows,
-                minute(series.first),
-                minute(series.last),
-                series.missing if series.kind == "candles" else "-",
-                *(() if series.age_seconds is None else (_age(series.age_seconds),)),
-                _first_of(sources),
-            )
-        )
-    ages = ("age",) if any(series.age_seconds is not None for series in info.series) else ()
-    columns = ("symbol", "series", "rows", "first", "last", "missing", *ages, "from")
-    shown = table("", *columns, rows=rows, right_from=2)
-    shown.columns[-1].justify = "left"
-    yield shown
-    for series in info.series:
-        name = f"{series.symbol} {series.timeframe}"
-        gaps = [f"gap in {name}: {gap.missing} candles from {gap.start}" for gap in series.gaps]
-        yield from _first_lines(gaps, "gaps")
-        if series.incomplete:
-            yield line(
-                f"{name}: {len(series.incomplete)} candles are built from a part of their finer "
-                f"ones, the first at {series.incomplete[0]}"
-            )
-        yield from _first_lines(_frozen_lines(name, series.frozen), "frozen stretches")
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f}{unit}"
-    return f"{seconds:.0f}s"
-
-
-def _frozen_lines(name: str, stretches: Sequence[FrozenStretch] | None) -> list[str]:
-    return [
-        f"frozen in {name}: {stretch.candles} candles repeat the one before, from {stretch.start} "
-        f"to {stretch.end}"
-        for stretch in stretches or ()
-    ]
-
-
-def _first_lines(lines: Sequence[str], kind: str) -> Description:
-    yield from map(line, lines[:_SHOWN])
-    if (unshown := len(lines) - _SHOWN) > 0:
-        yield line(f"and {unshown} more {kind}; all are in --json")
-
-
-def _first_of(sources: Sequence[str]) -> str:
-    if not sources:
-        return "-"
-    return sources[0] + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
-
-
-def _describe_removal(report: Removal) -> Description:
-    verb = "would be removed" if report.dry_run else "removed"
-    if not (report.series or report.points):
-        yield line(f"nothing is older than {minute(report.cut)}")
-        return
-    yield heading(f"{verb.capitalize()}: what is older than {minute(report.cut)}")
-    rows = (
-        (s.symbol, s.database.replace("_", " "), s.rows, minute(s.first), minute(s.last))
-        for s in report.series
-    )
-    if report.series:
-        yield table("", "symbol", "series", "rows", "first", "last", rows=rows, right_from=2)
-    for symbol, count in report.points.items():
-        yield line(f"{symbol}: {count} states {verb} from {report.index}")
-    if report.index_note is not None:
-        yield line(report.index_note)
-
-
-def _describe_check(check: StoreCheck) -> Description:
-    yield heading(f"{check.path}, counted")
-    named = [(f"{s.kind} {s.timeframe or ''}".strip(), s) for s in check.series]
-    rows = ((s.symbol, name, s.rows, len(s.problems)) for name, s in named)
-    yield table("", "symbol", "series", "rows", "problems", rows=rows, right_from=2)
-    for problem in check.file_problems:
-        yield line(f"file: {problem}")
-    for name, series in named:
-        if series.incomplete:
-            yield line(
-                f"{series.symbol} {name}: {series.incomplete} built from a part of their finer "
-                "candles"
-            )
-        for problem in series.problems:
-            yield line(f"{series.symbol} {name}: {problem}")
-        jumps = [str(jump) for jump in series.jumps or () if not jump.accepted]
-        yield from _first_lines(jumps, "jumps")
-        stretches = _frozen_lines(f"{series.symbol} {series.timeframe}", series.frozen)
-        yield from _first_lines(stretches, "frozen stretches")
-    if check.remedy is not None:
-        yield line(check.remedy)
-
-
 def _describe_import(report: ImportReport, store: Path) -> Description:
     yield heading(f"Imported into {store}")
     written = [(file.file, file.rows, file.write) for file in report.files]
@@ -471,7 +268,7 @@ def _describe_import(report: ImportReport, store: Path) -> Description:
         for warning in file.warnings:
             yield line(f"warning: {file.file}: {warning}")
         jumps = [f"warning: {file.file}: {jump}" for jump in file.jumps]
-        yield from _first_lines(jumps, "jumps")
+        yield from first_lines(jumps, "jumps")
         for note in file.notes:
             yield line(f"{file.file}: {note}")
         for reason, count in file.left_out.items():
@@ -519,13 +316,13 @@ def _describe_fetch(report: FetchReport, store: Path) -> Description:
         for note in series.notes:
             yield line(f"{name}: {note}")
         gaps = [f"{name}: {report.exchange} has nothing from {a} to {b}" for a, b in series.absent]
-        yield from _first_lines(gaps if series.kind == "candles" else [], "gaps")
+        yield from first_lines(gaps if series.kind == "candles" else [], "gaps")
         for reason, count in series.refused.items():
             yield line(f"warning: {name}: {count} refused, and asked for again: {reason}")
         for reason, count in series.left_out.items():
             yield line(f"{name}: {count} left out: {reason}")
         jumps = [f"warning: {name}: {jump}" for jump in series.jumps]
-        yield from _first_lines(jumps, "jumps")
+        yield from first_lines(jumps, "jumps")
     if report.failed:
         yield line("what was fetched is kept; run the command again to go on")
     if any(series.write.replaced for series in report.series):
@@ -553,11 +350,11 @@ def _describe_archive(report: ArchiveReport, store: Path) -> Description:
     yield table("", "series", "files", "as before", "added", "replaced", rows=rows)
     for name, series in named:
         unpublished = [f"{name}: not published from {span}" for span in series.not_published]
-        yield from _first_lines(unpublished, "such spans")
+        yield from first_lines(unpublished, "such spans")
         for reason, count in series.left_out.items():
             yield line(f"{name}: {count} left out: {reason}")
         gaps = [f"gap in {name}: {gap.missing} candles from {gap.start}" for gap in series.gaps]
-        yield from _first_lines(gaps, "gaps")
+        yield from first_lines(gaps, "gaps")
     for derived in report.derived:
         for warning in derived.warnings:
             yield line(f"warning: {warning}")
@@ -572,7 +369,7 @@ def _describe_archive(report: ArchiveReport, store: Path) -> Description:
     if report.jumps:
         from llm_trader.market.jumps import jump_remedy
 
-        yield from _first_lines([f"warning: {jump}" for jump in report.jumps], "jumps")
+        yield from first_lines([f"warning: {jump}" for jump in report.jumps], "jumps")
         yield line(jump_remedy(report.jumps, str(store)))
 
 
@@ -588,20 +385,6 @@ def _describe_export(report: ExportReport) -> Description:
     yield line(
         f"llm-trader data import {report.folder} --exchange {report.exchange} --store NEW_FOLDER"
     )
-
-
-def _describe_jumps(jumps: Sequence[Jump]) -> Description:
-    if not jumps:
-        yield line("no jumps")
-    for jump in jumps:
-        yield line(f"{jump}, {'accepted' if jump.accepted else 'not accepted'}")
-
-
-def _describe_acceptance(jumps: Sequence[Jump], *, withdrawn: bool) -> Description:
-    for jump in jumps:
-        yield line(f"{'no longer accepted' if withdrawn else 'accepted'}: {jump}")
-    change = "loses the states that cross it" if withdrawn else "gets the states beside it"
-    yield line(f"an index of this store {change} with the next rag-ingest")
 
 
 def _describe_holes(holes: HoleReport) -> str:

@@ -19,10 +19,10 @@ from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
-from llm_trader.cli.data import describe_series
 from llm_trader.cli.output import describe, progress_bar
 from llm_trader.cli.pipeline import describe_ingestion
 from llm_trader.cli.show_answer import describe_reply
+from llm_trader.cli.show_store import describe_series
 from llm_trader.errors import ConfigurationError
 from llm_trader.timeframe import DAY_MS, iso8601, parse_rfc3339
 

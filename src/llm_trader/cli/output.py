@@ -28,6 +28,8 @@ from llm_trader.progress import Progress, no_progress
 Description: TypeAlias = Iterator[RenderableType]
 
 # Characters between two columns.
+# Data with more gaps or jumps are needed again, not a longer list.
+_SHOWN: Final = 5
 _GAP: Final = 2
 # The first column, such as a path, is folded to at least so many characters beside the others.
 _LEAST_FOLDED: Final = 24
@@ -232,3 +234,10 @@ def progress_bar(unit: str | None, steps_per_unit: int = 1) -> Iterator[Progress
             )
 
         yield report
+
+
+def first_lines(lines: Sequence[str], kind: str) -> Description:
+    """The first of what is found of a series or file, and how many there are more."""
+    yield from map(line, lines[:_SHOWN])
+    if (unshown := len(lines) - _SHOWN) > 0:
+        yield line(f"and {unshown} more {kind}; all are in --json")

@@ -9,7 +9,7 @@ from typer import Option
 
 from llm_trader.app.job import Job
 from llm_trader.cli import options
-from llm_trader.cli.data import app
+from llm_trader.cli.data import app as app
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import (
     Description,

@@ -99,7 +99,8 @@ async def failed_reply(
         case "bybit_system_error":
             return _reply(200, '{"retCode":10016,"retMsg":"System error","result":{},"time":0}')
         case "silence":
-            await asyncio.sleep(3600)
+            while request.transport is not None and not request.transport.is_closing():
+                await asyncio.sleep(0.02)
         case "cut_off":
             response = web.StreamResponse(headers={"Content-Length": str(len(whole) + 10)})
             response.content_type = "application/json"

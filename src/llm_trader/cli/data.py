@@ -303,7 +303,7 @@ def _describe_fetch(report: FetchReport, store: Path) -> Description:
             series.write.replaced,
             series.missing if series.kind == "candles" else "-",
             sum(series.refused.values()),
-            "failed" if series.error else "complete",
+            "failed" if series.error else "done",
         )
         for series in report.series
     )

@@ -43,7 +43,11 @@ def describe_series(info: StoreInfo) -> Description:
     yield shown
     for series in info.series:
         name = f"{series.symbol} {series.timeframe}"
-        gaps = [f"gap in {name}: {gap.missing} candles from {gap.start}" for gap in series.gaps]
+        gaps = [
+            f"gap in {name}: {gap.missing} candles from {gap.start}"
+            + (", of which the exchange has none" if gap.absent else "")
+            for gap in series.gaps
+        ]
         yield from first_lines(gaps, "gaps")
         if series.incomplete:
             yield line(

@@ -148,7 +148,7 @@ async def fetch_symbol(
 ) -> list[SeriesFetch]:
     """Fetch what the store lacks of all series of a symbol; one that fails leaves the others."""
     sources: list[_Source] = [
-        *(_Candles(surroundings, instrument, timeframe) for timeframe in sorted(timeframes)),
+        *(_Candles(surroundings, instrument, timeframe) for timeframe in sorted(set(timeframes))),
         _Funding(surroundings, instrument),
         _OpenInterest(surroundings, instrument),
     ]

@@ -8,7 +8,9 @@ import msgspec
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.market import checksums, keys, record_ranges
+from llm_trader.market.absent_spans import Span, read_absent
 from llm_trader.market.built_candles import read_built
+from llm_trader.market.candles import Gap
 from llm_trader.market.frozen import FrozenStretch, frozen_stretches
 from llm_trader.market.series_records import Source, count_gaps, provenance, read_meta
 from llm_trader.market.stored_series import StoredSeries
@@ -21,13 +23,17 @@ _IDENTITY: Final = {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION}
 
 
 class GapInfo(msgspec.Struct, frozen=True):
-    """Missing candles: the first one's open time, the open time after the last one, how many."""
+    """Missing candles: the first one's open time, the open time after the last one, how many.
+
+    `absent` where the exchange was asked and has none of them.
+    """
 
     start: str
     end: str
     start_ms: Millis
     end_ms: Millis
     missing: int
+    absent: bool = False
 
 
 class SeriesInfo(msgspec.Struct, frozen=True):
@@ -122,7 +128,7 @@ def _series_info(
     times = record_ranges.times(txn, series)
     first_ms, last_ms = int(times[0]), int(times[-1])
     gaps = count_gaps(series, times)
-    built = read_built(txn, series)
+    built, absent = read_built(txn, series), read_absent(txn, series)
     newest_ms = last_ms + (series.timeframe.ms if series.timeframe else 0)
     return SeriesInfo(
         "candles" if series.timeframe else series.database,
@@ -134,13 +140,18 @@ def _series_info(
         first_ms,
         last_ms,
         sum(gap.missing for gap in gaps),
-        [GapInfo(iso8601(g.start_ms), iso8601(g.end_ms), *g) for g in gaps],
+        [_gap_info(gap, absent) for gap in gaps],
         _frozen(txn, series),
         provenance(txn, series),
         int(built.contain(times).sum()),
         [iso8601(time_ms) for time_ms in built.incomplete_ms],
         None if now_ms is None else (now_ms - newest_ms) / 1000,
     )
+
+
+def _gap_info(gap: Gap, absent: list[Span]) -> GapInfo:
+    has_none = any(s.start_ms <= gap.start_ms and gap.end_ms <= s.end_ms for s in absent)
+    return GapInfo(iso8601(gap.start_ms), iso8601(gap.end_ms), *gap, has_none)
 
 
 def _frozen(txn: ReadTransaction, series: StoredSeries[Any]) -> list[FrozenStretch] | None:

@@ -136,7 +136,7 @@ class ExchangeClient:
             )
             await self._sleep(seconds)
         raise ExchangeError(
-            f"{self.name} did not answer {endpoint} in {attempts} attempts: {reason}; "
+            f"{self.name} did not answer {endpoint} (attempts: {attempts}): {reason}; "
             "check the network, or run the command again later"
         )
 

@@ -117,7 +117,7 @@ def test_a_recheck_stores_a_correction_and_refuses_the_file_of_another_day(
     assert archive.bodies - fetched == {DAY_METRICS: 1, monthly: 1}
     assert ran.code == 1
     shown = " ".join(ran.out.split())
-    assert "time outside 2024-11-26, which the file is of (line 4, 2024-11-27" in shown
+    assert "time outside 2024-11-26, which the file is of (line 3, 2024-11-27" in shown
     assert "rag-ingest makes the states again" in ran.out
     with MarketStore.open(tmp_path / "a") as store:
         funding = store.funding(SYMBOL, parse_time("2024-12-01"))

@@ -26,6 +26,7 @@ START_MS: Millis = parse_time("2024-11-24")
 END_MS: Millis = parse_time("2025-01-08")
 MICROSECONDS_FROM_MS: Millis = parse_time("2025-01-01")
 SYMBOL = "BTCUSDT"
+STARTS_FROM_MS: Millis = parse_time("2026-06-25")
 
 _KLINE_HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
@@ -63,9 +64,13 @@ def kline_text(candles: CandleSeries, *, header: bool, microseconds: bool) -> st
 
 
 def metrics_lines(history: MarketHistory, day: Period) -> list[str]:
-    """A row each five minutes: the hour's open interest, which the simulation has by the hour."""
+    """A row each five minutes, with the simulation's open interest of that hour.
+
+    Its times are the ends of the five minutes; from 2026-06-25 on, their starts.
+    """
     lines = [_METRICS_HEADER]
-    for time_ms in range(day.start_ms, day.end_ms, 5 * MINUTE_MS):
+    late_ms = 0 if day.start_ms >= STARTS_FROM_MS else 5 * MINUTE_MS
+    for time_ms in range(day.start_ms + late_ms, day.end_ms + late_ms, 5 * MINUTE_MS):
         row = int(np.searchsorted(history.open_interest.time_ms, time_ms, side="right")) - 1
         interest = float(history.open_interest.open_interest[max(row, 0)])
         moment = datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -300,11 +300,29 @@ def test_zeros_blanks_duplicates_and_missing_times_of_metrics_are_no_values(
     with_metrics(archive, lines)
     report = fill(store, archive)
     assert not report.problems
-    interest = store.open_interest(SYMBOL, day.start_ms, day.end_ms)
+    interest = store.open_interest(SYMBOL, day.start_ms + 1, day.end_ms + 1)
     assert len(interest) == 288 - 2 - 10
     assert (interest.open_interest > 0).all()
     assert np.isnan(interest.open_interest_value).sum() == 1
     assert sum(of_kind(report, "open_interest").left_out.values()) == 3
+
+
+def test_metrics_are_known_at_the_end_of_their_five_minutes_whichever_end_the_file_has(
+    store: MarketStore, archive: ArchiveServer, history: MarketHistory
+) -> None:
+    span = parse_time("2026-06-24"), parse_time("2026-06-26")
+    for day in days(*span):
+        header, *rows = metrics_lines(history, day)
+        cells = [row.split(",") for row in rows]
+        numbered = [",".join([*c[:2], str(i + 1), *c[3:]]) for i, c in enumerate(cells)]
+        path = f"daily/metrics/{SYMBOL}/{SYMBOL}-metrics-{day.name}.zip"
+        with_metrics(archive, [header, *numbered], path)
+    report = fill(store, archive, *span, now_ms=span[1] + DAY_MS)
+    assert not report.problems
+    interest = store.open_interest(SYMBOL)
+    expected = np.arange(span[0], span[1], M5.ms) + M5.ms
+    assert interest.times.tolist() == expected.tolist()
+    assert interest.open_interest.tolist() == [*range(1, 289)] * 2
 
 
 def test_a_day_of_zeros_alone_is_no_open_interest(
@@ -316,7 +334,7 @@ def test_a_day_of_zeros_alone_is_no_open_interest(
     with_metrics(archive, [header, *(",".join([*c[:2], "0", "0", *c[4:]]) for c in cells)])
     report = fill(store, archive)
     assert [p.file for p in report.problems] == [DAY_METRICS]
-    assert not len(store.open_interest(SYMBOL, day.start_ms, day.end_ms))
+    assert not len(store.open_interest(SYMBOL, day.start_ms + 1, day.end_ms + 1))
 
 
 def test_a_bad_file_is_refused_with_its_place_and_the_others_go_on(
@@ -466,7 +484,7 @@ def test_a_recheck_fetches_what_changed_and_nothing_else(
     assert archive.bodies - before[1] == {DAY_METRICS: 1}
     interest = of_kind(report, "open_interest")
     assert (interest.files, interest.write.replaced, interest.write.added) == (1, 1, 0)
-    at_ms = day.start_ms + 9 * 5 * MINUTE_MS
+    at_ms = day.start_ms + 10 * 5 * MINUTE_MS
     assert store.open_interest(SYMBOL, at_ms, at_ms + 1).open_interest.tolist() == [123456.0]
     assert store.changes_since(SYMBOL, mark).stretches
 

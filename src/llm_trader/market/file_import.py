@@ -393,12 +393,11 @@ def _refuse_outside(rows: FileRows, file: SourceFile) -> None:
 
 def _source(file: SourceFile, reading: FileReading, rows: FileRows) -> str:
     """For the provenance: the file, and what was done to its values."""
-    origin = file.origin
     if file.manifest is not None:
-        origin = file.manifest.source(int(rows.times[0]), int(rows.times[-1]))
-    if origin is not None:
-        return origin
-    source = f"file {file.name}"
+        exported = file.manifest.source(int(rows.times[0]), int(rows.times[-1]))
+        if exported is not None:
+            return exported
+    source = file.origin or f"file {file.name}"
     if reading.shift_ms:
         sign = "-" if reading.shift_ms < 0 else "+"
         source += f", times shifted by {sign}{Timeframe(abs(reading.shift_ms))}"

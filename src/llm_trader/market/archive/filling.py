@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -264,8 +264,9 @@ class _Filling:
             origin=self._origin,
             period=file.period,
         )
+        reading = replace(_READING, shift_ms=file.shift_ms)
         try:
-            report, _ = import_file(source, self._store, _READING, self._now_ms)
+            report, _ = import_file(source, self._store, reading, self._now_ms)
         except (InvalidDataError, InvalidInputError) as error:
             self._problems.append(ArchiveProblem(file.path, error.message))
             return ArchiveRecord(

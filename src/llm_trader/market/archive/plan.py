@@ -21,6 +21,10 @@ _MONTH_MAY_BE_LATE_MS: Final = 45 * DAY_MS
 # What is not there a week after its end was never traded, or never published.
 _LATE_MS: Final = 7 * DAY_MS
 
+# From then on, metrics have the start of the five minutes at whose end they were taken, and before
+# it their end (binance-public-data #491). Read as they are, they would show the future.
+_METRICS_OF_STARTS_FROM_MS: Final = parse_time("2026-06-25")
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
@@ -32,6 +36,12 @@ class ArchiveFile:
     interval: Timeframe | None
     period: Period
     days: tuple[ArchiveFile, ...] = ()
+
+    @property
+    def shift_ms(self) -> Millis:
+        """From the time that the file has of a row to the time at which the row was known."""
+        is_early = self.period.start_ms >= _METRICS_OF_STARTS_FROM_MS
+        return M5.ms if self.kind == "open_interest" and is_early else 0
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ _UNREAD: Final = 141
 _LONGEST_ARGUMENT: Final = 4096  # the longest path of Linux
 
 # Words of the commands that go on where they were interrupted.
-_RESUMING: Final = frozenset({"rag-ingest", "ingest", "import", "rebuild", "migrate"})
+_RESUMING: Final = frozenset({"rag-ingest", "ingest", "import", "rebuild", "migrate", "prune"})
 # Wider lines are hard to read.
 _HELP_COLUMNS: Final = 120
 

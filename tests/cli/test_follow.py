@@ -262,3 +262,18 @@ def test_states_older_than_what_the_store_keeps_are_removed(store: Path, tmp_pat
         kept = before.take(before.timestamp_ms > cut_ms)
         assert until(lambda: same_content(points_of(index), kept), seconds=30)
         assert follower.reports[-1]["remade"] == 0
+
+
+def test_an_index_that_was_deleted_is_made_again_with_the_next_data(
+    corridor: Corridor, store: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    with following(store, index) as follower:
+        shutil.rmtree(index)
+        later_ms = DAY_25 + 2 * HOUR_MS
+        with MarketStore.open(store, write=True) as opened:
+            write(opened, corridor.histories[SYMBOL].known_at(later_ms))
+        assert until(lambda: follower.logged("following_again"), seconds=30)
+        assert until(lambda: newest_ms(index) == later_ms - DAY_MS, seconds=30)
+        afterwards = ingested_afterwards(corridor, store, tmp_path / "afterwards")
+        assert same_content(points_of(index), afterwards)

@@ -20,6 +20,7 @@ OPTIONS = {
     "llm-trader": "--version",
     "llm-trader data import": "--exchange --store --map --symbol --kind --interval --config --json",
     "llm-trader data info": "--store --config --json",
+    "llm-trader data prune": "--keep-days --dry-run --store --index --config --json",
     "llm-trader data simulate": "--store --days --symbols --seed --start --config --json",
     "llm-trader ingest": f"--symbols --start --end --interval --intraday --log-level {PATHS}",
     "llm-trader serve": f"--host --port --min-matches --auth-tokens-env --log-level {PATHS}",

@@ -154,3 +154,15 @@ def test_an_index_that_is_named_and_missing_is_refused_before_anything_goes(
     assert "there is no index at" in refused.err
     with MarketStore.open(folder / "store") as store:
         assert len(store.rows_before(CUT_MS)) == 4
+
+
+def test_data_that_is_imported_again_gives_its_states_back(typed: Typing, folder: Path) -> None:
+    before = points_of(folder / "index")
+    typed(f"llm-trader data prune --keep-days {KEPT} {paths(folder)}")
+    with MarketStore.open(folder / "store", write=True) as store:
+        write(store, simulate(SYMBOL, start_ms=START_MS, days=DAYS, seed=4, timeframe=M5))
+    line = f"rag-ingest --start {DAYS} {paths(folder)} --json"
+    assert typed(line).json[0]["removed"] == {}
+    assert points_of(folder / "index").values.tobytes() == before.values.tobytes()
+    again = typed(line).json[0]
+    assert (again["added"], again["remade"], again["removed"]) == (0, 0, {})

@@ -160,6 +160,19 @@ def test_built_candles_and_accepted_jumps_of_removed_rows_are_forgotten(tmp_path
         assert store.changes_since(SYMBOL, mark).stretches == {}
 
 
+def test_rows_that_are_written_again_are_kept_like_others(tmp_path: Path) -> None:
+    with filled(tmp_path / "store") as store:
+        store.remove_before(CUT_MS)
+        later = run_of_candles(20, M3, start_ms=END_MS)
+        store.write(SYMBOL, later, "feed", written_at_ms=AT)
+        assert store.kept_from_ms(SYMBOL) == CUT_MS
+        part = with_holes().between(CUT_MS - 2 * DAY_MS + HOUR_MS, CUT_MS)
+        store.write(SYMBOL, part, "feed", written_at_ms=AT)
+        assert store.kept_from_ms(SYMBOL) == CUT_MS - DAY_MS
+        assert store.kept_from_ms(OTHER) == CUT_MS
+        assert store.check(deep=True).problems == 0
+
+
 def test_only_whole_days_can_be_removed(tmp_path: Path) -> None:
     with filled(tmp_path / "store") as store:
         with pytest.raises(InvalidInputError, match="is no midnight UTC"):

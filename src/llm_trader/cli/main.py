@@ -29,7 +29,12 @@ _UNREAD: Final = 141
 _LONGEST_ARGUMENT: Final = 4096  # the longest path of Linux
 
 # Words of the commands that go on where they were interrupted.
-_RESUMING: Final = frozenset({"rag-ingest", "ingest", "import", "fetch", "rebuild", "migrate"})
+_RESUMING: Final = frozenset(
+    {
+        *("rag-ingest", "ingest", "rebuild", "migrate"),
+        *("import", "fetch", "archive", "export", "prune"),
+    }
+)
 # Wider lines are hard to read.
 _HELP_COLUMNS: Final = 120
 

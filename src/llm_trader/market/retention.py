@@ -4,7 +4,7 @@ Each part of a series goes in one transaction with its checksums and records, so
 parts leaves a store that is right and only reaches back further; a repeated removal ends it. Cuts
 are midnights UTC, so no day is removed in part. The oldest rows go first.
 
-    kept_from:SYMBOL  -> the time before which rows were removed
+    kept_from:SYMBOL  -> the time before which rows were removed, and not written again since
 
 A removal is no change of the data (`series_changes.py`): what was made of the rows was right, and
 what has not followed a change of them never will.
@@ -90,6 +90,13 @@ def begin_removal(txn: WriteTransaction, symbol: str, cut_ms: Millis) -> None:
     series_changes.forget_before(txn, symbol, cut_ms)
     jump_records.forget_before(txn, symbol, cut_ms)
     symbol_versions.stamp_symbol(txn, symbol)
+
+
+def lower_cut(txn: WriteTransaction, symbol: str, written_from_ms: Millis) -> None:
+    """Note that rows from before the cut were written again."""
+    kept_ms = kept_from_ms(txn, symbol)
+    if kept_ms is not None and written_from_ms < kept_ms:
+        checksums.put_meta(txn, _key(symbol), b"%d" % (-(-written_from_ms // DAY_MS) * DAY_MS))
 
 
 def kept_from_ms(txn: ReadTransaction, symbol: str) -> Millis | None:

@@ -464,6 +464,7 @@ class MarketStore(AbstractContextManager["MarketStore"]):
                     built_candles.put_built(txn, stored, built_now)
                 days.write()
             if is_changed:
+                retention.lower_cut(txn, stored.symbol, start_ms)
                 symbol_versions.stamp_symbol(txn, stored.symbol)
         return total
 

@@ -322,12 +322,12 @@ async def test_the_event_loop_has_its_turns_while_much_is_loaded(place: QdrantSe
             turns += 1
 
     async with writing(place) as index:
-        await index.upsert(points_at(range(4000)))
+        await index.upsert(points_at(range(2000)))
     async with reading(place) as reader:
         beside = asyncio.create_task(others())
         await reader.scan(SYMBOL, ALWAYS, (STATE,))
         beside.cancel()
-    assert turns > 4000 // 500  # pages
+    assert turns > 2000 // 500  # pages
 
 
 async def test_a_cancelled_load_leaves_the_index_whole(server: Stub, place: QdrantServer) -> None:

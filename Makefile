@@ -38,8 +38,12 @@ test soak: export PYTHONDONTWRITEBYTECODE :=
 test: setup ## every quick test, in parallel
 	@$(BIN)/python -m pytest -n auto -q
 
-soak: setup ## what takes minutes: evaluations of a real year
+# Rooms whose tests are about all inputs of a kind; they are tried with five times as many here.
+PROPERTIES := tests/embedding tests/market tests/retrieval tests/rpc tests/snapshot tests/storage
+
+soak: setup ## what takes minutes: evaluations of a real year, properties with more examples
 	@$(BIN)/python -m pytest -m soak -q
+	@LLM_TRADER_TEST_PROFILE=thorough $(BIN)/python -m pytest -n auto -q $(PROPERTIES)
 
 $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@echo "setting up $(TEXT) (pinned and hash-checked, once) ..."

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from tests.cli.corridor import Corridor
 
 # Machines that run these tests may be slow and shared: no test fails for taking long.
-settings.register_profile("llm-trader", deadline=None, max_examples=50)
-settings.load_profile("llm-trader")
+# `make test` looks for what is likely to break, `make soak` for what is not.
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("thorough", deadline=None, max_examples=100)
+settings.load_profile(os.environ.get("LLM_TRADER_TEST_PROFILE", "quick"))
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -25,7 +25,7 @@ pytest.importorskip("ccxt")
 
 DAYS = 30
 NOW_MS = START_MS + DAYS * DAY_MS - 100_000
-LINE = "llm-trader data fetch --symbols BTCUSDT --start 25"
+LINE = "llm-trader data fetch --symbols BTCUSDT"
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,14 @@ def test_a_killed_fetch_goes_on_and_ends_in_the_same_store(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    assert _run(venue, calm).returncode == 0
+    assert _run(venue, calm, days=12).returncode == 0
     exchange.delay_s = 0.1
     exchange.asked.clear()
     kills = 0
-    for requests in (6, 9, 12):
+    for _ in range(3):
         exchange.asked.clear()
-        process = _started(venue, killed)
-        while len(exchange.asked) < requests and process.poll() is None:
+        process = _started(venue, killed, days=12)
+        while len(exchange.asked) < 5 and process.poll() is None:
             time.sleep(0.01)
         if process.poll() is None:
             process.kill()
@@ -88,7 +88,7 @@ def test_a_killed_fetch_goes_on_and_ends_in_the_same_store(
     assert kills >= 2
     exchange.delay_s = 0.0
     exchange.asked.clear()
-    finished = _run(venue, killed)
+    finished = _run(venue, killed, days=12)
     assert finished.returncode == 0, finished.stderr
     assert rows_of(killed) == rows_of(calm)
     assert meta_of(killed, "absent:") == meta_of(calm, "absent:")
@@ -97,7 +97,7 @@ def test_a_killed_fetch_goes_on_and_ends_in_the_same_store(
 
 def test_an_interrupted_fetch_keeps_its_pages_and_says_so(exchange: FakeExchange, tmp_path: Path):
     exchange.delay_s = 0.1
-    process = _started("bybit", tmp_path / "store")
+    process = _started("bybit", tmp_path / "store", days=25)
     while len(exchange.asked) < 8 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -112,12 +112,12 @@ def test_a_series_that_fails_makes_the_exit_code_and_the_others_go_on(
 ):
     monkeypatch.setenv("LLM_TRADER_MARKET__EXCHANGE__MAX_ATTEMPTS", "1")
     exchange.faults.add("server_error", path="kline")
-    shown = typed(f"{LINE} --exchange bybit --store {tmp_path} --json")
+    shown = typed(f"{LINE} --exchange bybit --start 2 --store {tmp_path} --json")
     assert shown.code == 1
     errors = [series["error"] for series in shown.json["series"]]
     assert "did not answer" in errors[0]
     assert errors[1:] == [None] * 3
-    shown = typed(f"{LINE} --exchange bybit --store {tmp_path}")
+    shown = typed(f"{LINE} --exchange bybit --start 2 --store {tmp_path}")
     assert shown.code == 0
 
 
@@ -170,17 +170,14 @@ def test_the_store_of_another_exchange_is_refused(
     assert rows_of(tmp_path) == before
 
 
-def _command(venue: str, store: Path) -> list[str]:
-    return [*_words(console_script("llm-trader"), LINE), "--exchange", venue, "--store", str(store)]
+def _command(venue: str, store: Path, days: int) -> list[str]:
+    options = ["--exchange", venue, "--start", str(days), "--store", str(store)]
+    return [console_script("llm-trader"), *LINE.split()[1:], *options]
 
 
-def _words(program: str, line: str) -> list[str]:
-    return [program, *line.split()[1:]]
-
-
-def _started(venue: str, store: Path) -> subprocess.Popen[str]:
+def _started(venue: str, store: Path, days: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        _command(venue, store),
+        _command(venue, store, days),
         env=os.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -188,7 +185,7 @@ def _started(venue: str, store: Path) -> subprocess.Popen[str]:
     )
 
 
-def _run(venue: str, store: Path) -> subprocess.CompletedProcess[str]:
+def _run(venue: str, store: Path, days: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        _command(venue, store), env=os.environ, capture_output=True, text=True, check=False
+        _command(venue, store, days), env=os.environ, capture_output=True, text=True, check=False
     )

@@ -99,7 +99,7 @@ async def failed_reply(
         case "bybit_system_error":
             return _reply(200, '{"retCode":10016,"retMsg":"System error","result":{},"time":0}')
         case "silence":
-            # The server has no event for it.
+            # A transport has no event of its end.
             while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         case "cut_off":

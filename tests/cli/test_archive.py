@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +15,17 @@ import pytest
 
 from llm_trader.market.archive.plan import ArchiveRecord
 from llm_trader.market.store import MarketStore
-from llm_trader.timeframe import parse_time
+from llm_trader.timeframe import M3, parse_time
 from tests.cli.conftest import Typing
-from tests.market.archive_server import SYMBOL, ArchiveServer, market, serving, tree, zipped
+from tests.market.archive_server import (
+    SYMBOL,
+    ArchiveServer,
+    busy,
+    market,
+    serving,
+    tree,
+    zipped,
+)
 from tests.market.stores import content
 
 PROGRAM = "from llm_trader.cli.main import main; main()"
@@ -84,6 +93,30 @@ def test_a_killed_run_goes_on_and_fetches_nothing_verified_again(
     with MarketStore.open(tmp_path / "a") as one, MarketStore.open(tmp_path / "b") as other:
         assert content(one) == content(other)
     assert typed("llm-trader data check --deep --store", tmp_path / "b").code == 0
+
+
+def test_ctrl_c_ends_at_once_and_keeps_what_is_stored(
+    typed: Typing, archive: ArchiveServer, tmp_path: Path
+) -> None:
+    late = DAY_METRICS.replace("2024-11-26", "2025-01-05")
+    # A thread that waits for a busy archive must not be waited for.
+    archive.answers[late] = [busy(503, Retry_After="300")]
+    flags = [*SPAN, "--archive-url", archive.url, "--store", str(tmp_path / "a")]
+    command = [sys.executable, "-c", PROGRAM, "data", "archive", *flags]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ, text=True
+    ) as process:
+        while process.poll() is None and not archive.requests[late]:
+            time.sleep(0.001)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    with MarketStore.open(tmp_path / "a") as store:
+        assert len(store.candles(SYMBOL, M3)) > 0
+    assert typed("llm-trader data archive", *flags).code == 0
+    assert archive.bodies.most_common(1)[0][1] == 1
 
 
 def test_a_run_says_what_it_stored_and_what_is_not_there(

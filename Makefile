@@ -22,7 +22,7 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	@$(CHECK_PYTHON)
-	@echo "setting up $(VENV) for tests and tools: about 950 MB, three to five minutes, once"
+	@echo "setting up $(VENV) for tests and tools: about 1.1 GB, three to five minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python scripts/install.py requirements/dev.txt
 	@touch $@ $(VENV)/.demo

@@ -251,7 +251,13 @@ class StatsResult(msgspec.Struct, frozen=True):
     ]
 
 
-_STORE_ERRORS: Final = (errors.StoreLockedError, errors.InvalidDataError, errors.StoreError)
+_STORE_ERRORS: Final = (
+    errors.StoreLockedError,
+    errors.InvalidDataError,
+    errors.StoreError,
+    errors.ExchangeError,
+    errors.ArchiveError,
+)
 _INDEX_ERRORS: Final = (
     errors.VectorIndexError,
     errors.OutdatedIndexError,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -44,6 +44,8 @@ from llm_trader.timeframe import Millis, Timeframe, iso8601
 
 EXCHANGE: Final = "binance"
 _NOTES: Final = "archive"
+# Ctrl-C takes effect after it.
+_LONGEST_WAIT_S: Final = 0.25
 _FOLDER: Final = "archive-downloads"
 _READING: Final = FileReading(origin="archive", stamp="open")
 
@@ -197,7 +199,7 @@ class _Filling:
             if not ahead:
                 return
             file, future = ahead.popleft()
-            outcome = future.result()
+            outcome = _result(future)
             instead = self._settle(file, outcome, downloads)
             ahead.extendleft(started(day) for day in reversed(instead))
 
@@ -363,3 +365,10 @@ def _joined(files: Sequence[ArchiveFile]) -> list[str]:
         else:
             spans.append([period.start_ms, period.end_ms])
     return [f"{iso8601(start)[:10]} to {iso8601(end)[:10]}" for start, end in spans]
+
+
+def _result(future: Future[Outcome]) -> Outcome:
+    # Polars handles Ctrl-C in a way that does not end a wait without a limit.
+    while not future.done():
+        wait([future], timeout=_LONGEST_WAIT_S)
+    return future.result()

@@ -71,3 +71,26 @@ async def ingested(
             build_id="tests",
             **({"now_ms": NOW_MS} | told),
         )
+
+
+_INGESTION = """
+import asyncio
+from llm_trader.index.embedded import EmbeddedIndex
+from tests.index.markets import COLLECTION, ingested
+
+async def main():
+    def report_and_wait(*words):
+        say(*words)
+        wait()
+
+    with EmbeddedIndex.create_or_open(Path(sys.argv[2]), COLLECTION) as index:
+        (report,) = await ingested(path, index, batch_days=1, progress=report_and_wait)
+        say(COUNT, getattr(report, COUNT))
+
+asyncio.run(main())
+"""
+
+
+def ingestion_program(count: str) -> str:
+    """A process that ingests a day at a time, waits after each, and says that count at the end."""
+    return f"COUNT = {count!r}\n" + _INGESTION

@@ -22,7 +22,16 @@ from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M5, M15, MINUTE_MS, Millis
 from tests.index.builders import SLOT_MS, START_MS, SYMBOL, same_content, stored
 from tests.index.conftest import FreshIndex
-from tests.index.markets import COLLECTION, END_MS, WARM_MS, ingested, make_store, market, write
+from tests.index.markets import (
+    COLLECTION,
+    END_MS,
+    WARM_MS,
+    ingested,
+    ingestion_program,
+    make_store,
+    market,
+    write,
+)
 from tests.market.processes import hear, running, tell
 
 MIDDLE_MS: Millis = START_MS + 28 * DAY_MS + 7 * HOUR_MS
@@ -341,22 +350,7 @@ async def test_every_backend_takes_corrections_over(
     assert np.array_equal(held.values, expected.values)
 
 
-INGESTION = """
-import asyncio
-from llm_trader.index.embedded import EmbeddedIndex
-from tests.index.markets import COLLECTION, ingested
-
-async def main():
-    def report_and_wait(*words):
-        say(*words)
-        wait()
-
-    with EmbeddedIndex.create_or_open(Path(sys.argv[2]), COLLECTION) as index:
-        (report,) = await ingested(path, index, batch_days=1, progress=report_and_wait)
-        say("remade", report.remade)
-
-asyncio.run(main())
-"""
+INGESTION = ingestion_program("remade")
 
 
 async def test_a_killed_ingestion_takes_the_corrections_over_again(

@@ -14,29 +14,14 @@ from llm_trader.index.points import STATE, PointTable
 from llm_trader.index.protocol import SearchQuery
 from llm_trader.timeframe import DAY_MS
 from tests.index.builders import ALWAYS, SLOT_MS, START_MS, SYMBOL, found, same_content, stored
-from tests.index.markets import COLLECTION, ingested, make_store, market
+from tests.index.markets import COLLECTION, ingested, ingestion_program, make_store, market
 from tests.market.processes import hear, running, tell
 
 KILLS = 4
 # Batches of a day are cut at midnight, so each holds this many points.
 PER_DAY = DAY_MS // SLOT_MS
 
-INGESTION = """
-import asyncio
-from llm_trader.index.embedded import EmbeddedIndex
-from tests.index.markets import COLLECTION, ingested
-
-async def main():
-    def report_and_wait(*words):
-        say(*words)
-        wait()
-
-    with EmbeddedIndex.create_or_open(Path(sys.argv[2]), COLLECTION) as index:
-        (report,) = await ingested(path, index, batch_days=1, progress=report_and_wait)
-        say("added", report.added)
-
-asyncio.run(main())
-"""
+INGESTION = ingestion_program("added")
 
 
 async def uninterrupted(store_path: Path, path: Path) -> PointTable:

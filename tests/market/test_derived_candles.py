@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,19 +23,6 @@ from tests.market.test_file_import import AT, put_candles
 from tests.market.test_store import fresh_store
 
 SYMBOL = "BTCUSDT"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[MarketStore]:
-    with MarketStore.open(tmp_path / "store", write=True, exchange="bybit") as opened:
-        yield opened
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "files"
-    made.mkdir()
-    return made
 
 
 def without(series: CandleSeries, rows: Sequence[int]) -> CandleSeries:

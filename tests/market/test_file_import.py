@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,6 @@ from tests.market.builders import START_MS, run_of_candles, same_series
 from tests.market.processes import hear, running, tell
 
 AT = 1_775_001_600_000  # 2026-04-01, after all real data
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[MarketStore]:
-    with MarketStore.open(tmp_path / "store", write=True, exchange="bybit") as opened:
-        yield opened
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "files"
-    made.mkdir()
-    return made
 
 
 def frame_of(series: CandleSeries) -> pl.DataFrame:

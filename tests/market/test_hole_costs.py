@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,19 +21,6 @@ from tests.market.test_derived_candles import imported, without
 DAYS = 40
 END_MS = START_MS + DAYS * DAY_MS
 PER_DAY = 288
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[MarketStore]:
-    with MarketStore.open(tmp_path / "store", write=True, exchange="bybit") as opened:
-        yield opened
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "files"
-    made.mkdir()
-    return made
 
 
 def hole(slot: int, missing: int) -> Gap:

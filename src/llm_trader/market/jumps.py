@@ -92,9 +92,8 @@ def mark_jumps(candles: CandleSeries, accepted: Sequence[CandleSpan]) -> CandleS
 
 def is_accepted(open_ms: Millis, timeframe: Timeframe, accepted: Iterable[CandleSpan]) -> bool:
     """Whether a jump that arrives at a candle is one of those that were accepted."""
-    return any(
-        open_ms < span.end_ms and span.start_ms < open_ms + timeframe.ms for span in accepted
-    )
+    candle = CandleSpan(open_ms, open_ms + timeframe.ms)
+    return any(map(candle.overlaps, accepted))
 
 
 def jumps_of_parts(

@@ -51,7 +51,7 @@ class DerivedReport(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class CandleSpan:
+class ImportedSpan:
     """The span that one imported file has candles of."""
 
     file: str
@@ -62,7 +62,7 @@ class CandleSpan:
 
 def derive_candles(
     symbol: str,
-    spans: list[CandleSpan],
+    spans: list[ImportedSpan],
     store: MarketStore,
     written_at_ms: Millis,
     progress: Progress = no_progress,
@@ -130,7 +130,7 @@ def _has_native(store: MarketStore, symbol: str, timeframe: Timeframe) -> bool:
 
 
 def _build(
-    symbol: str, span: CandleSpan, target: Timeframe, store: MarketStore, progress: Progress
+    symbol: str, span: ImportedSpan, target: Timeframe, store: MarketStore, progress: Progress
 ) -> list[Resampled]:
     """The candles of a span that are not stored as native ones, in parts of whole days.
 

@@ -19,8 +19,8 @@ import numpy as np
 from llm_trader.errors import ConfigurationError, InvalidDataError, InvalidInputError
 from llm_trader.market.column_spool import ColumnSpool
 from llm_trader.market.derived_candles import (
-    CandleSpan,
     DerivedReport,
+    ImportedSpan,
     derive_candles,
     with_progress,
 )
@@ -156,8 +156,8 @@ def import_folder(
         if reading == FileReading():
             files = _with_manifests(files, whole_folders=path.is_dir())
     reports: list[FileReport] = []
-    spans: dict[str, list[CandleSpan]] = {}
-    fine_spans: dict[str, list[CandleSpan]] = {}
+    spans: dict[str, list[ImportedSpan]] = {}
+    fine_spans: dict[str, list[ImportedSpan]] = {}
     for file in files:
         try:
             report, span = import_file(file, store, reading, written_at_ms, progress)
@@ -280,7 +280,7 @@ def import_file(
     reading: FileReading,
     written_at_ms: Millis,
     progress: Progress = no_progress,
-) -> tuple[FileReport, CandleSpan | None]:
+) -> tuple[FileReport, ImportedSpan | None]:
     """Check a file as a whole and write it; also the span of its candles."""
     if file.manifest is not None:
         reading = replace(reading, origin="export")
@@ -321,7 +321,7 @@ def _import_candles(
     reading: FileReading,
     written_at_ms: Millis,
     progress: Progress,
-) -> tuple[FileReport, CandleSpan]:
+) -> tuple[FileReport, ImportedSpan]:
     with ColumnSpool(store.path) as spool:
         rows = read_rows(file.path, "candles", file.symbol, reading, spool, progress)
         _refuse_other_count(rows, file)
@@ -341,7 +341,7 @@ def _import_candles(
         jumps = {jump.time_ms: jump for jumps in found for jump in jumps}
     store.release_memory()
     report = _report(file, len(candles), write, rows, [], list(jumps.values()))
-    return report, CandleSpan(file.name, timeframe, *candles.span)
+    return report, ImportedSpan(file.name, timeframe, *candles.span)
 
 
 def _report(

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from llm_trader.market.candles import Gap
-from llm_trader.market.derived_candles import CandleSpan
+from llm_trader.market.derived_candles import ImportedSpan
 from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import DAY_MS, H4, HORIZONS, M1, M3, M5, MINUTE_MS, Millis, Timeframe
 
@@ -49,12 +49,12 @@ class HoleReport(msgspec.Struct, frozen=True):
 
 def report_holes(
     symbol: str,
-    spans: Iterable[CandleSpan],
+    spans: Iterable[ImportedSpan],
     store: MarketStore,
     max_hole_candles: int = MAX_HOLE_CANDLES,
 ) -> Iterator[HoleReport]:
     """For each imported timeframe below 4h that has holes. 4h candles must be built before."""
-    by_timeframe: dict[Timeframe, list[CandleSpan]] = {}
+    by_timeframe: dict[Timeframe, list[ImportedSpan]] = {}
     for span in spans:
         by_timeframe.setdefault(span.timeframe, []).append(span)
     for timeframe, parts in sorted(by_timeframe.items()):

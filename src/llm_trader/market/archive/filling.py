@@ -31,7 +31,7 @@ from llm_trader.market.archive.download import (
     Unchanged,
 )
 from llm_trader.market.archive.plan import ArchiveFile, ArchiveRecord, file_of_path, plan_files
-from llm_trader.market.derived_candles import CandleSpan, DerivedReport, derive_candles
+from llm_trader.market.derived_candles import DerivedReport, ImportedSpan, derive_candles
 from llm_trader.market.file_import import SourceFile, import_file
 from llm_trader.market.file_rows import FileReading
 from llm_trader.market.jumps import Jump
@@ -156,7 +156,7 @@ class _Filling:
         }
         self._series: dict[tuple[str, str, str | None], _Series] = {}
         self._problems: list[ArchiveProblem] = []
-        self._spans: dict[str, list[CandleSpan]] = {}
+        self._spans: dict[str, list[ImportedSpan]] = {}
         self._jumps: list[Jump] = []
 
     def run(
@@ -317,7 +317,7 @@ class _Filling:
             self._jumps,
         )
 
-    def _candle_spans(self, symbol: str, span_ms: tuple[Millis, Millis]) -> Iterator[CandleSpan]:
+    def _candle_spans(self, symbol: str, span_ms: tuple[Millis, Millis]) -> Iterator[ImportedSpan]:
         """What the store has of the span, of whatever run, as one may have been killed."""
         for name, kind, interval in self._series:
             if name == symbol and kind == "candles" and interval is not None:
@@ -327,7 +327,7 @@ class _Filling:
                     start_ms = max(ends[0], timeframe.floor(span_ms[0]))
                     end_ms = min(ends[1] + timeframe.ms, timeframe.floor(span_ms[1]))
                     if start_ms < end_ms:
-                        yield CandleSpan(self._origin, timeframe, start_ms, end_ms)
+                        yield ImportedSpan(self._origin, timeframe, start_ms, end_ms)
 
     def _describe(
         self,

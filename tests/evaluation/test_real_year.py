@@ -29,7 +29,7 @@ def year(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
         import_folder(data, store, exchange="binance", written_at_ms=year_end_ms)
     plan = read_plan(PLAN, {}, {"sweep": []})
     settings = Settings(market=MarketConfig(store=folder / "store"))
-    return evaluate(StudyInputs(Job(settings, {}, 0), folder), plan)
+    return evaluate(StudyInputs(Job(settings, {}, year_end_ms), folder), plan)
 
 
 def test_negative_controls_find_nothing_and_the_planted_pattern_is_found(year: Metrics) -> None:

@@ -27,10 +27,8 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool, Meta(description="Also answer over HTTP and WebSocket, on a port of its own.")
     ] = True
     http_port: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=0, le=65535)] | None,
         Meta(
-            ge=0,
-            le=65535,
             description="TCP port for HTTP; 0 takes any free. Without it, the port after "
             "serving.port, so 7880.",
             examples=[7880],
@@ -42,6 +40,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Host names by which clients may call the HTTP port, beside those of this "
             "machine's loopback and the address that the client connected to. Others are refused, "
             "so that no web page reaches the server by a name of its own.",
+            examples=[["rag.example"]],
         ),
     ] = ()
     http_allowed_origins: Annotated[
@@ -49,6 +48,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             description="Origins of web pages that may call the HTTP port from a browser, such as "
             "https://desk.example. Pages of other origins are refused.",
+            examples=[["https://desk.example"]],
         ),
     ] = ()
     allow_unauthenticated_remote: Annotated[

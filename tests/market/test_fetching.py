@@ -234,7 +234,7 @@ async def test_holes_of_the_store_are_filled_and_those_of_the_venue_are_asked_fo
     assert again[0].absent == candles.absent
     with MarketStore.open(tmp_path / "store") as store:
         gaps = store.describe().series[0].gaps
-    assert [(gap.start_ms, gap.missing, gap.absent) for gap in gaps] == [(outage, 3, True)]
+    assert [(gap.start_ms, gap.missing, gap.reason) for gap in gaps] == [(outage, 3, "outage")]
 
 
 def _some(series: CandleSeries, kept: Any) -> CandleSeries:
@@ -387,7 +387,10 @@ async def test_bad_rows_are_refused_and_asked_for_again(
     assert reports[0].refused == {"high below low": 1, "price not positive": 1}
     assert reports[0].missing == 2
     with MarketStore.open(tmp_path / "store") as store:
-        assert not any(gap.absent for s in store.describe().series for gap in s.gaps)
+        assert store.refused_rows(candles_of("BTCUSDT", M3)) == [
+            (first, first + M3.ms, "high below low"),
+            (first + M3.ms, first + 2 * M3.ms, "price not positive"),
+        ]
     altered.clear()
     exchange.asked.clear()
     reports = await fetch(exchange, venue, tmp_path / "store", first, timeframes=(M3,))

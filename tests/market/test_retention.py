@@ -172,7 +172,7 @@ def test_what_was_noted_of_removed_times_is_forgotten(tmp_path: Path) -> None:
         store.note_answer(series, Span(START_MS, END_MS + DAY_MS), spans, refused)
         for day_ms, path in files.items():
             name = path.replace(str(day_ms), iso8601(day_ms)[:10])
-            store.put_note("archive", name, b"{}")
+            store.put_note("archive", name, b'{"state":"stored","checked_at_ms":0}')
         store.remove_before(CUT_MS)
         assert store.absent_spans(series) == [Span(CUT_MS, CUT_MS + HOUR_MS)]
         assert store.refused_rows(series) == refused[1:]

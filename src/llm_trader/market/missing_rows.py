@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 
 from llm_trader.arrays import Times
 from llm_trader.errors import StoreError
 from llm_trader.market import keys, record_ranges
 from llm_trader.market.absent_spans import Span, read_absent, spans_without_rows, without_spans
-from llm_trader.market.archive.plan import NOTES, ArchiveRecord, file_of_path
-from llm_trader.market.notes import read_notes
+from llm_trader.market.archive.plan import file_of_path
 from llm_trader.market.refused_rows import read_refused
 from llm_trader.market.samples import STAMP_TOLERANCE_MS
+from llm_trader.market.series_ledgers import archive_records
 from llm_trader.market.series_records import sample_interval_ms
 from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction
@@ -153,15 +152,10 @@ def _archived(txn: ReadTransaction, series: StoredSeries[Any], states: Sequence[
     Candles and funding that a file lacks may still be had from the exchange itself; open interest
     of the past is in these files alone.
     """
-    spans = []
-    for path, content in read_notes(txn, NOTES).items():
-        if f"/{series.symbol}/" not in path:
-            continue
-        file = file_of_path(path)
-        kind = "candles" if series.timeframe else series.database
-        if file.kind != kind or (series.timeframe and file.interval != series.timeframe):
-            continue
-        record = msgspec.json.decode(content, type=ArchiveRecord)
-        if record.state in states and (record.state == "refused" or kind == keys.OPEN_INTEREST):
-            spans.append(Span(file.period.start_ms, file.period.end_ms))
-    return spans
+    is_interest = series.database == keys.OPEN_INTEREST
+    periods = [
+        file_of_path(path).period
+        for path, record in archive_records(txn, series).items()
+        if record.state in states and (record.state == "refused" or is_interest)
+    ]
+    return [Span(period.start_ms, period.end_ms) for period in periods]

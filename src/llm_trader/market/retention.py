@@ -90,7 +90,7 @@ def remove_part(
 
 def begin_removal(txn: WriteTransaction, symbol: str, cut_ms: Millis) -> None:
     """Note the cut, before the first row is removed, and forget what was kept of earlier times."""
-    checksums.put_meta(txn, _key(symbol), b"%d" % max(cut_ms, kept_from_ms(txn, symbol) or 0))
+    put_kept_from(txn, symbol, max(cut_ms, kept_from_ms(txn, symbol) or 0))
     series_changes.forget_before(txn, symbol, cut_ms)
     jump_records.forget_before(txn, symbol, cut_ms)
     symbol_versions.stamp_symbol(txn, symbol)
@@ -120,11 +120,15 @@ def ledgers_of(txn: ReadTransaction, prefix: str) -> list[StoredSeries[Any]]:
     return [series_in(database, symbol) for database, _, symbol in names]
 
 
+def put_kept_from(txn: WriteTransaction, symbol: str, kept_ms: Millis) -> None:
+    checksums.put_meta(txn, _key(symbol), b"%d" % kept_ms)
+
+
 def lower_cut(txn: WriteTransaction, symbol: str, written_from_ms: Millis) -> None:
     """Note that rows from before the cut were written again."""
     kept_ms = kept_from_ms(txn, symbol)
     if kept_ms is not None and written_from_ms < kept_ms:
-        checksums.put_meta(txn, _key(symbol), b"%d" % (-(-written_from_ms // DAY_MS) * DAY_MS))
+        put_kept_from(txn, symbol, -(-written_from_ms // DAY_MS) * DAY_MS)
 
 
 def kept_from_ms(txn: ReadTransaction, symbol: str) -> Millis | None:

@@ -29,6 +29,7 @@ from llm_trader.market import (
     retention,
     series_ages,
     series_changes,
+    series_ledgers,
     series_records,
     store_check,
     store_info,
@@ -46,6 +47,7 @@ from llm_trader.market.retention import RemovedRows
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.market.series_changes import DataChanges, DataMark
+from llm_trader.market.series_ledgers import SeriesLedgers
 from llm_trader.market.series_records import SeriesOrigin, Source
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
@@ -301,6 +303,33 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         """The spans of a series of which its exchange has said that it has nothing."""
         with self._read() as txn:
             return absent_spans.read_absent(txn, series)
+
+    def series_ledgers(self, series: StoredSeries[Any]) -> SeriesLedgers:
+        """What is noted of a series beside its rows."""
+        with self._read() as txn:
+            return series_ledgers.read_ledgers(txn, series)
+
+    def add_ledgers(
+        self,
+        series: StoredSeries[Any],
+        ledgers: SeriesLedgers,
+        sources: Sequence[Source],
+        rows: int,
+    ) -> None:
+        """Add what another store noted of a series; also its sources, if all rows are from there.
+
+        `rows` is how many that store has.
+        """
+        with self._read() as txn:
+            record = series_records.read_record(txn, series)
+            now = series_ledgers.read_ledgers(txn, series), series_records.provenance(txn, series)
+        is_copy = record is not None and record.rows == rows
+        if is_copy and now == (ledgers, list(sources)):
+            return
+        with self._environment.write(keys.META, keys.CHECKSUMS) as write_txn:
+            self._check_once(write_txn)
+            series_ledgers.add_ledgers(write_txn, series, ledgers, sources if is_copy else None)
+            symbol_versions.stamp_symbol(write_txn, series.symbol)
 
     def refused_rows(self, series: StoredSeries[Any]) -> list[RefusedSpan]:
         """The rows that the exchange sent last of some times, and that were refused."""

@@ -18,16 +18,16 @@ _START_MS: Millis = 1_735_689_600_000
 _DAYS, _FEW_DAYS = 365, 30
 _ROUNDS = 5
 _TARGET_S = 2.0
-# As `rag.get_snapshot` makes it; `now` is the end of the store.
+# What `rag.get_snapshot` answers from; the time is the end of the store.
 _PROGRAM = """
 import sys
 from pathlib import Path
 from llm_trader.market.store import MarketStore
 from llm_trader.snapshot.source import SnapshotSource
-from llm_trader.timeframe import M3
+from llm_trader.timeframe import M3, M15
 with MarketStore.open(Path(sys.argv[1])) as store:
-    state = SnapshotSource(store, M3).state_at(sys.argv[2], int(sys.argv[3]))
-    print(len(state))
+    source = SnapshotSource(store, M3, M15.ms)
+    print(source.view(sys.argv[2]).known_fields(int(sys.argv[3])))
 """
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from llm_trader.market.archive import download
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
-from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, iso8601
+from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, iso8601, parse_time
 from tests.cli.conftest import Typing
 from tests.exchange.listings import Listing, listing_of
 from tests.exchange.server import FakeExchange
 from tests.exchange.stores import rows_of
+from tests.market.archive_server import SYMBOL, kline_text, market, serving, tree, zipped
 from tests.market.builders import START_MS
 
 pytest.importorskip("ccxt")
@@ -225,3 +228,31 @@ def test_gaps_of_a_store_whose_exchange_cannot_be_asked_are_notes(typed: Typing,
     assert (shown.code, shown.err) == (0, "")
     assert "noted, and not wrong:" in shown.out
     assert "5 candles are missing in 1 gaps, not fetched" in shown.out
+
+
+def test_a_repair_stores_the_files_that_the_archive_has_corrected_and_asks_for_no_others(
+    typed: Typing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    history = market()
+    path = f"monthly/klines/{SYMBOL}/4h/{SYMBOL}-4h-2024-12.zip"
+    december = history.four_hour.between(parse_time("2024-12-01"), parse_time("2025-01-01"))
+    volume = december.volume.copy()
+    volume[7] += 1
+    corrected = kline_text(replace(december, volume=volume), header=True, microseconds=False)
+    with serving(tree(history)) as archive:
+        monkeypatch.setenv("LLM_TRADER_MARKET__ARCHIVE__URL", archive.url)
+        line = f"llm-trader data archive --symbols {SYMBOL} --start 2024-12-01 --end 2025-01-01"
+        assert typed(f"{line} --store", tmp_path).code == 0
+        archive.files[path] = zipped(path.rpartition("/")[2], corrected)
+        archive.bodies.clear()
+        repaired = typed(f"{LINE} --repair --store", tmp_path)
+        assert repaired.code == 0, repaired.out
+        assert f"{SYMBOL} candles 4h: 1 corrected files stored, from the archive" in repaired.out
+        assert dict(archive.bodies) == {path: 1}
+    with MarketStore.open(tmp_path) as store:
+        stored = store.candles(SYMBOL, H4, int(december.times[0]), int(december.times[-1]) + 1)
+        np.testing.assert_array_equal(stored.volume, volume)
+    monkeypatch.setattr(download, "_FIRST_WAIT_SECONDS", 0.01)
+    shown = typed(f"{LINE} --repair --store", tmp_path)  # the archive is gone
+    assert shown.code == 1
+    assert "not repaired: the archive at 127.0.0.1" in shown.out

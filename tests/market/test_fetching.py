@@ -24,7 +24,7 @@ from tests.exchange.fetching import WRITTEN_AT_MS, Pauses, fetch, venue_of
 from tests.exchange.listings import Listing, listing_of
 from tests.exchange.server import FakeExchange
 from tests.exchange.stores import meta_of, rows_of
-from tests.market.builders import START_MS
+from tests.market.builders import START_MS, run_of_candles
 
 pytest.importorskip("ccxt")
 
@@ -240,6 +240,24 @@ async def test_holes_of_the_store_are_filled_and_those_of_the_venue_are_asked_fo
 def _some(series: CandleSeries, kept: Any) -> CandleSeries:
     columns = {name: column[kept] for name, column in series.columns()}
     return CandleSeries.validated(series.timeframe, {"open_time_ms": series.times[kept], **columns})
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_fetched_candles_are_compared_with_those_of_other_timeframes(
+    venue: str, exchange: FakeExchange, listing: Listing, tmp_path: Path
+):
+    """The store has 4h candles of another market, of three days; two of them are fetched in 3m."""
+    first = START_MS + DAY_MS
+    foreign = run_of_candles(18, H4, first)
+    with MarketStore.open(tmp_path / "store", write=True, exchange=venue) as store:
+        store.write("BTCUSDT", foreign, "a file", written_at_ms=0)
+    fine, *_ = await fetch(
+        exchange, venue, tmp_path / "store", first, first + 2 * DAY_MS, timeframes=(M3,)
+    )
+    (warning,) = fine.contradictions
+    assert warning.startswith("4h: 12 of 12 candles differ from their 3m candles")
+    alike = await fetch(exchange, venue, tmp_path / "alike", first, first + 2 * DAY_MS)
+    assert [report.contradictions for report in alike] == [[]] * 4
 
 
 @pytest.mark.parametrize("venue", VENUES)

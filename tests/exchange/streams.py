@@ -62,6 +62,8 @@ class CandleStream:
         # Streams push at different moments, and soon after a candle's open.
         self._phase_ms = 1 + zlib.crc32(f"{key}".encode()) % VENUE_PUSH_MS[key.venue]
         self._sent_to_ms = now_ms
+        # Nothing is due before.
+        self.next_ms = now_ms
 
     def due(self, now_ms: Millis) -> list[Update]:
         """The ends of candles since the last call, and the newest state of the present one."""
@@ -74,6 +76,8 @@ class CandleStream:
         if pushes >= 0 and pushed_ms > self._sent_to_ms:
             updates.append(self.update(open_ms, pushed_ms))
         self._sent_to_ms = now_ms
+        following_ms = open_ms + self._phase_ms + max(pushes + 1, 0) * self._push_ms
+        self.next_ms = min(open_ms + step_ms, following_ms)
         return [update for update in updates if update is not None]
 
     def earlier(self, final: Update) -> Update | None:
@@ -124,9 +128,9 @@ class Feed:
         now_ms = self._market.now_ms
         outgoing: dict[Subscriber, list[Update]] = {}
         for key, stream in self._streams.items():
-            updates = stream.due(now_ms)
-            if not updates:
+            if now_ms < stream.next_ms:
                 continue
+            updates = stream.due(now_ms)
             if faults.shares:
                 updates = faults.disturbed(updates, stream.earlier)
             for subscriber in self._subscribers[key]:

@@ -10,9 +10,13 @@ from typing import Any
 
 import aiohttp
 
-from llm_trader.timeframe import Millis
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis
 from tests.exchange.server import FakeExchange
+from tests.market.builders import START_MS
 
+NOW_MS = START_MS + DAY_MS
+SYMBOL = "BTCUSDT"
+VENUES = ("binance", "bybit")
 # Longer than two ticks of the exchange.
 QUIET_S = 0.04
 PATHS = {"binance": "/market/ws", "bybit": "/v5/public/linear"}
@@ -86,3 +90,24 @@ async def at_times(
         await asyncio.sleep(0)
         frames += await listener.frames()
     return frames
+
+
+def candle_of(frame: dict[str, Any]) -> tuple[Millis, list[str], bool]:
+    """Open time, texts of open, high, low, close and volume, and whether it is final."""
+    if "k" in frame:
+        row = frame["k"]
+        return row["t"], [row[key] for key in "ohlcv"], row["x"]
+    row = frame["data"][0]
+    keys = ("open", "high", "low", "close", "volume")
+    return row["start"], [row[key] for key in keys], row["confirm"]
+
+
+async def heard(
+    exchange: FakeExchange, venue: str, *, steps: int = 12, step_ms: Millis = MINUTE_MS // 2
+) -> list[dict[str, Any]]:
+    """The frames of 3m candles of a while; it begins at NOW_MS."""
+    exchange.market.now_ms = NOW_MS
+    async with listening(exchange, PATHS[venue]) as listener:
+        await listener.subscribe(venue, topic(venue, SYMBOL))
+        first = await listener.frames()
+        return first + await at_times(exchange, listener, NOW_MS, steps, step_ms)

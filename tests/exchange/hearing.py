@@ -12,6 +12,7 @@ import aiohttp
 
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis
 from tests.exchange.server import FakeExchange
+from tests.exchange.stream_faults import ConnectionFault
 from tests.market.builders import START_MS
 
 NOW_MS = START_MS + DAY_MS
@@ -50,7 +51,7 @@ class Listener:
 
     async def texts(self) -> list[str]:
         """The frames until nothing comes for a while."""
-        texts = []
+        texts: list[str] = []
         while True:
             try:
                 message = await self.socket.receive(timeout=QUIET_S)
@@ -80,6 +81,24 @@ async def listening(exchange: FakeExchange, path: str) -> AsyncIterator[Listener
         yield Listener(socket)
 
 
+async def pushed(exchange: FakeExchange) -> None:
+    """Until all that is due by the clock of the exchange, which stands, is sent."""
+    async with asyncio.timeout(5):
+        # It runs in another thread.
+        while exchange.sockets.feed.pushed_to_ms != exchange.market.now_ms:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+async def struck(exchange: FakeExchange, kind: ConnectionFault) -> None:
+    """Until a fault has struck."""
+    count = exchange.stream_faults.happened
+    exchange.stream_faults.inject(kind)
+    async with asyncio.timeout(5):
+        while exchange.stream_faults.happened == count:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+    await asyncio.sleep(0.01)
+
+
 async def at_times(
     exchange: FakeExchange, listener: Listener, start_ms: Millis, count: int, step_ms: Millis
 ) -> list[dict[str, Any]]:
@@ -87,7 +106,7 @@ async def at_times(
     frames = []
     for step in range(1, count + 1):
         exchange.market.now_ms = start_ms + step * step_ms
-        await asyncio.sleep(0)
+        await pushed(exchange)
         frames += await listener.frames()
     return frames
 

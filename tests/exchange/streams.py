@@ -85,11 +85,11 @@ class CandleStream:
         return self.update(final.open_ms, final.open_ms + self.key.timeframe.ms // 2)
 
     def update(self, open_ms: Millis, time_ms: Millis) -> Update | None:
-        if self._listing.has_ended(time_ms):
-            return None
         texts = self._listing.candle_texts(self.key.timeframe, open_ms, time_ms)
+        if texts is None or self._listing.has_ended(time_ms):
+            return None
         is_final = time_ms >= open_ms + self.key.timeframe.ms
-        return texts and Update(self.key, open_ms, time_ms, texts, is_final)
+        return Update(self.key, open_ms, time_ms, texts, is_final)
 
 
 class Feed:
@@ -100,6 +100,8 @@ class Feed:
         self._rate = rate
         self._streams: dict[StreamKey, CandleStream] = {}
         self._subscribers: dict[StreamKey, dict[Subscriber, None]] = {}
+        # All that was due by then is sent.
+        self.pushed_to_ms: Millis = 0
 
     def subscribe(self, subscriber: Subscriber, keys: Iterable[StreamKey]) -> None:
         """The present candles come at once."""
@@ -137,3 +139,4 @@ class Feed:
                 outgoing.setdefault(subscriber, []).extend(updates)
         for subscriber, heard in outgoing.items():
             subscriber.send(heard)
+        self.pushed_to_ms = now_ms

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import Any
 
 import aiohttp
 import pytest
@@ -20,6 +18,8 @@ from tests.exchange.hearing import (
     candle_of,
     heard,
     listening,
+    pushed,
+    struck,
     topic,
 )
 from tests.exchange.server import FakeExchange
@@ -69,16 +69,11 @@ async def subscribed(listener: Listener, venue: str) -> None:
     await listener.frames()
 
 
-async def strike(exchange: FakeExchange, kind: Any) -> None:
-    exchange.stream_faults.inject(kind)
-    await asyncio.sleep(0.03)
-
-
 @pytest.mark.parametrize("venue", VENUES)
 async def test_a_disconnect_has_no_closing_frame(venue: str, exchange: FakeExchange):
     async with listening(exchange, PATHS[venue]) as listener:
         await subscribed(listener, venue)
-        await strike(exchange, "disconnect")
+        await struck(exchange, "disconnect")
         message = await listener.socket.receive(timeout=1)
         assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
         assert listener.socket.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE
@@ -91,7 +86,7 @@ async def test_a_half_open_connection_is_silent_and_a_new_one_is_not(
 ):
     async with listening(exchange, PATHS[venue]) as listener:
         await subscribed(listener, venue)
-        await strike(exchange, "half_open")
+        await struck(exchange, "half_open")
         assert await at_times(exchange, listener, NOW_MS, 2, M3.ms) == []
         with pytest.raises(TimeoutError):
             await listener.pong()
@@ -108,7 +103,7 @@ async def test_a_half_open_connection_is_silent_and_a_new_one_is_not(
 async def test_a_stalled_connection_answers_and_sends_no_candle(venue: str, exchange: FakeExchange):
     async with listening(exchange, PATHS[venue]) as listener:
         await subscribed(listener, venue)
-        await strike(exchange, "stalled")
+        await struck(exchange, "stalled")
         assert await at_times(exchange, listener, NOW_MS, 2, M3.ms) == []
         assert (await listener.pong()).data == b"here"
         reply = await listener.subscribe(venue, topic(venue, "ETHUSDT"))
@@ -122,10 +117,10 @@ async def test_error_frames_and_broken_ones_come_between_candles(
 ):
     async with listening(exchange, PATHS[venue]) as listener:
         await subscribed(listener, venue)
-        await strike(exchange, "error_frame")
+        await struck(exchange, "error_frame")
         error = (await listener.frames())[0]
         assert error.get("success") is False or error["error"]["code"] == -1000
-        await strike(exchange, "garbled")
+        await struck(exchange, "garbled")
         with pytest.raises(json.JSONDecodeError):
             await listener.frames()
         assert await at_times(exchange, listener, NOW_MS, 1, M3.ms) != []
@@ -157,7 +152,7 @@ async def test_planned_faults_strike_by_the_clock_of_the_exchange(exchange: Fake
         exchange.market.now_ms = NOW_MS + M3.ms - 1
         assert (await listener.pong()).type is aiohttp.WSMsgType.PONG
         exchange.market.now_ms = NOW_MS + 2 * M3.ms
-        await asyncio.sleep(0.03)
+        await pushed(exchange)
         assert (await listener.socket.receive(timeout=1)).type is not aiohttp.WSMsgType.PONG
     with pytest.raises(aiohttp.WSServerHandshakeError):
         async with listening(exchange, PATHS["bybit"]):

@@ -36,7 +36,7 @@ demo: $(VENV)/.demo ## the main job end to end on a simulated market: no network
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
 test: setup ## every quick test, in parallel
-	@$(BIN)/python -m pytest -n auto -q
+	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10
 
 # Rooms whose tests are about all inputs of a kind; they are tried with five times as many here.
 PROPERTIES := tests/embedding tests/market tests/retrieval tests/rpc tests/snapshot tests/storage

@@ -194,6 +194,7 @@ def test_the_same_points_untouched_pass_the_same_check(
     assert report.matches_checked > 0
 
 
+@pytest.mark.soak
 def test_a_text_vector_that_knows_the_future_is_found_by_a_check_of_both_vectors(
     sound: PointTable, collection: Collection, store: MarketStore, tmp_path: Path
 ) -> None:

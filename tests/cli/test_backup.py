@@ -151,6 +151,7 @@ def test_help_says_what_a_backup_is_and_is_not(typed: Typing, command: str) -> N
     assert ("--to" if command == "create" else "--from") in ran.out
 
 
+@pytest.mark.soak
 def test_a_qdrant_server_is_backed_up_and_restored_by_its_address(
     typed: Typing, corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

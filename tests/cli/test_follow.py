@@ -163,6 +163,7 @@ def test_the_index_of_a_follower_equals_one_ingested_afterwards(
     assert set(points_of(index).run.tolist()) == {1}
 
 
+@pytest.mark.soak
 def test_a_follower_that_was_killed_goes_on_after_a_restart(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_second_writer_of_the_index_is_refused_with_the_pid_of_the_first(
         assert follower.process.poll() is None
 
 
+@pytest.mark.soak
 def test_it_outlives_a_store_that_is_away_and_one_that_is_replaced(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:
@@ -253,6 +255,7 @@ def test_what_cannot_go_on_is_refused(
     assert not (tmp_path / "index").exists()
 
 
+@pytest.mark.soak
 def test_states_older_than_what_the_store_keeps_are_removed(store: Path, tmp_path: Path) -> None:
     index, cut_ms = tmp_path / "index", WARM_MS + DAY_MS
     with following(store, index) as follower:

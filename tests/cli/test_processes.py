@@ -111,6 +111,7 @@ def test_a_running_server_sees_within_a_second_what_another_process_ingests(
         assert process.poll() is None
 
 
+@pytest.mark.soak
 def test_a_killed_ingestion_leaves_the_server_beside_it_answering(
     corridor: Corridor, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_killed_ingestion_leaves_the_server_beside_it_answering(
         assert len(line.call("rag.query_patterns", query)["matches"]) == 5
 
 
+@pytest.mark.soak
 def test_ctrl_c_says_that_nothing_is_lost_and_a_rerun_completes(
     corridor: Corridor, tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ def backend_of(item: pytest.Item) -> str | None:
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> int:
     """As many points as are quick to search; the local mode looks at each one in Python."""
-    return 300 if backend_of(request.node) == "qdrant-memory" else 3000
+    return {"qdrant-memory": 300, "qdrant-grpc": 1000}.get(str(backend_of(request.node)), 3000)
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

@@ -187,6 +187,7 @@ async def test_a_target_with_runs_of_its_own_is_refused_with_what_differs(
             assert (await target.info()).symbols == []
 
 
+@pytest.mark.soak
 async def test_killed_at_random_moments_a_copy_ends_as_if_it_had_never_been(
     tmp_path: Path,
 ) -> None:

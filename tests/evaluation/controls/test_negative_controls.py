@@ -92,6 +92,7 @@ def test_an_honest_search_passes_them_all(
     assert failed(of_market + of_simulations) == set()
 
 
+@pytest.mark.soak
 def test_a_search_that_sees_outcomes_too_early_finds_skill_where_there_is_none(
     dataset: Dataset, leaking: None
 ) -> None:
@@ -154,6 +155,7 @@ def test_equal_seeds_give_equal_controls_and_others_others(
     assert {of.skill.value for of in one}.isdisjoint({of.skill.value for of in other})
 
 
+@pytest.mark.soak
 def test_a_simulated_market_is_searched_by_its_numbers_whatever_the_plan_says() -> None:
     plans = [
         replaced(QUICK, search=replaced(PLAN.search, vector=vector))

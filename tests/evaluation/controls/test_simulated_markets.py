@@ -60,6 +60,7 @@ def test_no_skill_is_found_where_there_is_none(seed: int) -> None:
     assert {verdict(of) for of in skills(0.0, seed)} == {"no evidence"}
 
 
+@pytest.mark.soak
 def test_a_planted_reversal_is_found_at_both_horizons() -> None:
     assert {verdict(of) for of in skills(PLANTED_REVERSAL, seed=1)} == {"better"}
 

@@ -343,6 +343,7 @@ async def test_a_backup_that_was_killed_is_unfinished(source: QdrantServer, tmp_
     assert [of.state for of in backups_in(tmp_path)] == ["unfinished"]
 
 
+@pytest.mark.soak
 async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
     source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_backup_is_made_listed_verified_and_restored(
     assert series[0] == series[1]
 
 
+@pytest.mark.soak
 def test_every_command_can_be_read_by_a_program(
     typed: Typing, corridor: Corridor, tmp_path: Path
 ) -> None:

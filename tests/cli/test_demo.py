@@ -85,6 +85,7 @@ def test_the_demo_keeps_its_folder_when_told_whatever_the_settings_around_it(
         assert report["already_there"] == (last_ms - warm_ms) // 900_000 + 1
 
 
+@pytest.mark.soak
 def test_a_demo_that_is_told_to_stop_takes_its_server_and_its_folder_along(tmp_path: Path) -> None:
     with subprocess.Popen(
         [console_script("llm-trader"), "demo", "--days", str(DAYS)],

@@ -289,6 +289,7 @@ def test_options_that_would_go_unheard_are_refused(typed: Typing, line: str) -> 
 # --- An evaluation that ends too early
 
 
+@pytest.mark.soak
 def test_an_evaluation_that_is_killed_while_it_writes_leaves_the_earlier_result_as_it_was(
     line: str, tmp_path: Path
 ) -> None:

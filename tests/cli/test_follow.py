@@ -179,7 +179,9 @@ def test_a_follower_that_was_killed_goes_on_after_a_restart(
         assert until(lambda: same_content(points_of(index), afterwards), seconds=30)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 def test_a_signal_stops_it_within_two_seconds_with_exit_code_0(
     store: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:
@@ -189,6 +191,7 @@ def test_a_signal_stops_it_within_two_seconds_with_exit_code_0(
         assert follower.events[-1]["event"] == "following_stopped"
 
 
+@pytest.mark.soak
 def test_a_second_writer_of_the_index_is_refused_with_the_pid_of_the_first(
     store: Path, tmp_path: Path
 ) -> None:
@@ -267,6 +270,7 @@ def test_states_older_than_what_the_store_keeps_are_removed(store: Path, tmp_pat
         assert follower.reports[-1]["remade"] == 0
 
 
+@pytest.mark.soak
 def test_an_index_that_was_deleted_is_made_again_with_the_next_data(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:

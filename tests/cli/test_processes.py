@@ -159,7 +159,9 @@ def test_ctrl_c_says_that_nothing_is_lost_and_a_rerun_completes(
         assert points_in(index) == FIVE_MINUTELY
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 def test_a_server_that_is_told_to_stop_answers_first_and_exits_with_zero(
     corridor: Corridor, signum: signal.Signals
 ) -> None:
@@ -196,7 +198,10 @@ def test_a_log_level_given_on_the_command_line_is_heeded(corridor: Corridor) -> 
 
 @pytest.mark.parametrize(
     "command",
-    ["data info --store {store}", "data info --json --store {store}", "--help", "--version"],
+    [
+        pytest.param("data info --store {store}", marks=pytest.mark.soak),
+        *("data info --json --store {store}", "--help", "--version"),
+    ],
 )
 def test_an_output_that_nobody_reads_is_no_traceback(corridor: Corridor, command: str) -> None:
     reading, writing = os.pipe()

@@ -187,7 +187,6 @@ async def test_a_target_with_runs_of_its_own_is_refused_with_what_differs(
             assert (await target.info()).symbols == []
 
 
-@pytest.mark.soak
 async def test_killed_at_random_moments_a_copy_ends_as_if_it_had_never_been(
     tmp_path: Path,
 ) -> None:
@@ -249,6 +248,7 @@ def words(place: QdrantServer) -> Path:
     return Path(f"{place.host},{place.grpc_port},{place.collection}")
 
 
+@pytest.mark.soak
 async def test_killed_and_resumed_points_reach_qdrant_and_come_back_to_the_last_bit(
     tmp_path: Path,
 ) -> None:

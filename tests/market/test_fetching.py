@@ -32,6 +32,8 @@ DAYS = 40
 # In the midst of a candle of every timeframe.
 NOW_MS = START_MS + (DAYS - 1) * DAY_MS + 13 * HOUR_MS + 100_000
 VENUES = ("binance", "bybit")
+# The same pages, retries and marks serve both.
+BYBIT_QUICKLY = [pytest.param("binance", marks=pytest.mark.soak), "bybit"]
 
 
 def changing_funding(first_ms: Millis) -> FundingSeries:
@@ -180,7 +182,7 @@ async def test_a_second_run_asks_for_nothing_that_is_stored(
     assert rows_of(tmp_path / "store") == before
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_later_run_asks_only_for_what_came_since(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):
@@ -273,7 +275,7 @@ async def test_a_candle_is_taken_some_seconds_after_its_end_by_the_clock_of_the_
     assert last.close[-1] == expected.close[0]
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_hundred_random_failures_end_in_the_same_store(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):

@@ -142,6 +142,7 @@ def ingested_afterwards(corridor: Corridor, store: Path, path: Path) -> PointTab
     return points_of(path)
 
 
+@pytest.mark.soak
 def test_the_index_of_a_follower_equals_one_ingested_afterwards(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:

@@ -184,6 +184,7 @@ def test_a_server_that_is_told_to_stop_answers_first_and_exits_with_zero(
     assert log[-1]["unfinished_answers"] == 0
 
 
+@pytest.mark.soak
 def test_a_log_level_given_on_the_command_line_is_heeded(corridor: Corridor) -> None:
     paths = ("--store", str(corridor.store), "--index", str(corridor.index))
     with serving_process(*paths, "--log-level", "debug") as (process, port):

@@ -284,6 +284,7 @@ def compared(with_texts: Subject, tmp_path_factory: pytest.TempPathFactory) -> M
         return study.compare(with_texts, plan, VARIANTS, running(folder)).metrics
 
 
+@pytest.mark.soak
 def test_variants_are_compared_by_queries_that_all_of_them_answer(
     compared: Metrics, with_texts: Subject
 ) -> None:

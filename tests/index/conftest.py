@@ -45,6 +45,13 @@ def many(request: pytest.FixtureRequest) -> int:
     return {"qdrant-memory": 300, "qdrant-grpc": 1000}.get(str(backend_of(request.node)), 3000)
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+# The local mode looks at each point in Python; it is not what anybody runs.
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=pytest.mark.soak if name == "qdrant-memory" else ())
+        for name in BACKENDS
+    ],
+)
 def fresh_index(request: pytest.FixtureRequest) -> FreshIndex:
     return BACKENDS[request.param]

@@ -377,7 +377,7 @@ async def test_a_refused_country_is_told_at_once(exchange: FakeExchange, tmp_pat
     assert len(exchange.history_requests()) == 1
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_bad_rows_are_refused_and_asked_for_again(
     venue: str, exchange: FakeExchange, listing: Listing, tmp_path: Path
 ):
@@ -410,7 +410,7 @@ async def test_values_that_are_no_numbers_fail_the_series_and_nothing_is_believe
     assert [report.error for report in reports[1:]] == [None] * 3
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_symbols_that_begin_and_end_within_the_span(venue: str, tmp_path: Path):
     late = make_listing("ETHUSDT")
     gone = make_listing("SOLUSDT", ended_ms=START_MS + 10 * DAY_MS)

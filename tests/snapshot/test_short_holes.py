@@ -143,7 +143,7 @@ def spread(table: SnapshotTable, name: str) -> float:
     return float(np.nanquantile(values, 0.84) - np.nanquantile(values, 0.16)) / 2
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "SOLUSDT"])
+@pytest.mark.parametrize("symbol", ["BTCUSDT", pytest.param("SOLUSDT", marks=pytest.mark.soak)])
 def test_without_one_of_a_thousand_candles_a_real_market_keeps_its_states(
     real_data: Path, symbol: str
 ) -> None:

@@ -158,7 +158,10 @@ def margins_of_arrays(made: Fit, name: str, queries: PointTable) -> np.ndarray:
     return latest.of(Conditions.of(queries, name))
 
 
-@pytest.mark.parametrize("name", HORIZONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "4h" else pytest.mark.soak) for name in HORIZONS],
+)
 def test_a_file_gives_each_query_the_margin_that_the_arrays_give_it(
     tmp_path: Path, name: str
 ) -> None:

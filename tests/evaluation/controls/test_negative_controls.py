@@ -135,6 +135,7 @@ def test_it_is_the_wide_interval_that_decides(of_market: list[Control]) -> None:
         assert one.passed == (significance.verdict(one.wide) != "better")
 
 
+@pytest.mark.soak
 def test_intervals_are_the_wider_the_more_controls_there_are() -> None:
     few, many = (simulated_controls(M5, symbols, QUICK, unheard) for symbols in (1, 5))
     # One that fails by the wider interval is tried again, on other data.
@@ -145,6 +146,7 @@ def test_intervals_are_the_wider_the_more_controls_there_are() -> None:
         assert other.wide.high - other.wide.low > one.wide.high - one.wide.low
 
 
+@pytest.mark.soak
 def test_equal_seeds_give_equal_controls_and_others_others(
     dataset: Dataset,
 ) -> None:

@@ -252,6 +252,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             collection=self.collection,
             symbols=symbols,
             runs=runs,
+            size_bytes=(self._path / DATA_FILE).stat().st_size,
         )
 
     def follow(self) -> None:

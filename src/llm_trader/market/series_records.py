@@ -68,6 +68,28 @@ class SeriesRecord(msgspec.Struct, frozen=True):
         return self.rows, self.first_ms, self.last_ms
 
 
+class SeriesExtent(NamedTuple):
+    """How much a candle series holds, and how many gaps and missing candles lie in it."""
+
+    symbol: str
+    series: str
+    rows: int
+    gaps: int
+    missing: int
+
+
+def series_extents(txn: ReadTransaction) -> list[SeriesExtent]:
+    """Of the candle series that have a record, by one look at each."""
+    extents = []
+    for series in record_ranges.all_series(txn):
+        record, timeframe = read_record(txn, series), series.timeframe
+        if record is not None and record.gaps is not None and timeframe is not None:
+            places = (record.last_ms - record.first_ms) // timeframe.ms + 1
+            extent = record.rows, record.gaps, places - record.rows
+            extents.append(SeriesExtent(series.symbol, series.database, *extent))
+    return extents
+
+
 def read_record(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesRecord | None:
     return read_meta(txn, f"series:{series}", SeriesRecord)
 

@@ -43,7 +43,7 @@ from llm_trader.market.retention import RemovedRows
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.market.series_changes import DataChanges, DataMark
-from llm_trader.market.series_records import SeriesOrigin, Source
+from llm_trader.market.series_records import SeriesExtent, SeriesOrigin, Source
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
 from llm_trader.market.stored_history import StoredHistory
@@ -310,6 +310,11 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         """How old the newest row of each series is; by a few seeks, for whoever asks often."""
         with self._read() as txn:
             return series_ages.series_ages(txn, now_ms)
+
+    def series_extents(self) -> list[SeriesExtent]:
+        """Rows and gaps of each series by its record, for whoever asks often."""
+        with self._read() as txn:
+            return series_records.series_extents(txn)
 
     def describe(self, now_ms: Millis | None = None) -> StoreInfo:
         """Every series with extent, gaps, frozen stretches and provenance; ages by the clock."""

@@ -143,6 +143,8 @@ class Admission:
         self.budget = ReplyBudget(config)
         self.tokens_required = tokens.required
         self.received_bytes = 0
+        # Of all doors, those that are turned away included.
+        self.connections = 0
         self._max_received_bytes = config.max_received_mib << 20
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
@@ -154,6 +156,16 @@ class Admission:
         self._unlogged_failures = 0
         self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of calls at work."""
+        return self._in_flight
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait for their turn."""
+        return self._work.waiting + self._quick.waiting
 
     def admit(self, method: str, session: Session, received_s: float) -> None:
         """Checks draining, rate and authentication, in this order; raises the refusal."""

@@ -54,6 +54,11 @@ class RpcServer:
             raise ConfigurationError("the server is not listening")
         return self._address
 
+    @property
+    def gate(self) -> Admission:
+        """What it lets in, and how much of that waits or is at work."""
+        return self._gate
+
     async def start(self) -> None:
         """Raises `ConfigurationError` if the server cannot listen on the address."""
         host, port = self._config.host, self._config.port
@@ -118,6 +123,7 @@ class RpcServer:
             self._bound_unauthenticated()
         task = asyncio.create_task(connection.run())
         self._connections[task] = connection
+        self._gate.connections += 1
         task.add_done_callback(self._forget)
 
     def _bound_unauthenticated(self) -> None:
@@ -135,6 +141,7 @@ class RpcServer:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._connections[task]
+        self._gate.connections -= 1
         if self._listener is not None:
             self._listener.resume()
         if not task.cancelled() and (error := task.exception()):

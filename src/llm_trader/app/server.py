@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -28,17 +29,22 @@ from llm_trader.retrieval.calibration import (
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.rpc.admission import TokenCheck, check_binding
+from llm_trader.rpc.admission import Admission, TokenCheck, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import Dispatcher
-from llm_trader.rpc.observer import log_observers
+from llm_trader.rpc.dispatcher import Dispatcher, Method
+from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
+from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.methods import RagMethods
+from llm_trader.serving.tracing import open_traces
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import Millis, iso8601
+
+if TYPE_CHECKING:
+    from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
 
@@ -91,7 +97,7 @@ async def query_server(
             )
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)
-            methods = RagMethods(
+            rag = RagMethods(
                 retriever,
                 market,
                 defaults=settings.retrieval.search(),
@@ -99,16 +105,45 @@ async def query_server(
                 version=__version__,
                 market_location=str(settings.market.store) if market else None,
                 clock=clock,
-            ).methods()
+            )
             complete = with_builtin_methods(
-                methods,
+                rag.methods(),
                 title="LLM Trader RAG",
                 version=__version__,
                 tokens=tokens,
                 errors=RAG_ERRORS,
             )
-            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
-            yield RpcServer(dispatcher, serving, tokens)
+            gate = Admission(serving, tokens)
+            metrics = _metrics(rag, gate)
+            observers = [*log_observers(), *_traces(serving, complete, clock, opened)]
+            if metrics is not None:
+                observers.append(metrics.requests(complete, RAG_ERRORS))
+            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
+            yield RpcServer(dispatcher, serving, tokens, gate=gate)
+
+
+def _metrics(rag: RagMethods, gate: Admission) -> ServerMetrics | None:
+    if not rag.config.metrics:
+        return None
+    from llm_trader.serving.metrics.exposition import ServerMetrics
+
+    metrics = ServerMetrics(rag, gate)
+    rag.observer = metrics.answers
+    return metrics
+
+
+def _traces(
+    config: ServingConfig,
+    methods: Sequence[Method],
+    clock: Callable[[], Millis] | None,
+    opened: ExitStack,
+) -> list[RequestObserver]:
+    if config.otlp_endpoint is None or clock is None:
+        return []
+    names = frozenset(method.name for method in methods)
+    traces = open_traces(config.otlp_endpoint, __version__, names, clock)
+    opened.callback(traces.close)
+    return [traces]
 
 
 def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:

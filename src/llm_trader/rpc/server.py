@@ -36,11 +36,16 @@ class RpcServer:
     """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`."""
 
     def __init__(
-        self, dispatcher: Dispatcher, config: RpcConfig, tokens: TokenCheck | None = None
+        self,
+        dispatcher: Dispatcher,
+        config: RpcConfig,
+        tokens: TokenCheck | None = None,
+        *,
+        gate: Admission | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._config = config
-        self._gate = Admission(config, tokens or TokenCheck())
+        self._gate = gate or Admission(config, tokens or TokenCheck())
         self._max_connections = config.max_connections
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._listener: Listener | None = None
@@ -53,11 +58,6 @@ class RpcServer:
         if self._address is None:
             raise ConfigurationError("the server is not listening")
         return self._address
-
-    @property
-    def gate(self) -> Admission:
-        """What it lets in, and how much of that waits or is at work."""
-        return self._gate
 
     async def start(self) -> None:
         """Raises `ConfigurationError` if the server cannot listen on the address."""

@@ -27,10 +27,8 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool, Meta(description="Also answer over HTTP and WebSocket, on a port of its own.")
     ] = True
     http_port: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=0, le=65535)] | None,
         Meta(
-            ge=0,
-            le=65535,
             description="TCP port for HTTP; 0 takes any free. Without it, the port after "
             "serving.port, so 7880.",
             examples=[7880],

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _SERVICE: Final = "llm-trader-rag"
+# Retries included; the end of the server waits for the last ones.
+_SEND_S: Final = 2
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
 
@@ -97,7 +99,7 @@ def open_traces(
     # It is the server that ends the process, so no hook at exit is needed.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     processor = (
-        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint))
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=_SEND_S))
         if exporter is None
         else SimpleSpanProcessor(exporter)
     )

@@ -40,6 +40,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Host names by which clients may call the HTTP port, beside those of this "
             "machine's loopback and the address that the client connected to. Others are refused, "
             "so that no web page reaches the server by a name of its own.",
+            examples=[["rag.example"]],
         ),
     ] = ()
     http_allowed_origins: Annotated[
@@ -47,6 +48,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             description="Origins of web pages that may call the HTTP port from a browser, such as "
             "https://desk.example. Pages of other origins are refused.",
+            examples=[["https://desk.example"]],
         ),
     ] = ()
     allow_unauthenticated_remote: Annotated[

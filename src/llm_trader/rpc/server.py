@@ -71,6 +71,11 @@ class RpcServer:
             raise ConfigurationError("the server is not listening")
         return self._address
 
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port of the door of HTTP; None without one."""
+        return self._gate.http_address
+
     async def start(self) -> None:
         """Raises `ConfigurationError` if the server cannot listen on the address."""
         host, port = self._config.host, self._config.port

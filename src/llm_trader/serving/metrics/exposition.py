@@ -21,11 +21,11 @@ from llm_trader.serving.metrics.readings import Sources, read
 from llm_trader.serving.metrics.registry import Registry
 from llm_trader.serving.metrics.requests import RequestMetrics
 
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-
 
 class ServerMetrics:
     """`requests` is an observer for the dispatcher; `metrics_text` answers a scrape."""
+
+    media_type: Final = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self, rag: RagMethods, gate: Admission) -> None:
         scores = ForecastScores()
@@ -39,8 +39,12 @@ class ServerMetrics:
         """Counts the requests of these methods."""
         return RequestMetrics(self._registry, methods, errors)
 
+    async def page(self, authenticated: bool) -> tuple[int, bytes]:
+        """What the route answers."""
+        return 200, await self.metrics_text()
+
     async def metrics_text(self) -> bytes:
-        """Of the type `CONTENT_TYPE`. It never fails: what cannot be read is absent."""
+        """Of the type `media_type`. It never fails: what cannot be read is absent."""
         readings = await read(self._sources)
         parts = (self._registry, readings, self._process)
         families = itertools.chain.from_iterable(part.collect() for part in parts)

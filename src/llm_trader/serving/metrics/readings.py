@@ -6,6 +6,7 @@ those of the store and the index, the first 200 by name.
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from llm_trader.timeframe import HORIZONS, Millis
 MAX_SYMBOLS: Final = 200
 # Reading and labelling a day of candles takes some milliseconds, and queries wait meanwhile.
 _SCORED_PER_SCRAPE: Final = 8
+
+# Prometheus waits for 10 s by default.
+_PATIENCE_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -87,9 +91,10 @@ def _read_ages(
 
 async def _read_index(readings: Readings, retriever: Retriever) -> IndexInfo | None:
     try:
-        info = await retriever.index.info()
-    except LlmTraderError as error:
-        _log.warning("metrics_without_index", error=error.message)
+        async with asyncio.timeout(_PATIENCE_S):
+            info = await retriever.index.info()
+    except (LlmTraderError, TimeoutError) as error:
+        _log.warning("metrics_without_index", error=str(error) or "no answer in time")
         readings.add(definitions.INDEX_UP, 0)
         return None
     readings.add(definitions.INDEX_UP, 1)
@@ -168,7 +173,8 @@ def _score(
 ) -> None:
     """Scores forecasts whose outcome has arrived in the store, of some symbols at a time."""
     series = f"candles_{market.intraday}"
-    newest_ms = {age.symbol: age.newest for age in ages if age.series == series}
+    # No outcome is taken from a candle that closes after the clock.
+    newest_ms = {age.symbol: min(age.newest, now_ms) for age in ages if age.series == series}
     for due in scores.due(newest_ms, now_ms)[:_SCORED_PER_SCRAPE]:
         try:
             scores.resolve(due, _outcomes(market, due), newest_ms[due.symbol])

@@ -11,7 +11,7 @@ sources and left the gaps in one list at `gaps:DATABASE:SYMBOL`, the first write
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -68,28 +68,6 @@ class SeriesRecord(msgspec.Struct, frozen=True):
         return self.rows, self.first_ms, self.last_ms
 
 
-class SeriesExtent(NamedTuple):
-    """How much a candle series holds, and how many gaps and missing candles lie in it."""
-
-    symbol: str
-    series: str
-    rows: int
-    gaps: int
-    missing: int
-
-
-def series_extents(txn: ReadTransaction) -> list[SeriesExtent]:
-    """Of the candle series that have a record, by one look at each."""
-    extents = []
-    for series in record_ranges.all_series(txn):
-        record, timeframe = read_record(txn, series), series.timeframe
-        if record is not None and record.gaps is not None and timeframe is not None:
-            places = (record.last_ms - record.first_ms) // timeframe.ms + 1
-            extent = record.rows, record.gaps, places - record.rows
-            extents.append(SeriesExtent(series.symbol, series.database, *extent))
-    return extents
-
-
 def read_record(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesRecord | None:
     return read_meta(txn, f"series:{series}", SeriesRecord)
 
@@ -142,6 +120,17 @@ def provenance(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Source]:
     """One entry per source, in the order of their last write."""
     record = read_record(txn, series)
     return _merge([*_earlier_sources(txn, series), *(record.sources if record else ())])
+
+
+def put_sources(
+    txn: WriteTransaction, series: StoredSeries[Any], sources: Sequence[Source]
+) -> None:
+    """Record where a series with rows is from, in place of what was recorded."""
+    record = read_record(txn, series)
+    if record is not None and sources:
+        *earlier, latest = sources
+        _put(txn, f"sources:{series}", earlier)
+        _put(txn, f"series:{series}", msgspec.structs.replace(record, sources=(latest,)))
 
 
 def series_origin(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesOrigin | None:

@@ -16,13 +16,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llm_trader.market.absent_spans import Span
+from llm_trader.market.refused_rows import RefusedSpan
 from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_series import candles_of
 from llm_trader.rpc.client import RpcClient
 from llm_trader.rpc.server import RpcServer
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.metrics.definitions import DEFINITIONS
 from llm_trader.snapshot.outcome import label_outcomes
-from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, M5
 from tests.cli.corridor import AT_MS, END_MS, POINTS, QUARTER_MS, SYMBOL, SYMBOLS, Corridor, copied
 from tests.rpc.http.raw import call, http
 from tests.serving.metrics.scraping import Clock, Scrape, metrics_reply, running, scrape
@@ -218,7 +221,7 @@ async def test_stages_of_a_query_are_timed_and_add_up_to_less_than_the_whole(
     assert 0.9 * whole_s < spent_s <= whole_s
 
 
-async def test_data_and_index_are_shown_with_their_ages_and_gaps(
+async def test_data_and_index_are_shown_with_their_ages_gaps_and_rejections(
     corridor: Corridor, tmp_path: Path
 ) -> None:
     late = corridor.histories[SYMBOL].intraday.between(END_MS - HOUR_MS, None)
@@ -226,6 +229,9 @@ async def test_data_and_index_are_shown_with_their_ages_and_gaps(
         early = corridor.histories[SYMBOL].intraday.between(None, END_MS - 2 * HOUR_MS)
         for part in (early, late):
             store.write(SYMBOL, part, "simulated", written_at_ms=END_MS)
+        hole = Span(END_MS - 2 * HOUR_MS, END_MS - HOUR_MS)
+        refused = [RefusedSpan(hole.start_ms, hole.start_ms + 300_000, "high below low")]
+        store.note_answer(candles_of(SYMBOL, M5), hole, [], refused)
     clock = Clock(END_MS + 90_000)
     async with running(corridor, clock, market__store=tmp_path) as server:
         seen = await scrape(server)
@@ -233,6 +239,7 @@ async def test_data_and_index_are_shown_with_their_ages_and_gaps(
     assert seen.value("llm_trader_snapshot_freshness_seconds", **series) == 90
     assert seen.value("llm_trader_store_gaps", **series) == 1
     assert seen.value("llm_trader_store_missing_candles", **series) == 12
+    assert seen.value("llm_trader_store_rejections", **series) == 1
     assert seen.value("llm_trader_store_up") == seen.value("llm_trader_index_up") == 1
     for symbol in SYMBOLS:
         assert seen.value("llm_trader_index_points", symbol=symbol) == POINTS

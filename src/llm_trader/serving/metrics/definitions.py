@@ -122,6 +122,13 @@ GAPS: Final = Definition(
 MISSING: Final = Definition(
     "llm_trader_store_missing_candles", "gauge", "Candles missing in them.", ("symbol", "series")
 )
+REFUSED: Final = Definition(
+    "llm_trader_store_rejections",
+    "gauge",
+    "Stretches of rows that the exchange sent and that were refused (data rejections), as the "
+    "store notes them; at most 1000 of a series, and fewer after right rows arrived.",
+    ("symbol", "series"),
+)
 SYMBOLS_LEFT_OUT: Final = Definition(
     "llm_trader_symbols_left_out",
     "gauge",
@@ -206,7 +213,7 @@ BUILD: Final = Definition(
     ("version", "python", "feature_version", "index"),
 )
 READ_AT_SCRAPE: Final = (
-    *(FRESHNESS, GAPS, MISSING, SYMBOLS_LEFT_OUT, STORE_UP),
+    *(FRESHNESS, GAPS, MISSING, REFUSED, SYMBOLS_LEFT_OUT, STORE_UP),
     *(INDEX_UP, INDEX_POINTS, INDEX_NEWEST, INDEX_BYTES, CACHE),
     *(CONNECTIONS, WAITING, IN_FLIGHT, RECEIVED, UNSENT, CALIBRATION_AGE),
     *(FORECASTS_WAITING, FORECASTS_UNSCORED, FORECASTS_SCORED, COVERAGE, CRPS, CRPS_SKILL, BUILD),

@@ -116,8 +116,11 @@ def _add_extents(readings: Readings, market: SnapshotSource | None, shown: froze
         return  # the ages have told of it
     for extent in extents:
         if extent.symbol in shown:
-            readings.add(definitions.GAPS, extent.gaps, extent.symbol, extent.series)
-            readings.add(definitions.MISSING, extent.missing, extent.symbol, extent.series)
+            labels = extent.symbol, extent.series
+            readings.add(definitions.REFUSED, extent.refused, *labels)
+            if extent.gaps is not None and extent.missing is not None:
+                readings.add(definitions.GAPS, extent.gaps, *labels)
+                readings.add(definitions.MISSING, extent.missing, *labels)
 
 
 def _add_index(

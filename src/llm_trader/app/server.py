@@ -36,8 +36,10 @@ from llm_trader.rpc.dispatcher import Dispatcher, Method
 from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.config import ServingConfig
+from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.readiness import ReadinessProbe
+from llm_trader.serving.subscriptions import Subscriptions
 from llm_trader.serving.tracing import open_traces
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
@@ -107,9 +109,10 @@ async def query_server(
                 market_location=str(settings.market.store) if market else None,
                 clock=clock,
             )
+            subscriptions = Subscriptions(market, serving)
             probe = ReadinessProbe(retriever, market, serving, clock)
             complete = with_builtin_methods(
-                rag.methods(),
+                [*rag.methods(), *subscriptions.methods()],
                 title="LLM Trader RAG",
                 version=__version__,
                 tokens=tokens,
@@ -124,7 +127,9 @@ async def query_server(
             doors = []
             if serving.http:
                 doors.append(_http_door(dispatcher, gate, serving, tokens, probe, metrics))
-            yield RpcServer(dispatcher, serving, gate=gate, doors=doors)
+            server = RpcServer(dispatcher, serving, gate=gate, doors=doors)
+            async with EvidencePusher(subscriptions, dispatcher, gate, serving).running():
+                yield server
 
 
 def _http_door(

@@ -60,24 +60,31 @@ class RequestContext:
     batch_position: int | None = None
     unknown_fields: list[str] = field(default_factory=list)
     stages: dict[str, float] | None = None
+    staged_s: float = 0.0  # the sum of the stages
     gate: Admission | None = None
     worked_since_s: float = 0.0
 
     async def pause(self) -> None:
         """A method that computes for long calls it between its steps, so that pings pass."""
         if self.gate is not None:
-            await self.gate.pause(time.monotonic() - self.worked_since_s)
+            paused_s = time.monotonic()
+            await self.gate.pause(paused_s - self.worked_since_s)
             self.worked_since_s = time.monotonic()
+            self._add_stage("queue", self.worked_since_s - paused_s)
 
     def batch_member(self, position: int, size: int) -> RequestContext:
         name, session = f"{self.request_id}.{position}", self.session
         return RequestContext(name, session, self.received_s, self.deadline_s, size, position)
 
     def end_stage(self, name: str) -> None:
-        """Attributes the time since the last stage ended to `name`."""
+        """Attributes the time since the last stage ended to `name`, which may end repeatedly."""
         if self.stages is not None:
-            elapsed_s = time.monotonic() - self.received_s
-            self.stages[name] = elapsed_s - sum(self.stages.values())
+            self._add_stage(name, time.monotonic() - self.received_s - self.staged_s)
+
+    def _add_stage(self, name: str, seconds: float) -> None:
+        if self.stages is not None:
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
+            self.staged_s += seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ class Method:
 
     Declare `params_type` and the structs in it with `forbid_unknown_fields=True`: unknown fields
     are tolerated anyway, and complete requests are decoded in one step. A `quick` method takes
-    microseconds, whatever it is asked; it does not wait for queries.
+    microseconds, whatever it is asked; it does not wait for queries. `other_results` are what some
+    parameters ask for instead of a `result_type`.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Method:
     result_type: Any = Any
     errors: tuple[type[LlmTraderError], ...] = ()
     quick: bool = False
+    other_results: tuple[type[msgspec.Struct], ...] = ()
 
 
 class _NoParams(msgspec.Struct, forbid_unknown_fields=True):

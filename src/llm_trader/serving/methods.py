@@ -21,6 +21,7 @@ from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving import wire
+from llm_trader.serving.brief import BriefResult, brief
 from llm_trader.serving.config import ServingConfig
 from llm_trader.snapshot.model import SCALARS, words_of_lacking
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, resolved_at
@@ -108,7 +109,7 @@ class RagMethods:
 
     async def query_patterns(
         self, params: wire.QueryPatternsParams, context: RequestContext
-    ) -> wire.QueryPatternsResult:
+    ) -> wire.QueryPatternsResult | BriefResult:
         started = time.perf_counter()
         try:
             view = self.market.view(params.symbol) if self.market else None
@@ -134,9 +135,10 @@ class RagMethods:
             raise
         self.answered += 1
         metadata = self._metadata(params, state, search, answer, reach, context, started)
-        return wire.QueryPatternsResult(
+        result = wire.QueryPatternsResult(
             answer.matches, answer.statistics, answer.evidence, metadata
         )
+        return brief(result) if search.detail == "brief" else result
 
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
@@ -307,6 +309,7 @@ METHODS: Final = (
         "The most similar past states, what followed them, and how far to trust that.",
         wire.QueryPatternsResult,
         _PATTERN_ERRORS,
+        other_results=(BriefResult,),
     ),
     Method(
         "rag.get_snapshot",

@@ -955,8 +955,10 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
         "timestamp": True,
         "current_state": False,
         "query_config": False,
+        "timeout_ms": False,
     }
-    assert [p["name"] for p in methods["rag.get_snapshot"]["params"]] == ["symbol", "timestamp"]
+    moment = [p["name"] for p in methods["rag.get_snapshot"]["params"]]
+    assert moment == ["symbol", "timestamp", "timeout_ms"]
     codes = {ref["$ref"].rpartition("/")[2] for ref in methods["rag.query_patterns"]["errors"]}
     assert {"-32602", "-32001", "-32002", "-32003", "-32004", "-32005"} <= codes
 

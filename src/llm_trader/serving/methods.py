@@ -160,7 +160,7 @@ class RagMethods:
             ready=bool(index.symbols),
         )
 
-    async def _index_end_ms(self, params: wire.GetSnapshotParams, answer: Answer) -> Millis | None:
+    async def _index_end_ms(self, params: wire.Moment, answer: Answer) -> Millis | None:
         """The newest state of the index that was known then; its window may hold none."""
         if answer.index_end_ms is not None:
             return answer.index_end_ms
@@ -243,7 +243,7 @@ class RagMethods:
         return state
 
     def _data_age_seconds(
-        self, view: SymbolView, params: wire.GetSnapshotParams, warnings: list[str]
+        self, view: SymbolView, params: wire.Moment, warnings: list[str]
     ) -> float | None:
         """Age of the newest candle; a store that fails is logged and added to `warnings`."""
         try:

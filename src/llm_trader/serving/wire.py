@@ -14,7 +14,7 @@ from llm_trader.market.series_ages import SeriesAge
 from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statistics
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, SERVER_ERROR, ErrorKind, ErrorTable
-from llm_trader.rpc.params import MAX_ITEMS
+from llm_trader.rpc.params import MAX_ITEMS, Timeout
 from llm_trader.snapshot.model import OPTIONAL_FIELDS, SCALARS, SERIES, MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
 
@@ -84,16 +84,24 @@ Symbol = Annotated[str, Meta(pattern=f"^{SYMBOL_PATTERN}$", description="such as
 Timestamp = Annotated[Millis, Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS, description="UTC milliseconds")]
 
 
-class GetSnapshotParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Moment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: Symbol
     timestamp: Timestamp
 
 
-class QueryPatternsParams(GetSnapshotParams, frozen=True, forbid_unknown_fields=True):
+class GetSnapshotParams(Moment, frozen=True, forbid_unknown_fields=True):
+    timeout_ms: Timeout | None = None
+
+
+class PatternQuery(Moment, frozen=True, forbid_unknown_fields=True):
     """`current_state` is optional if the server has a market store."""
 
     current_state: CurrentState | None = None
     query_config: QueryConfigParams | None = None
+
+
+class QueryPatternsParams(PatternQuery, frozen=True, forbid_unknown_fields=True):
+    timeout_ms: Timeout | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):

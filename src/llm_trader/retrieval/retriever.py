@@ -12,9 +12,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import AsyncIterator, Awaitable, Hashable, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,8 +22,8 @@ import numpy as np
 from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Vectors
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
-from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.index.asof import visible_window
+from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
+from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.memory import exact_cosines, scales_of
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery, VectorIndex
@@ -52,6 +52,7 @@ from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LruCache, SimilarityReference
 from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
+from llm_trader.retrieval.shared_windows import SharedWindows
 from llm_trader.retrieval.statistics import Matches, summarise
 from llm_trader.snapshot.document import unknown_fields
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
@@ -70,6 +71,8 @@ from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis, iso8601
 _FORECAST_BASES_KEPT: Final = 64
 # Some 5 KB each. Live queries need a few per symbol, replayed ones more.
 _WINDOWS_KEPT: Final = 1024
+
+T = TypeVar("T")
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
 _OUTCOMES: Final = slice(COLUMN_ROW[OUTCOMES[0]], COLUMN_ROW[OUTCOMES[-1]] + 1)
@@ -94,6 +97,23 @@ class _Query(NamedTuple):
     @property
     def probe(self) -> QueryVector:
         return self.probes[self.name]
+
+
+class Question(NamedTuple):
+    """A table of one snapshot, and the time of the query."""
+
+    state: SnapshotTable
+    as_of_ms: Millis
+
+
+class _Asked(NamedTuple):
+    """A query ready to be searched for; times are `time.perf_counter()` seconds."""
+
+    query: _Query
+    ranges: dict[str, FieldRange]
+    searches: list[SearchQuery]
+    started: float
+    embedded: float
 
 
 class _Found(NamedTuple):
@@ -134,6 +154,7 @@ class Retriever:
         self._base_rates: LruCache[Hashable, BaseRates] = LruCache(_WINDOWS_KEPT)
         self._forecast_bases: LruCache[Hashable, ForecastBase] = LruCache(_FORECAST_BASES_KEPT)
         self._references: LruCache[Hashable, SimilarityReference] = LruCache(_WINDOWS_KEPT)
+        self._shared: SharedWindows | None = None
 
     async def query(self, state: SnapshotTable, as_of_ms: Millis, spec: SearchSpec) -> Answer:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
@@ -142,12 +163,55 @@ class Retriever:
         symbol without points, `InvalidInputError` for vectors that the index does not hold, and
         `VectorIndexError` when the index fails.
         """
+        return await self._answer(await self._asked(Question(state, as_of_ms), spec))
+
+    async def query_many(
+        self, questions: Sequence[Question], spec: SearchSpec
+    ) -> AsyncIterator[Answer | LlmTraderError]:
+        """What `query` answers to each of some questions about one symbol, or raises, in order.
+
+        They share a product with the vectors and the sorting of the outcomes, which pays if they
+        are about times near each other. The work of an answer is done when it is asked for.
+        """
+        if spec.vector == "hybrid":  # its two rankings are fused anew at each depth
+            for question in questions:
+                yield await _or_error(self.query(question.state, question.as_of_ms, spec))
+            return
+        asked = [await _or_error(self._asked(question, spec)) for question in questions]
+        searchable = [one for one in asked if isinstance(one, _Asked)]
+        limit = _first_limit(spec, 1)
+        searches = [replace(one.searches[0], limit=limit) for one in searchable]
+        found = iter(await self.index.search_many(searches) if searches else [])
+        for one in asked:
+            if isinstance(one, _Asked):
+                yield await _or_error(self._answer(one, next(found)))
+            else:
+                yield one
+
+    async def share_windows(
+        self, symbol: str, as_of_ms: Sequence[Millis], spec: SearchSpec
+    ) -> None:
+        """Sorts once what questions about these times will ask for; forgotten when others do."""
+        windows = [visible_window(time_ms, spec.lookback_days) for time_ms in as_of_ms]
+        earliest_ms = min(window.earliest_timestamp_ms for window in windows)
+        latest_ms = max(window.resolved_by_ms for window in windows)
+        points = await self.index.scan(symbol, Window(earliest_ms, latest_ms))
+        self._shared = SharedWindows(points) if len(points) else None
+
+    async def _asked(self, question: Question, spec: SearchSpec) -> _Asked:
         started = time.perf_counter()
+        state, as_of_ms = question
         query = _Query(state, as_of_ms, spec, await self.probes(state, spec.vector))
         embedded = time.perf_counter()
         regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
         ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
-        hits, shown, episodes, neighbours = await self._find(query, _searches(query, ranges))
+        return _Asked(query, ranges, _searches(query, ranges), started, embedded)
+
+    async def _answer(self, asked: _Asked, first: Hits | None = None) -> Answer:
+        """`first` are the hits of the first search, if it is done."""
+        query, ranges, searches, started, embedded = asked
+        spec = query.spec
+        hits, shown, episodes, neighbours = await self._find(query, searches, first)
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
@@ -192,21 +256,20 @@ class Retriever:
             )
         return await self.texts.vector(state)
 
-    async def _find(self, query: _Query, searches: list[SearchQuery]) -> _Found:
+    async def _find(self, query: _Query, searches: list[SearchQuery], first: Hits | None) -> _Found:
         spec = query.spec
         gap_ms = round(spec.min_gap_hours * HOUR_MS)
-        limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
-        if len(searches) == 1:
-            limit = max(limit, NEIGHBOURS)
+        limit, hits = _first_limit(spec, len(searches)), first
         while True:
-            hits = await self._nearest([replace(search, limit=limit) for search in searches])
+            if hits is None:
+                hits = await self._nearest([replace(search, limit=limit) for search in searches])
             stamps = hits.points.timestamp_ms[hits.rows]
             shown = nearest_episodes(stamps, gap_ms, spec.top_k)
             episodes = earliest_episodes(stamps, gap_ms, spec.evidence_k)
             complete = len(shown) == spec.top_k and len(episodes) == spec.evidence_k
             if complete or limit >= hits.eligible:
                 break
-            limit *= MORE_HITS
+            limit, hits = limit * MORE_HITS, None
         nearest = _neighbourhood(query, hits)
         if len(searches) > 1 and limit != NEIGHBOURS:
             # Deeper rankings fuse to another order, so the forecast's are fused by themselves.
@@ -277,8 +340,13 @@ class Retriever:
             reason = f"none of the {len(window)} past states known by then passes the filters"
             return no_evidence(reason, len(window))
         key, state = _content_key(window), query.state
-        base = self._base_rates.get(key, lambda: BaseRates.of(window))
-        forecast_base = self._forecast_bases.get(key, lambda: ForecastBase.of(window))
+        shared = self._shared if self._shared and self._shared.holds(window) else None
+        base = self._base_rates.get(
+            key, lambda: (shared.base_rates if shared else BaseRates.of)(window)
+        )
+        forecast_base = self._forecast_bases.get(
+            key, lambda: (shared.forecast_base if shared else ForecastBase.of)(window)
+        )
         expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
         volatility_pct = float(state.column("realized_volatility_24h")[0])
         margins = None
@@ -352,6 +420,18 @@ def _searches(query: _Query, ranges: dict[str, FieldRange]) -> list[SearchQuery]
         )
         for name, probe in query.probes.items()
     ]
+
+
+def _first_limit(spec: SearchSpec, searches: int) -> int:
+    limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
+    return max(limit, NEIGHBOURS) if searches == 1 else limit
+
+
+async def _or_error(result: Awaitable[T]) -> T | LlmTraderError:
+    try:
+        return await result
+    except LlmTraderError as error:
+        return error
 
 
 def _refuse_another_space(stored: str, expected: str, models: str = "") -> None:

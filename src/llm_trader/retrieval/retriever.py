@@ -154,7 +154,6 @@ class Retriever:
         self._base_rates: LruCache[Hashable, BaseRates] = LruCache(_WINDOWS_KEPT)
         self._forecast_bases: LruCache[Hashable, ForecastBase] = LruCache(_FORECAST_BASES_KEPT)
         self._references: LruCache[Hashable, SimilarityReference] = LruCache(_WINDOWS_KEPT)
-        self._shared: SharedWindows | None = None
 
     async def query(self, state: SnapshotTable, as_of_ms: Millis, spec: SearchSpec) -> Answer:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
@@ -182,21 +181,19 @@ class Retriever:
         limit = _first_limit(spec, 1)
         searches = [replace(one.searches[0], limit=limit) for one in searchable]
         found = iter(await self.index.search_many(searches) if searches else [])
+        shared = await self._share_windows(searchable) if searches else None
         for one in asked:
             if isinstance(one, _Asked):
-                yield await _or_error(self._answer(one, next(found)))
+                yield await _or_error(self._answer(one, next(found), shared))
             else:
                 yield one
 
-    async def share_windows(
-        self, symbol: str, as_of_ms: Sequence[Millis], spec: SearchSpec
-    ) -> None:
-        """Sorts once what questions about these times will ask for; forgotten when others do."""
-        windows = [visible_window(time_ms, spec.lookback_days) for time_ms in as_of_ms]
+    async def _share_windows(self, asked: Sequence[_Asked]) -> SharedWindows | None:
+        windows = [one.searches[0].window for one in asked]
         earliest_ms = min(window.earliest_timestamp_ms for window in windows)
         latest_ms = max(window.resolved_by_ms for window in windows)
-        points = await self.index.scan(symbol, Window(earliest_ms, latest_ms))
-        self._shared = SharedWindows(points) if len(points) else None
+        points = await self.index.scan(asked[0].query.symbol, Window(earliest_ms, latest_ms))
+        return SharedWindows(points) if len(points) else None
 
     async def _asked(self, question: Question, spec: SearchSpec) -> _Asked:
         started = time.perf_counter()
@@ -207,7 +204,9 @@ class Retriever:
         ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
         return _Asked(query, ranges, _searches(query, ranges), started, embedded)
 
-    async def _answer(self, asked: _Asked, first: Hits | None = None) -> Answer:
+    async def _answer(
+        self, asked: _Asked, first: Hits | None = None, shared: SharedWindows | None = None
+    ) -> Answer:
         """`first` are the hits of the first search, if it is done."""
         query, ranges, searches, started, embedded = asked
         spec = query.spec
@@ -221,7 +220,7 @@ class Retriever:
         return Answer(
             matches=self._matches(query, matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, episodes, neighbours, novelty, calibration),
+            evidence=self._evidence(query, episodes, neighbours, novelty, calibration, shared),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
@@ -332,6 +331,7 @@ class Retriever:
         neighbours: Neighbourhood,
         novelty: Novelty | None,
         calibration: Calibration | None,
+        shared: SharedWindows | None,
     ) -> Evidence:
         window = episodes.points
         if not len(window):
@@ -340,12 +340,13 @@ class Retriever:
             reason = f"none of the {len(window)} past states known by then passes the filters"
             return no_evidence(reason, len(window))
         key, state = _content_key(window), query.state
-        shared = self._shared if self._shared and self._shared.holds(window) else None
+        if shared is None or not shared.holds(window):
+            shared = None
         base = self._base_rates.get(
-            key, lambda: (shared.base_rates if shared else BaseRates.of)(window)
+            key, lambda: shared.base_rates(window) if shared else BaseRates.of(window)
         )
         forecast_base = self._forecast_bases.get(
-            key, lambda: (shared.forecast_base if shared else ForecastBase.of)(window)
+            key, lambda: shared.forecast_base(window) if shared else ForecastBase.of(window)
         )
         expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
         volatility_pct = float(state.column("realized_volatility_24h")[0])

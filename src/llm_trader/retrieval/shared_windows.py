@@ -6,7 +6,10 @@ together: the part of the sorted whole that lies in a window is the window, sort
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from llm_trader.arrays import Floats, Rows
 from llm_trader.index.points import PointTable
@@ -49,13 +52,16 @@ class _Sorted:
 
     def __init__(self, values: Floats) -> None:
         self._values = values
-        order: Rows = np.argsort(values, axis=1, kind="stable")
+        order: Rows = np.argsort(values, axis=1)
         self._ascending = np.take_along_axis(values, order, axis=1)
-        self._order = order.astype(np.uint32)
+        # The smaller the numbers, the faster they are compared.
+        self._number = np.uint16 if values.shape[1] < 1 << 16 else np.uint32
+        self._order: npt.NDArray[Any] = order.astype(self._number)
 
     def part(self, first: int, count: int) -> tuple[Floats, Floats]:
         """Some columns in their order, and ascending; (rows, count) each."""
         # Below the first, an unsigned difference is large.
-        inside = self._order - np.uint32(first) < count
-        ascending = self._ascending[inside].reshape(len(inside), count)
+        inside = self._order - self._number(first) < count
+        places = np.flatnonzero(inside)
+        ascending = self._ascending.ravel()[places].reshape(len(inside), count)
         return self._values[:, first : first + count], ascending

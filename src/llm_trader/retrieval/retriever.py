@@ -180,8 +180,13 @@ class Retriever:
         searchable = [one for one in asked if isinstance(one, _Asked)]
         limit = _first_limit(spec, 1)
         searches = [replace(one.searches[0], limit=limit) for one in searchable]
-        found = iter(await self.index.search_many(searches) if searches else [])
-        shared = await self._share_windows(searchable) if searches else None
+        try:
+            found = iter(await self.index.search_many(searches) if searches else [])
+            shared = await self._share_windows(searchable) if searches else None
+        except LlmTraderError as error:
+            for one in asked:
+                yield error if isinstance(one, _Asked) else one
+            return
         for one in asked:
             if isinstance(one, _Asked):
                 yield await _or_error(self._answer(one, next(found), shared))

@@ -80,6 +80,13 @@ class RequestContext:
         if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
             raise _past_deadline()
 
+    async def next_turn(self, kind: str) -> None:
+        """Lets other clients have their turns, also long ones, before a method goes on."""
+        if self.gate is not None:
+            self.gate.end_turn()
+            await self.gate.turn(self.session, kind)
+            self.worked_since_s = time.monotonic()
+
     def bound(self, timeout_ms: int | None) -> None:
         """Shortens the deadline."""
         if timeout_ms is not None:

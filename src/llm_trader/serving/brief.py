@@ -7,8 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from llm_trader.retrieval.answer import Estimate, HorizonEvidence, Match
-from llm_trader.serving.wire import QueryPatternsResult
+from llm_trader.retrieval.answer import Answer, Estimate, HorizonEvidence, Match
 from llm_trader.timeframe import Millis
 
 _MATCHES: Final = 5
@@ -77,19 +76,23 @@ class BriefResult(msgspec.Struct, frozen=True):
     metadata: Annotated[BriefMetadata, Meta(description="What the answer is about.")]
 
 
-def brief(result: QueryPatternsResult) -> BriefResult:
+def brief(
+    answer: Answer,
+    *,
+    as_of_ms: Millis,
+    state_as_of_ms: Millis,
+    request_id: str,
+    warnings: list[str],
+    unknown_fields: list[str],
+) -> BriefResult:
     """The whole answer made small."""
-    evidence, metadata = result.evidence, result.metadata
+    evidence = answer.evidence
     horizons = {name: _horizon(horizon) for name, horizon in evidence.horizons.items()}
+    shown = _shortened([*warnings, *(f"unknown parameter {name}" for name in unknown_fields)])
     return BriefResult(
-        [_match(match) for match in result.matches[:_MATCHES]],
+        [_match(match) for match in answer.matches[:_MATCHES]],
         BriefEvidence(evidence.verdict, evidence.reason, horizons),
-        BriefMetadata(
-            metadata.as_of,
-            metadata.state_as_of,
-            metadata.request_id,
-            _shortened([*metadata.warnings, *map(_unknown, metadata.unknown_fields)]),
-        ),
+        BriefMetadata(as_of_ms, state_as_of_ms, request_id, shown),
     )
 
 
@@ -113,10 +116,6 @@ def _match(match: Match) -> BriefMatch:
 
 def _rounded(outcome: float | None) -> float | None:
     return None if outcome is None else round(outcome, _PCT_DIGITS)
-
-
-def _unknown(parameter: str) -> str:
-    return f"unknown parameter {parameter}"
 
 
 def _shortened(warnings: list[str]) -> list[str]:

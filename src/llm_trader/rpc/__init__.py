@@ -14,5 +14,6 @@ A request passes through these modules in this order.
 10. `reply_budget` bounds what clients leave unread; `loop_clock` what they may be held to
 11. `observer`     reports each request to logs, metrics and audit
 
-`config` has the settings, and `client` sends requests.
+`config` has the settings. `client` sends requests on one connection; ids and framing of its side,
+for TCP and HTTP, are in `conversation`.
 """

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -127,6 +127,9 @@ class _Found(NamedTuple):
     neighbours: Neighbourhood
 
 
+async def _no_pause() -> None: ...
+
+
 class Retriever:
     """Answers queries from an index.
 
@@ -165,18 +168,25 @@ class Retriever:
         return await self._answer(await self._asked(Question(state, as_of_ms), spec))
 
     async def query_many(
-        self, questions: Sequence[Question], spec: SearchSpec
+        self,
+        questions: Sequence[Question],
+        spec: SearchSpec,
+        pause: Callable[[], Awaitable[None]] = _no_pause,
     ) -> AsyncIterator[Answer | LlmTraderError]:
         """What `query` answers to each of some questions about one symbol, or raises, in order.
 
         They share a product with the vectors and the sorting of the outcomes, which pays if they
-        are about times near each other. The work of an answer is done when it is asked for.
+        are about times near each other. The work of an answer is done when it is asked for; `pause`
+        is awaited between the steps before the first one.
         """
         if spec.vector == "hybrid":  # its two rankings are fused anew at each depth
             for question in questions:
                 yield await _or_error(self.query(question.state, question.as_of_ms, spec))
             return
-        asked = [await _or_error(self._asked(question, spec)) for question in questions]
+        asked = []
+        for question in questions:
+            asked.append(await _or_error(self._asked(question, spec)))
+            await pause()
         searchable = [one for one in asked if isinstance(one, _Asked)]
         limit = _first_limit(spec, 1)
         searches = [replace(one.searches[0], limit=limit) for one in searchable]
@@ -187,6 +197,7 @@ class Retriever:
             for one in asked:
                 yield error if isinstance(one, _Asked) else one
             return
+        await pause()
         for one in asked:
             if isinstance(one, _Asked):
                 yield await _or_error(self._answer(one, next(found), shared))

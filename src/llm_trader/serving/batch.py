@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from llm_trader.serving.methods import Prepared, RagMethods
 
 METHOD: Final = "rag.query_batch"
-# Some 60 ms, for which other clients' queries wait; larger ones share hardly more.
-_BLOCK: Final = 48
+# Some 60 ms of CPU, for which other clients' queries wait; larger ones share hardly more.
+_BLOCK: Final = 32
 # Windows further apart share too little of a product to pay for the rest of it.
 _SPAN_MS: Final = 15 * DAY_MS
 
@@ -107,7 +107,8 @@ class _Run:
             await self._context.pause()
         questions = [Question(one.state.table, one.query.timestamp) for _, one in prepared]
         remaining = iter(prepared)
-        async for answer in self._methods.retriever.query_many(questions, search):
+        many = self._methods.retriever.query_many(questions, search, self._context.pause)
+        async for answer in many:
             number, one = next(remaining)
             if isinstance(answer, LlmTraderError):
                 self.refuse(number, answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -110,11 +111,11 @@ End = Annotated[
 Samples = Annotated[int, Option(min=1, help="Number of sampled queries.")]
 Seed = Annotated[int, Option(help="Equal seeds give equal results.")]
 
-_CONFIG: Final = Annotated[
+ConfigFile = Annotated[
     Path | None, Option(help="TOML file of the settings; see config/example.toml.")
 ]
 
-_JSON: Final = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
 
 
 def with_job(
@@ -175,9 +176,9 @@ def _parameters(
             parameters += [_keyword(f.name, types[f.name], f.default) for f in fields(groups[name])]
         else:
             parameters.append(_keyword(name, hints[name], parameter.default))
-    parameters.append(_keyword("config", _CONFIG, None))
+    parameters.append(_keyword("config", ConfigFile, None))
     if hints["return"] is not NoneType:
-        parameters.append(_keyword("json", _JSON, False))
+        parameters.append(_keyword("json", AsJson, False))
     return parameters
 
 
@@ -217,7 +218,12 @@ def one_symbol(text: str) -> str:
 
 
 def symbol_list(text: str) -> list[str]:
-    # Exchanges write symbols in capitals; people need not.
+    """The symbols of a store, also where they are written `btc-usdt` or `BTC/USDT:USDT`."""
+    return [re.sub("[-_/]", "", name.partition(":")[0]) for name in written_symbols(text)]
+
+
+def written_symbols(text: str) -> list[str]:
+    """Symbols as they are written, for an exchange to find; in capitals, which people need not."""
     return [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
 
 

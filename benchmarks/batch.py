@@ -18,6 +18,8 @@ from benchmarks.workload import SYMBOLS, classic_params, states
 _QUERIES = 1000
 _ROUNDS = 3
 _TARGET = 1 / 3
+# A machine that others use as well takes longer than the default.
+_PATIENT = {"LLM_TRADER_SERVING__REQUEST_DEADLINE_S": "120"}
 
 
 def batch(folder: Path) -> list[Figure]:
@@ -27,7 +29,7 @@ def batch(folder: Path) -> list[Figure]:
     queries = [classic_params(table, int(row)) for row in rows]
     single = [_request("rag.query_patterns", query) for query in queries]
     together = [_request("rag.query_batch", {"queries": queries})]
-    with rag_server(folder) as (process, port):
+    with rag_server(folder, **_PATIENT) as (process, port):
         _cpu_s(process, port, single)  # now every day has been asked for once
         rounds = [
             (_cpu_s(process, port, together), _cpu_s(process, port, single)) for _ in range(_ROUNDS)

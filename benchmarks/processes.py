@@ -212,10 +212,10 @@ def _one_result(port: int, request: bytes) -> bytes:
 
 
 @contextmanager
-def rag_server(folder: Path) -> Iterator[tuple[psutil.Process, int]]:
+def rag_server(folder: Path, **settings: str) -> Iterator[tuple[psutil.Process, int]]:
     command = [sys.executable, "-c", _CLI.format("rag_rpc_server"), "--port", "0"]
     command += ["--store", str(folder / "market"), "--index", str(folder / "index")]
-    environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json"}
+    environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json", **settings}
     process = subprocess.Popen(
         [*command, "--min-matches", "1"], stderr=subprocess.PIPE, env=environment
     )

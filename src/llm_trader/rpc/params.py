@@ -27,6 +27,9 @@ MAX_ITEMS: Final = 1000
 _LOCATION: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
+# It belongs to the request rather than to the method.
+_BY_NAME_ONLY: Final = "timeout_ms"
+
 Timeout = Annotated[
     int,
     Meta(
@@ -66,7 +69,8 @@ class ParamsDecoder:
 
     def __init__(self, params_type: type[msgspec.Struct]) -> None:
         self._type = params_type
-        self._names = [f.encode_name for f in msgspec.structs.fields(params_type)]
+        names = [f.encode_name for f in msgspec.structs.fields(params_type)]
+        self._names = [name for name in names if name != _BY_NAME_ONLY]
         self._strict = _forbids_unknown_fields(params_type)
         self._decoder = msgspec.json.Decoder(params_type)
 

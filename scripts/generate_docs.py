@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from json_schemas import schema_pages
 from reference_pages import cli_page, metrics_page, rpc_page, state_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +77,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/metrics.md": lambda: metrics_page(NOTE),
     "docs/rpc.md": lambda: rpc_page(NOTE),
     "docs/state.md": lambda: state_page(NOTE),
+    **schema_pages(GENERATED),
 }
 
 

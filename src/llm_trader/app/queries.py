@@ -42,6 +42,10 @@ async def query_server(
     """
     state = None if state_file is None else _read_state(state_file)
     chosen = {key: value for key, value in query_config.items() if value is not None}
+    if chosen.get("detail") == "brief":
+        raise InvalidInputError(
+            "this shows the whole answer; brief is for programs that ask rag.query_patterns"
+        )
     serving = job.settings.serving
     # Any one of the accepted tokens does.
     name = serving.auth_tokens_env or ""

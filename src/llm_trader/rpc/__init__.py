@@ -16,5 +16,6 @@ A request passes through these modules in this order.
 11. `observer`     reports each request to logs, metrics and audit
 
 `http/` is the door of HTTP and WebSocket into the same dispatcher, and `http_on_tcp` tells who
-knocks at the wrong one. `config` has the settings, and `client` sends requests.
+knocks at the wrong one. `config` has the settings. `client` sends requests on one connection; ids
+and framing of its side, for TCP and HTTP, are in `conversation`.
 """

@@ -4,7 +4,8 @@
 2. The envelope is decoded with `params` and `id` left as raw JSON, so an id returns unchanged.
 3. The gate admits or refuses the call (draining, rate, authentication), and gives it its turn.
 4. `ParamsDecoder` turns the raw params into the method's struct.
-5. The method runs within its deadline; its result, or its error, becomes the reply.
+5. The method runs within its deadline, which `timeout_ms` may shorten; its result, or its error,
+   becomes the reply.
 6. Observers receive a record of the request.
 """
 
@@ -27,7 +28,13 @@ from llm_trader.rpc import errors as rpc_errors
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorObject, ErrorTable
 from llm_trader.rpc.observer import RequestObserver, RequestRecord
-from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
+from llm_trader.rpc.params import (
+    MAX_NAME_CHARS,
+    NoParams,
+    ParamsDecoder,
+    closest_name,
+    timeout_ms,
+)
 
 _PROCESS: Final = secrets.token_hex(3)
 _COUNTER: Final = itertools.count(1)
@@ -65,12 +72,30 @@ class RequestContext:
     worked_since_s: float = 0.0
 
     async def pause(self) -> None:
-        """A method that computes for long calls it between its steps, so that pings pass."""
+        """A method that computes for long calls it between its steps, so that pings pass.
+
+        Raises `DeadlineExceededError` if there is no time left for the next one.
+        """
         if self.gate is not None:
             paused_s = time.monotonic()
             await self.gate.pause(paused_s - self.worked_since_s)
             self.worked_since_s = time.monotonic()
             self._add_stage("queue", self.worked_since_s - paused_s)
+        if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+            raise _past_deadline()
+
+    async def next_turn(self, kind: str) -> None:
+        """Lets other clients have their turns, also long ones, before a method goes on."""
+        if self.gate is not None:
+            self.gate.end_turn()
+            await self.gate.turn(self.session, kind)
+            self.worked_since_s = time.monotonic()
+
+    def bound(self, timeout_ms: int | None) -> None:
+        """Shortens the deadline."""
+        if timeout_ms is not None:
+            own_s = self.received_s + timeout_ms / 1000
+            self.deadline_s = own_s if self.deadline_s is None else min(self.deadline_s, own_s)
 
     def batch_member(self, position: int, size: int) -> RequestContext:
         name, session = f"{self.request_id}.{position}", self.session
@@ -93,7 +118,8 @@ class Method:
 
     Declare `params_type` and the structs in it with `forbid_unknown_fields=True`: unknown fields
     are tolerated anyway, and complete requests are decoded in one step. A `quick` method takes
-    microseconds, whatever it is asked; it does not wait for queries.
+    microseconds, whatever it is asked; it does not wait for queries. `other_results` are what some
+    parameters ask for instead of a `result_type`.
     """
 
     name: str
@@ -103,10 +129,7 @@ class Method:
     result_type: Any = Any
     errors: tuple[type[LlmTraderError], ...] = ()
     quick: bool = False
-
-
-class _NoParams(msgspec.Struct, forbid_unknown_fields=True):
-    pass
+    other_results: tuple[type[msgspec.Struct], ...] = ()
 
 
 class Dispatcher:
@@ -126,7 +149,7 @@ class Dispatcher:
         for method in methods:
             if method.name in self._methods:
                 raise ConfigurationError(f"two methods are named {method.name!r}")
-            decoder = ParamsDecoder(method.params_type or _NoParams)
+            decoder = ParamsDecoder(method.params_type or NoParams)
             self._methods[method.name] = (method, decoder)
         self._errors = errors
         self._observers = observers
@@ -187,6 +210,7 @@ class Dispatcher:
             gate.end_turn()
             return self.refuse(error, context, salvaged_id)
         call, raw_id = decoded
+        context.bound(timeout_ms(bytes(call.params)))
         reply: bytes | None = None
         code: int | None = rpc_errors.SERVER_ERROR  # if the server stops and gives up on the answer
         try:

@@ -147,9 +147,9 @@ def rpc_page(note: str) -> str:
         "JSON-RPC 2.0 over TCP, port 7879: one document per line, each reply one line. The same",
         "over [HTTP and WebSocket](#http-and-websocket), port 7880. The server describes itself in",
         "full, results included, to `rpc.discover` (OpenRPC). Every method takes `timeout_ms` by",
-        "name: a request that is not answered by then ends with -32013. [`schemas/`](../schemas) has",
-        "JSON Schemas of parameters and results. A server also takes parameters that it does not",
-        "know, and names them in `unknown_fields`.",
+        "name: a request that is not answered by then ends with -32013.",
+        "[`schemas/`](../schemas) has JSON Schemas of parameters and results. A server also takes",
+        "parameters that it does not know, and names them in `unknown_fields`.",
     ]
     schemas = document["components"]["schemas"]
     for method in document["methods"]:

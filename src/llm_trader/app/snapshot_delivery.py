@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from llm_trader.app.indexes import secret, snapshot_rules
 from llm_trader.app.ingestion import intraday_timeframe
-from llm_trader.delivery.clock import WallClock
+from llm_trader.clock import WallClock
 from llm_trader.delivery.config import parse_intake
 from llm_trader.delivery.intake import Intake
 from llm_trader.delivery.sender import SnapshotSender

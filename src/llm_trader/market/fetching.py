@@ -157,12 +157,46 @@ async def fetch_symbol(
     ]
 
 
+async def fetch_candles(
+    surroundings: Surroundings,
+    instrument: Instrument,
+    timeframe: Timeframe,
+    asked: Span,
+    *,
+    again: bool = False,
+) -> SeriesFetch:
+    """Fetch what the store lacks of a span of candles; with `again`, also what it has."""
+    source = _Candles(surroundings, instrument, timeframe)
+    return await _fetch_series(surroundings, instrument, source, asked, no_progress, again=again)
+
+
+async def fetch_funding(
+    surroundings: Surroundings, instrument: Instrument, asked: Span
+) -> SeriesFetch:
+    """Ask for the settlements of a span, also where the store's seem to hold that long.
+
+    Intervals become shorter, and nobody says so before the settlement.
+    """
+    source = _Funding(surroundings, instrument)
+    return await _fetch_series(surroundings, instrument, source, asked, no_progress, again=True)
+
+
+async def fetch_open_interest(
+    surroundings: Surroundings, instrument: Instrument, asked: Span
+) -> SeriesFetch:
+    """Ask for the samples of a span."""
+    source = _OpenInterest(surroundings, instrument)
+    return await _fetch_series(surroundings, instrument, source, asked, no_progress, again=True)
+
+
 async def _fetch_series(
     surroundings: Surroundings,
     instrument: Instrument,
     source: _Source,
     asked: Span,
     progress: Progress,
+    *,
+    again: bool = False,
 ) -> SeriesFetch:
     store = surroundings.store
     notes: list[str] = []
@@ -173,7 +207,7 @@ async def _fetch_series(
             f"not fetched: the store has open interest of another exchange ({foreign}), whose "
             "level differs; fetch into a new store to have that of one exchange"
         )
-    wanted = [] if foreign else _wanted(store, source, span)
+    wanted = [] if foreign else [span] if again else _wanted(store, source, span)
     work = _Work(surroundings, source, sum(s.end_ms - s.start_ms for s in wanted), progress)
     error: str | None = None
     try:

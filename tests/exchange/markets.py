@@ -5,13 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llm_trader.timeframe import Millis
+from tests.exchange.clock import SimulatedClock
 from tests.exchange.listings import Listing
 
 
 @dataclass
 class Market:
-    """`now_ms` is the clock of the exchange, which stands until somebody sets it."""
+    """`clock` is that of the exchange: a time that stands until somebody sets it, or one that runs.
 
-    now_ms: Millis
+    `skew_ms` is how much it is ahead of `clock`.
+    """
+
+    clock: Millis | SimulatedClock
     listings: dict[str, Listing] = field(default_factory=dict)
     instruments_of_a_page: int = 1000
+    skew_ms: Millis = 0
+
+    @property
+    def now_ms(self) -> Millis:
+        clock = self.clock
+        return self.skew_ms + (clock if isinstance(clock, int) else clock.now_ms())
+
+    @now_ms.setter
+    def now_ms(self, time_ms: Millis) -> None:
+        self.clock = time_ms

@@ -31,10 +31,11 @@ class WallClock:
 
 @dataclass(slots=True)
 class OffsetClock:
-    """Another clock, corrected by how far another one was seen to be ahead of it."""
+    """The time of an exchange, from a clock and how far the exchange was seen to be ahead of it."""
 
     clock: Clock
     offset_ms: Millis = 0
+    is_set: bool = False
 
     def now_ms(self) -> Millis:
         return self.clock.now_ms() + self.offset_ms

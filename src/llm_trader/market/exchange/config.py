@@ -22,11 +22,11 @@ class ExchangeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="Address instead of https://api.bybit.com, such as https://api.bytick.com."
         ),
     ] = None
-    binance_stream_url: Annotated[
+    binance_ws_url: Annotated[
         Url | None,
         Meta(description="Address of WebSockets instead of wss://fstream.binance.com."),
     ] = None
-    bybit_stream_url: Annotated[
+    bybit_ws_url: Annotated[
         Url | None,
         Meta(description="Address of WebSockets instead of wss://stream.bybit.com."),
     ] = None

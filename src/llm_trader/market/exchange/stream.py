@@ -20,7 +20,7 @@ import structlog
 
 from llm_trader.clock import Clock
 from llm_trader.errors import ConfigurationError
-from llm_trader.market.candle_closing import CandleValues
+from llm_trader.market.collecting.candle_closing import CandleValues
 from llm_trader.market.exchange.client import readdressed
 from llm_trader.market.exchange.config import ExchangeConfig
 from llm_trader.market.exchange.instruments import Instrument
@@ -140,7 +140,7 @@ class CandleStream:
                 "pip install 'llm-trader-rag[exchange]'"
             ) from None
         exchange = getattr(ccxt, _LIBRARIES[self.venue])({"aiohttp_trust_env": True})
-        address = getattr(self.config, f"{self.venue}_stream_url")
+        address = getattr(self.config, f"{self.venue}_ws_url")
         if address:
             urls = exchange.urls["api"]
             urls["ws"] = _with_address(exchange, urls["ws"], {_HOSTS[self.venue]: address})

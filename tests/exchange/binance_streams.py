@@ -42,12 +42,15 @@ class BinanceStreams:
         streams = cls(match[1], wrapped=match[2] == "stream", market=market)
         names = query.get("streams", "") if match[2] == "stream" else match[3] or ""
         # ccxt numbers its connections there, such as /ws/0.
-        streams._add(name for name in names.split("/") if "@" in name)
+        streams._subscribe(name for name in names.split("/") if "@" in name)
         return streams
 
     @property
     def keys(self) -> list[StreamKey]:
         return [key for key in self.names.values() if key is not None]
+
+    def error_frame(self) -> str:
+        return _dump(_error(-1000, "An unknown error occurred while processing the request."))
 
     def answer(self, text: str) -> str:
         try:
@@ -80,21 +83,22 @@ class BinanceStreams:
         if not params:
             return _error(2, "Invalid request: streams must have non-zero length")
         if method == "SUBSCRIBE":
-            self._add(params)
+            self._subscribe(params)
         else:
             for name in params:
                 self.names.pop(name, None)
         # An unknown name is no error: nothing will ever come.
         return {"result": None}
 
-    def _add(self, names: Iterable[str]) -> None:
+    def _subscribe(self, names: Iterable[str]) -> None:
         for name in names:
             self.names[name] = self._key(name)
 
     def _key(self, name: str) -> StreamKey | None:
         """None where nothing is pushed, also where the path is that of other streams."""
         match = _CANDLE_STREAM.fullmatch(name)
-        if match is None or self._category in ("public", "private"):
+        retired = self._category is None and self._market.old_paths_retired
+        if match is None or retired or self._category in ("public", "private"):
             return None
         listing = self._market.listings.get(match[1].upper())
         try:

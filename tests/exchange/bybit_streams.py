@@ -30,6 +30,9 @@ class BybitStreams:
     def keys(self) -> list[StreamKey]:
         return list(self.names.values())
 
+    def error_frame(self) -> str:
+        return self._reply({}, "error:system error", success=False)
+
     def answer(self, text: str) -> str:
         try:
             message = json.loads(text)

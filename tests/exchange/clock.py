@@ -18,7 +18,7 @@ from llm_trader.timeframe import Millis
 class SimulatedClock:
     """It showed `start_ms` at `wall_origin_s` (seconds since 1970) and runs `speed` times as fast.
 
-    It has the two methods of `llm_trader.delivery.clock.Clock`: `sleep` takes simulated seconds.
+    It can take the place of the program's own clock: `sleep` takes simulated seconds.
     """
 
     start_ms: Millis

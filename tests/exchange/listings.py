@@ -36,6 +36,13 @@ class Listing:
     def has_ended(self, now_ms: Millis) -> bool:
         return self.ended_ms is not None and now_ms >= self.ended_ms
 
+    def end(self, ended_ms: Millis) -> None:
+        self.ended_ms = ended_ms
+        for timeframe, series in self.candles.items():
+            self.candles[timeframe] = series.between(None, ended_ms)
+        self.funding = self.funding.between(None, ended_ms)
+        self.open_interest = self.open_interest.between(None, ended_ms)
+
     def funding_hours(self, now_ms: Millis) -> float:
         """The interval that holds at a time."""
         settled = self.funding.between(None, now_ms + 1)

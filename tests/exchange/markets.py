@@ -13,13 +13,15 @@ from tests.exchange.listings import Listing
 class Market:
     """`clock` is that of the exchange: a time that stands until somebody sets it, or one that runs.
 
-    `skew_ms` is how much it is ahead of `clock`.
+    `skew_ms` is how much the exchange's own clock is ahead of `clock`. With `old_paths_retired` the
+    WebSocket paths of Binance from before 2026-04-23 still connect, and stay silent.
     """
 
     clock: Millis | SimulatedClock
     listings: dict[str, Listing] = field(default_factory=dict)
     instruments_of_a_page: int = 1000
     skew_ms: Millis = 0
+    old_paths_retired: bool = False
 
     @property
     def now_ms(self) -> Millis:
@@ -29,3 +31,7 @@ class Market:
     @now_ms.setter
     def now_ms(self, time_ms: Millis) -> None:
         self.clock = time_ms
+
+    def delist(self, symbol: str, ended_ms: Millis | None = None) -> None:
+        """Ends a contract, by default now."""
+        self.listings[symbol].end(self.now_ms if ended_ms is None else ended_ms)

@@ -16,7 +16,7 @@ from tests.exchange.clock import SimulatedClock
 from tests.exchange.faults import Faults, failed_reply
 from tests.exchange.listings import Listing, by_symbol
 from tests.exchange.markets import Market
-from tests.exchange.sockets import Connection, is_upgrade, opened_streams
+from tests.exchange.sockets import Sockets, is_upgrade
 from tests.exchange.streams import Feed, PushRate
 
 
@@ -49,7 +49,8 @@ class FakeExchange:
         """
         self.market = Market(clock, by_symbol(listings))
         self.faults = Faults()
-        self.feed = Feed(self.market, PushRate(updates_per_candle))
+        self.sockets = Sockets(self.market, Feed(self.market, PushRate(updates_per_candle)))
+        self.stream_faults = self.sockets.faults
         self.asked: list[Asked] = []
         self.delay_s = 0.0
         self.url = ""
@@ -73,7 +74,7 @@ class FakeExchange:
         """The settings of a process that asks this exchange, and of one that hears it."""
         settings = {"binance_url": self.url, "bybit_url": self.url}
         if streams:
-            settings |= {"binance_ws_url": self.stream_url, "bybit_ws_url": self.stream_url}
+            settings["binance_ws_url"] = settings["bybit_ws_url"] = self.stream_url
         prefix = "LLM_TRADER_MARKET__EXCHANGE__"
         variables = {f"{prefix}{name.upper()}": url for name, url in settings.items()}
         return {**variables, "NO_PROXY": "127.0.0.1"}
@@ -102,7 +103,7 @@ class FakeExchange:
         await site.start()
         host, port = runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
-        feeding = asyncio.create_task(self.feed.run())
+        feeding = asyncio.create_task(self.sockets.run())
         self._started.set()
         await self._stop.wait()
         feeding.cancel()
@@ -110,7 +111,7 @@ class FakeExchange:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if is_upgrade(request):
-            return await self._connect(request)
+            return await self.sockets.connect(request)
         query = dict(request.query)
         self.asked.append(Asked(request.path, query))
         if self.delay_s:
@@ -131,9 +132,3 @@ class FakeExchange:
         return web.Response(
             status=status, text=text, headers=headers, content_type="application/json"
         )
-
-    async def _connect(self, request: web.Request) -> web.StreamResponse:
-        streams = opened_streams(request, self.market)
-        if streams is None:
-            return web.Response(status=404)
-        return await Connection(request, streams, self.feed).serve()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llm_trader.timeframe import Millis, Timeframe
 from tests.exchange.listings import Listing
 from tests.exchange.markets import Market
 
-# Frames wait a little, so that those of one moment are written together.
-TICK_S = 0.01
+if TYPE_CHECKING:
+    from tests.exchange.stream_faults import StreamFaults
 
 
 class StreamKey(NamedTuple):
@@ -61,6 +60,10 @@ class CandleStream:
             updates.append(self.update(open_ms, pushed_ms))
         self._sent_to_ms = now_ms
         return [update for update in updates if update is not None]
+
+    def earlier(self, final: Update) -> Update | None:
+        """A state of a candle in the middle of its time."""
+        return self.update(final.open_ms, final.open_ms + self.key.timeframe.ms // 2)
 
     def update(self, open_ms: Millis, time_ms: Millis) -> Update | None:
         if self._listing.has_ended(time_ms):
@@ -114,17 +117,17 @@ class Feed:
                 self._subscribers.pop(key, None)
                 self._streams.pop(key, None)
 
-    async def run(self, change: Callable[[list[Update]], list[Update]] = list) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            self.push(change)
-
-    def push(self, change: Callable[[list[Update]], list[Update]] = list) -> None:
+    def push(self, faults: StreamFaults) -> None:
+        """Sends what is due; to be called often."""
         now_ms = self._market.now_ms
         outgoing: dict[Subscriber, list[Update]] = {}
         for key, stream in self._streams.items():
-            updates = change(stream.due(now_ms))
-            for subscriber in self._subscribers[key] if updates else ():
+            updates = stream.due(now_ms)
+            if not updates:
+                continue
+            if faults.shares:
+                updates = faults.disturbed(updates, stream.earlier)
+            for subscriber in self._subscribers[key]:
                 outgoing.setdefault(subscriber, []).extend(updates)
-        for subscriber, updates in outgoing.items():
-            subscriber.send(updates)
+        for subscriber, heard in outgoing.items():
+            subscriber.send(heard)

@@ -20,8 +20,8 @@ from typing import Final, NamedTuple
 from llm_trader.market.absent_spans import Span
 from llm_trader.timeframe import Millis, Timeframe
 
-# A re-sent update is seconds late; an older one can be of no use to anybody.
-_WRITTEN_REMEMBERED: Final = 3
+# Updates are late by seconds; an hour of 3-minute candles takes no room.
+_WRITTEN_REMEMBERED: Final = 20
 
 
 class CandleValues(NamedTuple):

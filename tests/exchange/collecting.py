@@ -1,6 +1,6 @@
 """A collector in a process of its own, on a simulated clock that it shares with the fake exchange.
 
-    python -m tests.exchange.collecting CLOCK EXCHANGE SYMBOLS [--start DAYS] [--index]
+python -m tests.exchange.collecting CLOCK EXCHANGE SYMBOLS [--start DAYS] [--index]
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def main() -> None:
     settings = load_settings(environ=os.environ)
 
     def report(event: Any) -> None:
-        print(msgspec.json.encode(event).decode(), flush=True)
+        sys.stdout.write(f"{msgspec.json.encode(event).decode()}\n")
+        sys.stdout.flush()
 
     job = Job(settings, os.environ, given.clock.now_ms())
     collect_market(job, plan, given.clock, report, connect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -15,7 +16,10 @@ from llm_trader.market.collecting.candle_closing import CandleCloser, CandleValu
 from llm_trader.market.collecting.surroundings import LiveMarket, Pace
 from llm_trader.market.exchange.instruments import Instrument
 from llm_trader.market.fetching import SeriesFetch, fetch_candles
-from llm_trader.timeframe import Millis, Timeframe, iso8601
+from llm_trader.timeframe import HOUR_MS, Millis, Timeframe, iso8601
+
+# A page of an hour is one request, and a wrong candle harms the states of a day.
+CHECK_EVERY_MS: Final = HOUR_MS
 
 _log = structlog.get_logger(__name__)
 
@@ -25,6 +29,7 @@ class LiveSeries:
     """The candles of one symbol and timeframe.
 
     `hole` is what the exchange has not sent although it should have it; it may only be late.
+    `unchecked_ms` opens the first candle that was stored from the stream alone.
     """
 
     instrument: Instrument
@@ -32,6 +37,8 @@ class LiveSeries:
     pace: Pace = field(default_factory=Pace)
     hole: Span | None = None
     hole_pace: Pace = field(default_factory=Pace)
+    unchecked_ms: Millis | None = None
+    check_pace: Pace = field(default_factory=Pace)
     is_busy: bool = False
 
     @property
@@ -91,6 +98,10 @@ class LiveCandles:
             if series.hole and not series.is_busy and series.hole_pace.due_ms <= now_ms:
                 series.is_busy = True
                 tasks.create_task(self._fill_hole(series, series.hole))
+            if series.unchecked_ms and not series.is_busy and series.check_pace.due_ms <= now_ms:
+                series.is_busy = True
+                span = Span(series.unchecked_ms, min(series.closer.next_ms, closed_ms))
+                tasks.create_task(self._check(series, span))
 
     def unreachable(self) -> Iterator[str]:
         """Symbols of which nothing has come for several attempts, as of delisted ones."""
@@ -123,6 +134,10 @@ class LiveCandles:
         label = f"stream of {self.market.venue.name}"
         self.market.store.write(series.symbol, part, label, written_at_ms=now_ms)
         series.closer.stored_from_stream(candles)
+        if series.unchecked_ms is None:
+            series.unchecked_ms = times[0]
+            after_ms = round(CHECK_EVERY_MS * (0.8 + 0.4 * self.market.rng.random()))
+            series.check_pace.succeeded(now_ms + after_ms)
         self.market.counts.streamed += len(candles)
         for jump in self.market.store.jumps_of_part(series.symbol, part):
             _log.warning("price_jumped", symbol=series.symbol, jump=str(jump))
@@ -157,6 +172,20 @@ class LiveCandles:
                 series.hole_pace.succeeded()
             else:
                 series.hole_pace.failed(self.market)
+        finally:
+            series.is_busy = False
+
+    async def _check(self, series: LiveSeries, span: Span) -> None:
+        """Compare what came from the stream with what the exchange keeps.
+
+        A stream may lose the last update of a candle; nothing on the connection would show it.
+        """
+        try:
+            report = await self._fetched(series, span, again=True)
+            if report is None:
+                series.check_pace.failed(self.market)
+            else:
+                series.unchecked_ms = None
         finally:
             series.is_busy = False
 

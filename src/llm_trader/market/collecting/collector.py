@@ -11,7 +11,7 @@ in progress, and the next start fetches those.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,12 +19,12 @@ import structlog
 
 from llm_trader.errors import LlmTraderError
 from llm_trader.market.absent_spans import Span
-from llm_trader.market.collecting.candles import LiveCandles
+from llm_trader.market.collecting.candles import CHECK_EVERY_MS, LiveCandles
 from llm_trader.market.collecting.samples import LiveSamples
 from llm_trader.market.collecting.streams import LiveStreams
 from llm_trader.market.collecting.surroundings import LiveMarket
 from llm_trader.market.exchange.instruments import Instrument
-from llm_trader.market.fetching import fetch_symbol
+from llm_trader.market.fetching import SeriesFetch, Surroundings, fetch_candles, fetch_symbol
 from llm_trader.progress import Progress, no_progress
 from llm_trader.timeframe import MINUTE_MS, SECOND_MS, Millis, Timeframe, iso8601
 
@@ -119,8 +119,11 @@ class MarketCollector:
         if stored := store.first_and_last_ms(symbol, finest):
             start_ms = max(start_ms, stored[0])
         asked = Span(start_ms, surroundings.now_ms)
+        ends = {t: store.first_and_last_ms(symbol, t) for t in self.timeframes}
         failed = set()
-        for report in await fetch_symbol(surroundings, instrument, asked, self.timeframes):
+        reports = await fetch_symbol(surroundings, instrument, asked, self.timeframes)
+        reports += await self._check_end(surroundings, instrument, ends)
+        for report in reports:
             self.market.counts.backfilled += report.write.added
             self.market.counts.corrected += report.write.replaced
             name = report.timeframe or report.kind
@@ -135,6 +138,23 @@ class MarketCollector:
             hole = None if is_whole else Span(start_ms, next_ms)
             self.candles.add(instrument, timeframe, next_ms, hole)
         self.samples.add(instrument)
+
+    async def _check_end(
+        self,
+        surroundings: Surroundings,
+        instrument: Instrument,
+        ends: Mapping[Timeframe, tuple[Millis, Millis] | None],
+    ) -> list[SeriesFetch]:
+        """Compare the last candles of the run before, which may not have been checked."""
+        reports = []
+        for timeframe, stored in ends.items():
+            if stored is not None:
+                end_ms = stored[1] + timeframe.ms
+                span = Span(max(end_ms - 3 * CHECK_EVERY_MS - timeframe.ms, stored[0]), end_ms)
+                reports.append(
+                    await fetch_candles(surroundings, instrument, timeframe, span, again=True)
+                )
+        return reports
 
     async def _keep_time(self) -> None:
         """Measure the clock now and then, and after a connection was lost."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -77,8 +76,15 @@ class CandleStream:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._exchange.close(), _CLOSE_WITHIN_S)
+            await self._close()
+
+    async def _close(self) -> None:
+        session = self._exchange.session
+        try:
+            await asyncio.wait_for(self._exchange.close(), _CLOSE_WITHIN_S)
+        except TimeoutError:
+            if session is not None:
+                await session.close()
 
     def fail(self, reason: str) -> None:
         """Have the connection given up, such as after a frame that cannot be read."""

@@ -34,9 +34,9 @@ VENUES = ("binance", "bybit")
 DAYS = 23
 # Before a settlement, a sample of open interest and the end of a candle of 4h.
 BEGIN_MS: Millis = START_MS + 22 * DAY_MS + 7 * HOUR_MS + 40 * MINUTE_MS
-SPEED = 300.0
+SPEED = 200.0
 # About as many updates as a fast clock has room for.
-UPDATES = 60
+UPDATES = 80
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def fetched_afterwards(exchange: FakeExchange, venue: str, folder: Path, start_m
     assert [report.error for report in reports] == [None] * len(reports)
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", [pytest.param("binance", marks=pytest.mark.soak), "bybit"])
 def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_store(
     venue: str, exchange: FakeExchange, clock: SimulatedClock, tmp_path: Path
 ) -> None:
@@ -111,7 +111,7 @@ def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_
             intakes = f'["{address_of(intake)}"]'
             with collecting(
                 exchange, clock, venue, SYMBOLS, tmp_path, "--start", "22",
-                delivery__intakes=intakes, delivery__max_wait_s=60,
+                delivery__intakes=intakes, delivery__max_wait_s=300, delivery__deadline_s=900,
             ) as collector:  # fmt: skip
                 await asyncio.to_thread(
                     lambda: until(lambda: collector.logged("collecting"), seconds=30)
@@ -144,6 +144,7 @@ def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_
             assert post.snapshot == msgspec.to_builtins(table.snapshot(0))
 
 
+@pytest.mark.soak
 def test_a_stopped_a_killed_and_a_second_collector(
     exchange: FakeExchange, clock: SimulatedClock, tmp_path: Path
 ) -> None:
@@ -205,6 +206,29 @@ def test_connections_that_fail_in_every_way_leave_no_trace_in_the_store(
     fetched_afterwards(exchange, venue, tmp_path / "afterwards", first_ms)
     collected = rows_between(tmp_path / "store", first_ms, last_ms)
     assert collected == rows_between(tmp_path / "afterwards", first_ms, last_ms)
+
+
+@pytest.mark.soak
+def test_a_clock_that_is_wrong_and_a_symbol_that_is_delisted_stop_nothing(
+    histories: list[Listing], clock: SimulatedClock, tmp_path: Path
+) -> None:
+    """The exchange is four minutes ahead of this machine; one symbol ends after a while."""
+    history = simulate("ETHUSDT", start_ms=START_MS, days=DAYS, seed=4)
+    ending = listing_of(history, ended_ms=BEGIN_MS + 20 * MINUTE_MS)
+    with FakeExchange([histories[0], ending], clock, updates_per_candle=UPDATES) as exchange:
+        exchange.market.skew_ms = 4 * MINUTE_MS
+        with collecting(exchange, clock, "bybit", SYMBOLS, tmp_path, "--start", "2") as collector:
+            last_ms = BEGIN_MS + 80 * MINUTE_MS
+            wait_for(collector, last_ms - last_ms % (15 * MINUTE_MS))
+            assert collector.logged("clock_differs")
+            assert collector.logged("delisted")
+            assert collector.stop() == 0, collector.log
+        with MarketStore.open(tmp_path / "store") as store:
+            assert store.gaps("BTCUSDT", M3) == []
+            ends = [store.first_and_last_ms(symbol, M3) for symbol in SYMBOLS.split(",")]
+    assert [end and end[1] >= last_ms - 10 * MINUTE_MS for end in ends] == [True, False]
+    assert ends[1] is not None
+    assert ends[1][1] == BEGIN_MS + 17 * MINUTE_MS
 
 
 def lost_connections(collector: Collector) -> int:

@@ -10,9 +10,14 @@ from typing import Any
 
 import aiohttp
 
-from llm_trader.timeframe import Millis
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis
 from tests.exchange.server import FakeExchange
+from tests.exchange.stream_faults import ConnectionFault
+from tests.market.builders import START_MS
 
+NOW_MS = START_MS + DAY_MS
+SYMBOL = "BTCUSDT"
+VENUES = ("binance", "bybit")
 # Longer than two ticks of the exchange.
 QUIET_S = 0.04
 PATHS = {"binance": "/market/ws", "bybit": "/v5/public/linear"}
@@ -46,7 +51,7 @@ class Listener:
 
     async def texts(self) -> list[str]:
         """The frames until nothing comes for a while."""
-        texts = []
+        texts: list[str] = []
         while True:
             try:
                 message = await self.socket.receive(timeout=QUIET_S)
@@ -76,6 +81,24 @@ async def listening(exchange: FakeExchange, path: str) -> AsyncIterator[Listener
         yield Listener(socket)
 
 
+async def pushed(exchange: FakeExchange) -> None:
+    """Until all that is due by the clock of the exchange, which stands, is sent."""
+    async with asyncio.timeout(5):
+        # It runs in another thread.
+        while exchange.sockets.feed.pushed_to_ms != exchange.market.now_ms:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+async def struck(exchange: FakeExchange, kind: ConnectionFault) -> None:
+    """Until a fault has struck."""
+    count = exchange.stream_faults.happened
+    exchange.stream_faults.inject(kind)
+    async with asyncio.timeout(5):
+        while exchange.stream_faults.happened == count:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+    await asyncio.sleep(0.01)
+
+
 async def at_times(
     exchange: FakeExchange, listener: Listener, start_ms: Millis, count: int, step_ms: Millis
 ) -> list[dict[str, Any]]:
@@ -83,6 +106,27 @@ async def at_times(
     frames = []
     for step in range(1, count + 1):
         exchange.market.now_ms = start_ms + step * step_ms
-        await asyncio.sleep(0)
+        await pushed(exchange)
         frames += await listener.frames()
     return frames
+
+
+def candle_of(frame: dict[str, Any]) -> tuple[Millis, list[str], bool]:
+    """Open time, texts of open, high, low, close and volume, and whether it is final."""
+    if "k" in frame:
+        row = frame["k"]
+        return row["t"], [row[key] for key in "ohlcv"], row["x"]
+    row = frame["data"][0]
+    keys = ("open", "high", "low", "close", "volume")
+    return row["start"], [row[key] for key in keys], row["confirm"]
+
+
+async def heard(
+    exchange: FakeExchange, venue: str, *, steps: int = 12, step_ms: Millis = MINUTE_MS // 2
+) -> list[dict[str, Any]]:
+    """The frames of 3m candles of a while; it begins at NOW_MS."""
+    exchange.market.now_ms = NOW_MS
+    async with listening(exchange, PATHS[venue]) as listener:
+        await listener.subscribe(venue, topic(venue, SYMBOL))
+        first = await listener.frames()
+        return first + await at_times(exchange, listener, NOW_MS, steps, step_ms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +14,22 @@ from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.timeframe import H4, M1, M3, M5, Timeframe
 from tests.exchange.listings import Listing
 
-_FINEST = (M1, M3, M5)
-
 
 def real_listings(folder: Path, symbols: Sequence[str]) -> list[Listing]:
     """Candles as the files have them, and those of 3m and 4h built from the finest."""
-    return [_listing(folder, symbol) for symbol in symbols]
+    listings = []
+    for symbol in symbols:
+        paths = sorted(folder.glob(f"*_{symbol}_*.parquet"))
+        frames = {path.stem.partition(f"_{symbol}_")[2]: pl.read_parquet(path) for path in paths}
+        listings.append(real_listing(frames, symbol))
+    return listings
 
 
-def _listing(folder: Path, symbol: str) -> Listing:
-    frames = {
-        path.stem.partition(f"_{symbol}_")[2]: pl.read_parquet(path)
-        for path in sorted(folder.glob(f"*_{symbol}_*.parquet"))
-    }
-    finest = next(item for item in _FINEST if f"candles_{item}" in frames)
-    candles = {finest: _candles(frames, finest)}
+def real_listing(frames: Mapping[str, pl.DataFrame], symbol: str) -> Listing:
+    """`frames` by kind and interval, such as `candles_5m`."""
+    present = [item for item in (M1, M3, M5, H4) if f"candles_{item}" in frames]
+    candles = {timeframe: _candles(frames, timeframe) for timeframe in present}
+    finest = present[0]
     for timeframe in (M3, H4):
         if timeframe not in candles and timeframe.ms % finest.ms == 0:
             candles[timeframe] = resample(candles[finest], timeframe)
@@ -58,7 +59,7 @@ def _listing(folder: Path, symbol: str) -> Listing:
     )
 
 
-def _candles(frames: dict[str, pl.DataFrame], timeframe: Timeframe) -> CandleSeries:
+def _candles(frames: Mapping[str, pl.DataFrame], timeframe: Timeframe) -> CandleSeries:
     frame = frames[f"candles_{timeframe}"]
     columns = {name: frame[name].to_numpy() for name in CANDLE_FIELDS}
     return CandleSeries.validated(

@@ -47,7 +47,7 @@ class Sockets:
         self.connections: dict[Connection, None] = {}
         self.accepted = 0
         self._market = market
-        self._feed = feed
+        self.feed = feed
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         refusal = self.faults.next_refusal()
@@ -58,7 +58,7 @@ class Sockets:
         if streams is None:
             return web.Response(status=404)
         self.accepted += 1
-        connection = Connection(request, streams, self._feed)
+        connection = Connection(request, streams, self.feed)
         self.connections[connection] = None
         try:
             return await connection.serve()
@@ -71,7 +71,7 @@ class Sockets:
             for fault in self.faults.due(self._market.now_ms):
                 for connection in list(self.connections):
                     connection.fail(fault)
-            self._feed.push(self.faults)
+            self.feed.push(self.faults)
             now_s = time.monotonic()
             for connection in self.connections:
                 connection.ping(now_s)

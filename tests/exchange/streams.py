@@ -62,6 +62,8 @@ class CandleStream:
         # Streams push at different moments, and soon after a candle's open.
         self._phase_ms = 1 + zlib.crc32(f"{key}".encode()) % VENUE_PUSH_MS[key.venue]
         self._sent_to_ms = now_ms
+        # Nothing is due before.
+        self.next_ms = now_ms
 
     def due(self, now_ms: Millis) -> list[Update]:
         """The ends of candles since the last call, and the newest state of the present one."""
@@ -74,6 +76,8 @@ class CandleStream:
         if pushes >= 0 and pushed_ms > self._sent_to_ms:
             updates.append(self.update(open_ms, pushed_ms))
         self._sent_to_ms = now_ms
+        following_ms = open_ms + self._phase_ms + max(pushes + 1, 0) * self._push_ms
+        self.next_ms = min(open_ms + step_ms, following_ms)
         return [update for update in updates if update is not None]
 
     def earlier(self, final: Update) -> Update | None:
@@ -81,11 +85,11 @@ class CandleStream:
         return self.update(final.open_ms, final.open_ms + self.key.timeframe.ms // 2)
 
     def update(self, open_ms: Millis, time_ms: Millis) -> Update | None:
-        if self._listing.has_ended(time_ms):
-            return None
         texts = self._listing.candle_texts(self.key.timeframe, open_ms, time_ms)
+        if texts is None or self._listing.has_ended(time_ms):
+            return None
         is_final = time_ms >= open_ms + self.key.timeframe.ms
-        return texts and Update(self.key, open_ms, time_ms, texts, is_final)
+        return Update(self.key, open_ms, time_ms, texts, is_final)
 
 
 class Feed:
@@ -96,6 +100,8 @@ class Feed:
         self._rate = rate
         self._streams: dict[StreamKey, CandleStream] = {}
         self._subscribers: dict[StreamKey, dict[Subscriber, None]] = {}
+        # All that was due by then is sent.
+        self.pushed_to_ms: Millis = 0
 
     def subscribe(self, subscriber: Subscriber, keys: Iterable[StreamKey]) -> None:
         """The present candles come at once."""
@@ -124,12 +130,13 @@ class Feed:
         now_ms = self._market.now_ms
         outgoing: dict[Subscriber, list[Update]] = {}
         for key, stream in self._streams.items():
-            updates = stream.due(now_ms)
-            if not updates:
+            if now_ms < stream.next_ms:
                 continue
+            updates = stream.due(now_ms)
             if faults.shares:
                 updates = faults.disturbed(updates, stream.earlier)
             for subscriber in self._subscribers[key]:
                 outgoing.setdefault(subscriber, []).extend(updates)
         for subscriber, heard in outgoing.items():
             subscriber.send(heard)
+        self.pushed_to_ms = now_ms

@@ -12,6 +12,7 @@ import pytest
 from llm_trader.market.simulation import simulate
 from llm_trader.timeframe import DAY_MS, H4, M3, M5, MINUTE_MS, parse_time
 from tests.exchange.clock import SimulatedClock
+from tests.exchange.hearing import pushed
 from tests.exchange.listings import listing_of
 from tests.exchange.process import ExchangeProcess
 from tests.exchange.real_data import real_listings
@@ -75,7 +76,8 @@ async def test_ccxt_hears_what_a_request_gives_once_candles_are_closed(
         await until_known(client, pairs)
         for step in range(1, 41):
             exchange.market.now_ms = NOW_MS + step * MINUTE_MS // 2
-            await asyncio.sleep(0.025)
+            await pushed(exchange)
+            await asyncio.sleep(0.005)
     finally:
         watching.cancel()
     for symbol, name in pairs:

@@ -22,6 +22,7 @@ from llm_trader.market.stored_series import candles_of
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, MINUTE_MS, Millis, Timeframe, iso8601
 from tests.exchange.fetching import WRITTEN_AT_MS, Pauses, fetch, venue_of
 from tests.exchange.listings import Listing, listing_of
+from tests.exchange.real_data import real_listing
 from tests.exchange.server import FakeExchange
 from tests.exchange.stores import meta_of, rows_of
 from tests.market.builders import START_MS
@@ -123,7 +124,7 @@ async def test_a_slice_of_real_data_comes_out_as_its_files_are_imported(
         inside = pl.col("timestamp_ms").is_between(start_ms, end_ms, closed="left")
         frames[path.stem.partition("BTCUSDT_")[2]] = frame = pl.read_parquet(path).filter(inside)
         frame.write_parquet(cut / path.name)
-    listing = _real_listing(frames, start_ms)
+    listing = real_listing(frames, "BTCUSDT")
     with FakeExchange([listing], end_ms + MINUTE_MS) as exchange:
         reports = await fetch(
             exchange, "bybit", tmp_path / "fetched", start_ms, timeframes=(M5, H4)
@@ -132,39 +133,6 @@ async def test_a_slice_of_real_data_comes_out_as_its_files_are_imported(
     with MarketStore.open(tmp_path / "imported", write=True, exchange="bybit") as store:
         import_folder(cut, store, exchange="bybit", written_at_ms=WRITTEN_AT_MS + 365 * DAY_MS)
     assert rows_of(tmp_path / "fetched") == rows_of(tmp_path / "imported")
-
-
-def _real_listing(frames: dict[str, pl.DataFrame], start_ms: Millis) -> Listing:
-    def candles(timeframe: Timeframe) -> CandleSeries:
-        frame = frames[f"candles_{timeframe}"]
-        names = ("open", "high", "low", "close", "volume")
-        columns = {name: frame[name].to_numpy() for name in names}
-        times = frame["timestamp_ms"].to_numpy()
-        return CandleSeries.validated(timeframe, {"open_time_ms": times, **columns})
-
-    settled, samples = frames["funding_8h"], frames["open_interest_1h"]
-    amount = samples["open_interest"].to_numpy()
-    return Listing(
-        "BTCUSDT",
-        "BTC",
-        "USDT",
-        {M5: candles(M5), H4: candles(H4)},
-        FundingSeries.validated(
-            {
-                "time_ms": settled["timestamp_ms"].to_numpy(),
-                "rate": settled["funding_rate"].to_numpy(),
-                "interval_hours": np.full(len(settled), 8.0),
-            }
-        ),
-        OpenInterestSeries.validated(
-            {
-                "time_ms": samples["timestamp_ms"].to_numpy(),
-                "open_interest": amount,
-                "open_interest_value": np.full(len(amount), np.nan),
-            }
-        ),
-        start_ms,
-    )
 
 
 @pytest.mark.parametrize("venue", VENUES)

@@ -17,7 +17,7 @@ import typer
 from typer import Option
 
 from llm_trader import __version__
-from llm_trader.cli import backup, data_store, evaluate, index, models, volatility
+from llm_trader.cli import backup, config, data_store, evaluate, index, models, volatility
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
@@ -81,6 +81,7 @@ app.command()(query)
 app.command("leak-check")(leak_check)
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
+app.add_typer(config.app, name="config")
 app.command()(demo)
 
 

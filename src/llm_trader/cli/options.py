@@ -110,11 +110,11 @@ End = Annotated[
 Samples = Annotated[int, Option(min=1, help="Number of sampled queries.")]
 Seed = Annotated[int, Option(help="Equal seeds give equal results.")]
 
-_CONFIG: Final = Annotated[
+ConfigFile = Annotated[
     Path | None, Option(help="TOML file of the settings; see config/example.toml.")
 ]
 
-_JSON: Final = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
 
 
 def with_job(
@@ -175,9 +175,9 @@ def _parameters(
             parameters += [_keyword(f.name, types[f.name], f.default) for f in fields(groups[name])]
         else:
             parameters.append(_keyword(name, hints[name], parameter.default))
-    parameters.append(_keyword("config", _CONFIG, None))
+    parameters.append(_keyword("config", ConfigFile, None))
     if hints["return"] is not NoneType:
-        parameters.append(_keyword("json", _JSON, False))
+        parameters.append(_keyword("json", AsJson, False))
     return parameters
 
 

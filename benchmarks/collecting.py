@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import psutil
-
-from llm_trader.timeframe import DAY_MS
 from tests.exchange.clock import SimulatedClock
 from tests.exchange.collecting import collecting
 from tests.exchange.process import ExchangeProcess
+
+from llm_trader.timeframe import DAY_MS
 
 # Enough for states, so that boundaries and the index have their work.
 _DAYS = 24

@@ -24,7 +24,7 @@ from llm_trader.app.follower_thread import FollowerThread
 from llm_trader.app.following import FollowReport, StoreFollower
 from llm_trader.app.indexes import refuse_one_folder_for_both
 from llm_trader.app.job import Job
-from llm_trader.app.market_data import find_listed, written_store
+from llm_trader.app.market_data import find_on_venue, written_store
 from llm_trader.app.retention import cut_ms_of
 from llm_trader.app.snapshot_delivery import snapshot_sender
 from llm_trader.clock import Clock, OffsetClock
@@ -148,7 +148,7 @@ class _Collection:
             await venue.close()
 
     async def _instruments(self, venue: Venue) -> list[Instrument]:
-        found = await find_listed(venue, self.plan.symbols)
+        found = await find_on_venue(venue, self.plan.symbols)
         now_ms = self.clock.now_ms()
         traded = [i for i in found if i.ended_ms is None or i.ended_ms > now_ms]
         for instrument in found:

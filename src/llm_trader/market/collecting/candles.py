@@ -15,7 +15,8 @@ from llm_trader.market.candles import CandleSeries
 from llm_trader.market.collecting.candle_closing import CandleCloser, CandleValues
 from llm_trader.market.collecting.surroundings import LiveMarket, Pace
 from llm_trader.market.exchange.instruments import Instrument
-from llm_trader.market.fetching import SeriesFetch, fetch_candles
+from llm_trader.market.fetching import SeriesFetch, fetch_candles, refetch
+from llm_trader.market.stored_series import candles_of
 from llm_trader.timeframe import HOUR_MS, Millis, Timeframe, iso8601
 
 # A page of an hour is one request, and a wrong candle harms the states of a day.
@@ -192,10 +193,14 @@ class LiveCandles:
     async def _fetched(self, series: LiveSeries, span: Span, *, again: bool) -> SeriesFetch | None:
         """None where the exchange refuses, or does not answer."""
         counts = self.market.counts
+        surroundings = self.market.surroundings()
+        instrument, timeframe = series.instrument, series.timeframe
         async with self.market.requests:
-            report = await fetch_candles(
-                self.market.surroundings(), series.instrument, series.timeframe, span, again=again
-            )
+            if again:
+                stored = candles_of(series.symbol, timeframe)
+                report = await refetch(surroundings, instrument, stored, [span])
+            else:
+                report = await fetch_candles(surroundings, instrument, timeframe, span)
         counts.backfilled += report.write.added
         counts.rejected += sum(report.refused.values())
         if report.write.replaced:

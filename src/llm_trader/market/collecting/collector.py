@@ -24,7 +24,8 @@ from llm_trader.market.collecting.samples import LiveSamples
 from llm_trader.market.collecting.streams import LiveStreams
 from llm_trader.market.collecting.surroundings import LiveMarket
 from llm_trader.market.exchange.instruments import Instrument
-from llm_trader.market.fetching import SeriesFetch, Surroundings, fetch_candles, fetch_symbol
+from llm_trader.market.fetching import SeriesFetch, Surroundings, fetch_symbol, refetch
+from llm_trader.market.stored_series import candles_of
 from llm_trader.progress import Progress, no_progress
 from llm_trader.timeframe import MINUTE_MS, SECOND_MS, Millis, Timeframe, iso8601
 
@@ -151,9 +152,8 @@ class MarketCollector:
             if stored is not None:
                 end_ms = stored[1] + timeframe.ms
                 span = Span(max(end_ms - 3 * CHECK_EVERY_MS - timeframe.ms, stored[0]), end_ms)
-                reports.append(
-                    await fetch_candles(surroundings, instrument, timeframe, span, again=True)
-                )
+                candles = candles_of(instrument.symbol, timeframe)
+                reports.append(await refetch(surroundings, instrument, candles, [span]))
         return reports
 
     async def _keep_time(self) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from llm_trader.market.absent_spans import Span
 from llm_trader.market.collecting.surroundings import LiveMarket, Pace
 from llm_trader.market.exchange.instruments import Instrument
-from llm_trader.market.fetching import SeriesFetch, fetch_funding, fetch_open_interest
+from llm_trader.market.fetching import SeriesFetch, refetch
+from llm_trader.market.stored_series import StoredSeries, funding_of, open_interest_of
 from llm_trader.timeframe import DAY_MS, H1, HOUR_MS, MINUTE_MS, SECOND_MS, Millis
 
 # Venues publish a sample some seconds after its time; who asks sooner asks twice.
@@ -72,8 +73,8 @@ class LiveSamples:
         if newest_ms is None or newest_ms < wanted_ms:
             start_ms = now_ms - DAY_MS if newest_ms is None else newest_ms + 1
             async with self.market.requests:
-                report = await fetch_open_interest(
-                    self.market.surroundings(), sampled.instrument, Span(start_ms, now_ms + 1)
+                report = await self._asked(
+                    sampled, open_interest_of(sampled.symbol), Span(start_ms, now_ms + 1)
                 )
             self._note(sampled.symbol, "open interest", report)
             newest_ms = store.last_open_interest_ms(sampled.symbol)
@@ -89,8 +90,8 @@ class LiveSamples:
             last = self.market.store.last_funding(sampled.symbol)
             start_ms = int(last.time_ms[-1]) + 1 if len(last) else now_ms - DAY_MS
             async with self.market.requests:
-                report = await fetch_funding(
-                    self.market.surroundings(), sampled.instrument, Span(start_ms, now_ms + 1)
+                report = await self._asked(
+                    sampled, funding_of(sampled.symbol), Span(start_ms, now_ms + 1)
                 )
             self._note(sampled.symbol, "funding", report)
             former_ms, next_ms = next_ms, self._next_settlement_ms(sampled)
@@ -102,6 +103,15 @@ class LiveSamples:
             sampled.funding.failed(self.market)
         else:
             sampled.funding.succeeded(self._soon_after(next_ms))
+
+    async def _asked(
+        self, sampled: SampledSymbol, stored: StoredSeries[Any], span: Span
+    ) -> SeriesFetch:
+        """Asked for also where the store's settlements seem to hold that long.
+
+        Intervals become shorter, and nobody says so before the settlement.
+        """
+        return await refetch(self.market.surroundings(), sampled.instrument, stored, [span])
 
     def _next_settlement_ms(self, sampled: SampledSymbol) -> Millis | None:
         """By the shorter of the interval that is stored and that of the present."""

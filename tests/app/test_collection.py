@@ -112,6 +112,7 @@ def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_
             with collecting(
                 exchange, clock, venue, SYMBOLS, tmp_path, "--start", "22",
                 delivery__intakes=intakes, delivery__max_wait_s=300, delivery__deadline_s=900,
+                market__exchange__silence_s=3600,
             ) as collector:  # fmt: skip
                 await asyncio.to_thread(
                     lambda: until(lambda: collector.logged("collecting"), seconds=30)

@@ -169,7 +169,8 @@ class _Collection:
         await collector.measure_clock()
         start_ms = parse_start(self.plan.start, self.clock.now_ms())
         await collector.catch_up(start_ms, self.job.progress)
-        if not any(store.symbols()):
+        store.release_memory()
+        if not store.symbols():
             raise ExchangeError(
                 f"{live.venue.name} has sent no data of {', '.join(collector.symbols)}; the log "
                 "says why; run the command again later"
@@ -244,6 +245,8 @@ class _Collection:
         rejected = sum(s.closer.rejected for s in collector.candles.series.values())
         shown = msgspec.structs.replace(counts, rejected=counts.rejected + rejected)
         self.report(BoundaryReport(iso8601(as_of_ms), len(symbols), sent, late, shown))
+        # What was read of the file would count as memory of this process for ever.
+        collector.market.store.release_memory()
 
     def _late(
         self, sender: SnapshotSender, symbols: list[str], as_of_ms: Millis

@@ -38,9 +38,19 @@ from llm_trader.market.fetching import check_timeframes
 from llm_trader.market.store import MarketStore
 from llm_trader.rpc.server import stop_on_signals
 from llm_trader.storage.writer_lock import WriterLock
-from llm_trader.timeframe import DAY_MS, SECOND_MS, Millis, Timeframe, iso8601, parse_start
+from llm_trader.timeframe import (
+    DAY_MS,
+    MINUTE_MS,
+    SECOND_MS,
+    Millis,
+    Timeframe,
+    iso8601,
+    parse_start,
+)
 
 _LOOK_EVERY_S: Final = 0.5
+# What was read of the store's file counts as memory of this process until it is released.
+_RELEASE_EVERY_MS: Final = MINUTE_MS
 # How far back an index reaches that is made anew.
 _INDEX_START_DAYS: Final = "90"
 
@@ -220,10 +230,15 @@ class _Collection:
         """Each boundary has a task, so that late data of one does not delay the next."""
         grid = sender.source.grid
         last_ms = grid.floor(self.clock.now_ms())
+        released_ms = self.clock.now_ms()
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self.clock.sleep(_LOOK_EVERY_S)
-                as_of_ms = grid.floor(self.clock.now_ms())
+                now_ms = self.clock.now_ms()
+                if now_ms - released_ms > _RELEASE_EVERY_MS:
+                    released_ms = now_ms
+                    store.release_memory()
+                as_of_ms = grid.floor(now_ms)
                 if as_of_ms > last_ms:
                     last_ms = as_of_ms
                     tasks.create_task(self._boundary(collector, sender, as_of_ms))
@@ -245,8 +260,6 @@ class _Collection:
         rejected = sum(s.closer.rejected for s in collector.candles.series.values())
         shown = msgspec.structs.replace(counts, rejected=counts.rejected + rejected)
         self.report(BoundaryReport(iso8601(as_of_ms), len(symbols), sent, late, shown))
-        # What was read of the file would count as memory of this process for ever.
-        collector.market.store.release_memory()
 
     def _late(
         self, sender: SnapshotSender, symbols: list[str], as_of_ms: Millis

@@ -14,6 +14,7 @@ from llm_trader.rpc.dispatcher import Method
 from llm_trader.rpc.errors import ErrorObject
 from llm_trader.rpc.params import NoParams
 from llm_trader.serving.methods import METHODS
+from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
 from llm_trader.snapshot.model import MarketSnapshot
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -30,7 +31,8 @@ def schema_pages(note: str) -> dict[str, Callable[[], str]]:
 
 
 def _documents() -> Iterator[tuple[str, str, tuple[Any, ...]]]:
-    for method in with_builtin_methods(METHODS, title="", version=""):
+    methods = [*METHODS, *SUBSCRIPTION_METHODS]
+    for method in with_builtin_methods(methods, title="", version=""):
         name = _NAMES.get(method.name) or method.name.replace(".", "-").replace("_", "-")
         yield f"{name}-request", f"Parameters of {method.name}", (_params_of(method),)
         results = (method.result_type, *method.other_results)

@@ -229,6 +229,15 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, kind, annotation=annotation, default=default)
 
 
+def with_index(job: Job, folder: Path) -> Job:
+    """The job with another folder of the index, as the flag --index of other commands sets it."""
+    import msgspec
+
+    replace = msgspec.structs.replace
+    index = replace(job.settings.index, path=folder.expanduser())
+    return job._replace(settings=replace(job.settings, index=index))
+
+
 def one_symbol(text: str) -> str:
     """The symbol of a command that takes one."""
     symbols = symbol_list(text)

@@ -236,14 +236,14 @@ def _following(job: Job, names: list[str], start: str, end: str, *, rebuild: boo
 
     def run(present: Callable[[Result], None]) -> None:
         def report(ingested: FollowReport) -> None:
-            present(Result(ingested, [line(_in_a_line(ingested))]))
+            present(Result(ingested, [line(in_a_line(ingested))]))
 
         follow_store(job, names, start, options.now_ms, report)
 
     return Results(run)
 
 
-def _in_a_line(report: FollowReport) -> str:
+def in_a_line(report: FollowReport) -> str:
     counts = [f"{report.added} added"]
     counts += [f"{report.remade} made again"] if report.remade else []
     counts += [f"{count} removed, {reason}" for reason, count in report.removed.items()]

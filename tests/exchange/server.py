@@ -30,6 +30,16 @@ class Asked(NamedTuple):
         return "symbol" in self.query
 
 
+def exchange_environ(url: str, *, streams: bool = False) -> dict[str, str]:
+    """The settings of a process that asks an exchange, and of one that hears it."""
+    settings = {"binance_url": url, "bybit_url": url}
+    if streams:
+        settings["binance_ws_url"] = settings["bybit_ws_url"] = url.replace("http://", "ws://")
+    prefix = "LLM_TRADER_MARKET__EXCHANGE__"
+    variables = {f"{prefix}{name.upper()}": url for name, url in settings.items()}
+    return {**variables, "NO_PROXY": "127.0.0.1"}
+
+
 class FakeExchange:
     """A context manager. Both venues' interfaces are at `url`, with the same contracts.
 
@@ -71,13 +81,7 @@ class FakeExchange:
         self._thread.join(10)
 
     def environ(self, *, streams: bool = False) -> dict[str, str]:
-        """The settings of a process that asks this exchange, and of one that hears it."""
-        settings = {"binance_url": self.url, "bybit_url": self.url}
-        if streams:
-            settings["binance_ws_url"] = settings["bybit_ws_url"] = self.stream_url
-        prefix = "LLM_TRADER_MARKET__EXCHANGE__"
-        variables = {f"{prefix}{name.upper()}": url for name, url in settings.items()}
-        return {**variables, "NO_PROXY": "127.0.0.1"}
+        return exchange_environ(self.url, streams=streams)
 
     @property
     def stream_url(self) -> str:

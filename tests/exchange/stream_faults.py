@@ -6,8 +6,8 @@ at times of the exchange's clock: equal seeds give equal faults, however fast th
 
 from __future__ import annotations
 
+import hashlib
 import random
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -106,6 +106,7 @@ class StreamFaults:
         if not share:
             return False
         text = f"{self.seed} {kind} {update.key} {update.open_ms} {update.time_ms}"
-        strikes = zlib.crc32(text.encode()) / 2**32 < share
+        digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+        strikes = int.from_bytes(digest, "big") / 2**32 < share
         self.happened += strikes
         return strikes

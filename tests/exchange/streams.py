@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llm_trader.timeframe import Millis, Timeframe
@@ -13,6 +13,9 @@ from tests.exchange.markets import Market
 
 if TYPE_CHECKING:
     from tests.exchange.stream_faults import StreamFaults
+
+
+VENUE_PUSH_MS: dict[str, Millis] = {"binance": 250, "bybit": 1000}
 
 
 class StreamKey(NamedTuple):
@@ -37,15 +40,27 @@ class Subscriber(Protocol):
     def send(self, updates: Iterable[Update]) -> None: ...
 
 
+@dataclass(frozen=True)
+class PushRate:
+    """How often a stream pushes: as its venue does, or `updates_per_candle` times."""
+
+    updates_per_candle: int | None = None
+
+    def push_ms(self, key: StreamKey) -> Millis:
+        if self.updates_per_candle is None:
+            return VENUE_PUSH_MS[key.venue]
+        return max(1, key.timeframe.ms // self.updates_per_candle)
+
+
 class CandleStream:
     """The updates of one candle series; those of a moment are always the same ones."""
 
-    def __init__(self, key: StreamKey, listing: Listing, push_ms: Millis, now_ms: Millis) -> None:
+    def __init__(self, key: StreamKey, listing: Listing, rate: PushRate, now_ms: Millis) -> None:
         self.key = key
         self._listing = listing
-        self._push_ms = push_ms
-        # Streams push at different moments, not all at once.
-        self._phase_ms = 1 + zlib.crc32(f"{key}".encode()) % push_ms
+        self._push_ms = rate.push_ms(key)
+        # Streams push at different moments, and soon after a candle's open.
+        self._phase_ms = 1 + zlib.crc32(f"{key}".encode()) % VENUE_PUSH_MS[key.venue]
         self._sent_to_ms = now_ms
 
     def due(self, now_ms: Millis) -> list[Update]:
@@ -73,19 +88,6 @@ class CandleStream:
         return texts and Update(self.key, open_ms, time_ms, texts, is_final)
 
 
-@dataclass
-class PushRate:
-    """How often a stream pushes: as its venue does, or `updates_per_candle` times."""
-
-    updates_per_candle: int | None = None
-    venue_ms: dict[str, Millis] = field(default_factory=lambda: {"binance": 250, "bybit": 1000})
-
-    def push_ms(self, key: StreamKey) -> Millis:
-        if self.updates_per_candle is None:
-            return self.venue_ms[key.venue]
-        return max(1, key.timeframe.ms // self.updates_per_candle)
-
-
 class Feed:
     """Gives each subscriber the updates of its streams, in the exchange's own time."""
 
@@ -103,7 +105,7 @@ class Feed:
             stream = self._streams.get(key)
             if stream is None:
                 listing = self._market.listings[key.symbol]
-                stream = CandleStream(key, listing, self._rate.push_ms(key), now_ms)
+                stream = CandleStream(key, listing, self._rate, now_ms)
                 self._streams[key] = stream
             self._subscribers.setdefault(key, {})[subscriber] = None
             present.append(stream.update(key.timeframe.floor(now_ms), now_ms))

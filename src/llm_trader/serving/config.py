@@ -11,7 +11,7 @@ from llm_trader.timeframe import MINUTE_MS, Millis
 
 
 class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """JSON-RPC 2.0 over TCP."""
+    """JSON-RPC 2.0 over TCP and HTTP."""
 
     min_matches: Annotated[
         int,
@@ -41,6 +41,19 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
             "frozen.",
         ),
     ] = 60
+
+    max_subscriptions: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="Greatest number of subscriptions, in all."),
+    ] = 1000
+    max_subscriptions_per_connection: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Greatest number of subscriptions, per WebSocket connection.",
+        ),
+    ] = 32
 
     @property
     def staleness_limits_ms(self) -> tuple[Millis, Millis]:

@@ -66,8 +66,12 @@ def server(folder: Path) -> list[Figure]:
     tables = [states(symbol, 60) for symbol in SYMBOLS]
     at_random = [request_line(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 3000)]
     live = [request_line(tables, i % 3, row=-1, rng=rng) for i in range(30)]
-    with rag_server(folder) as (process, port):
+    with (
+        rag_server(folder) as (process, port),
+        rag_server(folder, LLM_TRADER_SERVING__METRICS="false") as unmetered,
+    ):
         _load(process, port, 16, 3000, at_random)  # now every day has been asked for once
+        _load(*unmetered, 16, 3000, at_random)
         result = _one_result(port, at_random[0])
         with (
             _canned("rpc", result) as rpc,
@@ -78,6 +82,7 @@ def server(folder: Path) -> list[Figure]:
             bursts = _bursts(
                 {
                     "random": (process, port, 16, 480, at_random),
+                    "without metrics": (*unmetered, 16, 480, at_random),
                     "random, alone": (process, port, 1, 300, at_random),
                     "live": (process, port, 16, 480, live),
                     "rpc": (*rpc, 16, 4000, at_random),
@@ -92,6 +97,7 @@ def server(folder: Path) -> list[Figure]:
         *_query_figures("all asking about now", bursts["live"], bursts["floor"]),
         _latency(bursts["random, alone"]),
         _deadline_share(bursts["random"]),
+        _metrics_cost(bursts["random"], bursts["without metrics"]),
         _rpc_layer("1 KB", bursts["small rpc"], bursts["small floor"]),
         _rpc_layer("10 KB", bursts["rpc"], bursts["floor"]),
         Figure("server memory with the index, MB", f"{memory_mb:.0f}", "250", memory_mb < 250),
@@ -146,6 +152,17 @@ def _deadline_share(queries: list[Load]) -> Figure:
         f"{deadline_us:.1f} ({share:.2%})",
         "",
         None,
+    )
+
+
+def _metrics_cost(metered: list[Load], unmetered: list[Load]) -> Figure:
+    ratio = median(a.cpu_us / b.cpu_us for a, b in zip(metered, unmetered, strict=True))
+    with_us, without_us = (median(load.cpu_us for load in each) for each in (metered, unmetered))
+    return Figure(
+        "query with metrics: server CPU, against the same without",
+        f"{ratio:.3f} x ({with_us:.0f} µs, without {without_us:.0f} µs)",
+        "1.05 x",
+        ratio <= 1.05,
     )
 
 
@@ -212,10 +229,10 @@ def _one_result(port: int, request: bytes) -> bytes:
 
 
 @contextmanager
-def rag_server(folder: Path) -> Iterator[tuple[psutil.Process, int]]:
+def rag_server(folder: Path, **variables: str) -> Iterator[tuple[psutil.Process, int]]:
     command = [sys.executable, "-c", _CLI.format("rag_rpc_server"), "--port", "0"]
     command += ["--store", str(folder / "market"), "--index", str(folder / "index")]
-    environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json"}
+    environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json"} | variables
     process = subprocess.Popen(
         [*command, "--min-matches", "1"], stderr=subprocess.PIPE, env=environment
     )

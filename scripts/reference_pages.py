@@ -24,6 +24,7 @@ from llm_trader.rpc.http.websocket import (
     UNSUPPORTED,
 )
 from llm_trader.serving.methods import METHODS
+from llm_trader.serving.metrics.definitions import DEFINITIONS, PROTOTYPE_METRICS
 from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.snapshot.model import MarketSnapshot
@@ -98,6 +99,41 @@ def _commands(
     children: dict[str, click.Command] = getattr(command, "commands", {})
     for name, child in children.items():
         yield from _commands(child, click.Context(child, info_name=name, parent=context))
+
+
+def metrics_page(note: str) -> str:
+    """Every metric, and how the prototype's are read from them."""
+    lines = [note, "# Metrics", ""]
+    lines += [
+        "Prometheus scrapes them at `/metrics` of the HTTP port; `serving.metrics = false` turns",
+        "them off. Labels take few values, whatever clients send: methods are those of the server",
+        "or `unknown`, symbols are the first 200 of store and index, and clients appear nowhere.",
+        "What is read at a scrape is absent where it cannot be read. `process_…` are those of the",
+        "Prometheus client library.",
+        "",
+        "A restart begins all of them anew, served forecasts that wait for their outcome included.",
+        "",
+        "| name | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for metric in DEFINITIONS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    lines += ["", "## Buckets", "", "| histogram | upper bounds |", "|---|---|"]
+    for metric in DEFINITIONS:
+        if metric.buckets:
+            lines.append(f"| `{metric.name}` | {', '.join(f'{b:g}' for b in metric.buckets)} |")
+    lines += ["", "## The prototype's metrics", "", "| there | here, as PromQL |", "|---|---|"]
+    lines += [f"| {name} | `{promql}` |" for name, promql in PROTOTYPE_METRICS.items()]
+    lines += [
+        "",
+        "## Traces",
+        "",
+        "With `serving.otlp_endpoint` and the extra `otel`, each request is a trace: a span for",
+        "the request and one inside it for each stage. The variables of OpenTelemetry apply, such",
+        "as `OTEL_TRACES_SAMPLER` and `OTEL_EXPORTER_OTLP_HEADERS`.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def rpc_page(note: str) -> str:

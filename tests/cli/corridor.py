@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,10 +101,14 @@ def copied(folder: Path, to: Path) -> Path:
 
 @asynccontextmanager
 async def answering(
-    corridor: Corridor, environ: Mapping[str, str] | None = None, **overrides: Any
+    corridor: Corridor,
+    environ: Mapping[str, str] | None = None,
+    clock: Callable[[], Millis] | None = None,
+    **overrides: Any,
 ) -> AsyncIterator[RpcClient]:
     """A client of a server on a free port, both in this process."""
-    async with query_server(corridor.settings(environ, **overrides), environ or {}) as server:
+    settings = corridor.settings(environ, **overrides)
+    async with query_server(settings, environ or {}, clock) as server:
         await server.start()
         try:
             async with await RpcClient.connect(*server.address) as client:

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from llm_trader.app.calibration_fit import calibrate_from_store
 from llm_trader.app.job import Job
 from llm_trader.errors import ConfigurationError
 from llm_trader.retrieval.calibration import Calibration, write_calibration
+from llm_trader.rpc.client import RpcClient
+from llm_trader.snapshot.outcome import label_outcomes
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 from tests.cli.corridor import AT_MS, START_MS, SYMBOL, Corridor, answering
+from tests.serving.metrics.scraping import Clock, running, scrape
 
 SEARCH = {
     "retrieval__lookback_days": 12,
@@ -158,3 +162,21 @@ async def test_a_server_does_not_start_with_a_file_that_is_no_calibration(
     (tmp_path / "nonsense.json").write_text("{}")
     with pytest.raises(ConfigurationError, match="llm-trader calibrate"):
         await replies(corridor, tmp_path / "nonsense.json", question())
+
+
+async def test_metrics_show_the_calibrations_age_and_the_coverage_of_its_bands(
+    corridor: Corridor, made: Calibration, path: Path
+) -> None:
+    clock = Clock(AT_MS)
+    async with running(corridor, clock, **SEARCH, retrieval__calibration=path) as server:
+        async with await RpcClient.connect(*server.address) as client:
+            reply = await client.call("rag.query_patterns", question())
+        clock.now_ms = AT_MS + 2 * DAY_MS
+        seen = await scrape(server)
+    age_s = (clock.now_ms - made.known_by_ms) / 1000
+    assert seen.value("llm_trader_calibration_age_seconds") == age_s
+    candles = corridor.histories[SYMBOL].intraday
+    followed = label_outcomes(candles, np.array([AT_MS], np.int64))[: len(HORIZONS), 0].tolist()
+    for name, outcome, (low, high) in zip(HORIZONS, followed, bands(reply), strict=True):
+        coverage = seen.value("llm_trader_band_coverage_ratio", horizon=name, band="calibrated")
+        assert coverage == float(low <= outcome <= high)

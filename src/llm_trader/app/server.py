@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -32,17 +32,22 @@ from llm_trader.retrieval.retriever import Retriever
 from llm_trader.rpc.admission import Admission, TokenCheck, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import Dispatcher
-from llm_trader.rpc.observer import log_observers
+from llm_trader.rpc.dispatcher import Dispatcher, Method
+from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
+from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.readiness import ReadinessProbe
 from llm_trader.serving.subscriptions import Subscriptions
+from llm_trader.serving.tracing import open_traces
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import Millis, iso8601
+
+if TYPE_CHECKING:
+    from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +100,7 @@ async def query_server(
             )
         with ExitStack() as opened:
             market = _market(settings, retriever, opened)
-            methods = RagMethods(
+            rag = RagMethods(
                 retriever,
                 market,
                 defaults=settings.retrieval.search(),
@@ -103,22 +108,25 @@ async def query_server(
                 version=__version__,
                 market_location=str(settings.market.store) if market else None,
                 clock=clock,
-            ).methods()
+            )
             subscriptions = Subscriptions(market, serving)
-            methods += subscriptions.methods()
             probe = ReadinessProbe(retriever, market, serving, clock)
             complete = with_builtin_methods(
-                methods,
+                [*rag.methods(), *subscriptions.methods()],
                 title="LLM Trader RAG",
                 version=__version__,
                 tokens=tokens,
                 errors=RAG_ERRORS,
             )
-            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
             gate = Admission(serving, tokens)
+            metrics = _metrics(rag, gate)
+            observers = [*log_observers(), *_traces(serving, complete, clock, opened)]
+            if metrics is not None:
+                observers.append(metrics.requests(complete, RAG_ERRORS))
+            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
             doors = []
             if serving.http:
-                doors.append(_http_door(dispatcher, gate, serving, tokens, probe))
+                doors.append(_http_door(dispatcher, gate, serving, tokens, probe, metrics))
             server = RpcServer(dispatcher, serving, gate=gate, doors=doors)
             async with EvidencePusher(subscriptions, dispatcher, gate, serving).running():
                 yield server
@@ -130,6 +138,7 @@ def _http_door(
     config: RpcConfig,
     tokens: TokenCheck,
     probe: ReadinessProbe,
+    metrics: ServerMetrics | None,
 ) -> Door:
     """Every path that HTTP answers is in this list."""
     # Its libraries take 100 ms to import.
@@ -155,7 +164,33 @@ def _http_door(
         rpc.page("/readyz", ready, open_to_all=True),
         rpc.page("/openrpc.json", describe),
     ]
+    if metrics is not None:
+        routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
     return HttpServer(http_application(routes, config), config, gate)
+
+
+def _metrics(rag: RagMethods, gate: Admission) -> ServerMetrics | None:
+    if not rag.config.metrics:
+        return None
+    from llm_trader.serving.metrics.exposition import ServerMetrics
+
+    metrics = ServerMetrics(rag, gate)
+    rag.observer = metrics.answers
+    return metrics
+
+
+def _traces(
+    config: ServingConfig,
+    methods: Sequence[Method],
+    clock: Callable[[], Millis] | None,
+    opened: ExitStack,
+) -> list[RequestObserver]:
+    if config.otlp_endpoint is None or clock is None:
+        return []
+    names = frozenset(method.name for method in methods)
+    traces = open_traces(config.otlp_endpoint, __version__, names, clock)
+    opened.callback(traces.close)
+    return [traces]
 
 
 def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:

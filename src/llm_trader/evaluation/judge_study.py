@@ -32,12 +32,7 @@ from llm_trader.evaluation.forecast.ensembles import (
     Losses,
     forecast_quantiles,
 )
-from llm_trader.evaluation.forecast.given_forecasts import (
-    Given,
-    GivenForecasts,
-    quantile_scores,
-    sample_scores,
-)
+from llm_trader.evaluation.forecast.given_forecasts import Given, GivenForecasts
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.skills import (
     ScoredForecasts,
@@ -60,6 +55,7 @@ from llm_trader.evaluation.verdict.verdicts import adjusted, forecast_verdict
 from llm_trader.evaluation.workers import Task, run_tasks
 from llm_trader.progress import Progress, StepCounter
 from llm_trader.retrieval.forecast import quantile_places
+from llm_trader.retrieval.scores import quantile_scores, sample_scores
 
 SHUFFLED: Final = "given forecasts, shuffled outcomes"
 PLANTED: Final = "given forecasts, planted knowledge"

@@ -252,7 +252,15 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             collection=self.collection,
             symbols=symbols,
             runs=runs,
+            size_bytes=self._file_bytes(),
         )
+
+    def _file_bytes(self) -> int | None:
+        """The size of the file; None while a rebuild swaps it."""
+        try:
+            return (self._path / DATA_FILE).stat().st_size
+        except OSError:
+            return None
 
     def follow(self) -> None:
         """Take over what was written since, or another file in the place of this one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -171,6 +171,18 @@ class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):
     collection: Annotated[Collection, Meta(description="What makes its states comparable.")]
     symbols: Annotated[list[SymbolPoints], Meta(description="What it holds of each symbol.")]
     runs: Annotated[list[IngestionRun], Meta(description="The ingestions that wrote it.")]
+    size_bytes: Annotated[
+        int | None, Meta(description="Size of its file, bytes; null where the backend has none.")
+    ] = None
+
+
+@runtime_checkable
+class CountsCacheUse(Protocol):
+    """A backend that keeps something between calls."""
+
+    def cache_use(self) -> dict[str, tuple[int, int]]:
+        """Hits and misses by the name of the cache, since the start."""
+        ...
 
 
 class VectorIndex(Protocol):

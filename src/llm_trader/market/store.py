@@ -29,6 +29,7 @@ from llm_trader.market import (
     retention,
     series_ages,
     series_changes,
+    series_extents,
     series_ledgers,
     series_records,
     store_check,
@@ -47,6 +48,7 @@ from llm_trader.market.retention import RemovedRows
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.market.series_changes import DataChanges, DataMark
+from llm_trader.market.series_extents import SeriesExtent
 from llm_trader.market.series_ledgers import SeriesLedgers
 from llm_trader.market.series_records import SeriesOrigin, Source
 from llm_trader.market.store_check import StoreCheck
@@ -379,6 +381,11 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         """How old the newest row of each series is; by a few seeks, for whoever asks often."""
         with self._read() as txn:
             return series_ages.series_ages(txn, now_ms)
+
+    def series_extents(self) -> list[SeriesExtent]:
+        """How complete each series is, by its records, for whoever asks often."""
+        with self._read() as txn:
+            return series_extents.series_extents(txn)
 
     def describe(self, now_ms: Millis | None = None) -> StoreInfo:
         """Every series with extent, gaps, frozen stretches and provenance; ages by the clock."""

@@ -33,9 +33,10 @@ Result = TypeVar("Result")
 
 
 class LruCache(Generic[Key, Result]):
-    """The `size` most recently used results, each computed once."""
+    """The `size` most recently used results, each computed once; it counts hits and misses."""
 
     def __init__(self, size: int) -> None:
+        self.hits = self.misses = 0
         self._size = size
         self._results: OrderedDict[Key, Result] = OrderedDict()
 
@@ -45,7 +46,9 @@ class LruCache(Generic[Key, Result]):
     def get(self, key: Key, compute: Callable[[], Result]) -> Result:
         if key in self._results:
             self._results.move_to_end(key)
+            self.hits += 1
             return self._results[key]
+        self.misses += 1
         result = self._results[key] = compute()
         if len(self._results) > self._size:
             self._results.popitem(last=False)

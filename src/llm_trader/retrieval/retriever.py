@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -70,6 +70,9 @@ from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis, iso8601
 _FORECAST_BASES_KEPT: Final = 64
 # Some 5 KB each. Live queries need a few per symbol, replayed ones more.
 _WINDOWS_KEPT: Final = 1024
+
+# Called with the name of a stage when it has ended: `embed`, `search`, `select`, `evidence`.
+StageEnd = Callable[[str], None]
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
 _OUTCOMES: Final = slice(COLUMN_ROW[OUTCOMES[0]], COLUMN_ROW[OUTCOMES[-1]] + 1)
@@ -135,7 +138,26 @@ class Retriever:
         self._forecast_bases: LruCache[Hashable, ForecastBase] = LruCache(_FORECAST_BASES_KEPT)
         self._references: LruCache[Hashable, SimilarityReference] = LruCache(_WINDOWS_KEPT)
 
-    async def query(self, state: SnapshotTable, as_of_ms: Millis, spec: SearchSpec) -> Answer:
+    @property
+    def caches(self) -> Mapping[str, LruCache[Any, Any]]:
+        """What it keeps between queries, by name."""
+        return {
+            "base_rates": self._base_rates,
+            "forecast_bases": self._forecast_bases,
+            "similarity_references": self._references,
+        }
+
+    @property
+    def calibration(self) -> LoadedCalibration | None:
+        return self._calibration
+
+    async def query(
+        self,
+        state: SnapshotTable,
+        as_of_ms: Millis,
+        spec: SearchSpec,
+        end_stage: StageEnd = lambda stage: None,
+    ) -> Answer:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
 
         Raises `EmbeddingError` for a state that says too little, `SymbolNotFoundError` for a
@@ -145,16 +167,19 @@ class Retriever:
         started = time.perf_counter()
         query = _Query(state, as_of_ms, spec, await self.probes(state, spec.vector))
         embedded = time.perf_counter()
+        end_stage("embed")
         regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
         ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
-        hits, shown, episodes, neighbours = await self._find(query, _searches(query, ranges))
+        searches = _searches(query, ranges)
+        hits, shown, episodes, neighbours = await self._find(query, searches, end_stage)
+        end_stage("select")
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
         loaded, warnings = self._usable_calibration(query, len(neighbours.rows))
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
-        return Answer(
+        answer = Answer(
             matches=self._matches(query, matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
             evidence=self._evidence(query, episodes, neighbours, novelty, calibration),
@@ -167,6 +192,8 @@ class Retriever:
             warnings=warnings,
             index_end_ms=int(hits.points.timestamp_ms[-1]) if len(hits.points) else None,
         )
+        end_stage("evidence")
+        return answer
 
     def embedding_model(self, vector: QueryVectors) -> str:
         """The ids of the spaces that a query is compared in."""
@@ -192,7 +219,9 @@ class Retriever:
             )
         return await self.texts.vector(state)
 
-    async def _find(self, query: _Query, searches: list[SearchQuery]) -> _Found:
+    async def _find(
+        self, query: _Query, searches: list[SearchQuery], end_stage: StageEnd
+    ) -> _Found:
         spec = query.spec
         gap_ms = round(spec.min_gap_hours * HOUR_MS)
         limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
@@ -200,6 +229,7 @@ class Retriever:
             limit = max(limit, NEIGHBOURS)
         while True:
             hits = await self._nearest([replace(search, limit=limit) for search in searches])
+            end_stage("search")
             stamps = hits.points.timestamp_ms[hits.rows]
             shown = nearest_episodes(stamps, gap_ms, spec.top_k)
             episodes = earliest_episodes(stamps, gap_ms, spec.evidence_k)
@@ -210,7 +240,9 @@ class Retriever:
         nearest = _neighbourhood(query, hits)
         if len(searches) > 1 and limit != NEIGHBOURS:
             # Deeper rankings fuse to another order, so the forecast's are fused by themselves.
+            end_stage("select")
             fused = await self._nearest([replace(search, limit=NEIGHBOURS) for search in searches])
+            end_stage("search")
             neighbours = _neighbourhood(query, fused)
         else:
             neighbours = nearest

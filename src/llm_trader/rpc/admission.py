@@ -181,6 +181,16 @@ class Admission:
         self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
 
+    @property
+    def in_flight(self) -> int:
+        """The number of calls at work."""
+        return self._in_flight
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait for their turn."""
+        return self._work.waiting + self._quick.waiting
+
     def admit(self, method: str, session: Session, received_s: float) -> None:
         """Checks draining, rate and authentication, in this order; raises the refusal."""
         if self.draining:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import re
 import select
 import socket
@@ -169,6 +170,8 @@ class Connection(asyncio.Protocol):
         return True  # keeps the connection open for the replies
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._log.debug("rpc_connection_reset", peer=self.session.peer, error=str(error))
         self._cancel_answers()
         for event in (self._input_ended, self._peer_ended, self._closed):
             event.set()
@@ -295,7 +298,9 @@ class Connection(asyncio.Protocol):
         self._loss_timer = None
         if self._transport.is_closing() or not self.pending:
             return
-        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            error = os.strerror(number)
+            self._log.debug("rpc_connection_reset", peer=self.session.peer, error=error)
             self._transport.abort()
             return
         if not self._probed and self._peer_sends_no_more() and not self._unread.buffered_bytes():
@@ -387,6 +392,7 @@ class Connection(asyncio.Protocol):
         if remaining_s > 0:
             self._set_timer(min(remaining_s, self._patience_s()))
         else:
+            self._log.debug("rpc_connection_timed_out", peer=self.session.peer)
             self.end_input()
 
     async def _hang_up(self) -> None:

@@ -66,18 +66,22 @@ class RequestContext:
     async def pause(self) -> None:
         """A method that computes for long calls it between its steps, so that pings pass."""
         if self.gate is not None:
-            await self.gate.pause(time.monotonic() - self.worked_since_s)
+            paused_s = time.monotonic()
+            await self.gate.pause(paused_s - self.worked_since_s)
             self.worked_since_s = time.monotonic()
+            if self.stages is not None:
+                waited_s = self.worked_since_s - paused_s
+                self.stages["queue"] = self.stages.get("queue", 0.0) + waited_s
 
     def batch_member(self, position: int, size: int) -> RequestContext:
         name, session = f"{self.request_id}.{position}", self.session
         return RequestContext(name, session, self.received_s, self.deadline_s, size, position)
 
     def end_stage(self, name: str) -> None:
-        """Attributes the time since the last stage ended to `name`."""
+        """Attributes the time since the last stage ended to `name`, which may end repeatedly."""
         if self.stages is not None:
-            elapsed_s = time.monotonic() - self.received_s
-            self.stages[name] = elapsed_s - sum(self.stages.values())
+            stage_s = time.monotonic() - self.received_s - sum(self.stages.values())
+            self.stages[name] = self.stages.get(name, 0.0) + stage_s
 
 
 @dataclass(frozen=True, slots=True)

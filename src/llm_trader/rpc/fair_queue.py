@@ -109,6 +109,11 @@ class FairQueue:
         self._extended: list[asyncio.Future[None]] = []
         self._estimates_s: dict[str, float] = {}
 
+    @property
+    def waiting(self) -> int:
+        """The number of turns that are waited for."""
+        return sum(len(line.turns) for line in self._lines.values())
+
     def within(self, peer: str, limit_s: float) -> bool:
         """Whether what the peer has waiting fits in a time, if all who wait have their shares."""
         line = self._lines.get(peer)

@@ -13,8 +13,9 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One request with its reply; refused requests and notifications are included.
 
     `method` has at most 64 characters and is None if the document is not a call. `code` is the
-    JSON-RPC error code, None for a result. `stages` maps the reached ones of `queue` (until the
-    call was admitted), `decode`, `handle` and `encode` to seconds; a method may add its own.
+    JSON-RPC error code, None for a result. `stages` maps the reached ones of `queue` (all waits
+    for a turn), `decode`, `handle` and `encode` to seconds; a method may add its own, and `handle`
+    is the rest of its work then.
     `reply_bytes` is 0 for a notification. `batch_position` counts from 1; None outside batches.
     """
 

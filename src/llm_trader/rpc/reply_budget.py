@@ -56,6 +56,10 @@ class ReplyBudget:
         self._held: dict[Unsent, int] = {}
         self._total_bytes = 0
 
+    @property
+    def total_bytes(self) -> int:
+        return self._total_bytes
+
     def update(self, unsent: Unsent, now_s: float) -> None:
         """Call it when replies are made or sent; closes the stalest connection if need be."""
         self._account(unsent, unsent.measure(now_s))

@@ -59,7 +59,7 @@ class UnreadWatch:
 
     def cut_off(self) -> None:
         """Closes the connection, and drops the replies."""
-        structlog.get_logger(__name__).info(
+        structlog.get_logger(__name__).debug(
             "rpc_connection_cut_off", peer=self._peer, unread_bytes=self.buffered_bytes()
         )
         self._transport.abort()

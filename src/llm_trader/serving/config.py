@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from llm_trader.config_types import Url
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.timeframe import MINUTE_MS, Millis
 
@@ -41,6 +42,19 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
             "frozen.",
         ),
     ] = 60
+
+    metrics: Annotated[
+        bool, Meta(description="Count and time what the server does, for Prometheus at /metrics.")
+    ] = True
+
+    otlp_endpoint: Annotated[
+        Annotated[Url, Meta(pattern=r"^https?://\S+$")] | None,
+        Meta(
+            description="Address of an OpenTelemetry receiver (OTLP over HTTP) that gets a trace "
+            "of each request; without one no traces are made. Needs the extra `otel`.",
+            examples=["http://127.0.0.1:4318/v1/traces"],
+        ),
+    ] = None
 
     max_subscriptions: Annotated[
         int,

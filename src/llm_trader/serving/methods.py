@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -88,6 +88,18 @@ class QueryState(msgspec.Struct):
         return self
 
 
+class AnswerObserver(Protocol):
+    """Is told of the answers to `rag.query_patterns`, for metrics; it must return quickly."""
+
+    def found(self, answer: Answer) -> None:
+        """A query was searched for, whether it will be answered or refused."""
+
+    def answered(self, symbol: str, state_ms: Millis, answer: Answer) -> None:
+        """It is answered; its state is that of `state_ms`."""
+
+    def refused(self, error: errors.LlmTraderError) -> None: ...
+
+
 @dataclass
 class RagMethods:
     """Answers `rag.*` calls. Without `market` every query must bring its state."""
@@ -100,6 +112,7 @@ class RagMethods:
     version: str
     market_location: str | None = None
     clock: Callable[[], Millis] | None = None
+    observer: AnswerObserver | None = None
     answered: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
 
@@ -121,18 +134,26 @@ class RagMethods:
                 sent = msgspec.structs.asdict(params.query_config)
                 changes = {name: value for name, value in sent.items() if value is not UNSET}
                 search = msgspec.structs.replace(search, **changes)
+            context.end_stage("state")
             await context.pause()
-            answer = await self.retriever.query(state.table, params.timestamp, search)
+            as_of_ms, end_stage = params.timestamp, context.end_stage
+            answer = await self.retriever.query(state.table, as_of_ms, search, end_stage)
+            if self.observer is not None:
+                self.observer.found(answer)
             index_end_ms = await self._index_end_ms(params, answer)
             reach = Reach.at(params.timestamp, index_end_ms, state.data_age_seconds)
             state.warnings += reach.warnings()
             required = min(self.config.min_matches, search.top_k)
             if len(answer.matches) < required:
                 raise _too_few(answer, search, required, reach)
-        except errors.LlmTraderError:
+        except errors.LlmTraderError as error:
             self.refused += 1
+            if self.observer is not None:
+                self.observer.refused(error)
             raise
         self.answered += 1
+        if self.observer is not None:
+            self.observer.answered(params.symbol, state.as_of_ms, answer)
         metadata = self._metadata(params, state, search, answer, reach, context, started)
         return wire.QueryPatternsResult(
             answer.matches, answer.statistics, answer.evidence, metadata

@@ -99,6 +99,8 @@ class SnapshotSource:
         self.intraday = intraday
         self.rules = rules
         self.grid = Timeframe(interval_ms)
+        # How often the states of a day were ready, and how often some of them had to be built.
+        self.day_hits = self.day_misses = 0
         self._days = lru_cache(_DAYS_KEPT)(lambda symbol, day: _DayStates())
         self._inputs = lru_cache(_INPUTS_KEPT)(lambda symbol, day: _DayInputs())
 
@@ -115,8 +117,11 @@ class SnapshotSource:
         """The states of a day (counted from 1970) up to `row` or later, at `version` or later."""
         states: _DayStates = self._days(symbol, day)
         if states.version != version or row >= states.fields.shape[1]:
+            self.day_misses += 1
             self._extend(states, symbol, day, row)
             states.version = version
+        else:
+            self.day_hits += 1
         return states
 
     def _extend(self, states: _DayStates, symbol: str, day: int, row: int) -> None:

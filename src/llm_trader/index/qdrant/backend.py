@@ -130,6 +130,13 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         """The collection that the alias leads to."""
         return self.cache.reader.name
 
+    def cache_use(self) -> dict[str, tuple[int, int]]:
+        heads, columns = self._heads, self.cache
+        return {
+            "heads": (heads.calls - heads.reads, heads.reads),
+            "columns": (columns.hits, columns.misses),
+        }
+
     @property
     def location(self) -> str:
         return f"{self.connection.server.shown_url} {self.name}"

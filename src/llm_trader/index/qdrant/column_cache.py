@@ -47,6 +47,8 @@ class ColumnCache:
     def __init__(self, reader: Reader, head: Head) -> None:
         self.reader = reader
         self.head = head
+        # How often a symbol was there as far back as a query reached, and how often it was not.
+        self.hits = self.misses = 0
         self._entries: dict[str, _SymbolColumns] = {}
 
     def seen(self, symbol: str) -> int:
@@ -65,7 +67,9 @@ class ColumnCache:
         """Keep a symbol from a time on. Raises `SymbolNotFoundError` if it has no points."""
         entry = self._entries.setdefault(symbol, _SymbolColumns())
         if entry.arrays is not None and entry.from_ms <= earliest_ms:
+            self.hits += 1
             return
+        self.misses += 1
         async with entry.flight.turn():
             from_ms = earliest_ms - earliest_ms % _STEP_MS
             if entry.arrays is None:

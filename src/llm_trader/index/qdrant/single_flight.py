@@ -50,10 +50,16 @@ class HeadCache:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._reading = SingleFlight()
-        self._reads = 0
+        self._reads = self.calls = 0
         self._last: tuple[int, Head] | None = None
 
+    @property
+    def reads(self) -> int:
+        """How many of the calls read a head; the others shared one."""
+        return self._reads
+
     async def newest(self) -> Head:
+        self.calls += 1
         arrived = self._reads
         async with self._reading.turn():
             if self._last is None or self._last[0] <= arrived:

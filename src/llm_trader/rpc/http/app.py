@@ -33,7 +33,8 @@ _PAGE: Final = "a page"
 
 _log = structlog.get_logger(__name__)
 
-# Given whether the client sent a token, or needs none: an HTTP status and a value for JSON.
+# Given whether the client sent a token, or needs none: an HTTP status, and a value for JSON or the
+# bytes themselves.
 Page = Callable[[bool], Awaitable[tuple[int, Any]]]
 
 
@@ -55,8 +56,10 @@ class RpcOverHttp:
             WebSocketRoute("/ws", endpoint.serve),
         ]
 
-    def page(self, path: str, answer: Page, *, open_to_all: bool = False) -> Route:
-        """A route of JSON; without `open_to_all` the client needs a token where calls do."""
+    def page(
+        self, path: str, answer: Page, *, open_to_all: bool = False, media_type: str = _JSON
+    ) -> Route:
+        """A route for GET; without `open_to_all` the client needs a token where calls do."""
 
         async def respond(request: Request) -> Response:
             session = _session_of(request, self._tokens)
@@ -68,7 +71,8 @@ class RpcOverHttp:
             await self._gate.turn(session, _PAGE, quick=True)
             try:
                 status, value = await answer(allowed)
-                return _json(status, msgspec.json.encode(value))
+                body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+                return Response(body, status, media_type=media_type)
             finally:
                 self._gate.end_turn()
 

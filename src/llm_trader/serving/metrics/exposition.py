@@ -1,0 +1,61 @@
+"""The metrics of one server, and the text of all of them that Prometheus scrapes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+
+from llm_trader.rpc.admission import Admission
+from llm_trader.rpc.dispatcher import Method
+from llm_trader.rpc.errors import ErrorTable
+from llm_trader.serving.methods import RagMethods
+from llm_trader.serving.metrics import definitions
+from llm_trader.serving.metrics.answers import AnswerMetrics
+from llm_trader.serving.metrics.forecast_scores import ForecastScores
+from llm_trader.serving.metrics.readings import Sources, read
+from llm_trader.serving.metrics.registry import Registry
+from llm_trader.serving.metrics.requests import RequestMetrics
+
+
+class ServerMetrics:
+    """`requests` is an observer for the dispatcher; `metrics_text` answers a scrape."""
+
+    media_type: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self, rag: RagMethods, gate: Admission) -> None:
+        scores = ForecastScores()
+        self._registry = Registry(definitions.COUNTED)
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        self._sources = Sources(rag.retriever, rag.market, gate, scores, rag.version, rag.clock)
+        self.answers = AnswerMetrics(self._registry, scores, rag.clock)
+
+    def requests(self, methods: Iterable[Method], errors: ErrorTable) -> RequestMetrics:
+        """Counts the requests of these methods."""
+        return RequestMetrics(self._registry, methods, errors)
+
+    async def page(self, authenticated: bool) -> tuple[int, bytes]:
+        """What the route answers."""
+        return 200, await self.metrics_text()
+
+    async def metrics_text(self) -> bytes:
+        """Of the type `media_type`. It never fails: what cannot be read is absent."""
+        readings = await read(self._sources)
+        parts = (self._registry, readings, self._process)
+        families = itertools.chain.from_iterable(part.collect() for part in parts)
+        return generate_latest(_Families(families))
+
+
+class _Families:
+    """Looks like a registry to `generate_latest`."""
+
+    def __init__(self, families: Iterator[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return self._families

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import msgspec
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorTable
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import RequestObserver
 from llm_trader.rpc.server import RpcServer
 
@@ -154,17 +154,17 @@ class Line:
 @asynccontextmanager
 async def serving(
     *extra: Method,
-    tokens: TokenCheck | None = None,
+    keys: KeyRing | None = None,
     errors: ErrorTable = PROTOCOL_ERRORS,
     observers: Sequence[RequestObserver] = (),
     **limits: Any,
 ) -> AsyncIterator[RpcServer]:
     methods = with_builtin_methods(
-        [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=tokens, errors=errors
+        [*stub_methods(), *extra], title="stub", version="1.2.3", errors=errors
     )
     config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
     dispatcher = Dispatcher(methods, errors=errors, observers=observers)
-    server = RpcServer(dispatcher, config, tokens)
+    server = RpcServer(dispatcher, config, keys)
     await server.start()
     try:
         yield server

@@ -28,16 +28,19 @@ from llm_trader.retrieval.calibration import (
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.rpc.admission import TokenCheck, check_binding
+from llm_trader.rpc.admission import check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.key_file import read_keys
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
+from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 _log = structlog.get_logger(__name__)
@@ -73,13 +76,15 @@ async def query_server(
     """
     refuse_one_folder_for_both(settings)
     serving = settings.serving
-    tokens = _tokens(serving, environ)
+    keys = KeyRing(tokens_of(serving, environ), now_ms=clock)
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
-    check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
+    followed = _followed_files(serving, keys)
+    check_binding(serving.host, keys.required, serving.allow_unauthenticated_remote)
     calibration = _calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
         watched(retriever.index),
+        following(*followed),
     ):
         if calibration is not None:
             _log_calibration(calibration.calibration, retriever, settings)
@@ -104,24 +109,32 @@ async def query_server(
                 methods,
                 title="LLM Trader RAG",
                 version=__version__,
-                tokens=tokens,
                 errors=RAG_ERRORS,
             )
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
-            yield RpcServer(dispatcher, serving, tokens)
+            yield RpcServer(dispatcher, serving, keys)
 
 
-def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:
+def _followed_files(config: RpcConfig, keys: KeyRing) -> list[FileFollower]:
+    """The files that a running server follows, each read now for the first time."""
+    followed = []
+    if path := config.keys_file:
+        followed.append(FileFollower("keys", [path], lambda: keys.follow_file(read_keys(path))))
+    return followed
+
+
+def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
+    """The tokens of the environment. Raises `ConfigurationError` if its variable holds none."""
     name = config.auth_tokens_env
     if name is None:
-        return TokenCheck()
+        return []
     value = checked_text(environ.get(name, ""), name, "serving.auth_tokens_env")
     tokens = [token.strip() for token in value.split(",") if token.strip()]
     if not tokens:
         raise ConfigurationError(
             f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
         )
-    return TokenCheck(tokens)
+    return tokens
 
 
 def _calibration(settings: Settings) -> LoadedCalibration | None:

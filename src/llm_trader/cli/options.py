@@ -80,12 +80,13 @@ SETTING_FLAGS: Final = {
         type=int,
     ),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
+    "keys_file": Flag("serving.keys_file", "File of the API keys.", type=Path),
     "auth_tokens_env": Flag(
-        "serving.auth_tokens_env", "Environment variable that holds the accepted tokens."
+        "serving.auth_tokens_env", "Environment variable that holds accepted tokens."
     ),
     "allow_unauthenticated_remote": Flag(
         "serving.allow_unauthenticated_remote",
-        "Serve other machines without asking for a token.",
+        "Serve other machines without asking for a key.",
         type=bool,
     ),
     "log_level": Flag(

@@ -76,7 +76,7 @@ def ingest(
 
 @with_job(
     *("host", "port", "store", "index", "qdrant_url", "vector", "lookback_days", "calibration"),
-    *("min_matches", "auth_tokens_env"),
+    *("min_matches", "keys_file", "auth_tokens_env"),
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )

@@ -1,4 +1,4 @@
-"""What the server lets in: where it may listen, tokens, rate and load.
+"""What the server lets in: where it may listen, keys, rate and load.
 
 A call passes `admit` when it arrives, waits in `turn` until the clients before it are served, and
 is at work between `enter` and `leave`.
@@ -6,11 +6,8 @@ is at work between `enter` and `leave`.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,17 +17,17 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.rpc import errors
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.fair_queue import FairQueue
+from llm_trader.rpc.keys import Access, KeyRing, Principal
 from llm_trader.rpc.loop_clock import LoopClock
 from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
 
 _log = structlog.get_logger(__name__)
 
-_OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
 # About 2 MB of addresses. Beyond it, full buckets are dropped, because a new one is full as well.
 _MAX_BUCKETS: Final = 10_000
-# Wrong tokens on one connection before it is closed: a person's typing errors.
+# Wrong keys on one connection before it is closed: a person's typing errors.
 _MAX_FAILED_TOKENS: Final = 5
-# Wrong tokens from one address; beyond them the first one closes the connection.
+# Wrong keys from one address; beyond them the first one closes the connection.
 _FAILED_TOKENS_PER_S: Final = 0.2
 _FAILED_TOKENS_BURST: Final = 20
 _LOGGED_FAILURES_PER_S: Final = 1 / 60
@@ -44,69 +41,56 @@ _SMALL_BYTES: Final = 1 << 15
 _LONG_STEP_S: Final = 0.004
 
 
-class TokenCheck:
-    """Compares tokens in constant time; keeps only their digests, never the secrets."""
-
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
-        self._digests = [_digest(token) for token in tokens]
-        if _digest("") in self._digests:
-            raise ConfigurationError("an empty token would let everyone in; remove it")
-
-    @property
-    def required(self) -> bool:
-        return bool(self._digests)
-
-    def accepts(self, token: str) -> bool:
-        sent = _digest(token)
-        # All are compared before any answer, so the time reveals nothing.
-        matches = [hmac.compare_digest(sent, digest) for digest in self._digests]
-        return any(matches)
-
-
-def open_to_strangers(host: str, has_tokens: bool) -> bool:
-    """Whether other machines could query without a token."""
+def open_to_strangers(host: str, has_keys: bool) -> bool:
+    """Whether other machines could query without a key."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name, which may lead anywhere
         loopback = False
-    return not (has_tokens or loopback)
+    return not (has_keys or loopback)
 
 
-def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
-    """Raises `ConfigurationError` if other machines could query without a token; where that is
+def check_binding(host: str, has_keys: bool, allow_unauthenticated_remote: bool) -> None:
+    """Raises `ConfigurationError` if other machines could query without a key; where that is
     allowed, it logs a warning.
     """
-    if not open_to_strangers(host, has_tokens):
+    if not open_to_strangers(host, has_keys):
         return
     if allow_unauthenticated_remote:
         _log.warning(
             "rpc_open_to_strangers",
             host=host,
-            effect="whoever reaches this address can query the server without a token",
-            remedy="ask for a token with --auth-tokens-env NAME_OF_VARIABLE",
+            effect="whoever reaches this address can query the server without a key",
+            remedy="ask for a key with --keys-file FILE; llm-trader keys create makes one",
         )
         return
     raise ConfigurationError(
         f"refusing to listen on {host or 'all interfaces'} without authentication: anyone who "
-        "reaches this address could query the server. Listen on 127.0.0.1, ask for a token with "
+        "reaches this address could query the server. Listen on 127.0.0.1, ask for a key with "
+        "--keys-file FILE (llm-trader keys create NAME --keys-file FILE makes one) or "
         "--auth-tokens-env NAME_OF_VARIABLE, or, where the network itself is trusted, add "
         "--allow-unauthenticated-remote"
     )
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
-
-
 @dataclass(slots=True)
 class Session:
-    """The state of one connection between its requests. `peer` is `host:port`."""
+    """The state of one connection between its requests. `peer` is `host:port`.
+
+    `principal` is whom `rpc.authenticate` found, for all calls of the connection; `last_principal`
+    is whom the last key of any call belongs to.
+    """
 
     peer: str = "local"
-    authenticated: bool = False
+    principal: Principal | None = None
+    last_principal: Principal | None = None
     failed_tokens: int = 0
     barred: bool = False
     unsent: Unsent = field(default_factory=Unsent)
+
+    @property
+    def address(self) -> str:
+        return self.peer.rpartition(":")[0]
 
 
 class RateLimiter:
@@ -131,17 +115,25 @@ class RateLimiter:
                 for peer, (level, since_s) in self._buckets.items()
                 if now_s - since_s < full_after_s
             }
-        return 0 if granted else math.ceil((1 - level) / self._rate_per_s * 1000)
+        return 0 if granted else self._until_one_ms(level)
+
+    def retry_after_ms(self, address: str, now_s: float) -> int:
+        """The milliseconds until the next token; 0 if there is one."""
+        level, since_s = self._buckets.get(address, (float(self._burst), now_s))
+        return max(self._until_one_ms(level + (now_s - since_s) * self._rate_per_s), 0)
+
+    def _until_one_ms(self, level: float) -> int:
+        return math.ceil((1 - level) / self._rate_per_s * 1000)
 
 
 class Admission:
     """The gate of one server."""
 
-    def __init__(self, config: RpcConfig, tokens: TokenCheck) -> None:
+    def __init__(self, config: RpcConfig, keys: KeyRing) -> None:
         self.draining = False
         self.clock = LoopClock()
         self.budget = ReplyBudget(config)
-        self.tokens_required = tokens.required
+        self.keys = keys
         self.received_bytes = 0
         self._max_received_bytes = config.max_received_mib << 20
         self._max_in_flight = config.max_in_flight
@@ -155,24 +147,68 @@ class Admission:
         self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
 
-    def admit(self, method: str, session: Session, received_s: float) -> None:
-        """Checks draining, rate and authentication, in this order; raises the refusal."""
+    def identify(self, token: str, session: Session, now_s: float) -> Principal:
+        """Whom a token belongs to. Raises `UnauthorizedError`; too many wrong tokens bar the
+        connection, and one line a minute for each address is logged.
+        """
+        if session.barred:
+            raise errors.UnauthorizedError(
+                "unauthorized; too many wrong keys: connect again",
+                retry_after_ms=self._failures.retry_after_ms(session.address, now_s),
+            )
+        principal = self.keys.find(token)
+        if principal is None:
+            self._token_failed(session, now_s)
+            raise errors.UnauthorizedError(
+                "unauthorized; the key is not one that this server knows, or it has ended"
+            )
+        session.last_principal = principal
+        return principal
+
+    def principal_of(self, token: str | None, session: Session, now_s: float) -> Principal | None:
+        """Who calls: the owner of the call's own token, else of the connection's.
+
+        None where no key is asked for, or none was sent. Raises `UnauthorizedError`.
+        """
+        if not self.keys.required:
+            return None
+        if token is not None:
+            return self.identify(token, session, now_s)
+        return session.principal and self.keys.current(session.principal)
+
+    def is_known(self, session: Session) -> bool:
+        """Whether a connection may stay: it sent a valid key, or none is asked for."""
+        last = session.last_principal
+        return not self.keys.required or (last is not None and self.keys.current(last) is not None)
+
+    def admit(
+        self, access: Access, session: Session, principal: Principal | None, received_s: float
+    ) -> None:
+        """Checks draining, rate and scope, in this order; raises the refusal."""
         if self.draining:
             raise errors.DrainingError
-        # Before authentication, so that guessing tokens is limited as well.
+        # Before authentication, so that guessing keys is limited as well.
         if self._limiter is not None:
-            address = session.peer.rpartition(":")[0]
-            retry_after_ms = self._limiter.take(address, received_s)
+            retry_after_ms = self._limiter.take(session.address, received_s)
             if retry_after_ms:
                 raise errors.RateLimitedError(retry_after_ms)
-        if self.tokens_required and not session.authenticated and method not in _OPEN_TO_ALL:
+        if access == "open" or not self.keys.required:
+            return
+        if principal is None:
             raise errors.UnauthorizedError(
-                'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection'
+                'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection, '
+                "or send the key as params._meta.token"
+            )
+        if not principal.may(access):
+            has = ", ".join(sorted(principal.scopes)) or "none"
+            raise errors.UnauthorizedError(
+                f"unauthorized; this method needs a key with the scope {access}, "
+                f"and the key {principal.name!r} has: {has}",
+                missing_scope=access,
             )
 
-    def token_failed(self, session: Session, now_s: float) -> None:
-        """Logs a wrong token, one line a minute for each address; too many bar the connection."""
-        address = session.peer.rpartition(":")[0]
+    def _token_failed(self, session: Session, now_s: float) -> None:
+        address = session.address
         session.failed_tokens += 1
         self._unlogged_failures += 1
         if self._failures.take(address, now_s) or session.failed_tokens >= _MAX_FAILED_TOKENS:

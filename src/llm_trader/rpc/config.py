@@ -1,4 +1,4 @@
-"""Settings of the JSON-RPC server: its address, its tokens and its limits."""
+"""Settings of the JSON-RPC server: its address, its keys and its limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from llm_trader.config_types import EnvName, NotASetting
+from llm_trader.config_types import EnvName, FilePath, NotASetting
 from llm_trader.errors import ConfigurationError
 
 _MAY_BE_ZERO: Final = ("port", "rate_limit_per_s")
@@ -23,13 +23,21 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(ge=0, le=65535, description="TCP port that the server listens on; 0 takes any free."),
     ] = 7879
     allow_unauthenticated_remote: Annotated[
-        bool, Meta(description="Serve other machines even though no token is asked for.")
+        bool, Meta(description="Serve other machines even though no key is asked for.")
     ] = False
+    keys_file: Annotated[
+        FilePath | None,
+        Meta(
+            description="File of the API keys that `llm-trader keys` makes; a running server "
+            "follows its changes. Without it, and without auth_tokens_env, no key is asked for.",
+            examples=["var/keys.json"],
+        ),
+    ] = None
     auth_tokens_env: Annotated[
         EnvName | None,
         Meta(
-            description="Name of the environment variable that holds the accepted tokens, "
-            "separated by commas; without it no token is asked for.",
+            description="Name of the environment variable that holds accepted tokens, separated "
+            "by commas: keys with every scope and no end.",
             examples=["LLM_TRADER_TOKENS"],
         ),
     ] = None
@@ -98,7 +106,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=100_000,
-            description="Greatest number of connections without a token, where one is asked for; "
+            description="Greatest number of connections without a key, where one is asked for; "
             "beyond it the oldest of them is closed.",
         ),
     ] = 100
@@ -107,8 +115,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0.1,
             le=3600,
-            description="Seconds in which a connection must send its token, where one is asked "
-            "for.",
+            description="Seconds in which a connection must send its key, where one is asked for.",
         ),
     ] = 10.0
     max_in_flight: Annotated[
@@ -153,7 +160,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name in RpcConfig.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, bool | str | None) or name in _MAY_BE_ZERO:
+            if isinstance(value, bool) or name in _MAY_BE_ZERO:
                 continue
-            if not value > 0:
+            if isinstance(value, int | float) and not value > 0:
                 raise ConfigurationError(f"{name} must be above zero, not {value}")

@@ -4,7 +4,7 @@
    each document.
    At the limit of concurrent answers, documents queue and reading pauses. So they do behind a
    batch, while the client leaves replies unread, and when more waits than the deadline allows.
-2. One timer limits an incomplete document, silence, and the time without a token; another one
+2. One timer limits an incomplete document, silence, and the time without a key; another one
    unread replies. Both are moved only when they run out, and count only while the loop is free.
 3. When the input ends, running answers are finished and sent; then `run` closes the connection.
    When the connection is lost, they are cancelled.
@@ -98,9 +98,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def unauthenticated(self) -> bool:
-        """Whether the client must send a token before anything else is done for it."""
-        waits = not self.session.authenticated and not self._input_ended.is_set()
-        return self._gate.tokens_required and waits
+        """Whether the client must send a key before anything else is done for it."""
+        return not (self._input_ended.is_set() or self._gate.is_known(self.session))
 
     async def run(self) -> None:
         """Returns when the connection is closed."""
@@ -354,7 +353,7 @@ class Connection(asyncio.Protocol):
         return config.idle_timeout_s
 
     def _check_timeouts(self) -> None:
-        """Ends the input when a document, the silence or the wait for a token lasts too long."""
+        """Ends the input when a document, the silence or the wait for a key lasts too long."""
         now_s, config = self._clock.now_s(), self._config
         if self.unauthenticated and self._opened_s + config.authentication_timeout_s <= now_s:
             remaining_s = 0.0

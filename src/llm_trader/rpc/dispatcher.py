@@ -26,6 +26,7 @@ from llm_trader.rpc import envelope
 from llm_trader.rpc import errors as rpc_errors
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorObject, ErrorTable
+from llm_trader.rpc.keys import Access, Principal
 from llm_trader.rpc.observer import RequestObserver, RequestRecord
 from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
 
@@ -47,7 +48,7 @@ class RequestContext:
 
     `unknown_fields` lists dotted paths of parameters that the method does not know, each with a
     suggestion if one is close: `current_state.rsi7 (did you mean rsi_7?)`. `stages` is None
-    without observers.
+    without observers. `principal` is who calls, where keys are asked for.
     """
 
     # Short and unique across processes, such as `a3f09c-1b`.
@@ -60,6 +61,7 @@ class RequestContext:
     unknown_fields: list[str] = field(default_factory=list)
     stages: dict[str, float] | None = None
     gate: Admission | None = None
+    principal: Principal | None = None
     worked_since_s: float = 0.0
 
     async def pause(self) -> None:
@@ -85,7 +87,8 @@ class Method:
 
     Declare `params_type` and the structs in it with `forbid_unknown_fields=True`: unknown fields
     are tolerated anyway, and complete requests are decoded in one step. A `quick` method takes
-    microseconds, whatever it is asked; it does not wait for queries.
+    microseconds, whatever it is asked; it does not wait for queries. `access` is what a client
+    needs where keys are asked for.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Method:
     result_type: Any = Any
     errors: tuple[type[LlmTraderError], ...] = ()
     quick: bool = False
+    access: Access = "query"
 
 
 class _NoParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -192,7 +196,10 @@ class Dispatcher:
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
-            gate.admit(call.method, context.session, context.received_s)
+            session, received_s = context.session, context.received_s
+            token = envelope.take_token(call)
+            context.principal = gate.principal_of(token, session, received_s)
+            gate.admit(self._access(call.method), session, context.principal, received_s)
             # 12 µs, 0.4 % of a whole query's CPU, by `python -m benchmarks --only server`.
             async with asyncio.timeout_at(context.deadline_s) as deadline:
                 await self._turn(call.method, context, gate)
@@ -232,6 +239,10 @@ class Dispatcher:
         message = f"Internal error: quote request_id {context.request_id} to the operator"
         details = {"request_id": context.request_id}
         return ErrorObject(rpc_errors.INTERNAL_ERROR, message, details)
+
+    def _access(self, name: str) -> Access:
+        entry = self._methods.get(name)
+        return entry[0].access if entry else "any_key"
 
     async def _turn(self, name: str, context: RequestContext, gate: Admission) -> None:
         """Waits for the turn of a call; raises the refusal of one that must not wait or start."""
@@ -289,6 +300,7 @@ class Dispatcher:
             reply_bytes=len(reply or b""),
             notification=notification,
             batch_position=context.batch_position,
+            key_id=context.principal.id if context.principal else None,
         )
         for observer in self._observers:
             try:

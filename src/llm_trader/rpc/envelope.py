@@ -11,7 +11,13 @@ import msgspec
 from msgspec import Raw
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.rpc.errors import ErrorObject, InvalidRequestError, ParseError
+from llm_trader.rpc.errors import (
+    ErrorObject,
+    FieldError,
+    InvalidParamsError,
+    InvalidRequestError,
+    ParseError,
+)
 
 NULL: Final = b"null"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -26,6 +32,14 @@ class Call(msgspec.Struct):
     id: Raw = Raw(b"")
 
 
+class _Meta(msgspec.Struct):
+    """`params._meta`: what is about the call and not for the method."""
+
+    token: str | None = None
+
+
+_META: Final = msgspec.json.Decoder(_Meta)
+_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 _CALLS: Final = msgspec.json.Decoder(Call)
 _MEMBERS: Final = msgspec.json.Decoder(list[Raw])
 # Error details are plain data by contract; one that is not must not cost the client its reply.
@@ -77,6 +91,29 @@ def explain_refusal(document: bytes) -> tuple[LlmTraderError, bytes]:
     else:
         flaw = "id must be a string, a number or null"
     return InvalidRequestError(flaw), msgspec.json.encode(request_id) if usable else NULL
+
+
+def take_token(call: Call) -> str | None:
+    """Removes `_meta` from the params, and returns the token in it, if any.
+
+    Raises `InvalidParamsError` if it is not an object with a token of text.
+    """
+    raw = bytes(call.params)
+    if b'"_meta"' not in raw or raw[:1] != b"{":
+        return None
+    try:
+        fields = _FIELDS.decode(raw)
+        meta = fields.pop("_meta", None)
+        if meta is None:  # some other string or a deeper field has the name
+            return None
+        call.params = Raw(msgspec.json.encode(fields))
+        return _META.decode(meta).token
+    except msgspec.ValidationError:
+        # The message could repeat the token.
+        problem = FieldError("_meta", 'must be an object such as {"token": "…"}')
+        raise InvalidParamsError([problem]) from None
+    except UNREADABLE as error:
+        raise parse_error(error) from None
 
 
 def raw_params(call: Call) -> bytes:

@@ -63,7 +63,7 @@ class InvalidParamsError(InvalidInputError):
 
 
 class UnauthorizedError(LlmTraderError):
-    """Call `rpc.authenticate` with a valid token first."""
+    """Send a valid key that has the scope in `missing_scope`, if there is one."""
 
     code = "unauthorized"
 

@@ -16,6 +16,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     JSON-RPC error code, None for a result. `stages` maps the reached ones of `queue` (until the
     call was admitted), `decode`, `handle` and `encode` to seconds; a method may add its own.
     `reply_bytes` is 0 for a notification. `batch_position` counts from 1; None outside batches.
+    `key_id` is the id of the caller's key; None where no valid one was sent.
     """
 
     request_id: str
@@ -28,6 +29,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     reply_bytes: int
     notification: bool
     batch_position: int | None
+    key_id: str | None = None
 
 
 # Called once for each request, on the event loop: it must return quickly.
@@ -41,6 +43,7 @@ def log_request(record: RequestRecord) -> None:
         method=record.method,
         request_id=record.request_id,
         peer=record.peer,
+        key_id=record.key_id,
         error_code=record.code,
         duration_ms=record.duration_s * 1000,
     )

@@ -17,11 +17,12 @@ import structlog
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
-from llm_trader.rpc.admission import Admission, TokenCheck
+from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, DrainingError, OverloadedError
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.listener import Listener, connections_within_file_limit
 
 T = TypeVar("T")
@@ -36,11 +37,11 @@ class RpcServer:
     """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`."""
 
     def __init__(
-        self, dispatcher: Dispatcher, config: RpcConfig, tokens: TokenCheck | None = None
+        self, dispatcher: Dispatcher, config: RpcConfig, keys: KeyRing | None = None
     ) -> None:
         self._dispatcher = dispatcher
         self._config = config
-        self._gate = Admission(config, tokens or TokenCheck())
+        self._gate = Admission(config, keys or KeyRing())
         self._max_connections = config.max_connections
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._listener: Listener | None = None
@@ -114,18 +115,18 @@ class RpcServer:
             load = f"overloaded: {limit} connections are open; connect again later"
             refusal = DrainingError() if self._gate.draining else OverloadedError(load)
             self._turn_away(connection, refusal)
-        elif self._gate.tokens_required:
+        elif self._gate.keys.required:
             self._bound_unauthenticated()
         task = asyncio.create_task(connection.run())
         self._connections[task] = connection
         task.add_done_callback(self._forget)
 
     def _bound_unauthenticated(self) -> None:
-        """Turns away the oldest connection without a token if there are too many of them."""
+        """Turns away the oldest connection without a key if there are too many of them."""
         limit = self._config.max_unauthenticated_connections
         strangers = [c for c in self._connections.values() if c.unauthenticated]
         if len(strangers) >= limit:
-            load = f"overloaded: {limit} connections have sent no token; connect again and send it"
+            load = f"overloaded: {limit} connections have sent no key; connect again and send it"
             self._turn_away(strangers[0], OverloadedError(load))
 
     def _turn_away(self, connection: Connection, refusal: LlmTraderError) -> None:

@@ -21,9 +21,9 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
-from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.rpc.errors import OverloadedError
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.settings.loading import load_settings
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, MINUTE_MS, Millis

@@ -12,6 +12,7 @@ import msgspec
 
 from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorTable
@@ -157,14 +158,15 @@ async def serving(
     keys: KeyRing | None = None,
     errors: ErrorTable = PROTOCOL_ERRORS,
     observers: Sequence[RequestObserver] = (),
-    **limits: Any,
+    limits: ClientLimits | None = None,
+    **settings: Any,
 ) -> AsyncIterator[RpcServer]:
     methods = with_builtin_methods(
         [*stub_methods(), *extra], title="stub", version="1.2.3", errors=errors
     )
-    config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
+    config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **settings})
     dispatcher = Dispatcher(methods, errors=errors, observers=observers)
-    server = RpcServer(dispatcher, config, keys)
+    server = RpcServer(dispatcher, config, keys, limits)
     await server.start()
     try:
         yield server

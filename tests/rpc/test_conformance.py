@@ -158,7 +158,7 @@ RULES: list[tuple[str, str, Any]] = [
         None,
     ),
     ("a scalar document is refused", "17", {"error": -32600, "id": None}),
-    ("a document nested past reason is a parse error", "[" * 9999 + "]" * 9999, {"error": -32700}),
+    ("a document nested past reason is invalid", "[" * 9999 + "]" * 9999, {"error": -32600}),
     (
         "a batch past the limit is refused as one",
         json.dumps([{"jsonrpc": "2.0", "method": "get_data", "id": 1}] * 101),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import structlog
 
@@ -15,6 +15,7 @@ from llm_trader.app.indexes import (
     open_retriever,
     refuse_another_exchange,
     refuse_one_folder_for_both,
+    secret,
     snapshot_rules_of,
 )
 from llm_trader.app.job import checked_text
@@ -30,12 +31,14 @@ from llm_trader.retrieval.calibration import (
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.rpc.admission import check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.key_file import read_keys
 from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
+from llm_trader.rpc.shared_limits import RedisLevels
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
@@ -94,7 +97,7 @@ async def query_server(
                 location=retriever.index.location,
                 effect="every query is refused until rag-ingest has added states",
             )
-        with ExitStack() as opened:
+        async with AsyncExitStack() as opened:
             market = _market(settings, retriever, opened)
             methods = RagMethods(
                 retriever,
@@ -112,7 +115,8 @@ async def query_server(
                 errors=RAG_ERRORS,
             )
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
-            yield RpcServer(dispatcher, serving, keys)
+            limits = await client_limits(serving, environ, opened)
+            yield RpcServer(dispatcher, serving, keys, limits)
 
 
 def _followed_files(config: RpcConfig, keys: KeyRing) -> list[FileFollower]:
@@ -121,6 +125,19 @@ def _followed_files(config: RpcConfig, keys: KeyRing) -> list[FileFollower]:
     if path := config.keys_file:
         followed.append(FileFollower("keys", [path], lambda: keys.follow_file(read_keys(path))))
     return followed
+
+
+async def client_limits(
+    config: RpcConfig, environ: Mapping[str, str], opened: AsyncExitStack
+) -> ClientLimits:
+    """The limits of clients, in Redis where the settings name one."""
+    shared = None
+    if config.limits_redis_url is not None:
+        password = secret(
+            environ, config.limits_redis_password_env, "serving.limits_redis_password_env"
+        )
+        shared = await opened.enter_async_context(aclosing(RedisLevels(config, password=password)))
+    return await opened.enter_async_context(aclosing(ClientLimits(config, shared)))
 
 
 def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
@@ -157,7 +174,9 @@ def _log_calibration(calibration: Calibration, retriever: Retriever, settings: S
             _log.warning("calibration_not_used", digest=calibration.digest, because=objections)
 
 
-def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> SnapshotSource | None:
+def _market(
+    settings: Settings, retriever: Retriever, opened: AsyncExitStack
+) -> SnapshotSource | None:
     path = settings.market.store
     if not path.exists():
         if path != MarketConfig().store:

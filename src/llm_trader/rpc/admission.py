@@ -7,7 +7,8 @@ is at work between `enter` and `leave`.
 from __future__ import annotations
 
 import ipaddress
-import math
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,16 +16,16 @@ import structlog
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc import errors
+from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.fair_queue import FairQueue
 from llm_trader.rpc.keys import Access, KeyRing, Principal
 from llm_trader.rpc.loop_clock import LoopClock
 from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
+from llm_trader.rpc.token_buckets import TokenBuckets
 
 _log = structlog.get_logger(__name__)
 
-# About 2 MB of addresses. Beyond it, full buckets are dropped, because a new one is full as well.
-_MAX_BUCKETS: Final = 10_000
 # Wrong keys on one connection before it is closed: a person's typing errors.
 _MAX_FAILED_TOKENS: Final = 5
 # Wrong keys from one address; beyond them the first one closes the connection.
@@ -39,6 +40,11 @@ _QUICK_TURNS: Final = 32
 _SMALL_BYTES: Final = 1 << 15
 # A pass of the event loop costs some 50 µs.
 _LONG_STEP_S: Final = 0.004
+
+
+def _client(session: Session, principal: Principal | None) -> str:
+    """Whom the limits count for: a key, wherever it is used, or an address."""
+    return f"address {session.address}" if principal is None else f"key {principal.id}"
 
 
 def open_to_strangers(host: str, has_keys: bool) -> bool:
@@ -93,56 +99,27 @@ class Session:
         return self.peer.rpartition(":")[0]
 
 
-class RateLimiter:
-    """A token bucket per peer address: `burst` calls at once, `rate_per_s` over time."""
-
-    def __init__(self, rate_per_s: float, burst: int) -> None:
-        self._rate_per_s = rate_per_s
-        self._burst = burst
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def take(self, address: str, now_s: float) -> int:
-        """Takes one token; returns 0, or the milliseconds until the next token."""
-        level, since_s = self._buckets.get(address, (float(self._burst), now_s))
-        level = min(self._burst, level + (now_s - since_s) * self._rate_per_s)
-        granted = level >= 1
-        self._buckets[address] = (level - granted, now_s)
-        # Addresses come from outside, so what is kept for each of them has a bound.
-        if len(self._buckets) > _MAX_BUCKETS:
-            full_after_s = self._burst / self._rate_per_s
-            self._buckets = {
-                peer: (level, since_s)
-                for peer, (level, since_s) in self._buckets.items()
-                if now_s - since_s < full_after_s
-            }
-        return 0 if granted else self._until_one_ms(level)
-
-    def retry_after_ms(self, address: str, now_s: float) -> int:
-        """The milliseconds until the next token; 0 if there is one."""
-        level, since_s = self._buckets.get(address, (float(self._burst), now_s))
-        return max(self._until_one_ms(level + (now_s - since_s) * self._rate_per_s), 0)
-
-    def _until_one_ms(self, level: float) -> int:
-        return math.ceil((1 - level) / self._rate_per_s * 1000)
-
-
 class Admission:
     """The gate of one server."""
 
-    def __init__(self, config: RpcConfig, keys: KeyRing) -> None:
+    def __init__(
+        self, config: RpcConfig, keys: KeyRing, limits: ClientLimits | None = None
+    ) -> None:
         self.draining = False
         self.clock = LoopClock()
         self.budget = ReplyBudget(config)
         self.keys = keys
         self.received_bytes = 0
+        # Those that are turned away included.
+        self._connections_from: Counter[str] = Counter()
+        self._max_connections_per_address = config.max_connections_per_address
         self._max_received_bytes = config.max_received_mib << 20
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
         self._deadline_s = config.request_deadline_s
-        rate = config.rate_limit_per_s
-        self._limiter = RateLimiter(rate, config.rate_burst) if rate else None
-        self._failures = RateLimiter(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
-        self._failure_log = RateLimiter(_LOGGED_FAILURES_PER_S, 1)
+        self._limits = limits or ClientLimits(config)
+        self._failures = TokenBuckets(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
+        self._failure_log = TokenBuckets(_LOGGED_FAILURES_PER_S, 1)
         self._unlogged_failures = 0
         self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
@@ -181,17 +158,16 @@ class Admission:
         last = session.last_principal
         return not self.keys.required or (last is not None and self.keys.current(last) is not None)
 
-    def admit(
+    async def admit(
         self, access: Access, session: Session, principal: Principal | None, received_s: float
     ) -> None:
         """Checks draining, rate and scope, in this order; raises the refusal."""
         if self.draining:
             raise errors.DrainingError
-        # Before authentication, so that guessing keys is limited as well.
-        if self._limiter is not None:
-            retry_after_ms = self._limiter.take(session.address, received_s)
-            if retry_after_ms:
-                raise errors.RateLimitedError(retry_after_ms)
+        # Before authentication, so that guessing keys is limited as well. Open methods do not wait
+        # for Redis: what comes behind `rpc.authenticate` in one packet needs its outcome.
+        client = _client(session, principal)
+        await self._limits.take(client, received_s, share=access != "open")
         if access == "open" or not self.keys.required:
             return
         if principal is None:
@@ -217,6 +193,19 @@ class Admission:
             failures, self._unlogged_failures = self._unlogged_failures, 0
             _log.warning("rpc_authentication_failed", address=address, wrong_tokens=failures)
 
+    def opened(self, address: str) -> None:
+        """A connection of the address is open until `closed`."""
+        self._connections_from[address] += 1
+
+    def closed(self, address: str) -> None:
+        self._connections_from[address] -= 1
+        if not self._connections_from[address]:
+            del self._connections_from[address]
+
+    def has_room_for(self, address: str) -> bool:
+        """Whether no more connections of the address are open than may be."""
+        return self._connections_from[address] <= self._max_connections_per_address
+
     def expect_memory(self, received_bytes: int) -> None:
         """Raises `OverloadedError` if a connection must not hold so much of what it sent."""
         if received_bytes > _SMALL_BYTES and self.received_bytes > self._max_received_bytes:
@@ -226,15 +215,31 @@ class Admission:
             )
 
     async def turn(
-        self, session: Session, kind: str, *, quick: bool = False, calls: int = 1
+        self,
+        session: Session,
+        kind: str,
+        *,
+        principal: Principal | None = None,
+        quick: bool = False,
+        calls: int = 1,
     ) -> None:
-        """Waits until the client has read its replies and it is its turn."""
+        """Waits until the client has read its replies and it is its turn.
+
+        Raises `RateLimitedError` if the client's working time was used up meanwhile.
+        """
         queue, writable = self._quick if quick else self._work, session.unsent.writable
+        client = _client(session, principal)
+        charge = self._limits.charge_to(client, time.monotonic)
         while True:
             await writable.wait()
-            await queue.turn(session.peer, kind, calls)
+            await queue.turn(session.peer, kind, calls, charge)
             if writable.is_set():
-                return
+                break
+        try:
+            self._limits.expect_work(client, time.monotonic())
+        except errors.RateLimitedError:
+            self.end_turn()
+            raise
 
     async def pause(self, worked_s: float) -> None:
         """Lets pings and timers pass in the middle of a long turn."""

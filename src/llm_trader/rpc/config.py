@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from llm_trader.config_types import EnvName, FilePath, NotASetting
+from llm_trader.config_types import EnvName, FilePath, NotASetting, Url
 from llm_trader.errors import ConfigurationError
 
-_MAY_BE_ZERO: Final = ("port", "rate_limit_per_s")
+_MAY_BE_ZERO: Final = ("port", "rate_limit_per_s", "work_limit_ms_per_s")
 
 
 class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,6 +101,15 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "so many files.",
         ),
     ] = 1000
+    max_connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Greatest number of open connections from one address; clients behind one "
+            "proxy have one address.",
+        ),
+    ] = 500
     max_unauthenticated_connections: Annotated[
         int,
         Meta(
@@ -146,8 +155,59 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 10.0
     rate_limit_per_s: Annotated[
         float,
-        Meta(ge=0, le=1_000_000, description="Requests a second from one client; 0 sets no limit."),
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Requests a second from one client, which is a key, or else an address; 0 "
+            "sets no limit.",
+        ),
     ] = 0.0
+    rate_burst: Annotated[
+        int,
+        Meta(
+            ge=1, le=1_000_000, description="Requests that a client may send at once after a rest."
+        ),
+    ] = 20
+    work_limit_ms_per_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Milliseconds that the server works for one client in a second; long "
+            "lookbacks take more of them than short ones. 0 sets no limit.",
+        ),
+    ] = 0.0
+    work_burst_ms: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Milliseconds that the server works at once for a rested client.",
+        ),
+    ] = 2000.0
+    limits_redis_url: Annotated[
+        Annotated[Url, Meta(pattern=r"^(rediss?|unix)://\S+$")] | None,
+        Meta(
+            description="Address of a Redis in which servers share these two limits; without one "
+            "each process has its own. Needs the extra `redis`.",
+            examples=["redis://localhost:6379/1"],
+        ),
+    ] = None
+    limits_redis_password_env: Annotated[
+        EnvName | None,
+        Meta(
+            description="Name of the environment variable that holds its password.",
+            examples=["REDIS_PASSWORD"],
+        ),
+    ] = None
+    limits_redis_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Milliseconds after which this process goes on with limits of its own.",
+        ),
+    ] = 250
     drain_timeout_s: Annotated[
         float,
         Meta(
@@ -155,7 +215,6 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 20.0
     discard_s: Annotated[float, NotASetting] = 1.0
-    rate_burst: Annotated[int, NotASetting] = 20
 
     def __post_init__(self) -> None:
         for name in RpcConfig.__struct_fields__:

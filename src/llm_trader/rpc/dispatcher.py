@@ -136,8 +136,9 @@ class Dispatcher:
             return await self._answer(document, context, gate)
         # Finding the members of a large document is work as well.
         calls = min(1 + len(document) // _CALL_BYTES, _MAX_BATCH)
-        await gate.turn(context.session, _BATCH, calls=calls)
         try:
+            session = context.session
+            await gate.turn(session, _BATCH, principal=session.principal, calls=calls)
             # The limit is checked before any member runs, so a refused batch has no side effects.
             members = envelope.batch_members(document, _MAX_BATCH)
         except LlmTraderError as error:
@@ -173,10 +174,7 @@ class Dispatcher:
             context.stages = {}
         decoded = envelope.decode_call(document)
         if decoded is None:
-            await gate.turn(context.session, _OTHER)
-            error, salvaged_id = envelope.explain_refusal(document)
-            gate.end_turn()
-            return self.refuse(error, context, salvaged_id)
+            return await self._explain(document, context, gate)
         call, raw_id = decoded
         reply: bytes | None = None
         code: int | None = rpc_errors.SERVER_ERROR  # if the server stops and gives up on the answer
@@ -191,6 +189,18 @@ class Dispatcher:
             self._observe(context, call.method, code, reply, not raw_id)
         return reply
 
+    async def _explain(self, document: bytes, context: RequestContext, gate: Admission) -> bytes:
+        """The reply to a document that is not a call, or why it has to wait for one."""
+        error: LlmTraderError
+        salvaged_id = envelope.NULL
+        try:
+            await gate.turn(context.session, _OTHER, principal=context.session.principal)
+            error, salvaged_id = envelope.explain_refusal(document)
+            gate.end_turn()
+        except rpc_errors.RateLimitedError as limited:
+            error = limited
+        return self.refuse(error, context, salvaged_id)
+
     async def _outcome(
         self, call: envelope.Call, context: RequestContext, gate: Admission
     ) -> bytes | ErrorObject:
@@ -199,7 +209,7 @@ class Dispatcher:
             session, received_s = context.session, context.received_s
             token = envelope.take_token(call)
             context.principal = gate.principal_of(token, session, received_s)
-            gate.admit(self._access(call.method), session, context.principal, received_s)
+            await gate.admit(self._access(call.method), session, context.principal, received_s)
             # 12 µs, 0.4 % of a whole query's CPU, by `python -m benchmarks --only server`.
             async with asyncio.timeout_at(context.deadline_s) as deadline:
                 await self._turn(call.method, context, gate)
@@ -251,7 +261,7 @@ class Dispatcher:
         # A connection starts single calls only while it has a share; a batch starts all of them.
         if not quick and context.batch_position is not None:
             gate.expect_turn(session)
-        await gate.turn(session, kind, quick=quick)
+        await gate.turn(session, kind, principal=context.principal, quick=quick)
         if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
             raise _past_deadline()
         if context.batch_position is not None:

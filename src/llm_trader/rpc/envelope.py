@@ -18,8 +18,11 @@ from llm_trader.rpc.errors import (
     InvalidRequestError,
     ParseError,
 )
+from llm_trader.rpc.framing import nested_deeper
 
 NULL: Final = b"null"
+# The deepest request of a batch has 7.
+MAX_DEPTH: Final = 32
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -47,7 +50,9 @@ _ERROR_ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 
 
 def batch_members(document: bytes, max_members: int) -> list[bytes]:
-    """Raises `ParseError`, or `InvalidRequestError` for a batch that is empty or too long."""
+    """Raises `ParseError`, or `InvalidRequestError` for a batch that is empty, long or deep."""
+    if nested_deeper(document, MAX_DEPTH):
+        raise _too_deep()
     try:
         members = _MEMBERS.decode(document)
     except UNREADABLE as error:
@@ -59,6 +64,8 @@ def batch_members(document: bytes, max_members: int) -> list[bytes]:
 
 def decode_call(document: bytes) -> tuple[Call, bytes] | None:
     """The call and its raw id (empty for a notification); None for `explain_refusal` to explain."""
+    if nested_deeper(document, MAX_DEPTH):
+        return None
     try:
         call = _CALLS.decode(document)
         raw_id = bytes(call.id)
@@ -74,6 +81,8 @@ def decode_call(document: bytes) -> tuple[Call, bytes] | None:
 
 def explain_refusal(document: bytes) -> tuple[LlmTraderError, bytes]:
     """Why a document is not a call, and the raw id to reply under. Slow; for refusals only."""
+    if nested_deeper(document, MAX_DEPTH):
+        return _too_deep(), NULL
     try:
         value = msgspec.json.decode(document)
     except msgspec.ValidationError:
@@ -127,6 +136,12 @@ def raw_params(call: Call) -> bytes:
     if raw[:1] not in (b"{", b"["):
         raise InvalidRequestError("params must be an object or an array")
     return raw
+
+
+def _too_deep() -> InvalidRequestError:
+    return InvalidRequestError(
+        f"a document may have at most {MAX_DEPTH} brackets within each other", limit_depth=MAX_DEPTH
+    )
 
 
 def parse_error(error: Exception) -> ParseError:

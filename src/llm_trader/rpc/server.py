@@ -18,6 +18,7 @@ import structlog
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
 from llm_trader.rpc.admission import Admission
+from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
@@ -37,11 +38,15 @@ class RpcServer:
     """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`."""
 
     def __init__(
-        self, dispatcher: Dispatcher, config: RpcConfig, keys: KeyRing | None = None
+        self,
+        dispatcher: Dispatcher,
+        config: RpcConfig,
+        keys: KeyRing | None = None,
+        limits: ClientLimits | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._config = config
-        self._gate = Admission(config, keys or KeyRing())
+        self._gate = Admission(config, keys or KeyRing(), limits)
         self._max_connections = config.max_connections
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._listener: Listener | None = None
@@ -111,10 +116,16 @@ class RpcServer:
 
     def _opened(self, connection: Connection) -> None:
         limit = self._max_connections
+        address = connection.session.address
+        self._gate.opened(address)
         if self._gate.draining or len(self._connections) >= limit:
             load = f"overloaded: {limit} connections are open; connect again later"
             refusal = DrainingError() if self._gate.draining else OverloadedError(load)
             self._turn_away(connection, refusal)
+        elif not self._gate.has_room_for(address):
+            most = self._config.max_connections_per_address
+            load = f"overloaded: {most} connections of this address are open; close some of them"
+            self._turn_away(connection, OverloadedError(load))
         elif self._gate.keys.required:
             self._bound_unauthenticated()
         task = asyncio.create_task(connection.run())
@@ -135,7 +146,8 @@ class RpcServer:
         connection.turn_away(envelope.reply(envelope.NULL, error))
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        del self._connections[task]
+        address = self._connections.pop(task).session.address
+        self._gate.closed(address)
         if self._listener is not None:
             self._listener.resume()
         if not task.cancelled() and (error := task.exception()):

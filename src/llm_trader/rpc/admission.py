@@ -9,12 +9,13 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
-from llm_trader.errors import ConfigurationError
+from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import errors
 from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
@@ -79,12 +80,20 @@ def check_binding(host: str, has_keys: bool, allow_unauthenticated_remote: bool)
     )
 
 
+class Channel(Protocol):
+    """A connection on which the server may send notifications."""
+
+    def push(self, document: bytes) -> bool:
+        """Sends it; False if the client is gone, or is dropped because it reads too slowly."""
+
+
 @dataclass(slots=True)
 class Session:
     """The state of one connection between its requests. `peer` is `host:port`.
 
-    `principal` is whom `rpc.authenticate` found, for all calls of the connection; `last_principal`
-    is whom the last key of any call belongs to.
+    `principal` is whom the connection's own key belongs to; `last_principal` is whom the last key
+    of any call belongs to. `channel` is None where the server cannot send on its own. Functions in
+    `at_end` are called when the connection has ended.
     """
 
     peer: str = "local"
@@ -93,6 +102,13 @@ class Session:
     failed_tokens: int = 0
     barred: bool = False
     unsent: Unsent = field(default_factory=Unsent)
+    channel: Channel | None = None
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+
+    def end(self) -> None:
+        for forget in self.at_end:
+            forget()
+        self.at_end.clear()
 
     @property
     def address(self) -> str:
@@ -110,9 +126,14 @@ class Admission:
         self.budget = ReplyBudget(config)
         self.keys = keys
         self.received_bytes = 0
-        # Those that are turned away included.
+        # Of all doors, those that are turned away included.
+        self.connections = 0
         self._connections_from: Counter[str] = Counter()
         self._max_connections_per_address = config.max_connections_per_address
+        self._waiting_for_room: list[Callable[[], None]] = []
+        self.max_connections = config.max_connections
+        # Where the server speaks HTTP, if it does.
+        self.http_address: tuple[str, int] | None = None
         self._max_received_bytes = config.max_received_mib << 20
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
@@ -193,18 +214,40 @@ class Admission:
             failures, self._unlogged_failures = self._unlogged_failures, 0
             _log.warning("rpc_authentication_failed", address=address, wrong_tokens=failures)
 
-    def opened(self, address: str) -> None:
-        """A connection of the address is open until `closed`."""
+    def connection_opened(self, address: str) -> LlmTraderError | None:
+        """Counts a connection until `connection_closed`; returns why to turn it away, if so."""
+        is_full = self.connections >= self.max_connections
+        self.connections += 1
         self._connections_from[address] += 1
+        if self.draining:
+            return errors.DrainingError()
+        if is_full:
+            return errors.OverloadedError(
+                f"overloaded: {self.max_connections} connections are open; connect again later"
+            )
+        if not self.has_room_for(address, 0):
+            return errors.OverloadedError(
+                f"overloaded: {self._max_connections_per_address} connections of this address are "
+                "open; close some of them"
+            )
+        return None
 
-    def closed(self, address: str) -> None:
+    def has_room_for(self, address: str, more: int) -> bool:
+        """Whether so many more connections of an address may be open."""
+        return self._connections_from[address] + more <= self._max_connections_per_address
+
+    def connection_closed(self, address: str) -> None:
+        self.connections -= 1
         self._connections_from[address] -= 1
         if not self._connections_from[address]:
             del self._connections_from[address]
+        waiting, self._waiting_for_room = self._waiting_for_room, []
+        for resume in waiting:
+            resume()
 
-    def has_room_for(self, address: str) -> bool:
-        """Whether no more connections of the address are open than may be."""
-        return self._connections_from[address] <= self._max_connections_per_address
+    def when_room(self, resume: Callable[[], None]) -> None:
+        """Calls it when a connection has closed."""
+        self._waiting_for_room.append(resume)
 
     def expect_memory(self, received_bytes: int) -> None:
         """Raises `OverloadedError` if a connection must not hold so much of what it sent."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from llm_trader.rpc.dispatcher import Method, RequestContext
+from llm_trader.rpc.dispatcher import DISCOVER, Method, RequestContext
 from llm_trader.rpc.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -86,7 +86,7 @@ def with_builtin_methods(
             access="open",
         ),
         Method(
-            "rpc.discover",
+            DISCOVER,
             None,
             discover,
             "Returns this description (OpenRPC).",

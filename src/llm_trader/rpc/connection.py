@@ -16,12 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import select
 import socket
-import sys
-import termios
 import time
 from collections import deque
 from collections.abc import Callable
@@ -35,7 +32,7 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, is_batch
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, InvalidRequestError, OverloadedError
 from llm_trader.rpc.framing import Frame, FrameSplitter, Oversize
-from llm_trader.rpc.reply_budget import Unsent
+from llm_trader.rpc.unread_watch import UnreadWatch
 
 # Copying a larger reply to append its line end costs more memory than a second write.
 _LARGE_REPLY_BYTES: Final = 1 << 16
@@ -68,7 +65,8 @@ class Connection(asyncio.Protocol):
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
         self._clock = gate.clock
-        self._unsent = Unsent(self._cut_off, self._buffered_bytes, self._kernel_bytes)
+        self._unread = UnreadWatch(gate, config.write_timeout_s)
+        self._unsent = self._unread.unsent
         self.session = Session(unsent=self._unsent)
         self._splitter = FrameSplitter(config.max_frame_kib << 10)
         self._unsplit = _NOTHING
@@ -88,7 +86,6 @@ class Connection(asyncio.Protocol):
         self._input_ended = asyncio.Event()
         self._peer_ended = asyncio.Event()
         self._closed = asyncio.Event()
-        self._unread_timer: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger(__name__).bind()
 
     @property
@@ -140,6 +137,7 @@ class Connection(asyncio.Protocol):
         self._socket = transport.get_extra_info("socket")
         peer = transport.get_extra_info("peername")
         self.session.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown:0"
+        self._unread.connection_made(self._transport, self.session.peer)
         self._timer = self._loop.call_later(self._patience_s(), self._check_timeouts)
         self._on_open(self)
 
@@ -163,22 +161,17 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_answers()
-        for event in (self._input_ended, self._peer_ended, self._closed, self._unsent.writable):
+        for event in (self._input_ended, self._peer_ended, self._closed):
             event.set()
-        self._gate.budget.forget(self._unsent)
+        self._unread.connection_lost()
         self._account_received()
 
     def pause_writing(self) -> None:
-        self._unsent.writable.clear()
-        self._gate.budget.update(self._unsent, self._clock.now_s())
+        self._unread.pause_writing()
         self._pause_or_resume_reading()
-        self._watch_unread(self._config.write_timeout_s)
 
     def resume_writing(self) -> None:
-        self._unsent.writable.set()
-        self._gate.budget.update(self._unsent, self._clock.now_s())
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
+        self._unread.resume_writing()
         self._go_on()
 
     # --- Documents
@@ -283,7 +276,7 @@ class Connection(asyncio.Protocol):
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._transport.abort()
             return
-        if not self._probed and self._peer_sends_no_more() and not self._buffered_bytes():
+        if not self._probed and self._peer_sends_no_more() and not self._unread.buffered_bytes():
             self._probed = True
             self._transport.write(b" ")  # JSON allows a blank before the next reply
         if self._reading_paused or self._peer_ended.is_set():
@@ -370,38 +363,6 @@ class Connection(asyncio.Protocol):
         else:
             self.end_input()
 
-    def _buffered_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def _kernel_bytes(self) -> int:
-        """What the kernel has not sent, or the client not acknowledged; 0 where it does not say."""
-        count = bytearray(4)
-        with contextlib.suppress(OSError, ValueError):
-            fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, count)
-        return int.from_bytes(count, sys.byteorder)
-
-    def _watch_unread(self, delay_s: float) -> None:
-        self._unread_timer = self._loop.call_later(delay_s, self._check_unread)
-
-    def _check_unread(self) -> None:
-        """Cuts the client off when it has read nothing for too long."""
-        now_s = self._clock.now_s()
-        self._gate.budget.update(self._unsent, now_s)
-        remaining_s = self._unsent.progress_s + self._config.write_timeout_s - now_s
-        if self._closed.is_set() or self._unsent.writable.is_set():
-            return
-        if remaining_s > 0:
-            self._watch_unread(remaining_s)
-        else:
-            self._cut_off()
-
-    def _cut_off(self) -> None:
-        """Closes the connection of a client that does not read, and drops its replies."""
-        self._log.info(
-            "rpc_connection_cut_off", peer=self.session.peer, unread_bytes=self._buffered_bytes()
-        )
-        self._transport.abort()
-
     async def _hang_up(self) -> None:
         # uvloop raises RuntimeError where the client has reset the connection.
         with contextlib.suppress(OSError, RuntimeError):
@@ -416,13 +377,13 @@ class Connection(asyncio.Protocol):
     async def _closed_or_abort(self) -> None:
         """Waits while the client reads what is left."""
         while not self._closed.is_set():
-            left = self._buffered_bytes() + self._kernel_bytes()
+            left = self._unread.buffered_bytes() + self._unread.kernel_bytes()
             until_s = self._clock.now_s() + self._config.write_timeout_s
             while (remaining_s := until_s - self._clock.now_s()) > 0 and not self._closed.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(remaining_s):
                         await self._closed.wait()
-            if self._buffered_bytes() + self._kernel_bytes() >= left:
+            if self._unread.buffered_bytes() + self._unread.kernel_bytes() >= left:
                 self._transport.abort()
                 return
 

@@ -22,6 +22,7 @@ from llm_trader.rpc.http.server import HttpServer
 from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import RequestObserver
 from llm_trader.rpc.server import RpcServer
+from llm_trader.rpc.tls import ServerTls
 
 
 class Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -162,6 +163,7 @@ async def serving(
     errors: ErrorTable = PROTOCOL_ERRORS,
     observers: Sequence[RequestObserver] = (),
     limits: ClientLimits | None = None,
+    tls: ServerTls | None = None,
     **settings: Any,
 ) -> AsyncIterator[RpcServer]:
     methods = with_builtin_methods(
@@ -170,7 +172,7 @@ async def serving(
     config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **settings})
     dispatcher = Dispatcher(methods, errors=errors, observers=observers)
     gate = Admission(config, keys or KeyRing(), limits)
-    server = RpcServer(dispatcher, config, gate=gate)
+    server = RpcServer(dispatcher, config, gate=gate, tls=tls)
     await server.start()
     try:
         yield server
@@ -189,7 +191,7 @@ class Doors(NamedTuple):
 
 @asynccontextmanager
 async def serving_http(
-    *extra: Method, keys: KeyRing | None = None, **limits: Any
+    *extra: Method, keys: KeyRing | None = None, tls: ServerTls | None = None, **limits: Any
 ) -> AsyncIterator[Doors]:
     methods = with_builtin_methods([*stub_methods(), *extra], title="stub", version="1.2.3")
     config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
@@ -200,8 +202,8 @@ async def serving_http(
         return 200, {"live": True}
 
     routes = [*rpc.routes(), rpc.page("/livez", live, open_to_all=True)]
-    door = HttpServer(http_application(routes, config), config, gate)
-    server = RpcServer(dispatcher, config, gate=gate, doors=[door])
+    door = HttpServer(http_application(routes, config), config, gate, tls)
+    server = RpcServer(dispatcher, config, gate=gate, doors=[door], tls=tls)
     await server.start()
     try:
         yield Doors(server.address, door.address, server, gate)

@@ -162,9 +162,11 @@ def test_serving_strangers_on_purpose_is_logged_as_a_warning() -> None:
     with structlog.testing.capture_logs() as logs:
         check_binding("0.0.0.0", False, True)
         check_binding("127.0.0.1", False, True)
-        check_binding("0.0.0.0", True, True)
+        check_binding("0.0.0.0", True, True, encrypted=True)
+        check_binding("0.0.0.0", True, False)
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [
-        ("rpc_open_to_strangers", "warning")
+        ("rpc_open_to_strangers", "warning"),
+        ("rpc_not_encrypted", "warning"),
     ]
 
 

@@ -40,6 +40,7 @@ from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
 from llm_trader.rpc.shared_limits import RedisLevels
+from llm_trader.rpc.tls import ServerTls
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.readiness import ReadinessProbe
 from llm_trader.serving.wire import RAG_ERRORS
@@ -83,8 +84,14 @@ async def query_server(
     serving = settings.serving
     keys = KeyRing(tokens_of(serving, environ), now_ms=clock)
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
-    followed = _followed_files(serving, keys)
-    check_binding(serving.host, keys.required, serving.allow_unauthenticated_remote)
+    tls = None if serving.tls_certificate is None else ServerTls(serving, clock)
+    followed = _followed_files(serving, keys, tls)
+    check_binding(
+        serving.host,
+        keys.required,
+        serving.allow_unauthenticated_remote,
+        encrypted=tls is not None,
+    )
     calibration = _calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
@@ -119,12 +126,16 @@ async def query_server(
             )
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
             gate = Admission(serving, keys, await client_limits(serving, environ, opened))
-            doors = [_http_door(dispatcher, gate, serving, probe)] if serving.http else []
-            yield RpcServer(dispatcher, serving, gate=gate, doors=doors)
+            doors = [_http_door(dispatcher, gate, serving, probe, tls)] if serving.http else []
+            yield RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls)
 
 
 def _http_door(
-    dispatcher: Dispatcher, gate: Admission, config: RpcConfig, probe: ReadinessProbe
+    dispatcher: Dispatcher,
+    gate: Admission,
+    config: RpcConfig,
+    probe: ReadinessProbe,
+    tls: ServerTls | None,
 ) -> Door:
     """Every path that HTTP answers is in this list."""
     # Its libraries take 100 ms to import.
@@ -150,14 +161,16 @@ def _http_door(
         rpc.page("/readyz", ready, open_to_all=True),
         rpc.page("/openrpc.json", describe),
     ]
-    return HttpServer(http_application(routes, config), config, gate)
+    return HttpServer(http_application(routes, config), config, gate, tls)
 
 
-def _followed_files(config: RpcConfig, keys: KeyRing) -> list[FileFollower]:
+def _followed_files(config: RpcConfig, keys: KeyRing, tls: ServerTls | None) -> list[FileFollower]:
     """The files that a running server follows, each read now for the first time."""
     followed = []
     if path := config.keys_file:
         followed.append(FileFollower("keys", [path], lambda: keys.follow_file(read_keys(path))))
+    if tls is not None:
+        followed.append(FileFollower("certificate", tls.paths, tls.load))
     return followed
 
 

@@ -94,6 +94,10 @@ SETTING_FLAGS: Final = {
         "serving.http", "Do not answer over HTTP and WebSocket.", type=bool, negates=True
     ),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
+    "tls_certificate": Flag(
+        "serving.tls_certificate", "PEM file of the server's certificate; turns TLS on.", type=Path
+    ),
+    "tls_key": Flag("serving.tls_key", "PEM file of the certificate's key.", type=Path),
     "keys_file": Flag("serving.keys_file", "File of the API keys.", type=Path),
     "auth_tokens_env": Flag(
         "serving.auth_tokens_env", "Environment variable that holds accepted tokens."

@@ -57,10 +57,19 @@ def open_to_strangers(host: str, has_keys: bool) -> bool:
     return not (has_keys or loopback)
 
 
-def check_binding(host: str, has_keys: bool, allow_unauthenticated_remote: bool) -> None:
+def check_binding(
+    host: str, has_keys: bool, allow_unauthenticated_remote: bool, *, encrypted: bool = False
+) -> None:
     """Raises `ConfigurationError` if other machines could query without a key; where that is
-    allowed, it logs a warning.
+    allowed, or keys cross the network in the clear, it logs a warning.
     """
+    if open_to_strangers(host, False) and has_keys and not encrypted:
+        _log.warning(
+            "rpc_not_encrypted",
+            host=host,
+            effect="whoever is on the way can read keys and answers",
+            remedy="set serving.tls_certificate, or put a proxy that speaks TLS in front",
+        )
     if not open_to_strangers(host, has_keys):
         return
     if allow_unauthenticated_remote:

@@ -70,6 +70,31 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             examples=["LLM_TRADER_TOKENS"],
         ),
     ] = None
+    tls_certificate: Annotated[
+        FilePath | None,
+        Meta(
+            description="PEM file of the server's certificate, with those between it and its "
+            "authority; with it the server speaks TLS on all ports. A changed file is taken up "
+            "without a restart. For a client, the certificate that the server must have.",
+            examples=["var/server.pem"],
+        ),
+    ] = None
+    tls_key: Annotated[
+        FilePath | None,
+        Meta(
+            description="PEM file of the certificate's key; without it the key is in the file of "
+            "the certificate.",
+            examples=["var/server.key"],
+        ),
+    ] = None
+    tls_client_ca: Annotated[
+        FilePath | None,
+        Meta(
+            description="PEM file of the authority that must have signed the certificates of "
+            "clients; without it clients need none.",
+            examples=["var/clients.pem"],
+        ),
+    ] = None
     max_frame_kib: Annotated[
         int, Meta(ge=1, le=65536, description="Size limit of one request, KiB.")
     ] = 1024
@@ -260,6 +285,10 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.http and self.port and self.port_for_http == self.port:
             raise ConfigurationError(
                 f"port {self.port} cannot serve both lines of JSON and HTTP; give http_port another"
+            )
+        if self.tls_certificate is None and (self.tls_key or self.tls_client_ca):
+            raise ConfigurationError(
+                "tls_key and tls_client_ca are of no use without tls_certificate; set it as well"
             )
         for name in RpcConfig.__struct_fields__:
             value = getattr(self, name)

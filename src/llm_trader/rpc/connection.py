@@ -157,7 +157,8 @@ class Connection(asyncio.Protocol):
         self._peer_ended.set()
         self.end_input()
         self._watch_loss()
-        return True  # keeps the connection open for the replies
+        # Keeps the connection open for the replies, which TLS cannot.
+        return self._transport.can_write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_answers()
@@ -364,13 +365,14 @@ class Connection(asyncio.Protocol):
             self.end_input()
 
     async def _hang_up(self) -> None:
-        # uvloop raises RuntimeError where the client has reset the connection.
-        with contextlib.suppress(OSError, RuntimeError):
-            if not self._transport.is_closing():
-                self._transport.write_eof()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.discard_s):
-                await self._peer_ended.wait()
+        if self._transport.can_write_eof():  # TLS has a farewell of its own
+            # uvloop raises RuntimeError where the client has reset the connection.
+            with contextlib.suppress(OSError, RuntimeError):
+                if not self._transport.is_closing():
+                    self._transport.write_eof()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.discard_s):
+                    await self._peer_ended.wait()
         self._transport.close()
         await self._closed_or_abort()
 

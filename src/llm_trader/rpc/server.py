@@ -25,6 +25,7 @@ from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, OverloadedError
 from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.listener import Listener, connections_within_file_limit
+from llm_trader.rpc.tls import ServerTls
 
 T = TypeVar("T")
 
@@ -55,11 +56,13 @@ class RpcServer:
         *,
         gate: Admission | None = None,
         doors: Sequence[Door] = (),
+        tls: ServerTls | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._config = config
         self._gate = gate or Admission(config, keys or KeyRing())
         self._doors = doors
+        self._tls = tls
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._listener: Listener | None = None
         self._address: tuple[str, int] | None = None
@@ -84,7 +87,7 @@ class RpcServer:
         connection = functools.partial(
             Connection, self._dispatcher, self._gate, self._config, self._opened
         )
-        listener = Listener(connection, self._gate)
+        listener = Listener(connection, self._gate, self._tls)
         self._address = await listener.start(host, port, remedy="choose another port or stop it")
         self._listener = listener
         self._gate.clock.start()

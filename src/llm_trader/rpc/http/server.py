@@ -16,6 +16,7 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.websocket import WebSocketConnection
 from llm_trader.rpc.listener import Listener
+from llm_trader.rpc.tls import ServerTls
 
 # What aborted connections take to end.
 _ABORT_S: Final = 1.0
@@ -26,7 +27,10 @@ _log = structlog.get_logger(__name__)
 class HttpServer:
     """Serves an ASGI application. A door of `RpcServer`, which counts connections for both."""
 
-    def __init__(self, app: Any, config: RpcConfig, gate: Admission) -> None:
+    def __init__(
+        self, app: Any, config: RpcConfig, gate: Admission, tls: ServerTls | None = None
+    ) -> None:
+        self._tls = tls
         self._limits = config
         self._gate = gate
         self._uvicorn = _uvicorn_config(app, config)
@@ -46,7 +50,7 @@ class HttpServer:
     async def start(self) -> None:
         """Raises `ConfigurationError` if it cannot listen on the address."""
         self._uvicorn.load()
-        self._listener = Listener(self._connection, self._gate)
+        self._listener = Listener(self._connection, self._gate, self._tls)
         self._gate.http_address = await self._listener.start(
             self._limits.host,
             self._limits.port_for_http,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from typing import Any
 
 import structlog
@@ -20,6 +20,7 @@ from llm_trader.app.indexes import (
     snapshot_rules_of,
 )
 from llm_trader.app.job import checked_text
+from llm_trader.audit.log import AuditLog
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
@@ -34,10 +35,10 @@ from llm_trader.rpc.admission import Admission, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.dispatcher import Dispatcher, Method
 from llm_trader.rpc.key_file import read_keys
 from llm_trader.rpc.keys import KeyRing
-from llm_trader.rpc.observer import log_observers
+from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
 from llm_trader.rpc.shared_limits import RedisLevels
 from llm_trader.rpc.tls import ServerTls
@@ -124,7 +125,8 @@ async def query_server(
                 version=__version__,
                 errors=RAG_ERRORS,
             )
-            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
+            observers = [*log_observers(), *_audit(settings, complete, clock, opened)]
+            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
             gate = Admission(serving, keys, await client_limits(serving, environ, opened))
             doors = [_http_door(dispatcher, gate, serving, probe, tls)] if serving.http else []
             yield RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls)
@@ -172,6 +174,23 @@ def _followed_files(config: RpcConfig, keys: KeyRing, tls: ServerTls | None) -> 
     if tls is not None:
         followed.append(FileFollower("certificate", tls.paths, tls.load))
     return followed
+
+
+def _audit(
+    settings: Settings,
+    methods: Sequence[Method],
+    clock: Callable[[], Millis] | None,
+    opened: AsyncExitStack,
+) -> Sequence[RequestObserver]:
+    """The audit log, if the settings name a folder for it."""
+    folder = settings.audit.folder
+    if folder is None:
+        return ()
+    if clock is None:
+        raise ConfigurationError("an audit log needs a clock")
+    names = (method.name for method in methods)
+    log = AuditLog(folder, names, now_ms=clock, config=settings.audit)
+    return (opened.enter_context(closing(log)),)
 
 
 async def client_limits(

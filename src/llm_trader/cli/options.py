@@ -107,6 +107,7 @@ SETTING_FLAGS: Final = {
         "Serve other machines without asking for a key.",
         type=bool,
     ),
+    "audit_folder": Flag("audit.folder", "Folder of the audit log.", type=Path),
     "log_level": Flag(
         "logging.level", "Least severity to log: trace, debug, info, warn or error.", "info", "-l"
     ),

@@ -78,6 +78,7 @@ def ingest(
     *("host", "port", "http_port", "no_http", "store", "index", "qdrant_url", "vector"),
     *("lookback_days", "calibration"),
     *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
+    "audit_folder",
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import ssl
 from typing import Any, ClassVar, Final, TypeVar, overload
 
 import msgspec
@@ -51,15 +52,23 @@ class RpcClient:
 
     @classmethod
     async def connect(
-        cls, host: str, port: int, *, timeout_s: float = 10.0, token: str | None = None
+        cls,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float = 10.0,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> RpcClient:
-        """Connects, and authenticates when a token is given.
+        """Connects, by TLS if a context is given, and authenticates when a token is given.
 
         Raises `ConfigurationError` when no server is there, `RpcError` when it refuses the token.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_connection(host, port, limit=_MAX_REPLY_BYTES)
+                reader, writer = await asyncio.open_connection(
+                    host, port, limit=_MAX_REPLY_BYTES, ssl=tls
+                )
         except ConnectionRefusedError:
             raise ConfigurationError(
                 f"nothing listens on {host}:{port}; "

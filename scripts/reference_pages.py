@@ -136,6 +136,9 @@ def metrics_page(note: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+_NEEDS = {"open": "none", "any_key": "any valid key"}
+
+
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
     methods = with_builtin_methods(
@@ -153,7 +156,9 @@ def rpc_page(note: str) -> str:
     ]
     schemas = document["components"]["schemas"]
     for method in document["methods"]:
+        needs = _NEEDS.get(method["x-access"], f"a key with the scope `{method['x-access']}`")
         lines += ["", f"## `{method['name']}`", "", method["summary"]]
+        lines += ["", f"Where the server asks for keys, it needs {needs}."]
         if method["params"]:
             lines += ["", "| parameter | | type and bounds |", "|---|---|---|"]
         for parameter in method["params"]:

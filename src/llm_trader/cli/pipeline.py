@@ -77,7 +77,8 @@ def ingest(
 @with_job(
     *("host", "port", "http_port", "no_http", "store", "index", "qdrant_url", "vector"),
     *("lookback_days", "calibration"),
-    *("min_matches", "auth_tokens_env"),
+    *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
+    "audit_folder",
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )
@@ -135,7 +136,7 @@ class QueryOptions:
     ] = None
 
 
-@with_job("host", "port", "auth_tokens_env")
+@with_job("host", "port", "auth_tokens_env", "tls_certificate")
 def query(
     symbol: options.OneSymbol,
     job: Job,

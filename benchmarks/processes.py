@@ -67,7 +67,7 @@ def server(folder: Path) -> list[Figure]:
     at_random = [request_line(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 3000)]
     live = [request_line(tables, i % 3, row=-1, rng=rng) for i in range(30)]
     with rag_server(folder) as (process, port):
-        _load(process, port, 16, 3000, at_random)  # now every day has been asked for once
+        load(process, port, 16, 3000, at_random)  # now every day has been asked for once
         result = _one_result(port, at_random[0])
         with (
             _canned("rpc", result) as rpc,
@@ -75,7 +75,7 @@ def server(folder: Path) -> list[Figure]:
             _canned("rpc", _without_evidence(result)) as small_rpc,
             _canned("floor", _without_evidence(result)) as small_floor,
         ):
-            bursts = _bursts(
+            bursts = bursts_in_turn(
                 {
                     "random": (process, port, 16, 480, at_random),
                     "random, alone": (process, port, 1, 300, at_random),
@@ -98,12 +98,12 @@ def server(folder: Path) -> list[Figure]:
     ]
 
 
-def _bursts(loads: dict[str, Any]) -> dict[str, list[Load]]:
+def bursts_in_turn(loads: dict[str, Any]) -> dict[str, list[Load]]:
     done: dict[str, list[Load]] = {name: [] for name in loads}
     for _ in range(_ROUNDS):
-        for name, load in loads.items():
+        for name, arguments in loads.items():
             time.sleep(_PAUSE_S)
-            done[name].append(_load(*load))
+            done[name].append(load(*arguments))
     return done
 
 
@@ -183,7 +183,7 @@ def request_line(tables: list[Any], which: int, row: int | None, rng: np.random.
     return msgspec.json.encode(request) + b"\n"
 
 
-def _load(
+def load(
     process: psutil.Process, port: int, connections: int, count: int, requests: list[bytes]
 ) -> Load:
     before = process.cpu_times()
@@ -212,12 +212,12 @@ def _one_result(port: int, request: bytes) -> bytes:
 
 
 @contextmanager
-def rag_server(folder: Path) -> Iterator[tuple[psutil.Process, int]]:
+def rag_server(folder: Path, *flags: str) -> Iterator[tuple[psutil.Process, int]]:
     command = [sys.executable, "-c", _CLI.format("rag_rpc_server"), "--port", "0"]
     command += ["--store", str(folder / "market"), "--index", str(folder / "index")]
     environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json"}
     process = subprocess.Popen(
-        [*command, "--min-matches", "1"], stderr=subprocess.PIPE, env=environment
+        [*command, "--min-matches", "1", *flags], stderr=subprocess.PIPE, env=environment
     )
     try:
         port = next(

@@ -72,6 +72,8 @@ def test_an_export_says_how_to_read_it_back(
     line = "llm-trader data import --exchange simulated --json --store"
     read = typed(line, tmp_path / "b", tmp_path / "out")
     assert {file["symbol"] for file in read.json["files"]} == {"ETHUSDT"}
-    again = typed("llm-trader data export --store", tmp_path / "b", "--out", tmp_path / "out")
+    other = "llm-trader data simulate --days 3 --seed 8 --symbols ETHUSDT --store"
+    assert typed(other, tmp_path / "c").code == 0
+    again = typed("llm-trader data export --store", tmp_path / "c", "--out", tmp_path / "out")
     assert again.code == 2
     assert "--force" in again.err

@@ -49,14 +49,18 @@ def test_help_names_every_option(typed: Typing, command: str) -> None:
         assert set(OPTIONS[command].split()) <= words
 
 
+# The demo has settings of its own, as a simulated market belongs in no real index; the other two
+# take files as arguments.
+_WITHOUT_CONFIG = ("llm-trader demo", "llm-trader config check", "llm-trader config diff")
+
+
 def _command_names() -> Iterator[str]:
     commands: list[tuple[str, Any]] = [("llm-trader", typer.main.get_command(app))]
     while commands:
         name, command = commands.pop()
         children = getattr(command, "commands", {})
         commands += [(f"{name} {child}", children[child]) for child in children]
-        # The demo has settings of its own: a simulated market belongs in no real index.
-        if name.startswith("llm-trader evaluate") or not (children or name.endswith(" demo")):
+        if name.startswith("llm-trader evaluate") or not (children or name in _WITHOUT_CONFIG):
             yield name
 
 

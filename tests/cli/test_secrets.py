@@ -152,6 +152,20 @@ def test_no_secret_is_in_any_reply_log_line_or_file(server: Running) -> None:
         assert FIELD not in place
 
 
+def test_what_the_settings_show_names_the_places_of_secrets_and_no_secret(
+    typed: Typing, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKENS", ENVIRONMENT)
+    monkeypatch.setenv("LLM_TRADER_SERVING__AUTH_TOKENS_ENV", "MY_TOKENS")
+    monkeypatch.setenv("LLM_TRADER_SERVING__KEYS_FILE", str(server.folder / "keys.json"))
+    for line in ("config show", "config show --json", "config check", "keys list"):
+        result = typed(f"llm-trader {line}")
+        assert result.code == 0, result.err
+        for secret in (ENVIRONMENT, server.key):
+            assert secret not in result.out + result.err
+    assert "MY_TOKENS" in typed("llm-trader config show").out
+
+
 def test_every_request_of_it_is_in_the_audit_log_which_is_whole(
     typed: Typing, server: Running
 ) -> None:
@@ -179,5 +193,3 @@ def test_a_command_line_asks_a_server_with_tls_and_keys(
     without = typed(line, *tls)
     assert without.code == 2
     assert "unauthorized" in without.err
-    shown = typed("llm-trader serve --help").out
-    assert "--tls-certificate" in shown

@@ -9,7 +9,7 @@ from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis, Timeframe
 from tests.exchange.listings import Listing, as_text
 from tests.exchange.markets import Market
 
-_KLINE_INTERVALS = {
+KLINE_INTERVALS = {
     "1": 1, "3": 3, "5": 5, "15": 15, "30": 30, "60": 60, "120": 120, "240": 240, "360": 360,
     "720": 720, "D": 1440,
 }  # fmt: skip
@@ -103,7 +103,7 @@ def _instrument(listing: Listing, now_ms: Millis) -> dict[str, Any]:
 
 
 def _kline(query: Mapping[str, str], market: Market) -> dict[str, Any]:
-    listing, minutes = _listing(query, market), _KLINE_INTERVALS.get(query.get("interval", ""))
+    listing, minutes = _listing(query, market), KLINE_INTERVALS.get(query.get("interval", ""))
     if minutes is None:
         raise RefusedError(10001, "params error: Invalid period!")
     start_ms, end_ms = int(query.get("start", 0)), int(query.get("end", market.now_ms))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from llm_trader.market.candles import CandleSeries
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.timeframe import M5, Millis, Timeframe
+from tests.exchange.forming import FormingCandles
 
 
 @dataclass
@@ -27,9 +28,20 @@ class Listing:
     ended_ms: Millis | None = None
     # Rows that the venue sends instead, such as bad ones, by timeframe and open time.
     altered: dict[tuple[Timeframe, Millis], tuple[str, ...]] = field(default_factory=dict)
+    forming: FormingCandles = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.forming = FormingCandles(self.candles)
 
     def has_ended(self, now_ms: Millis) -> bool:
         return self.ended_ms is not None and now_ms >= self.ended_ms
+
+    def end(self, ended_ms: Millis) -> None:
+        self.ended_ms = ended_ms
+        for timeframe, series in self.candles.items():
+            self.candles[timeframe] = series.between(None, ended_ms)
+        self.funding = self.funding.between(None, ended_ms)
+        self.open_interest = self.open_interest.between(None, ended_ms)
 
     def funding_hours(self, now_ms: Millis) -> float:
         """The interval that holds at a time."""
@@ -39,10 +51,7 @@ class Listing:
     def candle_rows(
         self, timeframe: Timeframe, start_ms: Millis, end_ms: Millis, now_ms: Millis
     ) -> list[tuple[Millis, list[str]]]:
-        """The candles with `start_ms <= open time <= end_ms` that had begun, as texts.
-
-        That in progress has not moved yet as far as it will.
-        """
+        """The candles with `start_ms <= open time <= end_ms` that had begun, as texts."""
         series = self.candles.get(timeframe)
         if series is None:
             return []
@@ -52,10 +61,19 @@ class Listing:
         for row, time_ms in enumerate(part.times.tolist()):
             values = [column[row] for column in columns]
             if time_ms + timeframe.ms > now_ms:
-                values = [values[0], values[0], values[0], values[0], values[4] / 3]
-            texts = self.altered.get((timeframe, time_ms)) or tuple(map(as_text, values))
+                values = list(self.forming.at(timeframe, time_ms, now_ms) or values)
+            texts = self.altered.get((timeframe, time_ms)) or map(as_text, values)
             rows.append((time_ms, list(texts)))
         return rows
+
+    def candle_texts(
+        self, timeframe: Timeframe, open_ms: Millis, time_ms: Millis
+    ) -> tuple[str, ...] | None:
+        """One candle as known at `time_ms`; None where there is none."""
+        values = self.forming.at(timeframe, open_ms, time_ms)
+        if values is None:
+            return None
+        return self.altered.get((timeframe, open_ms)) or tuple(map(as_text, values))
 
 
 def listing_of(
@@ -91,6 +109,12 @@ def as_text(value: float) -> str:
     """As exchanges write numbers: without an exponent, and with all digits that it has."""
     text = repr(float(value)).removesuffix(".0")
     return np.format_float_positional(value, trim="-") if "e" in text else text
+
+
+def quote_volume(texts: Sequence[str]) -> float:
+    """What was traded in quote currency, of the texts of a candle: about its mean price each."""
+    open_, high, low, close, volume = map(float, texts)
+    return round(volume * (open_ + high + low + close) / 4, 4)
 
 
 def by_symbol(listings: Iterable[Listing]) -> dict[str, Listing]:

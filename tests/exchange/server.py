@@ -12,9 +12,12 @@ from aiohttp import web
 
 from llm_trader.timeframe import Millis
 from tests.exchange import binance, bybit
+from tests.exchange.clock import SimulatedClock
 from tests.exchange.faults import Faults, failed_reply
 from tests.exchange.listings import Listing, by_symbol
 from tests.exchange.markets import Market
+from tests.exchange.sockets import Sockets, is_upgrade
+from tests.exchange.streams import Feed, PushRate
 
 
 class Asked(NamedTuple):
@@ -27,15 +30,37 @@ class Asked(NamedTuple):
         return "symbol" in self.query
 
 
+def exchange_environ(url: str, *, streams: bool = False) -> dict[str, str]:
+    """The settings of a process that asks an exchange, and of one that hears it."""
+    settings = {"binance_url": url, "bybit_url": url}
+    if streams:
+        settings["binance_ws_url"] = settings["bybit_ws_url"] = url.replace("http://", "ws://")
+    prefix = "LLM_TRADER_MARKET__EXCHANGE__"
+    variables = {f"{prefix}{name.upper()}": url for name, url in settings.items()}
+    return {**variables, "NO_PROXY": "127.0.0.1"}
+
+
 class FakeExchange:
     """A context manager. Both venues' interfaces are at `url`, with the same contracts.
 
     `asked` has all requests; `delay_s` is how long each takes.
     """
 
-    def __init__(self, listings: Iterable[Listing], now_ms: Millis) -> None:
-        self.market = Market(now_ms, by_symbol(listings))
+    def __init__(
+        self,
+        listings: Iterable[Listing],
+        clock: Millis | SimulatedClock,
+        *,
+        updates_per_candle: int | None = None,
+    ) -> None:
+        """`clock` is a time that stands until `market.now_ms` is set, or one that runs.
+
+        `updates_per_candle` limits what streams push; by default it is as much as at the venues.
+        """
+        self.market = Market(clock, by_symbol(listings))
         self.faults = Faults()
+        self.sockets = Sockets(self.market, Feed(self.market, PushRate(updates_per_candle)))
+        self.stream_faults = self.sockets.faults
         self.asked: list[Asked] = []
         self.delay_s = 0.0
         self.url = ""
@@ -55,13 +80,12 @@ class FakeExchange:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
-    def environ(self) -> dict[str, str]:
-        """The settings of a process that asks this exchange."""
-        return {
-            "LLM_TRADER_MARKET__EXCHANGE__BINANCE_URL": self.url,
-            "LLM_TRADER_MARKET__EXCHANGE__BYBIT_URL": self.url,
-            "NO_PROXY": "127.0.0.1",
-        }
+    def environ(self, *, streams: bool = False) -> dict[str, str]:
+        return exchange_environ(self.url, streams=streams)
+
+    @property
+    def stream_url(self) -> str:
+        return self.url.replace("http://", "ws://")
 
     def history_requests(self) -> list[Asked]:
         return [asked for asked in self.asked if asked.is_history]
@@ -83,11 +107,15 @@ class FakeExchange:
         await site.start()
         host, port = runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
+        feeding = asyncio.create_task(self.sockets.run())
         self._started.set()
         await self._stop.wait()
+        feeding.cancel()
         await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if is_upgrade(request):
+            return await self.sockets.connect(request)
         query = dict(request.query)
         self.asked.append(Asked(request.path, query))
         if self.delay_s:

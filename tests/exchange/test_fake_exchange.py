@@ -58,7 +58,8 @@ async def test_candles_come_as_they_were_put_in_and_the_last_is_in_progress(
     assert [row[0] for row in rows] == expected.times.tolist()
     values = np.column_stack([column for _, column in expected.columns()])
     np.testing.assert_array_equal(np.array(rows)[:-1, 1:], values[:-1])
-    assert rows[-1][4] == expected.open[-1]
+    assert rows[-1][1] == expected.open[-1]
+    assert 0 < rows[-1][5] < expected.volume[-1]
 
 
 async def test_funding_and_open_interest_come_as_they_were_put_in(client: Any, listing: Listing):

@@ -22,9 +22,10 @@ from llm_trader.market.stored_series import candles_of
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, M5, MINUTE_MS, Millis, Timeframe, iso8601
 from tests.exchange.fetching import WRITTEN_AT_MS, Pauses, fetch, venue_of
 from tests.exchange.listings import Listing, listing_of
+from tests.exchange.real_data import real_listing
 from tests.exchange.server import FakeExchange
 from tests.exchange.stores import meta_of, rows_of
-from tests.market.builders import START_MS
+from tests.market.builders import START_MS, run_of_candles
 
 pytest.importorskip("ccxt")
 
@@ -123,7 +124,7 @@ async def test_a_slice_of_real_data_comes_out_as_its_files_are_imported(
         inside = pl.col("timestamp_ms").is_between(start_ms, end_ms, closed="left")
         frames[path.stem.partition("BTCUSDT_")[2]] = frame = pl.read_parquet(path).filter(inside)
         frame.write_parquet(cut / path.name)
-    listing = _real_listing(frames, start_ms)
+    listing = real_listing(frames, "BTCUSDT")
     with FakeExchange([listing], end_ms + MINUTE_MS) as exchange:
         reports = await fetch(
             exchange, "bybit", tmp_path / "fetched", start_ms, timeframes=(M5, H4)
@@ -132,39 +133,6 @@ async def test_a_slice_of_real_data_comes_out_as_its_files_are_imported(
     with MarketStore.open(tmp_path / "imported", write=True, exchange="bybit") as store:
         import_folder(cut, store, exchange="bybit", written_at_ms=WRITTEN_AT_MS + 365 * DAY_MS)
     assert rows_of(tmp_path / "fetched") == rows_of(tmp_path / "imported")
-
-
-def _real_listing(frames: dict[str, pl.DataFrame], start_ms: Millis) -> Listing:
-    def candles(timeframe: Timeframe) -> CandleSeries:
-        frame = frames[f"candles_{timeframe}"]
-        names = ("open", "high", "low", "close", "volume")
-        columns = {name: frame[name].to_numpy() for name in names}
-        times = frame["timestamp_ms"].to_numpy()
-        return CandleSeries.validated(timeframe, {"open_time_ms": times, **columns})
-
-    settled, samples = frames["funding_8h"], frames["open_interest_1h"]
-    amount = samples["open_interest"].to_numpy()
-    return Listing(
-        "BTCUSDT",
-        "BTC",
-        "USDT",
-        {M5: candles(M5), H4: candles(H4)},
-        FundingSeries.validated(
-            {
-                "time_ms": settled["timestamp_ms"].to_numpy(),
-                "rate": settled["funding_rate"].to_numpy(),
-                "interval_hours": np.full(len(settled), 8.0),
-            }
-        ),
-        OpenInterestSeries.validated(
-            {
-                "time_ms": samples["timestamp_ms"].to_numpy(),
-                "open_interest": amount,
-                "open_interest_value": np.full(len(amount), np.nan),
-            }
-        ),
-        start_ms,
-    )
 
 
 @pytest.mark.parametrize("venue", VENUES)
@@ -234,12 +202,30 @@ async def test_holes_of_the_store_are_filled_and_those_of_the_venue_are_asked_fo
     assert again[0].absent == candles.absent
     with MarketStore.open(tmp_path / "store") as store:
         gaps = store.describe().series[0].gaps
-    assert [(gap.start_ms, gap.missing, gap.absent) for gap in gaps] == [(outage, 3, True)]
+    assert [(gap.start_ms, gap.missing, gap.reason) for gap in gaps] == [(outage, 3, "outage")]
 
 
 def _some(series: CandleSeries, kept: Any) -> CandleSeries:
     columns = {name: column[kept] for name, column in series.columns()}
     return CandleSeries.validated(series.timeframe, {"open_time_ms": series.times[kept], **columns})
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_fetched_candles_are_compared_with_those_of_other_timeframes(
+    venue: str, exchange: FakeExchange, listing: Listing, tmp_path: Path
+):
+    """The store has 4h candles of another market, of three days; two of them are fetched in 3m."""
+    first = START_MS + DAY_MS
+    foreign = run_of_candles(18, H4, first)
+    with MarketStore.open(tmp_path / "store", write=True, exchange=venue) as store:
+        store.write("BTCUSDT", foreign, "a file", written_at_ms=0)
+    fine, *_ = await fetch(
+        exchange, venue, tmp_path / "store", first, first + 2 * DAY_MS, timeframes=(M3,)
+    )
+    (warning,) = fine.contradictions
+    assert warning.startswith("4h: 12 of 12 candles differ from their 3m candles")
+    alike = await fetch(exchange, venue, tmp_path / "alike", first, first + 2 * DAY_MS)
+    assert [report.contradictions for report in alike] == [[]] * 4
 
 
 @pytest.mark.parametrize("venue", VENUES)
@@ -387,7 +373,10 @@ async def test_bad_rows_are_refused_and_asked_for_again(
     assert reports[0].refused == {"high below low": 1, "price not positive": 1}
     assert reports[0].missing == 2
     with MarketStore.open(tmp_path / "store") as store:
-        assert not any(gap.absent for s in store.describe().series for gap in s.gaps)
+        assert store.refused_rows(candles_of("BTCUSDT", M3)) == [
+            (first, first + M3.ms, "high below low"),
+            (first + M3.ms, first + 2 * M3.ms, "price not positive"),
+        ]
     altered.clear()
     exchange.asked.clear()
     reports = await fetch(exchange, venue, tmp_path / "store", first, timeframes=(M3,))

@@ -301,7 +301,8 @@ def test_a_check_names_what_differs_and_repair_counts_it_anew(store: MarketStore
     ]
     assert check.remedy is not None
     assert f"data check --repair --store {store.path}" in check.remedy
-    assert store.check(repair=True).problems == 0
+    store.repair_records()
+    assert store.check().problems == 0
     check_against_a_count(store)
 
 

@@ -78,7 +78,7 @@ async def test_an_index_that_was_deleted_makes_a_server_unready(
         assert (await client.get("/readyz")).status == 200
         shutil.rmtree(folder)
         async with asyncio.timeout(10):
-            while (reply := await client.get("/readyz")).status == 200:
+            while (reply := await client.get("/readyz")).status == 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert (await client.get("/livez")).status == 200
     assert (reply.status, reply.json["ready"]) == (503, False)

@@ -42,8 +42,10 @@ from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
 from llm_trader.rpc.shared_limits import RedisLevels
 from llm_trader.rpc.tls import ServerTls, tls_of
+from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.readiness import ReadinessProbe
+from llm_trader.serving.subscriptions import Subscriptions
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
@@ -118,6 +120,8 @@ async def query_server(
                 market_location=str(settings.market.store) if market else None,
                 clock=clock,
             ).methods()
+            subscriptions = Subscriptions(market, serving)
+            methods += subscriptions.methods()
             probe = ReadinessProbe(retriever, market, serving, clock)
             complete = with_builtin_methods(
                 methods,
@@ -129,7 +133,9 @@ async def query_server(
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
             gate = Admission(serving, keys, await client_limits(serving, environ, opened))
             doors = [_http_door(dispatcher, gate, serving, probe, tls)] if serving.http else []
-            yield RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls)
+            server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls)
+            async with EvidencePusher(subscriptions, dispatcher, gate, serving).running():
+                yield server
 
 
 def _http_door(

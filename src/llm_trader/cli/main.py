@@ -17,7 +17,17 @@ import typer
 from typer import Option
 
 from llm_trader import __version__
-from llm_trader.cli import audit, backup, data_store, evaluate, index, keys, models, volatility
+from llm_trader.cli import (
+    audit,
+    backup,
+    config,
+    data_store,
+    evaluate,
+    index,
+    keys,
+    models,
+    volatility,
+)
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
@@ -83,6 +93,7 @@ app.command()(query)
 app.command("leak-check")(leak_check)
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
+app.add_typer(config.app, name="config")
 app.command()(demo)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -86,12 +87,15 @@ SETTING_FLAGS: Final = {
     ),
     "http_port": Flag(
         "serving.http_port",
-        "Port for HTTP and WebSocket.",
-        "the one after --port, 7880",
+        "Port for HTTP and WebSocket; by default the one after --port, 7880.",
         type=int,
     ),
     "no_http": Flag(
-        "serving.http", "Do not answer over HTTP and WebSocket.", type=bool, negates=True
+        "serving.http",
+        "Do not answer over HTTP and WebSocket.",
+        "True",
+        type=bool,
+        negates=True,
     ),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "tls_certificate": Flag(
@@ -130,11 +134,11 @@ End = Annotated[
 Samples = Annotated[int, Option(min=1, help="Number of sampled queries.")]
 Seed = Annotated[int, Option(help="Equal seeds give equal results.")]
 
-_CONFIG: Final = Annotated[
+ConfigFile = Annotated[
     Path | None, Option(help="TOML file of the settings; see config/example.toml.")
 ]
 
-_JSON: Final = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
 
 
 def with_job(
@@ -198,9 +202,9 @@ def _parameters(
             parameters += [_keyword(f.name, types[f.name], f.default) for f in fields(groups[name])]
         else:
             parameters.append(_keyword(name, hints[name], parameter.default))
-    parameters.append(_keyword("config", _CONFIG, None))
+    parameters.append(_keyword("config", ConfigFile, None))
     if hints["return"] is not NoneType:
-        parameters.append(_keyword("json", _JSON, False))
+        parameters.append(_keyword("json", AsJson, False))
     return parameters
 
 
@@ -240,7 +244,12 @@ def one_symbol(text: str) -> str:
 
 
 def symbol_list(text: str) -> list[str]:
-    # Exchanges write symbols in capitals; people need not.
+    """The symbols of a store, also where they are written `btc-usdt` or `BTC/USDT:USDT`."""
+    return [re.sub("[-_/]", "", name.partition(":")[0]) for name in written_symbols(text)]
+
+
+def written_symbols(text: str) -> list[str]:
+    """Symbols as they are written, for an exchange to find; in capitals, which people need not."""
     return [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
 
 

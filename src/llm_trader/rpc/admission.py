@@ -101,8 +101,9 @@ class Session:
     """The state of one connection between its requests. `peer` is `host:port`.
 
     `principal` is whom the connection's own key belongs to; `last_principal` is whom the last key
-    of any call belongs to. `channel` is None where the server cannot send on its own. Functions in
-    `at_end` are called when the connection has ended.
+    of any call belongs to. `channel` is None where the server cannot send on its own. The server's
+    own work, `of_server`, needs no key and has no limit. Functions in `at_end` are called when the
+    connection has ended.
     """
 
     peer: str = "local"
@@ -112,6 +113,7 @@ class Session:
     barred: bool = False
     unsent: Unsent = field(default_factory=Unsent)
     channel: Channel | None = None
+    of_server: bool = False
     at_end: list[Callable[[], None]] = field(default_factory=list)
 
     def end(self) -> None:
@@ -194,6 +196,8 @@ class Admission:
         """Checks draining, rate and scope, in this order; raises the refusal."""
         if self.draining:
             raise errors.DrainingError
+        if session.of_server:
+            return
         # Before authentication, so that guessing keys is limited as well. Open methods do not wait
         # for Redis: what comes behind `rpc.authenticate` in one packet needs its outcome.
         client = _client(session, principal)
@@ -281,14 +285,16 @@ class Admission:
         """
         queue, writable = self._quick if quick else self._work, session.unsent.writable
         client = _client(session, principal)
-        charge = self._limits.charge_to(client, time.monotonic)
+        is_limited = not session.of_server
+        charge = self._limits.charge_to(client, time.monotonic) if is_limited else None
         while True:
             await writable.wait()
             await queue.turn(session.peer, kind, calls, charge)
             if writable.is_set():
                 break
         try:
-            self._limits.expect_work(client, time.monotonic())
+            if is_limited:
+                self._limits.expect_work(client, time.monotonic())
         except errors.RateLimitedError:
             self.end_turn()
             raise

@@ -4,6 +4,8 @@
    each document.
    At the limit of concurrent answers, documents queue and reading pauses. So they do behind a
    batch, while the client leaves replies unread, and when more waits than the deadline allows.
+   A client that speaks HTTP is told the port for it, and nothing of what it sends is a document.
+   A document that lacks only its line end is answered after a moment of silence.
 2. One timer limits an incomplete document, silence, and the time without a key; another one
    unread replies. Both are moved only when they run out, and count only while the loop is free.
 3. When the input ends, running answers are finished and sent; then `run` closes the connection.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 import select
 import socket
 import time
@@ -32,6 +35,7 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, is_batch
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, InvalidRequestError, OverloadedError
 from llm_trader.rpc.framing import Frame, FrameSplitter, Oversize
+from llm_trader.rpc.http_on_tcp import http_error
 from llm_trader.rpc.unread_watch import UnreadWatch
 
 # Copying a larger reply to append its line end costs more memory than a second write.
@@ -41,6 +45,9 @@ _LARGE_REPLY_BYTES: Final = 1 << 16
 _SPLIT_BYTES: Final = 1 << 12
 _SPLIT_S: Final = 0.0005
 _STARTED_AT_ONCE: Final = 4
+# A person with netcat waits that long for an answer to a line without its end.
+_UNENDED_S: Final = 2.0
+_HTTP_REQUEST: Final = re.compile(rb"[A-Z]{3,10} \S+ HTTP/\d(\.\d)?\s*")
 _NOTHING: Final = memoryview(b"")
 # Some queries are worked on in vain meanwhile.
 _LOSS_CHECK_S: Final = 0.2
@@ -83,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._probed = False
         self._opened_s = self._heard_s = self._clock.now_s()
         self._frame_began_s: float | None = None
+        self._has_sent_documents = False
         self._input_ended = asyncio.Event()
         self._peer_ended = asyncio.Event()
         self._closed = asyncio.Event()
@@ -125,7 +133,7 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def turn_away(self, refusal: bytes) -> None:
-        """Sends the refusal and closes."""
+        """Sends the refusal and closes; nothing more of the input is answered."""
         self._transport.write(refusal + b"\n")
         self._discard_input()
         self._input_ended.set()
@@ -203,11 +211,24 @@ class Connection(asyncio.Protocol):
             self._frame_began_s = None
         elif frames or self._frame_began_s is None:
             self._frame_began_s = self._heard_s
-            self._set_timer(self._config.frame_timeout_s)
+            self._set_timer(min(self._config.frame_timeout_s, _UNENDED_S))
+        if frames and not self._has_sent_documents:
+            self._has_sent_documents = True
+            if isinstance(frames[0], bytes) and _HTTP_REQUEST.fullmatch(frames[0]):
+                self.turn_away(http_error(self._gate.http_address))
+                return
         self._line_up(frames)
         if frames and isinstance(frames[-1], Oversize):
             self._discard_input()
             self._input_ended.set()
+
+    def _answer_unended(self) -> None:
+        frames = self._splitter.take_unended()
+        if frames:
+            self._frame_began_s = None
+            self._line_up(frames)
+            self._go_on()
+            self._account_received()
 
     def _line_up(self, frames: list[Frame]) -> None:
         self._queue.extend(frames)
@@ -355,6 +376,10 @@ class Connection(asyncio.Protocol):
             remaining_s = config.frame_timeout_s
         elif self._frame_began_s is not None:
             remaining_s = self._frame_began_s + config.frame_timeout_s - now_s
+            quiet_s = now_s - self._heard_s
+            if quiet_s >= _UNENDED_S and not self._unsplit:
+                self._answer_unended()
+            remaining_s = min(remaining_s, _UNENDED_S - quiet_s % _UNENDED_S)
         elif self._answers:  # a client that waits for an answer is not idle
             remaining_s = config.idle_timeout_s
         else:

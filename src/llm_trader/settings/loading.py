@@ -13,9 +13,10 @@ import functools
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_origin
+from typing import Any, Final, NamedTuple, get_origin
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -57,6 +58,24 @@ def load_settings(
     An override of None counts as missing. Raises ConfigurationError that names all mistakes at
     once, in its message and as the list `details["problems"]`.
     """
+    return read_settings(config, environ=environ, overrides=overrides).settings
+
+
+class ReadSettings(NamedTuple):
+    """Settings, where those that were given come from, by dotted key, and the file read, if any."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    file: Path | None
+
+
+def read_settings(
+    config: Path | None = None,
+    *,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+) -> ReadSettings:
+    """As `load_settings`, with the origin of each setting."""
     flags = {key: value for key, value in (overrides or {}).items() if value is not None}
     variables = {_KEY_OF_ENV[name]: environ[name] for name in _KEY_OF_ENV if environ.get(name)}
     path: Path | None = None
@@ -69,15 +88,28 @@ def load_settings(
         # Without the file the other sources are still checked, so that all mistakes show at once.
         problems.append(error.message)
     problems += _unknown_variables(environ, flags, variables, toml)
+    origin = partial(_origin, flags=flags, variables=variables, path=path)
     try:
         model = _validated(flags, variables, toml)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        problems += [_problem(detail, flags, variables, path) for detail in details]
+        problems += [_problem(detail, origin) for detail in details]
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigurationError(f"the settings cannot be used:{listed}", problems=problems)
-    return msgspec.convert(model.model_dump(), Settings)
+    given = [
+        key
+        for key in SETTINGS
+        if key in flags or key in variables or _toml_value(toml, key) is not None
+    ]
+    settings = msgspec.convert(model.model_dump(), Settings)
+    return ReadSettings(settings, {key: origin(key) for key in given}, path)
+
+
+def _origin(
+    key: str, *, flags: Mapping[str, Any], variables: Mapping[str, str], path: Path | None
+) -> str:
+    return "the command line" if key in flags else env_name(key) if key in variables else str(path)
 
 
 def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -154,11 +186,9 @@ def _toml_value(tree: Any, key: str) -> Any:
     return tree
 
 
-def _problem(
-    error: ErrorDetails, flags: Mapping[str, Any], variables: Mapping[str, str], path: Path | None
-) -> str:
+def _problem(error: ErrorDetails, origin_of: Callable[[str], str]) -> str:
     key = ".".join(part for part in error["loc"] if isinstance(part, str))  # without a position
-    origin = "the command line" if key in flags else env_name(key) if key in variables else path
+    origin = origin_of(key)
     if error["type"] == "extra_forbidden":
         meant = _nearest_setting(key)
         suggestion = f"; did you mean {meant}?" if meant not in (None, key) else ""

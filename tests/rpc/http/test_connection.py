@@ -6,8 +6,10 @@ import asyncio
 import logging
 import socket
 import struct
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from tests.rpc.http.raw import Connection, call, get, http, post
 from tests.rpc.stub import connected, serving_http, until
@@ -166,21 +168,30 @@ async def test_a_client_that_never_reads_is_cut_off() -> None:
         await until(lambda: doors.gate.connections == 0)
 
 
-async def test_resets_at_any_moment_leave_no_error_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_resets_at_any_moment_leave_no_error_in_the_log(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
 ) -> None:
-    requests = [HEAD, post(call("sleep", [0.05])), post(call("fill", [3_000_000])), get("/livez")]
-    with caplog.at_level(logging.INFO):
+    requests = [HEAD, post(call("sleep", [0.02])), post(call("fill", [3_000_000])), b"garbage\r\n"]
+
+    async def reset(address: tuple[str, int], request: bytes, after_s: float) -> None:
+        rude = socket.create_connection(address)
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        rude.sendall(request)
+        await asyncio.sleep(after_s)
+        rude.close()
+
+    async def main() -> None:
         async with serving_http() as doors:
-            for request in requests * 3:
-                rude = socket.create_connection(doors.http)
-                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                rude.sendall(request)
-                await asyncio.sleep(0.02)
-                rude.close()
+            for after_s in (0, 0.002, 0.02):
+                for request in requests:
+                    await asyncio.gather(*(reset(doors.http, request * 3, after_s) for _ in "123"))
             await until(lambda: doors.gate.connections == 0)
             async with http(doors.http) as client:
                 assert (await client.get("/livez")).status == 200
+
+    with caplog.at_level(logging.INFO), asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
+import structlog
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
@@ -39,6 +40,8 @@ _MAX_HEAD_BYTES: Final = 1 << 15
 # Around the body: sizes of chunks, trailers.
 _CHUNKING_BYTES: Final = 1 << 16
 
+_log = structlog.get_logger(__name__)
+
 
 class _HeldFlow(FlowControl):
     """Does not read on while there is something to parse."""
@@ -48,6 +51,24 @@ class _HeldFlow(FlowControl):
     def resume_reading(self) -> None:
         if not self.held:
             super().resume_reading()
+
+
+class _QuietTransport:
+    """A transport on which writing to a client that is gone does nothing."""
+
+    def __init__(self, transport: asyncio.Transport, peer: str) -> None:
+        self._transport = transport
+        self._peer = peer
+
+    def write(self, data: bytes) -> None:
+        # uvloop raises RuntimeError between a reset and the call of `connection_lost`.
+        try:
+            self._transport.write(data)
+        except (OSError, RuntimeError):
+            _log.debug("http_connection_reset", peer=self._peer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -120,6 +141,7 @@ class HttpConnection(HttpToolsProtocol):
         host, port = self.client or ("unknown", 0)
         self.session.peer = f"{host}:{port}"
         self.unread.connection_made(transport, self.session.peer)
+        self.transport = cast(asyncio.Transport, _QuietTransport(transport, self.session.peer))
         self._set_timer(self.limits.idle_timeout_s)
         self._on_open(self)
 

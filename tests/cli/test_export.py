@@ -26,6 +26,7 @@ def kill_after_files(arguments: list[str], folder: Path, count: int) -> None:
     assert process.returncode == -9
 
 
+@pytest.mark.soak
 def test_a_killed_export_leaves_whole_files_and_goes_on(typed: Typing, tmp_path: Path) -> None:
     made = typed("llm-trader data simulate --days 330 --symbols BTCUSDT --store", tmp_path / "a")
     assert made.code == 0

@@ -33,6 +33,8 @@ DAYS = 40
 # In the midst of a candle of every timeframe.
 NOW_MS = START_MS + (DAYS - 1) * DAY_MS + 13 * HOUR_MS + 100_000
 VENUES = ("binance", "bybit")
+# The same pages, retries and marks serve both.
+BYBIT_QUICKLY = [pytest.param("binance", marks=pytest.mark.soak), "bybit"]
 
 
 def changing_funding(first_ms: Millis) -> FundingSeries:
@@ -148,7 +150,7 @@ async def test_a_second_run_asks_for_nothing_that_is_stored(
     assert rows_of(tmp_path / "store") == before
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_later_run_asks_only_for_what_came_since(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):
@@ -259,7 +261,7 @@ async def test_a_candle_is_taken_some_seconds_after_its_end_by_the_clock_of_the_
     assert last.close[-1] == expected.close[0]
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_hundred_random_failures_end_in_the_same_store(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):
@@ -361,7 +363,7 @@ async def test_a_refused_country_is_told_at_once(exchange: FakeExchange, tmp_pat
     assert len(exchange.history_requests()) == 1
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_bad_rows_are_refused_and_asked_for_again(
     venue: str, exchange: FakeExchange, listing: Listing, tmp_path: Path
 ):
@@ -397,7 +399,7 @@ async def test_values_that_are_no_numbers_fail_the_series_and_nothing_is_believe
     assert [report.error for report in reports[1:]] == [None] * 3
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_symbols_that_begin_and_end_within_the_span(venue: str, tmp_path: Path):
     late = make_listing("ETHUSDT")
     gone = make_listing("SOLUSDT", ended_ms=START_MS + 10 * DAY_MS)

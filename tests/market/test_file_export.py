@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Times
@@ -60,7 +60,6 @@ def read_back(folder: Path, store: Path, exchange: str = "bybit") -> MarketStore
     return imported
 
 
-@settings(max_examples=15, deadline=None)
 @given(
     candles=any_candles(),
     funding=any_funding(),

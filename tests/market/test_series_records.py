@@ -255,6 +255,7 @@ def test_versions_of_many_symbols_are_right_and_their_memory_is_bounded(
         assert len(store._symbol_versions[1]) <= 4
 
 
+@pytest.mark.soak
 def test_any_commit_is_a_new_version_where_the_writer_keeps_none(store: MarketStore) -> None:
     write(store, [0])
     program = """

@@ -70,7 +70,7 @@ a second of its candle:
 | close code | why the server closes a WebSocket |
 |---|---|
 | {TOO_SLOW} | The client reads so slowly that a notification could not be sent. |
-| {UNAUTHENTICATED} | No key was sent within `serving.authentication_timeout_s`, or the key has ended. |
+| {UNAUTHENTICATED} | No key was sent within `serving.authentication_timeout_s`, or it has ended. |
 | {RESTARTING} | The server is stopping; connect again in a moment. |
 | {OVERLOAD} | Too many large messages wait, of all clients; connect again. |
 | {POLICY} | A message did not arrive in time, or too many keys were wrong. |

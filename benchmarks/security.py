@@ -37,7 +37,7 @@ def security(folder: Path) -> list[Figure]:
         rag_server(folder, "--audit-folder", str(folder / "audit")) as audited,
     ):
         for server, requests in ((plain, queries), (keyed, with_key), (audited, queries)):
-            load(*server, _CONNECTIONS, 3000, requests)  # now every day has been asked for once
+            load(*server, _CONNECTIONS, _REQUESTS, requests)  # most days have been asked for
         bursts = bursts_in_turn(
             {
                 "plain": (*plain, _CONNECTIONS, _REQUESTS, queries),

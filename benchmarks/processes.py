@@ -76,7 +76,7 @@ def server(folder: Path) -> list[Figure]:
             _canned("rpc", _without_evidence(result)) as small_rpc,
             _canned("floor", _without_evidence(result)) as small_floor,
         ):
-            bursts = bursts_in_turn(
+            bursts = _bursts(
                 {
                     "random": (process, port, 16, 480, at_random),
                     "random, alone": (process, port, 1, 300, at_random),
@@ -101,7 +101,7 @@ def server(folder: Path) -> list[Figure]:
     ]
 
 
-def bursts_in_turn(loads: dict[str, Any]) -> dict[str, list[Load]]:
+def _bursts(loads: dict[str, Any]) -> dict[str, list[Load]]:
     done: dict[str, list[Load]] = {name: [] for name in loads}
     for _ in range(_ROUNDS):
         for name, arguments in loads.items():

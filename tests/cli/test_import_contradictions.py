@@ -40,7 +40,9 @@ def importing(typed: Typing, path: Path, store: Path, more: str = "") -> Typed:
 WRONG_SHIFTS = {"stamped four hours early": -4 * HOUR_MS, "in UTC+8": 8 * HOUR_MS}
 
 
-@pytest.mark.parametrize("what", WRONG_SHIFTS)
+@pytest.mark.parametrize(
+    "what", ["stamped four hours early", pytest.param("in UTC+8", marks=pytest.mark.soak)]
+)
 def test_4h_candles_with_shifted_times_are_refused_with_the_shift_that_mends_them(
     typed: Typing, tmp_path: Path, fine: Path, coarse: Path, what: str
 ) -> None:

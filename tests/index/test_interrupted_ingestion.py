@@ -44,7 +44,7 @@ async def check_consistent(reader: EmbeddedIndex, whole: PointTable) -> int:
     return n
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.soak)])
 async def test_killed_at_random_moments_ingestion_ends_as_if_it_had_never_been(
     tmp_path: Path, kills: int
 ) -> None:
@@ -58,7 +58,7 @@ async def test_killed_at_random_moments_ingestion_ends_as_if_it_had_never_been(
         seen = [0]
         for _ in range(kills):
             with running(INGESTION, store_path, path) as process:
-                for _ in range(rng.randint(1, 3)):
+                for _ in range(rng.randint(2, 3)):
                     assert hear(process).startswith(SYMBOL)
                     assert await check_consistent(reader, whole) >= seen[-1]
                     tell(process)

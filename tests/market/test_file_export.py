@@ -216,6 +216,7 @@ def test_a_file_alone_says_all_of_itself(store: MarketStore, tmp_path: Path) -> 
         assert [s.source for s in again.provenance("BTCUSDT", M3)] == ["simulation"]
 
 
+@pytest.mark.soak
 def test_files_without_their_manifest_are_like_any_others(
     store: MarketStore, tmp_path: Path
 ) -> None:
@@ -287,6 +288,7 @@ def test_importing_an_export_into_its_own_store_changes_nothing(
     assert all(not f.write.added and not f.write.replaced for f in report.files)
 
 
+@pytest.mark.soak
 def test_an_export_can_be_moved(store: MarketStore, tmp_path: Path) -> None:
     with store:
         exported(store, tmp_path / "out")

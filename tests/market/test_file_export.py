@@ -26,14 +26,8 @@ from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_series import candles_of
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M1, M3
-from tests.market.builders import (
-    START_MS,
-    any_candles,
-    any_funding,
-    any_open_interest,
-    candles_at,
-    run_of_candles,
-)
+from tests.market.builders import START_MS, candles_at, run_of_candles
+from tests.market.drawn_series import any_candles, any_funding, any_open_interest
 from tests.market.stores import content
 
 AT = START_MS + 3 * 365 * DAY_MS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -109,10 +110,7 @@ def openrpc_document(
         for kind in (method.params_type, method.result_type, *method.other_results)
         if kind
     )
-    # All at once, because each call walks every struct that its types refer to.
-    schemas, structs = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
-    )
+    schemas, structs = _schemas(*types)
     schema_of = dict(zip(types, schemas, strict=True))
     return {
         "openrpc": OPENRPC_VERSION,
@@ -126,6 +124,15 @@ def openrpc_document(
             },
         },
     }
+
+
+@cache
+def _schemas(*types: Any) -> tuple[tuple[Document, ...], Document]:
+    """The schema of each type, and the structs that they refer to by name.
+
+    All at once, because each call walks every struct that its types refer to.
+    """
+    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
 
 
 def _describe(

@@ -106,13 +106,20 @@ def test_any_store_is_read_back_to_an_identical_one(
                 assert content(again) == expected
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> MarketStore:
-    store = MarketStore.open(tmp_path / "store", write=True, exchange="bybit")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
     market = simulate("BTCUSDT", start_ms=START_MS, days=70, seed=3)
-    for series in (market.intraday, market.four_hour, market.funding, market.open_interest):
-        store.write("BTCUSDT", series, "simulation", written_at_ms=AT)
-    return store
+    with MarketStore.open(folder, write=True, exchange="bybit") as store:
+        for series in (market.intraday, market.four_hour, market.funding, market.open_interest):
+            store.write("BTCUSDT", series, "simulation", written_at_ms=AT)
+    return folder
+
+
+@pytest.fixture
+def store(written: Path, tmp_path: Path) -> MarketStore:
+    copy = shutil.copytree(written, tmp_path / "store")
+    return MarketStore.open(Path(copy), write=True, exchange="bybit")
 
 
 def test_a_month_is_a_file_and_its_name_says_what_it_holds(

@@ -108,7 +108,6 @@ def openrpc_document(
         kind
         for method in methods
         for kind in (method.params_type, method.result_type, *method.other_results)
-        if kind
     )
     schemas, structs = _schemas(*types)
     schema_of = dict(zip(types, schemas, strict=True))

@@ -134,7 +134,8 @@ async def filled(place: QdrantServer) -> QdrantServer:
 @pytest.fixture(scope="module")
 def source(first_stub: Stub) -> QdrantServer:
     """A filled collection on the first server; not to be written to."""
-    return asyncio.run(filled(place_of(first_stub, "held")))
+    place = structs.replace(place_of(first_stub, "held"), timeout_s=30.0, retry_s=10.0)
+    return asyncio.run(filled(place))
 
 
 @pytest.fixture(scope="module")

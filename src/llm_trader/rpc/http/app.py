@@ -139,6 +139,7 @@ def http_application(routes: Sequence[BaseRoute], config: RpcConfig) -> ASGIApp:
         middleware=[cors] if origins else [],
         exception_handlers={HTTPException: _http_error},
     )
+    app.router.redirect_slashes = False  # it would send the client to the host that it named
     callers = AllowedCallers((*config.http_allowed_hosts, config.host), origins)
     return _Guard(app, callers)
 

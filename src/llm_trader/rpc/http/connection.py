@@ -226,6 +226,9 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes = self._body_bytes = self._raw_body_bytes = 0
         super().on_headers_complete()
         self._in_head = False
+        # The parser loses what follows a request to speak another protocol, such as CONNECT.
+        if self.cycle is not None and self.parser.should_upgrade():
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if self._refusal is not None:
@@ -251,10 +254,24 @@ class HttpConnection(HttpToolsProtocol):
     def _refuse_body(self) -> None:
         self.refuse(413, f"a body may have at most {self._max_body_bytes} bytes")
 
+    def _should_upgrade(self) -> bool:
+        # A handshake of another kind gets no answer at all; without a method it is refused already.
+        is_get = self.scope.get("method") == "GET" and self.url.isascii()
+        return is_get and super()._should_upgrade()
+
     def handle_websocket_upgrade(self) -> None:
         self._receipt_ends()
+        if self._answering is not None:
+            self.refuse(400, "open a WebSocket on a connection of its own")
+            return
         self._stop_timer()
         super().handle_websocket_upgrade()
+        websocket = cast(Any, self.transport.get_protocol())
+        if not websocket.handshake_initiated:  # its parser is stricter, and says nothing
+            self.connections.discard(websocket)
+            self.connections.add(self)
+            self.transport.set_protocol(self)
+            self.refuse(400, "this is not a handshake of WebSocket")
 
     # --- Answers
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
+from llm_trader.rpc.envelope import raw_id
 from llm_trader.rpc.errors import INTERNAL_ERROR, UnauthorizedError
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.origin import AllowedCallers, Objection
@@ -99,7 +100,8 @@ class RpcOverHttp:
         try:
             self._identify(request, session, received_s)
         except UnauthorizedError as error:
-            return self._unauthorized(request, self._dispatcher.refuse(error, context))
+            body = self._dispatcher.refuse(error, context, raw_id(document))
+            return self._unauthorized(request, body)
         reply = await connection.answer(self._dispatcher.handle(document, context, self._gate))
         if reply is None:
             return Response(status_code=204)

@@ -28,7 +28,7 @@ from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.errors import OverloadedError
-from llm_trader.rpc.http.status import INVALID_REQUEST, OVERLOADED, refusal
+from llm_trader.rpc.http.status import refusal, refusal_of
 from llm_trader.rpc.unread_watch import UnreadWatch
 
 T = TypeVar("T")
@@ -112,13 +112,16 @@ class HttpConnection(HttpToolsProtocol):
 
     def turn_away(self, error: LlmTraderError) -> None:
         """Answers 503 to whatever is sent, and closes."""
-        self.refuse(503, error.message, OVERLOADED)
+        self._refuse(_response(503, refusal_of(error)))
 
-    def refuse(self, status: int, message: str, code: int = INVALID_REQUEST) -> None:
+    def refuse(self, status: int, message: str) -> None:
         """Answers what was received so far with an error, after all earlier ones, and closes."""
+        self._refuse(_response(status, refusal(message)))
+
+    def _refuse(self, response: bytes) -> None:
         if self._refusal is not None or self.transport.is_closing():
             return
-        self._refusal = _response(status, refusal(message, code))
+        self._refusal = response
         self._unparsed = b""
         cycle = self.cycle if not self._in_head else None
         for waiting in [entry for entry in self.pipeline if entry[0] is cycle]:
@@ -227,7 +230,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
         # The parser loses what follows a request to speak another protocol, such as CONNECT.
-        if self.cycle is not None and self.parser.should_upgrade():
+        if self.parser.should_upgrade() and not self._should_upgrade():
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:

@@ -37,6 +37,8 @@ _LOGGED_FAILURES_PER_S: Final = 1 / 60
 _WORK_TURNS: Final = 8
 # A ping takes some 30 µs.
 _QUICK_TURNS: Final = 32
+# The kind of turn of a refusal.
+_REFUSAL: Final = "a refusal"
 # What any connection may send, however much the others have sent.
 _SMALL_BYTES: Final = 1 << 15
 # A pass of the event loop costs some 50 µs.
@@ -327,6 +329,20 @@ class Admission:
                 "overloaded: the calls of this batch already take the connection's share of the "
                 f"next {self._deadline_s:g} s; send this call again in another batch"
             )
+
+    async def expect_turn_of(self, session: Session, kind: str) -> None:
+        """Raises `OverloadedError` if a single call cannot expect its turn in time.
+
+        The refusal waits for a quick turn, or those who come back at once would take all the time.
+        """
+        if session.of_server or self._work.within(session.peer, self._deadline_s, kind):
+            return
+        await self._quick.turn(session.peer, _REFUSAL)
+        self._quick.end_work()
+        raise errors.OverloadedError(
+            "overloaded: so many calls wait that this one cannot expect its turn in the next "
+            f"{self._deadline_s:g} s; send again"
+        )
 
     def expect_room(self, session: Session) -> None:
         """Raises `OverloadedError` if the replies to a batch take too much memory."""

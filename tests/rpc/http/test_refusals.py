@@ -49,9 +49,7 @@ CASES = [
     Case("no path", get("/no-such"), 404, -32600),
     Case("a slash too many", post(PING, "/rpc/"), 404, -32600),
     Case("no method of HTTP", get("/rpc"), 405, -32600, None, {"allow": "post"}),
-    Case(
-        "a page that takes no POST", post(PING, "/livez"), 405, -32600, None, {"allow": "get, head"}
-    ),
+    Case("a page that takes no POST", post(PING, "/livez"), 405, -32600),
     Case("a foreign host", get("/livez", Host="evil.example"), 421, -32600, None, CLOSE),
     Case("no host name", get("/livez", Host="[::1"), 400, -32600, None, CLOSE),
     Case("a foreign origin", get("/livez", Origin="http://evil.example"), 403, -32600, None, CLOSE),

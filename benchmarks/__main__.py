@@ -16,6 +16,7 @@ from rich.table import Table
 
 from benchmarks import computing, opening, processes, states, storing, workload
 from benchmarks.batch import batch
+from benchmarks.endurance import endurance
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
 from benchmarks.security import security
@@ -40,6 +41,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "batch": batch,
     "security": security,
     "flood": floods,
+    "endurance": endurance,
     "text": text,
     "evaluation": evaluation,
     "append": storing.append,

@@ -61,7 +61,7 @@ class _HttpClient(_Client):
         return bool(end) and len(body) == int(length)
 
 
-def _posted(line: bytes) -> bytes:
+def posted(line: bytes) -> bytes:
     return (
         b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(line), line)
@@ -80,7 +80,7 @@ async def _connection(
 
 
 async def _load(port: int, connections: int, count: int, lines: list[bytes], *, http: bool) -> None:
-    requests = itertools.cycle(map(_posted, lines) if http else lines)
+    requests = itertools.cycle(map(posted, lines) if http else lines)
     client = _HttpClient if http else _Client
     started = time.perf_counter()
     each = await asyncio.gather(

@@ -96,6 +96,7 @@ BYTES = [
     b"]",
     b"%s%n",
 ]
+_MOST_BYTES = 200_000
 _PLACE = re.compile(r'"@raw(\d+)@"')
 
 
@@ -106,7 +107,9 @@ def call(rng: random.Random) -> dict[str, Any]:
 
 
 def mutated(rng: random.Random) -> bytes:
-    """A document on one line, wrong in one to three places; sometimes in none."""
+    """A document on one line, wrong in one to three places; sometimes in none. What is larger than
+    the server takes, which ends a connection, is cut off.
+    """
     value: Any = call(rng)
     if rng.random() < 0.1:
         value = [value, *(call(rng) for _ in range(rng.randrange(4)))]
@@ -114,11 +117,11 @@ def mutated(rng: random.Random) -> bytes:
     if rng.random() < 0.6:
         for _ in range(changes):
             value = _changed(rng, value)
-        return _written(rng, value)
+        return _written(rng, value)[:_MOST_BYTES]
     data = _written(rng, value)
     for _ in range(changes):
         data = rng.choice(_BYTE_CHANGES)(rng, data)
-    return data.replace(b"\n", b" ")
+    return data.replace(b"\n", b" ")[:_MOST_BYTES]
 
 
 # --- As JSON

@@ -31,7 +31,7 @@ MOST_GROWTH_BYTES = 16 << 20
 def test_mutated_frames_get_valid_answers_and_leave_the_server_as_it_was(
     corridor: Corridor, tmp_path: Path, frames: dict[str, int]
 ) -> None:
-    seed = os.environ.get("LLM_TRADER_FUZZ_SEED", "1")
+    seed = os.environ.get("FUZZ_SEED", "1")
     settings = {
         # What a request that never ends waits for.
         "LLM_TRADER_SERVING__FRAME_TIMEOUT_S": "1",

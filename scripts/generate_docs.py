@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
@@ -105,9 +105,14 @@ def _allowed(field: FieldInfo) -> str:
         return "True or false."
     if get_origin(field.annotation) is tuple:
         return "A list of texts; in the environment separated by commas."
-    limits = {type(limit): limit for limit in field.metadata}
+    number, metadata = field.annotation, field.metadata
+    for option in get_args(number):  # a number or none
+        if get_origin(option) is Annotated:
+            number, *metadata = get_args(option)
+            metadata = [limit for given in metadata for limit in getattr(given, "metadata", ())]
+    limits = {type(limit): limit for limit in metadata}
     if Ge in limits and Le in limits:
-        kind = "A whole number" if field.annotation is int else "A number"
+        kind = "A whole number" if number is int else "A number"
         return f"{kind} from {limits[Ge].ge} to {limits[Le].le}."
     return ""
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.rpc.admission import TokenCheck
+from llm_trader.rpc.admission import Admission, TokenCheck
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorTable
+from llm_trader.rpc.http.app import RpcOverHttp, http_application
+from llm_trader.rpc.http.server import HttpServer
 from llm_trader.rpc.observer import RequestObserver
 from llm_trader.rpc.server import RpcServer
 
@@ -172,9 +174,51 @@ async def serving(
         await server.stop()
 
 
+class Doors(NamedTuple):
+    """The addresses of a server with both doors."""
+
+    tcp: tuple[str, int]
+    http: tuple[str, int]
+    server: RpcServer
+    gate: Admission
+
+
 @asynccontextmanager
-async def connected(server: RpcServer) -> AsyncIterator[Line]:
-    reader, writer = await asyncio.open_connection(*server.address, limit=1 << 24)
+async def serving_http(
+    *extra: Method, tokens: TokenCheck | None = None, **limits: Any
+) -> AsyncIterator[Doors]:
+    checked = tokens or TokenCheck()
+    methods = with_builtin_methods(
+        [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=checked
+    )
+    config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
+    dispatcher, gate = Dispatcher(methods), Admission(config, checked)
+    rpc = RpcOverHttp(dispatcher, gate, config, checked)
+
+    async def live(authenticated: bool) -> tuple[int, Any]:
+        return 200, {"live": True}
+
+    routes = [*rpc.routes(), rpc.page("/livez", live, open_to_all=True)]
+    door = HttpServer(http_application(routes, config), config, gate)
+    server = RpcServer(dispatcher, config, gate=gate, doors=[door])
+    await server.start()
+    try:
+        yield Doors(server.address, door.address, server, gate)
+    finally:
+        await server.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when a condition is met; fails after 10 s."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  nothing else would tell
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def connected(server: RpcServer | Doors) -> AsyncIterator[Line]:
+    address = server.tcp if isinstance(server, Doors) else server.address
+    reader, writer = await asyncio.open_connection(*address, limit=1 << 24)
     line = Line(reader, writer)
     try:
         yield line

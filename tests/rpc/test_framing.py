@@ -131,3 +131,26 @@ def test_oversize_is_told_before_the_line_ends_and_nothing_is_read_after_it() ->
     assert splitter.feed(b"[1]\n" + b"1" * 11) == [b"[1]", Oversize(10)]
     assert splitter.feed(b"\n[2]\n") == []
     assert splitter.finish() == []
+
+
+@pytest.mark.parametrize("document", [b'{"a": 1}', b"[1, 2]", b"nonsense", b'{"a": "}"} '])
+def test_a_document_that_lacks_only_its_line_end_can_be_taken(document: bytes) -> None:
+    splitter = FrameSplitter()
+    assert splitter.feed(b"[1]\n" + document) == [b"[1]"]
+    assert splitter.take_unended() == [document]
+    assert not splitter.in_frame
+    assert splitter.take_unended() == []
+
+
+@pytest.mark.parametrize("begun", [b'{"a": ', b'{"a": "}', b"[\n1", b'"open', b"", b"{\n"])
+def test_a_document_that_goes_on_is_not_taken(begun: bytes) -> None:
+    splitter = FrameSplitter()
+    assert splitter.feed(begun) == []
+    assert splitter.take_unended() == []
+    assert splitter.in_frame == bool(begun)
+
+
+def test_a_last_line_without_end_completes_a_document_of_many_lines() -> None:
+    splitter = FrameSplitter()
+    assert splitter.feed(b'{\n"a": 1\n}') == []
+    assert splitter.take_unended() == [b'{\n"a": 1\n}']

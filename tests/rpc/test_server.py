@@ -12,7 +12,7 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.server import RpcServer, serve
-from tests.rpc.stub import Line, connected, serving
+from tests.rpc.stub import Line, connected, serving, serving_http
 
 
 def call(method: str, call_id: int, *params: object) -> bytes:
@@ -86,6 +86,31 @@ async def test_a_document_that_never_closes_is_a_parse_error_at_its_deadline() -
         line.send(b'{"a": [\n')
         assert (await line.receive())["error"]["code"] == -32700
         assert await line.receive() is None
+
+
+async def test_a_document_without_its_line_end_is_answered_after_a_moment(line: Line) -> None:
+    line.send(call("subtract", 1, 5, 3).rstrip())
+    assert (await line.receive())["result"] == 2
+    assert (await line.call("subtract", [7, 3]))["result"] == 4
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET / HTTP/1.1", b"POST /rpc HTTP/1.0", b"PRI * HTTP/2"]
+)
+async def test_a_client_that_speaks_http_is_told_the_right_port(request_line: bytes) -> None:
+    body = call("subtract", 1, 5, 3)
+    async with serving_http() as doors, connected(doors) as line:
+        line.send(request_line + b"\r\nHost: localhost\r\n\r\n" + body)
+        reply = await line.reader.read()
+    head, _, sent = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert f"use port {doors.http[1]}: POST /rpc" in json.loads(sent)["error"]["message"]
+    assert b"result" not in reply  # a web page could have sent the body
+
+
+async def test_a_client_that_speaks_http_to_a_server_without_it_is_told_so(line: Line) -> None:
+    line.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert b"started without HTTP" in await line.reader.read()
 
 
 async def test_dripping_bytes_do_not_move_a_documents_deadline() -> None:

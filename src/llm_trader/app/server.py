@@ -1,4 +1,4 @@
-"""The query server: it serves index and market store over JSON-RPC."""
+"""The query server: it serves index and market store over JSON-RPC, by TCP, HTTP and WebSocket."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -28,13 +29,14 @@ from llm_trader.retrieval.calibration import (
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.rpc.admission import TokenCheck, check_binding
+from llm_trader.rpc.admission import Admission, TokenCheck, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.observer import log_observers
-from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
+from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.methods import RagMethods
+from llm_trader.serving.readiness import ReadinessProbe
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
@@ -100,6 +102,7 @@ async def query_server(
                 market_location=str(settings.market.store) if market else None,
                 clock=clock,
             ).methods()
+            probe = ReadinessProbe(retriever, market, serving, clock)
             complete = with_builtin_methods(
                 methods,
                 title="LLM Trader RAG",
@@ -108,7 +111,45 @@ async def query_server(
                 errors=RAG_ERRORS,
             )
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=log_observers())
-            yield RpcServer(dispatcher, serving, tokens)
+            gate = Admission(serving, tokens)
+            doors = []
+            if serving.http:
+                doors.append(_http_door(dispatcher, gate, serving, tokens, probe))
+            yield RpcServer(dispatcher, serving, gate=gate, doors=doors)
+
+
+def _http_door(
+    dispatcher: Dispatcher,
+    gate: Admission,
+    config: RpcConfig,
+    tokens: TokenCheck,
+    probe: ReadinessProbe,
+) -> Door:
+    """Every path that HTTP answers is in this list."""
+    # Its libraries take 100 ms to import.
+    from llm_trader.rpc.http.app import RpcOverHttp, http_application
+    from llm_trader.rpc.http.server import HttpServer
+
+    async def live(authenticated: bool) -> tuple[int, Any]:
+        return 200, {"live": True}
+
+    async def ready(authenticated: bool) -> tuple[int, Any]:
+        readiness = await probe.readiness()
+        # The reasons name folders and addresses.
+        shown = readiness if authenticated else {"ready": readiness.ready}
+        return (200 if readiness.ready else 503), shown
+
+    async def describe(authenticated: bool) -> tuple[int, Any]:
+        return 200, await dispatcher.description()
+
+    rpc = RpcOverHttp(dispatcher, gate, config, tokens)
+    routes = [
+        *rpc.routes(),
+        rpc.page("/livez", live, open_to_all=True),
+        rpc.page("/readyz", ready, open_to_all=True),
+        rpc.page("/openrpc.json", describe),
+    ]
+    return HttpServer(http_application(routes, config), config, gate)
 
 
 def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:

@@ -32,6 +32,11 @@ class Flag(NamedTuple):
     default: str | None = None
     short: str | None = None
     type: Any = str
+    # The flag says no to a setting that is on by default.
+    negates: bool = False
+
+    def override(self, value: Any) -> Any:
+        return not value if self.negates and value is not None else value
 
     def parameter(self, name: str) -> inspect.Parameter:
         default = "" if self.default is None else f", default {self.default}"
@@ -78,6 +83,15 @@ SETTING_FLAGS: Final = {
         "7879",
         "-p",
         type=int,
+    ),
+    "http_port": Flag(
+        "serving.http_port",
+        "Port for HTTP and WebSocket.",
+        "the one after --port, 7880",
+        type=int,
+    ),
+    "no_http": Flag(
+        "serving.http", "Do not answer over HTTP and WebSocket.", type=bool, negates=True
     ),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "auth_tokens_env": Flag(
@@ -136,7 +150,10 @@ def with_job(
 
         def command(**given: Any) -> None:
             values = {option.name: option.default for option in parameters} | given
-            overrides = {SETTING_FLAGS[flag].key: values[flag] for flag in flags}
+            overrides = {
+                SETTING_FLAGS[flag].key: SETTING_FLAGS[flag].override(values[flag])
+                for flag in flags
+            }
             if quiet:
                 overrides["logging.level"] = "warn"
             settings = _load_settings(values["config"], overrides)

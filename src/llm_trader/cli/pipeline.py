@@ -75,15 +75,18 @@ def ingest(
 
 
 @with_job(
-    *("host", "port", "store", "index", "qdrant_url", "vector", "lookback_days", "calibration"),
+    *("host", "port", "http_port", "no_http", "store", "index", "qdrant_url", "vector"),
+    *("lookback_days", "calibration"),
     *("min_matches", "auth_tokens_env"),
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )
 def serve(job: Job) -> None:
-    """Answer queries over JSON-RPC 2.0, one document per line, until SIGTERM or Ctrl-C.
+    """Answer queries over JSON-RPC 2.0 until SIGTERM or Ctrl-C.
 
-    Methods: rag.query_patterns, rag.get_snapshot, rag.stats, rpc.ping, rpc.discover. Answers
+    Two ports: one document per line over TCP; and HTTP with POST /rpc, GET /livez, /readyz and
+    /openrpc.json, and WebSocket at /ws. Methods: rag.query_patterns, rag.get_snapshot, rag.stats,
+    rag.subscribe (over WebSocket), rpc.ping, rpc.discover. Answers
     include new states as soon as they are ingested. With a market store, queries may leave out
     their state, and the server completes partial states.
     """

@@ -10,9 +10,9 @@ import hashlib
 import hmac
 import ipaddress
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -98,15 +98,33 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+class Channel(Protocol):
+    """A connection on which the server may send notifications."""
+
+    def push(self, document: bytes) -> bool:
+        """Sends it; False if the client is gone, or is dropped because it reads too slowly."""
+
+
 @dataclass(slots=True)
 class Session:
-    """The state of one connection between its requests. `peer` is `host:port`."""
+    """The state of one connection between its requests. `peer` is `host:port`.
+
+    `channel` is None where the server cannot send on its own. Functions in `at_end` are called
+    when the connection has ended.
+    """
 
     peer: str = "local"
     authenticated: bool = False
     failed_tokens: int = 0
     barred: bool = False
     unsent: Unsent = field(default_factory=Unsent)
+    channel: Channel | None = None
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+
+    def end(self) -> None:
+        for forget in self.at_end:
+            forget()
+        self.at_end.clear()
 
 
 class RateLimiter:
@@ -143,6 +161,12 @@ class Admission:
         self.budget = ReplyBudget(config)
         self.tokens_required = tokens.required
         self.received_bytes = 0
+        # Of all doors, those that are turned away included.
+        self.connections = 0
+        self._waiting_for_room: list[Callable[[], None]] = []
+        self.max_connections = config.max_connections
+        # Where the server speaks HTTP, if it does.
+        self.http_address: tuple[str, int] | None = None
         self._max_received_bytes = config.max_received_mib << 20
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
@@ -180,6 +204,24 @@ class Admission:
         if not self._failure_log.take(address, now_s):
             failures, self._unlogged_failures = self._unlogged_failures, 0
             _log.warning("rpc_authentication_failed", address=address, wrong_tokens=failures)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more connection may be open."""
+        return self.connections < self.max_connections
+
+    def connection_opened(self) -> None:
+        self.connections += 1
+
+    def connection_closed(self) -> None:
+        self.connections -= 1
+        waiting, self._waiting_for_room = self._waiting_for_room, []
+        for resume in waiting:
+            resume()
+
+    def when_room(self, resume: Callable[[], None]) -> None:
+        """Calls it when a connection has closed."""
+        self._waiting_for_room.append(resume)
 
     def expect_memory(self, received_bytes: int) -> None:
         """Raises `OverloadedError` if a connection must not hold so much of what it sent."""

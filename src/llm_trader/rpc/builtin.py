@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from llm_trader.rpc.admission import TokenCheck
-from llm_trader.rpc.dispatcher import Method, RequestContext
+from llm_trader.rpc.dispatcher import DISCOVER, Method, RequestContext
 from llm_trader.rpc.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -86,7 +86,7 @@ def with_builtin_methods(
             (UnauthorizedError,),
             quick=True,
         ),
-        Method("rpc.discover", None, discover, "Returns this description (OpenRPC).", Document),
+        Method(DISCOVER, None, discover, "Returns this description (OpenRPC).", Document),
     ]
     # Made before the server starts: it takes 100 ms, for which no client should wait.
     document = msgspec.Raw(msgspec.json.encode(openrpc_document(complete, title, version, errors)))

@@ -9,11 +9,12 @@ from msgspec import Meta, Struct
 from llm_trader.config_types import EnvName, NotASetting
 from llm_trader.errors import ConfigurationError
 
-_MAY_BE_ZERO: Final = ("port", "rate_limit_per_s")
+_MAY_BE_ZERO: Final = ("port", "http_port", "rate_limit_per_s")
+_LAST_PORT: Final = 65535
 
 
 class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """JSON-RPC 2.0 over TCP."""
+    """JSON-RPC 2.0 over TCP and HTTP."""
 
     host: Annotated[
         str, Meta(min_length=1, description="Address or host name that the server listens on.")
@@ -22,6 +23,34 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, le=65535, description="TCP port that the server listens on; 0 takes any free."),
     ] = 7879
+    http: Annotated[
+        bool, Meta(description="Also answer over HTTP and WebSocket, on a port of its own.")
+    ] = True
+    http_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(
+            description="TCP port for HTTP; 0 takes any free. Without it, the port after "
+            "serving.port, so 7880.",
+            examples=[7880],
+        ),
+    ] = None
+    http_allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Host names by which clients may call the HTTP port, beside those of this "
+            "machine's loopback and the address that the client connected to. Others are refused, "
+            "so that no web page reaches the server by a name of its own.",
+            examples=[["rag.example"]],
+        ),
+    ] = ()
+    http_allowed_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Origins of web pages that may call the HTTP port from a browser, such as "
+            "https://desk.example. Pages of other origins are refused.",
+            examples=[["https://desk.example"]],
+        ),
+    ] = ()
     allow_unauthenticated_remote: Annotated[
         bool, Meta(description="Serve other machines even though no token is asked for.")
     ] = False
@@ -150,10 +179,25 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     discard_s: Annotated[float, NotASetting] = 1.0
     rate_burst: Annotated[int, NotASetting] = 20
 
+    @property
+    def port_for_http(self) -> int:
+        if self.http_port is not None:
+            return self.http_port
+        return self.port and self.port + 1
+
     def __post_init__(self) -> None:
+        if self.http and self.port_for_http > _LAST_PORT:
+            raise ConfigurationError(
+                f"port {self.port} is the last one, so none follows for HTTP; name one with "
+                "--http-port, or leave it out with --no-http"
+            )
+        if self.http and self.port and self.port_for_http == self.port:
+            raise ConfigurationError(
+                f"port {self.port} cannot serve both lines of JSON and HTTP; give http_port another"
+            )
         for name in RpcConfig.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, bool | str | None) or name in _MAY_BE_ZERO:
+            if isinstance(value, bool | str | tuple | None) or name in _MAY_BE_ZERO:
                 continue
             if not value > 0:
                 raise ConfigurationError(f"{name} must be above zero, not {value}")

@@ -4,6 +4,8 @@
    each document.
    At the limit of concurrent answers, documents queue and reading pauses. So they do behind a
    batch, while the client leaves replies unread, and when more waits than the deadline allows.
+   A client that speaks HTTP is told the port for it, and nothing of what it sends is a document.
+   A document that lacks only its line end is answered after a moment of silence.
 2. One timer limits an incomplete document, silence, and the time without a token; another one
    unread replies. Both are moved only when they run out, and count only while the loop is free.
 3. When the input ends, running answers are finished and sent; then `run` closes the connection.
@@ -16,12 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
+import re
 import select
 import socket
-import sys
-import termios
 import time
 from collections import deque
 from collections.abc import Callable
@@ -35,7 +35,8 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, is_batch
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, InvalidRequestError, OverloadedError
 from llm_trader.rpc.framing import Frame, FrameSplitter, Oversize
-from llm_trader.rpc.reply_budget import Unsent
+from llm_trader.rpc.http_on_tcp import http_error
+from llm_trader.rpc.unread_watch import UnreadWatch
 
 # Copying a larger reply to append its line end costs more memory than a second write.
 _LARGE_REPLY_BYTES: Final = 1 << 16
@@ -44,6 +45,9 @@ _LARGE_REPLY_BYTES: Final = 1 << 16
 _SPLIT_BYTES: Final = 1 << 12
 _SPLIT_S: Final = 0.0005
 _STARTED_AT_ONCE: Final = 4
+# A person with netcat waits that long for an answer to a line without its end.
+_UNENDED_S: Final = 2.0
+_HTTP_REQUEST: Final = re.compile(rb"[A-Z]{3,10} \S+ HTTP/\d(\.\d)?\s*")
 _NOTHING: Final = memoryview(b"")
 # Some queries are worked on in vain meanwhile.
 _LOSS_CHECK_S: Final = 0.2
@@ -68,7 +72,8 @@ class Connection(asyncio.Protocol):
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
         self._clock = gate.clock
-        self._unsent = Unsent(self._cut_off, self._buffered_bytes, self._kernel_bytes)
+        self._unread = UnreadWatch(gate, config.write_timeout_s)
+        self._unsent = self._unread.unsent
         self.session = Session(unsent=self._unsent)
         self._splitter = FrameSplitter(config.max_frame_kib << 10)
         self._unsplit = _NOTHING
@@ -85,10 +90,10 @@ class Connection(asyncio.Protocol):
         self._probed = False
         self._opened_s = self._heard_s = self._clock.now_s()
         self._frame_began_s: float | None = None
+        self._has_sent_documents = False
         self._input_ended = asyncio.Event()
         self._peer_ended = asyncio.Event()
         self._closed = asyncio.Event()
-        self._unread_timer: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger(__name__).bind()
 
     @property
@@ -129,7 +134,7 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def turn_away(self, refusal: bytes) -> None:
-        """Sends the refusal and closes."""
+        """Sends the refusal and closes; nothing more of the input is answered."""
         self._transport.write(refusal + b"\n")
         self._discard_input()
         self._input_ended.set()
@@ -141,6 +146,7 @@ class Connection(asyncio.Protocol):
         self._socket = transport.get_extra_info("socket")
         peer = transport.get_extra_info("peername")
         self.session.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown:0"
+        self._unread.connection_made(self._transport, self.session.peer)
         self._timer = self._loop.call_later(self._patience_s(), self._check_timeouts)
         self._on_open(self)
 
@@ -164,22 +170,17 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_answers()
-        for event in (self._input_ended, self._peer_ended, self._closed, self._unsent.writable):
+        for event in (self._input_ended, self._peer_ended, self._closed):
             event.set()
-        self._gate.budget.forget(self._unsent)
+        self._unread.connection_lost()
         self._account_received()
 
     def pause_writing(self) -> None:
-        self._unsent.writable.clear()
-        self._gate.budget.update(self._unsent, self._clock.now_s())
+        self._unread.pause_writing()
         self._pause_or_resume_reading()
-        self._watch_unread(self._config.write_timeout_s)
 
     def resume_writing(self) -> None:
-        self._unsent.writable.set()
-        self._gate.budget.update(self._unsent, self._clock.now_s())
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
+        self._unread.resume_writing()
         self._go_on()
 
     # --- Documents
@@ -210,11 +211,24 @@ class Connection(asyncio.Protocol):
             self._frame_began_s = None
         elif frames or self._frame_began_s is None:
             self._frame_began_s = self._heard_s
-            self._set_timer(self._config.frame_timeout_s)
+            self._set_timer(min(self._config.frame_timeout_s, _UNENDED_S))
+        if frames and not self._has_sent_documents:
+            self._has_sent_documents = True
+            if isinstance(frames[0], bytes) and _HTTP_REQUEST.fullmatch(frames[0]):
+                self.turn_away(http_error(self._gate.http_address))
+                return
         self._line_up(frames)
         if frames and isinstance(frames[-1], Oversize):
             self._discard_input()
             self._input_ended.set()
+
+    def _answer_unended(self) -> None:
+        frames = self._splitter.take_unended()
+        if frames:
+            self._frame_began_s = None
+            self._line_up(frames)
+            self._go_on()
+            self._account_received()
 
     def _line_up(self, frames: list[Frame]) -> None:
         self._queue.extend(frames)
@@ -284,7 +298,7 @@ class Connection(asyncio.Protocol):
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._transport.abort()
             return
-        if not self._probed and self._peer_sends_no_more() and not self._buffered_bytes():
+        if not self._probed and self._peer_sends_no_more() and not self._unread.buffered_bytes():
             self._probed = True
             self._transport.write(b" ")  # JSON allows a blank before the next reply
         if self._reading_paused or self._peer_ended.is_set():
@@ -362,6 +376,10 @@ class Connection(asyncio.Protocol):
             remaining_s = config.frame_timeout_s
         elif self._frame_began_s is not None:
             remaining_s = self._frame_began_s + config.frame_timeout_s - now_s
+            quiet_s = now_s - self._heard_s
+            if quiet_s >= _UNENDED_S and not self._unsplit:
+                self._answer_unended()
+            remaining_s = min(remaining_s, _UNENDED_S - quiet_s % _UNENDED_S)
         elif self._answers:  # a client that waits for an answer is not idle
             remaining_s = config.idle_timeout_s
         else:
@@ -370,38 +388,6 @@ class Connection(asyncio.Protocol):
             self._set_timer(min(remaining_s, self._patience_s()))
         else:
             self.end_input()
-
-    def _buffered_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def _kernel_bytes(self) -> int:
-        """What the kernel has not sent, or the client not acknowledged; 0 where it does not say."""
-        count = bytearray(4)
-        with contextlib.suppress(OSError, ValueError):
-            fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, count)
-        return int.from_bytes(count, sys.byteorder)
-
-    def _watch_unread(self, delay_s: float) -> None:
-        self._unread_timer = self._loop.call_later(delay_s, self._check_unread)
-
-    def _check_unread(self) -> None:
-        """Cuts the client off when it has read nothing for too long."""
-        now_s = self._clock.now_s()
-        self._gate.budget.update(self._unsent, now_s)
-        remaining_s = self._unsent.progress_s + self._config.write_timeout_s - now_s
-        if self._closed.is_set() or self._unsent.writable.is_set():
-            return
-        if remaining_s > 0:
-            self._watch_unread(remaining_s)
-        else:
-            self._cut_off()
-
-    def _cut_off(self) -> None:
-        """Closes the connection of a client that does not read, and drops its replies."""
-        self._log.info(
-            "rpc_connection_cut_off", peer=self.session.peer, unread_bytes=self._buffered_bytes()
-        )
-        self._transport.abort()
 
     async def _hang_up(self) -> None:
         # uvloop raises RuntimeError where the client has reset the connection.
@@ -417,13 +403,13 @@ class Connection(asyncio.Protocol):
     async def _closed_or_abort(self) -> None:
         """Waits while the client reads what is left."""
         while not self._closed.is_set():
-            left = self._buffered_bytes() + self._kernel_bytes()
+            left = self._unread.buffered_bytes() + self._unread.kernel_bytes()
             until_s = self._clock.now_s() + self._config.write_timeout_s
             while (remaining_s := until_s - self._clock.now_s()) > 0 and not self._closed.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(remaining_s):
                         await self._closed.wait()
-            if self._buffered_bytes() + self._kernel_bytes() >= left:
+            if self._unread.buffered_bytes() + self._unread.kernel_bytes() >= left:
                 self._transport.abort()
                 return
 

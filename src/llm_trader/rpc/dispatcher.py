@@ -31,6 +31,7 @@ from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
 
 _PROCESS: Final = secrets.token_hex(3)
 _COUNTER: Final = itertools.count(1)
+DISCOVER: Final = "rpc.discover"
 # Kinds of turns that are no method's.
 _BATCH: Final = "a batch"
 _OTHER: Final = "no method"
@@ -123,6 +124,11 @@ class Dispatcher:
         self._errors = errors
         self._observers = observers
         self._log = structlog.get_logger(__name__).bind()
+
+    async def description(self) -> Any:
+        """The result of `rpc.discover`."""
+        method, _ = self._find(DISCOVER)
+        return await method.handler(None, RequestContext())
 
     async def handle(
         self, document: bytes, context: RequestContext, gate: Admission

@@ -82,6 +82,15 @@ class FrameSplitter:
             frame = self._complete()
         return [] if frame is None else [frame]
 
+    def take_unended(self) -> list[Frame]:
+        """The document at the end of the input so far, if only its line end is missing."""
+        brackets, open_string = _brackets(bytes(self._tail))
+        opened = sum(map(brackets.count, (b"{", b"[")))
+        closed = sum(map(brackets.count, (b"}", b"]")))
+        if not self._tail or open_string or self._depth + opened > closed:
+            return []
+        return self.finish()
+
     def _take(self, line: bytes) -> Frame | None:
         if not self._lines and (not line or line.isspace()):
             return None if len(line) <= self._max_bytes else self._overflow()

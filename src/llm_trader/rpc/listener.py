@@ -17,12 +17,15 @@ from typing import Final
 import structlog
 
 from llm_trader.errors import ConfigurationError
+from llm_trader.rpc.admission import Admission
 
 # Connections that may wait to be accepted; a burst beyond it sees delays of a second or more.
 _BACKLOG: Final = 512
 # Newcomers wait for few passes of a busy loop, and a pass takes some milliseconds for them.
 _ACCEPTED_PER_PASS: Final = 64
 _RETRY_S: Final = 0.5
+# Connections that are told why they are turned away and close in a moment.
+_TURNED_AWAY: Final = 32
 _WARN_AGAIN_S: Final = 60.0
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # For connections that are turned away, for a store or an index that is opened anew, for the log.
@@ -34,39 +37,38 @@ _log = structlog.get_logger(__name__)
 class Listener:
     """Listens on all addresses of a host; port 0 takes a free one.
 
-    `has_room` is asked before each connection. Without room, accepting pauses until `resume`.
+    Without room at the gate, accepting pauses until `resume`.
     """
 
-    def __init__(
-        self, protocol: Callable[[], asyncio.BaseProtocol], has_room: Callable[[], bool]
-    ) -> None:
+    def __init__(self, protocol: Callable[[], asyncio.BaseProtocol], gate: Admission) -> None:
         self._protocol = protocol
-        self._has_room = has_room
+        self._gate = gate
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._listening = False
         self._connecting: set[asyncio.Task[object]] = set()
         self._warned_s: float | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """The host and port it listens on. Raises `OSError` if it cannot."""
-        found = await self._loop.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+    async def start(self, host: str, port: int, *, remedy: str) -> tuple[str, int]:
+        """The host and port it listens on. Raises `ConfigurationError` if it cannot."""
         try:
-            for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-                self._sockets.append(_listening_socket(family, address))
-        except OSError:
+            await self._listen(host, port)
+        except OSError as error:
             self.close()
-            raise
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; "
+                f"is another server running there? {remedy}"
+            ) from error
         self.resume()
         bound_host, bound_port = self._sockets[0].getsockname()[:2]
         return bound_host, bound_port
 
-    @property
-    def connecting(self) -> int:
-        """Accepted connections whose protocol is not connected yet."""
-        return len(self._connecting)
+    async def _listen(self, host: str, port: int) -> None:
+        found = await self._loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+            self._sockets.append(_listening_socket(family, address))
 
     def close(self) -> None:
         self._pause()
@@ -88,8 +90,10 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_PER_PASS):
-            if not self._has_room():
+            connecting = len(self._connecting)
+            if self._gate.connections + connecting >= self._gate.max_connections + _TURNED_AWAY:
                 self._pause()
+                self._gate.when_room(self.resume)
                 self._warn("no connection has room")
                 return
             try:

@@ -1,7 +1,8 @@
 """The JSON-RPC server over TCP: listens, keeps its connections, and stops without losing work.
 
-While it stops, it refuses new connections and requests as draining, finishes and sends running
-answers for up to `drain_timeout_s`, and then closes every connection.
+Other doors, such as HTTP, open and close with it and share its gate. While it stops, it refuses new
+connections and requests as draining, finishes and sends running answers for up to
+`drain_timeout_s`, and then closes every connection.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import contextlib
 import functools
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -26,22 +27,38 @@ from llm_trader.rpc.listener import Listener, connections_within_file_limit
 
 T = TypeVar("T")
 
-# Connections that are told why they are turned away and close in a moment.
-_TURNED_AWAY: Final = 32
 # What closing takes beyond `drain_timeout_s`: clients have a moment to read the last replies.
 _CLOSING_S: Final = 1.5
 
 
+class Door(Protocol):
+    """Another transport into the same gate."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Finishes running answers, for up to `drain_timeout_s`; the gate is draining already."""
+
+
 class RpcServer:
-    """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`."""
+    """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`.
+
+    Without a `gate` it makes its own.
+    """
 
     def __init__(
-        self, dispatcher: Dispatcher, config: RpcConfig, tokens: TokenCheck | None = None
+        self,
+        dispatcher: Dispatcher,
+        config: RpcConfig,
+        tokens: TokenCheck | None = None,
+        *,
+        gate: Admission | None = None,
+        doors: Sequence[Door] = (),
     ) -> None:
         self._dispatcher = dispatcher
         self._config = config
-        self._gate = Admission(config, tokens or TokenCheck())
-        self._max_connections = config.max_connections
+        self._gate = gate or Admission(config, tokens or TokenCheck())
+        self._doors = doors
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._listener: Listener | None = None
         self._address: tuple[str, int] | None = None
@@ -54,32 +71,48 @@ class RpcServer:
             raise ConfigurationError("the server is not listening")
         return self._address
 
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port of the door of HTTP; None without one."""
+        return self._gate.http_address
+
     async def start(self) -> None:
         """Raises `ConfigurationError` if the server cannot listen on the address."""
         host, port = self._config.host, self._config.port
-        self._max_connections = connections_within_file_limit(self._config.max_connections)
+        self._gate.max_connections = connections_within_file_limit(self._config.max_connections)
         connection = functools.partial(
             Connection, self._dispatcher, self._gate, self._config, self._opened
         )
-        listener = Listener(connection, self._has_room)
-        try:
-            self._address = await listener.start(host, port)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; "
-                "is another server running there? choose another port or stop it"
-            ) from error
+        listener = Listener(connection, self._gate)
+        self._address = await listener.start(host, port, remedy="choose another port or stop it")
         self._listener = listener
         self._gate.clock.start()
+        opened: list[Door] = []
+        try:
+            for door in self._doors:
+                await door.start()
+                opened.append(door)
+        except BaseException:
+            for door in opened:
+                await door.stop()
+            listener.close()
+            self._gate.clock.stop()
+            self._listener = self._address = None
+            raise
         host, port = self.address
         self._log.info("rpc_listening", host=host, port=port)
 
     async def stop(self) -> None:
-        """Drains as described above, and returns when every connection is closed."""
+        """Drains as described above, and returns when every connection of all doors is closed."""
         if self._listener is None:
             return
         self._listener.close()
         self._gate.draining = True
+        await asyncio.gather(self._close_connections(), *(door.stop() for door in self._doors))
+        self._gate.clock.stop()
+        self._listener = self._address = None
+
+    async def _close_connections(self) -> None:
         # A connection that ends meanwhile leaves the dictionary of the open ones.
         connections = dict(self._connections)
         self._log.info("rpc_draining", connections=len(connections))
@@ -100,17 +133,11 @@ class RpcServer:
             task.cancel()
         if self._connections:
             await asyncio.wait(self._connections)
-        self._gate.clock.stop()
-        self._listener = self._address = None
         self._log.info("rpc_stopped", unfinished_answers=unfinished)
 
-    def _has_room(self) -> bool:
-        connecting = self._listener.connecting if self._listener else 0
-        return len(self._connections) + connecting < self._max_connections + _TURNED_AWAY
-
     def _opened(self, connection: Connection) -> None:
-        limit = self._max_connections
-        if self._gate.draining or len(self._connections) >= limit:
+        if self._gate.draining or not self._gate.has_room:
+            limit = self._gate.max_connections
             load = f"overloaded: {limit} connections are open; connect again later"
             refusal = DrainingError() if self._gate.draining else OverloadedError(load)
             self._turn_away(connection, refusal)
@@ -118,6 +145,7 @@ class RpcServer:
             self._bound_unauthenticated()
         task = asyncio.create_task(connection.run())
         self._connections[task] = connection
+        self._gate.connection_opened()
         task.add_done_callback(self._forget)
 
     def _bound_unauthenticated(self) -> None:
@@ -135,8 +163,7 @@ class RpcServer:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._connections[task]
-        if self._listener is not None:
-            self._listener.resume()
+        self._gate.connection_closed()
         if not task.cancelled() and (error := task.exception()):
             self._log.error("rpc_connection_failed", exc_info=error)
 

@@ -11,7 +11,7 @@ from llm_trader.timeframe import MINUTE_MS, Millis
 
 
 class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """JSON-RPC 2.0 over TCP."""
+    """JSON-RPC 2.0 over TCP and HTTP."""
 
     min_matches: Annotated[
         int,

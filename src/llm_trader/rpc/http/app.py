@@ -1,0 +1,185 @@
+"""The HTTP application: `POST /rpc`, WebSocket at `/ws`, and the routes that a server adds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llm_trader.rpc.admission import Admission, Session, TokenCheck
+from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
+from llm_trader.rpc.errors import INTERNAL_ERROR
+from llm_trader.rpc.http.connection import HttpConnection
+from llm_trader.rpc.http.origin import AllowedCallers, Objection
+from llm_trader.rpc.http.status import refusal, status_and_headers
+from llm_trader.rpc.http.websocket import WebSocketEndpoint
+
+_JSON: Final = "application/json"
+_JSON_TYPES: Final = frozenset({_JSON, "application/json-rpc", "application/jsonrequest"})
+# The kind of turn of what is not a call.
+_PAGE: Final = "a page"
+
+_log = structlog.get_logger(__name__)
+
+# Given whether the client sent a token, or needs none: an HTTP status and a value for JSON.
+Page = Callable[[bool], Awaitable[tuple[int, Any]]]
+
+
+class RpcOverHttp:
+    """Passes documents to the dispatcher, with one turn of the queue for all doors."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig, tokens: TokenCheck
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._gate = gate
+        self._config = config
+        self._tokens = tokens
+
+    def routes(self) -> list[BaseRoute]:
+        endpoint = WebSocketEndpoint(self._dispatcher, self._gate, self._config, self._tokens)
+        return [
+            Route("/rpc", self._answer, methods=["POST"]),
+            WebSocketRoute("/ws", endpoint.serve),
+        ]
+
+    def page(self, path: str, answer: Page, *, open_to_all: bool = False) -> Route:
+        """A route of JSON; without `open_to_all` the client needs a token where calls do."""
+
+        async def respond(request: Request) -> Response:
+            session = _session_of(request, self._tokens)
+            allowed = session.authenticated or not self._tokens.required
+            if not (allowed or open_to_all):
+                headers = {"www-authenticate": "Bearer"}
+                message = "unauthorized; send the header Authorization: Bearer TOKEN"
+                return _json(401, refusal(message, -32010), headers)
+            await self._gate.turn(session, _PAGE, quick=True)
+            try:
+                status, value = await answer(allowed)
+                return _json(status, msgspec.json.encode(value))
+            finally:
+                self._gate.end_turn()
+
+        return Route(path, respond, methods=["GET"])
+
+    async def _answer(self, request: Request) -> Response:
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in _JSON_TYPES:
+            return _json(415, refusal(f"send the header Content-Type: {_JSON}"))
+        connection: HttpConnection = request.scope["state"]["connection"]
+        received_s = time.monotonic()
+        try:
+            document = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=400)
+        session = _session_of(request, self._tokens)
+        if _bearer(request) is not None and self._tokens.required and not session.authenticated:
+            self._gate.token_failed(connection.session, received_s)
+        context = RequestContext(
+            session=session,
+            received_s=received_s,
+            deadline_s=time.monotonic() + self._config.request_deadline_s,
+            request_bytes=len(document),
+        )
+        reply = await connection.answer(self._dispatcher.handle(document, context, self._gate))
+        if reply is None:
+            return Response(status_code=204)
+        status, headers = status_and_headers(reply, draining=self._gate.draining)
+        if connection.session.barred:
+            headers["connection"] = "close"
+        return _json(status, reply, headers)
+
+
+def http_application(routes: Sequence[BaseRoute], config: RpcConfig) -> ASGIApp:
+    """Checks Host and Origin before anything else; answers errors as JSON."""
+    origins = list(config.http_allowed_origins)
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+    )
+    app = Starlette(
+        routes=routes,
+        middleware=[cors] if origins else [],
+        exception_handlers={HTTPException: _http_error},
+    )
+    callers = AllowedCallers((*config.http_allowed_hosts, config.host), origins)
+    return _Guard(app, callers)
+
+
+class _Guard:
+    """Refuses callers of a foreign Host or Origin, and answers bugs with 500."""
+
+    def __init__(self, app: ASGIApp, callers: AllowedCallers) -> None:
+        self._app = app
+        self._callers = callers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = HTTPConnection(scope).headers
+        own_address = scope["server"][0] if scope.get("server") else None
+        objection = self._callers.objection(
+            headers.getlist("host"), headers.getlist("origin"), own_address
+        )
+        if objection is not None:
+            await _refused(objection)(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:  # noqa: BLE001  a bug in one route must not end the server
+            connection: HttpConnection = scope["state"]["connection"]
+            if connection.transport.is_closing():
+                _log.debug("http_connection_reset", peer=connection.session.peer)
+                return
+            _log.error("http_internal_error", path=scope["path"][:100], exc_info=error)
+            if not started:
+                body = refusal("Internal error: see the server's log", INTERNAL_ERROR)
+                await _json(500, body)(scope, receive, send)
+
+
+def _refused(objection: Objection) -> Response:
+    return _json(objection.status, refusal(objection.message), {"connection": "close"})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods."""
+    if not isinstance(error, HTTPException):
+        raise error
+    message = f"{error.detail}: POST /rpc takes JSON-RPC, GET /openrpc.json describes it"
+    return _json(error.status_code, refusal(message), dict(error.headers or {}))
+
+
+def _session_of(request: HTTPConnection, tokens: TokenCheck) -> Session:
+    """A session for one request of a connection: a token counts for the request alone."""
+    shared: Session = request.scope["state"]["connection"].session
+    token = _bearer(request)
+    known = token is not None and not shared.barred and tokens.accepts(token)
+    return Session(shared.peer, authenticated=known, unsent=shared.unsent)
+
+
+def _bearer(request: HTTPConnection) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, status, headers, media_type=_JSON)

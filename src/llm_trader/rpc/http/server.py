@@ -1,0 +1,124 @@
+"""Listens for HTTP beside the TCP port, in the same event loop and behind the same gate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import structlog
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from llm_trader.errors import ConfigurationError
+from llm_trader.rpc.admission import Admission
+from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.errors import DrainingError, OverloadedError
+from llm_trader.rpc.http.connection import HttpConnection
+from llm_trader.rpc.http.websocket import WebSocketConnection
+from llm_trader.rpc.listener import Listener
+
+# What aborted connections take to end.
+_ABORT_S: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class HttpServer:
+    """Serves an ASGI application. A door of `RpcServer`, which counts connections for both."""
+
+    def __init__(self, app: Any, config: RpcConfig, gate: Admission) -> None:
+        self._limits = config
+        self._gate = gate
+        self._uvicorn = _uvicorn_config(app, config)
+        self._state = ServerState()
+        self._connections: set[HttpConnection] = set()
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+        self._listener: Listener | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port it listens on. Raises `ConfigurationError` before `start`."""
+        if self._gate.http_address is None:
+            raise ConfigurationError("the server does not listen for HTTP")
+        return self._gate.http_address
+
+    async def start(self) -> None:
+        """Raises `ConfigurationError` if it cannot listen on the address."""
+        self._uvicorn.load()
+        self._listener = Listener(self._connection, self._gate)
+        self._gate.http_address = await self._listener.start(
+            self._limits.host,
+            self._limits.port_for_http,
+            remedy="choose another port with --http-port, or leave HTTP out with --no-http",
+        )
+        host, port = self.address
+        _log.info("http_listening", host=host, port=port)
+
+    async def stop(self) -> None:
+        """Finishes and sends running answers for up to `drain_timeout_s`, then closes all."""
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._listener = self._gate.http_address = None
+        for protocol in list(self._state.connections):
+            protocol.shutdown()
+        await self._all_closed(self._limits.drain_timeout_s)
+        unfinished = len(self._connections)
+        for connection in list(self._connections):
+            connection.transport.abort()
+        await self._all_closed(_ABORT_S)
+        _log.info("http_stopped", unfinished_connections=unfinished)
+
+    async def _all_closed(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._none_open.wait()
+                while self._state.tasks:
+                    await asyncio.wait(self._state.tasks)
+
+    def _connection(self) -> HttpConnection:
+        return HttpConnection(
+            *(self._uvicorn, self._state, self._gate, self._limits, self._opened, self._closed)
+        )
+
+    def _opened(self, connection: HttpConnection) -> None:
+        self._connections.add(connection)
+        self._none_open.clear()
+        has_room = self._gate.has_room
+        self._gate.connection_opened()
+        if self._gate.draining:
+            connection.turn_away(DrainingError())
+        elif not has_room:
+            limit = self._gate.max_connections
+            load = f"overloaded: {limit} connections are open; connect again later"
+            connection.turn_away(OverloadedError(load))
+
+    def _closed(self, connection: HttpConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._none_open.set()
+        self._gate.connection_closed()
+
+
+def _uvicorn_config(app: Any, config: RpcConfig) -> Config:
+    """Everything that uvicorn would do itself is off: listening, signals, logs of requests."""
+    return Config(
+        app,
+        http=HttpConnection,
+        ws=WebSocketConnection,
+        ws_max_size=config.max_frame_kib << 10,
+        # Compressing 10 KB takes as long as a tenth of a query, and its memory stays.
+        ws_per_message_deflate=False,
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        # The application logs its own errors; what is left are faults of clients.
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=max(1, round(config.idle_timeout_s)),
+    )

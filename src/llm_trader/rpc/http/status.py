@@ -1,0 +1,63 @@
+"""The HTTP status of a reply, and the body of a refusal that no method made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+
+from llm_trader.rpc import envelope
+from llm_trader.rpc.errors import INTERNAL_ERROR, ErrorObject
+
+INVALID_REQUEST: Final = -32600
+OVERLOADED: Final = -32012
+UNAUTHORIZED: Final = -32010
+
+# A method's own error, such as wrong parameters or too few matches, is an answer and stays 200:
+# many clients read the body of nothing else. What concerns the request as a whole has a status.
+_STATUSES: Final = {
+    -32700: 400,
+    INVALID_REQUEST: 400,
+    INTERNAL_ERROR: 500,
+    UNAUTHORIZED: 401,
+    -32011: 429,
+    OVERLOADED: 503,
+    -32013: 504,
+}
+_RETRY_S: Final = 1
+_ERROR_PREFIX: Final = b'{"jsonrpc":"2.0","error":'
+
+
+class _Refusal(msgspec.Struct):
+    error: ErrorObject
+
+
+def http_status(code: int) -> int:
+    """The HTTP status for a JSON-RPC error code."""
+    return _STATUSES.get(code, 200)
+
+
+def status_and_headers(reply: bytes, *, draining: bool) -> tuple[int, dict[str, str]]:
+    """Of the reply to one document; a batch is 200 whatever its members are."""
+    if not reply.startswith(_ERROR_PREFIX):
+        return 200, {}
+    error = msgspec.json.decode(reply, type=_Refusal).error
+    status = http_status(error.code)
+    if draining and status == 200:
+        return 503, {"retry-after": str(_RETRY_S), "connection": "close"}
+    return status, _headers(status, error.data)
+
+
+def _headers(status: int, data: Any) -> dict[str, str]:
+    if status == 401:
+        return {"www-authenticate": "Bearer"}
+    if status in (429, 503):
+        wait_ms = data.get("retry_after_ms", 0) if isinstance(data, dict) else 0
+        return {"retry-after": str(max(_RETRY_S, math.ceil(wait_ms / 1000)))}
+    return {}
+
+
+def refusal(message: str, code: int = INVALID_REQUEST) -> bytes:
+    """A JSON-RPC error, so that clients find the message where they look for it."""
+    return envelope.reply(envelope.NULL, ErrorObject(code, message))

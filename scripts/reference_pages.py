@@ -15,6 +15,7 @@ from llm_trader.embedding.features import FEATURES, VOLATILITY_FLOOR, ZERO, Feat
 from llm_trader.embedding.state import MIN_PRESENT_SHARE, StateSpace
 from llm_trader.rpc.builtin import openrpc_document, with_builtin_methods
 from llm_trader.serving.methods import METHODS
+from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import M1, M3, M5
@@ -45,7 +46,9 @@ def _commands(
 
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
-    methods = with_builtin_methods(METHODS, title="", version="", errors=RAG_ERRORS)
+    methods = with_builtin_methods(
+        [*METHODS, *SUBSCRIPTION_METHODS], title="", version="", errors=RAG_ERRORS
+    )
     document = openrpc_document(methods, title="", version="", errors=RAG_ERRORS)
     lines = [note, "# JSON-RPC methods", ""]
     lines += [

@@ -35,8 +35,10 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
+from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.readiness import ReadinessProbe
+from llm_trader.serving.subscriptions import Subscriptions
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
@@ -102,6 +104,8 @@ async def query_server(
                 market_location=str(settings.market.store) if market else None,
                 clock=clock,
             ).methods()
+            subscriptions = Subscriptions(market, serving)
+            methods += subscriptions.methods()
             probe = ReadinessProbe(retriever, market, serving, clock)
             complete = with_builtin_methods(
                 methods,
@@ -115,7 +119,9 @@ async def query_server(
             doors = []
             if serving.http:
                 doors.append(_http_door(dispatcher, gate, serving, tokens, probe))
-            yield RpcServer(dispatcher, serving, gate=gate, doors=doors)
+            server = RpcServer(dispatcher, serving, gate=gate, doors=doors)
+            async with EvidencePusher(subscriptions, dispatcher, gate, serving).running():
+                yield server
 
 
 def _http_door(

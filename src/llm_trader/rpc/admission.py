@@ -109,7 +109,8 @@ class Channel(Protocol):
 class Session:
     """The state of one connection between its requests. `peer` is `host:port`.
 
-    `channel` is None where the server cannot send on its own. Functions in `at_end` are called
+    `channel` is None where the server cannot send on its own. The server's own work, `of_server`,
+    has no rate limit. Functions in `at_end` are called
     when the connection has ended.
     """
 
@@ -119,6 +120,7 @@ class Session:
     barred: bool = False
     unsent: Unsent = field(default_factory=Unsent)
     channel: Channel | None = None
+    of_server: bool = False
     at_end: list[Callable[[], None]] = field(default_factory=list)
 
     def end(self) -> None:
@@ -184,7 +186,7 @@ class Admission:
         if self.draining:
             raise errors.DrainingError
         # Before authentication, so that guessing tokens is limited as well.
-        if self._limiter is not None:
+        if self._limiter is not None and not session.of_server:
             address = session.peer.rpartition(":")[0]
             retry_after_ms = self._limiter.take(address, received_s)
             if retry_after_ms:

@@ -42,6 +42,19 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 60
 
+    max_subscriptions: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="Greatest number of subscriptions, in all."),
+    ] = 1000
+    max_subscriptions_per_connection: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Greatest number of subscriptions, per WebSocket connection.",
+        ),
+    ] = 32
+
     @property
     def staleness_limits_ms(self) -> tuple[Millis, Millis]:
         """How old the newest candle may be, and how long the newest ones may repeat."""

@@ -119,16 +119,18 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def _parse(self) -> None:
         """As far as a message at least; a full read may hold thousands."""
-        while self._unparsed and self.queue.empty() and not self.transport.is_closing():
+        while self._unparsed and not self.transport.is_closing():
+            if not (self.queue.empty() or self.close_sent):
+                break
             data, self._unparsed = (
                 self._unparsed[:_PARSED_AT_ONCE],
                 self._unparsed[_PARSED_AT_ONCE:],
             )
             super().data_received(data)
-        if self._unparsed and not self.read_paused:
+        if self._unparsed and not self.read_paused and not self.transport.is_closing():
             self.read_paused = True
             self.transport.pause_reading()
-        elif not self._unparsed and self.queue.empty():
+        elif not self._unparsed and (self.queue.empty() or self.close_sent):
             self._resume_reading()
 
     def _resume_reading(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -35,6 +35,7 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
+from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.readiness import ReadinessProbe
@@ -43,6 +44,9 @@ from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import Millis, iso8601
+
+if TYPE_CHECKING:
+    from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
 
 _log = structlog.get_logger(__name__)
 
@@ -127,13 +131,13 @@ async def query_server(
 def _http_door(
     dispatcher: Dispatcher,
     gate: Admission,
-    config: RpcConfig,
+    config: ServingConfig,
     tokens: TokenCheck,
     probe: ReadinessProbe,
 ) -> Door:
     """Every path that HTTP answers is in this list."""
     # Its libraries take 100 ms to import.
-    from llm_trader.rpc.http.app import RpcOverHttp, http_application
+    from llm_trader.rpc.http.app import JSON, RpcOverHttp, http_application
     from llm_trader.rpc.http.server import HttpServer
 
     async def live(authenticated: bool) -> tuple[int, Any]:
@@ -155,7 +159,23 @@ def _http_door(
         rpc.page("/readyz", ready, open_to_all=True),
         rpc.page("/openrpc.json", describe),
     ]
+    if config.graphql:
+        graphql = _graphql(dispatcher, gate, config)
+        routes.append(rpc.documents("/graphql", graphql.answer, frozenset({JSON})))
     return HttpServer(http_application(routes, config), config, gate)
+
+
+def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> GraphQlEndpoint:
+    """Raises `ConfigurationError` where the extra `graphql` is not installed."""
+    try:
+        # Its libraries take 0.8 s to import.
+        from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
+    except ImportError as error:
+        raise ConfigurationError(
+            f"GraphQL needs strawberry ({error}): pip install 'llm-trader-rag[graphql]', or leave "
+            "out --graphql (serving.graphql)"
+        ) from error
+    return GraphQlEndpoint(dispatcher, gate, config)
 
 
 def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:

@@ -93,6 +93,9 @@ SETTING_FLAGS: Final = {
     "no_http": Flag(
         "serving.http", "Do not answer over HTTP and WebSocket.", type=bool, negates=True
     ),
+    "graphql": Flag(
+        "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool
+    ),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "auth_tokens_env": Flag(
         "serving.auth_tokens_env", "Environment variable that holds the accepted tokens."

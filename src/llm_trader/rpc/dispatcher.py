@@ -42,6 +42,9 @@ _MAX_BATCH: Final = 100
 _CALL_BYTES: Final = 64
 
 
+Encode = Callable[[Any], bytes]
+
+
 @dataclass(slots=True)
 class RequestContext:
     """The context of one request. Times are `time.monotonic()` seconds; None is no deadline.
@@ -193,8 +196,48 @@ class Dispatcher:
             self._observe(context, call.method, code, reply, not raw_id)
         return reply
 
+    async def call(
+        self,
+        method: str,
+        params: bytes,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode = _ENCODER.encode,
+    ) -> bytes | ErrorObject:
+        """The encoded result, or the error, of a call in a document that is not JSON-RPC.
+
+        `encode` works within the turn of the call.
+        """
+        if self._observers:
+            context.stages = {}
+        code: int | None = rpc_errors.SERVER_ERROR
+        encoded = b""
+        try:
+            outcome = await self._outcome(
+                envelope.Call("2.0", method, msgspec.Raw(params)), context, gate, encode
+            )
+            if isinstance(outcome, ErrorObject):
+                code = outcome.code
+            else:
+                code, encoded = None, outcome
+                context.session.unsent.batch_bytes += len(encoded)
+                gate.budget.update(context.session.unsent, gate.clock.now_s())
+            return outcome
+        finally:
+            self._observe(context, method, code, encoded)
+
+    def explain(self, error: LlmTraderError, context: RequestContext) -> ErrorObject:
+        """The error of a document that no method answers."""
+        answer = self._errors.error_object(error)
+        self._observe(context, None, answer.code, b"")
+        return answer
+
     async def _outcome(
-        self, call: envelope.Call, context: RequestContext, gate: Admission
+        self,
+        call: envelope.Call,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode = _ENCODER.encode,
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
@@ -208,7 +251,7 @@ class Dispatcher:
                 try:
                     result = await self._result(call, context)
                     await context.pause()
-                    encoded = _ENCODER.encode(result)
+                    encoded = encode(result)
                     context.end_stage("encode")
                     return encoded
                 finally:

@@ -26,8 +26,8 @@ from llm_trader.rpc.http.origin import AllowedCallers, Objection
 from llm_trader.rpc.http.status import refusal, status_and_headers
 from llm_trader.rpc.http.websocket import WebSocketEndpoint
 
-_JSON: Final = "application/json"
-_JSON_TYPES: Final = frozenset({_JSON, "application/json-rpc", "application/jsonrequest"})
+JSON: Final = "application/json"
+_RPC_TYPES: Final = frozenset({JSON, "application/json-rpc", "application/jsonrequest"})
 # The kind of turn of what is not a call.
 _PAGE: Final = "a page"
 
@@ -35,6 +35,10 @@ _log = structlog.get_logger(__name__)
 
 # Given whether the client sent a token, or needs none: an HTTP status and a value for JSON.
 Page = Callable[[bool], Awaitable[tuple[int, Any]]]
+
+# An HTTP status, headers, and a body of JSON; None for no body.
+DocumentReply = tuple[int, dict[str, str], bytes | None]
+DocumentAnswer = Callable[[bytes, RequestContext], Awaitable[DocumentReply]]
 
 
 class RpcOverHttp:
@@ -51,7 +55,7 @@ class RpcOverHttp:
     def routes(self) -> list[BaseRoute]:
         endpoint = WebSocketEndpoint(self._dispatcher, self._gate, self._config, self._tokens)
         return [
-            Route("/rpc", self._answer, methods=["POST"]),
+            self.documents("/rpc", self._call, _RPC_TYPES),
             WebSocketRoute("/ws", endpoint.serve),
         ]
 
@@ -74,32 +78,40 @@ class RpcOverHttp:
 
         return Route(path, respond, methods=["GET"])
 
-    async def _answer(self, request: Request) -> Response:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in _JSON_TYPES:
-            return _json(415, refusal(f"send the header Content-Type: {_JSON}"))
-        connection: HttpConnection = request.scope["state"]["connection"]
-        received_s = time.monotonic()
-        try:
-            document = await request.body()
-        except ClientDisconnect:
-            return Response(status_code=400)
-        session = _session_of(request, self._tokens)
-        if _bearer(request) is not None and self._tokens.required and not session.authenticated:
-            self._gate.token_failed(connection.session, received_s)
-        context = RequestContext(
-            session=session,
-            received_s=received_s,
-            deadline_s=time.monotonic() + self._config.request_deadline_s,
-            request_bytes=len(document),
-        )
-        reply = await connection.answer(self._dispatcher.handle(document, context, self._gate))
+    def documents(self, path: str, answer: DocumentAnswer, media_types: frozenset[str]) -> Route:
+        """A route that takes documents of these types by POST."""
+
+        async def respond(request: Request) -> Response:
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media_type not in media_types:
+                return _json(415, refusal(f"send the header Content-Type: {JSON}"))
+            connection: HttpConnection = request.scope["state"]["connection"]
+            received_s = time.monotonic()
+            try:
+                document = await request.body()
+            except ClientDisconnect:
+                return Response(status_code=400)
+            session = _session_of(request, self._tokens)
+            if _bearer(request) is not None and self._tokens.required and not session.authenticated:
+                self._gate.token_failed(connection.session, received_s)
+            context = RequestContext(
+                session=session,
+                received_s=received_s,
+                deadline_s=time.monotonic() + self._config.request_deadline_s,
+                request_bytes=len(document),
+            )
+            status, headers, reply = await connection.answer(answer(document, context))
+            if connection.session.barred:
+                headers["connection"] = "close"
+            return Response(status_code=204) if reply is None else _json(status, reply, headers)
+
+        return Route(path, respond, methods=["POST"])
+
+    async def _call(self, document: bytes, context: RequestContext) -> DocumentReply:
+        reply = await self._dispatcher.handle(document, context, self._gate)
         if reply is None:
-            return Response(status_code=204)
-        status, headers = status_and_headers(reply, draining=self._gate.draining)
-        if connection.session.barred:
-            headers["connection"] = "close"
-        return _json(status, reply, headers)
+            return 204, {}, None
+        return *status_and_headers(reply, draining=self._gate.draining), reply
 
 
 def http_application(routes: Sequence[BaseRoute], config: RpcConfig) -> ASGIApp:
@@ -182,4 +194,4 @@ def _bearer(request: HTTPConnection) -> str | None:
 
 
 def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
-    return Response(body, status, headers, media_type=_JSON)
+    return Response(body, status, headers, media_type=JSON)

@@ -1,0 +1,152 @@
+"""Answers GraphQL documents: one turn to read a document, and one for each call in it.
+
+A document counts as a request at the gate, and so does each call. An error has the code and the
+data of JSON-RPC in its `extensions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from graphql import GraphQLError
+
+from llm_trader.errors import LlmTraderError
+from llm_trader.rpc.admission import Admission
+from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
+from llm_trader.rpc.errors import ErrorObject, FieldError, InvalidParamsError
+from llm_trader.rpc.http.app import DocumentReply
+from llm_trader.rpc.http.status import status_of_error
+from llm_trader.serving.config import ServingConfig
+from llm_trader.serving.graphql.answers import Picker
+from llm_trader.serving.graphql.document import DocumentReader, RefusedDocumentError
+from llm_trader.serving.graphql.plan import PlannedField, Planner
+from llm_trader.serving.graphql.schema import graphql_schema, method_of
+
+# A kind of turn that is no method's.
+_DOCUMENT: Final = "a GraphQL document"
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
+
+
+class _Call(NamedTuple):
+    field: PlannedField
+    params: bytes
+
+
+class _Extensions(msgspec.Struct, omit_defaults=True):
+    code: int
+    data: Any = None
+
+
+class _Error(msgspec.Struct, omit_defaults=True):
+    """An error of a GraphQL response."""
+
+    message: str
+    extensions: _Extensions
+    locations: list[dict[str, int]] = []
+    path: list[str] = []
+
+
+class GraphQlEndpoint:
+    """Answers requests of `POST /graphql`."""
+
+    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> None:
+        self._dispatcher = dispatcher
+        self._gate = gate
+        self._config = config
+        self._schema = graphql_schema()
+        self._reader = DocumentReader(self._schema, config)
+
+    async def answer(self, body: bytes, context: RequestContext) -> DocumentReply:
+        gate, session = self._gate, context.session
+        calls: list[_Call] = []
+        try:
+            gate.admit(_DOCUMENT, session, context.received_s)
+            await gate.turn(session, _DOCUMENT)
+            try:
+                fields = self._planned(body)
+                data = {field.key: self._own(field) for field in fields}
+                calls = [_Call(f, _params(f)) for f in fields if not f.name.startswith("__")]
+            finally:
+                gate.end_turn(members=len(calls))
+        except RefusedDocumentError as refusal:
+            return self._refused(refusal.reason, context, refusal.errors)
+        except LlmTraderError as error:
+            return self._refused(error, context)
+        outcomes = await self._outcomes(calls, context)
+        return self._reply(data, calls, outcomes)
+
+    def _planned(self, body: bytes) -> list[PlannedField]:
+        operation = self._reader.read(body)
+        return Planner(self._schema, operation, self._config).fields()
+
+    def _own(self, field: PlannedField) -> Any:
+        """The value of a field that describes the schema; None for a call."""
+        return Picker(self._schema).value(None, field) if field.name.startswith("__") else None
+
+    async def _outcomes(
+        self, calls: list[_Call], context: RequestContext
+    ) -> list[bytes | ErrorObject]:
+        contexts = [context]
+        if len(calls) > 1:
+            contexts = [context.batch_member(i, len(c.params)) for i, c in enumerate(calls, 1)]
+        unsent = context.session.unsent
+        try:
+            return await asyncio.gather(*map(self._outcome, calls, contexts))
+        finally:
+            unsent.batch_bytes = 0
+            self._gate.budget.update(unsent, self._gate.clock.now_s())
+
+    async def _outcome(self, call: _Call, context: RequestContext) -> bytes | ErrorObject:
+        def encode(result: Any) -> bytes:
+            return _ENCODER.encode(Picker(self._schema).complete(result, call.field))
+
+        method = method_of(call.field.name)
+        return await self._dispatcher.call(method, call.params, context, self._gate, encode)
+
+    def _reply(
+        self, data: dict[str, Any], calls: list[_Call], outcomes: list[bytes | ErrorObject]
+    ) -> DocumentReply:
+        errors = []
+        for (field, _), outcome in zip(calls, outcomes, strict=True):
+            if isinstance(outcome, ErrorObject):
+                node = GraphQLError(outcome.message, field.node)
+                errors.append(_error(outcome, node, [field.key]))
+            else:
+                data[field.key] = msgspec.Raw(outcome)
+        body = _ENCODER.encode({"data": data} | ({"errors": errors} if errors else {}))
+        failure = next((o for o in outcomes if isinstance(o, ErrorObject)), None)
+        if failure is None or len(errors) < len(data):
+            return 200, {}, body
+        return *status_of_error(failure, draining=self._gate.draining), body
+
+    def _refused(
+        self,
+        reason: LlmTraderError,
+        context: RequestContext,
+        errors: Any = (),
+    ) -> DocumentReply:
+        """The reply to a document that is not run."""
+        outcome = self._dispatcher.explain(reason, context)
+        shown = [_error(outcome, error) for error in errors] or [_error(outcome)]
+        body = _ENCODER.encode({"errors": shown})
+        status, headers = status_of_error(outcome, draining=self._gate.draining)
+        return 400 if status == 200 else status, headers, body
+
+
+def _params(field: PlannedField) -> bytes:
+    try:
+        return msgspec.json.encode(field.arguments)
+    except (OverflowError, ValueError, RecursionError):
+        flaws = [FieldError(field.key, "has a number out of range, or is nested too deeply")]
+        raise RefusedDocumentError(InvalidParamsError(flaws)) from None
+
+
+def _error(
+    outcome: ErrorObject, error: GraphQLError | None = None, path: list[str] | None = None
+) -> _Error:
+    at = () if error is None else error.locations or ()
+    locations = [{"line": place.line, "column": place.column} for place in at]
+    message = outcome.message if error is None else error.message
+    return _Error(message, _Extensions(outcome.code, outcome.data), locations, path or [])

@@ -286,6 +286,18 @@ async def test_one_field_that_fails_costs_the_others_nothing() -> None:
     assert data == {"matches_found": 1, "min_required": 3, "suggestion": "look further"}
 
 
+async def test_answers_that_take_too_much_memory_are_refused_and_the_memory_is_given_back() -> None:
+    everywhere = " ".join(f"a{i}:stats" + everything("stats") for i in range(12))
+    async with asking_stubs(max_batch_reply_kib=4) as client:
+        for _ in range(2):
+            reply = await client.reply("{" + everywhere + "}")
+            answered = [name for name, value in reply.json["data"].items() if value]
+            assert answered == ["a0", "a1", "a2", "a3", "a4"][: len(answered)]
+            assert 2 <= len(answered) < 12
+            assert {e["extensions"]["code"] for e in reply.json["errors"]} == {-32012}
+        assert len(await client.data("{a:stats{version} b:stats{version}}")) == 2
+
+
 async def test_each_field_waits_for_a_turn_of_its_own_so_that_others_pass() -> None:
     done = []
 

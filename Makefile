@@ -36,14 +36,10 @@ demo: $(VENV)/.demo ## the main job end to end on a simulated market: no network
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
 test: setup ## every quick test, in parallel
-	@$(BIN)/python -m pytest -n auto -q
+	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10
 
-# Rooms whose tests are about all inputs of a kind; they are tried with five times as many here.
-PROPERTIES := tests/embedding tests/market tests/retrieval tests/rpc tests/snapshot tests/storage
-
-soak: setup ## what takes minutes: evaluations of a real year, properties with more examples
-	@$(BIN)/python -m pytest -m soak -q
-	@LLM_TRADER_TEST_PROFILE=thorough $(BIN)/python -m pytest -n auto -q $(PROPERTIES)
+soak: setup ## what takes longer: evaluations, floods, kills, properties with more examples
+	@LLM_TRADER_TEST_PROFILE=thorough $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"
 
 $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@echo "setting up $(TEXT) (pinned and hash-checked, once) ..."

@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import computing, processes, states, storing, workload
+from benchmarks import computing, opening, processes, states, storing, workload
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
 from benchmarks.text import text
@@ -39,6 +39,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "text": text,
     "evaluation": evaluation,
     "append": storing.append,
+    "opening": opening.opening,
     "state": states.state_of_now,
 }
 

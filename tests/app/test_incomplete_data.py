@@ -74,6 +74,7 @@ def spread(values: np.ndarray) -> float:
     return float(high - low) / 2
 
 
+@pytest.mark.soak
 def test_with_holes_everywhere_nearly_all_states_are_there_marked_and_near_the_true_ones(
     folders: tuple[tuple[PointTable, IngestReport], tuple[PointTable, IngestReport]],
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +25,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
 from llm_trader.storage.environment import Environment
 from llm_trader.volatility.model import BUILT_IN, write_model
-from tests.cli.corridor import END_MS, SYMBOL, SYMBOLS, Corridor, console_script, copied, write
+from tests.cli.corridor import END_MS, SYMBOL, SYMBOLS, Corridor, copied, write
 from tests.index.builders import same_content, stored
 
 
@@ -78,6 +76,7 @@ def test_a_store_that_lacks_what_the_live_index_has_leaves_it_live(
     assert len(everything(index)[0])
 
 
+@pytest.mark.soak
 def test_what_was_ingested_during_a_rebuild_is_not_lost_by_the_swap(
     corridor: Corridor, tmp_path: Path
 ) -> None:
@@ -208,28 +207,3 @@ def test_qdrant_commands_need_its_address(corridor: Corridor) -> None:
     server = qdrant_server(named, {"QDRANT_KEY": "hunter2"})
     assert server.api_key == "hunter2"
     assert "hunter2" not in repr(server)
-
-
-def test_the_commands_tell_and_prune(corridor: Corridor, tmp_path: Path) -> None:
-    index = copied(corridor.index, tmp_path / "index")
-    copied(corridor.index, tmp_path / "index.old-1")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [console_script("llm-trader"), "index", *arguments, "--index", str(index)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    told = run("info")
-    assert told.returncode == 0, told.stderr
-    for text in (*SYMBOLS, "version index: live", "version index.old-1: old", "v2_5m4h"):
-        assert text in told.stdout
-    described = json.loads(run("info", "--json").stdout)
-    assert [of["symbol"] for of in described["info"]["symbols"]] == list(SYMBOLS)
-    assert run("prune", "--yes").stdout == "deleted index.old-1\n"
-    assert run("prune", "--yes").stdout == "nothing to delete\n"
-    assert index.is_dir()
-    refused = run("migrate", "--from", "embedded", "--to", "embedded")
-    assert refused.returncode == 2
-    assert "cannot be migrated from embedded to embedded" in refused.stderr
-    nowhere = run("migrate", "--from", "embedded", "--to", "qdrant")
-    assert nowhere.returncode == 2
-    assert "give --qdrant-url" in nowhere.stderr

@@ -207,6 +207,7 @@ async def test_a_damaged_snapshot_is_never_uploaded(
     assert not any("upload" in call for call in other.calls())
 
 
+@pytest.mark.soak
 async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
     source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
@@ -234,6 +235,7 @@ async def test_a_live_alias_is_kept_unless_it_may_be_swapped_and_the_old_stays(
     await check_same(empty, source)
 
 
+@pytest.mark.soak
 async def test_a_reader_goes_on_with_what_was_restored_where_it_came_from(
     empty: QdrantServer, tmp_path: Path
 ) -> None:
@@ -256,6 +258,7 @@ async def test_a_restored_collection_can_be_ingested_into(
         assert len(await index.timestamps(SYMBOLS[0])) == SLOTS + 3
 
 
+@pytest.mark.soak
 async def test_each_node_of_a_cluster_has_its_snapshot(
     source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:
@@ -269,6 +272,7 @@ async def test_each_node_of_a_cluster_has_its_snapshot(
     await check_same(empty, source)
 
 
+@pytest.mark.soak
 async def test_a_collection_that_does_not_hold_what_it_should_is_deleted_again(
     source: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
 ) -> None:
@@ -289,6 +293,7 @@ async def test_a_collection_that_does_not_hold_what_it_should_is_deleted_again(
     assert set((other.folder / "collections").rglob("*")) == before
 
 
+@pytest.mark.soak
 async def test_what_is_written_during_the_backup_is_either_in_all_of_it_or_makes_it_anew(
     first_stub: Stub, empty: QdrantServer, tmp_path: Path
 ) -> None:
@@ -310,6 +315,7 @@ async def test_what_is_written_during_the_backup_is_either_in_all_of_it_or_makes
     await check_same(empty, place)
 
 
+@pytest.mark.soak
 async def test_a_collection_that_is_written_to_all_the_time_is_told_and_leaves_no_backup(
     first_stub: Stub, tmp_path: Path
 ) -> None:
@@ -326,6 +332,7 @@ async def test_a_collection_that_is_written_to_all_the_time_is_told_and_leaves_n
     assert backups_in(tmp_path) == []
 
 
+@pytest.mark.soak
 async def test_a_backup_that_was_killed_is_unfinished(source: QdrantServer, tmp_path: Path) -> None:
     with running(BACKUP, tmp_path, words(source)) as process:
         assert hear(process).startswith("snapshot of 127.0.0.1")
@@ -336,6 +343,7 @@ async def test_a_backup_that_was_killed_is_unfinished(source: QdrantServer, tmp_
     assert [of.state for of in backups_in(tmp_path)] == ["unfinished"]
 
 
+@pytest.mark.soak
 async def test_a_restore_that_was_killed_leaves_no_alias_and_can_be_repeated(
     source: QdrantServer, empty: QdrantServer, tmp_path: Path
 ) -> None:

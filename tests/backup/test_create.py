@@ -162,6 +162,7 @@ async def test_the_market_is_that_of_one_moment_while_another_process_writes(
     assert counts[0] >= 20 * BATCH
 
 
+@pytest.mark.soak
 async def test_the_index_is_that_of_one_moment_while_another_process_writes(
     tmp_path: Path,
 ) -> None:

@@ -201,6 +201,7 @@ async def test_a_restore_that_was_killed_leaves_nothing_at_its_place_and_can_be_
     assert {path.name for path in to.iterdir()} == {"market", "index"}
 
 
+@pytest.mark.soak
 async def test_two_restores_to_one_place_do_not_mix(site: Site, tmp_path: Path) -> None:
     await site.back_up()
     to = tmp_path / "to"

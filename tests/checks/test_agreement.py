@@ -194,6 +194,7 @@ async def test_one_set_of_points_answers_alike_however_it_came_to_lie_in_memory(
     assert await agreement(tables, in_two) == AgreementReport(12, 12, [])
 
 
+@pytest.mark.soak
 async def test_the_same_points_on_qdrant_answer_alike_to_the_last_bit() -> None:
     async with (
         asked(*points_of_all()) as first,

@@ -147,6 +147,7 @@ def test_a_sound_index_has_no_leak(corridor: Corridor) -> None:
     assert steps == [("checking", done, 6) for done in range(1, 7)]
 
 
+@pytest.mark.soak
 def test_equal_seeds_check_equal_queries(corridor: Corridor) -> None:
     job = Job(corridor.settings(), {}, END_MS)
     first, again, other = (check_index_for_leaks(job, [SYMBOL], 2, seed) for seed in (1, 1, 2))
@@ -194,6 +195,7 @@ def test_the_same_points_untouched_pass_the_same_check(
     assert report.matches_checked > 0
 
 
+@pytest.mark.soak
 def test_a_text_vector_that_knows_the_future_is_found_by_a_check_of_both_vectors(
     sound: PointTable, collection: Collection, store: MarketStore, tmp_path: Path
 ) -> None:

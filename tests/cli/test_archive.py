@@ -56,6 +56,7 @@ def verified(store: Path) -> set[str]:
     return names
 
 
+@pytest.mark.soak
 def test_a_killed_run_goes_on_and_fetches_nothing_verified_again(
     typed: Typing, archive: ArchiveServer, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_backup_is_made_listed_verified_and_restored(
     assert series[0] == series[1]
 
 
+@pytest.mark.soak
 def test_every_command_can_be_read_by_a_program(
     typed: Typing, corridor: Corridor, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_help_says_what_a_backup_is_and_is_not(typed: Typing, command: str) -> N
     assert ("--to" if command == "create" else "--from") in ran.out
 
 
+@pytest.mark.soak
 def test_a_qdrant_server_is_backed_up_and_restored_by_its_address(
     typed: Typing, corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

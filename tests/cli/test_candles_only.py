@@ -193,6 +193,7 @@ def test_no_answer_from_candles_alone_leaks(typed: Typing, site: Site) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Api key is used")
+@pytest.mark.soak
 def test_points_that_lack_something_are_migrated_to_qdrant_and_answer_the_same(
     typed: Typing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

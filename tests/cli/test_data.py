@@ -15,6 +15,7 @@ from tests.market.processes import hear, running
 from tests.market.test_store import put_raw
 
 DAY_OF_3M = 480
+CANDLE = b'{"open":60000,"high":60000,"low":60000,"close":60000,"volume":1}'
 
 
 def candle_file(corridor: Corridor, folder: Path, name: str, rows: int = 600) -> Path:
@@ -101,6 +102,25 @@ def test_symbol_and_symbols_both_name_them(
     line = f"llm-trader data import {path} --exchange bybit --store {tmp_path / 's'} "
     line += f"{flag} SOLUSDT --kind candles --interval 5m --json"
     assert typed(line).json["files"][0]["symbol"] == "SOLUSDT"
+
+
+@pytest.mark.parametrize("written", ["btcusdt", "BTC-USDT", "BTC/USDT:USDT", "BTC_USDT"])
+def test_a_symbol_may_be_written_as_exchanges_and_ccxt_do(
+    typed: Typing, corridor: Corridor, tmp_path: Path, written: str
+) -> None:
+    lines = (
+        f"simulate --days 1 --symbols {written} --store {tmp_path / 's'}",
+        f"export --symbols {written} --out {tmp_path / 'out'} --store {tmp_path / 's'}",
+        f"accept-jump --list --symbol {written} --store {tmp_path / 's'}",
+    )
+    for line in lines:
+        ran = typed(f"llm-trader data {line} --json")
+        assert ran.code == 0, ran.err
+    assert (tmp_path / "out" / "BTCUSDT").is_dir()
+    path = candle_file(corridor, tmp_path, "export.csv", rows=50)
+    line = f"llm-trader data import {path} --exchange bybit --store {tmp_path / 'imported'} "
+    line += f"--symbol {written} --kind candles --interval 5m --json"
+    assert typed(line).json["files"][0]["symbol"] == "BTCUSDT"
 
 
 def test_a_date_is_its_midnight_utc(typed: Typing, tmp_path: Path) -> None:
@@ -220,7 +240,7 @@ def test_one_store_holds_one_exchange(typed: Typing, corridor: Corridor, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("--symbols btc-usdt", "'BTC-USDT' is not 2 to 20 capital letters and digits"),
+        ("--symbols btc+usdt", "'BTC+USDT' is not 2 to 20 capital letters and digits"),
         ("--symbols ,", "--symbols names no symbol"),
         ("--days 0", "Invalid value for '--days'"),
         ("--days many", "Invalid value for '--days'"),
@@ -266,7 +286,7 @@ def test_a_record_that_differs_from_the_rows_fails_the_check_until_it_is_repaire
 ) -> None:
     typed("llm-trader data simulate --days 1 --symbols BTCUSDT --store", tmp_path)
     too_early_ms = parse_rfc3339("2025-01-01T00:00:00Z") - M3.ms
-    put_raw(tmp_path, "candles_3m", {f"BTCUSDT:{too_early_ms}": b"{}"})
+    put_raw(tmp_path, "candles_3m", {f"BTCUSDT:{too_early_ms}": CANDLE})
 
     ran = typed("llm-trader data check --store", tmp_path)
     assert ran.code == 1

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
+import pytest
 from psutil import Process
 
 from llm_trader.timeframe import DAY_MS
@@ -44,6 +45,7 @@ def processes_about(folder: Path) -> list[Process]:
     return [p for p in found if any(str(folder) in word for word in p.info["cmdline"] or ())]
 
 
+@pytest.mark.soak
 def test_the_demo_shows_every_step_and_leaves_nothing_behind(tmp_path: Path) -> None:
     ran = demo(tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -54,6 +56,7 @@ def test_the_demo_shows_every_step_and_leaves_nothing_behind(tmp_path: Path) -> 
     assert processes_about(tmp_path) == []
 
 
+@pytest.mark.soak
 def test_the_demo_keeps_its_folder_when_told_whatever_the_settings_around_it(
     typed: Typing, tmp_path: Path
 ) -> None:
@@ -82,6 +85,7 @@ def test_the_demo_keeps_its_folder_when_told_whatever_the_settings_around_it(
         assert report["already_there"] == (last_ms - warm_ms) // 900_000 + 1
 
 
+@pytest.mark.soak
 def test_a_demo_that_is_told_to_stop_takes_its_server_and_its_folder_along(tmp_path: Path) -> None:
     with subprocess.Popen(
         [console_script("llm-trader"), "demo", "--days", str(DAYS)],

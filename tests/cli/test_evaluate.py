@@ -121,6 +121,7 @@ def test_it_writes_four_files_and_shows_the_verdict(
         assert f" {name} " in ran.out
 
 
+@pytest.mark.soak
 def test_states_without_open_interest_are_evaluated_and_counted(
     typed: Typing, corridor: Corridor, line: str, quick: list[Control], tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_states_without_open_interest_are_evaluated_and_counted(
     assert f"{partial} on {SYMBOL} lack open interest or funding" in page
 
 
+@pytest.mark.soak
 def test_json_is_the_file(typed: Typing, line: str, quick: list[Control], tmp_path: Path) -> None:
     ran = typed(f"llm-trader evaluate {line} --json --sweep --out {tmp_path}")
     assert (ran.code, ran.err) == (0, "")
@@ -160,6 +162,7 @@ def test_a_control_that_fails_is_exit_code_one_and_said_in_place_of_the_verdict(
     assert {path.name for path in tmp_path.iterdir()} >= FILES
 
 
+@pytest.mark.soak
 def test_as_a_process_of_its_own_with_its_controls(line: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [console_script("llm-trader"), "evaluate", *line.split()]
@@ -177,6 +180,7 @@ def test_as_a_process_of_its_own_with_its_controls(line: str, tmp_path: Path) ->
     assert {path.name for path in out.iterdir()} == {*FILES, FOLDER}
 
 
+@pytest.mark.soak
 def test_an_index_gives_what_its_store_does_unless_it_was_tampered_with(
     typed: Typing, corridor: Corridor, line: str, quick: list[Control], tmp_path: Path
 ) -> None:
@@ -285,6 +289,7 @@ def test_options_that_would_go_unheard_are_refused(typed: Typing, line: str) -> 
 # --- An evaluation that ends too early
 
 
+@pytest.mark.soak
 def test_an_evaluation_that_is_killed_while_it_writes_leaves_the_earlier_result_as_it_was(
     line: str, tmp_path: Path
 ) -> None:
@@ -349,6 +354,7 @@ def test_ctrl_c_ends_it_at_once_and_without_a_traceback(line: str, tmp_path: Pat
 # --- compare and ab
 
 
+@pytest.mark.soak
 def test_compare_shows_each_way_to_look_for_neighbours(
     typed: Typing, line: str, quick: list[Control], tmp_path: Path
 ) -> None:
@@ -425,6 +431,7 @@ def edited(path: Path, change: float) -> Path:
     return other
 
 
+@pytest.mark.soak
 def test_an_evaluation_passes_the_gate_of_itself_and_stops_at_a_higher_one(
     typed: Typing, corridor: Corridor, baseline: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def kill_after_files(arguments: list[str], folder: Path, count: int) -> None:
     assert process.returncode == -9
 
 
+@pytest.mark.soak
 def test_a_killed_export_leaves_whole_files_and_goes_on(typed: Typing, tmp_path: Path) -> None:
     made = typed("llm-trader data simulate --days 330 --symbols BTCUSDT --store", tmp_path / "a")
     assert made.code == 0
@@ -72,6 +73,8 @@ def test_an_export_says_how_to_read_it_back(
     line = "llm-trader data import --exchange simulated --json --store"
     read = typed(line, tmp_path / "b", tmp_path / "out")
     assert {file["symbol"] for file in read.json["files"]} == {"ETHUSDT"}
-    again = typed("llm-trader data export --store", tmp_path / "b", "--out", tmp_path / "out")
+    other = "llm-trader data simulate --days 3 --seed 8 --symbols ETHUSDT --store"
+    assert typed(other, tmp_path / "c").code == 0
+    again = typed("llm-trader data export --store", tmp_path / "c", "--out", tmp_path / "out")
     assert again.code == 2
     assert "--force" in again.err

@@ -142,6 +142,7 @@ def ingested_afterwards(corridor: Corridor, store: Path, path: Path) -> PointTab
     return points_of(path)
 
 
+@pytest.mark.soak
 def test_the_index_of_a_follower_equals_one_ingested_afterwards(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_the_index_of_a_follower_equals_one_ingested_afterwards(
     assert set(points_of(index).run.tolist()) == {1}
 
 
+@pytest.mark.soak
 def test_a_follower_that_was_killed_goes_on_after_a_restart(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:
@@ -178,7 +180,9 @@ def test_a_follower_that_was_killed_goes_on_after_a_restart(
         assert until(lambda: same_content(points_of(index), afterwards), seconds=30)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 def test_a_signal_stops_it_within_two_seconds_with_exit_code_0(
     store: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:
@@ -188,6 +192,7 @@ def test_a_signal_stops_it_within_two_seconds_with_exit_code_0(
         assert follower.events[-1]["event"] == "following_stopped"
 
 
+@pytest.mark.soak
 def test_a_second_writer_of_the_index_is_refused_with_the_pid_of_the_first(
     store: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +211,7 @@ def test_a_second_writer_of_the_index_is_refused_with_the_pid_of_the_first(
         assert follower.process.poll() is None
 
 
+@pytest.mark.soak
 def test_it_outlives_a_store_that_is_away_and_one_that_is_replaced(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:
@@ -253,6 +259,7 @@ def test_what_cannot_go_on_is_refused(
     assert not (tmp_path / "index").exists()
 
 
+@pytest.mark.soak
 def test_states_older_than_what_the_store_keeps_are_removed(store: Path, tmp_path: Path) -> None:
     index, cut_ms = tmp_path / "index", WARM_MS + DAY_MS
     with following(store, index) as follower:
@@ -264,6 +271,7 @@ def test_states_older_than_what_the_store_keeps_are_removed(store: Path, tmp_pat
         assert follower.reports[-1]["remade"] == 0
 
 
+@pytest.mark.soak
 def test_an_index_that_was_deleted_is_made_again_with_the_next_data(
     corridor: Corridor, store: Path, tmp_path: Path
 ) -> None:

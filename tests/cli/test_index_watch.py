@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.corridor import Corridor, console_script, copied, serving_process
 from tests.cli.test_processes import line_to
 
@@ -26,6 +28,7 @@ def logged(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
     raise AssertionError(f"the server ended without {event}")
 
 
+@pytest.mark.soak
 def test_a_deleted_index_is_logged_and_refused_and_a_rebuilt_one_is_followed(
     corridor: Corridor, tmp_path: Path
 ) -> None:

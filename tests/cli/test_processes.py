@@ -111,6 +111,7 @@ def test_a_running_server_sees_within_a_second_what_another_process_ingests(
         assert process.poll() is None
 
 
+@pytest.mark.soak
 def test_a_killed_ingestion_leaves_the_server_beside_it_answering(
     corridor: Corridor, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_killed_ingestion_leaves_the_server_beside_it_answering(
         assert len(line.call("rag.query_patterns", query)["matches"]) == 5
 
 
+@pytest.mark.soak
 def test_ctrl_c_says_that_nothing_is_lost_and_a_rerun_completes(
     corridor: Corridor, tmp_path: Path
 ) -> None:
@@ -157,7 +159,9 @@ def test_ctrl_c_says_that_nothing_is_lost_and_a_rerun_completes(
         assert points_in(index) == FIVE_MINUTELY
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 def test_a_server_that_is_told_to_stop_answers_first_and_exits_with_zero(
     corridor: Corridor, signum: signal.Signals
 ) -> None:
@@ -180,6 +184,7 @@ def test_a_server_that_is_told_to_stop_answers_first_and_exits_with_zero(
     assert log[-1]["unfinished_answers"] == 0
 
 
+@pytest.mark.soak
 def test_a_log_level_given_on_the_command_line_is_heeded(corridor: Corridor) -> None:
     paths = ("--store", str(corridor.store), "--index", str(corridor.index))
     with serving_process(*paths, "--log-level", "debug") as (process, port):
@@ -194,7 +199,10 @@ def test_a_log_level_given_on_the_command_line_is_heeded(corridor: Corridor) -> 
 
 @pytest.mark.parametrize(
     "command",
-    ["data info --store {store}", "data info --json --store {store}", "--help", "--version"],
+    [
+        pytest.param("data info --store {store}", marks=pytest.mark.soak),
+        *("data info --json --store {store}", "--help", "--version"),
+    ],
 )
 def test_an_output_that_nobody_reads_is_no_traceback(corridor: Corridor, command: str) -> None:
     reading, writing = os.pipe()

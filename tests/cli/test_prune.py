@@ -72,6 +72,7 @@ def paths(folder: Path) -> str:
     return f"--store {folder / 'store'} --index {folder / 'index'}"
 
 
+@pytest.mark.soak
 def test_what_is_old_goes_and_what_stays_is_the_same_to_the_bit(
     typed: Typing, folder: Path
 ) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,6 @@ from tests.cli.corridor import (
     SYMBOL,
     WARM_MS,
     Corridor,
-    console_script,
     serving_process,
 )
 
@@ -92,13 +90,12 @@ def test_verbose_adds_the_state_the_evidence_and_the_search(
 @pytest.mark.parametrize("columns", [30, 44, 60, 80, 114, 200])
 @pytest.mark.parametrize("flags", ["", "--verbose --stop-pct 1 --target-pct 2"])
 def test_an_answer_fits_the_width_of_the_terminal_and_cuts_no_number(
-    served_port: int, columns: int, flags: str
+    typed: Typing, monkeypatch: pytest.MonkeyPatch, served_port: int, columns: int, flags: str
 ) -> None:
     outputs = {}
     for width in (columns, 500):
-        line = [console_script("llm-trader"), *ASK.split()[1:], str(served_port), *flags.split()]
-        env = {**os.environ, "COLUMNS": str(width)}
-        outputs[width] = subprocess.run(line, env=env, capture_output=True, text=True).stdout
+        monkeypatch.setenv("COLUMNS", str(width))
+        outputs[width] = typed(ASK, served_port, *flags.split()).out
     assert "…" not in outputs[columns]
     assert max(len(row.rstrip()) for row in outputs[columns].splitlines()) <= columns
     number = re.compile(r"[+-]?\d[\d,]*\.\d+")

@@ -120,6 +120,7 @@ def port(ingested: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         process.wait(20)
 
 
+@pytest.mark.soak
 def test_the_first_hour_works_as_it_is_written(ingested: Path, port: int) -> None:
     query = command_starting("llm-trader query")
     answer = run(ingested, query, LLM_TRADER_SERVING__PORT=str(port))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Floats, Vectors
@@ -126,7 +126,6 @@ def test_a_query_of_ten_fields_says_exactly_what_it_lacks(timeframe: Timeframe) 
     assert np.linalg.norm(query.vector.astype(float)) == pytest.approx(1, abs=1e-6)
 
 
-@settings(max_examples=60)
 @given(rows_of_simulation, rows_of_simulation, st.sets(st.sampled_from(SCALARS)))
 def test_whatever_a_query_lacks_its_similarity_is_exact_and_its_list_complete(
     row: int, other: int, missing: set[str]

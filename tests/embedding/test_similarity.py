@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.embedding.features import FEATURES, Feature
@@ -145,7 +145,6 @@ def test_a_vector_is_the_same_to_the_bit_alone_and_among_thousands(
         assert its_share[0] == share[row]
 
 
-@settings(max_examples=20)
 @given(st.sets(rows_of_simulation, min_size=1, max_size=40))
 def test_a_vector_does_not_depend_on_which_others_are_embedded_with_it(rows: set[int]) -> None:
     space, some = StateSpace(M5), np.array(sorted(rows))

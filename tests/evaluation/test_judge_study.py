@@ -203,6 +203,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     return
 
 
+@pytest.mark.soak
 def test_a_judged_file_is_a_trial_and_its_study_says_so(quick: None, tmp_path: Path) -> None:
     run = StudyRun(Ledger(tmp_path), 1, no_progress, "2026-01-01T00:00:00Z")
     for _ in range(2):  # judged again it is no further trial

@@ -340,6 +340,7 @@ def needs_arch() -> None:
 
 
 @pytest.mark.usefixtures("needs_arch")
+@pytest.mark.soak
 def test_the_best_of_many_models_without_ability_is_rarely_called_superior() -> None:
     rng = np.random.default_rng(3)
     n, trials = 400, 60

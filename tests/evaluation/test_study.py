@@ -112,6 +112,7 @@ def trades_of(made: Study) -> dict[tuple[str, str], list[Trade]]:
 # --- evaluate
 
 
+@pytest.mark.soak
 def test_several_processes_find_what_one_does_and_equal_seeds_the_same(
     subject: Subject, evaluated: Study, tmp_path: Path
 ) -> None:
@@ -211,6 +212,7 @@ def test_the_plan_and_its_sweep_are_tried_and_kept(
     assert {one.performance.trials for one in evaluated.metrics.arms} == {2 * (2 + len(STRATEGIES))}
 
 
+@pytest.mark.soak
 def test_what_was_tried_before_counts_and_what_is_tried_again_does_not(
     subject: Subject, tmp_path: Path, uncontrolled: None
 ) -> None:
@@ -230,6 +232,7 @@ def bitcoin(dataset: Dataset) -> Any:
     return dataset.points["BTCUSDT"]
 
 
+@pytest.mark.soak
 def test_in_which_order_the_rules_stand_in_a_file_makes_no_difference(
     subject: Subject, tmp_path: Path, uncontrolled: None
 ) -> None:
@@ -281,6 +284,7 @@ def compared(with_texts: Subject, tmp_path_factory: pytest.TempPathFactory) -> M
         return study.compare(with_texts, plan, VARIANTS, running(folder)).metrics
 
 
+@pytest.mark.soak
 def test_variants_are_compared_by_queries_that_all_of_them_answer(
     compared: Metrics, with_texts: Subject
 ) -> None:

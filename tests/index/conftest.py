@@ -42,9 +42,16 @@ def backend_of(item: pytest.Item) -> str | None:
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> int:
     """As many points as are quick to search; the local mode looks at each one in Python."""
-    return 300 if backend_of(request.node) == "qdrant-memory" else 3000
+    return {"qdrant-memory": 300, "qdrant-grpc": 1000}.get(str(backend_of(request.node)), 3000)
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+# The local mode looks at each point in Python; it is not what anybody runs.
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=pytest.mark.soak if name == "qdrant-memory" else ())
+        for name in BACKENDS
+    ],
+)
 def fresh_index(request: pytest.FixtureRequest) -> FreshIndex:
     return BACKENDS[request.param]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
@@ -433,7 +433,6 @@ async def test_upserting_nothing_adds_nothing(fresh_index: FreshIndex) -> None:
         assert (await index.info()).symbols == []
 
 
-@settings(max_examples=30)
 @given(parts=st.lists(st.tuples(slot_sets, seeds), min_size=2, max_size=6))
 async def test_upserts_add_what_is_new_and_replace_what_was_there(
     fresh_index: FreshIndex, parts: list[tuple[list[int], int]]

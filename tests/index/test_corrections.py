@@ -353,6 +353,7 @@ async def test_every_backend_takes_corrections_over(
 INGESTION = ingestion_program("remade")
 
 
+@pytest.mark.soak
 async def test_a_killed_ingestion_takes_the_corrections_over_again(
     tmp_path: Path, store_path: Path
 ) -> None:

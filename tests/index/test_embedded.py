@@ -9,7 +9,7 @@ import lmdb
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.errors import (
@@ -145,7 +145,6 @@ async def test_a_live_reader_takes_over_all_that_another_process_writes(tmp_path
 slot_sets = st.sets(st.integers(0, 60), min_size=1, max_size=20).map(sorted)
 
 
-@settings(max_examples=30)
 @given(st.lists(slot_sets, min_size=2, max_size=8))
 async def test_what_was_returned_stays_as_it_was_whatever_is_written_later(
     batches: list[list[int]],
@@ -166,7 +165,6 @@ async def test_what_was_returned_stays_as_it_was_whatever_is_written_later(
         assert same_points(found(hits), points)
 
 
-@settings(max_examples=30)
 @given(st.lists(slot_sets, min_size=1, max_size=6))
 async def test_a_reopened_index_equals_the_one_that_grew(batches: list[list[int]]) -> None:
     async with fresh_embedded(collection()) as index:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_trader.index.memory import nearest
@@ -12,7 +12,6 @@ from llm_trader.index.memory import nearest
 ROUNDING, APART = np.float32(5e-7), np.float32(2e-6)
 
 
-@settings(max_examples=200)
 @given(
     n=st.integers(1, 600),
     limit=st.integers(1, 620),

@@ -248,6 +248,7 @@ def words(place: QdrantServer) -> Path:
     return Path(f"{place.host},{place.grpc_port},{place.collection}")
 
 
+@pytest.mark.soak
 async def test_killed_and_resumed_points_reach_qdrant_and_come_back_to_the_last_bit(
     tmp_path: Path,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Floats, Kinds
@@ -98,7 +98,6 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(mixed_points(kinds, seed), state, draw(st.integers(1, n + 3)), window, ranges)
 
 
-@settings(max_examples=40)
 @given(case=cases())
 async def test_the_ranking_is_by_the_mean_over_what_both_states_know(
     fresh_index: FreshIndex, case: Case

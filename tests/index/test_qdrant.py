@@ -312,6 +312,7 @@ async def test_a_process_knows_what_it_wrote_itself(server: Stub, place: QdrantS
     assert np.array_equal(scanned.values, expected.values)
 
 
+@pytest.mark.soak
 async def test_the_event_loop_has_its_turns_while_much_is_loaded(place: QdrantServer) -> None:
     turns = 0
 
@@ -457,6 +458,7 @@ async def test_the_text_vectors_own_space_is_told_with_each_point(place: QdrantS
 
 
 @pytest.mark.parametrize("regime", [True, False])
+@pytest.mark.soak
 async def test_answers_equal_those_of_the_embedded_index_to_the_last_bit(
     place: QdrantServer, regime: bool
 ) -> None:
@@ -477,7 +479,7 @@ async def test_answers_equal_those_of_the_embedded_index_to_the_last_bit(
                 assert comparable(answer) == comparable(expected)
 
 
-@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("quantization", ["none", pytest.param("int8", marks=pytest.mark.soak)])
 async def test_an_approximate_search_finds_nearly_all_that_an_exact_one_finds(
     place: QdrantServer, quantization: Any
 ) -> None:

@@ -530,6 +530,7 @@ async def upload(stub: Stub, collection: str, content: bytes, checksum: str) -> 
         )
 
 
+@pytest.mark.soak
 async def test_a_snapshot_restores_a_collection_on_an_empty_server(
     stub: Stub, client: AsyncQdrantClient, filled: str, tmp_path: Path
 ) -> None:

@@ -14,8 +14,9 @@ def content(store: MarketStore) -> dict[str, Any]:
     for series in store.series():
         with store._read() as txn:
             found[str(series)] = tuple(record_ranges.items(txn, series, None, None))
-        origin = store.series_origin(series)
-        found[f"interval {series}"] = origin and origin.interval_ms
+        # Their extent and sampling, and every source with its rows and time.
+        found[f"origin {series}"] = store.series_origin(series)
+        found[f"ledgers {series}"] = store.series_ledgers(series)
         if series.timeframe is not None:
             found[f"built {series}"] = store.built_candles(series.symbol, series.timeframe)
             found[f"gaps {series}"] = store.gaps(series.symbol, series.timeframe)

@@ -14,6 +14,7 @@ from llm_trader.market.absent_spans import (
     spans_without_rows,
     without_spans,
 )
+from llm_trader.market.refused_rows import RefusedSpan
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_series import candles_of, funding_of
 from llm_trader.timeframe import M3
@@ -64,12 +65,14 @@ def test_what_an_exchange_has_not_stays_in_the_store_and_changes_only_its_symbol
             store.write(symbol, run_of_candles(5), "test", written_at_ms=0)
         other = store.symbol_version("ETHUSDT")
         series = candles_of("BTCUSDT", M3)
-        store.note_absent(series, [Span(30, 40), Span(10, 20)])
-        store.note_absent(series, [Span(20, 25)])
-        store.note_absent(series, [Span(12, 18)])
+        store.note_answer(series, Span(0, 40), [Span(30, 40), Span(10, 20)])
+        store.note_answer(series, Span(20, 25), [Span(20, 25)])
+        store.note_answer(series, Span(12, 18), [Span(12, 18)])
         assert store.absent_spans(funding_of("BTCUSDT")) == []
         assert store.symbol_version("ETHUSDT") == other
         assert store.symbol_version("BTCUSDT") != other
         assert store.check(deep=True).problems == 0
+        store.note_answer(series, Span(14, 16), [], [RefusedSpan(14, 16, "high below low")])
     with MarketStore.open(tmp_path) as store:
-        assert store.absent_spans(series) == [Span(10, 25), Span(30, 40)]
+        assert store.absent_spans(series) == [Span(10, 14), Span(16, 25), Span(30, 40)]
+        assert store.refused_rows(series) == [(14, 16, "high below low")]

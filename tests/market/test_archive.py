@@ -45,6 +45,8 @@ from tests.market.builders import same_series
 from tests.market.stores import content
 
 NOW: Millis = parse_time("2025-02-20")
+# A week in ten files, where a test is not about whole months.
+WEEK = START_MS, parse_time("2024-12-01")
 MONTH_3M = f"monthly/klines/{SYMBOL}/3m/{SYMBOL}-3m-2024-11.zip"
 DAY_METRICS = f"daily/metrics/{SYMBOL}/{SYMBOL}-metrics-2024-11-26.zip"
 
@@ -174,14 +176,15 @@ def test_the_store_has_what_the_archive_has(
 
 
 def test_running_again_asks_for_nothing(store: MarketStore, archive: ArchiveServer) -> None:
-    fill(store, archive)
+    fill(store, archive, *WEEK)
     before, expected = archive.requests.total(), content(store)
-    report = fill(store, archive)
+    report = fill(store, archive, *WEEK)
     assert archive.requests.total() == before
     assert content(store) == expected
-    assert of_kind(report, "candles", "3m").stored_before == 3
+    assert of_kind(report, "candles", "3m").stored_before == 1
 
 
+@pytest.mark.soak
 def test_days_stand_for_a_month_that_is_not_there_yet(
     store: MarketStore, archive: ArchiveServer, history: MarketHistory
 ) -> None:
@@ -197,6 +200,7 @@ def test_days_stand_for_a_month_that_is_not_there_yet(
     assert archive.requests.total() == asked
 
 
+@pytest.mark.soak
 def test_the_month_in_progress_comes_as_days(
     store: MarketStore, archive: ArchiveServer, history: MarketHistory
 ) -> None:
@@ -232,7 +236,7 @@ def test_what_is_not_published_is_listed_and_not_asked_for_again(
 def test_an_archive_is_exported_and_imported_to_the_same_rows(
     store: MarketStore, archive: ArchiveServer, tmp_path: Path
 ) -> None:
-    fill(store, archive)
+    fill(store, archive, *WEEK)
     expected = content(store)
     export_store(store, tmp_path / "out", file_format="parquet")
     with MarketStore.open(tmp_path / "b", write=True, exchange="binance") as other:
@@ -249,7 +253,7 @@ def test_a_hole_of_the_exchange_is_a_gap_in_the_summary(
     lacking = type(whole)(M3, whole.times[kept], *(v[kept] for _, v in whole.columns()))
     text = kline_text(lacking, header=False, microseconds=False)
     archive.files[MONTH_3M] = zipped(MONTH_3M.rpartition("/")[2], text)
-    report = fill(store, archive)
+    report = fill(store, archive, *WEEK)
     [gap] = of_kind(report, "candles", "3m").gaps
     assert (gap.start, gap.missing) == ("2024-11-27T00:00:00Z", 3)
 
@@ -269,7 +273,7 @@ def test_an_archive_without_rights_is_named_at_once(
 ) -> None:
     archive.answers[f"{MONTH_3M}.CHECKSUM"] = [busy(403)]
     archive.answers[DAY_METRICS] = [busy(403)]
-    report = fill(store, archive)
+    report = fill(store, archive, *WEEK)
     assert {p.file for p in report.problems} == {MONTH_3M, DAY_METRICS}
     assert all("answers 403" in p.reason for p in report.problems)
     assert archive.requests[f"{MONTH_3M}.CHECKSUM"] == archive.requests[DAY_METRICS] == 1
@@ -298,7 +302,7 @@ def test_zeros_blanks_duplicates_and_missing_times_of_metrics_are_no_values(
     lines.insert(8, lines[7])
     del lines[20:30]
     with_metrics(archive, lines)
-    report = fill(store, archive)
+    report = fill(store, archive, *WEEK)
     assert not report.problems
     interest = store.open_interest(SYMBOL, day.start_ms + 1, day.end_ms + 1)
     assert len(interest) == 288 - 2 - 10
@@ -332,7 +336,7 @@ def test_a_day_of_zeros_alone_is_no_open_interest(
     header, *rows = metrics_lines(history, day)
     cells = [row.split(",") for row in rows]
     with_metrics(archive, [header, *(",".join([*c[:2], "0", "0", *c[4:]]) for c in cells)])
-    report = fill(store, archive)
+    report = fill(store, archive, *WEEK)
     assert [p.file for p in report.problems] == [DAY_METRICS]
     assert not len(store.open_interest(SYMBOL, day.start_ms + 1, day.end_ms + 1))
 
@@ -371,14 +375,14 @@ def test_a_wrong_checksum_stores_nothing_of_the_file(
     store: MarketStore, archive: ArchiveServer
 ) -> None:
     archive.checksums[MONTH_3M] = "0" * 64
-    report = fill(store, archive)
+    report = fill(store, archive, *WEEK)
     [problem] = report.problems
     assert problem.file == MONTH_3M
     assert "publishes 000000000000" in problem.reason
     assert not len(store.candles(SYMBOL, M3, START_MS, parse_time("2024-12-01")))
 
     archive.checksums.clear()
-    assert not fill(store, archive).problems
+    assert not fill(store, archive, *WEEK).problems
 
 
 def test_a_file_that_changes_while_it_is_fetched_is_fetched_again(
@@ -388,24 +392,24 @@ def test_a_file_that_changes_while_it_is_fetched_is_fetched_again(
     archive.answers[f"{MONTH_3M}.CHECKSUM"] = [
         lambda request: reply(request, 200, f"{stale}  {MONTH_3M.rpartition('/')[2]}\n".encode())
     ]
-    assert not fill(store, archive).problems
-    assert same_series(store.candles(SYMBOL, M3), history.intraday)
+    assert not fill(store, archive, *WEEK).problems
+    assert same_series(store.candles(SYMBOL, M3), history.intraday.between(*WEEK))
 
 
 def test_a_transfer_that_is_cut_off_is_repeated(
     store: MarketStore, archive: ArchiveServer, history: MarketHistory
 ) -> None:
     archive.answers[MONTH_3M] = [cut_off(archive.files[MONTH_3M])] * 2
-    assert not fill(store, archive).problems
+    assert not fill(store, archive, *WEEK).problems
     assert archive.requests[MONTH_3M] == 3
-    assert same_series(store.candles(SYMBOL, M3), history.intraday)
+    assert same_series(store.candles(SYMBOL, M3), history.intraday.between(*WEEK))
 
 
 def test_a_busy_archive_is_asked_again_when_it_says(
     store: MarketStore, archive: ArchiveServer
 ) -> None:
     archive.answers[MONTH_3M] = [busy(503, Retry_After="1"), busy(429)]
-    assert not fill(store, archive).problems
+    assert not fill(store, archive, *WEEK).problems
     first, second, _ = archive.times[MONTH_3M]
     assert second - first >= 1
 
@@ -415,16 +419,16 @@ def test_an_archive_that_stays_busy_is_named_and_a_later_run_goes_on(
 ) -> None:
     archive.answers[DAY_METRICS] = [busy(503)] * 5
     with pytest.raises(ArchiveError, match=r"127\.0\.0\.1:\d+ answers 503 Service Unavailable"):
-        fill(store, archive)
-    assert same_series(store.candles(SYMBOL, M3), history.intraday)
-    assert not fill(store, archive).problems
+        fill(store, archive, *WEEK)
+    assert same_series(store.candles(SYMBOL, M3), history.intraday.between(*WEEK))
+    assert not fill(store, archive, *WEEK).problems
     assert max(n for path, n in archive.bodies.items()) == 1
 
 
 def test_a_wait_of_hours_is_not_waited_for(store: MarketStore, archive: ArchiveServer) -> None:
     archive.answers[f"{MONTH_3M}.CHECKSUM"] = [busy(418, Retry_After="7200")]
     with pytest.raises(ArchiveError, match="in 7200 seconds"):
-        fill(store, archive)
+        fill(store, archive, *WEEK)
 
 
 def test_without_a_network_the_host_and_the_setting_are_named(
@@ -466,7 +470,7 @@ def test_how_long_to_wait_is_read_in_seconds_or_as_a_time(
 def test_a_recheck_fetches_what_changed_and_nothing_else(
     store: MarketStore, archive: ArchiveServer, history: MarketHistory
 ) -> None:
-    fill(store, archive)
+    fill(store, archive, *WEEK)
     before = archive.requests.copy(), archive.bodies.copy()
     version = store.version
     report = recheck(store, archive)
@@ -490,10 +494,10 @@ def test_a_recheck_fetches_what_changed_and_nothing_else(
 
 
 def test_a_recheck_names_a_file_that_is_gone(store: MarketStore, archive: ArchiveServer) -> None:
-    fill(store, archive)
+    fill(store, archive, *WEEK)
     del archive.files[DAY_METRICS]
     report = recheck(store, archive)
     assert [(p.file, p.reason[:20]) for p in report.problems] == [
         (DAY_METRICS, "no longer published;")
     ]
-    assert len(store.open_interest(SYMBOL)) == (END_MS - START_MS) // M5.ms
+    assert len(store.open_interest(SYMBOL)) == (WEEK[1] - WEEK[0]) // M5.ms

@@ -25,7 +25,7 @@ from tests.exchange.listings import Listing, listing_of
 from tests.exchange.real_data import real_listing
 from tests.exchange.server import FakeExchange
 from tests.exchange.stores import meta_of, rows_of
-from tests.market.builders import START_MS
+from tests.market.builders import START_MS, run_of_candles
 
 pytest.importorskip("ccxt")
 
@@ -33,6 +33,8 @@ DAYS = 40
 # In the midst of a candle of every timeframe.
 NOW_MS = START_MS + (DAYS - 1) * DAY_MS + 13 * HOUR_MS + 100_000
 VENUES = ("binance", "bybit")
+# The same pages, retries and marks serve both.
+BYBIT_QUICKLY = [pytest.param("binance", marks=pytest.mark.soak), "bybit"]
 
 
 def changing_funding(first_ms: Millis) -> FundingSeries:
@@ -148,7 +150,7 @@ async def test_a_second_run_asks_for_nothing_that_is_stored(
     assert rows_of(tmp_path / "store") == before
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_later_run_asks_only_for_what_came_since(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):
@@ -202,12 +204,30 @@ async def test_holes_of_the_store_are_filled_and_those_of_the_venue_are_asked_fo
     assert again[0].absent == candles.absent
     with MarketStore.open(tmp_path / "store") as store:
         gaps = store.describe().series[0].gaps
-    assert [(gap.start_ms, gap.missing, gap.absent) for gap in gaps] == [(outage, 3, True)]
+    assert [(gap.start_ms, gap.missing, gap.reason) for gap in gaps] == [(outage, 3, "outage")]
 
 
 def _some(series: CandleSeries, kept: Any) -> CandleSeries:
     columns = {name: column[kept] for name, column in series.columns()}
     return CandleSeries.validated(series.timeframe, {"open_time_ms": series.times[kept], **columns})
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_fetched_candles_are_compared_with_those_of_other_timeframes(
+    venue: str, exchange: FakeExchange, listing: Listing, tmp_path: Path
+):
+    """The store has 4h candles of another market, of three days; two of them are fetched in 3m."""
+    first = START_MS + DAY_MS
+    foreign = run_of_candles(18, H4, first)
+    with MarketStore.open(tmp_path / "store", write=True, exchange=venue) as store:
+        store.write("BTCUSDT", foreign, "a file", written_at_ms=0)
+    fine, *_ = await fetch(
+        exchange, venue, tmp_path / "store", first, first + 2 * DAY_MS, timeframes=(M3,)
+    )
+    (warning,) = fine.contradictions
+    assert warning.startswith("4h: 12 of 12 candles differ from their 3m candles")
+    alike = await fetch(exchange, venue, tmp_path / "alike", first, first + 2 * DAY_MS)
+    assert [report.contradictions for report in alike] == [[]] * 4
 
 
 @pytest.mark.parametrize("venue", VENUES)
@@ -241,7 +261,7 @@ async def test_a_candle_is_taken_some_seconds_after_its_end_by_the_clock_of_the_
     assert last.close[-1] == expected.close[0]
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_hundred_random_failures_end_in_the_same_store(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):
@@ -343,7 +363,7 @@ async def test_a_refused_country_is_told_at_once(exchange: FakeExchange, tmp_pat
     assert len(exchange.history_requests()) == 1
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_bad_rows_are_refused_and_asked_for_again(
     venue: str, exchange: FakeExchange, listing: Listing, tmp_path: Path
 ):
@@ -355,7 +375,10 @@ async def test_bad_rows_are_refused_and_asked_for_again(
     assert reports[0].refused == {"high below low": 1, "price not positive": 1}
     assert reports[0].missing == 2
     with MarketStore.open(tmp_path / "store") as store:
-        assert not any(gap.absent for s in store.describe().series for gap in s.gaps)
+        assert store.refused_rows(candles_of("BTCUSDT", M3)) == [
+            (first, first + M3.ms, "high below low"),
+            (first + M3.ms, first + 2 * M3.ms, "price not positive"),
+        ]
     altered.clear()
     exchange.asked.clear()
     reports = await fetch(exchange, venue, tmp_path / "store", first, timeframes=(M3,))
@@ -376,7 +399,7 @@ async def test_values_that_are_no_numbers_fail_the_series_and_nothing_is_believe
     assert [report.error for report in reports[1:]] == [None] * 3
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_symbols_that_begin_and_end_within_the_span(venue: str, tmp_path: Path):
     late = make_listing("ETHUSDT")
     gone = make_listing("SOLUSDT", ended_ms=START_MS + 10 * DAY_MS)

@@ -11,17 +11,20 @@ from typing import Literal, TypeVar
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Times
 from llm_trader.errors import InvalidDataError, InvalidInputError, SymbolNotFoundError
+from llm_trader.market.absent_spans import Span
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.file_export import ExportReport, export_store
 from llm_trader.market.file_import import ImportReport, import_folder
+from llm_trader.market.refused_rows import RefusedSpan
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_series import candles_of
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M1, M3
 from tests.market.builders import (
     START_MS,
@@ -57,7 +60,6 @@ def read_back(folder: Path, store: Path, exchange: str = "bybit") -> MarketStore
     return imported
 
 
-@settings(max_examples=15, deadline=None)
 @given(
     candles=any_candles(),
     funding=any_funding(),
@@ -243,6 +245,33 @@ def test_an_export_that_lost_a_file_or_rows_is_refused(store: MarketStore, tmp_p
         pytest.raises(InvalidInputError, match="lacks 1 files"),
     ):
         import_folder(tmp_path / "out", again, exchange="bybit", written_at_ms=AT)
+
+
+def test_what_is_noted_beside_the_rows_is_read_back_with_them(
+    store: MarketStore, tmp_path: Path
+) -> None:
+    """Outages, refused rows, files of an archive, several sources, and what prune removed."""
+    series, path = candles_of("BTCUSDT", M3), "daily/klines/BTCUSDT/3m/BTCUSDT-3m-2024-03-01.zip"
+    hole_ms = START_MS + 40 * DAY_MS
+    with store:
+        later = run_of_candles(100, M3, START_MS + 71 * DAY_MS)
+        store.write("BTCUSDT", later, "REST of bybit", written_at_ms=AT + 5)
+        store.write("BTCUSDT", run_of_candles(9, M3, hole_ms), "corrected", written_at_ms=AT + 9)
+        hole = Span(START_MS + 70 * DAY_MS, START_MS + 71 * DAY_MS)
+        bad = RefusedSpan(hole.start_ms, hole.start_ms + M3.ms, "high below low")
+        store.note_answer(series, hole, [Span(bad.end_ms, hole.end_ms)], [bad])
+        store.put_note("archive", path, b'{"state":"stored","checked_at_ms":7,"etag":"a"}')
+        store.remove_before(START_MS + 20 * DAY_MS)
+        expected, findings = content(store), store.check().findings
+        assert len(store.series_origin(series).sources) == 3  # type: ignore[union-attr]
+        exported(store, tmp_path / "out")
+    with read_back(tmp_path / "out", tmp_path / "b") as again:
+        assert content(again) == expected
+        # The remedies name the folder.
+        assert [f.text for f in again.check(deep=True).findings] == [f.text for f in findings]
+        version = again.version
+        import_folder(tmp_path / "out", again, exchange="bybit", written_at_ms=AT)
+        assert again.version == version
 
 
 def test_importing_an_export_into_its_own_store_changes_nothing(

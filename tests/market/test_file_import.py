@@ -388,6 +388,7 @@ import_folder(Path(sys.argv[2]), store, exchange="bybit", written_at_ms=1_775_00
 # ---- real files
 
 
+@pytest.mark.soak
 def test_the_real_bybit_folder_is_imported_whole(store: MarketStore, real_data: Path) -> None:
     report = import_folder(
         real_data / "bybit_5m_2025-09_2026-03", store, exchange="bybit", written_at_ms=AT
@@ -405,6 +406,7 @@ def test_the_real_bybit_folder_is_imported_whole(store: MarketStore, real_data: 
     }
 
 
+@pytest.mark.soak
 def test_real_one_minute_candles_give_whole_days_of_three_minutes(
     tmp_path: Path, real_data: Path
 ) -> None:

@@ -12,11 +12,14 @@ import pytest
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.market import retention
+from llm_trader.market.absent_spans import Span
 from llm_trader.market.candles import CandleSeries
+from llm_trader.market.refused_rows import RefusedSpan
 from llm_trader.market.resampling import resample_with_holes
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
-from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, MINUTE_MS
+from llm_trader.market.stored_series import candles_of
+from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M3, MINUTE_MS, iso8601
 from tests.market.builders import START_MS, candles_at, run_of_candles, same_series
 from tests.market.processes import hear, running
 
@@ -160,6 +163,24 @@ def test_built_candles_and_accepted_jumps_of_removed_rows_are_forgotten(tmp_path
         assert store.changes_since(SYMBOL, mark).stretches == {}
 
 
+def test_what_was_noted_of_removed_times_is_forgotten(tmp_path: Path) -> None:
+    series = candles_of(SYMBOL, M3)
+    files = {day: f"daily/klines/{SYMBOL}/3m/{SYMBOL}-3m-{day}.zip" for day in (START_MS, CUT_MS)}
+    with filled(tmp_path / "store") as store:
+        spans = [Span(START_MS, START_MS + HOUR_MS), Span(CUT_MS - HOUR_MS, CUT_MS + HOUR_MS)]
+        refused = [RefusedSpan(time, time + M3.ms, "high below low") for time in (START_MS, END_MS)]
+        store.note_answer(series, Span(START_MS, END_MS + DAY_MS), spans, refused)
+        for day_ms, path in files.items():
+            name = path.replace(str(day_ms), iso8601(day_ms)[:10])
+            store.put_note("archive", name, b'{"state":"stored","checked_at_ms":0}')
+        store.remove_before(CUT_MS)
+        assert store.absent_spans(series) == [Span(CUT_MS, CUT_MS + HOUR_MS)]
+        assert store.refused_rows(series) == refused[1:]
+        (kept,) = store.notes("archive")
+        assert iso8601(CUT_MS)[:10] in kept
+        assert store.check(deep=True).problems == 0
+
+
 def test_rows_that_are_written_again_are_kept_like_others(tmp_path: Path) -> None:
     with filled(tmp_path / "store") as store:
         store.remove_before(CUT_MS)
@@ -194,7 +215,9 @@ with MarketStore.open(path, write=True) as store:
 """
 
 
-@pytest.mark.parametrize("after_s", [0.001, 0.01, 0.03, 0.06])
+@pytest.mark.parametrize(
+    "after_s", [0.001, 0.03, *(pytest.param(s, marks=pytest.mark.soak) for s in (0.01, 0.06))]
+)
 def test_a_killed_removal_leaves_a_right_store_and_is_ended_by_the_next(
     tmp_path: Path, after_s: float
 ) -> None:

@@ -185,6 +185,7 @@ def test_the_record_stays_small_and_covers_every_change(store: MarketStore) -> N
     assert min(everything) == 1000
 
 
+@pytest.mark.soak
 def test_a_reader_that_keeps_up_pays_little_for_the_bound(store: MarketStore) -> None:
     """A writer that replaces its last candle with every write, and a reader at its heels."""
     write(store, dict.fromkeys(range(400), 1.0))
@@ -199,6 +200,7 @@ def test_a_reader_that_keeps_up_pays_little_for_the_bound(store: MarketStore) ->
     assert {*range(291, 300)} <= recent <= {*range(270, 300)}
 
 
+@pytest.mark.soak
 def test_a_correction_and_its_record_are_written_together_or_not_at_all(tmp_path: Path) -> None:
     program = """
 with MarketStore.open(path, write=True) as store:

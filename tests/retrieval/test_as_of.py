@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Times
@@ -142,7 +142,6 @@ async def test_neither_matches_nor_anything_else_used_was_resolved_after_the_que
     assert witness.given >= visible.sum()
 
 
-@settings(max_examples=15)
 @given(as_of_ms=later_times, row=rows, config=configs, names=fields)
 async def test_cutting_off_what_was_not_resolved_changes_nothing_in_an_answer(
     past_index: EmbeddedIndex,
@@ -160,7 +159,6 @@ async def test_cutting_off_what_was_not_resolved_changes_nothing_in_an_answer(
     assert comparable(cut) == comparable(everything)
 
 
-@settings(max_examples=15)
 @given(as_of_ms=later_times, row=rows, config=configs)
 async def test_another_future_changes_nothing_in_an_answer(
     past_index: EmbeddedIndex,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.embedding.state import StateSpace
@@ -92,7 +92,6 @@ def interval(estimate: Estimate) -> tuple[float, float]:
     return estimate.low, estimate.high
 
 
-@settings(max_examples=25)
 @given(cases())
 def test_means_and_shares_stand_with_their_intervals_beside_the_windows(case: Case) -> None:
     for name, horizon_ms in HORIZONS.items():
@@ -112,7 +111,6 @@ def test_means_and_shares_stand_with_their_intervals_beside_the_windows(case: Ca
         assert interval(actual.p_up) == pytest.approx(wilson((values > 0).mean(), n, Z90))
 
 
-@settings(max_examples=25)
 @given(cases())
 def test_quantiles_stand_with_their_order_statistics_beside_the_windows(case: Case) -> None:
     for name, horizon_ms in HORIZONS.items():
@@ -131,7 +129,6 @@ def test_quantiles_stand_with_their_order_statistics_beside_the_windows(case: Ca
             assert estimate.base_rate == pytest.approx(base_rate)
 
 
-@settings(max_examples=25)
 @given(cases())
 def test_outcomes_are_rescaled_by_volatility_now_over_volatility_then(case: Case) -> None:
     for name in HORIZONS:
@@ -145,7 +142,6 @@ def test_outcomes_are_rescaled_by_volatility_now_over_volatility_then(case: Case
         assert actual == pytest.approx(np.quantile(scaled, QUANTILE_LEVELS).tolist())
 
 
-@settings(max_examples=25)
 @given(cases())
 def test_barriers_are_shares_of_what_was_touched_first(case: Case) -> None:
     barriers = case.evidence.barriers
@@ -178,7 +174,6 @@ def test_episodes_that_do_not_know_their_barrier_have_no_part_in_its_share() -> 
     assert shares_of(rows[::2]) is None
 
 
-@settings(max_examples=25)
 @given(cases())
 def test_evidence_tells_what_it_is_made_from(case: Case) -> None:
     actual = case.evidence

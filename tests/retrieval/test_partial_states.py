@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Kinds
@@ -53,7 +53,6 @@ async def answer_to(points: PointTable, state: SnapshotTable, spec: SearchSpec) 
 choices = st.sampled_from([[0], [0, 1], [0, 3], [3], [1, 2], [0, 1, 2, 3]])
 
 
-@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), choice=choices, kind=st.integers(0, 3))
 async def test_matches_are_the_nearest_by_definition_with_their_share_of_the_weight(
     seed: int, choice: list[int], kind: int
@@ -75,8 +74,13 @@ async def test_matches_are_the_nearest_by_definition_with_their_share_of_the_wei
     assert b"NaN" not in msgspec.json.encode(answer)
 
 
-@pytest.mark.parametrize("choice", [[0, 1, 2, 3], [3], [0, 3]])
-@pytest.mark.parametrize("kind", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("choice", "kind"),
+    [
+        *(([0, 1, 2, 3], 3), ([3], 1)),
+        *(pytest.param(*case, marks=pytest.mark.soak) for case in (([0, 1, 2, 3], 0), ([0, 3], 3))),
+    ],
+)
 def test_how_similar_states_usually_are_is_measured_over_what_both_and_the_query_know(
     choice: list[int], kind: int
 ) -> None:

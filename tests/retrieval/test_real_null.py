@@ -68,7 +68,10 @@ def shifted(points: PointTable, days: int) -> PointTable:
     return replace(points, values=values)
 
 
-@pytest.mark.parametrize("shift_days", [7, 20, 35])
+@pytest.mark.parametrize(
+    "shift_days",
+    [20, *(pytest.param(days, marks=pytest.mark.soak) for days in (7, 35))],
+)
 async def test_with_outcomes_shifted_in_time_the_verdict_claims_no_more_than_chance(
     market: tuple[PointTable, SnapshotTable], shift_days: int
 ) -> None:

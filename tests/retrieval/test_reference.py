@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Floats
@@ -86,7 +86,6 @@ def base_quantiles(outcomes: Floats) -> Floats:
     return BaseRates.of(outcome_table(at(range(outcomes.shape[1])), **columns)).quantiles
 
 
-@settings(max_examples=60)
 @given(kind=st.sampled_from(KINDS), n=SIZES, seed=st.integers(0, 2**32))
 @example(kind=constant, n=1000, seed=0)
 @example(kind=outliers, n=2000, seed=0)

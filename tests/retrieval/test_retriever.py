@@ -6,7 +6,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.embedding.state import StateSpace
@@ -240,7 +240,6 @@ async def test_evidence_is_of_states_that_are_not_similar_enough_to_be_shown(
     assert answer.evidence.similarity_range[1] < 0.999
 
 
-@settings(max_examples=20)
 @given(seed=seeds)
 async def test_evidence_sums_up_the_earliest_of_the_nearest_episodes(
     past_index: EmbeddedIndex, past_points: PointTable, seed: int
@@ -371,7 +370,6 @@ async def test_the_first_resolved_point_alone_is_an_answer_without_a_verdict(
     assert b"NaN" not in msgspec.json.encode(unfiltered)
 
 
-@settings(max_examples=20)
 @given(seed=seeds, as_of_ms=times, config=configs)
 async def test_the_same_query_has_the_same_answer_from_a_used_and_a_fresh_retriever(
     past_index: EmbeddedIndex, seed: int, as_of_ms: int, config: SearchSpec

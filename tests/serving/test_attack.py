@@ -34,6 +34,7 @@ sys.argv[:] = ["rag-rpc-server", *sys.argv[3:]]
 rag_rpc_server()
 """
 DRAIN_TIMEOUT_S = 2.0
+LOOPS = ["uvloop", pytest.param("asyncio", marks=pytest.mark.soak)]
 
 
 class Server:
@@ -137,6 +138,8 @@ FLOODS: dict[str, Callable[[int], Any]] = {
     "batches of discoveries": lambda n: [call("rpc.discover", i) for i in range(100)],
     "batches of pings": lambda n: [call("rpc.ping", i) for i in range(100)],
 }
+# What costs the server most to work on, and what to answer; `make soak` has the others.
+QUICK_FLOODS = [("batches of queries", True), ("batches of discoveries", False)]
 MANY_CONNECTIONS: dict[str, Callable[[int], Any]] = {
     "batches of queries": FLOODS["batches of queries"],
     # These cost the server more to read than to answer.
@@ -165,8 +168,19 @@ def flood(server: Server, document: Callable[[int], Any], reads: bool) -> None:
         threading.Thread(target=work, daemon=True).start()
 
 
-@pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
-@pytest.mark.parametrize("kind", FLOODS)
+@pytest.mark.parametrize(
+    ("kind", "reads"),
+    [
+        pytest.param(
+            kind,
+            reads,
+            id=f"{kind}-{'read' if reads else 'unread'}",
+            marks=() if (kind, reads) in QUICK_FLOODS else pytest.mark.soak,
+        )
+        for kind in FLOODS
+        for reads in (True, False)
+    ],
+)
 def test_while_one_client_floods_others_are_served_and_memory_and_the_end_are_bounded(
     corridor: Corridor, kind: str, reads: bool
 ) -> None:
@@ -194,7 +208,13 @@ def test_while_one_client_floods_others_are_served_and_memory_and_the_end_are_bo
         assert not [line for line in server.log if line.get("level") == "error"]
 
 
-@pytest.mark.parametrize("kind", MANY_CONNECTIONS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind == "discoveries" else pytest.param(kind, marks=pytest.mark.soak)
+        for kind in MANY_CONNECTIONS
+    ],
+)
 def test_a_flood_on_many_connections_delays_another_client_no_more(
     corridor: Corridor, kind: str
 ) -> None:
@@ -217,7 +237,7 @@ def test_a_flood_on_many_connections_delays_another_client_no_more(
         assert quantiles(asking.seconds, n=20)[-1] < 40 * alone_s
 
 
-@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_more_silent_connections_than_files_cost_one_warning_and_no_work(
     corridor: Corridor, loop: str
 ) -> None:
@@ -247,7 +267,7 @@ def _ping(server: Server) -> Any:
     return {}
 
 
-@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_connections_that_are_reset_are_no_errors(corridor: Corridor, loop: str) -> None:
     with server_of(corridor, loop=loop) as server:
         for n in range(60):
@@ -279,6 +299,7 @@ def test_a_long_wrong_series_is_refused_without_a_stall(corridor: Corridor) -> N
         assert max(pinging.seconds) < 0.5
 
 
+@pytest.mark.soak
 def test_many_newcomers_at_once_are_all_let_in_while_the_server_works(corridor: Corridor) -> None:
     with server_of(corridor) as server:
         flood(server, FLOODS["batches of queries"], reads=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Times
@@ -61,7 +61,6 @@ def alone(history: MarketHistory, as_of_ms: Millis) -> SnapshotTable:
     return build_snapshots(part, np.array([as_of_ms]))
 
 
-@settings(max_examples=30)
 @given(timeframes, seeds, cuts)
 def test_cutting_the_future_off_changes_no_snapshot(
     timeframe: Timeframe, seed: int, cut_ms: Millis
@@ -73,8 +72,8 @@ def test_cutting_the_future_off_changes_no_snapshot(
     assert same_snapshots(cut_off, expected)
 
 
-@settings(max_examples=30)
 @given(timeframes, seeds, cuts)
+@pytest.mark.soak
 def test_another_future_changes_no_snapshot(
     timeframe: Timeframe, seed: int, cut_ms: Millis
 ) -> None:
@@ -144,7 +143,6 @@ def test_a_snapshot_of_a_real_market_built_alone_equals_its_row_of_a_batch(
         assert same_snapshots(alone(history, int(times[row])), batch.take(np.array([row])))
 
 
-@settings(max_examples=20)
 @given(seeds, st.floats(0.01, 0.99))
 def test_a_snapshot_does_not_depend_on_which_others_are_built_with_it(
     seed: int, share: float

@@ -54,7 +54,8 @@ def other_price(history: MarketHistory, start_ms: Millis, end_ms: Millis) -> Mar
     return replace(part, intraday=replace(part.intraday, **columns))
 
 
-@settings(max_examples=8)
+# An example takes a second.
+@settings(max_examples=settings.default.max_examples // 5)
 @given(
     st.integers(0, 2**32),
     st.lists(st.sampled_from([M5.ms, 2 * HOUR_MS, 9 * HOUR_MS]), min_size=1, max_size=6),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Times
@@ -83,7 +83,6 @@ def is_all_or_nothing(table: SnapshotTable) -> bool:
     )
 
 
-@settings(max_examples=40)
 @given(st.sampled_from([M3, M5]), holes)
 @example(M3, [(4, 1)])  # then a snapshot has exactly 300, and one exactly 480, candles behind it
 @example(M5, [(2, 1)])
@@ -135,7 +134,6 @@ def test_what_lies_before_a_gap_has_no_part_in_what_comes_after_it(
     assert after_a_gap.complete().any()
 
 
-@settings(max_examples=20)
 @given(st.integers(1, 30 * 6))
 def test_what_lies_before_a_4h_gap_has_no_part_in_what_comes_after_it(row: int) -> None:
     whole = simulated(75)
@@ -150,8 +148,8 @@ def test_what_lies_before_a_4h_gap_has_no_part_in_what_comes_after_it(row: int) 
     assert after_a_gap.complete().all()
 
 
-@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 70 * 6), st.integers(1, 3)), max_size=2))
+@pytest.mark.soak
 def test_after_a_gap_4h_fields_are_unknown_for_120_candles(gaps: list[tuple[int, int]]) -> None:
     whole = simulated(75)
     four_hour = without(whole.four_hour, gaps)
@@ -232,7 +230,6 @@ def test_a_missed_settlement_is_unknown_and_not_the_one_before(missed: set[int])
     assert table.refusals() == Counter({NO_FUNDING: fresh.count(False)} if not all(fresh) else {})
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 2**32))
 def test_nothing_is_zero_or_carried_forward_where_it_is_unknown(seed: int) -> None:
     """What is known beside holes is what is known without them."""

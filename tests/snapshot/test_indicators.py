@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Floats
@@ -237,7 +237,6 @@ def test_an_rsi_of_0_is_not_taken_for_a_flat_market_while_the_price_still_falls(
     assert (paused.rsi_7, paused.rsi_14) == (0, 0)
 
 
-@settings(max_examples=20)
 @given(st.integers(-40, 10))
 def test_no_scale_free_field_depends_on_the_unit_of_the_price(exponent: int) -> None:
     """A coin may cost 60,000 or 0.00000005: relative fields are the same."""

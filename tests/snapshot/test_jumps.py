@@ -70,6 +70,7 @@ def test_a_state_needs_its_warm_up_again_after_a_jump(store: MarketStore) -> Non
     assert np.isfinite(rsi[1:]).tolist() == (age[1:] >= INTRADAY_WARM_UP).tolist()
 
 
+@pytest.mark.soak
 def test_a_day_that_grows_across_a_jump_is_the_one_that_a_rebuild_makes(tmp_path: Path) -> None:
     history = redenominated()
     day_ms = JUMP_MS - JUMP_MS % DAY_MS

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.market.candles import CandleSeries
@@ -101,7 +101,6 @@ def stormy(timeframe: Timeframe, seed: int, size: float, days: float = 1.6) -> C
     return replace(calm, **columns)
 
 
-@settings(max_examples=40)
 @given(timeframes, st.integers(0, 2**32), st.floats(0.1, 6), holes)
 def test_outcomes_are_what_a_plain_loop_finds(
     timeframe: Timeframe, seed: int, size: float, gaps: list[tuple[int, int]]
@@ -268,7 +267,6 @@ def test_a_time_at_which_no_candle_closes_has_no_outcome() -> None:
     assert np.isnan(labels).all()
 
 
-@settings(max_examples=30)
 @given(timeframes, st.integers(0, 2**32), st.integers(0, 40))
 def test_only_the_close_at_a_time_and_the_candles_after_it_matter(
     timeframe: Timeframe, seed: int, quarter: int
@@ -293,7 +291,6 @@ def test_only_the_close_at_a_time_and_the_candles_after_it_matter(
     assert label_outcomes(gone, times).tobytes() != truth.tobytes()
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.sampled_from(list(HORIZON_MS)))
 def test_no_outcome_depends_on_candles_after_its_horizon(seed: int, horizon: str) -> None:
     candles = stormy(M5, seed, 2.0)
@@ -335,7 +332,6 @@ def test_an_outcome_is_known_exactly_from_the_time_it_is_resolved_at() -> None:
     assert then.tobytes() == label_outcomes(candles, at).tobytes()
 
 
-@settings(max_examples=30)
 @given(timeframes, st.integers(0, 2**32), st.floats(0.1, 6), st.floats(0.1, 4), st.floats(0.1, 4))
 def test_paths_tell_which_of_any_two_barriers_was_touched_first(
     timeframe: Timeframe, seed: int, size: float, stop_pct: float, target_pct: float

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.market.history import MarketHistory
@@ -79,7 +79,6 @@ def test_the_next_candle_after_a_hole_is_the_next_one_of_an_indicator() -> None:
         assert one.column(name)[0] == pytest.approx(other.column(name)[0], rel=1e-6), name
 
 
-@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(13, 8 * 288), st.integers(1, 3)), min_size=1, max_size=12),
     st.integers(0, 2 * 96 - 1),
@@ -144,7 +143,7 @@ def spread(table: SnapshotTable, name: str) -> float:
     return float(np.nanquantile(values, 0.84) - np.nanquantile(values, 0.16)) / 2
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "SOLUSDT"])
+@pytest.mark.parametrize("symbol", ["BTCUSDT", pytest.param("SOLUSDT", marks=pytest.mark.soak)])
 def test_without_one_of_a_thousand_candles_a_real_market_keeps_its_states(
     real_data: Path, symbol: str
 ) -> None:

@@ -84,10 +84,13 @@ def test_a_file_that_is_cut_while_it_is_open_is_refused_at_the_next_look(
             pass
 
 
+@pytest.mark.parametrize(
+    "bits_of_a_byte", [1, pytest.param(8, marks=pytest.mark.soak)], ids=["a bit", "every bit"]
+)
 @pytest.mark.parametrize("newest", ["first", "second"])
 @pytest.mark.parametrize("page", [0, 1])
-def test_every_bit_of_the_first_two_pages_counts_or_does_no_harm(
-    tmp_path: Path, page: int, newest: str
+def test_every_byte_of_the_first_two_pages_counts_or_does_no_harm(
+    tmp_path: Path, page: int, newest: str, bits_of_a_byte: int
 ) -> None:
     """A wrong one must not lead LMDB back to an earlier state."""
     folder = store_with(tmp_path / "store", b"first")
@@ -99,7 +102,7 @@ def test_every_bit_of_the_first_two_pages_counts_or_does_no_harm(
     (tmp_path / "other").mkdir()
     file = tmp_path / "other" / "data.mdb"
     for place in range(page * PAGE, page * PAGE + 152):
-        for bit in range(8):
+        for bit in [(place + n) % 8 for n in range(bits_of_a_byte)]:
             damaged = bytearray(content)
             damaged[place] ^= 1 << bit
             file.write_bytes(damaged)

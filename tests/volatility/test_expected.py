@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.market.candle_runs import CandleRuns
@@ -28,7 +28,6 @@ def times(step_ms: int = M15.ms) -> np.ndarray:
     return np.arange(FIRST_MS - FIRST_MS % step_ms + step_ms, LAST_MS + 1, step_ms)
 
 
-@settings(max_examples=25)
 @given(st.integers(0, (LAST_MS - FIRST_MS) // M5.ms))
 def test_it_is_that_of_the_definition_at_any_time(candle: int) -> None:
     as_of_ms = FIRST_MS + candle * M5.ms
@@ -37,7 +36,6 @@ def test_it_is_that_of_the_definition_at_any_time(candle: int) -> None:
     np.testing.assert_allclose(expected, slow, rtol=1e-10)
 
 
-@settings(max_examples=20)
 @given(st.integers(0, len(times()) - 1), st.integers(0, 3 * DAY_MS // M5.ms))
 def test_a_live_value_equals_that_of_a_batch_to_the_bit(row: int, more: int) -> None:
     as_of_ms = int(times()[row])

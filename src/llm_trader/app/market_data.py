@@ -26,6 +26,7 @@ from llm_trader.market.file_import import ImportReport, import_folder
 from llm_trader.market.file_rows import FileReading
 from llm_trader.market.jumps import Jump
 from llm_trader.market.keys import checked_symbol
+from llm_trader.market.simulation import EXCHANGE as SIMULATED
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.market.store_check import StoreCheck
@@ -169,7 +170,7 @@ async def fetch_market_data(
         check_timeframes(venue, timeframes)
         now_ms = await venue.now_ms()
         span = _fetched_span(start, end, now_ms)
-        instruments = await _instruments(venue, symbols)
+        instruments = await find_on_venue(venue, symbols)
         with _written_store(market, exchange) as store:
             closed_ms = now_ms - round(market.exchange.close_margin_s * 1000)
             surroundings = Surroundings(venue, store, now_ms, closed_ms, job.now_ms)
@@ -196,7 +197,7 @@ def _fetched_span(start: str, end: str, now_ms: Millis) -> Span:
     return Span(max(start_ms, MIN_TIME_MS), end_ms)
 
 
-async def _instruments(venue: Venue, symbols: Sequence[str]) -> list[Instrument]:
+async def find_on_venue(venue: Venue, symbols: Sequence[str]) -> list[Instrument]:
     """Contracts that are not traded any more are only looked up where a name needs them."""
     listed = await venue.instruments()
     try:
@@ -213,13 +214,10 @@ def describe_store(job: Job) -> StoreInfo:
         return store.describe(job.now_ms)
 
 
-def check_store(settings: Settings, *, repair: bool, deep: bool) -> StoreCheck:
-    """Compare records with a count of all rows; `repair` corrects differing records."""
-    market = settings.market
-    with MarketStore.open(
-        market.store, write=repair, map_size_bytes=market.map_size_bytes
-    ) as store:
-        return store.check(repair=repair, deep=deep)
+def check_store(job: Job, *, deep: bool) -> StoreCheck:
+    """Compare records with a count of all rows, and name what is wrong or missing."""
+    with MarketStore.open(job.settings.market.store) as store:
+        return store.check(deep=deep, now_ms=job.now_ms)
 
 
 def list_jumps(settings: Settings, symbols: Sequence[str]) -> list[Jump]:
@@ -251,7 +249,7 @@ def simulate_market(
     if not symbols:
         raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
     source, now_ms, progress = f"simulation, seed {seed}", job.now_ms, job.progress
-    with _written_store(job.settings.market, "simulated") as store:
+    with _written_store(job.settings.market, SIMULATED) as store:
         for done, symbol in enumerate(symbols):
             progress("simulating", done, len(symbols))
             market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)

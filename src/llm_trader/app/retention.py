@@ -93,7 +93,7 @@ def cut_ms_of(store: MarketStore, keep_days: int, now_ms: Millis) -> Millis:
 async def _index(job: Job, *, write: bool) -> AsyncIterator[VectorIndex | StoreLockedError | None]:
     """The index of the settings; None where the default one does not exist, or why not to write."""
     settings = job.settings
-    if _has_no_index(settings):
+    if has_no_index(settings):
         yield None
         return
     async with open_index(settings, job.environ) as index:
@@ -111,7 +111,7 @@ async def _index(job: Job, *, write: bool) -> AsyncIterator[VectorIndex | StoreL
         yield writable
 
 
-def _has_no_index(settings: Settings) -> bool:
+def has_no_index(settings: Settings) -> bool:
     path = settings.index.path
     is_default = path == IndexConfig().path
     return backend_of(settings) == "embedded" and is_default and not (path / DATA_FILE).exists()

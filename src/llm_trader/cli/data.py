@@ -93,7 +93,8 @@ def import_files(
     from llm_trader.app.market_data import FileMeaning, import_market_data
     from llm_trader.market.file_rows import FileReading
 
-    meaning = FileMeaning(symbol=symbol, kind=kind, interval=interval)
+    named = options.one_symbol(symbol) if symbol else None
+    meaning = FileMeaning(symbol=named, kind=kind, interval=interval)
     reading = FileReading(
         mapping=_mapping(column or []),
         no_header=no_header,
@@ -139,7 +140,7 @@ def fetch(
     """
     from llm_trader.app.market_data import fetch_market_data
 
-    names = options.symbol_list(symbols)
+    names = options.written_symbols(symbols)
     wanted = [Timeframe.parse(name) for name in timeframes.replace(" ", "").split(",") if name]
     report = fetch_market_data(job, exchange.lower(), names, start, end, wanted)
     return Result(report, _describe_fetch(report, job.settings.market.store), report.failed)
@@ -297,7 +298,7 @@ def _describe_fetch(report: FetchReport, store: Path) -> Description:
     yield heading(f"Fetched from {report.exchange} into {store}, {report.start} to {report.end}")
     rows = (
         (
-            _series_name(series),
+            series_name(series),
             series.rows,
             series.write.added,
             series.write.replaced,
@@ -310,7 +311,7 @@ def _describe_fetch(report: FetchReport, store: Path) -> Description:
     columns = ("series", "rows", "added", "replaced", "missing", "refused", "state")
     yield table("", *columns, rows=rows)
     for series in report.series:
-        name = _series_name(series)
+        name = series_name(series)
         if series.error:
             yield line(f"failed: {name}: {series.error}")
         for note in series.notes:
@@ -323,6 +324,8 @@ def _describe_fetch(report: FetchReport, store: Path) -> Description:
             yield line(f"{name}: {count} left out: {reason}")
         jumps = [f"warning: {name}: {jump}" for jump in series.jumps]
         yield from first_lines(jumps, "jumps")
+        for contradiction in series.contradictions:
+            yield line(f"warning: {series.symbol} {contradiction}; see: {_check(store)}")
     if report.failed:
         yield line("what was fetched is kept; run the command again to go on")
     if any(series.write.replaced for series in report.series):
@@ -333,7 +336,11 @@ def _describe_fetch(report: FetchReport, store: Path) -> Description:
         yield line(jump_remedy(unaccepted, str(store)))
 
 
-def _series_name(series: SeriesFetch) -> str:
+def _check(store: Path) -> str:
+    return f"llm-trader data check --store {store}"
+
+
+def series_name(series: SeriesFetch) -> str:
     return f"{series.symbol} {series.timeframe or series.kind.replace('_', ' ')}"
 
 

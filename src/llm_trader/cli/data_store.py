@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -10,6 +12,7 @@ from typer import Option
 from llm_trader.app.job import Job
 from llm_trader.cli import options
 from llm_trader.cli.data import app as app
+from llm_trader.cli.data import series_name
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import (
     Description,
@@ -20,13 +23,12 @@ from llm_trader.cli.output import (
     minute,
     table,
 )
-from llm_trader.cli.show_store import describe_series, frozen_lines
+from llm_trader.cli.show_store import describe_series
 from llm_trader.errors import InvalidInputError
-from llm_trader.timeframe import (
-    parse_time,
-)
+from llm_trader.timeframe import DAY_MS, parse_time
 
 if TYPE_CHECKING:
+    from llm_trader.app.repair import StoreRepair
     from llm_trader.app.retention import Removal
     from llm_trader.market.jumps import Jump
     from llm_trader.market.store_check import StoreCheck
@@ -43,31 +45,39 @@ def info(job: Job) -> Result:
 
 
 @app.command()
-@with_job("store", quiet=False)
+@with_job("store", "index", "qdrant_url", quiet=False, unit="days", steps_per_unit=DAY_MS)
 def check(
     job: Job,
     repair: Annotated[
-        bool, Option("--repair", help="Correct the records and ledgers that differ.")
+        bool, Option("--repair", help="Correct records, and fetch what is missing or corrected.")
     ] = False,
     deep: Annotated[
         bool, Option("--deep", help="Also read every row and every page, and compare checksums.")
     ] = False,
 ) -> Result:
-    """Compare the records and gap ledgers of a store with a count of its rows.
+    """Verify a store: order, grid, gaps, values, and that timeframes agree with each other.
 
-    It also names jumps of the price by more than a factor of 3, and candles that repeat one another
-    for an hour or longer. Candles of one symbol in different timeframes are compared: where more
-    than 1 % of the coarser ones differ, one of the two has wrong times or is of another market.
+    Named are records and gap ledgers that differ from the rows; gaps and why they are there; open
+    interest or funding that stopped while candles go on; zeros between positive values; jumps of
+    the price by more than a factor of 3; candles that repeat one another for an hour or longer.
+    Candles of one symbol in different timeframes are compared: where more than 1 % of the coarser
+    ones differ, one of the two has wrong times or is of another market.
 
-    --deep finds damage: rows that differ from the checksum of their day, and a file that
-    contradicts itself. Rows that an earlier version wrote have no checksum; --repair gives them
-    one. Exits with 1 if anything differs, or a jump is not accepted.
+    --repair counts records anew, asks the exchange for the gaps and nothing else, fetches the files
+    that Binance's archive has corrected, and names the states of the index that are out of date;
+    rag-ingest makes those again. --deep finds damage: rows that differ from the checksum of their
+    day, and a file that contradicts itself. Rows that an earlier version wrote have no checksum;
+    --repair gives them one. Exits with 1 if anything is wrong; an outage of the exchange is not.
     """
-    from llm_trader.app.market_data import check_store
+    if not repair:
+        from llm_trader.app.market_data import check_store
 
-    report = check_store(job.settings, repair=repair, deep=deep)
-    failed = bool(report.problems or report.unaccepted_jumps)
-    return Result(report, _describe_check(report), failed)
+        report = check_store(job, deep=deep)
+        return Result(report, _describe_check(report), report.failed)
+    from llm_trader.app.repair import repair_store
+
+    repaired = repair_store(job, deep=deep)
+    return Result(repaired, _describe_repair(repaired), repaired.failed)
 
 
 @app.command()
@@ -148,25 +158,47 @@ def _describe_removal(report: Removal) -> Description:
 
 def _describe_check(check: StoreCheck) -> Description:
     yield heading(f"{check.path}, counted")
-    named = [(f"{s.kind} {s.timeframe or ''}".strip(), s) for s in check.series]
-    rows = ((s.symbol, name, s.rows, len(s.problems)) for name, s in named)
+    wrong = Counter((finding.symbol, finding.series) for finding in check.wrong)
+    named = [(s, f"{s.kind.replace('_', ' ')} {s.timeframe or ''}".strip()) for s in check.series]
+    rows = ((s.symbol, name, s.rows, wrong[s.symbol, name]) for s, name in named)
     yield table("", "symbol", "series", "rows", "problems", rows=rows, right_from=2)
     for problem in check.file_problems:
         yield line(f"file: {problem}")
-    for name, series in named:
-        if series.incomplete:
-            yield line(
-                f"{series.symbol} {name}: {series.incomplete} built from a part of their finer "
-                "candles"
-            )
-        for problem in series.problems:
-            yield line(f"{series.symbol} {name}: {problem}")
-        jumps = [str(jump) for jump in series.jumps or () if not jump.accepted]
-        yield from first_lines(jumps, "jumps")
-        stretches = frozen_lines(f"{series.symbol} {series.timeframe}", series.frozen)
-        yield from first_lines(stretches, "frozen stretches")
-    if check.remedy is not None:
-        yield line(check.remedy)
+    for is_wrong in (True, False):
+        found = [finding for finding in check.findings if finding.wrong == is_wrong]
+        if found and not is_wrong:
+            yield line("noted, and not wrong:")
+        for (_, _, problem), group in groupby(found, lambda f: (f.symbol, f.series, f.problem)):
+            yield from first_lines(list(map(str, group)), f"of {problem.replace('_', ' ')}")
+    remedies = [finding.remedy for finding in check.wrong]
+    for remedy in dict.fromkeys([check.remedy, *remedies]):
+        if remedy is not None:
+            yield line(remedy)
+
+
+def _describe_repair(repair: StoreRepair) -> Description:
+    for series in repair.fetched:
+        yield line(
+            f"{series_name(series)}: {series.write.added} rows added and {series.write.replaced} "
+            f"replaced, from the exchange"
+        )
+        yield from map(line, (f"{series_name(series)}: {note}" for note in series.notes))
+    for archived in repair.archive.series if repair.archive else ():
+        if archived.files:
+            name = f"{archived.symbol} {archived.kind} {archived.timeframe or ''}".strip()
+            yield line(f"{name}: {archived.files} corrected files stored, from the archive")
+    for problem in repair.archive.problems if repair.archive else ():
+        yield line(f"{problem.file}: {problem.reason}")
+    yield from _describe_check(repair)
+    for error in repair.errors:
+        yield line(f"not repaired: {error}")
+    for stale in repair.outdated:
+        yield line(
+            f"{stale.symbol}: {stale.points} states of {repair.index} are out of date, "
+            f"{minute(stale.first)} to {minute(stale.last)}; rag-ingest makes them again"
+        )
+    if repair.index_note is not None:
+        yield line(repair.index_note)
 
 
 def _describe_jumps(jumps: Sequence[Jump]) -> Description:

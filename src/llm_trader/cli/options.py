@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -237,7 +238,12 @@ def one_symbol(text: str) -> str:
 
 
 def symbol_list(text: str) -> list[str]:
-    # Exchanges write symbols in capitals; people need not.
+    """The symbols of a store, also where they are written `btc-usdt` or `BTC/USDT:USDT`."""
+    return [re.sub("[-_/]", "", name.partition(":")[0]) for name in written_symbols(text)]
+
+
+def written_symbols(text: str) -> list[str]:
+    """Symbols as they are written, for an exchange to find; in capitals, which people need not."""
     return [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
 
 

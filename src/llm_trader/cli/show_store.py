@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llm_trader.cli.output import (
     Description,
@@ -16,7 +16,15 @@ from llm_trader.cli.output import (
 
 if TYPE_CHECKING:
     from llm_trader.market.frozen import FrozenStretch
+    from llm_trader.market.missing_rows import Reason
     from llm_trader.market.store_info import StoreInfo
+
+
+_WHY_MISSING: Final[dict[Reason, str]] = {
+    "outage": "of which the exchange has none",
+    "rejected": "as those that came were refused",
+    "not_fetched": "not fetched",
+}
 
 
 def describe_series(info: StoreInfo) -> Description:
@@ -31,7 +39,7 @@ def describe_series(info: StoreInfo) -> Description:
                 series.rows,
                 minute(series.first),
                 minute(series.last),
-                series.missing if series.kind == "candles" else "-",
+                series.missing,
                 *(() if series.age_seconds is None else (_age(series.age_seconds),)),
                 _first_of(sources),
             )
@@ -42,10 +50,10 @@ def describe_series(info: StoreInfo) -> Description:
     shown.columns[-1].justify = "left"
     yield shown
     for series in info.series:
-        name = f"{series.symbol} {series.timeframe}"
+        name = f"{series.symbol} {series.timeframe or series.kind.replace('_', ' ')}"
+        noun = "candles" if series.timeframe else "samples"
         gaps = [
-            f"gap in {name}: {gap.missing} candles from {gap.start}"
-            + (", of which the exchange has none" if gap.absent else "")
+            f"gap in {name}: {gap.missing} {noun} from {gap.start}, {_WHY_MISSING[gap.reason]}"
             for gap in series.gaps
         ]
         yield from first_lines(gaps, "gaps")

@@ -250,12 +250,26 @@ class _Ingestion:
     ) -> Times:
         """The stored points that read changed data; with `rebuild`, all of the plan's, too."""
         intraday = self.spaces.state.intraday
-        reading = snapshots_reading(changes, stored_times, self.store, symbol, intraday)
+        again = outdated_times(self.store, symbol, changes, stored_times, intraday)
         if self.plan.rebuild:
-            reading |= np.isin(stored_times, times, assume_unique=True)
-        # A point stays as it was made where its data was removed because of its age.
-        reading &= whole_in_store(stored_times, self.store.kept_from_ms(symbol))
-        return stored_times[reading]
+            in_plan = stored_times[np.isin(stored_times, times, assume_unique=True)]
+            whole = whole_in_store(in_plan, self.store.kept_from_ms(symbol))
+            again = np.union1d(again, in_plan[whole])
+        return again
+
+
+def outdated_times(
+    store: MarketStore,
+    symbol: str,
+    changes: DataChanges,
+    stored_times: Times,
+    intraday: Timeframe,
+) -> Times:
+    """The stored points that read changed data."""
+    reading = snapshots_reading(changes, stored_times, store, symbol, intraday)
+    # A point stays as it was made where its data was removed because of its age.
+    reading &= whole_in_store(stored_times, store.kept_from_ms(symbol))
+    return stored_times[reading]
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ They are why a hole is there, and keep it from being asked for at every run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ from llm_trader.market.series_records import read_meta
 from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
 from llm_trader.timeframe import Millis
+
+PREFIX: Final = "absent"
 
 
 class Span(NamedTuple):
@@ -32,14 +34,11 @@ def read_absent(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Span]:
     return read_meta(txn, _key(series), list[Span]) or []
 
 
-def add_absent(txn: WriteTransaction, series: StoredSeries[Any], spans: Sequence[Span]) -> bool:
-    """Whether anything was new."""
-    former = read_absent(txn, series)
-    joined = join_spans([*former, *spans])
-    if joined == former:
-        return False
-    checksums.put_meta(txn, _key(series), msgspec.json.encode(joined))
-    return True
+def put_absent(txn: WriteTransaction, series: StoredSeries[Any], spans: Sequence[Span]) -> None:
+    if spans:
+        checksums.put_meta(txn, _key(series), msgspec.json.encode(spans))
+    else:
+        checksums.delete_meta(txn, _key(series))
 
 
 def join_spans(spans: Iterable[Span], max_distance_ms: Millis = 0) -> list[Span]:
@@ -94,4 +93,4 @@ def spans_without_rows(
 
 
 def _key(series: StoredSeries[Any]) -> str:
-    return f"absent:{series}"
+    return f"{PREFIX}:{series}"

@@ -17,6 +17,7 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market.built_candles import RESAMPLED, BuiltCandles
 from llm_trader.market.file_columns import Kind
 from llm_trader.market.jumps import CandleSpan
+from llm_trader.market.series_ledgers import SeriesLedgers
 from llm_trader.market.series_records import Source
 from llm_trader.storage.files import write_atomically
 from llm_trader.timeframe import Millis
@@ -44,6 +45,7 @@ class SeriesManifest(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[Source]
     built: BuiltCandles
     accepted_jumps: list[CandleSpan]
+    ledgers: SeriesLedgers = SeriesLedgers()
     files: dict[str, int] | None = None
 
     def source(self, first_ms: Millis, last_ms: Millis) -> str | None:

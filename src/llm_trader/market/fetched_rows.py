@@ -25,11 +25,11 @@ Validate = Callable[[Mapping[str, object]], SeriesT]
 
 @dataclass(slots=True)
 class RowCounts:
-    """Rows that were not stored, by reason; `refused_ms` are the times of the refused ones."""
+    """Rows that were not stored, by reason; `refused_ms` has the refused ones by time."""
 
     left_out: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    refused_ms: set[Millis] = field(default_factory=set)
+    refused_ms: dict[Millis, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class PageRows(Generic[SeriesT]):
     def refuse(self, mask: Mask, reason: str) -> None:
         if mask.any():
             self.counts.refused[reason] += int(mask.sum())
-            self.counts.refused_ms.update(self.times[mask].tolist())
+            self.counts.refused_ms |= dict.fromkeys(self.times[mask].tolist(), reason)
             self._keep(~mask)
 
     def build(self, build: Callable[[PageRows[SeriesT]], SeriesT]) -> SeriesT:

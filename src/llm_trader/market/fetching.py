@@ -20,8 +20,10 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import ExchangeError, InvalidInputError, LlmTraderError
+from llm_trader.market import keys
 from llm_trader.market.absent_spans import (
     Span,
+    join_spans,
     spans_without_rows,
     without_spans,
 )
@@ -38,7 +40,9 @@ from llm_trader.market.fetched_rows import (
 from llm_trader.market.file_import import exchange_in_name
 from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.jumps import Jump
-from llm_trader.market.samples import FundingSeries, OpenInterestSeries
+from llm_trader.market.missing_rows import MAY_BE_LATE_MS
+from llm_trader.market.refused_rows import RefusedSpan
+from llm_trader.market.samples import STAMP_TOLERANCE_MS, FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_series import (
     StoredSeries,
@@ -48,16 +52,12 @@ from llm_trader.market.stored_series import (
 )
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
-from llm_trader.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, Millis, Timeframe, iso8601
+from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, Timeframe, iso8601
 
 Kind = Literal["candles", "funding", "open_interest"]
 
-# Venues publish now and then late; what is missing of the last hour is asked for again.
-_MAY_BE_LATE_MS: Final = HOUR_MS
 # Bybit has candles from some days before the time that it names as that of the listing.
 _BEFORE_LISTING_MS: Final = 7 * DAY_MS
-# Settlements and samples are stamped some milliseconds to seconds late.
-_STAMP_TOLERANCE_MS: Final = MINUTE_MS
 _LONGEST_FUNDING_MS: Final = DAY_MS
 # How long a settlement holds can depend on the next three (`funding_intervals.py`).
 _SETTLEMENTS_REVISED: Final = 4
@@ -68,6 +68,7 @@ class SeriesFetch(msgspec.Struct, frozen=True):
 
     `requested_days` is what the store lacked before. `missing` counts the candles that the store
     still lacks of the span, and `absent` has the parts of it of which the venue has nothing.
+    `contradictions` name candles of other timeframes that what was fetched disagrees with.
     """
 
     symbol: str
@@ -86,6 +87,7 @@ class SeriesFetch(msgspec.Struct, frozen=True):
     notes: list[str]
     jumps: list[Jump]
     error: str | None
+    contradictions: list[str] = []
 
 
 class FetchReport(msgspec.Struct, frozen=True):
@@ -157,23 +159,43 @@ async def fetch_symbol(
     ]
 
 
+async def refetch(
+    surroundings: Surroundings,
+    instrument: Instrument,
+    stored: StoredSeries[Any],
+    spans: Sequence[Span],
+    progress: Progress = no_progress,
+) -> SeriesFetch:
+    """Ask for some spans of a series and for no others, whatever was noted of them before."""
+    source: _Source
+    if stored.timeframe is not None:
+        source = _Candles(surroundings, instrument, stored.timeframe)
+    elif stored.database == keys.FUNDING:
+        source = _Funding(surroundings, instrument)
+    else:
+        source = _OpenInterest(surroundings, instrument)
+    asked = Span(spans[0].start_ms, spans[-1].end_ms)
+    return await _fetch_series(surroundings, instrument, source, asked, progress, spans)
+
+
 async def _fetch_series(
     surroundings: Surroundings,
     instrument: Instrument,
     source: _Source,
     asked: Span,
     progress: Progress,
+    spans: Sequence[Span] | None = None,
 ) -> SeriesFetch:
     store = surroundings.store
     notes: list[str] = []
     span = _available(surroundings, instrument, source, asked, notes)
-    foreign = _foreign_file(surroundings, source)
-    if foreign is not None:
+    wanted = _wanted(store, source, span, spans)
+    if (foreign := _foreign_file(surroundings, source)) is not None:
+        wanted = []
         notes.append(
             f"not fetched: the store has open interest of another exchange ({foreign}), whose "
             "level differs; fetch into a new store to have that of one exchange"
         )
-    wanted = [] if foreign else _wanted(store, source, span)
     work = _Work(surroundings, source, sum(s.end_ms - s.start_ms for s in wanted), progress)
     error: str | None = None
     try:
@@ -200,7 +222,18 @@ async def _fetch_series(
         notes,
         list(work.jumps.values()),
         error,
+        _contradictions(store, source, work.filled),
     )
+
+
+def _contradictions(store: MarketStore, source: _Source, filled: Sequence[Span]) -> list[str]:
+    """Where candles that were fetched disagree with those of other timeframes."""
+    if source.timeframe is None or not filled:
+        return []
+    spans = {source.timeframe: join_spans(filled)}
+    return [
+        f"{found.coarse}: {found}" for found in store.contradictions(source.stored.symbol, spans)
+    ]
 
 
 def _available(
@@ -243,9 +276,17 @@ def _foreign_file(surroundings: Surroundings, source: _Source) -> str | None:
     return next((name for name, e in named if e not in (None, surroundings.venue.name)), None)
 
 
-def _wanted(store: MarketStore, source: _Source, span: Span) -> list[Span]:
-    """What is to be asked for; holes that fit one page together are asked for at once."""
-    lacking = without_spans(source.missing(span), store.absent_spans(source.stored))
+def _wanted(
+    store: MarketStore, source: _Source, span: Span, spans: Sequence[Span] | None
+) -> list[Span]:
+    """What is to be asked for; holes that fit one page together are asked for at once.
+
+    Where no spans are given, it is what is missing and not known to be absent.
+    """
+    if spans is None:
+        lacking = without_spans(source.missing(span), store.absent_spans(source.stored))
+    else:
+        lacking = without_spans(spans, without_spans(spans, [span]))
     wanted: list[Span] = []
     for part in lacking:
         if wanted and part.end_ms - wanted[-1].start_ms <= source.page_ms:
@@ -274,6 +315,7 @@ class _Work:
     written: WriteReport = field(default_factory=WriteReport)
     counts: RowCounts = field(default_factory=RowCounts)
     jumps: dict[Millis, Jump] = field(default_factory=dict)
+    filled: list[Span] = field(default_factory=list)
 
     async def fetch(self, part: Span) -> None:
         start_ms = part.start_ms
@@ -301,14 +343,19 @@ class _Work:
             part = store.candles(stored.symbol, self.source.timeframe, *answered)
             found = store.jumps_of_part(stored.symbol, part)
             self.jumps |= {jump.time_ms: jump for jump in found}
-        settled_ms = self.surroundings.now_ms - _MAY_BE_LATE_MS
+            self.filled.append(answered)
+        settled_ms = self.surroundings.now_ms - MAY_BE_LATE_MS
         absent = self.source.missing(
             Span(answered.start_ms, max(answered.start_ms, min(answered.end_ms, settled_ms)))
         )
         step_ms = self.source.timeframe.ms if self.source.timeframe else 1
-        refused = [Span(time_ms, time_ms + step_ms) for time_ms in self.counts.refused_ms]
-        if absent := without_spans(absent, refused):
-            store.note_absent(stored, absent)
+        refused = [
+            RefusedSpan(time_ms, time_ms + step_ms, reason)
+            for time_ms, reason in self.counts.refused_ms.items()
+            if answered.start_ms <= time_ms < answered.end_ms
+        ]
+        absent = without_spans(absent, [Span(r.start_ms, r.end_ms) for r in refused])
+        store.note_answer(stored, answered, absent, refused)
 
     def _report(self, done_ms: Millis) -> None:
         self.done_ms += done_ms
@@ -359,10 +406,9 @@ class _Funding:
         self.stored: StoredSeries[Any] = funding_of(instrument.symbol)
 
     def missing(self, asked: Span) -> list[Span]:
-        earliest_ms = asked.start_ms - _LONGEST_FUNDING_MS - _STAMP_TOLERANCE_MS
+        earliest_ms = asked.start_ms - _LONGEST_FUNDING_MS - STAMP_TOLERANCE_MS
         series = self._surroundings.store.funding(self.stored.symbol, earliest_ms, asked.end_ms)
-        holds_ms = np.round(series.interval_hours * HOUR_MS).astype(np.int64)
-        return spans_without_rows(series.time_ms, holds_ms + _STAMP_TOLERANCE_MS, 1, asked)
+        return spans_without_rows(series.time_ms, series.speaks_for_ms, 1, asked)
 
     async def page(self, asked: Span) -> Page:
         return await self._surroundings.venue.funding(self._instrument, *asked)
@@ -413,7 +459,7 @@ class _OpenInterest:
         self.stored: StoredSeries[Any] = open_interest_of(instrument.symbol)
 
     def missing(self, asked: Span) -> list[Span]:
-        store, reach_ms = self._surroundings.store, self._interval_ms + _STAMP_TOLERANCE_MS
+        store, reach_ms = self._surroundings.store, self._interval_ms + STAMP_TOLERANCE_MS
         times = store.open_interest(
             self.stored.symbol, asked.start_ms - reach_ms, asked.end_ms
         ).time_ms

@@ -205,6 +205,7 @@ def _describe(
         sources=origin.sources,
         built=store.built_candles(series.symbol, timeframe) if timeframe else BuiltCandles(),
         accepted_jumps=list(store.accepted_jumps(series.symbol)),
+        ledgers=store.series_ledgers(series),
     )
     return manifest, (origin.first_ms, origin.last_ms + 1)
 

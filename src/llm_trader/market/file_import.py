@@ -38,10 +38,11 @@ from llm_trader.market.file_table import ENDINGS
 from llm_trader.market.funding_intervals import funding_intervals
 from llm_trader.market.hole_costs import MAX_HOLE_CANDLES, HoleReport, report_holes
 from llm_trader.market.jumps import Jump
-from llm_trader.market.keys import SYMBOL_PATTERN, checked_symbol
+from llm_trader.market.keys import SYMBOL_PATTERN, candles_database, checked_symbol
 from llm_trader.market.months import Period
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_series import series_in
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.progress import Progress, no_progress
 from llm_trader.timeframe import MINUTE_MS, Millis, Timeframe
@@ -171,6 +172,7 @@ def import_folder(
             if file.manifest is None:
                 fine_spans.setdefault(file.symbol, []).append(span)
         progress("files", len(reports), len(files))
+    _add_ledgers(store, files, whole_folders=path.is_dir())
     derived = [
         report
         for symbol, symbol_spans in fine_spans.items()
@@ -182,6 +184,22 @@ def import_folder(
         for report in report_holes(symbol, symbol_spans, store, max_hole_candles)
     ]
     return ImportReport(reports, derived, skipped, holes)
+
+
+def _add_ledgers(store: MarketStore, files: Sequence[SourceFile], *, whole_folders: bool) -> None:
+    """Note what an export says beside its rows, once all of its files are imported."""
+    folders = {file.path.parent: file for file in files if file.manifest and whole_folders}
+    for file in folders.values():
+        manifest = file.manifest
+        if manifest is not None:
+            database = (
+                candles_database(file.interval)
+                if file.kind == "candles" and file.interval
+                else file.kind
+            )
+            rows = sum((manifest.files or {}).values())
+            series = series_in(database, file.symbol)
+            store.add_ledgers(series, manifest.ledgers, manifest.sources, rows)
 
 
 def _describe_file(

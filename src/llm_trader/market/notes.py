@@ -25,5 +25,9 @@ def read_notes(txn: ReadTransaction, prefix: str) -> dict[str, bytes]:
     return found
 
 
+def delete_note(txn: WriteTransaction, prefix: str, name: str) -> None:
+    checksums.delete_meta(txn, f"{prefix}:{name}")
+
+
 def put_note(txn: WriteTransaction, prefix: str, name: str, content: bytes) -> None:
     checksums.put_meta(txn, f"{prefix}:{name}", content)

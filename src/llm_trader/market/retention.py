@@ -18,16 +18,20 @@ from typing import Any, Final
 import msgspec
 
 from llm_trader.market import (
+    absent_spans,
     built_candles,
     checksums,
     jump_records,
     keys,
+    notes,
     record_ranges,
+    refused_rows,
     series_changes,
     series_records,
     symbol_versions,
 )
-from llm_trader.market.stored_series import StoredSeries
+from llm_trader.market.archive.plan import NOTES, file_of_path
+from llm_trader.market.stored_series import StoredSeries, series_in
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
 
@@ -86,17 +90,45 @@ def remove_part(
 
 def begin_removal(txn: WriteTransaction, symbol: str, cut_ms: Millis) -> None:
     """Note the cut, before the first row is removed, and forget what was kept of earlier times."""
-    checksums.put_meta(txn, _key(symbol), b"%d" % max(cut_ms, kept_from_ms(txn, symbol) or 0))
+    put_kept_from(txn, symbol, max(cut_ms, kept_from_ms(txn, symbol) or 0))
     series_changes.forget_before(txn, symbol, cut_ms)
     jump_records.forget_before(txn, symbol, cut_ms)
     symbol_versions.stamp_symbol(txn, symbol)
+
+
+def forget_ledgers_before(txn: WriteTransaction, cut_ms: Millis) -> None:
+    """Forget what is noted of earlier times: absent and refused rows, and files of an archive."""
+    for series in ledgers_of(txn, absent_spans.PREFIX):
+        absent = absent_spans.read_absent(txn, series)
+        kept = absent_spans.without_spans(absent, [absent_spans.Span(0, cut_ms)])
+        if kept != absent:
+            absent_spans.put_absent(txn, series, kept)
+    for series in ledgers_of(txn, refused_rows.PREFIX):
+        refused = refused_rows.read_refused(txn, series)
+        rest = refused_rows.after_answer(refused, absent_spans.Span(0, cut_ms), [])
+        if rest != refused:
+            refused_rows.put_refused(txn, series, rest)
+    for path in notes.read_notes(txn, NOTES):
+        # Corrections of it would bring back what was removed.
+        if file_of_path(path).period.end_ms <= cut_ms:
+            notes.delete_note(txn, NOTES, path)
+
+
+def ledgers_of(txn: ReadTransaction, prefix: str) -> list[StoredSeries[Any]]:
+    """The series with a ledger of a kind; there may be rows or none."""
+    names = (name.rpartition(":") for name in notes.read_notes(txn, prefix))
+    return [series_in(database, symbol) for database, _, symbol in names]
+
+
+def put_kept_from(txn: WriteTransaction, symbol: str, kept_ms: Millis) -> None:
+    checksums.put_meta(txn, _key(symbol), b"%d" % kept_ms)
 
 
 def lower_cut(txn: WriteTransaction, symbol: str, written_from_ms: Millis) -> None:
     """Note that rows from before the cut were written again."""
     kept_ms = kept_from_ms(txn, symbol)
     if kept_ms is not None and written_from_ms < kept_ms:
-        checksums.put_meta(txn, _key(symbol), b"%d" % (-(-written_from_ms // DAY_MS) * DAY_MS))
+        put_kept_from(txn, symbol, -(-written_from_ms // DAY_MS) * DAY_MS)
 
 
 def kept_from_ms(txn: ReadTransaction, symbol: str) -> Millis | None:

@@ -14,7 +14,7 @@ from llm_trader.market.series import TimeSeries, contiguous_columns
 from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
 
 # Exchanges stamp settlements some milliseconds late, now and then a few seconds.
-_STAMP_TOLERANCE_MS = MINUTE_MS
+STAMP_TOLERANCE_MS: Final = MINUTE_MS
 # A sample every 4 hours still makes the mean of a day. Of one every 8 hours, a third of the mean
 # would be the latest sample itself; of one a day, all of it.
 _FEWEST_OF_A_MEAN: Final = 6
@@ -51,6 +51,16 @@ class FundingSeries(TimeSeries):
             },
         )
 
+    @property
+    def interval_ms(self) -> Times:
+        """How long after each settlement the next one is due, shape (n,)."""
+        return np.round(self.interval_hours * HOUR_MS).astype(np.int64)
+
+    @property
+    def speaks_for_ms(self) -> Times:
+        """How long after each settlement the next one may come, shape (n,)."""
+        return self.interval_ms + STAMP_TOLERANCE_MS
+
     def rate_at(self, as_of_ms: Times) -> Floats:
         """The last settled rate at each time, shape (m,); NaN where none, or one was missed."""
         return self._settled_at(as_of_ms, self.rate)
@@ -61,7 +71,7 @@ class FundingSeries(TimeSeries):
 
     def _settled_at(self, as_of_ms: Times, values: Floats) -> Floats:
         row = np.searchsorted(self.time_ms, as_of_ms, side="right") - 1
-        max_age_ms = self.interval_hours * HOUR_MS + _STAMP_TOLERANCE_MS
+        max_age_ms = self.interval_hours * HOUR_MS + STAMP_TOLERANCE_MS
         return _as_of(self.time_ms, values, max_age_ms, row, as_of_ms)
 
 
@@ -105,7 +115,7 @@ class OpenInterestSeries(TimeSeries):
         A sample speaks for `interval_ms` after its time, the next sample's included.
         """
         row = np.searchsorted(self.time_ms, as_of_ms, side="right") - 1
-        max_age_ms = np.full(len(self), float(interval_ms + _STAMP_TOLERANCE_MS))
+        max_age_ms = np.full(len(self), float(interval_ms + STAMP_TOLERANCE_MS))
         return _as_of(self.time_ms, self.open_interest, max_age_ms, row, as_of_ms)
 
     def mean_over(

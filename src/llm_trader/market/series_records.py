@@ -11,7 +11,7 @@ sources and left the gaps in one list at `gaps:DATABASE:SYMBOL`, the first write
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -120,6 +120,17 @@ def provenance(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Source]:
     """One entry per source, in the order of their last write."""
     record = read_record(txn, series)
     return _merge([*_earlier_sources(txn, series), *(record.sources if record else ())])
+
+
+def put_sources(
+    txn: WriteTransaction, series: StoredSeries[Any], sources: Sequence[Source]
+) -> None:
+    """Record where a series with rows is from, in place of what was recorded."""
+    record = read_record(txn, series)
+    if record is not None and sources:
+        *earlier, latest = sources
+        _put(txn, f"sources:{series}", earlier)
+        _put(txn, f"series:{series}", msgspec.structs.replace(record, sources=(latest,)))
 
 
 def series_origin(txn: ReadTransaction, series: StoredSeries[Any]) -> SeriesOrigin | None:

@@ -43,6 +43,8 @@ from llm_trader.timeframe import (
 )
 
 # Price steps within a candle; with few, highs and lows hardly leave open and close.
+# The exchange that a simulated store names.
+EXCHANGE: Final = "simulated"
 _STEPS: Final = 8
 _FUNDING_MS: Final = 8 * HOUR_MS  # most venues settle three times a day
 

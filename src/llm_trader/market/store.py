@@ -9,7 +9,7 @@ they read like any other, with unknown exchange and provenance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -25,24 +25,29 @@ from llm_trader.market import (
     keys,
     notes,
     record_ranges,
+    refused_rows,
     retention,
     series_ages,
     series_changes,
+    series_ledgers,
     series_records,
     store_check,
     store_info,
     stored_series,
     symbol_versions,
+    timeframe_check,
 )
 from llm_trader.market.absent_spans import Span
 from llm_trader.market.built_candles import BuiltCandles
 from llm_trader.market.candles import CandleSeries, Gap
 from llm_trader.market.checksums import DayChecksums
 from llm_trader.market.jumps import CandleSpan, Jump
+from llm_trader.market.refused_rows import RefusedSpan
 from llm_trader.market.retention import RemovedRows
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.market.series_changes import DataChanges, DataMark
+from llm_trader.market.series_ledgers import SeriesLedgers
 from llm_trader.market.series_records import SeriesOrigin, Source
 from llm_trader.market.store_check import StoreCheck
 from llm_trader.market.store_info import StoreInfo
@@ -54,6 +59,7 @@ from llm_trader.market.stored_series import (
     funding_of,
     open_interest_of,
 )
+from llm_trader.market.timeframe_check import Contradiction
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.storage.environment import Environment, ReadTransaction, StoreFormat, Version
 from llm_trader.timeframe import DAY_MS, H4, Millis, Timeframe, iso8601
@@ -306,13 +312,76 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return absent_spans.read_absent(txn, series)
 
-    def note_absent(self, series: StoredSeries[Any], spans: Sequence[Span]) -> None:
-        """Add spans of which the exchange has nothing, so that it is not asked again."""
-        with self._environment.write(keys.META, keys.CHECKSUMS) as txn:
-            self._check_once(txn)
-            if absent_spans.add_absent(txn, series, spans):
-                store_info.claim_exchange(txn, self._expected_exchange)
-                symbol_versions.stamp_symbol(txn, series.symbol)
+    def series_ledgers(self, series: StoredSeries[Any]) -> SeriesLedgers:
+        """What is noted of a series beside its rows."""
+        with self._read() as txn:
+            return series_ledgers.read_ledgers(txn, series)
+
+    def add_ledgers(
+        self,
+        series: StoredSeries[Any],
+        ledgers: SeriesLedgers,
+        sources: Sequence[Source],
+        rows: int,
+    ) -> None:
+        """Add what another store noted of a series; also its sources, if all rows are from there.
+
+        `rows` is how many that store has.
+        """
+        with self._read() as txn:
+            record = series_records.read_record(txn, series)
+            now = series_ledgers.read_ledgers(txn, series), series_records.provenance(txn, series)
+        is_copy = record is not None and record.rows == rows
+        if is_copy and now == (ledgers, list(sources)):
+            return
+        with self._environment.write(keys.META, keys.CHECKSUMS) as write_txn:
+            self._check_once(write_txn)
+            series_ledgers.add_ledgers(write_txn, series, ledgers, sources if is_copy else None)
+            symbol_versions.stamp_symbol(write_txn, series.symbol)
+
+    def refused_rows(self, series: StoredSeries[Any]) -> list[RefusedSpan]:
+        """The rows that the exchange sent last of some times, and that were refused."""
+        with self._read() as txn:
+            return refused_rows.read_refused(txn, series)
+
+    def note_answer(
+        self,
+        series: StoredSeries[Any],
+        answered: Span,
+        absent: Sequence[Span],
+        refused: Sequence[RefusedSpan] = (),
+    ) -> None:
+        """Note what an exchange has nothing of, and what was refused, of a span it answered for.
+
+        Both take the place of what was noted of the span before.
+        """
+
+        def after(txn: ReadTransaction) -> tuple[list[Span], list[RefusedSpan]] | None:
+            former = absent_spans.read_absent(txn, series), refused_rows.read_refused(txn, series)
+            rest = absent_spans.without_spans(former[0], [answered])
+            now = (
+                absent_spans.join_spans([*rest, *absent]),
+                refused_rows.after_answer(former[1], answered, refused),
+            )
+            return None if now == former else now
+
+        with self._read() as txn:
+            if after(txn) is None:  # as mostly; a commit waits for the disk
+                return
+        with self._environment.write(keys.META, keys.CHECKSUMS) as write_txn:
+            self._check_once(write_txn)
+            if (now := after(write_txn)) is not None:
+                store_info.claim_exchange(write_txn, self._expected_exchange)
+                absent_spans.put_absent(write_txn, series, now[0])
+                refused_rows.put_refused(write_txn, series, now[1])
+                symbol_versions.stamp_symbol(write_txn, series.symbol)
+
+    def contradictions(
+        self, symbol: str, spans: Mapping[Timeframe, Sequence[Span]]
+    ) -> list[Contradiction]:
+        """Of the candles in some spans, those that other timeframes of the symbol contradict."""
+        with self._read() as txn:
+            return list(timeframe_check.contradictions_within(txn, symbol, spans))
 
     def series_ages(self, now_ms: Millis | None) -> list[SeriesAge]:
         """How old the newest row of each series is; by a few seeks, for whoever asks often."""
@@ -324,23 +393,28 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return store_info.describe(txn, str(self.path), now_ms)
 
-    def check(self, *, repair: bool = False, deep: bool = False) -> StoreCheck:
+    def check(self, *, deep: bool = False, now_ms: Millis | None = None) -> StoreCheck:
         """Compares the record and the gap ledger of each series with a count of all its rows.
 
-        It also names jumps of the price and frozen stretches, which are no damage.
-        A `deep` check also compares every row with its checksum, decodes it, and walks through all
-        pages of the file. With `repair`, records and ledgers that differ are counted anew, all rows
-        get checksums, and the result is that of a second check.
+        It also names what is missing and why, and values that markets hardly have; with a clock,
+        rows of the future. A `deep` check also compares every row with its checksum, decodes it,
+        and walks through all pages of the file.
         """
         page_problems = self._environment.page_problems() if deep else None
         with self._read() as txn:
-            report = store_check.check_store(txn, str(self.path), page_problems)
+            return store_check.check_store(txn, str(self.path), page_problems, now_ms)
+
+    def repair_records(self) -> None:
+        """Count records and ledgers anew that differ from the rows; all rows get checksums."""
+        with self._read() as txn:
             databases = record_ranges.series_databases(txn)
-        if not repair:
-            return report
         with self._environment.write(keys.META, keys.CHECKSUMS, *databases) as write_txn:
             store_check.repair_store(write_txn)
-        return self.check(deep=deep)
+
+    def spans_to_repair(self, series: StoredSeries[Any]) -> list[Span]:
+        """What to ask the exchange for: all that is missing, and rows that say nothing true."""
+        with self._read() as txn:
+            return store_check.spans_to_repair(txn, series)
 
     def copy_to(self, folder: Path) -> None:
         """Write a compacted copy of one moment into an empty folder, whoever writes meanwhile."""
@@ -504,6 +578,9 @@ class MarketStore(AbstractContextManager["MarketStore"]):
             removed = retention.rows_before(txn, cut_ms)
             named = {(rows.database, rows.symbol) for rows in removed}
             series = [s for s in record_ranges.all_series(txn) if (s.database, s.symbol) in named]
+        with self._environment.write(keys.META, keys.CHECKSUMS) as write_txn:
+            self._check_once(write_txn)
+            retention.forget_ledgers_before(write_txn, cut_ms)
         for symbol in sorted({one.symbol for one in series}):
             with self._environment.write(keys.META, keys.CHECKSUMS) as write_txn:
                 self._check_once(write_txn)

@@ -7,28 +7,46 @@ every row with its checksum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, get_args
 
 import msgspec
 
 from llm_trader.errors import StoreError
-from llm_trader.market import checksums, record_ranges
+from llm_trader.market import checksums, keys, record_ranges
+from llm_trader.market.absent_spans import Span, join_spans
 from llm_trader.market.built_candles import read_built
+from llm_trader.market.exchange.config import VENUES
 from llm_trader.market.frozen import FrozenStretch, frozen_stretches
 from llm_trader.market.jump_records import accepted_jumps
 from llm_trader.market.jumps import Jump, jump_remedy, jumps_of_parts
+from llm_trader.market.missing_rows import missing_rows, newest_close_ms
 from llm_trader.market.series_records import (
     count_gaps,
     provenance,
+    read_meta,
     read_record,
     recorded_gaps,
     recount,
 )
+from llm_trader.market.simulation import EXCHANGE as SIMULATED
+from llm_trader.market.store_findings import (
+    Finding,
+    Problem,
+    Remedies,
+    SeriesFindings,
+    zeros_between,
+)
 from llm_trader.market.stored_series import StoredSeries
-from llm_trader.market.timeframe_check import contradictions
+from llm_trader.market.timeframe_check import Contradiction, contradictions
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
-from llm_trader.timeframe import Timeframe, iso8601
+from llm_trader.timeframe import Millis, iso8601
+
+# What can be answered wrongly comes before what is only missing.
+_GRAVEST_FIRST: Final = [
+    "damage", "unreadable", "order", "off_grid", "in_future", "record", "contradiction", "jump",
+    *get_args(Problem),
+]  # fmt: skip
 
 
 class SeriesCheck(msgspec.Struct, frozen=True):
@@ -46,46 +64,111 @@ class SeriesCheck(msgspec.Struct, frozen=True):
 
 
 class StoreCheck(msgspec.Struct, frozen=True):
+    """`findings` name all that is wrong or noted; `remedy` is that of the gravest."""
+
     path: str
     series: list[SeriesCheck]
     remedy: str | None
     file_problems: list[str] = []
+    findings: list[Finding] = []
 
     @property
     def problems(self) -> int:
+        """How many records, rows and pages are not as they were written."""
         return len(self.file_problems) + sum(len(series.problems) for series in self.series)
 
     @property
-    def unaccepted_jumps(self) -> list[Jump]:
-        return [jump for series in self.series for jump in series.jumps or [] if not jump.accepted]
+    def wrong(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.wrong]
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.file_problems or self.wrong)
 
 
-def check_store(txn: ReadTransaction, path: str, page_problems: list[str] | None) -> StoreCheck:
+def check_store(
+    txn: ReadTransaction,
+    path: str,
+    page_problems: list[str] | None,
+    now_ms: Millis | None = None,
+) -> StoreCheck:
     """A deep check where the problems of the file's pages are given."""
     deep = page_problems is not None
-    checks = [
-        _with_oddities(txn, series, _check_series(txn, series, deep=deep))
-        for series in record_ranges.all_series(txn)
-    ]
+    exchange = read_meta(txn, "exchange", str)
+    remedies = Remedies(path, is_fetchable=exchange in VENUES)
+    if exchange == SIMULATED:  # which may go on beyond the present
+        now_ms = None
     contradicted = contradictions(txn)
-    remedy = None
-    if page_problems or any(check.damaged for check in checks):
-        remedy = (
-            "import the damaged days again, or restore a backup; the file itself is mended by "
-            "importing the data into a new store"
-        )
-    elif any(check.problems for check in checks):
-        remedy = f"correct them with: llm-trader data check --repair --store {path}"
-    elif contradicted:
-        remedy = (
-            "find which of the two has wrong times or is of another market, and import the right "
-            "candles of it"
-        )
-    checks = [_with_problems(check, contradicted) for check in checks]
-    report = StoreCheck(path, checks, remedy, page_problems or [])
-    if remedy is None and (jumps := report.unaccepted_jumps):
-        return msgspec.structs.replace(report, remedy=jump_remedy(jumps, path))
-    return report
+    checks: list[SeriesCheck] = []
+    findings: list[Finding] = []
+    for series in record_ranges.all_series(txn):
+        check = _with_oddities(txn, series, _check_series(txn, series, deep=deep))
+        key = (series.symbol, series.timeframe)
+        found = contradicted.get((key[0], key[1]), []) if key[1] else []
+        findings += _findings(txn, series, check, found, remedies, now_ms)
+        more = [str(one) for one in found]
+        checks.append(msgspec.structs.replace(check, problems=[*check.problems, *more]))
+    remedy = remedies.damage if page_problems else _gravest_remedy(findings, path, checks)
+    return StoreCheck(path, checks, remedy, page_problems or [], findings)
+
+
+def _gravest_remedy(
+    findings: Sequence[Finding], path: str, checks: Sequence[SeriesCheck]
+) -> str | None:
+    wrong = [finding for finding in findings if finding.wrong]
+    if not wrong:
+        return None
+    gravest = min(wrong, key=lambda finding: _GRAVEST_FIRST.index(finding.problem))
+    if gravest.problem == "jump":  # one acceptance is of the candles of all timeframes
+        return jump_remedy([j for c in checks for j in c.jumps or [] if not j.accepted], path)
+    return gravest.remedy
+
+
+def _findings(
+    txn: ReadTransaction,
+    series: StoredSeries[Any],
+    check: SeriesCheck,
+    contradicted: Sequence[Contradiction],
+    remedies: Remedies,
+    now_ms: Millis | None,
+) -> Iterator[Finding]:
+    try:
+        times = record_ranges.times(txn, series)
+    except StoreError:  # among the problems of the check
+        times = series.times([])
+    found = SeriesFindings(series, times, remedies)
+    yield from found.of_records(check.problems, "damage" if check.damaged else "record")
+    if not len(times):
+        return
+    yield from found.of_times(now_ms)
+    candles_end_ms = newest_close_ms(txn, series.symbol)
+    yield from found.of_missing(missing_rows(txn, series, times, candles_end_ms))
+    if series.timeframe is None:
+        yield from found.of_values(txn)
+        return
+    if check.jumps is None and not check.damaged:
+        yield from found.of_unreadable("some candles cannot be read; --deep says which")
+    yield from found.of_contradictions(contradicted)
+    yield from found.of_jumps(check.jumps or ())
+    yield from found.of_frozen(check.frozen or ())
+    yield from found.of_incomplete(read_built(txn, series).incomplete_ms)
+
+
+def spans_to_repair(txn: ReadTransaction, series: StoredSeries[Any]) -> list[Span]:
+    """Gaps of any reason, candles built from a part of others, and zeros of open interest."""
+    try:
+        times = record_ranges.times(txn, series)
+        missing = missing_rows(txn, series, times, newest_close_ms(txn, series.symbol))
+        if series.timeframe is not None:
+            step_ms, wrong = series.timeframe.ms, list(read_built(txn, series).incomplete_ms)
+        elif series.database == keys.OPEN_INTEREST:
+            samples = series.read(record_ranges.items(txn, series, None, None))
+            step_ms, wrong = 1, times[zeros_between(samples)].tolist()
+        else:
+            step_ms, wrong = 1, []
+    except StoreError:  # the check names the damage
+        return []
+    return join_spans([*(m.span for m in missing), *(Span(t, t + step_ms) for t in wrong)])
 
 
 def repair_store(txn: WriteTransaction) -> None:
@@ -95,15 +178,6 @@ def repair_store(txn: WriteTransaction) -> None:
         if record is not None and _check_series(txn, series).problems:
             recount(txn, series, provenance(txn, series), record.interval_ms)
         checksums.write_all(txn, series)
-
-
-def _with_problems(
-    check: SeriesCheck, contradicted: Mapping[tuple[str, Timeframe], list[str]]
-) -> SeriesCheck:
-    if check.timeframe is None:
-        return check
-    more = contradicted.get((check.symbol, Timeframe.parse(check.timeframe)), [])
-    return msgspec.structs.replace(check, problems=[*check.problems, *more]) if more else check
 
 
 def _check_series(

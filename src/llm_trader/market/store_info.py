@@ -8,11 +8,10 @@ import msgspec
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.market import checksums, keys, record_ranges
-from llm_trader.market.absent_spans import Span, read_absent
 from llm_trader.market.built_candles import read_built
-from llm_trader.market.candles import Gap
 from llm_trader.market.frozen import FrozenStretch, frozen_stretches
-from llm_trader.market.series_records import Source, count_gaps, provenance, read_meta
+from llm_trader.market.missing_rows import MissingRows, Reason, missing_rows
+from llm_trader.market.series_records import Source, provenance, read_meta
 from llm_trader.market.stored_series import StoredSeries
 from llm_trader.storage.environment import ReadTransaction, WriteTransaction
 from llm_trader.timeframe import Millis, iso8601
@@ -23,9 +22,10 @@ _IDENTITY: Final = {"layout": _LAYOUT, "schema_version": SCHEMA_VERSION}
 
 
 class GapInfo(msgspec.Struct, frozen=True):
-    """Missing candles: the first one's open time, the open time after the last one, how many.
+    """Missing rows, and why: from `start` to before `end`, how many.
 
-    `absent` where the exchange was asked and has none of them.
+    `outage`: the exchange was asked and has none. `rejected`: those that it sent were refused.
+    `not_fetched`: nobody has asked, as far as the store knows.
     """
 
     start: str
@@ -33,13 +33,14 @@ class GapInfo(msgspec.Struct, frozen=True):
     start_ms: Millis
     end_ms: Millis
     missing: int
-    absent: bool = False
+    reason: Reason = "not_fetched"
 
 
 class SeriesInfo(msgspec.Struct, frozen=True):
     """One stored series; `provenance` is empty where none was kept.
 
-    `gaps` and `frozen` are for candles only; `frozen` is `None` where candles cannot be read.
+    Of samples, `gaps` are where one was due and is not there. `frozen` is for candles
+    only, and `None` where they cannot be read.
     """
 
     kind: str
@@ -127,8 +128,8 @@ def _series_info(
 ) -> SeriesInfo:
     times = record_ranges.times(txn, series)
     first_ms, last_ms = int(times[0]), int(times[-1])
-    gaps = count_gaps(series, times)
-    built, absent = read_built(txn, series), read_absent(txn, series)
+    gaps = missing_rows(txn, series, times)
+    built = read_built(txn, series)
     newest_ms = last_ms + (series.timeframe.ms if series.timeframe else 0)
     return SeriesInfo(
         "candles" if series.timeframe else series.database,
@@ -140,7 +141,7 @@ def _series_info(
         first_ms,
         last_ms,
         sum(gap.missing for gap in gaps),
-        [_gap_info(gap, absent) for gap in gaps],
+        [gap_info(gap) for gap in gaps],
         _frozen(txn, series),
         provenance(txn, series),
         int(built.contain(times).sum()),
@@ -149,9 +150,9 @@ def _series_info(
     )
 
 
-def _gap_info(gap: Gap, absent: list[Span]) -> GapInfo:
-    has_none = any(s.start_ms <= gap.start_ms and gap.end_ms <= s.end_ms for s in absent)
-    return GapInfo(iso8601(gap.start_ms), iso8601(gap.end_ms), *gap, has_none)
+def gap_info(gap: MissingRows) -> GapInfo:
+    times = iso8601(gap.start_ms), iso8601(gap.end_ms)
+    return GapInfo(*times, *gap.span, gap.missing, gap.reason)
 
 
 def _frozen(txn: ReadTransaction, series: StoredSeries[Any]) -> list[FrozenStretch] | None:

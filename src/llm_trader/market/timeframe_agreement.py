@@ -58,11 +58,12 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How many coarse candles were compared, how many differ, and the first of those."""
+    """How many coarse candles were compared, how many differ, and the first and last of those."""
 
     compared: int = 0
     differing: int = 0
     first: tuple[Difference, ...] = ()
+    last_ms: Millis = 0
 
     @property
     def disagrees(self) -> bool:
@@ -86,7 +87,7 @@ def compare(
 
     Damaged stretches are left out: to find damage is what a deep check is for.
     """
-    compared, differing = 0, 0
+    compared, differing, last_ms = 0, 0, 0
     first: list[Difference] = []
     for start_ms, end_ms in stretches:
         try:
@@ -104,12 +105,13 @@ def compare(
         rows = np.flatnonzero(np.logical_or.reduce(list(differ.values())))
         compared += len(a)
         differing += len(rows)
+        last_ms = int(native.open_time_ms[a[rows[-1]]]) if len(rows) else last_ms
         for row in rows[: _DIFFERENCES_SHOWN - len(first)]:
             # The close says most: a high may be the same for days.
             field = next(f for f in ("close", *tolerances) if differ[f][row])
             values = (float(getattr(s, field)[i[row]]) for s, i in ((native, a), (built, b)))
             first.append(Difference(int(native.open_time_ms[a[row]]), field, *values))
-    return Comparison(compared, differing, tuple(first))
+    return Comparison(compared, differing, tuple(first), last_ms)
 
 
 def _differ(a: Floats, b: Floats, tolerance: float) -> Mask:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Times
@@ -361,8 +361,8 @@ any_rules = st.builds(
 )
 
 
-@settings(max_examples=300)
 @given(markets, any_costs, any_rules)
+@pytest.mark.soak
 def test_an_account_kept_slot_by_slot_comes_to_the_same(
     market: Market, costs: Costs, rules: TradingRules
 ) -> None:

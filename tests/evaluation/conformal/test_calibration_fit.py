@@ -158,7 +158,10 @@ def margins_of_arrays(made: Fit, name: str, queries: PointTable) -> np.ndarray:
     return latest.of(Conditions.of(queries, name))
 
 
-@pytest.mark.parametrize("name", HORIZONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "4h" else pytest.mark.soak) for name in HORIZONS],
+)
 def test_a_file_gives_each_query_the_margin_that_the_arrays_give_it(
     tmp_path: Path, name: str
 ) -> None:
@@ -217,6 +220,7 @@ def test_one_of_another_number_of_neighbours_is_for_no_server(calibration: Calib
     assert "neighbours is 20 there, 300 here" in objections
 
 
+@pytest.mark.soak
 def test_equal_data_and_seeds_give_equal_files(dataset: Dataset, calibration: Calibration) -> None:
     assert fitted(dataset, rules=ALONE).digest == calibration.digest
     other = fitted(dataset_of(made_up(1, days=100)), rules=ALONE)
@@ -266,6 +270,7 @@ def test_one_of_states_that_all_lack_open_interest_says_so(
     assert of_most.features_missing == calibration.features_missing == ()
 
 
+@pytest.mark.soak
 def test_symbols_are_pooled_and_told_apart() -> None:
     one, other = made_up(7), of_symbol(made_up(8), "ETHUSDT")
     pooled = fitted(dataset_of(one, other))
@@ -289,6 +294,7 @@ def test_a_symbol_that_is_listed_later_is_fitted_with_the_others() -> None:
         assert set(of.margins.by_symbol) == {SYMBOL, "ETHUSDT"} == set(of.by_symbol)
 
 
+@pytest.mark.soak
 def test_a_symbol_that_was_delisted_has_margins_too() -> None:
     one = made_up(7, days=100)
     gone = of_symbol(made_up(8, days=100).take(slice(0, 20 * 96)), "ETHUSDT")

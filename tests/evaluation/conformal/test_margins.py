@@ -133,7 +133,6 @@ def test_equal_scores_have_one_margin_under_all_conditions(score: float, n: int,
     st.sampled_from([0.5, 9.7, 33.3, 1440.0]),
     st.integers(0, 3),
 )
-@settings(max_examples=60)
 def test_margins_are_those_of_going_through_the_divisions_one_by_one(
     seed: int, n: int, effective: float, decimals: int
 ) -> None:
@@ -237,7 +236,6 @@ def as_numbers(margins: list[LocalMargins | None]) -> list[list[float] | None]:
     ]
 
 
-@settings(max_examples=15)
 @given(st.integers(0, 100))
 def test_no_margin_depends_on_outcomes_that_were_not_known_by_then(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -102,6 +102,7 @@ def false_alarms(runs: int) -> tuple[int, int]:
     return first, condemned
 
 
+@pytest.mark.soak
 def test_a_market_without_skill_is_rarely_condemned() -> None:
     first, condemned = false_alarms(40)
     # 1 in 20 at most; 7 of 40 or more would happen by chance in 1 of 200 runs of this test.

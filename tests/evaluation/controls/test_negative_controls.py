@@ -92,6 +92,7 @@ def test_an_honest_search_passes_them_all(
     assert failed(of_market + of_simulations) == set()
 
 
+@pytest.mark.soak
 def test_a_search_that_sees_outcomes_too_early_finds_skill_where_there_is_none(
     dataset: Dataset, leaking: None
 ) -> None:
@@ -134,6 +135,7 @@ def test_it_is_the_wide_interval_that_decides(of_market: list[Control]) -> None:
         assert one.passed == (significance.verdict(one.wide) != "better")
 
 
+@pytest.mark.soak
 def test_intervals_are_the_wider_the_more_controls_there_are() -> None:
     few, many = (simulated_controls(M5, symbols, QUICK, unheard) for symbols in (1, 5))
     # One that fails by the wider interval is tried again, on other data.
@@ -144,6 +146,7 @@ def test_intervals_are_the_wider_the_more_controls_there_are() -> None:
         assert other.wide.high - other.wide.low > one.wide.high - one.wide.low
 
 
+@pytest.mark.soak
 def test_equal_seeds_give_equal_controls_and_others_others(
     dataset: Dataset,
 ) -> None:
@@ -154,6 +157,7 @@ def test_equal_seeds_give_equal_controls_and_others_others(
     assert {of.skill.value for of in one}.isdisjoint({of.skill.value for of in other})
 
 
+@pytest.mark.soak
 def test_a_simulated_market_is_searched_by_its_numbers_whatever_the_plan_says() -> None:
     plans = [
         replaced(QUICK, search=replaced(PLAN.search, vector=vector))

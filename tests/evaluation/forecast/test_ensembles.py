@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Floats
@@ -173,7 +173,6 @@ def test_the_potential_of_neighbours_alone_is_the_fair_score_of_their_ensemble(
 
 
 @given(scale=st.sampled_from(SCALES), kernel=st.floats(0, 300))
-@settings(max_examples=20)
 def test_without_a_weight_neighbours_make_no_difference(scale: Scale, kernel: float) -> None:
     found = lost(ForecastRule(scale=scale, weight_of_neighbours=0.0, kernel=kernel))
     losses = {"expected": found.volatility_model, "last_24h": found.rescaled_base}

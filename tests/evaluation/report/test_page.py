@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from llm_trader.errors import ConfigurationError
+from llm_trader.evaluation.report import page as report_page
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.report.charts import drawdown_pct
 from llm_trader.evaluation.report.formats import DASH
@@ -247,6 +248,7 @@ def test_without_the_packages_of_the_extra_the_remedy_is_named(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    report_page._environment.cache_clear()
     with pytest.raises(ConfigurationError, match=re.escape('pip install "llm-trader-rag[eval]"')):
         write_report(made_up_metrics(), tmp_path / "report.html")
 

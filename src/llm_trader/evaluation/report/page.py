@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from llm_trader.evaluation.results import Metrics
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
 from llm_trader.evaluation.verdict.verdicts import verdict_variant
 from llm_trader.retrieval.calibration import BAND_LEVEL
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # Plotly's script names map servers and fonts; addresses in licences and XML namespaces stay.
 # The page's content security policy, which fetches nothing, is the second wall.
@@ -90,15 +94,11 @@ def labelled(rows: Any, head: Sequence[str]) -> Any:
     return safe(_ROW.sub(with_labels, rows))
 
 
-def write_report(metrics: Metrics, path: Path) -> None:
-    """Raises ConfigurationError where the `eval` extra is not installed."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ConfigurationError(
-            f'a report needs jinja2 and plotly ({error}): pip install "llm-trader-rag[eval]"'
-        ) from error
+@cache
+def _environment() -> Environment:
+    """Made once: compiling the templates takes ten times as long as filling them in."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("llm_trader.evaluation.report"),
         autoescape=True,
@@ -113,6 +113,19 @@ def write_report(metrics: Metrics, path: Path) -> None:
     ).decode()
     environment.filters |= _FORMS | {"labelled": labelled}
     environment.globals |= _FORMS | _CONSTANTS
+    return environment
+
+
+def write_report(metrics: Metrics, path: Path) -> None:
+    """Raises ConfigurationError where the `eval` extra is not installed."""
+    try:
+        from plotly.offline import get_plotlyjs
+
+        environment = _environment()
+    except ImportError as error:
+        raise ConfigurationError(
+            f'a report needs jinja2 and plotly ({error}): pip install "llm-trader-rag[eval]"'
+        ) from error
     resources = files("llm_trader.evaluation.report")
     page = environment.get_template("page.html.j2").render(
         view=ReportView(metrics),

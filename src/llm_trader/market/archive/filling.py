@@ -30,7 +30,13 @@ from llm_trader.market.archive.download import (
     Outcome,
     Unchanged,
 )
-from llm_trader.market.archive.plan import ArchiveFile, ArchiveRecord, file_of_path, plan_files
+from llm_trader.market.archive.plan import (
+    NOTES,
+    ArchiveFile,
+    ArchiveRecord,
+    file_of_path,
+    plan_files,
+)
 from llm_trader.market.derived_candles import DerivedReport, ImportedSpan, derive_candles
 from llm_trader.market.file_import import SourceFile, import_file
 from llm_trader.market.file_rows import FileReading
@@ -43,7 +49,6 @@ from llm_trader.storage.writer_lock import WriterLock
 from llm_trader.timeframe import Millis, Timeframe, iso8601
 
 EXCHANGE: Final = "binance"
-_NOTES: Final = "archive"
 # Ctrl-C takes effect after it.
 _LONGEST_WAIT_S: Final = 0.25
 _FOLDER: Final = "archive-downloads"
@@ -152,7 +157,7 @@ class _Filling:
         self._origin = f"archive of {urlsplit(config.url).netloc}"
         self.records = {
             path: msgspec.json.decode(content, type=ArchiveRecord)
-            for path, content in store.notes(_NOTES).items()
+            for path, content in store.notes(NOTES).items()
         }
         self._series: dict[tuple[str, str, str | None], _Series] = {}
         self._problems: list[ArchiveProblem] = []
@@ -296,7 +301,7 @@ class _Filling:
 
     def _note(self, file: ArchiveFile, record: ArchiveRecord) -> None:
         self.records[file.path] = record
-        self._store.put_note(_NOTES, file.path, msgspec.json.encode(record))
+        self._store.put_note(NOTES, file.path, msgspec.json.encode(record))
 
     def _step(self, series: _Series, file: ArchiveFile) -> None:
         series.done += 1

@@ -16,6 +16,8 @@ from llm_trader.market.file_columns import Kind
 from llm_trader.market.months import Period, days, months
 from llm_trader.timeframe import DAY_MS, M5, Millis, Timeframe, parse_time
 
+# The notes of a store about files (`ArchiveRecord`), by their path.
+NOTES: Final = "archive"
 # Files of a month appear some days after its end; those of its days are there all the while.
 _MONTH_MAY_BE_LATE_MS: Final = 45 * DAY_MS
 # What is not there a week after its end was never traded, or never published.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from llm_trader.config_types import Url
+
+# Those that can be asked for data.
+VENUES: Final = ("binance", "bybit")
 
 
 class ExchangeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

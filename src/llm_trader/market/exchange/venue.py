@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.market.exchange.binance import Binance
 from llm_trader.market.exchange.bybit import Bybit
 from llm_trader.market.exchange.client import ExchangeClient
-from llm_trader.market.exchange.config import ExchangeConfig
+from llm_trader.market.exchange.config import VENUES, ExchangeConfig
 from llm_trader.market.exchange.instruments import Instrument
 from llm_trader.market.exchange.replies import Page
 from llm_trader.timeframe import Millis, Timeframe
@@ -45,9 +45,6 @@ class Venue(Protocol):
     async def open_interest(self, symbol: str, start_ms: Millis, end_ms: Millis) -> Page: ...
 
     async def close(self) -> None: ...
-
-
-VENUES: Final = ("binance", "bybit")
 
 
 def open_venue(name: str, config: ExchangeConfig, **client_options: Any) -> Venue:

@@ -14,6 +14,15 @@ from llm_trader.cli.main import app
 from llm_trader.embedding.features import FEATURES, VOLATILITY_FLOOR, ZERO, Feature
 from llm_trader.embedding.state import MIN_PRESENT_SHARE, StateSpace
 from llm_trader.rpc.builtin import openrpc_document, with_builtin_methods
+from llm_trader.rpc.http.status import http_status
+from llm_trader.rpc.http.websocket import (
+    OVERLOAD,
+    POLICY,
+    RESTARTING,
+    TOO_SLOW,
+    UNAUTHENTICATED,
+    UNSUPPORTED,
+)
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
 from llm_trader.serving.wire import RAG_ERRORS
@@ -21,6 +30,53 @@ from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import M1, M3, M5
 
 _WIDTH = 96
+
+_HTTP = f"""\
+## HTTP and WebSocket
+
+| path | |
+|---|---|
+| `POST /rpc` | A document or a batch; `Content-Type: application/json`. Notifications get 204. |
+| `GET /livez` | 200 while the process answers. |
+| `GET /readyz` | 200 if index, market store and text model are as they should be, else 503; \
+each with its reason. Where tokens are asked for, only who sends one learns the reasons. |
+| `GET /openrpc.json` | What `rpc.discover` returns. |
+| `/ws` | WebSocket: a text frame is a document, its reply another one. |
+
+```
+curl -H 'Content-Type: application/json' localhost:7880/rpc -d \
+'{{"jsonrpc":"2.0","id":1,"method":"rag.query_patterns","params":{{"symbol":"BTCUSDT","timestamp":1774008000000}}}}'
+```
+
+A token is sent as `Authorization: Bearer TOKEN` with each HTTP request, and with the handshake of
+a WebSocket, or by `rpc.authenticate` on it. The status of a reply to a single call is that of its
+error code above; a batch is 200. A body has at most `serving.max_frame_kib` (413), headers 32 KiB
+(431), and both arrive within `serving.frame_timeout_s` of their first byte (408). 401, 403, 421,
+429, 503 and the like have a JSON-RPC error as their body.
+
+Requests with another `Host` than a name of loopback, the address that they were sent to, or one of
+`serving.http_allowed_hosts` get 421; web pages of another origin than those of
+`serving.http_allowed_origins` get 403. Only these get headers of CORS.
+
+`rag.subscribe` makes the server send a notification at each new snapshot of a symbol, within about
+a second of its candle:
+
+```
+{{"jsonrpc":"2.0","method":"rag.evidence","params":{{"subscription":"s1","symbol":"BTCUSDT","as_of":1774008000000,"result":{{…}}}}}}
+```
+
+`result` is that of `rag.query_patterns`; where there is none, `error` is an error object.
+
+| close code | why the server closes a WebSocket |
+|---|---|
+| {TOO_SLOW} | The client reads so slowly that a notification could not be sent. |
+| {UNAUTHENTICATED} | No token was sent within `serving.authentication_timeout_s`. |
+| {RESTARTING} | The server is stopping; connect again in a moment. |
+| {OVERLOAD} | Too many large messages wait, of all clients; connect again. |
+| {POLICY} | A message did not arrive in time, or too many tokens were wrong. |
+| {UNSUPPORTED} | A frame was not text. |
+| 1009 | A message is larger than `serving.max_frame_kib`. |
+| 1011 | The client did not answer a ping within 20 s. |""".splitlines()
 
 
 def cli_page(note: str) -> str:
@@ -52,8 +108,9 @@ def rpc_page(note: str) -> str:
     document = openrpc_document(methods, title="", version="", errors=RAG_ERRORS)
     lines = [note, "# JSON-RPC methods", ""]
     lines += [
-        "JSON-RPC 2.0 over TCP, port 7879: one document per line, each reply one line. The server",
-        "describes itself in full, results included, to `rpc.discover` (OpenRPC).",
+        "JSON-RPC 2.0 over TCP, port 7879: one document per line, each reply one line. The same",
+        "over [HTTP and WebSocket](#http-and-websocket), port 7880. The server describes itself in",
+        "full, results included, to `rpc.discover` (OpenRPC).",
     ]
     schemas = document["components"]["schemas"]
     for method in document["methods"]:
@@ -69,8 +126,12 @@ def rpc_page(note: str) -> str:
         result = method["result"]["schema"]
         lines += ["", f"Result: {_kind_of_result(result)}."]
     lines += _results(document)
-    lines += ["", "## Errors", "", "| code | |", "|---|---|"]
-    lines += [f"| {code} | {title} |" for code, title in sorted(RAG_ERRORS.titles.items())]
+    lines += ["", "## Errors", "", "| code | | HTTP status |", "|---|---|---|"]
+    lines += [
+        f"| {code} | {title} | {http_status(code)} |"
+        for code, title in sorted(RAG_ERRORS.titles.items())
+    ]
+    lines += ["", *_HTTP]
     return "\n".join(lines) + "\n"
 
 

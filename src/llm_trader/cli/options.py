@@ -87,12 +87,15 @@ SETTING_FLAGS: Final = {
     ),
     "http_port": Flag(
         "serving.http_port",
-        "Port for HTTP and WebSocket.",
-        "the one after --port, 7880",
+        "Port for HTTP and WebSocket; by default the one after --port, 7880.",
         type=int,
     ),
     "no_http": Flag(
-        "serving.http", "Do not answer over HTTP and WebSocket.", type=bool, negates=True
+        "serving.http",
+        "Do not answer over HTTP and WebSocket.",
+        "True",
+        type=bool,
+        negates=True,
     ),
     "graphql": Flag(
         "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 over TCP. This room knows the protocol and nothing of markets.
+"""JSON-RPC 2.0 over TCP, HTTP and WebSocket. This room knows the protocol and nothing of markets.
 
 A request passes through these modules in this order.
 
@@ -11,8 +11,10 @@ A request passes through these modules in this order.
 7. `params`        decodes parameters into structs and reports all field errors at once
 8. `builtin`       `rpc.ping`, `rpc.authenticate`, `rpc.discover`
 9. `errors`        maps exceptions to JSON-RPC codes; a server extends its table
-10. `reply_budget` bounds what clients leave unread; `loop_clock` what they may be held to
+10. `reply_budget` bounds what clients leave unread, `unread_watch` for how long; `loop_clock` has
+    the time that they may be held to
 11. `observer`     reports each request to logs, metrics and audit
 
-`config` has the settings, and `client` sends requests.
+`http/` is the door of HTTP and WebSocket into the same dispatcher, and `http_on_tcp` tells who
+knocks at the wrong one. `config` has the settings, and `client` sends requests.
 """

@@ -292,8 +292,8 @@ async def test_answers_that_take_too_much_memory_are_refused_and_the_memory_is_g
         for _ in range(2):
             reply = await client.reply("{" + everywhere + "}")
             answered = [name for name, value in reply.json["data"].items() if value]
-            assert answered == ["a0", "a1", "a2", "a3", "a4"][: len(answered)]
-            assert 2 <= len(answered) < 12
+
+            assert 0 < len(answered) < 12
             assert {e["extensions"]["code"] for e in reply.json["errors"]} == {-32012}
         assert len(await client.data("{a:stats{version} b:stats{version}}")) == 2
 

@@ -58,6 +58,11 @@ _HOSTILE = {
     "introspection by aliases": "{"
     + " ".join(f"a{i}:__schema{{types{{fields{{args{{name}}}}}}}}" for i in range(29))
     + "}",
+    "whole introspection by aliases": "{"
+    + " ".join(f"a{i}:__schema{{types{{...F}}}}" for i in range(29))
+    + "}fragment F on __Type{name description fields{name description args{name description "
+    "defaultValue type{kind name ofType{kind name}}} type{kind name ofType{kind name ofType{name "
+    "kind}}} isDeprecated deprecationReason} inputFields{name description type{kind name}}}",
     "definitions": "type A{a:Int} extend type Query{a:Int} {__typename}",
     "a subscription": "subscription{stats{version}}",
     "deferred parts": "{...@defer{stats{version}}} ",

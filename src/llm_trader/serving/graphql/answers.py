@@ -20,6 +20,8 @@ from llm_trader.serving.graphql.schema import field_value
 
 # A whole answer has 600. So many take 25 ms.
 MAX_VALUES: Final = 50_000
+# What tools ask about the schema has 5,000. These take 2 µs each, and have no turns of their own.
+MAX_SCHEMA_VALUES: Final = 20_000
 # Numbers in a list are encoded at once, in the time of one value.
 _NUMBERS_PER_VALUE: Final = 50
 
@@ -27,11 +29,12 @@ _TYPE_NAME: Final = "__typename"
 
 
 class Picker:
-    """Picks values for one field of a document, up to `MAX_VALUES`."""
+    """Picks values for one call, or for what a document asks about the schema."""
 
-    def __init__(self, schema: GraphQLSchema) -> None:
+    def __init__(self, schema: GraphQLSchema, max_values: int | None = None) -> None:
+        """`max_values` is by default `MAX_VALUES`."""
         self._info: Any = SimpleNamespace(schema=schema)
-        self._left = MAX_VALUES
+        self._most = self._left = MAX_VALUES if max_values is None else max_values
 
     def fields(self, source: Any, fields: Sequence[PlannedField]) -> dict[str, Any]:
         """Raises `InvalidInputError` if they are too many."""
@@ -67,7 +70,7 @@ class Picker:
         self._left -= count
         if self._left < 0:
             raise InvalidInputError(
-                f"the answer has more than {MAX_VALUES} values; select fewer fields, or fewer "
+                f"the answer has more than {self._most} values; select fewer fields, or fewer "
                 "matches with top_k"
             )
 

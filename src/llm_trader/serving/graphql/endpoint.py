@@ -19,7 +19,7 @@ from llm_trader.rpc.errors import ErrorObject, FieldError, InvalidParamsError
 from llm_trader.rpc.http.app import DocumentReply
 from llm_trader.rpc.http.status import status_of_error
 from llm_trader.serving.config import ServingConfig
-from llm_trader.serving.graphql.answers import Picker
+from llm_trader.serving.graphql.answers import MAX_SCHEMA_VALUES, Picker
 from llm_trader.serving.graphql.document import DocumentReader, RefusedDocumentError
 from llm_trader.serving.graphql.plan import PlannedField, Planner
 from llm_trader.serving.graphql.schema import graphql_schema, method_of
@@ -66,7 +66,7 @@ class GraphQlEndpoint:
             await gate.turn(session, _DOCUMENT)
             try:
                 fields = self._planned(body)
-                data = {field.key: self._own(field) for field in fields}
+                data = self._own(fields)
                 calls = [_Call(f, _params(f)) for f in fields if not f.name.startswith("__")]
             finally:
                 gate.end_turn(members=len(calls))
@@ -81,9 +81,10 @@ class GraphQlEndpoint:
         operation = self._reader.read(body)
         return Planner(self._schema, operation, self._config).fields()
 
-    def _own(self, field: PlannedField) -> Any:
-        """The value of a field that describes the schema; None for a call."""
-        return Picker(self._schema).value(None, field) if field.name.startswith("__") else None
+    def _own(self, fields: list[PlannedField]) -> dict[str, Any]:
+        """The fields that describe the schema; None for calls."""
+        picker = Picker(self._schema, MAX_SCHEMA_VALUES)
+        return {f.key: picker.value(None, f) if f.name.startswith("__") else None for f in fields}
 
     async def _outcomes(
         self, calls: list[_Call], context: RequestContext

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
@@ -95,3 +97,11 @@ def test_two_structs_of_one_name_are_refused() -> None:
     twin = Method("rag.twin", None, METHODS[0].handler, "Another.", other)
     with pytest.raises(ConfigurationError, match="two types of the GraphQL schema are named Stats"):
         strawberry_schema([*METHODS, twin])
+
+
+@pytest.mark.parametrize("kind", [int | str, dict[str, Any], bytes])
+def test_a_result_that_graphql_cannot_express_is_refused(kind: Any) -> None:
+    other = msgspec.defstruct("Odd", [("value", kind)])
+    odd = Method("rag.odd", None, METHODS[0].handler, "Odd.", other)
+    with pytest.raises(ConfigurationError, match="has no type for"):
+        strawberry_schema([*METHODS, odd])

@@ -131,8 +131,9 @@ class _Types:
             return inner(arguments[0])
         if origin in (Union, types.UnionType):
             options = [o for o in arguments if o not in (types.NoneType, UnsetType)]
-            (option,) = options
-            made = inner(option)
+            if len(options) != 1:
+                raise ConfigurationError(f"the GraphQL schema has no type for {kind}")
+            made = inner(options[0])
             return made | None if types.NoneType in arguments else made
         if origin is Literal:
             return str
@@ -141,7 +142,11 @@ class _Types:
             return Numbers if item in _NUMBERS else list[item]
         if kind is int:
             return Long
-        return kind if kind in _PLAIN else None
+        if kind in _PLAIN:
+            return kind
+        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+            raise ConfigurationError(f"the GraphQL schema has no type for {kind}")
+        return None
 
     def _entry(self, value: Any) -> Any:
         name = f"{getattr(value, '__name__', 'Value')}Entry"

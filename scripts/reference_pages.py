@@ -153,7 +153,7 @@ def rpc_page(note: str) -> str:
         "name: a request that is not answered by then ends with -32013. Params that are an object",
         'may have `"_meta": {"token": KEY}`, the key of this one call, which is no parameter of',
         "the method; [Security](security.md) has the other ways to send a key.",
-        "[`schemas/`](../schemas) has JSON Schemas of parameters and results, and its `openapi.json`",
+        "[`schemas/`](../schemas) has JSON Schemas of parameters and results, its `openapi.json`",
         "the paths of the HTTP port with the statuses of their answers. A server also takes",
         "parameters that it does not know, and names them in `unknown_fields`.",
     ]

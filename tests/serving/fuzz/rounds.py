@@ -103,10 +103,10 @@ async def websocket_round(rng: random.Random, port: int) -> int:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 opcode, payload = await _server_frame(reader)
-                is_last = opcode == frames.CLOSE
-                if opcode == frames.TEXT:
-                    is_last = "after" in replies.check(payload, may_push=True)
-                if is_last:
+                if opcode == frames.CLOSE:  # the last frame of the server
+                    ends = True
+                    break
+                if opcode == frames.TEXT and "after" in replies.check(payload, may_push=True):
                     ends = True
                     await sending
                     await _send(writer, frames.frame(rng, b"\x03\xe8", frames.CLOSE))

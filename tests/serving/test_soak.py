@@ -54,7 +54,7 @@ def test_beyond_its_capacity_the_server_sheds_and_recovers(corridor: Corridor) -
         sys.stdout.write(f"{seen}; recovered after {recovery_s:.2f} s\n")
         assert seen["errors"] == {}
         assert seen["refusals"]["-32012"] > seen["refusals"].get("-32013", 0)
-        assert seen["answers"] > 100
+        assert seen["answers"] > 20
         # Bounded: a request waits no longer than its deadline before it is answered.
         assert seen["p99_ms"] < 3000 * deadline_s
         assert recovery_s < 5

@@ -188,14 +188,7 @@ def _http_door(
         routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
     if config.graphql:
         graphql = _graphql(dispatcher, gate, config)
-        routes.append(
-            rpc.documents(
-                "/graphql",
-                graphql.answer,
-                lambda error, context, document: graphql.refuse(error, context),
-                frozenset({JSON}),
-            )
-        )
+        routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
     return HttpServer(http_application(routes, config), config, gate, tls)
 
 

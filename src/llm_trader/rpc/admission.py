@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -144,6 +144,8 @@ class Admission:
         self._connections_from: Counter[str] = Counter()
         self._waiting_for_room: list[Callable[[], None]] = []
         self.max_connections = config.max_connections
+        # Called with each connection that has answered; it may move to another process.
+        self.at_rest: Callable[[Any], object] = lambda connection: None
         # Where the server speaks HTTP, if it does.
         self.http_address: tuple[str, int] | None = None
         self._in_flight = 0

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -23,7 +25,8 @@ from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, OverloadedError
 from llm_trader.rpc.file_limit import connections_within_file_limit
-from llm_trader.rpc.keys import KeyRing
+from llm_trader.rpc.handover import Handover, Movable, MovedNote, move_all
+from llm_trader.rpc.keys import KeyRing, Principal
 from llm_trader.rpc.listener import Listener
 from llm_trader.rpc.slot_sockets import TCP, SlotSockets
 from llm_trader.rpc.tls import ServerTls
@@ -44,6 +47,11 @@ class Door(Protocol):
 
     def use_slots(self, slots: Sequence[int]) -> None:
         """Accepts what comes to these slots of the sockets that a parent opened."""
+
+    def connections(self) -> Sequence[Movable]: ...
+
+    def adopted(self, key: Principal | None) -> asyncio.BaseProtocol:
+        """A connection that another process has opened."""
 
 
 class RpcServer:
@@ -120,6 +128,43 @@ class RpcServer:
             self._listener.use(self._sockets.of(TCP, slots))
             for door in self._doors:
                 door.use_slots(slots)
+
+    def adopt_from(self, handover: Handover) -> None:
+        """From now on takes the connections that a predecessor sends."""
+        loop, adopting = asyncio.get_running_loop(), set[asyncio.Task[Any]]()
+
+        def take(connection: socket.socket, note: MovedNote) -> None:
+            key = None if note.key is None else self._gate.keys.by_digest(note.key)
+            door = self if note.door == TCP else self._doors[0]
+            make = functools.partial(door.adopted, key)
+            task = loop.create_task(loop.connect_accepted_socket(make, connection))
+            adopting.add(task)
+            task.add_done_callback(adopting.discard)
+
+        handover.receive_with(take)
+
+    async def hand_over(self, handover: Handover) -> None:
+        """Accepts nothing more, and passes on what is open, within `drain_timeout_s`.
+
+        What cannot move stays until `stop`.
+        """
+        handover.stop_receiving()
+        self.use_slots([])
+        # A client that asks again at once is at rest for a moment only.
+        self._gate.at_rest = handover.move
+        await move_all(handover, self._all_connections, self._gate.config.drain_timeout_s)
+
+    def connections(self) -> Sequence[Movable]:
+        return list(self._connections.values())
+
+    def adopted(self, key: Principal | None) -> Connection:
+        """A connection that another process has opened."""
+        connection = self._connection()
+        connection.session.principal = connection.session.last_principal = key
+        return connection
+
+    def _all_connections(self) -> list[Movable]:
+        return [c for door in (self, *self._doors) for c in door.connections()]
 
     async def stop(self) -> None:
         """Drains as described above, and returns when every connection of all doors is closed."""

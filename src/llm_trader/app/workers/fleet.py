@@ -21,6 +21,7 @@ class WorkerStart(Struct):
     slot: int
     settings: Any
     sockets: dict[str, list[list[int]]]
+    handover: list[int]
 
 
 class Counts(Struct, array_like=True, frozen=True):

@@ -27,6 +27,7 @@ from llm_trader.app.workers.channel import Channel
 from llm_trader.app.workers.fleet import Counts, Report, WorkerStart, metrics_of_all
 from llm_trader.app.workers.slots import STEADY_S, slots_by_worker, wait_before_restart_s
 from llm_trader.errors import ConfigurationError, LlmTraderError
+from llm_trader.rpc.handover import Handover
 from llm_trader.rpc.server import run, stop_on_signals
 from llm_trader.rpc.slot_sockets import HTTP, TCP, SlotSockets
 from llm_trader.serving.admin import Reloaded
@@ -73,6 +74,7 @@ class Parent:
         self._environ = environ
         self._count = file.in_use.serving.workers
         self._sockets = SlotSockets.bound(file.in_use.serving, self._count)
+        self._handovers = [Handover.new() for _ in range(self._count)]
         self._current: dict[int, WorkerProcess] = {}
         self._running: set[WorkerProcess] = set()
         self._failures = dict.fromkeys(range(self._count), 0)
@@ -106,6 +108,8 @@ class Parent:
             task.cancel()
         await asyncio.gather(*(self._retire(worker) for worker in list(self._running)))
         self._sockets.close()
+        for handover in self._handovers:
+            handover.close()
         _log.info("workers_stopped")
 
     async def roll(self) -> None:
@@ -125,7 +129,7 @@ class Parent:
                     return
                 await self._assign()
                 if old is not None:
-                    await self._retire(old)
+                    await self._retire(old, hand_over=True)
             _log.info("workers_replaced", workers=self._count)
 
     def roll_soon(self) -> None:
@@ -171,6 +175,7 @@ class Parent:
         ours, theirs = socket.socketpair()
         descriptors = self._sockets.descriptors
         inherited = [fd for slots in descriptors.values() for fds in slots for fd in fds]
+        inherited += self._handovers[slot].descriptors
         worker.channel = Channel(ours, self._handlers(worker, descriptors))
         try:
             worker.process = await asyncio.create_subprocess_exec(
@@ -193,7 +198,8 @@ class Parent:
         self, worker: WorkerProcess, descriptors: dict[str, list[list[int]]]
     ) -> dict[str, Callable[[Any], Coroutine[Any, Any, Any]]]:
         async def start(body: Any) -> WorkerStart:
-            return WorkerStart(worker.slot, worker.settings, descriptors)
+            handover = self._handovers[worker.slot].descriptors
+            return WorkerStart(worker.slot, worker.settings, descriptors, handover)
 
         async def ready(body: Any) -> None:
             worker.since_s = time.monotonic()
@@ -262,11 +268,13 @@ class Parent:
             _log.info("worker_restarted", slot=slot, pid=self._current[slot].process.pid)
             await self._assign()
 
-    async def _retire(self, worker: WorkerProcess) -> None:
+    async def _retire(self, worker: WorkerProcess, *, hand_over: bool = False) -> None:
         """Lets it finish its answers and end; kills it if it takes too long."""
-        with suppress(LlmTraderError, TimeoutError):
-            await worker.channel.call("stop")
         drain_s = self._file.in_use.serving.drain_timeout_s + _ENDING_S
+        with suppress(LlmTraderError, TimeoutError):
+            if hand_over:
+                await worker.channel.call("hand_over", patience_s=drain_s)
+            await worker.channel.call("stop")
         try:
             await asyncio.wait_for(worker.ended.wait(), drain_s)
         except TimeoutError:

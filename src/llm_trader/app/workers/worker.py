@@ -25,6 +25,7 @@ from llm_trader.app.workers.channel import Channel, ChannelClosedError
 from llm_trader.app.workers.fleet import Counts, Report, WorkerStart
 from llm_trader.errors import LlmTraderError
 from llm_trader.logs import configure_logging
+from llm_trader.rpc.handover import Handover
 from llm_trader.rpc.server import run
 from llm_trader.rpc.slot_sockets import SlotSockets
 from llm_trader.serving.admin import Reloaded
@@ -39,7 +40,10 @@ _RELOAD_PATIENCE_S = 30.0
 class Worker:
     """Answers the calls of the parent, and asks it about all workers."""
 
-    def __init__(self, parts: ServerParts, channel: Channel, stop: asyncio.Event) -> None:
+    def __init__(
+        self, parts: ServerParts, channel: Channel, handover: Handover, stop: asyncio.Event
+    ) -> None:
+        self._handover = handover
         self._parts = parts
         self._channel = channel
         self._stop = stop
@@ -62,6 +66,9 @@ class Worker:
 
     async def configure(self, body: Any) -> list[str]:
         return self._parts.configure(settings_from_plain(body))
+
+    async def hand_over(self, body: Any) -> None:
+        await self._parts.server.hand_over(self._handover)
 
     async def stop(self, body: Any) -> None:
         self._stop.set()
@@ -100,16 +107,18 @@ async def work(connection: socket.socket) -> int:
         configure_logging(settings.logging.level, settings.logging.format)
         structlog.contextvars.bind_contextvars(worker=start.slot)
         sockets = SlotSockets.inherited(start.sockets)
+        handover = Handover.inherited(start.handover)
         try:
             async with server_parts(settings, os.environ, _now_ms, sockets) as parts:
-                worker = Worker(parts, channel, stop)
+                worker = Worker(parts, channel, handover, stop)
                 handlers |= {
                     name: getattr(worker, name)
-                    for name in ("use_slots", "counts", "report", "configure", "stop")
+                    for name in ("use_slots", "counts", "report", "configure", "hand_over", "stop")
                 }
                 gc.collect()
                 gc.freeze()
                 await parts.server.start()
+                parts.server.adopt_from(handover)
                 await channel.call("ready")
                 await _first_of(stop, channel.closed)
                 await parts.server.stop()

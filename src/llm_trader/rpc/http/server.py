@@ -14,8 +14,10 @@ from uvicorn.server import ServerState
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.handover import Movable
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.websocket import WebSocketConnection
+from llm_trader.rpc.keys import Principal
 from llm_trader.rpc.listener import Listener
 from llm_trader.rpc.slot_sockets import HTTP, SlotSockets
 from llm_trader.rpc.tls import ServerTls
@@ -74,6 +76,13 @@ class HttpServer:
         """Accepts what comes to these slots of the parent's sockets."""
         if self._listener is not None and self._sockets is not None:
             self._listener.use(self._sockets.of(HTTP, slots))
+
+    def connections(self) -> list[Movable]:
+        return list(self._connections)
+
+    def adopted(self, key: Principal | None) -> HttpConnection:
+        """A connection that another process has opened."""
+        return self._connection()
 
     async def stop(self) -> None:
         """Finishes and sends running answers for up to `drain_timeout_s`, then closes all."""

@@ -1,4 +1,4 @@
-"""Sends queries to a running server."""
+"""Sends queries to a running server, and tells it to reload its settings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from llm_trader.app.job import Job, blocking, checked_text
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
 from llm_trader.rpc.tls import pinned_context
+from llm_trader.serving.admin import Reloaded
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult, StatsResult
 from llm_trader.storage.files import read_whole
 from llm_trader.timeframe import Millis
@@ -43,14 +44,7 @@ async def query_server(
     """
     state = None if state_file is None else _read_state(state_file)
     chosen = {key: value for key, value in query_config.items() if value is not None}
-    serving = job.settings.serving
-    # Any one of the accepted tokens does.
-    name = serving.auth_tokens_env or ""
-    value = checked_text(job.environ.get(name, ""), name, "serving.auth_tokens_env")
-    tokens = value.split(",")
-    token = tokens[0].strip() or None
-    tls = None if serving.tls_certificate is None else pinned_context(serving.tls_certificate)
-    async with await RpcClient.connect(serving.host, serving.port, token=token, tls=tls) as client:
+    async with await _connect(job) as client:
         age_ms = None
         if as_of_ms is None:
             as_of_ms = await _newest_ms(client, symbol, job.now_ms)
@@ -79,3 +73,22 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise InvalidInputError(f"{path} is not a JSON object of state fields: {error}") from error
+
+
+@blocking
+async def reload_server(job: Job) -> Reloaded:
+    """Raises `RpcError` with all mistakes if the server keeps its settings from before."""
+    async with await _connect(job) as client:
+        return await client.call("admin.reload", None, Reloaded)
+
+
+async def _connect(job: Job) -> RpcClient:
+    """A client of the server of the settings."""
+    serving = job.settings.serving
+    # Any one of the accepted tokens does.
+    name = serving.auth_tokens_env or ""
+    value = checked_text(job.environ.get(name, ""), name, "serving.auth_tokens_env")
+    tokens = value.split(",")
+    token = tokens[0].strip() or None
+    tls = None if serving.tls_certificate is None else pinned_context(serving.tls_certificate)
+    return await RpcClient.connect(serving.host, serving.port, token=token, tls=tls)

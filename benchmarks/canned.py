@@ -1,8 +1,8 @@
-"""Servers that answer without retrieving. `python -m benchmarks.canned floor|rpc`, the reply's
-result on standard input; prints the port.
+"""Servers that answer without retrieving. `python -m benchmarks.canned floor|rpc|http`, the
+reply's result on standard input; prints the port.
 
 `floor` writes the canned bytes; `rpc` is the project's RPC layer, decoding and checking the
-parameters of `rag.query_patterns` and encoding a canned answer.
+parameters of `rag.query_patterns` and encoding a canned answer; `http` is the same by HTTP.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import msgspec
 
 from benchmarks.load import floor_server
 from llm_trader.logs import configure_logging
+from llm_trader.rpc.admission import Admission, TokenCheck
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
+from llm_trader.rpc.http.app import RpcOverHttp, http_application
+from llm_trader.rpc.http.server import HttpServer
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.wire import QueryPatternsParams, QueryPatternsResult
 
 
-async def _rpc_server(raw_result: bytes) -> None:
+async def _rpc_server(raw_result: bytes, *, by_http: bool) -> None:
     result = msgspec.json.decode(raw_result, type=QueryPatternsResult)
 
     async def answer(params: Any, context: RequestContext) -> QueryPatternsResult:
@@ -30,8 +33,13 @@ async def _rpc_server(raw_result: bytes) -> None:
     method = Method("rag.query_patterns", QueryPatternsParams, answer, "", QueryPatternsResult)
     stop = asyncio.Event()
     stop_on_signals(stop)
-    server = RpcServer(Dispatcher([method]), RpcConfig(port=0))
-    await serve(server, stop, lambda host, port: print(port, flush=True))
+    config, dispatcher, tokens = RpcConfig(port=0), Dispatcher([method]), TokenCheck()
+    gate = Admission(config, tokens)
+    rpc = RpcOverHttp(dispatcher, gate, config, tokens)
+    http = HttpServer(http_application(rpc.routes(), config), config, gate)
+    server = RpcServer(dispatcher, config, gate=gate, doors=[http])
+    door = http if by_http else server
+    await serve(server, stop, lambda host, port: print(door.address[1], flush=True))
 
 
 if __name__ == "__main__":
@@ -40,4 +48,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "floor":
         run(floor_server(b'{"jsonrpc":"2.0","result":' + result + b',"id":1}\n'))
     else:
-        run(_rpc_server(result))
+        run(_rpc_server(result, by_http=sys.argv[1] == "http"))

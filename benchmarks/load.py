@@ -1,6 +1,6 @@
 """The client that puts a server under load, and the floor that the server is compared with.
 
-Run as `python -m benchmarks.load PORT CONNECTIONS REQUESTS < requests.jsonl`: sends the requests
+Run as `python -m benchmarks.load PORT CONNECTIONS REQUESTS [http] < requests.jsonl`: sends them
 round robin over the connections, each waiting for its reply, and prints what it saw as JSON.
 """
 
@@ -33,12 +33,15 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reply += data
-        if not data.endswith(b"\n"):
+        if not self._is_whole():
             return
         self.seconds.append(time.perf_counter() - self._started)
-        if b'"result"' not in self._reply[:40]:
+        if b'"result"' not in self._reply[:200]:
             raise SystemExit(f"unexpected reply: {self._reply[:400]!r}")
         self._send()
+
+    def _is_whole(self) -> bool:
+        return self._reply.endswith(b"\n")
 
     def _send(self) -> None:
         if not self._left:
@@ -51,18 +54,37 @@ class _Client(asyncio.Protocol):
         self._transport.write(next(self._requests))
 
 
-async def _connection(port: int, requests: itertools.cycle[bytes], count: int) -> list[float]:
+class _HttpClient(_Client):
+    def _is_whole(self) -> bool:
+        head, end, body = self._reply.partition(b"\r\n\r\n")
+        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        return bool(end) and len(body) == int(length)
+
+
+def _posted(line: bytes) -> bytes:
+    return (
+        b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(line), line)
+    )
+
+
+async def _connection(
+    client_type: type[_Client], port: int, requests: itertools.cycle[bytes], count: int
+) -> list[float]:
     loop = asyncio.get_running_loop()
-    _, client = await loop.create_connection(lambda: _Client(requests, count), "127.0.0.1", port)
+    _, client = await loop.create_connection(
+        lambda: client_type(requests, count), "127.0.0.1", port
+    )
     await client.done
     return client.seconds
 
 
-async def _load(port: int, connections: int, count: int, lines: list[bytes]) -> None:
-    requests = itertools.cycle(lines)
+async def _load(port: int, connections: int, count: int, lines: list[bytes], *, http: bool) -> None:
+    requests = itertools.cycle(map(_posted, lines) if http else lines)
+    client = _HttpClient if http else _Client
     started = time.perf_counter()
     each = await asyncio.gather(
-        *(_connection(port, requests, count // connections) for _ in range(connections))
+        *(_connection(client, port, requests, count // connections) for _ in range(connections))
     )
     elapsed = time.perf_counter() - started
     seconds = sorted(itertools.chain.from_iterable(each))
@@ -92,4 +114,5 @@ async def floor_server(reply: bytes) -> None:
 
 if __name__ == "__main__":
     port, connections, count = (int(argument) for argument in sys.argv[1:4])
-    run(_load(port, connections, count, sys.stdin.buffer.read().splitlines(keepends=True)))
+    lines = sys.stdin.buffer.read().splitlines(keepends=True)
+    run(_load(port, connections, count, lines, http="http" in sys.argv[4:]))

@@ -76,6 +76,7 @@ def server(folder: Path) -> list[Figure]:
         with (
             _canned("rpc", result) as rpc,
             _canned("floor", result) as floor,
+            _canned("http", result) as http,
             _canned("rpc", _without_evidence(result)) as small_rpc,
             _canned("floor", _without_evidence(result)) as small_floor,
         ):
@@ -86,6 +87,7 @@ def server(folder: Path) -> list[Figure]:
                     "random, alone": (process, port, 1, 300, at_random),
                     "live": (process, port, 16, 480, live),
                     "rpc": (*rpc, 16, 4000, at_random),
+                    "http": (*http, 16, 4000, at_random, "http"),
                     "floor": (*floor, 16, 4000, at_random),
                     "small rpc": (*small_rpc, 16, 4000, at_random),
                     "small floor": (*small_floor, 16, 4000, at_random),
@@ -100,6 +102,7 @@ def server(folder: Path) -> list[Figure]:
         _metrics_cost(bursts["random"], bursts["without metrics"]),
         _rpc_layer("1 KB", bursts["small rpc"], bursts["small floor"]),
         _rpc_layer("10 KB", bursts["rpc"], bursts["floor"]),
+        _http_beside_tcp(bursts["http"], bursts["rpc"], bursts["random"]),
         Figure("server memory with the index, MB", f"{memory_mb:.0f}", "250", memory_mb < 250),
     ]
 
@@ -192,6 +195,16 @@ def _rpc_layer(size: str, loads: list[Load], floors: list[Load]) -> Figure:
     )
 
 
+def _http_beside_tcp(http: list[Load], tcp: list[Load], queries: list[Load]) -> Figure:
+    by_http, by_tcp, query = (median(load.cpu_us for load in each) for each in (http, tcp, queries))
+    return Figure(
+        "a call by HTTP beside TCP, 10 KB, CPU",
+        f"{by_http:.0f} µs beside {by_tcp:.0f} µs; {(by_http - by_tcp) / query:.1%} of a query",
+        "",
+        None,
+    )
+
+
 def request_line(tables: list[Any], which: int, row: int | None, rng: np.random.Generator) -> bytes:
     table = tables[which]
     chosen = int(rng.integers(0, len(table))) if row is None else row
@@ -201,10 +214,16 @@ def request_line(tables: list[Any], which: int, row: int | None, rng: np.random.
 
 
 def _load(
-    process: psutil.Process, port: int, connections: int, count: int, requests: list[bytes]
+    process: psutil.Process,
+    port: int,
+    connections: int,
+    count: int,
+    requests: list[bytes],
+    *protocol: str,
 ) -> Load:
     before = process.cpu_times()
-    command = [sys.executable, "-m", "benchmarks.load", str(port), str(connections), str(count)]
+    numbers = map(str, (port, connections, count))
+    command = [sys.executable, "-m", "benchmarks.load", *numbers, *protocol]
     done = subprocess.run(command, input=b"".join(requests), capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"the load failed: {done.stderr.decode()[-2000:]}")

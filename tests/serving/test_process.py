@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
+
+from tests.rpc.http.raw import call, http, post
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "test_request.sh"
 
@@ -35,12 +38,30 @@ run(main())
 """
 
 
+BOTH_DOORS = """
+import asyncio
+from llm_trader.rpc.server import run, stop_on_signals
+from tests.rpc.stub import serving_http
+
+async def main():
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    async with serving_http() as doors:
+        print("ready", doors.http[1], flush=True)
+        await stop.wait()
+
+run(main())
+"""
+
+
 @asynccontextmanager
-async def server_process() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def server_process(
+    program: str = PROGRAM,
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        PROGRAM,
+        program,
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
@@ -67,6 +88,24 @@ async def test_a_signal_finishes_work_under_way_and_exits_with_zero(signum: int)
         assert await reader.readline() == b""
         writer.close()
         await writer.wait_closed()
+        assert await asyncio.wait_for(process.wait(), 5) == 0
+
+
+async def test_a_signal_finishes_http_requests_too_and_tells_websockets_to_come_back() -> None:
+    async with (
+        server_process(BOTH_DOORS) as (process, port),
+        http(("127.0.0.1", port)) as client,
+        connect(f"ws://127.0.0.1:{port}/ws") as idle,
+    ):
+        client.send(post(call("sleep", [0.3])))
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        reply = await client.reply()
+        assert reply is not None
+        assert reply.json["result"] == 0.3
+        assert await client.reply() is None
+        await asyncio.wait_for(idle.wait_closed(), 5)
+        assert idle.close_code == 1012
         assert await asyncio.wait_for(process.wait(), 5) == 0
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from llm_trader.errors import ConfigurationError
+from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.keys import KeyRing
 from tests.rpc.http.raw import Connection, call, get, http, post
 from tests.rpc.stub import Doors, connected, raising, serving_http, until
@@ -209,3 +211,27 @@ async def test_stopping_gives_up_on_what_takes_longer_than_its_bound() -> None:
             await doors.server.stop()
         with pytest.raises((ConnectionError, AssertionError)):
             assert await client.reply() is not None
+
+
+async def test_a_port_that_is_taken_is_an_error_that_names_the_remedy() -> None:
+    async with serving_http() as first:
+        with pytest.raises(ConfigurationError, match=r"--http-port, or leave HTTP out with --no"):
+            async with serving_http(http_port=first.http[1]):
+                pass
+        async with http(first.http) as client:
+            assert (await client.get("/livez")).status == 200
+
+
+def test_http_has_the_port_after_that_of_tcp_unless_another_is_named() -> None:
+    assert RpcConfig(port=80).port_for_http == 81
+    assert RpcConfig(port=0).port_for_http == 0
+    assert RpcConfig(port=80, http_port=9).port_for_http == 9
+
+
+def test_ports_that_cannot_be_are_refused() -> None:
+    assert RpcConfig().port_for_http == 7880
+    with pytest.raises(ConfigurationError, match="none follows for HTTP"):
+        RpcConfig(port=65535)
+    with pytest.raises(ConfigurationError, match="cannot serve both"):
+        RpcConfig(port=7000, http_port=7000)
+    assert not RpcConfig(port=65535, http=False).http

@@ -17,6 +17,7 @@ from rich.table import Table
 from benchmarks import computing, opening, processes, states, storing, workload
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
+from benchmarks.security import security
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
 from llm_trader.index.embedded import EmbeddedIndex
@@ -35,6 +36,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "search": lambda folder: _with_index(computing.search, folder),
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),
     "server": processes.server,
+    "security": security,
     "flood": floods,
     "text": text,
     "evaluation": evaluation,

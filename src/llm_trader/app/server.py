@@ -45,7 +45,7 @@ from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
 from llm_trader.rpc.shared_limits import RedisLevels
 from llm_trader.rpc.slot_sockets import SlotSockets
-from llm_trader.rpc.tls import ServerTls
+from llm_trader.rpc.tls import ServerTls, tls_of
 from llm_trader.serving.admin import AdminMethods
 from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.evidence_push import EvidencePusher
@@ -142,7 +142,7 @@ async def server_parts(
     serving = settings.serving
     keys = KeyRing(tokens_of(serving, environ), now_ms=clock)
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
-    tls = None if serving.tls_certificate is None else ServerTls(serving, clock)
+    tls = tls_of(serving, clock)
     followed = _followed_files(serving, keys, tls)
     check_binding(
         serving.host,

@@ -103,7 +103,7 @@ class Session:
 
     `principal` is whom the connection's own key belongs to; `last_principal` is whom the last key
     of any call belongs to. `channel` is None where the server cannot send on its own. The server's
-    own work, `of_server`, needs no key and has no limits. Functions in `at_end` are called when the
+    own work, `of_server`, needs no key and has no limit. Functions in `at_end` are called when the
     connection has ended.
     """
 
@@ -305,15 +305,15 @@ class Admission:
         """
         queue, writable = self._quick if quick else self._work, session.unsent.writable
         client = _client(session, principal)
-        limited = not session.of_server
-        charge = self._limits.charge_to(client, time.monotonic) if limited else None
+        is_limited = not session.of_server
+        charge = self._limits.charge_to(client, time.monotonic) if is_limited else None
         while True:
             await writable.wait()
             await queue.turn(session.peer, kind, calls, charge)
             if writable.is_set():
                 break
         try:
-            if limited:
+            if is_limited:
                 self._limits.expect_work(client, time.monotonic())
         except errors.RateLimitedError:
             self.end_turn()

@@ -286,10 +286,6 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ConfigurationError(
                 f"port {self.port} cannot serve both lines of JSON and HTTP; give http_port another"
             )
-        if self.tls_certificate is None and (self.tls_key or self.tls_client_ca):
-            raise ConfigurationError(
-                "tls_key and tls_client_ca are of no use without tls_certificate; set it as well"
-            )
         for name in RpcConfig.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, bool) or name in _MAY_BE_ZERO:

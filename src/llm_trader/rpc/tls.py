@@ -24,6 +24,12 @@ _WARNED_BEFORE_MS: Final = 14 * DAY_MS
 _log = structlog.get_logger(__name__)
 
 
+def tls_of(config: RpcConfig, now_ms: Callable[[], Millis] | None) -> ServerTls | None:
+    """None where the settings name nothing of TLS. Raises like `ServerTls`."""
+    wanted = config.tls_certificate or config.tls_key or config.tls_client_ca
+    return None if wanted is None else ServerTls(config, now_ms)
+
+
 class ServerTls:
     """The TLS of new connections; `load` takes up changed files. Open connections stay as they are.
 
@@ -32,7 +38,10 @@ class ServerTls:
 
     def __init__(self, config: RpcConfig, now_ms: Callable[[], Millis] | None = None) -> None:
         if config.tls_certificate is None:
-            raise ConfigurationError("TLS needs serving.tls_certificate")
+            raise ConfigurationError(
+                "serving.tls_key and serving.tls_client_ca are of no use without "
+                "serving.tls_certificate; set it as well"
+            )
         self._certificate = config.tls_certificate
         self._key = config.tls_key or config.tls_certificate
         self._client_ca = config.tls_client_ca

@@ -275,7 +275,11 @@ async def test_a_warm_query_is_one_round_trip(server: Stub, place: QdrantServer)
             assert server.calls() == {"Points/Get": 1}
             server.forget_calls()
             await asyncio.gather(*(reader.scan(SYMBOL, ALWAYS) for _ in range(20)))
-            assert server.calls()["Points/Get"] <= 2
+            reads = server.calls()["Points/Get"]
+            assert reads <= 2
+            use = reader.cache_use()
+            assert use["heads"] == (20 - reads, 1 + reads)  # one by the scan before
+            assert use["columns"] == (22, 1)
             await index.upsert(points_at([100]))
             server.forget_calls()
             assert (await reader.search(replace(query, ranges=()))).eligible == 101

@@ -502,3 +502,11 @@ async def test_only_the_horizons_asked_for_are_in_the_evidence(past_index: Embed
     answer = await Retriever(past_index, SPACE).query(drawn_state(1, LATE_MS), LATE_MS, config)
     assert list(answer.evidence.horizons) == ["4h"]
     assert len(await stored(past_index)) == SLOTS
+
+
+async def test_a_query_tells_the_ends_of_its_stages_in_order(past_index: EmbeddedIndex) -> None:
+    ended: list[str] = []
+    state = drawn_state(0, LATE_MS)
+    await Retriever(past_index, SPACE).query(state, LATE_MS, SearchSpec(), ended.append)
+    assert list(dict.fromkeys(ended)) == ["embed", "search", "select", "evidence"]
+    assert ended.count("evidence") == 1

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 import structlog
 
 from llm_trader.errors import StoreError
+from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import RequestRecord, log_request
 from tests.rpc.stub import connected, raising, serving
@@ -122,6 +124,25 @@ async def test_the_wait_for_a_free_place_counts_as_queue(recorder: Recorder) -> 
         line.send_json(request("sleep", seconds=0.1), request("get_data", 2))
         assert [(await line.receive())["id"] for _ in range(2)] == [1, 2]
     assert recorder.records[1].stages["queue"] >= 0.1
+
+
+async def test_a_method_adds_stages_and_its_pauses_count_as_queue(recorder: Recorder) -> None:
+    async def work(params: None, context: RequestContext) -> None:
+        for _ in range(2):
+            time.sleep(0.02)  # noqa: ASYNC251  as a method that computes
+            context.end_stage("search")
+            await context.pause()
+        context.end_stage("select")
+
+    method = Method("work", None, work, "Computes.")
+    async with serving(method, observers=[recorder]) as server, connected(server) as line:
+        await line.call("work")
+    (record,) = recorder.records
+    stages = record.stages
+    assert list(stages) == ["queue", "decode", "search", "select", "handle", "encode"]
+    assert stages["search"] >= 0.04
+    assert stages["select"] + stages["handle"] < stages["search"]
+    assert sum(stages.values()) <= record.duration_s
 
 
 async def test_a_request_cut_off_by_a_stop_is_observed_as_a_server_error(

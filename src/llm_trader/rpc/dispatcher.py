@@ -61,6 +61,7 @@ class RequestContext:
     batch_position: int | None = None
     unknown_fields: list[str] = field(default_factory=list)
     stages: dict[str, float] | None = None
+    staged_s: float = 0.0  # the sum of the stages
     gate: Admission | None = None
     principal: Principal | None = None
     worked_since_s: float = 0.0
@@ -71,9 +72,7 @@ class RequestContext:
             paused_s = time.monotonic()
             await self.gate.pause(paused_s - self.worked_since_s)
             self.worked_since_s = time.monotonic()
-            if self.stages is not None:
-                waited_s = self.worked_since_s - paused_s
-                self.stages["queue"] = self.stages.get("queue", 0.0) + waited_s
+            self._add_stage("queue", self.worked_since_s - paused_s)
 
     def batch_member(self, position: int, size: int) -> RequestContext:
         name, session = f"{self.request_id}.{position}", self.session
@@ -82,8 +81,12 @@ class RequestContext:
     def end_stage(self, name: str) -> None:
         """Attributes the time since the last stage ended to `name`, which may end repeatedly."""
         if self.stages is not None:
-            stage_s = time.monotonic() - self.received_s - sum(self.stages.values())
-            self.stages[name] = self.stages.get(name, 0.0) + stage_s
+            self._add_stage(name, time.monotonic() - self.received_s - self.staged_s)
+
+    def _add_stage(self, name: str, seconds: float) -> None:
+        if self.stages is not None:
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
+            self.staged_s += seconds
 
 
 @dataclass(frozen=True, slots=True)

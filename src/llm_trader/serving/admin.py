@@ -16,9 +16,9 @@ from llm_trader.rpc.errors import UnauthorizedError
 
 
 class ChangedSetting(Struct, frozen=True):
-    key: str
-    before: Any
-    after: Any
+    key: Annotated[str, Meta(description="Such as serving.rate_limit_per_s.")]
+    before: Annotated[Any, Meta(description="Value in use until now.")]
+    after: Annotated[Any, Meta(description="Value of the settings as they were read.")]
 
 
 class Reloaded(Struct, frozen=True):

@@ -34,8 +34,9 @@ class Definition:
 REQUESTS: Final = Definition(
     "llm_trader_requests_total",
     "counter",
-    "Requests by method, refused ones, notifications and members of batches included. `unknown` is "
-    "any method that the server does not have, `none` a document that is not a call.",
+    "Requests by method; refused ones, notifications, members of batches and the queries of "
+    "subscriptions included. `unknown` is any method that the server does not have, `none` a "
+    "document that is not a call.",
     ("method",),
 )
 ERRORS: Final = Definition(

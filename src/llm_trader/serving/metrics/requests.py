@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import Counter, Histogram
-
 from llm_trader.rpc.dispatcher import Method
 from llm_trader.rpc.errors import ErrorTable
 from llm_trader.rpc.observer import RequestRecord
 from llm_trader.serving.metrics import definitions
-from llm_trader.serving.metrics.registry import Registry
+from llm_trader.serving.metrics.registry import Counter, Histogram, Registry
 
 UNKNOWN: Final = "unknown"
 _NOT_A_CALL: Final = "none"

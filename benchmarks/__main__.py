@@ -20,6 +20,7 @@ from benchmarks.flood import floods
 from benchmarks.security import security
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
+from benchmarks.workers import workers
 from llm_trader.index.embedded import EmbeddedIndex
 
 
@@ -37,6 +38,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),
     "server": processes.server,
     "security": security,
+    "workers": workers,
     "flood": floods,
     "text": text,
     "evaluation": evaluation,

@@ -1,0 +1,187 @@
+"""Two workers beside one, and a server beyond its capacity: `python -m benchmarks --only workers`.
+
+Load generator and servers share the cores of the machine, so throughput by the clock says as much
+about the generator as about the server. So what counts is the CPU time of the busiest worker: on a
+core of its own it is what bounds the throughput. Both are shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from benchmarks.processes import load, rag_server, request_line
+from benchmarks.timing import Figure
+from benchmarks.workload import SYMBOLS, states
+from llm_trader.rpc.server import run
+
+_ROUNDS = 7
+_CONNECTIONS = 64
+_REQUESTS = 960
+_DEADLINE_S = 1.0
+_FLOOD_S = 8.0
+# A client of the flood sends so many requests ahead.
+_AHEAD = 24
+
+
+class Burst(NamedTuple):
+    per_second: float
+    # Of the busiest process, which bounds the throughput on enough cores.
+    busiest_cpu_us: float
+
+
+def workers(folder: Path) -> list[Figure]:
+    rng = np.random.default_rng(0)
+    tables = [states(symbol, 60) for symbol in SYMBOLS]
+    requests = [request_line(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 2000)]
+    with rag_server(folder) as one, rag_server(folder, "--workers", "2") as two:
+        servers = {"one": one, "two": two}
+        for process, port in servers.values():
+            _burst(process, port, requests)  # now every worker has read the days
+        bursts: dict[str, list[Burst]] = {name: [] for name in servers}
+        for _ in range(_ROUNDS):
+            for name, (process, port) in servers.items():
+                bursts[name].append(_burst(process, port, requests))
+    figures = _throughput(bursts)
+    deadline = {"LLM_TRADER_SERVING__REQUEST_DEADLINE_S": str(_DEADLINE_S)}
+    with rag_server(folder, "--workers", "2", **deadline) as (process, port):
+        _burst(process, port, requests)
+        figures += _beyond_capacity(run(flood(port, requests, _FLOOD_S)))
+    return figures
+
+
+def _burst(process: psutil.Process, port: int, requests: list[bytes]) -> Burst:
+    processes = process.children() or [process]
+    before = [_cpu_s(one) for one in processes]
+    seen = load(process, port, _CONNECTIONS, _REQUESTS, requests).seen
+    spent_s = [_cpu_s(one) - earlier for one, earlier in zip(processes, before, strict=True)]
+    return Burst(seen["per_second"], max(spent_s) / seen["requests"] * 1e6)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _throughput(bursts: dict[str, list[Burst]]) -> list[Figure]:
+    pairs = list(zip(bursts["one"], bursts["two"], strict=True))
+    by_cpu = median(one.busiest_cpu_us / two.busiest_cpu_us for one, two in pairs)
+    by_clock = median(two.per_second / one.per_second for one, two in pairs)
+    one_us, two_us = (median(b.busiest_cpu_us for b in each) for each in bursts.values())
+    return [
+        Figure(
+            "throughput of two workers against one, by the CPU time of the busiest worker",
+            f"{by_cpu:.2f} x ({one_us:.0f} µs a request, {two_us:.0f} µs of two)",
+            "1.8 x",
+            by_cpu >= 1.8,
+        ),
+        Figure(
+            "  by the clock, with the load generator on the same cores",
+            f"{by_clock:.2f} x",
+            "",
+            None,
+        ),
+    ]
+
+
+class Flood(NamedTuple):
+    """What the clients of a flood saw, and how long a query took to be quick again after it."""
+
+    accepted_ms: list[float]
+    codes: dict[int, int]
+    alone_ms: float
+    recovered_s: float
+
+
+async def flood(port: int, requests: list[bytes], seconds: float, clients: int = 48) -> Flood:
+    """Each client keeps many requests on their way, far more than can be answered in time."""
+    alone_ms = median([await _one_ms(port, requests[n]) for n in range(20)])
+    accepted_ms: list[float] = []
+    codes: dict[int, int] = {}
+    until_s = time.monotonic() + seconds
+    cycle = itertools.cycle(requests)
+    await asyncio.gather(
+        *(_client(port, cycle, until_s, accepted_ms, codes) for _ in range(clients))
+    )
+    ended_s = time.monotonic()
+    while await _one_ms(port, requests[0]) > 5 * alone_ms + 5:
+        await asyncio.sleep(0.01)
+    return Flood(sorted(accepted_ms), codes, alone_ms, time.monotonic() - ended_s)
+
+
+async def _client(
+    port: int,
+    requests: itertools.cycle[bytes],
+    until_s: float,
+    accepted_ms: list[float],
+    codes: dict[int, int],
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+    sent_s: dict[int, float] = {}
+    numbers = itertools.count(1)
+
+    def send() -> None:
+        number = next(numbers)
+        sent_s[number] = time.monotonic()
+        writer.write(next(requests).replace(b'"id":1', b'"id":%d' % number, 1))
+
+    for _ in range(_AHEAD):
+        send()
+    while sent_s:
+        reply: Any = json.loads(await reader.readline())
+        took_ms = (time.monotonic() - sent_s.pop(reply["id"])) * 1000
+        if "result" in reply:
+            accepted_ms.append(took_ms)
+        else:
+            code = reply["error"]["code"]
+            codes[code] = codes.get(code, 0) + 1
+            await asyncio.sleep(0.01)
+        if time.monotonic() < until_s:
+            send()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def _one_ms(port: int, request: bytes) -> float:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+    started_s = time.perf_counter()
+    writer.write(request)
+    reply = await reader.readline()
+    took_ms = (time.perf_counter() - started_s) * 1000
+    writer.close()
+    await writer.wait_closed()
+    return took_ms if b'"result"' in reply[:60] else float("inf")
+
+
+def _beyond_capacity(seen: Flood) -> list[Figure]:
+    accepted, refused = len(seen.accepted_ms), sum(seen.codes.values())
+    p99_ms = seen.accepted_ms[int(accepted * 0.99)]
+    only_shed = set(seen.codes) <= {-32012}
+    return [
+        Figure(
+            "beyond capacity: requests refused, all with -32012",
+            f"{refused:,} of {refused + accepted:,}, codes {sorted(seen.codes)}",
+            "-32012",
+            only_shed and refused > 0,
+        ),
+        Figure(
+            f"  99th percentile of accepted requests, deadline {_DEADLINE_S:g} s",
+            f"{p99_ms:.0f} ms",
+            f"{_DEADLINE_S * 1000:.0f} ms",
+            p99_ms <= _DEADLINE_S * 1000,
+        ),
+        Figure(
+            "  until a query is quick again afterwards",
+            f"{seen.recovered_s:.2f} s",
+            "5 s",
+            seen.recovered_s <= 5,
+        ),
+    ]

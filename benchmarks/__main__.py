@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import computing, opening, processes, states, storing, workload
+from benchmarks.batch import batch
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
 from benchmarks.security import security
@@ -37,6 +38,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "search": lambda folder: _with_index(computing.search, folder),
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),
     "server": processes.server,
+    "batch": batch,
     "security": security,
     "workers": workers,
     "flood": floods,

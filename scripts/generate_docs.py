@@ -17,10 +17,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
+from llm_trader.serving.graphql.schema import schema_text
 from llm_trader.settings.reload import RELOAD, Reload
 from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from json_schemas import schema_pages
 from reference_pages import cli_page, metrics_page, rpc_page, state_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,6 +92,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/metrics.md": lambda: metrics_page(NOTE),
     "docs/rpc.md": lambda: rpc_page(NOTE),
     "docs/state.md": lambda: state_page(NOTE),
+    **schema_pages(GENERATED),
+    "schemas/schema.graphql": lambda: f"# {GENERATED}\n\n{schema_text()}",
 }
 
 

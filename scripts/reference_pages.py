@@ -155,9 +155,12 @@ def rpc_page(note: str) -> str:
     lines += [
         "JSON-RPC 2.0 over TCP, port 7879: one document per line, each reply one line. The same",
         "over [HTTP and WebSocket](#http-and-websocket), port 7880. The server describes itself in",
-        "full, results included, to `rpc.discover` (OpenRPC). Params that are an object may have",
-        '`"_meta": {"token": KEY}`, the key of this one call, which is no parameter of the method;',
-        "[Security](security.md) has the other ways to send a key.",
+        "full, results included, to `rpc.discover` (OpenRPC). Every method takes `timeout_ms` by",
+        "name: a request that is not answered by then ends with -32013. Params that are an object",
+        'may have `"_meta": {"token": KEY}`, the key of this one call, which is no parameter of',
+        "the method; [Security](security.md) has the other ways to send a key.",
+        "[`schemas/`](../schemas) has JSON Schemas of parameters and results. A server also takes",
+        "parameters that it does not know, and names them in `unknown_fields`.",
     ]
     schemas = document["components"]["schemas"]
     for method in document["methods"]:

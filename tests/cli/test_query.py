@@ -160,7 +160,7 @@ def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typi
     ("arguments", "told"),
     [
         ("--symbol DOGEUSDT --at {at}", ["'DOGEUSDT'; available: BTCUSDT, ETHUSDT"]),
-        ("--symbol btc/usdt --at {at}", ["symbol"]),
+        ("--symbol btc?usdt --at {at}", ["symbol"]),
         (
             "--symbol BTCUSDT --at {at} --min-similarity 0.999",
             [

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from llm_trader.app.snapshot_delivery import snapshot_sender
+from llm_trader.clock import WallClock
 from llm_trader.delivery.intake import DeliveryCounts
 from llm_trader.delivery.sender import SnapshotSender
 from llm_trader.errors import InvalidInputError
@@ -92,7 +93,9 @@ async def sending(
 ) -> AsyncIterator[SnapshotSender]:
     flags = {f"delivery.{name}": value for name, value in delivery.items()}
     settings = load_settings(environ={}, overrides={"delivery.intakes": addresses, **flags})
-    sender = snapshot_sender(settings, environ or {}, store, [SYMBOL], clock_from(now_ms))
+    sender = snapshot_sender(
+        settings, environ or {}, store, [SYMBOL], WallClock(clock_from(now_ms))
+    )
     try:
         yield sender
     finally:

@@ -154,6 +154,32 @@ async def test_scores_are_cosines_and_descend(fresh_index: FreshIndex, case: Cas
     assert (np.diff(hits.cosine) <= 0).all()
 
 
+@given(case=cases(), seed=seeds, limits=st.lists(st.integers(1, 60), min_size=1, max_size=6))
+async def test_many_searches_find_exactly_what_each_finds(
+    fresh_index: FreshIndex, case: Case, seed: int, limits: list[int]
+) -> None:
+    vectors, window = unit_vectors(len(limits), seed), case.query.window
+    queries = [
+        replace(
+            case.query,
+            vector=vector,
+            limit=limit,
+            window=Window(window.earliest_timestamp_ms + i * DAY_MS // 8, window.resolved_by_ms),
+            ranges=case.query.ranges if i % 2 else (),
+        )
+        for i, (vector, limit) in enumerate(zip(vectors, limits, strict=True))
+    ]
+    async with fresh_index(collection()) as index:
+        await index.upsert(case.points)
+        together = await index.search_many(queries)
+        for query, hits in zip(queries, together, strict=True):
+            alone = await index.search(query)
+            assert same_points(found(hits), found(alone))
+            assert hits.cosine.tolist() == alone.cosine.tolist()
+            assert hits.eligible == alone.eligible
+            np.testing.assert_array_equal(hits.best_cosine, alone.best_cosine)
+
+
 @given(case=cases(kinds=3))
 async def test_equally_similar_points_come_oldest_first_also_where_the_limit_cuts(
     fresh_index: FreshIndex, case: Case

@@ -946,7 +946,8 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
     document = await rag.call("rpc.discover")
     methods = {method["name"]: method for method in document["methods"]}
     assert set(methods) == {
-        *("rag.query_patterns", "rag.get_snapshot", "rag.stats"),
+        *("rag.query_patterns", "rag.query_batch", "rag.get_snapshot", "rag.stats"),
+        *("rag.get_candles", "rag.get_funding", "rag.get_open_interest"),
         *("rag.subscribe", "rag.unsubscribe", "admin.reload"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }
@@ -956,8 +957,10 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
         "timestamp": True,
         "current_state": False,
         "query_config": False,
+        "timeout_ms": False,
     }
-    assert [p["name"] for p in methods["rag.get_snapshot"]["params"]] == ["symbol", "timestamp"]
+    moment = [p["name"] for p in methods["rag.get_snapshot"]["params"]]
+    assert moment == ["symbol", "timestamp", "timeout_ms"]
     codes = {ref["$ref"].rpartition("/")[2] for ref in methods["rag.query_patterns"]["errors"]}
     assert {"-32602", "-32001", "-32002", "-32003", "-32004", "-32005"} <= codes
 

@@ -3,14 +3,15 @@
 1. Every second the version of the store, and then those of the symbols, are compared with those of
    the last look: microseconds where nothing was written, else 0.2 ms a symbol (`_Session.look`).
 2. The symbols that were written to are ingested, in the range of a plain `rag-ingest`.
-3. A store or an index that fails is opened again after a pause that doubles (`_Follower.follow`).
+3. A store or an index that fails is opened again after a pause that doubles
+   (`StoreFollower.follow`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,10 +72,10 @@ def follow_store(
     Raises whatever prevents the first look, such as `StoreLockedError` while another process writes
     to the index. Later failures of the store or the index are logged and waited for.
     """
-    asyncio.run(_until_stopped(_Follower(job, symbols, start, clock, report)))
+    asyncio.run(_until_stopped(StoreFollower(job, symbols, start, clock, report)))
 
 
-async def _until_stopped(follower: _Follower) -> None:
+async def _until_stopped(follower: StoreFollower) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     following = asyncio.create_task(follower.follow())
@@ -92,12 +93,15 @@ async def _until_stopped(follower: _Follower) -> None:
 
 
 @dataclass(slots=True)
-class _Follower:
+class StoreFollower:
+    """`follow` goes on until it is cancelled. `store` is the store where it is open already."""
+
     job: Job
     symbols: list[str]
     start: str
     clock: Callable[[], Millis]
     report: Report
+    store: MarketStore | None = None
 
     async def follow(self) -> None:
         refuse_one_folder_for_both(self.job.settings)
@@ -123,11 +127,16 @@ class _Follower:
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[_Session]:
         settings = self.job.settings
-        with MarketStore.open(settings.market.store) as store:
+        with self._opened_store() as store:
             spaces = spaces_of(settings, store, self.symbols or store.symbols())
             collection = collection_of(spaces, store.exchange)
             async with open_index(settings, self.job.environ, create=collection) as index:
                 yield _Session(self, store, index, spaces)
+
+    def _opened_store(self) -> AbstractContextManager[MarketStore]:
+        if self.store is not None:
+            return nullcontext(self.store)
+        return MarketStore.open(self.job.settings.market.store)
 
     def _log_begin(self, event: str) -> None:
         settings = self.job.settings
@@ -143,7 +152,7 @@ class _Session:
     which the clock changes and no write.
     """
 
-    follower: _Follower
+    follower: StoreFollower
     store: MarketStore
     index: VectorIndex
     spaces: Spaces

@@ -56,7 +56,7 @@ def import_market_data(
 ) -> ImportReport:
     """Import a folder or a file."""
     market = job.settings.market
-    with _written_store(market, exchange) as store:
+    with written_store(market, exchange) as store:
         return import_folder(
             path,
             store,
@@ -104,7 +104,7 @@ def fill_store_from_archive(
         raise InvalidInputError("the start is not before the end")
     names = [checked_symbol(symbol) for symbol in symbols]
     market = job.settings.market
-    with _written_store(market, ARCHIVE_EXCHANGE) as store:
+    with written_store(market, ARCHIVE_EXCHANGE) as store:
         return fill_from_archive(
             store, market.archive, names, timeframes, span_ms, job.now_ms, job.progress
         )
@@ -117,12 +117,12 @@ def recheck_store_against_archive(
     market = job.settings.market
     with MarketStore.open(market.store):  # says so where there is none
         pass
-    with _written_store(market, ARCHIVE_EXCHANGE) as store:
+    with written_store(market, ARCHIVE_EXCHANGE) as store:
         return recheck_archive(store, market.archive, symbols, span_ms, job.now_ms, job.progress)
 
 
 @contextmanager
-def _written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]:
+def written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]:
     """A store to write to. A failure before the first write leaves none where there was none."""
     folder = config.store
     existed = (folder / DATA_FILE).exists()
@@ -171,7 +171,7 @@ async def fetch_market_data(
         now_ms = await venue.now_ms()
         span = _fetched_span(start, end, now_ms)
         instruments = await find_on_venue(venue, symbols)
-        with _written_store(market, exchange) as store:
+        with written_store(market, exchange) as store:
             closed_ms = now_ms - round(market.exchange.close_margin_s * 1000)
             surroundings = Surroundings(venue, store, now_ms, closed_ms, job.now_ms)
             series = [
@@ -249,7 +249,7 @@ def simulate_market(
     if not symbols:
         raise InvalidInputError("--symbols names no symbol; name one, such as BTCUSDT")
     source, now_ms, progress = f"simulation, seed {seed}", job.now_ms, job.progress
-    with _written_store(job.settings.market, SIMULATED) as store:
+    with written_store(job.settings.market, SIMULATED) as store:
         for done, symbol in enumerate(symbols):
             progress("simulating", done, len(symbols))
             market = simulate(symbol, start_ms=start_ms, days=days, seed=seed)

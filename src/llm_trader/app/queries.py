@@ -44,6 +44,10 @@ async def query_server(
     """
     state = None if state_file is None else _read_state(state_file)
     chosen = {key: value for key, value in query_config.items() if value is not None}
+    if chosen.get("detail") == "brief":
+        raise InvalidInputError(
+            "this shows the whole answer; brief is for programs that ask rag.query_patterns"
+        )
     async with await _connect(job) as client:
         age_ms = None
         if as_of_ms is None:

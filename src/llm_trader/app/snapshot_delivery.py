@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from llm_trader.app.indexes import secret, snapshot_rules
 from llm_trader.app.ingestion import intraday_timeframe
-from llm_trader.delivery.clock import WallClock
+from llm_trader.clock import Clock
 from llm_trader.delivery.config import parse_intake
 from llm_trader.delivery.intake import Intake
 from llm_trader.delivery.sender import SnapshotSender
@@ -14,7 +14,6 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
-from llm_trader.timeframe import Millis
 
 
 def snapshot_sender(
@@ -22,13 +21,13 @@ def snapshot_sender(
     environ: Mapping[str, str],
     store: MarketStore,
     symbols: list[str],
-    present_ms: Callable[[], Millis],
+    clock: Clock,
 ) -> SnapshotSender:
     """Sends states of the store to the intakes of the settings; call it within an event loop.
 
     Raises `ConfigurationError` where the variable of a token is empty.
     """
-    config, clock = settings.delivery, WallClock(present_ms)
+    config = settings.delivery
     intraday = intraday_timeframe(settings, store, symbols)
     addresses = [parse_intake(text) for text in config.intakes]
     intakes = [

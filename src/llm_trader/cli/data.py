@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,7 @@ from typer import Argument, Option
 from llm_trader.app.job import Job
 from llm_trader.cli import options
 from llm_trader.cli.options import with_job
-from llm_trader.cli.output import Description, Result, first_lines, heading, line, table
+from llm_trader.cli.output import Description, Result, Results, first_lines, heading, line, table
 from llm_trader.cli.show_store import describe_series
 from llm_trader.errors import InvalidInputError
 from llm_trader.timeframe import (
@@ -141,9 +142,78 @@ def fetch(
     from llm_trader.app.market_data import fetch_market_data
 
     names = options.written_symbols(symbols)
-    wanted = [Timeframe.parse(name) for name in timeframes.replace(" ", "").split(",") if name]
+    wanted = _timeframes(timeframes)
     report = fetch_market_data(job, exchange.lower(), names, start, end, wanted)
     return Result(report, _describe_fetch(report, job.settings.market.store), report.failed)
+
+
+@app.command()
+@with_job("store", "interval", "keep_days", "log_level", quiet=False, unit="symbols")
+def collect(
+    exchange: Annotated[str, Option(help="Exchange to collect from: binance or bybit.")],
+    symbols: Annotated[
+        str,
+        Option(
+            "--symbols",
+            "--symbol",
+            help="Symbols, separated by commas: BTCUSDT, BTC-USDT or BTC/USDT:USDT.",
+        ),
+    ],
+    job: Job,
+    index: Annotated[
+        Path | None,
+        Option(help="Folder of an embedded index to keep up to date, too. [setting index.path]"),
+    ] = None,
+    start: Annotated[
+        str,
+        Option(
+            "--start",
+            "-s",
+            help="First time of symbols that are new to the store: days before now, or RFC 3339.",
+        ),
+    ] = "150",
+    timeframes: Annotated[str, Option(help="Candles to collect, separated by commas.")] = "3m,4h",
+) -> Results:
+    """Collect candles, funding and open interest as they come, until SIGTERM or Ctrl-C.
+
+    First it fetches what the store lacks: of symbols that are new 150 days, 60 that a state reads
+    and 90 that are searched. Then it streams candles over WebSockets and stores those that have
+    closed; what a lost connection has missed, and candles of which the stream does not show the
+    end, are fetched. Funding and open interest are polled. A symbol that fails leaves the others.
+
+    At each boundary of the grid of snapshots it prints a line (a document with --json), and sends
+    the state of each symbol to the addresses of delivery.intakes. With --index, or with a Qdrant
+    server in the settings, states are indexed as their outcomes become known. Data older than
+    market.keep_days is removed once a day.
+
+    A second collector of the same store is refused. A killed one loses the candles in progress,
+    which the next start fetches. It needs the extra `exchange`:
+    pip install 'llm-trader-rag[exchange]'.
+    """
+    from llm_trader.app.collection import CollectionPlan, collect_market
+    from llm_trader.app.indexes import backend_of
+    from llm_trader.cli.show_collection import describe_event
+    from llm_trader.clock import WallClock
+
+    if index is not None:
+        job = options.with_index(job, index)
+    plan = CollectionPlan(
+        exchange=exchange.lower(),
+        symbols=tuple(options.written_symbols(symbols)),
+        timeframes=tuple(_timeframes(timeframes)),
+        start=start,
+        is_indexed=index is not None or backend_of(job.settings) != "embedded",
+    )
+
+    def run(present: Callable[[Result], None]) -> None:
+        collect_market(
+            job,
+            plan,
+            WallClock(options.now_ms),
+            lambda event: present(Result(event, describe_event(event))),
+        )
+
+    return Results(run)
 
 
 @app.command()
@@ -184,7 +254,7 @@ def archive(
         report = market_data.recheck_store_against_archive(job, names, span_ms)
     else:
         span_ms = (parse_start(start or "365", end_ms), end_ms)
-        chosen = [Timeframe.parse(text.strip()) for text in timeframes.split(",")]
+        chosen = _timeframes(timeframes)
         report = market_data.fill_store_from_archive(job, names, chosen, span_ms)
     return Result(
         report, _describe_archive(report, job.settings.market.store), bool(report.problems)
@@ -245,6 +315,10 @@ def simulate(
     names, start_ms = options.symbol_list(symbols), parse_time(start)
     info = simulate_market(job, names, start_ms, days=days, seed=seed)
     return Result(info, describe_series(info))
+
+
+def _timeframes(text: str) -> list[Timeframe]:
+    return [Timeframe.parse(name) for name in text.replace(" ", "").split(",") if name]
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:

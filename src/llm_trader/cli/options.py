@@ -98,6 +98,9 @@ SETTING_FLAGS: Final = {
         type=bool,
         negates=True,
     ),
+    "graphql": Flag(
+        "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool
+    ),
     "workers": Flag("serving.workers", "Processes that answer on the same ports.", "1", type=int),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "tls_certificate": Flag(
@@ -242,6 +245,15 @@ def _load_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
+
+def with_index(job: Job, folder: Path) -> Job:
+    """The job with another folder of the index, as the flag --index of other commands sets it."""
+    import msgspec
+
+    replace = msgspec.structs.replace
+    index = replace(job.settings.index, path=folder.expanduser())
+    return job._replace(settings=replace(job.settings, index=index))
 
 
 def one_symbol(text: str) -> str:

@@ -75,7 +75,8 @@ def ingest(
 
 
 @with_job(
-    *("host", "port", "http_port", "no_http", "workers", "store", "index", "qdrant_url", "vector"),
+    *("host", "port", "http_port", "no_http", "graphql", "workers"),
+    *("store", "index", "qdrant_url", "vector"),
     *("lookback_days", "calibration"),
     *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
     "audit_folder",
@@ -86,10 +87,11 @@ def serve(job: Job) -> None:
     """Answer queries over JSON-RPC 2.0 until SIGTERM or Ctrl-C.
 
     Two ports: one document per line over TCP; and HTTP with POST /rpc, GET /livez, /readyz and
-    /openrpc.json, and WebSocket at /ws. Methods: rag.query_patterns, rag.get_snapshot, rag.stats,
-    rag.subscribe (over WebSocket), rpc.ping, rpc.discover. Answers
-    include new states as soon as they are ingested. With a market store, queries may leave out
-    their state, and the server completes partial states.
+    /openrpc.json, WebSocket at /ws, and with --graphql, which needs the extra graphql, POST
+    /graphql. Methods: rag.query_patterns, rag.get_snapshot, rag.get_candles, rag.get_funding,
+    rag.get_open_interest, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover.
+    Answers include new states as soon as they are ingested. With a market store, queries may leave
+    out their state, and the server completes partial states.
     """
     serving = job.settings, job.environ, options.now_ms, job.read_settings
     if job.settings.serving.workers > 1:
@@ -243,14 +245,14 @@ def _following(job: Job, names: list[str], start: str, end: str, *, rebuild: boo
 
     def run(present: Callable[[Result], None]) -> None:
         def report(ingested: FollowReport) -> None:
-            present(Result(ingested, [line(_in_a_line(ingested))]))
+            present(Result(ingested, [line(in_a_line(ingested))]))
 
         follow_store(job, names, start, options.now_ms, report)
 
     return Results(run)
 
 
-def _in_a_line(report: FollowReport) -> str:
+def in_a_line(report: FollowReport) -> str:
     counts = [f"{report.added} added"]
     counts += [f"{report.remade} made again"] if report.remade else []
     counts += [f"{count} removed, {reason}" for reason, count in report.removed.items()]

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 import structlog
 
+from llm_trader.clock import Clock
 from llm_trader.delivery.boundary import pause_s
-from llm_trader.delivery.clock import Clock
 from llm_trader.delivery.config import IntakeAddress
 from llm_trader.delivery.jobs import METHOD, SnapshotPost
 from llm_trader.errors import LlmTraderError

@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 import structlog
 
+from llm_trader.clock import Clock
 from llm_trader.delivery.boundary import DataEnds, decide
-from llm_trader.delivery.clock import Clock
 from llm_trader.delivery.config import DeliveryConfig
 from llm_trader.delivery.intake import DeliveryCounts, Intake
 from llm_trader.delivery.jobs import SnapshotPost, job_id, snapshot_id

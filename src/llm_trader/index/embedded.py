@@ -18,7 +18,7 @@ is compared with it: an index that was damaged on disk is refused, never answere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -168,6 +168,10 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
     async def search(self, query: SearchQuery) -> Hits:
         self.collection.check_searchable(query.name)
         return self._arrays(query.symbol).search(query)
+
+    async def search_many(self, queries: Sequence[SearchQuery]) -> list[Hits]:
+        self.collection.check_searchable(queries[0].name)
+        return self._arrays(queries[0].symbol).search_many(queries)
 
     async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:
         return self._arrays(symbol).scan(window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,9 +31,12 @@ class SymbolArrays:
         self._some_lack = any_lacks(table.values)
 
     def scan(self, window: Window) -> PointTable:
-        first = np.searchsorted(self.table.timestamp_ms, window.earliest_timestamp_ms)
-        last = np.searchsorted(self._resolved_at_ms, window.resolved_by_ms, side="right")
-        return self.table.take(slice(int(first), max(int(first), int(last))))
+        return self.table.take(self._rows(window))
+
+    def _rows(self, window: Window) -> slice:
+        first = int(np.searchsorted(self.table.timestamp_ms, window.earliest_timestamp_ms))
+        last = int(np.searchsorted(self._resolved_at_ms, window.resolved_by_ms, side="right"))
+        return slice(first, max(first, last))
 
     def fetch(self, timestamp_ms: Times) -> PointTable:
         rows = np.searchsorted(self.table.timestamp_ms, np.unique(timestamp_ms))
@@ -41,8 +45,24 @@ class SymbolArrays:
 
     def search(self, query: SearchQuery) -> Hits:
         visible = self.scan(query.window)
+        return self._hits(query, visible, visible.vectors[query.name] @ query.vector)
+
+    def search_many(self, queries: Sequence[SearchQuery]) -> list[Hits]:
+        """The hits of each; all compare the same vectors, and their windows are one product."""
+        windows = [self._rows(query.window) for query in queries]
+        start, end = min(w.start for w in windows), max(w.stop for w in windows)
+        vectors = self.table.vectors[queries[0].name][start:end]
+        products = np.stack([query.vector for query in queries]) @ vectors.T
+        return [
+            self._hits(
+                query, self.table.take(rows), products[i, rows.start - start : rows.stop - start]
+            )
+            for i, (query, rows) in enumerate(zip(queries, windows, strict=True))
+        ]
+
+    def _hits(self, query: SearchQuery, visible: PointTable, cosine: Cosines) -> Hits:
+        """`cosine` (n,) are those of the visible points but for rounding; it is written to."""
         scale = scales_of(visible, query) if self._some_lack else None
-        cosine = visible.vectors[query.name] @ query.vector
         if scale is not None:
             cosine *= scale
             cosine[np.isnan(scale)] = -np.inf
@@ -55,8 +75,8 @@ class SymbolArrays:
         order = np.argsort(-exact, kind="stable")[: query.limit]
         best = np.nan
         if len(cosine):
-            nearest_row = cosine.argmax(axis=0, keepdims=True)
-            best = float(exact_cosines(visible, nearest_row, query, scale)[0])
+            nearly_best = np.flatnonzero(cosine >= cosine.max() - COSINE_ROUNDING)
+            best = float(exact_cosines(visible, nearly_best, query, scale).max())
         return Hits(visible, rows[order], exact[order], len(candidates), best)
 
     def merge(self, new: PointTable) -> None:

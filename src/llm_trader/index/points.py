@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,8 @@ _OPTIONAL_ROWS: Final = np.array([name in {*OPTIONAL_FIELDS, *EXTREMES} for name
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-trader-rag:point")
 
 
+# Queries about near times show the same points again and again.
+@lru_cache(maxsize=8192)
 def point_id(symbol: str, timestamp_ms: Millis, feature_version: str) -> str:
     """The same point has the same id wherever and however often it is ingested (UUIDv5)."""
     return str(uuid.uuid5(_NAMESPACE, f"{symbol}:{timestamp_ms}:{feature_version}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Protocol, runtime_checkable
 
@@ -203,6 +203,10 @@ class VectorIndex(Protocol):
 
     async def search(self, query: SearchQuery) -> Hits:
         """The nearest points; raises `SymbolNotFoundError` for a symbol without any."""
+        ...
+
+    async def search_many(self, queries: Sequence[SearchQuery]) -> list[Hits]:
+        """What `search` finds for each of some queries of one symbol, by vectors of one name."""
         ...
 
     async def scan(self, symbol: str, window: Window, vectors: Iterable[str] = ()) -> PointTable:

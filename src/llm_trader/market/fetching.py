@@ -159,6 +159,14 @@ async def fetch_symbol(
     ]
 
 
+async def fetch_candles(
+    surroundings: Surroundings, instrument: Instrument, timeframe: Timeframe, asked: Span
+) -> SeriesFetch:
+    """Fetch what the store lacks of one series of candles."""
+    source = _Candles(surroundings, instrument, timeframe)
+    return await _fetch_series(surroundings, instrument, source, asked, no_progress)
+
+
 async def refetch(
     surroundings: Surroundings,
     instrument: Instrument,

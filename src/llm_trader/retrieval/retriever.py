@@ -12,9 +12,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,8 +22,8 @@ import numpy as np
 from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Vectors
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
-from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.index.asof import visible_window
+from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
+from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.memory import exact_cosines, scales_of
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
 from llm_trader.index.protocol import FieldRange, Hits, SearchQuery, VectorIndex
@@ -52,6 +52,7 @@ from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LruCache, SimilarityReference
 from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
+from llm_trader.retrieval.shared_windows import SharedWindows
 from llm_trader.retrieval.statistics import Matches, summarise
 from llm_trader.snapshot.document import unknown_fields
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
@@ -73,6 +74,7 @@ _WINDOWS_KEPT: Final = 1024
 
 # Called with the name of a stage when it has ended: `embed`, `search`, `select`, `evidence`.
 StageEnd = Callable[[str], None]
+T = TypeVar("T")
 
 _MATCH_STATE: Final = [COLUMN_ROW[name] for name in MatchState.__struct_fields__]
 _OUTCOMES: Final = slice(COLUMN_ROW[OUTCOMES[0]], COLUMN_ROW[OUTCOMES[-1]] + 1)
@@ -99,6 +101,23 @@ class _Query(NamedTuple):
         return self.probes[self.name]
 
 
+class Question(NamedTuple):
+    """A table of one snapshot, and the time of the query."""
+
+    state: SnapshotTable
+    as_of_ms: Millis
+
+
+class _Asked(NamedTuple):
+    """A query ready to be searched for; times are `time.perf_counter()` seconds."""
+
+    query: _Query
+    ranges: dict[str, FieldRange]
+    searches: list[SearchQuery]
+    started: float
+    embedded: float
+
+
 class _Found(NamedTuple):
     """All hits, the neighbours to show, the episodes of the evidence, and the neighbours of the
     forecast.
@@ -108,6 +127,12 @@ class _Found(NamedTuple):
     shown: Neighbourhood
     episodes: Neighbourhood
     neighbours: Neighbourhood
+
+
+async def _no_pause() -> None: ...
+
+
+def _untimed(stage: str) -> None: ...
 
 
 class Retriever:
@@ -153,7 +178,7 @@ class Retriever:
         state: SnapshotTable,
         as_of_ms: Millis,
         spec: SearchSpec,
-        end_stage: StageEnd = lambda stage: None,
+        end_stage: StageEnd = _untimed,
     ) -> Answer:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
 
@@ -161,14 +186,76 @@ class Retriever:
         symbol without points, `InvalidInputError` for vectors that the index does not hold, and
         `VectorIndexError` when the index fails.
         """
+        asked = await self._asked(Question(state, as_of_ms), spec, end_stage)
+        return await self._answer(asked, end_stage=end_stage)
+
+    async def query_many(
+        self,
+        questions: Sequence[Question],
+        spec: SearchSpec,
+        pause: Callable[[], Awaitable[None]] = _no_pause,
+    ) -> AsyncIterator[Answer | LlmTraderError]:
+        """What `query` answers to each of some questions about one symbol, or raises, in order.
+
+        They share a product with the vectors and the sorting of the outcomes, which pays if they
+        are about times near each other. The work of an answer is done when it is asked for; `pause`
+        is awaited between the steps before the first one.
+        """
+        if spec.vector == "hybrid":  # its two rankings are fused anew at each depth
+            for question in questions:
+                yield await _or_error(self.query(question.state, question.as_of_ms, spec))
+            return
+        asked = []
+        for question in questions:
+            asked.append(await _or_error(self._asked(question, spec)))
+            await pause()
+        searchable = [one for one in asked if isinstance(one, _Asked)]
+        limit = _first_limit(spec, 1)
+        searches = [replace(one.searches[0], limit=limit) for one in searchable]
+        try:
+            found = iter(await self.index.search_many(searches) if searches else [])
+            shared = await self._share_windows(searchable) if searches else None
+        except LlmTraderError as error:
+            for one in asked:
+                yield error if isinstance(one, _Asked) else one
+            return
+        await pause()
+        for one in asked:
+            if isinstance(one, _Asked):
+                yield await _or_error(self._answer(one, next(found), shared))
+            else:
+                yield one
+
+    async def _share_windows(self, asked: Sequence[_Asked]) -> SharedWindows | None:
+        windows = [one.searches[0].window for one in asked]
+        earliest_ms = min(window.earliest_timestamp_ms for window in windows)
+        latest_ms = max(window.resolved_by_ms for window in windows)
+        points = await self.index.scan(asked[0].query.symbol, Window(earliest_ms, latest_ms))
+        return SharedWindows(points) if len(points) else None
+
+    async def _asked(
+        self, question: Question, spec: SearchSpec, end_stage: StageEnd = _untimed
+    ) -> _Asked:
         started = time.perf_counter()
+        state, as_of_ms = question
         query = _Query(state, as_of_ms, spec, await self.probes(state, spec.vector))
         embedded = time.perf_counter()
         end_stage("embed")
         regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
         ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
-        searches = _searches(query, ranges)
-        hits, shown, episodes, neighbours = await self._find(query, searches, end_stage)
+        return _Asked(query, ranges, _searches(query, ranges), started, embedded)
+
+    async def _answer(
+        self,
+        asked: _Asked,
+        first: Hits | None = None,
+        shared: SharedWindows | None = None,
+        end_stage: StageEnd = _untimed,
+    ) -> Answer:
+        """`first` are the hits of the first search, if it is done."""
+        query, ranges, searches, started, embedded = asked
+        spec = query.spec
+        hits, shown, episodes, neighbours = await self._find(query, searches, first, end_stage)
         end_stage("select")
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
@@ -179,7 +266,7 @@ class Retriever:
         answer = Answer(
             matches=self._matches(query, matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, episodes, neighbours, novelty, calibration),
+            evidence=self._evidence(query, episodes, neighbours, novelty, calibration, shared),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
@@ -217,15 +304,18 @@ class Retriever:
         return await self.texts.vector(state)
 
     async def _find(
-        self, query: _Query, searches: list[SearchQuery], end_stage: StageEnd
+        self,
+        query: _Query,
+        searches: list[SearchQuery],
+        first: Hits | None,
+        end_stage: StageEnd,
     ) -> _Found:
         spec = query.spec
         gap_ms = round(spec.min_gap_hours * HOUR_MS)
-        limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
-        if len(searches) == 1:
-            limit = max(limit, NEIGHBOURS)
+        limit, hits = _first_limit(spec, len(searches)), first
         while True:
-            hits = await self._nearest([replace(search, limit=limit) for search in searches])
+            if hits is None:
+                hits = await self._nearest([replace(search, limit=limit) for search in searches])
             end_stage("search")
             stamps = hits.points.timestamp_ms[hits.rows]
             shown = nearest_episodes(stamps, gap_ms, spec.top_k)
@@ -233,7 +323,7 @@ class Retriever:
             complete = len(shown) == spec.top_k and len(episodes) == spec.evidence_k
             if complete or limit >= hits.eligible:
                 break
-            limit *= MORE_HITS
+            limit, hits = limit * MORE_HITS, None
         nearest = _neighbourhood(query, hits)
         if len(searches) > 1 and limit != NEIGHBOURS:
             # Deeper rankings fuse to another order, so the forecast's are fused by themselves.
@@ -298,6 +388,7 @@ class Retriever:
         neighbours: Neighbourhood,
         novelty: Novelty | None,
         calibration: Calibration | None,
+        shared: SharedWindows | None,
     ) -> Evidence:
         window = episodes.points
         if not len(window):
@@ -306,8 +397,14 @@ class Retriever:
             reason = f"none of the {len(window)} past states known by then passes the filters"
             return no_evidence(reason, len(window))
         key, state = _content_key(window), query.state
-        base = self._base_rates.get(key, lambda: BaseRates.of(window))
-        forecast_base = self._forecast_bases.get(key, lambda: ForecastBase.of(window))
+        if shared is None or not shared.holds(window):
+            shared = None
+        base = self._base_rates.get(
+            key, lambda: shared.base_rates(window) if shared else BaseRates.of(window)
+        )
+        forecast_base = self._forecast_bases.get(
+            key, lambda: shared.forecast_base(window) if shared else ForecastBase.of(window)
+        )
         expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
         volatility_pct = float(state.column("realized_volatility_24h")[0])
         margins = None
@@ -381,6 +478,18 @@ def _searches(query: _Query, ranges: dict[str, FieldRange]) -> list[SearchQuery]
         )
         for name, probe in query.probes.items()
     ]
+
+
+def _first_limit(spec: SearchSpec, searches: int) -> int:
+    limit = HITS_PER_EPISODE * max(spec.top_k, spec.evidence_k)
+    return max(limit, NEIGHBOURS) if searches == 1 else limit
+
+
+async def _or_error(result: Awaitable[T]) -> T | LlmTraderError:
+    try:
+        return await result
+    except LlmTraderError as error:
+        return error
 
 
 def _refuse_another_space(stored: str, expected: str, models: str = "") -> None:

@@ -12,7 +12,7 @@ from llm_trader.errors import InvalidInputError
 
 Horizon = Literal["15m", "1h", "4h", "24h"]
 QueryVectors = Literal["state", "text", "hybrid"]
-Detail = Literal["normal", "full"]
+Detail = Literal["brief", "normal", "full"]
 Distance = Annotated[float, Meta(gt=0)]
 
 
@@ -84,7 +84,11 @@ class SearchSpec(NeighbourSearch, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = None
     detail: Annotated[
         Detail,
-        Meta(description="full adds the past states that the evidence and the forecast rest on."),
+        Meta(
+            description="brief is an answer of under 2 KB: verdict, reason, a few numbers beside "
+            "their base rates, five matches; full adds the past states that the evidence and the "
+            "forecast rest on."
+        ),
         NotASetting,
     ] = "normal"
 

@@ -20,5 +20,6 @@ each has used, in `token_buckets`, and with `shared_limits` in a Redis. `tls` ha
 all doors.
 
 `http/` is the door of HTTP and WebSocket into the same dispatcher, and `http_on_tcp` tells who
-knocks at the wrong one. `config` has the settings, and `client` sends requests.
+knocks at the wrong one. `config` has the settings. `client` sends requests on one connection; ids
+and framing of its side, for TCP and HTTP, are in `conversation`.
 """

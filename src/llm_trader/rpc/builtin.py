@@ -103,7 +103,12 @@ def openrpc_document(
     methods: Sequence[Method], title: str, version: str, errors: ErrorTable
 ) -> Document:
     """An OpenRPC document whose parameters may be sent by name or by position."""
-    types = [t for method in methods for t in (method.params_type, method.result_type) if t]
+    types = [
+        kind
+        for method in methods
+        for kind in (method.params_type, method.result_type, *method.other_results)
+        if kind
+    ]
     return {
         "openrpc": OPENRPC_VERSION,
         "info": {"title": title, "version": version},
@@ -133,10 +138,15 @@ def _describe(method: Method, errors: ErrorTable) -> Document:
         "summary": method.summary,
         "paramStructure": "either",
         "params": params,
-        "result": {"name": "result", "schema": _schemas(method.result_type)[0][0]},
+        "result": {"name": "result", "schema": result_schema(method)},
         "errors": [{"$ref": f"#/components/errors/{code}"} for code in sorted(codes)],
         "x-access": method.access,
     }
+
+
+def result_schema(method: Method) -> Document:
+    own, *others = _schemas(method.result_type, *method.other_results)[0]
+    return {"anyOf": [own, *others]} if others else own
 
 
 def _schemas(*types: Any) -> tuple[tuple[Document, ...], Document]:

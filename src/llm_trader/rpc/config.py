@@ -136,7 +136,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Greatest memory of replies that no client has read yet, in all, MiB; "
             "beyond it the client that has read nothing for the longest time is cut off.",
         ),
-    ] = 32
+    ] = 64
     max_batch_reply_kib: Annotated[
         int,
         Meta(
@@ -145,7 +145,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Size at which the reply to one batch is full, KiB; the calls that are "
             "left are refused as overloaded.",
         ),
-    ] = 8192
+    ] = 32768
     max_connections: Annotated[
         int,
         Meta(

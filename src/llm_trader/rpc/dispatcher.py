@@ -4,7 +4,8 @@
 2. The envelope is decoded with `params` and `id` left as raw JSON, so an id returns unchanged.
 3. The gate admits or refuses the call (draining, rate, authentication), and gives it its turn.
 4. `ParamsDecoder` turns the raw params into the method's struct.
-5. The method runs within its deadline; its result, or its error, becomes the reply.
+5. The method runs within its deadline, which `timeout_ms` may shorten; its result, or its error,
+   becomes the reply.
 6. Observers receive a record of the request.
 """
 
@@ -28,7 +29,13 @@ from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorObject, ErrorTable
 from llm_trader.rpc.keys import Access, Principal
 from llm_trader.rpc.observer import RequestObserver, RequestRecord
-from llm_trader.rpc.params import MAX_NAME_CHARS, ParamsDecoder, closest_name
+from llm_trader.rpc.params import (
+    MAX_NAME_CHARS,
+    NoParams,
+    ParamsDecoder,
+    closest_name,
+    timeout_ms,
+)
 
 _PROCESS: Final = secrets.token_hex(3)
 _COUNTER: Final = itertools.count(1)
@@ -41,6 +48,8 @@ _ENCODER: Final = msgspec.json.Encoder()
 _MAX_BATCH: Final = 100
 # A ping has some 50 bytes; others have more. It estimates how many calls a batch has.
 _CALL_BYTES: Final = 64
+
+Encode = Callable[[Any], bytes]
 
 
 @dataclass(slots=True)
@@ -67,12 +76,30 @@ class RequestContext:
     worked_since_s: float = 0.0
 
     async def pause(self) -> None:
-        """A method that computes for long calls it between its steps, so that pings pass."""
+        """A method that computes for long calls it between its steps, so that pings pass.
+
+        Raises `DeadlineExceededError` if there is no time left for the next one.
+        """
         if self.gate is not None:
             paused_s = time.monotonic()
             await self.gate.pause(paused_s - self.worked_since_s)
             self.worked_since_s = time.monotonic()
             self._add_stage("queue", self.worked_since_s - paused_s)
+        if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+            raise _past_deadline()
+
+    async def next_turn(self, kind: str) -> None:
+        """Lets other clients have their turns, also long ones, before a method goes on."""
+        if self.gate is not None:
+            self.gate.end_turn()
+            await self.gate.turn(self.session, kind)
+            self.worked_since_s = time.monotonic()
+
+    def bound(self, timeout_ms: int | None) -> None:
+        """Shortens the deadline."""
+        if timeout_ms is not None:
+            own_s = self.received_s + timeout_ms / 1000
+            self.deadline_s = own_s if self.deadline_s is None else min(self.deadline_s, own_s)
 
     def batch_member(self, position: int, size: int) -> RequestContext:
         name, session = f"{self.request_id}.{position}", self.session
@@ -95,8 +122,9 @@ class Method:
 
     Declare `params_type` and the structs in it with `forbid_unknown_fields=True`: unknown fields
     are tolerated anyway, and complete requests are decoded in one step. A `quick` method takes
-    microseconds, whatever it is asked; it does not wait for queries. `access` is what a client
-    needs where keys are asked for.
+    microseconds, whatever it is asked; it does not wait for queries. `other_results` are what some
+    parameters ask for instead of a `result_type`. `access` is what a client needs where keys are
+    asked for.
     """
 
     name: str
@@ -106,11 +134,8 @@ class Method:
     result_type: Any = Any
     errors: tuple[type[LlmTraderError], ...] = ()
     quick: bool = False
+    other_results: tuple[type[msgspec.Struct], ...] = ()
     access: Access = "query"
-
-
-class _NoParams(msgspec.Struct, forbid_unknown_fields=True):
-    pass
 
 
 class Dispatcher:
@@ -130,7 +155,7 @@ class Dispatcher:
         for method in methods:
             if method.name in self._methods:
                 raise ConfigurationError(f"two methods are named {method.name!r}")
-            decoder = ParamsDecoder(method.params_type or _NoParams)
+            decoder = ParamsDecoder(method.params_type or NoParams)
             self._methods[method.name] = (method, decoder)
         self._errors = errors
         self._observers = observers
@@ -175,10 +200,13 @@ class Dispatcher:
         self, error: LlmTraderError, context: RequestContext, raw_id: bytes = envelope.NULL
     ) -> bytes:
         """The reply to a document that is not a call."""
-        answer = self._errors.error_object(error)
+        answer = self.error_object(error)
         reply = envelope.reply(raw_id, answer)
-        self._observe(context, None, answer.code, reply)
+        self.observe(context, None, answer.code, reply)
         return reply
+
+    def error_object(self, error: LlmTraderError) -> ErrorObject:
+        return self._errors.error_object(error)
 
     async def _answer(
         self, document: bytes, context: RequestContext, gate: Admission
@@ -189,6 +217,7 @@ class Dispatcher:
         if decoded is None:
             return await self._explain(document, context, gate)
         call, raw_id = decoded
+        context.bound(timeout_ms(bytes(call.params)))
         reply: bytes | None = None
         code: int | None = rpc_errors.SERVER_ERROR  # if the server stops and gives up on the answer
         try:
@@ -199,7 +228,7 @@ class Dispatcher:
                 context.session.unsent.batch_bytes += len(reply)
                 gate.budget.update(context.session.unsent, gate.clock.now_s())
         finally:
-            self._observe(context, call.method, code, reply, not raw_id)
+            self.observe(context, call.method, code, reply, not raw_id)
         return reply
 
     async def _explain(self, document: bytes, context: RequestContext, gate: Admission) -> bytes:
@@ -214,8 +243,43 @@ class Dispatcher:
             error = limited
         return self.refuse(error, context, salvaged_id)
 
+    async def call(
+        self,
+        method: str,
+        params: bytes,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode,
+    ) -> bytes | ErrorObject:
+        """The encoded result, or the error, of a call in a document that is not JSON-RPC.
+
+        `encode` works within the turn of the call.
+        """
+        if self._observers:
+            context.stages = {}
+        context.bound(timeout_ms(params))
+        code: int | None = rpc_errors.SERVER_ERROR
+        encoded = b""
+        try:
+            outcome = await self._outcome(
+                envelope.Call("2.0", method, msgspec.Raw(params)), context, gate, encode
+            )
+            if isinstance(outcome, ErrorObject):
+                code = outcome.code
+            else:
+                code, encoded = None, outcome
+                context.session.unsent.batch_bytes += len(encoded)
+                gate.budget.update(context.session.unsent, gate.clock.now_s())
+            return outcome
+        finally:
+            self.observe(context, method, code, encoded)
+
     async def _outcome(
-        self, call: envelope.Call, context: RequestContext, gate: Admission
+        self,
+        call: envelope.Call,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode = _ENCODER.encode,
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
@@ -232,7 +296,7 @@ class Dispatcher:
                 try:
                     result = await self._result(call, context)
                     await context.pause()
-                    encoded = _ENCODER.encode(result)
+                    encoded = encode(result)
                     context.end_stage("encode")
                     return encoded
                 finally:
@@ -302,7 +366,7 @@ class Dispatcher:
             raise rpc_errors.MethodNotFoundError(name[:MAX_NAME_CHARS], hint)
         return entry
 
-    def _observe(
+    def observe(
         self,
         context: RequestContext,
         method: str | None,
@@ -310,6 +374,7 @@ class Dispatcher:
         reply: bytes | None,
         notification: bool = False,
     ) -> None:
+        """Reports a request; `method` is None for a document that is not a call."""
         if not self._observers:
             return
         record = RequestRecord(

@@ -7,9 +7,10 @@ table with the kinds of its domain as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
 
@@ -107,9 +108,9 @@ class DeadlineExceededError(LlmTraderError):
 class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
     """The `error` member of a reply."""
 
-    code: int
-    message: str
-    data: Any = None
+    code: Annotated[int, Meta(description="JSON-RPC error code.")]
+    message: Annotated[str, Meta(description="What is wrong, and what to do.")]
+    data: Annotated[Any, Meta(description="More about it; depends on the code.")] = None
 
 
 class ErrorKind(NamedTuple):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
+from msgspec import Meta
 
 from llm_trader.rpc.errors import FieldError, InvalidParamsError
 
@@ -26,12 +27,50 @@ MAX_ITEMS: Final = 1000
 _LOCATION: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
+# It belongs to the request rather than to the method.
+_BY_NAME_ONLY: Final = "timeout_ms"
+
+Timeout = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=600_000,
+        description="Milliseconds from the arrival of the request to error -32013; the server's "
+        "own deadline holds as well.",
+    ),
+]
+
+
+class NoParams(msgspec.Struct, forbid_unknown_fields=True):
+    """The parameters of a method that needs none."""
+
+    timeout_ms: Timeout | None = None
+
+
+class _AnyParams(msgspec.Struct):
+    timeout_ms: Timeout | None = None
+
+
+_ANY_PARAMS: Final = msgspec.json.Decoder(_AnyParams)
+
+
+def timeout_ms(raw: bytes) -> int | None:
+    """The `timeout_ms` of parameters by name, before they are decoded; a wrong one is none."""
+    if b'"timeout_ms"' not in raw:
+        return None
+    try:
+        return _ANY_PARAMS.decode(raw).timeout_ms
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # the method's own decoder says why
+
+
 class ParamsDecoder:
     """Decodes the `params` of one method, by name or by position, into its struct."""
 
     def __init__(self, params_type: type[msgspec.Struct]) -> None:
         self._type = params_type
-        self._names = [f.encode_name for f in msgspec.structs.fields(params_type)]
+        names = [f.encode_name for f in msgspec.structs.fields(params_type)]
+        self._names = [name for name in names if name != _BY_NAME_ONLY]
         self._strict = _forbids_unknown_fields(params_type)
         self._decoder = msgspec.json.Decoder(params_type)
 

@@ -20,7 +20,9 @@ from llm_trader.retrieval.regime import REGIME_FILTERS
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
-from llm_trader.serving import wire
+from llm_trader.serving import series, wire
+from llm_trader.serving.batch import EncodedBatch, query_batch
+from llm_trader.serving.brief import BriefResult, brief
 from llm_trader.serving.config import ServingConfig
 from llm_trader.snapshot.model import SCALARS, words_of_lacking
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS, resolved_at
@@ -100,6 +102,15 @@ class AnswerObserver(Protocol):
     def refused(self, error: errors.LlmTraderError) -> None: ...
 
 
+class Prepared(NamedTuple):
+    """A query ready for the retriever, since `started` (`time.perf_counter()`)."""
+
+    query: wire.PatternQuery
+    search: SearchSpec
+    state: QueryState
+    started: float
+
+
 @dataclass
 class RagMethods:
     """Answers `rag.*` calls. Without `market` every query must bring its state."""
@@ -123,40 +134,80 @@ class RagMethods:
 
     async def query_patterns(
         self, params: wire.QueryPatternsParams, context: RequestContext
-    ) -> wire.QueryPatternsResult:
-        started = time.perf_counter()
+    ) -> wire.QueryPatternsResult | BriefResult:
         try:
-            view = self.market.view(params.symbol) if self.market else None
-            state = self._state(params, view)
-            state.warnings += _across_holes(state.table)
-            if view is not None:
-                state.data_age_seconds = self._data_age_seconds(view, params, state.warnings)
-            search = self.defaults
-            if params.query_config is not None:
-                sent = msgspec.structs.asdict(params.query_config)
-                changes = {name: value for name, value in sent.items() if value is not UNSET}
-                search = msgspec.structs.replace(search, **changes)
+            prepared = self.prepare(params, self.search(params.query_config))
             context.end_stage("state")
             await context.pause()
-            as_of_ms, end_stage = params.timestamp, context.end_stage
-            answer = await self.retriever.query(state.table, as_of_ms, search, end_stage)
-            if self.observer is not None:
-                self.observer.found(answer)
-            index_end_ms = await self._index_end_ms(params, answer)
-            reach = Reach.at(params.timestamp, index_end_ms, state.data_age_seconds)
-            state.warnings += reach.warnings()
-            required = min(self.config.min_matches, search.top_k)
-            if len(answer.matches) < required:
-                raise _too_few(answer, search, required, reach)
+            search, state = prepared.search, prepared.state
+            answer = await self.retriever.query(
+                state.table, params.timestamp, search, context.end_stage
+            )
+            return await self.complete(prepared, answer, context)
         except errors.LlmTraderError as error:
-            self.refused += 1
-            if self.observer is not None:
-                self.observer.refused(error)
+            self.count_refusal(error)
             raise
+
+    def count_refusal(self, error: errors.LlmTraderError) -> None:
+        self.refused += 1
+        if self.observer is not None:
+            self.observer.refused(error)
+
+    async def query_batch(
+        self, params: wire.QueryBatchParams, context: RequestContext
+    ) -> EncodedBatch:
+        return await query_batch(self, params, context)
+
+    def search(self, *configs: Any) -> SearchSpec:
+        """The defaults with what each `query_config` sets, the last one first."""
+        search = self.defaults
+        for config in configs:
+            if config is not None:
+                sent = msgspec.structs.asdict(config)
+                changes = {name: value for name, value in sent.items() if value is not UNSET}
+                search = msgspec.structs.replace(search, **changes)
+        return search
+
+    def prepare(self, query: wire.PatternQuery, search: SearchSpec) -> Prepared:
+        """The state of a query; raises what is wrong with it."""
+        started = time.perf_counter()
+        view = self.market.view(query.symbol) if self.market else None
+        state = self._state(query, view)
+        state.warnings += _across_holes(state.table)
+        if view is not None:
+            state.data_age_seconds = self._data_age_seconds(view, query, state.warnings)
+        return Prepared(query, search, state, started)
+
+    async def complete(
+        self, prepared: Prepared, answer: Answer, context: RequestContext, parent: str = ""
+    ) -> wire.QueryPatternsResult | BriefResult:
+        """The result of an answer. In a batch, `parent` is the path of the query's parameters."""
+        query, search, state, _ = prepared
+        if self.observer is not None:
+            self.observer.found(answer)
+        index_end_ms = await self._index_end_ms(query, answer)
+        reach = Reach.at(query.timestamp, index_end_ms, state.data_age_seconds)
+        state.warnings += reach.warnings()
+        required = min(self.config.min_matches, search.top_k)
+        if len(answer.matches) < required:
+            raise _too_few(answer, search, required, reach)
         self.answered += 1
         if self.observer is not None:
-            self.observer.answered(params.symbol, state.as_of_ms, answer)
-        metadata = self._metadata(params, state, search, answer, reach, context, started)
+            self.observer.answered(query.symbol, state.as_of_ms, answer)
+        unknown = [name for name in context.unknown_fields if name.startswith(parent)]
+        if search.detail == "brief":
+            return brief(
+                answer,
+                as_of_ms=query.timestamp,
+                state_as_of_ms=state.as_of_ms,
+                request_id=context.request_id,
+                warnings=[*state.warnings, *answer.warnings],
+                unknown_fields=[name.removeprefix(parent) for name in unknown],
+            )
+        metadata = self._metadata(prepared, answer, reach, context.request_id)
+        if unknown:
+            names = [name.removeprefix(parent) for name in unknown]
+            metadata = msgspec.structs.replace(metadata, unknown_fields=names)
         return wire.QueryPatternsResult(
             answer.matches, answer.statistics, answer.evidence, metadata
         )
@@ -164,13 +215,26 @@ class RagMethods:
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
     ) -> wire.GetSnapshotResult:
-        if self.market is None:
-            raise errors.InvalidInputError("this server has no market store; start it with --store")
-        view = self.market.view(params.symbol)
+        view = self._source().view(params.symbol)
         table = view.latest(params.timestamp, *self.config.staleness_limits_ms)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self.retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
+
+    async def get_candles(
+        self, params: series.CandlesParams, context: RequestContext
+    ) -> series.CandlesResult:
+        return series.read_candles(self._source().store, params)
+
+    async def get_funding(
+        self, params: series.SeriesParams, context: RequestContext
+    ) -> series.FundingResult:
+        return series.read_funding(self._source().store, params)
+
+    async def get_open_interest(
+        self, params: series.SeriesParams, context: RequestContext
+    ) -> series.OpenInterestResult:
+        return series.read_open_interest(self._source().store, params)
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
@@ -184,7 +248,12 @@ class RagMethods:
             workers=workers,
         )
 
-    async def _index_end_ms(self, params: wire.GetSnapshotParams, answer: Answer) -> Millis | None:
+    def _source(self) -> SnapshotSource:
+        if self.market is None:
+            raise errors.InvalidInputError("this server has no market store; start it with --store")
+        return self.market
+
+    async def _index_end_ms(self, params: wire.Moment, answer: Answer) -> Millis | None:
         """The newest state of the index that was known then; its window may hold none."""
         if answer.index_end_ms is not None:
             return answer.index_end_ms
@@ -216,7 +285,7 @@ class RagMethods:
             freshness.append(wire.Freshness(symbol, *ends, own_ages))
         return freshness
 
-    def _state(self, params: wire.QueryPatternsParams, view: SymbolView | None) -> QueryState:
+    def _state(self, params: wire.PatternQuery, view: SymbolView | None) -> QueryState:
         if params.current_state is None:
             if view is None:
                 raise errors.InvalidInputError(
@@ -234,7 +303,7 @@ class RagMethods:
     def _completed(
         self,
         table: SnapshotTable,
-        params: wire.QueryPatternsParams,
+        params: wire.PatternQuery,
         view: SymbolView | None,
         is_interval_sent: bool,
     ) -> QueryState:
@@ -267,7 +336,7 @@ class RagMethods:
         return state
 
     def _data_age_seconds(
-        self, view: SymbolView, params: wire.GetSnapshotParams, warnings: list[str]
+        self, view: SymbolView, params: wire.Moment, warnings: list[str]
     ) -> float | None:
         """Age of the newest candle; a store that fails is logged and added to `warnings`."""
         try:
@@ -282,14 +351,12 @@ class RagMethods:
 
     def _metadata(
         self,
-        params: wire.QueryPatternsParams,
-        state: QueryState,
-        search: SearchSpec,
+        prepared: Prepared,
         answer: Answer,
         reach: Reach,
-        context: RequestContext,
-        started: float,
+        request_id: str,
     ) -> wire.Metadata:
+        params, search, state, started = prepared
         space, index = self.retriever.space, self.retriever.index.collection
         duration_us = round((time.perf_counter() - started) * 1e6)
         return wire.Metadata(
@@ -308,11 +375,11 @@ class RagMethods:
             fields_completed=state.completed,
             fields_completed_as_of=state.completed_as_of_ms,
             features_missing=answer.features_missing,
-            unknown_fields=context.unknown_fields,
+            unknown_fields=[],
             warnings=[*state.warnings, *answer.warnings],
             collection=f"{index.exchange or 'unknown'}/{index.feature_version}",
             points_eligible=answer.points_eligible,
-            request_id=context.request_id,
+            request_id=request_id,
             data_age_seconds=state.data_age_seconds,
             calibration=answer.calibration,
             volatility_model=self.retriever.index.collection.volatility_model,
@@ -333,6 +400,15 @@ METHODS: Final = (
         "The most similar past states, what followed them, and how far to trust that.",
         wire.QueryPatternsResult,
         _PATTERN_ERRORS,
+        other_results=(BriefResult,),
+    ),
+    Method(
+        "rag.query_batch",
+        wire.QueryBatchParams,
+        _UNBOUND.query_batch,
+        "Many queries at once, which share work if they are about one symbol.",
+        wire.QueryBatchResult,
+        _PATTERN_ERRORS,
     ),
     Method(
         "rag.get_snapshot",
@@ -341,6 +417,30 @@ METHODS: Final = (
         "The market's state at a time, from the server's market store.",
         wire.GetSnapshotResult,
         (errors.SymbolNotFoundError, errors.StaleDataError),
+    ),
+    Method(
+        "rag.get_candles",
+        series.CandlesParams,
+        _UNBOUND.get_candles,
+        "A page of a symbol's candles, from the server's market store.",
+        series.CandlesResult,
+        (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.get_funding",
+        series.SeriesParams,
+        _UNBOUND.get_funding,
+        "A page of a symbol's settled funding rates, from the server's market store.",
+        series.FundingResult,
+        (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.get_open_interest",
+        series.SeriesParams,
+        _UNBOUND.get_open_interest,
+        "A page of a symbol's open interest, from the server's market store.",
+        series.OpenInterestResult,
+        (errors.SymbolNotFoundError,),
     ),
     Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", wire.StatsResult),
 )

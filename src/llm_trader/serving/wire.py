@@ -13,8 +13,15 @@ from llm_trader.market.keys import SYMBOL_PATTERN
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.retrieval.answer import CalibrationUsed, Evidence, Match, Statistics
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.rpc.errors import PROTOCOL_ERRORS, SERVER_ERROR, ErrorKind, ErrorTable
-from llm_trader.rpc.params import MAX_ITEMS
+from llm_trader.rpc.errors import (
+    PROTOCOL_ERRORS,
+    SERVER_ERROR,
+    ErrorKind,
+    ErrorObject,
+    ErrorTable,
+)
+from llm_trader.rpc.params import MAX_ITEMS, Timeout
+from llm_trader.serving.brief import BriefResult
 from llm_trader.snapshot.model import OPTIONAL_FIELDS, SCALARS, SERIES, MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, Millis
 
@@ -84,16 +91,35 @@ Symbol = Annotated[str, Meta(pattern=f"^{SYMBOL_PATTERN}$", description="such as
 Timestamp = Annotated[Millis, Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS, description="UTC milliseconds")]
 
 
-class GetSnapshotParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Moment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: Symbol
     timestamp: Timestamp
 
 
-class QueryPatternsParams(GetSnapshotParams, frozen=True, forbid_unknown_fields=True):
+class GetSnapshotParams(Moment, frozen=True, forbid_unknown_fields=True):
+    timeout_ms: Timeout | None = None
+
+
+class PatternQuery(Moment, frozen=True, forbid_unknown_fields=True):
     """`current_state` is optional if the server has a market store."""
 
     current_state: CurrentState | None = None
     query_config: QueryConfigParams | None = None
+
+
+class QueryPatternsParams(PatternQuery, frozen=True, forbid_unknown_fields=True):
+    timeout_ms: Timeout | None = None
+
+
+class QueryBatchParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`query_config` holds for all queries that do not say otherwise, field by field."""
+
+    queries: Annotated[
+        list[PatternQuery],
+        Meta(min_length=1, max_length=MAX_ITEMS, description="The queries, 1 to 1,000."),
+    ]
+    query_config: QueryConfigParams | None = None
+    timeout_ms: Timeout | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +208,37 @@ class QueryPatternsResult(msgspec.Struct, frozen=True):
         Meta(description="What followed more of them, beside base rates, and how far to trust it."),
     ]
     metadata: Annotated[Metadata, Meta(description="How the answer was made.")]
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to one query: its result, whole or brief, or its error; the others are absent."""
+
+    result: Annotated[
+        QueryPatternsResult | None, Meta(description="What `rag.query_patterns` answers.")
+    ] = None
+    brief: Annotated[BriefResult | None, Meta(description="The same with the detail `brief`.")] = (
+        None
+    )
+    error: Annotated[
+        ErrorObject | None,
+        Meta(description="Why the query has no answer: `code`, `message`, `data`."),
+    ] = None
+
+
+class BatchMetadata(msgspec.Struct, frozen=True):
+    duration_us: Annotated[int, Meta(description="Time that the batch took, microseconds.")]
+    request_id: Annotated[str, Meta(description="Id of the request in the server's log.")]
+    unknown_fields: Annotated[
+        list[str], Meta(description="Parameters that the server does not know.")
+    ]
+    refused: Annotated[int, Meta(description="Number of answers that are errors.")]
+
+
+class QueryBatchResult(msgspec.Struct, frozen=True):
+    answers: Annotated[
+        list[BatchAnswer], Meta(description="An answer for each query, in their order.")
+    ]
+    metadata: Annotated[BatchMetadata, Meta(description="How the batch went.")]
 
 
 class GetSnapshotResult(msgspec.Struct, frozen=True):

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.workers import flood
+
 from llm_trader.timeframe import HOUR_MS
 from tests.app.workers.fleet import fleet_of
 from tests.cli.corridor import AT_MS, SYMBOL, Corridor

@@ -10,7 +10,7 @@ noticed. `writer` writes, `versions` builds beside and swaps.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import wraps
@@ -154,6 +154,10 @@ class QdrantIndex(AbstractAsyncContextManager["QdrantIndex"]):
         if len(hits.rows) < min(query.limit, hits.eligible):  # a graph may lose sight of points
             hits = await self._search(query, True)
         return hits
+
+    async def search_many(self, queries: Sequence[SearchQuery]) -> list[Hits]:
+        # One after the other: the server shares nothing between the searches of a batch.
+        return [await self.search(query) for query in queries]
 
     @_again_on_move
     async def scan(

@@ -1,4 +1,4 @@
-"""Sends requests through ccxt, the only module that uses it.
+"""Sends requests through ccxt.
 
 ccxt knows the addresses, keeps to the rate limit of each endpoint and names what went wrong. What
 it does not do is here: waiting as long as the exchange asks, asking again, and never believing a
@@ -33,6 +33,8 @@ _ATTEMPTS_TO_CONNECT: Final = 3
 _FINAL_STATUSES: Final = frozenset({401, 403, 404, 407, 451})
 # What such a reply says of all further requests from this address.
 _BARRING_STATUSES: Final = frozenset({403, 451})
+# How long nothing is sent to an exchange that refuses this address, by a process that lives long.
+_REFUSED_ADDRESS_S: Final = 600.0
 _STATUS: Final = re.compile(r"^\S+ (?:[A-Z]+ \S+ )?(\d{3}) ")
 # Binance counts requests by the minute, and bans for two minutes at first.
 _USUAL_WAITS_S: Final = {429: 30.0, 418: 120.0}
@@ -52,6 +54,13 @@ class _Failure(NamedTuple):
     status: int | None = None
     may_pass: bool = True
     asked_s: float | None = None
+
+
+class _Bar(NamedTuple):
+    """Why no request is sent until a time."""
+
+    error: ExchangeError
+    until_s: float
 
 
 class ExchangeClient:
@@ -77,7 +86,7 @@ class ExchangeClient:
         self._sleep = sleep
         self._rng = rng or Random()
         self._wall_clock = wall_clock
-        self._barred: ExchangeError | None = None
+        self._bar: _Bar | None = None
         try:
             ccxt = importlib.import_module("ccxt.async_support")
         except ImportError as error:
@@ -93,7 +102,7 @@ class ExchangeClient:
         self._exchange: Any = getattr(ccxt, library)(options)
         urls = self._exchange.urls["api"]
         self._exchange.urls["api"] = {
-            key: _readdressed(self._exchange.implode_hostname(url), addresses)
+            key: readdressed(self._exchange.implode_hostname(url), addresses)
             for key, url in urls.items()
         }
 
@@ -117,8 +126,8 @@ class ExchangeClient:
             attempts = min(attempts, _ATTEMPTS_TO_CONNECT)
         reason = ""
         for attempt in range(attempts):
-            if self._barred is not None:
-                raise self._barred
+            if self._bar is not None and self._wall_clock() < self._bar.until_s:
+                raise self._bar.error
             outcome = await self._attempt(endpoint, parameters, read)
             if not isinstance(outcome, _Failure):
                 return outcome
@@ -194,20 +203,21 @@ class ExchangeClient:
         asked_s = failure.asked_s
         if asked_s is not None and asked_s > self._config.max_wait_s:
             until = iso8601(round(self._wall_clock() + math.ceil(asked_s)) * 1000)
-            self._barred = ExchangeError(
+            error = ExchangeError(
                 f"{self.name} accepts no requests from this address for {asked_s / 60:.0f} "
                 f"minutes, until {until}; run the command again after that: {failure.reason}",
                 retry_after_s=asked_s,
             )
-            raise self._barred
+            self._bar = _Bar(error, self._wall_clock() + asked_s)
+            raise error
         if not failure.may_pass:
             refusal = ExchangeError(f"{self.name} refuses {endpoint}: {failure.reason}")
             if failure.status in _BARRING_STATUSES:
-                self._barred = refusal
+                self._bar = _Bar(refusal, self._wall_clock() + _REFUSED_ADDRESS_S)
             raise refusal
 
 
-def _readdressed(url: str, addresses: Mapping[str, str]) -> str:
+def readdressed(url: str, addresses: Mapping[str, str]) -> str:
     for beginning, other in addresses.items():
         if url.startswith(beginning):
             return other.rstrip("/") + url.removeprefix(beginning)

@@ -13,7 +13,7 @@ VENUES: Final = ("binance", "bybit")
 
 
 class ExchangeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Requests to exchanges, of `data fetch`."""
+    """Requests to exchanges, of `data fetch` and `data collect`."""
 
     binance_url: Annotated[
         Url | None,
@@ -25,6 +25,23 @@ class ExchangeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="Address instead of https://api.bybit.com, such as https://api.bytick.com."
         ),
     ] = None
+    binance_ws_url: Annotated[
+        Url | None,
+        Meta(description="Address of WebSockets instead of wss://fstream.binance.com."),
+    ] = None
+    bybit_ws_url: Annotated[
+        Url | None,
+        Meta(description="Address of WebSockets instead of wss://stream.bybit.com."),
+    ] = None
+    silence_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="A stream without any candle for this many seconds is given up, and "
+            "connected anew.",
+        ),
+    ] = 60.0
     timeout_s: Annotated[
         float, Meta(ge=0.1, le=300, description="Seconds until a request counts as failed.")
     ] = 20.0

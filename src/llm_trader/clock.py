@@ -1,4 +1,4 @@
-"""The clock of deliveries, which tests replace."""
+"""The clock of what goes on for long, which tests replace by a faster one."""
 
 from __future__ import annotations
 
@@ -27,3 +27,18 @@ class WallClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+@dataclass(slots=True)
+class OffsetClock:
+    """The time of an exchange, from a clock and how far the exchange was seen to be ahead of it."""
+
+    clock: Clock
+    offset_ms: Millis = 0
+    is_set: bool = False
+
+    def now_ms(self) -> Millis:
+        return self.clock.now_ms() + self.offset_ms
+
+    async def sleep(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)

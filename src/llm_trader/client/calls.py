@@ -1,0 +1,143 @@
+"""The calls of a client as data: each method is written once, and both faces send it.
+
+Types of results are imported when the first result is decoded, so that importing the client stays
+light: they stand beside arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from llm_trader.client.errors import error_of
+from llm_trader.rpc.conversation import Reply, decoded
+
+if TYPE_CHECKING:
+    from llm_trader.rpc.builtin import Pong
+    from llm_trader.serving.brief import BriefResult
+    from llm_trader.serving.wire import (
+        GetSnapshotResult,
+        QueryBatchResult,
+        QueryPatternsResult,
+        StatsResult,
+    )
+
+T = TypeVar("T")
+State = Mapping[str, Any] | msgspec.Struct
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A method with its parameters. `timeout_s` bounds all attempts; None is the client's.
+
+    A `repeatable` call changes nothing at the server, so it may be sent again.
+    """
+
+    method: str
+    params: Mapping[str, Any]
+    result_type: Callable[[], type[T]]
+    timeout_s: float | None = None
+    repeatable: bool = True
+
+    def params_within(self, left_s: float) -> dict[str, Any]:
+        """The parameters, and when the server shall give up."""
+        return {**self.params, "timeout_ms": min(max(round(left_s * 1000), 1), 600_000)}
+
+    def result(self, reply: Reply) -> T:
+        """Raises the typed error of an error reply."""
+        if reply.error is not None:
+            raise error_of(reply.error)
+        result: T = decoded(self.method, reply, self.result_type())
+        return result
+
+
+def ping(*, timeout_s: float | None = None) -> Call[Pong]:
+    """Shows that the server answers, and which version it is."""
+    return Call("rpc.ping", {}, _pong, timeout_s)
+
+
+def stats(*, timeout_s: float | None = None) -> Call[StatsResult]:
+    """What the server holds."""
+    return Call("rag.stats", {}, lambda: _wire().StatsResult, timeout_s)
+
+
+def get_snapshot(
+    symbol: str, timestamp_ms: int, *, timeout_s: float | None = None
+) -> Call[GetSnapshotResult]:
+    """The market's state at a time, from the server's market store."""
+    params = {"symbol": symbol, "timestamp": timestamp_ms}
+    return Call("rag.get_snapshot", params, lambda: _wire().GetSnapshotResult, timeout_s)
+
+
+def query_patterns(
+    symbol: str,
+    timestamp_ms: int,
+    current_state: State | None = None,
+    *,
+    timeout_s: float | None = None,
+    **query_config: Any,
+) -> Call[QueryPatternsResult]:
+    """The most similar past states, what followed them, and how far to trust that.
+
+    Without `current_state` the server takes the state of its store. `query_config` has the names
+    of the wire: `top_k=10`, `lookback_days=30`.
+    """
+    params = _query(symbol, timestamp_ms, current_state, query_config)
+    return Call("rag.query_patterns", params, lambda: _wire().QueryPatternsResult, timeout_s)
+
+
+def query_briefly(
+    symbol: str,
+    timestamp_ms: int,
+    current_state: State | None = None,
+    *,
+    timeout_s: float | None = None,
+    **query_config: Any,
+) -> Call[BriefResult]:
+    """The same as `query_patterns` in under 2 KB."""
+    config = {**query_config, "detail": "brief"}
+    params = _query(symbol, timestamp_ms, current_state, config)
+    return Call("rag.query_patterns", params, lambda: _wire().BriefResult, timeout_s)
+
+
+def query_batch(
+    queries: Sequence[State], *, timeout_s: float | None = None, **query_config: Any
+) -> Call[QueryBatchResult]:
+    """Up to 1,000 queries, each a mapping of `symbol`, `timestamp` and what else one may say."""
+    params = {"queries": list(queries), "query_config": query_config}
+    return Call("rag.query_batch", params, lambda: _wire().QueryBatchResult, timeout_s)
+
+
+def other(
+    method: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    repeatable: bool = False,
+    timeout_s: float | None = None,
+) -> Call[Any]:
+    """Any method; its result is plain data."""
+    return Call(method, params or {}, lambda: Any, timeout_s, repeatable)
+
+
+def _query(
+    symbol: str, timestamp_ms: int, current_state: State | None, config: dict[str, Any]
+) -> dict[str, Any]:
+    query: dict[str, Any] = {"symbol": symbol, "timestamp": timestamp_ms}
+    if current_state is not None:
+        query["current_state"] = current_state
+    return {**query, "query_config": config} if config else query
+
+
+def _wire() -> Any:
+    from llm_trader.serving import wire
+
+    return wire
+
+
+def _pong() -> type[Pong]:
+    from llm_trader.rpc.builtin import Pong
+
+    return Pong

@@ -1,0 +1,137 @@
+"""The client for asyncio: calls share a few connections, many at once on each."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from llm_trader.client import calls
+from llm_trader.client.calls import Call
+from llm_trader.client.course import Course, Exchange, Wait, course
+from llm_trader.client.endpoint import Endpoint
+from llm_trader.client.errors import typed
+from llm_trader.client.retries import RetryPolicy
+from llm_trader.errors import LlmTraderError
+from llm_trader.rpc.client import RpcClient
+from llm_trader.rpc.conversation import Reply
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _sent(
+    build: Callable[P, Call[T]],
+) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+    async def send(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await client.send(build(*args, **kwargs))
+
+    send.__doc__ = build.__doc__
+    return send
+
+
+class AsyncClient:
+    """Use it as an async context manager, or call `close`. It connects when it first has to."""
+
+    def __init__(
+        self,
+        url: str = "tcp://127.0.0.1:7879",
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout_s: float = 10.0,
+        connections: int = 4,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        self._endpoint = Endpoint.parse(url, token, tls)
+        self._timeout_s = timeout_s
+        self._retries = retries or RetryPolicy()
+        self._most = connections
+        self._open: list[RpcClient] = []
+        self._connecting = asyncio.Lock()
+
+    async def send(self, call: Call[T]) -> T:
+        """The typed result of a call; raises the typed error of the server, or why it is silent."""
+        steps: Course[T] = course(call, self._retries, self._timeout_s, time.monotonic)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    reply = None
+                    if isinstance(step, Wait):
+                        await asyncio.sleep(step.seconds)
+                    else:
+                        reply = await self._exchange(step)
+                except LlmTraderError as error:
+                    step = steps.throw(typed(error))
+                else:
+                    step = steps.send(reply)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    ping = _sent(calls.ping)
+    stats = _sent(calls.stats)
+    get_snapshot = _sent(calls.get_snapshot)
+    query_patterns = _sent(calls.query_patterns)
+    query_briefly = _sent(calls.query_briefly)
+    query_batch = _sent(calls.query_batch)
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return sum(not connection.is_lost for connection in self._open)
+
+    async def close(self) -> None:
+        closing, self._open = self._open, []
+        for connection in closing:
+            await connection.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def _exchange(self, step: Exchange) -> Reply:
+        until_s = time.monotonic() + step.timeout_s
+        connection = await self._connection(step.timeout_s)
+        left_s = max(until_s - time.monotonic(), 0.001)
+        return await connection.exchange(step.method, step.params, left_s)
+
+    async def _connection(self, timeout_s: float) -> RpcClient:
+        """The one with the fewest calls under way; another one while all have some."""
+        chosen = self._least_busy()
+        if chosen is not None:
+            return chosen
+        async with self._connecting:
+            chosen = self._least_busy()  # another call has connected meanwhile
+            if chosen is not None:
+                return chosen
+            await self._drop_lost()
+            endpoint = self._endpoint
+            connection = await RpcClient.connect(
+                endpoint.host,
+                endpoint.port,
+                timeout_s=timeout_s,
+                token=endpoint.token_of_connection,
+                codec=endpoint.codec,
+                tls=endpoint.tls,
+            )
+            self._open.append(connection)
+            return connection
+
+    def _least_busy(self) -> RpcClient | None:
+        usable = [connection for connection in self._open if not connection.is_lost]
+        least = min(usable, key=lambda connection: connection.waiting, default=None)
+        if least is None or (least.waiting and len(usable) < self._most):
+            return None
+        return least
+
+    async def _drop_lost(self) -> None:
+        lost = [connection for connection in self._open if connection.is_lost]
+        self._open = [connection for connection in self._open if not connection.is_lost]
+        for connection in lost:
+            await connection.close()

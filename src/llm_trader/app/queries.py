@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llm_trader.app.job import Job, blocking, checked_text
-from llm_trader.errors import InvalidInputError
-from llm_trader.rpc.client import RpcClient
+from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.rpc.tls import pinned_context
 from llm_trader.serving.admin import Reloaded
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult, StatsResult
@@ -81,9 +81,15 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 @blocking
 async def reload_server(job: Job) -> Reloaded:
-    """Raises `RpcError` with all mistakes if the server keeps its settings from before."""
+    """Raises `ConfigurationError` with all mistakes if the server keeps its settings from before."""
     async with await _connect(job) as client:
-        return await client.call("admin.reload", None, Reloaded)
+        try:
+            return await client.call("admin.reload", None, Reloaded)
+        except RpcError as error:
+            data = error.details.get("data")
+            if isinstance(data, dict) and "problems" in data:
+                raise ConfigurationError(error.message, problems=data["problems"]) from None
+            raise
 
 
 async def _connect(job: Job) -> RpcClient:

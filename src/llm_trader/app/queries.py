@@ -81,7 +81,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 @blocking
 async def reload_server(job: Job) -> Reloaded:
-    """Raises `ConfigurationError` with all mistakes if the server keeps its settings from before."""
+    """Raises `ConfigurationError` with all mistakes if the server keeps the settings it had."""
     async with await _connect(job) as client:
         try:
             return await client.call("admin.reload", None, Reloaded)

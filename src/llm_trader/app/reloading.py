@@ -67,7 +67,8 @@ def follow_settings(parts: Configurable, file: SettingsFile) -> None:
     async def reload() -> Reloaded:
         after, found = file.read_again()
         effective = with_settings_of(file.in_use, after, ["live", "unread"])
-        if problems := parts.configure(effective):
+        if problems := parts.configure(effective):  # a file has changed since it was checked
+            parts.configure(file.in_use)
             raise _not_reloaded(problems)
         file.in_use = effective
         return Reloaded(

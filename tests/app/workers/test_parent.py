@@ -171,3 +171,31 @@ def test_a_mistake_in_the_set_up_is_told_once_and_ends_with_code_2(
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ran.returncode == 2
     assert ran.stderr.count("there is no market store") == 1
+
+
+@pytest.mark.soak
+async def test_settings_with_which_no_worker_can_start_leave_the_old_workers_serving(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    with fleet_of(corridor, tmp_path, "--no-http") as fleet:
+        pids = {worker.pid for worker in fleet.workers()}
+        fleet.toml.write_text("[retrieval]\nvector = 'text'\n")  # the index has no such vectors
+        fleet.process.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(fleet.wait_for, "worker_not_replaced")
+        assert until(lambda: {worker.pid for worker in fleet.workers()} == pids, 10)
+        # A worker that dies now is started with the settings from before.
+        fleet.workers()[0].kill()
+        await asyncio.to_thread(fleet.wait_for, "worker_restarted")
+        for _ in range(6):
+            assert "result" in await call(fleet, "rag.query_patterns", QUERY)
+
+
+@pytest.mark.soak
+def test_a_termination_during_the_start_ends_at_once(corridor: Corridor) -> None:
+    with subprocess.Popen(command_of(corridor), stderr=subprocess.PIPE) as process:
+        parent = psutil.Process(process.pid)
+        assert until(lambda: parent.children(), 30)
+        pids = [child.pid for child in parent.children()]
+        process.terminate()
+        assert process.wait(10) == 0
+        assert ended(pids, 1)

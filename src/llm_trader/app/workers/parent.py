@@ -59,6 +59,11 @@ class WorkerProcess:
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = asyncio.Event()
 
+    @property
+    def is_ready(self) -> bool:
+        started = self.started
+        return started.done() and not started.cancelled() and started.exception() is None
+
     async def report(self) -> Report:
         """The last one that it made, if it does not answer."""
         with suppress(LlmTraderError, TimeoutError):
@@ -112,8 +117,11 @@ class Parent:
             handover.close()
         _log.info("workers_stopped")
 
-    async def roll(self) -> None:
-        """Replaces the workers one after the other; stops at one that cannot start."""
+    async def roll(self, before: Settings | None = None) -> None:
+        """Replaces the workers one after the other; stops at one that cannot start.
+
+        Then what the workers are started with is again as `before`.
+        """
         async with self._rolling:
             for slot in range(self._count):
                 old = self._current.get(slot)
@@ -126,6 +134,9 @@ class Parent:
                         reason=error.message,
                         effect="the workers that were not replaced yet go on as they are",
                     )
+                    if before is not None:
+                        now = self._file.in_use
+                        self._file.in_use = with_settings_of(now, before, ["restart"])
                     return
                 await self._assign()
                 if old is not None:
@@ -148,7 +159,7 @@ class Parent:
                 await self._configure(worker, before)
             raise ConfigurationError("; ".join(problems), problems=problems)
         if found.restart:
-            self.roll_soon()
+            self._keep(self.roll(before))
         return Reloaded(
             applied=shown(found.live),
             restarting=shown(found.restart),
@@ -179,7 +190,8 @@ class Parent:
         worker.channel = Channel(ours, self._handlers(worker, descriptors))
         try:
             worker.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", _PROGRAM, str(theirs.fileno())),
+                # Without -P a file in the working folder could take the place of a module.
+                *(sys.executable, "-P", "-m", _PROGRAM, str(theirs.fileno())),
                 pass_fds=[theirs.fileno(), *inherited],
                 env=dict(self._environ),  # uvloop takes no other mapping
                 stdin=asyncio.subprocess.DEVNULL,
@@ -271,6 +283,8 @@ class Parent:
     async def _retire(self, worker: WorkerProcess, *, hand_over: bool = False) -> None:
         """Lets it finish its answers and end; kills it if it takes too long."""
         drain_s = self._file.in_use.serving.drain_timeout_s + _ENDING_S
+        if not worker.is_ready:  # it has nothing to finish
+            worker.process.kill()
         with suppress(LlmTraderError, TimeoutError):
             if hand_over:
                 await worker.channel.call("hand_over", patience_s=drain_s)
@@ -304,7 +318,7 @@ class Parent:
             await self._reports()
 
     async def _reports(self) -> list[Report]:
-        workers = [worker for worker in self._running if worker.started.done()]
+        workers = [worker for worker in self._running if worker.is_ready]
         return list(await asyncio.gather(*(worker.report() for worker in workers)))
 
     async def _counts(self) -> tuple[int, int, int]:

@@ -28,10 +28,11 @@ _ROUNDS = 7
 # The kernel deals them to the workers by chance, and each must have some that wait.
 _CONNECTIONS = 16
 _REQUESTS = 480
-_DEADLINE_S = 1.0
+# Below what all clients of the flood together wait for, so that some must be refused.
+_DEADLINE_S = 0.3
 _FLOOD_S = 8.0
-# A client of the flood sends so many requests ahead.
-_AHEAD = 24
+# Of the reply on its way, with the generator on the same cores.
+_ON_THE_WAY_MS = 200
 
 
 class Burst(NamedTuple):
@@ -117,8 +118,8 @@ class Flood(NamedTuple):
     recovered_s: float
 
 
-async def flood(port: int, requests: list[bytes], seconds: float, clients: int = 48) -> Flood:
-    """Each client keeps many requests on their way, far more than can be answered in time."""
+async def flood(port: int, requests: list[bytes], seconds: float, clients: int = 400) -> Flood:
+    """Each client asks again when it has its reply; all of them ask for more than can be done."""
     alone_ms = median([await _one_ms(port, requests[n]) for n in range(20)])
     accepted_ms: list[float] = []
     codes: dict[int, int] = {}
@@ -141,27 +142,15 @@ async def _client(
     codes: dict[int, int],
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
-    sent_s: dict[int, float] = {}
-    numbers = itertools.count(1)
-
-    def send() -> None:
-        number = next(numbers)
-        sent_s[number] = time.monotonic()
-        writer.write(next(requests).replace(b'"id":1', b'"id":%d' % number, 1))
-
-    for _ in range(_AHEAD):
-        send()
-    while sent_s:
-        reply: Any = json.loads(await reader.readline())
-        took_ms = (time.monotonic() - sent_s.pop(reply["id"])) * 1000
-        if "result" in reply:
-            accepted_ms.append(took_ms)
+    while (sent_s := time.monotonic()) < until_s:
+        writer.write(next(requests))
+        line = await reader.readline()
+        if b'"result"' in line[:60]:
+            accepted_ms.append((time.monotonic() - sent_s) * 1000)
         else:
-            code = reply["error"]["code"]
-            codes[code] = codes.get(code, 0) + 1
-            await asyncio.sleep(0.01)
-        if time.monotonic() < until_s:
-            send()
+            error: Any = json.loads(line)["error"]
+            codes[error["code"]] = codes.get(error["code"], 0) + 1
+            await asyncio.sleep(error["data"]["retry_after_ms"] / 1000)
     writer.close()
     await writer.wait_closed()
 
@@ -191,8 +180,8 @@ def _beyond_capacity(seen: Flood) -> list[Figure]:
         Figure(
             f"  99th percentile of accepted requests, deadline {_DEADLINE_S:g} s",
             f"{p99_ms:.0f} ms",
-            f"{_DEADLINE_S * 1000:.0f} ms",
-            p99_ms <= _DEADLINE_S * 1000,
+            f"{_DEADLINE_S * 1000 + _ON_THE_WAY_MS:.0f} ms",
+            p99_ms <= _DEADLINE_S * 1000 + _ON_THE_WAY_MS,
         ),
         Figure(
             "  until a query is quick again afterwards",

@@ -104,7 +104,8 @@ async def test_the_calls_of_a_batch_that_have_no_turn_by_the_deadline_are_not_ma
     limits = {"request_deadline_s": 0.2}
     async with serving(desk.method(), **limits) as server, connected(server) as line:
         replies = await line.ask([compute(n) for n in range(100)])
-        assert set(codes(replies)) == {0, -32013}
+        # -32013 is the one that was at work at the deadline.
+        assert {0, -32012} <= set(codes(replies)) <= {0, -32012, -32013}
         assert [reply["id"] for reply in replies] == list(range(100))
         # The one at work at the deadline is told of it as well.
         assert codes(replies)[0] <= len(desk.served) <= codes(replies)[0] + 1 < 40

@@ -14,7 +14,7 @@ from tests.app.workers.fleet import fleet_of
 from tests.cli.corridor import AT_MS, SYMBOL, Corridor
 from tests.rpc.http import raw
 
-_DEADLINE_S = 1.0
+_DEADLINE_S = 0.3
 # Of the reply on its way, and of a client on the same cores.
 _ON_THE_WAY_MS = 500
 

@@ -38,6 +38,9 @@ def test_beyond_capacity_it_sheds_with_32012_and_recovers_within_5_s(
         seen = asyncio.run(flood(fleet.port, lines, 6.0))
     accepted = len(seen.accepted_ms)
     assert accepted > 50
-    assert set(seen.codes) == {-32012}
+    # -32013 are those that were at work at the deadline.
+    refused = sum(seen.codes.values())
+    assert set(seen.codes) <= {-32012, -32013}
+    assert seen.codes[-32012] >= 0.9 * refused > 0
     assert seen.accepted_ms[int(accepted * 0.99)] <= _DEADLINE_S * 1000 + _ON_THE_WAY_MS
     assert seen.recovered_s <= 5

@@ -36,6 +36,7 @@ from llm_trader.retrieval.answer import (
     PastStates,
     StatesUsed,
 )
+from llm_trader.retrieval.block import shared_episodes, shared_prospects
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
 from llm_trader.retrieval.episodes import (
     HITS_PER_EPISODE,
@@ -43,7 +44,14 @@ from llm_trader.retrieval.episodes import (
     earliest_episodes,
     nearest_episodes,
 )
-from llm_trader.retrieval.evidence import Neighbourhood, Outlook, build_evidence, no_evidence
+from llm_trader.retrieval.evidence import (
+    EpisodeNumbers,
+    Neighbourhood,
+    Outlook,
+    Prospect,
+    build_evidence,
+    no_evidence,
+)
 from llm_trader.retrieval.forecast import (
     NEIGHBOURS,
     ForecastBase,
@@ -129,6 +137,14 @@ class _Found(NamedTuple):
     neighbours: Neighbourhood
 
 
+class _Shared(NamedTuple):
+    """What a query has from those it is asked with; None is its own to compute."""
+
+    windows: SharedWindows | None = None
+    prospect: Prospect | None = None
+    episodes: EpisodeNumbers | None = None
+
+
 async def _no_pause() -> None: ...
 
 
@@ -190,7 +206,8 @@ class Retriever:
         `VectorIndexError` when the index fails.
         """
         asked = await self._asked(Question(state, as_of_ms), spec, end_stage)
-        return await self._answer(asked, end_stage=end_stage)
+        found = await self._find(asked.query, asked.searches, None, end_stage)
+        return await self._answer(asked, found, end_stage=end_stage)
 
     async def query_many(
         self,
@@ -213,21 +230,40 @@ class Retriever:
             asked.append(await _or_error(self._asked(question, spec)))
             await pause()
         searchable = [one for one in asked if isinstance(one, _Asked)]
-        limit = _first_limit(spec, 1)
-        searches = [replace(one.searches[0], limit=limit) for one in searchable]
         try:
-            found = iter(await self.index.search_many(searches) if searches else [])
-            shared = await self._share_windows(searchable) if searches else None
+            prepared = iter(await self._prepare(searchable, pause) if searchable else [])
         except LlmTraderError as error:
             for one in asked:
                 yield error if isinstance(one, _Asked) else one
             return
-        await pause()
         for one in asked:
             if isinstance(one, _Asked):
-                yield await _or_error(self._answer(one, next(found), shared))
+                yield await _or_error(self._answer(one, *next(prepared)))
             else:
                 yield one
+
+    async def _prepare(
+        self, asked: Sequence[_Asked], pause: Callable[[], Awaitable[None]]
+    ) -> list[tuple[_Found, _Shared]]:
+        """What many queries can compute together; queries of one spec, which is not hybrid."""
+        limit = _first_limit(asked[0].query.spec, 1)
+        searches = [replace(one.searches[0], limit=limit) for one in asked]
+        hits = await self.index.search_many(searches)
+        await pause()
+        found = []
+        for one, first in zip(asked, hits, strict=True):
+            found.append(await self._find(one.query, one.searches, first))
+            await pause()
+        windows = await self._share_windows(asked)
+        if windows is None:
+            return [(one, _Shared()) for one in found]
+        volatility_pct = [_realized_volatility(one.query) for one in asked]
+        prospects = shared_prospects(windows, [one.neighbours for one in found])
+        await pause()
+        episodes = shared_episodes(windows, [one.episodes for one in found], volatility_pct)
+        await pause()
+        shared = [_Shared(windows, *pair) for pair in zip(prospects, episodes, strict=True)]
+        return list(zip(found, shared, strict=True))
 
     async def _share_windows(self, asked: Sequence[_Asked]) -> SharedWindows | None:
         windows = [one.searches[0].window for one in asked]
@@ -251,15 +287,12 @@ class Retriever:
     async def _answer(
         self,
         asked: _Asked,
-        first: Hits | None = None,
-        shared: SharedWindows | None = None,
+        found: _Found,
+        shared: _Shared = _Shared(),  # noqa: B008  immutable
         end_stage: StageEnd = _untimed,
     ) -> Answer:
-        """`first` are the hits of the first search, if it is done."""
-        query, ranges, searches, started, embedded = asked
-        spec = query.spec
-        hits, shown, episodes, neighbours = await self._find(query, searches, first, end_stage)
-        end_stage("select")
+        query, ranges, _, started, embedded = asked
+        spec, (hits, shown, _, neighbours) = query.spec, found
         reference = await self._reference(query)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
@@ -269,7 +302,7 @@ class Retriever:
         answer = Answer(
             matches=self._matches(query, matches, rows, reference),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, episodes, neighbours, novelty, calibration, shared),
+            evidence=self._evidence(query, found, novelty, calibration, shared),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
@@ -311,8 +344,9 @@ class Retriever:
         query: _Query,
         searches: list[SearchQuery],
         first: Hits | None,
-        end_stage: StageEnd,
+        end_stage: StageEnd = _untimed,
     ) -> _Found:
+        """`first` are the hits of the first search, if it is done."""
         spec = query.spec
         gap_ms = round(spec.min_gap_hours * HOUR_MS)
         limit, hits = _first_limit(spec, len(searches)), first
@@ -336,9 +370,11 @@ class Retriever:
             neighbours = _neighbourhood(query, fused)
         else:
             neighbours = nearest
-        return _Found(
+        found = _Found(
             hits, nearest.take(shown), nearest.take(episodes), neighbours.first(NEIGHBOURS)
         )
+        end_stage("select")
+        return found
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:
         """The hits of one search, or those of two fused by their ranks."""
@@ -387,39 +423,30 @@ class Retriever:
     def _evidence(
         self,
         query: _Query,
-        episodes: Neighbourhood,
-        neighbours: Neighbourhood,
+        found: _Found,
         novelty: Novelty | None,
         calibration: Calibration | None,
-        shared: SharedWindows | None,
+        shared: _Shared,
     ) -> Evidence:
+        _, _, episodes, neighbours = found
         window = episodes.points
         if not len(window):
             return no_evidence("the lookback reaches no past state that was known by then", 0)
         if not len(episodes.rows):
             reason = f"none of the {len(window)} past states known by then passes the filters"
             return no_evidence(reason, len(window))
-        key, state = _content_key(window), query.state
-        if shared is None or not shared.holds(window):
-            shared = None
-        base = self._base_rates.get(
-            key, lambda: shared.base_rates(window) if shared else BaseRates.of(window)
-        )
-        forecast_base = self._forecast_bases.get(
-            key, lambda: shared.forecast_base(window) if shared else ForecastBase.of(window)
-        )
-        expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
-        volatility_pct = float(state.column("realized_volatility_24h")[0])
-        margins = None
-        if calibration:
-            conditions = expected_pct, volatility_pct, query.as_of_ms, query.symbol
-            margins = calibration.margins(*conditions)
-        named = query.spec.barriers(expected_pct[-1])
-        barriers_pct = [(-STOP_LOSS_PCT, TAKE_PROFIT_PCT), *([named] if named else [])]
-        outlook = Outlook.of(forecast_base, window, neighbours, expected_pct, margins, barriers_pct)
-        horizons = query.spec.horizons
+        volatility_pct = _realized_volatility(query)
+        prospect, numbers = shared.prospect, shared.episodes
+        if prospect is None:
+            prospect = Prospect.of(self._forecast_base(window), neighbours)
+        if numbers is None:
+            current_pct = np.array([volatility_pct])
+            one = episodes.rows[None], episodes.similarity[None]
+            [numbers] = EpisodeNumbers.of(window, *one, current_pct)
+        outlook = self._outlook(query, window, prospect, calibration)
+        base, horizons = self._base(window, shared.windows), query.spec.horizons
         evidence = build_evidence(
-            episodes, base, outlook, horizons, volatility_pct, novelty, calibration
+            numbers, base, outlook, horizons, volatility_pct, novelty, calibration
         )
         in_part = sum(share < 1 for share in _compared_shares(query, episodes))
         if in_part:
@@ -428,6 +455,31 @@ class Retriever:
             used = StatesUsed(_past_states(episodes), _past_states(neighbours), _window(window))
             return msgspec.structs.replace(evidence, states_used=used)
         return evidence
+
+    def _base(self, window: PointTable, shared: SharedWindows | None) -> BaseRates:
+        is_shared = shared is not None and shared.holds(window)
+        base_rates = shared.base_rates if shared is not None and is_shared else BaseRates.of
+        return self._base_rates.get(_content_key(window), lambda: base_rates(window))
+
+    def _forecast_base(self, window: PointTable) -> ForecastBase:
+        return self._forecast_bases.get(_content_key(window), lambda: ForecastBase.of(window))
+
+    def _outlook(
+        self,
+        query: _Query,
+        window: PointTable,
+        prospect: Prospect,
+        calibration: Calibration | None,
+    ) -> Outlook:
+        state = query.state
+        expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
+        margins = None
+        if calibration:
+            conditions = _realized_volatility(query), query.as_of_ms, query.symbol
+            margins = calibration.margins(expected_pct, *conditions)
+        named = query.spec.barriers(expected_pct[-1])
+        barriers_pct = [(-STOP_LOSS_PCT, TAKE_PROFIT_PCT), *([named] if named else [])]
+        return Outlook.of(prospect, window, expected_pct, margins, barriers_pct)
 
     def _usable_calibration(
         self, query: _Query, neighbours: int
@@ -514,6 +566,10 @@ def _compared_shares(query: _Query, neighbourhood: Neighbourhood) -> list[float]
     kinds = lacking(neighbourhood.points.values, neighbourhood.rows)
     shares: list[float] = query.probe.overlap.share[kinds].tolist()
     return shares
+
+
+def _realized_volatility(query: _Query) -> float:
+    return float(query.state.column("realized_volatility_24h")[0])
 
 
 def _none_for_nan(value: float) -> Any:

@@ -225,10 +225,7 @@ class Retriever:
             for question in questions:
                 yield await _or_error(self.query(question.state, question.as_of_ms, spec))
             return
-        asked = []
-        for question in questions:
-            asked.append(await _or_error(self._asked(question, spec)))
-            await pause()
+        asked = await self._all_asked(questions, spec, pause)
         searchable = [one for one in asked if isinstance(one, _Asked)]
         try:
             prepared = iter(await self._prepare(searchable, pause) if searchable else [])
@@ -272,17 +269,35 @@ class Retriever:
         points = await self.index.scan(asked[0].query.symbol, Window(earliest_ms, latest_ms))
         return SharedWindows(points) if len(points) else None
 
+    async def _all_asked(
+        self, questions: Sequence[Question], spec: SearchSpec, pause: Callable[[], Awaitable[None]]
+    ) -> list[_Asked | LlmTraderError]:
+        asked: list[_Asked | LlmTraderError] = []
+        if spec.vector != STATE or not questions:
+            for question in questions:
+                asked.append(await _or_error(self._asked(question, spec)))
+                await pause()
+            return asked
+        started = time.perf_counter()
+        vectors = self.space.embed_queries([question.state for question in questions])
+        each_s = (time.perf_counter() - started) / len(questions)
+        for question, vector in zip(questions, vectors, strict=True):
+            if isinstance(vector, LlmTraderError):
+                asked.append(vector)
+            else:
+                times = started, started + each_s
+                asked.append(_ready(_Query(*question, spec, {STATE: vector}), *times))
+        await pause()
+        return asked
+
     async def _asked(
         self, question: Question, spec: SearchSpec, end_stage: StageEnd = _untimed
     ) -> _Asked:
         started = time.perf_counter()
-        state, as_of_ms = question
-        query = _Query(state, as_of_ms, spec, await self.probes(state, spec.vector))
+        query = _Query(*question, spec, await self.probes(question.state, spec.vector))
         embedded = time.perf_counter()
         end_stage("embed")
-        regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
-        ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
-        return _Asked(query, ranges, _searches(query, ranges), started, embedded)
+        return _ready(query, started, embedded)
 
     async def _answer(
         self,
@@ -300,7 +315,7 @@ class Retriever:
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
         answer = Answer(
-            matches=self._matches(query, matches, rows, reference),
+            matches=self._matches(query, matches, rows, reference, shared),
             statistics=summarise(rows, matches.similarity.tolist()),
             evidence=self._evidence(query, found, novelty, calibration, shared),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
@@ -448,7 +463,7 @@ class Retriever:
         evidence = build_evidence(
             numbers, base, outlook, horizons, volatility_pct, novelty, calibration
         )
-        in_part = sum(share < 1 for share in _compared_shares(query, episodes))
+        in_part = sum(share < 1 for share in _compared_shares(query, episodes, shared))
         if in_part:
             evidence = msgspec.structs.replace(evidence, episodes_compared_in_part=in_part)
         if query.spec.detail == "full":
@@ -501,13 +516,14 @@ class Retriever:
         matches: Neighbourhood,
         rows: Matches,
         reference: SimilarityReference,
+        shared: _Shared,
     ) -> list[Match]:
         symbol, version = matches.points.symbol, self.space.feature_version
         times = matches.points.timestamp_ms[matches.rows]
         stamps, resolved = times.tolist(), resolved_at(times).tolist()
         similarity = matches.similarity.tolist()
         percentiles = reference.percentiles(matches.similarity)
-        shares = _compared_shares(query, matches)
+        shares = _compared_shares(query, matches, shared)
         return [
             Match(
                 similarity=similarity[i],
@@ -522,6 +538,14 @@ class Retriever:
             )
             for i, row in enumerate(rows)
         ]
+
+
+def _ready(query: _Query, started: float, embedded: float) -> _Asked:
+    ranges = {}
+    if query.spec.include_regime_filters:
+        regime = [float(query.state.column(name)[0]) for name in REGIME_FIELDS]
+        ranges = regime_ranges(*regime)
+    return _Asked(query, ranges, _searches(query, ranges), started, embedded)
 
 
 def _searches(query: _Query, ranges: dict[str, FieldRange]) -> list[SearchQuery]:
@@ -559,12 +583,15 @@ def _neighbourhood(query: _Query, hits: Hits) -> Neighbourhood:
     return Neighbourhood(hits.points, hits.rows, _similarity(hits.cosine, query.probe))
 
 
-def _compared_shares(query: _Query, neighbourhood: Neighbourhood) -> list[float]:
+def _compared_shares(query: _Query, neighbourhood: Neighbourhood, shared: _Shared) -> list[float]:
     """The share of the weight that each was compared over."""
-    if query.probe.overlap is None:
-        return [1.0] * len(neighbourhood.rows)
-    kinds = lacking(neighbourhood.points.values, neighbourhood.rows)
-    shares: list[float] = query.probe.overlap.share[kinds].tolist()
+    overlap, points, rows = query.probe.overlap, neighbourhood.points, neighbourhood.rows
+    if overlap is None:
+        return [1.0] * len(rows)
+    windows = shared.windows
+    if windows is not None and windows.lacks_nothing and windows.holds(points):
+        return [float(overlap.share[0])] * len(rows)
+    shares: list[float] = overlap.share[lacking(points.values, rows)].tolist()
     return shares
 
 

@@ -26,6 +26,7 @@ from llm_trader.retrieval.forecast import (
 )
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles_at
+from llm_trader.snapshot.table import any_lacks
 
 _ALL: Final = slice(None)
 
@@ -49,6 +50,10 @@ class SharedWindows:
     def size_numbers(self) -> Floats:
         """How far each of the ascending ones went, (horizons, n)."""
         return size_numbers(self.relative.ascending)
+
+    @cached_property
+    def lacks_nothing(self) -> bool:
+        return not any_lacks(self.table.values)
 
     def holds(self, window: PointTable) -> bool:
         """Whether a window is a part of the table."""

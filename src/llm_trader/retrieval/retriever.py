@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -214,7 +214,7 @@ class Retriever:
         questions: Sequence[Question],
         spec: SearchSpec,
         pause: Callable[[], Awaitable[None]] = _no_pause,
-    ) -> AsyncIterator[Answer | LlmTraderError]:
+    ) -> AsyncGenerator[Answer | LlmTraderError, None]:
         """What `query` answers to each of some questions about one symbol, or raises, in order.
 
         They share a product with the vectors and the sorting of the outcomes, which pays if they

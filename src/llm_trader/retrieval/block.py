@@ -7,8 +7,7 @@ take one query or many.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,17 +17,21 @@ from llm_trader.retrieval.forecast import NEIGHBOURS, mix
 from llm_trader.retrieval.shared_windows import SharedBases, SharedWindows
 from llm_trader.retrieval.verdict import compare_neighbours
 
-T = TypeVar("T")
+Pause = Callable[[], Awaitable[None]]
 
 
-def shared_prospects(
-    shared: SharedWindows, neighbours: Sequence[Neighbourhood]
+async def shared_prospects(
+    shared: SharedWindows, neighbours: Sequence[Neighbourhood], pause: Pause
 ) -> list[Prospect | None]:
-    """What the neighbours of each query say; None where its window is not a shared one."""
+    """What the neighbours of each query say; None where its window is not a shared one.
+
+    `pause` is awaited between steps of a few milliseconds.
+    """
     prospects: list[Prospect | None] = [None] * len(neighbours)
     for numbers in _alike(shared, neighbours):
         members = [neighbours[number] for number in numbers]
-        for number, prospect in zip(numbers, _prospects(shared, members), strict=True):
+        found = await _prospects(shared, members, pause)
+        for number, prospect in zip(numbers, found, strict=True):
             prospects[number] = prospect
     return prospects
 
@@ -60,9 +63,12 @@ def _alike(shared: SharedWindows, members: Sequence[Neighbourhood]) -> Iterator[
     yield from groups.values()
 
 
-def _prospects(shared: SharedWindows, members: Sequence[Neighbourhood]) -> list[Prospect]:
+async def _prospects(
+    shared: SharedWindows, members: Sequence[Neighbourhood], pause: Pause
+) -> list[Prospect]:
     bases = SharedBases(shared, [member.points for member in members])
     rows = bases.table_rows(np.array([member.rows for member in members]))
+    await pause()
     relative, horizons = shared.relative, np.arange(len(shared.relative.values))[:, None, None]
     places: Rows = relative.place[:, rows].astype(np.intp)
     outcomes: Floats = relative.ascending[horizons, places]
@@ -70,7 +76,10 @@ def _prospects(shared: SharedWindows, members: Sequence[Neighbourhood]) -> list[
     places.sort(axis=2)
     ascending: Floats = relative.ascending[horizons, places]
     times_ms = shared.table.timestamp_ms[rows]
-    comparisons = compare_neighbours(bases.numbers, outcomes, ascending, sizes, times_ms)
+    numbers = bases.numbers
+    await pause()
+    comparisons = compare_neighbours(numbers, outcomes, ascending, sizes, times_ms)
+    await pause()
     counts_up_to = bases.counts_up_to(places) if rows.shape[1] >= NEIGHBOURS else None
     mixtures = mix(bases, ascending, counts_up_to)
     return [Prospect(*pair) for pair in zip(mixtures, comparisons, strict=True)]

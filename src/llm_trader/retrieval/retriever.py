@@ -36,7 +36,7 @@ from llm_trader.retrieval.answer import (
     PastStates,
     StatesUsed,
 )
-from llm_trader.retrieval.block import shared_episodes, shared_prospects
+from llm_trader.retrieval.block import Pause, shared_episodes, shared_prospects
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
 from llm_trader.retrieval.episodes import (
     HITS_PER_EPISODE,
@@ -213,7 +213,7 @@ class Retriever:
         self,
         questions: Sequence[Question],
         spec: SearchSpec,
-        pause: Callable[[], Awaitable[None]] = _no_pause,
+        pause: Pause = _no_pause,
     ) -> AsyncGenerator[Answer | LlmTraderError, None]:
         """What `query` answers to each of some questions about one symbol, or raises, in order.
 
@@ -239,9 +239,7 @@ class Retriever:
             else:
                 yield one
 
-    async def _prepare(
-        self, asked: Sequence[_Asked], pause: Callable[[], Awaitable[None]]
-    ) -> list[tuple[_Found, _Shared]]:
+    async def _prepare(self, asked: Sequence[_Asked], pause: Pause) -> list[tuple[_Found, _Shared]]:
         """What many queries can compute together; queries of one spec, which is not hybrid."""
         limit = _first_limit(asked[0].query.spec, 1)
         searches = [replace(one.searches[0], limit=limit) for one in asked]
@@ -255,7 +253,7 @@ class Retriever:
         if windows is None:
             return [(one, _Shared()) for one in found]
         volatility_pct = [_realized_volatility(one.query) for one in asked]
-        prospects = shared_prospects(windows, [one.neighbours for one in found])
+        prospects = await shared_prospects(windows, [one.neighbours for one in found], pause)
         await pause()
         episodes = shared_episodes(windows, [one.episodes for one in found], volatility_pct)
         await pause()
@@ -270,7 +268,7 @@ class Retriever:
         return SharedWindows(points) if len(points) else None
 
     async def _all_asked(
-        self, questions: Sequence[Question], spec: SearchSpec, pause: Callable[[], Awaitable[None]]
+        self, questions: Sequence[Question], spec: SearchSpec, pause: Pause
     ) -> list[_Asked | LlmTraderError]:
         asked: list[_Asked | LlmTraderError] = []
         if spec.vector != STATE or not questions:

@@ -1,8 +1,8 @@
 """Many queries in one request, which share work: the answers are those of single queries.
 
 Queries of one symbol and one search are put in the order of their times and cut into blocks. A
-block is one turn in the queue of all clients, with a pause after each answer, so that pings and
-other clients' queries pass between. An answer is encoded as soon as it is made.
+block pauses every few milliseconds, so that pings pass, and takes another turn in the queue of all
+clients every 10, so that their queries pass. An answer is encoded as soon as it is made.
 
 A batch stops shortly before its deadline and answers what it has: queries that it did not reach
 have the error of the deadline. If it reached none, the whole request has that error.
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from llm_trader.serving.methods import Prepared, RagMethods
 
 METHOD: Final = "rag.query_batch"
-# Some 60 ms of CPU, for which other clients' queries wait; larger ones share hardly more.
+# Some 35 ms of CPU; larger ones share hardly more.
 _BLOCK: Final = 32
+# Other clients' queries wait for so long, and for one step more.
+_TURN_S: Final = 0.01
 # Windows further apart share too little of a product to pay for the rest of it.
 _SPAN_MS: Final = 15 * DAY_MS
 _NONE: Final = msgspec.Raw()
@@ -61,20 +63,12 @@ async def query_batch(
 ) -> EncodedBatch:
     started = time.perf_counter()
     run = _Run(methods, context, [_NONE] * len(params.queries))
-    groups: dict[tuple[str, SearchSpec], list[_Numbered]] = defaultdict(list)
-    for number, query in enumerate(params.queries):
-        try:
-            search = methods.search(params.query_config, query.query_config)
-        except LlmTraderError as error:
-            run.refuse(number, error)
-            continue
-        groups[query.symbol, search].append(_Numbered(number, query))
     try:
         async with asyncio.timeout_at(_end_s(context)) as end:
+            groups = await run.groups(params)
             for (_, search), queries in groups.items():
                 for block in _blocks(queries):
                     await run.answer(block, search)
-                    await context.next_turn(METHOD)
     except TimeoutError:
         if not end.expired():
             raise
@@ -122,6 +116,22 @@ class _Run:
         self.reply_bytes = 0
         self._methods = methods
         self._context = context
+        self._turn_ends_s = time.monotonic() + _TURN_S
+
+    async def groups(
+        self, params: wire.QueryBatchParams
+    ) -> dict[tuple[str, SearchSpec], list[_Numbered]]:
+        """The queries by symbol and search; those whose search is wrong are refused."""
+        groups: dict[tuple[str, SearchSpec], list[_Numbered]] = defaultdict(list)
+        for number, query in enumerate(params.queries):
+            try:
+                search = self._methods.search(params.query_config, query.query_config)
+            except LlmTraderError as error:
+                self.refuse(number, error)
+                continue
+            groups[query.symbol, search].append(_Numbered(number, query))
+            await self._pause()
+        return groups
 
     async def answer(self, block: Sequence[_Numbered], search: SearchSpec) -> None:
         prepared: list[tuple[int, Prepared]] = []
@@ -130,10 +140,10 @@ class _Run:
                 prepared.append((number, self._methods.prepare(query, search)))
             except LlmTraderError as error:
                 self.refuse(number, error)
-            await self._context.pause()
+            await self._pause()
         questions = [Question(one.state.table, one.query.timestamp) for _, one in prepared]
         remaining = iter(prepared)
-        many = self._methods.retriever.query_many(questions, search, self._context.pause)
+        many = self._methods.retriever.query_many(questions, search, self._pause)
         async with aclosing(many):
             async for answer in many:
                 number, one = next(remaining)
@@ -141,7 +151,14 @@ class _Run:
                     self.refuse(number, answer)
                 else:
                     await self._complete(number, one, answer)
-                await self._context.pause()
+                await self._pause()
+
+    async def _pause(self) -> None:
+        if time.monotonic() < self._turn_ends_s:
+            await self._context.pause()
+            return
+        await self._context.next_turn(METHOD)
+        self._turn_ends_s = time.monotonic() + _TURN_S
 
     def refuse_unreached(self) -> None:
         """Gives the error of the deadline to the queries that have no answer yet, or raises it if

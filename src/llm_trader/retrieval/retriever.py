@@ -140,6 +140,7 @@ class _Found(NamedTuple):
 class _Shared(NamedTuple):
     """What a query has from those it is asked with; None is its own to compute."""
 
+    references: dict[Hashable, SimilarityReference]
     windows: SharedWindows | None = None
     prospect: Prospect | None = None
     episodes: EpisodeNumbers | None = None
@@ -207,7 +208,7 @@ class Retriever:
         """
         asked = await self._asked(Question(state, as_of_ms), spec, end_stage)
         found = await self._find(asked.query, asked.searches, None, end_stage)
-        return await self._answer(asked, found, end_stage=end_stage)
+        return await self._answer(asked, found, _Shared({}), end_stage)
 
     async def query_many(
         self,
@@ -250,14 +251,17 @@ class Retriever:
             found.append(await self._find(one.query, one.searches, first))
             await pause()
         windows = await self._share_windows(asked)
+        references: dict[Hashable, SimilarityReference] = {}
         if windows is None:
-            return [(one, _Shared()) for one in found]
+            return [(one, _Shared(references)) for one in found]
         volatility_pct = [_realized_volatility(one.query) for one in asked]
         prospects = await shared_prospects(windows, [one.neighbours for one in found], pause)
         await pause()
         episodes = shared_episodes(windows, [one.episodes for one in found], volatility_pct)
         await pause()
-        shared = [_Shared(windows, *pair) for pair in zip(prospects, episodes, strict=True)]
+        shared = [
+            _Shared(references, windows, *pair) for pair in zip(prospects, episodes, strict=True)
+        ]
         return list(zip(found, shared, strict=True))
 
     async def _share_windows(self, asked: Sequence[_Asked]) -> SharedWindows | None:
@@ -301,12 +305,12 @@ class Retriever:
         self,
         asked: _Asked,
         found: _Found,
-        shared: _Shared = _Shared(),  # noqa: B008  immutable
+        shared: _Shared,
         end_stage: StageEnd = _untimed,
     ) -> Answer:
         query, ranges, _, started, embedded = asked
         spec, (hits, shown, _, neighbours) = query.spec, found
-        reference = await self._reference(query)
+        reference = await self._shared_reference(query, shared)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
         loaded, warnings = self._usable_calibration(query, len(neighbours.rows))
@@ -412,6 +416,14 @@ class Retriever:
         positions = by_time[np.searchsorted(stamps[by_time], fused)]
         rows = np.searchsorted(first.points.timestamp_ms, fused)
         return replace(first, rows=rows, cosine=cosine[positions])
+
+    async def _shared_reference(self, query: _Query, shared: _Shared) -> SimilarityReference:
+        """Queries that are asked together share that of their day."""
+        key = query.as_of_ms // DAY_MS, query.probe.features_missing
+        reference = shared.references.get(key)
+        if reference is None:
+            reference = shared.references[key] = await self._reference(query)
+        return reference
 
     async def _reference(self, query: _Query) -> SimilarityReference:
         name, probe = query.name, query.probe

@@ -135,9 +135,10 @@ class _Run:
 
     async def answer(self, block: Sequence[_Numbered], search: SearchSpec) -> None:
         prepared: list[tuple[int, Prepared]] = []
+        view = self._methods.view(block[0].query.symbol)
         for number, query in block:
             try:
-                prepared.append((number, self._methods.prepare(query, search)))
+                prepared.append((number, self._methods.prepare(query, search, view)))
             except LlmTraderError as error:
                 self.refuse(number, error)
             await self._pause()

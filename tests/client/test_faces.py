@@ -183,7 +183,7 @@ def test_every_code_of_the_server_has_a_type() -> None:
 
 @FACES
 async def test_a_token_is_sent_on_each_connection(kind: str) -> None:
-    async with serving(tokens=KeyRing(["secret"])) as server:
+    async with serving(keys=KeyRing(["secret"])) as server:
         async with face(kind, tcp(server), token="secret") as client:
             assert await client.send(nap(0.0)) == 0.0
         async with face(kind, tcp(server), token="wrong") as client:

@@ -55,6 +55,7 @@ from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -154,14 +155,14 @@ async def query_server(
 def _http_door(
     dispatcher: Dispatcher,
     gate: Admission,
-    config: RpcConfig,
+    config: ServingConfig,
     probe: ReadinessProbe,
     metrics: ServerMetrics | None,
     tls: ServerTls | None,
 ) -> Door:
     """Every path that HTTP answers is in this list."""
     # Its libraries take 100 ms to import.
-    from llm_trader.rpc.http.app import RpcOverHttp, http_application
+    from llm_trader.rpc.http.app import JSON, RpcOverHttp, http_application
     from llm_trader.rpc.http.server import HttpServer
 
     async def live(authenticated: bool) -> tuple[int, Any]:
@@ -185,7 +186,23 @@ def _http_door(
     ]
     if metrics is not None:
         routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
+    if config.graphql:
+        graphql = _graphql(dispatcher, gate, config)
+        routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
     return HttpServer(http_application(routes, config), config, gate, tls)
+
+
+def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> GraphQlEndpoint:
+    """Raises `ConfigurationError` where the extra `graphql` is not installed."""
+    try:
+        # Its libraries take 0.8 s to import.
+        from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
+    except ImportError as error:
+        raise ConfigurationError(
+            f"GraphQL needs strawberry ({error}): pip install 'llm-trader-rag[graphql]', or leave "
+            "out --graphql (serving.graphql)"
+        ) from error
+    return GraphQlEndpoint(dispatcher, gate, config)
 
 
 def _metrics(rag: RagMethods, gate: Admission) -> ServerMetrics | None:

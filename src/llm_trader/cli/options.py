@@ -97,6 +97,9 @@ SETTING_FLAGS: Final = {
         type=bool,
         negates=True,
     ),
+    "graphql": Flag(
+        "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool
+    ),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "tls_certificate": Flag(
         "serving.tls_certificate", "PEM file of the server's certificate; turns TLS on.", type=Path

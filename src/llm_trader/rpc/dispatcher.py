@@ -49,6 +49,8 @@ _MAX_BATCH: Final = 100
 # A ping has some 50 bytes; others have more. It estimates how many calls a batch has.
 _CALL_BYTES: Final = 64
 
+Encode = Callable[[Any], bytes]
+
 
 @dataclass(slots=True)
 class RequestContext:
@@ -204,10 +206,13 @@ class Dispatcher:
         self, error: LlmTraderError, context: RequestContext, raw_id: bytes = envelope.NULL
     ) -> bytes:
         """The reply to a document that is not a call."""
-        answer = self._errors.error_object(error)
+        answer = self.error_object(error)
         reply = envelope.reply(raw_id, answer)
-        self._observe(context, None, answer.code, reply)
+        self.observe(context, None, answer.code, reply)
         return reply
+
+    def error_object(self, error: LlmTraderError) -> ErrorObject:
+        return self._errors.error_object(error)
 
     async def _answer(
         self, document: bytes, context: RequestContext, gate: Admission
@@ -229,7 +234,7 @@ class Dispatcher:
                 context.session.unsent.batch_bytes += len(reply)
                 gate.budget.update(context.session.unsent, gate.clock.now_s())
         finally:
-            self._observe(context, call.method, code, reply, not raw_id)
+            self.observe(context, call.method, code, reply, not raw_id)
         return reply
 
     async def _explain(self, document: bytes, context: RequestContext, gate: Admission) -> bytes:
@@ -244,8 +249,43 @@ class Dispatcher:
             error = limited
         return self.refuse(error, context, salvaged_id)
 
+    async def call(
+        self,
+        method: str,
+        params: bytes,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode,
+    ) -> bytes | ErrorObject:
+        """The encoded result, or the error, of a call in a document that is not JSON-RPC.
+
+        `encode` works within the turn of the call.
+        """
+        if self._observers:
+            context.stages = {}
+        context.bound(timeout_ms(params))
+        code: int | None = rpc_errors.SERVER_ERROR
+        encoded = b""
+        try:
+            outcome = await self._outcome(
+                envelope.Call("2.0", method, msgspec.Raw(params)), context, gate, encode
+            )
+            if isinstance(outcome, ErrorObject):
+                code = outcome.code
+            else:
+                code, encoded = None, outcome
+                context.session.unsent.batch_bytes += len(encoded)
+                gate.budget.update(context.session.unsent, gate.clock.now_s())
+            return outcome
+        finally:
+            self.observe(context, method, code, encoded)
+
     async def _outcome(
-        self, call: envelope.Call, context: RequestContext, gate: Admission
+        self,
+        call: envelope.Call,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode = _ENCODER.encode,
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
@@ -262,7 +302,7 @@ class Dispatcher:
                 try:
                     result = await self._result(call, context)
                     await context.pause()
-                    encoded = _ENCODER.encode(result)
+                    encoded = encode(result)
                     context.end_stage("encode")
                     # Sending a reply of many MB is long as well.
                     await context.rest()
@@ -334,7 +374,7 @@ class Dispatcher:
             raise rpc_errors.MethodNotFoundError(name[:MAX_NAME_CHARS], hint)
         return entry
 
-    def _observe(
+    def observe(
         self,
         context: RequestContext,
         method: str | None,
@@ -342,6 +382,7 @@ class Dispatcher:
         reply: bytes | None,
         notification: bool = False,
     ) -> None:
+        """Reports a request; `method` is None for a document that is not a call."""
         if not self._observers:
             return
         record = RequestRecord(

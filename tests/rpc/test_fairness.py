@@ -222,6 +222,29 @@ async def test_a_long_call_lets_pings_pass_where_it_pauses() -> None:
         assert (await reply)["result"] == 1
 
 
+async def test_short_steps_without_a_pause_add_up_to_a_long_one() -> None:
+    began = asyncio.Event()
+
+    async def many_steps(params: None, context: RequestContext) -> None:
+        began.set()
+        for _ in range(100):
+            time.sleep(0.002)  # noqa: ASYNC251
+            await context.pause()
+
+    method = Method("many_steps", None, many_steps, "Pauses.", None)
+    async with (
+        serving(method) as server,
+        connected(server) as slow,
+        connected(server) as other,
+    ):
+        reply = asyncio.create_task(slow.call("many_steps"))
+        await began.wait()
+        for _ in range(3):
+            assert "result" in await other.call("rpc.ping")
+        assert not reply.done()
+        await reply
+
+
 async def test_addresses_share_alike_however_many_connections_each_has() -> None:
     queue, served = FairQueue(1), []
 

@@ -319,10 +319,12 @@ class Admission:
             self.end_turn()
             raise
 
-    async def pause(self, worked_s: float) -> None:
-        """Lets pings and timers pass in the middle of a long turn."""
-        if worked_s > _LONG_STEP_S:
-            await self._work.extend()
+    async def pause(self, worked_s: float) -> bool:
+        """Lets pings and timers pass in the middle of a long turn; whether they did."""
+        if worked_s <= _LONG_STEP_S:
+            return False
+        await self._work.extend()
+        return True
 
     def has_share(self, session: Session) -> bool:
         """Whether what waits on a connection has its turn by the deadline, even if the server

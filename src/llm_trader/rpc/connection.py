@@ -377,7 +377,8 @@ class Connection(asyncio.Protocol):
         if len(reply) < _LARGE_REPLY_BYTES:
             self._transport.write(reply + b"\n")
         else:
-            self._transport.write(reply)
+            # A view, as what is not sent at once would be copied twice.
+            self._transport.write(memoryview(reply))
             self._transport.write(b"\n")
 
     # --- Timeouts and the end

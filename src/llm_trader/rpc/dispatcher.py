@@ -82,13 +82,19 @@ class RequestContext:
 
         Raises `DeadlineExceededError` if there is no time left for the next one.
         """
-        if self.gate is not None:
-            paused_s = time.monotonic()
-            await self.gate.pause(paused_s - self.worked_since_s)
-            self.worked_since_s = time.monotonic()
-            self._add_stage("queue", self.worked_since_s - paused_s)
+        await self.rest()
         if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
             raise _past_deadline()
+
+    async def rest(self) -> None:
+        """A pause that has no deadline."""
+        if self.gate is None:
+            return
+        paused_s = time.monotonic()
+        # Short steps add up until they are a long one.
+        if await self.gate.pause(paused_s - self.worked_since_s):
+            self.worked_since_s = time.monotonic()
+            self._add_stage("queue", self.worked_since_s - paused_s)
 
     async def next_turn(self, kind: str) -> None:
         """Lets other clients have their turns, also long ones, before a method goes on."""
@@ -301,6 +307,8 @@ class Dispatcher:
                     await context.pause()
                     encoded = encode(result)
                     context.end_stage("encode")
+                    # Sending a reply of many MB is long as well.
+                    await context.rest()
                     return encoded
                 finally:
                     gate.leave()

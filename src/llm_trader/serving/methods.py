@@ -136,12 +136,12 @@ class RagMethods:
         self, params: wire.QueryPatternsParams, context: RequestContext
     ) -> wire.QueryPatternsResult | BriefResult:
         try:
-            prepared = self.prepare(params, self.search(params.query_config))
+            search = self.search(params.query_config)
+            prepared = self.prepare(params, search, self.view(params.symbol))
             context.end_stage("state")
             await context.pause()
-            search, state = prepared.search, prepared.state
             answer = await self.retriever.query(
-                state.table, params.timestamp, search, context.end_stage
+                prepared.state.table, params.timestamp, search, context.end_stage
             )
             return await self.complete(prepared, answer, context)
         except errors.LlmTraderError as error:
@@ -168,10 +168,15 @@ class RagMethods:
                 search = msgspec.structs.replace(search, **changes)
         return search
 
-    def prepare(self, query: wire.PatternQuery, search: SearchSpec) -> Prepared:
+    def view(self, symbol: str) -> SymbolView | None:
+        """The states of the store, if there is one."""
+        return self.market.view(symbol) if self.market else None
+
+    def prepare(
+        self, query: wire.PatternQuery, search: SearchSpec, view: SymbolView | None
+    ) -> Prepared:
         """The state of a query; raises what is wrong with it."""
         started = time.perf_counter()
-        view = self.market.view(query.symbol) if self.market else None
         state = self._state(query, view)
         state.warnings += _across_holes(state.table)
         if view is not None:

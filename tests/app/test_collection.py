@@ -106,7 +106,7 @@ def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_
 ) -> None:
     receiver = Receiver()
 
-    async def collected() -> Millis:
+    async def collected() -> tuple[Millis, Millis]:
         async with serving(receiver.method) as intake:
             intakes = f'["{address_of(intake)}"]'
             with collecting(
@@ -117,7 +117,8 @@ def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_
                 await asyncio.to_thread(
                     lambda: until(lambda: collector.logged("collecting"), seconds=30)
                 )
-                last_ms = boundary_after(clock.now_ms(), 3)
+                began_ms = clock.now_ms()
+                last_ms = boundary_after(began_ms, 3)
                 await asyncio.to_thread(wait_for, collector, last_ms)
                 assert await asyncio.to_thread(collector.stop) == 0, collector.log
                 numbers = collector.reports[-1]
@@ -125,9 +126,9 @@ def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_
                 assert numbers["counts"]["corrected"] == 0
                 assert numbers["counts"]["failed"] == 0
                 assert not collector.logged("stream_lost")
-                return last_ms
+                return began_ms, last_ms
 
-    last_ms = asyncio.run(collected())
+    began_ms, last_ms = asyncio.run(collected())
     afterwards = tmp_path / "afterwards"
     first_ms = first_candle_ms(tmp_path / "store")
     fetched_afterwards(exchange, venue, afterwards, first_ms)
@@ -136,6 +137,8 @@ def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_
     )
 
     assert len(receiver.taken) >= 4
+    # It was not too late for the boundary before the start.
+    assert min(post.snapshot["timestamp"] for post in receiver.taken) <= began_ms
     assert len({post.snapshot_id for post in receiver.taken}) == len(receiver.taken)
     with MarketStore.open(afterwards) as store:
         source = SnapshotSource(store, M3, 15 * MINUTE_MS)

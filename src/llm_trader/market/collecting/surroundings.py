@@ -39,7 +39,10 @@ class CollectCounts(msgspec.Struct):
 
 @dataclass(eq=False)
 class LiveMarket:
-    """`clock` shows the time of the exchange."""
+    """`clock` shows the time of the exchange.
+
+    `corrected` are symbols of which candles were replaced; who has sent their states takes it over.
+    """
 
     venue: Venue
     store: MarketStore
@@ -47,6 +50,7 @@ class LiveMarket:
     clock: OffsetClock
     rng: Random
     counts: CollectCounts = field(default_factory=CollectCounts)
+    corrected: set[str] = field(default_factory=set)
     requests: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_REQUESTS_AT_ONCE)
     )

@@ -79,14 +79,15 @@ class _Usage:
 async def _watch(collector: Collector, minutes: float, receiver: Receiver) -> _Usage:
     process, usage = psutil.Process(collector.process.pid), _Usage()
     began_s = time.monotonic()
-    while not collector.logged("following"):  # noqa: ASYNC110  another process logs it
-        await asyncio.sleep(0.5)
-    cpu_s = sum(process.cpu_times()[:2])
-    print(
-        f"up to date and indexed after {time.monotonic() - began_s:.0f} s, {cpu_s:.0f} s of CPU, "
-        f"peak {_status_mb(process, 'VmHWM'):.0f} MB",
-        flush=True,
-    )
+    for event, meaning in (("collecting", "up to date"), ("following", "indexed")):
+        while not collector.logged(event):  # noqa: ASYNC110  another process logs it
+            await asyncio.sleep(0.5)
+        cpu_s = sum(process.cpu_times()[:2])
+        print(
+            f"{meaning} after {time.monotonic() - began_s:.0f} s, {cpu_s:.0f} s of CPU, "
+            f"peak {_status_mb(process, 'VmHWM'):.0f} MB",
+            flush=True,
+        )
     for _ in range(round(minutes * 60 / _LOOK_EVERY_S)):
         before_s, at_s = sum(process.cpu_times()[:2]), time.monotonic()
         since_boundary_ms = time.time() * 1000 % (15 * MINUTE_MS)

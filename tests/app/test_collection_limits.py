@@ -59,6 +59,11 @@ def begun(collector: Collector) -> None:
     assert until(lambda: collector.logged("collecting"), seconds=30), collector.log
 
 
+def wait_beyond(collector: Collector, boundary_ms: Millis) -> None:
+    """A boundary is reported after a while although something of it is late."""
+    wait_for(collector, boundary_after(boundary_ms, 1))
+
+
 def assert_as_fetched(exchange: FakeExchange, folder: Path, last_ms: Millis) -> None:
     first_ms = first_candle_ms(folder / "store")
     exchange.market.now_ms = exchange.market.now_ms
@@ -88,7 +93,7 @@ def test_nothing_is_asked_during_a_ban_while_streams_go_on(
             time.sleep(0.01)
         assert len(exchange.asked) == asked
         last_ms = boundary_after(banned_ms + lasts_ms, 5)
-        wait_for(collector, last_ms)
+        wait_beyond(collector, last_ms)
         assert len(exchange.asked) > asked
         assert collector.stop() == 0
         assert not collector.logged("stream_lost")
@@ -108,7 +113,7 @@ def test_symbols_are_spread_over_connections_and_one_that_is_not_streamed_comes_
         begun(collector)
         assert until(lambda: len(exchange.sockets.connections) == 2, seconds=30)
         last_ms = boundary_after(exchange.market.now_ms, 3)
-        wait_for(collector, last_ms)
+        wait_beyond(collector, last_ms)
         assert len(exchange.sockets.connections) == 2
         assert collector.stop() == 0
         refused = [e["symbol"] for e in collector.events if e["event"] == "stream_refused"]
@@ -142,7 +147,8 @@ def test_what_is_older_than_is_kept_leaves_store_and_index_while_they_are_collec
             assert until(lambda: first_point_ms(tmp_path) == first_ms, seconds=30), collector.log
             assert collector.stop() == 0, collector.log
         removals = [e["before"] for e in collector.events if e["event"] == "old_data_removed"]
-    assert removals == [iso8601(cut_ms) for cut_ms in cuts_ms]
+    # On a slow machine it is past midnight at its first boundary.
+    assert removals in ([iso8601(cut_ms) for cut_ms in cuts_ms[n:]] for n in (0, 1))
     assert first_candle_ms(tmp_path / "store") == cuts_ms[1]
     with MarketStore.open(tmp_path / "store") as store:
         assert store.check(deep=True).problems == 0

@@ -79,6 +79,7 @@ class MarketCollector:
         offset_ms = venue_ms - (asked_ms + answered_ms) // 2
         is_news = abs(offset_ms - clock.offset_ms) > _LARGE_OFFSET_MS or not clock.is_set
         clock.offset_ms, clock.is_set = offset_ms, True
+        clock.error_ms = (answered_ms - asked_ms + 1) // 2
         if is_news and abs(offset_ms) > _LARGE_OFFSET_MS + (answered_ms - asked_ms):
             _log.warning(
                 "clock_differs", ahead_s=-offset_ms / SECOND_MS, exchange=self.market.venue.name,

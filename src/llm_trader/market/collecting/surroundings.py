@@ -58,7 +58,8 @@ class LiveMarket:
     @property
     def closed_ms(self) -> Millis:
         """Until when the exchange has closed its candles for certain."""
-        return self.clock.now_ms() - round(self.config.close_margin_s * SECOND_MS)
+        margin_ms = round(self.config.close_margin_s * SECOND_MS)
+        return self.clock.now_ms() - self.clock.error_ms - margin_ms
 
     def surroundings(self) -> Surroundings:
         now_ms = self.clock.now_ms()

@@ -18,6 +18,7 @@ from benchmarks import computing, opening, processes, states, storing, workload
 from benchmarks.batch import batch
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
+from benchmarks.security import security
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
 from llm_trader.index.embedded import EmbeddedIndex
@@ -37,6 +38,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),
     "server": processes.server,
     "batch": batch,
+    "security": security,
     "flood": floods,
     "text": text,
     "evaluation": evaluation,

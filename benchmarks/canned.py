@@ -15,11 +15,12 @@ import msgspec
 
 from benchmarks.load import floor_server
 from llm_trader.logs import configure_logging
-from llm_trader.rpc.admission import Admission, TokenCheck
+from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
 from llm_trader.rpc.http.app import RpcOverHttp, http_application
 from llm_trader.rpc.http.server import HttpServer
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.wire import QueryPatternsParams, QueryPatternsResult
 
@@ -33,9 +34,9 @@ async def _rpc_server(raw_result: bytes, *, by_http: bool) -> None:
     method = Method("rag.query_patterns", QueryPatternsParams, answer, "", QueryPatternsResult)
     stop = asyncio.Event()
     stop_on_signals(stop)
-    config, dispatcher, tokens = RpcConfig(port=0), Dispatcher([method]), TokenCheck()
-    gate = Admission(config, tokens)
-    rpc = RpcOverHttp(dispatcher, gate, config, tokens)
+    config, dispatcher = RpcConfig(port=0), Dispatcher([method])
+    gate = Admission(config, KeyRing())
+    rpc = RpcOverHttp(dispatcher, gate, config)
     http = HttpServer(http_application(rpc.routes(), config), config, gate)
     server = RpcServer(dispatcher, config, gate=gate, doors=[http])
     door = http if by_http else server

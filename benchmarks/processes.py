@@ -70,8 +70,8 @@ def server(folder: Path) -> list[Figure]:
         rag_server(folder) as (process, port),
         rag_server(folder, LLM_TRADER_SERVING__METRICS="false") as unmetered,
     ):
-        _load(process, port, 16, 3000, at_random)  # now every day has been asked for once
-        _load(*unmetered, 16, 3000, at_random)
+        load(process, port, 16, 3000, at_random)  # now every day has been asked for once
+        load(*unmetered, 16, 3000, at_random)
         result = _one_result(port, at_random[0])
         with (
             _canned("rpc", result) as rpc,
@@ -110,9 +110,9 @@ def server(folder: Path) -> list[Figure]:
 def _bursts(loads: dict[str, Any]) -> dict[str, list[Load]]:
     done: dict[str, list[Load]] = {name: [] for name in loads}
     for _ in range(_ROUNDS):
-        for name, load in loads.items():
+        for name, arguments in loads.items():
             time.sleep(_PAUSE_S)
-            done[name].append(_load(*load))
+            done[name].append(load(*arguments))
     return done
 
 
@@ -213,7 +213,7 @@ def request_line(tables: list[Any], which: int, row: int | None, rng: np.random.
     return msgspec.json.encode(request) + b"\n"
 
 
-def _load(
+def load(
     process: psutil.Process,
     port: int,
     connections: int,
@@ -248,12 +248,12 @@ def _one_result(port: int, request: bytes) -> bytes:
 
 
 @contextmanager
-def rag_server(folder: Path, **variables: str) -> Iterator[tuple[psutil.Process, int]]:
+def rag_server(folder: Path, *flags: str, **variables: str) -> Iterator[tuple[psutil.Process, int]]:
     command = [sys.executable, "-c", _CLI.format("rag_rpc_server"), "--port", "0"]
     command += ["--store", str(folder / "market"), "--index", str(folder / "index")]
     environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json"} | variables
     process = subprocess.Popen(
-        [*command, "--min-matches", "1"], stderr=subprocess.PIPE, env=environment
+        [*command, "--min-matches", "1", *flags], stderr=subprocess.PIPE, env=environment
     )
     try:
         port = next(

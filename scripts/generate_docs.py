@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
+from llm_trader.serving.graphql.schema import schema_text
 from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -78,6 +79,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/rpc.md": lambda: rpc_page(NOTE),
     "docs/state.md": lambda: state_page(NOTE),
     **schema_pages(GENERATED),
+    "schemas/schema.graphql": lambda: f"# {GENERATED}\n\n{schema_text()}",
 }
 
 

@@ -40,7 +40,7 @@ _HTTP = f"""\
 | `POST /rpc` | A document or a batch; `Content-Type: application/json`. Notifications get 204. |
 | `GET /livez` | 200 while the process answers. |
 | `GET /readyz` | 200 if index, market store and text model are as they should be, else 503; \
-each with its reason. Where tokens are asked for, only who sends one learns the reasons. |
+each with its reason. Where keys are asked for, only who sends one learns the reasons. |
 | `GET /openrpc.json` | What `rpc.discover` returns. |
 | `/ws` | WebSocket: a text frame is a document, its reply another one. |
 
@@ -49,7 +49,7 @@ curl -H 'Content-Type: application/json' localhost:7880/rpc -d \
 '{{"jsonrpc":"2.0","id":1,"method":"rag.query_patterns","params":{{"symbol":"BTCUSDT","timestamp":1774008000000}}}}'
 ```
 
-A token is sent as `Authorization: Bearer TOKEN` with each HTTP request, and with the handshake of
+A key is sent as `Authorization: Bearer KEY` with each HTTP request, and with the handshake of
 a WebSocket, or by `rpc.authenticate` on it. The status of a reply to a single call is that of its
 error code above; a batch is 200. A body has at most `serving.max_frame_kib` (413), headers 32 KiB
 (431), and both arrive within `serving.frame_timeout_s` of their first byte (408). 401, 403, 421,
@@ -71,10 +71,10 @@ a second of its candle:
 | close code | why the server closes a WebSocket |
 |---|---|
 | {TOO_SLOW} | The client reads so slowly that a notification could not be sent. |
-| {UNAUTHENTICATED} | No token was sent within `serving.authentication_timeout_s`. |
+| {UNAUTHENTICATED} | No key was sent within `serving.authentication_timeout_s`, or it has ended. |
 | {RESTARTING} | The server is stopping; connect again in a moment. |
 | {OVERLOAD} | Too many large messages wait, of all clients; connect again. |
-| {POLICY} | A message did not arrive in time, or too many tokens were wrong. |
+| {POLICY} | A message did not arrive in time, or too many keys were wrong. |
 | {UNSUPPORTED} | A frame was not text. |
 | 1009 | A message is larger than `serving.max_frame_kib`. |
 | 1011 | The client did not answer a ping within 20 s. |""".splitlines()
@@ -136,6 +136,9 @@ def metrics_page(note: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+_NEEDS = {"open": "none", "any_key": "any valid key"}
+
+
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
     methods = with_builtin_methods(
@@ -147,13 +150,17 @@ def rpc_page(note: str) -> str:
         "JSON-RPC 2.0 over TCP, port 7879: one document per line, each reply one line. The same",
         "over [HTTP and WebSocket](#http-and-websocket), port 7880. The server describes itself in",
         "full, results included, to `rpc.discover` (OpenRPC). Every method takes `timeout_ms` by",
-        "name: a request that is not answered by then ends with -32013.",
+        "name: a request that is not answered by then ends with -32013. Params that are an object",
+        'may have `"_meta": {"token": KEY}`, the key of this one call, which is no parameter of',
+        "the method; [Security](security.md) has the other ways to send a key.",
         "[`schemas/`](../schemas) has JSON Schemas of parameters and results. A server also takes",
         "parameters that it does not know, and names them in `unknown_fields`.",
     ]
     schemas = document["components"]["schemas"]
     for method in document["methods"]:
+        needs = _NEEDS.get(method["x-access"], f"a key with the scope `{method['x-access']}`")
         lines += ["", f"## `{method['name']}`", "", method["summary"]]
+        lines += ["", f"Where the server asks for keys, it needs {needs}."]
         if method["params"]:
             lines += ["", "| parameter | | type and bounds |", "|---|---|---|"]
         for parameter in method["params"]:

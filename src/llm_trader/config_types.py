@@ -40,6 +40,12 @@ def _expanded_folder(path: Path) -> Path:
         raise ValueError("should start with a known home folder") from None
 
 
+def _expanded_file(path: Path) -> Path:
+    if not path.name:
+        raise ValueError("should name a file")
+    return _expanded_folder(path)
+
+
 def _divides_a_day(minutes: int) -> int:
     if 1440 % minutes:
         raise ValueError("should divide a day (1440 minutes) evenly")
@@ -64,6 +70,7 @@ def _url_without_secret(url: str) -> str:
 
 
 Folder = Annotated[Path, Check(_expanded_folder)]
+FilePath = Annotated[Path, Check(_expanded_file)]
 MapSizeMib = Annotated[
     int,
     Meta(

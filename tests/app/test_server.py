@@ -32,6 +32,7 @@ from llm_trader.market.config import MarketConfig
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.rpc.client import RpcClient, RpcError
+from llm_trader.rpc.key_file import create_key
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.config import SnapshotConfig
 from llm_trader.timeframe import DAY_MS, H1, M1, M3, M5, Timeframe
@@ -148,6 +149,11 @@ def test_the_address_is_judged_before_anything_is_opened(
     assert "refusing to listen on 0.0.0.0" in error.message
     allowed = corridor.settings(**nowhere, serving__allow_unauthenticated_remote=True)
     assert isinstance(refused_server(allowed), VectorIndexError)
+    create_key(tmp_path / "keys.json", "desk", ["query"], now_ms=0, expires_at_ms=None)
+    with_keys = corridor.settings(**nowhere, serving__keys_file=tmp_path / "keys.json")
+    assert isinstance(refused_server(with_keys), VectorIndexError)
+    without_file = corridor.settings(**nowhere, serving__keys_file=tmp_path / "none.json")
+    assert "there is no key file" in refused_server(without_file).message
     with_tokens = corridor.settings(**nowhere, serving__auth_tokens_env="MY_TOKENS")
     assert isinstance(refused_server(with_tokens, {"MY_TOKENS": "one"}), VectorIndexError)
 

@@ -174,7 +174,7 @@ def test_without_a_network_nothing_is_left_behind(
     ("flags", "message"),
     [
         ("", "--symbols"),
-        ("--symbols BTC/USDT", "BTCUSDT"),
+        ("--symbols BTC?USDT", "BTCUSDT"),
         ("--symbols BTCUSDT --start 2025-01-02 --end 2025-01-01", "start is not before the end"),
         ("--symbols BTCUSDT --archive-url ftp://x", "market.archive.url"),
         ("--symbols BTCUSDT --timeframes 3x", "3x"),

@@ -327,10 +327,10 @@ REFUSED = {
     "a shift in words": Refused(
         [HEADER, *ROWS], ["shift '8 hours' is not like -4h"], more="--shift '8 hours'"
     ),
-    "a symbol with slashes": Refused(
+    "a symbol with a question mark": Refused(
         ROWS,
-        ["'BTC/USDT:USDT' is not 2 to 20 capital letters", "such as BTCUSDT"],
-        symbol="BTC/USDT:USDT",
+        ["'BTC?USDT' is not 2 to 20 capital letters", "such as BTCUSDT"],
+        symbol="BTC?USDT",
     ),
     "a symbol of one letter": Refused(ROWS, ["'S' is not 2 to 20 capital letters"], symbol="S"),
     "a symbol in other letters": Refused(

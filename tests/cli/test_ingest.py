@@ -123,7 +123,7 @@ def test_a_range_of_refused_states_fails_with_the_reasons(
         ),
         ("--symbols DOGEUSDT", "no data for symbol 'DOGEUSDT'; available: BTCUSDT, ETHUSDT"),
         ("--symbols BTCUSDT,DOGEUSDT", "no data for symbol 'DOGEUSDT'"),
-        ("--symbols doge/usdt", "no data for symbol 'DOGE/USDT'"),
+        ("--symbols doge/usdt:usdt", "no data for symbol 'DOGEUSDT'"),
         ("--interval 7", "snapshot.interval_minutes = 7 should divide a day"),
         ("--interval 1", "the interval must be a multiple of the 5m candles, not 1m"),
         ("--intraday 3m", "the store has no 3m candles of BTCUSDT"),

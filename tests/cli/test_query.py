@@ -160,7 +160,7 @@ def test_with_nothing_listening_the_error_names_the_program_to_start(typed: Typi
     ("arguments", "told"),
     [
         ("--symbol DOGEUSDT --at {at}", ["'DOGEUSDT'; available: BTCUSDT, ETHUSDT"]),
-        ("--symbol btc/usdt --at {at}", ["symbol"]),
+        ("--symbol btc?usdt --at {at}", ["symbol"]),
         (
             "--symbol BTCUSDT --at {at} --min-similarity 0.999",
             [
@@ -223,7 +223,7 @@ def test_a_server_with_tokens_answers_only_those_who_have_one(
         monkeypatch.setenv("TOKEN_OF_MINE", "third-secret")
         wrong = typed(ASK, port)
         assert wrong.code == 2
-        assert "the token is not one this server knows" in wrong.err
+        assert "the key is not one that this server knows" in wrong.err
         monkeypatch.setenv("TOKEN_OF_MINE", "second-secret")
         assert "Verdict: " in typed(ASK, port).out
         process.terminate()

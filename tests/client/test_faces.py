@@ -20,11 +20,11 @@ from llm_trader.client.errors import (
     Unauthorized,
 )
 from llm_trader.errors import ConfigurationError, InvalidInputError
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.builtin import Pong
 from llm_trader.rpc.conversation import ConnectionLostError
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.rpc.errors import RateLimitedError
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.server import RpcServer
 from llm_trader.serving.wire import RAG_ERRORS
 from tests.client.doors import face, http_door, listening, tcp
@@ -183,7 +183,7 @@ def test_every_code_of_the_server_has_a_type() -> None:
 
 @FACES
 async def test_a_token_is_sent_on_each_connection(kind: str) -> None:
-    async with serving(tokens=TokenCheck(["secret"])) as server:
+    async with serving(keys=KeyRing(["secret"])) as server:
         async with face(kind, tcp(server), token="secret") as client:
             assert await client.send(nap(0.0)) == 0.0
         async with face(kind, tcp(server), token="wrong") as client:

@@ -23,9 +23,9 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.rpc.errors import OverloadedError
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.settings.loading import load_settings
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, MINUTE_MS, Millis
@@ -276,8 +276,8 @@ async def test_a_state_without_its_candle_is_not_made(tmp_path: Path) -> None:
 
 
 async def test_the_token_of_an_intake_is_sent_and_a_wrong_one_ends_it(store: MarketStore) -> None:
-    receiver, tokens = Receiver(), TokenCheck(["right"])
-    async with serving(receiver.method, tokens=tokens) as server:
+    receiver, keys = Receiver(), KeyRing(["right"])
+    async with serving(receiver.method, keys=keys) as server:
         address = address_of(server)
         named = f"INTAKE_TOKEN@{address}"
         async with sending(store, named, environ={"INTAKE_TOKEN": "right"}) as sender:

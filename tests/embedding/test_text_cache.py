@@ -289,7 +289,7 @@ async def test_a_redis_that_dies_and_comes_back_is_noticed_and_never_missed(
             await settled(lambda: not texts._writing)
             await texts.vector(state(0))
         assert texts.shared_hits == 2
-    assert [log["event"] for log in logs] == ["redis_unavailable"]
+    assert [log["event"] for log in logs] == ["redis_unavailable", "redis_available_again"]
 
 
 # A server that is no Redis
@@ -361,7 +361,7 @@ async def test_a_bug_of_our_own_surfaces_and_is_no_cache_miss(
     def broken(*_: object, **__: object) -> None:
         raise bug("ours")
 
-    monkeypatch.setattr(shared, "_client", SimpleNamespace(get=broken, set=broken))
+    monkeypatch.setattr(shared._redis, "client", SimpleNamespace(get=broken, set=broken))
     with pytest.raises(bug, match="ours"):
         await shared.get("a")
     with pytest.raises(bug, match="ours"):

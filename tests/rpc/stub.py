@@ -11,15 +11,18 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.rpc.admission import Admission, TokenCheck
+from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method, RequestContext
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorTable
 from llm_trader.rpc.http.app import RpcOverHttp, http_application
 from llm_trader.rpc.http.server import HttpServer
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import RequestObserver
 from llm_trader.rpc.server import RpcServer
+from llm_trader.rpc.tls import ServerTls
 
 
 class Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -156,17 +159,20 @@ class Line:
 @asynccontextmanager
 async def serving(
     *extra: Method,
-    tokens: TokenCheck | None = None,
+    keys: KeyRing | None = None,
     errors: ErrorTable = PROTOCOL_ERRORS,
     observers: Sequence[RequestObserver] = (),
-    **limits: Any,
+    limits: ClientLimits | None = None,
+    tls: ServerTls | None = None,
+    **settings: Any,
 ) -> AsyncIterator[RpcServer]:
     methods = with_builtin_methods(
-        [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=tokens, errors=errors
+        [*stub_methods(), *extra], title="stub", version="1.2.3", errors=errors
     )
-    config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
+    config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **settings})
     dispatcher = Dispatcher(methods, errors=errors, observers=observers)
-    server = RpcServer(dispatcher, config, tokens)
+    gate = Admission(config, keys or KeyRing(), limits)
+    server = RpcServer(dispatcher, config, gate=gate, tls=tls)
     await server.start()
     try:
         yield server
@@ -185,22 +191,19 @@ class Doors(NamedTuple):
 
 @asynccontextmanager
 async def serving_http(
-    *extra: Method, tokens: TokenCheck | None = None, **limits: Any
+    *extra: Method, keys: KeyRing | None = None, tls: ServerTls | None = None, **limits: Any
 ) -> AsyncIterator[Doors]:
-    checked = tokens or TokenCheck()
-    methods = with_builtin_methods(
-        [*stub_methods(), *extra], title="stub", version="1.2.3", tokens=checked
-    )
+    methods = with_builtin_methods([*stub_methods(), *extra], title="stub", version="1.2.3")
     config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
-    dispatcher, gate = Dispatcher(methods), Admission(config, checked)
-    rpc = RpcOverHttp(dispatcher, gate, config, checked)
+    dispatcher, gate = Dispatcher(methods), Admission(config, keys or KeyRing())
+    rpc = RpcOverHttp(dispatcher, gate, config)
 
     async def live(authenticated: bool) -> tuple[int, Any]:
         return 200, {"live": True}
 
     routes = [*rpc.routes(), rpc.page("/livez", live, open_to_all=True)]
-    door = HttpServer(http_application(routes, config), config, gate)
-    server = RpcServer(dispatcher, config, gate=gate, doors=[door])
+    door = HttpServer(http_application(routes, config), config, gate, tls)
+    server = RpcServer(dispatcher, config, gate=gate, doors=[door], tls=tls)
     await server.start()
     try:
         yield Doors(server.address, door.address, server, gate)

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.builtin import Pong
 from llm_trader.rpc.client import RpcClient, RpcError
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.server import RpcServer
 from tests.rpc.stub import Pair, connected, serving
 
@@ -49,7 +49,7 @@ async def test_where_nothing_listens_the_remedy_is_told() -> None:
 
 
 async def test_a_token_is_sent_on_connecting() -> None:
-    async with serving(tokens=TokenCheck(["secret"])) as server:
+    async with serving(keys=KeyRing(["secret"])) as server:
         async with await RpcClient.connect(*server.address, token="secret") as client:
             assert await client.call("subtract", [5, 3]) == 2
         with pytest.raises(RpcError, match="unauthorized"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.rpc.admission import Admission, TokenCheck
+from llm_trader.rpc.admission import Admission, KeyRing
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
 from tests.rpc.stub import Line, stub_methods
@@ -158,7 +158,7 @@ RULES: list[tuple[str, str, Any]] = [
         None,
     ),
     ("a scalar document is refused", "17", {"error": -32600, "id": None}),
-    ("a document nested past reason is a parse error", "[" * 9999 + "]" * 9999, {"error": -32700}),
+    ("a document nested past reason is invalid", "[" * 9999 + "]" * 9999, {"error": -32600}),
     (
         "a batch past the limit is refused as one",
         json.dumps([{"jsonrpc": "2.0", "method": "get_data", "id": 1}] * 101),
@@ -265,7 +265,7 @@ NEARLY_REQUESTS = st.fixed_dictionaries(
     )
 )
 def test_any_bytes_get_a_proper_reply_or_none_and_never_an_exception(document: bytes) -> None:
-    gate = Admission(RpcConfig(), TokenCheck())
+    gate = Admission(RpcConfig(), KeyRing())
     reply = asyncio.run(Dispatcher(stub_methods()).handle(document, RequestContext(), gate))
     essence(reply and json.loads(reply))
     assert b"-32603" not in (reply or b"")

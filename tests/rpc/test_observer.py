@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from llm_trader.errors import StoreError
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.dispatcher import Method, RequestContext
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import RequestRecord, log_request
 from tests.rpc.stub import connected, raising, serving
 
@@ -86,7 +86,7 @@ async def test_a_refused_or_failed_request_is_observed_once_under_its_code(
 
 
 async def test_requests_that_the_gate_refuses_are_observed(recorder: Recorder) -> None:
-    limits: dict[str, Any] = {"tokens": TokenCheck(["secret"]), "rate_limit_per_s": 1.0}
+    limits: dict[str, Any] = {"keys": KeyRing(["secret"]), "rate_limit_per_s": 1.0}
     async with (
         serving(observers=[recorder], rate_burst=1, **limits) as server,
         connected(server) as line,

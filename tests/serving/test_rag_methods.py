@@ -947,6 +947,7 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
     methods = {method["name"]: method for method in document["methods"]}
     assert set(methods) == {
         *("rag.query_patterns", "rag.query_batch", "rag.get_snapshot", "rag.stats"),
+        *("rag.get_candles", "rag.get_funding", "rag.get_open_interest"),
         *("rag.subscribe", "rag.unsubscribe"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }

@@ -11,6 +11,7 @@ import msgspec
 from llm_trader.app.job import Job, blocking, checked_text
 from llm_trader.errors import InvalidInputError
 from llm_trader.rpc.client import RpcClient
+from llm_trader.rpc.tls import pinned_context
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult, StatsResult
 from llm_trader.storage.files import read_whole
 from llm_trader.timeframe import Millis
@@ -52,7 +53,8 @@ async def query_server(
     value = checked_text(job.environ.get(name, ""), name, "serving.auth_tokens_env")
     tokens = value.split(",")
     token = tokens[0].strip() or None
-    async with await RpcClient.connect(serving.host, serving.port, token=token) as client:
+    tls = None if serving.tls_certificate is None else pinned_context(serving.tls_certificate)
+    async with await RpcClient.connect(serving.host, serving.port, token=token, tls=tls) as client:
         age_ms = None
         if as_of_ms is None:
             as_of_ms = await _newest_ms(client, symbol, job.now_ms)

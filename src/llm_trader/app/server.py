@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,9 +16,11 @@ from llm_trader.app.indexes import (
     open_retriever,
     refuse_another_exchange,
     refuse_one_folder_for_both,
+    secret,
     snapshot_rules_of,
 )
 from llm_trader.app.job import checked_text
+from llm_trader.audit.log import AuditLog
 from llm_trader.errors import ConfigurationError
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
@@ -29,12 +31,17 @@ from llm_trader.retrieval.calibration import (
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.rpc.admission import Admission, TokenCheck, check_binding
+from llm_trader.rpc.admission import Admission, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
+from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, Method
+from llm_trader.rpc.key_file import read_keys
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
+from llm_trader.rpc.shared_limits import RedisLevels
+from llm_trader.rpc.tls import ServerTls, tls_of
 from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
@@ -44,9 +51,11 @@ from llm_trader.serving.tracing import open_traces
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
+from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -82,13 +91,21 @@ async def query_server(
     """
     refuse_one_folder_for_both(settings)
     serving = settings.serving
-    tokens = _tokens(serving, environ)
+    keys = KeyRing(tokens_of(serving, environ), now_ms=clock)
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
-    check_binding(serving.host, tokens.required, serving.allow_unauthenticated_remote)
+    tls = tls_of(serving, clock)
+    followed = _followed_files(serving, keys, tls)
+    check_binding(
+        serving.host,
+        keys.required,
+        serving.allow_unauthenticated_remote,
+        encrypted=tls is not None,
+    )
     calibration = _calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
         watched(retriever.index),
+        following(*followed),
     ):
         if calibration is not None:
             _log_calibration(calibration.calibration, retriever, settings)
@@ -98,7 +115,7 @@ async def query_server(
                 location=retriever.index.location,
                 effect="every query is refused until rag-ingest has added states",
             )
-        with ExitStack() as opened:
+        async with AsyncExitStack() as opened:
             market = _market(settings, retriever, opened)
             rag = RagMethods(
                 retriever,
@@ -115,19 +132,22 @@ async def query_server(
                 [*rag.methods(), *subscriptions.methods()],
                 title="LLM Trader RAG",
                 version=__version__,
-                tokens=tokens,
                 errors=RAG_ERRORS,
             )
-            gate = Admission(serving, tokens)
+            gate = Admission(serving, keys, await client_limits(serving, environ, opened))
             metrics = _metrics(rag, gate)
-            observers = [*log_observers(), *_traces(serving, complete, clock, opened)]
+            observers = [
+                *log_observers(),
+                *_audit(settings, complete, clock, opened),
+                *_traces(serving, complete, clock, opened),
+            ]
             if metrics is not None:
                 observers.append(metrics.requests(complete, RAG_ERRORS))
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
             doors = []
             if serving.http:
-                doors.append(_http_door(dispatcher, gate, serving, tokens, probe, metrics))
-            server = RpcServer(dispatcher, serving, gate=gate, doors=doors)
+                doors.append(_http_door(dispatcher, gate, serving, probe, metrics, tls))
+            server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls)
             async with EvidencePusher(subscriptions, dispatcher, gate, serving).running():
                 yield server
 
@@ -135,14 +155,14 @@ async def query_server(
 def _http_door(
     dispatcher: Dispatcher,
     gate: Admission,
-    config: RpcConfig,
-    tokens: TokenCheck,
+    config: ServingConfig,
     probe: ReadinessProbe,
     metrics: ServerMetrics | None,
+    tls: ServerTls | None,
 ) -> Door:
     """Every path that HTTP answers is in this list."""
     # Its libraries take 100 ms to import.
-    from llm_trader.rpc.http.app import RpcOverHttp, http_application
+    from llm_trader.rpc.http.app import JSON, RpcOverHttp, http_application
     from llm_trader.rpc.http.server import HttpServer
 
     async def live(authenticated: bool) -> tuple[int, Any]:
@@ -157,7 +177,7 @@ def _http_door(
     async def describe(authenticated: bool) -> tuple[int, Any]:
         return 200, await dispatcher.description()
 
-    rpc = RpcOverHttp(dispatcher, gate, config, tokens)
+    rpc = RpcOverHttp(dispatcher, gate, config)
     routes = [
         *rpc.routes(),
         rpc.page("/livez", live, open_to_all=True),
@@ -166,7 +186,23 @@ def _http_door(
     ]
     if metrics is not None:
         routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
-    return HttpServer(http_application(routes, config), config, gate)
+    if config.graphql:
+        graphql = _graphql(dispatcher, gate, config)
+        routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
+    return HttpServer(http_application(routes, config), config, gate, tls)
+
+
+def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> GraphQlEndpoint:
+    """Raises `ConfigurationError` where the extra `graphql` is not installed."""
+    try:
+        # Its libraries take 0.8 s to import.
+        from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
+    except ImportError as error:
+        raise ConfigurationError(
+            f"GraphQL needs strawberry ({error}): pip install 'llm-trader-rag[graphql]', or leave "
+            "out --graphql (serving.graphql)"
+        ) from error
+    return GraphQlEndpoint(dispatcher, gate, config)
 
 
 def _metrics(rag: RagMethods, gate: Admission) -> ServerMetrics | None:
@@ -183,7 +219,7 @@ def _traces(
     config: ServingConfig,
     methods: Sequence[Method],
     clock: Callable[[], Millis] | None,
-    opened: ExitStack,
+    opened: AsyncExitStack,
 ) -> list[RequestObserver]:
     if config.otlp_endpoint is None or clock is None:
         return []
@@ -193,17 +229,58 @@ def _traces(
     return [traces]
 
 
-def _tokens(config: RpcConfig, environ: Mapping[str, str]) -> TokenCheck:
+def _followed_files(config: RpcConfig, keys: KeyRing, tls: ServerTls | None) -> list[FileFollower]:
+    """The files that a running server follows, each read now for the first time."""
+    followed = []
+    if path := config.keys_file:
+        followed.append(FileFollower("keys", [path], lambda: keys.follow_file(read_keys(path))))
+    if tls is not None:
+        followed.append(FileFollower("certificate", tls.paths, tls.load))
+    return followed
+
+
+def _audit(
+    settings: Settings,
+    methods: Sequence[Method],
+    clock: Callable[[], Millis] | None,
+    opened: AsyncExitStack,
+) -> Sequence[RequestObserver]:
+    """The audit log, if the settings name a folder for it."""
+    folder = settings.audit.folder
+    if folder is None:
+        return ()
+    if clock is None:
+        raise ConfigurationError("an audit log needs a clock")
+    names = (method.name for method in methods)
+    log = AuditLog(folder, names, now_ms=clock, config=settings.audit)
+    return (opened.enter_context(closing(log)),)
+
+
+async def client_limits(
+    config: RpcConfig, environ: Mapping[str, str], opened: AsyncExitStack
+) -> ClientLimits:
+    """The limits of clients, in Redis where the settings name one."""
+    shared = None
+    if config.limits_redis_url is not None:
+        password = secret(
+            environ, config.limits_redis_password_env, "serving.limits_redis_password_env"
+        )
+        shared = await opened.enter_async_context(aclosing(RedisLevels(config, password=password)))
+    return await opened.enter_async_context(aclosing(ClientLimits(config, shared)))
+
+
+def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
+    """The tokens of the environment. Raises `ConfigurationError` if its variable holds none."""
     name = config.auth_tokens_env
     if name is None:
-        return TokenCheck()
+        return []
     value = checked_text(environ.get(name, ""), name, "serving.auth_tokens_env")
     tokens = [token.strip() for token in value.split(",") if token.strip()]
     if not tokens:
         raise ConfigurationError(
             f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
         )
-    return TokenCheck(tokens)
+    return tokens
 
 
 def _calibration(settings: Settings) -> LoadedCalibration | None:
@@ -226,7 +303,9 @@ def _log_calibration(calibration: Calibration, retriever: Retriever, settings: S
             _log.warning("calibration_not_used", digest=calibration.digest, because=objections)
 
 
-def _market(settings: Settings, retriever: Retriever, opened: ExitStack) -> SnapshotSource | None:
+def _market(
+    settings: Settings, retriever: Retriever, opened: AsyncExitStack
+) -> SnapshotSource | None:
     path = settings.market.store
     if not path.exists():
         if path != MarketConfig().store:

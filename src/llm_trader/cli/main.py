@@ -17,7 +17,17 @@ import typer
 from typer import Option
 
 from llm_trader import __version__
-from llm_trader.cli import backup, config, data_store, evaluate, index, models, volatility
+from llm_trader.cli import (
+    audit,
+    backup,
+    config,
+    data_store,
+    evaluate,
+    index,
+    keys,
+    models,
+    volatility,
+)
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
@@ -75,6 +85,8 @@ app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
 app.add_typer(backup.app, name="backup")
 app.add_typer(volatility.app, name="volatility")
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.command()(ingest)
 app.command()(serve)
 app.command()(query)

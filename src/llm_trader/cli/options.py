@@ -97,15 +97,24 @@ SETTING_FLAGS: Final = {
         type=bool,
         negates=True,
     ),
+    "graphql": Flag(
+        "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool
+    ),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
+    "tls_certificate": Flag(
+        "serving.tls_certificate", "PEM file of the server's certificate; turns TLS on.", type=Path
+    ),
+    "tls_key": Flag("serving.tls_key", "PEM file of the certificate's key.", type=Path),
+    "keys_file": Flag("serving.keys_file", "File of the API keys.", type=Path),
     "auth_tokens_env": Flag(
-        "serving.auth_tokens_env", "Environment variable that holds the accepted tokens."
+        "serving.auth_tokens_env", "Environment variable that holds accepted tokens."
     ),
     "allow_unauthenticated_remote": Flag(
         "serving.allow_unauthenticated_remote",
-        "Serve other machines without asking for a token.",
+        "Serve other machines without asking for a key.",
         type=bool,
     ),
+    "audit_folder": Flag("audit.folder", "Folder of the audit log.", type=Path),
     "log_level": Flag(
         "logging.level", "Least severity to log: trace, debug, info, warn or error.", "info", "-l"
     ),

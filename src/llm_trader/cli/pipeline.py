@@ -75,9 +75,10 @@ def ingest(
 
 
 @with_job(
-    *("host", "port", "http_port", "no_http", "store", "index", "qdrant_url", "vector"),
+    *("host", "port", "http_port", "no_http", "graphql", "store", "index", "qdrant_url", "vector"),
     *("lookback_days", "calibration"),
-    *("min_matches", "auth_tokens_env"),
+    *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
+    "audit_folder",
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )
@@ -85,10 +86,11 @@ def serve(job: Job) -> None:
     """Answer queries over JSON-RPC 2.0 until SIGTERM or Ctrl-C.
 
     Two ports: one document per line over TCP; and HTTP with POST /rpc, GET /livez, /readyz and
-    /openrpc.json, and WebSocket at /ws. Methods: rag.query_patterns, rag.get_snapshot, rag.stats,
-    rag.subscribe (over WebSocket), rpc.ping, rpc.discover. Answers
-    include new states as soon as they are ingested. With a market store, queries may leave out
-    their state, and the server completes partial states.
+    /openrpc.json, WebSocket at /ws, and with --graphql, which needs the extra graphql, POST
+    /graphql. Methods: rag.query_patterns, rag.get_snapshot, rag.get_candles, rag.get_funding,
+    rag.get_open_interest, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover.
+    Answers include new states as soon as they are ingested. With a market store, queries may leave
+    out their state, and the server completes partial states.
     """
     from llm_trader.app.server import serve_forever
 
@@ -135,7 +137,7 @@ class QueryOptions:
     ] = None
 
 
-@with_job("host", "port", "auth_tokens_env")
+@with_job("host", "port", "auth_tokens_env", "tls_certificate")
 def query(
     symbol: options.OneSymbol,
     job: Job,

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -20,18 +19,14 @@ import structlog
 from llm_trader.arrays import Vectors
 from llm_trader.embedding.config import TextConfig, VectorCacheConfig
 from llm_trader.embedding.text import TextSpace, are_unit
-from llm_trader.errors import ConfigurationError, raised_inside
 from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.storage.redis_connection import Clock, RateLimitedWarnings, RedisConnection
 
 _DEFAULTS: Final = TextConfig()
 _PREFIX: Final = "llm-trader:text:"
 _WIRE_TYPE: Final = np.dtype("<f4")
-# An outage lasts minutes and affects every query; one line a minute is enough to notice it.
-_WARNING_INTERVAL_S: Final = 60.0
 
 _log = structlog.get_logger(__name__)
-
-Clock = Callable[[], float]
 
 
 class SharedVectors(Protocol):
@@ -62,7 +57,7 @@ class QueryTexts:
         self._running: dict[str, asyncio.Task[Vectors]] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="query-text")
-        self._warnings = _RateLimitedWarnings(time.monotonic)
+        self._warnings = RateLimitedWarnings(time.monotonic)
 
     async def vector(self, table: SnapshotTable) -> Vectors:
         """The vector of a table of one row: shape (dimension,), norm 1, read-only.
@@ -136,11 +131,7 @@ class QueryTexts:
 
 
 class RedisVectors:
-    """`SharedVectors` in Redis; an unavailable, slow or broken server counts as an empty cache.
-
-    `redis_timeout_ms` limits a whole request, including the connection. After a failure no
-    request is sent for `rest_s` seconds. The password is never logged.
-    """
+    """`SharedVectors` in Redis; an unavailable, slow or broken server counts as an empty cache."""
 
     def __init__(
         self,
@@ -150,79 +141,25 @@ class RedisVectors:
         rest_s: float = 5.0,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._timeout_s = config.redis_timeout_ms / 1000
-        self._client = _client(config.redis_url or "", password, self._timeout_s)
+        self._redis = RedisConnection(
+            config.redis_url or "",
+            purpose="shared text vectors",
+            setting="cache.redis_url",
+            timeout_s=config.redis_timeout_ms / 1000,
+            password=password,
+            rest_s=rest_s,
+            clock=clock,
+        )
         self._ttl_s = config.ttl_hours * 3600
-        self._rest_s = rest_s
-        self._clock = clock
-        self._resting_until_s = -float("inf")
-        self._warnings = _RateLimitedWarnings(clock)
 
     async def get(self, key: str) -> bytes | None:
-        value = await self._request(lambda: self._client.get(_PREFIX + key))
+        client = self._redis.client
+        value = await self._redis.request(lambda: client.get(_PREFIX + key))
         return value if isinstance(value, bytes) else None
 
     async def put(self, key: str, value: bytes) -> None:
-        await self._request(lambda: self._client.set(_PREFIX + key, value, ex=self._ttl_s))
+        client = self._redis.client
+        await self._redis.request(lambda: client.set(_PREFIX + key, value, ex=self._ttl_s))
 
     async def aclose(self) -> None:
-        await self._client.aclose()
-
-    async def _request(self, command: Callable[[], Any]) -> Any:
-        if self._clock() < self._resting_until_s:
-            return None
-        try:
-            # The client's own timeouts limit single steps; this one limits their sum.
-            async with asyncio.timeout(self._timeout_s):
-                return await command()
-        except Exception as error:
-            if not _is_redis_failure(error):
-                raise
-            self._resting_until_s = self._clock() + self._rest_s
-            self._warnings.warn("redis_unavailable", error=type(error).__name__)
-            return None
-
-
-def _is_redis_failure(error: Exception) -> bool:
-    """Whether Redis is unavailable, slow or broken, as opposed to a bug of this package."""
-    from redis import DataError, RedisError
-
-    if isinstance(error, RedisError | OSError):  # a TimeoutError is an OSError
-        return not isinstance(error, DataError)  # the client refuses our arguments
-    # The client's parser raises these on replies that do not come from a Redis.
-    plain = isinstance(error, ValueError | TypeError | AttributeError)
-    return plain and raised_inside(error, ("redis",))
-
-
-def _client(url: str, password: str | None, timeout_s: float) -> Any:
-    try:
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ImportError:
-        raise ConfigurationError(
-            "shared text vectors need the Redis client: pip install 'llm-trader-rag[redis]', or "
-            "remove cache.redis_url"
-        ) from None
-    options: dict[str, Any] = {} if password is None else {"password": password}
-    options |= {"socket_connect_timeout": timeout_s, "socket_timeout": timeout_s}
-    try:
-        return Redis.from_url(url, **options, retry=Retry(NoBackoff(), 0))
-    except ValueError:
-        # The library's message may contain the URL, and the URL a password.
-        problem = "cache.redis_url is not a Redis URL; write it like redis://host:6379/0"
-        raise ConfigurationError(problem) from None
-
-
-class _RateLimitedWarnings:
-    """Logs at most one warning per minute, so that an outage does not flood the log."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._next_s = -float("inf")
-
-    def warn(self, event: str, **details: Any) -> None:
-        now_s = self._clock()
-        if now_s >= self._next_s:
-            self._next_s = now_s + _WARNING_INTERVAL_S
-            _log.warning(event, **details)
+        await self._redis.aclose()

@@ -1,4 +1,4 @@
-"""What the server lets in: where it may listen, tokens, rate and load.
+"""What the server lets in: where it may listen, keys, rate and load.
 
 A call passes `admit` when it arrives, waits in `turn` until the clients before it are served, and
 is at work between `enter` and `leave`.
@@ -6,31 +6,30 @@ is at work between `enter` and `leave`.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
-import math
-from collections.abc import Callable, Iterable
+import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
 
-from llm_trader.errors import ConfigurationError
+from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import errors
+from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.fair_queue import FairQueue
+from llm_trader.rpc.keys import Access, KeyRing, Principal
 from llm_trader.rpc.loop_clock import LoopClock
 from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
+from llm_trader.rpc.token_buckets import TokenBuckets
 
 _log = structlog.get_logger(__name__)
 
-_OPEN_TO_ALL: Final = frozenset({"rpc.authenticate", "rpc.ping"})
-# About 2 MB of addresses. Beyond it, full buckets are dropped, because a new one is full as well.
-_MAX_BUCKETS: Final = 10_000
-# Wrong tokens on one connection before it is closed: a person's typing errors.
+# Wrong keys on one connection before it is closed: a person's typing errors.
 _MAX_FAILED_TOKENS: Final = 5
-# Wrong tokens from one address; beyond them the first one closes the connection.
+# Wrong keys from one address; beyond them the first one closes the connection.
 _FAILED_TOKENS_PER_S: Final = 0.2
 _FAILED_TOKENS_BURST: Final = 20
 _LOGGED_FAILURES_PER_S: Final = 1 / 60
@@ -44,58 +43,50 @@ _SMALL_BYTES: Final = 1 << 15
 _LONG_STEP_S: Final = 0.004
 
 
-class TokenCheck:
-    """Compares tokens in constant time; keeps only their digests, never the secrets."""
-
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
-        self._digests = [_digest(token) for token in tokens]
-        if _digest("") in self._digests:
-            raise ConfigurationError("an empty token would let everyone in; remove it")
-
-    @property
-    def required(self) -> bool:
-        return bool(self._digests)
-
-    def accepts(self, token: str) -> bool:
-        sent = _digest(token)
-        # All are compared before any answer, so the time reveals nothing.
-        matches = [hmac.compare_digest(sent, digest) for digest in self._digests]
-        return any(matches)
+def _client(session: Session, principal: Principal | None) -> str:
+    """Whom the limits count for: a key, wherever it is used, or an address."""
+    return f"address {session.address}" if principal is None else f"key {principal.id}"
 
 
-def open_to_strangers(host: str, has_tokens: bool) -> bool:
-    """Whether other machines could query without a token."""
+def open_to_strangers(host: str, has_keys: bool) -> bool:
+    """Whether other machines could query without a key."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name, which may lead anywhere
         loopback = False
-    return not (has_tokens or loopback)
+    return not (has_keys or loopback)
 
 
-def check_binding(host: str, has_tokens: bool, allow_unauthenticated_remote: bool) -> None:
-    """Raises `ConfigurationError` if other machines could query without a token; where that is
-    allowed, it logs a warning.
+def check_binding(
+    host: str, has_keys: bool, allow_unauthenticated_remote: bool, *, encrypted: bool = False
+) -> None:
+    """Raises `ConfigurationError` if other machines could query without a key; where that is
+    allowed, or keys cross the network in the clear, it logs a warning.
     """
-    if not open_to_strangers(host, has_tokens):
+    if open_to_strangers(host, False) and has_keys and not encrypted:
+        _log.warning(
+            "rpc_not_encrypted",
+            host=host,
+            effect="whoever is on the way can read keys and answers",
+            remedy="set serving.tls_certificate, or put a proxy that speaks TLS in front",
+        )
+    if not open_to_strangers(host, has_keys):
         return
     if allow_unauthenticated_remote:
         _log.warning(
             "rpc_open_to_strangers",
             host=host,
-            effect="whoever reaches this address can query the server without a token",
-            remedy="ask for a token with --auth-tokens-env NAME_OF_VARIABLE",
+            effect="whoever reaches this address can query the server without a key",
+            remedy="ask for a key with --keys-file FILE; llm-trader keys create makes one",
         )
         return
     raise ConfigurationError(
         f"refusing to listen on {host or 'all interfaces'} without authentication: anyone who "
-        "reaches this address could query the server. Listen on 127.0.0.1, ask for a token with "
+        "reaches this address could query the server. Listen on 127.0.0.1, ask for a key with "
+        "--keys-file FILE (llm-trader keys create NAME --keys-file FILE makes one) or "
         "--auth-tokens-env NAME_OF_VARIABLE, or, where the network itself is trusted, add "
         "--allow-unauthenticated-remote"
     )
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 class Channel(Protocol):
@@ -109,13 +100,15 @@ class Channel(Protocol):
 class Session:
     """The state of one connection between its requests. `peer` is `host:port`.
 
-    `channel` is None where the server cannot send on its own. The server's own work, `of_server`,
-    has no rate limit. Functions in `at_end` are called
-    when the connection has ended.
+    `principal` is whom the connection's own key belongs to; `last_principal` is whom the last key
+    of any call belongs to. `channel` is None where the server cannot send on its own. The server's
+    own work, `of_server`, needs no key and has no limit. Functions in `at_end` are called when the
+    connection has ended.
     """
 
     peer: str = "local"
-    authenticated: bool = False
+    principal: Principal | None = None
+    last_principal: Principal | None = None
     failed_tokens: int = 0
     barred: bool = False
     unsent: Unsent = field(default_factory=Unsent)
@@ -128,43 +121,26 @@ class Session:
             forget()
         self.at_end.clear()
 
-
-class RateLimiter:
-    """A token bucket per peer address: `burst` calls at once, `rate_per_s` over time."""
-
-    def __init__(self, rate_per_s: float, burst: int) -> None:
-        self._rate_per_s = rate_per_s
-        self._burst = burst
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def take(self, address: str, now_s: float) -> int:
-        """Takes one token; returns 0, or the milliseconds until the next token."""
-        level, since_s = self._buckets.get(address, (float(self._burst), now_s))
-        level = min(self._burst, level + (now_s - since_s) * self._rate_per_s)
-        granted = level >= 1
-        self._buckets[address] = (level - granted, now_s)
-        # Addresses come from outside, so what is kept for each of them has a bound.
-        if len(self._buckets) > _MAX_BUCKETS:
-            full_after_s = self._burst / self._rate_per_s
-            self._buckets = {
-                peer: (level, since_s)
-                for peer, (level, since_s) in self._buckets.items()
-                if now_s - since_s < full_after_s
-            }
-        return 0 if granted else math.ceil((1 - level) / self._rate_per_s * 1000)
+    @property
+    def address(self) -> str:
+        return self.peer.rpartition(":")[0]
 
 
 class Admission:
     """The gate of one server."""
 
-    def __init__(self, config: RpcConfig, tokens: TokenCheck) -> None:
+    def __init__(
+        self, config: RpcConfig, keys: KeyRing, limits: ClientLimits | None = None
+    ) -> None:
         self.draining = False
         self.clock = LoopClock()
         self.budget = ReplyBudget(config)
-        self.tokens_required = tokens.required
+        self.keys = keys
         self.received_bytes = 0
         # Of all doors, those that are turned away included.
         self.connections = 0
+        self._connections_from: Counter[str] = Counter()
+        self._max_connections_per_address = config.max_connections_per_address
         self._waiting_for_room: list[Callable[[], None]] = []
         self.max_connections = config.max_connections
         # Where the server speaks HTTP, if it does.
@@ -173,10 +149,9 @@ class Admission:
         self._max_in_flight = config.max_in_flight
         self._in_flight = 0
         self._deadline_s = config.request_deadline_s
-        rate = config.rate_limit_per_s
-        self._limiter = RateLimiter(rate, config.rate_burst) if rate else None
-        self._failures = RateLimiter(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
-        self._failure_log = RateLimiter(_LOGGED_FAILURES_PER_S, 1)
+        self._limits = limits or ClientLimits(config)
+        self._failures = TokenBuckets(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
+        self._failure_log = TokenBuckets(_LOGGED_FAILURES_PER_S, 1)
         self._unlogged_failures = 0
         self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
@@ -191,24 +166,69 @@ class Admission:
         """The number of calls that wait for their turn."""
         return self._work.waiting + self._quick.waiting
 
-    def admit(self, method: str, session: Session, received_s: float) -> None:
-        """Checks draining, rate and authentication, in this order; raises the refusal."""
+    def identify(self, token: str, session: Session, now_s: float) -> Principal:
+        """Whom a token belongs to. Raises `UnauthorizedError`; too many wrong tokens bar the
+        connection, and one line a minute for each address is logged.
+        """
+        if session.barred:
+            raise errors.UnauthorizedError(
+                "unauthorized; too many wrong keys: connect again",
+                retry_after_ms=self._failures.retry_after_ms(session.address, now_s),
+            )
+        principal = self.keys.find(token)
+        if principal is None:
+            self._token_failed(session, now_s)
+            raise errors.UnauthorizedError(
+                "unauthorized; the key is not one that this server knows, or it has ended"
+            )
+        session.last_principal = principal
+        return principal
+
+    def principal_of(self, token: str | None, session: Session, now_s: float) -> Principal | None:
+        """Who calls: the owner of the call's own token, else of the connection's.
+
+        None where no key is asked for, or none was sent. Raises `UnauthorizedError`.
+        """
+        if not self.keys.required:
+            return None
+        if token is not None:
+            return self.identify(token, session, now_s)
+        return session.principal and self.keys.current(session.principal)
+
+    def is_known(self, session: Session) -> bool:
+        """Whether a connection may stay: it sent a valid key, or none is asked for."""
+        last = session.last_principal
+        return not self.keys.required or (last is not None and self.keys.current(last) is not None)
+
+    async def admit(
+        self, access: Access, session: Session, principal: Principal | None, received_s: float
+    ) -> None:
+        """Checks draining, rate and scope, in this order; raises the refusal."""
         if self.draining:
             raise errors.DrainingError
-        # Before authentication, so that guessing tokens is limited as well.
-        if self._limiter is not None and not session.of_server:
-            address = session.peer.rpartition(":")[0]
-            retry_after_ms = self._limiter.take(address, received_s)
-            if retry_after_ms:
-                raise errors.RateLimitedError(retry_after_ms)
-        if self.tokens_required and not session.authenticated and method not in _OPEN_TO_ALL:
+        if session.of_server:
+            return
+        # Before authentication, so that guessing keys is limited as well. Open methods do not wait
+        # for Redis: what comes behind `rpc.authenticate` in one packet needs its outcome.
+        client = _client(session, principal)
+        await self._limits.take(client, received_s, share=access != "open")
+        if access == "open" or not self.keys.required:
+            return
+        if principal is None:
             raise errors.UnauthorizedError(
-                'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection'
+                'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection, '
+                "or send the key as params._meta.token"
+            )
+        if not principal.may(access):
+            has = ", ".join(sorted(principal.scopes)) or "none"
+            raise errors.UnauthorizedError(
+                f"unauthorized; this method needs a key with the scope {access}, "
+                f"and the key {principal.name!r} has: {has}",
+                missing_scope=access,
             )
 
-    def token_failed(self, session: Session, now_s: float) -> None:
-        """Logs a wrong token, one line a minute for each address; too many bar the connection."""
-        address = session.peer.rpartition(":")[0]
+    def _token_failed(self, session: Session, now_s: float) -> None:
+        address = session.address
         session.failed_tokens += 1
         self._unlogged_failures += 1
         if self._failures.take(address, now_s) or session.failed_tokens >= _MAX_FAILED_TOKENS:
@@ -217,16 +237,33 @@ class Admission:
             failures, self._unlogged_failures = self._unlogged_failures, 0
             _log.warning("rpc_authentication_failed", address=address, wrong_tokens=failures)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more connection may be open."""
-        return self.connections < self.max_connections
-
-    def connection_opened(self) -> None:
+    def connection_opened(self, address: str) -> LlmTraderError | None:
+        """Counts a connection until `connection_closed`; returns why to turn it away, if so."""
+        is_full = self.connections >= self.max_connections
         self.connections += 1
+        self._connections_from[address] += 1
+        if self.draining:
+            return errors.DrainingError()
+        if is_full:
+            return errors.OverloadedError(
+                f"overloaded: {self.max_connections} connections are open; connect again later"
+            )
+        if not self.has_room_for(address, 0):
+            return errors.OverloadedError(
+                f"overloaded: {self._max_connections_per_address} connections of this address are "
+                "open; close some of them"
+            )
+        return None
 
-    def connection_closed(self) -> None:
+    def has_room_for(self, address: str, more: int) -> bool:
+        """Whether so many more connections of an address may be open."""
+        return self._connections_from[address] + more <= self._max_connections_per_address
+
+    def connection_closed(self, address: str) -> None:
         self.connections -= 1
+        self._connections_from[address] -= 1
+        if not self._connections_from[address]:
+            del self._connections_from[address]
         waiting, self._waiting_for_room = self._waiting_for_room, []
         for resume in waiting:
             resume()
@@ -244,15 +281,33 @@ class Admission:
             )
 
     async def turn(
-        self, session: Session, kind: str, *, quick: bool = False, calls: int = 1
+        self,
+        session: Session,
+        kind: str,
+        *,
+        principal: Principal | None = None,
+        quick: bool = False,
+        calls: int = 1,
     ) -> None:
-        """Waits until the client has read its replies and it is its turn."""
+        """Waits until the client has read its replies and it is its turn.
+
+        Raises `RateLimitedError` if the client's working time was used up meanwhile.
+        """
         queue, writable = self._quick if quick else self._work, session.unsent.writable
+        client = _client(session, principal)
+        is_limited = not session.of_server
+        charge = self._limits.charge_to(client, time.monotonic) if is_limited else None
         while True:
             await writable.wait()
-            await queue.turn(session.peer, kind, calls)
+            await queue.turn(session.peer, kind, calls, charge)
             if writable.is_set():
-                return
+                break
+        try:
+            if is_limited:
+                self._limits.expect_work(client, time.monotonic())
+        except errors.RateLimitedError:
+            self.end_turn()
+            raise
 
     async def pause(self, worked_s: float) -> None:
         """Lets pings and timers pass in the middle of a long turn."""

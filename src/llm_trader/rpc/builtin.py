@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.dispatcher import DISCOVER, Method, RequestContext
 from llm_trader.rpc.errors import (
     INTERNAL_ERROR,
@@ -17,6 +16,7 @@ from llm_trader.rpc.errors import (
     ErrorTable,
     UnauthorizedError,
 )
+from llm_trader.rpc.keys import SCOPES, Scope
 
 OPENRPC_VERSION: Final = "1.3.2"
 
@@ -38,6 +38,8 @@ class AuthenticateParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 class Authenticated(msgspec.Struct, frozen=True):
     authenticated: Annotated[bool, Meta(description="Always true; a wrong token is an error.")]
+    key: Annotated[str | None, Meta(description="Name of the key; null where none is asked for.")]
+    scopes: Annotated[list[Scope], Meta(description="What the key may be used for.")]
 
 
 def with_builtin_methods(
@@ -45,7 +47,6 @@ def with_builtin_methods(
     *,
     title: str,
     version: str,
-    tokens: TokenCheck | None = None,
     errors: ErrorTable = PROTOCOL_ERRORS,
 ) -> list[Method]:
     """`methods` and the built-in ones; `rpc.discover` describes them all."""
@@ -54,15 +55,11 @@ def with_builtin_methods(
         return Pong(True, version)
 
     async def authenticate(params: AuthenticateParams, context: RequestContext) -> Authenticated:
-        if tokens and tokens.required:
-            if context.session.barred:
-                raise UnauthorizedError("unauthorized; too many wrong tokens: connect again")
-            if not tokens.accepts(params.token):
-                if context.gate is not None:
-                    context.gate.token_failed(context.session, context.received_s)
-                raise UnauthorizedError("unauthorized; the token is not one this server knows")
-        context.session.authenticated = True
-        return Authenticated(True)
+        gate, session = context.gate, context.session
+        if gate is None or not gate.keys.required:
+            return Authenticated(True, None, list(SCOPES))
+        session.principal = gate.identify(params.token, session, context.received_s)
+        return Authenticated(True, session.principal.name, sorted(session.principal.scopes))
 
     async def discover(params: None, context: RequestContext) -> msgspec.Raw:
         return document
@@ -76,17 +73,26 @@ def with_builtin_methods(
             "Shows that the server answers, and which version it is.",
             Pong,
             quick=True,
+            access="open",
         ),
         Method(
             "rpc.authenticate",
             AuthenticateParams,
             authenticate,
-            "Authenticates the connection; the first call where the server has tokens configured.",
+            "Authenticates the connection; the first call where the server asks for a key.",
             Authenticated,
             (UnauthorizedError,),
             quick=True,
+            access="open",
         ),
-        Method(DISCOVER, None, discover, "Returns this description (OpenRPC).", Document),
+        Method(
+            DISCOVER,
+            None,
+            discover,
+            "Returns this description (OpenRPC).",
+            Document,
+            access="any_key",
+        ),
     ]
     # Made before the server starts: it takes 100 ms, for which no client should wait.
     document = msgspec.Raw(msgspec.json.encode(openrpc_document(complete, title, version, errors)))
@@ -134,6 +140,7 @@ def _describe(method: Method, errors: ErrorTable) -> Document:
         "params": params,
         "result": {"name": "result", "schema": result_schema(method)},
         "errors": [{"$ref": f"#/components/errors/{code}"} for code in sorted(codes)],
+        "x-access": method.access,
     }
 
 

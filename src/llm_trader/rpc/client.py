@@ -57,7 +57,7 @@ class RpcClient:
         codec: Callable[[], Codec] = Lines,
         tls: ssl.SSLContext | None = None,
     ) -> RpcClient:
-        """Connects, and authenticates when a token is given.
+        """Connects, by TLS if a context is given, and authenticates when a token is given.
 
         Raises `ConfigurationError` when no server is there, `RpcError` when it refuses the token.
         """

@@ -1,4 +1,4 @@
-"""Settings of the JSON-RPC server: its address, its tokens and its limits."""
+"""Settings of the JSON-RPC server: its address, its keys and its limits."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from llm_trader.config_types import EnvName, NotASetting
+from llm_trader.config_types import EnvName, FilePath, NotASetting, Url
 from llm_trader.errors import ConfigurationError
 
-_MAY_BE_ZERO: Final = ("port", "http_port", "rate_limit_per_s")
+_MAY_BE_ZERO: Final = ("port", "http_port", "rate_limit_per_s", "work_limit_ms_per_s")
 _LAST_PORT: Final = 65535
 
 
@@ -52,14 +52,47 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = ()
     allow_unauthenticated_remote: Annotated[
-        bool, Meta(description="Serve other machines even though no token is asked for.")
+        bool, Meta(description="Serve other machines even though no key is asked for.")
     ] = False
+    keys_file: Annotated[
+        FilePath | None,
+        Meta(
+            description="File of the API keys that `llm-trader keys` makes; a running server "
+            "follows its changes. Without it, and without auth_tokens_env, no key is asked for.",
+            examples=["var/keys.json"],
+        ),
+    ] = None
     auth_tokens_env: Annotated[
         EnvName | None,
         Meta(
-            description="Name of the environment variable that holds the accepted tokens, "
-            "separated by commas; without it no token is asked for.",
+            description="Name of the environment variable that holds accepted tokens, separated "
+            "by commas: keys with every scope and no end.",
             examples=["LLM_TRADER_TOKENS"],
+        ),
+    ] = None
+    tls_certificate: Annotated[
+        FilePath | None,
+        Meta(
+            description="PEM file of the server's certificate, with those between it and its "
+            "authority; with it the server speaks TLS on all ports. A changed file is taken up "
+            "without a restart. For a client, the certificate that the server must have.",
+            examples=["var/server.pem"],
+        ),
+    ] = None
+    tls_key: Annotated[
+        FilePath | None,
+        Meta(
+            description="PEM file of the certificate's key; without it the key is in the file of "
+            "the certificate.",
+            examples=["var/server.key"],
+        ),
+    ] = None
+    tls_client_ca: Annotated[
+        FilePath | None,
+        Meta(
+            description="PEM file of the authority that must have signed the certificates of "
+            "clients; without it clients need none.",
+            examples=["var/clients.pem"],
         ),
     ] = None
     max_frame_kib: Annotated[
@@ -122,12 +155,21 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "so many files.",
         ),
     ] = 1000
+    max_connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Greatest number of open connections from one address; clients behind one "
+            "proxy have one address.",
+        ),
+    ] = 500
     max_unauthenticated_connections: Annotated[
         int,
         Meta(
             ge=1,
             le=100_000,
-            description="Greatest number of connections without a token, where one is asked for; "
+            description="Greatest number of connections without a key, where one is asked for; "
             "beyond it the oldest of them is closed.",
         ),
     ] = 100
@@ -136,8 +178,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0.1,
             le=3600,
-            description="Seconds in which a connection must send its token, where one is asked "
-            "for.",
+            description="Seconds in which a connection must send its key, where one is asked for.",
         ),
     ] = 10.0
     max_in_flight: Annotated[
@@ -168,8 +209,59 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 10.0
     rate_limit_per_s: Annotated[
         float,
-        Meta(ge=0, le=1_000_000, description="Requests a second from one client; 0 sets no limit."),
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Requests a second from one client, which is a key, or else an address; 0 "
+            "sets no limit.",
+        ),
     ] = 0.0
+    rate_burst: Annotated[
+        int,
+        Meta(
+            ge=1, le=1_000_000, description="Requests that a client may send at once after a rest."
+        ),
+    ] = 20
+    work_limit_ms_per_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Milliseconds that the server works for one client in a second; long "
+            "lookbacks take more of them than short ones. 0 sets no limit.",
+        ),
+    ] = 0.0
+    work_burst_ms: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Milliseconds that the server works at once for a rested client.",
+        ),
+    ] = 2000.0
+    limits_redis_url: Annotated[
+        Annotated[Url, Meta(pattern=r"^(rediss?|unix)://\S+$")] | None,
+        Meta(
+            description="Address of a Redis in which servers share these two limits; without one "
+            "each process has its own. Needs the extra `redis`.",
+            examples=["redis://localhost:6379/1"],
+        ),
+    ] = None
+    limits_redis_password_env: Annotated[
+        EnvName | None,
+        Meta(
+            description="Name of the environment variable that holds its password.",
+            examples=["REDIS_PASSWORD"],
+        ),
+    ] = None
+    limits_redis_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Milliseconds after which this process goes on with limits of its own.",
+        ),
+    ] = 250
     drain_timeout_s: Annotated[
         float,
         Meta(
@@ -177,7 +269,6 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 20.0
     discard_s: Annotated[float, NotASetting] = 1.0
-    rate_burst: Annotated[int, NotASetting] = 20
 
     @property
     def port_for_http(self) -> int:
@@ -197,7 +288,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         for name in RpcConfig.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, bool | str | tuple | None) or name in _MAY_BE_ZERO:
+            if isinstance(value, bool) or name in _MAY_BE_ZERO:
                 continue
-            if not value > 0:
+            if isinstance(value, int | float) and not value > 0:
                 raise ConfigurationError(f"{name} must be above zero, not {value}")

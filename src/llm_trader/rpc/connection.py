@@ -6,7 +6,7 @@
    batch, while the client leaves replies unread, and when more waits than the deadline allows.
    A client that speaks HTTP is told the port for it, and nothing of what it sends is a document.
    A document that lacks only its line end is answered after a moment of silence.
-2. One timer limits an incomplete document, silence, and the time without a token; another one
+2. One timer limits an incomplete document, silence, and the time without a key; another one
    unread replies. Both are moved only when they run out, and count only while the loop is free.
 3. When the input ends, running answers are finished and sent; then `run` closes the connection.
    When the connection is lost, they are cancelled.
@@ -104,9 +104,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def unauthenticated(self) -> bool:
-        """Whether the client must send a token before anything else is done for it."""
-        waits = not self.session.authenticated and not self._input_ended.is_set()
-        return self._gate.tokens_required and waits
+        """Whether the client must send a key before anything else is done for it."""
+        return not (self._input_ended.is_set() or self._gate.is_known(self.session))
 
     async def run(self) -> None:
         """Returns when the connection is closed."""
@@ -167,7 +166,8 @@ class Connection(asyncio.Protocol):
         self._peer_ended.set()
         self.end_input()
         self._watch_loss()
-        return True  # keeps the connection open for the replies
+        # Keeps the connection open for the replies, which TLS cannot.
+        return self._transport.can_write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
@@ -373,7 +373,7 @@ class Connection(asyncio.Protocol):
         return config.idle_timeout_s
 
     def _check_timeouts(self) -> None:
-        """Ends the input when a document, the silence or the wait for a token lasts too long."""
+        """Ends the input when a document, the silence or the wait for a key lasts too long."""
         now_s, config = self._clock.now_s(), self._config
         if self.unauthenticated and self._opened_s + config.authentication_timeout_s <= now_s:
             remaining_s = 0.0
@@ -396,13 +396,14 @@ class Connection(asyncio.Protocol):
             self.end_input()
 
     async def _hang_up(self) -> None:
-        # uvloop raises RuntimeError where the client has reset the connection.
-        with contextlib.suppress(OSError, RuntimeError):
-            if not self._transport.is_closing():
-                self._transport.write_eof()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.discard_s):
-                await self._peer_ended.wait()
+        if self._transport.can_write_eof():  # TLS has a farewell of its own
+            # uvloop raises RuntimeError where the client has reset the connection.
+            with contextlib.suppress(OSError, RuntimeError):
+                if not self._transport.is_closing():
+                    self._transport.write_eof()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.discard_s):
+                    await self._peer_ended.wait()
         self._transport.close()
         await self._closed_or_abort()
 

@@ -27,6 +27,7 @@ from llm_trader.rpc import envelope
 from llm_trader.rpc import errors as rpc_errors
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, ErrorObject, ErrorTable
+from llm_trader.rpc.keys import Access, Principal
 from llm_trader.rpc.observer import RequestObserver, RequestRecord
 from llm_trader.rpc.params import (
     MAX_NAME_CHARS,
@@ -48,6 +49,8 @@ _MAX_BATCH: Final = 100
 # A ping has some 50 bytes; others have more. It estimates how many calls a batch has.
 _CALL_BYTES: Final = 64
 
+Encode = Callable[[Any], bytes]
+
 
 @dataclass(slots=True)
 class RequestContext:
@@ -55,7 +58,7 @@ class RequestContext:
 
     `unknown_fields` lists dotted paths of parameters that the method does not know, each with a
     suggestion if one is close: `current_state.rsi7 (did you mean rsi_7?)`. `stages` is None
-    without observers.
+    without observers. `principal` is who calls, where keys are asked for.
     """
 
     # Short and unique across processes, such as `a3f09c-1b`.
@@ -69,6 +72,7 @@ class RequestContext:
     stages: dict[str, float] | None = None
     staged_s: float = 0.0  # the sum of the stages
     gate: Admission | None = None
+    principal: Principal | None = None
     worked_since_s: float = 0.0
 
     async def pause(self) -> None:
@@ -119,7 +123,8 @@ class Method:
     Declare `params_type` and the structs in it with `forbid_unknown_fields=True`: unknown fields
     are tolerated anyway, and complete requests are decoded in one step. A `quick` method takes
     microseconds, whatever it is asked; it does not wait for queries. `other_results` are what some
-    parameters ask for instead of a `result_type`.
+    parameters ask for instead of a `result_type`. `access` is what a client needs where keys are
+    asked for.
     """
 
     name: str
@@ -130,6 +135,7 @@ class Method:
     errors: tuple[type[LlmTraderError], ...] = ()
     quick: bool = False
     other_results: tuple[type[msgspec.Struct], ...] = ()
+    access: Access = "query"
 
 
 class Dispatcher:
@@ -168,8 +174,9 @@ class Dispatcher:
             return await self._answer(document, context, gate)
         # Finding the members of a large document is work as well.
         calls = min(1 + len(document) // _CALL_BYTES, _MAX_BATCH)
-        await gate.turn(context.session, _BATCH, calls=calls)
         try:
+            session = context.session
+            await gate.turn(session, _BATCH, principal=session.principal, calls=calls)
             # The limit is checked before any member runs, so a refused batch has no side effects.
             members = envelope.batch_members(document, _MAX_BATCH)
         except LlmTraderError as error:
@@ -193,10 +200,13 @@ class Dispatcher:
         self, error: LlmTraderError, context: RequestContext, raw_id: bytes = envelope.NULL
     ) -> bytes:
         """The reply to a document that is not a call."""
-        answer = self._errors.error_object(error)
+        answer = self.error_object(error)
         reply = envelope.reply(raw_id, answer)
-        self._observe(context, None, answer.code, reply)
+        self.observe(context, None, answer.code, reply)
         return reply
+
+    def error_object(self, error: LlmTraderError) -> ErrorObject:
+        return self._errors.error_object(error)
 
     async def _answer(
         self, document: bytes, context: RequestContext, gate: Admission
@@ -205,10 +215,7 @@ class Dispatcher:
             context.stages = {}
         decoded = envelope.decode_call(document)
         if decoded is None:
-            await gate.turn(context.session, _OTHER)
-            error, salvaged_id = envelope.explain_refusal(document)
-            gate.end_turn()
-            return self.refuse(error, context, salvaged_id)
+            return await self._explain(document, context, gate)
         call, raw_id = decoded
         context.bound(timeout_ms(bytes(call.params)))
         reply: bytes | None = None
@@ -221,15 +228,65 @@ class Dispatcher:
                 context.session.unsent.batch_bytes += len(reply)
                 gate.budget.update(context.session.unsent, gate.clock.now_s())
         finally:
-            self._observe(context, call.method, code, reply, not raw_id)
+            self.observe(context, call.method, code, reply, not raw_id)
         return reply
 
+    async def _explain(self, document: bytes, context: RequestContext, gate: Admission) -> bytes:
+        """The reply to a document that is not a call, or why it has to wait for one."""
+        error: LlmTraderError
+        salvaged_id = envelope.NULL
+        try:
+            await gate.turn(context.session, _OTHER, principal=context.session.principal)
+            error, salvaged_id = envelope.explain_refusal(document)
+            gate.end_turn()
+        except rpc_errors.RateLimitedError as limited:
+            error = limited
+        return self.refuse(error, context, salvaged_id)
+
+    async def call(
+        self,
+        method: str,
+        params: bytes,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode,
+    ) -> bytes | ErrorObject:
+        """The encoded result, or the error, of a call in a document that is not JSON-RPC.
+
+        `encode` works within the turn of the call.
+        """
+        if self._observers:
+            context.stages = {}
+        context.bound(timeout_ms(params))
+        code: int | None = rpc_errors.SERVER_ERROR
+        encoded = b""
+        try:
+            outcome = await self._outcome(
+                envelope.Call("2.0", method, msgspec.Raw(params)), context, gate, encode
+            )
+            if isinstance(outcome, ErrorObject):
+                code = outcome.code
+            else:
+                code, encoded = None, outcome
+                context.session.unsent.batch_bytes += len(encoded)
+                gate.budget.update(context.session.unsent, gate.clock.now_s())
+            return outcome
+        finally:
+            self.observe(context, method, code, encoded)
+
     async def _outcome(
-        self, call: envelope.Call, context: RequestContext, gate: Admission
+        self,
+        call: envelope.Call,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode = _ENCODER.encode,
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
-            gate.admit(call.method, context.session, context.received_s)
+            session, received_s = context.session, context.received_s
+            token = envelope.take_token(call)
+            context.principal = gate.principal_of(token, session, received_s)
+            await gate.admit(self._access(call.method), session, context.principal, received_s)
             # 12 µs, 0.4 % of a whole query's CPU, by `python -m benchmarks --only server`.
             async with asyncio.timeout_at(context.deadline_s) as deadline:
                 await self._turn(call.method, context, gate)
@@ -239,7 +296,7 @@ class Dispatcher:
                 try:
                     result = await self._result(call, context)
                     await context.pause()
-                    encoded = _ENCODER.encode(result)
+                    encoded = encode(result)
                     context.end_stage("encode")
                     return encoded
                 finally:
@@ -270,6 +327,10 @@ class Dispatcher:
         details = {"request_id": context.request_id}
         return ErrorObject(rpc_errors.INTERNAL_ERROR, message, details)
 
+    def _access(self, name: str) -> Access:
+        entry = self._methods.get(name)
+        return entry[0].access if entry else "any_key"
+
     async def _turn(self, name: str, context: RequestContext, gate: Admission) -> None:
         """Waits for the turn of a call; raises the refusal of one that must not wait or start."""
         session, entry = context.session, self._methods.get(name)
@@ -277,7 +338,7 @@ class Dispatcher:
         # A connection starts single calls only while it has a share; a batch starts all of them.
         if not quick and context.batch_position is not None:
             gate.expect_turn(session)
-        await gate.turn(session, kind, quick=quick)
+        await gate.turn(session, kind, principal=context.principal, quick=quick)
         if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
             raise _past_deadline()
         if context.batch_position is not None:
@@ -305,7 +366,7 @@ class Dispatcher:
             raise rpc_errors.MethodNotFoundError(name[:MAX_NAME_CHARS], hint)
         return entry
 
-    def _observe(
+    def observe(
         self,
         context: RequestContext,
         method: str | None,
@@ -313,6 +374,7 @@ class Dispatcher:
         reply: bytes | None,
         notification: bool = False,
     ) -> None:
+        """Reports a request; `method` is None for a document that is not a call."""
         if not self._observers:
             return
         record = RequestRecord(
@@ -326,6 +388,7 @@ class Dispatcher:
             reply_bytes=len(reply or b""),
             notification=notification,
             batch_position=context.batch_position,
+            key_id=context.principal.id if context.principal else None,
         )
         for observer in self._observers:
             try:

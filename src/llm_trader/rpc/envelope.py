@@ -11,9 +11,18 @@ import msgspec
 from msgspec import Raw
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.rpc.errors import ErrorObject, InvalidRequestError, ParseError
+from llm_trader.rpc.errors import (
+    ErrorObject,
+    FieldError,
+    InvalidParamsError,
+    InvalidRequestError,
+    ParseError,
+)
+from llm_trader.rpc.framing import nested_deeper
 
 NULL: Final = b"null"
+# The deepest request of a batch has 7.
+MAX_DEPTH: Final = 32
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -26,6 +35,14 @@ class Call(msgspec.Struct):
     id: Raw = Raw(b"")
 
 
+class _Meta(msgspec.Struct):
+    """`params._meta`: what is about the call and not for the method."""
+
+    token: str | None = None
+
+
+_META: Final = msgspec.json.Decoder(_Meta)
+_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 _CALLS: Final = msgspec.json.Decoder(Call)
 _MEMBERS: Final = msgspec.json.Decoder(list[Raw])
 # Error details are plain data by contract; one that is not must not cost the client its reply.
@@ -33,7 +50,9 @@ _ERROR_ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 
 
 def batch_members(document: bytes, max_members: int) -> list[bytes]:
-    """Raises `ParseError`, or `InvalidRequestError` for a batch that is empty or too long."""
+    """Raises `ParseError`, or `InvalidRequestError` for a batch that is empty, long or deep."""
+    if nested_deeper(document, MAX_DEPTH):
+        raise _too_deep()
     try:
         members = _MEMBERS.decode(document)
     except UNREADABLE as error:
@@ -45,6 +64,8 @@ def batch_members(document: bytes, max_members: int) -> list[bytes]:
 
 def decode_call(document: bytes) -> tuple[Call, bytes] | None:
     """The call and its raw id (empty for a notification); None for `explain_refusal` to explain."""
+    if nested_deeper(document, MAX_DEPTH):
+        return None
     try:
         call = _CALLS.decode(document)
         raw_id = bytes(call.id)
@@ -60,6 +81,8 @@ def decode_call(document: bytes) -> tuple[Call, bytes] | None:
 
 def explain_refusal(document: bytes) -> tuple[LlmTraderError, bytes]:
     """Why a document is not a call, and the raw id to reply under. Slow; for refusals only."""
+    if nested_deeper(document, MAX_DEPTH):
+        return _too_deep(), NULL
     try:
         value = msgspec.json.decode(document)
     except msgspec.ValidationError:
@@ -79,6 +102,29 @@ def explain_refusal(document: bytes) -> tuple[LlmTraderError, bytes]:
     return InvalidRequestError(flaw), msgspec.json.encode(request_id) if usable else NULL
 
 
+def take_token(call: Call) -> str | None:
+    """Removes `_meta` from the params, and returns the token in it, if any.
+
+    Raises `InvalidParamsError` if it is not an object with a token of text.
+    """
+    raw = bytes(call.params)
+    if b'"_meta"' not in raw or raw[:1] != b"{":
+        return None
+    try:
+        fields = _FIELDS.decode(raw)
+        meta = fields.pop("_meta", None)
+        if meta is None:  # some other string or a deeper field has the name
+            return None
+        call.params = Raw(msgspec.json.encode(fields))
+        return _META.decode(meta).token
+    except msgspec.ValidationError:
+        # The message could repeat the token.
+        problem = FieldError("_meta", 'must be an object such as {"token": "…"}')
+        raise InvalidParamsError([problem]) from None
+    except UNREADABLE as error:
+        raise parse_error(error) from None
+
+
 def raw_params(call: Call) -> bytes:
     """An object or an array; absent and null params are an empty object.
 
@@ -90,6 +136,12 @@ def raw_params(call: Call) -> bytes:
     if raw[:1] not in (b"{", b"["):
         raise InvalidRequestError("params must be an object or an array")
     return raw
+
+
+def _too_deep() -> InvalidRequestError:
+    return InvalidRequestError(
+        f"a document may have at most {MAX_DEPTH} brackets within each other", limit_depth=MAX_DEPTH
+    )
 
 
 def parse_error(error: Exception) -> ParseError:

@@ -20,6 +20,8 @@ SERVER_ERROR: Final = -32000
 
 # JSON-RPC's own codes lie at and below it; clients match their titles at the start of messages.
 _LAST_STANDARD_CODE: Final = -32600
+# Load passes within a few turns; a client that comes back much sooner adds to it.
+_OVERLOADED_MS: Final = 1000
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -64,7 +66,7 @@ class InvalidParamsError(InvalidInputError):
 
 
 class UnauthorizedError(LlmTraderError):
-    """Call `rpc.authenticate` with a valid token first."""
+    """Send a valid key that has the scope in `missing_scope`, if there is one."""
 
     code = "unauthorized"
 
@@ -80,9 +82,12 @@ class RateLimitedError(LlmTraderError):
 
 
 class OverloadedError(LlmTraderError):
-    """Send again later, or to another server."""
+    """Send again after `retry_after_ms`, or to another server."""
 
     code = "overloaded"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after_ms=_OVERLOADED_MS)
 
 
 class DrainingError(LlmTraderError):

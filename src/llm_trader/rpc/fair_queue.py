@@ -17,6 +17,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 # A cost moves the estimate of its kind by this share, so that one slow call does not decide.
@@ -41,10 +42,13 @@ class _Path(NamedTuple):
 
 
 class _Turn:
-    __slots__ = ("estimate_s", "granted", "kind", "path", "since_s", "worked_s")
+    __slots__ = ("charge", "estimate_s", "granted", "kind", "path", "since_s", "worked_s")
 
-    def __init__(self, path: _Path, kind: str, estimate_s: float) -> None:
+    def __init__(
+        self, path: _Path, kind: str, estimate_s: float, charge: Callable[[float], None] | None
+    ) -> None:
         self.path = path
+        self.charge = charge
         self.kind = kind
         self.estimate_s = estimate_s
         self.worked_s = 0.0
@@ -124,13 +128,20 @@ class FairQueue:
             needed_s *= len(self._shares[line.path[:depth]].waiting)
         return needed_s <= limit_s
 
-    async def turn(self, peer: str, kind: str, calls: int = 1) -> None:
+    async def turn(
+        self,
+        peer: str,
+        kind: str,
+        calls: int = 1,
+        charge: Callable[[float], None] | None = None,
+    ) -> None:
         """Returns when it is the turn of the peer, `host:port`. Cancelling gives up the turn.
 
-        `calls` is how many will wait after a turn that only begins them.
+        `calls` is how many will wait after a turn that only begins them. `charge` is called with
+        the cost of the turn in seconds once it is over.
         """
         path = _Path(peer.rpartition(":")[0], _backlog(calls), peer)
-        turn = _Turn(path, kind, self._estimates_s.get(kind, 0.0))
+        turn = _Turn(path, kind, self._estimates_s.get(kind, 0.0), charge)
         if self._left and not self._lines and not self._slice_is_used():
             self._left -= 1
             self._begin(turn)
@@ -280,6 +291,8 @@ class FairQueue:
             known_s = self._estimates_s.get(turn.kind, turn.worked_s)
             step_s = _ESTIMATE_STEP * (turn.worked_s - known_s)
             self._estimates_s[turn.kind] = known_s + step_s
+            if turn.charge is not None:
+                turn.charge(turn.worked_s + _HANDLING_S)
             if self._lines:
                 for depth, name in enumerate(turn.path):
                     shares = self._shares_at(turn.path[:depth])

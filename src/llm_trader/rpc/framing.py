@@ -16,8 +16,13 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 _ESCAPE: Final = re.compile(rb"\\.?", re.DOTALL)
 _NEITHER_BRACKET_NOR_QUOTE: Final = bytes(b for b in range(256) if b not in b'{}[]"')
+
+# 1 for a bracket that opens, -1 for one that closes.
+_STEPS: Final = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +144,12 @@ def _crossed(brackets: bytes) -> bool:
         elif not still_open or still_open.pop() != bracket - 2:
             return True
     return False
+
+
+def nested_deeper(document: bytes, most: int) -> bool:
+    """Whether a document has more than so many brackets within each other, without decoding it."""
+    brackets, _ = _brackets(document)
+    if len(brackets) <= 2 * most:  # too few for that, in whatever order
+        return False
+    steps = np.frombuffer(brackets.translate(_STEPS), np.int8)
+    return int(np.cumsum(steps, dtype=np.int32).max()) > most

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import resource
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,7 @@ import structlog
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.admission import Admission
+from llm_trader.rpc.tls import ServerTls
 
 # Connections that may wait to be accepted; a burst beyond it sees delays of a second or more.
 _BACKLOG: Final = 512
@@ -27,6 +30,9 @@ _RETRY_S: Final = 0.5
 # Connections that are told why they are turned away and close in a moment.
 _TURNED_AWAY: Final = 32
 _WARN_AGAIN_S: Final = 60.0
+# A handshake takes three trips over the network at most.
+_HANDSHAKE_S: Final = 10.0
+_SHUTDOWN_S: Final = 1.0
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # For connections that are turned away, for a store or an index that is opened anew, for the log.
 SPARE_FILES: Final = 96
@@ -40,13 +46,20 @@ class Listener:
     Without room at the gate, accepting pauses until `resume`.
     """
 
-    def __init__(self, protocol: Callable[[], asyncio.BaseProtocol], gate: Admission) -> None:
+    def __init__(
+        self,
+        protocol: Callable[[], asyncio.BaseProtocol],
+        gate: Admission,
+        tls: ServerTls | None = None,
+    ) -> None:
+        self._tls = tls
         self._protocol = protocol
         self._gate = gate
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._listening = False
         self._connecting: set[asyncio.Task[object]] = set()
+        self._connecting_from: Counter[str] = Counter()
         self._warned_s: float | None = None
 
     async def start(self, host: str, port: int, *, remedy: str) -> tuple[str, int]:
@@ -75,6 +88,9 @@ class Listener:
         for listening in self._sockets:
             listening.close()
         self._sockets.clear()
+        if self._tls is not None:  # those whose handshakes are not done
+            for task in self._connecting:
+                task.cancel()
 
     def resume(self) -> None:
         if not self._listening and self._sockets:
@@ -97,7 +113,7 @@ class Listener:
                 self._warn("no connection has room")
                 return
             try:
-                connection, _ = listening.accept()
+                connection, peer = listening.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
@@ -108,14 +124,39 @@ class Listener:
                 self._loop.call_later(_RETRY_S, self.resume)
                 return
             connection.setblocking(False)
-            task = self._loop.create_task(self._connect(connection))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            self._start(connection, str(peer[0]))
+
+    def _start(self, connection: socket.socket, address: str) -> None:
+        connecting = self._connecting_from[address]
+        # Before a handshake nothing can be said, and each takes a place for seconds.
+        if self._tls is not None and not self._gate.has_room_for(address, connecting + 1):
+            connection.close()
+            return
+        self._connecting_from[address] += 1
+        task = self._loop.create_task(self._connect(connection))
+        self._connecting.add(task)
+        task.add_done_callback(functools.partial(self._started, address))
+
+    def _started(self, address: str, task: asyncio.Task[object]) -> None:
+        self._connecting.discard(task)
+        self._connecting_from[address] -= 1
+        if not self._connecting_from[address]:
+            del self._connecting_from[address]
 
     async def _connect(self, connection: socket.socket) -> None:
+        connect, protocol = self._loop.connect_accepted_socket, self._protocol
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection)
-        except OSError:  # the client has gone already
+            if self._tls is None:
+                await connect(protocol, connection)
+            else:
+                await connect(
+                    protocol,
+                    connection,
+                    ssl=self._tls.context,
+                    ssl_handshake_timeout=_HANDSHAKE_S,
+                    ssl_shutdown_timeout=_SHUTDOWN_S,
+                )
+        except OSError:  # the client has gone already, or does not speak TLS as it should
             connection.close()
 
     def _warn(self, reason: str) -> None:

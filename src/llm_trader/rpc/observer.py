@@ -17,6 +17,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     for a turn), `decode`, `handle` and `encode` to seconds; a method may add its own, and `handle`
     is the rest of its work then.
     `reply_bytes` is 0 for a notification. `batch_position` counts from 1; None outside batches.
+    `key_id` is the id of the caller's key; None where no valid one was sent.
     """
 
     request_id: str
@@ -29,6 +30,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     reply_bytes: int
     notification: bool
     batch_position: int | None
+    key_id: str | None = None
 
 
 # Called once for each request, on the event loop: it must return quickly.
@@ -42,6 +44,7 @@ def log_request(record: RequestRecord) -> None:
         method=record.method,
         request_id=record.request_id,
         peer=record.peer,
+        key_id=record.key_id,
         error_code=record.code,
         duration_ms=record.duration_s * 1000,
     )

@@ -18,12 +18,14 @@ import structlog
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc import envelope
-from llm_trader.rpc.admission import Admission, TokenCheck
+from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
-from llm_trader.rpc.errors import PROTOCOL_ERRORS, DrainingError, OverloadedError
+from llm_trader.rpc.errors import PROTOCOL_ERRORS, OverloadedError
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.listener import Listener, connections_within_file_limit
+from llm_trader.rpc.tls import ServerTls
 
 T = TypeVar("T")
 
@@ -50,15 +52,17 @@ class RpcServer:
         self,
         dispatcher: Dispatcher,
         config: RpcConfig,
-        tokens: TokenCheck | None = None,
+        keys: KeyRing | None = None,
         *,
         gate: Admission | None = None,
         doors: Sequence[Door] = (),
+        tls: ServerTls | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._config = config
-        self._gate = gate or Admission(config, tokens or TokenCheck())
+        self._gate = gate or Admission(config, keys or KeyRing())
         self._doors = doors
+        self._tls = tls
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._listener: Listener | None = None
         self._address: tuple[str, int] | None = None
@@ -83,7 +87,7 @@ class RpcServer:
         connection = functools.partial(
             Connection, self._dispatcher, self._gate, self._config, self._opened
         )
-        listener = Listener(connection, self._gate)
+        listener = Listener(connection, self._gate, self._tls)
         self._address = await listener.start(host, port, remedy="choose another port or stop it")
         self._listener = listener
         self._gate.clock.start()
@@ -136,24 +140,21 @@ class RpcServer:
         self._log.info("rpc_stopped", unfinished_answers=unfinished)
 
     def _opened(self, connection: Connection) -> None:
-        if self._gate.draining or not self._gate.has_room:
-            limit = self._gate.max_connections
-            load = f"overloaded: {limit} connections are open; connect again later"
-            refusal = DrainingError() if self._gate.draining else OverloadedError(load)
+        refusal = self._gate.connection_opened(connection.session.address)
+        if refusal is not None:
             self._turn_away(connection, refusal)
-        elif self._gate.tokens_required:
+        elif self._gate.keys.required:
             self._bound_unauthenticated()
         task = asyncio.create_task(connection.run())
         self._connections[task] = connection
-        self._gate.connection_opened()
         task.add_done_callback(self._forget)
 
     def _bound_unauthenticated(self) -> None:
-        """Turns away the oldest connection without a token if there are too many of them."""
+        """Turns away the oldest connection without a key if there are too many of them."""
         limit = self._config.max_unauthenticated_connections
         strangers = [c for c in self._connections.values() if c.unauthenticated]
         if len(strangers) >= limit:
-            load = f"overloaded: {limit} connections have sent no token; connect again and send it"
+            load = f"overloaded: {limit} connections have sent no key; connect again and send it"
             self._turn_away(strangers[0], OverloadedError(load))
 
     def _turn_away(self, connection: Connection, refusal: LlmTraderError) -> None:
@@ -162,8 +163,8 @@ class RpcServer:
         connection.turn_away(envelope.reply(envelope.NULL, error))
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        del self._connections[task]
-        self._gate.connection_closed()
+        address = self._connections.pop(task).session.address
+        self._gate.connection_closed(address)
         if not task.cancelled() and (error := task.exception()):
             self._log.error("rpc_connection_failed", exc_info=error)
 

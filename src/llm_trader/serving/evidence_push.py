@@ -47,7 +47,7 @@ class EvidencePusher:
         self._dispatcher = dispatcher
         self._gate = gate
         self._config = config
-        self._session = Session(peer="subscriptions:0", authenticated=True, of_server=True)
+        self._session = Session(peer="subscriptions:0", of_server=True)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

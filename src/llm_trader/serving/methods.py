@@ -20,7 +20,7 @@ from llm_trader.retrieval.regime import REGIME_FILTERS
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
-from llm_trader.serving import wire
+from llm_trader.serving import series, wire
 from llm_trader.serving.batch import EncodedBatch, query_batch
 from llm_trader.serving.brief import BriefResult, brief
 from llm_trader.serving.config import ServingConfig
@@ -213,13 +213,26 @@ class RagMethods:
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
     ) -> wire.GetSnapshotResult:
-        if self.market is None:
-            raise errors.InvalidInputError("this server has no market store; start it with --store")
-        view = self.market.view(params.symbol)
+        view = self._source().view(params.symbol)
         table = view.latest(params.timestamp, *self.config.staleness_limits_ms)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self.retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
+
+    async def get_candles(
+        self, params: series.CandlesParams, context: RequestContext
+    ) -> series.CandlesResult:
+        return series.read_candles(self._source().store, params)
+
+    async def get_funding(
+        self, params: series.SeriesParams, context: RequestContext
+    ) -> series.FundingResult:
+        return series.read_funding(self._source().store, params)
+
+    async def get_open_interest(
+        self, params: series.SeriesParams, context: RequestContext
+    ) -> series.OpenInterestResult:
+        return series.read_open_interest(self._source().store, params)
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
@@ -229,6 +242,11 @@ class RagMethods:
             self._freshness(index.symbols),
             ready=bool(index.symbols),
         )
+
+    def _source(self) -> SnapshotSource:
+        if self.market is None:
+            raise errors.InvalidInputError("this server has no market store; start it with --store")
+        return self.market
 
     async def _index_end_ms(self, params: wire.Moment, answer: Answer) -> Millis | None:
         """The newest state of the index that was known then; its window may hold none."""
@@ -394,6 +412,30 @@ METHODS: Final = (
         "The market's state at a time, from the server's market store.",
         wire.GetSnapshotResult,
         (errors.SymbolNotFoundError, errors.StaleDataError),
+    ),
+    Method(
+        "rag.get_candles",
+        series.CandlesParams,
+        _UNBOUND.get_candles,
+        "A page of a symbol's candles, from the server's market store.",
+        series.CandlesResult,
+        (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.get_funding",
+        series.SeriesParams,
+        _UNBOUND.get_funding,
+        "A page of a symbol's settled funding rates, from the server's market store.",
+        series.FundingResult,
+        (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.get_open_interest",
+        series.SeriesParams,
+        _UNBOUND.get_open_interest,
+        "A page of a symbol's open interest, from the server's market store.",
+        series.OpenInterestResult,
+        (errors.SymbolNotFoundError,),
     ),
     Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", wire.StatsResult),
 )

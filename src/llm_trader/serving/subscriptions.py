@@ -144,6 +144,7 @@ SUBSCRIPTION_METHODS: Final = (
         "Sends the evidence of a symbol at each new snapshot, over WebSocket.",
         Subscribed,
         (SymbolNotFoundError, OverloadedError),
+        access="subscribe",
     ),
     Method(
         "rag.unsubscribe",
@@ -153,5 +154,6 @@ SUBSCRIPTION_METHODS: Final = (
         Unsubscribed,
         (InvalidInputError,),
         quick=True,
+        access="subscribe",
     ),
 )

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from llm_trader.audit.config import AuditConfig
 from llm_trader.config_types import Check, NotASetting
 from llm_trader.delivery.config import DeliveryConfig
 from llm_trader.embedding.config import EmbeddingConfig, VectorCacheConfig
@@ -55,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ingest: IngestConfig = IngestConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     serving: ServingConfig = ServingConfig()
+    audit: AuditConfig = AuditConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     logging: LoggingConfig = LoggingConfig()
 

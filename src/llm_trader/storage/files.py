@@ -25,11 +25,17 @@ def read_whole(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Create or replace a file; it is on disk when this returns. The folder must exist."""
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Create or replace a file; it is on disk when this returns. The folder must exist.
+
+    `mode` has the permissions of the file, less what the umask of the process takes away.
+    """
 
     def write(part: Path) -> None:
-        part.write_bytes(content)
+        part.unlink(missing_ok=True)  # one that a killed process left has its own permissions
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as file:
+            file.write(content)
 
     write_all_atomically(path.parent, {path.name: write})
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.keys import KeyRing
 from tests.rpc.http.raw import Connection, call, get, http, post
 from tests.rpc.stub import Doors, connected, raising, serving_http, until
 
@@ -121,7 +121,7 @@ async def test_the_rate_of_an_address_is_one_for_both_doors() -> None:
 
 
 async def test_each_request_brings_its_own_token() -> None:
-    async with serving_http(tokens=TokenCheck(["right"])) as doors, http(doors.http) as client:
+    async with serving_http(keys=KeyRing(["right"])) as doors, http(doors.http) as client:
         ask = call("subtract", [5, 3])
         refused = await client.post(ask)
         assert (refused.status, refused.headers["www-authenticate"]) == (401, "bearer")
@@ -131,7 +131,7 @@ async def test_each_request_brings_its_own_token() -> None:
 
 
 async def test_guessing_tokens_closes_the_connection() -> None:
-    async with serving_http(tokens=TokenCheck(["right"])) as doors, http(doors.http) as client:
+    async with serving_http(keys=KeyRing(["right"])) as doors, http(doors.http) as client:
         for _ in range(5):
             reply = await client.post(call("subtract", [5, 3]), Authorization="Bearer wrong")
             assert reply.status == 401

@@ -15,8 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from llm_trader.rpc.admission import TokenCheck
 from llm_trader.rpc.dispatcher import Method, RequestContext
+from llm_trader.rpc.keys import KeyRing
 from tests.rpc.http.raw import call, http
 from tests.rpc.stub import Doors, Size, serving_http, until
 
@@ -138,7 +138,7 @@ async def test_a_handshake_of_a_foreign_page_is_refused(doors: Doors) -> None:
 
 
 async def test_a_token_is_sent_at_the_handshake_or_by_a_call() -> None:
-    async with serving_http(tokens=TokenCheck(["right"])) as doors:
+    async with serving_http(keys=KeyRing(["right"])) as doors:
         bearer = {"Authorization": "Bearer right"}
         async with connect(url(doors), additional_headers=bearer) as client:
             assert (await ask(client, call("subtract", [5, 3])))["result"] == 2
@@ -149,7 +149,7 @@ async def test_a_token_is_sent_at_the_handshake_or_by_a_call() -> None:
 
 
 async def test_a_connection_that_sends_no_token_in_time_is_closed() -> None:
-    limits = {"tokens": TokenCheck(["right"]), "authentication_timeout_s": 0.1}
+    limits = {"keys": KeyRing(["right"]), "authentication_timeout_s": 0.1}
     async with serving_http(**limits) as doors, connect(url(doors)) as client:
         assert (await close_code(client))[0] == 4401
 

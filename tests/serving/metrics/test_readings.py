@@ -11,8 +11,9 @@ from llm_trader.errors import StoreError
 from llm_trader.index.protocol import IndexInfo, SymbolPoints
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.retrieval.reference import LruCache
-from llm_trader.rpc.admission import Admission, TokenCheck
+from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.keys import KeyRing
 from llm_trader.serving.metrics.forecast_scores import ForecastScores
 from llm_trader.serving.metrics.readings import MAX_SYMBOLS, Sources, read
 from llm_trader.timeframe import M5
@@ -64,7 +65,7 @@ def samples(index: Index, store: Store) -> dict[tuple[str, frozenset[Any]], floa
         caches={"base_rates": LruCache[str, int](1)},
     )
     market = SimpleNamespace(store=store, intraday=M5, day_hits=4, day_misses=2)
-    gate, scores = Admission(RpcConfig(), TokenCheck()), ForecastScores()
+    gate, scores = Admission(RpcConfig(), KeyRing()), ForecastScores()
     parts: Any = retriever, market, gate, scores, "1.2.3", lambda: NOW_MS
     readings = asyncio.run(read(Sources(*parts)))
     return {

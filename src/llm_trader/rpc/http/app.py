@@ -17,57 +17,64 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llm_trader.rpc.admission import Admission, Session, TokenCheck
+from llm_trader.errors import LlmTraderError
+from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
-from llm_trader.rpc.errors import INTERNAL_ERROR
+from llm_trader.rpc.errors import INTERNAL_ERROR, UnauthorizedError
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.origin import AllowedCallers, Objection
-from llm_trader.rpc.http.status import refusal, status_and_headers
-from llm_trader.rpc.http.websocket import WebSocketEndpoint
+from llm_trader.rpc.http.status import UNAUTHORIZED, refusal, status_and_headers
+from llm_trader.rpc.http.websocket import WebSocketEndpoint, bearer_token
 
-_JSON: Final = "application/json"
-_JSON_TYPES: Final = frozenset({_JSON, "application/json-rpc", "application/jsonrequest"})
+JSON: Final = "application/json"
+_RPC_TYPES: Final = frozenset({JSON, "application/json-rpc", "application/jsonrequest"})
 # The kind of turn of what is not a call.
 _PAGE: Final = "a page"
 
 _log = structlog.get_logger(__name__)
 
-# Given whether the client sent a token, or needs none: an HTTP status, and a value for JSON or the
-# bytes themselves.
+# Given whether the client sent a valid key, or needs none: an HTTP status, and a value for JSON or
+# the bytes themselves.
 Page = Callable[[bool], Awaitable[tuple[int, Any]]]
+
+# An HTTP status, headers, and a body of JSON; None for no body.
+DocumentReply = tuple[int, dict[str, str], bytes | None]
+DocumentAnswer = Callable[[bytes, RequestContext], Awaitable[DocumentReply]]
+Refuse = Callable[[LlmTraderError, RequestContext], bytes]
 
 
 class RpcOverHttp:
     """Passes documents to the dispatcher, with one turn of the queue for all doors."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig, tokens: TokenCheck
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
         self._config = config
-        self._tokens = tokens
 
     def routes(self) -> list[BaseRoute]:
-        endpoint = WebSocketEndpoint(self._dispatcher, self._gate, self._config, self._tokens)
+        endpoint = WebSocketEndpoint(self._dispatcher, self._gate, self._config)
         return [
-            Route("/rpc", self._answer, methods=["POST"]),
+            self.documents("/rpc", self._call, self._dispatcher.refuse, _RPC_TYPES),
             WebSocketRoute("/ws", endpoint.serve),
         ]
 
     def page(
-        self, path: str, answer: Page, *, open_to_all: bool = False, media_type: str = _JSON
+        self, path: str, answer: Page, *, open_to_all: bool = False, media_type: str = JSON
     ) -> Route:
-        """A route for GET; without `open_to_all` the client needs a token where calls do."""
+        """A route for GET; without `open_to_all` the client needs a key where calls do."""
 
         async def respond(request: Request) -> Response:
-            session = _session_of(request, self._tokens)
-            allowed = session.authenticated or not self._tokens.required
+            session = self._session(request)
+            try:
+                self._identify(request, session, time.monotonic())
+            except UnauthorizedError as error:
+                if not open_to_all:
+                    return self._unauthorized(request, refusal(error.message, UNAUTHORIZED))
+            allowed = session.principal is not None or not self._gate.keys.required
             if not (allowed or open_to_all):
-                headers = {"www-authenticate": "Bearer"}
-                message = "unauthorized; send the header Authorization: Bearer TOKEN"
-                return _json(401, refusal(message, -32010), headers)
+                message = "unauthorized; send the header Authorization: Bearer KEY"
+                return self._unauthorized(request, refusal(message, UNAUTHORIZED))
             await self._gate.turn(session, _PAGE, quick=True)
             try:
                 status, value = await answer(allowed)
@@ -78,32 +85,63 @@ class RpcOverHttp:
 
         return Route(path, respond, methods=["GET"])
 
-    async def _answer(self, request: Request) -> Response:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in _JSON_TYPES:
-            return _json(415, refusal(f"send the header Content-Type: {_JSON}"))
-        connection: HttpConnection = request.scope["state"]["connection"]
-        received_s = time.monotonic()
-        try:
-            document = await request.body()
-        except ClientDisconnect:
-            return Response(status_code=400)
-        session = _session_of(request, self._tokens)
-        if _bearer(request) is not None and self._tokens.required and not session.authenticated:
-            self._gate.token_failed(connection.session, received_s)
-        context = RequestContext(
-            session=session,
-            received_s=received_s,
-            deadline_s=time.monotonic() + self._config.request_deadline_s,
-            request_bytes=len(document),
-        )
-        reply = await connection.answer(self._dispatcher.handle(document, context, self._gate))
+    def documents(
+        self, path: str, answer: DocumentAnswer, refuse: Refuse, media_types: frozenset[str]
+    ) -> Route:
+        """A route that takes documents of these types by POST.
+
+        `refuse` makes the body for a client with a wrong key, whose document is not looked at.
+        """
+
+        async def respond(request: Request) -> Response:
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media_type not in media_types:
+                return _json(415, refusal(f"send the header Content-Type: {JSON}"))
+            connection: HttpConnection = request.scope["state"]["connection"]
+            received_s = time.monotonic()
+            try:
+                document = await request.body()
+            except ClientDisconnect:
+                return Response(status_code=400)
+            session = self._session(request)
+            context = RequestContext(
+                session=session,
+                received_s=received_s,
+                deadline_s=time.monotonic() + self._config.request_deadline_s,
+                request_bytes=len(document),
+            )
+            try:
+                self._identify(request, session, received_s)
+            except UnauthorizedError as error:
+                return self._unauthorized(request, refuse(error, context))
+            status, headers, reply = await connection.answer(answer(document, context))
+            return Response(status_code=204) if reply is None else _json(status, reply, headers)
+
+        return Route(path, respond, methods=["POST"])
+
+    async def _call(self, document: bytes, context: RequestContext) -> DocumentReply:
+        reply = await self._dispatcher.handle(document, context, self._gate)
         if reply is None:
-            return Response(status_code=204)
-        status, headers = status_and_headers(reply, draining=self._gate.draining)
-        if connection.session.barred:
+            return 204, {}, None
+        return *status_and_headers(reply, draining=self._gate.draining), reply
+
+    def _session(self, request: HTTPConnection) -> Session:
+        """A session for one request of a connection: a key counts for the request alone."""
+        shared: Session = request.scope["state"]["connection"].session
+        return Session(shared.peer, unsent=shared.unsent)
+
+    def _identify(self, request: HTTPConnection, session: Session, now_s: float) -> None:
+        """Raises `UnauthorizedError` for a wrong key, which counts for the connection."""
+        token = bearer_token(request)
+        if token is not None and self._gate.keys.required:
+            shared: Session = request.scope["state"]["connection"].session
+            session.principal = self._gate.identify(token, shared, now_s)
+
+    def _unauthorized(self, request: HTTPConnection, body: bytes) -> Response:
+        headers = {"www-authenticate": "Bearer"}
+        if request.scope["state"]["connection"].session.barred:
             headers["connection"] = "close"
-        return _json(status, reply, headers)
+        return _json(401, body, headers)
 
 
 def http_application(routes: Sequence[BaseRoute], config: RpcConfig) -> ASGIApp:
@@ -172,18 +210,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _json(error.status_code, refusal(message), dict(error.headers or {}))
 
 
-def _session_of(request: HTTPConnection, tokens: TokenCheck) -> Session:
-    """A session for one request of a connection: a token counts for the request alone."""
-    shared: Session = request.scope["state"]["connection"].session
-    token = _bearer(request)
-    known = token is not None and not shared.barred and tokens.accepts(token)
-    return Session(shared.peer, authenticated=known, unsent=shared.unsent)
-
-
-def _bearer(request: HTTPConnection) -> str | None:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
 def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
-    return Response(body, status, headers, media_type=_JSON)
+    return Response(body, status, headers, media_type=JSON)

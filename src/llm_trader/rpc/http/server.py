@@ -13,10 +13,10 @@ from uvicorn.server import ServerState
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.errors import DrainingError, OverloadedError
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.websocket import WebSocketConnection
 from llm_trader.rpc.listener import Listener
+from llm_trader.rpc.tls import ServerTls
 
 # What aborted connections take to end.
 _ABORT_S: Final = 1.0
@@ -27,7 +27,10 @@ _log = structlog.get_logger(__name__)
 class HttpServer:
     """Serves an ASGI application. A door of `RpcServer`, which counts connections for both."""
 
-    def __init__(self, app: Any, config: RpcConfig, gate: Admission) -> None:
+    def __init__(
+        self, app: Any, config: RpcConfig, gate: Admission, tls: ServerTls | None = None
+    ) -> None:
+        self._tls = tls
         self._limits = config
         self._gate = gate
         self._uvicorn = _uvicorn_config(app, config)
@@ -47,7 +50,7 @@ class HttpServer:
     async def start(self) -> None:
         """Raises `ConfigurationError` if it cannot listen on the address."""
         self._uvicorn.load()
-        self._listener = Listener(self._connection, self._gate)
+        self._listener = Listener(self._connection, self._gate, self._tls)
         self._gate.http_address = await self._listener.start(
             self._limits.host,
             self._limits.port_for_http,
@@ -86,20 +89,15 @@ class HttpServer:
     def _opened(self, connection: HttpConnection) -> None:
         self._connections.add(connection)
         self._none_open.clear()
-        has_room = self._gate.has_room
-        self._gate.connection_opened()
-        if self._gate.draining:
-            connection.turn_away(DrainingError())
-        elif not has_room:
-            limit = self._gate.max_connections
-            load = f"overloaded: {limit} connections are open; connect again later"
-            connection.turn_away(OverloadedError(load))
+        refusal = self._gate.connection_opened(connection.session.address)
+        if refusal is not None:
+            connection.turn_away(refusal)
 
     def _closed(self, connection: HttpConnection) -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._none_open.set()
-        self._gate.connection_closed()
+        self._gate.connection_closed(connection.session.address)
 
 
 def _uvicorn_config(app: Any, config: RpcConfig) -> Config:

@@ -43,6 +43,11 @@ def status_and_headers(reply: bytes, *, draining: bool) -> tuple[int, dict[str, 
     if not reply.startswith(_ERROR_PREFIX):
         return 200, {}
     error = msgspec.json.decode(reply, type=_Refusal).error
+    return status_of_error(error, draining=draining)
+
+
+def status_of_error(error: ErrorObject, *, draining: bool) -> tuple[int, dict[str, str]]:
+    """Of a request that came to nothing but this error."""
     status = http_status(error.code)
     if draining and status == 200:
         return 503, {"retry-after": str(_RETRY_S), "connection": "close"}

@@ -7,19 +7,21 @@ that one cannot be sent is dropped with the close code `TOO_SLOW`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-from llm_trader.rpc.admission import Admission, Session, TokenCheck
+from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, is_batch
-from llm_trader.rpc.errors import OverloadedError
+from llm_trader.rpc.errors import OverloadedError, UnauthorizedError
 from llm_trader.rpc.http.connection import HttpConnection
 
 # Close codes: those of RFC 6455, and of the range for applications.
@@ -54,7 +56,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()))
 
     def push(self, document: bytes) -> bool:
-        """Sends a notification; False if the client reads too slowly, and is dropped for it."""
+        """Sends a notification; False if the client is dropped: too slow, or its key has ended."""
+        if not self.http.gate.is_known(self.http.session):
+            self.close_with(UNAUTHENTICATED, "the key was revoked or has ended")
+            return False
         if not self.http.session.unsent.writable.is_set():
             self.close_with(TOO_SLOW, "you read too slowly; connect and subscribe again")
             return False
@@ -174,20 +179,18 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 class WebSocketEndpoint:
     """Answers the documents of a connection side by side, as those of a TCP connection."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig, tokens: TokenCheck
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
         self._config = config
-        self._tokens = tokens
 
     async def serve(self, websocket: WebSocket) -> None:
         connection: WebSocketConnection = websocket.scope["state"]["websocket"]
-        scheme, _, token = websocket.headers.get("authorization", "").partition(" ")
-        session = connection.http.session
-        if scheme.lower() == "bearer" and self._tokens.accepts(token.strip()):
-            session.authenticated = True
+        session, token = connection.http.session, bearer_token(websocket)
+        if token is not None and self._gate.keys.required:
+            # A client with a wrong key may still send a right one with rpc.authenticate.
+            with contextlib.suppress(UnauthorizedError):
+                session.principal = self._gate.identify(token, session, time.monotonic())
         await websocket.accept()
         await _Conversation(websocket, connection, self._dispatcher, self._gate, self._config).run()
 
@@ -243,8 +246,8 @@ class _Conversation:
             self._connection.close_for_restart()
 
     def _expect_token(self) -> None:
-        if self._gate.tokens_required and not self._session.authenticated:
-            self._connection.close_with(UNAUTHENTICATED, "no token was sent in time")
+        if not self._gate.is_known(self._session):
+            self._connection.close_with(UNAUTHENTICATED, "no key was sent in time")
 
     async def _until_may_start(self) -> None:
         """Until then nothing more is read from the client."""
@@ -283,5 +286,10 @@ class _Conversation:
         if reply is not None:
             self._connection.send_document(reply)
             if self._session.barred:
-                self._connection.close_with(POLICY, "too many wrong tokens")
+                self._connection.close_with(POLICY, "too many wrong keys")
         await self._session.unsent.writable.wait()
+
+
+def bearer_token(request: HTTPConnection) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None

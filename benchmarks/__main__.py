@@ -16,6 +16,7 @@ from rich.table import Table
 
 from benchmarks import computing, opening, processes, states, storing, workload
 from benchmarks.batch import batch
+from benchmarks.endurance import endurance
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
 from benchmarks.security import security
@@ -42,6 +43,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "security": security,
     "workers": workers,
     "flood": floods,
+    "endurance": endurance,
     "text": text,
     "evaluation": evaluation,
     "append": storing.append,

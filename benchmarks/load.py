@@ -64,7 +64,7 @@ class _HttpClient(_Client):
         return bool(end) and len(body) == int(length)
 
 
-def _posted(line: bytes) -> bytes:
+def posted(line: bytes) -> bytes:
     return (
         b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(line), line)
@@ -82,7 +82,7 @@ async def _connection(
 
 async def _load(port: int, connections: int, count: int, lines: list[bytes], *, http: bool) -> None:
     # Shared by all connections, so that none is left alone at the end.
-    endless = itertools.cycle(map(_posted, lines) if http else lines)
+    endless = itertools.cycle(map(posted, lines) if http else lines)
     requests = itertools.islice(endless, count)
     client = _HttpClient if http else _Client
     started = time.perf_counter()

@@ -23,6 +23,7 @@ from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from json_schemas import schema_pages
+from openapi_page import openapi_page
 from reference_pages import cli_page, metrics_page, rpc_page, state_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,6 +94,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/rpc.md": lambda: rpc_page(NOTE),
     "docs/state.md": lambda: state_page(NOTE),
     **schema_pages(GENERATED),
+    "schemas/openapi.json": lambda: openapi_page(GENERATED),
     "schemas/schema.graphql": lambda: f"# {GENERATED}\n\n{schema_text()}",
 }
 

@@ -159,7 +159,8 @@ def rpc_page(note: str) -> str:
         "name: a request that is not answered by then ends with -32013. Params that are an object",
         'may have `"_meta": {"token": KEY}`, the key of this one call, which is no parameter of',
         "the method; [Security](security.md) has the other ways to send a key.",
-        "[`schemas/`](../schemas) has JSON Schemas of parameters and results. A server also takes",
+        "[`schemas/`](../schemas) has JSON Schemas of parameters and results, its `openapi.json`",
+        "the paths of the HTTP port with the statuses of their answers. A server also takes",
         "parameters that it does not know, and names them in `unknown_fields`.",
     ]
     schemas = document["components"]["schemas"]

@@ -348,9 +348,10 @@ class Dispatcher:
         """Waits for the turn of a call; raises the refusal of one that must not wait or start."""
         session, entry = context.session, self._methods.get(name)
         kind, quick = (name, entry[0].quick) if entry else (_OTHER, False)
-        # A connection starts single calls only while it has a share; a batch starts all of them.
         if not quick and context.batch_position is not None:
             gate.expect_turn(session)
+        elif not quick:
+            await gate.expect_turn_of(session, kind)
         await gate.turn(session, kind, principal=context.principal, quick=quick)
         if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
             raise _without_turn(context)

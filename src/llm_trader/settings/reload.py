@@ -129,6 +129,7 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "market.exchange.binance_ws_url",
         "market.exchange.bybit_ws_url",
         "market.exchange.silence_s",
+        "market.exchange.streams_per_connection",
         "market.exchange.timeout_s",
         "market.exchange.max_attempts",
         "market.exchange.max_wait_s",

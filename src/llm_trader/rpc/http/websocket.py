@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.protocol import State
 
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
@@ -112,6 +113,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.http.ended()
 
     # --- Messages
+
+    def send_receive_event_to_app(self) -> None:
+        if self.conn.state is State.OPEN:
+            super().send_receive_event_to_app()
+        else:  # one of the two sides has said that it closes
+            self.frames = []
 
     async def receive(self) -> Any:
         if self.queue.empty():

@@ -353,14 +353,14 @@ class Admission:
         Who comes back before `retry_after_ms` waits for the next refusal, or refusing would take
         the time of those who are served.
         """
-        limit_s = _PART_OF_DEADLINE * self._deadline_s
+        limit_s = _PART_OF_DEADLINE * self.config.request_deadline_s
         if session.of_server or self._work.within(session.peer, limit_s, kind):
             return
         wait_s = self._refusals.take(session.peer, time.monotonic()) / 1000
-        await asyncio.sleep(min(wait_s, self._deadline_s / 2))
+        await asyncio.sleep(min(wait_s, self.config.request_deadline_s / 2))
         raise errors.OverloadedError(
             "overloaded: so many calls wait that this one cannot expect its turn in the next "
-            f"{self._deadline_s:g} s; send again"
+            f"{self.config.request_deadline_s:g} s; send again"
         )
 
     def expect_room(self, session: Session) -> None:

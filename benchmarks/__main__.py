@@ -22,6 +22,7 @@ from benchmarks.flood import floods
 from benchmarks.security import security
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
+from benchmarks.workers import workers
 from llm_trader.index.embedded import EmbeddedIndex
 
 
@@ -40,6 +41,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "server": processes.server,
     "batch": batch,
     "security": security,
+    "workers": workers,
     "flood": floods,
     "endurance": endurance,
     "text": text,

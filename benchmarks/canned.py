@@ -37,7 +37,7 @@ async def _rpc_server(raw_result: bytes, kind: str) -> None:
     stop_on_signals(stop)
     config, dispatcher = RpcConfig(port=0), Dispatcher([method])
     gate = Admission(config, KeyRing())
-    rpc = RpcOverHttp(dispatcher, gate, config)
+    rpc = RpcOverHttp(dispatcher, gate)
     http = HttpServer(http_application(rpc.routes(), config), config, gate)
     server = RpcServer(dispatcher, config, gate=gate, doors=[http])
     doors = {"rpc": [server], "http": [http], "doors": [server, http]}[kind]

@@ -36,7 +36,7 @@ FLOODS: dict[str, Callable[[int], Any]] = {
     "batches of pings": lambda n: [call("rpc.ping", i) for i in range(100)],
 }
 # What costs the server most to work on, and what to answer; `make soak` has the others.
-QUICK_FLOODS = [("batches of queries", True), ("batches of discoveries", False)]
+QUICK_FLOODS = [("batches of queries", True)]
 MANY_CONNECTIONS: dict[str, Callable[[int], Any]] = {
     "batches of queries": FLOODS["batches of queries"],
     # These cost the server more to read than to answer.
@@ -105,13 +105,8 @@ def test_while_one_client_floods_others_are_served_and_memory_and_the_end_are_bo
         assert not [line for line in server.log if line.get("level") == "error"]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        kind if kind == "discoveries" else pytest.param(kind, marks=pytest.mark.soak)
-        for kind in MANY_CONNECTIONS
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", MANY_CONNECTIONS)
 def test_a_flood_on_many_connections_delays_another_client_no_more(
     corridor: Corridor, kind: str
 ) -> None:

@@ -48,13 +48,12 @@ Refuse = Callable[[LlmTraderError, RequestContext, bytes], bytes]
 class RpcOverHttp:
     """Passes documents to the dispatcher, with one turn of the queue for all doors."""
 
-    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig) -> None:
+    def __init__(self, dispatcher: Dispatcher, gate: Admission) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
-        self._config = config
 
     def routes(self) -> list[BaseRoute]:
-        endpoint = WebSocketEndpoint(self._dispatcher, self._gate, self._config)
+        endpoint = WebSocketEndpoint(self._dispatcher, self._gate)
         return [
             self.documents("/rpc", self._call, self._refuse, _RPC_TYPES),
             WebSocketRoute("/ws", endpoint.serve),
@@ -108,7 +107,7 @@ class RpcOverHttp:
             context = RequestContext(
                 session=session,
                 received_s=received_s,
-                deadline_s=time.monotonic() + self._config.request_deadline_s,
+                deadline_s=time.monotonic() + self._gate.config.request_deadline_s,
                 request_bytes=len(document),
             )
             try:

@@ -74,6 +74,7 @@ class _QuietTransport:
 class HttpConnection(HttpToolsProtocol):
     """Serves one client; `on_open` and `on_close` are called once each."""
 
+    door = "http"
     flow: _HeldFlow
 
     def __init__(
@@ -135,6 +136,25 @@ class HttpConnection(HttpToolsProtocol):
             self._answering = None
         if self._answering is None:
             self._send_refusal()
+
+    # --- What moving to another process needs
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is closing, encrypted, or speaks WebSocket."""
+        is_plain = self.scheme == "http" and self.transport.get_protocol() is self
+        return not is_plain or self._refusal is not None or self.transport.is_closing()
+
+    def can_move(self) -> bool:
+        receiving = self._unparsed or self._in_message or self._began_s is not None
+        answering = self._answering is not None or self.pipeline
+        return not (receiving or answering or self.unread.buffered_bytes())
+
+    def descriptor(self) -> int:
+        return int(self.transport.get_extra_info("socket").fileno())
+
+    def leave(self) -> None:
+        self.transport.abort()
 
     # --- Called by the event loop
 
@@ -290,6 +310,8 @@ class HttpConnection(HttpToolsProtocol):
         elif self._unparsed:
             self.loop.call_soon(self._go_on)
         self._account()
+        # In the next pass, when uvloop has written the reply.
+        self.loop.call_soon(self.gate.at_rest, self)
 
     def _go_on(self) -> None:
         if self._refusal is None and not self.transport.is_closing():

@@ -186,10 +186,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 class WebSocketEndpoint:
     """Answers the documents of a connection side by side, as those of a TCP connection."""
 
-    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig) -> None:
+    def __init__(self, dispatcher: Dispatcher, gate: Admission) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
-        self._config = config
 
     async def serve(self, websocket: WebSocket) -> None:
         connection: WebSocketConnection = websocket.scope["state"]["websocket"]
@@ -199,7 +198,8 @@ class WebSocketEndpoint:
             with contextlib.suppress(UnauthorizedError):
                 session.principal = self._gate.identify(token, session, time.monotonic())
         await websocket.accept()
-        await _Conversation(websocket, connection, self._dispatcher, self._gate, self._config).run()
+        limits = self._gate.config
+        await _Conversation(websocket, connection, self._dispatcher, self._gate, limits).run()
 
 
 class _Conversation:

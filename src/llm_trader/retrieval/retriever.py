@@ -175,7 +175,8 @@ class Retriever:
         self.index = index
         self.space = space
         self.texts = texts
-        self._calibration = calibration
+        # May be replaced at any time.
+        self.calibration = calibration
         self._base_rates: LruCache[Hashable, BaseRates] = LruCache(_WINDOWS_KEPT)
         self._forecast_bases: LruCache[Hashable, ForecastBase] = LruCache(_FORECAST_BASES_KEPT)
         self._references: LruCache[Hashable, SimilarityReference] = LruCache(_WINDOWS_KEPT)
@@ -188,10 +189,6 @@ class Retriever:
             "forecast_bases": self._forecast_bases,
             "similarity_references": self._references,
         }
-
-    @property
-    def calibration(self) -> LoadedCalibration | None:
-        return self._calibration
 
     async def query(
         self,
@@ -510,7 +507,7 @@ class Retriever:
         self, query: _Query, neighbours: int
     ) -> tuple[LoadedCalibration | None, list[str]]:
         """The calibration that applies to the query, or `None` and a warning that says why."""
-        loaded = self._calibration
+        loaded = self.calibration
         if loaded is None:
             return None, []
         scope = scope_of(self.index.collection, query.symbol, query.spec)

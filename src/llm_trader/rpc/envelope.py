@@ -79,6 +79,12 @@ def decode_call(document: bytes) -> tuple[Call, bytes] | None:
     return call, raw_id
 
 
+def raw_id(document: bytes) -> bytes:
+    """The id to refuse a document under that is not answered; null if it is no single call."""
+    decoded = decode_call(document)
+    return (decoded and decoded[1]) or NULL
+
+
 def explain_refusal(document: bytes) -> tuple[LlmTraderError, bytes]:
     """Why a document is not a call, and the raw id to reply under. Slow; for refusals only."""
     if nested_deeper(document, MAX_DEPTH):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
@@ -124,6 +124,8 @@ class RagMethods:
     market_location: str | None = None
     clock: Callable[[], Millis] | None = None
     observer: AnswerObserver | None = None
+    # Answered, refused, and processes, where others answer as well.
+    of_all: Callable[[], Awaitable[tuple[int, int, int]]] | None = None
     answered: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
 
@@ -241,11 +243,14 @@ class RagMethods:
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
+        counts = self.answered, self.refused, 1
+        answered, refused, workers = counts if self.of_all is None else await self.of_all()
         return wire.StatsResult(
             *(self.version, index, self.market_location, space_id),
-            *(self.answered, self.refused),
+            *(answered, refused),
             self._freshness(index.symbols),
             ready=bool(index.symbols),
+            workers=workers,
         )
 
     def _source(self) -> SnapshotSource:

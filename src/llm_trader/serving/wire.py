@@ -312,6 +312,9 @@ class StatsResult(msgspec.Struct, frozen=True):
     ready: Annotated[
         bool, Meta(description="Whether the index has states to compare a query with.")
     ]
+    workers: Annotated[
+        int, Meta(description="Processes that answer; the numbers of queries are those of all.")
+    ] = 1
 
 
 _STORE_ERRORS: Final = (

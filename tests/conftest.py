@@ -29,7 +29,7 @@ def pytest_collection_finish() -> None:
 # `make test` looks for what is likely to break, `make soak` for what is not.
 settings.register_profile("quick", deadline=None, max_examples=10)
 settings.register_profile("thorough", deadline=None, max_examples=100)
-settings.load_profile(os.environ.get("LLM_TRADER_TEST_PROFILE", "quick"))
+settings.load_profile(os.environ.get("TEST_PROFILE", "quick"))
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 

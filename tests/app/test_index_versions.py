@@ -150,6 +150,7 @@ def test_an_index_of_another_version_is_refused_with_the_command_that_builds_it_
     assert prune_index(settings, {}) == ["index.old-1"]
 
 
+@pytest.mark.soak
 def test_an_unfinished_rebuild_of_another_version_is_told_with_the_command_that_deletes_it(
     corridor: Corridor, tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_an_unfinished_rebuild_of_another_version_is_told_with_the_command_that_
     rebuild(settings)
 
 
+@pytest.mark.soak
 def test_an_index_with_another_volatility_model_is_refused_until_it_is_built_again(
     corridor: Corridor, tmp_path: Path
 ) -> None:

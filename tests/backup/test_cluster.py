@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,26 @@ def source(first_stub: Stub) -> QdrantServer:
     return asyncio.run(filled(place_of(first_stub, "held")))
 
 
+@pytest.fixture(scope="module")
+def kept(source: QdrantServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """A folder of backups, and what is in its one; not to be written to."""
+    backups = tmp_path_factory.mktemp("backups")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents, "QUESTIONS", QUESTIONS)
+        return backups, asyncio.run(back_up(backups, source))
+
+
+@pytest.fixture
+def damaged(kept: tuple[Path, Manifest], tmp_path: Path) -> tuple[Path, str]:
+    """A copy with a flipped bit in the snapshot, and its file."""
+    backups, manifest = kept
+    assert manifest.qdrant is not None
+    file = manifest.qdrant.nodes[0].file
+    copy = Path(shutil.copytree(backups, tmp_path / "backups"))
+    flip(copy / NAME / file, 100_000)
+    return copy, file
+
+
 @pytest.fixture
 def empty(other: Stub) -> QdrantServer:
     """A name that nothing has on the second server."""
@@ -155,9 +176,9 @@ async def check_same(place: QdrantServer, expected: QdrantServer) -> None:
 
 
 async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
-    source: QdrantServer, first_stub: Stub, tmp_path: Path
+    kept: tuple[Path, Manifest], first_stub: Stub
 ) -> None:
-    manifest = await back_up(tmp_path, source)
+    backups, manifest = kept
     part = manifest.qdrant
     assert part is not None
     assert manifest.parts == ["qdrant"]
@@ -167,43 +188,43 @@ async def test_a_backup_holds_the_snapshot_and_what_was_in_the_collection(
     (node,) = part.nodes
     assert node.url == first_stub.url
     assert node.file == f"qdrant/1-127.0.0.1-{first_stub.http_port}/{part.version}.snapshot"
-    assert (tmp_path / NAME / node.file).stat().st_size > 1 << 20
+    assert (backups / NAME / node.file).stat().st_size > 1 << 20
     assert list(first_stub.folder.rglob("*.snapshot")) == [], "none is left on the node"
 
 
-async def test_what_was_restored_on_another_server_answers_the_same_to_the_last_bit(
-    source: QdrantServer, empty: QdrantServer, tmp_path: Path
+async def test_what_was_restored_elsewhere_answers_the_same_to_the_last_bit_and_takes_new_points(
+    kept: tuple[Path, Manifest], source: QdrantServer, empty: QdrantServer
 ) -> None:
-    manifest = await back_up(tmp_path, source)
-    report = await restore(tmp_path, empty)
+    backups, manifest = kept
+    report = await restore(backups, empty)
     assert manifest.qdrant is not None
     kind = manifest.qdrant.version.removeprefix("held")
     assert report.restored == {"qdrant": f"{empty.collection}{kind}_restored_1"}
     assert (report.answers, report.notes) == (QUESTIONS, [])
     await check_same(empty, source)
+    async with await QdrantIndex.create_or_open(empty, COLLECTION) as index:
+        assert await index.begin_run(*RUN) == 2
+        assert await index.upsert(past(range(5000, 5003))) == 3
+        assert len(await index.timestamps(SYMBOLS[0])) == SLOTS + 3
 
 
-async def test_a_snapshot_is_verified_by_its_digest(source: QdrantServer, tmp_path: Path) -> None:
-    manifest = await back_up(tmp_path, source)
-    report = await verify_backup(tmp_path / NAME)
+async def test_a_snapshot_is_verified_by_its_digest(
+    kept: tuple[Path, Manifest], damaged: tuple[Path, str]
+) -> None:
+    report = await verify_backup(kept[0] / NAME)
     assert (report.problems, report.answers) == ([], 0)
     assert "opened when they are restored" in report.notes[0]
-    assert manifest.qdrant is not None
-    file = manifest.qdrant.nodes[0].file
-    flip(tmp_path / NAME / file, 100_000)
-    (problem,) = (await verify_backup(tmp_path / NAME)).problems
+    copy, file = damaged
+    (problem,) = (await verify_backup(copy / NAME)).problems
     assert problem.file == file
 
 
 async def test_a_damaged_snapshot_is_never_uploaded(
-    source: QdrantServer, empty: QdrantServer, other: Stub, tmp_path: Path
+    damaged: tuple[Path, str], empty: QdrantServer, other: Stub
 ) -> None:
-    manifest = await back_up(tmp_path, source)
-    assert manifest.qdrant is not None
-    flip(tmp_path / NAME / manifest.qdrant.nodes[0].file, 100_000)
     other.forget_calls()
     with pytest.raises(ConfigurationError, match=r"is damaged: .*\.snapshot is not what was"):
-        await restore(tmp_path, empty)
+        await restore(damaged[0], empty)
     assert not any("upload" in call for call in other.calls())
 
 
@@ -245,17 +266,6 @@ async def test_a_reader_goes_on_with_what_was_restored_where_it_came_from(
         report = await restore(tmp_path, empty, swap=True)
         await reader.timestamps(SYMBOLS[0])
         assert reader.name == report.restored["qdrant"]
-
-
-async def test_a_restored_collection_can_be_ingested_into(
-    source: QdrantServer, empty: QdrantServer, tmp_path: Path
-) -> None:
-    await back_up(tmp_path, source)
-    await restore(tmp_path, empty)
-    async with await QdrantIndex.create_or_open(empty, COLLECTION) as index:
-        assert await index.begin_run(*RUN) == 2
-        assert await index.upsert(past(range(5000, 5003))) == 3
-        assert len(await index.timestamps(SYMBOLS[0])) == SLOTS + 3
 
 
 @pytest.mark.soak

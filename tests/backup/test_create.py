@@ -207,7 +207,7 @@ def killed_at(site: Site, word: str) -> None:
         assert process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("moment", ["copying", "digesting"])
+@pytest.mark.parametrize("moment", ["copying", pytest.param("digesting", marks=pytest.mark.soak)])
 async def test_a_backup_that_was_killed_is_listed_as_unfinished_and_never_restored_from(
     site: Site, tmp_path: Path, moment: str
 ) -> None:

@@ -183,7 +183,13 @@ async def test_other_answers_than_recorded_leave_nothing_behind(site: Site, tmp_
     assert list((tmp_path / "to").iterdir()) == []
 
 
-@pytest.mark.parametrize("word", ["comparing", "restoring market", "restoring index"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "restoring index",
+        *(pytest.param(word, marks=pytest.mark.soak) for word in ("comparing", "restoring market")),
+    ],
+)
 async def test_a_restore_that_was_killed_leaves_nothing_at_its_place_and_can_be_repeated(
     site: Site, tmp_path: Path, word: str
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_killed_run_goes_on_and_fetches_nothing_verified_again(
     assert typed("llm-trader data check --deep --store", tmp_path / "b").code == 0
 
 
+@pytest.mark.soak
 def test_ctrl_c_ends_at_once_and_keeps_what_is_stored(
     typed: Typing, archive: ArchiveServer, tmp_path: Path
 ) -> None:

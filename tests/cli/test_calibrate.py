@@ -88,6 +88,7 @@ def test_the_report_tells_what_was_measured(
     assert (report / "report.html").stat().st_size > 1_000_000
 
 
+@pytest.mark.soak
 def test_json_is_the_file_and_equal_runs_give_equal_ones(
     corridor: Corridor, config: Path, tmp_path: Path
 ) -> None:

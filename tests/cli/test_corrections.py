@@ -178,6 +178,7 @@ def test_a_false_outcome_of_a_former_version_is_found_by_the_clock_and_removed(
     assert run(45 * SECOND_MS, CHECK).code == 0
 
 
+@pytest.mark.soak
 def test_a_correction_of_the_past_is_made_again_whatever_range_is_ingested(
     run: Callable[..., Typed], store: Path
 ) -> None:

@@ -45,7 +45,9 @@ def test_a_pipe_in_the_place_of_the_writers_lock_is_refused(tmp_path: Path) -> N
         EmbeddedIndex.create_or_open(tmp_path, collection())
 
 
-@pytest.mark.parametrize("program", ["rag-rpc-server", "llm-trader query"])
+@pytest.mark.parametrize(
+    "program", [pytest.param("rag-rpc-server", marks=pytest.mark.soak), "llm-trader query"]
+)
 def test_a_token_that_is_no_text_is_refused_without_showing_it(
     corridor: Corridor, program: str
 ) -> None:

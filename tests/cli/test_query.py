@@ -209,6 +209,7 @@ def test_a_misspelt_field_of_a_state_is_pointed_out(
     assert "unknown: --state.rsi7 (did you mean rsi_7?)" in ran.err
 
 
+@pytest.mark.soak
 def test_a_server_with_tokens_answers_only_those_who_have_one(
     typed: Typing, corridor: Corridor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

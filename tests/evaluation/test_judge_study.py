@@ -142,6 +142,7 @@ def test_the_volatility_models_own_quantiles_are_as_good_as_it_is() -> None:
     assert found["served forecast"].skill.below(0)  # states tell of what follows in this market
 
 
+@pytest.mark.soak
 def test_forecasts_that_know_are_better_and_those_that_are_noise_are_worse() -> None:
     model, observed = of_model(), made_walk().queries.column("outcome_4h")[:, None]
     assert skills(given_of(model + 0.5 * (observed - model)))["served forecast"].skill.above(0)

@@ -67,7 +67,7 @@ def subject_of(corridor: Corridor, start_ms: int) -> Subject:
 
 @pytest.fixture(scope="module")
 def subject(corridor: Corridor) -> Subject:
-    return subject_of(corridor, WARM_MS + (LOOKBACK_DAYS + 1) * DAY_MS)
+    return subject_of(corridor, WARM_MS + (LOOKBACK_DAYS + 13) * DAY_MS)
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +318,7 @@ def test_none_is_exactly_the_volatility_model(compared: Metrics) -> None:
         assert one.verdict == "no evidence"
 
 
+@pytest.mark.soak
 def test_the_verdict_is_on_the_plan_s_vector_or_else_on_the_last_one(
     compared: Metrics, subject: Subject, tmp_path: Path, uncontrolled: None
 ) -> None:

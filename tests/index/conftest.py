@@ -42,7 +42,7 @@ def backend_of(item: pytest.Item) -> str | None:
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> int:
     """As many points as are quick to search; the local mode looks at each one in Python."""
-    return {"qdrant-memory": 300, "qdrant-grpc": 1000}.get(str(backend_of(request.node)), 3000)
+    return {"qdrant-memory": 300, "qdrant-grpc": 300}.get(str(backend_of(request.node)), 3000)
 
 
 # The local mode looks at each point in Python; it is not what anybody runs.

@@ -31,6 +31,7 @@ from tests.index.builders import (
     unit_vectors,
 )
 from tests.index.conftest import FreshIndex
+from tests.index.qdrant_places import fresh_in_memory
 
 OI_DELTAS = (-10.0, -5.0, 0.0, 5.0, 10.0)
 FUNDING_RATES = (-0.0001, 0.0, 0.0001)
@@ -158,6 +159,8 @@ async def test_scores_are_cosines_and_descend(fresh_index: FreshIndex, case: Cas
 async def test_many_searches_find_exactly_what_each_finds(
     fresh_index: FreshIndex, case: Case, seed: int, limits: list[int]
 ) -> None:
+    if fresh_index is fresh_in_memory:
+        del limits[2:]  # it looks at each point in Python, and took three minutes
     vectors, window = unit_vectors(len(limits), seed), case.query.window
     queries = [
         replace(

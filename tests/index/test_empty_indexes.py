@@ -56,6 +56,7 @@ async def ask_for_five_seconds(reader: EmbeddedIndex) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.soak
 async def test_a_reader_of_the_empty_index_hears_of_the_other_collection(tmp_path: Path) -> None:
     EmbeddedIndex.create_or_open(tmp_path, OTHER).close()
     with EmbeddedIndex.open(tmp_path) as reader:

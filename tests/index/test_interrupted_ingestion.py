@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, PointTable
@@ -17,7 +18,6 @@ from tests.index.builders import ALWAYS, SLOT_MS, START_MS, SYMBOL, found, same_
 from tests.index.markets import COLLECTION, ingested, ingestion_program, make_store, market
 from tests.market.processes import hear, running, tell
 
-KILLS = 4
 # Batches of a day are cut at midnight, so each holds this many points.
 PER_DAY = DAY_MS // SLOT_MS
 
@@ -44,8 +44,9 @@ async def check_consistent(reader: EmbeddedIndex, whole: PointTable) -> int:
     return n
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.soak)])
 async def test_killed_at_random_moments_ingestion_ends_as_if_it_had_never_been(
-    tmp_path: Path,
+    tmp_path: Path, kills: int
 ) -> None:
     rng = random.Random(1)
     store_path = make_store(tmp_path / "store", market())
@@ -55,9 +56,9 @@ async def test_killed_at_random_moments_ingestion_ends_as_if_it_had_never_been(
 
     with EmbeddedIndex.open(path) as reader:
         seen = [0]
-        for _ in range(KILLS):
+        for _ in range(kills):
             with running(INGESTION, store_path, path) as process:
-                for _ in range(rng.randint(1, 3)):
+                for _ in range(rng.randint(2, 3)):
                     assert hear(process).startswith(SYMBOL)
                     assert await check_consistent(reader, whole) >= seen[-1]
                     tell(process)
@@ -78,8 +79,8 @@ async def test_killed_at_random_moments_ingestion_ends_as_if_it_had_never_been(
         assert lines[-1] in (f"added {missing}", f"added {missing - PER_DAY}")
         assert same_content(await stored(reader), whole)
         info = await reader.info()
-        assert [run.run for run in info.runs] == list(range(1, KILLS + 2))
-        assert (await stored(reader)).run[-1] == KILLS + 1
+        assert [run.run for run in info.runs] == list(range(1, kills + 2))
+        assert (await stored(reader)).run[-1] == kills + 1
     with EmbeddedIndex.open(path) as fresh:
         assert same_content(await stored(fresh), whole)
         assert (await fresh.info()).symbols[0].points == len(whole)

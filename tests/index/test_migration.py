@@ -33,7 +33,6 @@ from tests.index.copies import OTHER, POINTS, RUNS, empty, filled
 from tests.index.qdrant_places import place_at, stub
 from tests.market.processes import hear, running, tell
 
-KILLS = 4
 TEXT_DIMENSION = 9
 
 COPYING = """
@@ -187,8 +186,9 @@ async def test_a_target_with_runs_of_its_own_is_refused_with_what_differs(
             assert (await target.info()).symbols == []
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.soak)])
 async def test_killed_at_random_moments_a_copy_ends_as_if_it_had_never_been(
-    tmp_path: Path,
+    tmp_path: Path, kills: int
 ) -> None:
     rng = random.Random(3)
     source_path, path = tmp_path / "source", tmp_path / "target"
@@ -197,7 +197,7 @@ async def test_killed_at_random_moments_a_copy_ends_as_if_it_had_never_been(
     seen = [0]
     empty(path).close()
     with EmbeddedIndex.open(source_path) as source, EmbeddedIndex.open(path) as reader:
-        for _ in range(KILLS):
+        for _ in range(kills):
             with running(COPYING, source_path, path) as process:
                 for _ in range(rng.randint(2, 8)):
                     assert hear(process).startswith(SYMBOL)

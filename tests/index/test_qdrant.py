@@ -484,6 +484,7 @@ async def test_answers_equal_those_of_the_embedded_index_to_the_last_bit(
 
 
 @pytest.mark.parametrize("quantization", ["none", pytest.param("int8", marks=pytest.mark.soak)])
+@pytest.mark.soak
 async def test_an_approximate_search_finds_nearly_all_that_an_exact_one_finds(
     place: QdrantServer, quantization: Any
 ) -> None:

@@ -22,6 +22,9 @@ from qdrant_client.common.version_check import is_compatible
 
 from tests.index.qdrant_stub import Stub, start
 
+# Of a tool of the tests; the contract of every index uses it in `make test`.
+pytestmark = pytest.mark.soak
+
 DIMENSION = 68
 START = 1_723_456_789_123
 QUARTER = 900_000

@@ -193,11 +193,8 @@ async def restore(site: Site, folder: Path) -> None:
     await site.restore(folder / "backups")
 
 
-@pytest.fixture(params=["embedded", "qdrant"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
-    if request.param == "embedded":
-        return Folder(tmp_path / "index")
-    return Server(place_at(stub()))
+def site_of(where: str, tmp_path: Path) -> Site:
+    return Folder(tmp_path / "index") if where == "embedded" else Server(place_at(stub()))
 
 
 async def answer(retriever: Retriever) -> bytes:
@@ -213,10 +210,18 @@ async def answer_of_a_fresh_process(site: Site) -> bytes:
 Replacement = Callable[[Any, Path], Awaitable[None]]
 
 
-@pytest.mark.parametrize("replacement", [rebuild, migrate, restore])
+@pytest.mark.parametrize(
+    ("where", "replacement"),
+    [
+        *(("embedded", how) for how in (rebuild, migrate, restore)),
+        *(("qdrant", rebuild), pytest.param("qdrant", migrate, marks=pytest.mark.soak)),
+        pytest.param("qdrant", restore, marks=pytest.mark.soak),
+    ],
+)
 async def test_a_running_retriever_answers_as_a_fresh_process_does(
-    site: Site, replacement: Replacement, tmp_path: Path
+    where: str, replacement: Replacement, tmp_path: Path
 ) -> None:
+    site = site_of(where, tmp_path)
     async with site.make() as index:
         await fill(index, NEW if replacement is restore else OLD)
     if replacement is restore:

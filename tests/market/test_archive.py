@@ -258,6 +258,7 @@ def test_a_hole_of_the_exchange_is_a_gap_in_the_summary(
     assert (gap.start, gap.missing) == ("2024-11-27T00:00:00Z", 3)
 
 
+@pytest.mark.soak
 def test_candles_that_are_not_asked_for_are_built(
     store: MarketStore, archive: ArchiveServer, history: MarketHistory
 ) -> None:

@@ -12,7 +12,8 @@ from llm_trader.errors import InvalidDataError, InvalidInputError
 from llm_trader.market.candles import CANDLE_FIELDS, CandleSeries, Gap
 from llm_trader.market.resampling import resample
 from llm_trader.timeframe import H1, H4, M3, M5, M15, Millis, Timeframe
-from tests.market.builders import START_MS, candles_at, grid_times, run_of_candles
+from tests.market.builders import START_MS, candles_at, run_of_candles
+from tests.market.drawn_series import grid_times
 
 
 def columns_of(series: CandleSeries) -> dict[str, Any]:

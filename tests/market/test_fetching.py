@@ -92,7 +92,7 @@ def published_interest(venue: str, listing: Listing) -> OpenInterestSeries:
     return OpenInterestSeries.validated({"time_ms": interest.times[hourly], **columns})
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_fetching_and_importing_the_same_give_the_same_rows(
     venue: str, exchange: FakeExchange, listing: Listing, tmp_path: Path
 ):
@@ -174,7 +174,7 @@ async def test_all_real_data_comes_out_as_its_files_are_imported(
         assert fetched[database] == records, database
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_second_run_asks_for_nothing_that_is_stored(
     venue: str, exchange: FakeExchange, tmp_path: Path
 ):

@@ -26,14 +26,8 @@ from llm_trader.market.simulation import simulate
 from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_series import candles_of
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M1, M3
-from tests.market.builders import (
-    START_MS,
-    any_candles,
-    any_funding,
-    any_open_interest,
-    candles_at,
-    run_of_candles,
-)
+from tests.market.builders import START_MS, candles_at, run_of_candles
+from tests.market.drawn_series import any_candles, any_funding, any_open_interest
 from tests.market.stores import content
 
 AT = START_MS + 3 * 365 * DAY_MS
@@ -112,13 +106,20 @@ def test_any_store_is_read_back_to_an_identical_one(
                 assert content(again) == expected
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> MarketStore:
-    store = MarketStore.open(tmp_path / "store", write=True, exchange="bybit")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
     market = simulate("BTCUSDT", start_ms=START_MS, days=70, seed=3)
-    for series in (market.intraday, market.four_hour, market.funding, market.open_interest):
-        store.write("BTCUSDT", series, "simulation", written_at_ms=AT)
-    return store
+    with MarketStore.open(folder, write=True, exchange="bybit") as store:
+        for series in (market.intraday, market.four_hour, market.funding, market.open_interest):
+            store.write("BTCUSDT", series, "simulation", written_at_ms=AT)
+    return folder
+
+
+@pytest.fixture
+def store(written: Path, tmp_path: Path) -> MarketStore:
+    copy = shutil.copytree(written, tmp_path / "store")
+    return MarketStore.open(Path(copy), write=True, exchange="bybit")
 
 
 def test_a_month_is_a_file_and_its_name_says_what_it_holds(
@@ -216,6 +217,7 @@ def test_a_file_alone_says_all_of_itself(store: MarketStore, tmp_path: Path) -> 
         assert [s.source for s in again.provenance("BTCUSDT", M3)] == ["simulation"]
 
 
+@pytest.mark.soak
 def test_files_without_their_manifest_are_like_any_others(
     store: MarketStore, tmp_path: Path
 ) -> None:
@@ -287,6 +289,7 @@ def test_importing_an_export_into_its_own_store_changes_nothing(
     assert all(not f.write.added and not f.write.replaced for f in report.files)
 
 
+@pytest.mark.soak
 def test_an_export_can_be_moved(store: MarketStore, tmp_path: Path) -> None:
     with store:
         exported(store, tmp_path / "out")

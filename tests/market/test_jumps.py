@@ -14,7 +14,8 @@ from llm_trader.market.candles import CandleSeries
 from llm_trader.market.jumps import CandleSpan, find_jumps, jump_rows, jumps_of_parts, mark_jumps
 from llm_trader.market.resampling import resample
 from llm_trader.timeframe import H4, HOUR_MS, M3, M5, MINUTE_MS
-from tests.market.builders import START_MS, any_candles, run_of_candles
+from tests.market.builders import START_MS, run_of_candles
+from tests.market.drawn_series import any_candles
 
 PRICES = ("open", "high", "low", "close")
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from llm_trader.errors import InvalidDataError, InvalidInputError
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries, sampling_interval_ms
 from llm_trader.timeframe import HOUR_MS, MINUTE_MS, Millis
-from tests.market.builders import START_MS, any_funding, any_open_interest
+from tests.market.builders import START_MS
+from tests.market.drawn_series import any_funding, any_open_interest
 
 LATE_MS = MINUTE_MS  # how late a stamp may be before a sample counts as missed
 

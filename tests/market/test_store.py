@@ -30,16 +30,8 @@ from llm_trader.market.store import MarketStore
 from llm_trader.market.stored_series import candles_of
 from llm_trader.market.value_codecs import WriteReport
 from llm_trader.timeframe import H1, H4, HOUR_MS, M3, M5, MINUTE_MS
-from tests.market.builders import (
-    START_MS,
-    any_candles,
-    any_funding,
-    any_open_interest,
-    candles_at,
-    no_candles,
-    run_of_candles,
-    same_series,
-)
+from tests.market.builders import START_MS, candles_at, no_candles, run_of_candles, same_series
+from tests.market.drawn_series import any_candles, any_funding, any_open_interest
 from tests.market.processes import hear, running, tell
 
 AT = 1_767_225_600_000

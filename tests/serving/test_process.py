@@ -77,7 +77,9 @@ async def server_process(
         await process.communicate()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 async def test_a_signal_finishes_work_under_way_and_exits_with_zero(signum: int) -> None:
     async with server_process() as (process, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

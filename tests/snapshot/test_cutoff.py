@@ -39,9 +39,9 @@ cuts = st.one_of(
     st.integers(22 * 96, DAYS * 96).map(lambda quarter: START_MS + quarter * M15.ms),
 )
 REAL = [
-    pytest.param(BYBIT_2025, "BTCUSDT", id="bybit-2025-btc"),
+    pytest.param(BYBIT_2025, "BTCUSDT", id="bybit-2025-btc", marks=pytest.mark.soak),
     pytest.param(BYBIT_2025, "SOLUSDT", id="bybit-2025-sol"),
-    pytest.param(BINANCE_2023, "ETHUSDT", id="binance-2023-eth"),
+    pytest.param(BINANCE_2023, "ETHUSDT", id="binance-2023-eth", marks=pytest.mark.soak),
     pytest.param(BINANCE_2025_3M, "BTCUSDT", id="binance-2025-3m-btc"),
 ]
 

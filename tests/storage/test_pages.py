@@ -50,6 +50,7 @@ def test_whatever_lmdb_writes_passes(tmp_path: Path, seed: int) -> None:
     assert verified(tmp_path / "data.mdb") == []
 
 
+@pytest.mark.soak
 def test_a_store_is_opened_while_another_process_commits_all_the_time(tmp_path: Path) -> None:
     with running(WRITER, tmp_path) as writer:
         assert hear(writer) == "open"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
@@ -19,9 +19,11 @@ from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import LoadedCalibration
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.builder import SnapshotRules
 from llm_trader.volatility.model import BUILT_IN, read_model
+
+if TYPE_CHECKING:
+    from llm_trader.settings.tree import Settings
 
 Backend = Literal["embedded", "qdrant"]
 

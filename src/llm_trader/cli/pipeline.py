@@ -75,7 +75,8 @@ def ingest(
 
 
 @with_job(
-    *("host", "port", "http_port", "no_http", "graphql", "store", "index", "qdrant_url", "vector"),
+    *("host", "port", "http_port", "no_http", "graphql", "workers"),
+    *("store", "index", "qdrant_url", "vector"),
     *("lookback_days", "calibration"),
     *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
     "audit_folder",
@@ -92,9 +93,15 @@ def serve(job: Job) -> None:
     Answers include new states as soon as they are ingested. With a market store, queries may leave
     out their state, and the server completes partial states.
     """
-    from llm_trader.app.server import serve_forever
+    serving = job.settings, job.environ, options.now_ms, job.read_settings
+    if job.settings.serving.workers > 1:
+        from llm_trader.app.workers.parent import serve_with_workers
 
-    serve_forever(job.settings, job.environ, options.now_ms)
+        serve_with_workers(*serving)
+    else:
+        from llm_trader.app.server import serve_forever
+
+        serve_forever(*serving)
 
 
 @dataclass(frozen=True)

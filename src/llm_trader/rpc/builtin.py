@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -103,18 +104,19 @@ def openrpc_document(
     methods: Sequence[Method], title: str, version: str, errors: ErrorTable
 ) -> Document:
     """An OpenRPC document whose parameters may be sent by name or by position."""
-    types = [
+    types = dict.fromkeys(
         kind
         for method in methods
         for kind in (method.params_type, method.result_type, *method.other_results)
-        if kind
-    ]
+    )
+    schemas, structs = _schemas(*types)
+    schema_of = dict(zip(types, schemas, strict=True))
     return {
         "openrpc": OPENRPC_VERSION,
         "info": {"title": title, "version": version},
-        "methods": [_describe(method, errors) for method in methods],
+        "methods": [_describe(method, errors, schema_of, structs) for method in methods],
         "components": {
-            "schemas": _schemas(*types)[1],
+            "schemas": structs,
             "errors": {
                 str(code): {"code": code, "message": message}
                 for code, message in errors.titles.items()
@@ -123,32 +125,37 @@ def openrpc_document(
     }
 
 
-def _describe(method: Method, errors: ErrorTable) -> Document:
+@cache
+def _schemas(*types: Any) -> tuple[tuple[Document, ...], Document]:
+    """The schema of each type, and the structs that they refer to by name.
+
+    All at once, because each call walks every struct that its types refer to.
+    """
+    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+
+
+def _describe(
+    method: Method, errors: ErrorTable, schema_of: Mapping[Any, Document], structs: Document
+) -> Document:
     codes = {INTERNAL_ERROR, *map(errors.code_of, method.errors)}
     params = []
     if method.params_type is not None:
         codes.add(INVALID_PARAMS)
-        schema = _schemas(method.params_type)[1][method.params_type.__name__]
+        schema = structs[method.params_type.__name__]
         params = [
             {"name": name, "required": name in schema["required"], "schema": field_schema}
             for name, field_schema in schema["properties"].items()
         ]
+    results = [schema_of[kind] for kind in (method.result_type, *method.other_results)]
     return {
         "name": method.name,
         "summary": method.summary,
         "paramStructure": "either",
         "params": params,
-        "result": {"name": "result", "schema": result_schema(method)},
+        "result": {
+            "name": "result",
+            "schema": {"anyOf": results} if len(results) > 1 else results[0],
+        },
         "errors": [{"$ref": f"#/components/errors/{code}"} for code in sorted(codes)],
         "x-access": method.access,
     }
-
-
-def result_schema(method: Method) -> Document:
-    own, *others = _schemas(method.result_type, *method.other_results)[0]
-    return {"anyOf": [own, *others]} if others else own
-
-
-def _schemas(*types: Any) -> tuple[tuple[Document, ...], Document]:
-    """The schema of each type, and the structs that they refer to by name."""
-    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")

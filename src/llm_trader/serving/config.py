@@ -44,6 +44,16 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 60
 
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=256,
+            description="Number of processes that answer on the same ports, about one for each "
+            "core. Limits of connections, rates and memory count for each of them.",
+        ),
+    ] = 1
+
     metrics: Annotated[
         bool, Meta(description="Count and time what the server does, for Prometheus at /metrics.")
     ] = True

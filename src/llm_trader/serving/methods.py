@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
@@ -124,6 +124,8 @@ class RagMethods:
     market_location: str | None = None
     clock: Callable[[], Millis] | None = None
     observer: AnswerObserver | None = None
+    # Answered, refused, and processes, where others answer as well.
+    of_all: Callable[[], Awaitable[tuple[int, int, int]]] | None = None
     answered: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
 
@@ -134,12 +136,12 @@ class RagMethods:
         self, params: wire.QueryPatternsParams, context: RequestContext
     ) -> wire.QueryPatternsResult | BriefResult:
         try:
-            prepared = self.prepare(params, self.search(params.query_config))
+            search = self.search(params.query_config)
+            prepared = self.prepare(params, search, self.view(params.symbol))
             context.end_stage("state")
             await context.pause()
-            search, state = prepared.search, prepared.state
             answer = await self.retriever.query(
-                state.table, params.timestamp, search, context.end_stage
+                prepared.state.table, params.timestamp, search, context.end_stage
             )
             return await self.complete(prepared, answer, context)
         except errors.LlmTraderError as error:
@@ -166,10 +168,15 @@ class RagMethods:
                 search = msgspec.structs.replace(search, **changes)
         return search
 
-    def prepare(self, query: wire.PatternQuery, search: SearchSpec) -> Prepared:
+    def view(self, symbol: str) -> SymbolView | None:
+        """The states of the store, if there is one."""
+        return self.market.view(symbol) if self.market else None
+
+    def prepare(
+        self, query: wire.PatternQuery, search: SearchSpec, view: SymbolView | None
+    ) -> Prepared:
         """The state of a query; raises what is wrong with it."""
         started = time.perf_counter()
-        view = self.market.view(query.symbol) if self.market else None
         state = self._state(query, view)
         state.warnings += _across_holes(state.table)
         if view is not None:
@@ -236,11 +243,14 @@ class RagMethods:
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
+        counts = self.answered, self.refused, 1
+        answered, refused, workers = counts if self.of_all is None else await self.of_all()
         return wire.StatsResult(
             *(self.version, index, self.market_location, space_id),
-            *(self.answered, self.refused),
+            *(answered, refused),
             self._freshness(index.symbols),
             ready=bool(index.symbols),
+            workers=workers,
         )
 
     def _source(self) -> SnapshotSource:

@@ -100,6 +100,7 @@ def test_a_search_that_sees_outcomes_too_early_finds_skill_where_there_is_none(
     assert NO_EDGE in failed(simulated_controls(M5, 1, PLAN, unheard))
 
 
+@pytest.mark.soak
 def test_a_search_that_finds_nothing_misses_the_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = negative_controls.simulated_dataset
 

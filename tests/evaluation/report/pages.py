@@ -67,6 +67,13 @@ class Page(HTMLParser):
                 self.rows[-1][-1] += data
 
 
+# Half of the tests read the same page, which takes a tenth of a second to write and to parse.
+_pages: dict[str, Page] = {}
+
+
 def page_of(metrics: Metrics, folder: Path) -> Page:
-    write_report(metrics, folder / "report.html")
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
+    written = repr(metrics)
+    if written not in _pages:
+        write_report(metrics, folder / "report.html")
+        _pages[written] = Page((folder / "report.html").read_text(encoding="utf-8"))
+    return _pages[written]

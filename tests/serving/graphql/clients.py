@@ -109,7 +109,7 @@ async def stub_server(
     config = ServingConfig(**given)
     dispatcher = Dispatcher(methods, errors=RAG_ERRORS, observers=observers)
     gate = Admission(config, keys or KeyRing())
-    rpc = RpcOverHttp(dispatcher, gate, config)
+    rpc = RpcOverHttp(dispatcher, gate)
     endpoint = GraphQlEndpoint(dispatcher, gate, config)
     graphql = rpc.documents("/graphql", endpoint.answer, endpoint.refuse, frozenset({JSON}))
     routes = [*rpc.routes(), graphql]

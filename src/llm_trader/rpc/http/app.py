@@ -21,6 +21,7 @@ from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
+from llm_trader.rpc.envelope import raw_id
 from llm_trader.rpc.errors import INTERNAL_ERROR, UnauthorizedError
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.origin import AllowedCallers, Objection
@@ -41,21 +42,20 @@ Page = Callable[[bool], Awaitable[tuple[int, Any]]]
 # An HTTP status, headers, and a body of JSON; None for no body.
 DocumentReply = tuple[int, dict[str, str], bytes | None]
 DocumentAnswer = Callable[[bytes, RequestContext], Awaitable[DocumentReply]]
-Refuse = Callable[[LlmTraderError, RequestContext], bytes]
+Refuse = Callable[[LlmTraderError, RequestContext, bytes], bytes]
 
 
 class RpcOverHttp:
     """Passes documents to the dispatcher, with one turn of the queue for all doors."""
 
-    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig) -> None:
+    def __init__(self, dispatcher: Dispatcher, gate: Admission) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
-        self._config = config
 
     def routes(self) -> list[BaseRoute]:
-        endpoint = WebSocketEndpoint(self._dispatcher, self._gate, self._config)
+        endpoint = WebSocketEndpoint(self._dispatcher, self._gate)
         return [
-            self.documents("/rpc", self._call, self._dispatcher.refuse, _RPC_TYPES),
+            self.documents("/rpc", self._call, self._refuse, _RPC_TYPES),
             WebSocketRoute("/ws", endpoint.serve),
         ]
 
@@ -90,7 +90,7 @@ class RpcOverHttp:
     ) -> Route:
         """A route that takes documents of these types by POST.
 
-        `refuse` makes the body for a client with a wrong key, whose document is not looked at.
+        `refuse` makes the body for a client with a wrong key, whose document is not answered.
         """
 
         async def respond(request: Request) -> Response:
@@ -107,17 +107,20 @@ class RpcOverHttp:
             context = RequestContext(
                 session=session,
                 received_s=received_s,
-                deadline_s=time.monotonic() + self._config.request_deadline_s,
+                deadline_s=time.monotonic() + self._gate.config.request_deadline_s,
                 request_bytes=len(document),
             )
             try:
                 self._identify(request, session, received_s)
             except UnauthorizedError as error:
-                return self._unauthorized(request, refuse(error, context))
+                return self._unauthorized(request, refuse(error, context, document))
             status, headers, reply = await connection.answer(answer(document, context))
             return Response(status_code=204) if reply is None else _json(status, reply, headers)
 
         return Route(path, respond, methods=["POST"])
+
+    def _refuse(self, error: LlmTraderError, context: RequestContext, document: bytes) -> bytes:
+        return self._dispatcher.refuse(error, context, raw_id(document))
 
     async def _call(self, document: bytes, context: RequestContext) -> DocumentReply:
         reply = await self._dispatcher.handle(document, context, self._gate)
@@ -158,6 +161,7 @@ def http_application(routes: Sequence[BaseRoute], config: RpcConfig) -> ASGIApp:
         middleware=[cors] if origins else [],
         exception_handlers={HTTPException: _http_error},
     )
+    app.router.redirect_slashes = False  # it would send the client to the host that it named
     callers = AllowedCallers((*config.http_allowed_hosts, config.host), origins)
     return _Guard(app, callers)
 

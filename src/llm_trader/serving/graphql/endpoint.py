@@ -151,9 +151,10 @@ class GraphQlEndpoint:
         self,
         reason: LlmTraderError,
         context: RequestContext,
+        document: bytes,
         errors: Sequence[GraphQLError] = (),
     ) -> bytes:
-        """The body of the reply to a document that is not run."""
+        """The body of the reply to a document that is not run, and has no id to answer."""
         outcome = self._dispatcher.error_object(reason)
         shown = [_error(outcome, error) for error in errors] or [_error(outcome)]
         body = _ENCODER.encode({"errors": shown})
@@ -166,7 +167,7 @@ class GraphQlEndpoint:
         context: RequestContext,
         errors: Sequence[GraphQLError] = (),
     ) -> DocumentReply:
-        body = self.refuse(reason, context, errors)
+        body = self.refuse(reason, context, b"", errors)
         outcome = self._dispatcher.error_object(reason)
         status, headers = status_of_error(outcome, draining=self._gate.draining)
         return 400 if status == 200 else status, headers, body

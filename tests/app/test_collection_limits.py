@@ -123,6 +123,7 @@ def test_symbols_are_spread_over_connections_and_one_that_is_not_streamed_comes_
     assert_as_fetched(exchange, tmp_path, last_ms)
 
 
+@pytest.mark.soak
 def test_what_is_older_than_is_kept_leaves_store_and_index_while_they_are_collected(
     tmp_path: Path,
 ) -> None:

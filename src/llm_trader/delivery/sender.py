@@ -12,6 +12,7 @@ later, that is logged and counted (`recheck`).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class SnapshotSender:
     clock: Clock
     feature_version: str
     _begun: dict[str, Millis] = field(default_factory=dict, init=False)
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     # Digests of what was posted lately with all its data, by symbol and time.
     _posted: dict[str, dict[Millis, bytes]] = field(default_factory=dict, init=False)
 
@@ -75,7 +77,10 @@ class SnapshotSender:
         self._begun[symbol] = as_of_ms
         try:
             late = await self._wait_for_data(symbol, as_of_ms)
-            table = self.source.view(symbol).exactly_at(as_of_ms)
+            # One in a turn of the event loop, so that replies and streams are heard in between.
+            async with self._making:
+                await asyncio.sleep(0)
+                table = self.source.view(symbol).exactly_at(as_of_ms)
         except LlmTraderError as error:
             return self._drop(symbol, as_of_ms, error.message)
         if not table.usable()[0]:

@@ -16,11 +16,13 @@ from rich.table import Table
 
 from benchmarks import computing, opening, processes, states, storing, workload
 from benchmarks.batch import batch
+from benchmarks.endurance import endurance
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
 from benchmarks.security import security
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
+from benchmarks.workers import workers
 from llm_trader.index.embedded import EmbeddedIndex
 
 
@@ -39,7 +41,9 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "server": processes.server,
     "batch": batch,
     "security": security,
+    "workers": workers,
     "flood": floods,
+    "endurance": endurance,
     "text": text,
     "evaluation": evaluation,
     "append": storing.append,

@@ -1,8 +1,9 @@
-"""Servers that answer without retrieving. `python -m benchmarks.canned floor|rpc|http`, the
+"""Servers that answer without retrieving. `python -m benchmarks.canned floor|rpc|http|doors`, the
 reply's result on standard input; prints the port.
 
 `floor` writes the canned bytes; `rpc` is the project's RPC layer, decoding and checking the
-parameters of `rag.query_patterns` and encoding a canned answer; `http` is the same by HTTP.
+parameters of `rag.query_patterns` and encoding a canned answer; `http` is the same by HTTP. `doors`
+is both, and prints both ports.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.serving.wire import QueryPatternsParams, QueryPatternsResult
 
 
-async def _rpc_server(raw_result: bytes, *, by_http: bool) -> None:
+async def _rpc_server(raw_result: bytes, kind: str) -> None:
     result = msgspec.json.decode(raw_result, type=QueryPatternsResult)
 
     async def answer(params: Any, context: RequestContext) -> QueryPatternsResult:
@@ -36,11 +37,13 @@ async def _rpc_server(raw_result: bytes, *, by_http: bool) -> None:
     stop_on_signals(stop)
     config, dispatcher = RpcConfig(port=0), Dispatcher([method])
     gate = Admission(config, KeyRing())
-    rpc = RpcOverHttp(dispatcher, gate, config)
+    rpc = RpcOverHttp(dispatcher, gate)
     http = HttpServer(http_application(rpc.routes(), config), config, gate)
     server = RpcServer(dispatcher, config, gate=gate, doors=[http])
-    door = http if by_http else server
-    await serve(server, stop, lambda host, port: print(door.address[1], flush=True))
+    doors = {"rpc": [server], "http": [http], "doors": [server, http]}[kind]
+    await serve(
+        server, stop, lambda host, port: print(*(door.address[1] for door in doors), flush=True)
+    )
 
 
 if __name__ == "__main__":
@@ -49,4 +52,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "floor":
         run(floor_server(b'{"jsonrpc":"2.0","result":' + result + b',"id":1}\n'))
     else:
-        run(_rpc_server(result, by_http=sys.argv[1] == "http"))
+        run(_rpc_server(result, sys.argv[1]))

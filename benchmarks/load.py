@@ -1,7 +1,7 @@
 """The client that puts a server under load, and the floor that the server is compared with.
 
-Run as `python -m benchmarks.load PORT CONNECTIONS REQUESTS [http] < requests.jsonl`: sends them
-round robin over the connections, each waiting for its reply, and prints what it saw as JSON.
+Run as `python -m benchmarks.load PORT CONNECTIONS REQUESTS [http] < requests.jsonl`: sends
+so many in all, each connection the next one when it has its reply, and prints what it saw as JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 
 from llm_trader.rpc.server import run
 
@@ -20,9 +21,8 @@ _LIMIT = 1 << 22
 class _Client(asyncio.Protocol):
     """Sends the next request when the reply to the last has come; cheap, so as not to disturb."""
 
-    def __init__(self, requests: itertools.cycle[bytes], count: int) -> None:
+    def __init__(self, requests: Iterator[bytes]) -> None:
         self._requests = requests
-        self._left = count
         self._reply = b""
         self.seconds: list[float] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -37,21 +37,24 @@ class _Client(asyncio.Protocol):
             return
         self.seconds.append(time.perf_counter() - self._started)
         if b'"result"' not in self._reply[:200]:
-            raise SystemExit(f"unexpected reply: {self._reply[:400]!r}")
+            # An exit from here would be swallowed by uvloop.
+            self.done.set_exception(SystemExit(f"unexpected reply: {self._reply[:400]!r}"))
+            self._transport.close()
+            return
         self._send()
 
     def _is_whole(self) -> bool:
         return self._reply.endswith(b"\n")
 
     def _send(self) -> None:
-        if not self._left:
+        request = next(self._requests, None)
+        if request is None:
             self._transport.close()
             self.done.set_result(None)
             return
-        self._left -= 1
         self._reply = b""
         self._started = time.perf_counter()
-        self._transport.write(next(self._requests))
+        self._transport.write(request)
 
 
 class _HttpClient(_Client):
@@ -61,7 +64,7 @@ class _HttpClient(_Client):
         return bool(end) and len(body) == int(length)
 
 
-def _posted(line: bytes) -> bytes:
+def posted(line: bytes) -> bytes:
     return (
         b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(line), line)
@@ -69,23 +72,21 @@ def _posted(line: bytes) -> bytes:
 
 
 async def _connection(
-    client_type: type[_Client], port: int, requests: itertools.cycle[bytes], count: int
+    client_type: type[_Client], port: int, requests: Iterator[bytes]
 ) -> list[float]:
     loop = asyncio.get_running_loop()
-    _, client = await loop.create_connection(
-        lambda: client_type(requests, count), "127.0.0.1", port
-    )
+    _, client = await loop.create_connection(lambda: client_type(requests), "127.0.0.1", port)
     await client.done
     return client.seconds
 
 
 async def _load(port: int, connections: int, count: int, lines: list[bytes], *, http: bool) -> None:
-    requests = itertools.cycle(map(_posted, lines) if http else lines)
+    # Shared by all connections, so that none is left alone at the end.
+    endless = itertools.cycle(map(posted, lines) if http else lines)
+    requests = itertools.islice(endless, count)
     client = _HttpClient if http else _Client
     started = time.perf_counter()
-    each = await asyncio.gather(
-        *(_connection(client, port, requests, count // connections) for _ in range(connections))
-    )
+    each = await asyncio.gather(*(_connection(client, port, requests) for _ in range(connections)))
     elapsed = time.perf_counter() - started
     seconds = sorted(itertools.chain.from_iterable(each))
     seen = {

@@ -72,7 +72,7 @@ def server(folder: Path) -> list[Figure]:
     ):
         load(process, port, 16, 3000, at_random)  # now every day has been asked for once
         load(*unmetered, 16, 3000, at_random)
-        result = _one_result(port, at_random[0])
+        result = one_result(port, at_random[0])
         with (
             _canned("rpc", result) as rpc,
             _canned("floor", result) as floor,
@@ -240,7 +240,7 @@ def _without_evidence(result: bytes) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def _one_result(port: int, request: bytes) -> bytes:
+def one_result(port: int, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(request)
         reply = connection.makefile("rb").readline()
@@ -249,6 +249,15 @@ def _one_result(port: int, request: bytes) -> bytes:
 
 @contextmanager
 def rag_server(folder: Path, *flags: str, **variables: str) -> Iterator[tuple[psutil.Process, int]]:
+    with rag_server_doors(folder, *flags, **variables) as (process, ports):
+        yield process, ports[0]
+
+
+@contextmanager
+def rag_server_doors(
+    folder: Path, *flags: str, **variables: str
+) -> Iterator[tuple[psutil.Process, tuple[int, int]]]:
+    """The process, and its ports for TCP and HTTP."""
     command = [sys.executable, "-c", _CLI.format("rag_rpc_server"), "--port", "0"]
     command += ["--store", str(folder / "market"), "--index", str(folder / "index")]
     environment = os.environ | {"LLM_TRADER_LOGGING__FORMAT": "json"} | variables
@@ -256,12 +265,14 @@ def rag_server(folder: Path, *flags: str, **variables: str) -> Iterator[tuple[ps
         [*command, "--min-matches", "1", *flags], stderr=subprocess.PIPE, env=environment
     )
     try:
-        port = next(
-            event["port"]
-            for event in map(json.loads, process.stderr or ())
-            if event["event"] == "rpc_listening"
-        )
-        yield psutil.Process(process.pid), port
+        ports: dict[str, int] = {}
+        for line in process.stderr or ():
+            event = json.loads(line)
+            if event["event"] in ("rpc_listening", "http_listening"):
+                ports[event["event"]] = event["port"]
+            if len(ports) == 2:
+                break
+        yield psutil.Process(process.pid), (ports["rpc_listening"], ports["http_listening"])
     finally:
         process.terminate()
         process.communicate()
@@ -269,6 +280,12 @@ def rag_server(folder: Path, *flags: str, **variables: str) -> Iterator[tuple[ps
 
 @contextmanager
 def _canned(kind: str, result: bytes) -> Iterator[tuple[psutil.Process, int]]:
+    with canned_doors(kind, result) as (process, ports):
+        yield process, ports[0]
+
+
+@contextmanager
+def canned_doors(kind: str, result: bytes) -> Iterator[tuple[psutil.Process, list[int]]]:
     command = [sys.executable, "-m", "benchmarks.canned", kind]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     if process.stdin is None or process.stdout is None:
@@ -276,7 +293,7 @@ def _canned(kind: str, result: bytes) -> Iterator[tuple[psutil.Process, int]]:
     try:
         process.stdin.write(result)
         process.stdin.close()
-        yield psutil.Process(process.pid), int(process.stdout.readline())
+        yield psutil.Process(process.pid), [int(port) for port in process.stdout.readline().split()]
     finally:
         process.terminate()
         process.wait()

@@ -17,10 +17,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
+from llm_trader.serving.graphql.schema import schema_text
+from llm_trader.settings.reload import RELOAD, Reload
 from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from json_schemas import schema_pages
+from openapi_page import openapi_page
 from reference_pages import cli_page, metrics_page, rpc_page, state_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,22 +56,35 @@ def settings_page() -> str:
         "[`config/example.toml`](../config/example.toml) has every key. An empty environment",
         "variable counts as missing. An unknown key or `LLM_TRADER_…` variable is an error; only",
         "the variables that the `…_env` settings name may have any name.",
+        "",
+        "The column *reload* says what a change needs before a running server uses it: `live`, a",
+        "reload (SIGHUP, or `llm-trader config reload`); `restart`, which a reload does by itself",
+        "where there are workers, one after the other; `whole restart`, of all its processes. No",
+        "server reads those without a mark. See [operations](operations.md).",
     ]
     for section, model in _sections():
         lines += ["", f"## `[{section}]`", "", _summary(model), ""]
-        lines += ["| key | environment | default | allowed | meaning |", "|---|---|---|---|---|"]
+        lines.append("| key | environment | default | allowed | reload | meaning |")
+        lines.append("|---|---|---|---|---|---|")
         for key, field in _settings_of(section):
             cells = (
                 f"`{key}`",
                 f"`{env_name(key)}`",
                 "none" if field.default is None else f"`{_toml(field.default)}`",
                 _allowed(field) or "Text.",
+                RELOAD_WORDS[RELOAD[key]],
                 field.description or "",
             )
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
+RELOAD_WORDS: dict[Reload, str] = {
+    "live": "live",
+    "restart": "restart",
+    "parent": "whole restart",
+    "unread": "",
+}
 NOTE = f"<!-- {GENERATED} -->"
 PAGES: dict[str, Callable[[], str]] = {
     "config/example.toml": example_config,
@@ -78,6 +94,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/rpc.md": lambda: rpc_page(NOTE),
     "docs/state.md": lambda: state_page(NOTE),
     **schema_pages(GENERATED),
+    "schemas/openapi.json": lambda: openapi_page(GENERATED),
+    "schemas/schema.graphql": lambda: f"# {GENERATED}\n\n{schema_text()}",
 }
 
 

@@ -23,6 +23,7 @@ from llm_trader.rpc.http.websocket import (
     UNAUTHENTICATED,
     UNSUPPORTED,
 )
+from llm_trader.serving.admin import ADMIN_METHODS
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.metrics.definitions import DEFINITIONS, PROTOTYPE_METRICS
 from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
@@ -113,6 +114,11 @@ def metrics_page(note: str) -> str:
         "",
         "A restart begins all of them anew, served forecasts that wait for their outcome included.",
         "",
+        "With `--workers` any worker answers with the sum of all, the ended ones included; one",
+        "that is killed takes the counts of its last 5 seconds with it. What all read from the",
+        "same files counts once; means of scored forecasts are weighted by their number. Each",
+        "worker scores its own, so a symbol and quarter-hour may count once for each of them.",
+        "",
         "| name | type | labels | meaning |",
         "|---|---|---|---|",
     ]
@@ -142,7 +148,7 @@ _NEEDS = {"open": "none", "any_key": "any valid key"}
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
     methods = with_builtin_methods(
-        [*METHODS, *SUBSCRIPTION_METHODS], title="", version="", errors=RAG_ERRORS
+        [*METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS], title="", version="", errors=RAG_ERRORS
     )
     document = openrpc_document(methods, title="", version="", errors=RAG_ERRORS)
     lines = [note, "# JSON-RPC methods", ""]
@@ -153,7 +159,8 @@ def rpc_page(note: str) -> str:
         "name: a request that is not answered by then ends with -32013. Params that are an object",
         'may have `"_meta": {"token": KEY}`, the key of this one call, which is no parameter of',
         "the method; [Security](security.md) has the other ways to send a key.",
-        "[`schemas/`](../schemas) has JSON Schemas of parameters and results. A server also takes",
+        "[`schemas/`](../schemas) has JSON Schemas of parameters and results, its `openapi.json`",
+        "the paths of the HTTP port with the statuses of their answers. A server also takes",
         "parameters that it does not know, and names them in `unknown_fields`.",
     ]
     schemas = document["components"]["schemas"]

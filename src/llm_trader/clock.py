@@ -31,10 +31,14 @@ class WallClock:
 
 @dataclass(slots=True)
 class OffsetClock:
-    """The time of an exchange, from a clock and how far the exchange was seen to be ahead of it."""
+    """The time of an exchange, from a clock and how far the exchange was seen to be ahead of it.
+
+    It may be wrong by `error_ms`: nobody knows when within a round trip the exchange was asked.
+    """
 
     clock: Clock
     offset_ms: Millis = 0
+    error_ms: Millis = 0
     is_set: bool = False
 
     def now_ms(self) -> Millis:

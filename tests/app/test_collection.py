@@ -21,6 +21,7 @@ from tests.exchange.clock import SimulatedClock
 from tests.exchange.collecting import Collector, collecting
 from tests.exchange.fetching import fetch
 from tests.exchange.listings import Listing, listing_of
+from tests.exchange.real_data import real_listings
 from tests.exchange.server import FakeExchange
 from tests.exchange.stores import rows_of
 from tests.exchange.stream_faults import CONNECTION_FAULTS
@@ -59,10 +60,10 @@ def exchange(histories: list[Listing], clock: SimulatedClock) -> Iterator[FakeEx
         yield running
 
 
-def wait_for(collector: Collector, boundary_ms: Millis) -> None:
+def wait_for(collector: Collector, boundary_ms: Millis, seconds: float = 60) -> None:
     """Until a boundary was reported."""
     name = iso8601(boundary_ms)
-    seen = until(lambda: name in collector.boundaries(), seconds=60)
+    seen = until(lambda: name in collector.boundaries(), seconds=seconds)
     assert seen, (collector.log, collector.boundaries())
 
 
@@ -104,39 +105,64 @@ def fetched_afterwards(exchange: FakeExchange, venue: str, folder: Path, start_m
 def test_what_is_collected_is_what_a_fetch_gives_and_snapshots_are_those_of_the_store(
     venue: str, exchange: FakeExchange, clock: SimulatedClock, tmp_path: Path
 ) -> None:
+    assert_collected_as_fetched(exchange, clock, venue, tmp_path, boundaries=3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_real_data_is_collected_as_it_is_fetched_and_snapshots_are_those_of_the_store(
+    real_data: Path, tmp_path: Path
+) -> None:
+    """Five hours with a candle of 4h and a settlement of funding in them."""
+    folder = real_data / "binance_1m_2025-05_2025-06"
+    listings = real_listings(folder, SYMBOLS.split(","))
+    begin_ms = listings[0].listed_ms + 23 * DAY_MS
+    begin_ms += 7 * HOUR_MS + 40 * MINUTE_MS - begin_ms % DAY_MS
+    clock = SimulatedClock.starting(begin_ms, SPEED)
+    with FakeExchange(listings, clock, updates_per_candle=UPDATES) as exchange:
+        assert_collected_as_fetched(exchange, clock, "bybit", tmp_path, boundaries=20)
+
+
+def assert_collected_as_fetched(
+    exchange: FakeExchange, clock: SimulatedClock, venue: str, folder: Path, boundaries: int
+) -> None:
     receiver = Receiver()
 
-    async def collected() -> Millis:
+    async def collected() -> tuple[Millis, Millis]:
         async with serving(receiver.method) as intake:
             intakes = f'["{address_of(intake)}"]'
             with collecting(
-                exchange, clock, venue, SYMBOLS, tmp_path, "--start", "22",
+                exchange, clock, venue, SYMBOLS, folder, "--start", "22",
                 delivery__intakes=intakes, delivery__max_wait_s=300, delivery__deadline_s=900,
                 market__exchange__silence_s=3600,
             ) as collector:  # fmt: skip
                 await asyncio.to_thread(
                     lambda: until(lambda: collector.logged("collecting"), seconds=30)
                 )
-                last_ms = boundary_after(clock.now_ms(), 3)
-                await asyncio.to_thread(wait_for, collector, last_ms)
+                began_ms = clock.now_ms()
+                last_ms = boundary_after(began_ms, boundaries)
+                await asyncio.to_thread(wait_for, collector, last_ms, 30 + 10 * boundaries)
                 assert await asyncio.to_thread(collector.stop) == 0, collector.log
                 numbers = collector.reports[-1]
                 assert numbers["counts"]["streamed"] > 0
                 assert numbers["counts"]["corrected"] == 0
                 assert numbers["counts"]["failed"] == 0
                 assert not collector.logged("stream_lost")
-                return last_ms
+                return began_ms, last_ms
 
-    last_ms = asyncio.run(collected())
-    afterwards = tmp_path / "afterwards"
-    first_ms = first_candle_ms(tmp_path / "store")
+    began_ms, last_ms = asyncio.run(collected())
+    afterwards = folder / "afterwards"
+    first_ms = first_candle_ms(folder / "store")
     fetched_afterwards(exchange, venue, afterwards, first_ms)
-    assert rows_between(tmp_path / "store", first_ms, last_ms) == rows_between(
+    assert rows_between(folder / "store", first_ms, last_ms) == rows_between(
         afterwards, first_ms, last_ms
     )
 
-    assert len(receiver.taken) >= 4
-    assert len({post.snapshot_id for post in receiver.taken}) == len(receiver.taken)
+    sent_ms = [post.snapshot["timestamp"] for post in receiver.taken]
+    # It was not too late for the boundary before the start.
+    assert min(sent_ms) <= began_ms
+    assert len(sent_ms) >= 2 * boundaries
+    assert len({post.snapshot_id for post in receiver.taken}) == len(sent_ms)
     with MarketStore.open(afterwards) as store:
         source = SnapshotSource(store, M3, 15 * MINUTE_MS)
         for post in receiver.taken:

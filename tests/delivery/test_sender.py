@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,25 @@ async def test_a_time_between_boundaries_is_refused(store: MarketStore) -> None:
     async with sending(store) as sender:
         with pytest.raises(InvalidInputError, match="is no boundary of 15m snapshots"):
             await sender.boundary(SYMBOL, BOUNDARY_MS + MINUTE_MS)
+
+
+async def test_a_snapshot_whose_candle_is_corrected_later_is_counted_once(
+    store: MarketStore,
+) -> None:
+    """One of later times that did not change what was sent is not."""
+    receiver = Receiver()
+    known = HISTORY.known_at(BOUNDARY_MS).intraday
+    last = known.between(int(known.times[-1]), None)
+    later = HISTORY.intraday.between(BOUNDARY_MS, BOUNDARY_MS + 1)
+    async with serving(receiver.method) as server, sending(store, address_of(server)) as sender:
+        await sender.boundary(SYMBOL, BOUNDARY_MS)
+        await sender.settled()
+        store.write(SYMBOL, later, "stream", written_at_ms=BOUNDARY_MS)
+        assert sender.recheck(SYMBOL) == []
+        final = replace(last, volume=last.volume + 1, close=last.low)
+        store.write(SYMBOL, final, "REST", written_at_ms=BOUNDARY_MS)
+        assert sender.recheck(SYMBOL) == [BOUNDARY_MS]
+        assert sender.recheck(SYMBOL) == []
+        counts = sender.counts()[address_of(server)]
+    assert counts == DeliveryCounts(sent=1, corrected=1)
+    assert len(receiver.taken) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from llm_trader.embedding.state import MIN_PRESENT_SHARE, QueryVector, StateSpac
 from llm_trader.errors import EmbeddingError
 from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import M3, M5, Timeframe
+from llm_trader.timeframe import M3, M5, M15, Timeframe
 from tests.embedding.states import (
     FIXED,
     WIRE_FIELDS,
@@ -198,3 +199,19 @@ def test_a_quarter_is_enough_and_a_little_less_is_not() -> None:
 
     assert MIN_PRESENT_SHARE == 0.25
     assert enough.present_share == pytest.approx(9 / 33)
+
+
+def test_states_embedded_together_are_those_of_each_or_its_own_error() -> None:
+    table = simulated_states()
+    space = StateSpace(table.intraday)
+    other = replace(table.take(np.array([7])), intraday=M15)
+    poor = SnapshotTable.of_fields(table.symbol, table.intraday, 0, {"price": 1.0})
+    ones = [table.take(np.array([row])) for row in range(0, 200, 5)]
+    first, second, *results = space.embed_queries([other, poor, *ones])
+    assert isinstance(first, EmbeddingError)
+    assert "15m snapshot cannot enter" in str(first)
+    assert isinstance(second, EmbeddingError)
+    assert "too few known fields" in str(second)
+    for result, one in zip(results, ones, strict=True):
+        assert isinstance(result, QueryVector)
+        assert result.vector.tolist() == space.embed_query(one).vector.tolist()

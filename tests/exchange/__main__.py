@@ -50,7 +50,10 @@ def _listings(options: argparse.Namespace) -> list[Listing]:
         return real_listings(options.data, options.symbols)
     start_ms = options.clock.start_ms if options.start_ms is None else options.start_ms
     return [
-        listing_of(simulate(symbol, start_ms=start_ms, days=options.days, seed=options.seed))
+        listing_of(
+            simulate(symbol, start_ms=start_ms, days=options.days, seed=options.seed),
+            five_minute=True,
+        )
         for symbol in options.symbols
     ]
 

@@ -106,6 +106,7 @@ class BinanceStreams:
         except InvalidInputError:
             return None
         known = listing is not None and timeframe in listing.candles
+        known = known and match[1].upper() not in self._market.unstreamed
         return StreamKey("binance", match[1].upper(), timeframe) if known else None
 
     def frame(self, update: Update) -> str:

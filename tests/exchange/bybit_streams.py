@@ -73,6 +73,8 @@ class BybitStreams:
         listing = self._market.listings.get(symbol)
         if kind != "kline" or minutes is None or listing is None:
             return None
+        if symbol in self._market.unstreamed:
+            return None
         timeframe = Timeframe(minutes * MINUTE_MS)
         if listing.has_ended(self._market.now_ms) or timeframe not in listing.candles:
             return None

@@ -13,7 +13,7 @@ from aiohttp import web
 Kind = Literal[
     "too_many_requests", "banned", "server_error", "bad_gateway", "damaged", "web_page",
     "disconnect", "cut_off", "silence", "bybit_limit", "bybit_system_error", "refused_country",
-    "wrong_shape", "null", "too_many_without_header",
+    "wrong_shape", "null", "too_many_without_header", "forbidden",
 ]  # fmt: skip
 
 ANY_VENUE: tuple[Kind, ...] = (
@@ -81,6 +81,8 @@ async def failed_reply(
             )
         case "refused_country":
             return _reply(451, '{"code":0,"msg":"Service unavailable from a restricted location"}')
+        case "forbidden":  # by the firewall before Binance
+            return _reply(403, "<html><h1>403 Forbidden</h1></html>")
         case "damaged":
             return _reply(200, whole[: len(whole) // 2])
         case "web_page":

@@ -14,7 +14,8 @@ class Market:
     """`clock` is that of the exchange: a time that stands until somebody sets it, or one that runs.
 
     `skew_ms` is how much the exchange's own clock is ahead of `clock`. With `old_paths_retired` the
-    WebSocket paths of Binance from before 2026-04-23 still connect, and stay silent.
+    WebSocket paths of Binance from before 2026-04-23 still connect, and stay silent. Symbols of
+    `unstreamed` are traded, and their streams are unknown.
     """
 
     clock: Millis | SimulatedClock
@@ -22,6 +23,7 @@ class Market:
     instruments_of_a_page: int = 1000
     skew_ms: Millis = 0
     old_paths_retired: bool = False
+    unstreamed: set[str] = field(default_factory=set)
 
     @property
     def now_ms(self) -> Millis:

@@ -11,7 +11,7 @@ import polars as pl
 from llm_trader.market.candles import CANDLE_FIELDS, CandleSeries
 from llm_trader.market.resampling import resample
 from llm_trader.market.samples import FundingSeries, OpenInterestSeries
-from llm_trader.timeframe import H4, M1, M3, M5, Timeframe
+from llm_trader.timeframe import H1, H4, M1, M3, M5, Timeframe
 from tests.exchange.listings import Listing
 
 
@@ -27,7 +27,7 @@ def real_listings(folder: Path, symbols: Sequence[str]) -> list[Listing]:
 
 def real_listing(frames: Mapping[str, pl.DataFrame], symbol: str) -> Listing:
     """`frames` by kind and interval, such as `candles_5m`."""
-    present = [item for item in (M1, M3, M5, H4) if f"candles_{item}" in frames]
+    present = [item for item in (M1, M3, M5, H1, H4) if f"candles_{item}" in frames]
     candles = {timeframe: _candles(frames, timeframe) for timeframe in present}
     finest = present[0]
     for timeframe in (M3, H4):

@@ -137,6 +137,43 @@ async def test_a_slice_of_real_data_comes_out_as_its_files_are_imported(
     assert rows_of(tmp_path / "fetched") == rows_of(tmp_path / "imported")
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "folder", ["bybit_5m_2025-09_2026-03", "binance_5m_2023", "binance_1m_2025-05_2025-06"]
+)
+async def test_all_real_data_comes_out_as_its_files_are_imported(
+    folder: str, real_data: Path, tmp_path: Path
+):
+    """Also candles that the import builds, which the exchange has; open interest is of Bybit."""
+    files = tmp_path / "files"
+    files.mkdir()
+    frames: dict[str, dict[str, pl.DataFrame]] = {}
+    for path in sorted((real_data / folder).glob("*.parquet")):
+        symbol, _, series = path.stem.split("_", 2)[2].partition("_")
+        frames.setdefault(symbol, {})[series] = pl.read_parquet(path)
+        shutil.copy(path, files / f"bybit_linear_{symbol}_{series}.parquet")
+    times = [frame["timestamp_ms"] for series in frames.values() for frame in series.values()]
+    first_ms = min(int(column[0]) for column in times)
+    end_ms = max(int(column[-1]) for column in times) + 4 * HOUR_MS
+    with MarketStore.open(tmp_path / "imported", write=True, exchange="bybit") as store:
+        import_folder(files, store, exchange="bybit", written_at_ms=end_ms)
+        timeframes = store.timeframes("BTCUSDT")
+    listings = [real_listing(series, symbol) for symbol, series in frames.items()]
+    for listing in listings:
+        listing.listed_ms = first_ms
+    with FakeExchange(listings, end_ms + MINUTE_MS) as exchange:
+        reports = await fetch(
+            exchange, "bybit", tmp_path / "fetched", first_ms,
+            symbols=tuple(frames), timeframes=timeframes,
+        )  # fmt: skip
+    assert [report.error for report in reports] == [None] * len(reports)
+    fetched, imported = rows_of(tmp_path / "fetched"), rows_of(tmp_path / "imported")
+    assert fetched.keys() == imported.keys()
+    for database, records in imported.items():
+        assert fetched[database] == records, database
+
+
 @pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 async def test_a_second_run_asks_for_nothing_that_is_stored(
     venue: str, exchange: FakeExchange, tmp_path: Path

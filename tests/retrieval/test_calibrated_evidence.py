@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from llm_trader.retrieval.calibration import LoadedCalibration, scope_of
-from llm_trader.retrieval.evidence import Neighbourhood, Outlook, build_evidence
+from llm_trader.retrieval.evidence import (
+    EpisodeNumbers,
+    Neighbourhood,
+    Outlook,
+    Prospect,
+    build_evidence,
+)
 from llm_trader.retrieval.forecast import NEIGHBOURS, ForecastBase
 from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import Retriever
@@ -28,7 +34,14 @@ def outlook(
 ) -> Outlook:
     volatilities = EXPECTED_PCT if expected_pct is None else [expected_pct] * len(HORIZONS)
     window = episodes.points
-    return Outlook.of(ForecastBase.of(window), window, episodes, volatilities, margins)
+    prospect = Prospect.of(ForecastBase.of(window), episodes)
+    return Outlook.of(prospect, window, volatilities, margins)
+
+
+def numbers(episodes: Neighbourhood, volatility_pct: float = 2.0) -> EpisodeNumbers:
+    one = episodes.rows[None], episodes.similarity[None]
+    [result] = EpisodeNumbers.of(episodes.points, *one, np.array([volatility_pct]))
+    return result
 
 
 @pytest.mark.parametrize("neighbours", [50, NEIGHBOURS])
@@ -37,8 +50,10 @@ def test_bands_are_the_forecasts_outer_quantiles_corrected(neighbours: int) -> N
     similarity = np.linspace(0.9, 0.5, neighbours)
     episodes = Neighbourhood(window, np.arange(neighbours) * 4, similarity)
     base, parts = BaseRates.of(window), (ALL, 2.0, None)
-    evidence = build_evidence(episodes, base, outlook(episodes, MARGINS), *parts, calibration())
-    plain = build_evidence(episodes, base, outlook(episodes), *parts)
+    evidence = build_evidence(
+        numbers(episodes), base, outlook(episodes, MARGINS), *parts, calibration()
+    )
+    plain = build_evidence(numbers(episodes), base, outlook(episodes), *parts)
     assert (evidence.calibrated, plain.calibrated) == (True, False)
     for name, margin, expected_pct in zip(HORIZONS, MARGINS, EXPECTED_PCT, strict=True):
         forecast = evidence.horizons[name].forecast
@@ -56,7 +71,7 @@ def test_bands_are_the_forecasts_outer_quantiles_corrected(neighbours: int) -> N
 def test_a_margin_below_zero_narrows_a_band_to_its_middle_at_most() -> None:
     window = past(range(300))
     episodes = Neighbourhood(window, np.arange(50), np.linspace(0.9, 0.5, 50))
-    parts = episodes, BaseRates.of(window), outlook(episodes, [-99.0] * 4), ALL, 2.0, None
+    parts = numbers(episodes), BaseRates.of(window), outlook(episodes, [-99.0] * 4), ALL, 2.0, None
     for of in build_evidence(*parts, calibration()).horizons.values():
         assert of.forecast is not None
         middle = (of.forecast.quantiles[9] + of.forecast.quantiles[89]) / 2
@@ -68,7 +83,7 @@ def test_without_the_volatility_expected_now_there_is_no_band() -> None:
     episodes = Neighbourhood(window, np.arange(50), np.linspace(0.9, 0.5, 50))
     unknown = outlook(episodes, MARGINS, math.nan)
     evidence = build_evidence(
-        episodes, BaseRates.of(window), unknown, ALL, 2.0, None, calibration()
+        numbers(episodes), BaseRates.of(window), unknown, ALL, 2.0, None, calibration()
     )
     assert [of.band_80 for of in evidence.horizons.values()] == [None] * 4
 

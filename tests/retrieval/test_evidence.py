@@ -16,8 +16,10 @@ from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.retrieval.answer import BarrierEvidence, Estimate, Evidence
 from llm_trader.retrieval.evidence import (
     INTERVAL_LEVEL,
+    EpisodeNumbers,
     Neighbourhood,
     Outlook,
+    Prospect,
     build_evidence,
     no_evidence,
 )
@@ -58,8 +60,11 @@ def evidence_of(
     expected_pct: Sequence[float] = EXPECTED_PCT,
 ) -> Evidence:
     """Evidence of episodes that are the neighbours of the forecast, too."""
-    outlook = Outlook.of(ForecastBase.of(window), window, episodes, list(expected_pct))
-    return build_evidence(episodes, BaseRates.of(window), outlook, horizons, volatility, None)
+    prospect = Prospect.of(ForecastBase.of(window), episodes)
+    outlook = Outlook.of(prospect, window, list(expected_pct))
+    one = episodes.rows[None], episodes.similarity[None], np.array([volatility])
+    [numbers] = EpisodeNumbers.of(episodes.points, *one)
+    return build_evidence(numbers, BaseRates.of(window), outlook, horizons, volatility, None)
 
 
 class Case(NamedTuple):

@@ -80,11 +80,11 @@ def test_rows_are_mixed_each_by_itself() -> None:
 
 def test_sizes_of_a_base_are_those_of_its_outcomes() -> None:
     rows = np.sort(np.random.default_rng(0).standard_t(3, (4, 1000)), axis=1)
-    base = ForecastBase.of_ascending(rows, rows.mean(axis=1))
+    base = ForecastBase.of_ascending(rows, rows.mean(axis=1)).numbers
     sizes = size_numbers(rows)
-    assert base.size_mean == pytest.approx(sizes.mean(axis=1))
-    assert base.size_variance == pytest.approx(sizes.var(axis=1))
-    assert base.share_up == pytest.approx((rows > 0).mean(axis=1))
+    assert base.size_mean[:, 0] == pytest.approx(sizes.mean(axis=1))
+    assert base.size_variance[:, 0] == pytest.approx(sizes.var(axis=1))
+    assert base.share_up[:, 0] == pytest.approx((rows > 0).mean(axis=1))
     assert 0 < sizes.min() + 1 < sizes.max() == len(SIZE_STEPS)
 
 

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from llm_trader.arrays import Kinds, Times
 from llm_trader.errors import EmbeddingError, LlmTraderError, SymbolNotFoundError
 from llm_trader.retrieval.answer import Answer
+from llm_trader.retrieval.forecast import EXPECTED_ROWS, MIXED, ForecastBase
+from llm_trader.retrieval.reference import BaseRates
 from llm_trader.retrieval.retriever import Question, Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
-from llm_trader.retrieval.shared_windows import SharedWindows
+from llm_trader.retrieval.shared_windows import SharedBases, SharedWindows
+from llm_trader.retrieval.statistics import OUTCOME_ROWS
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS
 from tests.index.builders import at
@@ -89,6 +92,35 @@ async def test_a_symbol_without_states_is_an_error_of_each_question() -> None:
         questions = [Question(stranger, int(stranger.as_of_ms[0]))] * 2
         answers = await together(Retriever(index, SPACE), questions, SearchSpec())
     assert [type(answer) for answer in answers] == [SymbolNotFoundError] * 2
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 1000),
+    windows=st.lists(st.tuples(st.integers(0, 299), st.integers(1, 300)), min_size=1, max_size=5),
+    step=st.sampled_from([0.0, 0.25, 2.0]),
+)
+def test_bases_of_shared_windows_are_those_of_each_also_where_outcomes_are_equal(
+    seed: int, windows: list[tuple[int, int]], step: float
+) -> None:
+    points = past(range(300), seed)
+    if step:
+        points.values[OUTCOME_ROWS] = np.round(points.values[OUTCOME_ROWS] / step) * step + 0.0
+        points.values[EXPECTED_ROWS] = 1.0
+    shared = SharedWindows(points)
+    parts = [points.take(slice(first, first + count)) for first, count in windows]
+    bases = SharedBases(shared, parts)
+    for number, part in enumerate(parts):
+        own = ForecastBase.of(part)
+        for together, one in zip(bases.numbers, own.numbers, strict=True):
+            assert together[:, number].tolist() == one[:, 0].tolist()
+        places = np.broadcast_to(np.arange(len(part)), (len(MIXED), len(parts), len(part)))
+        assert bases.at(np.minimum(places, bases.counts[:, None] - 1))[:, number].tolist() == (
+            own.ascending[MIXED].tolist()
+        )
+        base_rates, expected = shared.base_rates(part), BaseRates.of(part)
+        assert base_rates.quantiles.tolist() == expected.quantiles.tolist()
+        assert base_rates.mean.tolist() == expected.mean.tolist()
 
 
 def test_shared_windows_are_only_of_the_table_that_they_were_sorted_for() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.retrieval.answer import Difference, Novelty
-from llm_trader.retrieval.forecast import ForecastBase
+from llm_trader.retrieval.forecast import ForecastBase, size_numbers
 from llm_trader.retrieval.verdict import (
     INFORMATIVE_Z,
     LEAST_EFFECTIVE_EPISODES,
@@ -33,12 +33,12 @@ def base_of(outcomes: np.ndarray) -> ForecastBase:
 
 
 def compared(base: np.ndarray, neighbours: np.ndarray, times_ms: np.ndarray) -> list[Comparison]:
-    return compare_neighbours(
-        base_of(base),
-        np.tile(neighbours, (4, 1)),
-        np.tile(np.sort(neighbours), (4, 1)),
-        times_ms,
+    outcomes, ascending = (
+        np.tile(values, (4, 1))[:, None] for values in (neighbours, np.sort(neighbours))
     )
+    sizes, numbers = size_numbers(outcomes), base_of(base).numbers
+    [comparisons] = compare_neighbours(numbers, outcomes, ascending, sizes, times_ms[None])
+    return comparisons
 
 
 def comparisons(**deviations: float) -> list[Comparison]:
@@ -108,8 +108,8 @@ def test_few_episodes_are_no_evidence_however_far_from_the_base(count: int) -> N
 
 
 def test_no_neighbours_compare_with_nothing() -> None:
-    nothing = compare_neighbours(
-        base_of(np.ones(5)), np.empty((4, 0)), np.empty((4, 0)), np.empty(0, np.int64)
+    [nothing] = compare_neighbours(
+        base_of(np.ones(5)).numbers, *[np.empty((4, 1, 0))] * 3, np.empty((1, 0), np.int64)
     )
     assert nothing == [Comparison(name, None, None) for name in HORIZONS]
 

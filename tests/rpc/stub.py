@@ -196,7 +196,7 @@ async def serving_http(
     methods = with_builtin_methods([*stub_methods(), *extra], title="stub", version="1.2.3")
     config = RpcConfig(**{"port": 0, "discard_s": 0.05, "drain_timeout_s": 2.0, **limits})
     dispatcher, gate = Dispatcher(methods), Admission(config, keys or KeyRing())
-    rpc = RpcOverHttp(dispatcher, gate, config)
+    rpc = RpcOverHttp(dispatcher, gate)
 
     async def live(authenticated: bool) -> tuple[int, Any]:
         return 200, {"live": True}

@@ -947,7 +947,8 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
     methods = {method["name"]: method for method in document["methods"]}
     assert set(methods) == {
         *("rag.query_patterns", "rag.query_batch", "rag.get_snapshot", "rag.stats"),
-        *("rag.subscribe", "rag.unsubscribe"),
+        *("rag.get_candles", "rag.get_funding", "rag.get_open_interest"),
+        *("rag.subscribe", "rag.unsubscribe", "admin.reload"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }
     parameters = {p["name"]: p["required"] for p in methods["rag.query_patterns"]["params"]}

@@ -15,10 +15,11 @@ from llm_trader.delivery.jobs import SnapshotPost
 from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.serving.wire import REQUIRED_STATE
 from llm_trader.snapshot.model import MarketSnapshot
-from tests.cli.corridor import AT_MS, SYMBOL, Corridor, answering
+from tests.cli.corridor import AT_MS, DAY_MS, SYMBOL, Corridor, answering
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 MOMENT = {"symbol": SYMBOL, "timestamp": AT_MS}
+_RANGE = {"symbol": SYMBOL, "start": AT_MS - DAY_MS, "end": AT_MS}
 
 
 @pytest.fixture
@@ -72,6 +73,9 @@ async def test_every_method_has_the_schemas_of_its_parameters_and_its_result(
             {"queries": [MOMENT, {**MOMENT, "symbol": "NOSUCHUSDT"}], "timeout_ms": 60_000},
         ),
         ("rag.get_snapshot", "rag-get-snapshot", MOMENT),
+        ("rag.get_candles", "rag-get-candles", {**_RANGE, "timeframe": "5m", "limit": 5}),
+        ("rag.get_funding", "rag-get-funding", {**_RANGE, "timeout_ms": 60_000}),
+        ("rag.get_open_interest", "rag-get-open-interest", _RANGE),
         ("rag.stats", "rag-stats", {}),
         ("rpc.ping", "rpc-ping", {"timeout_ms": 1000}),
         ("rpc.authenticate", "rpc-authenticate", {"token": "any"}),

@@ -193,6 +193,8 @@ class _Session:
         report = await self._ingest(symbol, known_ms, now_ms)
         self.seen[symbol] = version, known_ms
         if report.added or report.remade or report.removed:
+            # A first look would otherwise end with all that it has read of all symbols.
+            self.store.release_memory()
             values = msgspec.structs.asdict(report)
             self.follower.report(FollowReport(**values, at=iso8601(now_ms)))
 

@@ -24,6 +24,8 @@ class Job(NamedTuple):
     environ: Mapping[str, str]
     now_ms: Millis
     progress: Progress = no_progress
+    # Reads the settings again, from the same flags, environment and file.
+    read_settings: Callable[[], Settings] | None = None
 
 
 def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:

@@ -1,4 +1,4 @@
-"""Sends queries to a running server."""
+"""Sends queries to a running server, and tells it to reload its settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llm_trader.app.job import Job, blocking, checked_text
-from llm_trader.errors import InvalidInputError
-from llm_trader.rpc.client import RpcClient
+from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.rpc.client import RpcClient, RpcError
 from llm_trader.rpc.tls import pinned_context
+from llm_trader.serving.admin import Reloaded
 from llm_trader.serving.wire import GetSnapshotResult, QueryPatternsResult, StatsResult
 from llm_trader.storage.files import read_whole
 from llm_trader.timeframe import Millis
@@ -47,14 +48,7 @@ async def query_server(
         raise InvalidInputError(
             "this shows the whole answer; brief is for programs that ask rag.query_patterns"
         )
-    serving = job.settings.serving
-    # Any one of the accepted tokens does.
-    name = serving.auth_tokens_env or ""
-    value = checked_text(job.environ.get(name, ""), name, "serving.auth_tokens_env")
-    tokens = value.split(",")
-    token = tokens[0].strip() or None
-    tls = None if serving.tls_certificate is None else pinned_context(serving.tls_certificate)
-    async with await RpcClient.connect(serving.host, serving.port, token=token, tls=tls) as client:
+    async with await _connect(job) as client:
         age_ms = None
         if as_of_ms is None:
             as_of_ms = await _newest_ms(client, symbol, job.now_ms)
@@ -83,3 +77,28 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise InvalidInputError(f"{path} is not a JSON object of state fields: {error}") from error
+
+
+@blocking
+async def reload_server(job: Job) -> Reloaded:
+    """Raises `ConfigurationError` with all mistakes if the server keeps the settings it had."""
+    async with await _connect(job) as client:
+        try:
+            return await client.call("admin.reload", None, Reloaded)
+        except RpcError as error:
+            data = error.details.get("data")
+            if isinstance(data, dict) and "problems" in data:
+                raise ConfigurationError(error.message, problems=data["problems"]) from None
+            raise
+
+
+async def _connect(job: Job) -> RpcClient:
+    """A client of the server of the settings."""
+    serving = job.settings.serving
+    # Any one of the accepted tokens does.
+    name = serving.auth_tokens_env or ""
+    value = checked_text(job.environ.get(name, ""), name, "serving.auth_tokens_env")
+    tokens = value.split(",")
+    token = tokens[0].strip() or None
+    tls = None if serving.tls_certificate is None else pinned_context(serving.tls_certificate)
+    return await RpcClient.connect(serving.host, serving.port, token=token, tls=tls)

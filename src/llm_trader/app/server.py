@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,8 +21,10 @@ from llm_trader.app.indexes import (
     snapshot_rules_of,
 )
 from llm_trader.app.job import checked_text
+from llm_trader.app.reloading import SettingsFile, follow_settings
 from llm_trader.audit.log import AuditLog
 from llm_trader.errors import ConfigurationError
+from llm_trader.logs import configure_logging
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import (
@@ -41,7 +44,9 @@ from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import RequestObserver, log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
 from llm_trader.rpc.shared_limits import RedisLevels
+from llm_trader.rpc.slot_sockets import SlotSockets
 from llm_trader.rpc.tls import ServerTls, tls_of
+from llm_trader.serving.admin import AdminMethods
 from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
@@ -55,27 +60,61 @@ from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass
+class ServerParts:
+    """A server with what a reload of the settings changes in it."""
+
+    server: RpcServer
+    gate: Admission
+    rag: RagMethods
+    probe: ReadinessProbe
+    subscriptions: Subscriptions
+    admin: AdminMethods
+    metrics: ServerMetrics | None
+    followed: Sequence[FileFollower]
+
+    def configure(self, settings: Settings) -> list[str]:
+        """Applies what can change while it runs; returns what went wrong."""
+        calibration = _calibration(settings)
+        self.gate.configure(settings.serving)
+        self.rag.retriever.calibration = calibration
+        self.rag.defaults = settings.retrieval.search()
+        self.rag.config = self.probe.config = self.subscriptions.config = settings.serving
+        configure_logging(settings.logging.level, settings.logging.format)
+        if calibration is not None:
+            _log_calibration(calibration.calibration, self.rag.retriever, settings)
+        problems = [follower.look(force=True) for follower in self.followed]
+        return [problem for problem in problems if problem is not None]
+
+
 def serve_forever(
-    settings: Settings, environ: Mapping[str, str], clock: Callable[[], Millis]
+    settings: Settings,
+    environ: Mapping[str, str],
+    clock: Callable[[], Millis],
+    read_settings: Callable[[], Settings] | None = None,
 ) -> None:
     """Answer queries until SIGTERM or SIGINT, then finish the running ones.
 
-    The market store is optional: without one, queries must contain their state.
+    The market store is optional: without one, queries must contain their state. SIGHUP reads the
+    settings again.
     """
 
     async def main() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        async with query_server(settings, environ, clock) as server:
+        async with server_parts(settings, environ, clock) as parts:
             # Objects made at the start live as long as the server; the collector can skip them.
             gc.collect()
             gc.freeze()
-            await serve(server, stop)
+            if read_settings is not None:
+                follow_settings(parts, SettingsFile(settings, read_settings, clock))
+            await serve(parts.server, stop)
 
     run(main())
 
@@ -84,7 +123,19 @@ def serve_forever(
 async def query_server(
     settings: Settings, environ: Mapping[str, str], clock: Callable[[], Millis] | None = None
 ) -> AsyncIterator[RpcServer]:
-    """A server that is not listening yet, with its index and market store.
+    """A server that is not listening yet, with its index and market store."""
+    async with server_parts(settings, environ, clock) as parts:
+        yield parts.server
+
+
+@asynccontextmanager
+async def server_parts(
+    settings: Settings,
+    environ: Mapping[str, str],
+    clock: Callable[[], Millis] | None = None,
+    sockets: SlotSockets | None = None,
+) -> AsyncIterator[ServerParts]:
+    """The parts of a server that is not listening yet, on `sockets` of a parent if there are some.
 
     `clock` gives the present time, for the ages in `rag.stats`.
     """
@@ -126,9 +177,10 @@ async def query_server(
                 clock=clock,
             )
             subscriptions = Subscriptions(market, serving)
+            admin = AdminMethods()
             probe = ReadinessProbe(retriever, market, serving, clock)
             complete = with_builtin_methods(
-                [*rag.methods(), *subscriptions.methods()],
+                [*rag.methods(), *subscriptions.methods(), *admin.methods()],
                 title="LLM Trader RAG",
                 version=__version__,
                 errors=RAG_ERRORS,
@@ -145,23 +197,26 @@ async def query_server(
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
             doors = []
             if serving.http:
-                doors.append(_http_door(dispatcher, gate, serving, probe, metrics, tls))
-            server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls)
-            async with EvidencePusher(subscriptions, dispatcher, gate, serving).running():
-                yield server
+                doors.append(_http_door(dispatcher, gate, serving, probe, metrics, tls, sockets))
+            server = RpcServer(
+                dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets
+            )
+            async with EvidencePusher(subscriptions, dispatcher, gate).running():
+                yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
 
 
 def _http_door(
     dispatcher: Dispatcher,
     gate: Admission,
-    config: RpcConfig,
+    config: ServingConfig,
     probe: ReadinessProbe,
     metrics: ServerMetrics | None,
     tls: ServerTls | None,
+    sockets: SlotSockets | None,
 ) -> Door:
     """Every path that HTTP answers is in this list."""
     # Its libraries take 100 ms to import.
-    from llm_trader.rpc.http.app import RpcOverHttp, http_application
+    from llm_trader.rpc.http.app import JSON, RpcOverHttp, http_application
     from llm_trader.rpc.http.server import HttpServer
 
     async def live(authenticated: bool) -> tuple[int, Any]:
@@ -176,7 +231,7 @@ def _http_door(
     async def describe(authenticated: bool) -> tuple[int, Any]:
         return 200, await dispatcher.description()
 
-    rpc = RpcOverHttp(dispatcher, gate, config)
+    rpc = RpcOverHttp(dispatcher, gate)
     routes = [
         *rpc.routes(),
         rpc.page("/livez", live, open_to_all=True),
@@ -185,7 +240,23 @@ def _http_door(
     ]
     if metrics is not None:
         routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
-    return HttpServer(http_application(routes, config), config, gate, tls)
+    if config.graphql:
+        graphql = _graphql(dispatcher, gate, config)
+        routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
+    return HttpServer(http_application(routes, config), config, gate, tls, sockets)
+
+
+def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> GraphQlEndpoint:
+    """Raises `ConfigurationError` where the extra `graphql` is not installed."""
+    try:
+        # Its libraries take 0.8 s to import.
+        from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
+    except ImportError as error:
+        raise ConfigurationError(
+            f"GraphQL needs strawberry ({error}): pip install 'llm-trader-rag[graphql]', or leave "
+            "out --graphql (serving.graphql)"
+        ) from error
+    return GraphQlEndpoint(dispatcher, gate, config)
 
 
 def _metrics(rag: RagMethods, gate: Admission) -> ServerMetrics | None:

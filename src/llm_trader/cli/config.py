@@ -1,4 +1,4 @@
-"""`llm-trader config`: what the settings are, where they come from, and whether they can be used.
+"""`llm-trader config`: what the settings are, where they come from, whether they can be used.
 
 The settings hold no secret, only the names of environment variables that do.
 """
@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from llm_trader.cli.options import AsJson, ConfigFile
+from llm_trader.app.job import Job
+from llm_trader.cli.options import AsJson, ConfigFile, with_job
 from llm_trader.cli.output import Description, Result, line, present, table
 
 if TYPE_CHECKING:
+    from llm_trader.serving.admin import Reloaded
     from llm_trader.settings.values import CheckedSettings, SettingDifference, SettingValue
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Settings: show where each comes from, check files, compare two.",
+    help="Settings: show where each comes from, check files, compare two, reload a server's.",
 )
 
 Changed = Annotated[bool, Option("--changed", help="Only those that differ from their default.")]
@@ -79,6 +81,37 @@ def diff(first: First, second: Second = None, json: AsJson = False) -> None:
     found = differences(before, after)
     described = _describe_differences(found, str(first), str(second or "used here"))
     present(Result(found, described), json=json)
+
+
+@app.command("reload")
+@with_job("host", "port", "auth_tokens_env", "tls_certificate")
+def reload_settings(job: Job) -> Result:
+    """Tell a running server to read its settings again, from the file and flags of its start.
+
+    Shows what holds from now on, and what needs a restart. With a mistake anywhere the server keeps
+    the settings it has, and all mistakes are shown. SIGHUP to the server does the same, with the
+    log as its answer. Where keys are asked for, this needs one with the scope admin.
+    """
+    from llm_trader.app.queries import reload_server
+
+    reloaded = reload_server(job)
+    return Result(reloaded, _describe_reload(reloaded))
+
+
+def _describe_reload(reloaded: Reloaded) -> Description:
+    parts = (
+        ("applied", reloaded.applied),
+        ("the workers are replaced one after the other for", reloaded.restarting),
+        ("needs a restart of the server", reloaded.needs_restart),
+    )
+    if not any(found for _, found in parts):
+        yield line("no setting has changed")
+    for title, found in parts:
+        for change in found:
+            before, after = _shown(change.before), _shown(change.after)
+            yield line(f"{title}: {change.key} = {after}, before {before}")
+    for path in reloaded.files:
+        yield line(f"read again: {path}")
 
 
 def _describe_values(values: list[SettingValue], digest: str) -> Description:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_type_hints
@@ -97,6 +98,10 @@ SETTING_FLAGS: Final = {
         type=bool,
         negates=True,
     ),
+    "graphql": Flag(
+        "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool
+    ),
+    "workers": Flag("serving.workers", "Processes that answer on the same ports.", "1", type=int),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "tls_certificate": Flag(
         "serving.tls_certificate", "PEM file of the server's certificate; turns TLS on.", type=Path
@@ -171,7 +176,8 @@ def with_job(
             for name, group in groups.items():
                 arguments[name] = group(**{f.name: values[f.name] for f in fields(group)})
             with progress_bar(unit, steps_per_unit) as progress:
-                job = Job(settings, os.environ, now_ms(), progress)
+                again = partial(_read_settings, values["config"], overrides)
+                job = Job(settings, os.environ, now_ms(), progress, again)
                 result = function(job=job, **arguments)
             if result is not None:
                 present(result, json=values["json"])
@@ -206,6 +212,12 @@ def _parameters(
     if hints["return"] is not NoneType:
         parameters.append(_keyword("json", AsJson, False))
     return parameters
+
+
+def _read_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:
+    from llm_trader.settings.loading import load_settings
+
+    return load_settings(config, environ=os.environ, overrides=overrides)
 
 
 def _load_settings(config: Path | None, overrides: dict[str, Any]) -> Settings:

@@ -75,7 +75,8 @@ def ingest(
 
 
 @with_job(
-    *("host", "port", "http_port", "no_http", "store", "index", "qdrant_url", "vector"),
+    *("host", "port", "http_port", "no_http", "graphql", "workers"),
+    *("store", "index", "qdrant_url", "vector"),
     *("lookback_days", "calibration"),
     *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
     "audit_folder",
@@ -86,14 +87,21 @@ def serve(job: Job) -> None:
     """Answer queries over JSON-RPC 2.0 until SIGTERM or Ctrl-C.
 
     Two ports: one document per line over TCP; and HTTP with POST /rpc, GET /livez, /readyz and
-    /openrpc.json, and WebSocket at /ws. Methods: rag.query_patterns, rag.get_snapshot, rag.stats,
-    rag.subscribe (over WebSocket), rpc.ping, rpc.discover. Answers
-    include new states as soon as they are ingested. With a market store, queries may leave out
-    their state, and the server completes partial states.
+    /openrpc.json, WebSocket at /ws, and with --graphql, which needs the extra graphql, POST
+    /graphql. Methods: rag.query_patterns, rag.get_snapshot, rag.get_candles, rag.get_funding,
+    rag.get_open_interest, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover.
+    Answers include new states as soon as they are ingested. With a market store, queries may leave
+    out their state, and the server completes partial states.
     """
-    from llm_trader.app.server import serve_forever
+    serving = job.settings, job.environ, options.now_ms, job.read_settings
+    if job.settings.serving.workers > 1:
+        from llm_trader.app.workers.parent import serve_with_workers
 
-    serve_forever(job.settings, job.environ, options.now_ms)
+        serve_with_workers(*serving)
+    else:
+        from llm_trader.app.server import serve_forever
+
+        serve_forever(*serving)
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,15 @@ _log = structlog.get_logger(__name__)
 
 
 class DeliveryCounts(msgspec.Struct):
-    """Snapshots that an intake took; of those, made without late data; and given up."""
+    """Snapshots that an intake took; of those, made without late data; and given up.
+
+    `corrected` ones were posted, and then the exchange corrected a candle that they were made of.
+    """
 
     sent: int = 0
     late: int = 0
     dropped: int = 0
+    corrected: int = 0
 
 
 @dataclass(eq=False)

@@ -6,11 +6,14 @@
    answers or the deadline has passed (`intake.py`).
 
 At most one snapshot of a symbol and a time is made by one process. After a restart it may be made
-again, with the same ids.
+again, with the same ids. A snapshot that was sent stays as it is: where its data is corrected
+later, that is logged and counted (`recheck`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,10 +30,13 @@ from llm_trader.errors import InvalidInputError, LlmTraderError
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.snapshot.model import REQUIRED
 from llm_trader.snapshot.source import SnapshotSource
-from llm_trader.timeframe import H4, SECOND_MS, Millis, iso8601
+from llm_trader.snapshot.table import SnapshotTable
+from llm_trader.timeframe import H4, HOUR_MS, SECOND_MS, Millis, iso8601
 
 # A look at the ends of four series takes some 50 µs.
 _LOOK_EVERY_S: Final = 0.1
+# A collector compares what it has from streams within about an hour; some attempts may fail.
+_REMEMBERED_MS: Final = 4 * HOUR_MS
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +58,9 @@ class SnapshotSender:
     clock: Clock
     feature_version: str
     _begun: dict[str, Millis] = field(default_factory=dict, init=False)
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    # Digests of what was posted lately with all its data, by symbol and time.
+    _posted: dict[str, dict[Millis, bytes]] = field(default_factory=dict, init=False)
 
     async def boundary(self, symbol: str, as_of_ms: Millis) -> bool:
         """Make a snapshot and post it; whether that was done. Deliveries go on after it returns.
@@ -68,7 +77,10 @@ class SnapshotSender:
         self._begun[symbol] = as_of_ms
         try:
             late = await self._wait_for_data(symbol, as_of_ms)
-            table = self.source.view(symbol).exactly_at(as_of_ms)
+            # One in a turn of the event loop, so that replies and streams are heard in between.
+            async with self._making:
+                await asyncio.sleep(0)
+                table = self.source.view(symbol).exactly_at(as_of_ms)
         except LlmTraderError as error:
             return self._drop(symbol, as_of_ms, error.message)
         if not table.usable()[0]:
@@ -87,7 +99,24 @@ class SnapshotSender:
                 late=late,
             )
             intake.post(job)
+        if not late:
+            recent = self._posted.setdefault(symbol, {})
+            recent[as_of_ms] = _digest(table)
+            for old_ms in [ms for ms in recent if ms < as_of_ms - _REMEMBERED_MS]:
+                del recent[old_ms]
         return True
+
+    def recheck(self, symbol: str) -> list[Millis]:
+        """Count the snapshots that would be others now; to be called after a correction."""
+        recent = self._posted.get(symbol, {})
+        view = self.source.view(symbol)
+        wrong = [ms for ms, digest in recent.items() if _digest(view.exactly_at(ms)) != digest]
+        for as_of_ms in wrong:
+            del recent[as_of_ms]
+            _log.warning("snapshot_corrected_later", **_named(symbol, as_of_ms))
+            for intake in self.intakes:
+                intake.counts.corrected += 1
+        return wrong
 
     def counts(self) -> dict[str, DeliveryCounts]:
         """By intake."""
@@ -138,6 +167,10 @@ def data_ends(source: SnapshotSource, symbol: str) -> DataEnds:
         funding_ms=settled_ms,
         funding_interval_hours=hours,
     )
+
+
+def _digest(table: SnapshotTable) -> bytes:
+    return hashlib.blake2b(msgspec.json.encode(table.snapshot(0)), digest_size=16).digest()
 
 
 def _named(symbol: str, as_of_ms: Millis) -> dict[str, str]:

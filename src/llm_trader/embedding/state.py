@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -128,11 +128,17 @@ class StateSpace:
     def standardise(self, table: SnapshotTable) -> Floats:
         """The z of all features, shape (features, n); unknown ones are not finite."""
         if table.intraday != self.intraday:
-            raise EmbeddingError(
-                f"a {table.intraday} snapshot cannot enter the {self.intraday} vector space"
-            )
-        n = len(table)
-        fields = np.concatenate([table.scalars, np.zeros((1, n)), np.ones((1, n))])
+            raise self._of_other_candles(table)
+        return self._standardised(table.scalars)
+
+    def _of_other_candles(self, table: SnapshotTable) -> EmbeddingError:
+        return EmbeddingError(
+            f"a {table.intraday} snapshot cannot enter the {self.intraday} vector space"
+        )
+
+    def _standardised(self, scalars: Floats) -> Floats:
+        n = scalars.shape[1]
+        fields = np.concatenate([scalars, np.zeros((1, n)), np.ones((1, n))])
         fields[self._floored] = np.maximum(fields[self._floored], VOLATILITY_FLOOR)
         with np.errstate(all="ignore"):  # an overflow is not finite, so it counts as unknown
             value: Floats = (fields[self._plus] - fields[self._minus]) / fields[self._over]
@@ -149,19 +155,37 @@ class StateSpace:
 
     def embed_query(self, table: SnapshotTable) -> QueryVector:
         """The vector of a one-row table. Raises `EmbeddingError` below `MIN_PRESENT_SHARE`."""
-        z = self.standardise(table)
-        unknown = np.flatnonzero(~np.isfinite(z[:, 0]))
-        missing = tuple(self.features[i].name for i in unknown)
-        vectors, share = self._vectors(z)
-        if share[0] < MIN_PRESENT_SHARE:
-            raise EmbeddingError(
-                f"the state has too few known fields to be compared: {share[0]:.0%} of the feature "
+        [result] = self.embed_queries([table])
+        if isinstance(result, EmbeddingError):
+            raise result
+        return result
+
+    def embed_queries(self, tables: Sequence[SnapshotTable]) -> list[QueryVector | EmbeddingError]:
+        """The vector of each of some one-row tables, or why it has none."""
+        entering = [table.scalars for table in tables if table.intraday == self.intraday]
+        results = iter(self._query_vectors(np.concatenate(entering, axis=1)) if entering else [])
+        return [
+            next(results) if table.intraday == self.intraday else self._of_other_candles(table)
+            for table in tables
+        ]
+
+    def _query_vectors(self, scalars: Floats) -> list[QueryVector | EmbeddingError]:
+        z = self._standardised(scalars)
+        vectors, shares = self._vectors(z)
+        rows = zip(vectors, shares.tolist(), np.isfinite(z).T.copy(), strict=True)
+        return [self._query_vector(*row) for row in rows]
+
+    def _query_vector(
+        self, vector: Vectors, share: float, known: Mask
+    ) -> QueryVector | EmbeddingError:
+        missing = tuple(self.features[i].name for i in np.flatnonzero(~known).tolist())
+        if share < MIN_PRESENT_SHARE:
+            return EmbeddingError(
+                f"the state has too few known fields to be compared: {share:.0%} of the feature "
                 f"weight is known, {MIN_PRESENT_SHARE:.0%} is needed; send more fields",
                 features_missing=list(missing),
             )
-        return QueryVector(
-            vectors[0], float(share[0]), missing, self._overlap(np.isfinite(z[:, 0]))
-        )
+        return QueryVector(vector, share, missing, self._overlap(known))
 
     def _overlap(self, known: Mask) -> Overlap:
         key = known.tobytes()

@@ -38,6 +38,7 @@ from llm_trader.errors import (
 )
 from llm_trader.index.asof import Window
 from llm_trader.index.memory import SymbolArrays
+from llm_trader.index.point_times import PointTimes
 from llm_trader.index.points import COLUMNS, STATE, TEXT, PointTable
 from llm_trader.index.protocol import (
     REBUILD,
@@ -99,7 +100,11 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         with environment.read() as txn:
             self.collection = _stored_collection(txn, self._path)
         self._record = _record_type(self.collection)
+        # A writer reads points into memory only when it is asked for them; 100 symbols of 90 days
+        # would be 700 MB.
+        self._has_points = lock is None
         self._symbols: dict[str, SymbolArrays] = {}
+        self._times = PointTimes()
         self._loaded: Version = (-1, -1)
         self._next_log = 0
         self._take_over_changes()
@@ -127,7 +132,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             lock = WriterLock(path)
             undo.callback(lock.release)
             index = cls._open_locked(path, collection, lock, map_size_bytes)
-            if index.collection.differences(collection) and not index._symbols:
+            if index.collection.differences(collection) and not index._times.symbols:
                 # An ingestion that added nothing, from the store of another exchange, say.
                 index._environment.close()
                 for name in (DATA_FILE, LOCK_FILE):
@@ -183,6 +188,8 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
 
     async def timestamps(self, symbol: str) -> Times:
         self._take_over_changes()
+        if not self._has_points:
+            return self._times.of(symbol)
         arrays = self._symbols.get(symbol)
         return arrays.table.timestamp_ms if arrays else np.empty(0, np.int64)
 
@@ -239,7 +246,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             txn.put(_META, key, _sealed(key, msgspec.json.encode(mark)))
 
     async def info(self) -> IndexInfo:
-        self._take_over_changes()
+        self._take_over_points()
         symbols = [
             _extent(arrays.table)
             for _, arrays in sorted(self._symbols.items())
@@ -282,7 +289,7 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         self._environment.copy_to(folder)
 
     def _arrays(self, symbol: str) -> SymbolArrays:
-        self._take_over_changes()
+        self._take_over_points()
         try:
             return self._symbols[symbol]
         except KeyError:
@@ -313,15 +320,22 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
         vectors = {name: rows[_VECTOR_FIELDS[name]].copy() for name in self.collection.dimensions}
         return PointTable(symbol, timestamps, values, vectors, rows["run"].copy())
 
+    def _take_over_points(self) -> None:
+        if not self._has_points:
+            self._has_points, self._times, self._loaded = True, PointTimes(), (-1, -1)
+        self._take_over_changes()
+
     def _take_over_changes(self) -> None:
         """Bring the arrays up to the newest transaction; cheap when nothing was written."""
         if self._environment.version == self._loaded:
             return
         with self._environment.read() as txn:
-            if self._check_generation(txn):
+            if not self._check_generation(txn):
+                self._load_all(txn) if self._has_points else self._load_times(txn)
+            elif self._has_points:
                 self._load_logged(txn)
             else:
-                self._load_all(txn)
+                self._load_logged_times(txn)
             self._loaded, self._next_log = txn.version, txn.count(_LOG)
 
     def _check_generation(self, txn: ReadTransaction) -> bool:
@@ -339,8 +353,27 @@ class EmbeddedIndex(AbstractContextManager["EmbeddedIndex"]):
             )
         return False
 
+    def _load_times(self, txn: ReadTransaction) -> None:
+        times: dict[bytes, list[int]] = {}
+        for key, record in txn.cursor(_POINTS) or ():
+            if crc32(record, crc32(key)) != _RESIDUE:
+                raise self._damaged(_POINTS, key)
+            name, _, stamp = key.partition(b":")
+            times.setdefault(name, []).append(int(stamp))
+        self._times = PointTimes(
+            {name.decode("ascii", "replace"): np.array(own) for name, own in times.items()}
+        )
+        self._environment.release_pages()
+
+    def _load_logged_times(self, txn: ReadTransaction) -> None:
+        for number in range(self._next_log, txn.count(_LOG)):
+            name, times = self._log_entry(txn, number)
+            if name.startswith(_REMOVED):
+                self._times.remove(name.removeprefix(_REMOVED), times)
+            else:
+                self._times.add(name, times)
+
     def _load_all(self, txn: ReadTransaction) -> None:
-        self._symbols = {}  # first, or the memory would have to hold the index twice
         self._symbols = {}  # first, or the memory would have to hold the index twice
         keys: dict[bytes, list[bytes]] = {}
         records: dict[bytes, list[bytes]] = {}

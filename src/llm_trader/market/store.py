@@ -219,6 +219,14 @@ class MarketStore(AbstractContextManager["MarketStore"]):
         with self._read() as txn:
             return record_ranges.times(txn, candles_of(symbol, timeframe), start_ms, end_ms)
 
+    def first_time_ms(
+        self, series: StoredSeries[Any], start_ms: Millis | None = None
+    ) -> Millis | None:
+        """The time of the oldest row, of those at or after `start_ms`, found by one seek."""
+        with self._read() as txn:
+            key = record_ranges.first_key(txn, series, start_ms)
+        return None if key is None else series.time(key)
+
     def newest_close_ms(self, symbol: str, timeframe: Timeframe, as_of_ms: Millis) -> Millis | None:
         """The close of the newest candle that was known at a time, found by one seek."""
         series = candles_of(symbol, timeframe)

@@ -32,15 +32,17 @@ from llm_trader.retrieval.calibration import Calibration, band
 from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.forecast import (
     BAND_ENDS,
+    NEIGHBOURS,
     ForecastBase,
     Mixture,
     barrier_shares,
     mix,
     relative_outcomes,
+    size_numbers,
 )
 from llm_trader.retrieval.intervals import student_t, wilson
 from llm_trader.retrieval.reference import QUANTILE_LEVELS, BaseRates
-from llm_trader.retrieval.statistics import OUTCOME_ROWS, quantiles
+from llm_trader.retrieval.statistics import OUTCOME_ROWS, in_order_sum, quantiles
 from llm_trader.retrieval.verdict import Comparison, compare_neighbours, decide_verdict, summary
 from llm_trader.snapshot.outcome import STOP_FIRST, TARGET_FIRST
 from llm_trader.timeframe import HORIZONS
@@ -73,14 +75,32 @@ class Neighbourhood(NamedTuple):
     def at_least(self, similarity: float) -> Neighbourhood:
         return self.take(np.flatnonzero(self.similarity > similarity))
 
-    def column(self, name: str) -> Floats:
-        return self.points.column(name)[self.rows]
+
+class Prospect(NamedTuple):
+    """The forecast in units of expected volatility, and how its neighbours compare with the
+    window.
+    """
+
+    mixture: Mixture
+    comparisons: list[Comparison]
+
+    @classmethod
+    def of(cls, base: ForecastBase, neighbours: Neighbourhood) -> Prospect:
+        points, rows = neighbours.points, neighbours.rows[None]
+        outcomes = relative_outcomes(points.values, rows)
+        ascending = np.sort(outcomes, axis=2)
+        sizes = size_numbers(outcomes)
+        [comparisons] = compare_neighbours(
+            base.numbers, outcomes, ascending, sizes, points.timestamp_ms[rows]
+        )
+        counts_up_to = base.counts_up_to(ascending) if rows.size >= NEIGHBOURS else None
+        [mixture] = mix(base, ascending, counts_up_to)
+        return cls(mixture, comparisons)
 
 
 class Outlook(NamedTuple):
-    """The forecast in units of expected volatility, how its neighbours compare with the window, the
-    volatilities expected now in %, NaN where unknown, the margins of a calibration, both by
-    horizon, and the chances of barriers.
+    """A prospect with the volatilities expected now in %, NaN where unknown, the margins of a
+    calibration, both by horizon, and the chances of barriers.
     """
 
     mixture: Mixture
@@ -92,25 +112,73 @@ class Outlook(NamedTuple):
     @classmethod
     def of(
         cls,
-        base: ForecastBase,
+        prospect: Prospect,
         window: PointTable,
-        neighbours: Neighbourhood,
         expected_pct: list[float],
         margins: list[float] | None = None,
         barriers_pct: Sequence[tuple[float, float]] = (),
     ) -> Outlook:
-        points, rows = neighbours.points, neighbours.rows
-        outcomes = relative_outcomes(points.values, rows)
-        ascending = np.sort(outcomes, axis=1)
-        comparisons = compare_neighbours(base, outcomes, ascending, points.timestamp_ms[rows])
         barriers = None
         if isfinite(expected_pct[-1]) and np.isfinite(window.column("first_barrier")).any():
             barriers = [_barrier_forecast(window, *pair, expected_pct[-1]) for pair in barriers_pct]
-        return cls(mix(base, ascending), comparisons, expected_pct, margins, barriers)
+        return cls(*prospect, expected_pct, margins, barriers)
+
+
+class EpisodeNumbers(NamedTuple):
+    """Numbers of the episodes of a query, by horizon; the lists of `means` and `quantiles` are
+    those of the outcomes and then of the rescaled ones.
+
+    `squares` are sums of squared differences from the mean; `ups` count the rises; `quantiles` are
+    (3, levels), the level itself, its lower and its upper bound. `similarity` is the mean, the
+    least and the greatest; `first_barrier` is NaN where unknown.
+    """
+
+    episodes: int
+    effective: list[float]
+    means: list[float]
+    squares: list[float]
+    ups: list[int]
+    quantiles: list[list[list[float]]]
+    similarity: list[float]
+    first_barrier: list[float]
+
+    @classmethod
+    def of(
+        cls, points: PointTable, rows: Rows, similarity: Floats, current_volatility_pct: Floats
+    ) -> list[EpisodeNumbers]:
+        """Of the episodes at rows (queries, n), with their similarities, and the volatilities of
+        the queries (queries,).
+        """
+        (queries, count), values = rows.shape, points.values
+        outcomes = np.take(values[OUTCOME_ROWS], rows, axis=1)
+        horizons = len(outcomes)
+        effective = effective_counts(points.timestamp_ms[rows], HORIZONS.values())
+        former_pct = np.maximum(points.column("realized_volatility_24h")[rows], VOLATILITY_FLOOR)
+        rescaled = outcomes * (current_volatility_pct[:, None] / former_pct)
+        # Rescaled outcomes lie below the plain ones, so that each step is one call for both.
+        ascending = np.sort(np.concatenate([outcomes, rescaled]), axis=2)
+        roots = np.sqrt(np.tile(effective, (2, 1)))[..., None, None]
+        levels = (QUANTILE_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons * queries, -1)
+        quantile_rows = quantiles(ascending.reshape(-1, count), levels)
+        means = in_order_sum(ascending) / count
+        squares = in_order_sum(np.square(outcomes - means[:horizons, :, None]))
+        mean_similarity = np.add.reduce(similarity, axis=1) / count
+        ends = np.minimum.reduce(similarity, axis=1), np.maximum.reduce(similarity, axis=1)
+        by_query = zip(
+            effective.T.tolist(),
+            means.T.tolist(),
+            squares.T.tolist(),
+            np.add.reduce(outcomes > 0, axis=2).T.tolist(),
+            quantile_rows.reshape(2 * horizons, queries, 3, -1).swapaxes(0, 1).tolist(),
+            np.array([mean_similarity, *ends]).T.tolist(),
+            points.column("first_barrier")[rows].tolist(),
+            strict=True,
+        )
+        return [cls(count, *row) for row in by_query]
 
 
 def build_evidence(
-    episodes: Neighbourhood,
+    episodes: EpisodeNumbers,
     base: BaseRates,
     outlook: Outlook,
     requested_horizons: tuple[str, ...],
@@ -123,28 +191,25 @@ def build_evidence(
     `current_volatility_pct` is the realised volatility over 24h, NaN where unknown. The caller
     has checked that the calibration may be used for this query.
     """
-    similarity = episodes.similarity
-    times = episodes.points.timestamp_ms[episodes.rows]
-    effective = effective_counts(times, HORIZONS.values()).tolist()
-    all_horizons = _horizons(episodes, effective, base, outlook, current_volatility_pct)
+    all_horizons = _horizons(episodes, base, outlook, current_volatility_pct)
     horizons = {name: all_horizons[name] for name in HORIZONS if name in requested_horizons}
-    barriers = _barriers(episodes, effective[-1], base)
     verdict, reason = decide_verdict(
         [comparison for comparison in outlook.comparisons if comparison.horizon in horizons],
-        max(effective),
+        max(episodes.effective),
         novelty,
         calibration.skilled_horizons if calibration else None,
     )
+    similarity_mean, least, greatest = episodes.similarity
     return Evidence(
         verdict=verdict,
         reason=reason,
-        episodes=len(similarity),
+        episodes=episodes.episodes,
         interval_level=INTERVAL_LEVEL,
         base_rate_points=base.points,
-        similarity_mean=float(similarity.mean()),
-        similarity_range=(float(similarity.min()), float(similarity.max())),
+        similarity_mean=similarity_mean,
+        similarity_range=(least, greatest),
         novelty=novelty,
-        barriers=barriers,
+        barriers=_barriers(episodes.first_barrier, episodes.effective[-1], base),
         horizons=horizons,
         calibrated=calibration is not None,
         barrier_forecasts=outlook.barriers,
@@ -157,32 +222,22 @@ def no_evidence(reason: str, base_rate_points: int) -> Evidence:
 
 
 def _horizons(
-    episodes: Neighbourhood,
-    effective: list[float],
+    episodes: EpisodeNumbers,
     base: BaseRates,
     outlook: Outlook,
     current_volatility_pct: float,
 ) -> dict[str, HorizonEvidence]:
-    outcomes = episodes.points.values[OUTCOME_ROWS][:, episodes.rows]
-    horizons, count = outcomes.shape
-    former_volatility_pct = np.maximum(episodes.column("realized_volatility_24h"), VOLATILITY_FLOOR)
-    rescaled = outcomes * (current_volatility_pct / former_volatility_pct)
-    # Rescaled outcomes lie below the plain ones, so that each step is one call for both.
-    ascending = np.sort(np.concatenate([outcomes, rescaled]), axis=1)
-    roots = np.sqrt(effective + effective)[:, None, None]
-    levels = (QUANTILE_LEVELS + _LEVEL_SPREAD / roots).reshape(2 * horizons, -1)
-    quantile_rows = quantiles(ascending, levels).reshape(2 * horizons, 3, -1).tolist()
-    means = (np.add.reduce(ascending, axis=1) / count).tolist()
-    mean_estimates = _mean_estimates(outcomes, means[:horizons], effective, base)
-    base_quantiles = base.quantiles.tolist()
-    ups = np.add.reduce(outcomes > 0, axis=1).tolist()
+    count, effective, means = episodes.episodes, episodes.effective, episodes.means
+    mean_estimates = _mean_estimates(episodes, base)
+    base_quantiles, base_ups = base.quantiles.tolist(), base.p_up.tolist()
     evidence = {}
     for row, name in enumerate(HORIZONS):
         rescaled_stats = None
         if isfinite(current_volatility_pct):
-            rescaled_stats = Rescaled(means[horizons + row], *quantile_rows[horizons + row][0])
-        p_up = _share_estimate(ups[row] / count, effective[row], float(base.p_up[row]))
-        p10, p25, p50, p75, p90 = map(Estimate, *quantile_rows[row], base_quantiles[row])
+            rescaled_row = len(HORIZONS) + row
+            rescaled_stats = Rescaled(means[rescaled_row], *episodes.quantiles[rescaled_row][0])
+        p_up = _share_estimate(episodes.ups[row] / count, effective[row], base_ups[row])
+        p10, p25, p50, p75, p90 = map(Estimate, *episodes.quantiles[row], base_quantiles[row])
         estimates = mean_estimates[row], p_up, p10, p25, p50, p75, p90
         evidence[name] = HorizonEvidence(
             effective[row], *estimates, rescaled_stats, *_ahead(row, outlook)
@@ -227,13 +282,10 @@ def _barrier_forecast(
     return BarrierForecast(stop_pct, target_pct, *moves, stop_first, target_first, neither)
 
 
-def _mean_estimates(
-    outcomes: Floats, means: list[float], effective: list[float], base: BaseRates
-) -> list[Estimate]:
-    count = outcomes.shape[1]
-    squares = np.add.reduce(np.square(outcomes - np.array(means)[:, None]), axis=1).tolist()
-    estimates = []
-    rows = zip(means, squares, effective, base.mean.tolist(), strict=True)
+def _mean_estimates(episodes: EpisodeNumbers, base: BaseRates) -> list[Estimate]:
+    estimates, count = [], episodes.episodes
+    means = episodes.means[: len(HORIZONS)]
+    rows = zip(means, episodes.squares, episodes.effective, base.mean.tolist(), strict=True)
     for mean, square, n, base_rate in rows:
         if count == 1:
             estimates.append(Estimate(mean, None, None, base_rate))
@@ -248,9 +300,11 @@ def _share_estimate(share: float, n: float, base_rate: float) -> Estimate:
     return Estimate(share, low, high, base_rate)
 
 
-def _barriers(episodes: Neighbourhood, effective: float, base: BaseRates) -> BarrierEvidence | None:
+def _barriers(
+    first_barrier: list[float], effective: float, base: BaseRates
+) -> BarrierEvidence | None:
     """Of the episodes that know which barrier was touched; None without any."""
-    first = [barrier for barrier in episodes.column("first_barrier").tolist() if barrier == barrier]
+    first = [barrier for barrier in first_barrier if barrier == barrier]
     n = len(first)
     if not n:
         return None

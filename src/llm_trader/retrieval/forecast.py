@@ -7,15 +7,15 @@ a weight that was chosen for each horizon. The evaluation judges exactly this mi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from llm_trader.arrays import Floats, Rows
 from llm_trader.index.points import COLUMN_ROW, PointTable
-from llm_trader.retrieval.statistics import OUTCOME_ROWS
+from llm_trader.retrieval.statistics import OUTCOME_ROWS, in_order_sum
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.snapshot.outcome import PATH, first_touches
 from llm_trader.timeframe import HORIZONS
@@ -27,12 +27,21 @@ WEIGHT_OF_NEIGHBOURS: Final = {"15m": 0.6, "1h": 0.4, "4h": 0.3, "24h": 0.0}
 # time alone. 200 an hour apart gained no more (BTC 2023, SOL 2025/26).
 NEIGHBOURS: Final = 300
 _WEIGHTS: Final = np.array(list(WEIGHT_OF_NEIGHBOURS.values()))
-_MIXED: Final = [row for row, weight in enumerate(_WEIGHTS) if weight]
+# The horizons at which neighbours have a weight.
+MIXED: Final = [row for row, weight in enumerate(_WEIGHTS) if weight]
 _SHARES: Final = np.arange(1, NEIGHBOURS + 1)[None] / NEIGHBOURS
 
 # A tenth of moves each lies between them, or nearly so, in units of expected volatility (BTC, ETH
 # and SOL, 2023 and 2025/26). Others would compare sizes as well.
 SIZE_STEPS: Final = np.array([0.12, 0.23, 0.35, 0.48, 0.63, 0.8, 1.0, 1.3, 1.85])
+
+_ODD: Final = np.arange(1, 2 * len(SIZE_STEPS), 2)
+# What `WindowNumbers.of_counts` counts in the ascending outcomes of a window.
+OUTCOMES_COUNTED: Final[tuple[tuple[Any, Literal["left", "right"]], ...]] = (
+    (SIZE_STEPS, "left"),
+    (-SIZE_STEPS, "right"),
+    (0.0, "right"),
+)
 
 FORECAST_LEVELS: Final = np.arange(1, 100) / 100
 # The places of 10 and 90 % among the levels: the ends of an 80 % band.
@@ -56,20 +65,58 @@ def relative_outcomes(values: Floats, rows: Rows | slice = slice(None)) -> Float
     return relative
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ForecastBase:
-    """A window's outcomes in units of expected volatility, ascending (horizons, n).
+class WindowNumbers(NamedTuple):
+    """What is known of windows' outcomes in units of expected volatility, (horizons, windows).
 
-    By horizon (horizons,): their `mean`, `share_up` and `widths`, and the mean and the variance of
-    their sizes as `size_numbers` gives them.
+    `quantiles` are those at `FORECAST_LEVELS`, (horizons, windows, levels); `size_mean` and
+    `size_variance` are of their sizes as `size_numbers` gives them.
     """
 
-    ascending: Floats
+    quantiles: Floats
     mean: Floats
     share_up: Floats
     widths: Floats
     size_mean: Floats
     size_variance: Floats
+
+    @classmethod
+    def of_counts(
+        cls, n: Rows, quantiles: Floats, mean: Floats, nearer: Rows, beyond: Rows, falls: Rows
+    ) -> WindowNumbers:
+        """Of windows of n outcomes (windows,), by how many lie below each of the `SIZE_STEPS`, or
+        at most at its negative, (horizons, windows, steps), and how many are not above 0.
+        """
+        # The share of the window that moved at least as far as each step.
+        further = (n[:, None] - nearer + beyond) / n[:, None]
+        size_mean = np.add.reduce(further, axis=-1)
+        # E N² of a number N of steps is the sum of (2 k - 1) P(N >= k).
+        # Window by window, as a product rounds by its shape.
+        squares = np.ascontiguousarray(further.swapaxes(0, 1)) @ _ODD
+        size_variance = squares.T - np.square(size_mean)
+        widths = quantiles[..., BAND_ENDS[1]] - quantiles[..., BAND_ENDS[0]]
+        return cls(quantiles, mean, (n - falls) / n, widths, size_mean, size_variance)
+
+
+class SortedWindows(Protocol):
+    """Windows' outcomes in units of expected volatility, ascending."""
+
+    @property
+    def numbers(self) -> WindowNumbers: ...
+
+    @property
+    def counts(self) -> Rows:
+        """The number of outcomes of each, (windows,)."""
+
+    def at(self, places: Rows) -> Floats:
+        """The outcomes at places (mixed horizons, windows, n) among the ascending ones."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForecastBase:
+    """A window's outcomes in units of expected volatility, ascending (horizons, n)."""
+
+    ascending: Floats
+    numbers: WindowNumbers
 
     @classmethod
     def of(cls, window: PointTable) -> ForecastBase:
@@ -81,21 +128,28 @@ class ForecastBase:
     @classmethod
     def of_ascending(cls, ascending: Floats, mean: Floats) -> ForecastBase:
         n = ascending.shape[1]
-        nearer = np.array([row.searchsorted(SIZE_STEPS) for row in ascending])
-        beyond = np.array([row.searchsorted(-SIZE_STEPS, side="right") for row in ascending])
-        # The share of the window that moved at least as far as each step.
-        further = (n - nearer + beyond) / n
-        size_mean = np.add.reduce(further, axis=1)
-        # E N² of a number N of steps is the sum of (2 k - 1) P(N >= k).
-        odd = np.arange(1, 2 * len(SIZE_STEPS), 2)
-        return cls(
-            ascending,
-            mean,
-            np.array([(n - row.searchsorted(0.0, side="right")) / n for row in ascending]),
-            widths(ascending),
-            size_mean,
-            further @ odd - np.square(size_mean),
+        nearer, beyond, falls = (
+            np.array([row.searchsorted(sought, side=side) for row in ascending])[:, None]
+            for sought, side in OUTCOMES_COUNTED
         )
+        quantiles = ascending[:, None, quantile_places(FORECAST_LEVELS, n)]
+        numbers = WindowNumbers.of_counts(
+            np.array([n]), quantiles, mean[:, None], nearer, beyond, falls
+        )
+        return cls(ascending, numbers)
+
+    @property
+    def counts(self) -> Rows:
+        return np.array([self.ascending.shape[1]])
+
+    def at(self, places: Rows) -> Floats:
+        rows = zip(MIXED, places, strict=True)
+        return np.array([self.ascending[row][places_of_row] for row, places_of_row in rows])
+
+    def counts_up_to(self, neighbours: Floats) -> Rows:
+        """How many outcomes lie at or below each neighbour (horizons, 1, k), of mixed horizons."""
+        rows = [self.ascending[row].searchsorted(neighbours[row], side="right") for row in MIXED]
+        return np.array(rows)
 
 
 def size_numbers(relative: Floats) -> Floats:
@@ -117,21 +171,39 @@ class Mixture:
     weight: Floats
 
 
-def mix(base: ForecastBase, neighbours: Floats) -> Mixture:
-    """The base mixed with the ascending outcomes of neighbours (horizons, k), in the same units.
+def mix(windows: SortedWindows, neighbours: Floats, counts_up_to: Rows | None) -> list[Mixture]:
+    """Each window mixed with the ascending outcomes of its neighbours (horizons, windows, k), in
+    the same units.
 
-    With fewer than `NEIGHBOURS` it is the base alone: their weights are for that many.
+    With fewer than `NEIGHBOURS` it is the window alone: their weights are for that many.
+    `counts_up_to` say of the mixed horizons how many outcomes of the window lie at or below each.
     """
-    k, n = neighbours.shape[1], base.ascending.shape[1]
-    quantiles = base.ascending[:, quantile_places(FORECAST_LEVELS, n)]
-    if k < NEIGHBOURS:
-        return Mixture(quantiles, base.mean, base.share_up, np.zeros(len(HORIZONS)))
-    rows = [base.ascending[row] for row in _MIXED]
-    quantiles[_MIXED] = mixture_quantiles(rows, neighbours[_MIXED], _WEIGHTS[_MIXED], _SHARES)
-    mean = _WEIGHTS * (np.add.reduce(neighbours, axis=1) / k) + (1 - _WEIGHTS) * base.mean
-    up = np.add.reduce(neighbours > 0, axis=1) / k
-    share_up = _WEIGHTS * up + (1 - _WEIGHTS) * base.share_up
-    return Mixture(quantiles, mean, share_up, _WEIGHTS)
+    numbers, (_, count, k) = windows.numbers, neighbours.shape
+    if counts_up_to is None or k < NEIGHBOURS:
+        weight = np.zeros(len(HORIZONS))
+        return _mixtures(numbers.quantiles, numbers.mean, numbers.share_up, weight)
+    quantiles = numbers.quantiles.copy()
+    base = _BaseRows(np.tile(windows.counts, len(MIXED))[:, None], windows.at, count)
+    mixed = _mixture_quantiles(
+        base,
+        counts_up_to.reshape(-1, k),
+        neighbours[MIXED].reshape(-1, k),
+        np.repeat(_WEIGHTS[MIXED], count),
+        _SHARES,
+        FORECAST_LEVELS,
+    )
+    quantiles[MIXED] = mixed.reshape(len(MIXED), count, -1)
+    weights = _WEIGHTS[:, None]
+    mean = weights * (in_order_sum(neighbours) / k) + (1 - weights) * numbers.mean
+    up = np.add.reduce(neighbours > 0, axis=-1) / k
+    share_up = weights * up + (1 - weights) * numbers.share_up
+    return _mixtures(quantiles, mean, share_up, _WEIGHTS)
+
+
+def _mixtures(quantiles: Floats, mean: Floats, share_up: Floats, weight: Floats) -> list[Mixture]:
+    return [
+        Mixture(quantiles[:, i], mean[:, i], share_up[:, i], weight) for i in range(mean.shape[1])
+    ]
 
 
 def mixture_quantiles(
@@ -147,11 +219,44 @@ def mixture_quantiles(
     and `shares` (rows or 1, k) are the sums of the weights of neighbours up to each one.
     A quantile is the least of all outcomes at or below which at least that share of weight lies.
     """
-    n, (count, k) = np.array([[len(outcomes)] for outcomes in base]), neighbours.shape
-    row, weight = np.arange(count)[:, None], weight[:, None]
-    of_neighbours = weight * shares
     pairs = zip(base, neighbours, strict=True)
     below = np.array([outcomes.searchsorted(sought, side="right") for outcomes, sought in pairs])
+    rows = _BaseRows(np.array([[len(outcomes)] for outcomes in base]), _Lookup(base), 1)
+    return _mixture_quantiles(rows, below, neighbours, weight, shares, levels)
+
+
+class _Lookup:
+    """Outcomes of rows of any length by their places, (rows, 1, places)."""
+
+    def __init__(self, rows: Sequence[Floats]) -> None:
+        self._rows = rows
+
+    def __call__(self, places: Rows) -> Floats:
+        return np.array([row[at] for row, at in zip(self._rows, places, strict=True)])
+
+
+class _BaseRows(NamedTuple):
+    """Ascending rows of n outcomes each (rows, 1). `at` gives those at places (horizons, windows,
+    places); the rows are those of the first horizon, then of the next.
+    """
+
+    n: Rows
+    at: Callable[[Rows], Floats]
+    windows: int
+
+
+def _mixture_quantiles(
+    base: _BaseRows,
+    below: Rows,
+    neighbours: Floats,
+    weight: Floats,
+    shares: Floats,
+    levels: Floats,
+) -> Floats:
+    """`below` (rows, k) are how many outcomes of the base lie at or below each neighbour."""
+    n, (count, k) = base.n, neighbours.shape
+    row, weight = np.arange(count)[:, None], weight[:, None]
+    of_neighbours = weight * shares
     at_neighbours = below * ((1 - weight) / n) + of_neighbours
     # The neighbours that lie wholly below each quantile, and the base outcome that then reaches it;
     # for all rows in one search, as no share exceeds 1.
@@ -160,9 +265,8 @@ def mixture_quantiles(
     weight_passed = np.where(passed > 0, of_neighbours[row, passed - 1], 0.0)
     base_levels = (levels - weight_passed) / np.maximum(1 - weight, _COUNT_ROUNDING**2)
     positions = quantile_places(np.minimum(base_levels, 1.0), n)
-    base_quantiles = np.array(
-        [outcomes[places] for outcomes, places in zip(base, positions, strict=True)]
-    )
+    base_quantiles = base.at(positions.reshape(-1, base.windows, len(levels)))
+    base_quantiles = base_quantiles.reshape(count, -1)
     base_quantiles[base_levels > 1 + _COUNT_ROUNDING] = np.inf
     next_neighbours = neighbours[row, np.minimum(passed, k - 1)]
     next_neighbours[passed == k] = np.inf
@@ -191,9 +295,9 @@ def barrier_shares(
 
 
 def widths(ascending: Floats) -> Floats:
-    """The distances between the 10 % and the 90 % quantiles of ascending rows, (rows,)."""
-    low, high = quantile_places(FORECAST_LEVELS[list(BAND_ENDS)], ascending.shape[1]).tolist()
-    return np.asarray(ascending[:, high] - ascending[:, low])
+    """The distances between the 10 % and the 90 % quantiles of ascending rows (..., n), (...,)."""
+    low, high = quantile_places(FORECAST_LEVELS[list(BAND_ENDS)], ascending.shape[-1]).tolist()
+    return np.asarray(ascending[..., high] - ascending[..., low])
 
 
 def quantile_places(levels: Floats, n: int | Rows) -> Rows:

@@ -71,11 +71,12 @@ class BaseRates:
 
     @classmethod
     def of(cls, window: PointTable) -> BaseRates:
-        return cls.of_ascending(window, np.sort(window.values[OUTCOME_ROWS], axis=1))
+        ascending = np.sort(window.values[OUTCOME_ROWS], axis=1)
+        return cls.of_quantiles(window, quantiles(ascending, QUANTILE_LEVELS[None]))
 
     @classmethod
-    def of_ascending(cls, window: PointTable, ascending: Floats) -> BaseRates:
-        """`ascending` are the window's outcomes, sorted (horizons, n)."""
+    def of_quantiles(cls, window: PointTable, quantiles: Floats) -> BaseRates:
+        """`quantiles` are those of the window's outcomes."""
         outcomes = window.values[OUTCOME_ROWS]
         barrier, n = window.column("first_barrier"), len(window)
         known = int(np.count_nonzero(np.isfinite(barrier))) or np.nan
@@ -83,7 +84,7 @@ class BaseRates:
             n,
             np.add.reduce(outcomes, axis=1) / n,
             np.array([np.count_nonzero(row > 0) / n for row in outcomes]),
-            quantiles(ascending, QUANTILE_LEVELS[None]),
+            quantiles,
             int(np.count_nonzero(barrier == STOP_FIRST)) / known,
             int(np.count_nonzero(barrier == TARGET_FIRST)) / known,
         )

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -36,6 +36,7 @@ from llm_trader.retrieval.answer import (
     PastStates,
     StatesUsed,
 )
+from llm_trader.retrieval.block import Pause, shared_episodes, shared_prospects
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
 from llm_trader.retrieval.episodes import (
     HITS_PER_EPISODE,
@@ -43,7 +44,14 @@ from llm_trader.retrieval.episodes import (
     earliest_episodes,
     nearest_episodes,
 )
-from llm_trader.retrieval.evidence import Neighbourhood, Outlook, build_evidence, no_evidence
+from llm_trader.retrieval.evidence import (
+    EpisodeNumbers,
+    Neighbourhood,
+    Outlook,
+    Prospect,
+    build_evidence,
+    no_evidence,
+)
 from llm_trader.retrieval.forecast import (
     NEIGHBOURS,
     ForecastBase,
@@ -129,6 +137,15 @@ class _Found(NamedTuple):
     neighbours: Neighbourhood
 
 
+class _Shared(NamedTuple):
+    """What a query has from those it is asked with; None is its own to compute."""
+
+    references: dict[Hashable, SimilarityReference]
+    windows: SharedWindows | None = None
+    prospect: Prospect | None = None
+    episodes: EpisodeNumbers | None = None
+
+
 async def _no_pause() -> None: ...
 
 
@@ -158,7 +175,8 @@ class Retriever:
         self.index = index
         self.space = space
         self.texts = texts
-        self._calibration = calibration
+        # May be replaced at any time.
+        self.calibration = calibration
         self._base_rates: LruCache[Hashable, BaseRates] = LruCache(_WINDOWS_KEPT)
         self._forecast_bases: LruCache[Hashable, ForecastBase] = LruCache(_FORECAST_BASES_KEPT)
         self._references: LruCache[Hashable, SimilarityReference] = LruCache(_WINDOWS_KEPT)
@@ -171,10 +189,6 @@ class Retriever:
             "forecast_bases": self._forecast_bases,
             "similarity_references": self._references,
         }
-
-    @property
-    def calibration(self) -> LoadedCalibration | None:
-        return self._calibration
 
     async def query(
         self,
@@ -190,14 +204,15 @@ class Retriever:
         `VectorIndexError` when the index fails.
         """
         asked = await self._asked(Question(state, as_of_ms), spec, end_stage)
-        return await self._answer(asked, end_stage=end_stage)
+        found = await self._find(asked.query, asked.searches, None, end_stage)
+        return await self._answer(asked, found, _Shared({}), end_stage)
 
     async def query_many(
         self,
         questions: Sequence[Question],
         spec: SearchSpec,
-        pause: Callable[[], Awaitable[None]] = _no_pause,
-    ) -> AsyncIterator[Answer | LlmTraderError]:
+        pause: Pause = _no_pause,
+    ) -> AsyncGenerator[Answer | LlmTraderError, None]:
         """What `query` answers to each of some questions about one symbol, or raises, in order.
 
         They share a product with the vectors and the sorting of the outcomes, which pays if they
@@ -208,26 +223,43 @@ class Retriever:
             for question in questions:
                 yield await _or_error(self.query(question.state, question.as_of_ms, spec))
             return
-        asked = []
-        for question in questions:
-            asked.append(await _or_error(self._asked(question, spec)))
-            await pause()
+        asked = await self._all_asked(questions, spec, pause)
         searchable = [one for one in asked if isinstance(one, _Asked)]
-        limit = _first_limit(spec, 1)
-        searches = [replace(one.searches[0], limit=limit) for one in searchable]
         try:
-            found = iter(await self.index.search_many(searches) if searches else [])
-            shared = await self._share_windows(searchable) if searches else None
+            prepared = iter(await self._prepare(searchable, pause) if searchable else [])
         except LlmTraderError as error:
             for one in asked:
                 yield error if isinstance(one, _Asked) else one
             return
-        await pause()
         for one in asked:
             if isinstance(one, _Asked):
-                yield await _or_error(self._answer(one, next(found), shared))
+                yield await _or_error(self._answer(one, *next(prepared)))
             else:
                 yield one
+
+    async def _prepare(self, asked: Sequence[_Asked], pause: Pause) -> list[tuple[_Found, _Shared]]:
+        """What many queries can compute together; queries of one spec, which is not hybrid."""
+        limit = _first_limit(asked[0].query.spec, 1)
+        searches = [replace(one.searches[0], limit=limit) for one in asked]
+        hits = await self.index.search_many(searches)
+        await pause()
+        found = []
+        for one, first in zip(asked, hits, strict=True):
+            found.append(await self._find(one.query, one.searches, first))
+            await pause()
+        windows = await self._share_windows(asked)
+        references: dict[Hashable, SimilarityReference] = {}
+        if windows is None:
+            return [(one, _Shared(references)) for one in found]
+        volatility_pct = [_realized_volatility(one.query) for one in asked]
+        prospects = await shared_prospects(windows, [one.neighbours for one in found], pause)
+        await pause()
+        episodes = shared_episodes(windows, [one.episodes for one in found], volatility_pct)
+        await pause()
+        shared = [
+            _Shared(references, windows, *pair) for pair in zip(prospects, episodes, strict=True)
+        ]
+        return list(zip(found, shared, strict=True))
 
     async def _share_windows(self, asked: Sequence[_Asked]) -> SharedWindows | None:
         windows = [one.searches[0].window for one in asked]
@@ -236,40 +268,55 @@ class Retriever:
         points = await self.index.scan(asked[0].query.symbol, Window(earliest_ms, latest_ms))
         return SharedWindows(points) if len(points) else None
 
+    async def _all_asked(
+        self, questions: Sequence[Question], spec: SearchSpec, pause: Pause
+    ) -> list[_Asked | LlmTraderError]:
+        asked: list[_Asked | LlmTraderError] = []
+        if spec.vector != STATE or not questions:
+            for question in questions:
+                asked.append(await _or_error(self._asked(question, spec)))
+                await pause()
+            return asked
+        started = time.perf_counter()
+        vectors = self.space.embed_queries([question.state for question in questions])
+        each_s = (time.perf_counter() - started) / len(questions)
+        for question, vector in zip(questions, vectors, strict=True):
+            if isinstance(vector, LlmTraderError):
+                asked.append(vector)
+            else:
+                times = started, started + each_s
+                asked.append(_ready(_Query(*question, spec, {STATE: vector}), *times))
+        await pause()
+        return asked
+
     async def _asked(
         self, question: Question, spec: SearchSpec, end_stage: StageEnd = _untimed
     ) -> _Asked:
         started = time.perf_counter()
-        state, as_of_ms = question
-        query = _Query(state, as_of_ms, spec, await self.probes(state, spec.vector))
+        query = _Query(*question, spec, await self.probes(question.state, spec.vector))
         embedded = time.perf_counter()
         end_stage("embed")
-        regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
-        ranges = regime_ranges(*regime) if spec.include_regime_filters else {}
-        return _Asked(query, ranges, _searches(query, ranges), started, embedded)
+        return _ready(query, started, embedded)
 
     async def _answer(
         self,
         asked: _Asked,
-        first: Hits | None = None,
-        shared: SharedWindows | None = None,
+        found: _Found,
+        shared: _Shared,
         end_stage: StageEnd = _untimed,
     ) -> Answer:
-        """`first` are the hits of the first search, if it is done."""
-        query, ranges, searches, started, embedded = asked
-        spec = query.spec
-        hits, shown, episodes, neighbours = await self._find(query, searches, first, end_stage)
-        end_stage("select")
-        reference = await self._reference(query)
+        query, ranges, _, started, embedded = asked
+        spec, (hits, shown, _, neighbours) = query.spec, found
+        reference = await self._shared_reference(query, shared)
         matches = shown.at_least(spec.min_similarity - COSINE_ROUNDING)
         rows = matches.points.values[:, matches.rows].T.tolist()
         loaded, warnings = self._usable_calibration(query, len(neighbours.rows))
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
         answer = Answer(
-            matches=self._matches(query, matches, rows, reference),
+            matches=self._matches(query, matches, rows, reference, shared),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, episodes, neighbours, novelty, calibration, shared),
+            evidence=self._evidence(query, found, novelty, calibration, shared),
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
@@ -311,8 +358,9 @@ class Retriever:
         query: _Query,
         searches: list[SearchQuery],
         first: Hits | None,
-        end_stage: StageEnd,
+        end_stage: StageEnd = _untimed,
     ) -> _Found:
+        """`first` are the hits of the first search, if it is done."""
         spec = query.spec
         gap_ms = round(spec.min_gap_hours * HOUR_MS)
         limit, hits = _first_limit(spec, len(searches)), first
@@ -336,9 +384,11 @@ class Retriever:
             neighbours = _neighbourhood(query, fused)
         else:
             neighbours = nearest
-        return _Found(
+        found = _Found(
             hits, nearest.take(shown), nearest.take(episodes), neighbours.first(NEIGHBOURS)
         )
+        end_stage("select")
+        return found
 
     async def _nearest(self, searches: list[SearchQuery]) -> Hits:
         """The hits of one search, or those of two fused by their ranks."""
@@ -364,6 +414,14 @@ class Retriever:
         rows = np.searchsorted(first.points.timestamp_ms, fused)
         return replace(first, rows=rows, cosine=cosine[positions])
 
+    async def _shared_reference(self, query: _Query, shared: _Shared) -> SimilarityReference:
+        """Queries that are asked together share that of their day."""
+        key = query.as_of_ms // DAY_MS, query.probe.features_missing
+        reference = shared.references.get(key)
+        if reference is None:
+            reference = shared.references[key] = await self._reference(query)
+        return reference
+
     async def _reference(self, query: _Query) -> SimilarityReference:
         name, probe = query.name, query.probe
         if name == TEXT and probe.features_missing:
@@ -387,41 +445,32 @@ class Retriever:
     def _evidence(
         self,
         query: _Query,
-        episodes: Neighbourhood,
-        neighbours: Neighbourhood,
+        found: _Found,
         novelty: Novelty | None,
         calibration: Calibration | None,
-        shared: SharedWindows | None,
+        shared: _Shared,
     ) -> Evidence:
+        _, _, episodes, neighbours = found
         window = episodes.points
         if not len(window):
             return no_evidence("the lookback reaches no past state that was known by then", 0)
         if not len(episodes.rows):
             reason = f"none of the {len(window)} past states known by then passes the filters"
             return no_evidence(reason, len(window))
-        key, state = _content_key(window), query.state
-        if shared is None or not shared.holds(window):
-            shared = None
-        base = self._base_rates.get(
-            key, lambda: shared.base_rates(window) if shared else BaseRates.of(window)
-        )
-        forecast_base = self._forecast_bases.get(
-            key, lambda: shared.forecast_base(window) if shared else ForecastBase.of(window)
-        )
-        expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
-        volatility_pct = float(state.column("realized_volatility_24h")[0])
-        margins = None
-        if calibration:
-            conditions = expected_pct, volatility_pct, query.as_of_ms, query.symbol
-            margins = calibration.margins(*conditions)
-        named = query.spec.barriers(expected_pct[-1])
-        barriers_pct = [(-STOP_LOSS_PCT, TAKE_PROFIT_PCT), *([named] if named else [])]
-        outlook = Outlook.of(forecast_base, window, neighbours, expected_pct, margins, barriers_pct)
-        horizons = query.spec.horizons
+        volatility_pct = _realized_volatility(query)
+        prospect, numbers = shared.prospect, shared.episodes
+        if prospect is None:
+            prospect = Prospect.of(self._forecast_base(window), neighbours)
+        if numbers is None:
+            current_pct = np.array([volatility_pct])
+            one = episodes.rows[None], episodes.similarity[None]
+            [numbers] = EpisodeNumbers.of(window, *one, current_pct)
+        outlook = self._outlook(query, window, prospect, calibration)
+        base, horizons = self._base(window, shared.windows), query.spec.horizons
         evidence = build_evidence(
-            episodes, base, outlook, horizons, volatility_pct, novelty, calibration
+            numbers, base, outlook, horizons, volatility_pct, novelty, calibration
         )
-        in_part = sum(share < 1 for share in _compared_shares(query, episodes))
+        in_part = sum(share < 1 for share in _compared_shares(query, episodes, shared))
         if in_part:
             evidence = msgspec.structs.replace(evidence, episodes_compared_in_part=in_part)
         if query.spec.detail == "full":
@@ -429,11 +478,36 @@ class Retriever:
             return msgspec.structs.replace(evidence, states_used=used)
         return evidence
 
+    def _base(self, window: PointTable, shared: SharedWindows | None) -> BaseRates:
+        is_shared = shared is not None and shared.holds(window)
+        base_rates = shared.base_rates if shared is not None and is_shared else BaseRates.of
+        return self._base_rates.get(_content_key(window), lambda: base_rates(window))
+
+    def _forecast_base(self, window: PointTable) -> ForecastBase:
+        return self._forecast_bases.get(_content_key(window), lambda: ForecastBase.of(window))
+
+    def _outlook(
+        self,
+        query: _Query,
+        window: PointTable,
+        prospect: Prospect,
+        calibration: Calibration | None,
+    ) -> Outlook:
+        state = query.state
+        expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
+        margins = None
+        if calibration:
+            conditions = _realized_volatility(query), query.as_of_ms, query.symbol
+            margins = calibration.margins(expected_pct, *conditions)
+        named = query.spec.barriers(expected_pct[-1])
+        barriers_pct = [(-STOP_LOSS_PCT, TAKE_PROFIT_PCT), *([named] if named else [])]
+        return Outlook.of(prospect, window, expected_pct, margins, barriers_pct)
+
     def _usable_calibration(
         self, query: _Query, neighbours: int
     ) -> tuple[LoadedCalibration | None, list[str]]:
         """The calibration that applies to the query, or `None` and a warning that says why."""
-        loaded = self._calibration
+        loaded = self.calibration
         if loaded is None:
             return None, []
         scope = scope_of(self.index.collection, query.symbol, query.spec)
@@ -449,13 +523,14 @@ class Retriever:
         matches: Neighbourhood,
         rows: Matches,
         reference: SimilarityReference,
+        shared: _Shared,
     ) -> list[Match]:
         symbol, version = matches.points.symbol, self.space.feature_version
         times = matches.points.timestamp_ms[matches.rows]
         stamps, resolved = times.tolist(), resolved_at(times).tolist()
         similarity = matches.similarity.tolist()
         percentiles = reference.percentiles(matches.similarity)
-        shares = _compared_shares(query, matches)
+        shares = _compared_shares(query, matches, shared)
         return [
             Match(
                 similarity=similarity[i],
@@ -470,6 +545,14 @@ class Retriever:
             )
             for i, row in enumerate(rows)
         ]
+
+
+def _ready(query: _Query, started: float, embedded: float) -> _Asked:
+    ranges = {}
+    if query.spec.include_regime_filters:
+        regime = [float(query.state.column(name)[0]) for name in REGIME_FIELDS]
+        ranges = regime_ranges(*regime)
+    return _Asked(query, ranges, _searches(query, ranges), started, embedded)
 
 
 def _searches(query: _Query, ranges: dict[str, FieldRange]) -> list[SearchQuery]:
@@ -507,13 +590,20 @@ def _neighbourhood(query: _Query, hits: Hits) -> Neighbourhood:
     return Neighbourhood(hits.points, hits.rows, _similarity(hits.cosine, query.probe))
 
 
-def _compared_shares(query: _Query, neighbourhood: Neighbourhood) -> list[float]:
+def _compared_shares(query: _Query, neighbourhood: Neighbourhood, shared: _Shared) -> list[float]:
     """The share of the weight that each was compared over."""
-    if query.probe.overlap is None:
-        return [1.0] * len(neighbourhood.rows)
-    kinds = lacking(neighbourhood.points.values, neighbourhood.rows)
-    shares: list[float] = query.probe.overlap.share[kinds].tolist()
+    overlap, points, rows = query.probe.overlap, neighbourhood.points, neighbourhood.rows
+    if overlap is None:
+        return [1.0] * len(rows)
+    windows = shared.windows
+    if windows is not None and windows.lacks_nothing and windows.holds(points):
+        return [float(overlap.share[0])] * len(rows)
+    shares: list[float] = overlap.share[lacking(points.values, rows)].tolist()
     return shares
+
+
+def _realized_volatility(query: _Query) -> float:
+    return float(query.state.column("realized_volatility_24h")[0])
 
 
 def _none_for_nan(value: float) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
-from llm_trader.arrays import Floats
+from llm_trader.arrays import Floats, Rows
 from llm_trader.index.points import COLUMN_ROW
 from llm_trader.retrieval.answer import OutcomeStatistics, Statistics
 from llm_trader.snapshot.outcome import STOP_LOSS_PCT, TAKE_PROFIT_PCT
@@ -25,18 +26,27 @@ _DRAWDOWN, _RUNUP = COLUMN_ROW["max_drawdown_1h"], COLUMN_ROW["max_runup_1h"]
 Matches = list[list[float]]
 
 
+def in_order_sum(values: Floats) -> Floats:
+    """The sum along the last axis, one by one: the same whatever the order of memory is."""
+    return np.asarray(np.add.accumulate(values, axis=-1)[..., -1])
+
+
 def quantiles(ascending: Floats, levels: Floats) -> Floats:
     """Quantiles of sorted values along the last axis, interpolating linearly.
 
     `ascending` has the shape (rows, n); `levels` (rows or 1, levels). Result (rows, levels).
     """
     rows, n = ascending.shape
-    position = np.minimum(np.maximum(levels, 0.0), 1.0) * (n - 1)
-    below = position.astype(np.intp)
     start = np.arange(0, rows * n, n)[:, None]
     values = np.ravel(ascending)
-    low = values[start + below]
-    high = values[start + np.minimum(below + 1, n - 1)]
+    return quantiles_at(lambda places: values[start + places], n, levels)
+
+
+def quantiles_at(at: Callable[[Rows], Floats], n: int, levels: Floats) -> Floats:
+    """The same where `at` gives the values at places among n sorted ones."""
+    position = np.minimum(np.maximum(levels, 0.0), 1.0) * (n - 1)
+    below = position.astype(np.intp)
+    low, high = at(below), at(np.minimum(below + 1, n - 1))
     interpolated: Floats = low + (high - low) * (position - below)
     return interpolated
 

@@ -18,7 +18,7 @@ import numpy as np
 from llm_trader.arrays import Floats, Times
 from llm_trader.retrieval.answer import Difference, Novelty
 from llm_trader.retrieval.episodes import effective_counts
-from llm_trader.retrieval.forecast import ForecastBase, size_numbers, widths
+from llm_trader.retrieval.forecast import WindowNumbers, widths
 from llm_trader.retrieval.intervals import t_as_normal
 from llm_trader.timeframe import DAY_MS, HORIZONS
 
@@ -58,31 +58,44 @@ class Comparison(NamedTuple):
 
 
 def compare_neighbours(
-    base: ForecastBase, neighbours: Floats, ascending: Floats, times_ms: Times
-) -> list[Comparison]:
-    """Compares the outcomes of neighbours (horizons, k), in units of the volatility expected at
-    their increasing `times_ms` (k,), and the same ascending, with those of the window.
+    base: WindowNumbers, neighbours: Floats, ascending: Floats, sizes: Floats, times_ms: Times
+) -> list[list[Comparison]]:
+    """Compares neighbours with each window. Their outcomes (horizons, windows, k), in units of the
+    volatility expected at their increasing `times_ms` (windows, k), come with the same ascending,
+    and with their sizes as `size_numbers` gives them.
     """
-    k = neighbours.shape[1]
+    horizons, windows, k = neighbours.shape
     if not k:
-        return [Comparison(name, None, None) for name in HORIZONS]
+        return [[Comparison(name, None, None) for name in HORIZONS]] * windows
     effective = effective_counts(times_ms, HORIZONS.values())
-    horizons, p_up = len(HORIZONS), base.share_up
+    p_up = base.share_up
     # Above the numbers of steps, below the rises.
-    values = np.empty((2 * horizons, k))
-    values[:horizons] = size_numbers(neighbours)
+    values = np.empty((2 * horizons, windows, k))
+    values[:horizons] = sizes
     np.greater(neighbours, 0, out=values[horizons:], casting="unsafe")
-    means = np.add.reduce(values, axis=1) / k
-    variance = np.array([base.size_variance, p_up * (1 - p_up)]) / effective
-    expected = np.array([base.size_mean, p_up]).ravel()
-    deviations = _deviations(values, means, expected, variance.ravel(), times_ms)
+    means = np.add.reduce(values, axis=2) / k
+    variance = np.concatenate([base.size_variance, p_up * (1 - p_up)]) / np.tile(effective, (2, 1))
+    expected = np.concatenate([base.size_mean, p_up])
+    deviations = _deviations(values, means, expected, variance, times_ms)
     moved = base.widths > 0
-    scales = (widths(ascending) / np.where(moved, base.widths, np.nan)).tolist()
-    shares, base_shares = means[horizons:].tolist(), p_up.tolist()
+    scales = (widths(ascending) / np.where(moved, base.widths, np.nan)).T.tolist()
+    known = (effective >= LEAST_EFFECTIVE_EPISODES).T.tolist()
+    rows = zip(known, scales, means[horizons:].T.tolist(), p_up.T.tolist(), deviations, strict=True)
+    return [_comparisons(*row) for row in rows]
+
+
+def _comparisons(
+    known: list[bool],
+    scales: list[float],
+    shares: list[float],
+    base_shares: list[float],
+    deviations: list[float],
+) -> list[Comparison]:
+    """Those of one window; all but the last by horizon."""
     comparisons = []
     for row, name in enumerate(HORIZONS):
         scale = direction = None
-        if effective[row] >= LEAST_EFFECTIVE_EPISODES:
+        if known[row]:
             direction = Difference(shares[row], base_shares[row], deviations[len(HORIZONS) + row])
             if isfinite(scales[row]):  # else the window did not move at all
                 scale = Difference(scales[row], 1.0, deviations[row])
@@ -92,20 +105,32 @@ def compare_neighbours(
 
 def _deviations(
     values: Floats, means: Floats, expected: Floats, least_variance: Floats, times_ms: Times
-) -> list[float]:
-    """How far the means of values (statistics, k) lie from the expected ones, (statistics,), as
-    normal deviates.
+) -> list[list[float]]:
+    """How far the means of values (statistics, windows, k) lie from the expected ones,
+    (statistics, windows), as normal deviates; by window.
     """
+    statistics, _, k = values.shape
     days = times_ms // DAY_MS
-    starts = np.concatenate([[0], (days[1:] != days[:-1]).nonzero()[0] + 1])
-    sums = np.add.reduceat(values - means[:, None], starts, axis=1)
-    clusters = len(starts)
-    variance = np.vecdot(sums, sums) / values.shape[1] ** 2 * (clusters / max(clusters - 1, 1))
+    begins = np.ones(days.shape, np.bool_)
+    np.not_equal(days[:, 1:], days[:, :-1], out=begins[:, 1:])
+    starts = np.flatnonzero(begins)
+    apart = (values - means[..., None]).reshape(statistics, -1)
+    sums = np.add.reduceat(apart, starts, axis=1)
+    clusters = np.add.reduce(begins, axis=1)
+    ends = np.add.accumulate(clusters).tolist()
+    squares = np.array(
+        [
+            np.vecdot(sums[:, end - size : end], sums[:, end - size : end])
+            for end, size in zip(ends, clusters.tolist(), strict=True)
+        ]
+    ).T
+    freedom = np.maximum(clusters - 1, 1)
+    variance = squares / k**2 * (clusters / freedom)
     error = np.sqrt(np.maximum(variance, least_variance))
     # A window that never, or always, saw a rise has no spread to measure against.
-    t = np.divide(means - expected, error, out=np.zeros(len(error)), where=error > 0)
-    degrees_of_freedom = max(clusters - 1, 1)
-    return [t_as_normal(value, degrees_of_freedom) for value in t.tolist()]
+    t = np.divide(means - expected, error, out=np.zeros(error.shape), where=error > 0)
+    rows = zip(t.T.tolist(), freedom.tolist(), strict=True)
+    return [[t_as_normal(value, df) for value in row] for row, df in rows]
 
 
 def decide_verdict(

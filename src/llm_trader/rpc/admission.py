@@ -6,12 +6,13 @@ is at work between `enter` and `leave`.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -20,6 +21,7 @@ from llm_trader.rpc import errors
 from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.fair_queue import FairQueue
+from llm_trader.rpc.file_limit import connections_within_file_limit
 from llm_trader.rpc.keys import Access, KeyRing, Principal
 from llm_trader.rpc.loop_clock import LoopClock
 from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
@@ -37,6 +39,11 @@ _LOGGED_FAILURES_PER_S: Final = 1 / 60
 _WORK_TURNS: Final = 8
 # A ping takes some 30 µs.
 _QUICK_TURNS: Final = 32
+# The rest is for the work itself, and for what else the loop does. A connection that sends ahead
+# has up to half of it waiting.
+_PART_OF_DEADLINE: Final = 0.75
+# What `retry_after_ms` of an overload says.
+_REFUSALS_PER_S: Final = 1.0
 # What any connection may send, however much the others have sent.
 _SMALL_BYTES: Final = 1 << 15
 # A pass of the event loop costs some 50 µs.
@@ -133,6 +140,7 @@ class Admission:
         self, config: RpcConfig, keys: KeyRing, limits: ClientLimits | None = None
     ) -> None:
         self.draining = False
+        self.config = config
         self.clock = LoopClock()
         self.budget = ReplyBudget(config)
         self.keys = keys
@@ -140,21 +148,29 @@ class Admission:
         # Of all doors, those that are turned away included.
         self.connections = 0
         self._connections_from: Counter[str] = Counter()
-        self._max_connections_per_address = config.max_connections_per_address
         self._waiting_for_room: list[Callable[[], None]] = []
         self.max_connections = config.max_connections
+        # Called with each connection that has answered; it may move to another process.
+        self.at_rest: Callable[[Any], object] = lambda connection: None
         # Where the server speaks HTTP, if it does.
         self.http_address: tuple[str, int] | None = None
-        self._max_received_bytes = config.max_received_mib << 20
-        self._max_in_flight = config.max_in_flight
         self._in_flight = 0
-        self._deadline_s = config.request_deadline_s
         self._limits = limits or ClientLimits(config)
         self._failures = TokenBuckets(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
         self._failure_log = TokenBuckets(_LOGGED_FAILURES_PER_S, 1)
         self._unlogged_failures = 0
+        self._refusals = TokenBuckets(_REFUSALS_PER_S, 1)
         self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
+
+    def configure(self, config: RpcConfig) -> None:
+        """Changes the limits of a running server: of new connections, and of all requests."""
+        self.max_connections = connections_within_file_limit(
+            config.max_connections, open_now=self.connections
+        )
+        self.config = config
+        self.budget.configure(config)
+        self._limits.configure(config)
 
     @property
     def in_flight(self) -> int:
@@ -250,14 +266,14 @@ class Admission:
             )
         if not self.has_room_for(address, 0):
             return errors.OverloadedError(
-                f"overloaded: {self._max_connections_per_address} connections of this address are "
-                "open; close some of them"
+                f"overloaded: {self.config.max_connections_per_address} connections of this "
+                "address are open; close some of them"
             )
         return None
 
     def has_room_for(self, address: str, more: int) -> bool:
         """Whether so many more connections of an address may be open."""
-        return self._connections_from[address] + more <= self._max_connections_per_address
+        return self._connections_from[address] + more <= self.config.max_connections_per_address
 
     def connection_closed(self, address: str) -> None:
         self.connections -= 1
@@ -274,7 +290,8 @@ class Admission:
 
     def expect_memory(self, received_bytes: int) -> None:
         """Raises `OverloadedError` if a connection must not hold so much of what it sent."""
-        if received_bytes > _SMALL_BYTES and self.received_bytes > self._max_received_bytes:
+        max_bytes = self.config.max_received_mib << 20
+        if received_bytes > _SMALL_BYTES and self.received_bytes > max_bytes:
             raise errors.OverloadedError(
                 f"overloaded: {self.received_bytes >> 20} MiB of requests wait; connect again and "
                 "send smaller ones"
@@ -309,24 +326,42 @@ class Admission:
             self.end_turn()
             raise
 
-    async def pause(self, worked_s: float) -> None:
-        """Lets pings and timers pass in the middle of a long turn."""
-        if worked_s > _LONG_STEP_S:
-            await self._work.extend()
+    async def pause(self, worked_s: float) -> bool:
+        """Lets pings and timers pass in the middle of a long turn; whether they did."""
+        if worked_s <= _LONG_STEP_S:
+            return False
+        await self._work.extend()
+        return True
 
     def has_share(self, session: Session) -> bool:
         """Whether what waits on a connection has its turn by the deadline, even if the server
         becomes half as fast meanwhile.
         """
-        return self._work.within(session.peer, self._deadline_s / 2)
+        return self._work.within(session.peer, self.config.request_deadline_s / 2)
 
     def expect_turn(self, session: Session) -> None:
         """Raises `OverloadedError` if more waits on a connection than can have its turn in time."""
-        if not self._work.within(session.peer, self._deadline_s):
+        if not self._work.within(session.peer, self.config.request_deadline_s):
             raise errors.OverloadedError(
                 "overloaded: the calls of this batch already take the connection's share of the "
-                f"next {self._deadline_s:g} s; send this call again in another batch"
+                f"next {self.config.request_deadline_s:g} s; send this call again in another batch"
             )
+
+    async def expect_turn_of(self, session: Session, kind: str) -> None:
+        """Raises `OverloadedError` if a single call cannot expect its turn in time.
+
+        Who comes back before `retry_after_ms` waits for the next refusal, or refusing would take
+        the time of those who are served.
+        """
+        limit_s = _PART_OF_DEADLINE * self.config.request_deadline_s
+        if session.of_server or self._work.within(session.peer, limit_s, kind):
+            return
+        wait_s = self._refusals.take(session.peer, time.monotonic()) / 1000
+        await asyncio.sleep(min(wait_s, self.config.request_deadline_s / 2))
+        raise errors.OverloadedError(
+            "overloaded: so many calls wait that this one cannot expect its turn in the next "
+            f"{self.config.request_deadline_s:g} s; send again"
+        )
 
     def expect_room(self, session: Session) -> None:
         """Raises `OverloadedError` if the replies to a batch take too much memory."""
@@ -338,7 +373,7 @@ class Admission:
 
     def enter(self) -> None:
         """Raises `OverloadedError`; otherwise the call counts as at work until `leave`."""
-        if self._in_flight >= self._max_in_flight:
+        if self._in_flight >= self.config.max_in_flight:
             raise errors.OverloadedError(
                 f"overloaded: {self._in_flight} calls in flight; send again"
             )

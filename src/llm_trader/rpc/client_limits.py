@@ -39,17 +39,26 @@ class SharedLevels(Protocol):
 
     async def take(self, client: str, requests: int, worked_ms: float) -> Levels | None: ...
 
+    def configure(self, config: RpcConfig) -> None: ...
+
 
 class ClientLimits:
     """The limits of a server. A client is a key, or else an address."""
 
     def __init__(self, config: RpcConfig, shared: SharedLevels | None = None) -> None:
+        self._all_shared = shared
+        self.configure(config)
+        self._unreported_ms: dict[str, float] = {}
+        self._reporting: asyncio.Task[None] | None = None
+
+    def configure(self, config: RpcConfig) -> None:
+        """Begins anew with these limits: every client has its whole burst again."""
         rate, work_ms = config.rate_limit_per_s, config.work_limit_ms_per_s
         self._requests = TokenBuckets(rate, config.rate_burst) if rate else None
         self._work = TokenBuckets(work_ms, config.work_burst_ms) if work_ms else None
-        self._shared = shared if rate or work_ms else None
-        self._unreported_ms: dict[str, float] = {}
-        self._reporting: asyncio.Task[None] | None = None
+        self._shared = self._all_shared if rate or work_ms else None
+        if self._all_shared is not None:
+            self._all_shared.configure(config)
 
     async def take(self, client: str, now_s: float, *, share: bool = True) -> None:
         """Counts one call. Raises `RateLimitedError`."""

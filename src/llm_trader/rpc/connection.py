@@ -10,7 +10,8 @@
    unread replies. Both are moved only when they run out, and count only while the loop is free.
 3. When the input ends, running answers are finished and sent; then `run` closes the connection.
    When the connection is lost, they are cancelled.
-4. Closing sends FIN and discards input for a moment: unread input would turn the close into an
+4. Between two documents the connection can move to another process (`handover`).
+5. Closing sends FIN and discards input for a moment: unread input would turn the close into an
    RST, which can destroy the last reply on its way.
 """
 
@@ -57,6 +58,7 @@ _LOSS_CHECK_S: Final = 0.2
 class Connection(asyncio.Protocol):
     """Serves one client until the end of its input, a timeout, or `end_input`."""
 
+    door = "tcp"
     _transport: asyncio.Transport
     _socket: socket.socket
 
@@ -138,6 +140,24 @@ class Connection(asyncio.Protocol):
         self._transport.write(refusal + b"\n")
         self._discard_input()
         self._input_ended.set()
+
+    # --- What moving to another process needs
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is closing, or encrypted."""
+        return self._input_ended.is_set() or not self._transport.can_write_eof()
+
+    def can_move(self) -> bool:
+        busy = self.pending or self._splitter.in_frame or self._unread.buffered_bytes()
+        return not (busy or self._transport.is_closing())
+
+    def descriptor(self) -> int:
+        return self._socket.fileno()
+
+    def leave(self) -> None:
+        self._input_ended.set()
+        self._transport.abort()
 
     # --- Called by the event loop
 
@@ -272,6 +292,7 @@ class Connection(asyncio.Protocol):
         if self._queue or self._unsplit or self._reading_paused:
             self._go_on()
         self._account_received()
+        self._gate.at_rest(self)
 
     def _pause_or_resume_reading(self) -> None:
         pause = bool(self._queue or self._unsplit) or not self._unsent.writable.is_set()
@@ -356,7 +377,8 @@ class Connection(asyncio.Protocol):
         if len(reply) < _LARGE_REPLY_BYTES:
             self._transport.write(reply + b"\n")
         else:
-            self._transport.write(reply)
+            # A view, as what is not sent at once would be copied twice.
+            self._transport.write(memoryview(reply))
             self._transport.write(b"\n")
 
     # --- Timeouts and the end

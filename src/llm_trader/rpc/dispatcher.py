@@ -49,6 +49,8 @@ _MAX_BATCH: Final = 100
 # A ping has some 50 bytes; others have more. It estimates how many calls a batch has.
 _CALL_BYTES: Final = 64
 
+Encode = Callable[[Any], bytes]
+
 
 @dataclass(slots=True)
 class RequestContext:
@@ -72,19 +74,27 @@ class RequestContext:
     gate: Admission | None = None
     principal: Principal | None = None
     worked_since_s: float = 0.0
+    # The client asked for it, so it is no sign of load.
+    has_own_deadline: bool = False
 
     async def pause(self) -> None:
         """A method that computes for long calls it between its steps, so that pings pass.
 
         Raises `DeadlineExceededError` if there is no time left for the next one.
         """
-        if self.gate is not None:
-            paused_s = time.monotonic()
-            await self.gate.pause(paused_s - self.worked_since_s)
-            self.worked_since_s = time.monotonic()
-            self._add_stage("queue", self.worked_since_s - paused_s)
+        await self.rest()
         if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
             raise _past_deadline()
+
+    async def rest(self) -> None:
+        """A pause that has no deadline."""
+        if self.gate is None:
+            return
+        paused_s = time.monotonic()
+        # Short steps add up until they are a long one.
+        if await self.gate.pause(paused_s - self.worked_since_s):
+            self.worked_since_s = time.monotonic()
+            self._add_stage("queue", self.worked_since_s - paused_s)
 
     async def next_turn(self, kind: str) -> None:
         """Lets other clients have their turns, also long ones, before a method goes on."""
@@ -97,7 +107,8 @@ class RequestContext:
         """Shortens the deadline."""
         if timeout_ms is not None:
             own_s = self.received_s + timeout_ms / 1000
-            self.deadline_s = own_s if self.deadline_s is None else min(self.deadline_s, own_s)
+            if self.deadline_s is None or own_s < self.deadline_s:
+                self.deadline_s, self.has_own_deadline = own_s, True
 
     def batch_member(self, position: int, size: int) -> RequestContext:
         name, session = f"{self.request_id}.{position}", self.session
@@ -198,10 +209,13 @@ class Dispatcher:
         self, error: LlmTraderError, context: RequestContext, raw_id: bytes = envelope.NULL
     ) -> bytes:
         """The reply to a document that is not a call."""
-        answer = self._errors.error_object(error)
+        answer = self.error_object(error)
         reply = envelope.reply(raw_id, answer)
-        self._observe(context, None, answer.code, reply)
+        self.observe(context, None, answer.code, reply)
         return reply
+
+    def error_object(self, error: LlmTraderError) -> ErrorObject:
+        return self._errors.error_object(error)
 
     async def _answer(
         self, document: bytes, context: RequestContext, gate: Admission
@@ -223,7 +237,7 @@ class Dispatcher:
                 context.session.unsent.batch_bytes += len(reply)
                 gate.budget.update(context.session.unsent, gate.clock.now_s())
         finally:
-            self._observe(context, call.method, code, reply, not raw_id)
+            self.observe(context, call.method, code, reply, not raw_id)
         return reply
 
     async def _explain(self, document: bytes, context: RequestContext, gate: Admission) -> bytes:
@@ -238,8 +252,43 @@ class Dispatcher:
             error = limited
         return self.refuse(error, context, salvaged_id)
 
+    async def call(
+        self,
+        method: str,
+        params: bytes,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode,
+    ) -> bytes | ErrorObject:
+        """The encoded result, or the error, of a call in a document that is not JSON-RPC.
+
+        `encode` works within the turn of the call.
+        """
+        if self._observers:
+            context.stages = {}
+        context.bound(timeout_ms(params))
+        code: int | None = rpc_errors.SERVER_ERROR
+        encoded = b""
+        try:
+            outcome = await self._outcome(
+                envelope.Call("2.0", method, msgspec.Raw(params)), context, gate, encode
+            )
+            if isinstance(outcome, ErrorObject):
+                code = outcome.code
+            else:
+                code, encoded = None, outcome
+                context.session.unsent.batch_bytes += len(encoded)
+                gate.budget.update(context.session.unsent, gate.clock.now_s())
+            return outcome
+        finally:
+            self.observe(context, method, code, encoded)
+
     async def _outcome(
-        self, call: envelope.Call, context: RequestContext, gate: Admission
+        self,
+        call: envelope.Call,
+        context: RequestContext,
+        gate: Admission,
+        encode: Encode = _ENCODER.encode,
     ) -> bytes | ErrorObject:
         """The encoded result, or the error."""
         try:
@@ -256,8 +305,10 @@ class Dispatcher:
                 try:
                     result = await self._result(call, context)
                     await context.pause()
-                    encoded = _ENCODER.encode(result)
+                    encoded = encode(result)
                     context.end_stage("encode")
+                    # Sending a reply of many MB is long as well.
+                    await context.rest()
                     return encoded
                 finally:
                     gate.leave()
@@ -265,7 +316,9 @@ class Dispatcher:
             # A TimeoutError of the method itself is not the deadline of the request.
             if not deadline.expired():
                 return self._internal_error(call, context, error)
-            return self._errors.error_object(_past_deadline())
+            begun = context.gate is not None
+            late = _past_deadline() if begun else _without_turn(context)
+            return self._errors.error_object(late)
         except LlmTraderError as error:
             answer = self._errors.error_object(error)
             # A stop of the server is no fault of it, though it shares the code of faults.
@@ -295,12 +348,13 @@ class Dispatcher:
         """Waits for the turn of a call; raises the refusal of one that must not wait or start."""
         session, entry = context.session, self._methods.get(name)
         kind, quick = (name, entry[0].quick) if entry else (_OTHER, False)
-        # A connection starts single calls only while it has a share; a batch starts all of them.
         if not quick and context.batch_position is not None:
             gate.expect_turn(session)
+        elif not quick:
+            await gate.expect_turn_of(session, kind)
         await gate.turn(session, kind, principal=context.principal, quick=quick)
         if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
-            raise _past_deadline()
+            raise _without_turn(context)
         if context.batch_position is not None:
             gate.expect_room(session)
 
@@ -326,7 +380,7 @@ class Dispatcher:
             raise rpc_errors.MethodNotFoundError(name[:MAX_NAME_CHARS], hint)
         return entry
 
-    def _observe(
+    def observe(
         self,
         context: RequestContext,
         method: str | None,
@@ -334,6 +388,7 @@ class Dispatcher:
         reply: bytes | None,
         notification: bool = False,
     ) -> None:
+        """Reports a request; `method` is None for a document that is not a call."""
         if not self._observers:
             return
         record = RequestRecord(
@@ -358,6 +413,15 @@ class Dispatcher:
 
 def is_batch(document: bytes) -> bool:
     return document.lstrip()[:1] == b"["
+
+
+def _without_turn(context: RequestContext) -> LlmTraderError:
+    """Nothing was begun, so it may be sent again."""
+    if context.has_own_deadline:
+        return _past_deadline()
+    return rpc_errors.OverloadedError(
+        "overloaded: the call had no turn before its deadline, and was not begun; send it again"
+    )
 
 
 def _past_deadline() -> rpc_errors.DeadlineExceededError:

@@ -113,6 +113,10 @@ class KeyRing:
                 found = known
         return found and self.current(found)
 
+    def by_digest(self, digest: bytes) -> Principal | None:
+        """Whom a key belonged to that another process has checked."""
+        return self._known.get(digest)
+
     def current(self, principal: Principal) -> Principal | None:
         """The principal as it stands now; None once its key is revoked or has ended."""
         known = self._known.get(principal.digest)

@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import os
-import resource
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -34,8 +31,6 @@ _WARN_AGAIN_S: Final = 60.0
 _HANDSHAKE_S: Final = 10.0
 _SHUTDOWN_S: Final = 1.0
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# For connections that are turned away, for a store or an index that is opened anew, for the log.
-SPARE_FILES: Final = 96
 
 _log = structlog.get_logger(__name__)
 
@@ -62,26 +57,23 @@ class Listener:
         self._connecting_from: Counter[str] = Counter()
         self._warned_s: float | None = None
 
-    async def start(self, host: str, port: int, *, remedy: str) -> tuple[str, int]:
+    def start(self, host: str, port: int, *, remedy: str) -> tuple[str, int]:
         """The host and port it listens on. Raises `ConfigurationError` if it cannot."""
+        self._sockets = bound_sockets(host, port, remedy=remedy)
         try:
-            await self._listen(host, port)
+            for listening in self._sockets:
+                listen(listening)
         except OSError as error:
             self.close()
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; "
-                f"is another server running there? {remedy}"
-            ) from error
+            raise _cannot_listen(host, port, error, remedy) from error
         self.resume()
-        bound_host, bound_port = self._sockets[0].getsockname()[:2]
-        return bound_host, bound_port
+        return address_of(self._sockets)
 
-    async def _listen(self, host: str, port: int) -> None:
-        found = await self._loop.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-            self._sockets.append(_listening_socket(family, address))
+    def use(self, sockets: Sequence[socket.socket]) -> None:
+        """Accepts from these, which listen already, and from no others."""
+        self._pause()
+        self._sockets = list(sockets)
+        self.resume()
 
     def close(self) -> None:
         self._pause()
@@ -171,51 +163,54 @@ class Listener:
             )
 
 
-def _listening_socket(family: int, address: Sequence[object]) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(tuple(address))
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening
+def bound_sockets(
+    host: str, port: int, *, remedy: str, shared: bool = False
+) -> list[socket.socket]:
+    """A socket for each address of a host, which does not listen yet; port 0 takes a free one.
 
-
-def connections_within_file_limit(wanted: int) -> int:
-    """Raises the soft limit of open files if need be; fewer connections where that is not enough.
-
-    Raises `ConfigurationError` if there is room for none.
+    Several processes may bind `shared` ones. Raises `ConfigurationError`.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _open_files() + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        if limit > soft:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-            soft = limit
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    possible = wanted - (needed - soft)
-    if possible < 1:
-        raise ConfigurationError(
-            f"the process may open {soft} files, and {needed} are needed for {wanted} connections; "
-            "raise the limit (ulimit -n)"
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    _log.warning(
-        "rpc_connections_limited",
-        wanted=wanted,
-        possible=possible,
-        open_files_limit=soft,
-        remedy=f"raise the limit of open files (ulimit -n {needed}), or lower max_connections",
+        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+            sockets.append(_bound(family, address, shared=shared))
+    except OSError as error:
+        for opened in sockets:
+            opened.close()
+        raise _cannot_listen(host, port, error, remedy) from error
+    return sockets
+
+
+def listen(bound: socket.socket) -> None:
+    bound.listen(_BACKLOG)
+
+
+def address_of(sockets: Sequence[socket.socket]) -> tuple[str, int]:
+    host, port = sockets[0].getsockname()[:2]
+    return host, port
+
+
+def _cannot_listen(host: str, port: int, error: OSError, remedy: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot listen on {host}:{port}: {error.strerror or error}; "
+        f"is another server running there? {remedy}"
     )
-    return possible
 
 
-def _open_files() -> int:
-    folder = Path("/dev/fd")
-    return len(os.listdir(folder)) if folder.exists() else SPARE_FILES
+def _bound(family: int, address: Sequence[object], *, shared: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(tuple(address))
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -51,10 +51,13 @@ class ReplyBudget:
     """The unsent replies of all connections of a server."""
 
     def __init__(self, config: RpcConfig) -> None:
-        self._max_bytes = config.max_unsent_mib << 20
-        self._max_batch_bytes = config.max_batch_reply_kib << 10
+        self.configure(config)
         self._held: dict[Unsent, int] = {}
         self._total_bytes = 0
+
+    def configure(self, config: RpcConfig) -> None:
+        self._max_bytes = config.max_unsent_mib << 20
+        self._max_batch_bytes = config.max_batch_reply_kib << 10
 
     @property
     def total_bytes(self) -> int:

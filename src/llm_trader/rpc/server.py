@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -23,8 +24,11 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.connection import Connection
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS, OverloadedError
-from llm_trader.rpc.keys import KeyRing
-from llm_trader.rpc.listener import Listener, connections_within_file_limit
+from llm_trader.rpc.file_limit import connections_within_file_limit
+from llm_trader.rpc.handover import Handover, Movable, MovedNote, move_all
+from llm_trader.rpc.keys import KeyRing, Principal
+from llm_trader.rpc.listener import Listener
+from llm_trader.rpc.slot_sockets import TCP, SlotSockets
 from llm_trader.rpc.tls import ServerTls
 
 T = TypeVar("T")
@@ -41,11 +45,20 @@ class Door(Protocol):
     async def stop(self) -> None:
         """Finishes running answers, for up to `drain_timeout_s`; the gate is draining already."""
 
+    def use_slots(self, slots: Sequence[int]) -> None:
+        """Accepts what comes to these slots of the sockets that a parent opened."""
+
+    def connections(self) -> Sequence[Movable]: ...
+
+    def adopted(self, key: Principal | None) -> asyncio.BaseProtocol:
+        """A connection that another process has opened."""
+
 
 class RpcServer:
     """Serves a dispatcher on the config's host and port; port 0 takes a free one, see `address`.
 
-    Without a `gate` it makes its own.
+    Without a `gate` it makes its own. With the `sockets` of a parent it accepts nothing until
+    `use_slots`.
     """
 
     def __init__(
@@ -57,7 +70,9 @@ class RpcServer:
         gate: Admission | None = None,
         doors: Sequence[Door] = (),
         tls: ServerTls | None = None,
+        sockets: SlotSockets | None = None,
     ) -> None:
+        self._sockets = sockets
         self._dispatcher = dispatcher
         self._config = config
         self._gate = gate or Admission(config, keys or KeyRing())
@@ -84,11 +99,11 @@ class RpcServer:
         """Raises `ConfigurationError` if the server cannot listen on the address."""
         host, port = self._config.host, self._config.port
         self._gate.max_connections = connections_within_file_limit(self._config.max_connections)
-        connection = functools.partial(
-            Connection, self._dispatcher, self._gate, self._config, self._opened
-        )
-        listener = Listener(connection, self._gate, self._tls)
-        self._address = await listener.start(host, port, remedy="choose another port or stop it")
+        listener = Listener(self._connection, self._gate, self._tls)
+        if self._sockets is None:
+            self._address = listener.start(host, port, remedy="choose another port or stop it")
+        else:
+            self._address = self._sockets.address(TCP)
         self._listener = listener
         self._gate.clock.start()
         opened: list[Door] = []
@@ -103,8 +118,53 @@ class RpcServer:
             self._gate.clock.stop()
             self._listener = self._address = None
             raise
-        host, port = self.address
-        self._log.info("rpc_listening", host=host, port=port)
+        if self._sockets is None:
+            host, port = self.address
+            self._log.info("rpc_listening", host=host, port=port)
+
+    def use_slots(self, slots: Sequence[int]) -> None:
+        """Accepts what comes to these slots of the parent's sockets."""
+        if self._listener is not None and self._sockets is not None:
+            self._listener.use(self._sockets.of(TCP, slots))
+            for door in self._doors:
+                door.use_slots(slots)
+
+    def adopt_from(self, handover: Handover) -> None:
+        """From now on takes the connections that a predecessor sends."""
+        loop, adopting = asyncio.get_running_loop(), set[asyncio.Task[Any]]()
+
+        def take(connection: socket.socket, note: MovedNote) -> None:
+            key = None if note.key is None else self._gate.keys.by_digest(note.key)
+            door = self if note.door == TCP else self._doors[0]
+            make = functools.partial(door.adopted, key)
+            task = loop.create_task(loop.connect_accepted_socket(make, connection))
+            adopting.add(task)
+            task.add_done_callback(adopting.discard)
+
+        handover.receive_with(take)
+
+    async def hand_over(self, handover: Handover) -> None:
+        """Accepts nothing more, and passes on what is open, within `drain_timeout_s`.
+
+        What cannot move stays until `stop`.
+        """
+        handover.stop_receiving()
+        self.use_slots([])
+        # A client that asks again at once is at rest for a moment only.
+        self._gate.at_rest = handover.move
+        await move_all(handover, self._all_connections, self._gate.config.drain_timeout_s)
+
+    def connections(self) -> Sequence[Movable]:
+        return list(self._connections.values())
+
+    def adopted(self, key: Principal | None) -> Connection:
+        """A connection that another process has opened."""
+        connection = self._connection()
+        connection.session.principal = connection.session.last_principal = key
+        return connection
+
+    def _all_connections(self) -> list[Movable]:
+        return [c for door in (self, *self._doors) for c in door.connections()]
 
     async def stop(self) -> None:
         """Drains as described above, and returns when every connection of all doors is closed."""
@@ -121,7 +181,7 @@ class RpcServer:
         connections = dict(self._connections)
         self._log.info("rpc_draining", connections=len(connections))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.drain_timeout_s):
+            async with asyncio.timeout(self._gate.config.drain_timeout_s):
                 for connection in connections.values():
                     await connection.settled()
         unfinished = sum(connection.pending for connection in connections.values())
@@ -139,6 +199,10 @@ class RpcServer:
             await asyncio.wait(self._connections)
         self._log.info("rpc_stopped", unfinished_answers=unfinished)
 
+    def _connection(self) -> Connection:
+        # The limits may have changed since the last one.
+        return Connection(self._dispatcher, self._gate, self._gate.config, self._opened)
+
     def _opened(self, connection: Connection) -> None:
         refusal = self._gate.connection_opened(connection.session.address)
         if refusal is not None:
@@ -151,7 +215,7 @@ class RpcServer:
 
     def _bound_unauthenticated(self) -> None:
         """Turns away the oldest connection without a key if there are too many of them."""
-        limit = self._config.max_unauthenticated_connections
+        limit = self._gate.config.max_unauthenticated_connections
         strangers = [c for c in self._connections.values() if c.unauthenticated]
         if len(strangers) >= limit:
             load = f"overloaded: {limit} connections have sent no key; connect again and send it"

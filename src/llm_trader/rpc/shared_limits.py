@@ -45,6 +45,9 @@ class RedisLevels:
             password=password,
         )
         self._take = self._redis.client.register_script(_TAKE)
+        self.configure(config)
+
+    def configure(self, config: RpcConfig) -> None:
         self._limits = (
             *(config.rate_limit_per_s, config.rate_burst),
             *(config.work_limit_ms_per_s, config.work_burst_ms),

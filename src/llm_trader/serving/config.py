@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from llm_trader.config_types import Url
+from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.timeframe import MINUTE_MS, Millis
 
@@ -43,6 +44,16 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 60
 
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=256,
+            description="Number of processes that answer on the same ports, about one for each "
+            "core. Limits of connections, rates and memory count for each of them.",
+        ),
+    ] = 1
+
     metrics: Annotated[
         bool, Meta(description="Count and time what the server does, for Prometheus at /metrics.")
     ] = True
@@ -68,6 +79,49 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
             description="Greatest number of subscriptions, per WebSocket connection.",
         ),
     ] = 32
+
+    graphql: Annotated[
+        bool, Meta(description="Also answer GraphQL on the HTTP port; needs the extra graphql.")
+    ] = False
+    graphql_introspection: Annotated[
+        bool,
+        Meta(description="Whether GraphQL clients may ask for the schema."),
+    ] = True
+    graphql_max_depth: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="Greatest depth of a GraphQL document. Answers have 7 levels, what tools "
+            "ask about the schema some 15.",
+        ),
+    ] = 16
+    graphql_max_aliases: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="Greatest number of aliases in a GraphQL document; each can be another "
+            "query.",
+        ),
+    ] = 30
+    graphql_max_tokens: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=10_000,
+            description="Greatest number of tokens in a GraphQL document; one that asks for "
+            "everything has some 400.",
+        ),
+    ] = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.graphql and not self.http:
+            raise ConfigurationError(
+                "graphql is answered on the HTTP port; leave out --no-http (serving.http), or "
+                "--graphql (serving.graphql)"
+            )
 
     @property
     def staleness_limits_ms(self) -> tuple[Millis, Millis]:

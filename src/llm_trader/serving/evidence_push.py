@@ -19,7 +19,6 @@ import structlog
 from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
-from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.subscriptions import EVIDENCE, Subscription, Subscriptions
 from llm_trader.timeframe import Millis
 
@@ -41,12 +40,10 @@ class EvidencePusher:
         subscriptions: Subscriptions,
         dispatcher: Dispatcher,
         gate: Admission,
-        config: ServingConfig,
     ) -> None:
         self._subscriptions = subscriptions
         self._dispatcher = dispatcher
         self._gate = gate
-        self._config = config
         self._session = Session(peer="subscriptions:0", of_server=True)
 
     @asynccontextmanager
@@ -106,7 +103,7 @@ class EvidencePusher:
         context = RequestContext(
             session=self._session,
             received_s=now_s,
-            deadline_s=now_s + self._config.request_deadline_s,
+            deadline_s=now_s + self._gate.config.request_deadline_s,
             request_bytes=len(call),
         )
         answer = await self._dispatcher.handle(call, context, self._gate)

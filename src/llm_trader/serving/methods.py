@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
@@ -20,7 +20,7 @@ from llm_trader.retrieval.regime import REGIME_FILTERS
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.rpc.dispatcher import Method, RequestContext
-from llm_trader.serving import wire
+from llm_trader.serving import series, wire
 from llm_trader.serving.batch import EncodedBatch, query_batch
 from llm_trader.serving.brief import BriefResult, brief
 from llm_trader.serving.config import ServingConfig
@@ -124,6 +124,8 @@ class RagMethods:
     market_location: str | None = None
     clock: Callable[[], Millis] | None = None
     observer: AnswerObserver | None = None
+    # Answered, refused, and processes, where others answer as well.
+    of_all: Callable[[], Awaitable[tuple[int, int, int]]] | None = None
     answered: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
 
@@ -134,12 +136,12 @@ class RagMethods:
         self, params: wire.QueryPatternsParams, context: RequestContext
     ) -> wire.QueryPatternsResult | BriefResult:
         try:
-            prepared = self.prepare(params, self.search(params.query_config))
+            search = self.search(params.query_config)
+            prepared = self.prepare(params, search, self.view(params.symbol))
             context.end_stage("state")
             await context.pause()
-            search, state = prepared.search, prepared.state
             answer = await self.retriever.query(
-                state.table, params.timestamp, search, context.end_stage
+                prepared.state.table, params.timestamp, search, context.end_stage
             )
             return await self.complete(prepared, answer, context)
         except errors.LlmTraderError as error:
@@ -166,10 +168,15 @@ class RagMethods:
                 search = msgspec.structs.replace(search, **changes)
         return search
 
-    def prepare(self, query: wire.PatternQuery, search: SearchSpec) -> Prepared:
+    def view(self, symbol: str) -> SymbolView | None:
+        """The states of the store, if there is one."""
+        return self.market.view(symbol) if self.market else None
+
+    def prepare(
+        self, query: wire.PatternQuery, search: SearchSpec, view: SymbolView | None
+    ) -> Prepared:
         """The state of a query; raises what is wrong with it."""
         started = time.perf_counter()
-        view = self.market.view(query.symbol) if self.market else None
         state = self._state(query, view)
         state.warnings += _across_holes(state.table)
         if view is not None:
@@ -213,22 +220,43 @@ class RagMethods:
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
     ) -> wire.GetSnapshotResult:
-        if self.market is None:
-            raise errors.InvalidInputError("this server has no market store; start it with --store")
-        view = self.market.view(params.symbol)
+        view = self._source().view(params.symbol)
         table = view.latest(params.timestamp, *self.config.staleness_limits_ms)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self.retriever.space.feature_version
         return wire.GetSnapshotResult(table.snapshot(0), version, age_seconds)
 
+    async def get_candles(
+        self, params: series.CandlesParams, context: RequestContext
+    ) -> series.CandlesResult:
+        return series.read_candles(self._source().store, params)
+
+    async def get_funding(
+        self, params: series.SeriesParams, context: RequestContext
+    ) -> series.FundingResult:
+        return series.read_funding(self._source().store, params)
+
+    async def get_open_interest(
+        self, params: series.SeriesParams, context: RequestContext
+    ) -> series.OpenInterestResult:
+        return series.read_open_interest(self._source().store, params)
+
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
+        counts = self.answered, self.refused, 1
+        answered, refused, workers = counts if self.of_all is None else await self.of_all()
         return wire.StatsResult(
             *(self.version, index, self.market_location, space_id),
-            *(self.answered, self.refused),
+            *(answered, refused),
             self._freshness(index.symbols),
             ready=bool(index.symbols),
+            workers=workers,
         )
+
+    def _source(self) -> SnapshotSource:
+        if self.market is None:
+            raise errors.InvalidInputError("this server has no market store; start it with --store")
+        return self.market
 
     async def _index_end_ms(self, params: wire.Moment, answer: Answer) -> Millis | None:
         """The newest state of the index that was known then; its window may hold none."""
@@ -394,6 +422,30 @@ METHODS: Final = (
         "The market's state at a time, from the server's market store.",
         wire.GetSnapshotResult,
         (errors.SymbolNotFoundError, errors.StaleDataError),
+    ),
+    Method(
+        "rag.get_candles",
+        series.CandlesParams,
+        _UNBOUND.get_candles,
+        "A page of a symbol's candles, from the server's market store.",
+        series.CandlesResult,
+        (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.get_funding",
+        series.SeriesParams,
+        _UNBOUND.get_funding,
+        "A page of a symbol's settled funding rates, from the server's market store.",
+        series.FundingResult,
+        (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.get_open_interest",
+        series.SeriesParams,
+        _UNBOUND.get_open_interest,
+        "A page of a symbol's open interest, from the server's market store.",
+        series.OpenInterestResult,
+        (errors.SymbolNotFoundError,),
     ),
     Method("rag.stats", None, _UNBOUND.stats, "What the server holds.", wire.StatsResult),
 )

@@ -47,8 +47,10 @@ class ReadinessProbe:
     ) -> None:
         self._retriever = retriever
         self._market = market
-        self._config = config
+        self.config = config
         self._clock = clock
+        # Of those that serve on the same ports, (ready, all); None without others.
+        self.workers: tuple[int, int] | None = None
         self._last: tuple[float, Readiness] | None = None
         self._lock = asyncio.Lock()
 
@@ -58,6 +60,9 @@ class ReadinessProbe:
                 checks = await self._index_checks()
                 checks["market_store"] = self._market_check()
                 checks["text_model"] = self._text_check()
+                if self.workers is not None:
+                    # One that can answer is asked here; the others are no reason to turn away.
+                    checks["workers"] = Check(True, "{} of {} serve".format(*self.workers))
                 ready = all(check.ok for check in checks.values())
                 self._last = time.monotonic(), Readiness(ready, checks)
             return self._last[1]
@@ -99,13 +104,13 @@ class ReadinessProbe:
         newest_ms = max(known.values())
         if self._clock is None:
             return Check(True, f"the newest candle closed at {iso8601(newest_ms)}")
-        oldest_ms = self._clock() - self._config.max_data_age_ms
+        oldest_ms = self._clock() - self.config.max_data_age_ms
         stale = sorted(symbol for symbol, end_ms in known.items() if end_ms < oldest_ms)
         if len(stale) == len(known):
             return Check(
                 False,
                 f"the newest candle closed at {iso8601(newest_ms)}, longer ago than "
-                f"{self._config.max_data_age_ms // MINUTE_MS} minutes "
+                f"{self.config.max_data_age_ms // MINUTE_MS} minutes "
                 "(serving.max_data_age_minutes); collect newer data",
             )
         return Check(True, f"{len(known) - len(stale)} symbols are fresh{_named(stale)}")

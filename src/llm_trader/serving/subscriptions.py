@@ -67,7 +67,7 @@ class Subscriptions:
 
     def __init__(self, market: SnapshotSource | None, config: ServingConfig) -> None:
         self._market = market
-        self._config = config
+        self.config = config
         self._ids = itertools.count(1)
         self._of: dict[int, dict[str, Subscription]] = {}
 
@@ -117,18 +117,18 @@ class Subscriptions:
         end_ms = self._market.end_ms(symbol) if self._market else None
         if self._market is None or end_ms is None:
             return None
-        return self._market.view(symbol).newest_usable_ms(end_ms, self._config.max_data_age_ms)
+        return self._market.view(symbol).newest_usable_ms(end_ms, self.config.max_data_age_ms)
 
     def _expect_room(self, own: dict[str, Subscription]) -> None:
-        limit = self._config.max_subscriptions_per_connection
+        limit = self.config.max_subscriptions_per_connection
         if len(own) >= limit:
             raise OverloadedError(
                 f"overloaded: this connection has {limit} subscriptions already "
                 "(serving.max_subscriptions_per_connection); end one with rag.unsubscribe"
             )
-        if sum(map(len, self._of.values())) >= self._config.max_subscriptions:
+        if sum(map(len, self._of.values())) >= self.config.max_subscriptions:
             raise OverloadedError(
-                f"overloaded: the server has {self._config.max_subscriptions} subscriptions "
+                f"overloaded: the server has {self.config.max_subscriptions} subscriptions "
                 "already (serving.max_subscriptions); subscribe again later"
             )
 

@@ -112,7 +112,10 @@ class QueryPatternsParams(PatternQuery, frozen=True, forbid_unknown_fields=True)
 
 
 class QueryBatchParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`query_config` holds for all queries that do not say otherwise, field by field."""
+    """`query_config` holds for all queries that do not say otherwise, field by field.
+
+    A batch that is not done by its deadline answers the queries that it reached.
+    """
 
     queries: Annotated[
         list[PatternQuery],
@@ -221,7 +224,10 @@ class BatchAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     )
     error: Annotated[
         ErrorObject | None,
-        Meta(description="Why the query has no answer: `code`, `message`, `data`."),
+        Meta(
+            description="Why the query has no answer: `code`, `message`, `data`; -32013 where the "
+            "batch did not reach it by its deadline."
+        ),
     ] = None
 
 
@@ -306,6 +312,9 @@ class StatsResult(msgspec.Struct, frozen=True):
     ready: Annotated[
         bool, Meta(description="Whether the index has states to compare a query with.")
     ]
+    workers: Annotated[
+        int, Meta(description="Processes that answer; the numbers of queries are those of all.")
+    ] = 1
 
 
 _STORE_ERRORS: Final = (

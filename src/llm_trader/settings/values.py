@@ -88,6 +88,10 @@ def _missing(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     read = {
         "retrieval.calibration": settings.retrieval.calibration,
         "embedding.text.model_path": settings.embedding.text.model_path,
+        "serving.keys_file": settings.serving.keys_file,
+        "serving.tls_certificate": settings.serving.tls_certificate,
+        "serving.tls_key": settings.serving.tls_key,
+        "serving.tls_client_ca": settings.serving.tls_client_ca,
     }
     for key, path in read.items():
         if path is not None and not path.exists():

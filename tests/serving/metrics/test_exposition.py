@@ -142,8 +142,12 @@ async def test_every_definition_is_shown_with_its_type_and_meaning(corridor: Cor
         await send(server, [json.dumps(line).encode() for line in LINES.values()])
         clock.now_ms = AT_MS + 2 * DAY_MS
         seen = await scrape(server)
-    # Without a calibration it has no age.
-    absent = {"llm_trader_calibration_age_seconds"}
+    # Without a calibration it has no age, and one process has no workers.
+    absent = {
+        "llm_trader_calibration_age_seconds",
+        "llm_trader_workers",
+        "llm_trader_worker_restarts_total",
+    }
     for definition in DEFINITIONS:
         family = seen.families.get(definition.name.removesuffix("_total"))
         assert (family is None) == (definition.name in absent), definition.name

@@ -67,7 +67,9 @@ class LiveCandles:
 
     def remove(self, symbol: str) -> None:
         for key in [key for key in self.series if key[0] == symbol]:
-            self._changed.pop(self.series.pop(key), None)
+            series = self.series.pop(key)
+            self._changed.pop(series, None)
+            self.market.counts.rejected += series.closer.rejected
 
     def update(
         self, symbol: str, timeframe: Timeframe, open_ms: Millis, values: CandleValues
@@ -103,6 +105,10 @@ class LiveCandles:
                 series.is_busy = True
                 span = Span(series.unchecked_ms, min(series.closer.next_ms, closed_ms))
                 tasks.create_task(self._check(series, span))
+
+    def rejected(self) -> int:
+        """How many updates of the series were no candles of the present."""
+        return sum(series.closer.rejected for series in self.series.values())
 
     def unreachable(self) -> Iterator[str]:
         """Symbols of which nothing has come for several attempts, as of delisted ones."""
@@ -205,6 +211,7 @@ class LiveCandles:
         counts.rejected += sum(report.refused.values())
         if report.write.replaced:
             counts.corrected += report.write.replaced
+            self.market.corrected.add(series.symbol)
             _log.warning(
                 "candles_corrected", symbol=series.symbol, timeframe=str(series.timeframe),
                 start=iso8601(span.start_ms), candles=report.write.replaced,

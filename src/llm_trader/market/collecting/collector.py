@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import structlog
 
 from llm_trader.errors import LlmTraderError
@@ -22,7 +23,7 @@ from llm_trader.market.absent_spans import Span
 from llm_trader.market.collecting.candles import CHECK_EVERY_MS, LiveCandles
 from llm_trader.market.collecting.samples import LiveSamples
 from llm_trader.market.collecting.streams import LiveStreams
-from llm_trader.market.collecting.surroundings import LiveMarket
+from llm_trader.market.collecting.surroundings import CollectCounts, LiveMarket
 from llm_trader.market.exchange.instruments import Instrument
 from llm_trader.market.fetching import SeriesFetch, Surroundings, fetch_symbol, refetch
 from llm_trader.market.stored_series import candles_of
@@ -62,6 +63,11 @@ class MarketCollector:
     def symbols(self) -> list[str]:
         return [instrument.symbol for instrument in self.instruments]
 
+    def counts(self) -> CollectCounts:
+        """What has happened so far, as a copy."""
+        counts = self.market.counts
+        return msgspec.structs.replace(counts, rejected=counts.rejected + self.candles.rejected())
+
     async def measure_clock(self) -> None:
         """Set the clock to the time of the exchange. Raises `ExchangeError`."""
         clock = self.market.clock
@@ -73,6 +79,7 @@ class MarketCollector:
         offset_ms = venue_ms - (asked_ms + answered_ms) // 2
         is_news = abs(offset_ms - clock.offset_ms) > _LARGE_OFFSET_MS or not clock.is_set
         clock.offset_ms, clock.is_set = offset_ms, True
+        clock.error_ms = (answered_ms - asked_ms + 1) // 2
         if is_news and abs(offset_ms) > _LARGE_OFFSET_MS + (answered_ms - asked_ms):
             _log.warning(
                 "clock_differs", ahead_s=-offset_ms / SECOND_MS, exchange=self.market.venue.name,
@@ -88,6 +95,8 @@ class MarketCollector:
             nonlocal done
             async with self.market.requests:
                 await self._fetch_symbol(instrument, start_ms)
+            # Or the history of all symbols would count as memory of this process.
+            self.market.store.release_memory()
             done += 1
             progress("catching up", done, len(self.instruments))
 

@@ -21,6 +21,10 @@ _PUBLISHED_AFTER_MS: Final = 2 * SECOND_MS
 _SPREAD_MS: Final = 3 * SECOND_MS
 # A settlement that is this late was not due: its interval has changed, or trading has stopped.
 _LATEST_SETTLEMENT_MS: Final = 10 * MINUTE_MS
+# Open interest that was asked for so often in vain (two minutes), and of which nothing has come for
+# hours, has stopped or never was there; whether it begins again is asked every hour.
+_ATTEMPTS_BEFORE_HOURLY: Final = 7
+_STOPPED_FOR_MS: Final = 2 * HOUR_MS
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +84,9 @@ class LiveSamples:
             newest_ms = store.last_open_interest_ms(sampled.symbol)
         if newest_ms is None or newest_ms < wanted_ms:
             sampled.interest.failed(self.market)
+            has_stopped = newest_ms is None or newest_ms < now_ms - _STOPPED_FOR_MS
+            if has_stopped and sampled.interest.attempt > _ATTEMPTS_BEFORE_HOURLY:
+                sampled.interest.due_ms = self._soon_after(H1.floor(now_ms) + HOUR_MS)
         else:
             sampled.interest.succeeded(self._soon_after(wanted_ms + interval.ms))
 

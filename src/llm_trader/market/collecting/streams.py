@@ -13,7 +13,6 @@ from llm_trader.market.collecting.surroundings import LiveMarket
 from llm_trader.market.exchange.backoff import wait_s
 from llm_trader.market.exchange.instruments import Instrument
 from llm_trader.market.exchange.stream import (
-    SERIES_OF_A_CONNECTION,
     CandleStream,
     StreamLostError,
 )
@@ -36,7 +35,7 @@ class LiveStreams:
         self, tasks: asyncio.TaskGroup, instruments: Sequence[Instrument]
     ) -> list[asyncio.Task[None]]:
         """Begin to keep as many connections as it takes, each with a task."""
-        size = max(SERIES_OF_A_CONNECTION // len(self.timeframes), 1)
+        size = max(self.market.config.streams_per_connection // len(self.timeframes), 1)
         groups = [instruments[i : i + size] for i in range(0, len(instruments), size)]
         return [
             tasks.create_task(self._keep(number, [i.symbol for i in group]))

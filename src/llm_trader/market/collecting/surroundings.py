@@ -39,7 +39,10 @@ class CollectCounts(msgspec.Struct):
 
 @dataclass(eq=False)
 class LiveMarket:
-    """`clock` shows the time of the exchange."""
+    """`clock` shows the time of the exchange.
+
+    `corrected` are symbols of which candles were replaced; who has sent their states takes it over.
+    """
 
     venue: Venue
     store: MarketStore
@@ -47,6 +50,7 @@ class LiveMarket:
     clock: OffsetClock
     rng: Random
     counts: CollectCounts = field(default_factory=CollectCounts)
+    corrected: set[str] = field(default_factory=set)
     requests: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_REQUESTS_AT_ONCE)
     )
@@ -54,7 +58,8 @@ class LiveMarket:
     @property
     def closed_ms(self) -> Millis:
         """Until when the exchange has closed its candles for certain."""
-        return self.clock.now_ms() - round(self.config.close_margin_s * SECOND_MS)
+        margin_ms = round(self.config.close_margin_s * SECOND_MS)
+        return self.clock.now_ms() - self.clock.error_ms - margin_ms
 
     def surroundings(self) -> Surroundings:
         now_ms = self.clock.now_ms()

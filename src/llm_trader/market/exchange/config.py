@@ -42,6 +42,15 @@ class ExchangeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "connected anew.",
         ),
     ] = 60.0
+    streams_per_connection: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=200,
+            description="Candle streams, one for each symbol and timeframe, that share a "
+            "WebSocket connection; Binance takes 200 at most in one message.",
+        ),
+    ] = 200
     timeout_s: Annotated[
         float, Meta(ge=0.1, le=300, description="Seconds until a request counts as failed.")
     ] = 20.0

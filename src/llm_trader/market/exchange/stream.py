@@ -28,8 +28,7 @@ from llm_trader.timeframe import SECOND_MS, Millis, Timeframe
 # Called with symbol, timeframe, open time and values of each update.
 OnUpdate = Callable[[str, Timeframe, Millis, CandleValues], None]
 
-# Binance takes 200 subscriptions in one message, Bybit 21,000 characters on one connection.
-SERIES_OF_A_CONNECTION: Final = 200
+# Bybit takes 21,000 characters on one connection, in messages of which one wrong name fails all.
 _SERIES_OF_A_MESSAGE: Final = 50
 _LOOK_EVERY_S: Final = 1.0
 # A server that does not answer the closing of a connection is not waited for longer.
@@ -85,6 +84,7 @@ class CandleStream:
         except TimeoutError:
             if session is not None:
                 await session.close()
+                self._exchange.session = None  # or ccxt complains that it was left open
 
     def fail(self, reason: str) -> None:
         """Have the connection given up, such as after a frame that cannot be read."""

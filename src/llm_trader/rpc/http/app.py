@@ -17,17 +17,19 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext
+from llm_trader.rpc.envelope import raw_id
 from llm_trader.rpc.errors import INTERNAL_ERROR, UnauthorizedError
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.origin import AllowedCallers, Objection
 from llm_trader.rpc.http.status import UNAUTHORIZED, refusal, status_and_headers
 from llm_trader.rpc.http.websocket import WebSocketEndpoint, bearer_token
 
-_JSON: Final = "application/json"
-_JSON_TYPES: Final = frozenset({_JSON, "application/json-rpc", "application/jsonrequest"})
+JSON: Final = "application/json"
+_RPC_TYPES: Final = frozenset({JSON, "application/json-rpc", "application/jsonrequest"})
 # The kind of turn of what is not a call.
 _PAGE: Final = "a page"
 
@@ -37,24 +39,28 @@ _log = structlog.get_logger(__name__)
 # the bytes themselves.
 Page = Callable[[bool], Awaitable[tuple[int, Any]]]
 
+# An HTTP status, headers, and a body of JSON; None for no body.
+DocumentReply = tuple[int, dict[str, str], bytes | None]
+DocumentAnswer = Callable[[bytes, RequestContext], Awaitable[DocumentReply]]
+Refuse = Callable[[LlmTraderError, RequestContext, bytes], bytes]
+
 
 class RpcOverHttp:
     """Passes documents to the dispatcher, with one turn of the queue for all doors."""
 
-    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig) -> None:
+    def __init__(self, dispatcher: Dispatcher, gate: Admission) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
-        self._config = config
 
     def routes(self) -> list[BaseRoute]:
-        endpoint = WebSocketEndpoint(self._dispatcher, self._gate, self._config)
+        endpoint = WebSocketEndpoint(self._dispatcher, self._gate)
         return [
-            Route("/rpc", self._answer, methods=["POST"]),
+            self.documents("/rpc", self._call, self._refuse, _RPC_TYPES),
             WebSocketRoute("/ws", endpoint.serve),
         ]
 
     def page(
-        self, path: str, answer: Page, *, open_to_all: bool = False, media_type: str = _JSON
+        self, path: str, answer: Page, *, open_to_all: bool = False, media_type: str = JSON
     ) -> Route:
         """A route for GET; without `open_to_all` the client needs a key where calls do."""
 
@@ -79,32 +85,48 @@ class RpcOverHttp:
 
         return Route(path, respond, methods=["GET"])
 
-    async def _answer(self, request: Request) -> Response:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in _JSON_TYPES:
-            return _json(415, refusal(f"send the header Content-Type: {_JSON}"))
-        connection: HttpConnection = request.scope["state"]["connection"]
-        received_s = time.monotonic()
-        try:
-            document = await request.body()
-        except ClientDisconnect:
-            return Response(status_code=400)
-        session = self._session(request)
-        context = RequestContext(
-            session=session,
-            received_s=received_s,
-            deadline_s=time.monotonic() + self._config.request_deadline_s,
-            request_bytes=len(document),
-        )
-        try:
-            self._identify(request, session, received_s)
-        except UnauthorizedError as error:
-            return self._unauthorized(request, self._dispatcher.refuse(error, context))
-        reply = await connection.answer(self._dispatcher.handle(document, context, self._gate))
+    def documents(
+        self, path: str, answer: DocumentAnswer, refuse: Refuse, media_types: frozenset[str]
+    ) -> Route:
+        """A route that takes documents of these types by POST.
+
+        `refuse` makes the body for a client with a wrong key, whose document is not answered.
+        """
+
+        async def respond(request: Request) -> Response:
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media_type not in media_types:
+                return _json(415, refusal(f"send the header Content-Type: {JSON}"))
+            connection: HttpConnection = request.scope["state"]["connection"]
+            received_s = time.monotonic()
+            try:
+                document = await request.body()
+            except ClientDisconnect:
+                return Response(status_code=400)
+            session = self._session(request)
+            context = RequestContext(
+                session=session,
+                received_s=received_s,
+                deadline_s=time.monotonic() + self._gate.config.request_deadline_s,
+                request_bytes=len(document),
+            )
+            try:
+                self._identify(request, session, received_s)
+            except UnauthorizedError as error:
+                return self._unauthorized(request, refuse(error, context, document))
+            status, headers, reply = await connection.answer(answer(document, context))
+            return Response(status_code=204) if reply is None else _json(status, reply, headers)
+
+        return Route(path, respond, methods=["POST"])
+
+    def _refuse(self, error: LlmTraderError, context: RequestContext, document: bytes) -> bytes:
+        return self._dispatcher.refuse(error, context, raw_id(document))
+
+    async def _call(self, document: bytes, context: RequestContext) -> DocumentReply:
+        reply = await self._dispatcher.handle(document, context, self._gate)
         if reply is None:
-            return Response(status_code=204)
-        status, headers = status_and_headers(reply, draining=self._gate.draining)
-        return _json(status, reply, headers)
+            return 204, {}, None
+        return *status_and_headers(reply, draining=self._gate.draining), reply
 
     def _session(self, request: HTTPConnection) -> Session:
         """A session for one request of a connection: a key counts for the request alone."""
@@ -139,6 +161,7 @@ def http_application(routes: Sequence[BaseRoute], config: RpcConfig) -> ASGIApp:
         middleware=[cors] if origins else [],
         exception_handlers={HTTPException: _http_error},
     )
+    app.router.redirect_slashes = False  # it would send the client to the host that it named
     callers = AllowedCallers((*config.http_allowed_hosts, config.host), origins)
     return _Guard(app, callers)
 
@@ -192,4 +215,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
-    return Response(body, status, headers, media_type=_JSON)
+    return Response(body, status, headers, media_type=JSON)

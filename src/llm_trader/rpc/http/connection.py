@@ -28,7 +28,7 @@ from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.errors import OverloadedError
-from llm_trader.rpc.http.status import INVALID_REQUEST, OVERLOADED, refusal
+from llm_trader.rpc.http.status import refusal, refusal_of
 from llm_trader.rpc.unread_watch import UnreadWatch
 
 T = TypeVar("T")
@@ -74,6 +74,7 @@ class _QuietTransport:
 class HttpConnection(HttpToolsProtocol):
     """Serves one client; `on_open` and `on_close` are called once each."""
 
+    door = "http"
     flow: _HeldFlow
 
     def __init__(
@@ -112,13 +113,16 @@ class HttpConnection(HttpToolsProtocol):
 
     def turn_away(self, error: LlmTraderError) -> None:
         """Answers 503 to whatever is sent, and closes."""
-        self.refuse(503, error.message, OVERLOADED)
+        self._refuse(_response(503, refusal_of(error)))
 
-    def refuse(self, status: int, message: str, code: int = INVALID_REQUEST) -> None:
+    def refuse(self, status: int, message: str) -> None:
         """Answers what was received so far with an error, after all earlier ones, and closes."""
+        self._refuse(_response(status, refusal(message)))
+
+    def _refuse(self, response: bytes) -> None:
         if self._refusal is not None or self.transport.is_closing():
             return
-        self._refusal = _response(status, refusal(message, code))
+        self._refusal = response
         self._unparsed = b""
         cycle = self.cycle if not self._in_head else None
         for waiting in [entry for entry in self.pipeline if entry[0] is cycle]:
@@ -132,6 +136,25 @@ class HttpConnection(HttpToolsProtocol):
             self._answering = None
         if self._answering is None:
             self._send_refusal()
+
+    # --- What moving to another process needs
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is closing, encrypted, or speaks WebSocket."""
+        is_plain = self.scheme == "http" and self.transport.get_protocol() is self
+        return not is_plain or self._refusal is not None or self.transport.is_closing()
+
+    def can_move(self) -> bool:
+        receiving = self._unparsed or self._in_message or self._began_s is not None
+        answering = self._answering is not None or self.pipeline
+        return not (receiving or answering or self.unread.buffered_bytes())
+
+    def descriptor(self) -> int:
+        return int(self.transport.get_extra_info("socket").fileno())
+
+    def leave(self) -> None:
+        self.transport.abort()
 
     # --- Called by the event loop
 
@@ -226,6 +249,9 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes = self._body_bytes = self._raw_body_bytes = 0
         super().on_headers_complete()
         self._in_head = False
+        # The parser loses what follows a request to speak another protocol, such as CONNECT.
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if self._refusal is not None:
@@ -251,10 +277,24 @@ class HttpConnection(HttpToolsProtocol):
     def _refuse_body(self) -> None:
         self.refuse(413, f"a body may have at most {self._max_body_bytes} bytes")
 
+    def _should_upgrade(self) -> bool:
+        # A handshake of another kind gets no answer at all; without a method it is refused already.
+        is_get = self.scope.get("method") == "GET" and self.url.isascii()
+        return is_get and super()._should_upgrade()
+
     def handle_websocket_upgrade(self) -> None:
         self._receipt_ends()
+        if self._answering is not None:
+            self.refuse(400, "open a WebSocket on a connection of its own")
+            return
         self._stop_timer()
         super().handle_websocket_upgrade()
+        websocket = cast(Any, self.transport.get_protocol())
+        if not websocket.handshake_initiated:  # its parser is stricter, and says nothing
+            self.connections.discard(websocket)
+            self.connections.add(self)
+            self.transport.set_protocol(self)
+            self.refuse(400, "this is not a handshake of WebSocket")
 
     # --- Answers
 
@@ -270,6 +310,8 @@ class HttpConnection(HttpToolsProtocol):
         elif self._unparsed:
             self.loop.call_soon(self._go_on)
         self._account()
+        # In the next pass, when uvloop has written the reply.
+        self.loop.call_soon(self.gate.at_rest, self)
 
     def _go_on(self) -> None:
         if self._refusal is None and not self.transport.is_closing():

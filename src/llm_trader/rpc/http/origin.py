@@ -64,7 +64,10 @@ class AllowedCallers:
         return address.is_loopback or name == (own_address or "").lower()
 
     def _may_call(self, origin: str, host: str) -> bool:
-        return origin in self._origins or urlsplit(origin).netloc == host
+        try:
+            return origin in self._origins or urlsplit(origin).netloc == host
+        except ValueError:  # such as http://[
+            return False
 
 
 def _host_name(host: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -13,9 +14,12 @@ from uvicorn.server import ServerState
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
+from llm_trader.rpc.handover import Movable
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.websocket import WebSocketConnection
+from llm_trader.rpc.keys import Principal
 from llm_trader.rpc.listener import Listener
+from llm_trader.rpc.slot_sockets import HTTP, SlotSockets
 from llm_trader.rpc.tls import ServerTls
 
 # What aborted connections take to end.
@@ -28,8 +32,14 @@ class HttpServer:
     """Serves an ASGI application. A door of `RpcServer`, which counts connections for both."""
 
     def __init__(
-        self, app: Any, config: RpcConfig, gate: Admission, tls: ServerTls | None = None
+        self,
+        app: Any,
+        config: RpcConfig,
+        gate: Admission,
+        tls: ServerTls | None = None,
+        sockets: SlotSockets | None = None,
     ) -> None:
+        self._sockets = sockets
         self._tls = tls
         self._limits = config
         self._gate = gate
@@ -51,13 +61,28 @@ class HttpServer:
         """Raises `ConfigurationError` if it cannot listen on the address."""
         self._uvicorn.load()
         self._listener = Listener(self._connection, self._gate, self._tls)
-        self._gate.http_address = await self._listener.start(
+        if self._sockets is not None:
+            self._gate.http_address = self._sockets.address(HTTP)
+            return
+        self._gate.http_address = self._listener.start(
             self._limits.host,
             self._limits.port_for_http,
             remedy="choose another port with --http-port, or leave HTTP out with --no-http",
         )
         host, port = self.address
         _log.info("http_listening", host=host, port=port)
+
+    def use_slots(self, slots: Sequence[int]) -> None:
+        """Accepts what comes to these slots of the parent's sockets."""
+        if self._listener is not None and self._sockets is not None:
+            self._listener.use(self._sockets.of(HTTP, slots))
+
+    def connections(self) -> list[Movable]:
+        return list(self._connections)
+
+    def adopted(self, key: Principal | None) -> HttpConnection:
+        """A connection that another process has opened."""
+        return self._connection()
 
     async def stop(self) -> None:
         """Finishes and sends running answers for up to `drain_timeout_s`, then closes all."""
@@ -67,7 +92,7 @@ class HttpServer:
         self._listener = self._gate.http_address = None
         for protocol in list(self._state.connections):
             protocol.shutdown()
-        await self._all_closed(self._limits.drain_timeout_s)
+        await self._all_closed(self._gate.config.drain_timeout_s)
         unfinished = len(self._connections)
         for connection in list(self._connections):
             connection.transport.abort()
@@ -82,8 +107,11 @@ class HttpServer:
                     await asyncio.wait(self._state.tasks)
 
     def _connection(self) -> HttpConnection:
+        limits = self._gate.config  # they may have changed since the last connection
+        self._uvicorn.ws_max_size = limits.max_frame_kib << 10
+        self._uvicorn.timeout_keep_alive = _keep_alive_s(limits)
         return HttpConnection(
-            *(self._uvicorn, self._state, self._gate, self._limits, self._opened, self._closed)
+            *(self._uvicorn, self._state, self._gate, limits, self._opened, self._closed)
         )
 
     def _opened(self, connection: HttpConnection) -> None:
@@ -98,6 +126,10 @@ class HttpServer:
         if not self._connections:
             self._none_open.set()
         self._gate.connection_closed(connection.session.address)
+
+
+def _keep_alive_s(config: RpcConfig) -> int:
+    return max(1, round(config.idle_timeout_s))
 
 
 def _uvicorn_config(app: Any, config: RpcConfig) -> Config:
@@ -118,5 +150,5 @@ def _uvicorn_config(app: Any, config: RpcConfig) -> Config:
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=max(1, round(config.idle_timeout_s)),
+        timeout_keep_alive=_keep_alive_s(config),
     )

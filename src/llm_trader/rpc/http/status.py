@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
+from llm_trader.errors import LlmTraderError
 from llm_trader.rpc import envelope
-from llm_trader.rpc.errors import INTERNAL_ERROR, ErrorObject
+from llm_trader.rpc.errors import INTERNAL_ERROR, PROTOCOL_ERRORS, ErrorObject
 
 INVALID_REQUEST: Final = -32600
 OVERLOADED: Final = -32012
@@ -43,6 +44,11 @@ def status_and_headers(reply: bytes, *, draining: bool) -> tuple[int, dict[str, 
     if not reply.startswith(_ERROR_PREFIX):
         return 200, {}
     error = msgspec.json.decode(reply, type=_Refusal).error
+    return status_of_error(error, draining=draining)
+
+
+def status_of_error(error: ErrorObject, *, draining: bool) -> tuple[int, dict[str, str]]:
+    """Of a request that came to nothing but this error."""
     status = http_status(error.code)
     if draining and status == 200:
         return 503, {"retry-after": str(_RETRY_S), "connection": "close"}
@@ -61,3 +67,8 @@ def _headers(status: int, data: Any) -> dict[str, str]:
 def refusal(message: str, code: int = INVALID_REQUEST) -> bytes:
     """A JSON-RPC error, so that clients find the message where they look for it."""
     return envelope.reply(envelope.NULL, ErrorObject(code, message))
+
+
+def refusal_of(error: LlmTraderError) -> bytes:
+    """The same with the code and the details of an error."""
+    return envelope.reply(envelope.NULL, PROTOCOL_ERRORS.error_object(error))

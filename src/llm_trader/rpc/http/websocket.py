@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.protocol import State
 
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
@@ -113,6 +114,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     # --- Messages
 
+    def send_receive_event_to_app(self) -> None:
+        if self.conn.state is State.OPEN:
+            super().send_receive_event_to_app()
+        else:  # one of the two sides has said that it closes
+            self.frames = []
+
     async def receive(self) -> Any:
         if self.queue.empty():
             self._parse()
@@ -179,10 +186,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 class WebSocketEndpoint:
     """Answers the documents of a connection side by side, as those of a TCP connection."""
 
-    def __init__(self, dispatcher: Dispatcher, gate: Admission, config: RpcConfig) -> None:
+    def __init__(self, dispatcher: Dispatcher, gate: Admission) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
-        self._config = config
 
     async def serve(self, websocket: WebSocket) -> None:
         connection: WebSocketConnection = websocket.scope["state"]["websocket"]
@@ -192,7 +198,8 @@ class WebSocketEndpoint:
             with contextlib.suppress(UnauthorizedError):
                 session.principal = self._gate.identify(token, session, time.monotonic())
         await websocket.accept()
-        await _Conversation(websocket, connection, self._dispatcher, self._gate, self._config).run()
+        limits = self._gate.config
+        await _Conversation(websocket, connection, self._dispatcher, self._gate, limits).run()
 
 
 class _Conversation:

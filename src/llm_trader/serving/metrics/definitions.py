@@ -213,13 +213,22 @@ BUILD: Final = Definition(
     "1, with the versions of the program, of Python and of the features, and the index's kind.",
     ("version", "python", "feature_version", "index"),
 )
+WORKERS: Final = Definition(
+    "llm_trader_workers", "gauge", "Processes that answer queries; absent without `--workers`."
+)
+WORKER_RESTARTS: Final = Definition(
+    "llm_trader_worker_restarts_total",
+    "counter",
+    "Workers that were started again because they had died; absent without `--workers`.",
+)
+OF_WORKERS: Final = (WORKERS, WORKER_RESTARTS)
 READ_AT_SCRAPE: Final = (
     *(FRESHNESS, GAPS, MISSING, REFUSED, SYMBOLS_LEFT_OUT, STORE_UP),
     *(INDEX_UP, INDEX_POINTS, INDEX_NEWEST, INDEX_BYTES, CACHE),
     *(CONNECTIONS, WAITING, IN_FLIGHT, RECEIVED, UNSENT, CALIBRATION_AGE),
     *(FORECASTS_WAITING, FORECASTS_UNSCORED, FORECASTS_SCORED, COVERAGE, CRPS, CRPS_SKILL, BUILD),
 )
-DEFINITIONS: Final = (*COUNTED, *READ_AT_SCRAPE)
+DEFINITIONS: Final = (*COUNTED, *READ_AT_SCRAPE, *OF_WORKERS)
 
 # The metrics of the prototype that this system replaces, as PromQL.
 PROTOTYPE_METRICS: Final = {

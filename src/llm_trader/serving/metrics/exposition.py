@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -20,6 +20,7 @@ from llm_trader.serving.metrics.forecast_scores import ForecastScores
 from llm_trader.serving.metrics.readings import Sources, read
 from llm_trader.serving.metrics.registry import Registry
 from llm_trader.serving.metrics.requests import RequestMetrics
+from llm_trader.serving.metrics.summing import Family, as_metrics
 
 
 class ServerMetrics:
@@ -28,6 +29,8 @@ class ServerMetrics:
     media_type: Final = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self, rag: RagMethods, gate: Admission) -> None:
+        # What is shown instead of this process's own, where others answer as well.
+        self.of_all: Callable[[], Awaitable[Sequence[Family] | None]] | None = None
         scores = ForecastScores()
         self._registry = Registry(definitions.COUNTED)
         self._process = CollectorRegistry()
@@ -45,10 +48,15 @@ class ServerMetrics:
 
     async def metrics_text(self) -> bytes:
         """Of the type `media_type`. It never fails: what cannot be read is absent."""
+        shared = None if self.of_all is None else await self.of_all()
+        families = await self.families() if shared is None else as_metrics(shared)
+        return generate_latest(_Families(families))
+
+    async def families(self) -> Iterator[Metric]:
+        """Those of this process."""
         readings = await read(self._sources)
         parts = (self._registry, readings, self._process)
-        families = itertools.chain.from_iterable(part.collect() for part in parts)
-        return generate_latest(_Families(families))
+        return itertools.chain.from_iterable(part.collect() for part in parts)
 
 
 class _Families:

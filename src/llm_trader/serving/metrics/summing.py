@@ -1,0 +1,141 @@
+"""The metrics of several processes as those of one. No I/O here.
+
+Counters, histograms and loads add up. What all processes read from the same files is the same in
+each, so one of them suffices. Means of scored forecasts are weighted by the number of forecasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Literal
+
+import msgspec
+from prometheus_client.metrics_core import Metric
+
+from llm_trader.serving.metrics import definitions
+
+Rule = Literal["sum", "max", "min", "mean_by_scored"]
+Labels = tuple[tuple[str, str], ...]
+
+# By name, of gauges; counters and histograms add up.
+GAUGE_RULES: Final[dict[str, Rule]] = {
+    **dict.fromkeys(
+        (
+            definitions.FRESHNESS.name,
+            definitions.GAPS.name,
+            definitions.MISSING.name,
+            definitions.REFUSED.name,
+            definitions.SYMBOLS_LEFT_OUT.name,
+            definitions.INDEX_POINTS.name,
+            definitions.INDEX_NEWEST.name,
+            definitions.INDEX_BYTES.name,
+            definitions.CALIBRATION_AGE.name,
+            definitions.BUILD.name,
+            definitions.WORKERS.name,
+        ),
+        "max",
+    ),
+    **dict.fromkeys((definitions.STORE_UP.name, definitions.INDEX_UP.name), "min"),
+    **dict.fromkeys(
+        (
+            definitions.CONNECTIONS.name,
+            definitions.WAITING.name,
+            definitions.IN_FLIGHT.name,
+            definitions.RECEIVED.name,
+            definitions.UNSENT.name,
+            definitions.FORECASTS_WAITING.name,
+            definitions.FORECASTS_SCORED.name,
+            "process_virtual_memory_bytes",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+        ),
+        "sum",
+    ),
+    **dict.fromkeys(
+        (definitions.COVERAGE.name, definitions.CRPS.name, definitions.CRPS_SKILL.name),
+        "mean_by_scored",
+    ),
+    "process_start_time_seconds": "min",
+    "process_max_fds": "min",
+}
+
+
+class Family(msgspec.Struct, array_like=True):
+    """A metric with its samples, as plain data. `samples` are (name, labels, value)."""
+
+    name: str
+    meaning: str
+    kind: str
+    samples: list[tuple[str, Labels, float]]
+
+
+def plain(metrics: Iterable[Metric]) -> list[Family]:
+    return [
+        Family(
+            metric.name,
+            metric.documentation,
+            metric.type,
+            [(s.name, tuple(s.labels.items()), s.value) for s in metric.samples],
+        )
+        for metric in metrics
+    ]
+
+
+def as_metrics(families: Iterable[Family]) -> Iterator[Metric]:
+    for family in families:
+        metric = Metric(family.name, family.meaning, family.kind)
+        for name, labels, value in family.samples:
+            metric.add_sample(name, dict(labels), value)
+        yield metric
+
+
+def added_up(processes: Sequence[Sequence[Family]]) -> list[Family]:
+    """One family of each name, in the order of the first process that has it."""
+    merged: dict[str, Family] = {}
+    values: dict[tuple[str, str, Labels], list[tuple[float, float]]] = {}
+    for families in processes:
+        scored = _scored(families)
+        for family in families:
+            if family.name not in merged:
+                merged[family.name] = Family(family.name, family.meaning, family.kind, [])
+            for name, labels, value in family.samples:
+                weight = scored.get(dict(labels).get("horizon", ""), 0.0)
+                values.setdefault((family.name, name, labels), []).append((value, weight))
+    for (family_name, name, labels), entries in values.items():
+        family = merged[family_name]
+        family.samples.append((name, labels, _value(_rule(family), entries)))
+    return list(merged.values())
+
+
+def lasting(families: Iterable[Family]) -> list[Family]:
+    """What still counts after a process has ended: all that only ever grows."""
+    return [family for family in families if family.kind in ("counter", "histogram")]
+
+
+def _rule(family: Family) -> Rule:
+    return GAUGE_RULES.get(family.name, "sum") if family.kind == "gauge" else "sum"
+
+
+def _value(rule: Rule, entries: list[tuple[float, float]]) -> float:
+    values = [value for value, _ in entries]
+    if rule == "max":
+        return max(values)
+    if rule == "min":
+        return min(values)
+    if rule == "sum":
+        return sum(values)
+    total = sum(weight for _, weight in entries)
+    if not total:
+        return values[0]
+    return sum(value * weight for value, weight in entries) / total
+
+
+def _scored(families: Sequence[Family]) -> dict[str, float]:
+    """The number of scored forecasts, by horizon."""
+    name = definitions.FORECASTS_SCORED.name
+    return {
+        dict(labels)["horizon"]: value
+        for family in families
+        if family.name == name
+        for _, labels, value in family.samples
+    }

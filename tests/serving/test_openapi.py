@@ -1,0 +1,73 @@
+"""Requests that schemathesis makes of `schemas/openapi.json`, and what a running server answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.cli.corridor import Corridor
+from tests.serving.fuzz import replies
+from tests.serving.server_process import Server, server_of
+
+ROOT = Path(__file__).resolve().parents[2]
+ROUTES = re.compile(r'\b(?:page|documents|WebSocketRoute)\(\s*"(/[\w./]+)"')
+DOCUMENT = json.loads((ROOT / "schemas/openapi.json").read_text())
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
+MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+# A page has nothing that could be wrong.
+OPERATIONS = [
+    pytest.param(path, verb, mode, id=f"{path}, {mode.value}")
+    for path, verbs in DOCUMENT["paths"].items()
+    for verb, operation in verbs.items()
+    for mode in (MODES if "requestBody" in operation else MODES[:1])
+]
+
+
+@pytest.fixture(scope="module")
+def server(corridor: Corridor) -> Iterator[Server]:
+    with server_of(corridor, settings={"LLM_TRADER_SERVING__GRAPHQL": "true"}) as running:
+        yield running
+        assert not [line for line in running.log if line.get("level") == "error"]
+
+
+@pytest.mark.parametrize(("path", "verb", "mode"), OPERATIONS)
+def test_every_path_answers_as_it_is_described(
+    server: Server, path: str, verb: str, mode: GenerationMode
+) -> None:
+    operation = SCHEMA[path][verb]
+    # The data are old, so the server is not ready and says so.
+    checks = [*CHECKS, *([] if path == "/readyz" else [not_a_server_error])]
+
+    @settings(suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def answers(case: Any) -> None:
+        response = case.call(base_url=f"http://127.0.0.1:{server.http_port}")
+        case.validate_response(response, checks=checks)
+        if path == "/rpc" and response.content:
+            replies.check(response.content)
+
+    answers()
+
+
+def test_every_path_of_the_server_is_described() -> None:
+    routed = {
+        path
+        for source in ("app/server.py", "rpc/http/app.py")
+        for path in ROUTES.findall((ROOT / "src/llm_trader" / source).read_text())
+    }
+    assert routed == {*DOCUMENT["paths"], "/ws"}  # which OpenAPI cannot describe

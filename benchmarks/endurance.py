@@ -1,4 +1,4 @@
-"""A hundred connections for long, beside a server that does nothing, and more than it can do.
+"""A hundred connections for long, beside a server that does nothing.
 
 `python -m benchmarks --only endurance` takes SOAK_MINUTES (10) for each of the two.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,9 +23,6 @@ _CONNECTIONS = 100
 # The busiest hour asks twice as much as the others; at twice this, waits would be those of a crowd.
 _PART_OF_CAPACITY = 0.4
 _SLICES = 10
-_DEADLINE_S = 1.0
-_CROWD = 480  # at a capacity of 200 a second, twice what has its turn within the deadline
-_RECOVERY_S = 5.0
 
 
 def soak_seconds() -> float:
@@ -38,10 +33,6 @@ def endurance(folder: Path) -> list[Figure]:
     rng = np.random.default_rng(0)
     tables = [states(symbol, 60) for symbol in SYMBOLS]
     lines = [request_line(tables, int(i), row=None, rng=rng) for i in rng.integers(0, 3, 500)]
-    return [*_endurance(folder, lines), *_overload(folder, lines)]
-
-
-def _endurance(folder: Path, lines: list[bytes]) -> list[Figure]:
     slice_s = soak_seconds() / _SLICES
     with rag_server_doors(folder) as (process, ports):
         _warm_up(ports, lines)
@@ -70,38 +61,6 @@ def _endurance(folder: Path, lines: list[bytes]) -> list[Figure]:
     ]
 
 
-def _overload(folder: Path, lines: list[bytes]) -> list[Figure]:
-    deadline = {"LLM_TRADER_SERVING__REQUEST_DEADLINE_S": str(_DEADLINE_S)}
-    with rag_server_doors(folder, **deadline) as (_, ports):
-        _warm_up(ports, lines)
-        alone_s = median(answer_s(ports[0], line) for line in lines[:50])
-        crowd = ask(ports, _CROWD, min(60.0, soak_seconds() / 4), 0, lines)
-        recovery_s = recovered_after_s(ports[0], lines, 3 * alone_s)
-    shed = crowd["refusals"].get("-32012", 0)
-    others = {code: count for code, count in crowd["refusals"].items() if code != "-32012"}
-    p99_s = crowd["p99_ms"] / 1000
-    return [
-        Figure(
-            f"{_CROWD} clients that ask without pause, deadline {_DEADLINE_S:g} s: shed as -32012",
-            f"{shed:,}; answered {crowd['answers']:,}; others {others or 'none'}",
-            "some",
-            shed > 0 and not crowd["errors"],
-        ),
-        Figure(
-            "  99th percentile of what is answered, against the deadline",
-            f"{p99_s / _DEADLINE_S:.2f} x",
-            "1.5 x",
-            p99_s <= 1.5 * _DEADLINE_S,
-        ),
-        Figure(
-            "  seconds until a query takes no longer than 3 x one alone",
-            f"{recovery_s:.2f}",
-            f"{_RECOVERY_S:g}",
-            recovery_s <= _RECOVERY_S,
-        ),
-    ]
-
-
 def _warm_up(ports: tuple[int, int], lines: list[bytes]) -> None:
     """Every day is asked for once, and each of the connections to come has been there."""
     ask(ports, _CONNECTIONS, 15.0, 0, lines)
@@ -118,25 +77,3 @@ def ask(
         raise SystemExit(f"the load failed: {done.stderr.decode()[-2000:]}")
     summary: dict[str, Any] = json.loads(done.stdout)
     return summary
-
-
-def answer_s(port: int, line: bytes) -> float:
-    """The seconds of one query on a connection of its own."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        started_s = time.monotonic()
-        connection.sendall(line)
-        reply = connection.makefile("rb").readline()
-        return time.monotonic() - started_s if b'"result"' in reply[:60] else float("inf")
-
-
-def recovered_after_s(port: int, lines: list[bytes], most_s: float) -> float:
-    """The seconds until three queries in a row take at most so long; infinite after 30."""
-    started_s, in_a_row = time.monotonic(), 0
-    for line in lines:
-        in_a_row = in_a_row + 1 if answer_s(port, line) <= most_s else 0
-        elapsed_s = time.monotonic() - started_s
-        if in_a_row == 3:
-            return elapsed_s
-        if elapsed_s > 30:
-            break
-    return float("inf")

@@ -9,7 +9,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -131,29 +131,6 @@ async def test_single_calls_wait_unread_rather_than_miss_their_deadline() -> Non
         line.send_json(*(compute(n, 0.07) for n in range(50)))
         replies = [await line.receive() for _ in range(50)]
         assert codes(replies) == {0: 50}
-
-
-async def test_single_calls_beyond_what_is_done_by_the_deadline_are_refused_at_once() -> None:
-    desk = Desk()
-    async with serving(desk.method(), request_deadline_s=0.5) as server, AsyncExitStack() as opened:
-        lines = [await opened.enter_async_context(connected(server)) for _ in range(60)]
-        await lines[0].call("compute", [0.03])
-        for line in lines:
-            line.send_json(compute(1, 0.03))
-        replies = [await line.receive() for line in lines]
-        refusals = [r["error"] for r in replies if "error" in r]
-        assert codes(replies)[-32012] > 30
-        assert codes(replies)[0] >= 8
-        assert {e["data"]["retry_after_ms"] for e in refusals if e["code"] == -32012} == {1000}
-        # Those who were refused are served once the others have been.
-        assert codes([await line.call("compute", [0.001]) for line in lines]) == {0: 60}
-
-
-async def test_a_call_that_once_was_slow_is_not_refused_while_nobody_waits() -> None:
-    desk = Desk()
-    async with serving(desk.method(), request_deadline_s=0.2) as server, connected(server) as line:
-        assert codes([await line.call("compute", [0.5])]) == {-32013: 1}
-        assert codes([await line.call("compute", [0.01])]) == {0: 1}
 
 
 @pytest.mark.parametrize("between", [b"", b"\n" * 50])

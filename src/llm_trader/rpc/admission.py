@@ -6,7 +6,6 @@ is at work between `enter` and `leave`.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import time
 from collections import Counter
@@ -39,11 +38,6 @@ _LOGGED_FAILURES_PER_S: Final = 1 / 60
 _WORK_TURNS: Final = 8
 # A ping takes some 30 µs.
 _QUICK_TURNS: Final = 32
-# The rest is for the work itself, and for what else the loop does. A connection that sends ahead
-# has up to half of it waiting.
-_PART_OF_DEADLINE: Final = 0.75
-# What `retry_after_ms` of an overload says.
-_REFUSALS_PER_S: Final = 1.0
 # What any connection may send, however much the others have sent.
 _SMALL_BYTES: Final = 1 << 15
 # A pass of the event loop costs some 50 µs.
@@ -159,7 +153,6 @@ class Admission:
         self._failures = TokenBuckets(_FAILED_TOKENS_PER_S, _FAILED_TOKENS_BURST)
         self._failure_log = TokenBuckets(_LOGGED_FAILURES_PER_S, 1)
         self._unlogged_failures = 0
-        self._refusals = TokenBuckets(_REFUSALS_PER_S, 1)
         self._work = FairQueue(_WORK_TURNS)
         self._quick = FairQueue(_QUICK_TURNS)
 
@@ -346,22 +339,6 @@ class Admission:
                 "overloaded: the calls of this batch already take the connection's share of the "
                 f"next {self.config.request_deadline_s:g} s; send this call again in another batch"
             )
-
-    async def expect_turn_of(self, session: Session, kind: str) -> None:
-        """Raises `OverloadedError` if a single call cannot expect its turn in time.
-
-        Who comes back before `retry_after_ms` waits for the next refusal, or refusing would take
-        the time of those who are served.
-        """
-        limit_s = _PART_OF_DEADLINE * self.config.request_deadline_s
-        if session.of_server or self._work.within(session.peer, limit_s, kind):
-            return
-        wait_s = self._refusals.take(session.peer, time.monotonic()) / 1000
-        await asyncio.sleep(min(wait_s, self.config.request_deadline_s / 2))
-        raise errors.OverloadedError(
-            "overloaded: so many calls wait that this one cannot expect its turn in the next "
-            f"{self.config.request_deadline_s:g} s; send again"
-        )
 
     def expect_room(self, session: Session) -> None:
         """Raises `OverloadedError` if the replies to a batch take too much memory."""

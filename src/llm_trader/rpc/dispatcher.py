@@ -350,8 +350,6 @@ class Dispatcher:
         kind, quick = (name, entry[0].quick) if entry else (_OTHER, False)
         if not quick and context.batch_position is not None:
             gate.expect_turn(session)
-        elif not quick:
-            await gate.expect_turn_of(session, kind)
         await gate.turn(session, kind, principal=context.principal, quick=quick)
         if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
             raise _without_turn(context)

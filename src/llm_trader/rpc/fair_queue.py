@@ -118,20 +118,14 @@ class FairQueue:
         """The number of turns that are waited for."""
         return sum(len(line.turns) for line in self._lines.values())
 
-    def within(self, peer: str, limit_s: float, kind: str | None = None) -> bool:
-        """Whether what the peer has waiting fits in a time, if all who wait have their shares;
-        with `kind`, one more turn of that kind as well.
-        """
-        if not self._lines:  # else a kind that once was slow would be refused for ever
-            return True
+    def within(self, peer: str, limit_s: float) -> bool:
+        """Whether what the peer has waiting fits in a time, if all who wait have their shares."""
         line = self._lines.get(peer)
-        path = line.path if line else _path(peer, 1)
-        needed_s = line.queued_s if line else 0.0
-        needed_s += self._estimates_s.get(kind, 0.0) if kind else 0.0
-        for depth, name in enumerate(path):
-            shares = self._shares.get(path[:depth])
-            waiting = shares.waiting if shares else {}
-            needed_s *= len(waiting) + (name not in waiting)
+        if line is None:
+            return True
+        needed_s = line.queued_s
+        for depth in range(len(line.path)):
+            needed_s *= len(self._shares[line.path[:depth]].waiting)
         return needed_s <= limit_s
 
     async def turn(
@@ -146,7 +140,7 @@ class FairQueue:
         `calls` is how many will wait after a turn that only begins them. `charge` is called with
         the cost of the turn in seconds once it is over.
         """
-        path = _path(peer, calls)
+        path = _Path(peer.rpartition(":")[0], _backlog(calls), peer)
         turn = _Turn(path, kind, self._estimates_s.get(kind, 0.0), charge)
         if self._left and not self._lines and not self._slice_is_used():
             self._left -= 1
@@ -308,10 +302,6 @@ class FairQueue:
             self._shares.clear()
         elif len(self._shares) > _MAX_REMEMBERED:
             self._shares = {path: s for path, s in self._shares.items() if s.waiting}
-
-
-def _path(peer: str, calls: int) -> _Path:
-    return _Path(peer.rpartition(":")[0], _backlog(calls), peer)
 
 
 def _backlog(calls: int) -> int:

@@ -51,9 +51,9 @@ class NotingRetriever(Retriever):
 
     noted: Neighbourhood
 
-    def _evidence(self, query: Any, episodes: Any, neighbours: Any, *more: Any) -> Evidence:
-        self.noted = neighbours
-        return super()._evidence(query, episodes, neighbours, *more)
+    def _evidence(self, query: Any, found: Any, *more: Any) -> Evidence:
+        self.noted = found.neighbours
+        return super()._evidence(query, found, *more)
 
 
 @cache

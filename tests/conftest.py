@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 # As the command line does; two busy test workers would otherwise fight over BLAS threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -32,6 +34,16 @@ settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.load_profile(os.environ.get("TEST_PROFILE", "quick"))
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def uncached_loggers() -> Iterator[None]:
+    """A logger that was used under the settings of one test would keep them in all later ones."""
+    configure = structlog.configure
+    with pytest.MonkeyPatch.context() as patch:
+        uncached = {"cache_logger_on_first_use": False}
+        patch.setattr(structlog, "configure", lambda **given: configure(**{**given, **uncached}))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -219,7 +219,7 @@ def test_a_server_with_tokens_answers_only_those_who_have_one(
     with serving_process(*arguments, env=env) as (process, port):
         without = typed(ASK, port)
         assert without.code == 2
-        assert "unauthorized" in without.err
+        assert "name that with --auth-tokens-env" in without.err
         monkeypatch.setenv("LLM_TRADER_SERVING__AUTH_TOKENS_ENV", "TOKEN_OF_MINE")
         monkeypatch.setenv("TOKEN_OF_MINE", "third-secret")
         wrong = typed(ASK, port)

@@ -192,4 +192,4 @@ def test_a_command_line_asks_a_server_with_tls_and_keys(
     assert "matches" in asked_with.json
     without = typed(line, *tls)
     assert without.code == 2
-    assert "unauthorized" in without.err
+    assert "unauthorized; put your key into" in without.err

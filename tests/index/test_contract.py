@@ -180,7 +180,9 @@ async def test_many_searches_find_exactly_what_each_finds(
             assert same_points(found(hits), found(alone))
             assert hits.cosine.tolist() == alone.cosine.tolist()
             assert hits.eligible == alone.eligible
-            np.testing.assert_array_equal(hits.best_cosine, alone.best_cosine)
+            # The local mode of Qdrant's client sums in another order beside other searches.
+            tolerance = 1e-6 if fresh_index is fresh_in_memory else 0
+            np.testing.assert_allclose(hits.best_cosine, alone.best_cosine, rtol=tolerance)
 
 
 @given(case=cases(kinds=3))

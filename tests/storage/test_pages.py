@@ -10,6 +10,7 @@ import lmdb
 import pytest
 
 from llm_trader.errors import StoreError
+from llm_trader.storage import pages
 from llm_trader.storage.environment import Environment
 from llm_trader.storage.pages import DamagedFileError, check_pages, verified
 from tests.market.processes import hear, running, tell
@@ -48,6 +49,26 @@ def test_whatever_lmdb_writes_passes(tmp_path: Path, seed: int) -> None:
                         txn.put(key, rng.randbytes(rng.choice((3, 90, 9000))), db=database)
             check_pages(tmp_path / "data.mdb")
     assert verified(tmp_path / "data.mdb") == []
+
+
+def test_first_pages_that_a_commit_came_between_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, headers = tmp_path / "data.mdb", []
+    with lmdb.open(str(tmp_path)) as environment:
+        for number in range(4):
+            with environment.begin(write=True) as txn:
+                txn.put(b"key", b"%d" % number)
+            headers.append(pages.read_header(file))
+    torn = pages.Header(headers[0].page_size, headers[0].metas.copy())
+    newest = headers[3].metas
+    torn.metas[int(newest["transaction"].argmax())] = newest[int(newest["transaction"].argmax())]
+    readings = iter([torn, headers[3]])
+    monkeypatch.setattr(pages, "_both_metas", lambda file: next(readings))
+    assert pages.read_header(file) is headers[3]
+    monkeypatch.setattr(pages, "_both_metas", lambda file: torn)
+    with pytest.raises(DamagedFileError, match="not of consecutive transactions"):
+        pages.read_header(file)
 
 
 @pytest.mark.soak

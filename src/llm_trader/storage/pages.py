@@ -47,6 +47,8 @@ _MAX_DEPTH: Final = 32
 _SOUND: Final = ("header mp_pages", "overflow pages, record says", "-- a leak")
 # Pages at a time; the arrays about their nodes take some 10 MB.
 _CHUNK: Final = 4096
+# A writer that commits all the time is seen between two commits within a few readings.
+_READINGS: Final = 10
 
 
 class DamagedFileError(Exception):
@@ -73,6 +75,22 @@ class Header:
 
 def read_header(file: Path) -> Header:
     """Raises `DamagedFileError` where LMDB would trip over the first two pages."""
+    header = _both_metas(file)
+    for _ in range(_READINGS):
+        try:
+            _check_metas(header)
+            break
+        except DamagedFileError:
+            # A writer may have committed after the first page was read and before the second.
+            former, header = header, _both_metas(file)
+            if former.metas.tobytes() == header.metas.tobytes():
+                raise
+    else:
+        _check_metas(header)
+    return header
+
+
+def _both_metas(file: Path) -> Header:
     with file.open("rb") as content:
         first = content.read(_META.itemsize)
         if len(first) < _META.itemsize:
@@ -88,9 +106,7 @@ def read_header(file: Path) -> Header:
         second = content.read(_META.itemsize)
     if len(second) < _META.itemsize:
         raise DamagedFileError("it ends within its second page")
-    header = Header(page_size, np.frombuffer(first + second, _META))
-    _check_metas(header)
-    return header
+    return Header(page_size, np.frombuffer(first + second, _META))
 
 
 def meta_bytes(file: Path) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,19 @@ def uncached_loggers() -> Iterator[None]:
         uncached = {"cache_logger_on_first_use": False}
         patch.setattr(structlog, "configure", lambda **given: configure(**{**given, **uncached}))
         yield
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """For tests that configure the log, which belongs to the whole process."""
+    root, ours = logging.getLogger(), logging.getLogger("llm_trader")
+    before = list(root.handlers), root.level, ours.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

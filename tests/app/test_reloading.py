@@ -6,14 +6,13 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import structlog
 
 from llm_trader.app.job import Job
 from llm_trader.app.keys import create_key
@@ -27,23 +26,14 @@ from tests.rpc.stub import until
 QUERY = {"symbol": SYMBOL, "timestamp": AT_MS}
 
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
+
 class Running(NamedTuple):
     parts: ServerParts
     client: RpcClient
     file: SettingsFile
     toml: Path
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("llm_trader")
-    before = list(root.handlers), root.level, ours.level
-    yield
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
 
 
 @asynccontextmanager

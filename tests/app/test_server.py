@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from llm_trader.app.indexes import collection_of
 from llm_trader.app.ingestion import BUILD_ID, ingest_from_store, intraday_timeframe
@@ -41,18 +38,11 @@ from tests.market.builders import run_of_candles
 
 
 @pytest.fixture
-def log() -> Iterator[StringIO]:
+def log(restored_logging: None) -> StringIO:
     """What is logged, as JSON lines."""
-    root, ours = logging.getLogger(), logging.getLogger("llm_trader")
-    before = list(root.handlers), root.level, ours.level
     stream = StringIO()
     configure_logging("info", "json", stream)
-    yield stream
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+    return stream
 
 
 def store_of(path: Path, **timeframes: tuple[Timeframe, ...]) -> MarketStore:

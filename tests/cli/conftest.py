@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-import structlog
 import typer.main
 
 from llm_trader.cli import main
@@ -44,10 +42,10 @@ Typing = Callable[..., Typed]
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typing]:
+def typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], restored_logging: None
+) -> Typing:
     """Runs a command line in this process, as its console script would."""
-    root, ours = logging.getLogger(), logging.getLogger("llm_trader")
-    before = list(root.handlers), root.level, ours.level
     # Wide enough for the paths of temporary folders.
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(typer.main, "get_command", _commands_built_once)
@@ -63,12 +61,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
             code = ended.code or 0
         return Typed(code, *capsys.readouterr())
 
-    yield run
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+    return run
 
 
 @pytest.fixture(scope="session")

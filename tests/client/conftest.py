@@ -5,16 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llm_trader.rpc.server import RpcServer
-from tests.rpc.stub import Line, connected, serving
+from tests.rpc.stub import serving
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[RpcServer]:
     async with serving() as running:
         yield running
-
-
-@pytest.fixture
-async def line(server: RpcServer) -> AsyncIterator[Line]:
-    async with connected(server) as connection:
-        yield connection

@@ -6,12 +6,10 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from io import StringIO
 
 import pytest
-import structlog
 
 from llm_trader.logs import configure_logging
 from llm_trader.rpc.server import RpcServer
@@ -24,11 +22,10 @@ TEXTS = [FORGED, "\r\n\r\nforged", "\x1b[2J\x00", "\u2028forged\u0085", "x" * 30
 
 
 @pytest.fixture
-def log() -> Iterator[StringIO]:
+def log(restored_logging: None) -> StringIO:
     stream = StringIO()
     configure_logging("trace", "json", stream)
-    yield stream
-    structlog.reset_defaults()
+    return stream
 
 
 async def send(address: tuple[str, int] | None, data: bytes, *, reset: bool = False) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
 
+from llm_trader.background import in_background
 from llm_trader.errors import LlmTraderError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.protocol import VectorIndex
@@ -29,13 +30,8 @@ async def watched(index: VectorIndex) -> AsyncIterator[None]:
     if not isinstance(index, EmbeddedIndex):
         yield
         return
-    task = asyncio.create_task(_watch(index))
-    try:
+    async with in_background(_watch(index)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _watch(index: EmbeddedIndex) -> None:

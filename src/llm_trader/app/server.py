@@ -23,7 +23,9 @@ from llm_trader.app.indexes import (
 from llm_trader.app.job import checked_text
 from llm_trader.app.reloading import SettingsFile, follow_settings
 from llm_trader.audit.log import AuditLog
+from llm_trader.background import in_background
 from llm_trader.errors import ConfigurationError
+from llm_trader.index.protocol import VectorIndex
 from llm_trader.logs import configure_logging
 from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
@@ -159,12 +161,7 @@ async def server_parts(
     ):
         if calibration is not None:
             _log_calibration(calibration.calibration, retriever, settings)
-        if not (await retriever.index.info()).symbols:
-            _log.warning(
-                "index_empty",
-                location=retriever.index.location,
-                effect="every query is refused until rag-ingest has added states",
-            )
+        await _log_empty_index(retriever.index)
         async with AsyncExitStack() as opened:
             market = _market(settings, retriever, opened)
             rag = RagMethods(
@@ -201,8 +198,17 @@ async def server_parts(
             server = RpcServer(
                 dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets
             )
-            async with EvidencePusher(subscriptions, dispatcher, gate).running():
+            async with in_background(EvidencePusher(subscriptions, dispatcher, gate).run()):
                 yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
+
+
+async def _log_empty_index(index: VectorIndex) -> None:
+    if not (await index.info()).symbols:
+        _log.warning(
+            "index_empty",
+            location=index.location,
+            effect="every query is refused until rag-ingest has added states",
+        )
 
 
 def _http_door(

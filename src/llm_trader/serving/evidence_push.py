@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -46,17 +44,8 @@ class EvidencePusher:
         self._gate = gate
         self._session = Session(peer="subscriptions:0", of_server=True)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Endless; a pass that fails is logged."""
         while True:
             await asyncio.sleep(_EVERY_S)
             try:

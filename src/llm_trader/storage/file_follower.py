@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from llm_trader.background import in_background
 from llm_trader.errors import LlmTraderError
 
 # A look takes microseconds, and whoever revokes a key should not have to wait for it.
@@ -75,10 +76,5 @@ async def following(*followers: FileFollower) -> AsyncIterator[None]:
             for follower in followers:
                 follower.look()
 
-    task = asyncio.create_task(look())
-    try:
+    async with in_background(look()):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
@@ -24,12 +25,19 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `confidence` is 0 to 1, or `None` if the decider does not measure it. Only a HOLD has a
     `hold_reason`: the `model` chose it, an `error` prevented a decision, or a `guard` refused one
     because of risk or stale or missing data.
+
+    `stop_pct` (below 0) and `target_pct` (above 0) are % of the entry price in the direction of the
+    position, so the same for LONG and SHORT; `size_pct` is % of the account's equity. `None` leaves
+    each to whoever executes the decision. A HOLD has none of them.
     """
 
     action: Action
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None
     reasoning: str
     hold_reason: HoldReason | None = None
+    stop_pct: float | None = None
+    target_pct: float | None = None
+    size_pct: float | None = None
 
     # msgspec checks values when it decodes them, but not those that a decider passes in.
     def __post_init__(self) -> None:
@@ -41,6 +49,14 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidInputError("a HOLD, and no other action, needs a hold_reason")
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             raise InvalidInputError(f"confidence {self.confidence} is not between 0 and 1")
+        if self.stop_pct is not None and not -100 < self.stop_pct < 0:
+            raise InvalidInputError(f"stop_pct {self.stop_pct} is not between -100 and 0")
+        if self.target_pct is not None and not 0 < self.target_pct < math.inf:
+            raise InvalidInputError(f"target_pct {self.target_pct} is not above 0")
+        if self.size_pct is not None and not 0 < self.size_pct <= 100:
+            raise InvalidInputError(f"size_pct {self.size_pct} is not above 0 and at most 100")
+        if self.action == "HOLD" and (self.stop_pct, self.target_pct, self.size_pct) != (None,) * 3:
+            raise InvalidInputError("a HOLD has no stop, target or size")
 
     @classmethod
     def hold(cls, reason: HoldReason, reasoning: str) -> Decision:

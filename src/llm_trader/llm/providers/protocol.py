@@ -37,6 +37,8 @@ class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
     where they are left to the model. `schema` is the JSON Schema that the reply is to satisfy, in
     what both APIs take: all properties required, none besides, no bounds, `null` for what is
     optional. It is not sent to a model without structured output.
+
+    `sample` is not sent at all: it tells apart requests that ask the same thing again on purpose.
     """
 
     provider: str
@@ -47,6 +49,7 @@ class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     effort: str | None = None
     schema: dict[str, Any] | None = None
+    sample: int = 0
 
 
 class TokenUsage(msgspec.Struct, frozen=True, kw_only=True):

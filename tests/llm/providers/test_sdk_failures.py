@@ -17,6 +17,7 @@ from llm_trader.llm.providers.sdk_failures import failure_of, kind_of_status
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 
+
 def errors_of(sdk: ModuleType) -> list[type[Exception]]:
     classes = [value for _, value in inspect.getmembers(sdk, inspect.isclass)]
     return [value for value in classes if issubclass(value, sdk.APIError)]

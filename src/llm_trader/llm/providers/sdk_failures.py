@@ -90,7 +90,7 @@ def _of_error_reply(error: Exception, status: int) -> tuple[FailureKind, str]:
     type of wrong keys and unknown models.
     """
     body = getattr(error, "body", None)
-    kinds = [kind for code in _codes(body) if (kind := kind_of_code(code)) is not None]
+    kinds = [_OF_CODE[code] for code in _codes(body) if code in _OF_CODE]
     kinds.append(kind_of_status(status))
     kind = next((one for one in kinds if one not in ("bad_request", "bad_reply")), kinds[0])
     message = _error_of(body).get("message")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -132,6 +133,12 @@ async def test_openais_400_for_an_unknown_model_is_told_by_its_code(stub: StubSe
     body = error_body("responses", 400, "The requested model does not exist.", "model_not_found")
     end = await outcome(stub, "openai", Status(400, body=body))
     assert ending(end) == ("unknown_model", 1, 0)
+
+
+async def test_an_account_without_money_is_no_matter_of_the_rate(stub: StubServer):
+    body = error_body("responses", 429, "You exceeded your current quota.", "insufficient_quota")
+    end = await outcome(stub, "openai", Status(429, body=body), max_retries=0)
+    assert ending(end) == ("credentials", 1, 0)
 
 
 @each_provider
@@ -312,6 +319,31 @@ async def test_the_key_is_in_no_message(stub: StubServer, provider: ProviderName
     end = await outcome(stub, provider, Status(401, body=body), api_key_env="OPENAI_API_KEY")
     assert isinstance(end, ProviderError)
     assert TEST_KEY not in f"{end} {end.details}"
+
+
+@each_provider
+async def test_the_key_is_in_no_line_of_the_log(
+    stub: StubServer, provider: ProviderName, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+    fault = Status(500, headers=SOON)
+    await outcome(stub, provider, fault, Status(401), api_key_env="OPENAI_API_KEY")
+    assert stub.arrivals == 2
+    assert "Retrying" in caplog.text
+    assert TEST_KEY not in caplog.text
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+async def test_the_attempts_of_many_calls_at_once_are_counted_apart(
+    stub: StubServer, provider: ProviderName
+):
+    stub.script(*[Status(500, headers=SOON)] * 7, *[Drop()] * 2)
+    async with connected(stub, provider) as (connection, model):
+        replies = await asyncio.gather(
+            *(connection.complete(request_of(model), deadline_s=20) for _ in range(12))
+        )
+    assert sum(reply.attempts for reply in replies) == stub.arrivals == 12 + 9
+    assert sum(reply.unanswered for reply in replies) == 2
 
 
 async def test_a_cancelled_call_is_cancelled(stub: StubServer):

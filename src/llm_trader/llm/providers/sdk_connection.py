@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -87,8 +88,12 @@ class SdkConnection:
         self.sdk = sdk
         self._key = key
         self._limiter = AsyncLimiter(requests_per_minute, 60)
+        # It says each request at the level of info; the SDK says those that are tried again.
+        if not logging.getLogger().isEnabledFor(logging.DEBUG):
+            logging.getLogger("httpx2").setLevel(logging.WARNING)
         self.http = httpx2.AsyncClient(
             verify=_trusted_authorities(),
+            limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100),
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
             event_hooks={"request": [self._leaves], "response": [self._answered]},
         )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx2
 
+from llm_trader.errors import raised_inside
 from llm_trader.llm.providers.protocol import FailureKind, TokenUsage
 
 _OF_STATUS: Final[dict[int, FailureKind]] = {
@@ -53,6 +54,8 @@ REMEDIES: Final[dict[FailureKind, str]] = {
     "unknown_model": "the model is retired, misspelt or not open to this key: change llm.model",
 }
 
+_TRANSPORTS: Final = ("httpx2", "httpcore2", "anyio")
+
 # Raised where a reply lacks what its API promises: the SDKs make objects of anything.
 _UNREADABLE: Final = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
@@ -92,9 +95,11 @@ def failure_of(error: Exception) -> tuple[FailureKind, str] | None:
     if hasattr(error, "body") and hasattr(error, "request"):  # an error in the midst of a stream
         code = next(iter(_codes(getattr(error, "body", None))), None)
         return kind_of_code(code) or "overloaded", f"an error in the stream: {error}"
+    said = f"{type(error).__name__}: {error}"
     if isinstance(error, _UNREADABLE):
-        return "bad_reply", f"the reply is not of its interface ({type(error).__name__}: {error})"
-    return None
+        return "bad_reply", f"the reply is not of its interface ({said})"
+    # Event loops have errors of their own for connections that are gone, such as RuntimeError.
+    return ("connection", said) if raised_inside(error, _TRANSPORTS) else None
 
 
 def _of_error_reply(error: Exception, status: int) -> tuple[FailureKind, str]:

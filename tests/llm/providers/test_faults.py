@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llm_trader.llm.config import ProviderName
+from llm_trader.llm.providers import sdk_connection
 from llm_trader.llm.providers.protocol import LlmReply, ProviderError
 from tests.llm.providers.connections import PROVIDERS, connected, request_of
 from tests.llm.stub.faults import (
@@ -42,6 +43,8 @@ BODIES = [
     b'event: message_start\ndata: {"type": "message_start"}\n\n',
     b'data: {"type": "response.completed"}\n\n',
     b"event: message_start\ndata: {broken\n\n",
+    b"[" * 100_000,
+    b"event: message_start\ndata: " + b"[" * 100_000 + b"\n\n",
 ]
 
 
@@ -155,11 +158,10 @@ async def test_an_account_without_money_is_no_matter_of_the_rate(stub: StubServe
 
 
 @each_provider
-@streamed_or_not
 async def test_a_connection_that_is_dropped_before_the_answer_is_tried_again(
-    stub: StubServer, provider: ProviderName, stream: bool
+    stub: StubServer, provider: ProviderName
 ):
-    end = await outcome(stub, provider, Drop(), stream=stream)
+    end = await outcome(stub, provider, Drop())
     assert ending(end) == ("reply", 2, 1)
 
 
@@ -233,6 +235,18 @@ async def test_a_body_of_something_else_is_no_reply(
             # A stream of nothing that is known is one without its end.
             assert kind == "bad_reply" or (kind == "connection" and stream), body
             assert (attempts, unanswered) == (1, 1)
+
+
+@each_provider
+@streamed_or_not
+async def test_a_body_without_end_does_not_fill_the_memory(
+    stub: StubServer, provider: ProviderName, stream: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sdk_connection, "MOST_BYTES", 100_000)
+    endless = Body(b": nothing to say\n" * 20_000)
+    end = await outcome(stub, provider, endless, stream=stream, max_retries=0)
+    assert ending(end) == ("bad_reply", 1, 1)
+    assert "longer than 100000 bytes" in str(end)
 
 
 @each_provider

@@ -12,7 +12,7 @@ import functools
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +36,8 @@ from llm_trader.llm.providers.sdk_failures import (
 
 _CONNECT_S: Final = 10.0
 _MS: Final = 1000.0
+# 128,000 tokens, each an event of a stream of its own, are some 40 MB.
+MOST_BYTES: Final = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,24 @@ class _Attempts:
 
 
 _ATTEMPTS: ContextVar[_Attempts] = ContextVar("attempts of the call")
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    """A body that does not fill the memory, whoever sends it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for part in self._stream:
+            received += len(part)
+            if received > MOST_BYTES:
+                raise BrokenReplyError(f"the reply is longer than {MOST_BYTES} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class SdkConnection:
@@ -152,6 +172,7 @@ class SdkConnection:
         attempts = _ATTEMPTS.get()
         attempts.status = response.status_code
         attempts.open = response.is_success
+        response.stream = _BoundedStream(response.stream)
 
     def _error(
         self,

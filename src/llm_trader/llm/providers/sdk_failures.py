@@ -57,7 +57,10 @@ REMEDIES: Final[dict[FailureKind, str]] = {
 _TRANSPORTS: Final = ("httpx2", "httpcore2", "anyio")
 
 # Raised where a reply lacks what its API promises: the SDKs make objects of anything.
-_UNREADABLE: Final = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+_UNREADABLE: Final = (
+    *(AttributeError, KeyError, IndexError, TypeError, ValueError),
+    RecursionError,  # of brackets within each other
+)
 
 
 class BrokenReplyError(Exception):
@@ -85,6 +88,8 @@ def failure_of(error: Exception) -> tuple[FailureKind, str] | None:
     """The kind and what to say of it; `None` for an error that no reply explains."""
     if isinstance(error, BrokenReplyError):
         return error.kind, str(error)
+    if isinstance(error.__cause__, BrokenReplyError):
+        return failure_of(error.__cause__)
     if type(error).__name__ == "APITimeoutError" or isinstance(error, httpx2.TimeoutException):
         return "timeout", "the provider stayed silent for too long"
     if type(error).__name__ == "APIConnectionError" or isinstance(error, httpx2.HTTPError):

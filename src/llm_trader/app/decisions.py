@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -241,7 +241,9 @@ def _with_provider(job: Job, choice: DeciderChoice) -> tuple[DeciderChoice, list
             if config != LlmConfig() or choice.model is not None:
                 raise
             choice = choice._replace(provider="aggregator")
-            notes.append(f"The aggregator decides by fixed rules, without a model: {error.message}.")
+            notes.append(
+                f"The aggregator decides by fixed rules, without a model: {error.message}."
+            )
     if choice.provider == "aggregator" and choice.arm == "baseline":
         raise InvalidInputError(
             "the aggregator follows similar states, so it has no arm baseline; choose a model "

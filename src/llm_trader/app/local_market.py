@@ -111,7 +111,10 @@ async def open_local_market(
             except LlmTraderError as error:
                 problem = error.message
         if retriever is None:
-            rules, intraday = snapshot_rules(settings), intraday_timeframe(settings, store, [symbol])
+            rules, intraday = (
+                snapshot_rules(settings),
+                intraday_timeframe(settings, store, [symbol]),
+            )
         else:
             rules = snapshot_rules_of(retriever.index, settings)
             intraday = retriever.space.intraday

@@ -51,7 +51,8 @@ def decide(
         ),
     ] = None,
     model: Annotated[
-        str | None, Option(help="Model, by the name that its provider gives it. [setting llm.model]")
+        str | None,
+        Option(help="Model, by the name that its provider gives it. [setting llm.model]"),
     ] = None,
     arm: Arm = None,
     mask: Mask = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,9 +29,7 @@ class Filters:
 
     symbol: Annotated[str | None, Option(help="Only decisions on this symbol.")] = None
     model: Annotated[str | None, Option(help="Only those of this model.")] = None
-    arm: Annotated[
-        Literal["rag", "baseline"] | None, Option(help="Only those of this arm.")
-    ] = None
+    arm: Annotated[Literal["rag", "baseline"] | None, Option(help="Only those of this arm.")] = None
     action: Annotated[
         Literal["LONG", "SHORT", "HOLD"] | None,
         Option(help="Only those with this action.", case_sensitive=False),
@@ -40,9 +38,7 @@ class Filters:
         Literal["model", "error", "guard"] | None,
         Option(help="Only HOLDs of this kind: chosen by the model, an error, or a guard."),
     ] = None
-    origin: Annotated[
-        str | None, Option(help="Only those of this command, such as decide.")
-    ] = None
+    origin: Annotated[str | None, Option(help="Only those of this command, such as decide.")] = None
     since: Annotated[
         str | None, Option(help="Only those made since: a number of days before now, or RFC 3339.")
     ] = None

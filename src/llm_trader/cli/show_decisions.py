@@ -85,7 +85,9 @@ def describe_list(decisions: list[DecisionSummary]) -> Description:
 
 def describe_replay(report: Replay) -> Description:
     if report.is_same:
-        yield heading(f"Decision {report.id} is the same, byte for byte: {_action(report.recorded)}")
+        yield heading(
+            f"Decision {report.id} is the same, byte for byte: {_action(report.recorded)}"
+        )
     else:
         yield heading(f"Decision {report.id} is another one now")
         yield line(f"recorded: {_in_words(report.recorded)}")
@@ -127,7 +129,12 @@ def describe_statistics(found: DecisionStatistics) -> Description:
     if found.outcomes:
         yield ""
         rows = (
-            (_of(one.origin, one.model, one.provider), one.arm, *_followed(one.followed), one.unknown)
+            (
+                _of(one.origin, one.model, one.provider),
+                one.arm,
+                *_followed(one.followed),
+                one.unknown,
+            )
             for one in found.outcomes
         )
         columns = "decides", "arm", "known", "effective", "hit rate", "mean move", "unknown"

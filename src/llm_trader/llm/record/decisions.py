@@ -44,7 +44,8 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
     """A decision, and what it takes to make it again.
 
     `arm` was asked for, `arm_used` is `baseline` too where the retrieval failed and the settings
-    allow that; `has_evidence` says whether the prompt had any. `settings` are those that decide what is asked. `id` is 0 until it is recorded.
+    allow that; `has_evidence` says whether the prompt had any. `settings` are those that decide
+    what is asked. `id` is 0 until it is recorded.
     """
 
     id: int = 0
@@ -162,9 +163,7 @@ class DecisionLog:
             number = _id_of_key(connection, key)
         return None if number is None else self.get(number)
 
-    def summaries(
-        self, chosen: DecisionFilter, limit: int | None = None
-    ) -> list[DecisionSummary]:
+    def summaries(self, chosen: DecisionFilter, limit: int | None = None) -> list[DecisionSummary]:
         """Newest first."""
         condition, values = _condition(chosen)
         with self._database.read() as connection:

@@ -247,9 +247,9 @@ def _action(decision: Decision) -> str:
 
 
 def _in_words(decision: Decision) -> str:
-    parts = [decision.action]
+    parts: list[str] = [decision.action]
     if decision.hold_reason is not None:
-        parts[0] += f", {_WHY_HOLD[decision.hold_reason]}"
+        parts.append(_WHY_HOLD[decision.hold_reason])
     if decision.confidence is not None:
         parts.append(f"confidence {decision.confidence:.2f}")
     for name, value in (("stop", decision.stop_pct), ("target", decision.target_pct)):

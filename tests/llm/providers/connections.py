@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import date
 from typing import Any, Final
 
 from llm_trader.llm.config import LlmConfig, ProviderName
 from llm_trader.llm.model_settings import ModelSettings, resolve_model
+from llm_trader.llm.providers.capabilities import AS_OF
 from llm_trader.llm.providers.connecting import connect_provider
 from llm_trader.llm.providers.protocol import LlmRequest, Message, Provider
 from tests.llm.stub.server import TEST_KEY, StubServer
 
-TODAY: Final = date(2026, 11, 29)
+TODAY: Final = AS_OF
 PROVIDERS: Final[tuple[ProviderName, ...]] = ("anthropic", "openai", "openai-compatible")
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",

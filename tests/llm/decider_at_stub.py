@@ -18,6 +18,7 @@ from tests.llm.stub.server import TEST_KEY, StubServer
 
 NOW_MS: Millis = 1_796_000_000_000  # 2026-11-30
 TODAY = datetime.date(2026, 11, 30)
+_BY_SETTINGS = DeciderChoice()
 REPLY = '{"reasoning": "It rose.", "action": "LONG", "confidence": 0.7, "stop_pct": -1.5}'
 
 
@@ -43,7 +44,7 @@ def job_at(stub: StubServer | str, folder: Path, **settings: Any) -> Job:
 async def decider_at(
     stub: StubServer,
     record: DecisionRecord,
-    choice: DeciderChoice = DeciderChoice(),
+    choice: DeciderChoice = _BY_SETTINGS,
     **settings: Any,
 ) -> AsyncIterator[LlmDecider]:
     job = job_at(stub, record.path.parent, **settings)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -20,9 +19,10 @@ from llm_trader.llm.record.decisions import DecisionFilter, RecordedDecision
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.llm.record.requests import request_hash
 from llm_trader.llm.recorded_calls import RecordedCalls
+from tests.cli.corridor import until
 from tests.llm.decider_at_stub import REPLY, TODAY, decider_at
 from tests.llm.stub.faults import Body, Cut, Drip, Drop, Event, Hang, Late, Status
-from tests.llm.stub.replies import StubReply, StubRequest
+from tests.llm.stub.replies import StubReply
 from tests.llm.stub.server import TEST_KEY, StubServer
 
 
@@ -327,8 +327,7 @@ async def test_a_cancelled_call_counts_at_its_worst_case_and_may_be_repeated(
     stub.script(Hang())
     async with decider_at(stub, record) as decider:
         task = asyncio.create_task(decider.decide_recorded(corridor_case))
-        while not stub.requests:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(until, lambda: stub.requests, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

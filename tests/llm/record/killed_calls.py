@@ -1,8 +1,8 @@
 """A process that makes processes which make a call and are killed; for `test_kills.py`.
 
 `python -m tests.llm.record.killed_calls URL` reads lines of `ORDER FOLDER QUESTION`, forks, and
-prints the state of the call, unless the child dies before, and then `end`. With the order `between` the
-child kills itself between the reply and its record; with a number it is killed after so many
+writes the state of the call, unless the child dies before, and then `end`. With the order `between`
+the child kills itself between the reply and its record; with a number it is killed after so many
 milliseconds; with `finish` it lives.
 """
 
@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,11 @@ async def _call(url: str, folder: Path, question: str) -> str:
     return f"{used.call.state} {used.is_new}"
 
 
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def _killed(*arguments: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -39,14 +43,14 @@ def _killed(*arguments: Any) -> None:
 def _child(order: str, url: str, folder: Path, question: str) -> None:
     if order == "between":
         CallLog.replied = _killed  # type: ignore[assignment]
-    print(asyncio.run(_call(url, folder, question)), flush=True)
+    _write(asyncio.run(_call(url, folder, question)))
 
 
 def main() -> None:
     import anthropic  # noqa: F401  once, and not in each child
 
     url = sys.argv[1]
-    print("ready", flush=True)
+    _write("ready")
     for line in sys.stdin:
         order, folder, question = line.split()
         child = os.fork()
@@ -57,7 +61,7 @@ def main() -> None:
             time.sleep(int(order) / 1000)
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        print("end killed" if os.WIFSIGNALED(status) else "end", flush=True)
+        _write("end killed" if os.WIFSIGNALED(status) else "end")
 
 
 if __name__ == "__main__":

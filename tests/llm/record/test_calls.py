@@ -25,7 +25,7 @@ def record(tmp_path: Path) -> Iterator[DecisionRecord]:
 
 
 def left_behind(folder: Path, text: str = "What now?") -> None:
-    """Starts a call as a process would that dies before it ends: its lock is gone, its row stays."""
+    """Leaves a call as a process does that dies: its lock is gone, and its row stays."""
     record = open_record(folder)
     started(record, text)
     record.close()

@@ -95,7 +95,7 @@ def _cells(capabilities: ModelCapabilities) -> list[str]:
         "yes" if capabilities.thinks else "no",
         ", ".join(capabilities.efforts),
         temperature[capabilities.temperature],
-        str(capabilities.knowledge_cutoff or "not stated"),
+        str(capabilities.knowledge_cutoff or "unknown"),
         str(capabilities.retires or ""),
     ]
 

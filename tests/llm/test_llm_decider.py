@@ -20,7 +20,7 @@ from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.llm.record.requests import request_hash
 from llm_trader.llm.recorded_calls import RecordedCalls
 from tests.cli.corridor import until
-from tests.llm.decider_at_stub import REPLY, TODAY, decider_at
+from tests.llm.decider_at_stub import NOW_MS, REPLY, TODAY, decider_at
 from tests.llm.stub.faults import Body, Cut, Drip, Drop, Event, Hang, Late, Status
 from tests.llm.stub.replies import StubReply
 from tests.llm.stub.server import TEST_KEY, StubServer
@@ -249,6 +249,38 @@ async def test_tasks_that_ask_the_same_at_once_pay_once(
     assert len(stub.requests) == 1
     assert len({one.decision for one in made}) == 1
     assert sum(one.costs.paid_usd > 0 for one in made) == 1
+
+
+async def test_processes_that_ask_the_same_at_once_pay_once(
+    stub: StubServer, record: DecisionRecord, corridor_case: Case
+) -> None:
+    stub.script(Late(0.3))
+    with DecisionRecord.open(record.path.parent) as other:
+        async with decider_at(stub, record) as first, decider_at(stub, other) as second:
+            made = await asyncio.gather(
+                first.decide_recorded(corridor_case), second.decide_recorded(corridor_case)
+            )
+    assert len(stub.requests) == 1
+    assert made[0].decision == made[1].decision
+    assert made[0].calls == made[1].calls
+    assert sorted(one.costs.paid_usd > 0 for one in made) == [False, True]
+
+
+async def test_who_waits_for_the_call_of_another_process_waits_until_the_deadline(
+    stub: StubServer, record: DecisionRecord, corridor_case: Case
+) -> None:
+    with DecisionRecord.open(record.path.parent) as other:
+        async with decider_at(stub, record, llm__deadline_s=0.3, llm__timeout_s=0.3) as decider:
+            other.calls.begin(
+                decider.request(corridor_case),
+                symbol=corridor_case.symbol,
+                started_at_ms=NOW_MS,
+                reserved_usd=Decimal(1),
+            )
+            made = await decider.decide_recorded(corridor_case)
+    assert made.decision.hold_reason == "error"
+    assert "(under_way): another process is still making this call" in made.decision.reasoning
+    assert stub.requests == []
 
 
 class CountingProvider:

@@ -132,7 +132,7 @@ async def test_a_changed_template_is_shown_line_by_line_and_the_replies_are_read
         return msgspec.structs.replace(prompt, user=prompt.user.replace("Decide now", "Decide!"))
 
     monkeypatch.setattr(llm_decider, "render_prompt", changed)
-    now = {**made.versions, "template": "prompt-99", "elsewhere": "1"}
+    now = {**made.versions, "template": "prompt-99", "settings": "others", "elsewhere": "1"}
     again = await replay_decision(record, made, now)
     assert (again.is_same, again.prompt_is_same) == (True, False)
     changes = [
@@ -142,7 +142,8 @@ async def test_a_changed_template_is_shown_line_by_line_and_the_replies_are_read
     assert "Decide now" in changes[0]
     assert "Decide!" in changes[1]
     assert again.differences == [
-        ValueDifference("template", made.versions["template"], "prompt-99")
+        ValueDifference("template", made.versions["template"], "prompt-99"),
+        ValueDifference("settings", made.settings_digest, "others"),
     ]
     assert "The prompt is another one now" in again.note
 

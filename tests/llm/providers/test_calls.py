@@ -17,10 +17,10 @@ from llm_trader.llm.config import LlmConfig, ProviderName
 from llm_trader.llm.model_settings import resolve_model
 from llm_trader.llm.providers.connecting import connect_provider
 from llm_trader.llm.providers.protocol import Message, TokenUsage
+from llm_trader.llm.reply.schema import DECISION_SCHEMA
 from tests.llm.providers.connections import (
     DEADLINE_S,
     PROVIDERS,
-    SCHEMA,
     SYSTEM,
     TODAY,
     config_of,
@@ -68,8 +68,8 @@ async def test_a_reply_comes_with_its_tokens_model_and_sdk(
 async def test_a_structured_reply_satisfies_the_schema(stub: StubServer, provider: ProviderName):
     async with connected(stub, provider) as (connection, model):
         reply = await connection.complete(request_of(model), deadline_s=DEADLINE_S)
-    assert stub.requests[0].schema == SCHEMA
-    assert json.loads(reply.text).keys() == SCHEMA["properties"].keys()
+    assert stub.requests[0].schema == DECISION_SCHEMA
+    assert json.loads(reply.text).keys() == DECISION_SCHEMA["properties"].keys()
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])

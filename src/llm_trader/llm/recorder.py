@@ -16,7 +16,6 @@ from llm_trader.llm.record.decisions import Costs, DecisionLog, RecordedDecision
 from llm_trader.llm.recorded_calls import CallUsed
 from llm_trader.timeframe import Millis
 
-
 _log = structlog.get_logger(__name__)
 
 

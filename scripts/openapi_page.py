@@ -15,6 +15,7 @@ from llm_trader.rpc.errors import ErrorObject
 from llm_trader.rpc.http.status import http_status
 from llm_trader.rpc.params import NoParams
 from llm_trader.serving.methods import METHODS
+from llm_trader.serving.page.methods import PAGE_METHODS
 from llm_trader.serving.readiness import Readiness
 from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
 from llm_trader.serving.wire import RAG_ERRORS
@@ -29,7 +30,9 @@ _MOST_CALLS: Final = 100
 
 
 def openapi_page(note: str) -> str:
-    methods = with_builtin_methods([*METHODS, *SUBSCRIPTION_METHODS], title="", version="")
+    methods = with_builtin_methods(
+        [*METHODS, *PAGE_METHODS, *SUBSCRIPTION_METHODS], title="", version=""
+    )
     kinds = [method.params_type or NoParams for method in methods]
     _, schemas = msgspec.json.schema_components(
         [*kinds, ErrorObject, Readiness], ref_template="#/components/schemas/{name}"

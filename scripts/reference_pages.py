@@ -26,6 +26,7 @@ from llm_trader.rpc.http.websocket import (
 from llm_trader.serving.admin import ADMIN_METHODS
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.metrics.definitions import DEFINITIONS, PROTOTYPE_METRICS
+from llm_trader.serving.page.methods import PAGE_METHODS
 from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.snapshot.model import MarketSnapshot
@@ -148,7 +149,10 @@ _NEEDS = {"open": "none", "any_key": "any valid key"}
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
     methods = with_builtin_methods(
-        [*METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS], title="", version="", errors=RAG_ERRORS
+        [*METHODS, *PAGE_METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS],
+        title="",
+        version="",
+        errors=RAG_ERRORS,
     )
     document = openrpc_document(methods, title="", version="", errors=RAG_ERRORS)
     lines = [note, "# JSON-RPC methods", ""]

@@ -35,7 +35,7 @@ from llm_trader.retrieval.calibration import (
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
-from llm_trader.rpc.admission import Admission, check_binding
+from llm_trader.rpc.admission import Admission, check_binding, open_to_strangers
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
@@ -51,6 +51,8 @@ from llm_trader.serving.admin import AdminMethods
 from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
+from llm_trader.serving.page.decisions import DecisionReader
+from llm_trader.serving.page.methods import PageMethods, page_settings
 from llm_trader.serving.readiness import ReadinessProbe
 from llm_trader.serving.subscriptions import Subscriptions
 from llm_trader.serving.tracing import open_traces
@@ -61,6 +63,9 @@ from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from llm_trader.rpc.http.app import Page, RpcOverHttp
     from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
@@ -172,9 +177,16 @@ async def server_parts(
             )
             subscriptions = Subscriptions(market, serving)
             admin = AdminMethods()
+            decisions = opened.enter_context(closing(DecisionReader(settings.decisions.record)))
+            page = PageMethods(rag, decisions)
             probe = ReadinessProbe(retriever, market, serving, clock)
             complete = with_builtin_methods(
-                [*rag.methods(), *subscriptions.methods(), *admin.methods()],
+                [
+                    *rag.methods(),
+                    *page.methods(),
+                    *subscriptions.methods(),
+                    *admin.methods(),
+                ],
                 title="LLM Trader RAG",
                 version=__version__,
                 errors=RAG_ERRORS,
@@ -191,7 +203,7 @@ async def server_parts(
             dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
             doors = []
             if serving.http:
-                doors.append(_http_door(dispatcher, gate, serving, probe, metrics, tls, sockets))
+                doors.append(_http_door(dispatcher, gate, rag, probe, metrics, tls, sockets))
             server = RpcServer(
                 dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets
             )
@@ -211,13 +223,14 @@ async def _log_empty_index(index: VectorIndex) -> None:
 def _http_door(
     dispatcher: Dispatcher,
     gate: Admission,
-    config: ServingConfig,
+    rag: RagMethods,
     probe: ReadinessProbe,
     metrics: ServerMetrics | None,
     tls: ServerTls | None,
     sockets: SlotSockets | None,
 ) -> Door:
     """Every path that HTTP answers is in this list."""
+    config = rag.config
     # Its libraries take 100 ms to import.
     from llm_trader.rpc.http.app import JSON, RpcOverHttp, http_application
     from llm_trader.rpc.http.server import HttpServer
@@ -241,12 +254,41 @@ def _http_door(
         rpc.page("/readyz", ready, open_to_all=True),
         rpc.page("/openrpc.json", describe),
     ]
+    if _shows_page(config):
+        routes += _page_routes(rpc, gate, rag, ready)
     if metrics is not None:
         routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
     if config.graphql:
         graphql = _graphql(dispatcher, gate, config)
         routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
     return HttpServer(http_application(routes, config), config, gate, tls, sockets)
+
+
+def _shows_page(config: ServingConfig) -> bool:
+    return not open_to_strangers(config.host, False) if config.page is None else config.page
+
+
+def _page_routes(
+    rpc: RpcOverHttp, gate: Admission, rag: RagMethods, ready: Page
+) -> list[BaseRoute]:
+    """The page itself is open to all: it holds no data, and asks for a key where calls need one."""
+    from llm_trader.serving.page.files import PageFiles, ReportFiles
+
+    async def first_facts(authenticated: bool) -> tuple[int, Any]:
+        return 200, page_settings(rag, keys_required=gate.keys.required)
+
+    async def readiness(authenticated: bool) -> tuple[int, Any]:
+        # For a page, not being ready is an answer; browsers would log the status as an error.
+        return 200, (await ready(authenticated))[1]
+
+    page = PageFiles()
+    return [
+        rpc.files("/", page.index, open_to_all=True),
+        rpc.page("/page/settings", first_facts, open_to_all=True),
+        rpc.page("/page/readiness", readiness, open_to_all=True),
+        rpc.files("/page/{name:path}", page.find, open_to_all=True),
+        rpc.files("/reports/{name:path}", ReportFiles(rag.config.reports).find),
+    ]
 
 
 def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> GraphQlEndpoint:

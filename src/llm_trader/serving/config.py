@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
-from llm_trader.config_types import Url
+from llm_trader.config_types import Folder, Url
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.timeframe import MINUTE_MS, Millis
@@ -53,6 +54,19 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
             "core. Limits of connections, rates and memory count for each of them.",
         ),
     ] = 1
+
+    page: Annotated[
+        bool | None,
+        Meta(
+            description="Show the page for people at / of the HTTP port; where this is not set, "
+            "only if the server listens on this machine's loopback.",
+            examples=[True],
+        ),
+    ] = None
+    reports: Annotated[
+        Folder,
+        Meta(description="Folder of evaluations, which the page lists: one folder for each."),
+    ] = Path("reports")
 
     metrics: Annotated[
         bool, Meta(description="Count and time what the server does, for Prometheus at /metrics.")

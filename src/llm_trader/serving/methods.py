@@ -220,7 +220,7 @@ class RagMethods:
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
     ) -> wire.GetSnapshotResult:
-        view = self._source().view(params.symbol)
+        view = self.source().view(params.symbol)
         table = view.latest(params.timestamp, *self.config.staleness_limits_ms)
         age_seconds = self._data_age_seconds(view, params, [])
         version = self.retriever.space.feature_version
@@ -229,17 +229,17 @@ class RagMethods:
     async def get_candles(
         self, params: series.CandlesParams, context: RequestContext
     ) -> series.CandlesResult:
-        return series.read_candles(self._source().store, params)
+        return series.read_candles(self.source().store, params)
 
     async def get_funding(
         self, params: series.SeriesParams, context: RequestContext
     ) -> series.FundingResult:
-        return series.read_funding(self._source().store, params)
+        return series.read_funding(self.source().store, params)
 
     async def get_open_interest(
         self, params: series.SeriesParams, context: RequestContext
     ) -> series.OpenInterestResult:
-        return series.read_open_interest(self._source().store, params)
+        return series.read_open_interest(self.source().store, params)
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         index, space_id = await self.retriever.index.info(), self.retriever.space.space_id
@@ -253,7 +253,7 @@ class RagMethods:
             workers=workers,
         )
 
-    def _source(self) -> SnapshotSource:
+    def source(self) -> SnapshotSource:
         if self.market is None:
             raise errors.InvalidInputError("this server has no market store; start it with --store")
         return self.market

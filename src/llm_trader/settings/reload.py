@@ -104,6 +104,8 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "serving.limits_redis_url",
         "serving.limits_redis_password_env",
         "serving.limits_redis_timeout_ms",
+        "serving.page",
+        "serving.reports",
         "serving.metrics",
         "serving.graphql",
         "serving.graphql_introspection",

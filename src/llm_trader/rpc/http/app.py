@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -45,6 +45,18 @@ DocumentAnswer = Callable[[bytes, RequestContext], Awaitable[DocumentReply]]
 Refuse = Callable[[LlmTraderError, RequestContext, bytes], bytes]
 
 
+class ServedFile(NamedTuple):
+    """`headers` have an `etag`, by which a browser asks whether it has the file already."""
+
+    content: bytes
+    media_type: str
+    headers: Mapping[str, str]
+
+
+# Given a name; None where there is no such file.
+FindFile = Callable[[str], Awaitable[ServedFile | None]]
+
+
 class RpcOverHttp:
     """Passes documents to the dispatcher, with one turn of the queue for all doors."""
 
@@ -65,16 +77,10 @@ class RpcOverHttp:
         """A route for GET; without `open_to_all` the client needs a key where calls do."""
 
         async def respond(request: Request) -> Response:
-            session = self._session(request)
-            try:
-                self._identify(request, session, time.monotonic())
-            except UnauthorizedError as error:
-                if not open_to_all:
-                    return self._unauthorized(request, refusal(error.message, UNAUTHORIZED))
+            session, refused = self._visitor(request, open_to_all=open_to_all)
+            if refused is not None:
+                return refused
             allowed = session.principal is not None or not self._gate.keys.required
-            if not (allowed or open_to_all):
-                message = "unauthorized; send the header Authorization: Bearer KEY"
-                return self._unauthorized(request, refusal(message, UNAUTHORIZED))
             await self._gate.turn(session, _PAGE, quick=True)
             try:
                 status, value = await answer(allowed)
@@ -84,6 +90,40 @@ class RpcOverHttp:
                 self._gate.end_turn()
 
         return Route(path, respond, methods=["GET"])
+
+    def files(self, path: str, find: FindFile, *, open_to_all: bool = False) -> Route:
+        """A route for GET of files; `find` is given what `{name:path}` in the path stands for."""
+
+        async def respond(request: Request) -> Response:
+            session, refused = self._visitor(request, open_to_all=open_to_all)
+            if refused is not None:
+                return refused
+            await self._gate.turn(session, _PAGE, quick=True)
+            try:
+                file = await find(request.path_params.get("name", ""))
+            finally:
+                self._gate.end_turn()
+            if file is None:
+                raise HTTPException(404)
+            if request.headers.get("if-none-match") == file.headers.get("etag"):
+                return Response(status_code=304, headers=dict(file.headers))
+            return Response(file.content, 200, dict(file.headers), media_type=file.media_type)
+
+        return Route(path, respond, methods=["GET"])
+
+    def _visitor(self, request: Request, *, open_to_all: bool) -> tuple[Session, Response | None]:
+        """The session of a GET, and its refusal where it lacks the key that it needs."""
+        session = self._session(request)
+        try:
+            self._identify(request, session, time.monotonic())
+        except UnauthorizedError as error:
+            if not open_to_all:
+                return session, self._unauthorized(request, refusal(error.message, UNAUTHORIZED))
+        allowed = session.principal is not None or not self._gate.keys.required
+        if allowed or open_to_all:
+            return session, None
+        message = "unauthorized; send the header Authorization: Bearer KEY"
+        return session, self._unauthorized(request, refusal(message, UNAUTHORIZED))
 
     def documents(
         self, path: str, answer: DocumentAnswer, refuse: Refuse, media_types: frozenset[str]

@@ -7,7 +7,7 @@ TEXT   := .venv-text
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-live test soak test-text check bench lock docs dist wheel-demo clean
+.PHONY: help setup demo demo-page demo-live test soak test-text test-page check bench lock docs dist wheel-demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
@@ -31,6 +31,9 @@ setup: $(VENV)/.dev ## prepare the whole environment in .venv
 
 demo: $(VENV)/.demo ## the main job end to end on a simulated market: no network, no keys
 	@$(BIN)/llm-trader demo
+
+demo-page: $(VENV)/.demo ## the page in a browser on a simulated market, until Ctrl-C
+	@$(BIN)/llm-trader demo --page
 
 demo-live: setup ## exchange, collector, index and server, live on a simulated market
 	@$(BIN)/python scripts/demo_live.py

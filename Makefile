@@ -57,6 +57,13 @@ $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 test-text: $(TEXT)/.dev ## the tests that need a text model or Redis, in an environment of their own
 	@$(TEXT)/bin/python -m pytest -m "text_model or redis" -q
 
+$(VENV)/.page: $(VENV)/.dev requirements/page.txt
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements/page.txt
+	@touch $@
+
+test-page: $(VENV)/.page ## the page in a real Chromium, which must be on the PATH; screenshots in build/page
+	@$(BIN)/python -m pytest -m browser -q -rs
+
 check: setup ## lint, format, types, layers, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -11,3 +11,7 @@ compile --extra build --output-file requirements/demo.txt
 compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --output-file requirements/dev.txt
 compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra text --extra testmodel \
     --output-file requirements/text.txt
+# Only these three, on top of dev.txt.
+printf '%s\n' 'axe-playwright-python>=0.1.8,<0.2' 'playwright>=1.65,<1.66' |
+    uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+        --no-emit-index-url --no-emit-find-links --quiet --output-file requirements/page.txt

@@ -24,7 +24,7 @@ export function table(caption, columns, rows, options = {}) {
   const cells = (row) => row instanceof HTMLElement ? row : el("tr", {}, row.map(cell));
   return el("div", { class: "framed" }, caption ? el("p", { class: "caption" }, caption) : null,
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.label ?? caption }, el("table", {},
-      el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col" }, column)))),
+      el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col", class: column === "why" ? "left" : null }, column)))),
       el("tbody", {}, rows.map(cells)))));
 }
 

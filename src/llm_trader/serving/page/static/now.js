@@ -153,7 +153,8 @@ export class NowView {
     this.extra = el("div");
     this.matches = el("section", { "aria-label": "Matches" }, el("p", { class: "waiting" }, "The paths of the matches are on their way."));
     this.detail = el("section", { "aria-label": "The chosen match" });
-    this.replace(this.verdict(start), ...metadata.warnings.map((text) => el("p", { class: "note" }, `${text}.`)),
+    const simulated = metadata.collection.startsWith("simulated/");
+    this.replace(this.verdict(start), ...(simulated ? [el("p", { class: "note" }, "These data are simulated: nothing here is evidence about a real market.")] : []), ...metadata.warnings.map((text) => el("p", { class: "note" }, `${text}.`)),
       this.unitsBar(), holder, this.legend(), this.outcome, this.extra,
       el("div", { class: "two last-first" }, el("div", {}, this.matches), el("div", {}, this.outlook(), this.sources())), this.detail);
     this.drawChart(holder, start);
@@ -264,7 +265,7 @@ export class NowView {
     if (!matches.length) return this.matches.replaceChildren(empty("No past state is similar enough to be shown."));
     const outcome = (match, name) => change(signed(match.outcomes[`outcome_${name}`]), match.outcomes[`outcome_${name}`]);
     this.matches.replaceChildren(table("Similar past states, nearest first, and the price change after them in %; choose one to see it",
-      ["date (UTC)", "similarity", ...Object.keys(HORIZON_HOURS), "first", "24h after"],
+      ["date (UTC)", "similarity", ...Object.keys(HORIZON_HOURS), "first touched", "24h after"],
       matches.map((match, i) => el("tr", { class: `pick${i === this.chosen ? " chosen" : ""}`, onclick: () => this.open(i) },
         el("td", {}, el("button", { type: "button", class: "plain", "aria-expanded": String(i === this.chosen) }, minute(match.timestamp))),
         el("td", {}, number(match.similarity, 3)), Object.keys(HORIZON_HOURS).map((name) => outcome(match, name)),

@@ -1,22 +1,154 @@
-// Evidence quality: how this server's own forecasts turned out.
+// Evidence quality: how this server's own forecasts turned out. Misses come first.
 
-import { el, empty, problem } from "./dom.js";
+import { colour, seconds } from "./charts.js";
+import { change, el, empty, problem, table } from "./dom.js";
+import { count, minute, number, percent, signed } from "./format.js";
 import { server } from "./server.js";
 
+const DAYS = [7, 30, 90], HEIGHT = 220, REFRESH = 60_000;
+const TARGET = { coverage_80: 0.8, coverage_50: 0.5 };
+const STROKES = ["fan", "path", "up", "down"];
+const REFERENCES = { base_rate: "the base rate", rescaled: "the base rate rescaled by the last day", volatility: "the volatility model alone", random: "random neighbours" };
+
 export class QualityView {
-  constructor(root) { this.root = root; }
-  close() { this.closed = true; }
+  constructor(root) {
+    this.root = root;
+    this.days = 30;
+    this.plots = [];
+    this.over = new AbortController();
+    addEventListener("theme", () => this.found && this.show(), { signal: this.over.signal });
+    addEventListener("resize", () => this.plots.forEach(({ plot, holder }) => plot.setSize({ width: holder.clientWidth, height: HEIGHT })), { signal: this.over.signal });
+    this.timer = setInterval(() => document.hidden || this.load(), REFRESH);
+  }
+
+  close() {
+    this.closed = true;
+    this.over.abort();
+    clearInterval(this.timer);
+    this.forget();
+  }
+
+  forget() {
+    this.plots.forEach(({ plot }) => plot.destroy());
+    this.plots = [];
+  }
 
   async load() {
     try {
-      const found = await server.call("rag.forecast_scores");
+      const found = await server.call("rag.forecast_quality", { days: this.days });
       if (this.closed) return;
-      this.root.replaceChildren(el("h2", {}, "Evidence quality"), el("pre", {}, JSON.stringify(found, null, 1)));
+      this.found = found;
+      this.show();
     } catch (error) {
       if (this.closed) return;
+      this.forget();
       this.root.replaceChildren(el("h2", {}, "Evidence quality"), error.isUnknownMethod
-        ? empty("This server keeps no journal of its forecasts, so nothing can be said yet about how they turned out.")
+        ? empty("This server keeps no journal of its forecasts, so nothing can be said about how they turned out.")
         : problem(error, () => this.load()));
     }
   }
+
+  show() {
+    const { found } = this;
+    this.forget();
+    const head = [el("h2", {}, "Evidence quality"), this.choice(), el("p", { class: "quiet" }, described(found))];
+    const notes = found.recorded ? [] : [el("p", { class: "note" }, "No journal is kept, so this is what was forecast since the server started. The setting forecasts.journal keeps one.")];
+    if (found.catching_up) notes.push(el("p", { class: "note" }, "The server still reads its journal; the numbers are not complete."));
+    if (!found.horizons.some(({ scored }) => scored)) {
+      this.root.replaceChildren(...head, ...notes, empty(found.forecasts
+        ? `${count(found.forecasts)} forecasts wait for their outcomes. The first can be scored 15 minutes after it was made.`
+        : "No forecast about the present has been served yet. Each query about now becomes one, and is scored when its time has passed."));
+      return;
+    }
+    const rolling = el("div", { class: "three" }), reliability = el("div", { class: "three" }), skill = el("div", { class: "three" });
+    this.root.replaceChildren(...head, ...notes, misses(found.misses), summary(found),
+      el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), rolling,
+      el("h2", {}, "When it said a rise had this chance, how often did the price rise?"), reliability,
+      el("h2", {}, "Skill: how much smaller its errors were than those of the references"), skill, references(found.references));
+    for (const entry of found.rolling) this.coverage(rolling, entry);
+    for (const entry of found.reliability) this.reliability(reliability, entry);
+    for (const horizon of new Set(found.skill.map((entry) => entry.horizon)))
+      this.skill(skill, horizon, found.skill.filter((entry) => entry.horizon === horizon));
+  }
+
+  choice() {
+    return el("div", { class: "bar", role: "group", "aria-label": "Days shown" }, DAYS.map((days) => el("button", {
+      type: "button", "aria-pressed": String(days === this.days), onclick: () => { this.days = days; this.load(); },
+    }, `${days} days`)));
+  }
+
+  plot(parent, title, said, options, data) {
+    const holder = el("div", { role: "img", "aria-label": `${title}. ${said}` });
+    parent.append(el("figure", { class: "plot" }, el("figcaption", {}, el("strong", {}, title), ` ${said}`), holder));
+    const axis = { stroke: colour("quiet"), grid: { stroke: colour("grid") }, ticks: { stroke: colour("grid") } };
+    const plot = new window.uPlot({
+      width: holder.clientWidth || 320, height: HEIGHT, cursor: { drag: { x: false, y: false } },
+      ...options, axes: [{ ...axis, ...options.axes?.[0] }, { ...axis, size: 58, ...options.axes?.[1] }],
+    }, data, holder);
+    this.plots.push({ plot, holder });
+  }
+
+  coverage(parent, { horizon, time, coverage_80: shares, coverage_80_low: low, coverage_80_high: high, coverage_50: half, calibrated_coverage_80: calibrated }) {
+    const line = (label, stroke, more = {}) => ({ label, stroke: colour(stroke), width: 2, points: { show: time.length < 15 }, value: (_, share) => percent(share), ...more });
+    const thin = { width: 1, dash: [3, 3], points: { show: false } };
+    const flat = (name) => time.map(() => TARGET[name]);
+    const has = calibrated?.some((share) => share !== null);
+    this.plot(parent, horizon, `Newest: ${percent(last(shares))} inside the 80 % range, ${percent(last(half))} inside the 50 % range.`, {
+      scales: { y: { range: [0, 1] } }, axes: [{}, { values: (_, ticks) => ticks.map((tick) => percent(tick)) }], tzDate: utc,
+      series: [{ value: (_, at) => at ? minute(at * 1000) : "–" }, line("8 of 10", "fan"), line("low", "fan", thin), line("high", "fan", thin), line("5 of 10", "path"),
+        ...(has ? [line("calibrated", "up")] : []),
+        line("80 %", "quiet", thin), line("50 %", "quiet", thin)],
+    }, [time.map(seconds), shares, low, high, half, ...(has ? [calibrated] : []), flat("coverage_80"), flat("coverage_50")]);
+  }
+
+  reliability(parent, { horizon, p_up: said, observed, low, high, count: counts }) {
+    const dots = (label, stroke, show = true) => ({ label, stroke: colour(stroke), width: show ? 2 : 1, dash: show ? undefined : [3, 3], points: { show, size: 8 }, value: (_, share) => percent(share) });
+    this.plot(parent, horizon, `${count(counts.reduce((sum, n) => sum + n, 0))} forecasts; on the dashed line they are exactly right.`, {
+      scales: { x: { time: false, range: [0, 1] }, y: { range: [0, 1] } },
+      axes: [{ values: (_, ticks) => ticks.map((tick) => percent(tick)) }, { values: (_, ticks) => ticks.map((tick) => percent(tick)) }],
+      series: [{ label: "said", value: (_, share) => percent(share) }, dots("rose", "fan"), dots("low", "fan", false), dots("high", "fan", false), dots("exact", "quiet", false)],
+    }, [said, observed, low, high, said]);
+  }
+
+  skill(parent, horizon, entries) {
+    const shown = entries.filter(({ time }) => time.length);
+    if (!shown.length) return;
+    const said = shown.map(({ reference, skill: { value, low, high } }) =>
+      `Against ${REFERENCES[reference] ?? reference}: ${signed(value === null ? null : 100 * value, 1)} % (${signed(low === null ? null : 100 * low, 1)} to ${signed(high === null ? null : 100 * high, 1)}).`).join(" ");
+    const lines = shown.map(({ reference }, i) => ({ label: reference.replace("_", " "), stroke: colour(STROKES[i % STROKES.length]), width: 2, points: { show: shown[0].time.length < 15 }, value: (_, share) => percent(share, 1) }));
+    this.plot(parent, horizon, said, {
+      tzDate: utc, axes: [{}, { values: (_, ticks) => ticks.map((tick) => percent(tick, 1)) }],
+      series: [{ value: (_, at) => at ? minute(at * 1000) : "–" }, ...lines],
+    }, [shown[0].time.map(seconds), ...shown.map(({ rolling }) => rolling)]);
+  }
+}
+
+const last = (values) => values.findLast((value) => value !== null);
+const utc = (at) => { const date = new Date(at * 1000); return new Date(date.getTime() + date.getTimezoneOffset() * 60_000); };
+const interval = ({ value, low, high }) => value === null ? "–" : low === null ? percent(value, 1) : `${percent(value, 1)} (${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)})`;
+
+function described({ forecasts, waiting, unscored, since, until, interval_level: level }) {
+  const lost = unscored.no_outcome + unscored.memory;
+  return `${count(forecasts)} forecasts of ${minute(since)} to ${minute(until)}, one of each symbol and quarter-hour; ${count(waiting)} still wait for an outcome` +
+    (lost ? `, ${count(lost)} could not be scored` : "") + `. Ranges in brackets hold the true value ${percent(level)} of the time; a day counts as one observation.`;
+}
+
+function misses(list) {
+  if (!list.length) return el("section", {}, el("h2", {}, "Misses"), empty("No outcome was outside its 80 % range. Two in ten should be, so look again when there are more."));
+  return el("section", {}, el("h2", {}, "Misses"), table(`The newest ${count(list.length)} outcomes outside the 80 % range; two in ten belong there`,
+    ["forecast of (UTC)", "symbol", "next", "range, %", "outcome, %", "P(up)"],
+    list.map((miss) => [
+      el("td", {}, el("a", { href: `#now?symbol=${encodeURIComponent(miss.symbol)}&at=${new Date(miss.as_of).toISOString().slice(0, 16)}Z` }, minute(miss.as_of))),
+      miss.symbol, miss.horizon, `${signed(miss.low)} … ${signed(miss.high)}`, change(signed(miss.outcome), miss.outcome), percent(miss.p_up)]), { label: "Misses" }));
+}
+
+function summary({ horizons }) {
+  return el("section", {}, el("h2", {}, "By horizon"), table("The share of outcomes inside the ranges that were served", ["next", "scored", "days", "inside 80 %", "calibrated 80 %", "inside 50 %", "mean error (CRPS), %", "rises"],
+    horizons.map((entry) => [entry.horizon, count(entry.scored), count(entry.days), interval(entry.coverage_80), interval(entry.calibrated_coverage_80),
+      interval(entry.coverage_50), number(entry.crps, 3), interval(entry.rises)]), { label: "By horizon" }));
+}
+
+function references(list) {
+  const absent = list.filter(({ available }) => !available);
+  return absent.length ? el("ul", { class: "quiet" }, absent.map(({ name, reason }) => el("li", {}, `Not compared with ${REFERENCES[name] ?? name}: ${reason}`))) : "";
 }

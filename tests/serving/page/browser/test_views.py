@@ -1,0 +1,165 @@
+"""Every view in a real Chromium, with real data: what it shows, and what it asks the server for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_trader.llm.record.record import DecisionRecord
+from llm_trader.timeframe import HOUR_MS, Millis, parse_rfc3339
+from tests.cli.corridor import Corridor
+from tests.llm.record.decisions import recorded
+from tests.serving.page.browser.conftest import SHOTS, Visit, beside
+from tests.serving.server_process import Server, server_of
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+AT = "2026-03-20T12:00Z"
+AT_MS: Millis = parse_rfc3339("2026-03-20T12:00:00Z")
+# A text that each view shows when it is complete.
+VIEWS = {
+    "now": "24h after",
+    "quality": "Evidence quality",
+    "data": "Gaps and refused rows",
+    "decisions": "llm-trader decide",
+    "evaluations": "llm-trader evaluate",
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_view_renders_without_errors_and_for_everybody(
+    visit: Any, serving: Server, view: str, width: int, scheme: str
+) -> None:
+    seen: Visit = visit(serving, width=width, scheme=scheme).open(view)
+    seen.see(VIEWS[view])
+    seen.page.wait_for_load_state("networkidle")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    seen.page.screenshot(path=SHOTS / f"{view}-{width}-{scheme}.png", full_page=True)
+    assert seen.errors == []
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert serious(seen) == []
+
+
+def serious(seen: Visit) -> list[str]:
+    """What axe-core finds that keeps people out."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # It is put into the page by the driver, so the page's own policy does not refuse it.
+    found = Axe().run(seen.page).response["violations"]
+    return [
+        f"{violation['id']}: {node['html'][:120]} {node.get('failureSummary', '')}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+
+
+def test_it_asks_as_of_the_chosen_moment_and_for_the_outcome_on_request_only(
+    visit: Any, serving: Server
+) -> None:
+    seen: Visit = visit(serving).open(f"now?symbol=ETHUSDT&at={AT}")
+    seen.see("24h after")
+    seen.page.wait_for_load_state("networkidle")
+    seen.page.locator("tr.pick button").nth(1).click()
+    seen.see("Most alike")
+    seen.page.wait_for_load_state("networkidle")
+    asked = [c for c in seen.calls() if c["method"] != "rag.stats"]
+    assert {c["method"] for c in asked} >= {
+        "rag.query_patterns",
+        "rag.get_candles",
+        "rag.compare_states",
+    }
+    assert max(times(asked)) == AT_MS
+    seen.page.click("#happened")
+    seen.see("What happened")
+    after = [c for c in seen.calls() if c["method"] != "rag.stats"][len(asked) :]
+    assert [c["method"] for c in after] == ["rag.get_candles"]
+    assert times(after)[-1] == AT_MS + 24 * HOUR_MS
+    assert seen.errors == []
+
+
+def times(calls: list[dict[str, Any]]) -> list[Millis]:
+    params = [c["params"] for c in calls]
+    named = [p[name] for p in params for name in ("timestamp", "end") if name in p]
+    return [*named, *(time for p in params for time in p.get("others", []))]
+
+
+def test_a_match_shows_its_own_chart_and_which_features_made_it_alike(
+    visit: Any, serving: Server
+) -> None:
+    seen: Visit = visit(serving).open(f"now?symbol=BTCUSDT&at={AT}")
+    seen.see("24h after")
+    seen.page.locator("tr.pick button").first.focus()
+    seen.page.keyboard.press("Enter")
+    seen.see("Least alike")
+    seen.page.locator(".chart.small canvas").first.wait_for()
+    alike = [
+        float(v) for v in seen.page.locator("meter").evaluate_all("all => all.map(m => m.value)")
+    ]
+    half = len(alike) // 2
+    assert min(alike[:half]) >= max(alike[half:])
+    seen.page.screenshot(path=SHOTS / "match.png", full_page=True)
+    seen.page.locator("tr.pick button").first.click()
+    seen.page.get_by_text("Least alike").wait_for(state="detached")
+    assert seen.errors == []
+
+
+def test_the_picker_and_the_keys_go_through_time(visit: Any, serving: Server) -> None:
+    seen: Visit = visit(serving).open(f"now?symbol=BTCUSDT&at={AT}")
+    seen.see("24h after")
+    seen.page.click("body")
+    seen.page.keyboard.press("[")
+    seen.page.wait_for_function("location.hash.includes('T11%3A00')")
+    seen.page.click("button[aria-label='A day ahead']")
+    seen.page.wait_for_function("location.hash.includes('21T11%3A00')")
+    seen.page.select_option("#symbol", "ETHUSDT")
+    seen.see("ETHUSDT at")
+    seen.page.click("#latest")
+    seen.page.wait_for_function("!location.hash.includes('at=')")
+    assert seen.errors == []
+
+
+def test_old_data_are_called_stale_and_a_server_that_is_not_ready_so(
+    visit: Any, serving: Server
+) -> None:
+    seen: Visit = visit(serving).open("now")
+    seen.see("Stale: the newest candle is")
+    seen.open("data")
+    seen.see("The server is not ready")
+    seen.see("longer ago than 30 minutes")
+
+
+def test_recorded_decisions_and_evaluations_are_shown(
+    visit: Any, real: Corridor, tmp_path: Path
+) -> None:
+    with DecisionRecord.open(tmp_path / "decisions") as record:
+        for number in range(3):
+            record.decisions.add(recorded(as_of_ms=AT_MS + number * HOUR_MS))
+    folder = tmp_path / "reports" / "autumn"
+    folder.mkdir(parents=True)
+    metrics = {
+        "command": "evaluate",
+        "created_at": "2026-11-29T12:00:00Z",
+        "origin": {"symbols": ["BTCUSDT"], "start": "2026-01-01", "end": "2026-03-01"},
+        "readings": ["Similar states show nothing beyond chance."],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "report.html").write_text("<script>document.title = 'it ran'</script><p>Report</p>")
+    with server_of(real, "--http-port", "0", settings=beside(tmp_path)) as server:
+        seen: Visit = visit(server).open("decisions")
+        seen.page.locator("tr.pick button").first.click()
+        seen.see("Rationale")
+        seen.page.screenshot(path=SHOTS / "decision.png", full_page=True)
+        assert serious(seen) == []
+        seen.open("evaluations")
+        seen.see("Similar states show nothing beyond chance.")
+        with seen.page.expect_popup() as opened:
+            seen.page.click("text=Open the report")
+        opened.value.wait_for_function("document.title === 'it ran'")
+        # It has no origin of its own, so it cannot ask the server for anything.
+        assert opened.value.evaluate("window.origin") == "null"
+        assert seen.errors == []

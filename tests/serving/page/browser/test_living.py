@@ -89,9 +89,8 @@ def test_a_new_snapshot_is_shown_without_asking_for_it(
             seen.page.wait_for_load_state("networkidle")
             assert asked(seen) == 1
             write(opened, history.known_at(AT_MS + 15 * MINUTE_MS + M5.ms))
-            seen.page.wait_for_function(
-                "document.querySelector('#at')?.value === '2025-02-25T12:20'", timeout=30_000
-            )
+            shown = seen.page.locator("#at[value='2025-02-25T12:20']")
+            shown.wait_for(timeout=30_000)
             seen.see("24h after")
             assert asked(seen) == 1
             seen.page.screenshot(path=SHOTS / "pushed.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,13 @@ def test_the_picker_and_the_keys_go_through_time(visit: Any, serving: Server) ->
     seen.see("24h after")
     seen.page.click("body")
     seen.page.keyboard.press("[")
-    seen.page.wait_for_function("location.hash.includes('T11%3A00')")
+    seen.page.wait_for_url(re.compile("T11%3A00"))
     seen.page.click("button[aria-label='A day ahead']")
-    seen.page.wait_for_function("location.hash.includes('21T11%3A00')")
+    seen.page.wait_for_url(re.compile("21T11%3A00"))
     seen.page.select_option("#symbol", "ETHUSDT")
     seen.see("ETHUSDT at")
     seen.page.click("#latest")
-    seen.page.wait_for_function("!location.hash.includes('at=')")
+    seen.page.wait_for_url(re.compile("symbol=ETHUSDT$"))
     assert seen.errors == []
 
 
@@ -159,7 +160,8 @@ def test_recorded_decisions_and_evaluations_are_shown(
         seen.see("Similar states show nothing beyond chance.")
         with seen.page.expect_popup() as opened:
             seen.page.click("text=Open the report")
-        opened.value.wait_for_function("document.title === 'it ran'")
+        opened.value.wait_for_load_state()
+        assert opened.value.title() == "it ran"
         # It has no origin of its own, so it cannot ask the server for anything.
         assert opened.value.evaluate("window.origin") == "null"
         assert seen.errors == []

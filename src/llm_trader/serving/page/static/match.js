@@ -9,7 +9,7 @@ import { server } from "./server.js";
 const LISTED = 8;
 
 export function matchPanel(moment, match, compared, position) {
-  const holder = el("div", { class: "chart small", role: "img", "aria-label": `Candles of the day before and after ${minute(match.timestamp)}` });
+  const holder = el("div", { class: "chart small", role: "figure", "aria-label": `Candles of the day before and after ${minute(match.timestamp)}` });
   const problems = el("div");
   const element = el("div", {},
     el("h2", {}, `The match of ${minute(match.timestamp)}, similarity ${number(match.similarity, 3)}`),

@@ -148,7 +148,7 @@ export class NowView {
   draw() {
     const { evidence, metadata } = this.answer, start = this.start;
     this.curves = Object.keys(evidence.horizons).length ? curves(evidence) : null;
-    const holder = el("div", { class: "chart", role: "img", "aria-label": `Candles of ${this.symbol} and what to expect in the next 24 hours; the tables below say the same` });
+    const holder = el("div", { class: "chart", role: "figure", "aria-label": `Candles of ${this.symbol} and what to expect in the next 24 hours; the tables below say the same` });
     this.outcome = el("div", { class: "bar" });
     this.extra = el("div");
     this.matches = el("section", { "aria-label": "Matches" }, el("p", { class: "waiting" }, "The paths of the matches are on their way."));

@@ -32,6 +32,7 @@ from tests.cli.corridor import (
     serving_process,
     until,
 )
+from tests.processes import Forked, run
 
 # Many small transactions, so that a signal meets an ingestion at work.
 SLOWLY = {**os.environ, "LLM_TRADER_INGEST__BATCH_DAYS": "1"}
@@ -103,7 +104,7 @@ def test_a_running_server_sees_within_a_second_what_another_process_ingests(
         before = line.points()
         assert before == (day_40 - WARM_MS) // 900_000 + 1
         assert line.call("rag.query_patterns", query)["matches"] == []
-        subprocess.run(ingest_line(corridor, index), check=True, stdout=subprocess.DEVNULL)
+        run(ingest_line(corridor, index)).check_returncode()
         assert until(lambda: line.points() == POINTS, seconds=1)
         matches = line.call("rag.query_patterns", query)["matches"]
         assert len(matches) == 50
@@ -119,7 +120,7 @@ def test_a_killed_ingestion_leaves_the_server_beside_it_answering(
     paths = ("--store", str(corridor.store), "--index", str(index))
     query = {"symbol": SYMBOL, "timestamp": AT_MS}
     with serving_process(*paths, "--min-matches", "0") as (_, port), line_to(port) as line:
-        with subprocess.Popen(
+        with Forked(
             ingest_line(corridor, index, "--interval", "5"), env=SLOWLY, stdout=subprocess.DEVNULL
         ) as ingestion:
             assert until(lambda: line.points() > 1, seconds=30)
@@ -143,7 +144,7 @@ def test_ctrl_c_says_that_nothing_is_lost_and_a_rerun_completes(
     path = partly_ingested(corridor, tmp_path / "index", WARM_MS)
     command = ingest_line(corridor, path, "--interval", "5")
     with EmbeddedIndex.open(path) as index:
-        with subprocess.Popen(
+        with Forked(
             command, env=SLOWLY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as ingestion:
             assert until(lambda: points_in(index) > 1, seconds=30)

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from tests.cli.corridor import AT_MS, SYMBOL, Corridor, console_script, until
+from tests.processes import Forked
 from tests.rpc.http import raw
 
 QUERY = {"symbol": SYMBOL, "timestamp": AT_MS}
@@ -62,7 +63,7 @@ def fleet_of(corridor: Corridor, folder: Path, *flags: str) -> Iterator[Fleet]:
     log, toml = folder / "log.jsonl", folder / "settings.toml"
     toml.touch()
     command = command_of(corridor, "--config", str(toml), *flags)
-    with log.open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
+    with log.open("wb") as errors, Forked(command, stderr=errors) as process:
         fleet = Fleet(process, log, toml)
         try:
             last = "rpc_listening" if "--no-http" in flags else "http_listening"

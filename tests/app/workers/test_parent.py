@@ -24,6 +24,7 @@ from tests.app.workers.fleet import (
     metric,
 )
 from tests.cli.corridor import Corridor, until
+from tests.processes import run
 from tests.rpc.http import raw
 
 
@@ -168,7 +169,7 @@ def test_a_mistake_in_the_set_up_is_told_once_and_ends_with_code_2(
     corridor: Corridor, tmp_path: Path
 ) -> None:
     command = command_of(corridor, "--store", str(tmp_path / "nothing"))
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ran = run(command)
     assert ran.returncode == 2
     assert ran.stderr.count("there is no market store") == 1
 

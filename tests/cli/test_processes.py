@@ -202,7 +202,8 @@ def test_a_log_level_given_on_the_command_line_is_heeded(corridor: Corridor) -> 
     "command",
     [
         pytest.param("data info --store {store}", marks=pytest.mark.soak),
-        *("data info --json --store {store}", "--help", "--version"),
+        pytest.param("--help", marks=pytest.mark.soak),
+        *("data info --json --store {store}", "--version"),
     ],
 )
 def test_an_output_that_nobody_reads_is_no_traceback(corridor: Corridor, command: str) -> None:
@@ -219,21 +220,39 @@ def test_an_output_that_nobody_reads_is_no_traceback(corridor: Corridor, command
     assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_the_installed_programs_start_and_report_errors_on_standard_error(tmp_path: Path) -> None:
-    version = subprocess.run([console_script("llm-trader"), "--version"], capture_output=True)
-    assert version.stdout.decode() == f"llm-trader-rag {__version__}\n"
-    for program, arguments in (
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
         ("rag-ingest", ["--store", "none"]),
-        ("rag-rpc-server", ["--index", "none"]),
-        ("llm-trader", ["leak-check", "--store", "none"]),
-    ):
-        ran = subprocess.run(
-            [console_script(program), *arguments], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert (ran.returncode, ran.stdout) == (2, "")
-        assert ran.stderr.startswith("error: ")
-        assert ran.stderr.count("\n") == 1
+        # The others start the same way.
+        pytest.param("rag-rpc-server", ["--index", "none"], marks=pytest.mark.soak),
+        pytest.param("llm-trader", ["leak-check", "--store", "none"], marks=pytest.mark.soak),
+    ],
+)
+def test_the_installed_programs_start_and_report_errors_on_standard_error(
+    program: str, arguments: list[str], tmp_path: Path
+) -> None:
+    ran = subprocess.run(
+        [console_script(program), *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: ")
+    assert ran.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "beginning"),
+    [
+        ("llm-trader --version", f"llm-trader-rag {__version__}\n"),
+        ("rag-rpc-server --help", "Usage: rag-rpc-server "),
+    ],
+)
+def test_the_installed_programs_tell_their_version_and_options(line: str, beginning: str) -> None:
+    program, flag = line.split()
+    ran = subprocess.run([console_script(program), flag], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(beginning)
 
 
 def test_asking_for_help_loads_no_heavy_library() -> None:

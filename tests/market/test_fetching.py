@@ -291,7 +291,7 @@ async def test_what_is_missing_of_the_last_hour_may_only_be_late(
 
 
 @pytest.mark.parametrize("venue", VENUES)
-@pytest.mark.parametrize("seconds_after_close", [0, 4, 6])
+@pytest.mark.parametrize("seconds_after_close", [pytest.param(0, marks=pytest.mark.soak), 4, 6])
 async def test_a_candle_is_taken_some_seconds_after_its_end_by_the_clock_of_the_venue(
     venue: str, seconds_after_close: int, exchange: FakeExchange, tmp_path: Path
 ):
@@ -528,7 +528,7 @@ async def test_open_interest_of_zero_beside_positive_values_is_unknown(
         assert (store.open_interest("BTCUSDT").open_interest > 0).all()
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", BYBIT_QUICKLY)
 @pytest.mark.parametrize("name", ["BTCUSDT", "btc-usdt", "BTC/USDT:USDT", "BTC_USDT", "BTC/USDT"])
 async def test_a_symbol_is_found_however_it_is_written(
     venue: str, name: str, exchange: FakeExchange, tmp_path: Path

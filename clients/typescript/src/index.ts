@@ -1,0 +1,34 @@
+/**
+ * A client of the query server for Node.js: `RagClient`.
+ *
+ * 1. `client`      each call with the types of its parameters and its result (`wire`, generated)
+ * 2. `course`      the deadline and the attempts of a call (`retries`)
+ * 3. `pool`, `connection`   a few sockets, many calls at once on each (`lines`, `replies`)
+ * 4. `errors`      what can go wrong, as classes; `results` refuses results of another version
+ * 5. `baseline`    evidence, or "use the baseline prompt because …"
+ */
+
+export {
+  type BaselineArm,
+  type BaselineOptions,
+  baselineReason,
+  type BaselineReason,
+  type EvidenceArm,
+  type PromptArm,
+  queryOrBaseline,
+} from "./baseline.js";
+export {
+  type BriefQuery,
+  type CallOptions,
+  type OtherCallOptions,
+  type ParamsOf,
+  type Query,
+  type QueryConfig,
+  RagClient,
+  type RagClientOptions,
+  type ResultOf,
+} from "./client.js";
+export type { TlsOptions } from "./endpoint.js";
+export * from "./errors.js";
+export type { RetryPolicy } from "./retries.js";
+export * from "./wire.js";

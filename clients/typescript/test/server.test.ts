@@ -1,0 +1,176 @@
+/** The client against the real server, on a simulated market. */
+
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import * as rag from "@llm-trader/rag-client";
+import { selfSigned } from "./support/certificate.js";
+import { clientOf, errorOf } from "./support/clients.js";
+import { END_MS, Market, type RagServer } from "./support/rag_server.js";
+
+const HOUR_MS = 3_600_000;
+const QUERY = { symbol: "BTCUSDT", timestamp: END_MS };
+
+describe("with a server", { timeout: 120_000 }, () => {
+  let market: Market;
+  let server: RagServer;
+  let client: rag.RagClient;
+
+  before(async () => {
+    market = await Market.simulated();
+    server = await market.serve("--port", "0");
+    client = new rag.RagClient(server.address);
+  });
+
+  after(async () => {
+    client?.close();
+    await server?.kill();
+    market?.remove();
+  });
+
+  test("the server answers and says what it holds", async () => {
+    assert.equal((await client.ping()).pong, true);
+    const stats = await client.stats();
+    const [symbol] = stats.index.symbols;
+    assert.equal(symbol?.symbol, "BTCUSDT");
+    assert.ok((symbol?.points ?? 0) > 1000);
+    assert.equal(stats.freshness[0]?.store_end, END_MS);
+  });
+
+  test("a query has matches, statistics, evidence and metadata of their types", async () => {
+    const answer = await client.queryPatterns({ ...QUERY, query_config: { top_k: 3, lookback_days: 30 } });
+    assert.ok(answer.matches.length > 0 && answer.matches.length <= 3);
+    const [match] = answer.matches;
+    assert.equal(typeof match?.similarity, "number");
+    assert.ok((match?.resolved_at ?? Infinity) <= END_MS);
+    assert.ok(["informative", "weak", "none"].includes(answer.evidence.verdict));
+    assert.equal(answer.metadata.as_of, END_MS);
+  });
+
+  test("a query may bring its own state", async () => {
+    const { snapshot } = await client.getSnapshot(QUERY);
+    const required = ["price", "rsi_7", "rsi_14", "macd", "ema_20", "ema_20_4h", "ema_50_4h", "funding_rate",
+      "open_interest_latest", "open_interest_avg_24h"] as const;
+    const given = Object.fromEntries(required.map((name) => [name, snapshot[name]]));
+    const current_state = given as unknown as rag.CurrentState;
+    const answer = await client.queryPatterns({ ...QUERY, current_state });
+    assert.ok(answer.matches.length > 0);
+  });
+
+  test("a brief answer says the same in under 2 KB", async () => {
+    const brief = await client.queryBriefly({ ...QUERY, query_config: { top_k: 3 } });
+    const answer = await client.queryPatterns({ ...QUERY, query_config: { top_k: 3 } });
+    assert.equal(brief.evidence.verdict, answer.evidence.verdict);
+    assert.ok(JSON.stringify(brief).length < 2048);
+  });
+
+  test("a batch answers each query as a single one", async () => {
+    const moments = [0, 24, 48].map((hours) => END_MS - hours * HOUR_MS);
+    const queries = moments.map((timestamp) => ({ symbol: "BTCUSDT", timestamp }));
+    const { answers } = await client.queryBatch(queries);
+    const single = await Promise.all(queries.map((query) => client.queryPatterns(query)));
+    const times = (matches: readonly { timestamp: number }[]): number[] => matches.map((match) => match.timestamp);
+    assert.deepEqual(
+      answers.map((answer) => times((answer.result as rag.QueryPatternsResult).matches)),
+      single.map((answer) => times(answer.matches)),
+    );
+  });
+
+  test("any other method can be called with the types of the schemas", async () => {
+    const page = await client.call("rag.get_candles", {
+      symbol: "BTCUSDT",
+      start: END_MS - HOUR_MS,
+      end: END_MS,
+      timeframe: "3m",
+    });
+    assert.equal(page.open_time.length, 20);
+    const unknown: unknown = await client.call("rpc.discover", {});
+    assert.equal(typeof unknown, "object");
+  });
+
+  test("every code that the server can send has a class", async () => {
+    const document = (await client.call("rpc.discover", {})) as unknown as { components: { errors: object } };
+    assert.deepEqual(Object.keys(document.components.errors).sort(), Object.keys(rag.ERROR_TITLES).sort());
+  });
+
+  test("parameters that are refused come with every field and why", async () => {
+    const wrong = { symbol: "btc", timestamp: 7 };
+    const error = await errorOf(client.queryPatterns(wrong));
+    assert.ok(error instanceof rag.InvalidParams);
+    assert.equal(error.code, -32602);
+    assert.deepEqual(error.errors.map(({ field }) => field).sort(), ["symbol", "timestamp"]);
+  });
+
+  test("an unknown symbol, an unknown method and too few matches have classes of their own", async () => {
+    assert.ok((await errorOf(client.queryPatterns({ ...QUERY, symbol: "NOSUCHUSDT" }))) instanceof rag.SymbolNotFound);
+    assert.ok((await errorOf(client.call("rag.nothing", {}))) instanceof rag.MethodNotFound);
+    const few = await errorOf(client.queryPatterns({ ...QUERY, query_config: { min_similarity: 1 } }));
+    assert.ok(few instanceof rag.InsufficientMatches);
+    assert.equal(few.minRequired, 3);
+    assert.notEqual(few.suggestion, "");
+  });
+
+  test("hundreds of calls at once are all answered", async (t) => {
+    const busy = clientOf(t, server.address, { timeoutMs: 60_000, retries: { attempts: 50 } });
+    const moments = Array.from({ length: 150 }, (_, number) => END_MS - number * 900_000);
+    const answers = await Promise.all(moments.map((timestamp) => busy.queryBriefly({ ...QUERY, timestamp })));
+    assert.deepEqual(answers.map((answer) => answer.metadata.as_of), moments);
+  });
+
+  test("the baseline prompt is advised when matches are too few, and when the server hangs", async () => {
+    const few = await rag.queryOrBaseline(client, { ...QUERY, query_config: { min_similarity: 1 } });
+    assert.ok(few.arm === "baseline" && few.reason === "insufficient_matches");
+    assert.equal((await rag.queryOrBaseline(client, QUERY, { verdictNone: "rag" })).arm, "rag");
+
+    server.signal("SIGSTOP");
+    const slow = await rag.queryOrBaseline(client, QUERY, { timeoutMs: 200 });
+    server.signal("SIGCONT");
+    assert.ok(slow.arm === "baseline" && slow.reason === "slow");
+    assert.equal((await client.ping()).pong, true);
+  });
+
+  test("calls go on when the server is killed under load and starts again", async (t) => {
+    let killed = await market.serve("--port", "0");
+    const { port } = killed;
+    t.after(() => killed.kill());
+    const patient = clientOf(t, killed.address, { timeoutMs: 60_000, retries: { attempts: 200 } });
+    let answered = 0;
+    const moments = Array.from({ length: 200 }, (_, number) => END_MS - number * 900_000);
+    const answers = moments.map(async (timestamp) => {
+      const answer = await patient.queryBriefly({ ...QUERY, timestamp });
+      answered += 1;
+      return answer.metadata.as_of;
+    });
+    while (answered < 20) await new Promise((resolve) => setTimeout(resolve, 5));
+    await killed.kill();
+    assert.ok(answered < moments.length);
+    killed = await market.serve("--port", String(port));
+    assert.deepEqual(await Promise.all(answers), moments);
+  });
+
+  test("a key opens a server that asks for one, over TLS, and others do not", async (t) => {
+    const { certificate, key } = selfSigned();
+    const [pem, keysFile] = [join(market.folder, "server.pem"), join(market.folder, "keys.toml")];
+    writeFileSync(pem, certificate + key);
+    const made = await market.run("llm-trader", "keys", "create", "desk", "--keys-file", keysFile, "--json");
+    const { token } = JSON.parse(made) as { token: string };
+    const secured = await market.serve("--port", "0", "--keys-file", keysFile, "--tls-certificate", pem);
+    t.after(() => secured.kill());
+    const address = `tls://127.0.0.1:${secured.port}`;
+    const tls = { ca: certificate };
+
+    assert.ok((await clientOf(t, address, { token, tls }).queryBriefly(QUERY)).evidence);
+    assert.equal((await clientOf(t, `tls://localhost:${secured.port}`, { token, tls }).ping()).pong, true);
+    assert.ok((await errorOf(clientOf(t, address, { token: "wrong", tls }).stats())) instanceof rag.Unauthorized);
+    assert.ok((await errorOf(clientOf(t, address, { tls }).stats())) instanceof rag.Unauthorized);
+
+    const once = { token, retries: { attempts: 1 } };
+    const untrusted = await errorOf(clientOf(t, address, once).ping());
+    assert.ok(untrusted instanceof rag.ConnectionLostError);
+    assert.match(untrusted.message, /^cannot connect to 127\.0\.0\.1:\d+: self.signed certificate/);
+    const misnamed = await errorOf(clientOf(t, address, { ...once, tls: { ...tls, servername: "other.host" } }).ping());
+    assert.match(String(misnamed), /does not match certificate/);
+    assert.ok((await errorOf(clientOf(t, secured.address, once).ping())) instanceof rag.ConnectionLostError);
+  });
+});

@@ -15,7 +15,7 @@ if [ "${NODE:-}" != own ] && found=$(command -v node) && serves "$(dirname "$fou
 fi
 home=.venv-node
 if [ ! "$home/.ready" -nt requirements/node.txt ]; then
-    echo "no Node.js 20 or newer with npm was found; setting one up in $home, once" >&2
+    echo "setting up Node.js in $home: 230 MB, once; the machine has none of version 20 or newer with npm" >&2
     [ -x "$home/bin/python" ] || "${PYTHON:-python3}" -m venv "$home"
     "$home/bin/python" -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/node.txt
     touch "$home/.ready"

@@ -6,6 +6,7 @@
  * 3. `pool`, `connection`   a few sockets, many calls at once on each (`lines`, `replies`)
  * 4. `errors`      what can go wrong, as classes; `results` refuses results of another version
  * 5. `baseline`    evidence, or "use the baseline prompt because …"
+ * 6. `prompt/`     the prompt of a decision, the same text as the server's package writes
  */
 
 export {
@@ -30,5 +31,7 @@ export {
 } from "./client.js";
 export type { TlsOptions } from "./endpoint.js";
 export * from "./errors.js";
+export type { Retrieved } from "./prompt/evidence.js";
+export { type Prompt, promptDigest, type PromptOptions, renderPrompt, TEMPLATE_VERSION } from "./prompt/render.js";
 export type { RetryPolicy } from "./retries.js";
 export * from "./wire.js";

@@ -12,6 +12,35 @@ import { END_MS, Market, type RagServer } from "./support/rag_server.js";
 const HOUR_MS = 3_600_000;
 const QUERY = { symbol: "BTCUSDT", timestamp: END_MS };
 
+const PYTHON_DIGESTS = `
+import sys, msgspec
+from llm_trader.llm.prompt.render import render_prompt
+from llm_trader.llm.prompt.retrieved import Retrieved
+from llm_trader.snapshot.model import MarketSnapshot
+for case in msgspec.json.decode(sys.stdin.buffer.read()):
+    snapshot = msgspec.convert(case["snapshot"], MarketSnapshot)
+    retrieved = msgspec.convert(case["result"], Retrieved)
+    for arm in ("rag", "baseline"):
+        print(render_prompt(arm, snapshot, retrieved).digest)
+`;
+
+/** Numbers from 0 up to 1, equal for equal seeds. */
+function seededRandom(seed: number): () => number {
+  let state = seed;
+  return () => (state = (state * 16807) % 2147483647) / 2147483647;
+}
+
+/** A copy whose fractions are other ones of all sizes, ties of rounding among them; whole numbers and texts stay. */
+function shaken<T>(value: T, random: () => number): T {
+  return JSON.parse(JSON.stringify(value), (_, one: unknown) => {
+    if (typeof one !== "number" || Number.isInteger(one)) return one;
+    const pick = random();
+    if (pick < 0.3) return one;
+    if (pick < 0.6) return (Math.floor(random() * 2000) - 1000 + 0.5) / 1000;
+    return (random() - 0.3) * 10 ** Math.floor(random() * 22 - 8);
+  }) as T;
+}
+
 describe("with a server", { timeout: 120_000 }, () => {
   let market: Market;
   let server: RagServer;
@@ -147,6 +176,22 @@ describe("with a server", { timeout: 120_000 }, () => {
     assert.ok(answered < moments.length);
     killed = await market.serve("--port", String(port));
     assert.deepEqual(await Promise.all(answers), moments);
+  });
+
+  test("prompts of random states and answers are those that Python writes, by their digests", async () => {
+    const random = seededRandom(20261129);
+    const answer = await client.queryPatterns({ ...QUERY, query_config: { top_k: 10 } });
+    const { snapshot } = await client.getSnapshot(QUERY);
+    const cases = Array.from({ length: 1000 }, () => ({
+      snapshot: shaken(snapshot, random),
+      result: shaken({ matches: answer.matches, evidence: answer.evidence }, random),
+    }));
+    const written = await market.python(PYTHON_DIGESTS, JSON.stringify(cases));
+    const digests = cases.flatMap((given) =>
+      (["rag", "baseline"] as const).map((arm) => rag.promptDigest(rag.renderPrompt(arm, given.snapshot, given.result))),
+    );
+    assert.equal(new Set(digests).size, 2000);
+    assert.deepEqual(written.trim().split("\n"), digests);
   });
 
   test("a key opens a server that asks for one, over TLS, and others do not", async (t) => {

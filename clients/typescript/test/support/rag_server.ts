@@ -48,6 +48,16 @@ export class Market {
     return stdout;
   }
 
+  /** What a Python program prints that is given `input`. */
+  async python(code: string, input: string): Promise<string> {
+    const program = spawn(join(PROGRAMS, "python"), ["-c", code], { env: ENVIRONMENT, stdio: ["pipe", "pipe", "inherit"] });
+    program.stdin.end(input);
+    let output = "";
+    program.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
+    await once(program, "close");
+    return output;
+  }
+
   serve(...flags: string[]): Promise<RagServer> {
     const given = ["--no-http", ...this.paths, ...flags];
     const env = { ...ENVIRONMENT, LLM_TRADER_LOGGING__FORMAT: "json" };

@@ -2,11 +2,12 @@
 
 import type { Connection } from "./connection.js";
 import { LONGEST_TIMEOUT_MS, runCourse } from "./course.js";
-import { parseEndpoint, type TlsOptions } from "./endpoint.js";
+import { parseEndpoint } from "./endpoint.js";
 import { ConnectionLostError, errorOf, InvalidInputError, NoReplyError } from "./errors.js";
 import { Pool } from "./pool.js";
 import { checkResult } from "./results.js";
 import type { RetryPolicy } from "./retries.js";
+import type { TlsOptions } from "./tls_options.js";
 import type {
   BriefResult,
   GetSnapshotParams,

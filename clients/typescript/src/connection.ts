@@ -2,7 +2,7 @@
 
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { type Endpoint, serverName } from "./endpoint.js";
+import type { Endpoint } from "./endpoint.js";
 import { ConnectionLostError, errorOf, InvalidRequest, NoReplyError, type RagError, type RpcError } from "./errors.js";
 import { LineSplitter } from "./lines.js";
 import { encodeRequest, type Outcome, readReply } from "./replies.js";
@@ -58,6 +58,10 @@ export class Connection {
 
   get isUsable(): boolean {
     return this.#lost === null && !this.#isSilent;
+  }
+
+  get isLost(): boolean {
+    return this.#lost !== null;
   }
 
   get isReady(): boolean {
@@ -175,8 +179,7 @@ export class Connection {
 function openSocket(endpoint: Endpoint): Socket {
   const { host, port, tls } = endpoint;
   if (tls === null) return connectTcp({ host, port });
-  const servername = serverName(endpoint);
-  return connectTls({ host, port, ...tls, ...(servername === undefined ? {} : { servername }) });
+  return connectTls({ host, port, ...tls });
 }
 
 function failed(error: unknown): ConnectionLostError {

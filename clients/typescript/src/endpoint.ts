@@ -1,27 +1,18 @@
 /** Where a server is: `tcp://host:port` or `tls://host:port`. */
 
+import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
+import { createSecureContext, type SecureContext } from "node:tls";
 import { InvalidInputError } from "./errors.js";
+import type { TlsOptions } from "./tls_options.js";
 
 const DEFAULT_PORT = 7879;
-
-/** Certificates and keys as PEM text. */
-export interface TlsOptions {
-  /** Who may have signed the server's certificate; by default the authorities that Node.js knows. */
-  ca?: string | string[] | undefined;
-  /** The client's own certificate, where the server asks for one. */
-  cert?: string | undefined;
-  key?: string | undefined;
-  passphrase?: string | undefined;
-  /** The name that the server's certificate must have; by default the host of the address. */
-  servername?: string | undefined;
-}
 
 export interface Endpoint {
   readonly host: string;
   readonly port: number;
-  /** Null is plain TCP. */
-  readonly tls: TlsOptions | null;
+  /** Null is plain TCP. An IP address is no `servername`. */
+  readonly tls: { readonly secureContext: SecureContext; readonly servername?: string } | null;
   readonly token: string | null;
 }
 
@@ -39,15 +30,24 @@ export function parseEndpoint(address: string, token: string | null, tls: TlsOpt
         `tls://rag.example.com:${DEFAULT_PORT}`,
     );
   }
+  const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
   return {
-    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
+    host,
     port: url.port === "" ? DEFAULT_PORT : Number(url.port),
-    tls: isPlain ? tls : (tls ?? {}),
+    tls: isPlain && tls === null ? null : secured(host, tls ?? {}),
     token,
   };
 }
 
-/** The name of a server for its certificate; an IP address is none. */
-export function serverName(endpoint: Endpoint): string | undefined {
-  return endpoint.tls?.servername ?? (isIP(endpoint.host) ? undefined : endpoint.host);
+function secured(host: string, { servername, ...certificates }: TlsOptions): NonNullable<Endpoint["tls"]> {
+  const name = servername ?? (isIP(host) === 0 ? host : undefined);
+  try {
+    // What is no certificate would be passed over, and every server refused.
+    for (const pem of [certificates.ca ?? []].flat()) new X509Certificate(pem);
+    const secureContext = createSecureContext(certificates);
+    return name === undefined ? { secureContext } : { secureContext, servername: name };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new InvalidInputError(`the certificates or keys of the option tls cannot be used: ${reason}`, { cause: error });
+  }
 }

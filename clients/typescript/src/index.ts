@@ -29,9 +29,9 @@ export {
   type RagClientOptions,
   type ResultOf,
 } from "./client.js";
-export type { TlsOptions } from "./endpoint.js";
 export * from "./errors.js";
 export type { Retrieved } from "./prompt/evidence.js";
 export { type Prompt, promptDigest, type PromptOptions, renderPrompt, TEMPLATE_VERSION } from "./prompt/render.js";
 export type { RetryPolicy } from "./retries.js";
+export type { TlsOptions } from "./tls_options.js";
 export * from "./wire.js";

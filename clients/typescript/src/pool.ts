@@ -2,7 +2,7 @@
 
 import { Connection } from "./connection.js";
 import type { Endpoint } from "./endpoint.js";
-import { ClientClosedError, ConnectionLostError } from "./errors.js";
+import { ClientClosedError, ConnectionLostError, NoReplyError } from "./errors.js";
 
 // As many as the server works on at once for one connection; what waits here can still be withdrawn.
 const CALLS_PER_CONNECTION = 32;
@@ -27,7 +27,7 @@ export class Pool {
   }
 
   get connections(): number {
-    return this.#open.filter((connection) => connection.isUsable).length;
+    return this.#open.filter((connection) => connection.isReady && connection.isUsable).length;
   }
 
   /** Runs `use` on a connection with room for a call; rejects with the reason of `signal`. */
@@ -66,7 +66,11 @@ export class Pool {
         this.#queue.delete(ticket);
         signal.removeEventListener("abort", giveUp);
       };
-      const giveUp = (): void => ticket.refuse(signal.reason);
+      const giveUp = (): void => {
+        const reason: unknown = signal.reason;
+        const isLate = reason instanceof NoReplyError;
+        ticket.refuse(isLate ? new NoReplyError(`${reason.message}; all connections of this client are in use`) : reason);
+      };
       const ticket: Ticket = {
         admit: (connection) => {
           leave();
@@ -104,7 +108,7 @@ export class Pool {
 
   #connect(): Connection {
     const connection: Connection = new Connection(this.#endpoint, this.#connectTimeoutMs, () => {
-      this.#open = this.#open.filter((other) => other !== connection || other.isUsable);
+      this.#open = this.#open.filter((other) => !other.isLost);
       this.#admitWaiting();
     });
     this.#open.push(connection);

@@ -56,8 +56,12 @@ test("a server that is not there leads to the baseline prompt", async (t) => {
 });
 
 test("a server that says nothing in time leads to the baseline prompt, in time", async (t) => {
-  const server = await fakeServer(t, never);
-  const arm = await rag.queryOrBaseline(clientOf(t, server.address), QUERY, { timeoutMs: 80 });
+  const server = await fakeServer(t, (request, peer) => {
+    if (request.method === "rpc.ping") peer.reply(request.id, { pong: true, version: "1" });
+  });
+  const client = clientOf(t, server.address);
+  await client.ping();
+  const arm = await rag.queryOrBaseline(client, QUERY, { timeoutMs: 80 });
   assert.ok(arm.arm === "baseline" && arm.reason === "slow" && arm.error instanceof rag.NoReplyError);
 });
 

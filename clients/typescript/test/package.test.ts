@@ -20,7 +20,7 @@ interface Item {
 
 /** As much of n8n as a node sees. */
 function n8n(address: string, items: Item[], parameters: Record<string, unknown>, continues = false): object {
-  const defaults = { currentState: "", queryConfig: "{}", timeoutMs: 300, verdictNone: "baseline" };
+  const defaults = { currentState: "", queryConfig: "{}", timeoutMs: 1000, verdictNone: "baseline" };
   return {
     getInputData: () => items,
     getCredentials: async () => ({ address, token: "", ca: "" }),
@@ -57,7 +57,9 @@ describe("the packed package", { timeout: 120_000 }, () => {
     assert.deepEqual([...folders].sort(), [
       "",
       "dist/cjs",
+      "dist/cjs/prompt",
       "dist/esm",
+      "dist/esm/prompt",
       "examples",
       "examples/n8n-nodes-llm-trader-rag",
       "examples/n8n-nodes-llm-trader-rag/credentials",
@@ -102,7 +104,8 @@ describe("the packed package", { timeout: 120_000 }, () => {
     const tsc = createRequire(import.meta.url).resolve("typescript/package.json").replace("package.json", "bin/tsc");
     await run(process.execPath, [tsc, "-p", folder]).catch((error: { stdout: string }) => assert.fail(error.stdout));
     for (const format of ["esm", "cjs"]) {
-      for (const name of readdirSync(join(installed, "dist", format)).filter((file) => file.endsWith(".d.ts"))) {
+      const built = readdirSync(join(installed, "dist", format), { recursive: true, encoding: "utf8" });
+      for (const name of built.filter((file) => file.endsWith(".d.ts"))) {
         const text = readFileSync(join(installed, "dist", format, name), "utf8").replace(/\/\*.*?\*\//gs, "");
         assert.doesNotMatch(text, /[:<|,(=]\s*any\b/, name);
       }

@@ -43,7 +43,7 @@ export class Peer {
   }
 }
 
-export type Answer = (request: Request, peer: Peer) => void;
+export type Answer = (request: Request, peer: Peer) => unknown;
 
 export class FakeServer {
   readonly requests: Request[] = [];

@@ -104,13 +104,11 @@ def _comment(schema: Schema, indent: str) -> str:
     ]
     if bounds:
         text = f"{text} ({', '.join(bounds)})".strip()
-    # Square brackets and the end of a comment are those of the comment itself.
     lines = [line.replace("*/", "*\\/").rstrip() for line in text.splitlines()]
-    if not lines:
-        return ""
-    if len(lines) == 1:
-        return f"{indent}/** {lines[0]} */\n"
-    return "\n".join([f"{indent}/**", *(f"{indent} * {line}".rstrip() for line in lines), f"{indent} */\n"])
+    if len(lines) <= 1:
+        return "".join(f"{indent}/** {line} */\n" for line in lines)
+    starred = [f"{indent} * {line}".rstrip() for line in lines]
+    return "\n".join([f"{indent}/**", *starred, f"{indent} */\n"])
 
 
 def _by_method(schemas: list[Schema], prefix: str) -> dict[str, Schema]:

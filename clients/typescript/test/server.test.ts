@@ -1,12 +1,15 @@
 /** The client against the real server, on a simulated market. */
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
 import * as rag from "@llm-trader/rag-client";
 import { selfSigned } from "./support/certificate.js";
 import { clientOf, errorOf } from "./support/clients.js";
+import { PACKAGE } from "./support/paths.js";
 import { END_MS, Market, type RagServer } from "./support/rag_server.js";
 
 const HOUR_MS = 3_600_000;
@@ -192,6 +195,15 @@ describe("with a server", { timeout: 120_000 }, () => {
     );
     assert.equal(new Set(digests).size, 2000);
     assert.deepEqual(written.trim().split("\n"), digests);
+  });
+
+  test("the example prints the prompt of the newest state", async () => {
+    const example = join(PACKAGE, "examples", "query.mjs");
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [example, "BTCUSDT", server.address]);
+    const { snapshot } = await client.getSnapshot(QUERY);
+    const { system, user } = rag.renderPrompt("rag", snapshot, await client.queryPatterns(QUERY));
+    assert.equal(stdout, `${system}\n\n${user}\n`);
+    assert.match(stderr, /^(none|weak|informative): /);
   });
 
   test("a key opens a server that asks for one, over TLS, and others do not", async (t) => {

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from llm_trader.llm.prompt.render import TEMPLATE_VERSION
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-from typescript_types import typescript_page
+from typescript_types import PATH, typescript_page
 
 
 def pages(*structs: dict[str, Any], title: str = "The state") -> dict[str, Callable[[], str]]:
@@ -85,3 +87,9 @@ def test_a_method_has_its_parameters_and_its_result() -> None:
     page = typescript_page("note", both)
     assert '  "rag.thing": { params: Thing; result: Thing };' in page
     assert '  "rag.thing": [["a"]],' in page
+
+
+def test_the_client_writes_prompts_of_the_same_version() -> None:
+    sources = (Path(__file__).resolve().parents[1] / PATH).parent
+    source = (sources / "prompt/render.ts").read_text(encoding="utf-8")
+    assert f'export const TEMPLATE_VERSION = "{TEMPLATE_VERSION}";' in source

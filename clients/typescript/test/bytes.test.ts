@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { ConnectionLostError, RagError } from "@llm-trader/rag-client";
 import { clientOf, echoed, errorOf } from "./support/clients.js";
 import { type Answer, echo, fakeServer, type Peer, type Request } from "./support/fake_server.js";
+import { seededRandom } from "./support/random.js";
 
 const ONCE = { retries: { attempts: 1 } };
 
@@ -119,11 +120,9 @@ test("a line without an end is given up at 64 MiB", async (t) => {
 });
 
 test("random bytes end in an error of this client, whatever they are", async (t) => {
-  let state = 12345;
-  const random = (): number => (state = (state * 1103515245 + 12345) % 2 ** 31);
+  const random = seededRandom(12345);
   const server = await fakeServer(t, (_, peer) => {
-    const size = 1 + (random() % 400);
-    peer.raw(Uint8Array.from({ length: size }, () => random() >> 12));
+    peer.raw(Uint8Array.from({ length: 1 + random() * 400 }, () => random() * 256));
     peer.raw("\n");
     peer.hangUp();
   });

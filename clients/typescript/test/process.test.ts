@@ -36,7 +36,7 @@ test("a program does not end while a call is under way", { timeout: 20_000 }, as
 });
 
 test("no error goes by unhandled when every call of a connection was given up", { timeout: 20_000 }, async (t) => {
-  const server = await fakeServer(t, never, { onConnect: (peer) => setTimeout(() => peer.socket.resetAndDestroy(), 60) });
+  const server = await fakeServer(t, never, { onConnect: (peer) => setTimeout(() => peer.reset(), 60) });
   const code = `
     import { RagClient } from "@llm-trader/rag-client";
     const client = new RagClient(process.argv[1], { token: "secret" });

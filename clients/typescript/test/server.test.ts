@@ -10,6 +10,7 @@ import * as rag from "@llm-trader/rag-client";
 import { selfSigned } from "./support/certificate.js";
 import { clientOf, errorOf } from "./support/clients.js";
 import { PACKAGE } from "./support/paths.js";
+import { seededRandom } from "./support/random.js";
 import { END_MS, Market, type RagServer } from "./support/rag_server.js";
 
 const HOUR_MS = 3_600_000;
@@ -26,12 +27,6 @@ for case in msgspec.json.decode(sys.stdin.buffer.read()):
     for arm in ("rag", "baseline"):
         print(render_prompt(arm, snapshot, retrieved).digest)
 `;
-
-/** Numbers from 0 up to 1, equal for equal seeds. */
-function seededRandom(seed: number): () => number {
-  let state = seed;
-  return () => (state = (state * 16807) % 2147483647) / 2147483647;
-}
 
 /** A copy whose fractions are other ones of all sizes, ties of rounding among them; whole numbers and texts stay. */
 function shaken<T>(value: T, random: () => number): T {

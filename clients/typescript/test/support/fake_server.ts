@@ -37,6 +37,10 @@ export class Peer {
     if (!this.socket.destroyed) this.socket.write(text);
   }
 
+  reset(): void {
+    resetSocket(this.socket);
+  }
+
   /** Sends what was written, then ends. */
   hangUp(): void {
     this.socket.end();
@@ -97,11 +101,17 @@ export class FakeServer {
 
   /** Ends it, with a reset of every connection. */
   async stop(): Promise<void> {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) resetSocket(socket);
     if (!this.#server.listening) return;
     this.#server.close();
     await once(this.#server, "close");
   }
+}
+
+// A socket that is being shut down cannot be reset: Node.js would keep it for ever, and loop at its exit.
+function resetSocket(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 export async function fakeServer(

@@ -21,7 +21,7 @@ from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.fair_queue import FairQueue
 from llm_trader.rpc.file_limit import connections_within_file_limit
-from llm_trader.rpc.keys import Access, KeyRing, Principal
+from llm_trader.rpc.keys import KEY_BY_CALL, Access, KeyRing, Principal
 from llm_trader.rpc.loop_clock import LoopClock
 from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
 from llm_trader.rpc.token_buckets import TokenBuckets
@@ -101,13 +101,14 @@ class Channel(Protocol):
 class Session:
     """The state of one connection between its requests. `peer` is `host:port`.
 
-    `principal` is whom the connection's own key belongs to; `last_principal` is whom the last key
-    of any call belongs to. `channel` is None where the server cannot send on its own. The server's
-    own work, `of_server`, needs no key and has no limit. Functions in `at_end` are called when the
-    connection has ended.
+    `key_advice` tells a client that sent no key how to send one. `principal` is whom the
+    connection's own key belongs to; `last_principal` is whom the last key of any call belongs to.
+    `channel` is None where the server cannot send on its own. The server's own work, `of_server`,
+    needs no key and has no limit. Functions in `at_end` are called when the connection has ended.
     """
 
     peer: str = "local"
+    key_advice: str = KEY_BY_CALL
     principal: Principal | None = None
     last_principal: Principal | None = None
     failed_tokens: int = 0
@@ -188,7 +189,7 @@ class Admission:
         if principal is None:
             self._token_failed(session, now_s)
             raise errors.UnauthorizedError(
-                "unauthorized; the key is not one that this server knows, or it has ended"
+                "unauthorized; the server does not know this key, or it has expired or was revoked"
             )
         session.last_principal = principal
         return principal
@@ -224,10 +225,7 @@ class Admission:
         if access == "open" or not self.keys.required:
             return
         if principal is None:
-            raise errors.UnauthorizedError(
-                'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection, '
-                "or send the key as params._meta.token"
-            )
+            raise errors.UnauthorizedError(f"unauthorized; {session.key_advice}")
         if not principal.may(access):
             has = ", ".join(sorted(principal.scopes)) or "none"
             raise errors.UnauthorizedError(
@@ -352,7 +350,7 @@ class Admission:
         """Raises `OverloadedError`; otherwise the call counts as at work until `leave`."""
         if self._in_flight >= self.config.max_in_flight:
             raise errors.OverloadedError(
-                f"overloaded: {self._in_flight} calls in flight; send again"
+                f"overloaded: {self._in_flight} calls are at work already; send this one again"
             )
         self._in_flight += 1
 

@@ -111,7 +111,10 @@ async def test_a_key_that_is_missing_or_wrong_is_asked_for_under_the_id_of_the_c
     asks = {"www-authenticate": "bearer"}
     async with serving_http(keys=KeyRing(["right"])) as doors, http(doors.http) as client:
         ask = call("subtract", [5, 3], "mine")
-        check(await client.post(ask), Case("", b"", 401, -32010, "mine", asks))
+        reply = await client.post(ask)
+        check(reply, Case("", b"", 401, -32010, "mine", asks))
+        advice = "unauthorized; send the header Authorization: Bearer KEY"
+        assert reply.json["error"]["message"] == advice
         for document, answers in ((ask, "mine"), ([ask], None), (b"{nonsense", None)):
             reply = await client.post(document, Authorization="Bearer wrong")
             check(reply, Case("", b"", 401, -32010, answers, asks))

@@ -27,6 +27,7 @@ from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.origin import AllowedCallers, Objection
 from llm_trader.rpc.http.status import UNAUTHORIZED, refusal, status_and_headers
 from llm_trader.rpc.http.websocket import WebSocketEndpoint, bearer_token
+from llm_trader.rpc.keys import KEY_BY_HEADER
 
 JSON: Final = "application/json"
 _RPC_TYPES: Final = frozenset({JSON, "application/json-rpc", "application/jsonrequest"})
@@ -73,7 +74,7 @@ class RpcOverHttp:
                     return self._unauthorized(request, refusal(error.message, UNAUTHORIZED))
             allowed = session.principal is not None or not self._gate.keys.required
             if not (allowed or open_to_all):
-                message = "unauthorized; send the header Authorization: Bearer KEY"
+                message = f"unauthorized; {KEY_BY_HEADER}"
                 return self._unauthorized(request, refusal(message, UNAUTHORIZED))
             await self._gate.turn(session, _PAGE, quick=True)
             try:
@@ -131,7 +132,7 @@ class RpcOverHttp:
     def _session(self, request: HTTPConnection) -> Session:
         """A session for one request of a connection: a key counts for the request alone."""
         shared: Session = request.scope["state"]["connection"].session
-        return Session(shared.peer, unsent=shared.unsent)
+        return Session(shared.peer, KEY_BY_HEADER, unsent=shared.unsent)
 
     def _identify(self, request: HTTPConnection, session: Session, now_s: float) -> None:
         """Raises `UnauthorizedError` for a wrong key, which counts for the connection."""

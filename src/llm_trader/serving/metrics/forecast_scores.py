@@ -40,9 +40,12 @@ _NUMBERS: Final = 14
 
 
 class HorizonScores(NamedTuple):
-    """Over the last 7 days; None where nothing is known."""
+    """Over the last 7 days; None where nothing is known. `calibrated` of the `scored` had a
+    calibrated band.
+    """
 
     scored: int
+    calibrated: int
     coverage: float | None
     calibrated_coverage: float | None
     crps: float | None
@@ -182,9 +185,10 @@ def _no_sums() -> Floats:
 def _scores(sums: Floats) -> HorizonScores:
     scored, in_band, calibrated, in_calibrated, crps, base_crps = sums.tolist()
     if not scored:
-        return HorizonScores(0, None, None, None, None)
+        return HorizonScores(0, 0, None, None, None, None)
     return HorizonScores(
         round(scored),
+        round(calibrated),
         in_band / scored,
         in_calibrated / calibrated if calibrated else None,
         crps / scored,

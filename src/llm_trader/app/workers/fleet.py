@@ -23,6 +23,12 @@ class WorkerStart(Struct):
     sockets: dict[str, list[list[int]]]
     handover: list[int]
 
+    @property
+    def descriptors(self) -> list[int]:
+        """All that it inherits."""
+        of_sockets = [fds for slots in self.sockets.values() for fds in slots]
+        return [descriptor for fds in (*of_sockets, self.handover) for descriptor in fds]
+
 
 class Counts(Struct, array_like=True, frozen=True):
     answered: int = 0

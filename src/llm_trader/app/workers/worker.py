@@ -33,6 +33,7 @@ from llm_trader.serving.metrics.summing import Family, plain
 from llm_trader.settings.tree import Settings
 
 _FAILED = 2
+_CALLS_OF_PARENT = ("pulse", "use_slots", "counts", "report", "configure", "hand_over", "stop")
 # A reload reads some files.
 _RELOAD_PATIENCE_S = 30.0
 
@@ -52,12 +53,16 @@ class Worker:
         if parts.metrics is not None:
             parts.metrics.of_all = self._metrics_of_all
 
+    async def pulse(self, body: Any) -> None:
+        """The answer shows that the event loop goes on."""
+
     async def use_slots(self, body: Any) -> None:
         self._parts.probe.workers = body["ready"], body["all"]
         self._parts.server.use_slots(body["slots"])
 
     async def counts(self, body: Any) -> Counts:
-        return Counts(self._parts.rag.answered, self._parts.rag.refused)
+        queries = self._parts.rag.queries
+        return Counts(queries.answered, queries.refused)
 
     async def report(self, body: Any) -> Report:
         metrics = self._parts.metrics
@@ -111,10 +116,7 @@ async def work(connection: socket.socket) -> int:
         try:
             async with server_parts(settings, os.environ, _now_ms, sockets) as parts:
                 worker = Worker(parts, channel, handover, stop)
-                handlers |= {
-                    name: getattr(worker, name)
-                    for name in ("use_slots", "counts", "report", "configure", "hand_over", "stop")
-                }
+                handlers |= {name: getattr(worker, name) for name in _CALLS_OF_PARENT}
                 gc.collect()
                 gc.freeze()
                 await parts.server.start()

@@ -111,7 +111,7 @@ def test_504_is_right_for_a_single_call_with_a_timeout_alone(
 def test_every_path_of_the_server_is_described() -> None:
     routed = {
         path
-        for source in ("app/server.py", "rpc/http/app.py")
+        for source in ("app/http_door.py", "rpc/http/app.py")
         for path in ROUTES.findall((ROOT / "src/llm_trader" / source).read_text())
     }
     assert routed == {*DOCUMENT["paths"], "/ws"}  # which OpenAPI cannot describe

@@ -35,7 +35,8 @@ class ServerMetrics:
         self._registry = Registry(definitions.COUNTED)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
-        self._sources = Sources(rag.retriever, rag.market, gate, scores, rag.version, rag.clock)
+        retriever, market = rag.queries.retriever, rag.queries.market
+        self._sources = Sources(retriever, market, gate, scores, rag.version, rag.clock)
         self.answers = AnswerMetrics(self._registry, scores, rag.clock)
 
     def requests(self, methods: Iterable[Method], errors: ErrorTable) -> RequestMetrics:

@@ -53,6 +53,21 @@ class Worker:
         if parts.metrics is not None:
             parts.metrics.of_all = self._metrics_of_all
 
+    async def serve(self) -> None:
+        """Answers until the parent says `stop`, or has ended."""
+        gc.collect()
+        gc.freeze()
+        server, channel = self._parts.server, self._channel
+        await server.start()
+        server.adopt_from(self._handover)
+        await channel.call("ready")
+        await _first_of(self._stop, channel.closed)
+        await server.stop()
+        with suppress(ChannelClosedError, TimeoutError):
+            await channel.call("ended", await self.report(None))
+
+    # --- What the parent calls
+
     async def pulse(self, body: Any) -> None:
         """The answer shows that the event loop goes on."""
 
@@ -77,6 +92,8 @@ class Worker:
 
     async def stop(self, body: Any) -> None:
         self._stop.set()
+
+    # --- What is asked about all workers
 
     async def _counts_of_all(self) -> tuple[int, int, int]:
         try:
@@ -117,15 +134,7 @@ async def work(connection: socket.socket) -> int:
             async with server_parts(settings, os.environ, _now_ms, sockets) as parts:
                 worker = Worker(parts, channel, handover, stop)
                 handlers |= {name: getattr(worker, name) for name in _CALLS_OF_PARENT}
-                gc.collect()
-                gc.freeze()
-                await parts.server.start()
-                parts.server.adopt_from(handover)
-                await channel.call("ready")
-                await _first_of(stop, channel.closed)
-                await parts.server.stop()
-                with suppress(ChannelClosedError, TimeoutError):
-                    await channel.call("ended", await worker.report(None))
+                await worker.serve()
         except ChannelClosedError:
             return 0
         except LlmTraderError as error:

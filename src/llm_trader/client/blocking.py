@@ -33,7 +33,7 @@ class Client(Face[BlockingPool]):
     """
 
     def send(self, call: Call[T]) -> T:
-        """The typed result of a call; raises the typed error of the server, or why it is silent."""
+        """The typed result of a call; raises the server's error by its type, or why none came."""
         return self.send_all([call])[0]
 
     def send_all(self, together: Sequence[Call[T]]) -> list[T]:

@@ -46,7 +46,7 @@ class Call(Generic[T]):
     repeatable: bool = True
 
     def params_within(self, left_s: float) -> dict[str, Any]:
-        """The parameters, and when the server shall give up."""
+        """The parameters, with the time after which the server should give up."""
         return {**self.params, "timeout_ms": min(max(round(left_s * 1000), 1), 600_000)}
 
     def result(self, reply: Reply) -> T:
@@ -160,7 +160,7 @@ def query_briefly(
 def query_batch(
     queries: Sequence[State], *, timeout_s: float | None = None, **query_config: Any
 ) -> Call[QueryBatchResult]:
-    """Up to 1,000 queries, each a mapping of `symbol`, `timestamp` and what else one may say."""
+    """Up to 1,000 queries, each a mapping with the parameters of `query_patterns`."""
     params = {"queries": list(queries), "query_config": query_config}
     return Call("rag.query_batch", params, _struct("serving.wire", "QueryBatchResult"), timeout_s)
 

@@ -35,7 +35,7 @@ class AsyncClient(Face["TaskPool"]):
     """Use it as an async context manager, or call `close`. It connects when it first has to."""
 
     async def send(self, call: Call[T]) -> T:
-        """The typed result of a call; raises the typed error of the server, or why it is silent."""
+        """The typed result of a call; raises the server's error by its type, or why none came."""
         steps: Course[T] = course(call, self._retries, self._timeout_s, time.monotonic)
         try:
             step = next(steps)

@@ -162,7 +162,7 @@ class Parent:
         return worker
 
     def _answers(self) -> dict[str, Handler]:
-        """What a worker may ask about all of them."""
+        """The answers to what a worker asks about all workers."""
 
         async def counts_of_all(body: Any) -> tuple[int, int, int]:
             return await self._counts()
@@ -176,7 +176,7 @@ class Parent:
         return {"counts_of_all": counts_of_all, "metrics_of_all": metrics_of_all, "reload": reload}
 
     async def _kill_when_hung(self, worker: WorkerProcess) -> None:
-        """`_watch` then starts a successor."""
+        """Kills a worker that does not answer for too long; `_watch` then starts a successor."""
         if await worker.hangs(lambda: self._file.in_use.serving.worker_timeout_s):
             _log.error(
                 "worker_hung",
@@ -188,7 +188,7 @@ class Parent:
             worker.kill()
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        """Until it has ended; starts a successor unless it was told to end."""
+        """Waits until it has ended; starts a successor unless it was told to end."""
         code = await worker.process.wait()
         await worker.channel.__aexit__()
         self._running.discard(worker)

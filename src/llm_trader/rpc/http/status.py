@@ -40,7 +40,7 @@ def http_status(code: int) -> int:
 
 
 def status_and_headers(reply: bytes, *, draining: bool) -> tuple[int, dict[str, str]]:
-    """Of the reply to one document; a batch is 200 whatever its members are."""
+    """Those of the reply to one document; a batch is 200 whatever its members are."""
     if not reply.startswith(_ERROR_PREFIX):
         return 200, {}
     error = msgspec.json.decode(reply, type=_Refusal).error
@@ -48,7 +48,7 @@ def status_and_headers(reply: bytes, *, draining: bool) -> tuple[int, dict[str, 
 
 
 def status_of_error(error: ErrorObject, *, draining: bool) -> tuple[int, dict[str, str]]:
-    """Of a request that came to nothing but this error."""
+    """Those of a request that has no other outcome than this error."""
     status = http_status(error.code)
     if draining and status == 200:
         return 503, {"retry-after": str(_RETRY_S), "connection": "close"}

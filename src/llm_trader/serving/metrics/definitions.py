@@ -188,8 +188,7 @@ FORECASTS_SCORED: Final = Definition(
     "llm_trader_forecasts_scored",
     "gauge",
     "Served forecasts of the last 7 days whose outcome is known: the number behind coverage and "
-    "CRPS. One of each symbol and quarter-hour counts, if it was asked for within the hour; with "
-    "`--workers` one of each worker that was asked.",
+    "CRPS. One of each symbol and quarter-hour counts, if it was asked for within the hour.",
     ("horizon",),
 )
 CALIBRATED_SCORED: Final = Definition(

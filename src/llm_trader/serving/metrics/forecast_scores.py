@@ -138,7 +138,7 @@ class ForecastScores:
                 del self._waiting[due.symbol, as_of_ms]
 
     def summary(self, now_ms: Millis) -> dict[str, HorizonScores]:
-        """By horizon, of the 7 days before `now_ms`."""
+        """The scores by horizon, over the 7 days before `now_ms`."""
         first_hour = (now_ms - WINDOW_MS) // HOUR_MS
         self._sums = {hour: sums for hour, sums in self._sums.items() if hour > first_hour}
         total = np.sum(list(self._sums.values()), axis=0) if self._sums else _no_sums()

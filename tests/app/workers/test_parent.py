@@ -131,7 +131,14 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_and_no_new_connection_
     # Some are dealt to the hung one, and wait until another accepts for its slot.
     replies = await asyncio.gather(*(call(fleet, "rag.query_patterns", QUERY) for _ in range(12)))
     assert all("result" in reply for reply in replies)
+    # What is reloaded while a worker starts holds in it as well.
+    assert until(lambda: len({w.pid for w in fleet.workers()} - {victim.pid}) == 2, 10)
+    fleet.toml.write_text(settings.replace("top_k = 4", "top_k = 3"))
+    assert "result" in await call(fleet, "admin.reload")
+    assert len(fleet.seen("worker_restarted")) == restarts
     await asyncio.to_thread(fleet.wait_for, "worker_restarted", restarts + 1)
+    replies = await asyncio.gather(*(call(fleet, "rag.query_patterns", QUERY) for _ in range(12)))
+    assert {len(reply["result"]["matches"]) for reply in replies} == {3}
     (hung,) = fleet.seen("worker_hung")
     assert (hung["pid"], hung["timeout_s"]) == (victim.pid, 2)
     pids = {worker.pid for worker in fleet.workers()}

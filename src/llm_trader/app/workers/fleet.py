@@ -16,7 +16,10 @@ from llm_trader.serving.metrics.summing import Family, added_up, lasting
 
 
 class WorkerStart(Struct):
-    """What a worker needs; `sockets` are the descriptors that it inherited."""
+    """What a worker needs; `sockets` are the descriptors that it inherited.
+
+    `settings` are a `Settings`, for the worker as plain data.
+    """
 
     slot: int
     settings: Any

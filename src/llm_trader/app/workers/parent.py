@@ -151,6 +151,9 @@ class Parent:
         await worker.started
         self._current[slot] = worker
         self._keep(self._kill_when_hung(worker))
+        reloaded = with_settings_of(worker.settings, self._file.in_use, ["live", "unread"])
+        if reloaded != worker.settings:
+            await self._configure(worker, reloaded)
 
     async def _spawn(self, slot: int) -> WorkerProcess:
         handover = self._handovers[slot].descriptors

@@ -15,6 +15,7 @@ import msgspec
 from llm_trader.app.workers.channel import Channel, Handler
 from llm_trader.app.workers.fleet import Counts, Report, WorkerStart
 from llm_trader.errors import ConfigurationError, LlmTraderError
+from llm_trader.settings.tree import Settings
 
 _PROGRAM: Final = "llm_trader.app.workers.worker"
 _REPORT_PATIENCE_S: Final = 2.0
@@ -45,6 +46,12 @@ class WorkerProcess:
             "ended": self._sent_last_report,
         }
         self.channel = Channel(own_end, {**answers, **own_calls})
+
+    @property
+    def settings(self) -> Settings:
+        """What it was started with."""
+        settings: Settings = self._start.settings
+        return settings
 
     @property
     def is_ready(self) -> bool:

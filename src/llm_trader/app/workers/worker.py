@@ -7,7 +7,6 @@ LMDB must not be open across a fork. When the parent has ended, it finishes its 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from llm_trader.app.garbage_collection import spare_long_lived_objects
 from llm_trader.app.server import ServerParts, server_parts
 from llm_trader.app.workers.channel import Channel, ChannelClosedError
 from llm_trader.app.workers.fleet import Counts, Report, WorkerStart
@@ -55,8 +55,7 @@ class Worker:
 
     async def serve(self) -> None:
         """Answers until the parent says `stop`, or has ended."""
-        gc.collect()
-        gc.freeze()
+        spare_long_lived_objects()
         server, channel = self._parts.server, self._channel
         await server.start()
         server.adopt_from(self._handover)

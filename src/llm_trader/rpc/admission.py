@@ -181,18 +181,21 @@ class Admission:
         connection, and one line a minute for each address is logged.
         """
         if session.barred:
-            raise errors.UnauthorizedError(
-                "unauthorized; too many wrong keys: connect again",
-                retry_after_ms=self._failures.retry_after_ms(session.address, now_s),
-            )
+            raise self._refused("too many wrong keys: connect again", session, now_s)
         principal = self.keys.find(token)
         if principal is None:
             self._token_failed(session, now_s)
-            raise errors.UnauthorizedError(
-                "unauthorized; the server does not know this key, or it has expired or was revoked"
-            )
+            reason = "the server does not know this key, or it has expired or was revoked"
+            raise self._refused(reason, session, now_s)
         session.last_principal = principal
         return principal
+
+    def _refused(self, reason: str, session: Session, now_s: float) -> errors.UnauthorizedError:
+        """A refusal of a key; it says when to connect again if it ends the connection."""
+        details = {}
+        if session.barred:
+            details["retry_after_ms"] = self._failures.retry_after_ms(session.address, now_s)
+        return errors.UnauthorizedError(f"unauthorized; {reason}", **details)
 
     def principal_of(self, token: str | None, session: Session, now_s: float) -> Principal | None:
         """Who calls: the owner of the call's own token, else of the connection's.

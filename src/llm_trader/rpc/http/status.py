@@ -56,12 +56,11 @@ def status_of_error(error: ErrorObject, *, draining: bool) -> tuple[int, dict[st
 
 
 def _headers(status: int, data: Any) -> dict[str, str]:
-    if status == 401:
-        return {"www-authenticate": "Bearer"}
-    if status in (429, 503):
-        wait_ms = data.get("retry_after_ms", 0) if isinstance(data, dict) else 0
-        return {"retry-after": str(max(_RETRY_S, math.ceil(wait_ms / 1000)))}
-    return {}
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    wait_ms = data.get("retry_after_ms") if isinstance(data, dict) else None
+    if status in (429, 503) or (status == 401 and wait_ms is not None):
+        headers["retry-after"] = str(max(_RETRY_S, math.ceil((wait_ms or 0) / 1000)))
+    return headers
 
 
 def refusal(message: str, code: int = INVALID_REQUEST) -> bytes:

@@ -130,7 +130,7 @@ async def test_the_last_wrong_key_says_how_long_to_wait_and_closes() -> None:
                     assert (reply.headers.get("connection") == "close") == (number == 5)
                     assert reply.headers.get("retry-after") == (wait_s if number == 5 else None)
                 assert await client.reply() is None
-        for request in (post(PING, **wrong), get("/openrpc.json", **wrong)):
+        for request in (post(PING, **wrong), get("/with-a-key", **wrong)):
             async with http(doors.http) as client:
                 reply = await client.ask(request)
                 assert (reply.status, reply.headers["connection"]) == (401, "close")

@@ -55,7 +55,7 @@ class _HeldFlow(FlowControl):
 
 
 class _QuietTransport:
-    """A transport on which writing to a client that is gone does nothing."""
+    """A transport on which writing to a client that is gone does nothing, nor closing twice."""
 
     def __init__(self, transport: asyncio.Transport, peer: str) -> None:
         self._transport = transport
@@ -67,6 +67,11 @@ class _QuietTransport:
             self._transport.write(data)
         except (OSError, RuntimeError):
             _log.debug("http_connection_reset", peer=self._peer)
+
+    def close(self) -> None:
+        # asyncio's TLS forgets its connection when it is closed twice.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -12,6 +12,7 @@ import pytest
 from llm_trader.client import ConnectionLostError, RetryPolicy
 from llm_trader.client.calls import other, ping
 from llm_trader.client.errors import Unauthorized
+from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.builtin import Pong
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.keys import KeyRing
@@ -81,7 +82,7 @@ async def test_where_clients_need_certificates_only_those_of_the_authority_count
             assert await client.send(ping()) == Pong(True, "1.2.3")
         for shown in (None, stranger):
             async with calling(kind, scheme, doors, authority.trusting(shown)) as client:
-                with pytest.raises(ConnectionLostError):
+                with pytest.raises(ConnectionLostError, match="or a certificate of this client"):
                     await client.send(ping())
 
 
@@ -94,12 +95,30 @@ async def test_a_server_that_is_not_trusted_is_sent_nothing(
     async with secured(authority, keys=KeyRing(["secret"])) as doors:
         for context in (others.trusting(), pinned_context(others.issue("another"))):
             async with calling(kind, scheme, doors, context, token="secret") as client:
-                with pytest.raises(ConnectionLostError, match="cannot connect to localhost"):
+                with pytest.raises(ConfigurationError, match=r"is not trusted: .*trust the auth"):
                     await client.send(ping())
         assert doors.gate.connections == 0
         pinned = pinned_context(tmp_path / "server.pem")
         async with calling(kind, scheme, doors, pinned, token="secret") as client:
             assert await client.send(other("get_data")) == ["hello", 5]
+
+
+@FACES
+async def test_a_client_and_a_server_of_which_only_one_speaks_tls_are_told_so(
+    kind: str, authority: Authority
+) -> None:
+    once = RetryPolicy(attempts=1)
+    async with secured(authority) as doors:
+        for address in (f"tcp://localhost:{doors.tcp[1]}", f"http://localhost:{doors.http[1]}"):
+            async with face(kind, address, retries=once) as client:
+                with pytest.raises(ConnectionLostError, match=r"may expect TLS \(tls:// or https"):
+                    await client.send(ping())
+    async with (
+        serving_http() as plain,
+        calling(kind, "https", plain, authority.trusting()) as client,
+    ):
+        with pytest.raises(ConfigurationError, match="does not speak TLS as this client does"):
+            await client.send(ping())
 
 
 @FACES

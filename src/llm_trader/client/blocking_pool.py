@@ -148,27 +148,27 @@ class BlockingConnection:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as error:
-            self._lost(f"the connection failed: {error}")
+            self._lost(ConnectionLostError(f"the connection failed: {error}"))
 
     def _hear(self) -> dict[int, Outcome]:
         heard: dict[int, Outcome] = {}
         try:
             data = self._socket.recv(_READ_BYTES)
             if not data:
-                self._lost("the server closed the connection")
+                self._lost(self._conversation.closed_by_server())
             heard.update(self._conversation.hear(data))
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except (OSError, ValueError) as error:
-            self._lost(f"the connection failed: {error}")
+            self._lost(ConnectionLostError(f"the connection failed: {error}"))
         return heard
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: LlmTraderError) -> None:
         self.is_lost = True
         refusal = self._conversation.refusal
         if refusal is not None:
             raise typed(refusal)
-        raise ConnectionLostError(reason)
+        raise reason
 
     def _authenticate(self, token: str, timeout_s: float) -> None:
         exchange = Exchange("rpc.authenticate", {"token": token}, timeout_s)

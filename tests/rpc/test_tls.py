@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.certificate_dates import end_of_certificate_ms
@@ -117,6 +119,23 @@ async def test_http_speaks_tls_with_the_same_certificate(authority: Authority) -
         await reader.readuntil(b"\r\n\r\n")
         assert b'"result":2' in await reader.readuntil(b"}")
         await closed(writer)
+
+
+async def test_websockets_speak_tls_and_are_closed_with_their_codes(authority: Authority) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving_http(tls=loaded(authority.issue("server"))) as doors:
+            address = f"wss://localhost:{doors.http[1]}/ws"
+            async with connect(address, ssl=authority.trusting()) as client:
+                await client.send('{"jsonrpc":"2.0","method":"fill","params":[300000],"id":1}')
+                assert len(json.loads(await client.recv())["result"]) == 300_000
+            async with connect(address, ssl=authority.trusting()) as client:
+                await client.send(b"binary")
+                with pytest.raises(ConnectionClosed) as end:
+                    await client.recv()
+            await until(lambda: doors.gate.connections == 0)
+    assert end.value.rcvd is not None
+    assert end.value.rcvd.code == 1003
+    assert {log["log_level"] for log in logs} <= {"debug", "info"}, logs
 
 
 async def test_where_clients_need_certificates_only_those_of_the_authority_count(

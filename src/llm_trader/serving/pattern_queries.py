@@ -38,8 +38,12 @@ class Reach(NamedTuple):
     store_end_ms: Millis | None
 
     @classmethod
-    def at(cls, as_of_ms: Millis, index_end_ms: Millis | None, data_age: float | None) -> Reach:
-        store_end_ms = None if data_age is None else as_of_ms - round(data_age * 1000)
+    def at(
+        cls, as_of_ms: Millis, index_end_ms: Millis | None, data_age_seconds: float | None
+    ) -> Reach:
+        store_end_ms = None
+        if data_age_seconds is not None:
+            store_end_ms = as_of_ms - round(data_age_seconds * 1000)
         return cls(as_of_ms, index_end_ms, store_end_ms)
 
     def warnings(self) -> list[str]:

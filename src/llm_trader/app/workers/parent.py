@@ -219,8 +219,12 @@ class Parent:
                     await self._start_current(slot)
                 except ConfigurationError as error:
                     self._failures[slot] += 1
-                    again_s = wait_before_restart_s(self._failures[slot])
-                    _log.error("worker_not_started", slot=slot, reason=error.message, again=again_s)
+                    _log.error(
+                        "worker_not_started",
+                        slot=slot,
+                        reason=error.message,
+                        again_in_s=wait_before_restart_s(self._failures[slot]),
+                    )
                     continue
             self._restarts += 1
             _log.info("worker_restarted", slot=slot, pid=self._current[slot].process.pid)

@@ -10,15 +10,21 @@ import type { RetryPolicy } from "./retries.js";
 import type { TlsOptions } from "./tls_options.js";
 import type {
   BriefResult,
+  CandlesParams,
+  CandlesResult,
+  FundingResult,
   GetSnapshotParams,
   GetSnapshotResult,
   Methods,
+  OpenInterestResult,
   PatternQuery,
   Pong,
   QueryBatchResult,
   QueryConfigParams,
   QueryPatternsParams,
   QueryPatternsResult,
+  Reloaded,
+  SeriesParams,
   StatsResult,
 } from "./wire.js";
 
@@ -59,6 +65,8 @@ export type ResultOf<M extends string> = M extends keyof Methods ? Methods[M]["r
 export type Query = Omit<QueryPatternsParams, "timeout_ms" | "query_config"> & { query_config?: QueryConfig };
 /** Settings of a query, by their names on the wire. `queryBriefly` is the detail `brief`. */
 export type QueryConfig = Omit<QueryConfigParams, "detail"> & { detail?: "normal" | "full" };
+/** Which rows of a series; a page has at most `limit`, 1,000 by default. */
+export type SeriesPage = Omit<SeriesParams, "timeout_ms">;
 export type BriefQuery = Omit<Query, "query_config"> & { query_config?: Omit<QueryConfig, "detail"> };
 
 export class RagClient {
@@ -95,6 +103,26 @@ export class RagClient {
     return this.#send("rag.get_snapshot", moment, true, options);
   }
 
+  /** A page of candles such as `5m`; the next one begins at its `next_start`. */
+  getCandles(page: Omit<CandlesParams, "timeout_ms">, options: CallOptions = {}): Promise<CandlesResult> {
+    return this.#send("rag.get_candles", page, true, options);
+  }
+
+  /** A page of settled funding rates; the next one begins at its `next_start`. */
+  getFunding(page: SeriesPage, options: CallOptions = {}): Promise<FundingResult> {
+    return this.#send("rag.get_funding", page, true, options);
+  }
+
+  /** A page of open interest; the next one begins at its `next_start`. */
+  getOpenInterest(page: SeriesPage, options: CallOptions = {}): Promise<OpenInterestResult> {
+    return this.#send("rag.get_open_interest", page, true, options);
+  }
+
+  /** The server's own description of its methods and errors, an OpenRPC document. */
+  discover(options: CallOptions = {}): Promise<Record<string, unknown>> {
+    return this.#send("rpc.discover", {}, true, options);
+  }
+
   /** The most similar past states, what followed them, and how far to trust that. */
   queryPatterns(query: Query, options: CallOptions = {}): Promise<QueryPatternsResult> {
     return this.#send("rag.query_patterns", query, true, options) as Promise<QueryPatternsResult>;
@@ -109,6 +137,11 @@ export class RagClient {
   /** Up to 1,000 queries; those of one symbol share work. */
   queryBatch(queries: PatternQuery[], config: QueryConfig = {}, options: CallOptions = {}): Promise<QueryBatchResult> {
     return this.#send("rag.query_batch", { queries, query_config: config }, true, options);
+  }
+
+  /** Makes the server read its settings again; needs a key with the scope `admin`. */
+  reloadSettings(options: CallOptions = {}): Promise<Reloaded> {
+    return this.#send("admin.reload", {}, false, options);
   }
 
   /** Any method, also one that the schemas do not have. */

@@ -28,6 +28,7 @@ export {
   RagClient,
   type RagClientOptions,
   type ResultOf,
+  type SeriesPage,
 } from "./client.js";
 export * from "./errors.js";
 export type { Retrieved } from "./prompt/evidence.js";

@@ -1010,7 +1010,7 @@ export interface SubscribeParams {
 export interface Subscribed {
   /** Id of the subscription on this connection. */
   subscription: string;
-  /** Newest snapshot of now, UTC milliseconds; later ones are sent. */
+  /** Newest snapshot at this moment, UTC milliseconds; later ones are sent. */
   as_of: number | null;
 }
 
@@ -1026,22 +1026,22 @@ export interface Unsubscribed {
 
 /** What a reload of the settings did. */
 export interface Reloaded {
-  /** Settings that hold from now on. */
+  /** Settings that apply from now on. */
   applied: ChangedSetting[];
   /** Settings for which the workers are replaced one after the other. */
   restarting: ChangedSetting[];
-  /** Settings that hold from the next start of the server on. */
+  /** Settings that apply from the next start of the server on. */
   needs_restart: ChangedSetting[];
   /** Files that were read again: keys, certificate, calibration. */
   files: string[];
 }
 
 export interface ChangedSetting {
-  /** Such as serving.rate_limit_per_s. */
+  /** Its key, such as serving.rate_limit_per_s. */
   key: string;
   /** Value in use until now. */
   before: unknown;
-  /** Value of the settings as they were read. */
+  /** Value that was read. */
   after: unknown;
 }
 

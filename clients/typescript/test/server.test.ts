@@ -104,20 +104,28 @@ describe("with a server", { timeout: 120_000 }, () => {
     );
   });
 
-  test("any other method can be called with the types of the schemas", async () => {
-    const page = await client.call("rag.get_candles", {
-      symbol: "BTCUSDT",
-      start: END_MS - HOUR_MS,
-      end: END_MS,
-      timeframe: "3m",
-    });
+  test("series come in pages that follow each other", async () => {
+    const range = { symbol: "BTCUSDT", start: END_MS - HOUR_MS, end: END_MS };
+    const first = await client.getCandles({ ...range, timeframe: "3m", limit: 15 });
+    const second = await client.getCandles({ ...range, timeframe: "3m", start: first.next_start ?? 0 });
+    const times = [...first.open_time, ...second.open_time];
+    assert.deepEqual(times, Array.from({ length: 20 }, (_, number) => range.start + number * 180_000));
+    assert.equal(second.next_start, null);
+    assert.equal((await client.getFunding({ ...range, start: END_MS - 24 * HOUR_MS })).rate.length, 3);
+    assert.ok((await client.getOpenInterest(range)).open_interest.length > 0);
+  });
+
+  test("any method can be called by its name on the wire, and every one of a type of its own is there", async () => {
+    const page = await client.call("rag.get_candles", { symbol: "BTCUSDT", start: END_MS - HOUR_MS, end: END_MS, timeframe: "3m" });
     assert.equal(page.open_time.length, 20);
-    const unknown: unknown = await client.call("rpc.discover", {});
-    assert.equal(typeof unknown, "object");
+    const { methods } = (await client.discover()) as { methods: { name: string }[] };
+    const withFields = Object.keys(rag.RESULT_FIELDS);
+    for (const { name } of methods) if (name !== "rpc.discover") assert.ok(withFields.includes(name), name);
+    assert.deepEqual((await client.reloadSettings()).applied, []);
   });
 
   test("every code that the server can send has a class", async () => {
-    const document = (await client.call("rpc.discover", {})) as unknown as { components: { errors: object } };
+    const document = (await client.discover()) as unknown as { components: { errors: object } };
     assert.deepEqual(Object.keys(document.components.errors).sort(), Object.keys(rag.ERROR_TITLES).sort());
   });
 

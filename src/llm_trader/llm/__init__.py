@@ -7,4 +7,7 @@
 `reply`       what its reply says, read strictly
 `expiry`      whether a decision still holds
 `cases`       states of the past with their series
+`providers/`  language models behind one protocol: Anthropic, OpenAI, and compatible ones
+`model_settings`  a model's settings, resolved by what it takes
+`cost`        what calls cost, and at most will; `budget`: whether they may
 """

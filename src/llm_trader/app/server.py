@@ -83,7 +83,7 @@ class ServerParts:
 
     def configure(self, settings: Settings) -> list[str]:
         """Applies what can change while it runs; returns what went wrong."""
-        calibration = _calibration(settings)
+        calibration = loaded_calibration(settings)
         self.gate.configure(settings.serving)
         self.rag.retriever.calibration = calibration
         self.rag.defaults = settings.retrieval.search()
@@ -153,7 +153,7 @@ async def server_parts(
         serving.allow_unauthenticated_remote,
         encrypted=tls is not None,
     )
-    calibration = _calibration(settings)
+    calibration = loaded_calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
         watched(retriever.index),
@@ -343,7 +343,7 @@ def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
     return tokens
 
 
-def _calibration(settings: Settings) -> LoadedCalibration | None:
+def loaded_calibration(settings: Settings) -> LoadedCalibration | None:
     """None if none is set. Raises `ConfigurationError` if the file is not a calibration."""
     path = settings.retrieval.calibration
     if path is None:

@@ -126,9 +126,7 @@ async def measure_all(
         of_control = await decide_all(keyless, reading_asks(prepared))
         controls[expected] = _measure(prepared, of_control, keyless.name, plan, expected=expected)
     testable = controls["reads it"].verdict == "reads it"
-    subject = _measure(
-        prepared, made, asked.decider, plan, testable=testable, price=price_of(made)
-    )
+    subject = _measure(prepared, made, asked.decider, plan, testable=testable, price=price_of(made))
     trusted = all(c.verdict in ("cannot tell", c.expected) for c in controls.values())
     return ReadsMetrics(
         schema_version=READS_SCHEMA_VERSION,

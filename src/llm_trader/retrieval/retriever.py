@@ -202,9 +202,10 @@ class Retriever:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
 
         `neighbours_of` is another state, whose neighbours are searched in the place of its own; the
-        filters and the volatility expected now stay those of `state`. Raises `EmbeddingError` for a state that says too little, `SymbolNotFoundError` for a
-        symbol without points, `InvalidInputError` for vectors that the index does not hold, and
-        `VectorIndexError` when the index fails.
+        filters and the volatility expected now stay those of `state`. Raises `EmbeddingError` for a
+        state that says too little, `SymbolNotFoundError` for a symbol without points,
+        `InvalidInputError` for vectors that the index does not hold, and `VectorIndexError` when
+        the index fails.
         """
         asked = await self._asked(Question(state, as_of_ms), spec, end_stage, neighbours_of)
         found = await self._find(asked.query, asked.searches, None, end_stage)

@@ -225,7 +225,8 @@ def _mirrored_path(path: Floats) -> Floats:
     high 1 without a rise before it, then rose to low 1, then fell to high 2.
     """
     lows, highs = path[:TURNS], path[TURNS:]
-    before = np.concatenate([np.zeros((1, path.shape[1])), lows])
+    # Nothing before the first fall, but unknown where the path is.
+    before = np.concatenate([0 * lows[:1], lows])
     # Where the last rise is the highest, it is the last fall of the mirrored path.
     rises_last = highs[-1] > highs[-2]
     return np.concatenate(

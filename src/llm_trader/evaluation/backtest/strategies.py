@@ -155,9 +155,7 @@ def pair_decisions(
     cutoff_ms: Millis | None,
 ) -> list[Paired]:
     """Each arm's decisions beside the baseline's, over all states and before and after a cutoff."""
-    results = {
-        backtest.name: _single_results(backtest, market, plan) for backtest in backtests
-    }
+    results = {backtest.name: _single_results(backtest, market, plan) for backtest in backtests}
     time_ms = backtests[0].simulation.time_ms
     step_ms = int(np.diff(time_ms).min(initial=DAY_MS))
     # Several longest holds, and a whole day: states of a day share their evidence.

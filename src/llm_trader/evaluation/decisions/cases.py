@@ -17,11 +17,15 @@ alike. Its judgement at which horizons forecasts had skill is that of the true o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from math import isfinite
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from llm_trader.arrays import Times
+from llm_trader.errors import LlmTraderError
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.decisions.reading import ORIGINAL, lean
 from llm_trader.index.memory_index import MemoryIndex, mirrored
@@ -30,7 +34,7 @@ from llm_trader.llm.decision import Case
 from llm_trader.progress import Progress, StepCounter, no_progress
 from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.calibration import LoadedCalibration
-from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.retriever import Question, Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, Millis
@@ -38,6 +42,8 @@ from llm_trader.timeframe import DAY_MS, Millis
 # Reading shows only where the evidence leans to a side, so the states that lean most are taken of
 # as many times more drawn at random. With 1 half of them would hardly lean.
 CANDIDATES_PER_STATE: Final = 4
+# Further ones would share hardly more, and hold their windows in memory together.
+_ASKED_TOGETHER: Final = 96
 
 
 class Evaluated(NamedTuple):
@@ -78,9 +84,23 @@ class Evidences:
         self._true = Retriever(true, space, calibration=calibration)
         self._opposite = Retriever(opposite, space, calibration=calibration)
 
-    async def answer(self, state: SnapshotTable) -> Answer:
-        """What a server would have answered at the state's time."""
-        return await self._true.query(state, int(state.as_of_ms[0]), self.spec)
+    async def answers(
+        self, states: Sequence[SnapshotTable], progress: Progress = no_progress
+    ) -> list[Answer | LlmTraderError]:
+        """What a server would have answered to each state at its own time, or why it could not.
+
+        States that follow each other and are of one symbol share work.
+        """
+        counter = StepCounter(progress, "evidence", len(states))
+        answers: list[Answer | LlmTraderError] = []
+        for _, of_symbol in groupby(states, key=lambda state: state.symbol):
+            waiting = list(of_symbol)
+            for first in range(0, len(waiting), _ASKED_TOGETHER):
+                part = waiting[first : first + _ASKED_TOGETHER]
+                questions = [Question(state, int(state.as_of_ms[0])) for state in part]
+                answers += [a async for a in self._true.query_many(questions, self.spec)]
+                counter(len(part))
+        return answers
 
     async def flipped(self, state: SnapshotTable) -> Answer:
         return await self._opposite.query(state, int(state.as_of_ms[0]), self.spec)
@@ -90,9 +110,7 @@ class Evidences:
         return await self._true.query(state, as_of_ms, self.spec, neighbours_of=other)
 
 
-def draw_times(
-    dataset: Dataset, step_ms: Millis, states: int, seed: int
-) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def draw_times(dataset: Dataset, step_ms: Millis, states: int, seed: int) -> dict[str, Times]:
     """Candidates drawn at random among all queries, by symbol, increasing."""
     pairs = [
         (symbol, int(time_ms))
@@ -115,15 +133,11 @@ async def most_leaning(
     progress: Progress = no_progress,
 ) -> list[tuple[SnapshotTable, Answer]]:
     """The states whose evidence leans most, in the given order, each with its answer."""
-    counter = StepCounter(progress, "evidence", len(candidates))
-    answers = []
-    for state in candidates:
-        answers.append(await evidences.answer(state))
-        counter(1)
-    leans = np.array([abs(lean(answer)) for answer in answers])
-    order = np.argsort(-np.where(np.isnan(leans), -np.inf, leans), kind="stable")
-    chosen = [row for row in order[:states].tolist() if isfinite(leans[row])]
-    return [(candidates[row], answers[row]) for row in sorted(chosen)]
+    answers = await evidences.answers(candidates, progress)
+    known = [(row, answer) for row, answer in enumerate(answers) if isinstance(answer, Answer)]
+    leaning = [(row, answer) for row, answer in known if isfinite(lean(answer))]
+    chosen = sorted(leaning, key=lambda pair: -abs(lean(pair[1])))[:states]
+    return [(candidates[row], answer) for row, answer in sorted(chosen, key=itemgetter(0))]
 
 
 async def altered_cases(

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 from llm_trader.errors import LlmTraderError
 from llm_trader.evaluation.decisions.results import Price
 from llm_trader.llm.decision import Case, Decider, Decision
+from llm_trader.llm.prompt.render import Arm
 
 # Further ones would only wait for the rate limit, each with its prompt in memory.
 _AT_ONCE: Final = 64
@@ -25,15 +26,16 @@ class Made(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A case to decide on. `variant` names how its prompt or its evidence differs, `sample` which
-    of several replies to the same prompt is meant.
+    """A case to decide on. `variant` names how its evidence was altered, `sample` which of several
+    replies to the same prompt is meant; `retrieval_error` says why there is no evidence.
     """
 
     case: Case
-    arm: str
-    variant: str
+    arm: Arm
+    variant: str = "original"
     sample: int = 0
     masked: bool = False
+    retrieval_error: str | None = None
 
 
 class StudyDecider(Protocol):

@@ -149,9 +149,7 @@ def _doubt(effects: Mapping[Alteration, Effect]) -> str:
     return "the changes are neither beyond noise nor surely negligible; take more states"
 
 
-def _effect(
-    alteration: Alteration, states: Sequence[DecidedState], reps: int, seed: int
-) -> Effect:
+def _effect(alteration: Alteration, states: Sequence[DecidedState], reps: int, seed: int) -> Effect:
     decided = [s for s in states if {ORIGINAL, "repeat", alteration} <= s.decisions.keys()]
     names = (ORIGINAL, "repeat", alteration)
     usable = [s for s in decided if not any(_failed(s.decisions[name]) for name in names)]

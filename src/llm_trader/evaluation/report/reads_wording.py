@@ -8,12 +8,13 @@ from typing import Final
 from llm_trader.evaluation.decisions.results import (
     Alteration,
     Effect,
-    Price,
     Reading,
     ReadsMetrics,
+    StateRow,
 )
 from llm_trader.evaluation.report import formats
-from llm_trader.evaluation.report.formats import count, has_bounds, share
+from llm_trader.evaluation.report.formats import count, has_bounds, share, usd
+from llm_trader.evaluation.results import Price
 
 ALTERATIONS: Final[dict[Alteration, str]] = {
     "repeat": "asked the same again",
@@ -41,7 +42,9 @@ def reads_readings(subject: Reading, trusted: bool) -> list[str]:
     sentences = [f"{formats.capitalised(subject.reason)}.", noise_sentence(by_name["repeat"])]
     sentences += [error_sentence(subject.effects), price_sentence(subject.price)]
     if not trusted:
-        sentences.insert(0, "A control gave another answer than the known one: nothing here counts.")
+        sentences.insert(
+            0, "A control gave another answer than the known one: nothing here counts."
+        )
     return [sentence for sentence in sentences if sentence]
 
 
@@ -70,8 +73,11 @@ def price_sentence(price: Price | None) -> str:
     )
 
 
-def usd(amount: float | None) -> str:
-    """Cents matter in a sum, and fractions of one in a single decision."""
-    if amount is None:
-        return formats.DASH
-    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.2g}"
+def cells(state: StateRow) -> list[str]:
+    """A state's decisions, and why it held where the model did not choose to."""
+    return [_cell(state, name) for name in ("original", *ALTERATIONS)]
+
+
+def _cell(state: StateRow, name: str) -> str:
+    action, reason = state.actions.get(name), state.holds.get(name)
+    return f"{action} ({reason})" if reason not in (None, "model") else action or formats.DASH

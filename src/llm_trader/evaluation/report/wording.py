@@ -119,7 +119,8 @@ def readings(metrics: Metrics) -> list[str]:
     forecasts = forecast_summary(judged, variant)
     if metrics.command == "ab":
         arm, _ = verdicts.compared_arms(metrics.arms)
-        return [*paired_returns(metrics.arms, arm), forecasts]
+        model = decider_readings(metrics, arm) if metrics.decider else []
+        return [*paired_returns(metrics.arms, arm), *model, forecasts]
     if metrics.command == "compare":
         return [forecasts, variant_ranking(metrics.skills, variant)]
     if metrics.command == "calibrate":
@@ -416,6 +417,50 @@ def _difference(arm: Arm) -> str:
     return (
         f"{chance} the difference of {formats.daily_points(arm.difference.value)} percentage "
         f"points a day ({formats.bounds(arm.difference, formats.daily_points)})."
+    )
+
+
+def decider_readings(metrics: Metrics, arm: str) -> list[str]:
+    """What a language model's decisions were worth one by one, what they cost, and how it failed."""
+    decider = metrics.decider
+    if decider is None:
+        return []
+    sentences = [_paired(paired) for paired in metrics.paired if paired.arm == arm]
+    if decider.knowledge_cutoff is None:
+        sentences.append(
+            f"No knowledge cutoff of {decider.model} is known, so it may have read about what "
+            "followed any of these states."
+        )
+    elif not any(p.period == "after the cutoff" and p.states for p in metrics.paired):
+        sentences.append(
+            f"All states lie before the knowledge cutoff of {decider.model}, "
+            f"{decider.knowledge_cutoff}: it may have read about what followed them."
+        )
+    sentences += [_decided(decided) for decided in decider.arms]
+    return sentences
+
+
+def _paired(paired: results.Paired) -> str:
+    states = count(paired.states, "state")
+    period = "" if paired.period == "all" else f" {paired.period}"
+    if not has_bounds(paired.difference):
+        return f"{paired.symbol}{period}: {states} are too few to compare decisions one by one."
+    return (
+        f"{paired.symbol}{period}: on {states}, {paired.arm} decided otherwise than "
+        f"{paired.baseline} {count(paired.different, 'time')}; a decision earned "
+        f"{formats.daily_points(paired.difference.value)} percentage points more "
+        f"({formats.bounds(paired.difference, formats.daily_points)}), all costs paid."
+    )
+
+
+def _decided(arm: results.DecidedArm) -> str:
+    errors = arm.holds.get("error", 0)
+    failed = f"; {count(errors, 'decision')} failed and held" if errors else ""
+    price = arm.price
+    return (
+        f"{arm.symbol}, {arm.arm}: {count(arm.states, 'decision')} for "
+        f"{formats.usd(price.total_usd)}, {formats.usd(price.per_decision_usd)} each and "
+        f"{formats.number(arm.bill_pct, 3, ' %')} of the account{failed}."
     )
 
 

@@ -12,7 +12,7 @@ Role = Literal["user", "assistant"]
 # `truncated`: the output limit was reached; `refused`: the model declined, by its own sign.
 Finish = Literal["complete", "truncated", "refused"]
 # `overloaded`: 5xx, also where the provider is broken; `bad_reply`: what came is not of its API;
-# `unknown_model`: retired, misspelt, or not open to this key; `not_recorded`: a replay lacks it.
+# `unknown_model`: retired, misspelt, or not open to this key.
 FailureKind = Literal[
     "timeout",
     "rate_limited",
@@ -22,7 +22,6 @@ FailureKind = Literal[
     "bad_request",
     "unknown_model",
     "credentials",
-    "not_recorded",
 ]
 
 
@@ -37,8 +36,9 @@ class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
     `system` is the stable prefix that providers may cache. `temperature` and `effort` are `None`
     where they are left to the model. `schema` is the JSON Schema that the reply is to satisfy, in
     what both APIs take: all properties required, none besides, no bounds, `null` for what is
-    optional. It is not sent to a model without structured output. `sample` is never sent: it tells
-    apart the replies of a study that asks the same more than once.
+    optional. It is not sent to a model without structured output.
+
+    `sample` is not sent at all: it tells apart requests that ask the same thing again on purpose.
     """
 
     provider: str

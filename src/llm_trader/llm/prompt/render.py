@@ -39,6 +39,9 @@ class PromptOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     round_trip_cost_pct: Annotated[float, Meta(ge=0, le=100)] = 0.13
 
 
+DEFAULT_OPTIONS: Final = PromptOptions()
+
+
 class Prompt(msgspec.Struct, frozen=True):
     """The texts for a model. `has_evidence` is false for `rag` where nothing was retrieved."""
 
@@ -62,7 +65,7 @@ def render_prompt(
     arm: Arm,
     snapshot: MarketSnapshot,
     retrieved: Retrieved | None,
-    options: PromptOptions = PromptOptions(),
+    options: PromptOptions = DEFAULT_OPTIONS,
 ) -> Prompt:
     """The prompt of an arm. Where `rag` has no evidence its text is that of `baseline`."""
     scale = PriceScale.of(snapshot.price, options.masked)

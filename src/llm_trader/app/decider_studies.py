@@ -20,7 +20,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from llm_trader.app.evaluation import StudyInputs, read_subject, refuse_without_extra
-from llm_trader.app.indexes import collection_of
+from llm_trader.app.indexes import collection_of, loaded_calibration
 from llm_trader.app.job import Job, blocking
 from llm_trader.app.llm_deciders import (
     CallPricing,
@@ -30,7 +30,7 @@ from llm_trader.app.llm_deciders import (
     new_recorder,
     open_record,
 )
-from llm_trader.app.server import loaded_calibration
+
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import BudgetError, ConfigurationError, InvalidInputError
 from llm_trader.evaluation import reading_study, study

@@ -14,6 +14,7 @@ import structlog
 from llm_trader import __version__
 from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
+    loaded_calibration,
     open_retriever,
     refuse_another_exchange,
     refuse_one_folder_for_both,
@@ -31,8 +32,6 @@ from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import (
     Calibration,
-    LoadedCalibration,
-    read_calibration,
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
@@ -341,14 +340,6 @@ def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
             f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
         )
     return tokens
-
-
-def loaded_calibration(settings: Settings) -> LoadedCalibration | None:
-    """None if none is set. Raises `ConfigurationError` if the file is not a calibration."""
-    path = settings.retrieval.calibration
-    if path is None:
-        return None
-    return LoadedCalibration(read_calibration(path), settings.retrieval.max_calibration_age_days)
 
 
 def _log_calibration(calibration: Calibration, retriever: Retriever, settings: Settings) -> None:

@@ -24,9 +24,8 @@ class LlmConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = "anthropic"
     model: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
-            min_length=1,
             description="Model, by the name that its provider gives it. By default "
             "claude-haiku-5-5 of Anthropic or gpt-6-luna of OpenAI.",
             examples=["claude-haiku-5-5"],
@@ -48,10 +47,8 @@ class LlmConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     temperature: Annotated[
-        float | None,
+        Annotated[float, Meta(ge=0, le=2)] | None,
         Meta(
-            ge=0,
-            le=2,
             description="Randomness of a reply. By default 0.1 where the model has this parameter.",
             examples=[0.1],
         ),
@@ -65,10 +62,8 @@ class LlmConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     max_output_tokens: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=64, le=128_000)] | None,
         Meta(
-            ge=64,
-            le=128_000,
             description="Most tokens of one reply, hidden thinking included. By default 16000 for "
             "a model that thinks, and 2000 for any other.",
             examples=[16_000],
@@ -92,20 +87,16 @@ class LlmConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=100_000, description="Most requests a minute, retries included.")
     ] = 10
     timeout_s: Annotated[
-        float | None,
+        Annotated[float, Meta(ge=0.05, le=3600)] | None,
         Meta(
-            ge=0.05,
-            le=3600,
             description="Seconds without a byte after which an attempt is given up. By default 30, "
             "and 120 for a model that thinks.",
             examples=[30.0],
         ),
     ] = None
     deadline_s: Annotated[
-        float | None,
+        Annotated[float, Meta(ge=0.05, le=3600)] | None,
         Meta(
-            ge=0.05,
-            le=3600,
             description="Seconds after which a call is given up, all attempts and pauses included. "
             "By default three times `llm.timeout_s`.",
             examples=[90.0],

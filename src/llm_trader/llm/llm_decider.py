@@ -1,16 +1,16 @@
 """A language model as a decider.
 
-1. `_prompt`   the state, and in the arm `rag` the evidence
-2. `complete`  budget, record and provider (`recorded_calls`)
-3. `read_reply`  the reply becomes a decision; an unreadable one is shown to the model once
-4. `add`       the decision is on record before it is used (`recorder`)
+1. `first_request`  the prompt of the state, and in the arm `rag` of the evidence
+2. `ask`            budget, record and provider (`recorded_calls`); the reply becomes a decision,
+                    and an unreadable one is shown to the model once
+3. `add`            the decision is on record before it is used (`recorder`)
 
 Whatever fails ends in a HOLD with the reason `error`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ import structlog
 
 from llm_trader.errors import LlmTraderError
 from llm_trader.llm.decision import Case, Decision
-from llm_trader.llm.prompt.render import TEMPLATE_VERSION, Arm, Prompt, PromptOptions, render_prompt
+from llm_trader.llm.prompt.render import TEMPLATE_VERSION, Arm, PromptOptions, render_prompt
 from llm_trader.llm.prompt.retrieved import Retrieved
 from llm_trader.llm.providers.protocol import LlmRequest, Message
 from llm_trader.llm.record.calls import RecordedCall
@@ -38,7 +38,7 @@ class MakeRequest(Protocol):
     """Turns a prompt into a request of a model, with the parameters that the model takes."""
 
     def __call__(
-        self, system: str, messages: Sequence[Message], schema: dict[str, Any]
+        self, system: str, messages: tuple[Message, ...], schema: dict[str, Any], sample: int
     ) -> LlmRequest: ...
 
 
@@ -49,6 +49,11 @@ class Outcome(NamedTuple):
     used: list[CallUsed]
 
 
+class FirstRequest(NamedTuple):
+    request: LlmRequest
+    has_evidence: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmDecider:
     """Any number of decisions may be made at once; `calls` makes them wait for their turn."""
@@ -56,7 +61,6 @@ class LlmDecider:
     calls: Calls
     recorder: Recorder
     make_request: MakeRequest
-    provider: str
     model: str
     arm: Arm = "rag"
     options: PromptOptions = field(default_factory=PromptOptions)
@@ -64,7 +68,7 @@ class LlmDecider:
 
     @property
     def name(self) -> str:
-        return f"{self.provider}/{self.model}"
+        return f"{self.calls.provider}/{self.model}"
 
     async def decide(self, case: Case) -> Decision:
         try:
@@ -83,21 +87,24 @@ class LlmDecider:
         arm: Arm | None = None,
         mask: bool | None = None,
         retrieval_error: str | None = None,
+        guard: str | None = None,
     ) -> RecordedDecision:
         """Decide, and record it; raises `StoreError` if the record cannot be written.
 
         `arm` and `mask` are the decider's own unless they are given. A decision of the same `key`
-        takes the place of the former one. A case without an answer needs the arm `baseline`.
+        takes the place of the former one. A case without an answer needs the arm `baseline`. With
+        a `guard`, the reason why nobody must trade now, no model is asked.
         """
         wanted, options = arm or self.arm, self._options(mask)
         used_arm = self._usable_arm(wanted, case)
-        if used_arm is None:
-            reason = retrieval_error or "the case has no answer of retrieval"
-            outcome, has_evidence = Outcome(Decision.hold("error", _no_evidence(reason)), []), False
+        if guard is not None:
+            outcome, has_evidence = Outcome(Decision.hold("guard", guard), []), False
+        elif used_arm is None:
+            outcome, has_evidence = Outcome(without_evidence(retrieval_error), []), False
         else:
-            prompt = self._prompt(case, used_arm, options)
-            has_evidence = prompt.has_evidence
-            outcome = await self._ask(case.symbol, self._request(prompt, sample))
+            first = first_request(case, used_arm, options, self.make_request, sample)
+            has_evidence = first.has_evidence
+            outcome = await ask(self.calls, case.symbol, first.request)
         return self.recorder.add(
             case,
             outcome.decision,
@@ -106,7 +113,7 @@ class LlmDecider:
                 arm=wanted,
                 arm_used=used_arm,
                 has_evidence=has_evidence,
-                provider=self.provider,
+                provider=self.calls.provider,
                 model=self.model,
                 key=key,
                 labels=labels or {},
@@ -121,8 +128,8 @@ class LlmDecider:
         self, case: Case, *, arm: Arm | None = None, mask: bool | None = None, sample: int = 0
     ) -> LlmRequest:
         """The first request of a decision, without asking anybody."""
-        prompt = self._prompt(case, arm or self.arm, self._options(mask))
-        return self._request(prompt, sample)
+        options = self._options(mask)
+        return first_request(case, arm or self.arm, options, self.make_request, sample).request
 
     def _options(self, mask: bool | None) -> PromptOptions:
         if mask is None:
@@ -134,35 +141,40 @@ class LlmDecider:
             return arm
         return "baseline" if self.baseline_if_retrieval_fails else None
 
-    def _prompt(self, case: Case, arm: Arm, options: PromptOptions) -> Prompt:
-        retrieved = None if case.answer is None else Retrieved.of_answer(case.answer)
-        return render_prompt(arm, case.state.snapshot(0), retrieved, options)
 
-    def _request(self, prompt: Prompt, sample: int) -> LlmRequest:
-        request = self.make_request(prompt.system, prompt.messages, DECISION_SCHEMA)
-        return msgspec.structs.replace(request, sample=sample)
-
-    async def _ask(self, symbol: str, request: LlmRequest) -> Outcome:
-        used: list[CallUsed] = []
-        while True:
-            one = await self.calls.complete(request, symbol=symbol)
-            used.append(one)
-            reply = one.call.reply
-            if reply is None:
-                return Outcome(Decision.hold("error", _no_reply(one.call)), used)
-            try:
-                return Outcome(read_reply(reply.text, reply.finish), used)
-            except ReplyError as error:
-                if len(used) > 1 or not error.repairable:
-                    return Outcome(Decision.hold("error", _unreadable(error, len(used))), used)
-                messages = repair_messages(request.messages, reply.text, error)
-                request = msgspec.structs.replace(request, messages=messages)
+def first_request(
+    case: Case, arm: Arm, options: PromptOptions, make_request: MakeRequest, sample: int = 0
+) -> FirstRequest:
+    retrieved = None if case.answer is None else Retrieved.of_answer(case.answer)
+    prompt = render_prompt(arm, case.state.snapshot(0), retrieved, options)
+    request = make_request(prompt.system, prompt.messages, DECISION_SCHEMA, sample)
+    return FirstRequest(request, prompt.has_evidence)
 
 
-def _no_evidence(reason: str) -> str:
-    return (
-        f"there is no evidence to decide on: {reason}; the baseline would decide without it "
-        "(--arm baseline, or decisions.baseline_if_retrieval_fails)"
+async def ask(calls: Calls, symbol: str, request: LlmRequest) -> Outcome:
+    """Asks once, and where the reply cannot be used, once more."""
+    used: list[CallUsed] = []
+    while True:
+        one = await calls.complete(request, symbol=symbol)
+        used.append(one)
+        reply = one.call.reply
+        if reply is None:
+            return Outcome(Decision.hold("error", _no_reply(one.call)), used)
+        try:
+            return Outcome(read_reply(reply.text, reply.finish), used)
+        except ReplyError as error:
+            if len(used) > 1 or not error.repairable:
+                return Outcome(Decision.hold("error", _unreadable(error, len(used))), used)
+            messages = repair_messages(request.messages, reply.text, error)
+            request = msgspec.structs.replace(request, messages=messages)
+
+
+def without_evidence(reason: str | None) -> Decision:
+    return Decision.hold(
+        "error",
+        f"there is no evidence to decide on: {reason or 'the case has no answer of retrieval'}; "
+        "the baseline would decide without it (--arm baseline, or "
+        "decisions.baseline_if_retrieval_fails)",
     )
 
 

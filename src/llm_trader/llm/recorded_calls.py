@@ -163,9 +163,7 @@ class RecordedCalls:
         return _unmade(request, symbol, self.now_ms(), failure)
 
 
-def _unmade(
-    request: LlmRequest, symbol: str, now_ms: Millis, failure: CallFailure
-) -> RecordedCall:
+def _unmade(request: LlmRequest, symbol: str, now_ms: Millis, failure: CallFailure) -> RecordedCall:
     return RecordedCall(
         id=0,
         request_hash=request_hash(request),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from llm_trader.config_types import Folder
+from llm_trader.llm.expiry import ExpiryConfig
 
 
 class DecisionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,3 +41,16 @@ class DecisionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "otherwise it is a HOLD because of an error."
         ),
     ] = False
+    longest_hold_hours: Annotated[
+        int,
+        Meta(ge=1, le=999, description="Hours after which a position is closed, as prompts say."),
+    ] = 4
+    round_trip_cost_pct: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100,
+            description="Cost of opening and closing a position in % of it, as prompts say.",
+        ),
+    ] = 0.13
+    expiry: ExpiryConfig = ExpiryConfig()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decision import Action, Decision, HoldReason
+from llm_trader.llm.expiry import Expiry
 from llm_trader.llm.prompt.render import Arm
 from llm_trader.llm.record.calls import RecordedCall, read_call
 from llm_trader.llm.record.database import RecordDatabase
@@ -43,7 +44,8 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
     """A decision, and what it takes to make it again.
 
     `arm` was asked for, `arm_used` is `baseline` too where the retrieval failed and the settings
-    allow that; `has_evidence` says whether the prompt had any. `settings` are those that decide what is asked. `id` is 0 until it is recorded.
+    allow that; `has_evidence` says whether the prompt had any. `settings` are those that decide
+    what is asked. `id` is 0 until it is recorded.
     """
 
     id: int = 0
@@ -60,7 +62,7 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None
     model: str | None
     decision: Decision
-    snapshot: MarketSnapshot | None
+    snapshot: MarketSnapshot
     intraday: str
     answer: Answer | None
     match_ids: list[str]
@@ -70,7 +72,7 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
     settings_digest: str
     calls: list[int] = []
     costs: Costs = Costs()
-    expiry: dict[str, Any] | None = None
+    expiry: Expiry | None = None
 
 
 class DecisionSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,7 @@ class DecisionSummary(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None
     model: str | None
     decision: Decision
+    intraday: str
     costs: Costs = Costs()
 
 
@@ -160,9 +163,7 @@ class DecisionLog:
             number = _id_of_key(connection, key)
         return None if number is None else self.get(number)
 
-    def summaries(
-        self, chosen: DecisionFilter, limit: int | None = None
-    ) -> list[DecisionSummary]:
+    def summaries(self, chosen: DecisionFilter, limit: int | None = None) -> list[DecisionSummary]:
         """Newest first."""
         condition, values = _condition(chosen)
         with self._database.read() as connection:
@@ -196,13 +197,14 @@ class DecisionLog:
                 return
             last = rows[-1]["id"]
 
-    def set_expiry(self, number: int, expiry: Mapping[str, Any]) -> None:
-        """Add what became of a decision when it was to be executed."""
-        changed = msgspec.structs.replace(self.get(number), expiry=dict(expiry))
+    def set_expiry(self, number: int, expiry: Expiry) -> RecordedDecision:
+        """Add whether a decision was still good when it was to be executed."""
+        changed = msgspec.structs.replace(self.get(number), expiry=expiry)
         with self._database.write() as connection:
             connection.execute(
                 "UPDATE decisions SET document = ? WHERE id = ?", (_document(changed), number)
             )
+        return changed
 
 
 _PART: Final = 200

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -26,11 +26,8 @@ from llm_trader.app.llm_deciders import (
     CallPricing,
     DeciderChoice,
     llm_config,
-    llm_decider,
-    new_recorder,
-    open_record,
+    open_llm_decider,
 )
-
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import BudgetError, ConfigurationError, InvalidInputError
 from llm_trader.evaluation import reading_study, study
@@ -53,9 +50,10 @@ from llm_trader.evaluation.workers import available_cores
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.points import STATE
 from llm_trader.llm.aggregator import Aggregator
+from llm_trader.llm.config import ProviderName
 from llm_trader.llm.cost import estimate_study
-from llm_trader.llm.llm_decider import LlmDecider
 from llm_trader.llm.decision import Decider
+from llm_trader.llm.llm_decider import LlmDecider
 from llm_trader.llm.model_settings import ModelSettings, resolve_model
 from llm_trader.llm.prompt.render import TEMPLATE_VERSION
 from llm_trader.llm.providers.capabilities import capabilities_of
@@ -64,15 +62,10 @@ from llm_trader.llm.record.requests import request_hash
 from llm_trader.llm.recorded_calls import RecordedCalls, ReplayedCalls
 from llm_trader.llm.rules import MacdSign, RsiReversal
 from llm_trader.market.store import MarketStore
-from llm_trader.progress import labelled
+from llm_trader.progress import Progress, labelled
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
 
 KeylessName = Literal["aggregator", "rsi-7", "macd-sign"]
-_KEYLESS: Final[dict[KeylessName, Decider]] = {
-    "aggregator": Aggregator(),
-    "rsi-7": RsiReversal(),
-    "macd-sign": MacdSign(),
-}
 Clock = Callable[[], Millis]
 
 
@@ -118,6 +111,10 @@ class PreparedAb(NamedTuple):
     @property
     def asks(self) -> list[Ask]:
         return model_arms.all_asks(self.parts)
+
+    def with_progress(self, progress: Progress) -> PreparedAb:
+        job = self.inputs.job._replace(progress=progress)
+        return self._replace(inputs=self.inputs._replace(job=job))
 
 
 def prepare_reads(
@@ -195,13 +192,22 @@ async def estimate_cost(job: Job, model: Model, asks: Sequence[Ask]) -> Estimate
 
 
 @blocking
-async def decide(job: Job, decider: Model | KeylessName, asks: Sequence[Ask]) -> list[Made]:
+async def decide(job: Job, model: Model, asks: Sequence[Ask]) -> list[Made]:
     """Every ask once, whatever fails; an interrupted run pays for nothing twice."""
     report = partial(job.progress, "deciding")
-    if not isinstance(decider, Model):
-        return await decide_all(KeylessDecider(_KEYLESS[decider]), asks, report)
-    async with _open(job, decider) as model:
-        return await decide_all(ModelDecider(model, decider.study), asks, report)
+    async with _open(job, model) as decider:
+        return await decide_all(ModelDecider(decider, model.study), asks, report)
+
+
+@blocking
+async def decide_by_rule(name: KeylessName, plan: StudyPlan, asks: Sequence[Ask]) -> list[Made]:
+    """The same by a decider that costs nothing."""
+    rules: dict[KeylessName, Decider] = {
+        "aggregator": Aggregator(plan.aggregator),
+        "rsi-7": RsiReversal(),
+        "macd-sign": MacdSign(),
+    }
+    return await decide_all(KeylessDecider(rules[name]), asks)
 
 
 def run_reads(
@@ -265,17 +271,14 @@ async def _about(job: Job, model: Model, ask: Ask) -> _About:
     """The model that is really asked, also where its replies come from a record."""
     async with _open(job, model) as decider:
         request = ModelDecider(decider, model.study).request(ask)
-    capabilities = capabilities_of(request.provider, request.model)
+    capabilities = capabilities_of(msgspec.convert(request.provider, ProviderName), request.model)
     name = f"{request.provider}/{request.model}"
     return _About(name, request.provider, request.model, capabilities.knowledge_cutoff)
 
 
-@asynccontextmanager
-async def _open(job: Job, model: Model) -> AsyncIterator[LlmDecider]:
-    with open_record(job) as record:
-        recorder = new_recorder(job, record, f"evaluate {model.study}", model.clock)
-        async with llm_decider(job, model.choice, record, recorder) as decider:
-            yield decider
+def _open(job: Job, model: Model) -> AbstractAsyncContextManager[LlmDecider]:
+    origin = f"evaluate {model.study}"
+    return open_llm_decider(job, model.choice, origin=origin, clock=model.clock)
 
 
 def _of_replay(calls: ReplayedCalls, requests: Sequence[LlmRequest]) -> Estimate:

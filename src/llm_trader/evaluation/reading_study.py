@@ -24,14 +24,12 @@ from llm_trader.evaluation.decisions.deciding import (
     Ask,
     KeylessDecider,
     Made,
-    StudyDecider,
     decide_all,
     price_of,
 )
 from llm_trader.evaluation.decisions.reading import DecidedState, measure_reading
 from llm_trader.evaluation.decisions.results import (
     READS_SCHEMA_VERSION,
-    Price,
     Reading,
     ReadingVerdict,
     ReadsMetrics,
@@ -39,7 +37,7 @@ from llm_trader.evaluation.decisions.results import (
 )
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.report.reads_wording import reads_readings
-from llm_trader.evaluation.results import Origin
+from llm_trader.evaluation.results import Origin, Price
 from llm_trader.llm.aggregator import Aggregator, AggregatorConfig
 from llm_trader.llm.cases import states_at
 from llm_trader.llm.decision import Decider, Decision

@@ -90,13 +90,13 @@ def resolve_model(config: LlmConfig, today: date) -> ModelSettings:
     )
 
 
-def _temperature(
-    config: LlmConfig, capabilities: ModelCapabilities, thinks: bool
-) -> float | None:
+def _temperature(config: LlmConfig, capabilities: ModelCapabilities, thinks: bool) -> float | None:
     if config.temperature is not None:
         return config.temperature
     takes = capabilities.temperature
-    return _TEMPERATURE if takes == "always" or (takes == "without_thinking" and not thinks) else None
+    return (
+        _TEMPERATURE if takes == "always" or (takes == "without_thinking" and not thinks) else None
+    )
 
 
 def _problems(

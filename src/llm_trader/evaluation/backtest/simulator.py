@@ -356,7 +356,7 @@ def _equity(
     costs: Costs,
     bills: _Bills,
 ) -> Floats:
-    """Equity at each time, before the fills and the bill of that time, positions marked to market."""
+    """Equity at each time, before its fills and its bill, open positions marked to market."""
     time_ms = bills.time_ms
     entry_ms = np.array([trade.entry_ms for trade in trades], np.int64)
     exit_ms = np.array([trade.exit_ms for trade in trades], np.int64)
@@ -375,4 +375,4 @@ def _equity(
     equity[in_position] = stakes[trade] * np.maximum(0.0, 1 + earned)
     # A stake has paid the bills up to its entry.
     paid_before = np.append(0.0, bills.until(entry_ms))[entries]
-    return np.maximum(0.0, equity - (bills.before(time_ms) - paid_before))
+    return np.asarray(np.maximum(0.0, equity - (bills.before(time_ms) - paid_before)))

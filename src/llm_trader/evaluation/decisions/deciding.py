@@ -1,4 +1,4 @@
-"""Many cases decided at once: a failed one is a HOLD that is counted, never the end of the study."""
+"""Many cases decided at once. One that fails is a HOLD that is counted, never the end of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.evaluation.decisions.results import Price
+from llm_trader.evaluation.results import Price
 from llm_trader.llm.decision import Case, Decider, Decision
 from llm_trader.llm.prompt.render import Arm
 

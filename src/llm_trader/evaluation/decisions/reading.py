@@ -24,10 +24,10 @@ from llm_trader.evaluation.decisions.results import (
     ALTERATIONS,
     Alteration,
     Effect,
-    Price,
     Reading,
     ReadingVerdict,
 )
+from llm_trader.evaluation.results import Price
 from llm_trader.llm.decision import Decision
 from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.intervals import Interval, wilson

@@ -421,7 +421,7 @@ def _difference(arm: Arm) -> str:
 
 
 def decider_readings(metrics: Metrics, arm: str) -> list[str]:
-    """What a language model's decisions were worth one by one, what they cost, and how it failed."""
+    """What a language model's decisions were worth one by one, and what they cost."""
     decider = metrics.decider
     if decider is None:
         return []
@@ -436,7 +436,7 @@ def decider_readings(metrics: Metrics, arm: str) -> list[str]:
             f"All states lie before the knowledge cutoff of {decider.model}, "
             f"{decider.knowledge_cutoff}: it may have read about what followed them."
         )
-    sentences += [_decided(decided) for decided in decider.arms]
+    sentences += [_price_of_arm(arm_of_model) for arm_of_model in decider.arms]
     return sentences
 
 
@@ -453,7 +453,7 @@ def _paired(paired: results.Paired) -> str:
     )
 
 
-def _decided(arm: results.DecidedArm) -> str:
+def _price_of_arm(arm: results.DecidedArm) -> str:
     errors = arm.holds.get("error", 0)
     failed = f"; {count(errors, 'decision')} failed and held" if errors else ""
     price = arm.price

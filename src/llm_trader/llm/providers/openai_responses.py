@@ -92,9 +92,7 @@ def _reply(response: Any) -> SdkReply:
     if response.status == "failed":
         kind = kind_of_code(response.error.code) or "overloaded"
         raise BrokenReplyError(f"the model failed: {response.error.message}", kind, usage)
-    parts = [
-        part for item in response.output if item.type == "message" for part in item.content
-    ]
+    parts = [part for item in response.output if item.type == "message" for part in item.content]
     text = "".join(part.text for part in parts if part.type == "output_text")
     refusals = "".join(part.refusal for part in parts if part.type == "refusal")
     if response.status == "completed":

@@ -259,6 +259,13 @@ def run_ab(prepared: PreparedAb, model: Model, made: Sequence[Made]) -> Metrics:
     return answer.metrics
 
 
+@blocking
+async def request_of(job: Job, model: Model, ask: Ask) -> LlmRequest:
+    """What is asked, without asking it."""
+    async with _open(job, model) as decider:
+        return ModelDecider(decider, model.study).request(ask)
+
+
 class _About(NamedTuple):
     name: str
     provider: str
@@ -266,11 +273,9 @@ class _About(NamedTuple):
     cutoff: datetime.date | None
 
 
-@blocking
-async def _about(job: Job, model: Model, ask: Ask) -> _About:
+def _about(job: Job, model: Model, ask: Ask) -> _About:
     """The model that is really asked, also where its replies come from a record."""
-    async with _open(job, model) as decider:
-        request = ModelDecider(decider, model.study).request(ask)
+    request = request_of(job, model, ask)
     capabilities = capabilities_of(msgspec.convert(request.provider, ProviderName), request.model)
     name = f"{request.provider}/{request.model}"
     return _About(name, request.provider, request.model, capabilities.knowledge_cutoff)

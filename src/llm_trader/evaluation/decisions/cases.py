@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import isfinite
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -39,8 +38,8 @@ from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, Millis
 
-# Reading shows only where the evidence leans to a side, so the states that lean most are taken of
-# as many times more drawn at random. With 1 half of them would hardly lean.
+# Reading shows only where the evidence leans to a side, so of so many states drawn at random the one
+# that leans most is taken. With 1 half of them would hardly lean.
 CANDIDATES_PER_STATE: Final = 4
 # Further ones would share hardly more, and hold their windows in memory together.
 _ASKED_TOGETHER: Final = 96
@@ -132,12 +131,20 @@ async def most_leaning(
     states: int,
     progress: Progress = no_progress,
 ) -> list[tuple[SnapshotTable, Answer]]:
-    """The states whose evidence leans most, in the given order, each with its answer."""
+    """Of each run of candidates the state whose evidence leans most, with its answer.
+
+    There are as many runs as states. Over all candidates the most leaning would be those of a few
+    days, which share their evidence.
+    """
     answers = await evidences.answers(candidates, progress)
-    known = [(row, answer) for row, answer in enumerate(answers) if isinstance(answer, Answer)]
-    leaning = [(row, answer) for row, answer in known if isfinite(lean(answer))]
-    chosen = sorted(leaning, key=lambda pair: -abs(lean(pair[1])))[:states]
-    return [(candidates[row], answer) for row, answer in sorted(chosen, key=itemgetter(0))]
+    chosen = []
+    for run in np.array_split(np.arange(len(candidates)), min(states, len(candidates))):
+        pairs = [(candidates[row], answers[row]) for row in run.tolist()]
+        known = [(state, answer) for state, answer in pairs if isinstance(answer, Answer)]
+        leaning = [pair for pair in known if isfinite(lean(pair[1]))]
+        if leaning:
+            chosen.append(max(leaning, key=lambda pair: abs(lean(pair[1]))))
+    return chosen
 
 
 async def altered_cases(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import ceil, isfinite, nan, sqrt
+from math import isfinite, nan, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -158,8 +158,8 @@ def _effect(alteration: Alteration, states: Sequence[DecidedState], reps: int, s
     towards = _towards(usable, "flip" if alteration == "repeat" else alteration)
     changed = sides[alteration] != sides[ORIGINAL]
     noise = sides["repeat"] != sides[ORIGINAL]
-    block = _rows_of_a_day(usable)
-    effective = len(usable) / block
+    effective = _days(usable)
+    block = max(1, round(len(usable) / max(effective, 1)))
     moved = towards * (sides[alteration] - sides[ORIGINAL])
     return Effect(
         alteration=alteration,
@@ -209,10 +209,9 @@ def _movement(
     return significance.mean_interval(moves, block, reps, seed)
 
 
-def _rows_of_a_day(states: Sequence[DecidedState]) -> int:
-    """How many states in a row count as one observation: states of a day share their evidence."""
-    days = {(state.symbol, state.as_of_ms // DAY_MS) for state in states}
-    return ceil(len(states) / len(days)) if days else 1
+def _days(states: Sequence[DecidedState]) -> int:
+    """Of each symbol. States of one day share their evidence, so they count as one observation."""
+    return len({(state.symbol, state.as_of_ms // DAY_MS) for state in states})
 
 
 def _share(happened: Mask, n: float) -> Interval:

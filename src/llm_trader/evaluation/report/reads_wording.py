@@ -32,7 +32,7 @@ def reads_headline(metrics: ReadsMetrics) -> str:
         "cannot tell": "may or may not read its evidence: these decisions cannot tell",
     }
     who = f"{metrics.model} of {metrics.provider}" if metrics.model else metrics.decider
-    masked = ", prompts masked" if metrics.masked else ""
+    masked = " with masked prompts" if metrics.masked else ""
     return f"{formats.capitalised(who)}{masked} {claims[metrics.subject.verdict]}"
 
 

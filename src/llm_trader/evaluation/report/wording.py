@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from llm_trader.evaluation import results
-from llm_trader.evaluation.backtest.strategies import RAG
+from llm_trader.evaluation.backtest.strategies import MASKED, RAG
 from llm_trader.evaluation.report import formats
 from llm_trader.evaluation.report.formats import (
     count,
@@ -425,7 +425,8 @@ def decider_readings(metrics: Metrics, arm: str) -> list[str]:
     decider = metrics.decider
     if decider is None:
         return []
-    sentences = [_paired(paired) for paired in metrics.paired if paired.arm == arm]
+    shown = arm, f"{arm}{MASKED}"
+    sentences = [_paired(paired) for paired in metrics.paired if paired.arm in shown]
     if decider.knowledge_cutoff is None:
         sentences.append(
             f"No knowledge cutoff of {decider.model} is known, so it may have read about what "
@@ -445,11 +446,13 @@ def _paired(paired: results.Paired) -> str:
     period = "" if paired.period == "all" else f" {paired.period}"
     if not has_bounds(paired.difference):
         return f"{paired.symbol}{period}: {states} are too few to compare decisions one by one."
+    difference = paired.difference.value or 0.0
+    more = "less" if difference < 0 else "more"
     return (
         f"{paired.symbol}{period}: on {states}, {paired.arm} decided otherwise than "
-        f"{paired.baseline} {count(paired.different, 'time')}; a decision earned "
-        f"{formats.daily_points(paired.difference.value)} percentage points more "
-        f"({formats.bounds(paired.difference, formats.daily_points)}), all costs paid."
+        f"{paired.baseline} {count(paired.different, 'time')}; all costs paid, its decisions earned "
+        f"{formats.number(abs(difference), 3)} percentage points {more} each "
+        f"({formats.bounds(paired.difference, formats.daily_points)})."
     )
 
 

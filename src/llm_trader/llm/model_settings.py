@@ -40,6 +40,10 @@ class ModelSettings:
     deadline_s: float
 
     @property
+    def thinks(self) -> bool:
+        return self.capabilities.thinks if self.effort is None else self.effort != "none"
+
+    @property
     def knowledge_cutoff(self) -> date | None:
         """The last day of which the model knows much, by its provider; `None` if unknown."""
         return self.capabilities.knowledge_cutoff

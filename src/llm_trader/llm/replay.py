@@ -63,25 +63,27 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 async def replay_decision(
     record: DecisionRecord, recorded: RecordedDecision, versions_now: Mapping[str, str]
 ) -> Replay:
-    """`versions_now` are compared with those of the record, as far as both name them."""
+    """`versions_now` are compared with those of the record, as far as both name them; `settings`
+    is the digest of all settings.
+    """
     calls = [record.calls.get(call_id) for call_id in recorded.calls]
     is_same_prompt, diff = True, list[str]()
     if recorded.decision.hold_reason == "guard":
-        replayed, note = recorded.decision, "a guard decided before anybody was asked"
+        replayed, note = recorded.decision, "A guard decided before anybody was asked"
     elif recorded.decider == AGGREGATOR:
-        replayed, note = await Aggregator().decide(case_of(recorded)), "decided again by rule"
+        replayed, note = await Aggregator().decide(case_of(recorded)), "Decided again by rule"
     elif not calls:
-        replayed, note = _without_call(recorded), "no model was asked"
+        replayed, note = _without_call(recorded), "No model was asked"
     else:
         request = _request_now(recorded, calls[0].request)
         is_same_prompt = request == calls[0].request
         if is_same_prompt:
             replayed = await _ask_again(record, recorded, request)
-            note = "the recorded replies were read again"
+            note = "The recorded replies were read again"
         else:
             diff = _prompt_diff(calls[0].request, request)
             replayed = _read_again(calls, recorded.decision)
-            note = "the prompt is another one now; the recorded replies were read again"
+            note = "The prompt is another one now; the recorded replies were read again"
     return Replay(
         id=recorded.id,
         is_same=msgspec.json.encode(replayed) == msgspec.json.encode(recorded.decision),
@@ -90,7 +92,9 @@ async def replay_decision(
         calls=len(calls),
         prompt_is_same=is_same_prompt,
         prompt_diff=diff,
-        differences=_differences(recorded.versions, versions_now),
+        differences=_differences(
+            recorded.versions | {"settings": recorded.settings_digest}, versions_now
+        ),
         note=note,
     )
 

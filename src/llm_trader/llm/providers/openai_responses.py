@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, TokenUsage
+from llm_trader.llm.providers.protocol import Finish, LlmReply, LlmRequest, TokenUsage
 from llm_trader.llm.providers.sdk_connection import SdkConnection, SdkReply
 from llm_trader.llm.providers.sdk_failures import BrokenReplyError, kind_of_code
 from llm_trader.llm.providers.token_counts import optional_token_count, token_count
+from llm_trader.llm.reply.schema import DECISION_SCHEMA_NAME
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -63,7 +64,7 @@ class OpenAiResponses:
             arguments["text"] = {
                 "format": {
                     "type": "json_schema",
-                    "name": "reply",
+                    "name": DECISION_SCHEMA_NAME,
                     "schema": request.schema,
                     "strict": True,
                 }
@@ -95,6 +96,7 @@ def _reply(response: Any) -> SdkReply:
     parts = [part for item in response.output if item.type == "message" for part in item.content]
     text = "".join(part.text for part in parts if part.type == "output_text")
     refusals = "".join(part.refusal for part in parts if part.type == "refusal")
+    finish: Finish
     if response.status == "completed":
         finish = "refused" if refusals else "complete"
     elif response.status == "incomplete":

@@ -68,10 +68,11 @@ def running_model() -> Iterator[StubServer]:
 
 
 @pytest.fixture
-def model(running_model: StubServer) -> StubServer:
+def model(running_model: StubServer) -> Iterator[StubServer]:
     running_model.clear()
     running_model.decide = follow
-    return running_model
+    yield running_model
+    assert running_model.failures == []
 
 
 @pytest.fixture

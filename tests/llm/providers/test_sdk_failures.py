@@ -83,6 +83,18 @@ def test_what_happens_below_the_sdk_has_a_kind(error: Exception, kind: FailureKi
     assert failure[0] == kind
 
 
+async def test_an_error_of_the_event_loop_below_the_client_is_one_of_the_connection():
+    async def broken(request: httpx2.Request) -> httpx2.Response:
+        raise RuntimeError("unable to perform operation on a closed transport")
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(broken)) as client:
+        with pytest.raises(RuntimeError) as raised:
+            await client.send(REQUEST)
+    failure = failure_of(raised.value)
+    assert failure is not None
+    assert failure[0] == "connection"
+
+
 def test_an_error_that_no_reply_explains_stays_what_it_is():
     assert failure_of(ZeroDivisionError("x")) is None
     assert failure_of(MemoryError()) is None

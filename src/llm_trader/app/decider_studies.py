@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from functools import partial
@@ -58,6 +58,7 @@ from llm_trader.llm.model_settings import ModelSettings, resolve_model
 from llm_trader.llm.prompt.render import TEMPLATE_VERSION
 from llm_trader.llm.providers.capabilities import capabilities_of
 from llm_trader.llm.providers.protocol import LlmRequest, ProviderError
+from llm_trader.llm.record.calls import CallLog
 from llm_trader.llm.record.requests import request_hash
 from llm_trader.llm.recorded_calls import RecordedCalls, ReplayedCalls
 from llm_trader.llm.rules import MacdSign, RsiReversal
@@ -164,17 +165,17 @@ def prepare_ab(
 async def estimate_cost(job: Job, model: Model, asks: Sequence[Ask]) -> Estimate:
     """Raises `BudgetError` where the rest would cost more than a day may, by the expected sum."""
     async with _open(job, model) as decider:
-        requests = [ModelDecider(decider, model.study).request(ask) for ask in asks]
+        # One by one, as the texts of all together would take more memory than the study.
+        requests = (ModelDecider(decider, model.study).request(ask) for ask in asks)
         calls = decider.calls
         if isinstance(calls, ReplayedCalls):
-            return _of_replay(calls, requests)
+            return _of_replay(calls, requests, len(asks))
         if not (isinstance(calls, RecordedCalls) and isinstance(calls.pricing, CallPricing)):
             raise ConfigurationError(f"the calls of {calls.provider} have no price")
-        unpaid = {request_hash(request): request for request in requests}
-        unpaid = {d: request for d, request in unpaid.items() if calls.log.find(d) is None}
         config = llm_config(job, model.choice)
         thinks = _thinks(resolve_model(config, _today(job)))
-        cost = estimate_study(unpaid.values(), calls.pricing.prices, thinks=thinks)
+        unpaid = _unpaid(calls.log, requests)
+        cost = estimate_study(unpaid, calls.pricing.prices, thinks=thinks)
     if cost.expected_usd > Decimal(str(config.daily_budget_usd)):
         raise BudgetError(
             f"{cost.calls:,} calls cost about {cost.expected_usd:.2f} USD, more than the "
@@ -286,7 +287,16 @@ def _open(job: Job, model: Model) -> AbstractAsyncContextManager[LlmDecider]:
     return open_llm_decider(job, model.choice, origin=origin, clock=model.clock)
 
 
-def _of_replay(calls: ReplayedCalls, requests: Sequence[LlmRequest]) -> Estimate:
+def _unpaid(log: CallLog, requests: Iterable[LlmRequest]) -> Iterator[LlmRequest]:
+    seen = set()
+    for request in requests:
+        digest = request_hash(request)
+        if digest not in seen and log.find(digest) is None:
+            yield request
+        seen.add(digest)
+
+
+def _of_replay(calls: ReplayedCalls, requests: Iterable[LlmRequest], decisions: int) -> Estimate:
     missing = 0
     for request in requests:
         try:
@@ -294,8 +304,8 @@ def _of_replay(calls: ReplayedCalls, requests: Sequence[LlmRequest]) -> Estimate
         except ProviderError:
             missing += 1
     return Estimate(
-        decisions=len(requests),
-        recorded=len(requests) - missing,
+        decisions=decisions,
+        recorded=decisions - missing,
         missing=missing,
         expected_usd=Decimal(0),
         at_most_usd=Decimal(0),

@@ -136,6 +136,11 @@ def run_study(
     inputs: StudyInputs, plan: StudyPlan, ask: Ask, vectors: Sequence[str] = ()
 ) -> Metrics:
     """Read the states, run the study `ask` on them, and write its files."""
+    if plan.decider == "llm":
+        raise ConfigurationError(
+            "the plan's decider is llm, and a language model is asked by: llm-trader evaluate ab "
+            '--decider llm; set decider = "aggregator" in the plan of anything else'
+        )
     # Both before minutes of work.
     refuse_unwritable(inputs.out)
     refuse_without_extra()

@@ -363,8 +363,8 @@ def test_what_a_models_decisions_earned_is_told_before_and_after_its_knowledge_c
     )
     every, before, after, masked, price = wording.decider_readings(metrics, "rag")
     assert every == (
-        "BTCUSDT: on 500 states, rag decided otherwise than baseline 120 times; all costs paid, its "
-        "decisions earned 0.020 percentage points more each (+0.010 to +0.030)."
+        "BTCUSDT: on 500 states, rag decided otherwise than baseline 120 times; all costs paid, "
+        "its decisions earned 0.020 percentage points more each (+0.010 to +0.030)."
     )
     assert before.startswith("BTCUSDT up to the cutoff: on 500 states")
     assert "earned 0.010 percentage points less each (−0.020 to 0.000)" in after

@@ -38,8 +38,8 @@ from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, Millis
 
-# Reading shows only where the evidence leans to a side, so of so many states drawn at random the one
-# that leans most is taken. With 1 half of them would hardly lean.
+# Reading shows only where the evidence leans to a side, so of so many states drawn at random the
+# one that leans most is taken. With 1 half of them would hardly lean.
 CANDIDATES_PER_STATE: Final = 4
 # Further ones would share hardly more, and hold their windows in memory together.
 _ASKED_TOGETHER: Final = 96

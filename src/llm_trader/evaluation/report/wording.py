@@ -450,8 +450,8 @@ def _paired(paired: results.Paired) -> str:
     more = "less" if difference < 0 else "more"
     return (
         f"{paired.symbol}{period}: on {states}, {paired.arm} decided otherwise than "
-        f"{paired.baseline} {count(paired.different, 'time')}; all costs paid, its decisions earned "
-        f"{formats.number(abs(difference), 3)} percentage points {more} each "
+        f"{paired.baseline} {count(paired.different, 'time')}; all costs paid, its decisions "
+        f"earned {formats.number(abs(difference), 3)} percentage points {more} each "
         f"({formats.bounds(paired.difference, formats.daily_points)})."
     )
 

@@ -5,6 +5,7 @@ The stand-in is asked by the unmodified SDK. It reads the mean over 4h out of th
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -12,15 +13,18 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer import Abort
 
 from llm_trader.app import decider_studies, decisions
 from llm_trader.app.evaluation import StudyInputs, make_plan
 from llm_trader.app.job import Job
 from llm_trader.app.llm_deciders import DeciderChoice
+from llm_trader.cli.evaluate import ModelOptions
 from llm_trader.evaluation import study
 from llm_trader.evaluation.result_files import EARLIER
 from llm_trader.llm.record.decisions import DecisionFilter
@@ -197,6 +201,32 @@ def test_failed_calls_are_counted_and_end_no_study(
     assert typed(few).code == 0
     assert model.arrivals - before == 6
     assert effect(tmp_path, "flip")["errors"] == 0
+
+
+def test_who_sits_at_a_terminal_is_asked_and_may_say_no(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    estimate = decider_studies.Estimate(
+        decisions=1000,
+        recorded=250,
+        missing=0,
+        expected_usd=Decimal("1.234"),
+        at_most_usd=Decimal("9.87"),
+        minutes=750.0,
+    )
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    with pytest.raises(Abort):
+        ModelOptions().approve(estimate)
+    asked = capsys.readouterr().err
+    assert "1,000 decisions, 250 of them on record; 750 calls cost about $1.23" in asked
+    assert "at most $9.87" in asked
+    assert "12.5 hours" in asked
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    ModelOptions().approve(estimate)
 
 
 @pytest.mark.soak

@@ -137,6 +137,7 @@ def write_reads_report(metrics: ReadsMetrics, path: Path) -> None:
         metrics=metrics,
         style=style.read_text(encoding="utf-8"),
         ALTERATIONS=reads_wording.ALTERATIONS,
+        HOLDS=reads_wording.HOLDS,
         cells=reads_wording.cells,
     )
     path.write_text(page, encoding="utf-8")

@@ -15,12 +15,19 @@ from llm_trader.evaluation.decisions.results import (
 from llm_trader.evaluation.report import formats
 from llm_trader.evaluation.report.formats import count, has_bounds, share, usd
 from llm_trader.evaluation.results import Price
+from llm_trader.llm.decision import HoldReason
 
 ALTERATIONS: Final[dict[Alteration, str]] = {
     "repeat": "asked the same again",
     "flip": "outcomes inverted",
     "shuffle": "another state's evidence",
     "removal": "evidence removed",
+}
+
+HOLDS: Final[dict[HoldReason, str]] = {
+    "model": "by choice",
+    "error": "after a failure",
+    "guard": "because of a guard",
 }
 
 

@@ -181,7 +181,7 @@ def test_nobody_pays_without_agreeing_to_a_price_that_a_day_allows(
     config.write_text(text)
     ran = typed(f"{READS} {line} --yes")
     assert ran.code == 2
-    assert "more than the 0.01 USD that a day may cost (llm.daily_budget_usd)" in ran.err
+    assert "the 0.01 USD that a day may cost (llm.daily_budget_usd) 0.00 are spent" in ran.err
     assert not model.requests
 
 

@@ -163,7 +163,7 @@ def prepare_ab(
 
 @blocking
 async def estimate_cost(job: Job, model: Model, asks: Sequence[Ask]) -> Estimate:
-    """Raises `BudgetError` where the rest would cost more than a day may, by the expected sum."""
+    """Raises `BudgetError` where the rest would cost more than the day has left, as expected."""
     async with _open(job, model) as decider:
         # One by one, as the texts of all together would take more memory than the study.
         requests = (ModelDecider(decider, model.study).request(ask) for ask in asks)
@@ -176,11 +176,13 @@ async def estimate_cost(job: Job, model: Model, asks: Sequence[Ask]) -> Estimate
         thinks = _thinks(resolve_model(config, _today(job)))
         unpaid = _unpaid(calls.log, requests)
         cost = estimate_study(unpaid, calls.pricing.prices, thinks=thinks)
-    if cost.expected_usd > Decimal(str(config.daily_budget_usd)):
+        spent_usd = calls.log.spent_usd(_today(job))
+    limit_usd = Decimal(str(config.daily_budget_usd))
+    if cost.expected_usd > limit_usd - spent_usd:
         raise BudgetError(
-            f"{cost.calls:,} calls cost about {cost.expected_usd:.2f} USD, more than the "
-            f"{config.daily_budget_usd:.2f} USD that a day may cost (llm.daily_budget_usd), so the "
-            "last ones would fail; raise it, or ask about fewer states"
+            f"{cost.calls:,} calls cost about {cost.expected_usd:.2f} USD, and of the "
+            f"{limit_usd:.2f} USD that a day may cost (llm.daily_budget_usd) {spent_usd:.2f} are "
+            "spent, so the last ones would fail; raise it, or ask about fewer states"
         )
     return Estimate(
         decisions=len(asks),

@@ -243,8 +243,8 @@ def reads(
 
     It decides on the same states with the evidence as it was, once more with the same, with the
     outcomes inverted, with another state's evidence, and with none. The verdict is `reads it` if
-    decisions change more often than when the same is asked again, and to the side of the evidence;
-    `ignores it` if they surely hardly change; else `cannot tell`. A decider that follows the
+    decisions move to the side of the inverted evidence, as they do not when the same is asked
+    again; `ignores it` if they surely hardly change; else `cannot tell`. A decider that follows the
     evidence and a rule that never sees it are judged beside it; if one of them gets the wrong
     verdict, nothing counts and the exit code is 1.
 

@@ -156,5 +156,18 @@ def test_few_readers_are_called_deaf_and_few_dice_readers() -> None:
     """Rates of false verdicts over many studies of moderate size."""
     tossed = [measured(decided(noisy(always("LONG"), 0.2), 60, seed)).verdict for seed in range(60)]
     assert tossed.count("reads it") <= 3
-    weak = [measured(decided(noisy(follow, 0.8), 60, seed)).verdict for seed in range(60)]
+    weak = [measured(decided(noisy(follow, 0.7), 100, seed)).verdict for seed in range(40)]
+    assert weak.count("reads it") > 30
     assert weak.count("ignores it") == 0
+
+
+def test_a_few_changes_to_one_side_are_not_enough() -> None:
+    def seldom(lean: float | None, dice: np.random.Generator) -> Action:
+        # Moves with the evidence where it leans most.
+        return "SHORT" if lean is not None and lean < -1.48 else "LONG"
+
+    reading = measured(decided(seldom, seed=3))
+    flip = effect_of(reading, "flip")
+    assert 0 < flip.right < 6
+    assert flip.wrong == 0
+    assert reading.verdict in ("cannot tell", "ignores it")

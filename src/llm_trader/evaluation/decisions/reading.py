@@ -3,15 +3,15 @@
 The same state is decided on five times: with its evidence, once more with the same (`repeat`), with
 the outcomes inverted (`flip`), with the evidence of another state (`shuffle`), and without any
 (`removal`). A model with a temperature changes its mind by itself, so only changes beyond those of
-`repeat` count. And they must go to the side that the altered evidence leans to: a model that is
-merely confused changes as often.
+`repeat` count. And they must go to the side that the altered evidence leans to: what a model changes
+by itself, or out of confusion, goes to no side.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan, sqrt
+from math import comb, isfinite, nan, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -101,22 +101,24 @@ def reading_verdict(
 ) -> tuple[ReadingVerdict, str]:
     """The verdict and why.
 
-    *reads it*: decisions change more often with inverted outcomes than by noise, and to the side of
-    the inverted evidence, both beyond chance. *ignores it*: with no alteration do more than
-    `NEGLIGIBLE_CHANGE` of the decisions change beyond noise, though some decisions are no HOLD, and
-    a decider that reads was seen to change here.
+    *reads it*: with inverted outcomes decisions move to the side of the inverted evidence, beyond
+    chance; noise moves to no side. *ignores it*: they do not, and with no alteration do more than
+    `NEGLIGIBLE_CHANGE` of them change beyond noise, though some decisions are no HOLD, and a
+    decider that reads was seen to change here.
     """
     by_name = {effect.alteration: effect for effect in effects}
     flip = by_name["flip"]
     if flip.beyond_noise.low is None or flip.movement.low is None:
         return "cannot tell", f"{flip.states} decided states are too few for an interval"
-    if flip.beyond_noise.above(0) and flip.movement.above(0):
+    follows = flip.movement.above(0)
+    # The interval alone is too sure of a few changes that all went to one side.
+    if follows and _sign_test(flip.right, flip.wrong) <= significance.SIGNIFICANCE_LEVEL:
         return "reads it", (
             f"with inverted outcomes {_pct(flip.changed.value)} of the decisions changed, "
             f"{flip.right} to the side of the evidence and {flip.wrong} to the other"
         )
     altered = [by_name[name] for name in ("flip", "shuffle", "removal") if by_name[name].states]
-    quiet = all(e.beyond_noise.below(NEGLIGIBLE_CHANGE) for e in altered)
+    quiet = not follows and all(e.beyond_noise.below(NEGLIGIBLE_CHANGE) for e in altered)
     if quiet and acting_share < LEAST_ACTING_SHARE:
         return "cannot tell", (
             f"it held on {_pct(1 - acting_share)} of the states whatever the evidence, which shows "
@@ -137,6 +139,11 @@ def reading_verdict(
 
 def _doubt(effects: Mapping[Alteration, Effect]) -> str:
     flip, removal = effects["flip"], effects["removal"]
+    if flip.movement.above(0):
+        return (
+            f"{flip.right} decisions moved to the side of the inverted evidence and {flip.wrong} "
+            "against it: too few to be sure; take more states"
+        )
     if flip.beyond_noise.above(0):
         return (
             f"with inverted outcomes {_pct(flip.changed.value)} of the decisions changed, but not "
@@ -235,6 +242,12 @@ def _share_difference(happened: Mask, noise: Mask, n: float) -> Interval:
     below = sqrt((p - low) ** 2 + (noise_high - q) ** 2)
     above = sqrt((high - p) ** 2 + (q - noise_low) ** 2)
     return Interval.of(p - q, p - q - below, p - q + above)
+
+
+def _sign_test(right: int, wrong: int) -> float:
+    """The two-sided p-value of so uneven a division where both sides are as likely."""
+    n, fewer = right + wrong, min(right, wrong)
+    return min(1.0, 2 * sum(comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
 def _pct(share: float | None) -> str:

@@ -34,7 +34,7 @@ from tests.cli.corridor import END_MS, SYMBOL, Corridor, console_script
 from tests.evaluation.report.metrics import made_up_metrics
 from tests.llm.stub.faults import Status
 from tests.llm.stub.replies import StubRequest
-from tests.llm.stub.server import StubServer
+from tests.llm.stub.server import TEST_KEY, StubServer
 
 _MEAN_OVER_4H = re.compile(r"^4h: [^|]+\| ([+-]?[\d.]+) \[", re.MULTILINE)
 PLAN = """
@@ -59,10 +59,10 @@ def follow(request: StubRequest) -> str:
 
 
 def ignore(request: StubRequest) -> str:
-    """By the last digit of the price, whatever the evidence."""
-    price = re.search(r"^price (\S+?);", request.prompt, re.MULTILINE)
-    assert price is not None
-    return reply("LONG" if price[1][-1] in "02468" else "SHORT")
+    """By the last digit of the RSI, whatever the evidence."""
+    rsi = re.search(r"RSI\(7\) (\d+\.\d)", request.prompt)
+    assert rsi is not None
+    return reply("LONG" if rsi[1][-1] in "02468" else "SHORT")
 
 
 @pytest.fixture(scope="module")
@@ -354,6 +354,33 @@ def test_arms_that_no_model_decides_in_are_refused(typed: Typing, line: str) -> 
     refused("--arm-b random", "there is no arm 'random'; known: baseline, rag")
     refused("--arm-a hold --arm-b rsi-7", "neither hold nor rsi-7 asks a model")
     refused("--vector random", "not by random; give --vector state")
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("quick")
+def test_results_stand_apart_by_the_models_stated_knowledge_cutoff(
+    typed: Typing,
+    line: str,
+    model: StubServer,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stand-in speaks as the maker's own interface, under the name of a model of 2025."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", TEST_KEY)
+    text = config.read_text().replace("openai-compatible", "anthropic")
+    text = text.replace("stand-in", "claude-haiku-4-5").replace(f"{model.url}/v1", model.url)
+    config.write_text(text)
+    ran = typed(f"{AB} {line} --yes")
+    assert ran.code == 0, ran.err
+    metrics = found(tmp_path, "metrics.json")
+    assert metrics["decider"]["knowledge_cutoff"] == "2025-02-28"
+    periods = {p["period"]: p["states"] for p in metrics["paired"]}
+    assert periods == {"all": 109, "up to the cutoff": 109, "after the cutoff": 0}
+    said = " ".join(ran.out.split())
+    assert "All states lie before the knowledge cutoff of claude-haiku-4-5, 2025-02-28" in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "up to the cutoff" in page
 
 
 # --- what is asked

@@ -3,8 +3,8 @@
 The same state is decided on five times: with its evidence, once more with the same (`repeat`), with
 the outcomes inverted (`flip`), with the evidence of another state (`shuffle`), and without any
 (`removal`). A model with a temperature changes its mind by itself, so only changes beyond those of
-`repeat` count. And they must go to the side that the altered evidence leans to: what a model changes
-by itself, or out of confusion, goes to no side.
+`repeat` count. And they must go to the side that the altered evidence leans to: what a model
+changes by itself, or out of confusion, goes to no side.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_the_prompt_can_be_seen_before_anybody_is_asked(
     assert "EVIDENCE" in rag
     assert "EVIDENCE" not in baseline
     assert "BTCUSDT" in rag
-    assert '"BTCUSDT"' not in typed(line, "--mask").out
+    assert '"BTCUSDT"' not in typed(line, "--masked").out
     assert stub.requests == []
     typed(decide)
     shown = typed(line, "--json").json["prompt"]

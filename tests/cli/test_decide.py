@@ -54,7 +54,7 @@ def test_a_decision_shows_its_evidence_its_cost_and_its_record(
     assert first.endswith("USDT, 2025-02-25 12:00")
     assert reason == "It rose."
     shown = " ".join(rest)
-    for part in ("Evidence of 5 matches, ", " episodes, verdict ", "Decided by anthropic/claude-", " USD"):
+    for part in ("Evidence of 5 matches, ", " episodes, verdict ", "Decided by anthropic/", " USD"):
         assert part in shown
     assert "Recorded as decision 1. The same again from the record: llm-trader replay 1" in shown
     again = typed(decide, "--json").json

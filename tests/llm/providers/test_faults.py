@@ -145,6 +145,15 @@ async def test_a_model_that_is_gone_is_named(stub: StubServer, provider: Provide
     assert "change llm.model" in str(end)
 
 
+@each_provider
+async def test_an_address_without_such_an_interface_is_no_unknown_model(
+    stub: StubServer, provider: ProviderName
+):
+    end = await outcome(stub, provider, Status(404, body=b'{"detail": "Not Found"}'))
+    assert ending(end) == ("bad_reply", 1, 0)
+    assert "check that llm.base_url" in str(end)
+
+
 async def test_openais_400_for_an_unknown_model_is_told_by_its_code(stub: StubServer):
     body = error_body("responses", 400, "The requested model does not exist.", "model_not_found")
     end = await outcome(stub, "openai", Status(400, body=body))

@@ -44,8 +44,8 @@ def raised(error: Any) -> Exception:
 @pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])
 def test_an_error_reply_has_the_kind_of_its_status(sdk: ModuleType, status: int):
     response = httpx2.Response(status, request=REQUEST)
-    error = sdk.APIStatusError("x", response=response, body="no JSON")
-    assert failure_of(error) == (kind_of_status(status), f"{status}: x")
+    error = sdk.APIStatusError("x", response=response, body={"message": "y"})
+    assert failure_of(error) == (kind_of_status(status), f"{status}: y")
 
 
 @pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])

@@ -97,6 +97,7 @@ class StubServer:
             # It is cancelled at the end alone, and asyncio would call that a failure.
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connection(reader, writer)
+            writer.close()
             connections.discard(task)
 
         server = await asyncio.start_server(connected, "127.0.0.1", self.port)
@@ -107,6 +108,7 @@ class StubServer:
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # their sockets are closed in the next turn of the loop
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -121,7 +123,6 @@ class StubServer:
                     if not await _take(step, writer, reader):
                         writer.transport.abort()
                         return
-        writer.close()
 
     def _steps(self, path: str, headers: dict[str, str], body: bytes) -> list[Step]:
         self.headers.append(headers)

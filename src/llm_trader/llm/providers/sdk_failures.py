@@ -116,8 +116,10 @@ def _of_error_reply(error: Exception, status: int) -> tuple[FailureKind, str]:
     kinds.append(kind_of_status(status))
     kind = next((one for one in kinds if one not in ("bad_request", "bad_reply")), kinds[0])
     message = _error_of(body).get("message")
-    said = message if isinstance(message, str) and message else str(error)
-    return kind, f"{status}: {said}"
+    if isinstance(message, str) and message:
+        return kind, f"{status}: {message}"
+    # Whoever knows the interface says what is not found; others do not know its paths.
+    return "bad_reply" if kind == "unknown_model" else kind, f"{status}: {error}"
 
 
 def _codes(body: Any) -> list[str]:

@@ -237,6 +237,7 @@ def reads(
     masked: Annotated[
         bool, Option("--masked", help="Hide symbol and price level in every prompt.")
     ] = False,
+    vector: Vector = None,
     out: Out = Path("reports/reads"),
 ) -> Result:
     """Does a decider read its evidence, or would it decide the same without?
@@ -254,7 +255,7 @@ def reads(
 
     with progress_bar("") as progress:
         inputs = _inputs(job._replace(progress=progress), study, out)
-        plan = _plan(job, study, {})
+        plan = _plan(job, study, {"vector": vector})
         prepared = decider_studies.prepare_reads(inputs, plan, states, masked=masked)
     if decider == "llm":
         asked = model.model("reads")

@@ -247,7 +247,7 @@ def _share_difference(happened: Mask, noise: Mask, n: float) -> Interval:
 def _sign_test(right: int, wrong: int) -> float:
     """The two-sided p-value of so uneven a division where both sides are as likely."""
     n, fewer = right + wrong, min(right, wrong)
-    return min(1.0, 2 * sum(comb(n, k) for k in range(fewer + 1)) / 2**n)
+    return min(1.0, 2 * sum(comb(n, k) for k in range(fewer + 1)) / (1 << n))
 
 
 def _pct(share: float | None) -> str:

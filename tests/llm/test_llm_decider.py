@@ -355,6 +355,24 @@ async def test_thousands_of_decisions_at_once_cost_milliseconds_each(
     assert (process_time() - started) / 3000 < 0.005 * 2
 
 
+async def test_a_mistake_of_this_program_is_a_hold_and_counts_at_its_worst_case(
+    stub: StubServer, record: DecisionRecord, corridor_case: Case
+) -> None:
+    class BrokenProvider(CountingProvider):
+        async def complete(self, request: LlmRequest, *, deadline_s: float) -> LlmReply:
+            raise KeyError("choices")
+
+    async with decider_at(stub, record) as decider:
+        assert isinstance(decider.calls, RecordedCalls)
+        decider.calls.model = BrokenProvider()
+        made = await decider.decide_recorded(corridor_case)
+    assert made.decision.hold_reason == "error"
+    assert "(internal): KeyError: 'choices'" in made.decision.reasoning
+    (call,) = calls_of(record, made)
+    assert (call.state, call.cost_usd) == ("failed", None)
+    assert record.calls.spent_usd(TODAY) == Decimal(str(call.reserved_usd))
+
+
 async def test_a_cancelled_call_counts_at_its_worst_case_and_may_be_repeated(
     stub: StubServer, record: DecisionRecord, corridor_case: Case
 ) -> None:

@@ -32,7 +32,9 @@ _REMOVED: Final = "[removed]"
 
 
 class CallFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a call came to nothing: a kind of `ProviderError`, `budget`, `unended` or `cancelled`."""
+    """Why a call came to nothing: a kind of `ProviderError`, or `budget`, `unended`, `under_way`,
+    `cancelled` and `internal`, which are ours.
+    """
 
     kind: str
     message: str

@@ -14,7 +14,7 @@ from llm_trader.app.llm_deciders import DeciderChoice
 from llm_trader.errors import ConfigurationError
 from llm_trader.llm.decision import Case, Decision
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError, TokenUsage
-from llm_trader.llm.record.calls import RecordedCall
+from llm_trader.llm.record.call_rows import RecordedCall
 from llm_trader.llm.record.decisions import DecisionFilter, RecordedDecision
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.llm.record.requests import request_hash

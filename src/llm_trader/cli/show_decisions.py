@@ -15,7 +15,7 @@ from llm_trader.timeframe import MINUTE_MS, SECOND_MS, iso8601
 if TYPE_CHECKING:
     from llm_trader.app.decisions import DecisionReport, ShownPrompt
     from llm_trader.llm.decision import Decision
-    from llm_trader.llm.record.calls import RecordedCall
+    from llm_trader.llm.record.call_rows import RecordedCall
     from llm_trader.llm.record.decisions import Costs, DecisionSummary, RecordedDecision
     from llm_trader.llm.record.statistics import (
         DecisionGroup,

@@ -20,14 +20,8 @@ import structlog
 
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, Provider, ProviderError
 from llm_trader.llm.providers.replay import ReplayProvider
-from llm_trader.llm.record.calls import (
-    CallFailure,
-    CallLog,
-    CheckBudget,
-    RecordedCall,
-    Started,
-    UnderWay,
-)
+from llm_trader.llm.record.call_rows import CallFailure, RecordedCall
+from llm_trader.llm.record.calls import CallLog, CheckBudget, Started, UnderWay
 from llm_trader.llm.record.requests import request_hash
 from llm_trader.timeframe import Millis
 

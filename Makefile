@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TEXT   := .venv-text
+CLIENT := clients/typescript
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-page demo-live test soak test-text test-page check bench lock docs dist wheel-demo clean
+.PHONY: help setup demo demo-page demo-live test soak test-text test-ts test-page check bench lock docs dist wheel-demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
@@ -57,6 +58,11 @@ $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 test-text: $(TEXT)/.dev ## the tests that need a text model or Redis, in an environment of their own
 	@$(TEXT)/bin/python -m pytest -m "text_model or redis" -q
 
+# Servers run in the demo's environment. Node.js is the machine's if it is new enough.
+test-ts: $(VENV)/.demo ## the client for Node.js, against a real server
+	@node=$$(PYTHON=$(PYTHON) scripts/node.sh) && cd $(CLIENT) && export PATH="$$node:$$PATH" && \
+		npm ci --no-progress --loglevel=error && npm test
+
 $(VENV)/.page: $(VENV)/.dev requirements/page.txt
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements/page.txt
 	@touch $@
@@ -93,4 +99,4 @@ wheel-demo: dist ## the demo from the built wheel, with the base dependencies on
 	@build/wheel-venv/bin/llm-trader demo
 
 clean: ## remove the environment and build results
-	rm -rf $(VENV) $(TEXT) dist build
+	rm -rf $(VENV) $(TEXT) .venv-node dist build $(CLIENT)/node_modules $(CLIENT)/dist $(CLIENT)/build

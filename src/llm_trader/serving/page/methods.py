@@ -33,7 +33,7 @@ class PageMethods:
         self, params: comparison.CompareStatesParams, context: RequestContext
     ) -> comparison.CompareStatesResult:
         comparison.refuse_later(params)
-        source, limits = self.rag.source(), self.rag.config.staleness_limits_ms
+        source, limits = self.rag.source(), self.rag.queries.config.staleness_limits_ms
         view = source.view(params.symbol)
         current = view.without_series(view.latest_ms(params.timestamp, *limits))
         past = []
@@ -41,7 +41,7 @@ class PageMethods:
             past.append(view.without_series(source.grid.floor(other_ms)))
             # Each may be of another day, whose states take some milliseconds to build.
             await context.pause()
-        return comparison.compare_states(self.rag.retriever.space, current, past)
+        return comparison.compare_states(self.rag.queries.retriever.space, current, past)
 
     async def series_report(
         self, params: data_report.SeriesReportParams, context: RequestContext
@@ -68,7 +68,7 @@ class PageMethods:
     async def list_evaluations(
         self, params: None, context: RequestContext
     ) -> evaluations.EvaluationsResult:
-        return evaluations.list_evaluations(self.rag.config.reports)
+        return evaluations.list_evaluations(self.rag.queries.config.reports)
 
     async def _jumps_of(self, symbol: str, context: RequestContext) -> list[Jump]:
         kept = self._jumps.get(symbol)
@@ -84,11 +84,11 @@ class PageMethods:
 
 def page_settings(rag: RagMethods, *, keys_required: bool) -> Mapping[str, Any]:
     """What the page must know before it can ask: no secrets, and nothing about the data."""
-    config = rag.config
+    config = rag.queries.config
     return {
         "version": rag.version,
         "keys_required": keys_required,
-        "intraday": str(rag.retriever.space.intraday),
+        "intraday": str(rag.queries.retriever.space.intraday),
         "max_data_age_minutes": config.max_data_age_minutes,
         "rate_limit_per_s": config.rate_limit_per_s,
         "rate_burst": config.rate_burst,

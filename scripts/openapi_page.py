@@ -53,6 +53,12 @@ def openapi_page(note: str) -> str:
             "/openrpc.json": {
                 "get": _page("The methods, as OpenRPC.", {200: _object("openrpc", "methods")})
             },
+            "/page/settings": {
+                "get": _page("What the page at / must know first.", {200: _object("version")}, ())
+            },
+            "/page/readiness": {
+                "get": _page("/readyz, always with the status 200.", {200: _object("ready")}, ())
+            },
             "/metrics": {"get": _metrics()},
             "/graphql": {"post": _graphql()},
         },

@@ -28,7 +28,7 @@ import msgspec
 
 from llm_trader.app.collection import CollectionPlan, collect_market
 from llm_trader.app.job import Job
-from llm_trader.cli.show_answer import range_now
+from llm_trader.cli.fan import range_now
 from llm_trader.delivery.jobs import METHOD, SnapshotPost
 from llm_trader.logs import configure_logging
 from llm_trader.rpc.client import RpcClient

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from llm_trader.app.answer_series import AnswerSeries, answer_series
 from llm_trader.app.job import Job, blocking, checked_text
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.rpc.client import RpcClient, RpcError
@@ -21,13 +22,14 @@ from llm_trader.timeframe import Millis
 class Reply(NamedTuple):
     """An answer, and its state: the one that was sent, or that of the server's store.
 
-    `age_ms` is how old the newest data is, where the query was about it.
+    `age_ms` is how old the newest data is, where the query was about it. `series` is for pictures.
     """
 
     symbol: str
     answer: QueryPatternsResult
     state: Mapping[str, Any]
     age_ms: Millis | None = None
+    series: AnswerSeries | None = None
 
 
 @blocking
@@ -37,6 +39,8 @@ async def query_server(
     as_of_ms: Millis | None,
     query_config: Mapping[str, Any],
     state_file: Path | None = None,
+    *,
+    with_series: bool = False,
 ) -> Reply:
     """Query the server of the settings; None in `query_config` means the server's default.
 
@@ -56,11 +60,12 @@ async def query_server(
         moment = {"symbol": symbol, "timestamp": as_of_ms}
         params = {**moment, "query_config": chosen, "current_state": state}
         answer = await client.call("rag.query_patterns", params, QueryPatternsResult)
+        series = await answer_series(client, symbol, answer) if with_series else None
         if state is not None:
-            return Reply(symbol, answer, state, age_ms)
+            return Reply(symbol, answer, state, age_ms, series)
         # For the person who asked: the server read the same state from its store.
         current = await client.call("rag.get_snapshot", moment, GetSnapshotResult)
-        return Reply(symbol, answer, msgspec.structs.asdict(current.snapshot), age_ms)
+        return Reply(symbol, answer, msgspec.structs.asdict(current.snapshot), age_ms, series)
 
 
 async def _newest_ms(client: RpcClient, symbol: str, now_ms: Millis) -> Millis:

@@ -95,6 +95,8 @@ def _run(folder: Path, days: int, seed: int) -> None:
         typer.echo(f"\n3. The JSON-RPC server answers on 127.0.0.1:{port}")
         typer.echo(f"\n4. A query over the socket: {SYMBOLS[0]} at {iso8601(end_ms)}")
         at_port = structs.replace(settings, serving=structs.replace(settings.serving, port=port))
-        reply = query_server(job._replace(settings=at_port), SYMBOLS[0], end_ms, {})
+        reply = query_server(
+            job._replace(settings=at_port), SYMBOLS[0], end_ms, {}, with_series=True
+        )
         describe(describe_reply(reply))
     typer.echo("\n5. The server has stopped.")

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import floor, log10
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import typer
@@ -31,6 +32,8 @@ Description: TypeAlias = Iterator[RenderableType]
 # Data with more gaps or jumps are needed again, not a longer list.
 _SHOWN: Final = 5
 _GAP: Final = 2
+# Of a price; prices of 0.00001 and of 100,000 are told to the same precision.
+_DIGITS: Final = 6
 # The first column, such as a path, is folded to at least so many characters beside the others.
 _LEAST_FOLDED: Final = 24
 # A command to copy, at the end of a sentence or alone on a line.
@@ -211,6 +214,12 @@ def minute(iso8601: str) -> str:
 
 def number(value: float | None, spec: str) -> str:
     return "-" if value is None else format(value, spec)
+
+
+def price_text(price: float) -> str:
+    """A price with some six digits, such as 34,810.2."""
+    decimals = _DIGITS - 1 - floor(log10(abs(price))) if price else 0
+    return f"{price:,.{max(decimals, 0)}f}"
 
 
 @contextmanager

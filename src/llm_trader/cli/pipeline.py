@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+from rich.text import Text
 from typer import Option
 
 from llm_trader.app.job import Job
@@ -159,6 +160,16 @@ def query(
     verbose: Annotated[
         bool, Option("--verbose", "-v", help="Also show the state, the evidence and the search.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        Option(
+            help="File for a picture of the answer: .svg, .html, or .png, which needs the extra "
+            "plot."
+        ),
+    ] = None,
+    open_picture: Annotated[
+        bool, Option("--open", help="Show the picture in a browser; without --plot a new file.")
+    ] = False,
 ) -> Result:
     """Ask a running server: when the market looked like this before, what followed?
 
@@ -166,10 +177,21 @@ def query(
     rag-rpc-server.
     """
     from llm_trader.app.queries import query_server
+    from llm_trader.cli.picture_file import check_picture, show_picture, write_picture
 
+    if plot is not None:
+        check_picture(plot)
     as_of_ms = None if as_of == LATEST else parse_end(as_of, job.now_ms)
-    reply = query_server(job, options.one_symbol(symbol), as_of_ms, asdict(choices), state)
-    return Result(reply.answer, describe_reply(reply, verbose=verbose))
+    name = options.one_symbol(symbol)
+    reply = query_server(job, name, as_of_ms, asdict(choices), state, with_series=True)
+    description = list(describe_reply(reply, verbose=verbose))
+    if plot is not None:
+        write_picture(reply, plot)
+    if open_picture:
+        description.append(Text(show_picture(reply, plot)))
+    elif plot is not None:
+        description.append(Text(f"The picture is in {plot}."))
+    return Result(reply.answer, description)
 
 
 @with_job("store", "index", "qdrant_url", "vector", unit="queries")

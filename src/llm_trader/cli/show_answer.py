@@ -5,35 +5,35 @@ What only some readers want is in `show_details`.
 
 from __future__ import annotations
 
-from math import floor, log10
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 from rich.text import Text
 
-from llm_trader.cli.output import Description, minute, number, table
+from llm_trader.cli.fan import range_now
+from llm_trader.cli.output import Description, minute, number, price_text, table
+from llm_trader.cli.terminal_picture import terminal_picture
 from llm_trader.timeframe import DAY_MS, HORIZONS, MINUTE_MS, SECOND_MS, Millis, iso8601
 
 if TYPE_CHECKING:
     from llm_trader.app.queries import Reply
     from llm_trader.retrieval.answer import Evidence, HorizonEvidence, Match
 
-# Of a price; prices of 0.00001 and of 100,000 are told to the same precision.
-_DIGITS: Final = 6
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD", "EUR", "BTC", "ETH")
-# The quantiles of a forecast between which 8 of 10 outcomes fall, counted from 0.
-_RANGE_ENDS: Final = (9, 89)
 
 
 def describe_reply(reply: Reply, *, verbose: bool = False) -> Description:
     """The answer from its verdict to its matches; `verbose` adds all else that it holds."""
     metadata, evidence = reply.answer.metadata, reply.answer.evidence
-    yield Text(_verdict(reply), "bold")
+    yield Text(verdict_sentence(reply), "bold")
     for warning in metadata.warnings:
         yield Text(f"Warning: {warning}", "yellow")
     yield ""
     if evidence.horizons:
         yield _outlook(evidence)
+        yield ""
+    if reply.series is not None and (picture := terminal_picture(reply)) is not None:
+        yield picture
         yield ""
     yield matches_table(reply.answer.matches)
     yield ""
@@ -46,7 +46,7 @@ def describe_reply(reply: Reply, *, verbose: bool = False) -> Description:
         yield Text("The state, the evidence and the search: --verbose")
 
 
-def _verdict(reply: Reply) -> str:
+def verdict_sentence(reply: Reply) -> str:
     """The answer in one sentence: the word, the price, the range to expect, and the finding."""
     evidence, price = reply.answer.evidence, reply.state.get("price")
     finding = evidence.reason.partition(";")[0]
@@ -74,16 +74,6 @@ def _horizon_of_verdict(evidence: Evidence) -> tuple[str, HorizonEvidence]:
 
 def _largest_deviation(horizon: HorizonEvidence) -> float:
     return max(abs(d.deviation) if d else 0.0 for d in (horizon.scale, horizon.direction))
-
-
-def range_now(horizon: HorizonEvidence) -> tuple[float, float] | None:
-    """Where 8 of 10 outcomes should fall, in % of the price; None without a forecast."""
-    if horizon.band_80 is not None:
-        return horizon.band_80
-    if horizon.forecast is None:
-        return None
-    low, high = (horizon.forecast.quantiles[end] for end in _RANGE_ENDS)
-    return low, high
 
 
 def _outlook(evidence: Evidence) -> Table:
@@ -149,12 +139,6 @@ def _data(reply: Reply) -> str:
 
 def _minute(time_ms: Millis) -> str:
     return minute(iso8601(time_ms // SECOND_MS * SECOND_MS))
-
-
-def price_text(price: float) -> str:
-    """A price with some six digits, such as 34,810.2."""
-    decimals = _DIGITS - 1 - floor(log10(abs(price))) if price else 0
-    return f"{price:,.{max(decimals, 0)}f}"
 
 
 def quote_of(symbol: str) -> str:

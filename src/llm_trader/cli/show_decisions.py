@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from llm_trader.cli.output import Description, heading, line, minute, number, table
-from llm_trader.cli.show_answer import matches_table, price_text, quote_of
+from llm_trader.cli.output import Description, heading, line, minute, number, price_text, table
+from llm_trader.cli.show_answer import matches_table, quote_of
 from llm_trader.timeframe import MINUTE_MS, SECOND_MS, iso8601
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
-from llm_trader.cli.output import Description, line, minute, number, table
-from llm_trader.cli.show_answer import price_text, quote_of, range_now
+from llm_trader.cli.fan import range_now
+from llm_trader.cli.output import Description, line, minute, number, price_text, table
+from llm_trader.cli.show_answer import quote_of
 
 if TYPE_CHECKING:
     from llm_trader.app.queries import Reply

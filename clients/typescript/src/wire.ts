@@ -1055,7 +1055,7 @@ export interface SeriesReportResult {
   /** Jumps of prices that nobody accepted. */
   unaccepted_jumps: number;
   /** The newest of them, up to 20. */
-  jumps: Jump[];
+  jumps: SeriesJump[];
 }
 
 export interface SeriesReport {
@@ -1087,22 +1087,19 @@ export interface Stretch {
   reason?: string | null;
 }
 
-/**
- * One jump, at `time_ms`, the open time of the candle at which it arrives.
- *
- * `after` is that candle's open, high, low or close, as `price` says, and `before` what it is
- * compared with: the close before it, or open or close of the candle itself.
- */
-export interface Jump {
-  symbol: string;
+export interface SeriesJump {
+  /** Of the candles that jump, such as 5m. */
   timeframe: string;
-  time: string;
-  time_ms: number;
+  /** Open time of the candle at which it arrives, UTC milliseconds. */
+  time: number;
+  /** Which price of this candle jumped: open, high, low or close. */
   price: string;
+  /** What it is compared with, quote currency. */
   before: number;
+  /** The price that jumped, quote currency. */
   after: number;
+  /** By which factor. */
   ratio: number;
-  accepted: boolean;
 }
 
 export interface ListDecisionsParams {
@@ -1123,62 +1120,39 @@ export interface DecisionsResult {
   /** Number of decisions on record. */
   total: number;
   /** The newest ones, newest first. */
-  decisions: DecisionSummary[];
+  decisions: DecisionLine[];
 }
 
-/** The part of a decision that lists and statistics need, read several times faster. */
-export interface DecisionSummary {
-  id?: number;
-  created_at_ms: number;
-  origin: string;
-  labels?: Record<string, string>;
+/** A decision in a list. Confidence, hold_reason and model are null where there is none. */
+export interface DecisionLine {
+  /** Its id, for rag.get_decision. */
+  id: number;
+  /** When it was made, UTC milliseconds. */
+  created_at: number;
+  /** Time of the state, UTC milliseconds. */
+  as_of: number;
+  /** The symbol. */
   symbol: string;
-  as_of_ms: number;
-  arm: "baseline" | "rag";
-  arm_used: "baseline" | "rag";
-  decider: string;
-  provider: string | null;
-  model: string | null;
-  decision: Decision;
-  intraday: string;
-  costs?: Costs;
-}
-
-/**
- * An action with its reasons; raises `InvalidInputError` if they contradict each other.
- *
- * `confidence` is 0 to 1, or `None` if the decider does not measure it. Only a HOLD has a
- * `hold_reason`: the `model` chose it, an `error` prevented a decision, or a `guard` refused one
- * because of risk or stale or missing data.
- *
- * `stop_pct` (below 0) and `target_pct` (above 0) are % of the entry price in the direction of the
- * position, so the same for LONG and SHORT; `size_pct` is % of the account's equity. `None` leaves
- * each to whoever executes the decision. A HOLD has none of them.
- */
-export interface Decision {
+  /** LONG, SHORT or HOLD. */
   action: "HOLD" | "LONG" | "SHORT";
-  /** (≥ 0, ≤ 1) */
+  /** Why a HOLD is one: `model`, `error` or `guard`. */
+  hold_reason: "error" | "guard" | "model" | null;
+  /** Confidence of the decider, 0 to 1. */
   confidence: number | null;
+  /** What the decider says about it. */
   reasoning: string;
-  hold_reason?: "error" | "guard" | "model" | null;
-  stop_pct?: number | null;
-  target_pct?: number | null;
-  size_pct?: number | null;
-}
-
-/**
- * What the calls of a decision took together.
- *
- * `paid_usd` is what this decision added: 0 where all replies were on record. Where nobody knows
- * the end of a call, its worst case counts.
- */
-export interface Costs {
-  cost_usd?: number;
-  paid_usd?: number;
-  input_tokens?: number;
-  output_tokens?: number;
-  cached_input_tokens?: number;
-  latency_ms?: number;
+  /** Who decided. */
+  decider: string;
+  /** The language model that was asked. */
+  model: string | null;
+  /** `rag`, or `baseline`: a prompt without evidence. */
+  arm: string;
+  /** The program that asked for it. */
+  origin: string;
+  /** What its calls cost, USD. */
+  cost_usd: number;
+  /** What was paid for it; 0 where all replies were on record, USD. */
+  paid_usd: number;
 }
 
 export interface GetDecisionParams {

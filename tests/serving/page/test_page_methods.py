@@ -79,7 +79,7 @@ async def test_decisions_are_listed_newest_first_and_shown_whole(
                 record.decisions.add(recorded(decision))
         found = await client.call("rag.list_decisions", {"limit": 1}, dict[str, Any])
         (newest,) = found["decisions"]
-        assert (found["total"], newest["decision"]["action"]) == (2, "SHORT")
+        assert (found["total"], newest["action"]) == (2, "SHORT")
         whole = await client.call("rag.get_decision", {"id": newest["id"]}, dict[str, Any])
         assert whole["decision"]["snapshot"]["price"] == 42_000
 

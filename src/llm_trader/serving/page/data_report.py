@@ -50,13 +50,26 @@ class SeriesReport(msgspec.Struct, frozen=True):
     newest_refused: Annotated[list[Stretch], Meta(description="The newest of them, up to 20.")]
 
 
+class SeriesJump(msgspec.Struct, frozen=True):
+    timeframe: Annotated[str, Meta(description="Of the candles that jump, such as 5m.")]
+    time: Annotated[
+        Millis, Meta(description="Open time of the candle at which it arrives, UTC milliseconds.")
+    ]
+    price: Annotated[
+        str, Meta(description="Which price of this candle jumped: open, high, low or close.")
+    ]
+    before: Annotated[float, Meta(description="What it is compared with, quote currency.")]
+    after: Annotated[float, Meta(description="The price that jumped, quote currency.")]
+    ratio: Annotated[float, Meta(description="By which factor.")]
+
+
 class SeriesReportResult(msgspec.Struct, frozen=True):
     """`jumps` lists the newest that nobody has accepted: no window or outcome crosses one."""
 
     symbol: Annotated[str, Meta(description="The symbol.")]
     series: Annotated[list[SeriesReport], Meta(description="Its series.")]
     unaccepted_jumps: Annotated[int, Meta(description="Jumps of prices that nobody accepted.")]
-    jumps: Annotated[list[Jump], Meta(description="The newest of them, up to 20.")]
+    jumps: Annotated[list[SeriesJump], Meta(description="The newest of them, up to 20.")]
 
 
 def series_of(store: MarketStore, symbol: str) -> list[StoredSeries[Any]]:
@@ -107,8 +120,11 @@ def _jumps_of(
         yield store.jumps_of_part(symbol, candles) if len(candles) else []
 
 
-def newest_jumps(jumps: list[Jump]) -> tuple[int, list[Jump]]:
+def newest_jumps(jumps: list[Jump]) -> tuple[int, list[SeriesJump]]:
     """How many there are, and the newest; both sides of a part find the jump between parts."""
     different = {(jump.timeframe, jump.time_ms): jump for jump in jumps}
     ordered = sorted(different.values(), key=lambda jump: jump.time_ms)
-    return len(ordered), ordered[-_LISTED:]
+    return len(ordered), [
+        SeriesJump(j.timeframe, j.time_ms, j.price, j.before, j.after, j.ratio)
+        for j in ordered[-_LISTED:]
+    ]

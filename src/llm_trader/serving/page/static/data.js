@@ -54,7 +54,7 @@ export class SeriesView {
       el("h3", {}, "Jumps"),
       found.unaccepted_jumps
         ? table(`${count(found.unaccepted_jumps)} jumps of the price; no window or outcome crosses one until llm-trader data accept-jump accepts it`, ["at", "candles", "price", "before", "after", "factor"],
-          found.jumps.map((jump) => [minute(jump.time_ms), jump.timeframe, jump.price, number(jump.before, 4), number(jump.after, 4), number(jump.ratio)]))
+          found.jumps.map((jump) => [minute(jump.time), jump.timeframe, jump.price, number(jump.before, 4), number(jump.after, 4), number(jump.ratio)]))
         : empty("No price jumps by more than a factor of 3, but those that somebody accepted."));
   }
 }

@@ -165,3 +165,74 @@ def test_recorded_decisions_and_evaluations_are_shown(
         # It has no origin of its own, so it cannot ask the server for anything.
         assert opened.value.evaluate("window.origin") == "null"
         assert seen.errors == []
+
+
+def interval(value: float, width: float = 0.05) -> dict[str, float]:
+    return {"value": value, "low": value - width, "high": value + width}
+
+
+def quality() -> dict[str, Any]:
+    """An answer of `rag.forecast_quality` about thirty days."""
+    days = [AT_MS - (29 - day) * 24 * HOUR_MS for day in range(30)]
+    horizon = {"scored": 2000, "days": 30, "coverage_50": interval(0.48), "crps": 0.31}
+    horizon |= {"coverage_80": interval(0.77), "rises": interval(0.5)}
+    horizon |= {"calibrated_scored": 0, "calibrated_coverage_80": dict.fromkeys(interval(0))}
+    shares = [0.7 + 0.004 * day for day in range(30)]
+    rolling = {"time": days, "scored": [90] * 30, "coverage_80": shares}
+    rolling |= {"coverage_50": [None, *(share - 0.3 for share in shares[1:])]}
+    rolling |= {"coverage_80_low": [share - 0.06 for share in shares]}
+    rolling |= {"coverage_80_high": [share + 0.06 for share in shares]}
+    rolling |= {"calibrated_coverage_80": [None] * 30}
+    said = [0.35, 0.45, 0.55, 0.65]
+    reliability = {"p_up": said, "observed": [0.4, 0.44, 0.53, 0.6], "count": [20, 900, 980, 100]}
+    reliability |= {"low": [0.2, 0.4, 0.5, 0.5], "high": [0.6, 0.48, 0.56, 0.7]}
+    skill = {"reference": "base_rate", "scored": 2000, "skill": interval(0.031, 0.02)}
+    skill |= {"time": days, "rolling": shares, "rolling_low": shares, "rolling_high": shares}
+    miss = {"symbol": "ETHUSDT", "as_of": AT_MS, "horizon": "4h", "low": -1.2, "high": 1.1}
+    miss |= {"outcome": -2.4, "p_up": 0.48, "forecast_at": AT_MS}
+    names = ("15m", "1h", "4h", "24h")
+    return {
+        "recorded": True,
+        "since": days[0],
+        "until": days[-1],
+        "forecasts": 2100,
+        "waiting": 96,
+        "unscored": {"no_outcome": 4, "memory": 0},
+        "catching_up": False,
+        "window_days": 7,
+        "interval_level": 0.9,
+        "horizons": [{"horizon": name, **horizon} for name in names],
+        "rolling": [{"horizon": name, **rolling} for name in names],
+        "reliability": [{"horizon": name, **reliability} for name in names],
+        "skill": [{"horizon": name, **skill} for name in names],
+        "references": [{"name": "random", "available": False, "reason": "it is not served"}],
+        "misses": [miss],
+    }
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_quality_of_forecasts_is_drawn_with_the_misses_first(
+    visit: Any, serving: Server, width: int
+) -> None:
+    seen: Visit = visit(serving, width=width)
+
+    def answer(route: Any) -> None:
+        sent = route.request.post_data_json
+        if isinstance(sent, dict) and sent["method"] == "rag.forecast_quality":
+            route.fulfill(json={"jsonrpc": "2.0", "id": sent["id"], "result": quality()})
+        else:
+            route.continue_()
+
+    seen.page.route("**/rpc", answer)
+    seen.open("quality")
+    seen.see("Not compared with random neighbours")
+    headings = seen.page.locator("main h2").all_inner_texts()
+    assert headings[:3] == ["Evidence quality", "Misses", "By horizon"]
+    assert seen.page.locator(".uplot canvas").count() == 12
+    seen.page.screenshot(path=SHOTS / f"quality-drawn-{width}.png", full_page=True)
+    assert seen.errors == []
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert serious(seen) == []
+    seen.page.get_by_role("link", name="2026-03-20 12:00").click()
+    seen.see("24h after")
+    assert seen.page.locator("#symbol").input_value() == "ETHUSDT"

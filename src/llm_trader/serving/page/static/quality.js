@@ -8,6 +8,7 @@ import { server } from "./server.js";
 const DAYS = [7, 30, 90], HEIGHT = 220, REFRESH = 60_000;
 const TARGET = { coverage_80: 0.8, coverage_50: 0.5 };
 const STROKES = ["fan", "path", "up", "down"];
+const DAYS_AXIS = { values: (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toISOString().slice(5, 10)), space: 60 };
 const REFERENCES = { base_rate: "the base rate", rescaled: "the base rate rescaled by the last day", volatility: "the volatility model alone", random: "random neighbours" };
 
 export class QualityView {
@@ -62,9 +63,9 @@ export class QualityView {
     }
     const rolling = el("div", { class: "three" }), reliability = el("div", { class: "three" }), skill = el("div", { class: "three" });
     this.root.replaceChildren(...head, ...notes, misses(found.misses), summary(found),
-      el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), rolling,
-      el("h2", {}, "When it said a rise had this chance, how often did the price rise?"), reliability,
-      el("h2", {}, "Skill: how much smaller its errors were than those of the references"), skill, references(found.references));
+      el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), legend([["fan", "8 of 10, and where its true value lies"], ["path", "5 of 10"], ["up", "8 of 10, calibrated"], ["quiet", "as it should be"]]), rolling,
+      el("h2", {}, "When it said a rise had this chance, how often did the price rise?"), legend([["fan", "said (across), and rose (up)"], ["quiet", "exactly right"]]), reliability,
+      el("h2", {}, "Skill: how much smaller its errors were than those of the references"), legend([["fan", "against the first reference that is named"], ["path", "the second"]]), skill, references(found.references));
     for (const entry of found.rolling) this.coverage(rolling, entry);
     for (const entry of found.reliability) this.reliability(reliability, entry);
     for (const horizon of new Set(found.skill.map((entry) => entry.horizon)))
@@ -82,32 +83,32 @@ export class QualityView {
     parent.append(el("figure", { class: "plot" }, el("figcaption", {}, el("strong", {}, title), ` ${said}`), holder));
     const axis = { stroke: colour("quiet"), grid: { stroke: colour("grid") }, ticks: { stroke: colour("grid") } };
     const plot = new window.uPlot({
-      width: holder.clientWidth || 320, height: HEIGHT, cursor: { drag: { x: false, y: false } },
+      width: holder.clientWidth || 320, height: HEIGHT, cursor: { drag: { x: false, y: false } }, legend: { show: false },
       ...options, axes: [{ ...axis, ...options.axes?.[0] }, { ...axis, size: 58, ...options.axes?.[1] }],
     }, data, holder);
     this.plots.push({ plot, holder });
   }
 
   coverage(parent, { horizon, time, coverage_80: shares, coverage_80_low: low, coverage_80_high: high, coverage_50: half, calibrated_coverage_80: calibrated }) {
-    const line = (label, stroke, more = {}) => ({ label, stroke: colour(stroke), width: 2, points: { show: time.length < 15 }, value: (_, share) => percent(share), ...more });
+    const line = (label, stroke, more = {}) => ({ label, stroke: colour(stroke), width: 2, points: { show: time.length < 15 }, ...more });
     const thin = { width: 1, dash: [3, 3], points: { show: false } };
     const flat = (name) => time.map(() => TARGET[name]);
     const has = calibrated?.some((share) => share !== null);
     this.plot(parent, horizon, `Newest: ${percent(last(shares))} inside the 80 % range, ${percent(last(half))} inside the 50 % range.`, {
-      scales: { y: { range: [0, 1] } }, axes: [{}, { values: (_, ticks) => ticks.map((tick) => percent(tick)) }], tzDate: utc,
-      series: [{ value: (_, at) => at ? minute(at * 1000) : "–" }, line("8 of 10", "fan"), line("low", "fan", thin), line("high", "fan", thin), line("5 of 10", "path"),
+      scales: { y: { range: [0, 1] } }, axes: [DAYS_AXIS, { values: (_, ticks) => ticks.map((tick) => percent(tick)) }], tzDate: utc,
+      series: [{}, line("8 of 10", "fan"), line("low", "fan", thin), line("high", "fan", thin), line("5 of 10", "path"),
         ...(has ? [line("calibrated", "up")] : []),
         line("80 %", "quiet", thin), line("50 %", "quiet", thin)],
     }, [time.map(seconds), shares, low, high, half, ...(has ? [calibrated] : []), flat("coverage_80"), flat("coverage_50")]);
   }
 
   reliability(parent, { horizon, p_up: said, observed, low, high, count: counts }) {
-    const dots = (label, stroke, show = true) => ({ label, stroke: colour(stroke), width: show ? 2 : 1, dash: show ? undefined : [3, 3], points: { show, size: 8 }, value: (_, share) => percent(share) });
+    const dots = (label, stroke, show = true) => ({ label, stroke: colour(stroke), width: show ? 2 : 1, dash: show ? undefined : [3, 3], points: { show, size: 8 } });
     this.plot(parent, horizon, `${count(counts.reduce((sum, n) => sum + n, 0))} forecasts; on the dashed line they are exactly right.`, {
       scales: { x: { time: false, range: [0, 1] }, y: { range: [0, 1] } },
       axes: [{ values: (_, ticks) => ticks.map((tick) => percent(tick)) }, { values: (_, ticks) => ticks.map((tick) => percent(tick)) }],
-      series: [{ label: "said", value: (_, share) => percent(share) }, dots("rose", "fan"), dots("low", "fan", false), dots("high", "fan", false), dots("exact", "quiet", false)],
-    }, [said, observed, low, high, said]);
+      series: [{}, dots("rose", "fan"), dots("low", "fan", false), dots("high", "fan", false), dots("exact", "quiet", false)],
+    }, [[0, ...said, 1], ...[observed, low, high].map((shares) => [null, ...shares, null]), [0, ...said, 1]]);
   }
 
   skill(parent, horizon, entries) {
@@ -115,14 +116,16 @@ export class QualityView {
     if (!shown.length) return;
     const said = shown.map(({ reference, skill: { value, low, high } }) =>
       `Against ${REFERENCES[reference] ?? reference}: ${signed(value === null ? null : 100 * value, 1)} % (${signed(low === null ? null : 100 * low, 1)} to ${signed(high === null ? null : 100 * high, 1)}).`).join(" ");
-    const lines = shown.map(({ reference }, i) => ({ label: reference.replace("_", " "), stroke: colour(STROKES[i % STROKES.length]), width: 2, points: { show: shown[0].time.length < 15 }, value: (_, share) => percent(share, 1) }));
+    const lines = shown.map(({ reference }, i) => ({ label: reference.replace("_", " "), stroke: colour(STROKES[i % STROKES.length]), width: 2, points: { show: shown[0].time.length < 15 } }));
     this.plot(parent, horizon, said, {
-      tzDate: utc, axes: [{}, { values: (_, ticks) => ticks.map((tick) => percent(tick, 1)) }],
-      series: [{ value: (_, at) => at ? minute(at * 1000) : "–" }, ...lines],
+      tzDate: utc, axes: [DAYS_AXIS, { values: (_, ticks) => ticks.map((tick) => percent(tick, 1)) }],
+      series: [{}, ...lines],
     }, [shown[0].time.map(seconds), ...shown.map(({ rolling }) => rolling)]);
   }
 }
 
+// uPlot has its own legend, which lists every helping line, too.
+const legend = (entries) => el("ul", { class: "legend lines" }, entries.map(([stroke, text]) => el("li", { class: stroke }, text)));
 const last = (values) => values.findLast((value) => value !== null);
 const utc = (at) => { const date = new Date(at * 1000); return new Date(date.getTime() + date.getTimezoneOffset() * 60_000); };
 const interval = ({ value, low, high }) => value === null ? "–" : low === null ? percent(value, 1) : `${percent(value, 1)} (${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)})`;

@@ -12,9 +12,15 @@ import type {
   BriefResult,
   CandlesParams,
   CandlesResult,
+  CompareStatesParams,
+  CompareStatesResult,
+  DecisionResult,
+  DecisionsResult,
+  EvaluationsResult,
   FundingResult,
   GetSnapshotParams,
   GetSnapshotResult,
+  ListDecisionsParams,
   Methods,
   OpenInterestResult,
   PatternQuery,
@@ -25,6 +31,7 @@ import type {
   QueryPatternsResult,
   Reloaded,
   SeriesParams,
+  SeriesReportResult,
   StatsResult,
 } from "./wire.js";
 
@@ -116,6 +123,31 @@ export class RagClient {
   /** A page of open interest; the next one begins at its `next_start`. */
   getOpenInterest(page: SeriesPage, options: CallOptions = {}): Promise<OpenInterestResult> {
     return this.#send("rag.get_open_interest", page, true, options);
+  }
+
+  /** Which features make past states, such as those of matches, like the state at a time. */
+  compareStates(states: Omit<CompareStatesParams, "timeout_ms">, options: CallOptions = {}): Promise<CompareStatesResult> {
+    return this.#send("rag.compare_states", states, true, options);
+  }
+
+  /** How complete a symbol's series are: extent, gaps, refused rows and jumps. */
+  seriesReport(symbol: string, options: CallOptions = {}): Promise<SeriesReportResult> {
+    return this.#send("rag.series_report", { symbol }, true, options);
+  }
+
+  /** The newest decisions on record, newest first. */
+  listDecisions(chosen: Omit<ListDecisionsParams, "timeout_ms"> = {}, options: CallOptions = {}): Promise<DecisionsResult> {
+    return this.#send("rag.list_decisions", chosen, true, options);
+  }
+
+  /** A decision on record, with its state, evidence and costs. */
+  getDecision(id: number, options: CallOptions = {}): Promise<DecisionResult> {
+    return this.#send("rag.get_decision", { id }, true, options);
+  }
+
+  /** The evaluations in the server's folder of reports, newest first. */
+  listEvaluations(options: CallOptions = {}): Promise<EvaluationsResult> {
+    return this.#send("rag.list_evaluations", {}, true, options);
   }
 
   /** The server's own description of its methods and errors, an OpenRPC document. */

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from llm_trader.rpc.builtin import Pong
     from llm_trader.serving.admin import Reloaded
     from llm_trader.serving.brief import BriefResult
+    from llm_trader.serving.page.comparison import CompareStatesResult
+    from llm_trader.serving.page.data_report import SeriesReportResult
+    from llm_trader.serving.page.decisions import DecisionResult, DecisionsResult
+    from llm_trader.serving.page.evaluations import EvaluationsResult
     from llm_trader.serving.series import CandlesResult, FundingResult, OpenInterestResult
     from llm_trader.serving.wire import (
         GetSnapshotResult,
@@ -122,6 +126,42 @@ def get_open_interest(
     params = _range(symbol, start_ms, end_ms, limit)
     result_type = _struct("serving.series", "OpenInterestResult")
     return Call("rag.get_open_interest", params, result_type, timeout_s)
+
+
+def compare_states(
+    symbol: str, timestamp_ms: int, others: Sequence[int], *, timeout_s: float | None = None
+) -> Call[CompareStatesResult]:
+    """Which features make past states, such as those of matches, like the state at a time."""
+    params = {"symbol": symbol, "timestamp": timestamp_ms, "others": list(others)}
+    result_type = _struct("serving.page.comparison", "CompareStatesResult")
+    return Call("rag.compare_states", params, result_type, timeout_s)
+
+
+def series_report(symbol: str, *, timeout_s: float | None = None) -> Call[SeriesReportResult]:
+    """How complete a symbol's series are: extent, gaps, refused rows and jumps."""
+    result_type = _struct("serving.page.data_report", "SeriesReportResult")
+    return Call("rag.series_report", {"symbol": symbol}, result_type, timeout_s)
+
+
+def list_decisions(
+    symbol: str | None = None, *, limit: int = 50, timeout_s: float | None = None
+) -> Call[DecisionsResult]:
+    """The newest decisions on record, newest first."""
+    params = {"symbol": symbol, "limit": limit}
+    result_type = _struct("serving.page.decisions", "DecisionsResult")
+    return Call("rag.list_decisions", params, result_type, timeout_s)
+
+
+def get_decision(number: int, *, timeout_s: float | None = None) -> Call[DecisionResult]:
+    """A decision on record, with its state, evidence and costs."""
+    result_type = _struct("serving.page.decisions", "DecisionResult")
+    return Call("rag.get_decision", {"id": number}, result_type, timeout_s)
+
+
+def list_evaluations(*, timeout_s: float | None = None) -> Call[EvaluationsResult]:
+    """The evaluations in the server's folder of reports, newest first."""
+    result_type = _struct("serving.page.evaluations", "EvaluationsResult")
+    return Call("rag.list_evaluations", {}, result_type, timeout_s)
 
 
 def query_patterns(

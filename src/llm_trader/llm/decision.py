@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 import msgspec
-import numpy as np
 
+from llm_trader.arrays import none_for_nan
 from llm_trader.errors import InvalidInputError
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.table import SnapshotTable
@@ -119,8 +119,7 @@ class Case:
 
     def value(self, field: str) -> float | None:
         """A scalar field of the state, `None` if it is unknown."""
-        value = float(self.state.column(field)[0])
-        return None if np.isnan(value) else value
+        return none_for_nan(float(self.state.column(field)[0]))
 
 
 class Decider(Protocol):

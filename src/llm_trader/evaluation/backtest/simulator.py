@@ -146,10 +146,9 @@ def single_results(
     decision in a gap, is 0. Raises like `simulate`.
     """
     _check(candles, time_ms, sides)
-    if rules.longest_hold_ms is None:
-        rules = msgspec.structs.replace(rules, longest_hold_ms=DAY_MS)
+    hold_ms = DAY_MS if rules.longest_hold_ms is None else rules.longest_hold_ms
+    rules = msgspec.structs.replace(rules, longest_hold_ms=hold_ms)
     payments, results = _Funding(candles, funding), np.zeros(len(time_ms))
-    hold_ms = rules.longest_hold_ms or DAY_MS
     for i in np.flatnonzero(sides).tolist():
         entry_ms = int(time_ms[i])
         held = candles.between(entry_ms, entry_ms + hold_ms + candles.timeframe.ms)

@@ -14,6 +14,7 @@ from llm_trader import __version__
 from llm_trader.app.garbage_collection import spare_long_lived_objects
 from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
+    loaded_calibration,
     open_retriever,
     refuse_another_exchange,
     refuse_one_folder_for_both,
@@ -31,8 +32,6 @@ from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import (
     Calibration,
-    LoadedCalibration,
-    read_calibration,
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
@@ -83,7 +82,7 @@ class ServerParts:
 
     def configure(self, settings: Settings) -> list[str]:
         """Applies what can change while it runs; returns what went wrong."""
-        calibration = _calibration(settings)
+        calibration = loaded_calibration(settings)
         self.gate.configure(settings.serving)
         self.rag.retriever.calibration = calibration
         self.rag.defaults = settings.retrieval.search()
@@ -151,7 +150,7 @@ async def server_parts(
         serving.allow_unauthenticated_remote,
         encrypted=tls is not None,
     )
-    calibration = _calibration(settings)
+    calibration = loaded_calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
         watched(retriever.index),
@@ -339,14 +338,6 @@ def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
             f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
         )
     return tokens
-
-
-def _calibration(settings: Settings) -> LoadedCalibration | None:
-    """None if none is set. Raises `ConfigurationError` if the file is not a calibration."""
-    path = settings.retrieval.calibration
-    if path is None:
-        return None
-    return LoadedCalibration(read_calibration(path), settings.retrieval.max_calibration_age_days)
 
 
 def _log_calibration(calibration: Calibration, retriever: Retriever, settings: Settings) -> None:

@@ -142,6 +142,14 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "delivery.max_wait_s",
         "delivery.deadline_s",
         "delivery.attempt_timeout_s",
+        "decisions.record",
+        "decisions.keep_days",
+        "decisions.arm",
+        "decisions.baseline_if_retrieval_fails",
+        "decisions.longest_hold_hours",
+        "decisions.round_trip_cost_pct",
+        "decisions.expiry.max_age_s",
+        "decisions.expiry.max_price_move_pct",
     ),
 }
 

@@ -35,6 +35,7 @@ from llm_trader.retrieval.config import RetrievalConfig
 from llm_trader.serving.config import ServingConfig
 from llm_trader.snapshot.config import SnapshotConfig
 from llm_trader.volatility.config import VolatilityConfig
+from llm_trader.workflow.config import WorkflowConfig
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -60,6 +61,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audit: AuditConfig = AuditConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     decisions: DecisionsConfig = DecisionsConfig()
+    workflow: WorkflowConfig = WorkflowConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def digest(self) -> str:

@@ -1,0 +1,10 @@
+"""From a decision to an order.
+
+`orders`      what is ordered, what an order comes to, and what an account holds; ids of orders
+`instrument`  step, tick and least size of a contract
+`broker`      the protocol behind which paper and exchanges stand
+`execution`   a decision and a position become orders
+`guards`      rules in code that turn a decision into a HOLD; `kill_switch` is a file
+`paper/`      the default broker: fills by candles, books in SQLite
+`exchange/`   Binance USD-M and Bybit through ccxt
+"""

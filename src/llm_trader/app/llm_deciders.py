@@ -128,15 +128,15 @@ def new_recorder(
 
 def llm_config(job: Job, choice: DeciderChoice) -> LlmConfig:
     """The settings with the choices of a command."""
-    changes = {"provider": choice.provider, "model": choice.model}
-    if choice.provider in ("replay", "aggregator"):
-        del changes["provider"]
-    given = {name: value for name, value in changes.items() if value is not None}
     config = job.settings.llm
-    if "provider" in given and given["provider"] != config.provider:
+    changes: dict[str, str | None] = {}
+    if choice.provider not in (None, "replay", "aggregator", config.provider):
         # What the settings say of another provider does not hold for this one.
-        given = {"model": None, "base_url": None, "api_key_env": None} | given
-    return msgspec.structs.replace(config, **given)
+        changes = {"provider": choice.provider, "model": None, "base_url": None}
+        changes["api_key_env"] = None
+    if choice.model is not None:
+        changes["model"] = choice.model
+    return msgspec.structs.replace(config, **changes)
 
 
 @cache

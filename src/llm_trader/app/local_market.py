@@ -65,9 +65,9 @@ class LocalMarket:
         """The close of the newest candle by a time."""
         intraday = self.source.intraday
         start_ms = now_ms - self.settings.serving.max_data_age_ms
-        history = self.source.store.stored_history(symbol, intraday, start_ms, now_ms).decode()
-        closes = history.intraday.close
-        return float(closes[-1]) if len(closes) else None
+        stored = self.source.store.stored_history(symbol, intraday, start_ms, now_ms)
+        candles = stored.decode().intraday.between(None, now_ms - intraday.ms + 1)
+        return float(candles.close[-1]) if len(candles) else None
 
     async def case(self, symbol: str, as_of_ms: Millis) -> LocalCase:
         """The newest usable state at a time, with what a server would answer then.
@@ -81,7 +81,8 @@ class LocalMarket:
         except StaleDataError as error:
             times = np.array([self.source.grid.floor(as_of_ms)], dtype=np.int64)
             unknown = SnapshotTable.unknown(symbol, self.source.intraday, times)
-            return LocalCase(Case(unknown), stale=error.message)
+            reason = error.message.removesuffix(", or send current_state")
+            return LocalCase(Case(unknown), stale=reason)
         try:
             answer = await self._answer(view.without_series(state_ms), as_of_ms)
         except LlmTraderError as error:

@@ -45,6 +45,7 @@ _RESUMING: Final = frozenset(
     {
         *("rag-ingest", "ingest", "rebuild", "migrate"),
         *("import", "fetch", "archive", "export", "prune"),
+        "decide",
     }
 )
 # Wider lines are hard to read.

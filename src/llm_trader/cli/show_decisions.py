@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_trader.cli.output import Description, heading, line, minute, number, table
-from llm_trader.cli.show_answer import price_text, quote_of
-from llm_trader.timeframe import SECOND_MS, iso8601
+from llm_trader.cli.show_answer import matches_table, price_text, quote_of
+from llm_trader.timeframe import MINUTE_MS, SECOND_MS, iso8601
 
 if TYPE_CHECKING:
     from llm_trader.app.decisions import DecisionReport, ShownPrompt
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from llm_trader.retrieval.intervals import Interval
 
 _WHY_HOLD: Final = {
-    "model": "the model chose it",
-    "error": "an error prevented a decision",
-    "guard": "a guard refused to decide",
+    "model": "by choice",
+    "error": "because of an error",
+    "guard": "because of a guard",
 }
 _DIFF_SHOWN: Final = 40
 
@@ -49,10 +49,13 @@ def describe_record(report: DecisionReport, *, verbose: bool) -> Description:
     made = f"Decision {one.id}, made at {_time(one.created_at_ms)} by {one.origin}"
     labels = "".join(f", {name} {value}" for name, value in one.labels.items())
     yield line(f"{made}{labels}; settings {one.settings_digest}.")
-    if one.match_ids:
-        yield line(f"Matches: {', '.join(one.match_ids)}")
-    yield table("Versions", "of", "version", rows=one.versions.items(), right_from=2)
+    if one.answer is not None and one.answer.matches:
+        yield ""
+        yield matches_table(one.answer.matches)
+    yield ""
+    yield table("Made with", "", "version", rows=one.versions.items(), right_from=2)
     if report.calls:
+        yield ""
         yield _calls(report.calls)
     if verbose:
         for call in report.calls:
@@ -68,17 +71,17 @@ def describe_list(decisions: list[DecisionSummary]) -> Description:
             _time(one.created_at_ms),
             one.symbol,
             _time(one.as_of_ms),
-            _action(one.decision),
-            number(one.decision.confidence, ".2f"),
             one.decider,
             one.arm_used,
+            _action(one.decision),
+            number(one.decision.confidence, ".2f"),
             f"{one.costs.cost_usd:.4f}",
             f"{one.costs.latency_ms / SECOND_MS:.1f}",
         )
         for one in decisions
     )
-    columns = "id", "made (UTC)", "symbol", "as of", "action", "confidence", "decider", "arm"
-    yield table("Decisions, newest first", *columns, "USD", "seconds", rows=rows)
+    columns = "id", "made (UTC)", "symbol", "as of", "decider", "arm", "action", "confidence"
+    yield table("Decisions, newest first", *columns, "USD", "seconds", rows=rows, right_from=7)
     if not decisions:
         yield line("none; make one with: llm-trader decide --symbol BTCUSDT")
 
@@ -92,7 +95,7 @@ def describe_replay(report: Replay) -> Description:
         yield heading(f"Decision {report.id} is another one now")
         yield line(f"recorded: {_in_words(report.recorded)}")
         yield line(f"now: {_in_words(report.replayed)}")
-    yield line(f"{_sentence(report.note)} It cost nothing.")
+    yield line(f"{report.note}. It cost nothing.")
     if not report.prompt_is_same:
         yield line("The prompt differs from the recorded one:")
         for text in report.prompt_diff[:_DIFF_SHOWN]:
@@ -211,7 +214,8 @@ def _latencies(one: DecisionGroup) -> tuple[float | None, float | None]:
 
 
 def _of(origin: str, model: str | None, provider: str | None) -> str:
-    return f"{origin}: {model or provider or '-'}"
+    who = "/".join(name for name in (provider, model) if name)
+    return f"{origin}: {who or '-'}"
 
 
 def _followed(one: Followed) -> tuple[str, str, str, str]:
@@ -247,9 +251,9 @@ def _action(decision: Decision) -> str:
 
 
 def _in_words(decision: Decision) -> str:
-    parts = [decision.action]
+    parts: list[str] = [decision.action]
     if decision.hold_reason is not None:
-        parts[0] += f", {_WHY_HOLD[decision.hold_reason]}"
+        parts.append(_WHY_HOLD[decision.hold_reason])
     if decision.confidence is not None:
         parts.append(f"confidence {decision.confidence:.2f}")
     for name, value in (("stop", decision.stop_pct), ("target", decision.target_pct)):
@@ -290,7 +294,8 @@ def _cost(one: RecordedDecision) -> str:
 def _paid(costs: Costs) -> str:
     if costs.paid_usd == costs.cost_usd:
         return f"{costs.cost_usd:.5f} USD"
-    return f"{costs.paid_usd:.5f} USD, as the record had the reply ({costs.cost_usd:.5f} then)"
+    paid = f"{costs.paid_usd:.5f} USD" if costs.paid_usd else "nothing"
+    return f"{paid} now, as the record had a reply ({costs.cost_usd:.5f} USD then)"
 
 
 def _calls(calls: Iterable[RecordedCall]) -> Table:
@@ -330,4 +335,4 @@ def _sentence(text: str) -> str:
 
 
 def _time(time_ms: int) -> str:
-    return minute(iso8601(time_ms // SECOND_MS * SECOND_MS))
+    return minute(iso8601(time_ms // MINUTE_MS * MINUTE_MS))

@@ -1,4 +1,4 @@
-"""Whether a decision is still good: the price must not have moved far, nor much time have passed."""
+"""Whether a decision still holds: the price must not have moved far, nor much time have passed."""
 
 from __future__ import annotations
 

@@ -67,21 +67,21 @@ async def replay_decision(
     calls = [record.calls.get(call_id) for call_id in recorded.calls]
     is_same_prompt, diff = True, list[str]()
     if recorded.decision.hold_reason == "guard":
-        replayed, note = recorded.decision, "a guard decided before anybody was asked"
+        replayed, note = recorded.decision, "A guard decided before anybody was asked"
     elif recorded.decider == AGGREGATOR:
-        replayed, note = await Aggregator().decide(case_of(recorded)), "decided again by rule"
+        replayed, note = await Aggregator().decide(case_of(recorded)), "Decided again by rule"
     elif not calls:
-        replayed, note = _without_call(recorded), "no model was asked"
+        replayed, note = _without_call(recorded), "No model was asked"
     else:
         request = _request_now(recorded, calls[0].request)
         is_same_prompt = request == calls[0].request
         if is_same_prompt:
             replayed = await _ask_again(record, recorded, request)
-            note = "the recorded replies were read again"
+            note = "The recorded replies were read again"
         else:
             diff = _prompt_diff(calls[0].request, request)
             replayed = _read_again(calls, recorded.decision)
-            note = "the prompt is another one now; the recorded replies were read again"
+            note = "The prompt is another one now; the recorded replies were read again"
     return Replay(
         id=recorded.id,
         is_same=msgspec.json.encode(replayed) == msgspec.json.encode(recorded.decision),

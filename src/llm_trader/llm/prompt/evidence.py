@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from llm_trader.llm.prompt.market import PriceScale
-from llm_trader.llm.prompt.numbers import UNKNOWN, fixed, quoted, signed
+from llm_trader.llm.prompt.market import RelativeTo
+from llm_trader.llm.prompt.numbers import UNKNOWN, fixed, percent, quoted, signed
 from llm_trader.llm.prompt.retrieved import Retrieved
-from llm_trader.retrieval.answer import Estimate, Evidence, HorizonEvidence, Match
+from llm_trader.retrieval.answer import Evidence, HorizonEvidence, Match
 from llm_trader.snapshot.outcome import BARRIERS
 from llm_trader.timeframe import DAY_MS, HORIZONS, Millis
 
@@ -19,12 +19,12 @@ _VERDICTS: Final = ("informative", "weak", "none")
 _HOW_TO_READ: Final = (
     "How to read it: changes are in %; [brackets] hold the base rate, the same figure over all "
     "states of the window, and only a difference from it tells anything.",
-    "The fewer effective observations, the less a difference means; the verdict weighs both, and "
-    '"none" means that similar states tell nothing beyond the base rate.',
+    "The fewer effective observations, the less it tells. The verdict weighs both; none means "
+    "nothing beyond the base rates.",
 )
 
 
-def evidence_lines(retrieved: Retrieved, now_ms: Millis, scale: PriceScale) -> list[str]:
+def evidence_lines(retrieved: Retrieved, now_ms: Millis, price: float | None) -> list[str]:
     """The lines of the section, with a heading; none where there is no evidence."""
     if retrieved.is_empty:
         return []
@@ -37,16 +37,17 @@ def evidence_lines(retrieved: Retrieved, now_ms: Millis, scale: PriceScale) -> l
         _sample(evidence),
         *_horizons(evidence),
         *_barriers(evidence),
-        *_matches(retrieved.matches[:_MOST_MATCHES], now_ms, scale),
+        *_matches(retrieved.matches[:_MOST_MATCHES], now_ms, RelativeTo(price)),
     ]
 
 
 def _sample(evidence: Evidence) -> str:
     novelty = None if evidence.novelty is None else evidence.novelty.percentile
+    nearer = fixed(novelty, 0)
     return (
-        f"{evidence.episodes} separate episodes among {evidence.base_rate_points} states, mean "
-        f"similarity {fixed(evidence.similarity_mean, 2)}; novelty of now {fixed(novelty, 0)} "
-        "of 100"
+        f"{evidence.episodes} separate episodes among {evidence.base_rate_points} states, "
+        f"similarity {fixed(evidence.similarity_mean, 2)}; {percent(nearer)} of past states had a "
+        "nearer neighbour"
     )
 
 
@@ -56,9 +57,8 @@ def _horizons(evidence: Evidence) -> list[str]:
         return []
     band = "calibrated" if evidence.calibrated else "not calibrated"
     return [
-        "horizon: volatility expected now, 80 % band of the forecast "
-        f"({band}) | mean, median, % of rises after similar states | size of moves (1 is usual), "
-        "effective observations",
+        f"horizon: volatility expected now, 80% band ({band}) | after similar states mean, % of "
+        "rises | size of moves (usual is 1), effective observations",
         *rows,
     ]
 
@@ -66,12 +66,13 @@ def _horizons(evidence: Evidence) -> list[str]:
 def _horizon(name: str, evidence: Evidence) -> str:
     horizon = evidence.horizons[name]
     low, high = _band(horizon, evidence.calibrated)
-    rises = fixed(100 * horizon.p_up.value, 0), fixed(100 * horizon.p_up.base_rate, 0)
+    base_mean, base_rises = signed(horizon.mean.base_rate, 2), _share(horizon.p_up.base_rate)
     size = None if horizon.scale is None else horizon.scale.value
     return (
         f"{name}: {fixed(horizon.expected_volatility_pct, 2)}, {signed(low, 2)} to "
-        f"{signed(high, 2)} | {_beside_base(horizon.mean)}, {_beside_base(horizon.p50)}, "
-        f"{rises[0]} [{rises[1]}] | {fixed(size, 2)}, {fixed(horizon.effective_episodes, 0)}"
+        f"{signed(high, 2)} | {signed(horizon.mean.value, 2)} [{base_mean}] "
+        f"{_share(horizon.p_up.value)} [{base_rises}] | {fixed(size, 2)} "
+        f"{fixed(horizon.effective_episodes, 0)}"
     )
 
 
@@ -85,22 +86,19 @@ def _band(horizon: HorizonEvidence, calibrated: bool) -> tuple[float | None, flo
     return forecast.quantiles[9], forecast.quantiles[89]
 
 
-def _beside_base(estimate: Estimate) -> str:
-    return f"{signed(estimate.value, 2)} [{signed(estimate.base_rate, 2)}]"
-
-
 def _barriers(evidence: Evidence) -> list[str]:
     lines = []
     if evidence.barriers is not None:
         stop, target = evidence.barriers.stop_first, evidence.barriers.target_first
         lines.append(
-            f"touched first within 24h: -2 % after {_share(stop.value)} [{_share(stop.base_rate)}] "
-            f"%, +3 % after {_share(target.value)} [{_share(target.base_rate)}] % of them"
+            f"first within 24h, % of similar states: stop (-2%) {_share(stop.value)} "
+            f"[{_share(stop.base_rate)}], target (+3%) {_share(target.value)} "
+            f"[{_share(target.base_rate)}]"
         )
     for chance in (evidence.barrier_forecasts or [])[:1]:
         lines.append(
-            f"chances by the volatility expected now: -2 % first {_share(chance.stop_first)} %, "
-            f"+3 % first {_share(chance.target_first)} %, neither {_share(chance.neither)} %"
+            f"by the volatility expected now, %: stop {_share(chance.stop_first)}, target "
+            f"{_share(chance.target_first)}, neither {_share(chance.neither)}"
         )
     return lines
 
@@ -109,28 +107,28 @@ def _share(fraction: float) -> str:
     return fixed(100 * fraction, 0)
 
 
-def _matches(matches: list[Match], now_ms: Millis, scale: PriceScale) -> list[str]:
+def _matches(matches: list[Match], now_ms: Millis, now: RelativeTo) -> list[str]:
     if not matches:
         return []
     return [
-        "most similar states, nearest first; days ago, similarity: RSI(7), RSI(14), MACD, 4h "
-        "EMA(20)/EMA(50), open interest %, funding % -> change after 15m, 1h, 4h, 24h; best and "
-        "worst within 1h; touched first within 24h, stop (-2 %) or target (+3 %)",
-        *(_match(match, now_ms, scale) for match in matches),
+        "nearest states: days ago, similarity: RSI(7), RSI(14), MACD, 4h EMA(20)/EMA(50), open "
+        "interest %, funding % -> change after 15m, 1h, 4h, 24h; highest, lowest within 1h; stop "
+        "(-2%) or target (+3%) first within 24h",
+        *(_match(match, now_ms, now) for match in matches),
     ]
 
 
-def _match(match: Match, now_ms: Millis, scale: PriceScale) -> str:
+def _match(match: Match, now_ms: Millis, now: RelativeTo) -> str:
     state, then = match.market_state, match.outcomes
     funding = None if state.funding_rate is None else 100 * state.funding_rate
     facts = (
-        *(fixed(state.rsi_7, 0), fixed(state.rsi_14, 0), scale.difference(state.macd)),
-        *(fixed(state.ema_ratio, 3), signed(state.oi_delta_pct, 1), signed(funding, 4)),
+        *(fixed(state.rsi_7, 0), fixed(state.rsi_14, 0), now.difference(state.macd)),
+        *(fixed(state.ema_ratio, 3), signed(state.oi_delta_pct, 1), signed(funding, 3)),
     )
     changes = then.outcome_15m, then.outcome_1h, then.outcome_4h, then.outcome_24h
     barrier = then.first_barrier if then.first_barrier in BARRIERS.values() else UNKNOWN
     return (
-        f"{fixed((now_ms - match.timestamp) / DAY_MS, 1)}, {fixed(match.similarity, 2)}: "
-        f"{', '.join(facts)} -> {', '.join(signed(change, 2) for change in changes)}; "
-        f"{signed(then.max_runup_1h, 2)}, {signed(then.max_drawdown_1h, 2)}; {barrier}"
+        f"{fixed((now_ms - match.timestamp) / DAY_MS, 1)} {fixed(match.similarity, 2)}: "
+        f"{' '.join(facts)} -> {' '.join(signed(change, 2) for change in changes)}; "
+        f"{signed(then.max_runup_1h, 2)} {signed(then.max_drawdown_1h, 2)}; {barrier}"
     )

@@ -41,6 +41,11 @@ def signed(value: float | None, decimals: int) -> str:
     return text if text == UNKNOWN or not text.strip("-0.") or text[0] == "-" else f"+{text}"
 
 
+def percent(number: str) -> str:
+    """A written number with a percent sign, if it is known."""
+    return number if number == UNKNOWN else f"{number}%"
+
+
 def price_decimals(price: float | None) -> int:
     """The decimals that show five digits of a price; those of 1 where it is unknown."""
     if price is None or not isfinite(price):

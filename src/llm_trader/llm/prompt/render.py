@@ -13,13 +13,14 @@ import msgspec
 from msgspec import Meta
 
 from llm_trader.llm.prompt.evidence import evidence_lines
-from llm_trader.llm.prompt.market import PriceScale, market_lines
+from llm_trader.llm.prompt.market import market_lines
 from llm_trader.llm.prompt.retrieved import Retrieved
 from llm_trader.llm.prompt.system import system_text
 from llm_trader.llm.providers.protocol import Message
 from llm_trader.snapshot.model import MarketSnapshot
 
 Arm = Literal["rag", "baseline"]
+ARMS: Final[tuple[Arm, Arm]] = ("rag", "baseline")
 
 # Another one whenever the text of any prompt changes; `scripts/prompt_examples.py` holds to that.
 TEMPLATE_VERSION: Final = "prompt-1"
@@ -37,6 +38,9 @@ class PromptOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     masked: bool = False
     longest_hold_hours: Annotated[int, Meta(ge=1, le=999)] = 4
     round_trip_cost_pct: Annotated[float, Meta(ge=0, le=100)] = 0.13
+
+
+DEFAULT_OPTIONS: Final = PromptOptions()
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -62,13 +66,12 @@ def render_prompt(
     arm: Arm,
     snapshot: MarketSnapshot,
     retrieved: Retrieved | None,
-    options: PromptOptions = PromptOptions(),
+    options: PromptOptions = DEFAULT_OPTIONS,
 ) -> Prompt:
     """The prompt of an arm. Where `rag` has no evidence its text is that of `baseline`."""
-    scale = PriceScale.of(snapshot.price, options.masked)
-    sections = [market_lines(snapshot, scale, options.masked)]
+    sections = [market_lines(snapshot, options.masked)]
     if arm == "rag" and retrieved is not None:
-        sections.append(evidence_lines(retrieved, snapshot.timestamp, scale))
+        sections.append(evidence_lines(retrieved, snapshot.timestamp, snapshot.price))
     sections.append([_QUESTION])
     shown = ["\n".join(lines) for lines in sections if lines]
     return Prompt(

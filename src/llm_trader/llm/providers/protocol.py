@@ -37,8 +37,9 @@ class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
     `system` is the stable prefix that providers may cache. `temperature` and `effort` are `None`
     where they are left to the model. `schema` is the JSON Schema that the reply is to satisfy, in
     what both APIs take: all properties required, none besides, no bounds, `null` for what is
-    optional. It is not sent to a model without structured output. `sample` is never sent: it tells
-    apart the replies of a study that asks the same more than once.
+    optional. It is not sent to a model without structured output.
+
+    `sample` is not sent at all: it tells apart requests that ask the same thing again on purpose.
     """
 
     provider: str

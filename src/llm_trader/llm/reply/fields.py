@@ -88,7 +88,7 @@ def confidence_of(value: Any) -> float | None:
 
 
 def _action(value: Any) -> Action:
-    word = value.strip().upper() if isinstance(value, str) else ""
+    word = _word(value)
     if word not in ACTIONS:
         raise ReplyError(
             "invalid", f'action {_shown(value)} is not one of "LONG", "SHORT" and "HOLD"'
@@ -96,10 +96,15 @@ def _action(value: Any) -> Action:
     return ACTIONS[word]
 
 
+def _word(value: Any) -> str:
+    """In capitals; empty for what is no plain word."""
+    return value.strip().upper() if isinstance(value, str) and value.isascii() else ""
+
+
 def _refuse_another_action(fields: Mapping[str, Any], action: Action) -> None:
     """Where another key names another action, nobody knows which one is meant."""
     for key, value in fields.items():
-        word = value.strip().upper() if isinstance(value, str) else ""
+        word = _word(value)
         if key.lower() != "reasoning" and word in ACTIONS and word != action:
             raise ReplyError(
                 "ambiguous", f"action is {action}, but {_shown(key)} is {word}; give action alone"

@@ -10,7 +10,7 @@ from llm_trader.llm.reply.error import ReplyError
 
 # An object that begins within a line of prose is quoted or talked about.
 _LINE_START: Final = re.compile(r"^[ \t]*(?=\{)", re.MULTILINE)
-_CLOSING_FENCE: Final = re.compile(r"\s*(?:```|~~~)?\s*")
+_FENCES: Final = ("", "```", "~~~")
 # Each may be scanned to the end of the text.
 _MOST_OBJECTS: Final = 20
 
@@ -37,7 +37,7 @@ def final_object(text: str) -> FinalObject | None:
     if any(fields != decisions[0] for fields in decisions):
         raise ReplyError("ambiguous", "it has several JSON objects that differ; give one")
     fields, _, end = found[-1]
-    if "action" not in fields or not _CLOSING_FENCE.fullmatch(text, end):
+    if "action" not in fields or text[end:].strip() not in _FENCES:
         raise ReplyError(
             "ambiguous", "text follows the JSON object and may take it back; end with the object"
         )

@@ -1,0 +1,170 @@
+"""The connection below an SDK, and one call over it.
+
+The SDK alone tries again. What it does not do is done here: attempts are counted as they leave, each
+takes its turn under the rate limit, all of them together keep to a deadline, however slowly bytes
+drip, and whatever goes wrong becomes a `ProviderError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx2
+from aiolimiter import AsyncLimiter
+
+from llm_trader.llm.providers.protocol import (
+    FailureKind,
+    Finish,
+    LlmReply,
+    ProviderError,
+    TokenUsage,
+)
+from llm_trader.llm.providers.sdk_failures import BrokenReplyError, failure_of, kind_of_status
+
+_CONNECT_S: Final = 10.0
+_MS: Final = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class SdkReply:
+    """A reply as one of the SDKs gave it."""
+
+    text: str
+    finish: Finish
+    usage: TokenUsage | None
+    model: str
+    response_id: str | None
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """The attempts of one call: how many left, how many of them came to an unknown end, and the
+    status that the last one was answered with. A status of success leaves it `open` until its
+    reply has been read.
+    """
+
+    count: int = 0
+    unanswered: int = 0
+    open: bool = False
+    status: int | None = None
+
+
+_ATTEMPTS: ContextVar[_Attempts] = ContextVar("attempts of the call")
+
+
+class SdkConnection:
+    """`http` goes into the SDK's client. `key` is kept out of error messages."""
+
+    def __init__(
+        self,
+        provider: str,
+        sdk: str,
+        *,
+        key: str | None,
+        timeout_s: float,
+        requests_per_minute: int,
+    ) -> None:
+        self.provider = provider
+        self.sdk = sdk
+        self._key = key
+        self._limiter = AsyncLimiter(requests_per_minute, 60)
+        self.http = httpx2.AsyncClient(
+            verify=_trusted_authorities(),
+            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
+            event_hooks={"request": [self._leaves], "response": [self._answered]},
+        )
+
+    async def call(self, ask: Callable[[], Awaitable[SdkReply]], deadline_s: float) -> LlmReply:
+        """What `ask` gets from the SDK, with the attempts that it took."""
+        await self._limiter.acquire()
+        attempts = _Attempts()
+        token = _ATTEMPTS.set(attempts)
+        start_s = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline_s):
+                reply = await ask()
+        except TimeoutError:
+            kind, message = _after_deadline(attempts, deadline_s)
+            raise self._error(kind, message, attempts, start_s) from None
+        except Exception as error:
+            if (failure := failure_of(error)) is None:
+                raise
+            usage = error.usage if isinstance(error, BrokenReplyError) else None
+            raise self._error(*failure, attempts, start_s, usage) from error
+        finally:
+            _ATTEMPTS.reset(token)
+        return LlmReply(
+            text=reply.text,
+            finish=reply.finish,
+            usage=reply.usage,
+            model=reply.model,
+            response_id=reply.response_id,
+            sdk=self.sdk,
+            attempts=attempts.count,
+            latency_ms=(time.monotonic() - start_s) * _MS,
+            unanswered=attempts.unanswered,
+        )
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+    async def _leaves(self, request: httpx2.Request) -> None:
+        attempts = _ATTEMPTS.get()
+        attempts.unanswered += attempts.open
+        attempts.open = False
+        if attempts.count:
+            await self._limiter.acquire()
+        attempts.count += 1
+        attempts.status = None
+
+        # What never left this machine, as nobody took the connection, cannot be charged.
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            if event.endswith("send_request_headers.started"):
+                attempts.open = True
+
+        request.extensions["trace"] = trace
+
+    async def _answered(self, response: httpx2.Response) -> None:
+        attempts = _ATTEMPTS.get()
+        attempts.status = response.status_code
+        attempts.open = response.is_success
+
+    def _error(
+        self,
+        kind: FailureKind,
+        message: str,
+        attempts: _Attempts,
+        start_s: float,
+        usage: TokenUsage | None = None,
+    ) -> ProviderError:
+        if self._key:
+            message = message.replace(self._key, "…")
+        plural = "attempt" if attempts.count == 1 else "attempts"
+        return ProviderError(
+            f"{self.provider}: {message} ({attempts.count} {plural})",
+            kind=kind,
+            attempts=attempts.count,
+            latency_ms=(time.monotonic() - start_s) * _MS,
+            unanswered=attempts.unanswered + (attempts.open and usage is None),
+            usage=usage,
+        )
+
+
+@functools.cache
+def _trusted_authorities() -> ssl.SSLContext:
+    """Reading them takes 20 ms, and they are the same for all connections."""
+    return httpx2.create_ssl_context()
+
+
+def _after_deadline(attempts: _Attempts, deadline_s: float) -> tuple[FailureKind, str]:
+    if attempts.open or attempts.status is None:
+        return "timeout", f"no complete reply within {deadline_s:g} s"
+    kind = kind_of_status(attempts.status)
+    return kind, f"{attempts.status}, and no time for another attempt within {deadline_s:g} s"

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
@@ -119,18 +120,20 @@ def _comment(field: FieldInfo) -> list[str]:
 
 def _allowed(field: FieldInfo) -> str:
     """The constraints as a sentence; empty for free text."""
-    if get_origin(field.annotation) is Literal:
-        choices = [f'"{choice}"' for choice in get_args(field.annotation)]
+    options = [option for option in get_args(field.annotation) if option is not NoneType]
+    optional = NoneType in get_args(field.annotation) and len(options) == 1
+    annotation = options[0] if optional else field.annotation
+    if get_origin(annotation) is Literal:
+        choices = [f'"{choice}"' for choice in get_args(annotation)]
         return ("One of " if len(choices) > 1 else "Only ") + ", ".join(choices) + "."
-    if field.annotation is bool:
+    if annotation is bool:
         return "True or false."
-    if get_origin(field.annotation) is tuple:
+    if get_origin(annotation) is tuple:
         return "A list of texts; in the environment separated by commas."
-    number, metadata = field.annotation, field.metadata
-    for option in get_args(number):  # a number or none
-        if get_origin(option) is Annotated:
-            number, *metadata = get_args(option)
-            metadata = [limit for given in metadata for limit in getattr(given, "metadata", ())]
+    number, metadata = annotation, field.metadata
+    if get_origin(number) is Annotated:
+        number, *given = get_args(number)
+        metadata = [limit for one in given for limit in getattr(one, "metadata", ())]
     limits = {type(limit): limit for limit in metadata}
     if Ge in limits and Le in limits:
         kind = "A whole number" if number is int else "A number"

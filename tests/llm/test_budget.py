@@ -20,9 +20,7 @@ class Spent:
 
 
 def check(spent: str, needed: str, limit: str, day: date = TODAY) -> None:
-    check_budget(
-        Spent(Decimal(spent)), day, needed_usd=Decimal(needed), limit_usd=Decimal(limit)
-    )
+    check_budget(Spent(Decimal(spent)), day, needed_usd=Decimal(needed), limit_usd=Decimal(limit))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +47,7 @@ def test_a_call_whose_worst_case_does_not_fit_is_refused(spent: str, needed: str
 
 
 def test_the_refusal_says_what_is_spent_and_what_to_do():
-    with pytest.raises(BudgetError, match="raise llm.daily_budget_usd or wait") as raised:
+    with pytest.raises(BudgetError, match=r"raise llm\.daily_budget_usd or wait") as raised:
         check("4.99", "0.02", "5")
     assert raised.value.details == {"spent_usd": 4.99, "needed_usd": 0.02, "limit_usd": 5.0}
 

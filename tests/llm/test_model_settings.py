@@ -23,7 +23,11 @@ def test_a_thinking_model_gets_more_tokens_and_time_than_one_that_does_not():
     thinking = resolve_model(LlmConfig(provider="anthropic"), TODAY)
     plain = resolve_model(LlmConfig(provider="openai", model="gpt-4.1-mini"), TODAY)
     local = resolve_model(LlmConfig(provider="openai-compatible", **LOCAL), TODAY)
-    assert (thinking.max_output_tokens, thinking.timeout_s, thinking.deadline_s) == (16_000, 120, 360)
+    assert (thinking.max_output_tokens, thinking.timeout_s, thinking.deadline_s) == (
+        16_000,
+        120,
+        360,
+    )
     assert (plain.max_output_tokens, plain.timeout_s, plain.deadline_s) == (2_000, 30, 90)
     assert (local.max_output_tokens, local.timeout_s) == (2_000, 30)
 

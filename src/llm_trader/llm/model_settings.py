@@ -40,6 +40,10 @@ class ModelSettings:
     deadline_s: float
 
     @property
+    def thinks(self) -> bool:
+        return self.capabilities.thinks if self.effort is None else self.effort != "none"
+
+    @property
     def knowledge_cutoff(self) -> date | None:
         """The last day of which the model knows much, by its provider; `None` if unknown."""
         return self.capabilities.knowledge_cutoff
@@ -90,13 +94,13 @@ def resolve_model(config: LlmConfig, today: date) -> ModelSettings:
     )
 
 
-def _temperature(
-    config: LlmConfig, capabilities: ModelCapabilities, thinks: bool
-) -> float | None:
+def _temperature(config: LlmConfig, capabilities: ModelCapabilities, thinks: bool) -> float | None:
     if config.temperature is not None:
         return config.temperature
     takes = capabilities.temperature
-    return _TEMPERATURE if takes == "always" or (takes == "without_thinking" and not thinks) else None
+    return (
+        _TEMPERATURE if takes == "always" or (takes == "without_thinking" and not thinks) else None
+    )
 
 
 def _problems(

@@ -206,9 +206,7 @@ def test_a_provider_without_a_usable_key_is_refused_before_any_call(
 async def test_more_requests_than_the_rate_allows_wait_for_their_turn(stub: StubServer):
     async with connected(stub, "openai", requests_per_minute=600) as (connection, model):
         loop = asyncio.get_running_loop()
-        calls = [
-            connection.complete(request_of(model), deadline_s=DEADLINE_S) for _ in range(3)
-        ]
+        calls = [connection.complete(request_of(model), deadline_s=DEADLINE_S) for _ in range(3)]
         # The limiter is full of a minute's turns, of which ten come free each second.
         limiter = connection.connection._limiter  # type: ignore[attr-defined]
         await limiter.acquire(600)

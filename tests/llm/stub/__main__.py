@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import threading
 
 from tests.llm.stub.server import TEST_KEY, StubServer
@@ -14,7 +15,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="by default any free one")
     arguments = parser.parse_args()
     with StubServer(port=arguments.port) as stub, contextlib.suppress(KeyboardInterrupt):
-        print(f"{stub.url} key {TEST_KEY}", flush=True)
+        sys.stdout.write(f"{stub.url} key {TEST_KEY}\n")
+        sys.stdout.flush()
         threading.Event().wait()
 
 

@@ -110,7 +110,7 @@ def _schema(api: Api, body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_schema(api: Api, schema: dict[str, Any]) -> None:
-    """Strict schemas name all properties as required and take no others; Anthropic has no bounds."""
+    """Strict schemas require all properties and take no others; Anthropic takes no bounds."""
     if schema.get("type") == "object":
         if schema.get("additionalProperties") is not False:
             raise RejectedError("'additionalProperties' is required to be false.")
@@ -124,9 +124,7 @@ def _check_schema(api: Api, schema: dict[str, Any]) -> None:
         raise RejectedError("output_config.format.schema: bounds are not supported")
 
 
-def reply_parts(
-    request: StubRequest, reply: StubReply, cached: int, written: int
-) -> list[bytes]:
+def reply_parts(request: StubRequest, reply: StubReply, cached: int, written: int) -> list[bytes]:
     """The body: one part, or the events of a stream."""
     output = reply.output_tokens
     output = tokens_of(reply.text) + reply.reasoning_tokens if output is None else output
@@ -287,7 +285,10 @@ def _messages(request: StubRequest, reply: StubReply, counts: _Counts) -> _Made:
                 yield _sse({"type": "content_block_delta", "index": index, "delta": delta})
             yield _sse({"type": "content_block_stop", "index": index})
         end = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-        known = {"output_tokens": counts.output, "output_tokens_details": usage["output_tokens_details"]}
+        known = {
+            "output_tokens": counts.output,
+            "output_tokens_details": usage["output_tokens_details"],
+        }
         yield _sse({"type": "message_delta", "delta": end, "usage": known})
         yield _sse({"type": "message_stop"})
 

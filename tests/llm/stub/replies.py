@@ -39,7 +39,7 @@ Decide = Callable[[StubRequest], str | StubReply]
 
 
 def by_schema(request: StubRequest) -> str:
-    """JSON of the schema, its choices drawn from the digest of the prompt; else a plain sentence."""
+    """JSON of the schema, its choices drawn from the digest of the prompt; else a sentence."""
     if request.schema is None:
         return "HOLD, as nobody told me how to answer."
     digest = hashlib.sha256((request.system + request.prompt).encode()).digest()

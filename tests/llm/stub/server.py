@@ -67,7 +67,10 @@ class StubServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         assert self._thread is not None
@@ -99,9 +102,7 @@ class StubServer:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _connection(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while (request := await _read(reader)) is not None:
                 self.arrivals += 1
@@ -153,16 +154,12 @@ async def _read(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], byte
     except asyncio.IncompleteReadError:
         return None
     first, *lines = head.decode().rstrip().split("\r\n")
-    headers = {
-        name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
-    }
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     return first.split()[1].partition("?")[0], headers, body
 
 
-async def _take(
-    step: Step, writer: asyncio.StreamWriter, reader: asyncio.StreamReader
-) -> bool:
+async def _take(step: Step, writer: asyncio.StreamWriter, reader: asyncio.StreamReader) -> bool:
     """Whether the connection goes on."""
     match step:
         case bytes():

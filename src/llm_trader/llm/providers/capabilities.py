@@ -23,8 +23,8 @@ class ModelCapabilities:
     one: `if_set` for models of which it is not known.
 
     `thinks` holds for the provider's own effort. `thinking_off` is how Anthropic's models name the
-    effort `none`. `cache`: OpenAI's models cache a prefix by themselves (`automatic`) or where it is
-    marked (`marked`), as Anthropic's do. After `retires` the provider refuses the model.
+    effort `none`. `cache` says whether a model caches the prefix that is marked, as Anthropic's do,
+    or any by itself, as OpenAI's did. From the day `retires` on the provider refuses the model.
     """
 
     efforts: tuple[Effort, ...] = ()

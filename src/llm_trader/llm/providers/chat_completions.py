@@ -49,10 +49,9 @@ class ChatCompletions:
     async def _streamed(self, arguments: dict[str, Any]) -> SdkReply:
         texts, refusals = [], []
         chunk = finish = usage = None
-        options = {"include_usage": True}
-        async with await self.client.chat.completions.create(
-            **arguments, stream=True, stream_options=options
-        ) as chunks:
+        arguments |= {"stream": True, "stream_options": {"include_usage": True}}
+        stream: Any = await self.client.chat.completions.create(**arguments)
+        async with stream as chunks:
             async for chunk in chunks:
                 usage = chunk.usage or usage
                 for choice in chunk.choices[:1]:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, TokenUsage
+from llm_trader.llm.providers.protocol import Finish, LlmReply, LlmRequest, TokenUsage
 from llm_trader.llm.providers.sdk_connection import SdkConnection, SdkReply
 from llm_trader.llm.providers.sdk_failures import BrokenReplyError, kind_of_code
 from llm_trader.llm.providers.token_counts import optional_token_count, token_count
@@ -92,11 +92,10 @@ def _reply(response: Any) -> SdkReply:
     if response.status == "failed":
         kind = kind_of_code(response.error.code) or "overloaded"
         raise BrokenReplyError(f"the model failed: {response.error.message}", kind, usage)
-    parts = [
-        part for item in response.output if item.type == "message" for part in item.content
-    ]
+    parts = [part for item in response.output if item.type == "message" for part in item.content]
     text = "".join(part.text for part in parts if part.type == "output_text")
     refusals = "".join(part.refusal for part in parts if part.type == "refusal")
+    finish: Finish
     if response.status == "completed":
         finish = "refused" if refusals else "complete"
     elif response.status == "incomplete":

@@ -23,4 +23,3 @@ def openai_client(
         timeout=connection.http.timeout,
         http_client=connection.http,
     )
-

@@ -1,6 +1,6 @@
 """The connection below an SDK, and one call over it.
 
-The SDK alone tries again. What it does not do is done here: attempts are counted as they leave, each
+Trying again is left to the SDK. What it lacks is here: attempts are counted as they leave, each
 takes its turn under the rate limit, all of them together keep to a deadline, however slowly bytes
 drip, and whatever goes wrong becomes a `ProviderError`.
 """

@@ -1,4 +1,4 @@
-"""What an SDK raises, as kinds of failure. One table for both, as their errors share their shape."""
+"""What an SDK raises, as kinds of failure: one table for both, as their errors are alike."""
 
 from __future__ import annotations
 
@@ -79,32 +79,28 @@ def failure_of(error: Exception) -> tuple[FailureKind, str] | None:
         return _of_error_reply(error, status)
     if hasattr(error, "body") and hasattr(error, "request"):  # an error in the midst of a stream
         code = next(iter(_codes(getattr(error, "body", None))), None)
-        return kind_of_code(code) or "bad_reply", f"an error in the stream: {error}"
+        return kind_of_code(code) or "overloaded", f"an error in the stream: {error}"
     if isinstance(error, _UNREADABLE):
         return "bad_reply", f"the reply is not of its interface ({type(error).__name__}: {error})"
     return None
 
 
 def _of_error_reply(error: Exception, status: int) -> tuple[FailureKind, str]:
+    """A code goes before a status, unless it is vague: OpenAI's `invalid_request_error` is also the
+    type of wrong keys and unknown models.
+    """
     body = getattr(error, "body", None)
-    kinds = (kind_of_code(code) for code in _codes(body))
-    # `invalid_request_error` is also the type of OpenAI's unknown models and wrong keys.
-    known = [kind for kind in kinds if kind is not None]
-    by_status = kind_of_status(status)
-    kind = by_status if by_status not in ("bad_request", "bad_reply") else None
-    said = next(iter(_messages(body)), None) or str(error)
-    specific = next((one for one in known if one != "bad_request"), None)
-    return specific or kind or next(iter(known), by_status), f"{status}: {said}"
+    kinds = [_OF_CODE[code] for code in _codes(body) if code in _OF_CODE]
+    kinds.append(kind_of_status(status))
+    kind = next((one for one in kinds if one not in ("bad_request", "bad_reply")), kinds[0])
+    message = _error_of(body).get("message")
+    said = message if isinstance(message, str) and message else str(error)
+    return kind, f"{status}: {said}"
 
 
 def _codes(body: Any) -> list[str]:
     inner = _error_of(body)
     return [value for key in ("code", "type") if isinstance(value := inner.get(key), str)]
-
-
-def _messages(body: Any) -> list[str]:
-    message = _error_of(body).get("message")
-    return [message] if isinstance(message, str) and message else []
 
 
 def _error_of(body: Any) -> Mapping[str, Any]:

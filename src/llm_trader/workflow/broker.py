@@ -33,6 +33,10 @@ class Broker(Protocol):
 
     async def position(self, symbol: str) -> Position: ...
 
+    async def positions(self) -> list[Position]:
+        """The open ones of all symbols."""
+        ...
+
     async def balance(self) -> Balance: ...
 
     async def fills(self, since_ms: Millis) -> list[Fill]:

@@ -12,6 +12,7 @@ from llm_trader.llm.prompt.render import Arm, Prompt
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import Millis
+from llm_trader.workflow.guards import Veto
 
 
 class Received(Struct, frozen=True, kw_only=True):
@@ -47,7 +48,7 @@ class Retrieval(Struct, frozen=True, kw_only=True):
 
     answer: Answer
     matches: int
-    verdict: Literal["informative", "weak", "none"]
+    verdict: str
     novelty_percentile: float | None = None
 
 
@@ -98,12 +99,6 @@ class GuardInputs(Struct, frozen=True, kw_only=True):
     decision: Decision
     snapshot: MarketSnapshot
     answer: Answer | None = None
-
-
-class Veto(Struct, frozen=True, kw_only=True):
-    rule: str
-    message: str
-    numbers: dict[str, float | str | None] = {}
 
 
 class Checked(Struct, frozen=True, kw_only=True):

@@ -51,7 +51,7 @@ async def attempt_node(
                 break
         except TimeoutError:
             error = NodeError("timeout", f"{node.name} took longer than {document.timeout} ms")
-        except Exception as failure:  # a fault of a script must not take others' runs with it
+        except Exception as failure:  # noqa: BLE001  a fault of a script must not take others' runs with it
             _log.exception("workflow_node_broke", node=node.name, run_id=run.run_id)
             error = NodeError("internal", f"{type(failure).__name__}: {failure}")
         if attempt < document.attempts:

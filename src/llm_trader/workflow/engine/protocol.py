@@ -159,4 +159,6 @@ def _minute(time_ms: Millis) -> str:
 
 def event_of(method: str, event: Any) -> Received | Pushed:
     """An event that was stored as JSON."""
-    return msgspec.convert(event, Received if method == "snapshot.post" else Pushed)
+    if method == "snapshot.post":
+        return msgspec.convert(event, Received)
+    return msgspec.convert(event, Pushed)

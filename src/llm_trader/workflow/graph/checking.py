@@ -257,12 +257,11 @@ class _Check:
                 f"{source} does not run before {own}; edges have to lead from it to {own}"
             )
         outputs = self.by_name[source].node.outputs
-        if reference.part == "output" and outputs is not None and reference.fields:
-            if reference.fields[0] not in outputs:
-                raise InvalidInputError(
-                    f"{source} does not list {reference.fields[0]} among its outputs "
-                    f"({_listed(outputs)})"
-                )
+        named = reference.fields[:1] if reference.part == "output" else ()
+        if outputs is not None and named and named[0] not in outputs:
+            raise InvalidInputError(
+                f"{source} does not list {named[0]} among its outputs ({_listed(outputs)})"
+            )
         if reference.part == "error" and self.by_name[source].node.on_error == "stop":
             raise InvalidInputError(
                 f"a run ends where {source} fails (onError: stop), so nobody can read its error"
@@ -353,4 +352,3 @@ def _is_known(reference: Reference, case: Scenario) -> bool:
 
 def _listed(names: Any) -> str:
     return ", ".join(names)
-

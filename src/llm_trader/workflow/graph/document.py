@@ -42,7 +42,9 @@ class NodeDocument(
         Meta(ge=1, le=3_600_000, description="Milliseconds for one attempt."),
     ] = 60_000
     retry_on_fail: Annotated[bool, Meta(description="Try again when an attempt fails.")] = False
-    max_tries: Annotated[int, Meta(ge=2, le=20, description="Attempts in all, with retryOnFail.")] = 3
+    max_tries: Annotated[
+        int, Meta(ge=2, le=20, description="Attempts in all, with retryOnFail.")
+    ] = 3
     wait_between_tries: Annotated[
         int, Meta(ge=0, le=600_000, description="Milliseconds between two attempts.")
     ] = 1000
@@ -187,9 +189,7 @@ def graph_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     definitions = {**schema["$defs"], **node["$defs"]}
-    definitions["GraphDocument"]["properties"]["nodes"]["items"] = {
-        "anyOf": [*node["anyOf"], file]
-    }
+    definitions["GraphDocument"]["properties"]["nodes"]["items"] = {"anyOf": [*node["anyOf"], file]}
     return {
         "$schema": _DRAFT,
         "title": "A workflow",

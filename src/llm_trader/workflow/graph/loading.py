@@ -39,7 +39,13 @@ def load_graph(path: Path, scripts: Mapping[str, ScriptFunction]) -> Graph:
 
 def graph_of_text(text: GraphText, scripts: Mapping[str, ScriptFunction]) -> Graph:
     """The graph of a run that began with these files."""
-    return _load(text.main, f"stored graph {text.digest}", scripts, text.files.__getitem__)
+
+    def read(name: str) -> str:
+        if name not in text.files:
+            raise ConfigurationError(f"{name} is not among the stored files")
+        return text.files[name]
+
+    return _load(text.main, f"stored graph {text.digest}", scripts, read)
 
 
 def _read(path: Path) -> str:
@@ -59,9 +65,7 @@ def _load(
     nodes = loading.nodes(document, places) if document is not None and places else []
     if loading.problems or document is None or places is None:
         raise GraphError(loading.problems)
-    graph, problems = check_graph(
-        document, places, nodes, scripts, GraphText(main, loading.files)
-    )
+    graph, problems = check_graph(document, places, nodes, scripts, GraphText(main, loading.files))
     if problems or graph is None:
         raise GraphError(problems)
     return graph
@@ -146,7 +150,9 @@ class _Loading:
         parsed, problems = parse_yaml(text, f"{self.folder}/{name}")
         self.problems += problems
         if parsed is not None and not isinstance(parsed.value, dict):
-            self.problems.append(Problem(parsed.places.of(()), "the file should hold keys and values"))
+            self.problems.append(
+                Problem(parsed.places.of(()), "the file should hold keys and values")
+            )
             return None
         return parsed
 
@@ -160,7 +166,9 @@ class _Loading:
             fields += [(one.field, one.error) for one in error.details["errors"]]
         # With a hint in brackets, if a name is close.
         for name in unknown:
-            fields.append((name.partition(" ")[0], f"is not known{name[len(name.split(' ')[0]) :]}"))
+            fields.append(
+                (name.partition(" ")[0], f"is not known{name[len(name.split(' ')[0]) :]}")
+            )
         for name, reason in fields:
             self.problems.append(Problem(places.of_field(name, path), f"{name} {reason}".strip()))
         return None if fields else shaped

@@ -71,7 +71,7 @@ class FieldType(NamedTuple):
     def known(self) -> FieldType:
         return FieldType(tuple(one for one in self.options if one is not type(None)))
 
-    def __or__(self, other: FieldType) -> FieldType:  # type: ignore[override]
+    def __or__(self, other: FieldType) -> FieldType:
         return FieldType(tuple(dict.fromkeys((*self.options, *other.options))))
 
     def __str__(self) -> str:

@@ -25,9 +25,7 @@ def scenarios(
 ) -> Iterator[Scenario]:
     """The status of each node in each case; the one without failures is first."""
     by_name = {node.name: node for node in ordered}
-    methods = dict.fromkeys(
-        node.config.method for node in ordered if isinstance(node, InputNode)
-    )
+    methods = dict.fromkeys(node.config.method for node in ordered if isinstance(node, InputNode))
     names = fallible(ordered)
     for method in methods:
         for count in range(len(names) + 1):

@@ -51,17 +51,14 @@ class Places:
 def parse_yaml(text: str, file: str) -> tuple[Parsed | None, list[Problem]]:
     """The value of a file, or what is wrong with it."""
     yaml = _library()
-    loader = yaml.SafeLoader(text)
     try:
-        root = loader.get_single_node()
+        root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = f"this is not YAML: {error.problem or error.context}"
         return None, [Problem(_place(file, mark), reason)]
     except yaml.YAMLError as error:  # a character that YAML does not allow
         return None, [Problem(Place(file, 1, 1), f"this is not YAML: {error}")]
-    finally:
-        loader.dispose()
     if root is None:
         return None, [Problem(Place(file, 1, 1), "the file is empty")]
     reading = _Reading(yaml, file)

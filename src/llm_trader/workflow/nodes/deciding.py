@@ -22,7 +22,7 @@ from llm_trader.llm.reply.schema import DECISION_SCHEMA
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import Millis, Timeframe, iso8601
 from llm_trader.workflow.nodes.running import NodeRun
-from llm_trader.workflow.values import ArmDecision, DecideInputs, Decided
+from llm_trader.workflow.values import ArmDecision, Decided, DecideInputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llm_trader.clock import Clock
@@ -26,8 +26,8 @@ from llm_trader.workflow.graph.model import GraphNode
 from llm_trader.workflow.nodes.retrieving import retrieval_of
 from llm_trader.workflow.values import (
     Checked,
-    DecideInputs,
     Decided,
+    DecideInputs,
     Executed,
     ExecuteInputs,
     GuardInputs,
@@ -86,7 +86,7 @@ class Services:
     decide: Decide
     guard: Guard
     execute: Execute
-    prompt: PromptOptions = PromptOptions()
+    prompt: PromptOptions = field(default_factory=PromptOptions)
 
 
 async def run_node(node: GraphNode, inputs: Any, run: NodeRun, services: Services) -> Any:

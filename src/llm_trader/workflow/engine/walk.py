@@ -40,7 +40,7 @@ async def walk(graph: Graph, start: RunStart, step: Step) -> RunResult:
                 run_id=start.run_id,
                 state="failed",
                 records=list(records.values()),
-                error=f"{node.name} failed: {reason}",
+                error=f"{node.name}: {reason}",
             )
     return RunResult(run_id=start.run_id, state="done", records=list(records.values()))
 

@@ -32,7 +32,7 @@ def pytest_collection_finish() -> None:
 
 # Machines that run these tests may be slow and shared: no test fails for taking long.
 # `make test` looks for what is likely to break, `make soak` for what is not.
-settings.register_profile("quick", deadline=None, max_examples=10)
+settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.load_profile(os.environ.get("TEST_PROFILE", "quick"))
 

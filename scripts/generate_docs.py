@@ -24,6 +24,7 @@ from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from json_schemas import schema_pages
+from models_page import models_page
 from openapi_page import openapi_page
 from reference_pages import cli_page, metrics_page, rpc_page, state_page
 
@@ -91,6 +92,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "config/example.toml": example_config,
     "docs/settings.md": settings_page,
     "docs/commands.md": lambda: cli_page(NOTE),
+    "docs/models.md": lambda: models_page(NOTE),
     "docs/metrics.md": lambda: metrics_page(NOTE),
     "docs/rpc.md": lambda: rpc_page(NOTE),
     "docs/state.md": lambda: state_page(NOTE),

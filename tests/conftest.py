@@ -59,8 +59,11 @@ def _is_local(sock: socket.socket, address: Any) -> bool:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return True
     host = address[0].partition("%")[0]
+    if host in ("", "localhost"):
+        return True
     try:
-        return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
+        return ip.is_loopback or ip.is_unspecified
     except ValueError:  # a name, which would be looked up elsewhere
         return False
 

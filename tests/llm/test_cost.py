@@ -23,7 +23,8 @@ from llm_trader.llm.providers.protocol import (
     ProviderError,
     TokenUsage,
 )
-from tests.llm.providers.connections import SCHEMA, TODAY
+from llm_trader.llm.reply.schema import DECISION_SCHEMA
+from tests.llm.providers.connections import TODAY
 
 HAIKU = Prices("anthropic", "claude-haiku-5-5", TODAY)
 LUNA = Prices("openai", "gpt-6-luna", TODAY)
@@ -169,6 +170,6 @@ def test_the_schema_counts_as_part_of_the_prompt():
         system="",
         messages=(),
         max_output_tokens=1,
-        schema=SCHEMA,
+        schema=DECISION_SCHEMA,
     )
     assert estimated_tokens(with_schema) > 50

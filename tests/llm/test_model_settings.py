@@ -8,7 +8,8 @@ import pytest
 from llm_trader.errors import ConfigurationError
 from llm_trader.llm.config import LlmConfig, ProviderName
 from llm_trader.llm.model_settings import resolve_model
-from tests.llm.providers.connections import SCHEMA, TODAY
+from llm_trader.llm.reply.schema import DECISION_SCHEMA
+from tests.llm.providers.connections import TODAY
 
 LOCAL = {"base_url": "http://127.0.0.1:11434/v1", "model": "llama"}
 
@@ -146,7 +147,7 @@ def test_a_dated_edition_takes_what_its_model_takes():
 
 def test_a_request_says_all_that_decides_its_reply():
     model = resolve_model(LlmConfig(provider="openai", effort="low"), TODAY)
-    request = model.request("system", (), SCHEMA, sample=2)
+    request = model.request("system", (), DECISION_SCHEMA, sample=2)
     assert (request.provider, request.model, request.effort) == ("openai", "gpt-6-luna", "low")
     assert (request.max_output_tokens, request.temperature) == (16_000, None)
-    assert (request.schema, request.sample) == (SCHEMA, 2)
+    assert (request.schema, request.sample) == (DECISION_SCHEMA, 2)

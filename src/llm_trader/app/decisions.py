@@ -12,9 +12,11 @@ import numpy as np
 from llm_trader.app.job import Job, blocking
 from llm_trader.app.llm_deciders import (
     DeciderChoice,
+    llm_config,
     llm_decider,
     new_recorder,
     open_record,
+    priced_model,
     program_versions,
     prompt_options,
 )
@@ -23,13 +25,12 @@ from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import ConfigurationError, InvalidInputError
 from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.config import LlmConfig
-from llm_trader.llm.cost import estimated_tokens
+from llm_trader.llm.cost import estimate_study, estimated_tokens
 from llm_trader.llm.decision import Decision
 from llm_trader.llm.expiry import check_expiry
 from llm_trader.llm.prompt.render import Prompt, render_prompt
 from llm_trader.llm.prompt.retrieved import Retrieved
 from llm_trader.llm.providers.connecting import api_key
-from llm_trader.llm.providers.protocol import LlmRequest
 from llm_trader.llm.record.calls import RecordedCall
 from llm_trader.llm.record.decisions import (
     DecisionFilter,
@@ -58,13 +59,18 @@ class DecisionReport(msgspec.Struct, frozen=True):
     notes: list[str] = []
 
 
-class ShownPrompt(msgspec.Struct, frozen=True):
-    """A prompt as a model would get it."""
+class ShownPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt as a model would get it, and what a decision would cost: with a reply of usual
+    length, and at most.
+    """
 
     symbol: str
     as_of_ms: Millis
+    model: str
     prompt: Prompt
     tokens_estimated: int
+    expected_usd: float
+    at_most_usd: float
     notes: list[str]
 
 
@@ -116,15 +122,19 @@ async def show_prompt(
     options = prompt_options(job.settings.decisions, choice)
     prompt = render_prompt(arm, local.case.state.snapshot(0), retrieved, options)
     notes = [] if local.retrieval_error is None else [f"no evidence: {local.retrieval_error}"]
-    request = LlmRequest(
-        provider="any",
-        model="any",
-        system=prompt.system,
-        messages=prompt.messages,
-        max_output_tokens=0,
-        schema=DECISION_SCHEMA,
+    model, prices = priced_model(job, llm_config(job, choice))
+    request = model.request(prompt.system, prompt.messages, DECISION_SCHEMA)
+    estimate = estimate_study([request], prices, thinks=model.thinks)
+    return ShownPrompt(
+        symbol=symbol,
+        as_of_ms=local.case.as_of_ms,
+        model=f"{model.provider}/{model.model}",
+        prompt=prompt,
+        tokens_estimated=estimated_tokens(request),
+        expected_usd=float(estimate.expected_usd),
+        at_most_usd=float(estimate.at_most_usd),
+        notes=notes,
     )
-    return ShownPrompt(symbol, local.case.as_of_ms, prompt, estimated_tokens(request), notes)
 
 
 @blocking

@@ -23,7 +23,7 @@ from llm_trader.llm.budget import check_budget
 from llm_trader.llm.config import LlmConfig
 from llm_trader.llm.cost import Prices, model_prices, settled_usd, worst_case_usd
 from llm_trader.llm.llm_decider import LlmDecider
-from llm_trader.llm.model_settings import resolve_model
+from llm_trader.llm.model_settings import ModelSettings, resolve_model
 from llm_trader.llm.prompt.render import TEMPLATE_VERSION, Arm, PromptOptions
 from llm_trader.llm.providers.connecting import API_KEYS, connect_provider
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError
@@ -139,6 +139,13 @@ def llm_config(job: Job, choice: DeciderChoice) -> LlmConfig:
     return msgspec.structs.replace(config, **changes)
 
 
+def priced_model(job: Job, config: LlmConfig) -> tuple[ModelSettings, Prices]:
+    """Raises `ConfigurationError` for what the model does not take, or without a price."""
+    today = datetime.datetime.fromtimestamp(job.now_ms / 1000, datetime.UTC).date()
+    model = resolve_model(config, today)
+    return model, model_prices(config, model, today)
+
+
 @cache
 def program_versions() -> dict[str, str]:
     """`code` changes with any file of the room `llm`, which versions of the program do not."""
@@ -157,9 +164,7 @@ def program_versions() -> dict[str, str]:
 def _calling(
     job: Job, config: LlmConfig, record: DecisionRecord, recorder: Recorder, choice: DeciderChoice
 ) -> LlmDecider:
-    today = datetime.datetime.fromtimestamp(job.now_ms / 1000, datetime.UTC).date()
-    model = resolve_model(config, today)
-    prices = model_prices(config, model, today)
+    model, prices = priced_model(job, config)
     limit_usd = Decimal(str(config.daily_budget_usd))
 
     def check(spending: Spending, day: datetime.date, needed_usd: Decimal) -> None:

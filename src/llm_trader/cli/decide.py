@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -12,9 +12,6 @@ from llm_trader.cli import options
 from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Result
 from llm_trader.timeframe import LATEST, Millis, parse_end
-
-if TYPE_CHECKING:
-    from llm_trader.app.llm_deciders import DeciderChoice
 
 prompt_app = typer.Typer(no_args_is_help=True, help="The prompts of decisions: show one.")
 
@@ -30,6 +27,9 @@ Arm = Annotated[
         help="rag shows the model what followed similar states, baseline is the same prompt "
         "without that. [setting decisions.arm, default rag]",
     ),
+]
+Model = Annotated[
+    str | None, Option(help="Model, by the name that its provider gives it. [setting llm.model]")
 ]
 Mask = Annotated[
     bool,
@@ -50,10 +50,7 @@ def decide(
             "follows similar states by fixed rules. [setting llm.provider]",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        Option(help="Model, by the name that its provider gives it. [setting llm.model]"),
-    ] = None,
+    model: Model = None,
     arm: Arm = None,
     mask: Mask = False,
     ask_again: Annotated[
@@ -112,15 +109,23 @@ def show_prompt(
     symbol: options.OneSymbol,
     job: Job,
     at: At = LATEST,
+    provider: Annotated[
+        Literal["anthropic", "openai", "openai-compatible"] | None,
+        Option(help="Whose model would be asked. [setting llm.provider, default anthropic]"),
+    ] = None,
+    model: Model = None,
     arm: Arm = None,
     mask: Mask = False,
 ) -> Result:
-    """Show what a model would be asked about a state, without asking it."""
+    """Show what a model would be asked about a state and what that would cost, without asking it.
+
+    Needs no key.
+    """
     from llm_trader.app.decisions import show_prompt as render
     from llm_trader.app.llm_deciders import DeciderChoice
     from llm_trader.cli.show_decisions import describe_prompt
 
-    choice: DeciderChoice = DeciderChoice(arm=arm, masked=mask)
+    choice = DeciderChoice(provider, model, arm, mask)
     shown = render(job, options.one_symbol(symbol), _time(at, job.now_ms), choice)
     return Result(shown, describe_prompt(shown))
 

@@ -117,8 +117,9 @@ def describe_prompt(shown: ShownPrompt) -> Description:
     yield Text(prompt.user)
     yield ""
     yield line(
-        f"About {shown.tokens_estimated:,} tokens with the schema of the reply; the state is of "
-        f"{_time(shown.as_of_ms)}."
+        f"State of {shown.symbol} at {_time(shown.as_of_ms)}. Some {shown.tokens_estimated:,} "
+        f"tokens with the schema of the reply: {shown.model} costs about {shown.expected_usd:.5f} "
+        f"USD for a decision, and {shown.at_most_usd:.5f} at most."
     )
 
 

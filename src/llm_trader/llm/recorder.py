@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import structlog
 
 from llm_trader.llm.decision import Case, Decision
 from llm_trader.llm.prompt.render import Arm
@@ -14,6 +15,8 @@ from llm_trader.llm.record.calls import RecordedCall
 from llm_trader.llm.record.decisions import Costs, DecisionLog, RecordedDecision
 from llm_trader.llm.recorded_calls import CallUsed
 from llm_trader.timeframe import Millis
+
+_log = structlog.get_logger(__name__)
 
 
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +55,7 @@ class Recorder:
     ) -> RecordedDecision:
         """Raises `StoreError` if it cannot be recorded."""
         answer = case.answer
-        return self.log.add(
+        recorded = self.log.add(
             RecordedDecision(
                 key=made.key,
                 created_at_ms=self.now_ms(),
@@ -80,6 +83,17 @@ class Recorder:
                 costs=_costs(used),
             )
         )
+        _log.info(
+            "decided",
+            decision=recorded.id,
+            symbol=case.symbol,
+            decider=made.decider,
+            arm=recorded.arm_used,
+            action=decision.action,
+            hold_reason=decision.hold_reason,
+            usd=round(recorded.costs.paid_usd, 6),
+        )
+        return recorded
 
 
 def _versions_of(case: Case, used: Sequence[CallUsed]) -> dict[str, str]:

@@ -63,7 +63,9 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 async def replay_decision(
     record: DecisionRecord, recorded: RecordedDecision, versions_now: Mapping[str, str]
 ) -> Replay:
-    """`versions_now` are compared with those of the record, as far as both name them."""
+    """`versions_now` are compared with those of the record, as far as both name them; `settings`
+    is the digest of all settings.
+    """
     calls = [record.calls.get(call_id) for call_id in recorded.calls]
     is_same_prompt, diff = True, list[str]()
     if recorded.decision.hold_reason == "guard":
@@ -90,7 +92,9 @@ async def replay_decision(
         calls=len(calls),
         prompt_is_same=is_same_prompt,
         prompt_diff=diff,
-        differences=_differences(recorded.versions, versions_now),
+        differences=_differences(
+            recorded.versions | {"settings": recorded.settings_digest}, versions_now
+        ),
         note=note,
     )
 

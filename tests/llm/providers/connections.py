@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import date
 from typing import Any, Final
 
 from llm_trader.llm.config import LlmConfig, ProviderName
 from llm_trader.llm.model_settings import ModelSettings, resolve_model
+from llm_trader.llm.providers.capabilities import AS_OF
 from llm_trader.llm.providers.connecting import connect_provider
 from llm_trader.llm.providers.protocol import LlmRequest, Message, Provider
+from llm_trader.llm.reply.schema import DECISION_SCHEMA
 from tests.llm.stub.server import TEST_KEY, StubServer
 
-TODAY: Final = date(2026, 11, 29)
+TODAY: Final = AS_OF
 PROVIDERS: Final[tuple[ProviderName, ...]] = ("anthropic", "openai", "openai-compatible")
-SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "action": {"type": "string", "enum": ["LONG", "SHORT", "HOLD"]},
-        "confidence": {"type": "number"},
-        "stop_pct": {"anyOf": [{"type": "number"}, {"type": "null"}]},
-    },
-    "required": ["action", "confidence", "stop_pct"],
-    "additionalProperties": False,
-}
 # Longer than what any provider starts to cache at, so that the stub counts it.
 SYSTEM: Final = "You decide on trades. " * 300
 DEADLINE_S: Final = 10.0
@@ -53,6 +44,6 @@ async def connected(
 
 
 def request_of(
-    model: ModelSettings, text: str = "What now?", schema: dict[str, Any] | None = SCHEMA
+    model: ModelSettings, text: str = "What now?", schema: dict[str, Any] | None = DECISION_SCHEMA
 ) -> LlmRequest:
     return model.request(SYSTEM, (Message("user", text),), schema)

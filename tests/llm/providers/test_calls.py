@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import httpx2
@@ -15,18 +17,21 @@ from llm_trader.llm.config import LlmConfig, ProviderName
 from llm_trader.llm.model_settings import resolve_model
 from llm_trader.llm.providers.connecting import connect_provider
 from llm_trader.llm.providers.protocol import Message, TokenUsage
+from llm_trader.llm.reply.schema import DECISION_SCHEMA
 from tests.llm.providers.connections import (
     DEADLINE_S,
     PROVIDERS,
-    SCHEMA,
     SYSTEM,
     TODAY,
+    config_of,
     connected,
     request_of,
 )
 from tests.llm.stub.apis import tokens_of
 from tests.llm.stub.replies import StubReply
 from tests.llm.stub.server import StubServer
+
+KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 
 each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False])
@@ -63,8 +68,8 @@ async def test_a_reply_comes_with_its_tokens_model_and_sdk(
 async def test_a_structured_reply_satisfies_the_schema(stub: StubServer, provider: ProviderName):
     async with connected(stub, provider) as (connection, model):
         reply = await connection.complete(request_of(model), deadline_s=DEADLINE_S)
-    assert stub.requests[0].schema == SCHEMA
-    assert json.loads(reply.text).keys() == SCHEMA["properties"].keys()
+    assert stub.requests[0].schema == DECISION_SCHEMA
+    assert json.loads(reply.text).keys() == DECISION_SCHEMA["properties"].keys()
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
@@ -201,6 +206,27 @@ def test_a_provider_without_a_usable_key_is_refused_before_any_call(
     config = LlmConfig(provider="anthropic")
     with pytest.raises(ConfigurationError, match=problem):
         connect_provider(config, resolve_model(config, TODAY), environ)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_without_the_extra_it_says_how_to_install_it(
+    stub: StubServer, provider: ProviderName, monkeypatch: pytest.MonkeyPatch
+):
+    sdk = "anthropic" if provider == "anthropic" else "openai"
+    monkeypatch.setitem(sys.modules, sdk, None)
+    monkeypatch.delitem(sys.modules, f"llm_trader.llm.providers.{sdk}_sdk", raising=False)
+    config = config_of(stub, provider)
+    with pytest.raises(ConfigurationError, match=r"pip install 'llm-trader-rag\[llm\]'"):
+        connect_provider(config, resolve_model(config, TODAY), dict.fromkeys(KEYS, "k"))
+
+
+def test_no_sdk_is_imported_before_a_provider_is_connected():
+    code = "import sys, llm_trader.settings.tree, llm_trader.llm.cost\n"
+    code += "import llm_trader.llm.providers.connecting\n"
+    code += "heavy = {'anthropic', 'openai', 'httpx2', 'genai_prices', 'aiolimiter'}\n"
+    code += "print(sorted(heavy & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 async def test_more_requests_than_the_rate_allows_wait_for_their_turn(stub: StubServer):

@@ -7,10 +7,10 @@ import pytest
 from llm_trader.llm.config import LlmConfig
 from llm_trader.llm.cost import model_prices
 from llm_trader.llm.model_settings import resolve_model
-from llm_trader.llm.providers.capabilities import _MODELS, DEFAULT_MODELS, capabilities_of
+from llm_trader.llm.providers.capabilities import DEFAULT_MODELS, MODELS, capabilities_of
 from tests.llm.providers.connections import TODAY
 
-LISTED = [(provider, model) for provider, models in _MODELS.items() for model in models]
+LISTED = [(provider, model) for provider, models in MODELS.items() for model in models]
 
 
 @pytest.mark.parametrize(("provider", "model"), LISTED)

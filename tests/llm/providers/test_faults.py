@@ -125,6 +125,7 @@ async def test_a_model_that_is_gone_is_named(stub: StubServer, provider: Provide
     finally:
         stub.retired = frozenset()
     assert ending(end) == ("unknown_model", 1, 0)
+    assert "change llm.model" in str(end)
 
 
 async def test_openais_400_for_an_unknown_model_is_told_by_its_code(stub: StubServer):

@@ -70,5 +70,3 @@ def open_record(folder: Path) -> DecisionRecord:
 
 def spent(record: DecisionRecord, days_later: int = 0) -> Decimal:
     return record.calls.spent_usd(TODAY + datetime.timedelta(days=days_later))
-
-

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.llm.providers.protocol import LlmRequest, ProviderError
 from llm_trader.llm.record.calls import CallFailure, RecordedCall, Started, UnderWay
 from llm_trader.llm.record.record import DecisionRecord
-from llm_trader.llm.record.requests import request_hash
+from llm_trader.llm.record.requests import canonical_json, request_hash
 from llm_trader.timeframe import DAY_MS
 from tests.llm.record.calls import NOON_MS, begin, open_record, reply, request, spent, started
 
@@ -24,7 +25,7 @@ def record(tmp_path: Path) -> Iterator[DecisionRecord]:
 
 
 def left_behind(folder: Path, text: str = "What now?") -> None:
-    """Starts a call as a process would that dies before it ends: its lock is gone, its row stays."""
+    """Leaves a call as a process does that dies: its lock is gone, and its row stays."""
     record = open_record(folder)
     started(record, text)
     record.close()
@@ -39,8 +40,17 @@ def test_the_hash_of_a_request_is_that_of_everything_in_it() -> None:
         request_hash(request("And now?"))
     }
     assert len(hashes) == len(changes) + 2
-    ordered = request(schema={"a": 1, "b": 2}), request(schema={"b": 2, "a": 1})
-    assert request_hash(ordered[0]) == request_hash(ordered[1])
+    # A model writes its reply in the order of the schema.
+    one, other = request(schema={"a": 1, "b": 2}), request(schema={"b": 2, "a": 1})
+    assert request_hash(one) != request_hash(other)
+
+
+def test_the_hash_of_a_request_stays_when_fields_with_a_default_are_added() -> None:
+    assert canonical_json(request()) == (
+        b'{"max_output_tokens":500,"messages":[{"role":"user","text":"What now?"}],'
+        b'"model":"claude","provider":"anthropic","system":"You trade."}'
+    )
+    assert msgspec.json.decode(canonical_json(request()), type=LlmRequest) == request()
 
 
 def test_a_call_is_on_record_from_its_start_to_its_reply(record: DecisionRecord) -> None:

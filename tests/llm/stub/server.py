@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -28,8 +29,9 @@ TEST_KEY = "sk-test-of-the-stub"
 
 @dataclass(slots=True)
 class StubServer:
-    """A context manager; `requests` are those that were understood, in order of arrival, and
-    `arrivals` counts all. Scripted faults are used up one by one, `None` standing for none.
+    """A context manager; `requests` are those that were understood, in order of arrival, `sent` are
+    the parts of their answers, and `arrivals` counts all. Scripted faults are used up one by one,
+    `None` standing for none.
     """
 
     decide: Decide = by_schema
@@ -37,6 +39,7 @@ class StubServer:
     retired: frozenset[str] = frozenset()
     requests: list[StubRequest] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    sent: list[Sequence[bytes]] = field(default_factory=list)
     arrivals: int = 0
     _script: deque[Fault | None] = field(default_factory=deque)
     _cache: PrefixCache = field(default_factory=PrefixCache)
@@ -57,6 +60,7 @@ class StubServer:
         self._script.clear()
         self.requests.clear()
         self.headers.clear()
+        self.sent.clear()
         self._cache.seen.clear()
         self.arrivals = 0
 
@@ -144,6 +148,7 @@ class StubServer:
         said = self.decide(request)
         reply = StubReply(said) if isinstance(said, str) else said
         parts = reply_parts(request, reply, *self._cache.counts(marked_prefix(request)))
+        self.sent.append(parts)
         return Answer(api, parts, nothing.stream), None
 
 

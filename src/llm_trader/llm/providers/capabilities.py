@@ -1,6 +1,6 @@
 """What each model takes, and what its provider says of it. No I/O here.
 
-From the providers' pages of models and deprecations as of November 2026. A model that is not listed
+From the providers' pages of models and deprecations as of `AS_OF`. A model that is not listed
 is sent what the settings name, and its provider is the judge.
 """
 
@@ -12,6 +12,8 @@ from datetime import date
 from typing import Final, Literal
 
 from llm_trader.llm.config import Effort, ProviderName
+
+AS_OF: Final = date(2026, 11, 29)
 
 _GRADED: Final[tuple[Effort, ...]] = ("low", "medium", "high", "xhigh", "max")
 _ANY: Final[tuple[Effort, ...]] = ("none", "minimal", *_GRADED)
@@ -47,7 +49,7 @@ _GPT_4: Final = ModelCapabilities(
     temperature="always", cache="automatic", max_output_tokens=16_384, retires=date(2027, 1, 14)
 )
 
-_MODELS: Final[dict[ProviderName, dict[str, ModelCapabilities]]] = {
+MODELS: Final[dict[ProviderName, dict[str, ModelCapabilities]]] = {
     "anthropic": {
         "claude-haiku-5-5": replace(
             _CLAUDE,
@@ -83,9 +85,9 @@ _MODELS: Final[dict[ProviderName, dict[str, ModelCapabilities]]] = {
         "gpt-6-luna": replace(_GPT, knowledge_cutoff=date(2026, 5, 18)),
         "gpt-6.1-terra": replace(_GPT, knowledge_cutoff=date(2026, 6, 1)),
         "gpt-6.1-sol": replace(_GPT, efforts=_GRADED, temperature="never"),
-        "gpt-6-sol": _GPT,
+        "gpt-6-sol": replace(_GPT, knowledge_cutoff=date(2026, 4, 20)),
         "gpt-6-astra": replace(_GPT, efforts=_GRADED, temperature="never"),
-        "gpt-5.6-luna": _GPT,
+        "gpt-5.6-luna": replace(_GPT, knowledge_cutoff=date(2026, 2, 16)),
         "gpt-5.6-terra": _GPT,
         "gpt-5.6-sol": _GPT,
         "gpt-4.1": replace(_GPT_4, max_output_tokens=32_768, knowledge_cutoff=date(2024, 6, 1)),
@@ -146,7 +148,7 @@ _EDITION = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest|preview|0)$")
 def capabilities_of(provider: ProviderName, model: str) -> ModelCapabilities:
     """Of a model or a dated edition of it; of an unlisted one what its provider's models take."""
     family = _EDITION.sub("", model)
-    listed = _MODELS[provider]
+    listed = MODELS[provider]
     capabilities = listed.get(model) or listed.get(family) or _UNLISTED[provider]
     if provider == "openai-compatible":
         return capabilities

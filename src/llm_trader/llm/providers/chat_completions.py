@@ -9,6 +9,7 @@ from llm_trader.llm.providers.protocol import Finish, LlmReply, LlmRequest, Toke
 from llm_trader.llm.providers.sdk_connection import SdkConnection, SdkReply
 from llm_trader.llm.providers.sdk_failures import BrokenReplyError
 from llm_trader.llm.providers.token_counts import optional_token_count, token_count
+from llm_trader.llm.reply.schema import DECISION_SCHEMA_NAME
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -79,7 +80,7 @@ def _arguments(request: LlmRequest) -> dict[str, Any]:
     if request.schema is not None:
         arguments["response_format"] = {
             "type": "json_schema",
-            "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
+            "json_schema": {"name": DECISION_SCHEMA_NAME, "schema": request.schema, "strict": True},
         }
     return arguments
 

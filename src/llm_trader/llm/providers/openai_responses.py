@@ -10,6 +10,7 @@ from llm_trader.llm.providers.protocol import Finish, LlmReply, LlmRequest, Toke
 from llm_trader.llm.providers.sdk_connection import SdkConnection, SdkReply
 from llm_trader.llm.providers.sdk_failures import BrokenReplyError, kind_of_code
 from llm_trader.llm.providers.token_counts import optional_token_count, token_count
+from llm_trader.llm.reply.schema import DECISION_SCHEMA_NAME
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -63,7 +64,7 @@ class OpenAiResponses:
             arguments["text"] = {
                 "format": {
                     "type": "json_schema",
-                    "name": "reply",
+                    "name": DECISION_SCHEMA_NAME,
                     "schema": request.schema,
                     "strict": True,
                 }

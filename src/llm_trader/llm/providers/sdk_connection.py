@@ -26,7 +26,12 @@ from llm_trader.llm.providers.protocol import (
     ProviderError,
     TokenUsage,
 )
-from llm_trader.llm.providers.sdk_failures import BrokenReplyError, failure_of, kind_of_status
+from llm_trader.llm.providers.sdk_failures import (
+    REMEDIES,
+    BrokenReplyError,
+    failure_of,
+    kind_of_status,
+)
 
 _CONNECT_S: Final = 10.0
 _MS: Final = 1000.0
@@ -34,13 +39,20 @@ _MS: Final = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class SdkReply:
-    """A reply as one of the SDKs gave it."""
+    """A reply as one of the SDKs gave it, which checks no types."""
 
     text: str
     finish: Finish
     usage: TokenUsage | None
     model: str
     response_id: str | None
+
+    def __post_init__(self) -> None:
+        texts = [self.text, self.model]
+        if self.response_id is not None:
+            texts.append(self.response_id)
+        if not all(isinstance(text, str) for text in texts):
+            raise BrokenReplyError("something else stands where text belongs", usage=self.usage)
 
 
 @dataclass(slots=True)
@@ -147,8 +159,9 @@ class SdkConnection:
         if self._key:
             message = message.replace(self._key, "…")
         plural = "attempt" if attempts.count == 1 else "attempts"
+        remedy = f"; {REMEDIES[kind]}" if kind in REMEDIES else ""
         return ProviderError(
-            f"{self.provider}: {message} ({attempts.count} {plural})",
+            f"{self.provider}: {message} ({attempts.count} {plural}){remedy}",
             kind=kind,
             attempts=attempts.count,
             latency_ms=(time.monotonic() - start_s) * _MS,

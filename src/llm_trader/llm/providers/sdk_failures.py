@@ -41,6 +41,14 @@ _OF_CODE: Final[dict[str, FailureKind]] = {
     "timeout_error": "timeout",
 }
 
+# What to do about a failure that does not pass by itself.
+REMEDIES: Final[dict[FailureKind, str]] = {
+    "bad_reply": "check that llm.base_url is the address of such an interface",
+    "credentials": "check the key, and what its account may do and has paid for",
+    "rate_limited": "lower llm.requests_per_minute, or ask the provider for more",
+    "unknown_model": "the model is retired, misspelt or not open to this key: change llm.model",
+}
+
 # Raised where a reply lacks what its API promises: the SDKs make objects of anything.
 _UNREADABLE: Final = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 

@@ -8,12 +8,16 @@ import msgspec
 
 from llm_trader.llm.providers.protocol import LlmRequest
 
-# Sorted, so that the order of a schema's keys, or of a struct's fields, is no other request.
-_CANONICAL = msgspec.json.Encoder(order="sorted")
+_FIELDS = sorted(msgspec.structs.fields(LlmRequest), key=lambda field: field.name)
 
 
 def canonical_json(request: LlmRequest) -> bytes:
-    return _CANONICAL.encode(request)
+    """Without fields that have their default, so that a field which is added later changes no hash.
+
+    The keys of a schema keep their order, in which a model writes its reply.
+    """
+    values = ((field.name, field.default, getattr(request, field.name)) for field in _FIELDS)
+    return msgspec.json.encode({name: value for name, default, value in values if value != default})
 
 
 def request_hash(request: LlmRequest) -> str:

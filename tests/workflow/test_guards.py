@@ -187,6 +187,10 @@ def test_limits_of_new_positions_do_not_stop_a_repeated_side() -> None:
     }  # fmt: skip
 
 
+def test_a_fill_of_unknown_profit_ends_the_day() -> None:
+    assert rules(fills=(replace(fill(0), realized=None),)) == {"daily_loss"}
+
+
 def test_an_open_loss_counts_for_the_day() -> None:
     balance = Balance(
         currency="USDT", equity=Decimal(9400), available=Decimal(1), unrealized=Decimal(-500)

@@ -171,11 +171,13 @@ class ExchangeAccountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = False
     api_key_env: Annotated[
-        EnvName, Meta(description="Name of the environment variable that holds the API key.")
-    ] = "EXCHANGE_API_KEY"
+        EnvName | None,
+        Meta(description="Name of the environment variable that holds the API key."),
+    ] = None
     api_secret_env: Annotated[
-        EnvName, Meta(description="Name of the environment variable that holds the API secret.")
-    ] = "EXCHANGE_API_SECRET"  # noqa: S105  a name, no secret
+        EnvName | None,
+        Meta(description="Name of the environment variable that holds the API secret."),
+    ] = None
     binance_url: Annotated[
         Url | None, Meta(description="Address instead of that of Binance's account interface.")
     ] = None

@@ -291,7 +291,11 @@ def _daily_loss(case: _Case) -> Veto | None:
     if facts.now_ms is None or facts.fills is None or facts.balance is None or not case.opens:
         return None
     fills = _of_the_day(facts.fills, facts.now_ms)
-    result = sum((f.realized - f.fee - f.slippage for f in fills), ZERO) + facts.balance.unrealized
+    result = facts.balance.unrealized
+    for fill in fills:
+        if fill.realized is None:
+            return Veto("daily_loss", "nobody knows the profit of a position that ended today")
+        result += fill.realized - fill.fee - fill.slippage
     begin = facts.balance.equity - result
     if begin <= 0 or -result < begin * exact(limit_pct) / _PCT:
         return None

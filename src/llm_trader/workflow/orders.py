@@ -113,7 +113,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     """`price` is the market's own; slippage is a cost beside it, as the evaluation has it.
 
     `opens`: the fill opened or enlarged a position. `realized` is the profit of what it closed,
-    before costs.
+    before costs; None where the exchange does not say.
     """
 
     client_order_id: str
@@ -124,7 +124,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Decimal
     fee: Decimal
     slippage: Decimal
-    realized: Decimal
+    realized: Decimal | None
     opens: bool
     reason: FillReason
 

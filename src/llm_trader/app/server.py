@@ -326,16 +326,16 @@ async def client_limits(
     return await opened.enter_async_context(aclosing(ClientLimits(config, shared)))
 
 
-def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
+def tokens_of(config: RpcConfig, environ: Mapping[str, str], section: str = "serving") -> list[str]:
     """The tokens of the environment. Raises `ConfigurationError` if its variable holds none."""
     name = config.auth_tokens_env
     if name is None:
         return []
-    value = checked_text(environ.get(name, ""), name, "serving.auth_tokens_env")
+    value = checked_text(environ.get(name, ""), name, f"{section}.auth_tokens_env")
     tokens = [token.strip() for token in value.split(",") if token.strip()]
     if not tokens:
         raise ConfigurationError(
-            f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
+            f"{section}.auth_tokens_env names {name}, but that environment variable holds no token"
         )
     return tokens
 

@@ -37,6 +37,7 @@ from llm_trader.serving.config import ServingConfig
 from llm_trader.snapshot.config import SnapshotConfig
 from llm_trader.volatility.config import VolatilityConfig
 from llm_trader.workflow.config import WorkflowConfig
+from llm_trader.workflow.intake_config import IntakeConfig
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -64,6 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     llm: LlmConfig = LlmConfig()
     decisions: DecisionsConfig = DecisionsConfig()
     workflow: WorkflowConfig = WorkflowConfig()
+    intake: IntakeConfig = IntakeConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from llm_trader.config_types import EnvName, FilePath, Url
+from llm_trader.workflow.engine.config import RunsConfig
 
 BrokerName = Literal["paper", "binance", "bybit"]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -212,3 +213,4 @@ class WorkflowConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     execution: ExecutionConfig = ExecutionConfig()
     paper: PaperConfig = PaperConfig()
     exchange: ExchangeAccountConfig = ExchangeAccountConfig()
+    runs: RunsConfig = RunsConfig()

@@ -99,6 +99,11 @@ class ExchangeBroker:
     async def position(self, symbol: str) -> Position:
         return self._as_position(symbol, await self._venue.position(symbol))
 
+    async def positions(self) -> list[Position]:
+        """The open ones of the symbols that were traded, or given at the start."""
+        found = [await self.position(symbol) for symbol in sorted(self._symbols)]
+        return [position for position in found if position.side]
+
     async def fills(self, since_ms: Millis) -> list[Fill]:
         fills: list[Fill] = []
         for symbol in sorted(self._symbols):

@@ -63,6 +63,13 @@ class NodeDocument(
 
 class InputConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     method: Annotated[Method, Meta(description="The call that begins a run at this node.")]
+    every: Annotated[
+        Annotated[str, Meta(pattern="^[1-9][0-9]{0,3}[mh]$")] | None,
+        Meta(
+            description="`workflow serve` also takes snapshots of its own market store so often, "
+            "such as 15m."
+        ),
+    ] = None
 
 
 class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

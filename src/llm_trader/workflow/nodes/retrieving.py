@@ -64,7 +64,7 @@ class RpcRetrieve:
         )
         return answer_of_result(result)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         clients, self._clients = self._clients, {}
         for client in clients.values():
             await client.close()

@@ -145,6 +145,15 @@ class PaperBroker:
         rows = self._ledger.execute("SELECT symbol FROM positions ORDER BY symbol")
         return [await self.position(symbol) for (symbol,) in rows]
 
+    def waiting_symbols(self) -> list[str]:
+        """Those whose orders wait for a price."""
+        rows = self._ledger.execute("SELECT DISTINCT symbol FROM orders WHERE state = 'waiting'")
+        return [symbol for (symbol,) in rows]
+
+    def last_price_ms(self, symbol: str) -> Millis | None:
+        mark = self._symbol(symbol).mark
+        return None if mark is None else mark.time_ms
+
     async def balance(self) -> Balance:
         with self._ledger.transaction():
             wallet = self._ledger.balance(WALLET, self._currency)

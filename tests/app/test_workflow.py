@@ -316,7 +316,7 @@ async def test_other_events_run_where_the_graph_has_an_input_for_them(
     assert result.output("news").data == {"headline": "Nothing happened."}
     assert again["status"] == "duplicate"
     async with world(workflow__runs__folder=tmp_path / "others") as here:
-        with pytest.raises(LlmTraderError, match="has no input for ingest.push"):
+        with pytest.raises(LlmTraderError, match="has no input for ingest"):
             await here.call("ingest.push", event)
 
 

@@ -191,6 +191,7 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "workflow.runs.postgres_password_env",
         "workflow.runs.at_once",
         "workflow.runs.poll_ms",
+        "workflow.runs.sweep_s",
         "workflow.runs.keep_days",
         "workflow.runs.shadow",
         "workflow.runs.ab",

@@ -210,7 +210,7 @@ def test_files_that_are_no_graph_are_refused_with_their_place(tmp_path: Path, co
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="none.yml cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"none\.yml cannot be read"):
         load_graph(tmp_path / "none.yml", SCRIPTS)
 
 

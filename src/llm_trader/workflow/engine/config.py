@@ -44,6 +44,14 @@ class RunsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "run waits on average.",
         ),
     ] = 100
+    sweep_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Seconds between two looks for runs of processes that died, on Postgres.",
+        ),
+    ] = 5.0
     keep_days: Annotated[
         int, Meta(ge=1, le=36_500, description="Days for which ended runs are kept.")
     ] = 90

@@ -48,8 +48,6 @@ from llm_trader.workflow.graph.model import GraphNode
 from llm_trader.workflow.nodes.running import NodeRun, Services
 from llm_trader.workflow.values import plain
 
-# A process that takes the runs of a dead one over does so within two of them.
-SWEEP_S: Final = 5.0
 _SQLITE_EXECUTOR: Final = "local"
 _HOUR_S: Final = 3600.0
 
@@ -105,7 +103,7 @@ async def durable_engine(
         _launch(database, name)
         await _register_queue(config)
         if database.is_shared:
-            await opened.enter_async_context(in_background(_sweep(executors)))
+            await opened.enter_async_context(in_background(_sweep(executors, config.sweep_s)))
         await opened.enter_async_context(in_background(_tidy(log, config, services)))
         _log.info("workflow_engine_started", database=database.shown, executor=name)
         yield log
@@ -160,13 +158,13 @@ def _executor_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-async def _sweep(executors: Executors) -> None:
+async def _sweep(executors: Executors, pause_s: float) -> None:
     while True:
         try:
             await executors.sweep()
         except LlmTraderError as error:
             _log.warning("workflow_sweep_failed", reason=error.message)
-        await asyncio.sleep(SWEEP_S)
+        await asyncio.sleep(pause_s)
 
 
 async def _tidy(log: RunLog, config: RunsConfig, services: Services) -> None:

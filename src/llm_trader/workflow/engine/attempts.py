@@ -7,12 +7,7 @@ from typing import Any, Final
 
 import structlog
 
-from llm_trader.errors import (
-    ConfigurationError,
-    InsufficientMatchesError,
-    InvalidInputError,
-    LlmTraderError,
-)
+from llm_trader.errors import InsufficientMatchesError, InvalidInputError, LlmTraderError
 from llm_trader.timeframe import SECOND_MS
 from llm_trader.workflow.engine.protocol import NodeRecord
 from llm_trader.workflow.graph.model import GraphNode
@@ -20,7 +15,7 @@ from llm_trader.workflow.nodes.running import NodeRun, Services, run_node
 from llm_trader.workflow.values import NodeError
 
 # They would fail again in the same way.
-_FINAL: Final = (InvalidInputError, InsufficientMatchesError, ConfigurationError)
+_FINAL: Final = (InvalidInputError, InsufficientMatchesError)
 
 _log = structlog.get_logger(__name__)
 

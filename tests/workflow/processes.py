@@ -27,6 +27,7 @@ from llm_trader.client import AsyncClient
 from llm_trader.client.calls import other
 from llm_trader.delivery.jobs import SnapshotPost
 from llm_trader.logs import configure_logging
+from llm_trader.rpc.server import stop_on_signals
 from llm_trader.settings.loading import load_settings
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import Millis
@@ -150,6 +151,9 @@ def _serve(overrides: Mapping[str, Any], graph: str, kill_at: str | None, pipe: 
         async with opened as workflow:
             await workflow.server.start()
             pipe.send(workflow.server.address[1])
-            await asyncio.Event().wait()
+            stop = asyncio.Event()
+            stop_on_signals(stop)
+            await stop.wait()
+            await workflow.server.stop()
 
     asyncio.run(main())

@@ -182,11 +182,11 @@ async def test_a_cancelled_run_begins_no_further_node(engine: Open, answer: Answ
     calls = Calls(answer=answer, slow_s=0.3)
     async with engine(calls.services()) as runs:
         run_id = (await runs.start(start_of(shipped()))).run_id
-        while not calls.queries:
+        while not calls.queries:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert await runs.depth() == 1
         await runs.cancel(run_id)
-        while await runs.depth():
+        while await runs.depth():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
         assert (await runs.show(run_id)).summary.state == "cancelled"

@@ -25,6 +25,7 @@ from llm_trader.workflow.engine.durable.database import run_database
 from llm_trader.workflow.engine.durable.run_log import RunLog
 from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.paper.ledger import Ledger
+from tests.llm.stub.faults import Hang
 from tests.llm.stub.server import StubServer
 from tests.workflow.graphs import changed
 from tests.workflow.processes import ServingProcess, Surroundings, post_of
@@ -39,8 +40,8 @@ REPLY = json.dumps(
         "size_pct": 1.0,
     }
 )
-# The nodes of a run without a RAG server.
-NODES = ("receive", "rag", "baseline", "decide", "guard", "execute")
+# The steps of a run without a RAG server; its input is stored when it is accepted.
+NODES = ("rag", "baseline", "decide", "guard", "execute")
 
 
 @pytest.fixture
@@ -114,6 +115,23 @@ async def test_a_killed_run_goes_on_where_it_was(
     assert len(stub.requests) == 1  # the reply was on record
     assert _opening_orders(here) == {"BTCUSDT": 1}
     assert _decisions(here) == {"BTCUSDT": 1}
+
+
+async def test_a_process_that_is_stopped_leaves_its_runs_to_the_next_one(
+    here: Surroundings, stub: StubServer, snapshot: MarketSnapshot
+) -> None:
+    stub.script(Hang())
+    with here.serving() as process:
+        run = str((await process.post(post_of(snapshot, "BTCUSDT", _now_ms())))["run_id"])
+        while not stub.arrivals:  # noqa: ASYNC110  the stub runs in another thread
+            await asyncio.sleep(0.02)
+        process.process.terminate()
+        await asyncio.to_thread(process.process.join, 60)
+        assert process.process.exitcode == 0
+    with here.serving():
+        summaries = await _ended(here, {run})
+    assert (summaries[run].state, summaries[run].action) == ("done", "LONG")
+    assert _opening_orders(here) == {"BTCUSDT": 1}
 
 
 async def test_a_run_in_flight_ends_on_the_graph_that_it_began_with(

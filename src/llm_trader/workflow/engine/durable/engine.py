@@ -38,12 +38,14 @@ from llm_trader.workflow.engine.durable.run_log import (
     VERSION,
     WORKFLOW,
     RunLog,
+    input_record,
     record_of,
     start_of,
 )
 from llm_trader.workflow.engine.protocol import NodeRecord, RunSummary
 from llm_trader.workflow.engine.summaries import summary_of
 from llm_trader.workflow.engine.walk import walk
+from llm_trader.workflow.graph.document import InputNode
 from llm_trader.workflow.graph.model import GraphNode
 from llm_trader.workflow.nodes.running import NodeRun, Services
 from llm_trader.workflow.values import plain
@@ -191,6 +193,9 @@ async def _carry_out(stored: dict[str, Any]) -> dict[str, Any]:
     run = NodeRun(start.run_id, start.options)
 
     async def step(node: GraphNode, inputs: Any) -> NodeRecord:
+        if isinstance(node.document, InputNode):
+            return input_record(node, start)  # the run was stored with it
+
         async def attempt() -> dict[str, Any]:
             carrier.watch(start.run_id, node.name, "begins")
             record = await attempt_node(node, inputs, run, carrier.services)

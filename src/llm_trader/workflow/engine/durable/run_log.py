@@ -30,9 +30,10 @@ from llm_trader.workflow.engine.protocol import (
     event_of,
 )
 from llm_trader.workflow.engine.summaries import summary_of
+from llm_trader.workflow.graph.document import InputNode
 from llm_trader.workflow.graph.kinds import ScriptFunction
 from llm_trader.workflow.graph.loading import graph_of_text
-from llm_trader.workflow.graph.model import Graph, GraphText
+from llm_trader.workflow.graph.model import Graph, GraphNode, GraphText
 from llm_trader.workflow.values import plain
 
 T = TypeVar("T")
@@ -142,7 +143,7 @@ class RunLog:
     async def show(self, run_id: str) -> RunDetails:
         status = await self._status(run_id)
         start = _start(status)
-        records = await self._records(run_id, self.graph(start.graph))
+        records = await self._records(start)
         return RunDetails(
             summary=_summary(status, records),
             records=records,
@@ -220,9 +221,15 @@ class RunLog:
         ]
         return failed[-1] if failed else 1
 
-    async def _records(self, run_id: str, graph: Graph) -> list[NodeRecord]:
-        steps = await self._call(self._client.list_workflow_steps, run_id)
-        return [
+    async def _records(self, start: RunStart) -> list[NodeRecord]:
+        graph = self.graph(start.graph)
+        steps = await self._call(self._client.list_workflow_steps, start.run_id)
+        inputs = [
+            input_record(node, start)
+            for node in graph.nodes
+            if isinstance(node.document, InputNode) and node.document.config.method == start.method
+        ]
+        return inputs + [
             record_of(step["output"], graph)
             for step in steps
             if isinstance(step["output"], dict) and "node" in step["output"]
@@ -243,6 +250,18 @@ class RunLog:
             raise RunNotFoundError(str(error)) from error
         except (sqlalchemy.exc.SQLAlchemyError, dbos_errors.DBOSException) as error:
             raise StoreError(f"the database of runs does not answer: {error}") from error
+
+
+def input_record(node: GraphNode, start: RunStart) -> NodeRecord:
+    """An input gives the event that began the run, so it is no step of its own."""
+    return NodeRecord(
+        node=node.name,
+        status="done",
+        output=start.event,
+        attempts=1,
+        started_at_ms=start.accepted_at_ms,
+        ended_at_ms=start.accepted_at_ms,
+    )
 
 
 def record_of(stored: Any, graph: Graph) -> NodeRecord:

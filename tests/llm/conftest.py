@@ -20,10 +20,11 @@ def running_stub() -> Iterator[StubServer]:
 
 
 @pytest.fixture
-def stub(running_stub: StubServer) -> StubServer:
+def stub(running_stub: StubServer) -> Iterator[StubServer]:
     """A stub of the language models' interfaces that has seen nothing yet."""
     running_stub.clear()
-    return running_stub
+    yield running_stub
+    assert running_stub.failures == []
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.llm.config import LlmConfig
@@ -16,6 +18,7 @@ from llm_trader.llm.cost import (
     worst_case_usd,
 )
 from llm_trader.llm.model_settings import resolve_model
+from llm_trader.llm.providers.capabilities import MODELS
 from llm_trader.llm.providers.protocol import (
     LlmReply,
     LlmRequest,
@@ -29,6 +32,7 @@ from tests.llm.providers.connections import TODAY
 HAIKU = Prices("anthropic", "claude-haiku-5-5", TODAY)
 LUNA = Prices("openai", "gpt-6-luna", TODAY)
 OWN = Prices("openai-compatible", "llama", TODAY, (Decimal(2), Decimal(1), Decimal(8)))
+LISTED = [Prices(provider, model, TODAY) for provider in MODELS for model in MODELS[provider]]
 USAGE = TokenUsage(
     input_tokens=1500, output_tokens=500, cached_input_tokens=1000, cache_write_tokens=200
 )
@@ -106,16 +110,23 @@ def test_a_model_without_a_price_needs_one_in_the_settings(settings: Any, proble
         prices_of(**settings)
 
 
-@pytest.mark.parametrize("prices", [HAIKU, LUNA, OWN], ids=lambda prices: prices.model)
-@pytest.mark.parametrize("cached", [0, 1])
-@pytest.mark.parametrize("written", [0, 1])
-def test_no_reply_costs_more_than_the_worst_case(prices: Prices, cached: int, written: int):
-    # Each byte a token, and some of the provider's own around it.
+@given(
+    st.sampled_from([HAIKU, LUNA, OWN, *LISTED]),
+    # The bytes of the prompt, and some of the provider's own around it.
+    st.integers(0, 1_000 + 2_000),
+    st.integers(0, 2_000),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_no_reply_costs_more_than_the_worst_case(
+    prices: Prices, tokens: int, output: int, cached: float, written: float
+):
+    from_cache = int(tokens * cached)
     usage = TokenUsage(
-        input_tokens=2_900,
-        output_tokens=2_000,
-        cached_input_tokens=cached * 1_000,
-        cache_write_tokens=written * 1_900,
+        input_tokens=tokens,
+        output_tokens=output,
+        cached_input_tokens=from_cache,
+        cache_write_tokens=int((tokens - from_cache) * written),
     )
     request = request_of("é" * 500, max_output_tokens=2_000)
     assert prices.cost_usd(usage) <= worst_case_usd(request, prices)

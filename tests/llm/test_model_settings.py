@@ -102,6 +102,7 @@ def test_all_mistakes_are_said_at_once():
         ("anthropic", "claude-3-5-sonnet-20241022"),
         ("anthropic", "claude-opus-4-20250514"),
         ("openai", "gpt-4-turbo"),
+        ("openai", "gpt-4-0613"),
         ("openai", "gpt-4-turbo-2024-04-09"),
     ],
 )

@@ -84,7 +84,13 @@ class LlmConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = True
     requests_per_minute: Annotated[
-        int, Meta(ge=1, le=100_000, description="Most requests a minute, retries included.")
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Requests a minute, retries included. After a pause as many may leave at "
+            "once, and then they follow at this rate.",
+        ),
     ] = 10
     timeout_s: Annotated[
         Annotated[float, Meta(ge=0.05, le=3600)] | None,

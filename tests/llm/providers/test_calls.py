@@ -145,6 +145,7 @@ async def test_each_provider_is_sent_what_its_models_take(stub: StubServer):
     assert bodies["anthropic"]["max_tokens"] == bodies["openai"]["max_output_tokens"] == 16_000
     assert bodies["openai-compatible"]["max_tokens"] == 2_000
     assert bodies["openai"]["store"] is False
+    assert bodies["openai"]["service_tier"] == "default"  # of which the prices are
 
 
 async def test_effort_none_turns_thinking_off_and_brings_the_temperature_back(stub: StubServer):

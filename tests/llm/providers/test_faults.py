@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
 
 from llm_trader.llm.config import ProviderName
+from llm_trader.llm.providers import sdk_connection
 from llm_trader.llm.providers.protocol import LlmReply, ProviderError
 from tests.llm.providers.connections import PROVIDERS, connected, request_of
 from tests.llm.stub.faults import (
@@ -29,6 +31,21 @@ each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False])
 # The SDKs pause for half a second and more, unless they are told for how long.
 SOON = {"retry-after-ms": "5"}
+BODIES = [
+    b"<html>Bad gateway</html>",
+    b'{"unexpected": true}',
+    b"[1, 2]",
+    b'"LONG"',
+    b"null",
+    b"",
+    b"\xff\xfe",
+    b'data: {"unexpected": true}\n\n',
+    b'event: message_start\ndata: {"type": "message_start"}\n\n',
+    b'data: {"type": "response.completed"}\n\n',
+    b"event: message_start\ndata: {broken\n\n",
+    b"[" * 100_000,
+    b"event: message_start\ndata: " + b"[" * 100_000 + b"\n\n",
+]
 
 
 async def outcome(
@@ -128,18 +145,32 @@ async def test_a_model_that_is_gone_is_named(stub: StubServer, provider: Provide
     assert "change llm.model" in str(end)
 
 
+@each_provider
+async def test_an_address_without_such_an_interface_is_no_unknown_model(
+    stub: StubServer, provider: ProviderName
+):
+    end = await outcome(stub, provider, Status(404, body=b'{"detail": "Not Found"}'))
+    assert ending(end) == ("bad_reply", 1, 0)
+    assert "check that llm.base_url" in str(end)
+
+
 async def test_openais_400_for_an_unknown_model_is_told_by_its_code(stub: StubServer):
     body = error_body("responses", 400, "The requested model does not exist.", "model_not_found")
     end = await outcome(stub, "openai", Status(400, body=body))
     assert ending(end) == ("unknown_model", 1, 0)
 
 
+async def test_an_account_without_money_is_no_matter_of_the_rate(stub: StubServer):
+    body = error_body("responses", 429, "You exceeded your current quota.", "insufficient_quota")
+    end = await outcome(stub, "openai", Status(429, body=body), max_retries=0)
+    assert ending(end) == ("credentials", 1, 0)
+
+
 @each_provider
-@streamed_or_not
 async def test_a_connection_that_is_dropped_before_the_answer_is_tried_again(
-    stub: StubServer, provider: ProviderName, stream: bool
+    stub: StubServer, provider: ProviderName
 ):
-    end = await outcome(stub, provider, Drop(), stream=stream)
+    end = await outcome(stub, provider, Drop())
     assert ending(end) == ("reply", 2, 1)
 
 
@@ -201,30 +232,30 @@ async def test_a_reply_after_the_deadline_is_a_timeout(stub: StubServer, provide
 
 @each_provider
 @streamed_or_not
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"<html>Bad gateway</html>",
-        b'{"unexpected": true}',
-        b"[1, 2]",
-        b'"LONG"',
-        b"null",
-        b"",
-        b"\xff\xfe",
-        b'data: {"unexpected": true}\n\n',
-        b'event: message_start\ndata: {"type": "message_start"}\n\n',
-        b'data: {"type": "response.completed"}\n\n',
-        b"event: message_start\ndata: {broken\n\n",
-    ],
-    ids=range(11),
-)
 async def test_a_body_of_something_else_is_no_reply(
-    stub: StubServer, provider: ProviderName, stream: bool, body: bytes
+    stub: StubServer, provider: ProviderName, stream: bool
 ):
-    kind, attempts, unanswered = ending(await outcome(stub, provider, Body(body), stream=stream))
-    assert kind in ("bad_reply", "connection")
-    assert (attempts, unanswered) == (1, 1)
-    assert kind == "bad_reply" or stream  # a stream without its end
+    stub.script(*map(Body, BODIES))
+    async with connected(stub, provider, stream=stream) as (connection, model):
+        for body in BODIES:
+            with pytest.raises(ProviderError) as raised:
+                await connection.complete(request_of(model), deadline_s=10)
+            kind, attempts, unanswered = ending(raised.value)
+            # A stream of nothing that is known is one without its end.
+            assert kind == "bad_reply" or (kind == "connection" and stream), body
+            assert (attempts, unanswered) == (1, 1)
+
+
+@each_provider
+@streamed_or_not
+async def test_a_body_without_end_does_not_fill_the_memory(
+    stub: StubServer, provider: ProviderName, stream: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sdk_connection, "MOST_BYTES", 100_000)
+    endless = Body(b": nothing to say\n" * 20_000)
+    end = await outcome(stub, provider, endless, stream=stream, max_retries=0)
+    assert ending(end) == ("bad_reply", 1, 1)
+    assert "longer than 100000 bytes" in str(end)
 
 
 @each_provider
@@ -312,6 +343,31 @@ async def test_the_key_is_in_no_message(stub: StubServer, provider: ProviderName
     end = await outcome(stub, provider, Status(401, body=body), api_key_env="OPENAI_API_KEY")
     assert isinstance(end, ProviderError)
     assert TEST_KEY not in f"{end} {end.details}"
+
+
+@each_provider
+async def test_the_key_is_in_no_line_of_the_log(
+    stub: StubServer, provider: ProviderName, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+    fault = Status(500, headers=SOON)
+    await outcome(stub, provider, fault, Status(401), api_key_env="OPENAI_API_KEY")
+    assert stub.arrivals == 2
+    assert "Retrying" in caplog.text
+    assert TEST_KEY not in caplog.text
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+async def test_the_attempts_of_many_calls_at_once_are_counted_apart(
+    stub: StubServer, provider: ProviderName
+):
+    stub.script(*[Status(500, headers=SOON)] * 7, *[Drop()] * 2)
+    async with connected(stub, provider) as (connection, model):
+        replies = await asyncio.gather(
+            *(connection.complete(request_of(model), deadline_s=20) for _ in range(12))
+        )
+    assert sum(reply.attempts for reply in replies) == stub.arrivals == 12 + 9
+    assert sum(reply.unanswered for reply in replies) == 2
 
 
 async def test_a_cancelled_call_is_cancelled(stub: StubServer):

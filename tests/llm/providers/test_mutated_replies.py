@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.llm.config import ProviderName
-from llm_trader.llm.providers.protocol import LlmReply, ProviderError
+from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, Provider, ProviderError
 from tests.llm.providers.connections import PROVIDERS, connected, request_of
 from tests.llm.stub.faults import Body
 from tests.llm.stub.server import StubServer
@@ -52,9 +52,8 @@ def replaced(value: Any, place: tuple[Any, ...], other: Any) -> Any:
     return copy
 
 
-def right_events(stub: StubServer, provider: ProviderName, stream: bool) -> list[Any]:
-    """What the stub sends: the JSON of a reply, or of the events of a stream."""
-    asyncio.run(ask(stub, provider, stream))
+def right_events(stub: StubServer, stream: bool) -> list[Any]:
+    """What the stub sent: the JSON of a reply, or of the events of a stream."""
     text = b"".join(stub.sent[-1]).decode()
     lines = [line.partition("data: ")[2] for line in text.split("\n")] if stream else [text]
     return [json.loads(line) for line in lines if line.startswith("{")]
@@ -71,13 +70,12 @@ def as_body(events: list[Any], stream: bool) -> bytes:
     return "".join(rows).encode()
 
 
-async def ask(stub: StubServer, provider: ProviderName, stream: bool) -> None:
+async def ask(connection: Provider, request: LlmRequest) -> None:
     """Raises if the call ends in any way that it should not."""
-    async with connected(stub, provider, stream=stream) as (connection, model):
-        with contextlib.suppress(ProviderError):
-            reply = await connection.complete(request_of(model), deadline_s=10)
-            # The types of all fields are those that a record can be read back with.
-            assert msgspec.convert(msgspec.to_builtins(reply), LlmReply) == reply
+    with contextlib.suppress(ProviderError):
+        reply = await connection.complete(request, deadline_s=10)
+        # The types of all fields are those that a record can be read back with.
+        assert msgspec.convert(msgspec.to_builtins(reply), LlmReply) == reply
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -85,11 +83,17 @@ async def ask(stub: StubServer, provider: ProviderName, stream: bool) -> None:
 def test_anything_in_any_place_is_a_reply_or_a_failure(
     stub: StubServer, provider: ProviderName, stream: bool
 ):
-    events = right_events(stub, provider, stream)
+    with asyncio.Runner() as runner, contextlib.ExitStack() as stack:
+        opened = connected(stub, provider, stream=stream)
+        connection, model = runner.run(opened.__aenter__())
+        stack.callback(lambda: runner.run(opened.__aexit__(None, None, None)))
+        request = request_of(model)
+        runner.run(ask(connection, request))
+        events = right_events(stub, stream)
 
-    @given(st.sampled_from([*places(events)]), anything | st.just(...))
-    def check(place: tuple[Any, ...], other: Any) -> None:
-        stub.script(Body(as_body(replaced(events, place, other), stream)))
-        asyncio.run(ask(stub, provider, stream))
+        @given(st.sampled_from([*places(events)]), anything | st.just(...))
+        def check(place: tuple[Any, ...], other: Any) -> None:
+            stub.script(Body(as_body(replaced(events, place, other), stream)))
+            runner.run(ask(connection, request))
 
-    check()
+        check()

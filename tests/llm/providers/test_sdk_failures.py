@@ -44,8 +44,8 @@ def raised(error: Any) -> Exception:
 @pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])
 def test_an_error_reply_has_the_kind_of_its_status(sdk: ModuleType, status: int):
     response = httpx2.Response(status, request=REQUEST)
-    error = sdk.APIStatusError("x", response=response, body="no JSON")
-    assert failure_of(error) == (kind_of_status(status), f"{status}: x")
+    error = sdk.APIStatusError("x", response=response, body={"message": "y"})
+    assert failure_of(error) == (kind_of_status(status), f"{status}: y")
 
 
 @pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])
@@ -81,6 +81,18 @@ def test_what_happens_below_the_sdk_has_a_kind(error: Exception, kind: FailureKi
     failure = failure_of(error)
     assert failure is not None
     assert failure[0] == kind
+
+
+async def test_an_error_of_the_event_loop_below_the_client_is_one_of_the_connection():
+    async def broken(request: httpx2.Request) -> httpx2.Response:
+        raise RuntimeError("unable to perform operation on a closed transport")
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(broken)) as client:
+        with pytest.raises(RuntimeError) as raised:
+            await client.send(REQUEST)
+    failure = failure_of(raised.value)
+    assert failure is not None
+    assert failure[0] == "connection"
 
 
 def test_an_error_that_no_reply_explains_stays_what_it_is():

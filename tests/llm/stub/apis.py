@@ -18,7 +18,7 @@ PATHS: Final[dict[str, Api]] = {
 _KNOWN: Final[dict[Api, set[str]]] = {
     "responses": {
         *("model", "input", "instructions", "max_output_tokens", "store", "stream", "text"),
-        *("temperature", "reasoning", "prompt_cache_key", "prompt_cache_options"),
+        *("temperature", "reasoning", "prompt_cache_key", "prompt_cache_options", "service_tier"),
     },
     "chat": {
         *("model", "messages", "max_tokens", "stream", "stream_options", "response_format"),

@@ -48,7 +48,8 @@ class Status:
         body = self.body
         if body is None:
             body = error_body(answer.api, self.status, f"status {self.status}", self.code)
-        return [head(self.status, "application/json", **headers), chunk(body), chunk(b"")]
+        first = head(self.status, "application/json", **headers)
+        return [first, *map(chunk, filter(None, [body])), chunk(b"")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Body:
 
     def steps(self, answer: Answer) -> list[Step]:
         content_type = self.content_type or _type(answer.stream)
-        return [head(200, content_type), chunk(self.body), chunk(b"")]
+        return [head(200, content_type), *map(chunk, filter(None, [self.body])), chunk(b"")]
 
 
 @dataclass(frozen=True, slots=True)

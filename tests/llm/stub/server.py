@@ -31,7 +31,7 @@ TEST_KEY = "sk-test-of-the-stub"
 class StubServer:
     """A context manager; `requests` are those that were understood, in order of arrival, `sent` are
     the parts of their answers, and `arrivals` counts all. Scripted faults are used up one by one,
-    `None` standing for none.
+    `None` standing for none. `failures` are those of the stub itself, such as of `decide`.
     """
 
     decide: Decide = by_schema
@@ -41,6 +41,7 @@ class StubServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     sent: list[Sequence[bytes]] = field(default_factory=list)
     arrivals: int = 0
+    failures: list[Exception] = field(default_factory=list)
     _script: deque[Fault | None] = field(default_factory=deque)
     _cache: PrefixCache = field(default_factory=PrefixCache)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -62,6 +63,7 @@ class StubServer:
         self.headers.clear()
         self.sent.clear()
         self._cache.seen.clear()
+        self.failures.clear()
         self.arrivals = 0
 
     def __enter__(self) -> Self:
@@ -92,10 +94,11 @@ class StubServer:
             task = asyncio.current_task()
             assert task is not None
             connections.add(task)
-            try:
+            # It is cancelled at the end alone, and asyncio would call that a failure.
+            with contextlib.suppress(asyncio.CancelledError):
                 await self._connection(reader, writer)
-            finally:
-                connections.discard(task)
+            writer.close()
+            connections.discard(task)
 
         server = await asyncio.start_server(connected, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
@@ -105,16 +108,21 @@ class StubServer:
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # their sockets are closed in the next turn of the loop
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while (request := await _read(reader)) is not None:
                 self.arrivals += 1
-                for step in self._steps(*request):
+                try:
+                    steps = self._steps(*request)
+                except Exception as error:  # noqa: BLE001  whoever runs the stub is told
+                    self.failures.append(error)
+                    steps = [End.ABORT]
+                for step in steps:
                     if not await _take(step, writer, reader):
                         writer.transport.abort()
                         return
-        writer.close()
 
     def _steps(self, path: str, headers: dict[str, str], body: bytes) -> list[Step]:
         self.headers.append(headers)

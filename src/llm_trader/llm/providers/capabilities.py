@@ -142,7 +142,7 @@ DEFAULT_MODELS: Final[dict[ProviderName, str]] = {
 }
 
 # A dated edition of a model, such as claude-haiku-4-5-20251001 or gpt-4.1-mini-2025-04-14.
-_EDITION = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest|preview|0)$")
+_EDITION = re.compile(r"-(\d{8}|\d{4}|\d{4}-\d{2}-\d{2}|latest|preview|0)$")
 
 
 def capabilities_of(provider: ProviderName, model: str) -> ModelCapabilities:

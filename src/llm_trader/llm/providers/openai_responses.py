@@ -47,6 +47,8 @@ class OpenAiResponses:
             ],
             "max_output_tokens": request.max_output_tokens,
             "store": False,
+            # A project may have dearer tiers as its default.
+            "service_tier": "default",
         }
         if self.marks_prefix:
             # Otherwise the model would cache whole prompts, which never come again, at a surcharge.

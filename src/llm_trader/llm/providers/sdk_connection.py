@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,6 +36,8 @@ from llm_trader.llm.providers.sdk_failures import (
 
 _CONNECT_S: Final = 10.0
 _MS: Final = 1000.0
+# 128,000 tokens, each an event of a stream of its own, are some 40 MB.
+MOST_BYTES: Final = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,24 @@ class _Attempts:
 _ATTEMPTS: ContextVar[_Attempts] = ContextVar("attempts of the call")
 
 
+class _BoundedStream(httpx2.AsyncByteStream):
+    """A body that does not fill the memory, whoever sends it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for part in self._stream:
+            received += len(part)
+            if received > MOST_BYTES:
+                raise BrokenReplyError(f"the reply is longer than {MOST_BYTES} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class SdkConnection:
     """`http` goes into the SDK's client. `key` is kept out of error messages."""
 
@@ -87,8 +108,12 @@ class SdkConnection:
         self.sdk = sdk
         self._key = key
         self._limiter = AsyncLimiter(requests_per_minute, 60)
+        # It says each request at the level of info; the SDK says those that are tried again.
+        if not logging.getLogger().isEnabledFor(logging.DEBUG):
+            logging.getLogger("httpx2").setLevel(logging.WARNING)
         self.http = httpx2.AsyncClient(
             verify=_trusted_authorities(),
+            limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100),
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
             event_hooks={"request": [self._leaves], "response": [self._answered]},
         )
@@ -147,6 +172,7 @@ class SdkConnection:
         attempts = _ATTEMPTS.get()
         attempts.status = response.status_code
         attempts.open = response.is_success
+        response.stream = _BoundedStream(response.stream)
 
     def _error(
         self,

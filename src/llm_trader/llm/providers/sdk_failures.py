@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx2
 
+from llm_trader.errors import raised_inside
 from llm_trader.llm.providers.protocol import FailureKind, TokenUsage
 
 _OF_STATUS: Final[dict[int, FailureKind]] = {
@@ -28,6 +29,10 @@ _OF_CODE: Final[dict[str, FailureKind]] = {
     "api_error": "overloaded",
     "authentication_error": "credentials",
     "billing_error": "credentials",
+    "billing_hard_limit_reached": "credentials",
+    "context_length_exceeded": "bad_request",
+    "insufficient_quota": "credentials",
+    "invalid_api_key": "credentials",
     "invalid_prompt": "bad_request",
     "invalid_request_error": "bad_request",
     "model_not_found": "unknown_model",
@@ -49,8 +54,13 @@ REMEDIES: Final[dict[FailureKind, str]] = {
     "unknown_model": "the model is retired, misspelt or not open to this key: change llm.model",
 }
 
+_TRANSPORTS: Final = ("httpx2", "httpcore2", "anyio")
+
 # Raised where a reply lacks what its API promises: the SDKs make objects of anything.
-_UNREADABLE: Final = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+_UNREADABLE: Final = (
+    *(AttributeError, KeyError, IndexError, TypeError, ValueError),
+    RecursionError,  # of brackets within each other
+)
 
 
 class BrokenReplyError(Exception):
@@ -78,6 +88,8 @@ def failure_of(error: Exception) -> tuple[FailureKind, str] | None:
     """The kind and what to say of it; `None` for an error that no reply explains."""
     if isinstance(error, BrokenReplyError):
         return error.kind, str(error)
+    if isinstance(error.__cause__, BrokenReplyError):
+        return failure_of(error.__cause__)
     if type(error).__name__ == "APITimeoutError" or isinstance(error, httpx2.TimeoutException):
         return "timeout", "the provider stayed silent for too long"
     if type(error).__name__ == "APIConnectionError" or isinstance(error, httpx2.HTTPError):
@@ -88,9 +100,11 @@ def failure_of(error: Exception) -> tuple[FailureKind, str] | None:
     if hasattr(error, "body") and hasattr(error, "request"):  # an error in the midst of a stream
         code = next(iter(_codes(getattr(error, "body", None))), None)
         return kind_of_code(code) or "overloaded", f"an error in the stream: {error}"
+    said = f"{type(error).__name__}: {error}"
     if isinstance(error, _UNREADABLE):
-        return "bad_reply", f"the reply is not of its interface ({type(error).__name__}: {error})"
-    return None
+        return "bad_reply", f"the reply is not of its interface ({said})"
+    # Event loops have errors of their own for connections that are gone, such as RuntimeError.
+    return ("connection", said) if raised_inside(error, _TRANSPORTS) else None
 
 
 def _of_error_reply(error: Exception, status: int) -> tuple[FailureKind, str]:
@@ -102,8 +116,10 @@ def _of_error_reply(error: Exception, status: int) -> tuple[FailureKind, str]:
     kinds.append(kind_of_status(status))
     kind = next((one for one in kinds if one not in ("bad_request", "bad_reply")), kinds[0])
     message = _error_of(body).get("message")
-    said = message if isinstance(message, str) and message else str(error)
-    return kind, f"{status}: {said}"
+    if isinstance(message, str) and message:
+        return kind, f"{status}: {message}"
+    # Whoever knows the interface says what is not found; others do not know its paths.
+    return "bad_reply" if kind == "unknown_model" else kind, f"{status}: {error}"
 
 
 def _codes(body: Any) -> list[str]:

@@ -342,7 +342,7 @@ async def decide_many(
 async def test_many_decisions_at_once_keep_to_the_slots_and_all_are_on_record(
     stub: StubServer, record: DecisionRecord, corridor_case: Case
 ) -> None:
-    provider = await decide_many(stub, record, corridor_case, 60)
+    provider = await decide_many(stub, record, corridor_case, 30)
     assert provider.most == 8
 
 

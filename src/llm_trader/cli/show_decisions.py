@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from llm_trader.llm.decision import Decision
     from llm_trader.llm.record.calls import RecordedCall
     from llm_trader.llm.record.decisions import Costs, DecisionSummary, RecordedDecision
-    from llm_trader.llm.record.statistics import DecisionGroup, DecisionStatistics, Followed
+    from llm_trader.llm.record.statistics import (
+        DecisionGroup,
+        DecisionStatistics,
+        Followed,
+        GroupOutcome,
+    )
     from llm_trader.llm.replay import Replay
     from llm_trader.retrieval.intervals import Interval
 
@@ -33,9 +38,7 @@ def describe_decision(report: DecisionReport) -> Description:
     one = report.decision
     for note in report.notes:
         yield Text(note, "yellow")
-    yield from _decision_lines(one)
-    yield line(_evidence(one))
-    yield line(_cost(one))
+    yield from _decision_lines(one, report.calls)
     if one.id:
         again = f"llm-trader replay {one.id}"
         yield line(f"Recorded as decision {one.id}. The same again from the record: {again}")
@@ -43,9 +46,7 @@ def describe_decision(report: DecisionReport) -> Description:
 
 def describe_record(report: DecisionReport, *, verbose: bool) -> Description:
     one = report.decision
-    yield from _decision_lines(one)
-    yield line(_evidence(one))
-    yield line(_cost(one))
+    yield from _decision_lines(one, report.calls)
     made = f"Decision {one.id}, made at {_time(one.created_at_ms)} by {one.origin}"
     labels = "".join(f", {name} {value}" for name, value in one.labels.items())
     yield line(f"{made}{labels}; settings {one.settings_digest}.")
@@ -81,7 +82,7 @@ def describe_list(decisions: list[DecisionSummary]) -> Description:
         for one in decisions
     )
     columns = "id", "made (UTC)", "symbol", "as of", "decider", "arm", "action", "confidence"
-    yield table("Decisions, newest first", *columns, "USD", "seconds", rows=rows, right_from=7)
+    yield table("Decisions, newest first", *columns, "USD", "seconds", rows=rows)
     if not decisions:
         yield line("none; make one with: llm-trader decide --symbol BTCUSDT")
 
@@ -103,7 +104,7 @@ def describe_replay(report: Replay) -> Description:
         if (more := len(report.prompt_diff) - _DIFF_SHOWN) > 0:
             yield line(f"and {more} more lines; all are in --json")
     for changed in report.differences:
-        yield line(f"{changed.name} was {changed.recorded} and is {changed.now} now")
+        yield line(f"{changed.name}: {changed.recorded} then, {changed.now} now")
 
 
 def describe_prompt(shown: ShownPrompt) -> Description:
@@ -133,20 +134,14 @@ def describe_statistics(found: DecisionStatistics) -> Description:
     if found.outcomes:
         yield ""
         rows = (
-            (
-                _of(one.origin, one.model, one.provider),
-                one.arm,
-                *_followed(one.followed),
-                one.unknown,
-            )
-            for one in found.outcomes
+            (*_group_names(one), *_followed(one.followed), one.unknown) for one in found.outcomes
         )
-        columns = "decides", "arm", "known", "effective", "hit rate", "mean move", "unknown"
+        columns = "decider", "arm", "origin", "known", "effective", "hit rate", "mean move"
         outcomes = table(
             f"What followed LONG and SHORT within {found.horizon}, in their direction",
             *columns,
+            "unknown",
             rows=rows,
-            right_from=2,
         )
         outcomes.caption = (
             f"{100 * found.interval_level:.0f} % intervals in brackets; moves before costs. "
@@ -177,23 +172,21 @@ def _bands(found: DecisionStatistics) -> Table:
 def _group_counts(groups: Iterable[DecisionGroup]) -> Table:
     rows = (
         (
-            _of(one.origin, one.model, one.provider),
-            one.arm,
+            *_group_names(one),
             f"{one.decisions:,}",
             *(one.long, one.short, one.hold_model, one.hold_error, one.hold_guard),
         )
         for one in groups
     )
-    columns = "decides", "arm", "decisions", "LONG", "SHORT"
+    columns = "decider", "arm", "origin", "decisions", "LONG", "SHORT"
     holds = "HOLD model", "HOLD error", "HOLD guard"
-    return table("Decisions by who made them", *columns, *holds, rows=rows, right_from=2)
+    return table("Decisions by who made them", *columns, *holds, rows=rows)
 
 
 def _group_costs(groups: Iterable[DecisionGroup]) -> Table:
     rows = (
         (
-            _of(one.origin, one.model, one.provider),
-            one.arm,
+            *_group_names(one),
             f"{one.cost_usd:.4f}",
             f"{one.cost_usd / one.decisions:.5f}",
             f"{one.paid_usd:.4f}",
@@ -204,8 +197,8 @@ def _group_costs(groups: Iterable[DecisionGroup]) -> Table:
         )
         for one in groups
     )
-    columns = "decides", "arm", "USD", "USD each", "USD paid", "tokens in", "cached", "out"
-    costs = table("Cost and latency", *columns, "median s", "90 % s", rows=rows, right_from=2)
+    columns = "decider", "arm", "origin", "USD", "USD each", "USD paid", "tokens in", "cached"
+    costs = table("Cost and latency", *columns, "out", "median s", "90 % s", rows=rows)
     costs.caption = "USD paid leaves out replies that the record already had."
     return costs
 
@@ -214,9 +207,9 @@ def _latencies(one: DecisionGroup) -> tuple[float | None, float | None]:
     return one.latency_p50_ms, one.latency_p90_ms
 
 
-def _of(origin: str, model: str | None, provider: str | None) -> str:
-    who = "/".join(name for name in (provider, model) if name)
-    return f"{origin}: {who or '-'}"
+def _group_names(one: DecisionGroup | GroupOutcome) -> tuple[str, str, str]:
+    decider = "/".join(name for name in (one.provider, one.model) if name)
+    return decider or "-", one.arm, one.origin
 
 
 def _followed(one: Followed) -> tuple[str, str, str, str]:
@@ -237,13 +230,16 @@ def _interval(interval: Interval, scale: float, spec: str) -> str:
     return f"{value} [{scale * interval.low:{spec}}, {scale * interval.high:{spec}}]"
 
 
-def _decision_lines(one: RecordedDecision) -> Description:
+def _decision_lines(one: RecordedDecision, calls: Sequence[RecordedCall]) -> Description:
     price = one.snapshot.price
     at = "" if price is None else f" at {price_text(price)}{quote_of(one.symbol)}"
     yield heading(f"{_in_words(one.decision)}: {one.symbol}{at}, {_time(one.as_of_ms)}")
     yield line(_sentence(one.decision.reasoning))
     if one.expiry is not None and one.expiry.is_void:
         yield line(f"Too late to execute it: {one.expiry.reason}.")
+    if one.decision.hold_reason != "guard":
+        yield line(_evidence(one))
+    yield line(_cost(one, calls))
 
 
 def _action(decision: Decision) -> str:
@@ -274,29 +270,34 @@ def _evidence(one: RecordedDecision) -> str:
     if one.answer is None:
         return "No evidence."
     evidence = one.answer.evidence
-    shown = "" if one.has_evidence else "; the prompt had none of it"
+    shown = "" if one.has_evidence else ", of which the prompt had none"
     matches = f"{len(one.answer.matches)} matches, {evidence.episodes} episodes"
-    return f"Evidence: {evidence.verdict} ({evidence.reason}); {matches}{shown}."
+    return f"Evidence of {matches}{shown}, verdict {evidence.verdict}: {evidence.reason}."
 
 
-def _cost(one: RecordedDecision) -> str:
+def _cost(one: RecordedDecision, calls: Sequence[RecordedCall]) -> str:
+    is_hold = one.decision.hold_reason in ("error", "guard")
     if not one.calls:
-        return f"Decided by {one.decider}, without asking a model; it cost nothing."
+        by = "" if is_hold else f"Decided by {one.decider}. "
+        return f"{by}No model was asked, so it cost nothing."
     costs = one.costs
     cached = f", {costs.cached_input_tokens:,} of them cached" if costs.cached_input_tokens else ""
     asked = "" if len(one.calls) == 1 else f" in {len(one.calls)} calls"
     return (
-        f"Decided by {one.decider}, arm {one.arm_used}{asked}: {costs.input_tokens:,} tokens in"
-        f"{cached}, {costs.output_tokens:,} out, {_paid(costs)}, "
-        f"{costs.latency_ms / SECOND_MS:.1f} s."
+        f"{'Asked' if is_hold else 'Decided by'} {one.decider}, arm {one.arm_used}{asked}: "
+        f"{costs.input_tokens:,} tokens in{cached}, {costs.output_tokens:,} out, "
+        f"{_paid(costs, calls)}, {costs.latency_ms / SECOND_MS:.1f} s."
     )
 
 
-def _paid(costs: Costs) -> str:
-    if costs.paid_usd == costs.cost_usd:
-        return f"{costs.cost_usd:.5f} USD"
-    paid = f"{costs.paid_usd:.5f} USD" if costs.paid_usd else "nothing"
-    return f"{paid} now, as the record had a reply ({costs.cost_usd:.5f} USD then)"
+def _paid(costs: Costs, calls: Sequence[RecordedCall]) -> str:
+    if costs.paid_usd != costs.cost_usd:
+        paid = f"{costs.paid_usd:.5f} USD" if costs.paid_usd else "nothing"
+        return f"{paid} now, as the record had a reply ({costs.cost_usd:.5f} USD then)"
+    ends = [call.reply or call.failure for call in calls]
+    is_known = all(end is None or not end.unanswered for end in ends)
+    at_most = "" if is_known else " at most, as attempts without an answer may be charged"
+    return f"{costs.cost_usd:.5f} USD{at_most}"
 
 
 def _calls(calls: Iterable[RecordedCall]) -> Table:
@@ -313,7 +314,7 @@ def _calls(calls: Iterable[RecordedCall]) -> Table:
         for call in calls
     )
     columns = "call", "request", "model", "state", "attempts", "seconds", "USD"
-    return table("Calls", *columns, rows=rows, right_from=4)
+    return table("Calls", *columns, rows=rows)
 
 
 def _texts(call: RecordedCall) -> Description:

@@ -153,6 +153,25 @@ def test_processes_that_ask_at_once_cannot_spend_the_same_money(tmp_path: Path) 
     assert sum(isinstance(one, RecordedCall) for one in begun) == 5
 
 
+def test_processes_may_make_the_record_at_the_same_time(tmp_path: Path) -> None:
+    opened = []
+    for attempt in range(5):
+        barrier = threading.Barrier(6)
+
+        def make(folder: Path, barrier: threading.Barrier) -> None:
+            barrier.wait()
+            with open_record(folder) as record:
+                opened.append(started(record, threading.current_thread().name))
+
+        place = tmp_path / str(attempt), barrier
+        threads = [threading.Thread(target=make, args=place) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(opened) == 30
+
+
 def test_keys_are_never_on_record(tmp_path: Path) -> None:
     key = "sk-live-0123456789abcdef"
     with DecisionRecord.open(tmp_path, secrets=[key, ""]) as record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ async def test_a_lost_request_is_unknown_until_it_cannot_arrive_any_more(
     report = await broker.reconcile(SYMBOL)
     assert [type(result) for result in report.settled] == [Rejected]
     assert (report.unknown, report.position.side) == ((), 0)
-    assert isinstance(await broker.place(protected("other run")), Placed)
+    # Its own run may send it again.
+    assert isinstance(await broker.place(protected("run")), Placed)
     assert len(account.trades) == 1
 
 
@@ -112,6 +114,44 @@ async def test_a_request_that_arrives_after_its_sender_gave_up_is_found(
     placed = await broker.place(protected("run"))
     assert isinstance(placed, Placed)
     await assert_held(broker, account, 2)
+
+
+async def test_a_process_that_died_with_its_order_on_the_way_is_followed_by_no_second_order(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    venue: str,
+    tmp_path: Path,
+) -> None:
+    exchange.faults.add("late_request", path=ORDERS[venue], method="POST", late_ms=3000)
+    dying = asyncio.create_task(broker.place(protected("run")))
+    while exchange.faults.waiting:  # noqa: ASYNC110  the exchange has no event of it
+        await asyncio.sleep(0)
+    dying.cancel()
+    successor = broker_of(connection, exchange, tmp_path / "orders.sqlite")
+    placed = await successor.place(protected("run"))
+    assert isinstance(placed, Placed)
+    exchange.market.now_ms += 10_000
+    await successor.quote(SYMBOL)  # lets the late one in, if it is still on its way
+    assert [order.client_id for order in account.orders] == [placed.client_order_id]
+    successor._journal.close()
+
+
+async def test_two_processes_that_place_one_order_at_once_send_it_once(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    tmp_path: Path,
+) -> None:
+    other = broker_of(connection, exchange, tmp_path / "orders.sqlite")
+    results = await asyncio.gather(*(b.place(protected("run")) for b in (broker, other)))
+    assert any(isinstance(result, Placed) for result in results)
+    assert not any(isinstance(result, Rejected) for result in results)
+    assert len(account.orders) == 1
+    assert isinstance(await other.place(protected("run")), Placed)
+    other._journal.close()
 
 
 async def test_a_repeated_run_waits_until_its_lost_request_is_void_before_it_sends_again(

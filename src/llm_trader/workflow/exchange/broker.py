@@ -56,6 +56,7 @@ _CLOCK_ERROR_MS: Final = 1000
 # A market order is filled within milliseconds, but is seen in lists a little later.
 _LOOKS: Final = 8
 _FIRST_LOOK_S: Final = 0.05
+_ENDS: Final = ("placed", "rejected")
 
 _log = structlog.get_logger(__name__)
 
@@ -147,7 +148,7 @@ class ExchangeBroker:
     async def _place(self, intent: OrderIntent) -> OrderResult:
         note = self._journal.order(intent.client_order_id)
         if note is not None:
-            if note.result is not None and note.state in ("placed", "rejected"):
+            if note.result is not None and note.state in _ENDS:
                 return note.result
             return await self._settle(note, resend=True)
         if intent.kind == "open" and (blocking := self._journal.unsettled(intent.symbol)):
@@ -166,7 +167,7 @@ class ExchangeBroker:
         void_before_ms = signed_ms - self._void_after_ms
         if not self._journal.claim(intent, signed_ms, void_before_ms=void_before_ms):
             note = self._journal.order(intent.client_order_id)
-            if note is not None and note.result is not None and note.state != "unknown":
+            if note is not None and note.result is not None and note.state in _ENDS:
                 return note.result
             return self._unknown(intent, "another process is sending this order")
         if found is None:
@@ -191,7 +192,7 @@ class ExchangeBroker:
             return await self._complete(intent, found)
         if resend:
             return await self._send(intent, None)
-        return self._rejected(intent, "the exchange never got it", None)
+        return self._rejected(intent, "the exchange never got it", None, state="void")
 
     async def _wait_until_void(self, note: OrderNote) -> None:
         while (left_ms := note.sent_ms + self._void_after_ms - self._venue.now_ms()) >= 0:
@@ -274,9 +275,11 @@ class ExchangeBroker:
             self._end(intent, "unknown", unknown)
         return unknown
 
-    def _rejected(self, intent: OrderIntent, reason: str, code: str | None) -> OrderResult:
+    def _rejected(
+        self, intent: OrderIntent, reason: str, code: str | None, state: State = "rejected"
+    ) -> OrderResult:
         rejected = Rejected(client_order_id=intent.client_order_id, reason=reason, code=code)
-        self._end(intent, "rejected", rejected)
+        self._end(intent, state, rejected)
         return rejected
 
     def _end(self, intent: OrderIntent, state: State, result: OrderResult) -> None:

@@ -21,8 +21,9 @@ from llm_trader.storage.files import write_errors
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.orders import ZERO, OrderIntent, OrderResult
 
-# `sending`: on its way, or its sender died. `unknown`: its sender does not know.
-State = Literal["sending", "unknown", "placed", "rejected"]
+# `sending`: on its way, or its sender died. `unknown`: its sender does not know. `void`: it never
+# arrived and never will, so its run may send it again.
+State = Literal["sending", "unknown", "void", "placed", "rejected"]
 
 _VERSION: Final = 1
 _BUSY_S: Final = 10.0
@@ -138,7 +139,7 @@ class OrderJournal:
                 "INSERT INTO orders VALUES (?1, ?2, 'sending', ?3, 1, ?4, NULL) "
                 "ON CONFLICT (client_order_id) DO UPDATE "
                 "SET state = 'sending', sent_ms = ?3, sendings = sendings + 1 "
-                "WHERE state IN ('sending', 'unknown') AND sent_ms < ?5 RETURNING 1",
+                "WHERE state IN ('sending', 'unknown', 'void') AND sent_ms < ?5 RETURNING 1",
                 values,
             ).fetchall()
         return bool(claimed)

@@ -19,6 +19,7 @@ from benchmarks.batch import batch
 from benchmarks.endurance import endurance
 from benchmarks.evaluation import evaluation
 from benchmarks.flood import floods
+from benchmarks.models import models
 from benchmarks.security import security
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
@@ -49,6 +50,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "append": storing.append,
     "opening": opening.opening,
     "state": states.state_of_now,
+    "models": models,
 }
 
 

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
@@ -23,6 +24,7 @@ from llm_trader.settings.tree import SECTIONS, SETTINGS, env_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from json_schemas import schema_pages
+from models_page import models_page
 from openapi_page import openapi_page
 from reference_pages import cli_page, metrics_page, rpc_page, state_page
 
@@ -90,6 +92,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "config/example.toml": example_config,
     "docs/settings.md": settings_page,
     "docs/commands.md": lambda: cli_page(NOTE),
+    "docs/models.md": lambda: models_page(NOTE),
     "docs/metrics.md": lambda: metrics_page(NOTE),
     "docs/rpc.md": lambda: rpc_page(NOTE),
     "docs/state.md": lambda: state_page(NOTE),
@@ -119,18 +122,20 @@ def _comment(field: FieldInfo) -> list[str]:
 
 def _allowed(field: FieldInfo) -> str:
     """The constraints as a sentence; empty for free text."""
-    if get_origin(field.annotation) is Literal:
-        choices = [f'"{choice}"' for choice in get_args(field.annotation)]
+    options = [option for option in get_args(field.annotation) if option is not NoneType]
+    optional = NoneType in get_args(field.annotation) and len(options) == 1
+    annotation = options[0] if optional else field.annotation
+    if get_origin(annotation) is Literal:
+        choices = [f'"{choice}"' for choice in get_args(annotation)]
         return ("One of " if len(choices) > 1 else "Only ") + ", ".join(choices) + "."
-    if field.annotation is bool:
+    if annotation is bool:
         return "True or false."
-    if get_origin(field.annotation) is tuple:
+    if get_origin(annotation) is tuple:
         return "A list of texts; in the environment separated by commas."
-    number, metadata = field.annotation, field.metadata
-    for option in get_args(number):  # a number or none
-        if get_origin(option) is Annotated:
-            number, *metadata = get_args(option)
-            metadata = [limit for given in metadata for limit in getattr(given, "metadata", ())]
+    number, metadata = annotation, field.metadata
+    if get_origin(number) is Annotated:
+        number, *given = get_args(number)
+        metadata = [limit for one in given for limit in getattr(one, "metadata", ())]
     limits = {type(limit): limit for limit in metadata}
     if Ge in limits and Le in limits:
         kind = "A whole number" if number is int else "A number"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -30,9 +32,15 @@ def pytest_collection_finish() -> None:
 
 # Machines that run these tests may be slow and shared: no test fails for taking long.
 # `make test` looks for what is likely to break, `make soak` for what is not.
-settings.register_profile("quick", deadline=None, max_examples=10)
+settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.load_profile(os.environ.get("TEST_PROFILE", "quick"))
+
+# No test can reach a paid interface: its process and those that it starts have no key, and no
+# connection leaves this machine.
+for _name in [*os.environ]:
+    if _name.startswith(("ANTHROPIC_", "OPENAI_")):
+        del os.environ[_name]
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -44,6 +52,35 @@ def uncached_loggers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         uncached = {"cache_logger_on_first_use": False}
         patch.setattr(structlog, "configure", lambda **given: configure(**{**given, **uncached}))
+        yield
+
+
+def _is_local(sock: socket.socket, address: Any) -> bool:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return True
+    host = address[0].partition("%")[0]
+    if host in ("", "localhost"):
+        return True
+    try:
+        ip = ipaddress.ip_address(host)
+        return ip.is_loopback or ip.is_unspecified
+    except ValueError:  # a name, which would be looked up elsewhere
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_way_out() -> Iterator[None]:
+    def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(sock: socket.socket, address: Any) -> Any:
+            if not _is_local(sock, address):
+                raise PermissionError(f"a test tried to connect to {address}")
+            return connect(sock, address)
+
+        return checked
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
         yield
 
 

@@ -11,6 +11,7 @@ Each class says what the caller should do, and carries a stable `code` for logs 
     ├── StoreError                repair or create the store: it is damaged, missing, or too new
     ├── ExchangeError             run again later: the exchange does not answer, or refuses
     ├── ArchiveError              try again later: an archive of files does not answer
+    ├── BudgetError               raise the budget, or wait for the next day
     ├── StaleDataError            collect newer data, or ask about an earlier time
     ├── InsufficientMatchesError  widen the query; too few past states look like this one
     ├── EmbeddingError            send more fields; this state cannot become a vector
@@ -118,6 +119,10 @@ class ExchangeError(LlmTraderError):
 
 class ArchiveError(LlmTraderError):
     code = "archive"
+
+
+class BudgetError(LlmTraderError):
+    code = "budget"
 
 
 class StaleDataError(LlmTraderError):

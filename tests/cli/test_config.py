@@ -54,6 +54,16 @@ def test_the_mistakes_of_all_files_show_at_once() -> None:
     assert "did you mean serving.port?" in refused.message
 
 
+def test_a_setting_that_the_language_model_does_not_take_fails_the_check() -> None:
+    Path("one.toml").write_text("[llm]\ntemperature = 0.1\n")
+    Path("two.toml").write_text('[llm]\nmodel = "claude-3-5-sonnet-20241022"\n')
+    refused = typed("check", "one.toml", "two.toml").exception
+    assert isinstance(refused, ConfigurationError)
+    first, second = refused.message.splitlines()
+    assert first.startswith("one.toml: llm.temperature: claude-haiku-5-5 has no temperature")
+    assert second.startswith("two.toml: llm.model: anthropic retired")
+
+
 def test_what_this_machine_lacks_fails_the_check() -> None:
     Path("mine.toml").write_text(
         '[serving]\nauth_tokens_env = "TOKENS"\n[retrieval]\ncalibration = "none.json"\n'

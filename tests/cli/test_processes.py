@@ -238,8 +238,8 @@ def test_the_installed_programs_start_and_report_errors_on_standard_error(tmp_pa
 def test_asking_for_help_loads_no_heavy_library() -> None:
     code = "import sys; sys.argv = ['llm-trader', '--help']\n"
     code += "from llm_trader.cli.main import main\n"
-    code += "try:\n    main()\nfinally:\n    print(sorted({'numpy', 'polars', 'lmdb', 'talib'}"
-    code += " & set(sys.modules)))"
+    code += "try:\n    main()\nfinally:\n    print(sorted({'numpy', 'polars', 'lmdb', 'talib',"
+    code += " 'anthropic', 'openai'} & set(sys.modules)))"
     ran = subprocess.run(
         [console_script("python"), "-c", code], capture_output=True, text=True, check=True
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from llm_trader import __version__
+from llm_trader.app.garbage_collection import spare_long_lived_objects
 from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
     open_retriever,
@@ -111,9 +111,7 @@ def serve_forever(
         stop = asyncio.Event()
         stop_on_signals(stop)
         async with server_parts(settings, environ, clock) as parts:
-            # Objects made at the start live as long as the server; the collector can skip them.
-            gc.collect()
-            gc.freeze()
+            spare_long_lived_objects()
             if read_settings is not None:
                 follow_settings(parts, SettingsFile(settings, read_settings, clock))
             await serve(parts.server, stop)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json as json_format
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,7 @@ def check(files: Files = None, json: AsJson = False) -> None:
     """
     from llm_trader.settings.values import check_settings
 
-    checked = check_settings(files or [None], os.environ)
+    checked = check_settings(files or [None], os.environ, datetime.now(UTC).date())
     failed = any(one.missing for one in checked)
     present(Result(checked, _describe_checked(checked), failed), json=json)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llm_trader.errors import ConfigurationError
+from llm_trader.llm.model_settings import resolve_model
 from llm_trader.settings.loading import ReadSettings, read_settings
 from llm_trader.settings.tree import SETTINGS, Settings
 
@@ -41,16 +43,18 @@ class CheckedSettings(msgspec.Struct, frozen=True):
 
 
 def check_settings(
-    files: Iterable[Path | None], environ: Mapping[str, str]
+    files: Iterable[Path | None], environ: Mapping[str, str], today: date
 ) -> list[CheckedSettings]:
     """Of each file with the environment; None is the file that a command would read.
 
-    Raises `ConfigurationError` with the mistakes of all files.
+    Language models retire, so it takes the day. Raises `ConfigurationError` with the mistakes of
+    all files.
     """
     checked, problems = [], []
     for path in files:
         try:
             read = read_settings(path, environ=environ)
+            _check_model(read, today)
         except ConfigurationError as error:
             problems.append(error.message)
             continue
@@ -61,6 +65,13 @@ def check_settings(
     if problems:
         raise ConfigurationError("\n".join(problems))
     return checked
+
+
+def _check_model(read: ReadSettings, today: date) -> None:
+    try:
+        resolve_model(read.settings.llm, today)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{read.file or 'the environment'}: {error.message}") from None
 
 
 def setting_values(read: ReadSettings) -> list[SettingValue]:

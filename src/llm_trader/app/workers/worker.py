@@ -7,7 +7,6 @@ LMDB must not be open across a fork. When the parent has ended, it finishes its 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from llm_trader.app.garbage_collection import spare_long_lived_objects
 from llm_trader.app.server import ServerParts, server_parts
 from llm_trader.app.workers.channel import Channel, ChannelClosedError
 from llm_trader.app.workers.fleet import Counts, Report, WorkerStart
@@ -115,8 +115,7 @@ async def work(connection: socket.socket) -> int:
                     name: getattr(worker, name)
                     for name in ("use_slots", "counts", "report", "configure", "hand_over", "stop")
                 }
-                gc.collect()
-                gc.freeze()
+                spare_long_lived_objects()
                 await parts.server.start()
                 parts.server.adopt_from(handover)
                 await channel.call("ready")

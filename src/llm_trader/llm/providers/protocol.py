@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -11,8 +11,17 @@ from llm_trader.errors import LlmTraderError
 Role = Literal["user", "assistant"]
 # `truncated`: the output limit was reached; `refused`: the model declined, by its own sign.
 Finish = Literal["complete", "truncated", "refused"]
+# `overloaded`: 5xx, also where the provider is broken; `bad_reply`: what came is not of its API;
+# `unknown_model`: retired, misspelt, or not open to this key.
 FailureKind = Literal[
-    "timeout", "rate_limited", "overloaded", "connection", "bad_reply", "bad_request", "credentials"
+    "timeout",
+    "rate_limited",
+    "overloaded",
+    "connection",
+    "bad_reply",
+    "bad_request",
+    "unknown_model",
+    "credentials",
 ]
 
 
@@ -25,7 +34,11 @@ class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what a model replies; its canonical JSON is what is hashed.
 
     `system` is the stable prefix that providers may cache. `temperature` and `effort` are `None`
-    where the model has no such parameter. `structured` asks for the JSON Schema of a decision.
+    where they are left to the model. `schema` is the JSON Schema that the reply is to satisfy, in
+    what both APIs take: all properties required, none besides, no bounds, `null` for what is
+    optional. It is not sent to a model without structured output.
+
+    `sample` is not sent at all: it tells apart requests that ask the same thing again on purpose.
     """
 
     provider: str
@@ -35,7 +48,8 @@ class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int
     temperature: float | None = None
     effort: str | None = None
-    structured: bool = True
+    schema: dict[str, Any] | None = None
+    sample: int = 0
 
 
 class TokenUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +67,9 @@ class TokenUsage(msgspec.Struct, frozen=True, kw_only=True):
 class LlmReply(msgspec.Struct, frozen=True, kw_only=True):
     """`model` and `response_id` are what the provider says; `sdk` is its client, such as
     `anthropic 2.14.0`. `usage` is `None` where the provider says nothing of it.
+
+    `attempts` includes this one. Of those before it, `unanswered` came to an unknown end, such as a
+    lost connection: the provider may charge them too.
     """
 
     text: str
@@ -63,10 +80,15 @@ class LlmReply(msgspec.Struct, frozen=True, kw_only=True):
     sdk: str
     attempts: int
     latency_ms: float
+    unanswered: int = 0
 
 
 class ProviderError(LlmTraderError):
-    """A call that came to nothing. `usage` is what was paid all the same, as far as is known."""
+    """A call that came to nothing.
+
+    `unanswered` of its `attempts` came to an unknown end, so the provider may charge them; those
+    that were answered with an error cost nothing. `usage` is what the provider said it charges.
+    """
 
     code = "provider"
 
@@ -77,17 +99,23 @@ class ProviderError(LlmTraderError):
         kind: FailureKind,
         attempts: int,
         latency_ms: float,
+        unanswered: int = 0,
         usage: TokenUsage | None = None,
     ) -> None:
-        super().__init__(message, kind=kind, attempts=attempts)
+        super().__init__(message, kind=kind, attempts=attempts, unanswered=unanswered)
         self.kind: FailureKind = kind
         self.attempts = attempts
         self.latency_ms = latency_ms
+        self.unanswered = unanswered
         self.usage = usage
 
 
 class Provider(Protocol):
-    """Calls one model. `complete` raises `ProviderError`, and nothing else that is expected."""
+    """Calls one model. `complete` raises `ProviderError`, and nothing else that is expected.
+
+    `deadline_s` includes all attempts and the pauses between them, but not the wait for a turn
+    under the rate limit before the first.
+    """
 
     @property
     def name(self) -> str: ...

@@ -163,6 +163,7 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "workflow.execution.longest_hold_minutes",
         "workflow.execution.opposite",
         "workflow.paper.ledger",
+        "workflow.paper.instruments",
         "workflow.paper.deposit",
         "workflow.paper.taker_fee_bps",
         "workflow.paper.slippage_bps",

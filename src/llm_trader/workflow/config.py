@@ -118,6 +118,14 @@ class PaperConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The account that trades on paper."""
 
     ledger: Annotated[FilePath, Meta(description="File of the books.")] = Path("data/paper.sqlite")
+    instruments: Annotated[
+        FilePath | None,
+        Meta(
+            description="JSON file with step, tick and least size of each contract; without it, "
+            "orders of any size are filled.",
+            examples=["data/instruments.json"],
+        ),
+    ] = None
     deposit: Annotated[
         float, Meta(gt=0, le=1e12, description="What a new account begins with, in USDT.")
     ] = 10_000.0

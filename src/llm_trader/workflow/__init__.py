@@ -5,6 +5,7 @@
 `broker`      the protocol behind which paper and exchanges stand
 `opening`     the broker that the settings name
 `execution`   a decision and a position become orders
+`facts`       what the guards go by, asked from a broker
 `guards`      rules in code that turn a decision into a HOLD; `kill_switch` is a file
 `paper/`      the default broker: fills by candles, books in SQLite
 `exchange/`   Binance USD-M and Bybit through ccxt

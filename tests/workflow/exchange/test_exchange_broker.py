@@ -307,11 +307,13 @@ async def test_fills_and_balance_are_those_of_the_exchange(
     await broker.place(protected("in"))
     account.prices[SYMBOL] = Decimal(101)
     assert (await broker.balance()).unrealized == 2
+    assert await broker.exposures() == {SYMBOL: 202}
     await broker.place(intent("out", "-2", kind="close"))
     opening, closing = await broker.fills(exchange.market.now_ms - 60_000)
     assert (opening.opens, opening.quantity, opening.fee) == (True, 2, Decimal("0.1"))
     assert (closing.opens, closing.realized) == (False, 2)
     assert (await broker.balance()).equity == account.wallet
+    assert await broker.exposures() == {}
 
 
 async def test_the_rules_of_the_contract_are_the_exchanges(

@@ -64,7 +64,7 @@ async def test_the_books_balance_after_a_hundred_thousand_fills_fundings_and_liq
                                           "liquidation")) > 100  # fmt: skip
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.soak)])
 async def test_a_process_killed_at_any_moment_leaves_what_an_unkilled_one_would(
     kills: int, tmp_path: Path
 ) -> None:

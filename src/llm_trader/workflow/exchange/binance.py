@@ -139,6 +139,16 @@ class BinanceAccount:
 
         return await self._client.ask("fapiPrivateV3GetAccount", {}, read)
 
+    async def exposures(self) -> dict[str, Decimal]:
+        def read(reply: Any) -> dict[str, Decimal]:
+            rows = [a_dict(row, "position") for row in a_list(reply, "positionRisk")]
+            notionals = {
+                str(r.get("symbol")): a_decimal(r.get("notional"), "notional") for r in rows
+            }
+            return {symbol: abs(notional) for symbol, notional in notionals.items() if notional}
+
+        return await self._client.ask("fapiPrivateV3GetPositionRisk", {}, read)
+
     async def fills(self, symbol: str, since_ms: Millis) -> list[Fill]:
         parameters = {"symbol": symbol, "startTime": since_ms, "limit": 1000}
         return await self._client.ask(

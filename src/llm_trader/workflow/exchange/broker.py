@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Final
 
 import structlog
@@ -96,6 +97,9 @@ class ExchangeBroker:
 
     async def balance(self) -> Balance:
         return await self._venue.balance()
+
+    async def exposures(self) -> dict[str, Decimal]:
+        return await self._venue.exposures()
 
     async def position(self, symbol: str) -> Position:
         return self._as_position(symbol, await self._venue.position(symbol))

@@ -7,6 +7,7 @@ reply to an order has no more than its id, so what became of it is looked up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 from llm_trader.errors import ExchangeError, InvalidInputError
@@ -119,6 +120,16 @@ class BybitAccount:
             available=a_decimal(row.get("totalAvailableBalance"), "totalAvailableBalance"),
             unrealized=a_decimal(row.get("totalPerpUPL"), "totalPerpUPL"),
         )
+
+    async def exposures(self) -> dict[str, Decimal]:
+        # 200 positions is the longest page.
+        parameters = {**_LINEAR, "settleCoin": "USDT", "limit": 200}
+        rows = await self._ask_list("privateGetV5PositionList", parameters, lambda row: row)
+        return {
+            str(row.get("symbol")): a_decimal(row.get("positionValue"), "positionValue")
+            for row in rows
+            if a_decimal(row.get("size") or "0", "size")
+        }
 
     async def fills(self, symbol: str, since_ms: Millis) -> list[Fill]:
         parameters = {**_LINEAR, "symbol": symbol, "startTime": since_ms, "limit": 100}

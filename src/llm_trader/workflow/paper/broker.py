@@ -124,6 +124,16 @@ class PaperBroker:
             unrealized=unrealized,
         )
 
+    async def exposures(self) -> dict[str, Decimal]:
+        with self._ledger.transaction():
+            return {symbol: self._exposure(symbol) for symbol in self._state.held_symbols()}
+
+    def _exposure(self, symbol: str) -> Decimal:
+        state = self._state.of(symbol)
+        if state.mark is None:
+            raise StaleDataError(f"the paper broker has seen no price of {symbol} yet")
+        return abs(state.holding.quantity) * state.mark.price if state.holding else ZERO
+
     async def fills(self, since_ms: Millis) -> list[Fill]:
         return self._state.fills(since_ms)
 

@@ -19,7 +19,7 @@ from tests.workflow.test_guards import EXECUTION
 
 
 async def facts_of(
-    broker: Any, tmp_path: Path, now_ms: Millis | None = at(1), **config: Any
+    broker: Any, tmp_path: Path, now_ms: Millis | None = START_MS + 60_000, **config: Any
 ) -> GuardFacts:
     state = DecidedState(symbol=SYMBOL, as_of_ms=at(0), price=100.0, data_ms=at(0))
     guards = GuardConfig(kill_switch=tmp_path / "kill", **config)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_trader.errors import ConfigurationError, ExchangeError
+from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
 from llm_trader.workflow.exchange.broker import ExchangeBroker
 from llm_trader.workflow.exchange.venue import AccountVenue
 from llm_trader.workflow.orders import OrderIntent, Placed, Rejected, Unknown
@@ -289,6 +290,27 @@ async def test_a_position_of_a_person_without_a_stop_is_told(
     report = await broker.reconcile(SYMBOL)
     assert "the position has no stop at the exchange" in report.differences
     assert report.position.opened_by is None
+
+
+async def test_a_journal_that_cannot_be_written_is_unknown_and_sends_nothing_twice(
+    broker: ExchangeBroker, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sqlite3.connect(":memory:", isolation_level=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._journal, "_db", full)  # it has no tables
+        assert isinstance(await broker.place(protected("run")), Unknown)
+        assert account.orders == []
+    full.close()
+
+    def fail(*_: Any) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._journal, "note", fail)
+        assert isinstance(await broker.place(protected("run")), Unknown)
+    assert (await broker.position(SYMBOL)).waiting_orders != ()
+    assert isinstance(await broker.place(protected("run")), Placed)
+    assert len(account.trades) == 1
 
 
 async def test_facts_that_the_exchange_does_not_tell_raise(

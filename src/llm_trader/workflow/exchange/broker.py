@@ -26,7 +26,7 @@ from typing import Final
 import structlog
 
 from llm_trader.clock import Clock
-from llm_trader.errors import ExchangeError
+from llm_trader.errors import ExchangeError, StoreError
 from llm_trader.market.exchange.client import RefusedRequestError, UnknownOutcomeError
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.exchange.journal import (
@@ -117,6 +117,9 @@ class ExchangeBroker:
                 return await self._place(intent)
             except ExchangeError as error:
                 return self._unknown(intent, error.message)
+            except StoreError as error:
+                # The row of an order that was sent is on disk, and has no end.
+                return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 
     async def reconcile(self, symbol: str) -> Reconciliation:
         self._symbols.add(symbol)

@@ -14,11 +14,10 @@ so a feed may begin again where it likes.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from decimal import Decimal
 
-from llm_trader.errors import StaleDataError
+from llm_trader.errors import StaleDataError, StoreError
 from llm_trader.timeframe import Millis
 from llm_trader.trading.exits import Exit, exit_at_open, exit_inside
 from llm_trader.workflow.config import PaperConfig
@@ -141,10 +140,8 @@ class PaperBroker:
         try:
             with self._state.changing():
                 return self._place(intent)
-        except sqlite3.Error as error:
-            return Unknown(
-                client_order_id=intent.client_order_id, reason=f"the ledger cannot say: {error}"
-            )
+        except StoreError as error:
+            return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 
     async def reconcile(self, symbol: str) -> Reconciliation:
         """The books are the venue here, so nothing is ever unknown once they can be read."""

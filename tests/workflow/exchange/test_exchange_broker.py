@@ -352,7 +352,7 @@ async def test_an_account_in_hedge_mode_is_refused(
     account.hedge_mode = True
     if venue == "binance":
         with pytest.raises(ConfigurationError, match="one-way"):
-            await connection.connect()
+            await connection.check()
     else:  # a mode of each symbol
         with pytest.raises(ExchangeError, match="one-way"):
             await connection.position(SYMBOL)
@@ -364,9 +364,17 @@ async def test_a_wrong_clock_is_set_by_the_exchanges(
     exchange.market.skew_ms = 3_600_000
     try:
         broker = opened_broker(exchange, venue, tmp_path / "orders.sqlite")
-        broker._venue._client._wall_clock = lambda: (exchange.market.now_ms - 3_600_000) / 1000  # type: ignore[attr-defined]
+        broker._venue._client._wall_clock = lambda: (
+            (exchange.market.now_ms - exchange.market.skew_ms) / 1000
+        )  # type: ignore[attr-defined]
         await broker.connect()
         assert isinstance(await broker.place(protected("run")), Placed)
+        # A clock that drifts is set again before the next order.
+        exchange.market.skew_ms = 7_200_000
+        late = await broker.place(protected("late"))
+        assert isinstance(late, Unknown | Rejected)
+        await broker.reconcile(SYMBOL)
+        assert isinstance(await broker.place(intent("out", "-2", kind="close")), Placed)
         await broker.close()
     finally:
         exchange.market.skew_ms = 0

@@ -87,7 +87,8 @@ class ExchangeBroker:
 
     async def connect(self) -> None:
         """Before anything else. Raises `LlmTraderError` where the account cannot be used."""
-        await self._venue.connect()
+        await self._venue.set_clock()
+        await self._venue.check()
 
     async def instrument(self, symbol: str) -> InstrumentRules:
         return await self._venue.instrument(symbol)
@@ -124,6 +125,8 @@ class ExchangeBroker:
     async def reconcile(self, symbol: str) -> Reconciliation:
         self._symbols.add(symbol)
         async with self._locks[symbol]:
+            # Clocks drift, and the exchange refuses requests of another time.
+            await self._venue.set_clock()
             settled: list[OrderResult] = []
             for note in self._journal.unsettled(symbol):
                 try:

@@ -57,14 +57,13 @@ class BybitAccount:
     def now_ms(self) -> Millis:
         return self._client.venue_now_ms()
 
-    async def connect(self) -> None:
-        def read(reply: Any) -> Millis:
-            return a_time(a_dict(reply, "time").get("time"), "time")
+    async def set_clock(self) -> None:
+        await self._client.set_clock(
+            "publicGetV5MarketTime", lambda reply: a_time(a_dict(reply, "time").get("time"), "time")
+        )
 
-        before = self._client.venue_now_ms()
-        told = await self._client.ask("publicGetV5MarketTime", {}, read, connecting=True)
-        # Nobody knows when within the round trip it was read.
-        self._client.ahead_ms += told - (before + self._client.venue_now_ms()) // 2
+    async def check(self) -> None:
+        """Each symbol has a mode of its own, which its position tells."""
 
     async def instrument(self, symbol: str) -> InstrumentRules:
         if symbol not in self._rules:
@@ -167,6 +166,8 @@ class BybitAccount:
             raise
 
     async def protect(self, intent: OrderIntent, signed_ms: Millis) -> None:
+        if not _protection(intent):
+            return
         position = await self.position(intent.symbol)
         standing = position.stop_price, position.target_price
         if standing == (intent.stop_price, intent.target_price):

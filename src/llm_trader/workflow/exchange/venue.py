@@ -51,8 +51,12 @@ class AccountVenue(Protocol):
         """By the clock of the exchange."""
         ...
 
-    async def connect(self) -> None:
-        """Learns the exchange's time and refuses an account in hedge mode."""
+    async def check(self) -> None:
+        """Raises `ConfigurationError` for an account that cannot be used, as in hedge mode."""
+        ...
+
+    async def set_clock(self) -> None:
+        """Learns the time of the exchange."""
         ...
 
     async def instrument(self, symbol: str) -> InstrumentRules: ...

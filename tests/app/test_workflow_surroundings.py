@@ -122,6 +122,6 @@ async def test_live_trading_needs_an_exchange_and_both_words(
         workflow__paper__ledger=tmp_path / "paper.sqlite", decisions__record=tmp_path / "record"
     )
     job = Job(settings, {}, AT_MS)
-    with pytest.raises(ConfigurationError, match="is paper: nothing is traded"):
+    with pytest.raises(ConfigurationError, match="this one trades on paper"):
         async with open_parts(job, DeciderChoice("aggregator"), lambda: AT_MS, live=True):
             pass

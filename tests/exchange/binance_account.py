@@ -49,15 +49,19 @@ def answer(request: SignedRequest, market: Market) -> Any:
                 "availableBalance": str(equity),
             }
         case "GET", "positionRisk":
-            position = account.position(symbol)
-            row = {
-                "symbol": symbol,
-                "positionSide": "BOTH",
-                "positionAmt": str(position.quantity),
-                "entryPrice": str(position.entry_price),
-                "markPrice": str(account.price(symbol)),
-            }
-            return [row] if position.quantity else []
+            symbols = [symbol] if symbol else list(account.positions)
+            return [
+                {
+                    "symbol": name,
+                    "positionSide": "BOTH",
+                    "positionAmt": str(account.position(name).quantity),
+                    "entryPrice": str(account.position(name).entry_price),
+                    "markPrice": str(account.price(name)),
+                    "notional": str(account.position(name).quantity * account.price(name)),
+                }
+                for name in symbols
+                if account.position(name).quantity
+            ]
         case "POST", "order":
             return _order(_place(parameters, market))
         case "GET", "order":

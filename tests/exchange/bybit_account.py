@@ -47,7 +47,8 @@ def _result(request: SignedRequest, market: Market) -> Any:
                    "totalPerpUPL": str(account.unrealized())}  # fmt: skip
             return {"list": [row]}
         case "/v5/position/list":
-            return {"list": [_position(account, symbol)]}
+            symbols = [symbol] if symbol else list(account.positions)
+            return {"list": [_position(account, name) for name in symbols]}
         case "/v5/position/trading-stop":
             return _trading_stop(account, parameters)
         case "/v5/order/create":
@@ -157,6 +158,7 @@ def _position(account: Account, symbol: str) -> dict[str, Any]:
         "positionIdx": 1 if account.hedge_mode else 0,
         "side": side if position.quantity else "",
         "size": str(abs(position.quantity)),
+        "positionValue": str(abs(position.quantity) * account.price(symbol)),
         "avgPrice": str(position.entry_price) if position.quantity else "0",
         "stopLoss": "" if position.stop is None else str(position.stop),
         "takeProfit": "" if position.target is None else str(position.target),

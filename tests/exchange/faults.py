@@ -74,7 +74,9 @@ class Faults:
         # Who cannot even learn the time gives up soon, as without a network.
         elif self.left and not path.endswith("time") and self.rng.random() < self.share:
             self.left -= 1
-            fault = Fault(self.rng.choice(self.kinds), late_ms=self.rng.choice([500, 4000, 9000]))
+            fault = Fault(
+                self.rng.choice(self.kinds), late_ms=self.rng.choice([500, 2000, 4000, 9000])
+            )
         self.happened += fault is not None
         return fault
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from llm_trader.client.answers import answer_of_result
 from llm_trader.retrieval.answer import Answer
 from llm_trader.serving.wire import QueryPatternsResult
 from llm_trader.snapshot.model import MarketSnapshot
-from llm_trader.workflow.nodes.retrieving import answer_of_result
 from tests.workflow.postgres import PostgresServer, postgres_server
 
 _EXAMPLE = Path(__file__).parents[1] / "golden/prompt/simulated-market.json"

@@ -84,10 +84,10 @@ def test_a_hold_stays_what_it_was() -> None:
 def test_a_veto_is_a_hold_that_names_every_rule_and_its_numbers() -> None:
     decision, found = guarded(LONG, facts(data_ms=at(-20), now_ms=at(6)), CONFIG, EXECUTION)
     assert (decision.action, decision.hold_reason) == ("HOLD", "guard")
-    assert [veto.rule for veto in found] == ["data_age", "expired_by_age"]
+    assert [veto.rule for veto in found] == ["data_age", "expiry"]
     assert found[0].numbers == {"age_s": 1560.0, "limit_s": 600.0}
     assert "LONG was refused: data_age: the market data are 1560 s old" in decision.reasoning
-    assert "void after 300 s" in decision.reasoning
+    assert "at most 300 s are allowed" in decision.reasoning
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,12 @@ def test_whatever_is_unknown_closes_the_way(name: str) -> None:
         ("data_age", {"data_ms": None}),
         ("data_age", {"data_ms": at(-9.01)}),
         ("data_age", {"data_ms": at(2)}),
-        ("expired_by_age", {"now_ms": at(5.1)}),
-        ("expired_by_price", {"quote": Quote(Decimal("100.51"), at(1))}),
-        ("expired_by_price", {"quote": Quote(Decimal("99.49"), at(1))}),
-        ("expired_by_price", {"price_then": None}),
-        ("expired_by_price", {"price_then": float("nan")}),
+        ("expiry", {"as_of_ms": at(2)}),
+        ("expiry", {"now_ms": at(5.1)}),
+        ("expiry", {"quote": Quote(Decimal("100.51"), at(1))}),
+        ("expiry", {"quote": Quote(Decimal("99.49"), at(1))}),
+        ("expiry", {"price_then": None}),
+        ("expiry", {"price_then": float("nan")}),
         ("reward_risk", {"expected_move_pct": None}),
         ("reward_risk", {"expected_move_pct": float("nan")}),
         ("reward_risk", {"expected_move_pct": 0.33}),

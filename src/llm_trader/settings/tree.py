@@ -42,7 +42,7 @@ from llm_trader.workflow.intake_config import IntakeConfig
 M = TypeVar("M", bound=BaseModel)
 
 ENV_PREFIX: Final = "LLM_TRADER_"
-_METADATA: Final = ("ge", "le", "pattern", "min_length", "description", "examples")
+_METADATA: Final = ("ge", "gt", "le", "lt", "pattern", "min_length", "description", "examples")
 
 # The type of errors whose rejected value may be a secret.
 HIDDEN_VALUE: Final = "hidden_value"

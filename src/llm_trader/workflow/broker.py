@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Protocol
 
 from llm_trader.timeframe import Millis
@@ -33,11 +34,11 @@ class Broker(Protocol):
 
     async def position(self, symbol: str) -> Position: ...
 
-    async def positions(self) -> list[Position]:
-        """The open ones of all symbols."""
-        ...
-
     async def balance(self) -> Balance: ...
+
+    async def exposures(self) -> dict[str, Decimal]:
+        """Notionals of all open positions at the latest prices, by symbol and without sign."""
+        ...
 
     async def fills(self, since_ms: Millis) -> list[Fill]:
         """Of all symbols from a time on, in the order of time."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from llm_trader.config_types import EnvName, FilePath, Url
+from llm_trader.llm.expiry import ExpiryConfig
 from llm_trader.workflow.engine.config import RunsConfig
 
 BrokerName = Literal["paper", "binance", "bybit"]
@@ -86,19 +87,11 @@ class GuardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "no position is opened until the next day.",
         ),
     ] = 5.0
-    max_decision_age_s: Annotated[
-        float,
-        Meta(ge=1, le=86_400, description="Seconds after which a decision is void."),
-    ] = 300.0
-    max_price_move_pct: Annotated[
-        float,
-        Meta(gt=0, le=100, description="Price change in % since the state after which a decision "
-             "is void."),
-    ] = 0.5  # fmt: skip
     kill_switch: Annotated[
         FilePath,
         Meta(description="While this file exists, no process opens a position."),
     ] = Path("data/kill-switch")
+    expiry: ExpiryConfig = ExpiryConfig()
 
 
 class ExecutionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,6 +119,14 @@ class PaperConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The account that trades on paper."""
 
     ledger: Annotated[FilePath, Meta(description="File of the books.")] = Path("data/paper.sqlite")
+    instruments: Annotated[
+        FilePath | None,
+        Meta(
+            description="JSON file with step, tick and least size of each contract; without it, "
+            "orders of any size are filled.",
+            examples=["data/instruments.json"],
+        ),
+    ] = None
     deposit: Annotated[
         float, Meta(gt=0, le=1e12, description="What a new account begins with, in USDT.")
     ] = 10_000.0
@@ -173,11 +174,17 @@ class ExchangeAccountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = False
     api_key_env: Annotated[
         EnvName | None,
-        Meta(description="Name of the environment variable that holds the API key."),
+        Meta(
+            description="Name of the environment variable that holds the API key.",
+            examples=["EXCHANGE_API_KEY"],
+        ),
     ] = None
     api_secret_env: Annotated[
         EnvName | None,
-        Meta(description="Name of the environment variable that holds the API secret."),
+        Meta(
+            description="Name of the environment variable that holds the API secret.",
+            examples=["EXCHANGE_API_SECRET"],
+        ),
     ] = None
     binance_url: Annotated[
         Url | None, Meta(description="Address instead of that of Binance's account interface.")

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from llm_trader.llm.decision import Decision
+from llm_trader.llm.expiry import check_expiry
 from llm_trader.timeframe import DAY_MS, Millis
 from llm_trader.workflow.config import ExecutionConfig, GuardConfig
 from llm_trader.workflow.instrument import exact
@@ -156,28 +157,22 @@ def _data_age(case: _Case) -> Veto | None:
     return Veto("data_age", message, {"age_s": age_s, "limit_s": limit_s})
 
 
-def _decision_age(case: _Case) -> Veto | None:
-    facts, limit_s = case.facts, case.config.max_decision_age_s
-    if facts.now_ms is None:
+def _expiry(case: _Case) -> Veto | None:
+    facts, config = case.facts, case.config.expiry
+    if facts.now_ms is None or facts.quote is None:
+        return None  # vetoed already
+    price_now = float(facts.quote.price)
+    expiry = check_expiry(facts.as_of_ms, facts.price_then, facts.now_ms, price_now, config)
+    if not expiry.is_void:
         return None
-    age_s = (facts.now_ms - facts.as_of_ms) / 1000
-    if age_s <= limit_s:
-        return None
-    message = f"the decision is about {age_s:g} s ago, and is void after {limit_s:g} s"
-    return Veto("expired_by_age", message, {"age_s": age_s, "limit_s": limit_s})
-
-
-def _price_move(case: _Case) -> Veto | None:
-    facts, limit_pct = case.facts, case.config.max_price_move_pct
-    if facts.quote is None:
-        return None
-    if facts.price_then is None or not facts.price_then > 0:
-        return Veto("expired_by_price", "nobody knows the price that was decided on")
-    moved_pct = abs(float(facts.quote.price) / facts.price_then - 1) * 100
-    if moved_pct <= limit_pct:
-        return None
-    message = f"the price has moved by {moved_pct:.3g} % since, at most {limit_pct:g} % are allowed"
-    return Veto("expired_by_price", message, {"moved_pct": moved_pct, "limit_pct": limit_pct})
+    numbers: dict[str, Number] = {
+        "void_by": ", ".join(expiry.void_by),
+        "age_s": expiry.age_s,
+        "max_age_s": config.max_age_s,
+        "price_move_pct": expiry.price_move_pct,
+        "max_price_move_pct": config.max_price_move_pct,
+    }
+    return Veto("expiry", f"the decision is void: {expiry.reason}", numbers)
 
 
 def _verdict(case: _Case) -> Veto | None:
@@ -315,8 +310,7 @@ _RULES: Final[tuple[Callable[[_Case], Veto | None], ...]] = (
     _unsettled,
     _one_decision,
     _data_age,
-    _decision_age,
-    _price_move,
+    _expiry,
     _verdict,
     _novelty,
     _reward_risk,

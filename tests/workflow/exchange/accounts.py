@@ -34,7 +34,8 @@ class ExchangeTime(Clock):
         return self.exchange.market.now_ms
 
     async def sleep(self, seconds: float) -> None:
-        self.exchange.market.now_ms += round(seconds * 1000)
+        market = self.exchange.market
+        market.now_ms = market.now_ms - market.skew_ms + round(seconds * 1000)
         await asyncio.sleep(0)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_trader.errors import ConfigurationError, ExchangeError
+from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
 from llm_trader.workflow.exchange.broker import ExchangeBroker
 from llm_trader.workflow.exchange.venue import AccountVenue
 from llm_trader.workflow.orders import OrderIntent, Placed, Rejected, Unknown
@@ -101,7 +103,8 @@ async def test_a_lost_request_is_unknown_until_it_cannot_arrive_any_more(
     report = await broker.reconcile(SYMBOL)
     assert [type(result) for result in report.settled] == [Rejected]
     assert (report.unknown, report.position.side) == ((), 0)
-    assert isinstance(await broker.place(protected("other run")), Placed)
+    # Its own run may send it again.
+    assert isinstance(await broker.place(protected("run")), Placed)
     assert len(account.trades) == 1
 
 
@@ -112,6 +115,44 @@ async def test_a_request_that_arrives_after_its_sender_gave_up_is_found(
     placed = await broker.place(protected("run"))
     assert isinstance(placed, Placed)
     await assert_held(broker, account, 2)
+
+
+async def test_a_process_that_died_with_its_order_on_the_way_is_followed_by_no_second_order(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    venue: str,
+    tmp_path: Path,
+) -> None:
+    exchange.faults.add("late_request", path=ORDERS[venue], method="POST", late_ms=3000)
+    dying = asyncio.create_task(broker.place(protected("run")))
+    while exchange.faults.waiting:  # noqa: ASYNC110  the exchange has no event of it
+        await asyncio.sleep(0)
+    dying.cancel()
+    successor = broker_of(connection, exchange, tmp_path / "orders.sqlite")
+    placed = await successor.place(protected("run"))
+    assert isinstance(placed, Placed)
+    exchange.market.now_ms += 10_000
+    await successor.quote(SYMBOL)  # lets the late one in, if it is still on its way
+    assert [order.client_id for order in account.orders] == [placed.client_order_id]
+    successor._journal.close()
+
+
+async def test_two_processes_that_place_one_order_at_once_send_it_once(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    tmp_path: Path,
+) -> None:
+    other = broker_of(connection, exchange, tmp_path / "orders.sqlite")
+    results = await asyncio.gather(*(b.place(protected("run")) for b in (broker, other)))
+    assert any(isinstance(result, Placed) for result in results)
+    assert not any(isinstance(result, Rejected) for result in results)
+    assert len(account.orders) == 1
+    assert isinstance(await other.place(protected("run")), Placed)
+    other._journal.close()
 
 
 async def test_a_repeated_run_waits_until_its_lost_request_is_void_before_it_sends_again(
@@ -251,6 +292,27 @@ async def test_a_position_of_a_person_without_a_stop_is_told(
     assert report.position.opened_by is None
 
 
+async def test_a_journal_that_cannot_be_written_is_unknown_and_sends_nothing_twice(
+    broker: ExchangeBroker, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sqlite3.connect(":memory:", isolation_level=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._journal, "_db", full)  # it has no tables
+        assert isinstance(await broker.place(protected("run")), Unknown)
+        assert account.orders == []
+    full.close()
+
+    def fail(*_: Any) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._journal, "note", fail)
+        assert isinstance(await broker.place(protected("run")), Unknown)
+    assert (await broker.position(SYMBOL)).waiting_orders != ()
+    assert isinstance(await broker.place(protected("run")), Placed)
+    assert len(account.trades) == 1
+
+
 async def test_facts_that_the_exchange_does_not_tell_raise(
     broker: ExchangeBroker, exchange: FakeExchange
 ) -> None:
@@ -267,11 +329,13 @@ async def test_fills_and_balance_are_those_of_the_exchange(
     await broker.place(protected("in"))
     account.prices[SYMBOL] = Decimal(101)
     assert (await broker.balance()).unrealized == 2
+    assert await broker.exposures() == {SYMBOL: 202}
     await broker.place(intent("out", "-2", kind="close"))
     opening, closing = await broker.fills(exchange.market.now_ms - 60_000)
     assert (opening.opens, opening.quantity, opening.fee) == (True, 2, Decimal("0.1"))
     assert (closing.opens, closing.realized) == (False, 2)
     assert (await broker.balance()).equity == account.wallet
+    assert await broker.exposures() == {}
 
 
 async def test_the_rules_of_the_contract_are_the_exchanges(
@@ -288,7 +352,7 @@ async def test_an_account_in_hedge_mode_is_refused(
     account.hedge_mode = True
     if venue == "binance":
         with pytest.raises(ConfigurationError, match="one-way"):
-            await connection.connect()
+            await connection.check()
     else:  # a mode of each symbol
         with pytest.raises(ExchangeError, match="one-way"):
             await connection.position(SYMBOL)
@@ -300,9 +364,17 @@ async def test_a_wrong_clock_is_set_by_the_exchanges(
     exchange.market.skew_ms = 3_600_000
     try:
         broker = opened_broker(exchange, venue, tmp_path / "orders.sqlite")
-        broker._venue._client._wall_clock = lambda: (exchange.market.now_ms - 3_600_000) / 1000  # type: ignore[attr-defined]
+        broker._venue._client._wall_clock = lambda: (
+            (exchange.market.now_ms - exchange.market.skew_ms) / 1000
+        )  # type: ignore[attr-defined]
         await broker.connect()
         assert isinstance(await broker.place(protected("run")), Placed)
+        # A clock that drifts is set again before the next order.
+        exchange.market.skew_ms = 7_200_000
+        late = await broker.place(protected("late"))
+        assert isinstance(late, Unknown | Rejected)
+        await broker.reconcile(SYMBOL)
+        assert isinstance(await broker.place(intent("out", "-2", kind="close")), Placed)
         await broker.close()
     finally:
         exchange.market.skew_ms = 0

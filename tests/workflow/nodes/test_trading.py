@@ -66,7 +66,7 @@ async def test_a_decision_passes_and_is_executed_once(
     ("asked", "rule"),
     [
         ("reconcile", "unknown"),
-        ("positions", "unknown"),
+        ("exposures", "unknown"),
         ("balance", "unknown"),
         ("quote", "unknown"),
         ("fills", "unknown"),

@@ -24,14 +24,12 @@ from llm_trader.clock import Clock, WallClock
 from llm_trader.errors import ConfigurationError
 from llm_trader.timeframe import M3, Millis, Timeframe
 from llm_trader.workflow.broker import Broker
-from llm_trader.workflow.instrument import InstrumentRules
 from llm_trader.workflow.nodes.deciding import AggregatorDecides, ModelDecides
 from llm_trader.workflow.nodes.retrieving import RpcRetrieve
 from llm_trader.workflow.nodes.running import Decide, Services
 from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.nodes.trading import BrokerExecutes, BrokerGuard
-from llm_trader.workflow.paper.broker import PaperBroker
-from llm_trader.workflow.paper.ledger import Ledger
+from llm_trader.workflow.opening import open_broker
 
 _ORIGIN = "workflow"
 _log = structlog.get_logger(__name__)
@@ -57,7 +55,7 @@ async def open_parts(
     for note in notes:
         _log.warning("workflow_decider", note=note)
     async with AsyncExitStack() as opened:
-        broker = await _open_broker(job, wall, live=live)
+        broker = await open_broker(settings.workflow, job.environ, wall, live_flag=live)
         opened.push_async_callback(broker.close)
         token = secret(
             job.environ, settings.workflow.runs.rag_token_env, "workflow.runs.rag_token_env"
@@ -111,27 +109,3 @@ def _intraday(job: Job) -> Timeframe:
     """The candles that snapshots are made of, as the record notes them."""
     named = job.settings.snapshot.intraday
     return M3 if named == "auto" else Timeframe.parse(named)
-
-
-async def _open_broker(job: Job, clock: Clock, *, live: bool) -> Broker:
-    config = job.settings.workflow
-    if config.broker == "paper":
-        if live:
-            raise ConfigurationError(
-                "--live was given, but workflow.broker is paper: nothing is traded; name an "
-                "exchange in workflow.broker, or leave --live out"
-            )
-        ledger = Ledger(config.paper.ledger)
-        return PaperBroker(ledger, config.paper, _fine_steps, now_ms=clock.now_ms())
-    from llm_trader.workflow.exchange.opening import open_exchange_broker
-
-    broker = open_exchange_broker(
-        config.broker, config.exchange, job.environ, clock, live_flag=live
-    )
-    await broker.connect()
-    return broker
-
-
-def _fine_steps(symbol: str) -> InstrumentRules:
-    """Steps of a contract where no exchange says them."""
-    return InstrumentRules(symbol=symbol)

@@ -14,7 +14,7 @@ import structlog
 from llm_trader import __version__
 from llm_trader.app.job import Job
 from llm_trader.app.llm_deciders import DeciderChoice
-from llm_trader.app.server import client_limits, tokens_of
+from llm_trader.app.server import access, client_limits
 from llm_trader.app.workflow.paper_prices import PaperPrices
 from llm_trader.app.workflow.parts import Parts, open_parts, require_workflow_extra
 from llm_trader.app.workflow.timetable import Timetable
@@ -22,16 +22,15 @@ from llm_trader.background import in_background
 from llm_trader.clock import WallClock
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.market.store import MarketStore
-from llm_trader.rpc.admission import Admission, check_binding
+from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS
-from llm_trader.rpc.key_file import read_keys
 from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.observer import log_observers
 from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
-from llm_trader.rpc.tls import ServerTls, tls_of
-from llm_trader.storage.file_follower import FileFollower, following
+from llm_trader.rpc.tls import ServerTls
+from llm_trader.storage.file_follower import following
 from llm_trader.timeframe import Millis, Timeframe
 from llm_trader.workflow.engine.protocol import RunOptions
 from llm_trader.workflow.graph.document import InputNode
@@ -99,9 +98,9 @@ async def workflow_server(
 
     settings, config = job.settings, job.settings.workflow.runs
     graph = load_graph(path, SCRIPTS)
-    keys = KeyRing(tokens_of(settings.intake, job.environ, "intake"), now_ms=clock)
+    keys, tls, followed = access(settings.intake, job.environ, clock, "intake")
     async with AsyncExitStack() as opened:
-        tls = await _secured(settings.intake, keys, clock, opened)
+        await opened.enter_async_context(following(*followed))
         parts = await opened.enter_async_context(
             open_parts(job, choice.decider, clock, live=choice.live)
         )
@@ -126,26 +125,6 @@ async def workflow_server(
         server = await _server(job, intake, keys, tls, opened)
         _log_mode(graph, parts, intake.options, settings.workflow.guards.kill_switch)
         yield WorkflowServer(server, intake, runs, parts)
-
-
-async def _secured(
-    config: IntakeConfig, keys: KeyRing, clock: Callable[[], Millis], opened: AsyncExitStack
-) -> ServerTls | None:
-    """Keys and certificate, followed while it is open."""
-    tls = tls_of(config, clock)
-    followed = []
-    if path := config.keys_file:
-        followed.append(FileFollower("keys", [path], lambda: keys.follow_file(read_keys(path))))
-    if tls is not None:
-        followed.append(FileFollower("certificate", tls.paths, tls.load))
-    check_binding(
-        config.host,
-        keys.required,
-        config.allow_unauthenticated_remote,
-        encrypted=tls is not None,
-    )
-    await opened.enter_async_context(following(*followed))
-    return tls
 
 
 async def _server(

@@ -176,6 +176,25 @@ class ExchangeClient:
         """The time of the exchange, `ahead_ms` ahead of ours."""
         return round(self._wall_clock() * 1000) + self.ahead_ms
 
+    async def set_clock(self, endpoint: str, read: Callable[[Any], int]) -> None:
+        """Learns how far the exchange's clock is ahead, from its time in milliseconds.
+
+        Raises `ExchangeError` where the exchange does not answer.
+        """
+        for attempt in range(_ATTEMPTS_TO_CONNECT):
+            # Of each attempt anew: the round trip of a reply is what it may be wrong by.
+            before_ms = self.venue_now_ms()
+            try:
+                told_ms = await self.send(endpoint, {}, read)
+            except UnknownOutcomeError:
+                if attempt == _ATTEMPTS_TO_CONNECT - 1:
+                    raise
+                await self._sleep(wait_s(attempt, None, self._rng))
+                continue
+            # Nobody knows when within the round trip it was read.
+            self.ahead_ms += told_ms - (before_ms + self.venue_now_ms()) // 2
+            return
+
     async def close(self) -> None:
         await self._exchange.close()
 

@@ -68,14 +68,13 @@ class BinanceAccount:
     def now_ms(self) -> Millis:
         return self._client.venue_now_ms()
 
-    async def connect(self) -> None:
-        def read(reply: Any) -> Millis:
-            return a_time(a_dict(reply, "time").get("serverTime"), "serverTime")
+    async def set_clock(self) -> None:
+        await self._client.set_clock(
+            "fapiPublicGetTime",
+            lambda reply: a_time(a_dict(reply, "time").get("serverTime"), "serverTime"),
+        )
 
-        before = self._client.venue_now_ms()
-        told = await self._client.ask("fapiPublicGetTime", {}, read, connecting=True)
-        # Nobody knows when within the round trip it was read.
-        self._client.ahead_ms += told - (before + self._client.venue_now_ms()) // 2
+    async def check(self) -> None:
         mode = await self._client.ask(
             "fapiPrivateGetPositionSideDual",
             {},
@@ -138,6 +137,16 @@ class BinanceAccount:
             )
 
         return await self._client.ask("fapiPrivateV3GetAccount", {}, read)
+
+    async def exposures(self) -> dict[str, Decimal]:
+        def read(reply: Any) -> dict[str, Decimal]:
+            rows = [a_dict(row, "position") for row in a_list(reply, "positionRisk")]
+            notionals = {
+                str(r.get("symbol")): a_decimal(r.get("notional"), "notional") for r in rows
+            }
+            return {symbol: abs(notional) for symbol, notional in notionals.items() if notional}
+
+        return await self._client.ask("fapiPrivateV3GetPositionRisk", {}, read)
 
     async def fills(self, symbol: str, since_ms: Millis) -> list[Fill]:
         parameters = {"symbol": symbol, "startTime": since_ms, "limit": 1000}

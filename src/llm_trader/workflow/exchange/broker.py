@@ -20,12 +20,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Final
 
 import structlog
 
 from llm_trader.clock import Clock
-from llm_trader.errors import ExchangeError
+from llm_trader.errors import ExchangeError, StoreError
 from llm_trader.market.exchange.client import RefusedRequestError, UnknownOutcomeError
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.exchange.journal import (
@@ -56,6 +57,7 @@ _CLOCK_ERROR_MS: Final = 1000
 # A market order is filled within milliseconds, but is seen in lists a little later.
 _LOOKS: Final = 8
 _FIRST_LOOK_S: Final = 0.05
+_ENDS: Final = ("placed", "rejected")
 
 _log = structlog.get_logger(__name__)
 
@@ -85,7 +87,8 @@ class ExchangeBroker:
 
     async def connect(self) -> None:
         """Before anything else. Raises `LlmTraderError` where the account cannot be used."""
-        await self._venue.connect()
+        await self._venue.set_clock()
+        await self._venue.check()
 
     async def instrument(self, symbol: str) -> InstrumentRules:
         return await self._venue.instrument(symbol)
@@ -96,13 +99,11 @@ class ExchangeBroker:
     async def balance(self) -> Balance:
         return await self._venue.balance()
 
+    async def exposures(self) -> dict[str, Decimal]:
+        return await self._venue.exposures()
+
     async def position(self, symbol: str) -> Position:
         return self._as_position(symbol, await self._venue.position(symbol))
-
-    async def positions(self) -> list[Position]:
-        """The open ones of the symbols that were traded, or given at the start."""
-        found = [await self.position(symbol) for symbol in sorted(self._symbols)]
-        return [position for position in found if position.side]
 
     async def fills(self, since_ms: Millis) -> list[Fill]:
         fills: list[Fill] = []
@@ -117,10 +118,15 @@ class ExchangeBroker:
                 return await self._place(intent)
             except ExchangeError as error:
                 return self._unknown(intent, error.message)
+            except StoreError as error:
+                # The row of an order that was sent is on disk, and has no end.
+                return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 
     async def reconcile(self, symbol: str) -> Reconciliation:
         self._symbols.add(symbol)
         async with self._locks[symbol]:
+            # Clocks drift, and the exchange refuses requests of another time.
+            await self._venue.set_clock()
             settled: list[OrderResult] = []
             for note in self._journal.unsettled(symbol):
                 try:
@@ -152,7 +158,7 @@ class ExchangeBroker:
     async def _place(self, intent: OrderIntent) -> OrderResult:
         note = self._journal.order(intent.client_order_id)
         if note is not None:
-            if note.result is not None and note.state in ("placed", "rejected"):
+            if note.result is not None and note.state in _ENDS:
                 return note.result
             return await self._settle(note, resend=True)
         if intent.kind == "open" and (blocking := self._journal.unsettled(intent.symbol)):
@@ -171,7 +177,7 @@ class ExchangeBroker:
         void_before_ms = signed_ms - self._void_after_ms
         if not self._journal.claim(intent, signed_ms, void_before_ms=void_before_ms):
             note = self._journal.order(intent.client_order_id)
-            if note is not None and note.result is not None and note.state != "unknown":
+            if note is not None and note.result is not None and note.state in _ENDS:
                 return note.result
             return self._unknown(intent, "another process is sending this order")
         if found is None:
@@ -196,7 +202,7 @@ class ExchangeBroker:
             return await self._complete(intent, found)
         if resend:
             return await self._send(intent, None)
-        return self._rejected(intent, "the exchange never got it", None)
+        return self._rejected(intent, "the exchange never got it", None, state="void")
 
     async def _wait_until_void(self, note: OrderNote) -> None:
         while (left_ms := note.sent_ms + self._void_after_ms - self._venue.now_ms()) >= 0:
@@ -279,9 +285,11 @@ class ExchangeBroker:
             self._end(intent, "unknown", unknown)
         return unknown
 
-    def _rejected(self, intent: OrderIntent, reason: str, code: str | None) -> OrderResult:
+    def _rejected(
+        self, intent: OrderIntent, reason: str, code: str | None, state: State = "rejected"
+    ) -> OrderResult:
         rejected = Rejected(client_order_id=intent.client_order_id, reason=reason, code=code)
-        self._end(intent, "rejected", rejected)
+        self._end(intent, state, rejected)
         return rejected
 
     def _end(self, intent: OrderIntent, state: State, result: OrderResult) -> None:

@@ -7,6 +7,7 @@ reply to an order has no more than its id, so what became of it is looked up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 from llm_trader.errors import ExchangeError, InvalidInputError
@@ -56,14 +57,13 @@ class BybitAccount:
     def now_ms(self) -> Millis:
         return self._client.venue_now_ms()
 
-    async def connect(self) -> None:
-        def read(reply: Any) -> Millis:
-            return a_time(a_dict(reply, "time").get("time"), "time")
+    async def set_clock(self) -> None:
+        await self._client.set_clock(
+            "publicGetV5MarketTime", lambda reply: a_time(a_dict(reply, "time").get("time"), "time")
+        )
 
-        before = self._client.venue_now_ms()
-        told = await self._client.ask("publicGetV5MarketTime", {}, read, connecting=True)
-        # Nobody knows when within the round trip it was read.
-        self._client.ahead_ms += told - (before + self._client.venue_now_ms()) // 2
+    async def check(self) -> None:
+        """Each symbol has a mode of its own, which its position tells."""
 
     async def instrument(self, symbol: str) -> InstrumentRules:
         if symbol not in self._rules:
@@ -120,6 +120,16 @@ class BybitAccount:
             unrealized=a_decimal(row.get("totalPerpUPL"), "totalPerpUPL"),
         )
 
+    async def exposures(self) -> dict[str, Decimal]:
+        # 200 positions is the longest page.
+        parameters = {**_LINEAR, "settleCoin": "USDT", "limit": 200}
+        rows = await self._ask_list("privateGetV5PositionList", parameters, lambda row: row)
+        return {
+            str(row.get("symbol")): a_decimal(row.get("positionValue"), "positionValue")
+            for row in rows
+            if a_decimal(row.get("size") or "0", "size")
+        }
+
     async def fills(self, symbol: str, since_ms: Millis) -> list[Fill]:
         parameters = {**_LINEAR, "symbol": symbol, "startTime": since_ms, "limit": 100}
         rows = await self._ask_list("privateGetV5ExecutionList", parameters, lambda row: row)
@@ -156,6 +166,8 @@ class BybitAccount:
             raise
 
     async def protect(self, intent: OrderIntent, signed_ms: Millis) -> None:
+        if not _protection(intent):
+            return
         position = await self.position(intent.symbol)
         standing = position.stop_price, position.target_price
         if standing == (intent.stop_price, intent.target_price):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,8 +21,9 @@ from llm_trader.storage.files import write_errors
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.orders import ZERO, OrderIntent, OrderResult
 
-# `sending`: on its way, or its sender died. `unknown`: its sender does not know.
-State = Literal["sending", "unknown", "placed", "rejected"]
+# `sending`: on its way, or its sender died. `unknown`: its sender does not know. `void`: it never
+# arrived and never will, so its run may send it again.
+State = Literal["sending", "unknown", "void", "placed", "rejected"]
 
 _VERSION: Final = 1
 _BUSY_S: Final = 10.0
@@ -78,6 +79,7 @@ class OrderJournal:
             raise StoreError(f"{path} is no journal of this program: {error}") from error
 
     def _prepare(self) -> None:
+        self._db.execute("SELECT count(*) FROM sqlite_master")  # fails where it is no database
         with self._transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -95,13 +97,24 @@ class OrderJournal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        with self._as_store_errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _as_store_errors(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the journal {self.path} cannot be read or written: {error}; look at its disk"
+            ) from error
 
     def order(self, client_order_id: str) -> OrderNote | None:
         rows = self._rows("WHERE client_order_id = ?", (client_order_id,))
@@ -111,11 +124,12 @@ class OrderJournal:
         return self._rows("WHERE symbol = ? AND state IN ('sending', 'unknown')", (symbol,))
 
     def _rows(self, condition: str, values: tuple[Any, ...]) -> list[OrderNote]:
-        rows = self._db.execute(
-            f"SELECT state, sent_ms, sendings, intent, result FROM orders {condition} "  # noqa: S608
-            "ORDER BY sent_ms, client_order_id",
-            values,
-        )
+        with self._as_store_errors():
+            rows = self._db.execute(
+                f"SELECT state, sent_ms, sendings, intent, result FROM orders {condition} "  # noqa: S608
+                "ORDER BY sent_ms, client_order_id",
+                values,
+            ).fetchall()
         return [
             OrderNote(
                 state,
@@ -138,7 +152,7 @@ class OrderJournal:
                 "INSERT INTO orders VALUES (?1, ?2, 'sending', ?3, 1, ?4, NULL) "
                 "ON CONFLICT (client_order_id) DO UPDATE "
                 "SET state = 'sending', sent_ms = ?3, sendings = sendings + 1 "
-                "WHERE state IN ('sending', 'unknown') AND sent_ms < ?5 RETURNING 1",
+                "WHERE state IN ('sending', 'unknown', 'void') AND sent_ms < ?5 RETURNING 1",
                 values,
             ).fetchall()
         return bool(claimed)
@@ -153,9 +167,10 @@ class OrderJournal:
             )
 
     def expected(self, symbol: str) -> ExpectedPosition:
-        rows = self._db.execute(
-            "SELECT quantity, client_order_id FROM positions WHERE symbol = ?", (symbol,)
-        ).fetchall()
+        with self._as_store_errors():
+            rows = self._db.execute(
+                "SELECT quantity, client_order_id FROM positions WHERE symbol = ?", (symbol,)
+            ).fetchall()
         return ExpectedPosition(Decimal(rows[0][0]), rows[0][1]) if rows else ExpectedPosition()
 
     def expect(self, symbol: str, expected: ExpectedPosition) -> None:

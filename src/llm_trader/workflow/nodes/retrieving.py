@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_trader.client import AsyncClient
+from llm_trader.client.answers import answer_of_result
 from llm_trader.errors import InsufficientMatchesError, LlmTraderError
 from llm_trader.retrieval.answer import Answer
 from llm_trader.timeframe import SECOND_MS
 from llm_trader.workflow.graph.document import RpcConfig
 from llm_trader.workflow.values import QueryInputs, Retrieval, plain
-
-if TYPE_CHECKING:
-    from llm_trader.serving.wire import QueryPatternsResult
 
 
 class VerdictError(LlmTraderError):
@@ -68,24 +66,6 @@ class RpcRetrieve:
         clients, self._clients = self._clients, {}
         for client in clients.values():
             await client.close()
-
-
-def answer_of_result(result: QueryPatternsResult) -> Answer:
-    """The answer that a server has sent."""
-    meta = result.metadata
-    return Answer(
-        matches=result.matches,
-        statistics=result.statistics,
-        evidence=result.evidence,
-        filters_applied=meta.filters_applied,
-        features_missing=meta.features_missing,
-        points_eligible=meta.points_eligible,
-        embedding_us=meta.embedding_duration_ms * 1000,
-        retrieval_us=meta.retrieval_duration_ms * 1000,
-        calibration=meta.calibration,
-        warnings=meta.warnings,
-        index_end_ms=meta.index_end,
-    )
 
 
 def _state(inputs: QueryInputs) -> dict[str, Any] | None:

@@ -6,31 +6,27 @@ Whatever the broker cannot say is unknown to the rules, and they veto.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Literal, TypeVar
+from typing import Final, Literal
 from weakref import WeakValueDictionary
 
-import structlog
+import msgspec
 
 from llm_trader.clock import Clock
-from llm_trader.errors import LlmTraderError
 from llm_trader.llm.decision import Decision
-from llm_trader.retrieval.answer import Answer
-from llm_trader.timeframe import DAY_MS, SECOND_MS
 from llm_trader.workflow.broker import Broker
 from llm_trader.workflow.config import WorkflowConfig
 from llm_trader.workflow.execution import OrderContext, execute
+from llm_trader.workflow.facts import DecidedState, collect_facts
 from llm_trader.workflow.guards import GuardFacts, guarded
 from llm_trader.workflow.kill_switch import KillSwitch
 from llm_trader.workflow.nodes.running import NodeRun
-from llm_trader.workflow.orders import OrderResult, Placed, Position, Rejected, Unknown
+from llm_trader.workflow.orders import OrderResult, Placed, Rejected, Unknown
 from llm_trader.workflow.values import Checked, Executed, ExecuteInputs, GuardInputs, plain
 
-T = TypeVar("T")
-
-_log = structlog.get_logger(__name__)
+# The horizon of the default hold.
+_HORIZON: Final = "4h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,43 +47,21 @@ class BrokerGuard:
         return Checked(decision=decision, vetoes=list(vetoes))
 
     async def _facts(self, inputs: GuardInputs) -> GuardFacts:
-        snapshot, answer, symbol = inputs.snapshot, inputs.answer, inputs.snapshot.symbol
-        broker, now_ms = self.broker, self.clock.now_ms()
-        reconciled = await _known(broker.reconcile(symbol), "reconciliation", symbol)
-        positions = await _known(broker.positions(), "positions", symbol)
-        since_ms = now_ms - now_ms % DAY_MS
-        since_ms = min(since_ms, now_ms - round(self.config.guards.cooldown_s * SECOND_MS))
-        return GuardFacts(
-            symbol=symbol,
-            now_ms=now_ms,
+        snapshot, answer = inputs.snapshot, inputs.answer
+        state = DecidedState(
+            symbol=snapshot.symbol,
             as_of_ms=snapshot.timestamp,
-            price_then=snapshot.price,
+            price=snapshot.price,
             data_ms=snapshot.timestamp,
-            quote=await _known(broker.quote(symbol), "price", symbol),
-            position=None if reconciled is None else reconciled.position,
-            balance=await _known(broker.balance(), "balance", symbol),
-            exposures=await self._exposures(positions, symbol),
-            fills=await _known(broker.fills(since_ms), "fills", symbol),
-            verdict=None if answer is None else answer.evidence.verdict,
-            novelty=_novelty(answer),
-            expected_move_pct=snapshot.expected_volatility_4h,
-            unknown_orders=None if reconciled is None else reconciled.unknown,
-            kill_reason=KillSwitch(self.config.guards.kill_switch).reason(),
+            evidence=None if answer is None else answer.evidence,
         )
-
-    async def _exposures(
-        self, positions: Sequence[Position] | None, symbol: str
-    ) -> dict[str, Decimal] | None:
-        """None where the price of one of them is unknown."""
-        if positions is None:
-            return None
-        exposures: dict[str, Decimal] = {}
-        for position in positions:
-            quote = await _known(self.broker.quote(position.symbol), "price", symbol)
-            if quote is None:
-                return None
-            exposures[position.symbol] = abs(position.quantity) * quote.price
-        return exposures
+        guards = self.config.guards
+        facts = await collect_facts(self.broker, state, self.clock.now_ms(), _HORIZON, guards)
+        if facts.expected_move_pct is None:
+            # Without evidence the state itself says how far the price may move.
+            expected_pct = snapshot.expected_volatility_4h
+            facts = msgspec.structs.replace(facts, expected_move_pct=expected_pct)
+        return facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +118,3 @@ def _words(result: OrderResult) -> str:
     if result.waiting:
         return f"order {result.client_order_id} waits for a price"
     return f"{result.filled:f} filled at {result.average_price}"
-
-
-def _novelty(answer: Answer | None) -> float | None:
-    if answer is None or answer.evidence.novelty is None:
-        return None
-    return answer.evidence.novelty.percentile
-
-
-async def _known(asked: Awaitable[T], what: str, symbol: str) -> T | None:
-    try:
-        return await asked
-    except LlmTraderError as error:
-        _log.warning("broker_fact_unknown", fact=what, symbol=symbol, reason=error.message)
-        return None

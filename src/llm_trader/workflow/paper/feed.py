@@ -13,7 +13,8 @@ class MarketFeed:
     """Plays one symbol to a paper broker. A settlement counts at the minute of its stamp.
 
     Settlements come before the trade of their time: who opens a position then does not pay, who
-    closes one does.
+    closes one does. The broker passes over what it has seen, so a live process may make a new feed
+    of the newest stored candles whenever there are some.
     """
 
     def __init__(self, symbol: str, candles: CandleSeries, funding: FundingSeries) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -100,6 +100,7 @@ class Ledger:
             raise StoreError(f"{path} is no ledger of this program: {error}") from error
 
     def _prepare(self) -> None:
+        self._db.execute("SELECT count(*) FROM sqlite_master")  # fails where it is no database
         with self.transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -117,30 +118,43 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of it or nothing; one within another is a part of it."""
+        """All of it or nothing; one within another is a part of it.
+
+        Raises `StoreError` where SQLite cannot read or write, such as on a full disk.
+        """
         with self._lock:
             if self._depth:
                 yield
                 return
-            self._db.execute("BEGIN IMMEDIATE")
-            self._depth = 1
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            else:
-                self._db.execute("COMMIT")
-            finally:
-                self._depth = 0
+            with self._as_store_errors():
+                self._db.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                try:
+                    yield
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        self._db.execute("ROLLBACK")
+                    raise
+                finally:
+                    self._depth = 0
+
+    @contextmanager
+    def _as_store_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the ledger {self.path} cannot be read or written: {error}; look at its disk"
+            ) from error
 
     def changed_elsewhere(self) -> int:
         """A number that changes when another process or connection has written."""
-        with self._lock:
+        with self._lock, self._as_store_errors():
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
+        with self._lock, self._as_store_errors():
             return self._db.execute(statement, values).fetchall()
 
     def post(

@@ -39,8 +39,9 @@ demo-live: setup ## exchange, collector, index and server, live on a simulated m
 # Some two hundred processes of the tests, and each worker, would compile every module again.
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
+# Postgres has its tests in test-text, also where this machine has one.
 test: setup ## every quick test, in parallel
-	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10
+	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10 -m "not soak and not postgres"
 
 soak: setup ## what takes longer: evaluations, floods, kills, properties with more examples
 	@TEST_PROFILE=thorough $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"

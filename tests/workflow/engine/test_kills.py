@@ -66,7 +66,7 @@ def _now_ms() -> int:
 
 
 async def _ended(here: Surroundings, runs: set[str]) -> dict[str, Any]:
-    """The summaries of runs, once all have ended."""
+    """The summaries of all runs, once these and all others have ended."""
     url = here.more.get("workflow.runs.postgres_url")
     config = RunsConfig(folder=here.folder / "runs", postgres_url=url)
     log = RunLog(run_database(config, {}), dict(SCRIPTS))
@@ -74,6 +74,9 @@ async def _ended(here: Surroundings, runs: set[str]) -> dict[str, Any]:
         for run in runs:
             async with asyncio.timeout(60):
                 await log.wait(run)
+        async with asyncio.timeout(60):
+            while await log.depth():  # noqa: ASYNC110  another process carries them out
+                await asyncio.sleep(0.05)
         return {one.run_id: one for one in await log.runs(limit=10_000)}
     finally:
         log.close()
@@ -177,43 +180,49 @@ async def test_a_run_killed_at_any_boundary_is_decided_once(
     assert _decisions(here) == {"BTCUSDT": 1}
 
 
+# 200 kills in all, in parts that run side by side.
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-async def test_kills_at_200_random_instants_lose_and_double_nothing(
-    here: Surroundings, stub: StubServer, snapshot: MarketSnapshot
+@pytest.mark.parametrize("seed", range(8))
+async def test_kills_at_25_random_instants_lose_and_double_nothing(
+    here: Surroundings, stub: StubServer, snapshot: MarketSnapshot, seed: int
 ) -> None:
-    await _random_kills(here, stub, snapshot, kills=200)
+    await _random_kills(here, stub, snapshot, kills=25, seed=seed)
 
 
 async def test_kills_at_random_instants_lose_and_double_nothing(
     here: Surroundings, stub: StubServer, snapshot: MarketSnapshot
 ) -> None:
-    await _random_kills(here, stub, snapshot, kills=3)
+    await _random_kills(here, stub, snapshot, kills=2, seed=15)
 
 
 async def _random_kills(
-    here: Surroundings, stub: StubServer, snapshot: MarketSnapshot, *, kills: int
+    here: Surroundings, stub: StubServer, snapshot: MarketSnapshot, *, kills: int, seed: int
 ) -> None:
-    rng = random.Random(15)
+    rng = random.Random(seed)
     runs: dict[str, str] = {}
     for number in range(kills):
         with here.serving() as process:
             symbols = [f"S{number}X{i}USDT" for i in range(3)]
-            posting = asyncio.gather(*(_posted(process, snapshot, s) for s in symbols))
+            tasks = [asyncio.create_task(_posted(process, snapshot, s)) for s in symbols]
             await asyncio.to_thread(lambda p=process: p.port)
-            await asyncio.sleep(rng.uniform(0, 0.5))
+            if number % 2:  # in the middle of runs; otherwise perhaps before any is accepted
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(rng.uniform(0, 0.3))
             process.kill()
-            runs |= {run: symbol for symbol, run in await posting if run is not None}
+            posted = await asyncio.gather(*tasks)
+            runs |= {run: symbol for symbol, run in posted if run is not None}
     with here.serving():
         summaries = await _ended(here, set(runs))
     assert runs, "no snapshot was accepted before its process was killed"
     assert {one.state for one in summaries.values()} == {"done"}
     # What was accepted without an answer is decided on as well.
     assert set(runs) <= set(summaries)
-    symbols = {one.symbol for one in summaries.values()}
-    assert _decisions(here) == dict.fromkeys(symbols, 1)
-    assert set(_opening_orders(here).values()) == {1}
-    assert set(_opening_orders(here)) == symbols
+    assert _decisions(here) == {one.symbol: 1 for one in summaries.values()}
+    # A model that was asked twice without an end is not asked again: that is a HOLD, and no order.
+    traded = {one.symbol: 1 for one in summaries.values() if one.action == "LONG"}
+    assert _opening_orders(here) == traded
+    assert len(traded) >= len(summaries) - kills
     # Each kill interrupts three calls at most.
     assert len(stub.requests) <= len(summaries) + 3 * kills
     assert max(Counter(request.prompt for request in stub.requests).values()) <= 2

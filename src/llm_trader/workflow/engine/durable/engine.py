@@ -107,6 +107,7 @@ async def durable_engine(
         if database.is_shared:
             await opened.enter_async_context(in_background(_sweep(executors, config.sweep_s)))
         await opened.enter_async_context(in_background(_tidy(log, config, services)))
+        await _report_stranded(log)
         _log.info("workflow_engine_started", database=database.shown, executor=name)
         yield log
 
@@ -144,6 +145,17 @@ async def _register_queue(config: RunsConfig) -> None:
         polling_interval_sec=config.poll_ms / 1000,
         on_conflict="always_update",
     )
+
+
+async def _report_stranded(log: RunLog) -> None:
+    """Runs of a version whose steps are others can be carried out by that version alone."""
+    for version, count in (await log.of_other_versions()).items():
+        _log.warning(
+            "workflow_runs_of_another_version",
+            version=version,
+            runs=count,
+            remedy="start the program that accepted them once more, or cancel them",
+        )
 
 
 async def _shut_down() -> None:

@@ -7,6 +7,7 @@ partitioned by symbol, so that no symbol has two runs under way.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -208,6 +209,19 @@ class RunLog:
         for status in found:
             running.setdefault(status.executor_id or "", []).append(status.workflow_id)
         return running
+
+    async def of_other_versions(self) -> dict[str, int]:
+        """How many runs have not ended that another version of the program accepted, by version."""
+        found = await self._call(
+            self._client.list_workflows,
+            status=_UNENDED,
+            name=WORKFLOW,
+            load_input=False,
+            load_output=False,
+        )
+        return Counter(
+            status.app_version for status in found if status.app_version not in (None, VERSION)
+        )
 
     async def requeue(self, run_ids: Sequence[str]) -> None:
         await self._call(self._client.resume_workflows, list(run_ids), queue_name=QUEUE)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
-from functools import partial
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -197,9 +196,8 @@ async def estimate_cost(job: Job, model: Model, asks: Sequence[Ask]) -> Estimate
 @blocking
 async def decide(job: Job, model: Model, asks: Sequence[Ask]) -> list[Made]:
     """Every ask once, whatever fails; an interrupted run pays for nothing twice."""
-    report = partial(job.progress, "deciding")
     async with _open(job, model) as decider:
-        return await decide_all(ModelDecider(decider, model.study), asks, report)
+        return await decide_all(ModelDecider(decider, model.study), asks, job.progress)
 
 
 @blocking

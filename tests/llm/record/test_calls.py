@@ -11,7 +11,8 @@ import pytest
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.llm.providers.protocol import LlmRequest, ProviderError
-from llm_trader.llm.record.calls import CallFailure, RecordedCall, Started, UnderWay
+from llm_trader.llm.record.call_rows import CallFailure, RecordedCall
+from llm_trader.llm.record.calls import Started, UnderWay
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.llm.record.requests import canonical_json, request_hash
 from llm_trader.timeframe import DAY_MS

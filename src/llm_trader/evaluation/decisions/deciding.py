@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from llm_trader.errors import LlmTraderError
 from llm_trader.evaluation.results import Price
 from llm_trader.llm.decision import Case, Decider, Decision
 from llm_trader.llm.prompt.render import Arm
-
-# Further ones would only wait for the rate limit, each with its prompt in memory.
-_AT_ONCE: Final = 64
+from llm_trader.progress import Progress, StepCounter, no_progress
 
 
 class Made(NamedTuple):
@@ -44,11 +42,18 @@ class StudyDecider(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def at_once(self) -> int:
+        """How many decisions may be under way together."""
+        ...
+
     async def make(self, ask: Ask) -> Made: ...
 
 
 class KeylessDecider:
     """A decider that costs nothing, for the controls with a known answer."""
+
+    at_once = 1
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
@@ -62,25 +67,35 @@ class KeylessDecider:
 
 
 async def decide_all(
-    decider: StudyDecider,
-    asks: Sequence[Ask],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    decider: StudyDecider, asks: Sequence[Ask], progress: Progress = no_progress
 ) -> list[Made]:
-    """One result for each ask, in their order, whatever order they end in."""
+    """One result for each ask, in their order, whatever order they end in.
+
+    Where it is cancelled, as by Ctrl-C, it begins nothing more, and ends when what is under way
+    has: a call that is given up is paid for all the same.
+    """
     results: list[Made | None] = [None] * len(asks)
     waiting = iter(enumerate(asks))
-    done = 0
+    counter = StepCounter(progress, "deciding", len(asks))
+    stopped = False
 
     async def work() -> None:
-        nonlocal done
-        for row, ask in waiting:
-            results[row] = await _made(decider, ask)
-            done += 1
-            progress(done, len(asks))
+        while not stopped and (pair := next(waiting, None)) is not None:
+            results[pair[0]] = await _made(decider, pair[1])
+            counter(1)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(_AT_ONCE, len(asks))):
-            group.create_task(work())
+    workers = [asyncio.create_task(work()) for _ in range(min(decider.at_once, len(asks)))]
+    try:
+        await asyncio.shield(asyncio.gather(*workers))
+    except asyncio.CancelledError:
+        stopped = True
+        under_way = sum(not worker.done() for worker in workers)
+        progress("interrupted, waiting for calls under way", 0, under_way)
+        await asyncio.gather(*workers, return_exceptions=True)
+        raise
+    finally:
+        for worker in workers:
+            worker.cancel()
     return [made for made in results if made is not None]
 
 

@@ -6,11 +6,15 @@ of them is used again at no cost.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from llm_trader.evaluation.decisions.deciding import Ask, Made
 from llm_trader.llm.llm_decider import LlmDecider
 from llm_trader.llm.providers.protocol import LlmRequest
+from llm_trader.llm.recorded_calls import RecordedCalls
+
+# Nothing waits for them.
+_REPLAYED_AT_ONCE: Final = 1
 
 StudyName = Literal["ab", "reads"]
 
@@ -25,6 +29,12 @@ class ModelDecider:
     @property
     def name(self) -> str:
         return self._decider.name
+
+    @property
+    def at_once(self) -> int:
+        """As many as can be under way: a further one would be begun after an interruption."""
+        calls = self._decider.calls
+        return calls.most_at_once if isinstance(calls, RecordedCalls) else _REPLAYED_AT_ONCE
 
     def request(self, ask: Ask) -> LlmRequest:
         """What would be asked, without asking it."""

@@ -40,25 +40,27 @@ _HTTP = f"""\
 |---|---|
 | `POST /rpc` | A document or a batch; `Content-Type: application/json`. Notifications get 204. |
 | `GET /livez` | 200 while the process answers. |
-| `GET /readyz` | 200 if index, market store and text model are as they should be, else 503; \
-each with its reason. Where keys are asked for, only who sends one learns the reasons. |
+| `GET /readyz` | 200 if index, Qdrant (where it holds the index), market store and text model \
+are in order, else 503; each with its reason. Where the server asks for keys, only clients with a \
+valid one see the reasons. |
 | `GET /openrpc.json` | What `rpc.discover` returns. |
-| `/ws` | WebSocket: a text frame is a document, its reply another one. |
+| `/ws` | WebSocket: each text frame is a document, and so is each reply. |
 
 ```
 curl -H 'Content-Type: application/json' localhost:7880/rpc -d \
 '{{"jsonrpc":"2.0","id":1,"method":"rag.query_patterns","params":{{"symbol":"BTCUSDT","timestamp":1774008000000}}}}'
 ```
 
-A key is sent as `Authorization: Bearer KEY` with each HTTP request, and with the handshake of
-a WebSocket, or by `rpc.authenticate` on it. The status of a reply to a single call is that of its
-error code above; a batch is 200. A body has at most `serving.max_frame_kib` (413), headers 32 KiB
-(431), and both arrive within `serving.frame_timeout_s` of their first byte (408). 401, 403, 421,
-429, 503 and the like have a JSON-RPC error as their body.
+Send a key as `Authorization: Bearer KEY` with each HTTP request and with the handshake of a
+WebSocket; on an open WebSocket `rpc.authenticate` works as well. The reply to a single call has the
+HTTP status of its error code, as the table above says; the reply to a batch has 200. A body has at
+most `serving.max_frame_kib` (413), headers 32 KiB (431), and both must arrive within
+`serving.frame_timeout_s` of their first byte (408). 401, 403, 421, 429, 503 and the like have a
+JSON-RPC error as their body.
 
 Requests with another `Host` than a name of loopback, the address that they were sent to, or one of
 `serving.http_allowed_hosts` get 421; web pages of another origin than those of
-`serving.http_allowed_origins` get 403. Only these get headers of CORS.
+`serving.http_allowed_origins` get 403. Only these origins get CORS headers.
 
 `rag.subscribe` makes the server send a notification at each new snapshot of a symbol, within about
 a second of its candle:
@@ -74,7 +76,7 @@ a second of its candle:
 | {TOO_SLOW} | The client reads so slowly that a notification could not be sent. |
 | {UNAUTHENTICATED} | No key was sent within `serving.authentication_timeout_s`, or it has ended. |
 | {RESTARTING} | The server is stopping; connect again in a moment. |
-| {OVERLOAD} | Too many large messages wait, of all clients; connect again. |
+| {OVERLOAD} | The large messages of all clients take too much memory; connect again. |
 | {POLICY} | A message did not arrive in time, or too many keys were wrong. |
 | {UNSUPPORTED} | A frame was not text. |
 | 1009 | A message is larger than `serving.max_frame_kib`. |
@@ -106,18 +108,21 @@ def metrics_page(note: str) -> str:
     """Every metric, and how the prototype's are read from them."""
     lines = [note, "# Metrics", ""]
     lines += [
-        "Prometheus scrapes them at `/metrics` of the HTTP port; `serving.metrics = false` turns",
-        "them off. Labels take few values, whatever clients send: methods are those of the server",
-        "or `unknown`, symbols are the first 200 of store and index, and clients appear nowhere.",
-        "What is read at a scrape is absent where it cannot be read. `process_…` are those of the",
-        "Prometheus client library.",
+        "Prometheus scrapes the server's metrics at `/metrics` of the HTTP port; the setting",
+        "`serving.metrics = false` turns them off. Labels take few values, whatever clients send:",
+        "a method is one of the server's or `unknown`, a symbol is among the first 200 of store",
+        "and index, and clients appear nowhere. A value that cannot be read at a scrape is left",
+        "out. The metrics `process_…` come from the Prometheus client library.",
         "",
-        "A restart begins all of them anew, served forecasts that wait for their outcome included.",
+        "After a restart all counts begin at zero, and served forecasts that still wait for their",
+        "outcome are forgotten.",
         "",
-        "With `--workers` any worker answers with the sum of all, the ended ones included; one",
-        "that is killed takes the counts of its last 5 seconds with it. What all read from the",
-        "same files counts once; means of scored forecasts are weighted by their number. Each",
-        "worker scores its own, so a symbol and quarter-hour may count once for each of them.",
+        "With `--workers`, whichever worker is scraped answers for all of them, including those",
+        "that have ended; a worker that is killed loses the counts of its last 5 seconds. A value",
+        "that all of them read from the same files counts once. Coverage and CRPS are those of all",
+        "scored forecasts together. Each worker scores the forecasts that it served itself, so one",
+        "symbol and quarter-hour counts once for each worker that was asked about it, and what a",
+        "worker has scored is lost when it ends.",
         "",
         "| name | type | labels | meaning |",
         "|---|---|---|---|",
@@ -157,11 +162,11 @@ def rpc_page(note: str) -> str:
         "over [HTTP and WebSocket](#http-and-websocket), port 7880. The server describes itself in",
         "full, results included, to `rpc.discover` (OpenRPC). Every method takes `timeout_ms` by",
         "name: a request that is not answered by then ends with -32013. Params that are an object",
-        'may have `"_meta": {"token": KEY}`, the key of this one call, which is no parameter of',
-        "the method; [Security](security.md) has the other ways to send a key.",
+        'may contain `"_meta": {"token": KEY}`: a key for this one call, which the method does',
+        "not see; [Security](security.md) has the other ways to send a key.",
         "[`schemas/`](../schemas) has JSON Schemas of parameters and results, its `openapi.json`",
-        "the paths of the HTTP port with the statuses of their answers. A server also takes",
-        "parameters that it does not know, and names them in `unknown_fields`.",
+        "the paths of the HTTP port with the statuses of their answers. The server accepts",
+        "parameters that it does not know, and lists them in `unknown_fields`.",
     ]
     schemas = document["components"]["schemas"]
     for method in document["methods"]:

@@ -70,12 +70,12 @@ def test_a_missing_line_is_found(log: Path, file: int, line: int) -> None:
 @pytest.mark.parametrize("file", [0, -1])
 def test_lines_that_changed_places_are_found(log: Path, file: int) -> None:
     rewritten(files(log)[file], lambda found: [found[0], found[2], found[1], *found[3:]])
-    assert any("stands behind" in problem for problem in problems(log))
+    assert any("comes after line" in problem for problem in problems(log))
 
 
 def test_a_line_that_stands_there_twice_is_found(log: Path) -> None:
     rewritten(files(log)[0], lambda found: [*found[:3], found[2], *found[3:]])
-    assert any("stands behind" in problem for problem in problems(log))
+    assert any("comes after line" in problem for problem in problems(log))
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -224,7 +224,7 @@ def test_a_server_with_tokens_answers_only_those_who_have_one(
         monkeypatch.setenv("TOKEN_OF_MINE", "third-secret")
         wrong = typed(ASK, port)
         assert wrong.code == 2
-        assert "the key is not one that this server knows" in wrong.err
+        assert "the server does not know this key" in wrong.err
         monkeypatch.setenv("TOKEN_OF_MINE", "second-secret")
         assert "Verdict: " in typed(ASK, port).out
         process.terminate()

@@ -99,10 +99,10 @@ def call(method: str, params: Any = None) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
 
 
-def over_http(server: Running, key: str) -> bytes:
+def over_http(server: Running, key: str, request: str = "POST /rpc") -> bytes:
     context = ssl.create_default_context(cafile=server.folder / "authority.pem")
-    body = msgspec.json.encode(call("rag.stats"))
-    head = "POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    body = msgspec.json.encode(call("rag.stats")) if request.startswith("POST") else b""
+    head = f"{request} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Authorization: Bearer {key}\r\nConnection: close\r\n"
     with (
         socket.create_connection(("127.0.0.1", server.http_port), 20) as plain,
@@ -140,7 +140,17 @@ def test_no_secret_is_in_any_reply_log_line_or_file(server: Running) -> None:
     codes = [reply.get("error", {}).get("code") for reply in replies]
     assert codes[:5] == [None] * 5
     assert set(codes[5:]) <= {-32010, -32602, -32600}
-    shown = f"{replies}{sent_wrongly[0]}{accepted!r}{refused!r}"
+    pages = [
+        over_http(server, key, f"GET {path}")
+        for path in ("/metrics", "/readyz", "/openrpc.json", f"/{WRONG}", f"/metrics?key={WRONG}")
+        for key in (server.key, ENVIRONMENT, WRONG)
+    ]
+    metrics = pages[0]
+    assert b'llm_trader_requests_total{method="rag.stats"}' in metrics
+    assert b'llm_trader_errors_total{code="-32010"' in metrics
+    assert METHOD.encode() not in metrics
+    assert FIELD.encode() not in metrics
+    shown = f"{replies}{sent_wrongly[0]}{accepted!r}{refused!r}{pages}"
     written = "".join(path.read_text() for path in (server.folder / "audit").iterdir())
     written += (server.folder / "keys.json").read_text()
     for secret in (server.key, ENVIRONMENT, WRONG):
@@ -158,6 +168,14 @@ def test_what_the_settings_show_names_the_places_of_secrets_and_no_secret(
     monkeypatch.setenv("MY_TOKENS", ENVIRONMENT)
     monkeypatch.setenv("LLM_TRADER_SERVING__AUTH_TOKENS_ENV", "MY_TOKENS")
     monkeypatch.setenv("LLM_TRADER_SERVING__KEYS_FILE", str(server.folder / "keys.json"))
+    # Written into a URL it is a mistake, and that is said without repeating it.
+    monkeypatch.setenv("LLM_TRADER_INDEX__QDRANT__URL", f"http://me:{WRONG}@localhost:6333")
+    for line in ("config show", "config check", "index info"):
+        result = typed(f"llm-trader {line}")
+        assert result.code == 2
+        assert "should hold no password" in result.err
+        assert WRONG not in result.out + result.err
+    monkeypatch.delenv("LLM_TRADER_INDEX__QDRANT__URL")
     for line in ("config show", "config show --json", "config check", "keys list"):
         result = typed(f"llm-trader {line}")
         assert result.code == 0, result.err

@@ -201,7 +201,8 @@ async def serving_http(
     async def live(authenticated: bool) -> tuple[int, Any]:
         return 200, {"live": True}
 
-    routes = [*rpc.routes(), rpc.page("/livez", live, open_to_all=True)]
+    pages = [rpc.page("/livez", live, open_to_all=True), rpc.page("/with-a-key", live)]
+    routes = [*rpc.routes(), *pages]
     door = HttpServer(http_application(routes, config), config, gate, tls)
     server = RpcServer(dispatcher, config, gate=gate, doors=[door], tls=tls)
     await server.start()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.certificate_dates import end_of_certificate_ms
@@ -22,7 +24,7 @@ from llm_trader.rpc.server import RpcServer
 from llm_trader.rpc.tls import ServerTls, pinned_context, tls_of
 from llm_trader.storage.file_follower import FileFollower
 from tests.rpc.certificates import END, Authority
-from tests.rpc.stub import connected, serving, serving_http
+from tests.rpc.stub import connected, serving, serving_http, until
 
 NOW_MS = 1_780_000_000_000
 
@@ -73,8 +75,27 @@ async def test_a_client_may_trust_the_servers_own_certificate_and_no_other(
     path = authority.issue("server")
     async with serving(tls=loaded(path)) as server:
         assert await difference(server, pinned_context(path)) == 2
-        with pytest.raises(ConfigurationError, match="cannot connect"):
+        with pytest.raises(ConfigurationError, match="is not trusted"):
             await difference(server, pinned_context(authority.issue("other")))
+
+
+async def test_clients_that_leave_or_reject_the_certificate_leave_no_error_in_the_log(
+    authority: Authority, tmp_path: Path
+) -> None:
+    trust, distrust = authority.trusting(), Authority(tmp_path, "others").trusting()
+    with structlog.testing.capture_logs() as logs:
+        async with serving_http(tls=loaded(authority.issue("server"))) as doors:
+            for address in (doors.tcp, doors.http):
+                _, writer = await asyncio.open_connection(*address, ssl=trust)
+                await until(lambda: doors.gate.connections == 1)
+                await closed(writer)
+                _, writer = await asyncio.open_connection(*address, ssl=trust)
+                writer.write(b"half a document")
+                writer.transport.abort()
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    await asyncio.open_connection(*address, ssl=distrust)
+                await until(lambda: doors.gate.connections == 0)
+    assert {log["log_level"] for log in logs} <= {"debug", "info"}, logs
 
 
 async def test_a_server_with_tls_answers_nobody_in_the_clear_and_stays(
@@ -98,6 +119,23 @@ async def test_http_speaks_tls_with_the_same_certificate(authority: Authority) -
         await reader.readuntil(b"\r\n\r\n")
         assert b'"result":2' in await reader.readuntil(b"}")
         await closed(writer)
+
+
+async def test_websockets_speak_tls_and_are_closed_with_their_codes(authority: Authority) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving_http(tls=loaded(authority.issue("server"))) as doors:
+            address = f"wss://localhost:{doors.http[1]}/ws"
+            async with connect(address, ssl=authority.trusting()) as client:
+                await client.send('{"jsonrpc":"2.0","method":"fill","params":[300000],"id":1}')
+                assert len(json.loads(await client.recv())["result"]) == 300_000
+            async with connect(address, ssl=authority.trusting()) as client:
+                await client.send(b"binary")
+                with pytest.raises(ConnectionClosed) as end:
+                    await client.recv()
+            await until(lambda: doors.gate.connections == 0)
+    assert end.value.rcvd is not None
+    assert end.value.rcvd.code == 1003
+    assert {log["log_level"] for log in logs} <= {"debug", "info"}, logs
 
 
 async def test_where_clients_need_certificates_only_those_of_the_authority_count(

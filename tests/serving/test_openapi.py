@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -38,6 +41,19 @@ OPERATIONS = [
 ]
 
 
+def no_fault_of_the_server(context: Any, response: Any, case: Any) -> bool | None:
+    """504 is a right answer to a call that names a timeout, and no other status from 500 is one."""
+    if response.status_code == 504 and names_a_timeout(case.body):
+        return None
+    return not_a_server_error(context, response, case)
+
+
+def names_a_timeout(body: Any) -> bool:
+    """Whether a document is one call with a timeout of its own; a batch is 200 whatever it has."""
+    params = body.get("params") if isinstance(body, dict) else None
+    return isinstance(params, dict) and params.get("timeout_ms") is not None
+
+
 @pytest.fixture(scope="module")
 def server(corridor: Corridor) -> Iterator[Server]:
     with server_of(corridor, settings={"LLM_TRADER_SERVING__GRAPHQL": "true"}) as running:
@@ -51,7 +67,7 @@ def test_every_path_answers_as_it_is_described(
 ) -> None:
     operation = SCHEMA[path][verb]
     # The data are old, so the server is not ready and says so.
-    checks = [*CHECKS, *([] if path == "/readyz" else [not_a_server_error])]
+    checks = [*CHECKS, *([] if path == "/readyz" else [no_fault_of_the_server])]
 
     @settings(suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
@@ -64,10 +80,38 @@ def test_every_path_answers_as_it_is_described(
     answers()
 
 
+CALL = {"jsonrpc": "2.0", "method": "rag.stats", "id": 1}
+WITH_TIMEOUT = {**CALL, "params": {"timeout_ms": 1}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_right"),
+    [
+        (504, WITH_TIMEOUT, True),
+        (504, CALL, False),
+        (504, {**CALL, "params": {"timeout_ms": None}}, False),
+        (504, {**CALL, "params": {"query_config": {"timeout_ms": 1}}}, False),
+        (504, [WITH_TIMEOUT], False),
+        (500, WITH_TIMEOUT, False),
+        (503, WITH_TIMEOUT, False),
+        (200, CALL, True),
+    ],
+)
+def test_504_is_right_for_a_single_call_with_a_timeout_alone(
+    status: int, body: Any, is_right: bool
+) -> None:
+    response = requests.Response()
+    response.status_code, response._content = status, b"{}"
+    response.request = requests.Request("POST", "http://127.0.0.1/rpc", json=body).prepare()
+    case = SCHEMA["/rpc"]["post"].Case(body=body, media_type="application/json")
+    with nullcontext() if is_right else pytest.raises(FailureGroup):
+        case.validate_response(response, checks=[no_fault_of_the_server])
+
+
 def test_every_path_of_the_server_is_described() -> None:
     routed = {
         path
-        for source in ("app/server.py", "rpc/http/app.py")
+        for source in ("app/http_door.py", "rpc/http/app.py")
         for path in ROUTES.findall((ROOT / "src/llm_trader" / source).read_text())
     }
     assert routed == {*DOCUMENT["paths"], "/ws"}  # which OpenAPI cannot describe

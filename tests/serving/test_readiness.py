@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_trader.app.ingestion import ingest_from_store
+from llm_trader.app.job import Job
 from llm_trader.app.server import query_server
 from llm_trader.market.config import MarketConfig
 from llm_trader.settings.tree import Settings
-from llm_trader.timeframe import MINUTE_MS, Millis
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis
 from tests.cli.corridor import END_MS, SYMBOL, Corridor, copied
+from tests.index import qdrant_stub
+from tests.index.qdrant_stub import Stub
 from tests.rpc.http.raw import Connection, Reply, call, http
 
 
@@ -77,13 +81,55 @@ async def test_an_index_that_was_deleted_makes_a_server_unready(
     async with client_of(corridor.settings(index__path=folder)) as client:
         assert (await client.get("/readyz")).status == 200
         shutil.rmtree(folder)
-        async with asyncio.timeout(10):
-            while (reply := await client.get("/readyz")).status == 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        reply = await until_status(client, 503)
         assert (await client.get("/livez")).status == 200
     assert (reply.status, reply.json["ready"]) == (503, False)
     assert str(folder) in reply.json["checks"]["index"]["reason"]
     assert reply.json["checks"]["market_store"]["ok"]
+
+
+@pytest.fixture
+def qdrant(corridor: Corridor, tmp_path: Path) -> Iterator[tuple[Stub, Settings]]:
+    """A server of Qdrant that holds two days, and settings that name it."""
+    with qdrant_stub.start(tmp_path / "qdrant") as stub:
+        settings = corridor.settings(
+            index__qdrant__url=stub.url,
+            index__qdrant__grpc_port=stub.grpc_port,
+            index__qdrant__retry_s=0.2,
+        )
+        first_ms = END_MS - 3 * DAY_MS
+        ingest_from_store(Job(settings, {}, END_MS), [SYMBOL], first_ms, END_MS - DAY_MS)
+        yield stub, settings
+
+
+async def test_while_qdrant_is_away_a_server_is_unready_and_says_why(
+    qdrant: tuple[Stub, Settings],
+) -> None:
+    stub, settings = qdrant
+    query = call("rag.query_patterns", {"symbol": SYMBOL, "timestamp": END_MS})
+    async with client_of(settings) as client:
+        reply = await client.get("/readyz")
+        assert (reply.status, reply.json["checks"]["qdrant"]["ok"]) == (200, True)
+        assert (await client.post(query)).json["result"]["matches"]
+        await asyncio.to_thread(stub.kill)
+        reply = await until_status(client, 503)
+        checks = reply.json["checks"]
+        assert {name for name, check in checks.items() if not check["ok"]} == {"index", "qdrant"}
+        reason = f"Qdrant at 127.0.0.1:{stub.grpc_port} refuses connections"
+        assert reason in checks["qdrant"]["reason"]
+        assert (await client.post(query)).json["error"]["code"] == -32003
+        assert (await client.get("/livez")).status == 200
+        await asyncio.to_thread(stub.launch)
+        assert (await until_status(client, 200)).json["ready"]
+        assert (await client.post(query)).json["result"]["matches"]
+
+
+async def until_status(client: Connection, status: int) -> Reply:
+    """What `/readyz` says once it has this status; it keeps an answer for a moment."""
+    async with asyncio.timeout(20):
+        while (reply := await client.get("/readyz")).status != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    return reply
 
 
 async def test_a_server_without_a_store_is_ready_for_whole_states(

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -23,6 +24,7 @@ from llm_trader.rpc.client import RpcError
 from llm_trader.rpc.observer import RequestRecord
 from llm_trader.serving.tracing import RequestTraces, open_traces
 from tests.cli.corridor import AT_MS, SYMBOL, Corridor, answering
+from tests.serving.graphql.clients import asking
 
 NOW_MS = AT_MS
 METHODS = frozenset({"rag.query_patterns", "rpc.ping"})
@@ -135,6 +137,36 @@ async def test_a_server_sends_the_traces_of_its_requests_to_a_receiver(corridor:
     query = by_name["rag.query_patterns"]
     assert by_name["search"].parent_span_id == query.span_id
     assert by_name["search"].trace_id == query.trace_id
+
+
+async def test_each_field_of_a_graphql_document_is_a_span_of_its_method(
+    corridor: Corridor,
+) -> None:
+    moment = f'symbol:"{SYMBOL}",timestamp:{AT_MS}'
+    patterns = f"query_patterns({moment}){{metadata{{request_id}}}}"
+    with receiving() as (endpoint, received):
+        settings = corridor.settings(serving__graphql=True, serving__otlp_endpoint=endpoint)
+        async with asking(settings) as client:
+            data = await client.data("{a:" + patterns + " b:" + patterns + " stats{version}}")
+            await client.reply('{get_snapshot(symbol:"EVILUSDT",timestamp:1){feature_version}}')
+            await client.reply("{evil}")
+        whole = [span for span in received if not span.parent_span_id]
+    names = ["rag.query_patterns"] * 2 + ["rag.stats", "rag.get_snapshot", "unknown"]
+    assert sorted(span.name for span in whole) == sorted(names)
+    ids = {data[key]["metadata"]["request_id"] for key in ("a", "b")}
+    queries = [span for span in whole if span.name == "rag.query_patterns"]
+    assert {attributes_of(span)["llm_trader.request_id"] for span in queries} == ids
+    for query in queries:
+        inside = {span.name for span in received if span.parent_span_id == query.span_id}
+        assert {"queue", "decode", "state", "search", "evidence", "encode"} <= inside
+    codes = {span.name: attributes_of(span).get("rpc.jsonrpc.error_code") for span in whole}
+    assert codes["rag.stats"] is None
+    assert (codes["rag.get_snapshot"], codes["unknown"]) == (-32602, -32600)
+    assert not any(b"evil" in span.SerializeToString().lower() for span in received)
+
+
+def attributes_of(span: Span) -> dict[str, Any]:
+    return {a.key: a.value.string_value or a.value.int_value for a in span.attributes}
 
 
 async def test_a_receiver_that_is_away_costs_nobody_an_answer(corridor: Corridor) -> None:

@@ -65,16 +65,16 @@ def follow_settings(parts: Configurable, file: SettingsFile) -> None:
     """From now on SIGHUP and `admin.reload` reload the settings of this one process."""
 
     async def reload() -> Reloaded:
-        after, found = file.read_again()
+        after, changed = file.read_again()
         effective = with_settings_of(file.in_use, after, ["live", "unread"])
         if problems := parts.configure(effective):  # a file has changed since it was checked
             parts.configure(file.in_use)
             raise _not_reloaded(problems)
         file.in_use = effective
         return Reloaded(
-            applied=shown(found.live),
+            applied=shown(changed.live),
             restarting=[],
-            needs_restart=shown([*found.restart, *found.parent]),
+            needs_restart=shown([*changed.restart, *changed.parent]),
             files=files_read(effective),
         )
 
@@ -132,8 +132,8 @@ def reload_on_hangup(reload: Callable[[], Awaitable[Reloaded]]) -> None:
     loop.add_signal_handler(signal.SIGHUP, start)
 
 
-def shown(found: list[SettingDifference]) -> list[ChangedSetting]:
-    return [ChangedSetting(d.key, d.first, d.second) for d in found]
+def shown(differences: list[SettingDifference]) -> list[ChangedSetting]:
+    return [ChangedSetting(d.key, d.first, d.second) for d in differences]
 
 
 def files_read(settings: Settings) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from llm_trader import __version__
 from llm_trader.app.garbage_collection import spare_long_lived_objects
+from llm_trader.app.http_door import http_door
 from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
     open_retriever,
@@ -22,7 +23,7 @@ from llm_trader.app.indexes import (
 )
 from llm_trader.app.job import checked_text
 from llm_trader.app.reloading import SettingsFile, follow_settings
-from llm_trader.audit.log import AuditLog
+from llm_trader.app.request_observers import metrics_of, request_observers
 from llm_trader.background import in_background
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import VectorIndex
@@ -40,21 +41,19 @@ from llm_trader.rpc.admission import Admission, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import Dispatcher, Method
+from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.key_file import read_keys
 from llm_trader.rpc.keys import KeyRing
-from llm_trader.rpc.observer import RequestObserver, log_observers
-from llm_trader.rpc.server import Door, RpcServer, run, serve, stop_on_signals
+from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
 from llm_trader.rpc.shared_limits import RedisLevels
 from llm_trader.rpc.slot_sockets import SlotSockets
 from llm_trader.rpc.tls import ServerTls, tls_of
 from llm_trader.serving.admin import AdminMethods
-from llm_trader.serving.config import ServingConfig
 from llm_trader.serving.evidence_push import EvidencePusher
 from llm_trader.serving.methods import RagMethods
+from llm_trader.serving.pattern_queries import PatternQueries
 from llm_trader.serving.readiness import ReadinessProbe
 from llm_trader.serving.subscriptions import Subscriptions
-from llm_trader.serving.tracing import open_traces
 from llm_trader.serving.wire import RAG_ERRORS
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
@@ -62,7 +61,6 @@ from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
-    from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -85,12 +83,13 @@ class ServerParts:
         """Applies what can change while it runs; returns what went wrong."""
         calibration = _calibration(settings)
         self.gate.configure(settings.serving)
-        self.rag.retriever.calibration = calibration
-        self.rag.defaults = settings.retrieval.search()
-        self.rag.config = self.probe.config = self.subscriptions.config = settings.serving
+        queries = self.rag.queries
+        queries.retriever.calibration = calibration
+        queries.defaults = settings.retrieval.search()
+        queries.config = self.probe.config = self.subscriptions.config = settings.serving
         configure_logging(settings.logging.level, settings.logging.format)
         if calibration is not None:
-            _log_calibration(calibration.calibration, self.rag.retriever, settings)
+            _log_calibration(calibration.calibration, queries.retriever, settings)
         problems = [follower.look(force=True) for follower in self.followed]
         return [problem for problem in problems if problem is not None]
 
@@ -141,63 +140,73 @@ async def server_parts(
     """
     refuse_one_folder_for_both(settings)
     serving = settings.serving
-    keys = KeyRing(tokens_of(serving, environ), now_ms=clock)
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
-    tls = tls_of(serving, clock)
-    followed = _followed_files(serving, keys, tls)
-    check_binding(
-        serving.host,
-        keys.required,
-        serving.allow_unauthenticated_remote,
-        encrypted=tls is not None,
-    )
+    keys, tls, followed = _access(serving, environ, clock)
     calibration = _calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
         watched(retriever.index),
         following(*followed),
+        AsyncExitStack() as opened,
     ):
         if calibration is not None:
             _log_calibration(calibration.calibration, retriever, settings)
         await _log_empty_index(retriever.index)
-        async with AsyncExitStack() as opened:
-            market = _market(settings, retriever, opened)
-            rag = RagMethods(
-                retriever,
-                market,
-                defaults=settings.retrieval.search(),
-                config=serving,
-                version=__version__,
-                market_location=str(settings.market.store) if market else None,
-                clock=clock,
-            )
-            subscriptions = Subscriptions(market, serving)
-            admin = AdminMethods()
-            probe = ReadinessProbe(retriever, market, serving, clock)
-            complete = with_builtin_methods(
-                [*rag.methods(), *subscriptions.methods(), *admin.methods()],
-                title="LLM Trader RAG",
-                version=__version__,
-                errors=RAG_ERRORS,
-            )
-            gate = Admission(serving, keys, await client_limits(serving, environ, opened))
-            metrics = _metrics(rag, gate)
-            observers = [
-                *log_observers(),
-                *_audit(settings, complete, clock, opened),
-                *_traces(serving, complete, clock, opened),
-            ]
-            if metrics is not None:
-                observers.append(metrics.requests(complete, RAG_ERRORS))
-            dispatcher = Dispatcher(complete, errors=RAG_ERRORS, observers=observers)
-            doors = []
-            if serving.http:
-                doors.append(_http_door(dispatcher, gate, serving, probe, metrics, tls, sockets))
-            server = RpcServer(
-                dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets
-            )
-            async with in_background(EvidencePusher(subscriptions, dispatcher, gate).run()):
-                yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
+        market = _market(settings, retriever, opened)
+        rag = _rag_methods(settings, retriever, market, clock)
+        subscriptions, admin = Subscriptions(market, serving), AdminMethods()
+        methods = with_builtin_methods(
+            [*rag.methods(), *subscriptions.methods(), *admin.methods()],
+            title="LLM Trader RAG",
+            version=__version__,
+            errors=RAG_ERRORS,
+        )
+        gate = Admission(serving, keys, await _client_limits(serving, environ, opened))
+        metrics = metrics_of(rag, gate)
+        observers = request_observers(settings, methods, metrics, clock, opened)
+        dispatcher = Dispatcher(methods, errors=RAG_ERRORS, observers=observers)
+        in_qdrant = settings.index.qdrant.url is not None
+        probe = ReadinessProbe(retriever, market, serving, clock, in_qdrant=in_qdrant)
+        doors = []
+        if serving.http:
+            doors.append(http_door(dispatcher, gate, serving, probe, metrics, tls, sockets))
+        server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets)
+        async with in_background(EvidencePusher(subscriptions, dispatcher, gate).run()):
+            yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
+
+
+def _access(
+    config: RpcConfig, environ: Mapping[str, str], clock: Callable[[], Millis] | None
+) -> tuple[KeyRing, ServerTls | None, list[FileFollower]]:
+    """Keys and certificate, and the files of both, which a running server follows.
+
+    Each file is read now for the first time.
+    """
+    keys = KeyRing(tokens_of(config, environ), now_ms=clock)
+    tls = tls_of(config, clock)
+    followed = []
+    if path := config.keys_file:
+        followed.append(FileFollower("keys", [path], lambda: keys.follow_file(read_keys(path))))
+    if tls is not None:
+        followed.append(FileFollower("certificate", tls.paths, tls.load))
+    open_to_all = config.allow_unauthenticated_remote
+    check_binding(config.host, keys.required, open_to_all, encrypted=tls is not None)
+    return keys, tls, followed
+
+
+def _rag_methods(
+    settings: Settings,
+    retriever: Retriever,
+    market: SnapshotSource | None,
+    clock: Callable[[], Millis] | None,
+) -> RagMethods:
+    defaults = settings.retrieval.search()
+    return RagMethods(
+        PatternQueries(retriever, market, defaults, settings.serving),
+        version=__version__,
+        market_location=str(settings.market.store) if market else None,
+        clock=clock,
+    )
 
 
 async def _log_empty_index(index: VectorIndex) -> None:
@@ -209,112 +218,7 @@ async def _log_empty_index(index: VectorIndex) -> None:
         )
 
 
-def _http_door(
-    dispatcher: Dispatcher,
-    gate: Admission,
-    config: ServingConfig,
-    probe: ReadinessProbe,
-    metrics: ServerMetrics | None,
-    tls: ServerTls | None,
-    sockets: SlotSockets | None,
-) -> Door:
-    """Every path that HTTP answers is in this list."""
-    # Its libraries take 100 ms to import.
-    from llm_trader.rpc.http.app import JSON, RpcOverHttp, http_application
-    from llm_trader.rpc.http.server import HttpServer
-
-    async def live(authenticated: bool) -> tuple[int, Any]:
-        return 200, {"live": True}
-
-    async def ready(authenticated: bool) -> tuple[int, Any]:
-        readiness = await probe.readiness()
-        # The reasons name folders and addresses.
-        shown = readiness if authenticated else {"ready": readiness.ready}
-        return (200 if readiness.ready else 503), shown
-
-    async def describe(authenticated: bool) -> tuple[int, Any]:
-        return 200, await dispatcher.description()
-
-    rpc = RpcOverHttp(dispatcher, gate)
-    routes = [
-        *rpc.routes(),
-        rpc.page("/livez", live, open_to_all=True),
-        rpc.page("/readyz", ready, open_to_all=True),
-        rpc.page("/openrpc.json", describe),
-    ]
-    if metrics is not None:
-        routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
-    if config.graphql:
-        graphql = _graphql(dispatcher, gate, config)
-        routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
-    return HttpServer(http_application(routes, config), config, gate, tls, sockets)
-
-
-def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> GraphQlEndpoint:
-    """Raises `ConfigurationError` where the extra `graphql` is not installed."""
-    try:
-        # Its libraries take 0.8 s to import.
-        from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
-    except ImportError as error:
-        raise ConfigurationError(
-            f"GraphQL needs strawberry ({error}): pip install 'llm-trader-rag[graphql]', or leave "
-            "out --graphql (serving.graphql)"
-        ) from error
-    return GraphQlEndpoint(dispatcher, gate, config)
-
-
-def _metrics(rag: RagMethods, gate: Admission) -> ServerMetrics | None:
-    if not rag.config.metrics:
-        return None
-    from llm_trader.serving.metrics.exposition import ServerMetrics
-
-    metrics = ServerMetrics(rag, gate)
-    rag.observer = metrics.answers
-    return metrics
-
-
-def _traces(
-    config: ServingConfig,
-    methods: Sequence[Method],
-    clock: Callable[[], Millis] | None,
-    opened: AsyncExitStack,
-) -> list[RequestObserver]:
-    if config.otlp_endpoint is None or clock is None:
-        return []
-    names = frozenset(method.name for method in methods)
-    traces = open_traces(config.otlp_endpoint, __version__, names, clock)
-    opened.callback(traces.close)
-    return [traces]
-
-
-def _followed_files(config: RpcConfig, keys: KeyRing, tls: ServerTls | None) -> list[FileFollower]:
-    """The files that a running server follows, each read now for the first time."""
-    followed = []
-    if path := config.keys_file:
-        followed.append(FileFollower("keys", [path], lambda: keys.follow_file(read_keys(path))))
-    if tls is not None:
-        followed.append(FileFollower("certificate", tls.paths, tls.load))
-    return followed
-
-
-def _audit(
-    settings: Settings,
-    methods: Sequence[Method],
-    clock: Callable[[], Millis] | None,
-    opened: AsyncExitStack,
-) -> Sequence[RequestObserver]:
-    """The audit log, if the settings name a folder for it."""
-    folder = settings.audit.folder
-    if folder is None:
-        return ()
-    if clock is None:
-        raise ConfigurationError("an audit log needs a clock")
-    names = (method.name for method in methods)
-    log = AuditLog(folder, names, now_ms=clock, config=settings.audit)
-    return (opened.enter_context(closing(log)),)
-
-
-async def client_limits(
+async def _client_limits(
     config: RpcConfig, environ: Mapping[str, str], opened: AsyncExitStack
 ) -> ClientLimits:
     """The limits of clients, in Redis where the settings name one."""

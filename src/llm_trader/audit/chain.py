@@ -98,7 +98,7 @@ def torn_digest(torn: bytes) -> str:
 
 
 def encode_head(head: Head) -> bytes:
-    """Of one length, so that a new head replaces the old one in one write."""
+    """Always of one length, so that a new head replaces the old one in one write."""
     return _ENCODER.encode(head).ljust(_HEAD_BYTES - 1) + b"\n"
 
 
@@ -119,10 +119,10 @@ def head_path(folder: Path, chain: int) -> Path:
 
 def chains_of(folder: Path) -> dict[int, list[Path]]:
     """The files of each chain, oldest first; a chain that has only a head left has none."""
-    found: dict[int, list[Path]] = {}
+    chains: dict[int, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if match := _SEGMENT.fullmatch(path.name):
-            found.setdefault(int(match[1]), []).append(path)
+            chains.setdefault(int(match[1]), []).append(path)
         elif match := re.fullmatch(r"audit-(\d+)\.head", path.name):
-            found.setdefault(int(match[1]), [])
-    return found
+            chains.setdefault(int(match[1]), [])
+    return chains

@@ -10,7 +10,7 @@ from llm_trader.config_types import Folder
 
 
 class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A log of requests in which changes are found: `llm-trader audit verify`."""
+    """A log of requests; `llm-trader audit verify` finds what was changed in it."""
 
     folder: Annotated[
         Folder | None,

@@ -162,7 +162,7 @@ class AuditLog:
                     "audit_log_failed",
                     folder=str(self._folder),
                     reason=error.strerror,
-                    effect="requests are answered and not logged; their number will be",
+                    effect="requests are answered without a line; the next line has their number",
                 )
             if event == "request":
                 self.lost += 1

@@ -143,13 +143,13 @@ class _ChainReader:
             if line.seq > oldest:
                 self._tell(path, number, f"lines {oldest} to {line.seq - 1} are missing before it")
             elif line.seq == 0 and line.prev != GENESIS:
-                self._tell(path, number, "it is the first line, and names another before it")
+                self._tell(path, number, "it is the first line, but it names one before it")
         elif line.seq > last_seq + 1:
             self._tell(
                 path, number, f"lines {last_seq + 1} to {line.seq - 1} are missing before it"
             )
         elif line.seq <= last_seq:
-            self._tell(path, number, f"line {line.seq} stands behind line {last_seq}")
+            self._tell(path, number, f"line {line.seq} comes after line {last_seq}")
         elif line.prev != self._hash:
             self._tell(path, number, "the line before it is not the one that it was written after")
 
@@ -162,7 +162,11 @@ class _ChainReader:
             elif head is not None and report.last_seq is not None and head.seq <= report.last_seq:
                 report.torn_lines += 1  # the next process that writes will vouch for it
         if head is None:
-            self._tell(self._head_path, None, "the head is missing, so an end cut off is not seen")
+            self._tell(
+                self._head_path,
+                None,
+                "the head is missing, so lines cut off at the end go unnoticed",
+            )
         elif report.last_seq is None or head.seq > report.last_seq:
             first = head.oldest if report.last_seq is None else report.last_seq + 1
             file = self._paths[-1] if self._paths else self._head_path

@@ -27,7 +27,9 @@ app = typer.Typer(
     help="Settings: show where each comes from, check files, compare two, reload a server's.",
 )
 
-Changed = Annotated[bool, Option("--changed", help="Only those that differ from their default.")]
+Changed = Annotated[
+    bool, Option("--changed", help="Show only settings that differ from their defaults.")
+]
 Files = Annotated[
     list[Path] | None,
     Argument(help="Files of settings; by default the file that a command here would read."),

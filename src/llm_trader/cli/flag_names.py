@@ -7,12 +7,11 @@ from dataclasses import fields
 from typing import Final
 
 from llm_trader.cli.pipeline import QueryOptions
+from llm_trader.rpc.keys import KEY_BY_CALL
 
 # The first that matches is taken, so whole phrases come first.
 _FLAGS: Final = {
-    'call rpc.authenticate with {"token": "…"} first on this connection, '
-    "or send the key as params._meta.token": "put your key into an environment variable and name "
-    "that with --auth-tokens-env",
+    KEY_BY_CALL: "put your key into an environment variable and name that with --auth-tokens-env",
     "include_regime_filters = false": "--no-regime-filters",
     "send current_state": "give it with --state",
     "current_state": "--state",

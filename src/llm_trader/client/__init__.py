@@ -2,7 +2,8 @@
 
 1. `calls`         each method with its parameters and the type of its result, as data
 2. `course`        the deadline and the attempts of a call (`retries`), step by step, without I/O
-3. `blocking`, `nonblocking`  the faces: connections, and doing the steps
+3. `blocking`, `nonblocking`  the faces, which do the steps; `face` is what both are made with, and
+                  `blocking_pool` has the sockets of threads
 4. `endpoint`      where a server is, over TCP or HTTP; `errors` its errors as exceptions
 
 Bytes and ids are those of `rpc.conversation`. Importing it loads no arrays.

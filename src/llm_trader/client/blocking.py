@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import selectors
-import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from llm_trader.client import calls
+from llm_trader.client.blocking_pool import BlockingPool, Outcome
 from llm_trader.client.calls import Call
 from llm_trader.client.course import Course, Exchange, Step, Wait, course
 from llm_trader.client.endpoint import Endpoint
-from llm_trader.client.errors import error_of, typed
-from llm_trader.client.retries import RetryPolicy
+from llm_trader.client.face import Face
 from llm_trader.errors import LlmTraderError
-from llm_trader.rpc.conversation import (
-    ConnectionLostError,
-    Conversation,
-    NoReplyError,
-    Reply,
-    cannot_connect,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_READ_BYTES: Final = 1 << 18
-Outcome = Reply | LlmTraderError
 
 
 def _sent(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -44,30 +26,14 @@ def _sent(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
     return send
 
 
-class Client:
+class Client(Face[BlockingPool]):
     """Use it as a context manager, or call `close`; threads may share it.
 
     It opens at most `connections`; a call waits for one that is free.
     """
 
-    def __init__(
-        self,
-        url: str = "tcp://127.0.0.1:7879",
-        *,
-        token: str | None = None,
-        tls: ssl.SSLContext | None = None,
-        timeout_s: float = 10.0,
-        connections: int = 4,
-        retries: RetryPolicy | None = None,
-    ) -> None:
-        self._endpoint = Endpoint.parse(url, token, tls)
-        self._timeout_s = timeout_s
-        self._retries = retries or RetryPolicy()
-        self._free = threading.BoundedSemaphore(connections)
-        self._idle: list[_Connection] = []
-
     def send(self, call: Call[T]) -> T:
-        """The typed result of a call; raises the typed error of the server, or why it is silent."""
+        """The typed result of a call; raises the server's error by its type, or why none came."""
         return self.send_all([call])[0]
 
     def send_all(self, together: Sequence[Call[T]]) -> list[T]:
@@ -92,17 +58,21 @@ class Client:
                     del steps[number]
         return [results[number] for number in range(len(courses))]
 
-    ping = _sent(calls.ping)
-    stats = _sent(calls.stats)
-    get_snapshot = _sent(calls.get_snapshot)
     query_patterns = _sent(calls.query_patterns)
     query_briefly = _sent(calls.query_briefly)
     query_batch = _sent(calls.query_batch)
+    get_snapshot = _sent(calls.get_snapshot)
+    get_candles = _sent(calls.get_candles)
+    get_funding = _sent(calls.get_funding)
+    get_open_interest = _sent(calls.get_open_interest)
+    stats = _sent(calls.stats)
+    ping = _sent(calls.ping)
+    discover = _sent(calls.discover)
+    reload_settings = _sent(calls.reload_settings)
 
     def close(self) -> None:
         """Closes the connections that no call is using."""
-        while self._idle:
-            self._idle.pop().close()
+        self._pool.close()
 
     def __enter__(self) -> Client:
         return self
@@ -113,152 +83,13 @@ class Client:
     def _exchange(self, exchanges: list[Exchange]) -> list[Outcome]:
         until_s = time.monotonic() + max(exchange.timeout_s for exchange in exchanges)
         try:
-            with self._connection(until_s) as connection:
+            with self._pool.connection(until_s) as connection:
                 return connection.exchange(exchanges, time.monotonic())
         except LlmTraderError as error:
             return [error] * len(exchanges)
 
-    @contextmanager
-    def _connection(self, until_s: float) -> Iterator[_Connection]:
-        if not self._free.acquire(timeout=max(until_s - time.monotonic(), 0)):
-            raise NoReplyError("all connections of this client are in use")
-        try:
-            connection = self._take_idle() or _Connection(self._endpoint, until_s)
-            try:
-                yield connection
-            except BaseException:  # a request may be there in part, as after Ctrl-C
-                connection.is_lost = True
-                raise
-            finally:
-                if connection.is_lost:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
-        finally:
-            self._free.release()
-
-    def _take_idle(self) -> _Connection | None:
-        with suppress(IndexError):
-            while True:
-                connection = self._idle.pop()
-                if not connection.was_closed():
-                    return connection
-                connection.close()
-        return None
-
-
-class _Connection:
-    """One socket; it is used by one thread at a time."""
-
-    def __init__(self, endpoint: Endpoint, until_s: float) -> None:
-        timeout_s = max(until_s - time.monotonic(), 0.001)
-        host, port = endpoint.host, endpoint.port
-        self.is_lost = False
-        self._conversation = Conversation(endpoint.codec())
-        try:
-            self._socket = socket.create_connection((host, port), timeout_s)
-            if endpoint.tls is not None:
-                self._socket = endpoint.tls.wrap_socket(self._socket, server_hostname=host)
-        except OSError as error:
-            raise cannot_connect(host, port, timeout_s, error) from None
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if endpoint.token_of_connection is not None:
-            self._authenticate(endpoint.token_of_connection, timeout_s)
-
-    def close(self) -> None:
-        self.is_lost = True
-        self._socket.close()
-
-    def was_closed(self) -> bool:
-        """Whether the server closed it while nobody listened."""
-        with suppress(LlmTraderError):
-            self._hear()
-        return self.is_lost
-
-    def exchange(self, exchanges: list[Exchange], now_s: float) -> list[Outcome]:
-        """Each reply, or why there is none."""
-        unsent = bytearray()
-        asked: dict[int, Exchange] = {}
-        for exchange in exchanges:
-            call_id, sent = self._conversation.ask(exchange.method, exchange.params)
-            asked[call_id] = exchange
-            unsent += sent
-        outcomes: dict[int, Outcome] = {}
-        try:
-            while len(outcomes) < len(asked):
-                left_s = self._give_up_late(asked, outcomes, time.monotonic() - now_s)
-                if left_s is None:
-                    break
-                self._wait(bool(unsent), left_s)
-                self._send_some(unsent)
-                outcomes |= self._hear()
-        except LlmTraderError as error:
-            for call_id in asked:
-                outcomes.setdefault(call_id, error)
-        self.is_lost |= bool(unsent)  # what is sent next would be the rest of a request
-        return [outcomes[call_id] for call_id in asked]
-
-    def _give_up_late(
-        self, asked: dict[int, Exchange], outcomes: dict[int, Outcome], passed_s: float
-    ) -> float | None:
-        """The time until the next call is late; None if no call is waiting."""
-        waiting = {n: e.timeout_s - passed_s for n, e in asked.items() if n not in outcomes}
-        for call_id, left_s in waiting.items():
-            if left_s <= 0:
-                exchange = asked[call_id]
-                message = f"{exchange.method}: no reply in {exchange.timeout_s:g} s"
-                outcomes[call_id] = NoReplyError(message)
-                self._conversation.forget(call_id)
-        return min((left_s for left_s in waiting.values() if left_s > 0), default=None)
-
-    def _wait(self, has_unsent: bool, seconds: float) -> None:
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if has_unsent else 0)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, events)
-            selector.select(seconds)
-
-    def _send_some(self, unsent: bytearray) -> None:
-        try:
-            if unsent:
-                del unsent[: self._socket.send(unsent)]
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-        except OSError as error:
-            self._lost(f"the connection failed: {error}")
-
-    def _hear(self) -> dict[int, Outcome]:
-        heard: dict[int, Outcome] = {}
-        try:
-            data = self._socket.recv(_READ_BYTES)
-            if not data:
-                self._lost("the server closed the connection")
-            heard.update(self._conversation.hear(data))
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-        except (OSError, ValueError) as error:
-            self._lost(f"the connection failed: {error}")
-        return heard
-
-    def _lost(self, reason: str) -> None:
-        self.is_lost = True
-        refusal = self._conversation.refusal
-        if refusal is not None:
-            raise typed(refusal)
-        raise ConnectionLostError(reason)
-
-    def _authenticate(self, token: str, timeout_s: float) -> None:
-        exchange = Exchange("rpc.authenticate", {"token": token}, timeout_s)
-        (outcome,) = self.exchange([exchange], time.monotonic())
-        if isinstance(outcome, Reply) and outcome.error is None:
-            return
-        self.close()
-        if isinstance(outcome, Reply) and outcome.error is not None:
-            raise error_of(outcome.error)
-        if isinstance(outcome, LlmTraderError):
-            raise outcome
+    def _pool_of(self, endpoint: Endpoint, connections: int) -> BlockingPool:
+        return BlockingPool(endpoint, connections)
 
 
 def _next_step(steps: Course[Any], outcome: Outcome | None) -> Step:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -17,7 +18,9 @@ from llm_trader.rpc.conversation import Reply, decoded
 
 if TYPE_CHECKING:
     from llm_trader.rpc.builtin import Pong
+    from llm_trader.serving.admin import Reloaded
     from llm_trader.serving.brief import BriefResult
+    from llm_trader.serving.series import CandlesResult, FundingResult, OpenInterestResult
     from llm_trader.serving.wire import (
         GetSnapshotResult,
         QueryBatchResult,
@@ -43,7 +46,7 @@ class Call(Generic[T]):
     repeatable: bool = True
 
     def params_within(self, left_s: float) -> dict[str, Any]:
-        """The parameters, and when the server shall give up."""
+        """The parameters, with the time after which the server should give up."""
         return {**self.params, "timeout_ms": min(max(round(left_s * 1000), 1), 600_000)}
 
     def result(self, reply: Reply) -> T:
@@ -56,12 +59,17 @@ class Call(Generic[T]):
 
 def ping(*, timeout_s: float | None = None) -> Call[Pong]:
     """Shows that the server answers, and which version it is."""
-    return Call("rpc.ping", {}, _pong, timeout_s)
+    return Call("rpc.ping", {}, _struct("rpc.builtin", "Pong"), timeout_s)
+
+
+def discover(*, timeout_s: float | None = None) -> Call[dict[str, Any]]:
+    """The server's methods with their schemas, as an OpenRPC document."""
+    return Call("rpc.discover", {}, lambda: dict[str, Any], timeout_s)
 
 
 def stats(*, timeout_s: float | None = None) -> Call[StatsResult]:
     """What the server holds."""
-    return Call("rag.stats", {}, lambda: _wire().StatsResult, timeout_s)
+    return Call("rag.stats", {}, _struct("serving.wire", "StatsResult"), timeout_s)
 
 
 def get_snapshot(
@@ -69,7 +77,51 @@ def get_snapshot(
 ) -> Call[GetSnapshotResult]:
     """The market's state at a time, from the server's market store."""
     params = {"symbol": symbol, "timestamp": timestamp_ms}
-    return Call("rag.get_snapshot", params, lambda: _wire().GetSnapshotResult, timeout_s)
+    return Call("rag.get_snapshot", params, _struct("serving.wire", "GetSnapshotResult"), timeout_s)
+
+
+def get_candles(
+    symbol: str,
+    timeframe: str,
+    start_ms: int,
+    end_ms: int,
+    *,
+    limit: int | None = None,
+    timeout_s: float | None = None,
+) -> Call[CandlesResult]:
+    """A page of candles such as `5m` that open from `start_ms` on and before `end_ms`.
+
+    The next page begins at the `next_start` of the result.
+    """
+    params = {"timeframe": timeframe, **_range(symbol, start_ms, end_ms, limit)}
+    return Call("rag.get_candles", params, _struct("serving.series", "CandlesResult"), timeout_s)
+
+
+def get_funding(
+    symbol: str,
+    start_ms: int,
+    end_ms: int,
+    *,
+    limit: int | None = None,
+    timeout_s: float | None = None,
+) -> Call[FundingResult]:
+    """A page of settled funding rates; the next one begins at its `next_start`."""
+    params = _range(symbol, start_ms, end_ms, limit)
+    return Call("rag.get_funding", params, _struct("serving.series", "FundingResult"), timeout_s)
+
+
+def get_open_interest(
+    symbol: str,
+    start_ms: int,
+    end_ms: int,
+    *,
+    limit: int | None = None,
+    timeout_s: float | None = None,
+) -> Call[OpenInterestResult]:
+    """A page of open interest; the next one begins at its `next_start`."""
+    params = _range(symbol, start_ms, end_ms, limit)
+    result_type = _struct("serving.series", "OpenInterestResult")
+    return Call("rag.get_open_interest", params, result_type, timeout_s)
 
 
 def query_patterns(
@@ -86,7 +138,9 @@ def query_patterns(
     of the wire: `top_k=10`, `lookback_days=30`.
     """
     params = _query(symbol, timestamp_ms, current_state, query_config)
-    return Call("rag.query_patterns", params, lambda: _wire().QueryPatternsResult, timeout_s)
+    return Call(
+        "rag.query_patterns", params, _struct("serving.wire", "QueryPatternsResult"), timeout_s
+    )
 
 
 def query_briefly(
@@ -100,15 +154,21 @@ def query_briefly(
     """The same as `query_patterns` in under 2 KB."""
     config = {**query_config, "detail": "brief"}
     params = _query(symbol, timestamp_ms, current_state, config)
-    return Call("rag.query_patterns", params, lambda: _wire().BriefResult, timeout_s)
+    return Call("rag.query_patterns", params, _struct("serving.brief", "BriefResult"), timeout_s)
 
 
 def query_batch(
     queries: Sequence[State], *, timeout_s: float | None = None, **query_config: Any
 ) -> Call[QueryBatchResult]:
-    """Up to 1,000 queries, each a mapping of `symbol`, `timestamp` and what else one may say."""
+    """Up to 1,000 queries, each a mapping with the parameters of `query_patterns`."""
     params = {"queries": list(queries), "query_config": query_config}
-    return Call("rag.query_batch", params, lambda: _wire().QueryBatchResult, timeout_s)
+    return Call("rag.query_batch", params, _struct("serving.wire", "QueryBatchResult"), timeout_s)
+
+
+def reload_settings(*, timeout_s: float | None = None) -> Call[Reloaded]:
+    """Makes the server read its settings again; needs a key with the scope `admin`."""
+    result_type = _struct("serving.admin", "Reloaded")
+    return Call("admin.reload", {}, result_type, timeout_s, repeatable=False)
 
 
 def other(
@@ -131,13 +191,11 @@ def _query(
     return {**query, "query_config": config} if config else query
 
 
-def _wire() -> Any:
-    from llm_trader.serving import wire
+def _range(symbol: str, start_ms: int, end_ms: int, limit: int | None) -> dict[str, Any]:
+    params = {"symbol": symbol, "start": start_ms, "end": end_ms}
+    return params if limit is None else {**params, "limit": limit}
 
-    return wire
 
-
-def _pong() -> type[Pong]:
-    from llm_trader.rpc.builtin import Pong
-
-    return Pong
+def _struct(module: str, name: str) -> Callable[[], Any]:
+    """The type of a result, imported when it is asked for."""
+    return lambda: getattr(import_module(f"llm_trader.{module}"), name)

@@ -35,7 +35,7 @@ class Endpoint:
             port = 0
         if not port or not parts.hostname:
             raise InvalidInputError(
-                f"{url!r} is no address of a server; such as tcp://127.0.0.1:7879 or "
+                f"{url!r} is not the address of a server; write it as tcp://127.0.0.1:7879 or "
                 "http://127.0.0.1:7880"
             )
         path = None

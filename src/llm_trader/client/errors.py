@@ -102,7 +102,7 @@ ERRORS: Final[dict[int, type[RpcError]]] = {
 
 
 def error_of(error: ErrorObject) -> RpcError:
-    """The exception of an error; of a code that is not known here, the base class."""
+    """The exception for an error; the base class for a code that is not known here."""
     return ERRORS.get(error.code, RpcError)(error)
 
 

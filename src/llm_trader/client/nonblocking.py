@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Concatenate, ParamSpec, TypeVar
@@ -13,7 +12,7 @@ from llm_trader.client.calls import Call
 from llm_trader.client.course import Course, Exchange, Wait, course
 from llm_trader.client.endpoint import Endpoint
 from llm_trader.client.errors import typed
-from llm_trader.client.retries import RetryPolicy
+from llm_trader.client.face import Face
 from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.client import RpcClient
 from llm_trader.rpc.conversation import Reply
@@ -32,28 +31,11 @@ def _sent(
     return send
 
 
-class AsyncClient:
+class AsyncClient(Face["TaskPool"]):
     """Use it as an async context manager, or call `close`. It connects when it first has to."""
 
-    def __init__(
-        self,
-        url: str = "tcp://127.0.0.1:7879",
-        *,
-        token: str | None = None,
-        tls: ssl.SSLContext | None = None,
-        timeout_s: float = 10.0,
-        connections: int = 4,
-        retries: RetryPolicy | None = None,
-    ) -> None:
-        self._endpoint = Endpoint.parse(url, token, tls)
-        self._timeout_s = timeout_s
-        self._retries = retries or RetryPolicy()
-        self._most = connections
-        self._open: list[RpcClient] = []
-        self._connecting = asyncio.Lock()
-
     async def send(self, call: Call[T]) -> T:
-        """The typed result of a call; raises the typed error of the server, or why it is silent."""
+        """The typed result of a call; raises the server's error by its type, or why none came."""
         steps: Course[T] = course(call, self._retries, self._timeout_s, time.monotonic)
         try:
             step = next(steps)
@@ -72,22 +54,20 @@ class AsyncClient:
             result: T = done.value
             return result
 
-    ping = _sent(calls.ping)
-    stats = _sent(calls.stats)
-    get_snapshot = _sent(calls.get_snapshot)
     query_patterns = _sent(calls.query_patterns)
     query_briefly = _sent(calls.query_briefly)
     query_batch = _sent(calls.query_batch)
-
-    @property
-    def connections(self) -> int:
-        """The number of open connections."""
-        return sum(not connection.is_lost for connection in self._open)
+    get_snapshot = _sent(calls.get_snapshot)
+    get_candles = _sent(calls.get_candles)
+    get_funding = _sent(calls.get_funding)
+    get_open_interest = _sent(calls.get_open_interest)
+    stats = _sent(calls.stats)
+    ping = _sent(calls.ping)
+    discover = _sent(calls.discover)
+    reload_settings = _sent(calls.reload_settings)
 
     async def close(self) -> None:
-        closing, self._open = self._open, []
-        for connection in closing:
-            await connection.close()
+        await self._pool.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -97,11 +77,29 @@ class AsyncClient:
 
     async def _exchange(self, step: Exchange) -> Reply:
         until_s = time.monotonic() + step.timeout_s
-        connection = await self._connection(step.timeout_s)
+        connection = await self._pool.connection(step.timeout_s)
         left_s = max(until_s - time.monotonic(), 0.001)
         return await connection.exchange(step.method, step.params, left_s)
 
-    async def _connection(self, timeout_s: float) -> RpcClient:
+    def _pool_of(self, endpoint: Endpoint, connections: int) -> TaskPool:
+        return TaskPool(endpoint, connections)
+
+
+class TaskPool:
+    """Connections that many calls share at once; another one is opened while all have some."""
+
+    def __init__(self, endpoint: Endpoint, connections: int) -> None:
+        self._endpoint = endpoint
+        self._max_connections = connections
+        self._open: list[RpcClient] = []
+        self._connecting = asyncio.Lock()
+
+    async def close(self) -> None:
+        closing, self._open = self._open, []
+        for connection in closing:
+            await connection.close()
+
+    async def connection(self, timeout_s: float) -> RpcClient:
         """The one with the fewest calls under way; another one while all have some."""
         chosen = self._least_busy()
         if chosen is not None:
@@ -126,7 +124,7 @@ class AsyncClient:
     def _least_busy(self) -> RpcClient | None:
         usable = [connection for connection in self._open if not connection.is_lost]
         least = min(usable, key=lambda connection: connection.waiting, default=None)
-        if least is None or (least.waiting and len(usable) < self._most):
+        if least is None or (least.waiting and len(usable) < self._max_connections):
             return None
         return least
 

@@ -21,7 +21,7 @@ from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.fair_queue import FairQueue
 from llm_trader.rpc.file_limit import connections_within_file_limit
-from llm_trader.rpc.keys import Access, KeyRing, Principal
+from llm_trader.rpc.keys import KEY_BY_CALL, Access, KeyRing, Principal
 from llm_trader.rpc.loop_clock import LoopClock
 from llm_trader.rpc.reply_budget import ReplyBudget, Unsent
 from llm_trader.rpc.token_buckets import TokenBuckets
@@ -101,13 +101,14 @@ class Channel(Protocol):
 class Session:
     """The state of one connection between its requests. `peer` is `host:port`.
 
-    `principal` is whom the connection's own key belongs to; `last_principal` is whom the last key
-    of any call belongs to. `channel` is None where the server cannot send on its own. The server's
-    own work, `of_server`, needs no key and has no limit. Functions in `at_end` are called when the
-    connection has ended.
+    `key_advice` tells a client that sent no key how to send one. `principal` is whom the
+    connection's own key belongs to; `last_principal` is whom the last key of any call belongs to.
+    `channel` is None where the server cannot send on its own. The server's own work, `of_server`,
+    needs no key and has no limit. Functions in `at_end` are called when the connection has ended.
     """
 
     peer: str = "local"
+    key_advice: str = KEY_BY_CALL
     principal: Principal | None = None
     last_principal: Principal | None = None
     failed_tokens: int = 0
@@ -180,18 +181,21 @@ class Admission:
         connection, and one line a minute for each address is logged.
         """
         if session.barred:
-            raise errors.UnauthorizedError(
-                "unauthorized; too many wrong keys: connect again",
-                retry_after_ms=self._failures.retry_after_ms(session.address, now_s),
-            )
+            raise self._refused("too many wrong keys: connect again", session, now_s)
         principal = self.keys.find(token)
         if principal is None:
             self._token_failed(session, now_s)
-            raise errors.UnauthorizedError(
-                "unauthorized; the key is not one that this server knows, or it has ended"
-            )
+            reason = "the server does not know this key, or it has expired or was revoked"
+            raise self._refused(reason, session, now_s)
         session.last_principal = principal
         return principal
+
+    def _refused(self, reason: str, session: Session, now_s: float) -> errors.UnauthorizedError:
+        """A refusal of a key; it says when to connect again if it ends the connection."""
+        details = {}
+        if session.barred:
+            details["retry_after_ms"] = self._failures.retry_after_ms(session.address, now_s)
+        return errors.UnauthorizedError(f"unauthorized; {reason}", **details)
 
     def principal_of(self, token: str | None, session: Session, now_s: float) -> Principal | None:
         """Who calls: the owner of the call's own token, else of the connection's.
@@ -224,10 +228,7 @@ class Admission:
         if access == "open" or not self.keys.required:
             return
         if principal is None:
-            raise errors.UnauthorizedError(
-                'unauthorized; call rpc.authenticate with {"token": "…"} first on this connection, '
-                "or send the key as params._meta.token"
-            )
+            raise errors.UnauthorizedError(f"unauthorized; {session.key_advice}")
         if not principal.may(access):
             has = ", ".join(sorted(principal.scopes)) or "none"
             raise errors.UnauthorizedError(
@@ -352,7 +353,7 @@ class Admission:
         """Raises `OverloadedError`; otherwise the call counts as at work until `leave`."""
         if self._in_flight >= self.config.max_in_flight:
             raise errors.OverloadedError(
-                f"overloaded: {self._in_flight} calls in flight; send again"
+                f"overloaded: {self._in_flight} calls are at work already; send this one again"
             )
         self._in_flight += 1
 

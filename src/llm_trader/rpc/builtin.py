@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final
 
@@ -43,6 +43,42 @@ class Authenticated(msgspec.Struct, frozen=True):
     scopes: Annotated[list[Scope], Meta(description="What the key may be used for.")]
 
 
+async def _authenticate(params: AuthenticateParams, context: RequestContext) -> Authenticated:
+    gate, session = context.gate, context.session
+    if gate is None or not gate.keys.required:
+        return Authenticated(True, None, list(SCOPES))
+    session.principal = gate.identify(params.token, session, context.received_s)
+    return Authenticated(True, session.principal.name, sorted(session.principal.scopes))
+
+
+_AUTHENTICATE: Final = Method(
+    "rpc.authenticate",
+    AuthenticateParams,
+    _authenticate,
+    "Authenticates the connection; the first call where the server asks for a key.",
+    Authenticated,
+    (UnauthorizedError,),
+    quick=True,
+    access="open",
+)
+
+
+def _ping_method(version: str) -> Method:
+    async def ping(params: None, context: RequestContext) -> Pong:
+        return Pong(True, version)
+
+    summary = "Shows that the server answers, and which version it is."
+    return Method("rpc.ping", None, ping, summary, Pong, quick=True, access="open")
+
+
+def _discover_method(description: Callable[[], msgspec.Raw]) -> Method:
+    async def discover(params: None, context: RequestContext) -> msgspec.Raw:
+        return description()
+
+    summary = "Returns this description (OpenRPC)."
+    return Method(DISCOVER, None, discover, summary, Document, access="any_key")
+
+
 def with_builtin_methods(
     methods: Sequence[Method],
     *,
@@ -51,50 +87,8 @@ def with_builtin_methods(
     errors: ErrorTable = PROTOCOL_ERRORS,
 ) -> list[Method]:
     """`methods` and the built-in ones; `rpc.discover` describes them all."""
-
-    async def ping(params: None, context: RequestContext) -> Pong:
-        return Pong(True, version)
-
-    async def authenticate(params: AuthenticateParams, context: RequestContext) -> Authenticated:
-        gate, session = context.gate, context.session
-        if gate is None or not gate.keys.required:
-            return Authenticated(True, None, list(SCOPES))
-        session.principal = gate.identify(params.token, session, context.received_s)
-        return Authenticated(True, session.principal.name, sorted(session.principal.scopes))
-
-    async def discover(params: None, context: RequestContext) -> msgspec.Raw:
-        return document
-
-    complete = [
-        *methods,
-        Method(
-            "rpc.ping",
-            None,
-            ping,
-            "Shows that the server answers, and which version it is.",
-            Pong,
-            quick=True,
-            access="open",
-        ),
-        Method(
-            "rpc.authenticate",
-            AuthenticateParams,
-            authenticate,
-            "Authenticates the connection; the first call where the server asks for a key.",
-            Authenticated,
-            (UnauthorizedError,),
-            quick=True,
-            access="open",
-        ),
-        Method(
-            DISCOVER,
-            None,
-            discover,
-            "Returns this description (OpenRPC).",
-            Document,
-            access="any_key",
-        ),
-    ]
+    discover = _discover_method(lambda: document)
+    complete = [*methods, _ping_method(version), _AUTHENTICATE, discover]
     # Made before the server starts: it takes 100 ms, for which no client should wait.
     document = msgspec.Raw(msgspec.json.encode(openrpc_document(complete, title, version, errors)))
     return complete

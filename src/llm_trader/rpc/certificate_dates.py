@@ -35,9 +35,9 @@ def end_of_certificate_ms(pem: str) -> Millis:
 
 
 def _inside(der: bytes, kind: int) -> bytes:
-    found, content, _ = _element(der)
-    if found != kind:
-        raise ValueError(f"a certificate has {kind:#x} where this file has {found:#x}")
+    actual_kind, content, _ = _element(der)
+    if actual_kind != kind:
+        raise ValueError(f"a certificate has {kind:#x} where this file has {actual_kind:#x}")
     return content
 
 

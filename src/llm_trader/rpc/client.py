@@ -134,7 +134,7 @@ class RpcClient:
         await self.close()
 
     async def _receive(self) -> None:
-        reason: LlmTraderError = ConnectionLostError("the server closed the connection")
+        reason: LlmTraderError | None = None
         try:
             while data := await self._reader.read(_READ_BYTES):
                 for call_id, reply in self._conversation.hear(data):
@@ -143,7 +143,8 @@ class RpcClient:
                         waiting.set_result(reply)
         except (OSError, ValueError) as error:
             reason = ConnectionLostError(f"the connection failed: {error}")
-        self._lost = reason = self._conversation.refusal or reason
+        conversation = self._conversation
+        self._lost = reason = conversation.refusal or reason or conversation.closed_by_server()
         for waiting in self._replies.values():
             if not waiting.done():
                 waiting.set_exception(reason)

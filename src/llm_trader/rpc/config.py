@@ -103,8 +103,8 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=65536,
-            description="Greatest memory of requests that are not answered yet, in all, MiB; "
-            "beyond it whoever sends large ones is refused as overloaded.",
+            description="Largest memory of all requests that are not answered yet, MiB; beyond "
+            "it, clients that send large ones are refused as overloaded.",
         ),
     ] = 32
     frame_timeout_s: Annotated[
@@ -133,8 +133,8 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=65536,
-            description="Greatest memory of replies that no client has read yet, in all, MiB; "
-            "beyond it the client that has read nothing for the longest time is cut off.",
+            description="Largest memory of all replies that clients have not read yet, MiB; "
+            "beyond it, the client that has read nothing for the longest time is cut off.",
         ),
     ] = 64
     max_batch_reply_kib: Annotated[
@@ -203,8 +203,8 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0.1,
             le=600,
-            description="Seconds after which a request is given up; one that cannot be expected "
-            "to have its turn by then is refused as overloaded.",
+            description="Seconds after which the server gives up on a request; one that would "
+            "not have its turn by then is refused as overloaded.",
         ),
     ] = 10.0
     rate_limit_per_s: Annotated[
@@ -212,8 +212,8 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Requests a second from one client, which is a key, or else an address; 0 "
-            "sets no limit.",
+            description="Requests a second that one client may send; a client is a key, or an "
+            "address where no key was sent. 0 sets no limit.",
         ),
     ] = 0.0
     rate_burst: Annotated[
@@ -227,7 +227,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Milliseconds that the server works for one client in a second; long "
+            description="Milliseconds a second that the server works for one client; long "
             "lookbacks take more of them than short ones. 0 sets no limit.",
         ),
     ] = 0.0
@@ -236,7 +236,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=1_000_000,
-            description="Milliseconds that the server works at once for a rested client.",
+            description="Milliseconds of work that a client may use at once after a rest.",
         ),
     ] = 2000.0
     limits_redis_url: Annotated[
@@ -259,7 +259,8 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=10_000,
-            description="Milliseconds after which this process goes on with limits of its own.",
+            description="Milliseconds to wait for that Redis; after them, this process applies "
+            "limits of its own.",
         ),
     ] = 250
     drain_timeout_s: Annotated[

@@ -118,9 +118,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._timer.cancel()
             self._cancel_answers()
-            if self._transport.get_write_buffer_size():
+            if self._unread.buffered_bytes():
                 self._transport.abort()
-            self._transport.close()
+            self._close()
 
     async def settled(self) -> None:
         """Returns once no answer is running."""
@@ -426,8 +426,13 @@ class Connection(asyncio.Protocol):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.discard_s):
                     await self._peer_ended.wait()
-        self._transport.close()
+        self._close()
         await self._closed_or_abort()
+
+    def _close(self) -> None:
+        # asyncio's TLS forgets its connection when it is closed twice.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     async def _closed_or_abort(self) -> None:
         """Waits while the client reads what is left."""

@@ -7,6 +7,7 @@ a stream of bytes: `Lines` for TCP, `HttpPosts` for HTTP. Whoever owns a socket 
 from __future__ import annotations
 
 import itertools
+import ssl
 from collections import deque
 from typing import Any, ClassVar, Final, Protocol
 
@@ -182,6 +183,7 @@ class Conversation:
         self._ids = itertools.count(1)
         self._waiting: set[int] = set()
         self._order: deque[int] = deque()
+        self._has_heard = False
         # Why the server refused the whole connection, if it did.
         self.refusal: RpcError | None = None
 
@@ -206,6 +208,7 @@ class Conversation:
 
         Raises `ValueError` for what is no reply.
         """
+        self._has_heard = True
         heard: list[tuple[int, Reply]] = []
         for received in self._codec.decode(data):
             reply = _REPLIES.decode(received) if isinstance(received, bytes) else received
@@ -216,6 +219,16 @@ class Conversation:
             elif call_id is None and reply.error is not None:
                 self.refusal = RpcError(reply.error)
         return heard
+
+    def closed_by_server(self) -> ConnectionLostError:
+        """What the calls that wait are told when the server has closed the connection."""
+        message = "the server closed the connection"
+        if not self._has_heard:
+            message += (
+                " before it sent anything: it may expect TLS (tls:// or https://), or a "
+                "certificate of this client"
+            )
+        return ConnectionLostError(message)
 
     def forget(self, call_id: int) -> None:
         """Nobody waits for that call any more; its reply will be passed over."""
@@ -240,7 +253,18 @@ def decoded(method: str, reply: Reply, result_type: Any) -> Any:
         ) from error
 
 
-def cannot_connect(host: str, port: int, timeout_s: float, error: OSError) -> ConnectionLostError:
+def cannot_connect(host: str, port: int, timeout_s: float, error: OSError) -> ConfigurationError:
+    """A `ConnectionLostError` if another attempt may help."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"the certificate of {host}:{port} is not trusted: {error.verify_message}; trust the "
+            "authority that signed it, or the server's own certificate"
+        )
+    if isinstance(error, ssl.SSLError):
+        return ConfigurationError(
+            f"{host}:{port} does not speak TLS as this client does: {error.reason}; check the "
+            "port, and whether the server has a certificate (serving.tls_certificate)"
+        )
     if isinstance(error, ConnectionRefusedError):
         return ConnectionLostError(
             f"nothing listens on {host}:{port}; "

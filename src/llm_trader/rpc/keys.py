@@ -20,6 +20,13 @@ Scope = Literal["query", "subscribe", "ingest", "admin"]
 # What a method asks for: nothing at all, any valid key, or a key with a scope.
 Access = Literal["open", "any_key", "query", "subscribe", "ingest", "admin"]
 
+# How a client sends its key: on a connection that keeps it, or with each request of HTTP.
+KEY_BY_CALL: Final = (
+    'call rpc.authenticate with {"token": "…"} first on this connection, or send the key as '
+    "params._meta.token"
+)
+KEY_BY_HEADER: Final = "send the header Authorization: Bearer KEY"
+
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 # Programs that search for leaked secrets recognise a key by its beginning.
 _PREFIX: Final = "llmt_"
@@ -87,11 +94,11 @@ class KeyRing:
             Principal(f"token-{position}", f"token {position}", every_scope, digest_of(token))
             for position, token in enumerate(tokens, 1)
         ]
-        if any(known.digest == digest_of("") for known in self._fixed):
+        if any(principal.digest == digest_of("") for principal in self._fixed):
             raise ConfigurationError("an empty token would let everyone in; remove it")
         self._now_ms = now_ms
         self._has_file = False
-        self._known = {known.digest: known for known in self._fixed}
+        self._by_digest = {principal.digest: principal for principal in self._fixed}
 
     @property
     def required(self) -> bool:
@@ -102,27 +109,27 @@ class KeyRing:
         """Replaces the keys of the file; connections keep only what their key still allows."""
         self._has_file = True
         listed = [_principal(key) for key in keys if key.revoked_at_ms is None]
-        self._known = {known.digest: known for known in [*listed, *self._fixed]}
+        self._by_digest = {principal.digest: principal for principal in [*listed, *self._fixed]}
 
     def find(self, token: str) -> Principal | None:
         """Whom the token belongs to; takes the same time for every wrong one."""
-        sent, found = digest_of(token), None
+        digest, owner = digest_of(token), None
         # All are compared before any answer, so the time reveals nothing.
-        for known in self._known.values():
-            if hmac.compare_digest(sent, known.digest):
-                found = known
-        return found and self.current(found)
+        for principal in self._by_digest.values():
+            if hmac.compare_digest(digest, principal.digest):
+                owner = principal
+        return owner and self.current(owner)
 
     def by_digest(self, digest: bytes) -> Principal | None:
         """Whom a key belonged to that another process has checked."""
-        return self._known.get(digest)
+        return self._by_digest.get(digest)
 
     def current(self, principal: Principal) -> Principal | None:
         """The principal as it stands now; None once its key is revoked or has ended."""
-        known = self._known.get(principal.digest)
-        if known is None or known.expires_at_ms is None:
-            return known
-        return known if self._now_ms and self._now_ms() < known.expires_at_ms else None
+        current = self._by_digest.get(principal.digest)
+        if current is None or current.expires_at_ms is None:
+            return current
+        return current if self._now_ms and self._now_ms() < current.expires_at_ms else None
 
 
 def _principal(key: ApiKey) -> Principal:

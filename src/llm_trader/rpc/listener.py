@@ -172,10 +172,10 @@ def bound_sockets(
     """
     sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(
+        entries = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in entries):
             sockets.append(_bound(family, address, shared=shared))
     except OSError as error:
         for opened in sockets:

@@ -26,7 +26,7 @@ class SlotSockets:
 
     @classmethod
     def bound(cls, config: RpcConfig, slots: int) -> SlotSockets:
-        """They listen after `listen` only. Raises `ConfigurationError`."""
+        """Binds them; they listen after `listen` only. Raises `ConfigurationError`."""
         ports = {TCP: config.port} | ({HTTP: config.port_for_http} if config.http else {})
         remedy = "choose another port or stop it"
         doors: dict[str, list[list[socket.socket]]] = {}
@@ -48,7 +48,7 @@ class SlotSockets:
 
     @classmethod
     def inherited(cls, descriptors: Mapping[str, Sequence[Sequence[int]]]) -> SlotSockets:
-        """Those of a parent, in a process that it started."""
+        """The sockets of a parent, in a process that it started."""
         return cls(
             {
                 door: [[socket.socket(fileno=fd) for fd in slot] for slot in slots]

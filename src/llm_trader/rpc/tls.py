@@ -91,7 +91,7 @@ class ServerTls:
         self._warn_of_end()
 
     def _warn_of_end(self) -> None:
-        """Once a day, from two weeks before the end on."""
+        """Logs a warning once a day, from two weeks before the end on."""
         if self._now_ms is None or self._end_ms is None:
             return
         now_ms = self._now_ms()

@@ -39,8 +39,8 @@ class TokenBuckets:
         # Addresses come from outside, so what is kept for each of them has a bound.
         if len(self._buckets) > _MAX_BUCKETS:
             self._buckets = {
-                known: (level, since_s)
-                for known, (level, since_s) in self._buckets.items()
+                other: (level, since_s)
+                for other, (level, since_s) in self._buckets.items()
                 if level + (now_s - since_s) * self._rate_per_s < self._burst
             }
 

@@ -16,22 +16,22 @@ from llm_trader.rpc.errors import UnauthorizedError
 
 
 class ChangedSetting(Struct, frozen=True):
-    key: Annotated[str, Meta(description="Such as serving.rate_limit_per_s.")]
+    key: Annotated[str, Meta(description="Its key, such as serving.rate_limit_per_s.")]
     before: Annotated[Any, Meta(description="Value in use until now.")]
-    after: Annotated[Any, Meta(description="Value of the settings as they were read.")]
+    after: Annotated[Any, Meta(description="Value that was read.")]
 
 
 class Reloaded(Struct, frozen=True):
     """What a reload of the settings did."""
 
-    applied: Annotated[list[ChangedSetting], Meta(description="Settings that hold from now on.")]
+    applied: Annotated[list[ChangedSetting], Meta(description="Settings that apply from now on.")]
     restarting: Annotated[
         list[ChangedSetting],
         Meta(description="Settings for which the workers are replaced one after the other."),
     ]
     needs_restart: Annotated[
         list[ChangedSetting],
-        Meta(description="Settings that hold from the next start of the server on."),
+        Meta(description="Settings that apply from the next start of the server on."),
     ]
     files: Annotated[
         list[str],
@@ -50,9 +50,13 @@ class AdminMethods:
 
     async def reload_settings(self, params: None, context: RequestContext) -> Reloaded:
         if self.reload is None:
-            raise InvalidInputError("this server was not started from settings that can be reread")
+            raise InvalidInputError(
+                "this server cannot read its settings again; start it with rag-rpc-server"
+            )
         if context.principal is None and not _is_loopback(context.session.address):
-            raise UnauthorizedError("unauthorized; without a key only this machine may do that")
+            raise UnauthorizedError(
+                "unauthorized; without a key, only this machine itself may reload settings"
+            )
         return await self.reload()
 
 
@@ -71,7 +75,7 @@ ADMIN_METHODS: Final = (
         "admin.reload",
         None,
         _UNBOUND.reload_settings,
-        "Reads the settings again, and says what holds now and what needs a restart.",
+        "Reads the settings again, and reports what applies now and what needs a restart.",
         Reloaded,
         (ConfigurationError, UnauthorizedError),
         access="admin",

@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,10 +27,8 @@ from llm_trader.rpc.dispatcher import RequestContext
 from llm_trader.rpc.errors import DeadlineExceededError
 from llm_trader.serving import wire
 from llm_trader.serving.brief import BriefResult
+from llm_trader.serving.pattern_queries import PatternQueries, Prepared
 from llm_trader.timeframe import DAY_MS
-
-if TYPE_CHECKING:
-    from llm_trader.serving.methods import Prepared, RagMethods
 
 METHOD: Final = "rag.query_batch"
 # Some 35 ms of CPU; larger ones share hardly more.
@@ -59,10 +57,10 @@ class EncodedBatch(msgspec.Struct, frozen=True):
 
 
 async def query_batch(
-    methods: RagMethods, params: wire.QueryBatchParams, context: RequestContext
+    pattern_queries: PatternQueries, params: wire.QueryBatchParams, context: RequestContext
 ) -> EncodedBatch:
     started = time.perf_counter()
-    run = _Run(methods, context, [_NONE] * len(params.queries))
+    run = _Run(pattern_queries, context, [_NONE] * len(params.queries))
     try:
         async with asyncio.timeout_at(_end_s(context)) as end:
             groups = await run.groups(params)
@@ -109,12 +107,12 @@ class _Run:
     """One batch under way: its encoded answers by number."""
 
     def __init__(
-        self, methods: RagMethods, context: RequestContext, answers: list[msgspec.Raw]
+        self, pattern_queries: PatternQueries, context: RequestContext, answers: list[msgspec.Raw]
     ) -> None:
         self.answers = answers
         self.refused = 0
         self.reply_bytes = 0
-        self._methods = methods
+        self._queries = pattern_queries
         self._context = context
         self._turn_ends_s = time.monotonic() + _TURN_S
 
@@ -125,7 +123,7 @@ class _Run:
         groups: dict[tuple[str, SearchSpec], list[_Numbered]] = defaultdict(list)
         for number, query in enumerate(params.queries):
             try:
-                search = self._methods.search(params.query_config, query.query_config)
+                search = self._queries.search(params.query_config, query.query_config)
             except LlmTraderError as error:
                 self.refuse(number, error)
                 continue
@@ -135,23 +133,23 @@ class _Run:
 
     async def answer(self, block: Sequence[_Numbered], search: SearchSpec) -> None:
         prepared: list[tuple[int, Prepared]] = []
-        view = self._methods.view(block[0].query.symbol)
+        view = self._queries.view(block[0].query.symbol)
         for number, query in block:
             try:
-                prepared.append((number, self._methods.prepare(query, search, view)))
+                prepared.append((number, self._queries.prepare(query, search, view)))
             except LlmTraderError as error:
                 self.refuse(number, error)
             await self._pause()
-        questions = [Question(one.state.table, one.query.timestamp) for _, one in prepared]
+        questions = [Question(q.state.table, q.query.timestamp) for _, q in prepared]
         remaining = iter(prepared)
-        many = self._methods.retriever.query_many(questions, search, self._pause)
+        many = self._queries.retriever.query_many(questions, search, self._pause)
         async with aclosing(many):
             async for answer in many:
-                number, one = next(remaining)
+                number, query_of_answer = next(remaining)
                 if isinstance(answer, LlmTraderError):
                     self.refuse(number, answer)
                 else:
-                    await self._complete(number, one, answer)
+                    await self._complete(number, query_of_answer, answer)
                 await self._pause()
 
     async def _pause(self) -> None:
@@ -177,14 +175,15 @@ class _Run:
 
     def refuse(self, number: int, error: LlmTraderError) -> None:
         self.refused += 1
-        self._methods.count_refusal(error)
+        self._queries.count_refusal(error)
         self._set(number, wire.BatchAnswer(error=wire.RAG_ERRORS.error_object(error)))
 
-    async def _complete(self, number: int, one: Prepared, answer: Answer) -> None:
+    async def _complete(self, number: int, prepared: Prepared, answer: Answer) -> None:
         try:
             if self._context.gate is not None:
                 self._context.gate.expect_room(self._context.session)
-            result = await self._methods.complete(one, answer, self._context, f"queries[{number}].")
+            path = f"queries[{number}]."
+            result = await self._queries.complete(prepared, answer, self._context, path)
         except LlmTraderError as error:
             self.refuse(number, error)
             return

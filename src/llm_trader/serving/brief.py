@@ -85,7 +85,7 @@ def brief(
     warnings: list[str],
     unknown_fields: list[str],
 ) -> BriefResult:
-    """The whole answer made small."""
+    """The short form of an answer."""
     evidence = answer.evidence
     horizons = {name: _horizon(horizon) for name, horizon in evidence.horizons.items()}
     shown = _shortened([*warnings, *(f"unknown parameter {name}" for name in unknown_fields)])

@@ -28,8 +28,8 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=1,
             le=525_600,
-            description="Minutes before its timestamp that the store's newest candle may lie, for "
-            "a query that leaves out current_state; older is refused as stale.",
+            description="For a query without current_state: how many minutes before its timestamp "
+            "the store's newest candle may close. Older data are refused as stale.",
         ),
     ] = 30
 
@@ -38,9 +38,9 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=1,
             le=525_600,
-            description="Minutes for which the store's newest candles may repeat one another, for "
-            "a query that leaves out current_state; longer is refused as stale, as the feed seems "
-            "frozen.",
+            description="For a query without current_state: for how many minutes the store's "
+            "newest candles may all be the same. After that the feed seems frozen, and its data "
+            "are refused as stale.",
         ),
     ] = 60
 
@@ -53,6 +53,16 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
             "core. Limits of connections, rates and memory count for each of them.",
         ),
     ] = 1
+
+    worker_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="Seconds after which a worker that does not answer its parent is killed "
+            "and replaced.",
+        ),
+    ] = 30.0
 
     metrics: Annotated[
         bool, Meta(description="Count and time what the server does, for Prometheus at /metrics.")
@@ -92,8 +102,8 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=1,
             le=100,
-            description="Greatest depth of a GraphQL document. Answers have 7 levels, what tools "
-            "ask about the schema some 15.",
+            description="Greatest depth of a GraphQL document. Answers have 7 levels; what tools "
+            "ask about the schema has about 15.",
         ),
     ] = 16
     graphql_max_aliases: Annotated[
@@ -111,7 +121,7 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
             ge=10,
             le=10_000,
             description="Greatest number of tokens in a GraphQL document; one that asks for "
-            "everything has some 400.",
+            "everything has about 400.",
         ),
     ] = 1000
 

@@ -45,7 +45,7 @@ class EvidencePusher:
         self._session = Session(peer="subscriptions:0", of_server=True)
 
     async def run(self) -> None:
-        """Endless; a pass that fails is logged."""
+        """Runs until it is cancelled; logs a pass that fails."""
         while True:
             await asyncio.sleep(_EVERY_S)
             try:

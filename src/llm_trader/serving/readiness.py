@@ -44,8 +44,11 @@ class ReadinessProbe:
         market: SnapshotSource | None,
         config: ServingConfig,
         clock: Callable[[], Millis] | None,
+        *,
+        in_qdrant: bool = False,
     ) -> None:
         self._retriever = retriever
+        self._in_qdrant = in_qdrant
         self._market = market
         self.config = config
         self._clock = clock
@@ -73,14 +76,21 @@ class ReadinessProbe:
             async with asyncio.timeout(_PATIENCE_S):
                 info = await index.info()
         except TimeoutError:
-            reason = f"{index.location} did not answer within {_PATIENCE_S:g} s"
-            return {"index": Check(False, reason)}
+            return self._unseen_index(f"{index.location} did not answer within {_PATIENCE_S:g} s")
         except LlmTraderError as error:
-            return {"index": Check(False, error.message)}
+            return self._unseen_index(error.message)
         checks = {"index": self._index_check(info)}
-        if info.backend == "qdrant":
+        if self._in_qdrant:
             checks["qdrant"] = Check(True, "it answers")
         return checks
+
+    def _unseen_index(self, reason: str) -> dict[str, Check]:
+        if not self._in_qdrant:
+            return {"index": Check(False, reason)}
+        return {
+            "index": Check(False, "it is in Qdrant, which does not describe it"),
+            "qdrant": Check(False, reason),
+        }
 
     def _index_check(self, info: IndexInfo) -> Check:
         if info.collection.state_space_id != self._retriever.space.space_id:
@@ -95,25 +105,25 @@ class ReadinessProbe:
             return Check(True, "there is none; queries must contain their state")
         try:
             symbols = self._market.store.symbols()
-            ends = {symbol: self._market.end_ms(symbol) for symbol in symbols}
+            ends = ((symbol, self._market.end_ms(symbol)) for symbol in symbols)
+            ends_ms = {symbol: end_ms for symbol, end_ms in ends if end_ms is not None}
         except LlmTraderError as error:
             return Check(False, error.message)
-        known = {symbol: end_ms for symbol, end_ms in ends.items() if end_ms is not None}
-        if not known:
+        if not ends_ms:
             return Check(False, "it has no candles of the index's timeframe; collect data")
-        newest_ms = max(known.values())
+        newest_ms = max(ends_ms.values())
         if self._clock is None:
             return Check(True, f"the newest candle closed at {iso8601(newest_ms)}")
         oldest_ms = self._clock() - self.config.max_data_age_ms
-        stale = sorted(symbol for symbol, end_ms in known.items() if end_ms < oldest_ms)
-        if len(stale) == len(known):
+        stale = sorted(symbol for symbol, end_ms in ends_ms.items() if end_ms < oldest_ms)
+        if len(stale) == len(ends_ms):
             return Check(
                 False,
                 f"the newest candle closed at {iso8601(newest_ms)}, longer ago than "
                 f"{self.config.max_data_age_ms // MINUTE_MS} minutes "
                 "(serving.max_data_age_minutes); collect newer data",
             )
-        return Check(True, f"{len(known) - len(stale)} symbols are fresh{_named(stale)}")
+        return Check(True, f"{len(ends_ms) - len(stale)} symbols are fresh{_named(stale)}")
 
     def _text_check(self) -> Check:
         texts = self._retriever.texts

@@ -39,7 +39,7 @@ class Subscribed(Struct, frozen=True):
     subscription: Annotated[str, Meta(description="Id of the subscription on this connection.")]
     as_of: Annotated[
         Millis | None,
-        Meta(description="Newest snapshot of now, UTC milliseconds; later ones are sent."),
+        Meta(description="Newest snapshot at this moment, UTC milliseconds; later ones are sent."),
     ]
 
 
@@ -69,7 +69,7 @@ class Subscriptions:
         self._market = market
         self.config = config
         self._ids = itertools.count(1)
-        self._of: dict[int, dict[str, Subscription]] = {}
+        self._by_session: dict[int, dict[str, Subscription]] = {}
 
     def methods(self) -> list[Method]:
         return [
@@ -78,7 +78,7 @@ class Subscriptions:
         ]
 
     def __iter__(self) -> Iterator[Subscription]:
-        return iter([entry for own in self._of.values() for entry in own.values()])
+        return iter([entry for own in self._by_session.values() for entry in own.values()])
 
     async def subscribe(self, params: SubscribeParams, context: RequestContext) -> Subscribed:
         session = context.session
@@ -92,19 +92,19 @@ class Subscriptions:
         available = self._market.store.symbols()
         if params.symbol not in available:
             raise SymbolNotFoundError(params.symbol, available)
-        own = self._of.get(id(session), {})
+        own = self._by_session.get(id(session), {})
         self._expect_room(own)
         as_of_ms = self.newest_ms(params.symbol)
         config = msgspec.json.encode(params.query_config)
         name = f"s{next(self._ids)}"
-        if id(session) not in self._of:
-            self._of[id(session)] = own
-            session.at_end.append(partial(self._of.__delitem__, id(session)))
+        if id(session) not in self._by_session:
+            self._by_session[id(session)] = own
+            session.at_end.append(partial(self._by_session.__delitem__, id(session)))
         own[name] = Subscription(name, session, params.symbol, config, as_of_ms)
         return Subscribed(name, as_of_ms)
 
     async def unsubscribe(self, params: UnsubscribeParams, context: RequestContext) -> Unsubscribed:
-        own = self._of.get(id(context.session), {})
+        own = self._by_session.get(id(context.session), {})
         if own.pop(params.subscription, None) is None:
             names = ", ".join(own) or "none"
             raise InvalidInputError(
@@ -126,7 +126,7 @@ class Subscriptions:
                 f"overloaded: this connection has {limit} subscriptions already "
                 "(serving.max_subscriptions_per_connection); end one with rag.unsubscribe"
             )
-        if sum(map(len, self._of.values())) >= self.config.max_subscriptions:
+        if sum(map(len, self._by_session.values())) >= self.config.max_subscriptions:
             raise OverloadedError(
                 f"overloaded: the server has {self.config.max_subscriptions} subscriptions "
                 "already (serving.max_subscriptions); subscribe again later"

@@ -92,7 +92,7 @@ def open_traces(
     except ImportError as error:
         raise ConfigurationError(
             f"traces need OpenTelemetry ({error}); install it with: pip install "
-            "'llm-trader-rag[otel]', or leave the setting serving.otlp_endpoint out"
+            "'llm-trader-rag[otel]', or remove the setting serving.otlp_endpoint"
         ) from None
     # Without the defaults, which would read the environment and the host's names.
     resource = Resource({"service.name": _SERVICE, "service.version": version})

@@ -317,12 +317,13 @@ class StatsResult(msgspec.Struct, frozen=True):
     ] = 1
 
 
-_STORE_ERRORS: Final = (
+_OTHER_FAULTS: Final = (
     errors.StoreLockedError,
     errors.InvalidDataError,
     errors.StoreError,
     errors.ExchangeError,
     errors.ArchiveError,
+    errors.BudgetError,
 )
 _INDEX_ERRORS: Final = (
     errors.VectorIndexError,
@@ -333,7 +334,7 @@ _INDEX_ERRORS: Final = (
 RAG_ERRORS: Final = ErrorTable(
     (
         *PROTOCOL_ERRORS.kinds,
-        ErrorKind(SERVER_ERROR, PROTOCOL_ERRORS.titles[SERVER_ERROR], _STORE_ERRORS, logged=True),
+        ErrorKind(SERVER_ERROR, PROTOCOL_ERRORS.titles[SERVER_ERROR], _OTHER_FAULTS, logged=True),
         ErrorKind(-32001, "Insufficient matches", (errors.InsufficientMatchesError,)),
         ErrorKind(-32002, "Symbol not found", (errors.SymbolNotFoundError,)),
         ErrorKind(-32003, "Vector database error", _INDEX_ERRORS, logged=True),

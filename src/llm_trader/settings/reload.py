@@ -48,6 +48,7 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "serving.work_limit_ms_per_s",
         "serving.work_burst_ms",
         "serving.drain_timeout_s",
+        "serving.worker_timeout_s",
         "serving.min_matches",
         "serving.max_data_age_minutes",
         "serving.max_unchanged_minutes",

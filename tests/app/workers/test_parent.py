@@ -118,6 +118,35 @@ async def test_a_bad_reload_leaves_all_workers_as_they_are(fleet: Fleet) -> None
     assert pids == {worker.pid for worker in fleet.workers()}
 
 
+async def test_a_worker_that_hangs_is_killed_and_replaced_and_no_new_connection_fails(
+    fleet: Fleet,
+) -> None:
+    settings = "[retrieval]\ntop_k = 4\n[market]\nmap_size_mib = 512\n"
+    fleet.toml.write_text(f"{settings}[serving]\nworker_timeout_s = 2\n")
+    reloaded = (await call(fleet, "admin.reload"))["result"]
+    assert [change["key"] for change in reloaded["applied"]] == ["serving.worker_timeout_s"]
+    restarts = len(fleet.seen("worker_restarted"))
+    victim, other = fleet.workers()
+    victim.suspend()
+    # Some are dealt to the hung one, and wait until another accepts for its slot.
+    replies = await asyncio.gather(*(call(fleet, "rag.query_patterns", QUERY) for _ in range(12)))
+    assert all("result" in reply for reply in replies)
+    # What is reloaded while a worker starts holds in it as well.
+    assert until(lambda: len({w.pid for w in fleet.workers()} - {victim.pid}) == 2, 10)
+    fleet.toml.write_text(settings.replace("top_k = 4", "top_k = 3"))
+    assert "result" in await call(fleet, "admin.reload")
+    assert len(fleet.seen("worker_restarted")) == restarts
+    await asyncio.to_thread(fleet.wait_for, "worker_restarted", restarts + 1)
+    replies = await asyncio.gather(*(call(fleet, "rag.query_patterns", QUERY) for _ in range(12)))
+    assert {len(reply["result"]["matches"]) for reply in replies} == {3}
+    (hung,) = fleet.seen("worker_hung")
+    assert (hung["pid"], hung["timeout_s"]) == (victim.pid, 2)
+    pids = {worker.pid for worker in fleet.workers()}
+    assert len(pids) == 2
+    assert other.pid in pids
+    assert victim.pid not in pids
+
+
 async def test_a_termination_finishes_answers_of_all_workers_and_ends_with_zero(
     fleet: Fleet,
 ) -> None:

@@ -111,18 +111,31 @@ async def test_a_key_that_is_missing_or_wrong_is_asked_for_under_the_id_of_the_c
     asks = {"www-authenticate": "bearer"}
     async with serving_http(keys=KeyRing(["right"])) as doors, http(doors.http) as client:
         ask = call("subtract", [5, 3], "mine")
-        check(await client.post(ask), Case("", b"", 401, -32010, "mine", asks))
+        reply = await client.post(ask)
+        check(reply, Case("", b"", 401, -32010, "mine", asks))
+        advice = "unauthorized; send the header Authorization: Bearer KEY"
+        assert reply.json["error"]["message"] == advice
         for document, answers in ((ask, "mine"), ([ask], None), (b"{nonsense", None)):
             reply = await client.post(document, Authorization="Bearer wrong")
             check(reply, Case("", b"", 401, -32010, answers, asks))
 
 
 async def test_the_last_wrong_key_says_how_long_to_wait_and_closes() -> None:
-    async with serving_http(keys=KeyRing(["right"])) as doors, http(doors.http) as client:
-        for number in range(1, 6):
-            reply = await client.post(PING, Authorization="Bearer wrong")
-            assert (reply.headers.get("connection") == "close") == (number == 5)
-        assert await client.reply() is None
+    wrong = {"Authorization": "Bearer wrong"}
+    async with serving_http(keys=KeyRing(["right"])) as doors:
+        for wait_s in ("1", "1", "1", "5"):  # the 20th is the last that the address may send
+            async with http(doors.http) as client:
+                for number in range(1, 6):
+                    reply = await client.post(PING, **wrong)
+                    assert (reply.headers.get("connection") == "close") == (number == 5)
+                    assert reply.headers.get("retry-after") == (wait_s if number == 5 else None)
+                assert await client.reply() is None
+        for request in (post(PING, **wrong), get("/with-a-key", **wrong)):
+            async with http(doors.http) as client:
+                reply = await client.ask(request)
+                assert (reply.status, reply.headers["connection"]) == (401, "close")
+                assert 4000 < reply.json["error"]["data"]["retry_after_ms"] <= 5000
+                assert reply.headers["retry-after"] == "5"
 
 
 async def test_too_many_calls_of_a_client_are_refused_until_a_time() -> None:

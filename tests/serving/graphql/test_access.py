@@ -78,7 +78,7 @@ async def test_wrong_keys_are_refused_until_the_connection_is_closed(keys: KeyRi
     async with asking_stubs(keys=keys) as client:
         for _ in range(4):
             error = await refused(client, "{stats{version}}", Authorization="Bearer guess")
-            assert "not one that this server knows" in error["message"]
+            assert "does not know this key" in error["message"]
         reply = await client.reply("{stats{version}}", Authorization="Bearer guess")
         assert (reply.status, reply.headers["connection"]) == (401, "close")
         assert await client.connection.reply() is None

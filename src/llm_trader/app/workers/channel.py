@@ -66,6 +66,10 @@ class Channel:
             task.cancel()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Closes a channel that was never used."""
+        self._connection.close()
+
     async def call(self, name: str, body: Any = None, patience_s: float = PATIENCE_S) -> Any:
         """What the other side's handler returns, as plain data.
 

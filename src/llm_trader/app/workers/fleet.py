@@ -16,12 +16,21 @@ from llm_trader.serving.metrics.summing import Family, added_up, lasting
 
 
 class WorkerStart(Struct):
-    """What a worker needs; `sockets` are the descriptors that it inherited."""
+    """What a worker needs; `sockets` are the descriptors that it inherited.
+
+    `settings` are a `Settings`, for the worker as plain data.
+    """
 
     slot: int
     settings: Any
     sockets: dict[str, list[list[int]]]
     handover: list[int]
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All that it inherits."""
+        of_sockets = [fds for slots in self.sockets.values() for fds in slots]
+        return [descriptor for fds in (*of_sockets, self.handover) for descriptor in fds]
 
 
 class Counts(Struct, array_like=True, frozen=True):

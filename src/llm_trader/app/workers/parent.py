@@ -2,7 +2,8 @@
 
 1. It binds the ports, and starts a worker for each slot. If the first one cannot start, neither
    does the server.
-2. When a worker dies, another one accepts for its slot until its successor is ready.
+2. When a worker dies, another one accepts for its slot until its successor is ready. One that does
+   not answer for too long is killed.
 3. To replace the workers, it starts a successor beside each, one after the other, lets it accept,
    and lets the old one finish its answers.
 4. SIGHUP reloads the settings, SIGUSR2 replaces the workers, SIGTERM and SIGINT stop all of them.
@@ -12,19 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from llm_trader.app.reloading import SettingsFile, files_read, logged, reload_on_hangup, shown
-from llm_trader.app.workers.channel import Channel
-from llm_trader.app.workers.fleet import Counts, Report, WorkerStart, metrics_of_all
+from llm_trader.app.workers.channel import Handler
+from llm_trader.app.workers.fleet import Report, WorkerStart, metrics_of_all
+from llm_trader.app.workers.process import WorkerProcess
 from llm_trader.app.workers.slots import STEADY_S, slots_by_worker, wait_before_restart_s
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.rpc.handover import Handover
@@ -36,41 +35,12 @@ from llm_trader.settings.reload import with_settings_of
 from llm_trader.settings.tree import Settings
 from llm_trader.timeframe import Millis
 
-_PROGRAM: Final = "llm_trader.app.workers.worker"
 # What a killed worker may have counted in vain.
 _REPORT_EVERY_S: Final = 5.0
-_REPORT_PATIENCE_S: Final = 2.0
 # Beyond `drain_timeout_s`: closing connections, the last report, and the end of the process.
 _ENDING_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
-
-
-class WorkerProcess:
-    """`started` ends when it is ready; it raises if it cannot start."""
-
-    def __init__(self, slot: int, settings: Settings) -> None:
-        self.slot = slot
-        self.settings = settings
-        self.since_s = time.monotonic()
-        self.last = Report()
-        self.channel: Channel
-        self.process: asyncio.subprocess.Process
-        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.Event()
-
-    @property
-    def is_ready(self) -> bool:
-        started = self.started
-        return started.done() and not started.cancelled() and started.exception() is None
-
-    async def report(self) -> Report:
-        """The last one that it made, if it does not answer."""
-        with suppress(LlmTraderError, TimeoutError):
-            body = await self.channel.call("report", patience_s=_REPORT_PATIENCE_S)
-            self.last = msgspec.convert(body, Report)
-            return self.last
-        return self.last.kept()
 
 
 class Parent:
@@ -148,7 +118,7 @@ class Parent:
 
     async def _reload(self) -> Reloaded:
         before = self._file.in_use
-        after, found = self._file.read_again()
+        after, changed = self._file.read_again()
         effective = with_settings_of(before, after, ["live", "restart", "unread"])
         live = with_settings_of(before, after, ["live", "unread"])
         self._file.in_use = effective
@@ -158,12 +128,12 @@ class Parent:
             for worker in self._ready():
                 await self._configure(worker, before)
             raise ConfigurationError("; ".join(problems), problems=problems)
-        if found.restart:
+        if changed.restart:
             self._keep(self.roll(before))
         return Reloaded(
-            applied=shown(found.live),
-            restarting=shown(found.restart),
-            needs_restart=shown(found.parent),
+            applied=shown(changed.live),
+            restarting=shown(changed.restart),
+            needs_restart=shown(changed.parent),
             files=files_read(effective),
         )
 
@@ -180,72 +150,48 @@ class Parent:
         worker = await self._spawn(slot)
         await worker.started
         self._current[slot] = worker
+        self._keep(self._kill_when_hung(worker))
+        reloaded = with_settings_of(worker.settings, self._file.in_use, ["live", "unread"])
+        if reloaded != worker.settings:
+            await self._configure(worker, reloaded)
 
     async def _spawn(self, slot: int) -> WorkerProcess:
-        worker = WorkerProcess(slot, self._file.in_use)
-        ours, theirs = socket.socketpair()
-        descriptors = self._sockets.descriptors
-        inherited = [fd for slots in descriptors.values() for fds in slots for fd in fds]
-        inherited += self._handovers[slot].descriptors
-        worker.channel = Channel(ours, self._handlers(worker, descriptors))
-        try:
-            worker.process = await asyncio.create_subprocess_exec(
-                # Without -P a file in the working folder could take the place of a module.
-                *(sys.executable, "-P", "-m", _PROGRAM, str(theirs.fileno())),
-                pass_fds=[theirs.fileno(), *inherited],
-                env=dict(self._environ),  # uvloop takes no other mapping
-                stdin=asyncio.subprocess.DEVNULL,
-            )
-        except OSError as error:
-            ours.close()
-            raise ConfigurationError(f"cannot start a worker: {error.strerror}") from error
-        finally:
-            theirs.close()
-        await worker.channel.__aenter__()
+        handover = self._handovers[slot].descriptors
+        start = WorkerStart(slot, self._file.in_use, self._sockets.descriptors, handover)
+        worker = WorkerProcess(start, self._answers())
+        await worker.spawn(self._environ)
         self._running.add(worker)
         self._keep(self._watch(worker), cancelled_at_stop=False)
         return worker
 
-    def _handlers(
-        self, worker: WorkerProcess, descriptors: dict[str, list[list[int]]]
-    ) -> dict[str, Callable[[Any], Coroutine[Any, Any, Any]]]:
-        async def start(body: Any) -> WorkerStart:
-            handover = self._handovers[worker.slot].descriptors
-            return WorkerStart(worker.slot, worker.settings, descriptors, handover)
-
-        async def ready(body: Any) -> None:
-            worker.since_s = time.monotonic()
-            if not worker.started.done():
-                worker.started.set_result(None)
-
-        async def failed(message: str) -> None:
-            if not worker.started.done():
-                worker.started.set_exception(ConfigurationError(message))
-
-        async def ended(body: Any) -> None:
-            worker.last = msgspec.convert(body, Report)
+    def _answers(self) -> dict[str, Handler]:
+        """The answers to what a worker asks about all workers."""
 
         async def counts_of_all(body: Any) -> tuple[int, int, int]:
             return await self._counts()
 
-        async def metrics(body: Any) -> list[Family]:
+        async def metrics_of_all(body: Any) -> list[Family]:
             return await self._metrics()
 
         async def reload(body: Any) -> Reloaded:
             return await self.reload()
 
-        return {
-            "start": start,
-            "ready": ready,
-            "failed": failed,
-            "ended": ended,
-            "counts_of_all": counts_of_all,
-            "metrics_of_all": metrics,
-            "reload": reload,
-        }
+        return {"counts_of_all": counts_of_all, "metrics_of_all": metrics_of_all, "reload": reload}
+
+    async def _kill_when_hung(self, worker: WorkerProcess) -> None:
+        """Kills a worker that does not answer for too long; `_watch` then starts a successor."""
+        if await worker.hangs(lambda: self._file.in_use.serving.worker_timeout_s):
+            _log.error(
+                "worker_hung",
+                slot=worker.slot,
+                pid=worker.process.pid,
+                timeout_s=self._file.in_use.serving.worker_timeout_s,
+                effect="it is killed and replaced; its connections end",
+            )
+            worker.kill()
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        """Until it has ended; starts a successor unless it was told to end."""
+        """Waits until it has ended; starts a successor unless it was told to end."""
         code = await worker.process.wait()
         await worker.channel.__aexit__()
         self._running.discard(worker)
@@ -273,8 +219,12 @@ class Parent:
                     await self._start_current(slot)
                 except ConfigurationError as error:
                     self._failures[slot] += 1
-                    again_s = wait_before_restart_s(self._failures[slot])
-                    _log.error("worker_not_started", slot=slot, reason=error.message, again=again_s)
+                    _log.error(
+                        "worker_not_started",
+                        slot=slot,
+                        reason=error.message,
+                        again_in_s=wait_before_restart_s(self._failures[slot]),
+                    )
                     continue
             self._restarts += 1
             _log.info("worker_restarted", slot=slot, pid=self._current[slot].process.pid)
@@ -284,7 +234,7 @@ class Parent:
         """Lets it finish its answers and end; kills it if it takes too long."""
         drain_s = self._file.in_use.serving.drain_timeout_s + _ENDING_S
         if not worker.is_ready:  # it has nothing to finish
-            worker.process.kill()
+            worker.kill()
         with suppress(LlmTraderError, TimeoutError):
             if hand_over:
                 await worker.channel.call("hand_over", patience_s=drain_s)
@@ -293,8 +243,7 @@ class Parent:
             await asyncio.wait_for(worker.ended.wait(), drain_s)
         except TimeoutError:
             _log.error("worker_killed", slot=worker.slot, reason=f"it did not end in {drain_s:g} s")
-            with suppress(ProcessLookupError):
-                worker.process.kill()
+            worker.kill()
             await worker.ended.wait()
 
     async def _assign(self) -> None:
@@ -323,11 +272,8 @@ class Parent:
 
     async def _counts(self) -> tuple[int, int, int]:
         total = self._ended.counts
-        for worker in list(self._running):
-            with suppress(LlmTraderError, TimeoutError):
-                body = await worker.channel.call("counts", patience_s=_REPORT_PATIENCE_S)
-                worker.last = Report(msgspec.convert(body, Counts), worker.last.families)
-            total = total.plus(worker.last.counts)
+        for counts in await asyncio.gather(*(w.counts() for w in self._running if w.is_ready)):
+            total = total.plus(counts)
         return total.answered, total.refused, len(self._current)
 
     async def _metrics(self) -> list[Family]:

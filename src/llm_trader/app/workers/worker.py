@@ -33,6 +33,7 @@ from llm_trader.serving.metrics.summing import Family, plain
 from llm_trader.settings.tree import Settings
 
 _FAILED = 2
+_CALLS_OF_PARENT = ("pulse", "use_slots", "counts", "report", "configure", "hand_over", "stop")
 # A reload reads some files.
 _RELOAD_PATIENCE_S = 30.0
 
@@ -52,12 +53,30 @@ class Worker:
         if parts.metrics is not None:
             parts.metrics.of_all = self._metrics_of_all
 
+    async def serve(self) -> None:
+        """Answers until the parent says `stop`, or has ended."""
+        spare_long_lived_objects()
+        server, channel = self._parts.server, self._channel
+        await server.start()
+        server.adopt_from(self._handover)
+        await channel.call("ready")
+        await _first_of(self._stop, channel.closed)
+        await server.stop()
+        with suppress(ChannelClosedError, TimeoutError):
+            await channel.call("ended", await self.report(None))
+
+    # --- What the parent calls
+
+    async def pulse(self, body: Any) -> None:
+        """The answer shows that the event loop goes on."""
+
     async def use_slots(self, body: Any) -> None:
         self._parts.probe.workers = body["ready"], body["all"]
         self._parts.server.use_slots(body["slots"])
 
     async def counts(self, body: Any) -> Counts:
-        return Counts(self._parts.rag.answered, self._parts.rag.refused)
+        queries = self._parts.rag.queries
+        return Counts(queries.answered, queries.refused)
 
     async def report(self, body: Any) -> Report:
         metrics = self._parts.metrics
@@ -72,6 +91,8 @@ class Worker:
 
     async def stop(self, body: Any) -> None:
         self._stop.set()
+
+    # --- What is asked about all workers
 
     async def _counts_of_all(self) -> tuple[int, int, int]:
         try:
@@ -111,18 +132,8 @@ async def work(connection: socket.socket) -> int:
         try:
             async with server_parts(settings, os.environ, _now_ms, sockets) as parts:
                 worker = Worker(parts, channel, handover, stop)
-                handlers |= {
-                    name: getattr(worker, name)
-                    for name in ("use_slots", "counts", "report", "configure", "hand_over", "stop")
-                }
-                spare_long_lived_objects()
-                await parts.server.start()
-                parts.server.adopt_from(handover)
-                await channel.call("ready")
-                await _first_of(stop, channel.closed)
-                await parts.server.stop()
-                with suppress(ChannelClosedError, TimeoutError):
-                    await channel.call("ended", await worker.report(None))
+                handlers |= {name: getattr(worker, name) for name in _CALLS_OF_PARENT}
+                await worker.serve()
         except ChannelClosedError:
             return 0
         except LlmTraderError as error:

@@ -25,8 +25,14 @@ from llm_trader.rpc.envelope import raw_id
 from llm_trader.rpc.errors import INTERNAL_ERROR, UnauthorizedError
 from llm_trader.rpc.http.connection import HttpConnection
 from llm_trader.rpc.http.origin import AllowedCallers, Objection
-from llm_trader.rpc.http.status import UNAUTHORIZED, refusal, status_and_headers
+from llm_trader.rpc.http.status import (
+    refusal,
+    refusal_of,
+    status_and_headers,
+    status_of_error,
+)
 from llm_trader.rpc.http.websocket import WebSocketEndpoint, bearer_token
+from llm_trader.rpc.keys import KEY_BY_HEADER
 
 JSON: Final = "application/json"
 _RPC_TYPES: Final = frozenset({JSON, "application/json-rpc", "application/jsonrequest"})
@@ -70,11 +76,11 @@ class RpcOverHttp:
                 self._identify(request, session, time.monotonic())
             except UnauthorizedError as error:
                 if not open_to_all:
-                    return self._unauthorized(request, refusal(error.message, UNAUTHORIZED))
+                    return self._unauthorized(request, error, refusal_of(error))
             allowed = session.principal is not None or not self._gate.keys.required
             if not (allowed or open_to_all):
-                message = "unauthorized; send the header Authorization: Bearer KEY"
-                return self._unauthorized(request, refusal(message, UNAUTHORIZED))
+                missing = UnauthorizedError(f"unauthorized; {KEY_BY_HEADER}")
+                return self._unauthorized(request, missing, refusal_of(missing))
             await self._gate.turn(session, _PAGE, quick=True)
             try:
                 status, value = await answer(allowed)
@@ -113,7 +119,7 @@ class RpcOverHttp:
             try:
                 self._identify(request, session, received_s)
             except UnauthorizedError as error:
-                return self._unauthorized(request, refuse(error, context, document))
+                return self._unauthorized(request, error, refuse(error, context, document))
             status, headers, reply = await connection.answer(answer(document, context))
             return Response(status_code=204) if reply is None else _json(status, reply, headers)
 
@@ -131,7 +137,7 @@ class RpcOverHttp:
     def _session(self, request: HTTPConnection) -> Session:
         """A session for one request of a connection: a key counts for the request alone."""
         shared: Session = request.scope["state"]["connection"].session
-        return Session(shared.peer, unsent=shared.unsent)
+        return Session(shared.peer, KEY_BY_HEADER, unsent=shared.unsent)
 
     def _identify(self, request: HTTPConnection, session: Session, now_s: float) -> None:
         """Raises `UnauthorizedError` for a wrong key, which counts for the connection."""
@@ -140,11 +146,14 @@ class RpcOverHttp:
             shared: Session = request.scope["state"]["connection"].session
             session.principal = self._gate.identify(token, shared, now_s)
 
-    def _unauthorized(self, request: HTTPConnection, body: bytes) -> Response:
-        headers = {"www-authenticate": "Bearer"}
+    def _unauthorized(
+        self, request: HTTPConnection, error: UnauthorizedError, body: bytes
+    ) -> Response:
+        answer = self._dispatcher.error_object(error)
+        status, headers = status_of_error(answer, draining=False)
         if request.scope["state"]["connection"].session.barred:
             headers["connection"] = "close"
-        return _json(401, body, headers)
+        return _json(status, body, headers)
 
 
 def http_application(routes: Sequence[BaseRoute], config: RpcConfig) -> ASGIApp:

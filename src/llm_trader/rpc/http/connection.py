@@ -28,6 +28,7 @@ from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.admission import Admission, Session
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.errors import OverloadedError
+from llm_trader.rpc.http.receipt import Receipt
 from llm_trader.rpc.http.status import refusal, refusal_of
 from llm_trader.rpc.unread_watch import UnreadWatch
 
@@ -46,15 +47,15 @@ _log = structlog.get_logger(__name__)
 class _HeldFlow(FlowControl):
     """Does not read on while there is something to parse."""
 
-    held = False
+    has_unparsed = False
 
     def resume_reading(self) -> None:
-        if not self.held:
+        if not self.has_unparsed:
             super().resume_reading()
 
 
 class _QuietTransport:
-    """A transport on which writing to a client that is gone does nothing."""
+    """A transport on which writing to a client that is gone does nothing, nor closing twice."""
 
     def __init__(self, transport: asyncio.Transport, peer: str) -> None:
         self._transport = transport
@@ -66,6 +67,11 @@ class _QuietTransport:
             self._transport.write(data)
         except (OSError, RuntimeError):
             _log.debug("http_connection_reset", peer=self._peer)
+
+    def close(self) -> None:
+        # asyncio's TLS forgets its connection when it is closed twice.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -101,8 +107,10 @@ class HttpConnection(HttpToolsProtocol):
         self._accounted_bytes = 0
         self._answering: RequestResponseCycle | None = None
         self._refusal: bytes | None = None
-        self._began_s: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._receipt = Receipt(
+            gate.clock, limits.frame_timeout_s, lambda: self.flow.read_paused, self._too_slow
+        )
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     async def answer(self, work: Awaitable[T]) -> T:
         """The result of work for the client; it is cancelled when the client is gone."""
@@ -146,7 +154,7 @@ class HttpConnection(HttpToolsProtocol):
         return not is_plain or self._refusal is not None or self.transport.is_closing()
 
     def can_move(self) -> bool:
-        receiving = self._unparsed or self._in_message or self._began_s is not None
+        receiving = self._unparsed or self._in_message or self._receipt.has_begun
         answering = self._answering is not None or self.pipeline
         return not (receiving or answering or self.unread.buffered_bytes())
 
@@ -165,7 +173,7 @@ class HttpConnection(HttpToolsProtocol):
         self.session.peer = f"{host}:{port}"
         self.unread.connection_made(transport, self.session.peer)
         self.transport = cast(asyncio.Transport, _QuietTransport(transport, self.session.peer))
-        self._set_timer(self.limits.idle_timeout_s)
+        self._idle_timer = self.loop.call_later(self.limits.idle_timeout_s, self._close_unused)
         self._on_open(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,7 +182,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def ended(self) -> None:
         """The connection is closed, whichever protocol it spoke in the end."""
-        self._stop_timer()
+        self._stop_timers()
         self._unset_keepalive_if_required()
         self._unparsed = b""
         for answer in self._answers:
@@ -186,8 +194,7 @@ class HttpConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        if self._began_s is None:
-            self._receipt_begins()
+        self._receipt.begin()
         self._unparsed = self._unparsed + data if self._unparsed else data
         self._parse()
         try:
@@ -223,10 +230,10 @@ class HttpConnection(HttpToolsProtocol):
                 self.refuse(431, f"headers may have at most {_MAX_HEAD_BYTES} bytes")
             if self._raw_body_bytes > 2 * self._max_body_bytes + _CHUNKING_BYTES:
                 self._refuse_body()
-        if self._in_message and self._began_s is None:  # a second one in the same bytes
-            self._receipt_begins()
-        self.flow.held = bool(self._unparsed)
-        if self.flow.held:
+        if self._in_message:  # it may be a second one in the same bytes
+            self._receipt.begin()
+        self.flow.has_unparsed = bool(self._unparsed)
+        if self.flow.has_unparsed:
             self.flow.pause_reading()
         elif not self.pipeline and self._in_head:
             self.flow.resume_reading()
@@ -287,7 +294,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._answering is not None:
             self.refuse(400, "open a WebSocket on a connection of its own")
             return
-        self._stop_timer()
+        self._stop_timers()
         super().handle_websocket_upgrade()
         websocket = cast(Any, self.transport.get_protocol())
         if not websocket.handshake_initiated:  # its parser is stricter, and says nothing
@@ -315,8 +322,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         if self._refusal is None and not self.transport.is_closing():
-            if self._began_s is None:
-                self._receipt_begins()
+            self._receipt.begin()
             self._unset_keepalive_if_required()
             self._parse()
             self._account()
@@ -333,45 +339,29 @@ class HttpConnection(HttpToolsProtocol):
 
     # --- Timeouts and the end
 
-    def _receipt_begins(self) -> None:
-        self._began_s = self.gate.clock.now_s()
-        self._set_timer(self.limits.frame_timeout_s)
-
     def _receipt_ends(self) -> None:
-        self._began_s = None
+        self._receipt.end()
         self._head_bytes = 0
 
-    def _set_timer(self, delay_s: float) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(delay_s, self._check_receipt)
+    def _too_slow(self) -> None:
+        self.refuse(408, f"a request must arrive within {self.limits.frame_timeout_s:g} s")
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _close_unused(self) -> None:
+        """Closes a connection that sent nothing at all; later silences are uvicorn's to end."""
+        if self.cycle is None and not self._receipt.has_begun:
+            self.transport.close()
 
-    def _check_receipt(self) -> None:
-        """Refuses a request whose receipt takes too long; closes a connection that sent none."""
-        self._timer = None
-        timeout_s = self.limits.frame_timeout_s
-        if self._began_s is None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
-            return
-        if self.flow.read_paused:  # so the client cannot send
-            self._began_s = self.gate.clock.now_s()
-        remaining_s = self._began_s + timeout_s - self.gate.clock.now_s()
-        if remaining_s > 0:
-            self._set_timer(remaining_s)
-        else:
-            self.refuse(408, f"a request must arrive within {timeout_s:g} s")
+    def _stop_timers(self) -> None:
+        self._receipt.end()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
 
     def _send_refusal(self) -> None:
         """Sends it and FIN, and discards input for a moment: an RST would destroy it."""
         if self.transport.is_closing() or self._refusal is None:
             return
-        self._stop_timer()
-        self.flow.held = False
+        self._stop_timers()
+        self.flow.has_unparsed = False
         self.flow.resume_reading()
         self.transport.write(self._refusal)
         # uvloop raises RuntimeError where the client has reset the connection.

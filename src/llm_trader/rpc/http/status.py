@@ -40,7 +40,7 @@ def http_status(code: int) -> int:
 
 
 def status_and_headers(reply: bytes, *, draining: bool) -> tuple[int, dict[str, str]]:
-    """Of the reply to one document; a batch is 200 whatever its members are."""
+    """Those of the reply to one document; a batch is 200 whatever its members are."""
     if not reply.startswith(_ERROR_PREFIX):
         return 200, {}
     error = msgspec.json.decode(reply, type=_Refusal).error
@@ -48,7 +48,7 @@ def status_and_headers(reply: bytes, *, draining: bool) -> tuple[int, dict[str, 
 
 
 def status_of_error(error: ErrorObject, *, draining: bool) -> tuple[int, dict[str, str]]:
-    """Of a request that came to nothing but this error."""
+    """Those of a request that has no other outcome than this error."""
     status = http_status(error.code)
     if draining and status == 200:
         return 503, {"retry-after": str(_RETRY_S), "connection": "close"}
@@ -56,12 +56,11 @@ def status_of_error(error: ErrorObject, *, draining: bool) -> tuple[int, dict[st
 
 
 def _headers(status: int, data: Any) -> dict[str, str]:
-    if status == 401:
-        return {"www-authenticate": "Bearer"}
-    if status in (429, 503):
-        wait_ms = data.get("retry_after_ms", 0) if isinstance(data, dict) else 0
-        return {"retry-after": str(max(_RETRY_S, math.ceil(wait_ms / 1000)))}
-    return {}
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    wait_ms = data.get("retry_after_ms") if isinstance(data, dict) else None
+    if status in (429, 503) or (status == 401 and wait_ms is not None):
+        headers["retry-after"] = str(max(_RETRY_S, math.ceil((wait_ms or 0) / 1000)))
+    return headers
 
 
 def refusal(message: str, code: int = INVALID_REQUEST) -> bytes:

@@ -24,6 +24,7 @@ from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.dispatcher import Dispatcher, RequestContext, is_batch
 from llm_trader.rpc.errors import OverloadedError, UnauthorizedError
 from llm_trader.rpc.http.connection import HttpConnection
+from llm_trader.rpc.http.receipt import Receipt
 
 # Close codes: those of RFC 6455, and of the range for applications.
 RESTARTING: Final = 1012
@@ -46,9 +47,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.http: HttpConnection = app_state["connection"]
         self.app_state = {"connection": self.http, "websocket": self}
         self._unparsed = b""
-        self._held_bytes = 0
-        self._began_s: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._receipt = Receipt(
+            self.http.gate.clock,
+            self.http.limits.frame_timeout_s,
+            lambda: self.read_paused,
+            self._too_slow,
+        )
         self.on_shutdown: Callable[[], None] = self.close_for_restart
 
     def send_document(self, document: bytes) -> None:
@@ -108,7 +112,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed = b""
-        self._stop_timer()
+        self._receipt.end()
         super().connection_lost(exc)
         self.http.ended()
 
@@ -153,34 +157,15 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def _account(self) -> int:
         """What is received of messages that are not complete, or not asked for yet."""
         began_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames))
-        if not began_bytes:
-            self._began_s = None
-            self._stop_timer()
-        elif self._began_s is None:
-            self._began_s = self.http.gate.clock.now_s()
-            self._check_after(self.http.limits.frame_timeout_s)
+        if began_bytes:
+            self._receipt.begin()
+        else:
+            self._receipt.end()
         return self.http.account(len(self._unparsed) + began_bytes)
 
-    def _check_after(self, delay_s: float) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(delay_s, self._check_receipt)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check_receipt(self) -> None:
-        timeout_s, now_s = self.http.limits.frame_timeout_s, self.http.gate.clock.now_s()
-        if self._began_s is None:
-            return
-        if self.read_paused:  # so the client cannot send
-            self._began_s = now_s
-        remaining_s = self._began_s + timeout_s - now_s
-        if remaining_s > 0:
-            self._check_after(remaining_s)
-        else:
-            self.close_with(POLICY, f"a message must arrive within {timeout_s:g} s")
+    def _too_slow(self) -> None:
+        timeout_s = self.http.limits.frame_timeout_s
+        self.close_with(POLICY, f"a message must arrive within {timeout_s:g} s")
 
 
 class WebSocketEndpoint:

@@ -56,7 +56,7 @@ DURATION: Final = Definition(
 STAGE_DURATION: Final = Definition(
     "llm_trader_stage_duration_seconds",
     "histogram",
-    "The same by stage, of methods that compute. `queue`: waits for a turn; `decode`: parameters; "
+    "Time by stage, of methods that compute. `queue`: waits for a turn; `decode`: parameters; "
     "`state`: the state from the market store; `embed`: its vectors; `search`: the index or "
     "Qdrant; `select`: matches and episodes; `evidence`; `handle`: the rest; `encode`.",
     ("method", "stage"),
@@ -71,7 +71,8 @@ MATCHES: Final = Definition(
 SIMILARITY: Final = Definition(
     "llm_trader_similarity_percentile",
     "histogram",
-    "The % of random pairs of past states that are less similar than a query and its best match.",
+    "Percentage of random pairs of past states that are less similar than a query and its best "
+    "match.",
     buckets=(25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 100),
 )
 EPISODES: Final = Definition(
@@ -121,7 +122,10 @@ GAPS: Final = Definition(
     ("symbol", "series"),
 )
 MISSING: Final = Definition(
-    "llm_trader_store_missing_candles", "gauge", "Candles missing in them.", ("symbol", "series")
+    "llm_trader_store_missing_candles",
+    "gauge",
+    "Candles missing in these stretches.",
+    ("symbol", "series"),
 )
 REFUSED: Final = Definition(
     "llm_trader_store_rejections",
@@ -133,7 +137,7 @@ REFUSED: Final = Definition(
 SYMBOLS_LEFT_OUT: Final = Definition(
     "llm_trader_symbols_left_out",
     "gauge",
-    "Symbols without metrics of their own, as only the first 200 by name have some.",
+    "Symbols that have no metrics of their own, because only the first 200 by name have some.",
 )
 STORE_UP: Final = Definition(
     "llm_trader_store_up", "gauge", "1 if the market store can be read; absent without a store."
@@ -187,11 +191,18 @@ FORECASTS_SCORED: Final = Definition(
     "CRPS. One of each symbol and quarter-hour counts, if it was asked for within the hour.",
     ("horizon",),
 )
+CALIBRATED_SCORED: Final = Definition(
+    "llm_trader_calibrated_forecasts_scored",
+    "gauge",
+    "Scored forecasts whose answer had a calibrated band: the number behind its coverage.",
+    ("horizon",),
+)
 COVERAGE: Final = Definition(
     "llm_trader_band_coverage_ratio",
     "gauge",
-    "Share of them whose outcome fell into the served 80 % band; 0.8 is right. `forecast`: from "
-    "10 to 90 % of the forecast; `calibrated`: `band_80`, of answers that had one.",
+    "Share of the scored forecasts whose outcome fell into the served 80 % band; 0.8 is "
+    "right. `forecast`: from 10 to 90 % of the forecast; `calibrated`: `band_80`, of answers that "
+    "had one.",
     ("horizon", "band"),
 )
 CRPS: Final = Definition(
@@ -210,7 +221,7 @@ CRPS_SKILL: Final = Definition(
 BUILD: Final = Definition(
     "llm_trader_build_info",
     "gauge",
-    "1, with the versions of the program, of Python and of the features, and the index's kind.",
+    "Always 1; the labels say which program, Python, features and kind of index are in use.",
     ("version", "python", "feature_version", "index"),
 )
 WORKERS: Final = Definition(
@@ -226,7 +237,8 @@ READ_AT_SCRAPE: Final = (
     *(FRESHNESS, GAPS, MISSING, REFUSED, SYMBOLS_LEFT_OUT, STORE_UP),
     *(INDEX_UP, INDEX_POINTS, INDEX_NEWEST, INDEX_BYTES, CACHE),
     *(CONNECTIONS, WAITING, IN_FLIGHT, RECEIVED, UNSENT, CALIBRATION_AGE),
-    *(FORECASTS_WAITING, FORECASTS_UNSCORED, FORECASTS_SCORED, COVERAGE, CRPS, CRPS_SKILL, BUILD),
+    *(FORECASTS_WAITING, FORECASTS_UNSCORED, FORECASTS_SCORED, CALIBRATED_SCORED),
+    *(COVERAGE, CRPS, CRPS_SKILL, BUILD),
 )
 DEFINITIONS: Final = (*COUNTED, *READ_AT_SCRAPE, *OF_WORKERS)
 

@@ -35,7 +35,8 @@ class ServerMetrics:
         self._registry = Registry(definitions.COUNTED)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
-        self._sources = Sources(rag.retriever, rag.market, gate, scores, rag.version, rag.clock)
+        retriever, market = rag.queries.retriever, rag.queries.market
+        self._sources = Sources(retriever, market, gate, scores, rag.version, rag.clock)
         self.answers = AnswerMetrics(self._registry, scores, rag.clock)
 
     def requests(self, methods: Iterable[Method], errors: ErrorTable) -> RequestMetrics:
@@ -47,13 +48,13 @@ class ServerMetrics:
         return 200, await self.metrics_text()
 
     async def metrics_text(self) -> bytes:
-        """Of the type `media_type`. It never fails: what cannot be read is absent."""
+        """The text, of the type `media_type`. It never fails: it leaves out what cannot be read."""
         shared = None if self.of_all is None else await self.of_all()
         families = await self.families() if shared is None else as_metrics(shared)
         return generate_latest(_Families(families))
 
     async def families(self) -> Iterator[Metric]:
-        """Those of this process."""
+        """The metrics of this process."""
         readings = await read(self._sources)
         parts = (self._registry, readings, self._process)
         return itertools.chain.from_iterable(part.collect() for part in parts)

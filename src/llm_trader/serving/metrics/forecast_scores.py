@@ -40,9 +40,12 @@ _NUMBERS: Final = 14
 
 
 class HorizonScores(NamedTuple):
-    """Over the last 7 days; None where nothing is known."""
+    """Over the last 7 days; None where nothing is known. `calibrated` of the `scored` had a
+    calibrated band.
+    """
 
     scored: int
+    calibrated: int
     coverage: float | None
     calibrated_coverage: float | None
     crps: float | None
@@ -135,7 +138,7 @@ class ForecastScores:
                 del self._waiting[due.symbol, as_of_ms]
 
     def summary(self, now_ms: Millis) -> dict[str, HorizonScores]:
-        """By horizon, of the 7 days before `now_ms`."""
+        """The scores by horizon, over the 7 days before `now_ms`."""
         first_hour = (now_ms - WINDOW_MS) // HOUR_MS
         self._sums = {hour: sums for hour, sums in self._sums.items() if hour > first_hour}
         total = np.sum(list(self._sums.values()), axis=0) if self._sums else _no_sums()
@@ -182,9 +185,10 @@ def _no_sums() -> Floats:
 def _scores(sums: Floats) -> HorizonScores:
     scored, in_band, calibrated, in_calibrated, crps, base_crps = sums.tolist()
     if not scored:
-        return HorizonScores(0, None, None, None, None)
+        return HorizonScores(0, 0, None, None, None, None)
     return HorizonScores(
         round(scored),
+        round(calibrated),
         in_band / scored,
         in_calibrated / calibrated if calibrated else None,
         crps / scored,

@@ -200,6 +200,7 @@ def _add_scores(readings: Readings, scores: ForecastScores, now_ms: Millis) -> N
         readings.add(definitions.FORECASTS_UNSCORED, count, reason)
     for name, score in scores.summary(now_ms).items():
         readings.add(definitions.FORECASTS_SCORED, score.scored, name)
+        readings.add(definitions.CALIBRATED_SCORED, score.calibrated, name)
         values = (
             (definitions.COVERAGE, score.coverage, "forecast"),
             (definitions.COVERAGE, score.calibrated_coverage, "calibrated"),

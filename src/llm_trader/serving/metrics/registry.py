@@ -67,8 +67,8 @@ class Registry:
         return self._counters[definition].setdefault(labels, Counter())
 
     def histogram(self, definition: Definition, *labels: str) -> Histogram:
-        made = Histogram(definition.buckets)
-        return self._histograms[definition].setdefault(labels, made)
+        histogram = Histogram(definition.buckets)
+        return self._histograms[definition].setdefault(labels, histogram)
 
     def collect(self) -> Iterator[Metric]:
         for definition, counters in self._counters.items():

@@ -1,7 +1,8 @@
 """The metrics of several processes as those of one. No I/O here.
 
 Counters, histograms and loads add up. What all processes read from the same files is the same in
-each, so one of them suffices. Means of scored forecasts are weighted by the number of forecasts.
+each, so one of them suffices. Means of scored forecasts are weighted by the number of forecasts,
+and the skill is computed again from the means.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from llm_trader.serving.metrics import definitions
 
-Rule = Literal["sum", "max", "min", "mean_by_scored"]
+Rule = Literal["sum", "max", "min", "mean_by_scored", "skill_of_means"]
 Labels = tuple[tuple[str, str], ...]
 
 # By name, of gauges; counters and histograms add up.
@@ -45,16 +46,15 @@ GAUGE_RULES: Final[dict[str, Rule]] = {
             definitions.UNSENT.name,
             definitions.FORECASTS_WAITING.name,
             definitions.FORECASTS_SCORED.name,
+            definitions.CALIBRATED_SCORED.name,
             "process_virtual_memory_bytes",
             "process_resident_memory_bytes",
             "process_open_fds",
         ),
         "sum",
     ),
-    **dict.fromkeys(
-        (definitions.COVERAGE.name, definitions.CRPS.name, definitions.CRPS_SKILL.name),
-        "mean_by_scored",
-    ),
+    **dict.fromkeys((definitions.COVERAGE.name, definitions.CRPS.name), "mean_by_scored"),
+    definitions.CRPS_SKILL.name: "skill_of_means",
     "process_start_time_seconds": "min",
     "process_max_fds": "min",
 }
@@ -99,11 +99,13 @@ def added_up(processes: Sequence[Sequence[Family]]) -> list[Family]:
             if family.name not in merged:
                 merged[family.name] = Family(family.name, family.meaning, family.kind, [])
             for name, labels, value in family.samples:
-                weight = scored.get(dict(labels).get("horizon", ""), 0.0)
+                weight = scored.get(_number_behind(labels), 0.0)
                 values.setdefault((family.name, name, labels), []).append((value, weight))
     for (family_name, name, labels), entries in values.items():
         family = merged[family_name]
         family.samples.append((name, labels, _value(_rule(family), entries)))
+    if skill := merged.get(definitions.CRPS_SKILL.name):
+        skill.samples = _skills(skill, merged[definitions.CRPS.name])
     return list(merged.values())
 
 
@@ -130,12 +132,30 @@ def _value(rule: Rule, entries: list[tuple[float, float]]) -> float:
     return sum(value * weight for value, weight in entries) / total
 
 
-def _scored(families: Sequence[Family]) -> dict[str, float]:
-    """The number of scored forecasts, by horizon."""
-    name = definitions.FORECASTS_SCORED.name
+def _number_behind(labels: Labels) -> tuple[str, str]:
+    """The metric and the horizon that say how many forecasts a mean is of."""
+    row = dict(labels)
+    is_calibrated = row.get("band") == "calibrated"
+    number = definitions.CALIBRATED_SCORED if is_calibrated else definitions.FORECASTS_SCORED
+    return number.name, row.get("horizon", "")
+
+
+def _scored(families: Sequence[Family]) -> dict[tuple[str, str], float]:
+    """The numbers of scored forecasts, by metric and horizon."""
     return {
-        dict(labels)["horizon"]: value
+        (family.name, dict(labels)["horizon"]): value
         for family in families
-        if family.name == name
+        if family.name in (definitions.FORECASTS_SCORED.name, definitions.CALIBRATED_SCORED.name)
         for _, labels, value in family.samples
     }
+
+
+def _skills(skill: Family, crps: Family) -> list[tuple[str, Labels, float]]:
+    """1 - CRPS of the forecasts / CRPS of the base rates, of the means of all processes."""
+    rows = [(dict(labels), value) for _, labels, value in crps.samples]
+    means = {(row["horizon"], row["forecast"]): value for row, value in rows}
+    return [
+        (name, labels, 1 - means[horizon, "forecast"] / means[horizon, "base_rate"])
+        for name, labels, _ in skill.samples
+        for horizon in (dict(labels)["horizon"],)
+    ]

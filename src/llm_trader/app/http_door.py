@@ -1,0 +1,78 @@
+"""The HTTP door of the query server: every path that it answers is here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_trader.errors import ConfigurationError
+from llm_trader.rpc.admission import Admission
+from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.server import Door
+from llm_trader.rpc.slot_sockets import SlotSockets
+from llm_trader.rpc.tls import ServerTls
+from llm_trader.serving.config import ServingConfig
+from llm_trader.serving.readiness import ReadinessProbe
+
+if TYPE_CHECKING:
+    from llm_trader.rpc.http.app import RpcOverHttp
+    from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
+    from llm_trader.serving.metrics.exposition import ServerMetrics
+
+
+def http_door(
+    dispatcher: Dispatcher,
+    gate: Admission,
+    config: ServingConfig,
+    probe: ReadinessProbe,
+    metrics: ServerMetrics | None,
+    tls: ServerTls | None,
+    sockets: SlotSockets | None,
+) -> Door:
+    # Its libraries take 100 ms to import.
+    from llm_trader.rpc.http.app import JSON, RpcOverHttp, http_application
+    from llm_trader.rpc.http.server import HttpServer
+
+    rpc = RpcOverHttp(dispatcher, gate)
+    routes = [*rpc.routes(), *_health(rpc, probe), _description(rpc, dispatcher)]
+    if metrics is not None:
+        routes.append(rpc.page("/metrics", metrics.page, media_type=metrics.media_type))
+    if config.graphql:
+        graphql = _graphql(dispatcher, gate, config)
+        routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
+    return HttpServer(http_application(routes, config), config, gate, tls, sockets)
+
+
+def _health(rpc: RpcOverHttp, probe: ReadinessProbe) -> list[Any]:
+    async def live(authenticated: bool) -> tuple[int, Any]:
+        return 200, {"live": True}
+
+    async def ready(authenticated: bool) -> tuple[int, Any]:
+        readiness = await probe.readiness()
+        # The reasons name folders and addresses.
+        shown = readiness if authenticated else {"ready": readiness.ready}
+        return (200 if readiness.ready else 503), shown
+
+    return [
+        rpc.page("/livez", live, open_to_all=True),
+        rpc.page("/readyz", ready, open_to_all=True),
+    ]
+
+
+def _description(rpc: RpcOverHttp, dispatcher: Dispatcher) -> Any:
+    async def describe(authenticated: bool) -> tuple[int, Any]:
+        return 200, await dispatcher.description()
+
+    return rpc.page("/openrpc.json", describe)
+
+
+def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> GraphQlEndpoint:
+    """Raises `ConfigurationError` where the extra `graphql` is not installed."""
+    try:
+        # Its libraries take 0.8 s to import.
+        from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
+    except ImportError as error:
+        raise ConfigurationError(
+            f"GraphQL needs strawberry ({error}): pip install 'llm-trader-rag[graphql]', or leave "
+            "out --graphql (serving.graphql)"
+        ) from error
+    return GraphQlEndpoint(dispatcher, gate, config)

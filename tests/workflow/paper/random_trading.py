@@ -33,6 +33,8 @@ async def step(broker: PaperBroker, number: int, seed: int) -> None:
     symbol = SYMBOLS[number % len(SYMBOLS)]
     time_ms = START_MS + number * MINUTE_MS
     price = Decimal(draw.randrange(200_000, 300_000)) / 10
+    if number % 100 == 0:  # it loses all it has, again and again
+        broker.deposit(time_ms, Decimal(100_000), str(number))
     broker.on_price(symbol, time_ms, price)
     if draw.random() < 0.9:
         await broker.place(_order(draw, symbol, number, time_ms, price))

@@ -60,7 +60,7 @@ def _order(draw: Random, symbol: str, number: int, time_ms: int, price: Decimal)
         created_ms=time_ms + draw.choice([0, 0, 30_000]),
         stop_price=stop if protected else None,
         target_price=target if protected else None,
-        close_at_ms=time_ms + 7 * MINUTE_MS if protected else None,
+        close_at_ms=time_ms + 2 * MINUTE_MS if kind == "open" and draw.random() < 0.5 else None,
     )
 
 

@@ -18,6 +18,11 @@ Kind = Literal[
 
 # The request is not looked at when it comes: never, or only when its sender has given up.
 UNSEEN: tuple[Kind, ...] = ("lost_request", "late_request")
+# The exchange says that it does not look at it.
+TURNED_AWAY: tuple[Kind, ...] = (
+    "too_many_requests", "too_many_without_header", "banned", "forbidden", "refused_country",
+    "bybit_limit",
+)  # fmt: skip
 
 ANY_VENUE: tuple[Kind, ...] = (
     "too_many_requests", "server_error", "bad_gateway", "damaged", "web_page", "disconnect",

@@ -13,7 +13,7 @@ from aiohttp import web
 from llm_trader.timeframe import Millis
 from tests.exchange import binance, binance_account, bybit, bybit_account
 from tests.exchange.clock import SimulatedClock
-from tests.exchange.faults import UNSEEN, Faults, failed_reply
+from tests.exchange.faults import TURNED_AWAY, UNSEEN, Faults, failed_reply
 from tests.exchange.listings import Listing, by_symbol
 from tests.exchange.markets import Market
 from tests.exchange.signatures import SignedRequest, signed_request
@@ -125,7 +125,7 @@ class FakeExchange:
         signed = await signed_request(request)
         self._let_in_late_ones()
         fault = self.faults.next(request.path, request.method)
-        if fault is not None and fault.kind in UNSEEN:
+        if fault is not None and fault.kind in (*UNSEEN, *TURNED_AWAY):
             if fault.kind == "late_request":
                 self._late.append((self.market.now_ms + fault.late_ms, signed))
             return await failed_reply(fault, request, self.market.now_ms, "")

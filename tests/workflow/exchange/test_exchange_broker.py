@@ -182,6 +182,21 @@ async def test_a_refused_order_is_rejected_with_the_reason_of_the_exchange(
     assert await broker.place(protected("run")) == result
 
 
+@pytest.mark.parametrize("kind", ["too_many_requests", "banned", "forbidden", "bybit_limit"])
+async def test_an_order_that_is_turned_away_is_rejected_and_its_run_may_send_it_again(
+    broker: ExchangeBroker, account: Account, exchange: FakeExchange, venue: str, kind: Any
+) -> None:
+    if kind == "bybit_limit" and venue == "binance":
+        pytest.skip("a reply of Bybit's")
+    exchange.faults.add(kind, path=ORDERS[venue], method="POST")
+    assert isinstance(await broker.place(protected("run")), Rejected)
+    assert account.orders == []
+    assert (await broker.position(SYMBOL)).waiting_orders == ()
+    exchange.market.now_ms += 60_000
+    assert isinstance(await broker.place(protected("run")), Placed)
+    await assert_held(broker, account, 2)
+
+
 async def test_an_order_that_fills_in_part_and_ends_has_what_it_filled(
     broker: ExchangeBroker, account: Account
 ) -> None:

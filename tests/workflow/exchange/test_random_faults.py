@@ -31,6 +31,7 @@ FAULTS: tuple[Kind, ...] = (
     "late_request", "late_request", "late_request", "late_request",
 )  # fmt: skip
 DECISIONS = 5
+ORDERS = {"binance": "/fapi/v1/order", "bybit": "/v5/order/create"}
 
 
 class DeathError(BaseException):
@@ -91,6 +92,10 @@ async def random_run(
             account.prices[SYMBOL] = Decimal(draw.randrange(90, 110))
             if draw.random() < 0.3:
                 account.fill_shares = [(Decimal("0.5"), draw.choice(["expires", "later"]))]
+            if draw.random() < 0.4:  # the rarest by chance, and the worst
+                late_ms = draw.choice([500, 2000, 4000])
+                path = ORDERS[connection.name]
+                exchange.faults.add("late_request", path=path, method="POST", late_ms=late_ms)
             side = sides.choice([1, -1, 1, -1, 0])
             with random_faults(exchange, draw, 0.2):
                 for attempt in range(200):

@@ -33,6 +33,8 @@ async def step(broker: PaperBroker, number: int, seed: int) -> None:
     symbol = SYMBOLS[number % len(SYMBOLS)]
     time_ms = START_MS + number * MINUTE_MS
     price = Decimal(draw.randrange(200_000, 300_000)) / 10
+    if number % 100 == 0:  # it loses all it has, again and again
+        broker.deposit(time_ms, Decimal(100_000), str(number))
     broker.on_price(symbol, time_ms, price)
     if draw.random() < 0.9:
         await broker.place(_order(draw, symbol, number, time_ms, price))
@@ -58,7 +60,7 @@ def _order(draw: Random, symbol: str, number: int, time_ms: int, price: Decimal)
         created_ms=time_ms + draw.choice([0, 0, 30_000]),
         stop_price=stop if protected else None,
         target_price=target if protected else None,
-        close_at_ms=time_ms + 7 * MINUTE_MS if protected else None,
+        close_at_ms=time_ms + 2 * MINUTE_MS if kind == "open" and draw.random() < 0.5 else None,
     )
 
 

@@ -58,6 +58,11 @@ _CLOCK_ERROR_MS: Final = 1000
 _LOOKS: Final = 8
 _FIRST_LOOK_S: Final = 0.05
 _ENDS: Final = ("placed", "rejected")
+# Refusals that say nothing of the order: too many requests, or a clock that is wrong. Its run may
+# send it again.
+_PASSING: Final = frozenset(
+    {"429", "418", "403", "-1003", "-1015", "-1021", "10002", "10006", "10018", "10429"}
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -184,7 +189,9 @@ class ExchangeBroker:
             try:
                 found = await self._venue.send(intent, signed_ms)
             except RefusedRequestError as refused:
-                return self._rejected(intent, refused.message, refused.venue_code)
+                code = refused.venue_code
+                state: State = "void" if code in _PASSING else "rejected"
+                return self._rejected(intent, refused.message, code, state)
             except UnknownOutcomeError as error:
                 found = await self._look(intent)
                 if found is None:

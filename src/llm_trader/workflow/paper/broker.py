@@ -63,13 +63,16 @@ class PaperBroker:
         self._max_wait_s = config.max_fill_wait_s
         self._state = PaperState(ledger, keeps_marks=keeps_marks)
         self._trading = PaperTrading(self._state, config, currency)
-        deposit = charge("deposits", currency, -money(exact(config.deposit)))
-        with ledger.transaction():
-            ledger.post(now_ms, "deposit", deposit, symbol="", reference="first")
+        self.deposit(now_ms, exact(config.deposit), "first")
 
     @property
     def name(self) -> str:
         return "paper"
+
+    def deposit(self, time_ms: Millis, amount: Decimal, reference: str) -> bool:
+        """Pays in, or out below 0. False where it was done already, by its `reference`."""
+        paid_in = charge("deposits", self._currency, -money(amount))
+        return self._ledger.post(time_ms, "deposit", paid_in, symbol="", reference=reference)
 
     # What the workflow asks.
 

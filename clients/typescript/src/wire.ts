@@ -1081,6 +1081,230 @@ export interface SnapshotPost {
   late?: string[];
 }
 
+/** The answer to a snapshot or an event. */
+export interface Receipt {
+  /** The run that decides on it. */
+  run_id: string;
+  /** `duplicate`: it was taken before, and has this run already. */
+  status: "accepted" | "duplicate";
+  /** Runs that wait or are under way, this included. */
+  queue_depth: number;
+}
+
+/** Any event. Equal ids of a kind mean the same event, which is taken once. */
+export interface PushParams {
+  /** Id of the event. */
+  event_id: string;
+  /** What it is, such as news. */
+  kind: string;
+  /** The symbol that it is about; null for none. (matches ^[A-Z0-9]{2,20}$) */
+  symbol?: string | null;
+  /** Anything; scripts of the graph read it. */
+  data?: Record<string, unknown>;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+/** A graph. A node may stand in a file of its own: `- file: nodes/rag-query.yml`. */
+export interface GraphDocument {
+  /** Small letters, digits and -. A snapshot is decided once per name. (matches ^[a-z][a-z0-9-]{0,39}$) */
+  name: string;
+  description?: string | null;
+  /** Its nodes. (at least 1 items) */
+  nodes: (InputNode | ToolNode | ScriptNode | LlmNode | GuardNode | ExecuteNode | Record<string, unknown>)[];
+  /** What follows what. */
+  edges?: Edge[];
+}
+
+/** A node begins when all edges to it are settled, if one of them at least was taken. */
+export interface Edge {
+  /** Name of a node. */
+  from: string;
+  /** Name of a node. */
+  to: string;
+  /** `error`: taken when the node fails and its onError is fallback. */
+  on?: "error" | "success";
+}
+
+/** Where a run begins. */
+export interface InputNode {
+  type: "input";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config: InputConfig;
+}
+
+export interface InputConfig {
+  /** The call that begins a run at this node. */
+  method: "ingest.push" | "snapshot.post";
+  /** `workflow serve` also takes snapshots of its own market store so often, such as 15m. (matches ^[1-9][0-9]{0,3}[mh]$) */
+  every?: string | null;
+}
+
+/** Asks another program. */
+export interface ToolNode {
+  type: "tool";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config: ToolConfig;
+}
+
+/** A query, and what its answer must have; otherwise the node fails, and says so. */
+export interface ToolConfig {
+  rpc: RpcConfig;
+  /** A whole search: the episodes of the evidence, and what of it a reply shows. */
+  query?: Record<string, unknown>;
+  /** The node fails with fewer matches. (≥ 0, ≤ 1000) */
+  min_matches?: number;
+  /** The node fails with another verdict of the evidence; leave out `none` to decide without evidence that says nothing. (at least 1 items) */
+  verdicts?: ("informative" | "none" | "weak")[];
+}
+
+/** Where the server is; the setting workflow.runs.rag_url takes the place of host and port. */
+export interface RpcConfig {
+  /** Host of the server. */
+  host?: string;
+  /** Its TCP port. (≥ 1, ≤ 65535) */
+  port?: number;
+  /** Method that is called. */
+  method: "rag.query_patterns";
+  /** Milliseconds for the call, its retries included. (≥ 1, ≤ 600000) */
+  timeout_ms?: number;
+}
+
+/** Calls a Python function: the name of a registered one, or `package.module:function`. */
+export interface ScriptNode {
+  type: "script";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  /** (matches ^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$) */
+  function: string;
+}
+
+/** Asks the decider of the settings: a model, or the aggregator. */
+export interface LlmNode {
+  type: "llm";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config?: NoConfig;
+}
+
+/** The settings hold what such a node needs. */
+export interface NoConfig {
+}
+
+/** Checks a decision against the limits of the settings; a veto is a HOLD. */
+export interface GuardNode {
+  type: "guard";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config?: NoConfig;
+}
+
+/** Carries a decision out with the broker of the settings. */
+export interface ExecuteNode {
+  type: "execute";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config?: NoConfig;
+}
+
 /** Parameters and result of each method. */
 export interface Methods {
   "rag.query_patterns": { params: QueryPatternsParams; result: QueryPatternsResult | BriefResult };
@@ -1096,7 +1320,8 @@ export interface Methods {
   "rpc.ping": { params: NoParams; result: Pong };
   "rpc.authenticate": { params: AuthenticateParams; result: Authenticated };
   "rpc.discover": { params: NoParams; result: Record<string, unknown> };
-  "snapshot.post": { params: SnapshotPost; result: unknown };
+  "snapshot.post": { params: SnapshotPost; result: Receipt };
+  "ingest.push": { params: PushParams; result: Receipt };
 }
 
 /** Fields that a result has at least, for each of its forms. */
@@ -1113,6 +1338,8 @@ export const RESULT_FIELDS = {
   "admin.reload": [["applied", "restarting", "needs_restart", "files"]],
   "rpc.ping": [["pong", "version"]],
   "rpc.authenticate": [["authenticated", "key", "scopes"]],
+  "snapshot.post": [["run_id", "status", "queue_depth"]],
+  "ingest.push": [["run_id", "status", "queue_depth"]],
 } as const;
 
 /** What each code of an error means. */

@@ -140,7 +140,7 @@ async def server_parts(
     refuse_one_folder_for_both(settings)
     serving = settings.serving
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
-    keys, tls, followed = _access(serving, environ, clock)
+    keys, tls, followed = access(serving, environ, clock)
     calibration = loaded_calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
@@ -160,7 +160,7 @@ async def server_parts(
             version=__version__,
             errors=RAG_ERRORS,
         )
-        gate = Admission(serving, keys, await _client_limits(serving, environ, opened))
+        gate = Admission(serving, keys, await client_limits(serving, environ, opened))
         metrics = metrics_of(rag, gate)
         observers = request_observers(settings, methods, metrics, clock, opened)
         dispatcher = Dispatcher(methods, errors=RAG_ERRORS, observers=observers)
@@ -174,14 +174,17 @@ async def server_parts(
             yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
 
 
-def _access(
-    config: RpcConfig, environ: Mapping[str, str], clock: Callable[[], Millis] | None
+def access(
+    config: RpcConfig,
+    environ: Mapping[str, str],
+    clock: Callable[[], Millis] | None,
+    section: str = "serving",
 ) -> tuple[KeyRing, ServerTls | None, list[FileFollower]]:
     """Keys and certificate, and the files of both, which a running server follows.
 
     Each file is read now for the first time.
     """
-    keys = KeyRing(tokens_of(config, environ), now_ms=clock)
+    keys = KeyRing(tokens_of(config, environ, section), now_ms=clock)
     tls = tls_of(config, clock)
     followed = []
     if path := config.keys_file:
@@ -217,7 +220,7 @@ async def _log_empty_index(index: VectorIndex) -> None:
         )
 
 
-async def _client_limits(
+async def client_limits(
     config: RpcConfig, environ: Mapping[str, str], opened: AsyncExitStack
 ) -> ClientLimits:
     """The limits of clients, in Redis where the settings name one."""
@@ -230,16 +233,16 @@ async def _client_limits(
     return await opened.enter_async_context(aclosing(ClientLimits(config, shared)))
 
 
-def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
+def tokens_of(config: RpcConfig, environ: Mapping[str, str], section: str = "serving") -> list[str]:
     """The tokens of the environment. Raises `ConfigurationError` if its variable holds none."""
     name = config.auth_tokens_env
     if name is None:
         return []
-    value = checked_text(environ.get(name, ""), name, "serving.auth_tokens_env")
+    value = checked_text(environ.get(name, ""), name, f"{section}.auth_tokens_env")
     tokens = [token.strip() for token in value.split(",") if token.strip()]
     if not tokens:
         raise ConfigurationError(
-            f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
+            f"{section}.auth_tokens_env names {name}, but that environment variable holds no token"
         )
     return tokens
 

@@ -28,6 +28,7 @@ from llm_trader.cli import (
     keys,
     models,
     volatility,
+    workflow,
 )
 from llm_trader.cli.decide import decide, prompt_app, replay
 from llm_trader.cli.demo import demo
@@ -98,6 +99,7 @@ app.command()(decide)
 app.add_typer(decisions.app, name="decisions")
 app.command()(replay)
 app.add_typer(prompt_app, name="prompt")
+app.add_typer(workflow.app, name="workflow")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
 app.add_typer(config.app, name="config")

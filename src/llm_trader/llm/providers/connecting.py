@@ -13,7 +13,7 @@ from llm_trader.llm.providers.protocol import Provider
 if TYPE_CHECKING:
     from llm_trader.llm.providers.sdk_connection import SdkConnection
 
-_KEYS: Final[dict[ProviderName, str]] = {
+API_KEYS: Final[dict[ProviderName, str]] = {
     "anthropic": "ANTHROPIC_API_KEY",
     "openai": "OPENAI_API_KEY",
 }
@@ -39,7 +39,7 @@ def connect_provider(
 
 def api_key(config: LlmConfig, environ: Mapping[str, str]) -> str | None:
     """The provider's key; `None` for a compatible one that needs none."""
-    name = config.api_key_env or _KEYS.get(config.provider)
+    name = config.api_key_env or API_KEYS.get(config.provider)
     if name is None:
         return None
     if not (key := environ.get(name, "").strip()):

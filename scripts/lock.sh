@@ -8,6 +8,6 @@ compile() {
 }
 compile --output-file requirements/base.txt
 compile --extra build --output-file requirements/demo.txt
-compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --output-file requirements/dev.txt
-compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra text --extra testmodel \
+compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra mcp --output-file requirements/dev.txt
+compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra mcp --extra text --extra testmodel \
     --output-file requirements/text.txt

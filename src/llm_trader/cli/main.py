@@ -100,6 +100,8 @@ app.command()(replay)
 app.add_typer(prompt_app, name="prompt")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
+app.command()(mcp)
+app.add_typer(receipt_app, name="receipt")
 app.add_typer(config.app, name="config")
 app.command()(demo)
 

@@ -29,6 +29,7 @@ from llm_trader.cli import (
     models,
     volatility,
 )
+from llm_trader.cli.assistants import mcp, receipt_app
 from llm_trader.cli.decide import decide, prompt_app, replay
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags

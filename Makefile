@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TEXT   := .venv-text
+CLIENT := clients/typescript
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-live test soak test-text check bench lock docs dist wheel-demo clean
+.PHONY: help setup demo demo-live test soak test-text test-ts check bench lock docs dist wheel-demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
@@ -54,6 +55,11 @@ $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 test-text: $(TEXT)/.dev ## the tests that need a text model or Redis, in an environment of their own
 	@$(TEXT)/bin/python -m pytest -m "text_model or redis" -q
 
+# Servers run in the demo's environment. Node.js is the machine's if it is new enough.
+test-ts: $(VENV)/.demo ## the client for Node.js, against a real server
+	@node=$$(PYTHON=$(PYTHON) scripts/node.sh) && cd $(CLIENT) && export PATH="$$node:$$PATH" && \
+		npm ci --no-progress --loglevel=error && npm test
+
 check: setup ## lint, format, types, layers, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,4 +89,4 @@ wheel-demo: dist ## the demo from the built wheel, with the base dependencies on
 	@build/wheel-venv/bin/llm-trader demo
 
 clean: ## remove the environment and build results
-	rm -rf $(VENV) $(TEXT) dist build
+	rm -rf $(VENV) $(TEXT) .venv-node dist build $(CLIENT)/node_modules $(CLIENT)/dist $(CLIENT)/build

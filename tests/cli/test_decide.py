@@ -54,7 +54,7 @@ def test_a_decision_shows_its_evidence_its_cost_and_its_record(
     assert first.endswith("USDT, 2025-02-25 12:00")
     assert reason == "It rose."
     shown = " ".join(rest)
-    for part in ("Evidence: ", " matches, ", " episodes.", "Decided by anthropic/claude-", " USD"):
+    for part in ("Evidence of 5 matches, ", " episodes, verdict ", "Decided by anthropic/", " USD"):
         assert part in shown
     assert "Recorded as decision 1. The same again from the record: llm-trader replay 1" in shown
     again = typed(decide, "--json").json
@@ -92,7 +92,7 @@ def test_the_prompt_can_be_seen_before_anybody_is_asked(
     assert "EVIDENCE" in rag
     assert "EVIDENCE" not in baseline
     assert "BTCUSDT" in rag
-    assert '"BTCUSDT"' not in typed(line, "--mask").out
+    assert '"BTCUSDT"' not in typed(line, "--masked").out
     assert stub.requests == []
     typed(decide)
     shown = typed(line, "--json").json["prompt"]
@@ -148,7 +148,7 @@ def test_without_a_key_the_aggregator_decides_and_says_so(
     ran = typed(decide, *places.split())
     assert ran.code == 0
     assert ran.out.startswith("The aggregator decides by fixed rules, without a model: ")
-    assert "Decided by aggregator, without asking a model; it cost nothing." in ran.out
+    assert "Decided by aggregator. No model was asked, so it cost nothing." in ran.out
     assert stub.requests == []
     replayed = typed("llm-trader replay 1", "--record", tmp_path / "other")
     assert "Decided again by rule" in replayed.out

@@ -101,8 +101,8 @@ async def fill(client: AsyncQdrantClient, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
-    with start(tmp_path_factory.mktemp("qdrant")) as running:
+def stub() -> Iterator[Stub]:
+    with start() as running:
         yield running
 
 

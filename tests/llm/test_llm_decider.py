@@ -14,7 +14,7 @@ from llm_trader.app.llm_deciders import DeciderChoice
 from llm_trader.errors import ConfigurationError
 from llm_trader.llm.decision import Case, Decision
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError, TokenUsage
-from llm_trader.llm.record.calls import RecordedCall
+from llm_trader.llm.record.call_rows import RecordedCall
 from llm_trader.llm.record.decisions import DecisionFilter, RecordedDecision
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.llm.record.requests import request_hash
@@ -342,7 +342,7 @@ async def decide_many(
 async def test_many_decisions_at_once_keep_to_the_slots_and_all_are_on_record(
     stub: StubServer, record: DecisionRecord, corridor_case: Case
 ) -> None:
-    provider = await decide_many(stub, record, corridor_case, 60)
+    provider = await decide_many(stub, record, corridor_case, 30)
     assert provider.most == 8
 
 
@@ -353,6 +353,24 @@ async def test_thousands_of_decisions_at_once_cost_milliseconds_each(
     started = process_time()
     await decide_many(stub, record, corridor_case, 3000)
     assert (process_time() - started) / 3000 < 0.005 * 2
+
+
+async def test_a_mistake_of_this_program_is_a_hold_and_counts_at_its_worst_case(
+    stub: StubServer, record: DecisionRecord, corridor_case: Case
+) -> None:
+    class BrokenProvider(CountingProvider):
+        async def complete(self, request: LlmRequest, *, deadline_s: float) -> LlmReply:
+            raise KeyError("choices")
+
+    async with decider_at(stub, record) as decider:
+        assert isinstance(decider.calls, RecordedCalls)
+        decider.calls.model = BrokenProvider()
+        made = await decider.decide_recorded(corridor_case)
+    assert made.decision.hold_reason == "error"
+    assert "(internal): KeyError: 'choices'" in made.decision.reasoning
+    (call,) = calls_of(record, made)
+    assert (call.state, call.cost_usd) == ("failed", None)
+    assert record.calls.spent_usd(TODAY) == Decimal(str(call.reserved_usd))
 
 
 async def test_a_cancelled_call_counts_at_its_worst_case_and_may_be_repeated(

@@ -31,7 +31,7 @@ from llm_trader.llm.expiry import check_expiry
 from llm_trader.llm.prompt.render import Prompt, render_prompt
 from llm_trader.llm.prompt.retrieved import Retrieved
 from llm_trader.llm.providers.connecting import api_key
-from llm_trader.llm.record.calls import RecordedCall
+from llm_trader.llm.record.call_rows import RecordedCall
 from llm_trader.llm.record.decisions import (
     DecisionFilter,
     DecisionSummary,

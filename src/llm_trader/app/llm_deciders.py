@@ -38,6 +38,11 @@ from llm_trader.timeframe import Millis
 
 ProviderChoice = Literal["anthropic", "openai", "openai-compatible", "replay", "aggregator"]
 
+_PRICES: Final = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok")
+_OF_ONE_MODEL: Final = (
+    *("model", "base_url", "api_key_env", "temperature", "effort"),
+    *("max_output_tokens", "timeout_s", "deadline_s", *_PRICES),
+)
 # Calls under way before the next ones are started, where the rate allows only a few a minute.
 _LEAST_AT_ONCE: Final = 4
 
@@ -131,10 +136,12 @@ def llm_config(job: Job, choice: DeciderChoice) -> LlmConfig:
     config = job.settings.llm
     changes: dict[str, str | None] = {}
     if choice.provider not in (None, "replay", "aggregator", config.provider):
-        # What the settings say of another provider does not hold for this one.
-        changes = {"provider": choice.provider, "model": None, "base_url": None}
-        changes["api_key_env"] = None
-    if choice.model is not None:
+        # What the settings say of another provider's model does not hold for this one.
+        changes = {**dict.fromkeys(_OF_ONE_MODEL), "provider": choice.provider}
+    if choice.model not in (None, config.model):
+        # Models of one's own machine cost the same, which is mostly nothing.
+        if config.provider != "openai-compatible":
+            changes |= dict.fromkeys(_PRICES)
         changes["model"] = choice.model
     return msgspec.structs.replace(config, **changes)
 

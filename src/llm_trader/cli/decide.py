@@ -33,7 +33,7 @@ Model = Annotated[
 ]
 Mask = Annotated[
     bool,
-    Option("--mask", help="Hide symbol and price level, so that no model can remember the time."),
+    Option("--masked", help="Hide symbol and price level, so that no model can remember the time."),
 ]
 
 

@@ -46,7 +46,7 @@ _RESUMING: Final = frozenset(
     {
         *("rag-ingest", "ingest", "rebuild", "migrate"),
         *("import", "fetch", "archive", "export", "prune"),
-        "decide",
+        *("decide", "reads", "ab"),
     }
 )
 # Wider lines are hard to read.

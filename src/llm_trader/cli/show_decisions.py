@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
@@ -15,7 +15,7 @@ from llm_trader.timeframe import MINUTE_MS, SECOND_MS, iso8601
 if TYPE_CHECKING:
     from llm_trader.app.decisions import DecisionReport, ShownPrompt
     from llm_trader.llm.decision import Decision
-    from llm_trader.llm.record.calls import RecordedCall
+    from llm_trader.llm.record.call_rows import RecordedCall
     from llm_trader.llm.record.decisions import Costs, DecisionSummary, RecordedDecision
     from llm_trader.llm.record.statistics import (
         DecisionGroup,
@@ -38,7 +38,7 @@ def describe_decision(report: DecisionReport) -> Description:
     one = report.decision
     for note in report.notes:
         yield Text(note, "yellow")
-    yield from _decision_lines(one)
+    yield from _decision_lines(one, report.calls)
     if one.id:
         again = f"llm-trader replay {one.id}"
         yield line(f"Recorded as decision {one.id}. The same again from the record: {again}")
@@ -46,7 +46,7 @@ def describe_decision(report: DecisionReport) -> Description:
 
 def describe_record(report: DecisionReport, *, verbose: bool) -> Description:
     one = report.decision
-    yield from _decision_lines(one)
+    yield from _decision_lines(one, report.calls)
     made = f"Decision {one.id}, made at {_time(one.created_at_ms)} by {one.origin}"
     labels = "".join(f", {name} {value}" for name, value in one.labels.items())
     yield line(f"{made}{labels}; settings {one.settings_digest}.")
@@ -230,7 +230,7 @@ def _interval(interval: Interval, scale: float, spec: str) -> str:
     return f"{value} [{scale * interval.low:{spec}}, {scale * interval.high:{spec}}]"
 
 
-def _decision_lines(one: RecordedDecision) -> Description:
+def _decision_lines(one: RecordedDecision, calls: Sequence[RecordedCall]) -> Description:
     price = one.snapshot.price
     at = "" if price is None else f" at {price_text(price)}{quote_of(one.symbol)}"
     yield heading(f"{_in_words(one.decision)}: {one.symbol}{at}, {_time(one.as_of_ms)}")
@@ -239,7 +239,7 @@ def _decision_lines(one: RecordedDecision) -> Description:
         yield line(f"Too late to execute it: {one.expiry.reason}.")
     if one.decision.hold_reason != "guard":
         yield line(_evidence(one))
-    yield line(_cost(one))
+    yield line(_cost(one, calls))
 
 
 def _action(decision: Decision) -> str:
@@ -275,25 +275,29 @@ def _evidence(one: RecordedDecision) -> str:
     return f"Evidence of {matches}{shown}, verdict {evidence.verdict}: {evidence.reason}."
 
 
-def _cost(one: RecordedDecision) -> str:
+def _cost(one: RecordedDecision, calls: Sequence[RecordedCall]) -> str:
+    is_hold = one.decision.hold_reason in ("error", "guard")
     if not one.calls:
-        by = "" if one.decision.hold_reason in ("error", "guard") else f"Decided by {one.decider}. "
+        by = "" if is_hold else f"Decided by {one.decider}. "
         return f"{by}No model was asked, so it cost nothing."
     costs = one.costs
     cached = f", {costs.cached_input_tokens:,} of them cached" if costs.cached_input_tokens else ""
     asked = "" if len(one.calls) == 1 else f" in {len(one.calls)} calls"
     return (
-        f"Decided by {one.decider}, arm {one.arm_used}{asked}: {costs.input_tokens:,} tokens in"
-        f"{cached}, {costs.output_tokens:,} out, {_paid(costs)}, "
-        f"{costs.latency_ms / SECOND_MS:.1f} s."
+        f"{'Asked' if is_hold else 'Decided by'} {one.decider}, arm {one.arm_used}{asked}: "
+        f"{costs.input_tokens:,} tokens in{cached}, {costs.output_tokens:,} out, "
+        f"{_paid(costs, calls)}, {costs.latency_ms / SECOND_MS:.1f} s."
     )
 
 
-def _paid(costs: Costs) -> str:
-    if costs.paid_usd == costs.cost_usd:
-        return f"{costs.cost_usd:.5f} USD"
-    paid = f"{costs.paid_usd:.5f} USD" if costs.paid_usd else "nothing"
-    return f"{paid} now, as the record had a reply ({costs.cost_usd:.5f} USD then)"
+def _paid(costs: Costs, calls: Sequence[RecordedCall]) -> str:
+    if costs.paid_usd != costs.cost_usd:
+        paid = f"{costs.paid_usd:.5f} USD" if costs.paid_usd else "nothing"
+        return f"{paid} now, as the record had a reply ({costs.cost_usd:.5f} USD then)"
+    ends = [call.reply or call.failure for call in calls]
+    is_known = all(end is None or not end.unanswered for end in ends)
+    at_most = "" if is_known else " at most, as attempts without an answer may be charged"
+    return f"{costs.cost_usd:.5f} USD{at_most}"
 
 
 def _calls(calls: Iterable[RecordedCall]) -> Table:

@@ -22,7 +22,7 @@ from llm_trader.llm.decision import Case, Decision
 from llm_trader.llm.prompt.render import TEMPLATE_VERSION, Arm, PromptOptions, render_prompt
 from llm_trader.llm.prompt.retrieved import Retrieved
 from llm_trader.llm.providers.protocol import LlmRequest, Message
-from llm_trader.llm.record.calls import RecordedCall
+from llm_trader.llm.record.call_rows import RecordedCall
 from llm_trader.llm.record.decisions import RecordedDecision
 from llm_trader.llm.recorded_calls import Calls, CallUsed
 from llm_trader.llm.recorder import Circumstances, Recorder

@@ -16,21 +16,18 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
+import structlog
 
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, Provider, ProviderError
 from llm_trader.llm.providers.replay import ReplayProvider
-from llm_trader.llm.record.calls import (
-    CallFailure,
-    CallLog,
-    CheckBudget,
-    RecordedCall,
-    Started,
-    UnderWay,
-)
+from llm_trader.llm.record.call_rows import CallFailure, RecordedCall
+from llm_trader.llm.record.calls import CallLog, CheckBudget, Started, UnderWay
 from llm_trader.llm.record.requests import request_hash
 from llm_trader.timeframe import Millis
 
 _LOOK_AGAIN_S: Final = 0.1
+
+_log = structlog.get_logger(__name__)
 
 
 class CallUsed(msgspec.Struct, frozen=True):
@@ -147,12 +144,15 @@ class RecordedCalls:
         except ProviderError as error:
             cost_usd = self.pricing.settled_usd(request, error)
             return self.log.failed(call_id, error, cost_usd, self.now_ms())
-        except BaseException as error:
-            # Cancelled, or a bug: it may have been sent, so what was reserved for it counts.
-            kind = "cancelled" if isinstance(error, asyncio.CancelledError) else "internal"
-            failure = CallFailure(kind=kind, message=str(error) or f"the call was {kind}")
+        except asyncio.CancelledError:
+            # It may have been sent, so what was reserved for it counts.
+            failure = CallFailure(kind="cancelled", message="the call was cancelled")
             self.log.failed(call_id, failure, None, self.now_ms())
             raise
+        except Exception as error:  # noqa: BLE001  a mistake of ours must not end a study
+            _log.exception("call_failed", call=call_id)
+            failure = CallFailure(kind="internal", message=f"{type(error).__name__}: {error}")
+            return self.log.failed(call_id, failure, None, self.now_ms())
         return self.log.replied(
             call_id, reply, self.pricing.settled_usd(request, reply), self.now_ms()
         )

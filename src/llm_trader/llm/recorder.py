@@ -11,7 +11,7 @@ import structlog
 
 from llm_trader.llm.decision import Case, Decision
 from llm_trader.llm.prompt.render import Arm
-from llm_trader.llm.record.calls import RecordedCall
+from llm_trader.llm.record.call_rows import RecordedCall
 from llm_trader.llm.record.decisions import Costs, DecisionLog, RecordedDecision
 from llm_trader.llm.recorded_calls import CallUsed
 from llm_trader.timeframe import Millis

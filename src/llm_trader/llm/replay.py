@@ -22,7 +22,7 @@ from llm_trader.llm.llm_decider import ask, first_request, without_evidence
 from llm_trader.llm.prompt.render import PromptOptions
 from llm_trader.llm.providers.protocol import LlmRequest, Message
 from llm_trader.llm.providers.replay import ReplayProvider
-from llm_trader.llm.record.calls import RecordedCall
+from llm_trader.llm.record.call_rows import RecordedCall
 from llm_trader.llm.record.decisions import RecordedDecision
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.llm.recorded_calls import ReplayedCalls

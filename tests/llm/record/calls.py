@@ -9,7 +9,8 @@ from typing import Any
 
 from llm_trader.llm.budget import check_budget
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, Message, TokenUsage
-from llm_trader.llm.record.calls import RecordedCall, Spending, Started, UnderWay
+from llm_trader.llm.record.call_rows import RecordedCall
+from llm_trader.llm.record.calls import Spending, Started, UnderWay
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.timeframe import Millis
 

@@ -11,7 +11,8 @@ import pytest
 
 from llm_trader.errors import ConfigurationError, StoreError
 from llm_trader.llm.providers.protocol import LlmRequest, ProviderError
-from llm_trader.llm.record.calls import CallFailure, RecordedCall, Started, UnderWay
+from llm_trader.llm.record.call_rows import CallFailure, RecordedCall
+from llm_trader.llm.record.calls import Started, UnderWay
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.llm.record.requests import canonical_json, request_hash
 from llm_trader.timeframe import DAY_MS
@@ -151,6 +152,25 @@ def test_processes_that_ask_at_once_cannot_spend_the_same_money(tmp_path: Path) 
         thread.join()
     assert sum(isinstance(one, Started) for one in begun) == 3
     assert sum(isinstance(one, RecordedCall) for one in begun) == 5
+
+
+def test_processes_may_make_the_record_at_the_same_time(tmp_path: Path) -> None:
+    opened = []
+    for attempt in range(5):
+        barrier = threading.Barrier(6)
+
+        def make(folder: Path, barrier: threading.Barrier) -> None:
+            barrier.wait()
+            with open_record(folder) as record:
+                opened.append(started(record, threading.current_thread().name))
+
+        place = tmp_path / str(attempt), barrier
+        threads = [threading.Thread(target=make, args=place) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(opened) == 30
 
 
 def test_keys_are_never_on_record(tmp_path: Path) -> None:

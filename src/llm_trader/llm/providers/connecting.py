@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.llm.config import LlmConfig, ProviderName
+from llm_trader.llm.config import LlmConfig, ProviderName, without_extra
 from llm_trader.llm.model_settings import ModelSettings
 from llm_trader.llm.providers.protocol import Provider
 
@@ -31,10 +31,7 @@ def connect_provider(
             return _anthropic(config, model, key)
         return _openai(config, model, key)
     except ImportError as error:
-        raise ConfigurationError(
-            f"language models need the extra llm ({error}): pip install 'llm-trader-rag[llm]', or "
-            "decide without one"
-        ) from error
+        raise without_extra(error) from error
 
 
 def api_key(config: LlmConfig, environ: Mapping[str, str]) -> str | None:

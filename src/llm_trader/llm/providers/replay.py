@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError
-from llm_trader.llm.record.calls import CallLog, RecordedCall
+from llm_trader.llm.record.call_rows import RecordedCall
+from llm_trader.llm.record.calls import CallLog
 from llm_trader.llm.record.requests import request_hash
 
 

@@ -12,68 +12,31 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from llm_trader.errors import LlmTraderError
-from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError, TokenUsage
+from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError
+from llm_trader.llm.record.call_rows import (
+    CallFailure,
+    RecordedCall,
+    State,
+    failure_of,
+    json_of,
+    nano_of,
+    newest_call,
+    read_call,
+    usd_of,
+)
 from llm_trader.llm.record.database import RecordDatabase
 from llm_trader.llm.record.owners import Owner, is_alive
 from llm_trader.llm.record.requests import canonical_json, request_hash
 from llm_trader.timeframe import DAY_MS, Millis
 
-State = Literal["started", "replied", "failed", "refused", "lost"]
-
 # The second time may be the one that kills the process; a third would be paid for nothing.
 MOST_UNENDED: Final = 2
-_NANO: Final = 10**9
 _REMOVED: Final = "[removed]"
-
-
-class CallFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a call came to nothing: a kind of `ProviderError`, `budget`, `unended` or `cancelled`."""
-
-    kind: str
-    message: str
-    attempts: int = 0
-    latency_ms: float = 0.0
-    usage: TokenUsage | None = None
-    unanswered: int = 0
-
-
-class RecordedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """`cost_usd` is unknown while nobody knows the end; then `reserved_usd` counts as spent.
-
-    `reply` stands in calls that `replied`, `failure` in those that `failed` or were `refused`.
-    """
-
-    id: int
-    request_hash: str
-    request: LlmRequest
-    symbol: str
-    state: State
-    started_at_ms: Millis
-    ended_at_ms: Millis | None
-    reserved_usd: float
-    cost_usd: float | None
-    reply: LlmReply | None
-    failure: CallFailure | None
-
-    @property
-    def latency_ms(self) -> float:
-        end = self.reply or self.failure
-        return end.latency_ms if end else 0.0
-
-    @property
-    def attempts(self) -> int:
-        end = self.reply or self.failure
-        return end.attempts if end else 0
-
-    @property
-    def usage(self) -> TokenUsage | None:
-        end = self.reply or self.failure
-        return end.usage if end else None
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -108,7 +71,7 @@ class Spending:
             f" WHERE started_at_ms >= ? AND started_at_ms < ?{condition}",
             (start_ms, start_ms + DAY_MS, *([] if symbol is None else [symbol])),
         ).fetchone()
-        return Decimal(row[0] or 0) / _NANO
+        return usd_of(row[0] or 0)
 
 
 class CallLog:
@@ -170,7 +133,7 @@ class CallLog:
         cost_usd: Decimal | None,
         ended_at_ms: Millis,
     ) -> RecordedCall:
-        failure = error if isinstance(error, CallFailure) else _failure(error)
+        failure = error if isinstance(error, CallFailure) else failure_of(error)
         with self._database.write() as connection:
             self._end(connection, call_id, "failed", ended_at_ms, cost_usd, failure=failure)
             return read_call(connection, call_id)
@@ -182,13 +145,13 @@ class CallLog:
     def find(self, digest: str) -> RecordedCall | None:
         """The newest call that was replied to, by the hash of its request."""
         with self._database.read() as connection:
-            return _newest(connection, digest, "= 'replied'")
+            return newest_call(connection, digest, "= 'replied'")
 
     def find_ended(self, digest: str) -> RecordedCall | None:
         """The same, or else the newest one that failed or was refused."""
         with self._database.read() as connection:
-            replied = _newest(connection, digest, "= 'replied'")
-            return replied or _newest(connection, digest, "IN ('failed', 'refused')")
+            replied = newest_call(connection, digest, "= 'replied'")
+            return replied or newest_call(connection, digest, "IN ('failed', 'refused')")
 
     def newest(self, model: str | None = None) -> RecordedCall | None:
         """The newest call that was replied to, of a model or of any."""
@@ -208,7 +171,7 @@ class CallLog:
         self, connection: sqlite3.Connection, digest: str, now_ms: Millis
     ) -> RecordedCall | UnderWay | None:
         """What came, or is coming, of the same request; calls of the dead become `lost`."""
-        replied = _newest(connection, digest, "= 'replied'")
+        replied = newest_call(connection, digest, "= 'replied'")
         if replied is not None:
             return replied
         rows = connection.execute(
@@ -246,7 +209,7 @@ class CallLog:
             " reserved_nano_usd) VALUES (?, ?, ?, ?, ?, ?, 'started', ?)",
             (
                 *(digest, request.provider, request.model, symbol, started_at_ms),
-                *(self._owner.name, _nano(reserved_usd)),
+                *(self._owner.name, nano_of(reserved_usd)),
             ),
         )
         return int(cursor.lastrowid or 0)
@@ -268,8 +231,8 @@ class CallLog:
             "UPDATE calls SET state = ?, ended_at_ms = ?, cost_nano_usd = ?, reply = ?, failure = ?"
             " WHERE id = ?",
             (
-                *(state, ended_at_ms, None if cost_usd is None else _nano(cost_usd)),
-                *(_json(reply), _json(failure), call_id),
+                *(state, ended_at_ms, None if cost_usd is None else nano_of(cost_usd)),
+                *(json_of(reply), json_of(failure), call_id),
             ),
         )
 
@@ -307,53 +270,3 @@ def _over_budget(
     except LlmTraderError as error:
         return CallFailure(kind="budget", message=error.message)
     return None
-
-
-def _failure(error: ProviderError) -> CallFailure:
-    return CallFailure(
-        kind=error.kind,
-        message=error.message,
-        attempts=error.attempts,
-        latency_ms=error.latency_ms,
-        usage=error.usage,
-        unanswered=error.unanswered,
-    )
-
-
-def _nano(usd: Decimal) -> int:
-    return int((usd * _NANO).to_integral_value())
-
-
-def _json(value: LlmReply | CallFailure | None) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
-
-
-def _newest(connection: sqlite3.Connection, digest: str, states: str) -> RecordedCall | None:
-    row = connection.execute(
-        f"SELECT id FROM calls WHERE request_hash = ? AND state {states} ORDER BY id DESC LIMIT 1",
-        (digest,),
-    ).fetchone()
-    return None if row is None else read_call(connection, row["id"])
-
-
-def read_call(connection: sqlite3.Connection, call_id: int) -> RecordedCall:
-    row = connection.execute(
-        "SELECT calls.*, requests.request FROM calls JOIN requests ON hash = request_hash"
-        " WHERE id = ?",
-        (call_id,),
-    ).fetchone()
-    cost = row["cost_nano_usd"]
-    reply, failure = row["reply"], row["failure"]
-    return RecordedCall(
-        id=row["id"],
-        request_hash=row["request_hash"],
-        request=msgspec.json.decode(zlib.decompress(row["request"]), type=LlmRequest),
-        symbol=row["symbol"],
-        state=row["state"],
-        started_at_ms=row["started_at_ms"],
-        ended_at_ms=row["ended_at_ms"],
-        reserved_usd=row["reserved_nano_usd"] / _NANO,
-        cost_usd=None if cost is None else cost / _NANO,
-        reply=None if reply is None else msgspec.json.decode(reply, type=LlmReply),
-        failure=None if failure is None else msgspec.json.decode(failure, type=CallFailure),
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ FILE_NAME: Final = "record.sqlite"
 SCHEMA_VERSION: Final = 1
 # Writes take milliseconds, so whoever waits longer waits for a stuck process.
 _BUSY_TIMEOUT_S: Final = 20.0
+_LOOK_AGAIN_S: Final = 0.02
 
 _TABLES: Final = """
 CREATE TABLE requests (
@@ -97,7 +99,7 @@ class RecordDatabase:
                 check_same_thread=False,
             )
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._turn_wal_on()
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
         self._create_tables()
@@ -127,6 +129,18 @@ class RecordDatabase:
                 yield self._connection
             finally:
                 self._connection.execute("COMMIT")
+
+    def _turn_wal_on(self) -> None:
+        """It stays on. While others turn it on, SQLite refuses instead of waiting its time-out."""
+        deadline_s = time.monotonic() + _BUSY_TIMEOUT_S
+        while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(_LOOK_AGAIN_S)
 
     def _create_tables(self) -> None:
         if self._version() == SCHEMA_VERSION:

@@ -13,7 +13,7 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decision import Action, Decision, HoldReason
 from llm_trader.llm.expiry import Expiry
 from llm_trader.llm.prompt.render import Arm
-from llm_trader.llm.record.calls import RecordedCall, read_call
+from llm_trader.llm.record.call_rows import RecordedCall, read_call
 from llm_trader.llm.record.database import RecordDatabase
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import MarketSnapshot

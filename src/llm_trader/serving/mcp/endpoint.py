@@ -6,6 +6,7 @@ SDK reads the message and writes the reply; what is asked goes through the dispa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+from llm_trader.background import in_background
 from llm_trader.errors import LlmTraderError
 from llm_trader.rpc.dispatcher import RequestContext
 from llm_trader.rpc.envelope import raw_id
@@ -46,8 +48,16 @@ class McpEndpoint:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with self._manager.run():
+        started = asyncio.Event()
+        # The SDK's manager must end in the task in which it began.
+        async with in_background(self._run_manager(started)):
+            await started.wait()
             yield
+
+    async def _run_manager(self, started: asyncio.Event) -> None:
+        async with self._manager.run():
+            started.set()
+            await asyncio.Event().wait()
 
     async def answer(
         self, body: bytes, context: RequestContext, headers: Mapping[str, str]
@@ -110,8 +120,8 @@ class _Exchange:
 
     async def receive(self) -> dict[str, Any]:
         body, self._body = self._body, None
-        if body is None:
-            return {"type": "http.disconnect"}
+        if body is None:  # the work for a client that is gone is cancelled from outside
+            await asyncio.Event().wait()
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Any) -> None:

@@ -84,7 +84,7 @@ def mcp_server(calls: ToolCalls, version: str, session: Session | None = None) -
     )
 
 
-async def serve_stdio(calls: ToolCalls, version: str) -> None:
+async def answer_on_stdio(calls: ToolCalls, version: str) -> None:
     """Answers on standard input and output, until the input ends."""
     server = mcp_server(calls, version, Session(peer="stdio:0"))
     async with stdio_server() as (requests, replies):

@@ -36,29 +36,37 @@ class _Question(_Arguments, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class SimilarStatesArguments(_Question, frozen=True, kw_only=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=1, le=20, description="Largest number of matches.")] = 5
-    lookback_days: Annotated[
-        int | UnsetType, Meta(ge=1, le=365, description="Days that are searched.")
-    ] = UNSET
-    min_similarity: Annotated[
-        float | UnsetType, Meta(ge=0, le=1, description="Least similarity of a match.")
-    ] = UNSET
+    lookback_days: (
+        Annotated[int, Meta(ge=1, le=365, description="Days that are searched.")] | UnsetType
+    ) = UNSET
+    min_similarity: (
+        Annotated[float, Meta(ge=0, le=1, description="Least similarity of a match.")] | UnsetType
+    ) = UNSET
 
 
 class ForecastArguments(_Question, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    horizons: Annotated[
-        list[Horizon] | UnsetType, Meta(min_length=1, max_length=4, description="Horizons.")
-    ] = UNSET
-    lookback_days: Annotated[
-        int | UnsetType, Meta(ge=1, le=365, description="Days that are searched.")
-    ] = UNSET
-    stop_pct: Annotated[
-        float | UnsetType,
-        Meta(gt=0, lt=100, description="Distance of a stop below the price in %, with a target."),
-    ] = UNSET
-    target_pct: Annotated[
-        float | UnsetType,
-        Meta(gt=0, description="Distance of a target above the price in %, with a stop."),
-    ] = UNSET
+    horizons: (
+        Annotated[list[Horizon], Meta(min_length=1, max_length=4, description="Horizons.")]
+        | UnsetType
+    ) = UNSET
+    lookback_days: (
+        Annotated[int, Meta(ge=1, le=365, description="Days that are searched.")] | UnsetType
+    ) = UNSET
+    stop_pct: (
+        Annotated[
+            float,
+            Meta(
+                gt=0, lt=100, description="Distance of a stop below the price in %, with a target."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    target_pct: (
+        Annotated[
+            float, Meta(gt=0, description="Distance of a target above the price in %, with a stop.")
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class CohortOpenArguments(_Question, frozen=True, kw_only=True, forbid_unknown_fields=True): ...

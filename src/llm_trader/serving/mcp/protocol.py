@@ -127,6 +127,21 @@ def _listed(tool: Tool) -> ListedTool:
 
 def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """An object schema whose own fields stand at its root, as clients expect."""
-    [_], components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    [_], described = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    components = _in_any_draft(described)
     own: dict[str, Any] = components.pop(kind.__name__)
     return own | ({"$defs": components} if components else {})
+
+
+def _in_any_draft(schema: Any) -> Any:
+    """The same without `prefixItems`: clients in JavaScript read schemas by draft 7, in which the
+    `items: false` beside it forbids every item.
+    """
+    if isinstance(schema, list):
+        return [_in_any_draft(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _in_any_draft(value) for name, value in schema.items()}
+    if items := plain.pop("prefixItems", None):
+        plain["items"] = items[0] if items.count(items[0]) == len(items) else {"anyOf": items}
+    return plain

@@ -727,8 +727,11 @@ export interface CohortHorizon {
 
 /** Price changes in %: 10, 50 and 90 % of the outcomes are below them. */
 export interface Quantiles {
+  /** 10 % are below it, %. */
   p10: number;
+  /** 50 % are below it, %. */
   p50: number;
+  /** 90 % are below it, %. */
   p90: number;
 }
 
@@ -1164,19 +1167,33 @@ export interface DecisionsResult {
 
 /** The part of a decision that lists and statistics need, read several times faster. */
 export interface DecisionSummary {
+  /** Number of the decision on record. */
   id?: number;
+  /** When it was made, UTC milliseconds. */
   created_at_ms: number;
+  /** What asked for it, such as a command. */
   origin: string;
+  /** What whoever asked noted with it. */
   labels?: Record<string, string>;
+  /** The symbol. */
   symbol: string;
+  /** Time of the state, UTC milliseconds. */
   as_of_ms: number;
+  /** The prompt that was asked for: `rag` or `baseline`. */
   arm: "baseline" | "rag";
+  /** The prompt that was used. */
   arm_used: "baseline" | "rag";
+  /** Who decided: a model or rules. */
   decider: string;
+  /** Provider of the model; null for rules. */
   provider: string | null;
+  /** The model; null for rules. */
   model: string | null;
+  /** What was decided, and why. */
   decision: Decision;
+  /** Candles of the state, such as 3m. */
   intraday: string;
+  /** What its calls took. */
   costs?: Costs;
 }
 
@@ -1192,13 +1209,19 @@ export interface DecisionSummary {
  * each to whoever executes the decision. A HOLD has none of them.
  */
 export interface Decision {
+  /** LONG, SHORT or HOLD. */
   action: "HOLD" | "LONG" | "SHORT";
-  /** (≥ 0, ≤ 1) */
+  /** How sure the decider was, 0 to 1; null where it does not say. (≥ 0, ≤ 1) */
   confidence: number | null;
+  /** Why, in the decider's words. */
   reasoning: string;
+  /** Of a HOLD: the `model` chose it, an `error` or a `guard` left no choice. */
   hold_reason?: "error" | "guard" | "model" | null;
+  /** Stop, % of the entry price in the position's direction. */
   stop_pct?: number | null;
+  /** Target, % of the entry price in the position's direction. */
   target_pct?: number | null;
+  /** Size, % of the account's equity. */
   size_pct?: number | null;
 }
 
@@ -1209,11 +1232,17 @@ export interface Decision {
  * the end of a call, its worst case counts.
  */
 export interface Costs {
+  /** Price of its calls, US dollars. */
   cost_usd?: number;
+  /** What it added to the bill; 0 for replies on record. */
   paid_usd?: number;
+  /** Tokens that were sent. */
   input_tokens?: number;
+  /** Tokens that came back. */
   output_tokens?: number;
+  /** Of the sent ones, those that the provider had cached. */
   cached_input_tokens?: number;
+  /** Time of its calls, milliseconds. */
   latency_ms?: number;
 }
 

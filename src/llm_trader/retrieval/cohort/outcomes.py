@@ -65,9 +65,9 @@ class NearestStates(NamedTuple):
 class Quantiles(msgspec.Struct, frozen=True):
     """Price changes in %: 10, 50 and 90 % of the outcomes are below them."""
 
-    p10: float
-    p50: float
-    p90: float
+    p10: Annotated[float, Meta(description="10 % are below it, %.")]
+    p50: Annotated[float, Meta(description="50 % are below it, %.")]
+    p90: Annotated[float, Meta(description="90 % are below it, %.")]
 
 
 class CohortHorizon(msgspec.Struct, frozen=True):

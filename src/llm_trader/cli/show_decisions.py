@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llm_trader.llm.record.call_rows import RecordedCall
     from llm_trader.llm.record.decisions import Costs, DecisionSummary, RecordedDecision
     from llm_trader.llm.record.statistics import (
+        DailyCost,
         DecisionGroup,
         DecisionStatistics,
         Followed,
@@ -32,6 +33,7 @@ _WHY_HOLD: Final = {
     "guard": "because of a guard",
 }
 _DIFF_SHOWN: Final = 40
+_SHOWN_DAYS: Final = 14
 
 
 def describe_decision(report: DecisionReport) -> Description:
@@ -131,6 +133,9 @@ def describe_statistics(found: DecisionStatistics) -> Description:
     yield _group_counts(found.groups)
     yield ""
     yield _group_costs(found.groups)
+    if any(one.cost_usd for one in found.daily_costs):
+        yield ""
+        yield _daily_costs(found.daily_costs)
     if found.outcomes:
         yield ""
         rows = (
@@ -201,6 +206,19 @@ def _group_costs(groups: Iterable[DecisionGroup]) -> Table:
     costs = table("Cost and latency", *columns, "out", "median s", "90 % s", rows=rows)
     costs.caption = "USD paid leaves out replies that the record already had."
     return costs
+
+
+def _daily_costs(costs: Sequence[DailyCost]) -> Table:
+    shown = [one for one in reversed(costs) if one.cost_usd][:_SHOWN_DAYS]
+    rows = (
+        (one.day, one.symbol, f"{one.decisions:,}", f"{one.cost_usd:.4f}", f"{one.paid_usd:.4f}")
+        for one in shown
+    )
+    columns = "day (UTC)", "symbol", "decisions", "USD"
+    days = table("Cost by day and symbol, newest first", *columns, "USD paid", rows=rows)
+    if hidden := sum(bool(one.cost_usd) for one in costs) - len(shown):
+        days.caption = f"{hidden:,} more: --json, or narrow them down with --symbol and --since."
+    return days
 
 
 def _latencies(one: DecisionGroup) -> tuple[float | None, float | None]:

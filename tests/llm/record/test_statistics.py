@@ -57,6 +57,22 @@ def test_costs_and_latencies_are_summed_up() -> None:
     assert (group.latency_p50_ms, group.latency_p90_ms) == (1000, pytest.approx(1160))
 
 
+def test_costs_are_summed_up_by_day_and_symbol() -> None:
+    costs = Costs(cost_usd=0.02, paid_usd=0.01)
+    decisions = [
+        summary(1, costs=costs),
+        summary(2, costs=costs, created_at_ms=NOON_MS + 13 * HOUR_MS),
+        summary(3, costs=costs, symbol="ETHUSDT", created_at_ms=NOON_MS),
+        summary(4, costs=costs, created_at_ms=NOON_MS),
+    ]
+    days = {(one.day, one.symbol): one for one in statistics(decisions).daily_costs}
+    counts = sorted(one.decisions for one in days.values())
+    assert (len({day for day, _ in days}), counts) == (2, [1, 1, 2])
+    (two,) = (one for one in days.values() if one.decisions == 2)
+    assert two.symbol == decisions[0].symbol
+    assert (two.cost_usd, two.paid_usd) == (pytest.approx(0.04), pytest.approx(0.02))
+
+
 def test_outcomes_count_in_the_direction_of_the_decision() -> None:
     times = [NOON_MS + hours * HOUR_MS for hours in (0, 4, 8, 12)]
     actions = [LONG, SHORT, LONG, Decision.hold("model", "wait")]

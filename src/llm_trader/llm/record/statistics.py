@@ -14,10 +14,10 @@ import numpy as np
 from llm_trader.llm.prompt.render import Arm
 from llm_trader.llm.record.decisions import DecisionSummary
 from llm_trader.retrieval.intervals import Interval, student_t, wilson
-from llm_trader.timeframe import HORIZONS, Millis
+from llm_trader.timeframe import HORIZONS, Millis, iso8601
 
 T = TypeVar("T")
-K = TypeVar("K", int, tuple[str, str, str, str])
+K = TypeVar("K", int, tuple[str, str], tuple[str, str, str, str])
 
 INTERVAL_LEVEL: Final = 0.9
 _Z: Final = NormalDist().inv_cdf((1 + INTERVAL_LEVEL) / 2)
@@ -44,6 +44,16 @@ class DecisionGroup(msgspec.Struct, frozen=True, kw_only=True):
     cached_input_tokens: int
     latency_p50_ms: float | None
     latency_p90_ms: float | None
+
+
+class DailyCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the decisions on a symbol cost that were made on a UTC day, such as `2026-03-20`."""
+
+    day: str
+    symbol: str
+    decisions: int
+    cost_usd: float
+    paid_usd: float
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +97,7 @@ class DecisionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     interval_level: float
     decisions: int
     groups: list[DecisionGroup]
+    daily_costs: list[DailyCost]
     outcomes: list[GroupOutcome]
     bands: list[ConfidenceBand]
 
@@ -110,6 +121,7 @@ def decision_statistics(
         interval_level=INTERVAL_LEVEL,
         decisions=len(decisions),
         groups=[_group(members) for members in groups],
+        daily_costs=[_daily_cost(members) for _, members in _grouped(decisions, _day_and_symbol)],
         outcomes=[
             outcome for members in groups if (outcome := _outcome(members, outcomes_pct, horizon))
         ],
@@ -124,6 +136,21 @@ def decision_statistics(
 
 def _group_of(one: DecisionSummary) -> tuple[str, str, str, str]:
     return one.origin, one.provider or "", one.model or "", one.arm
+
+
+def _day_and_symbol(one: DecisionSummary) -> tuple[str, str]:
+    return iso8601(one.created_at_ms)[: len("2026-03-20")], one.symbol
+
+
+def _daily_cost(members: Sequence[DecisionSummary]) -> DailyCost:
+    day, symbol = _day_and_symbol(members[0])
+    return DailyCost(
+        day=day,
+        symbol=symbol,
+        decisions=len(members),
+        cost_usd=sum(one.costs.cost_usd for one in members),
+        paid_usd=sum(one.costs.paid_usd for one in members),
+    )
 
 
 def _band(trade: _Trade) -> int:

@@ -1,4 +1,4 @@
-"""`rag.list_decisions` and `rag.get_decision`: the record of decisions, also while it is written."""
+"""`rag.list_decisions` and `rag.get_decision`, also while decisions are recorded."""
 
 from __future__ import annotations
 

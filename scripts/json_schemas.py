@@ -14,6 +14,7 @@ from llm_trader.rpc.dispatcher import Method
 from llm_trader.rpc.errors import ErrorObject
 from llm_trader.rpc.params import NoParams
 from llm_trader.serving.admin import ADMIN_METHODS
+from llm_trader.serving.decisions import DECISION_METHODS
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
 from llm_trader.snapshot.model import MarketSnapshot
@@ -37,7 +38,7 @@ def schema_pages(note: str) -> dict[str, Callable[[], str]]:
 
 
 def _documents() -> Iterator[tuple[str, str, tuple[Any, ...]]]:
-    methods = [*METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS]
+    methods = [*METHODS, *DECISION_METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS]
     for method in with_builtin_methods(methods, title="", version=""):
         name = _NAMES.get(method.name) or method.name.replace(".", "-").replace("_", "-")
         yield f"{name}-request", f"Parameters of {method.name}", (_params_of(method),)

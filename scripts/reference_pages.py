@@ -24,6 +24,7 @@ from llm_trader.rpc.http.websocket import (
     UNSUPPORTED,
 )
 from llm_trader.serving.admin import ADMIN_METHODS
+from llm_trader.serving.decisions import DECISION_METHODS
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.metrics.definitions import DEFINITIONS, PROTOTYPE_METRICS
 from llm_trader.serving.subscriptions import SUBSCRIPTION_METHODS
@@ -153,7 +154,10 @@ _NEEDS = {"open": "none", "any_key": "any valid key"}
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
     methods = with_builtin_methods(
-        [*METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS], title="", version="", errors=RAG_ERRORS
+        [*METHODS, *DECISION_METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS],
+        title="",
+        version="",
+        errors=RAG_ERRORS,
     )
     document = openrpc_document(methods, title="", version="", errors=RAG_ERRORS)
     lines = [note, "# JSON-RPC methods", ""]

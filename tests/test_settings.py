@@ -150,7 +150,8 @@ def test_an_unknown_environment_variable_of_ours_is_refused_and_others_are_not_o
     }
     assert problems_of(environ=environ) == [
         "unknown setting LLM_TRADER_CONFG; did you mean LLM_TRADER_CONFIG? (from the environment)",
-        "unknown setting LLM_TRADER_SERVING (from the environment)",
+        "unknown setting LLM_TRADER_SERVING; did you mean LLM_TRADER_SERVING__MCP? "
+        "(from the environment)",
         "unknown setting LLM_TRADER_SERVING_PORT; did you mean LLM_TRADER_SERVING__PORT? "
         "(from the environment)",
         "unknown setting LLM_TRADER_SERVING__PROT; did you mean LLM_TRADER_SERVING__PORT? "

@@ -948,6 +948,8 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
     assert set(methods) == {
         *("rag.query_patterns", "rag.query_batch", "rag.get_snapshot", "rag.stats"),
         *("rag.get_candles", "rag.get_funding", "rag.get_open_interest"),
+        *("rag.cohort_open", "rag.cohort_refine", "rag.cohort_rank"),
+        *("rag.list_decisions", "rag.get_decision"),
         *("rag.subscribe", "rag.unsubscribe", "admin.reload"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }

@@ -661,6 +661,155 @@ export interface BatchMetadata {
   refused: number;
 }
 
+export interface CohortOpenParams {
+  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
+  symbol: string;
+  /** UTC milliseconds (≥ 1000000000000, ≤ 9999999999999) */
+  timestamp: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface CohortResult {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** The conditions that its states meet. */
+  conditions: string[];
+  /** How far the price should move now, by horizon, %; null where unknown. */
+  expected_volatility_pct: Record<string, number | null>;
+  /** What followed its states. */
+  outcomes: CohortOutcomes;
+  /** How the answer was made. */
+  metadata: CohortMetadata;
+}
+
+/** What followed a cohort. `verdict` is `weak` or `none`: no calibration measures cohorts. */
+export interface CohortOutcomes {
+  /** Number of states in the cohort. */
+  states: number;
+  /** Number of states of the window. */
+  window_states: number;
+  /** Least and greatest similarity of the states. (at least 2 items, at most 2 items) */
+  similarity_range: [number, number] | null;
+  /** Number of looks that the verdict allows for: all cohorts of this state that could have been looked at, whichever were. */
+  looks: number;
+  /** `weak` or `none`; none means abstain. */
+  verdict: string;
+  /** Why, in words. */
+  reason: string;
+  /** How far the state is from everything known. */
+  novelty: Novelty | null;
+  /** By horizon: `15m`, `1h`, `4h` and `24h`. */
+  horizons: Record<string, CohortHorizon>;
+  /** The conditions that can be added, with the states that would be left. */
+  conditions_left: Record<string, number>;
+}
+
+/**
+ * What followed over one horizon, beside what follows all states of the window.
+ *
+ * Price changes are in % at the volatility that is expected now: those of the past in units of the
+ * volatility that was expected then. `scale` compares how far prices moved (1 is as far as after
+ * all states), `direction` the shares of rises; null with fewer than 10 effective episodes.
+ */
+export interface CohortHorizon {
+  /** Number of independent outcomes that the states amount to. */
+  effective_episodes: number;
+  /** After the states of the cohort; null where unknown. */
+  changes: Quantiles | null;
+  /** After all states of the window; null where unknown. */
+  base_changes: Quantiles | null;
+  /** How far prices moved, beside the window's 1. */
+  scale: Difference | null;
+  /** Share of rises, beside the window's, 0 to 1. */
+  direction: Difference | null;
+}
+
+/** Price changes in %: 10, 50 and 90 % of the outcomes are below them. */
+export interface Quantiles {
+  /** 10 % are below it, %. */
+  p10: number;
+  /** 50 % are below it, %. */
+  p50: number;
+  /** 90 % are below it, %. */
+  p90: number;
+}
+
+export interface CohortMetadata {
+  /** The symbol. */
+  symbol: string;
+  /** Time of the state, UTC milliseconds. */
+  as_of: number;
+  /** Days before it that the window reaches back. */
+  lookback_days: number;
+  /** Exchange and feature version of the index. */
+  collection: string;
+  /** Id of the space of the state vectors. */
+  embedding_model: string;
+  /** Id of the model of the expected volatilities. */
+  volatility_model: string | null;
+  /** Time that the answer took, microseconds. */
+  duration_us: number;
+  /** Id of the request in the server's log. */
+  request_id: string;
+  /** What to be careful about. */
+  warnings: string[];
+  /** Parameters that the server does not know. */
+  unknown_fields: string[];
+}
+
+export interface CohortRefineParams {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** Conditions to add, one of each kind, at most 3 in all: funding=negative|positive: sign of the last funding; volatility=low|middle|high: third of the window by realised volatility of 24h; hour=0-8|8-16|16-24: hours of the day, UTC; trend=down|up: EMA20 below or above EMA50, 4h; oi_change=low|middle|high: third of the window by open interest over its 24h mean; change_24h=low|middle|high: third of the window by price change of 24h; volume=low|middle|high: third of the window by the last hour's volume over the mean hour of 24h; week=weekday|weekend: Monday to Friday, or Saturday and Sunday. (at least 1 items, at most 3 items) */
+  conditions: ("funding=negative" | "funding=positive" | "volatility=low" | "volatility=middle" | "volatility=high" | "hour=0-8" | "hour=8-16" | "hour=16-24" | "trend=down" | "trend=up" | "oi_change=low" | "oi_change=middle" | "oi_change=high" | "change_24h=low" | "change_24h=middle" | "change_24h=high" | "volume=low" | "volume=middle" | "volume=high" | "week=weekday" | "week=weekend")[];
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface CohortRankParams {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface CohortRankResult {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** The conditions that its states meet. */
+  conditions: string[];
+  /** Number of states in the cohort. */
+  states: number;
+  /** Further conditions, by how much each changes what follows. */
+  ranking: RankedCondition[];
+  /** How the answer was made. */
+  metadata: CohortMetadata;
+}
+
+/**
+ * How much a further condition changes what follows. `deviation` is null where it leaves too
+ * few states.
+ */
+export interface RankedCondition {
+  /** The condition that would be added. */
+  condition: string;
+  /** Number of states that meet it as well. */
+  states: number;
+  /** Where it changes most. */
+  horizon?: string | null;
+  /** What changes most: the `distance` of moves, or their `direction`. */
+  changes?: "direction" | "distance" | null;
+  /** With the condition: distance over that of the cohort, or share of rises. */
+  value?: number | null;
+  /** The same of the whole cohort; 1 for distances. */
+  cohort_value?: number | null;
+  /** Their difference in standard errors. */
+  deviation?: number | null;
+  /** Whether by chance fewer than 1 in 10 states have any condition, in any of their cohorts, that changes as much. */
+  beyond_chance?: boolean;
+}
+
 export interface GetSnapshotParams {
   /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
   symbol: string;
@@ -995,6 +1144,120 @@ export interface SeriesAge {
   age_seconds: number | null;
 }
 
+export interface ListDecisionsParams {
+  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
+  symbol?: string | null;
+  /** Most decisions of the answer. (≥ 1, ≤ 200) */
+  limit?: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+/** `recorded` is false where nothing was ever recorded: `llm-trader decide` does. */
+export interface DecisionsResult {
+  /** Whether there is a record of decisions. */
+  recorded: boolean;
+  /** Folder of the record (decisions.record). */
+  folder: string;
+  /** Number of decisions on record. */
+  total: number;
+  /** The newest ones, newest first. */
+  decisions: DecisionSummary[];
+}
+
+/** The part of a decision that lists and statistics need, read several times faster. */
+export interface DecisionSummary {
+  /** Number of the decision on record. */
+  id?: number;
+  /** When it was made, UTC milliseconds. */
+  created_at_ms: number;
+  /** What asked for it, such as a command. */
+  origin: string;
+  /** What whoever asked noted with it. */
+  labels?: Record<string, string>;
+  /** The symbol. */
+  symbol: string;
+  /** Time of the state, UTC milliseconds. */
+  as_of_ms: number;
+  /** The prompt that was asked for: `rag` or `baseline`. */
+  arm: "baseline" | "rag";
+  /** The prompt that was used. */
+  arm_used: "baseline" | "rag";
+  /** Who decided: a model or rules. */
+  decider: string;
+  /** Provider of the model; null for rules. */
+  provider: string | null;
+  /** The model; null for rules. */
+  model: string | null;
+  /** What was decided, and why. */
+  decision: Decision;
+  /** Candles of the state, such as 3m. */
+  intraday: string;
+  /** What its calls took. */
+  costs?: Costs;
+}
+
+/**
+ * An action with its reasons; raises `InvalidInputError` if they contradict each other.
+ *
+ * `confidence` is 0 to 1, or `None` if the decider does not measure it. Only a HOLD has a
+ * `hold_reason`: the `model` chose it, an `error` prevented a decision, or a `guard` refused one
+ * because of risk or stale or missing data.
+ *
+ * `stop_pct` (below 0) and `target_pct` (above 0) are % of the entry price in the direction of the
+ * position, so the same for LONG and SHORT; `size_pct` is % of the account's equity. `None` leaves
+ * each to whoever executes the decision. A HOLD has none of them.
+ */
+export interface Decision {
+  /** LONG, SHORT or HOLD. */
+  action: "HOLD" | "LONG" | "SHORT";
+  /** How sure the decider was, 0 to 1; null where it does not say. (≥ 0, ≤ 1) */
+  confidence: number | null;
+  /** Why, in the decider's words. */
+  reasoning: string;
+  /** Of a HOLD: the `model` chose it, an `error` or a `guard` left no choice. */
+  hold_reason?: "error" | "guard" | "model" | null;
+  /** Stop, % of the entry price in the position's direction. */
+  stop_pct?: number | null;
+  /** Target, % of the entry price in the position's direction. */
+  target_pct?: number | null;
+  /** Size, % of the account's equity. */
+  size_pct?: number | null;
+}
+
+/**
+ * What the calls of a decision took together.
+ *
+ * `paid_usd` is what this decision added: 0 where all replies were on record. Where nobody knows
+ * the end of a call, its worst case counts.
+ */
+export interface Costs {
+  /** Price of its calls, US dollars. */
+  cost_usd?: number;
+  /** What it added to the bill; 0 for replies on record. */
+  paid_usd?: number;
+  /** Tokens that were sent. */
+  input_tokens?: number;
+  /** Tokens that came back. */
+  output_tokens?: number;
+  /** Of the sent ones, those that the provider had cached. */
+  cached_input_tokens?: number;
+  /** Time of its calls, milliseconds. */
+  latency_ms?: number;
+}
+
+export interface GetDecisionParams {
+  /** Id of a decision of rag.list_decisions. (≥ 1) */
+  id: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface DecisionResult {
+  /** The decision with its state, evidence, versions and costs. */
+  decision: Record<string, unknown>;
+}
+
 export interface SubscribeParams {
   /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
   symbol: string;
@@ -1309,11 +1572,16 @@ export interface ExecuteNode {
 export interface Methods {
   "rag.query_patterns": { params: QueryPatternsParams; result: QueryPatternsResult | BriefResult };
   "rag.query_batch": { params: QueryBatchParams; result: QueryBatchResult };
+  "rag.cohort_open": { params: CohortOpenParams; result: CohortResult };
+  "rag.cohort_refine": { params: CohortRefineParams; result: CohortResult };
+  "rag.cohort_rank": { params: CohortRankParams; result: CohortRankResult };
   "rag.get_snapshot": { params: GetSnapshotParams; result: GetSnapshotResult };
   "rag.get_candles": { params: CandlesParams; result: CandlesResult };
   "rag.get_funding": { params: SeriesParams; result: FundingResult };
   "rag.get_open_interest": { params: SeriesParams; result: OpenInterestResult };
   "rag.stats": { params: NoParams; result: StatsResult };
+  "rag.list_decisions": { params: ListDecisionsParams; result: DecisionsResult };
+  "rag.get_decision": { params: GetDecisionParams; result: DecisionResult };
   "rag.subscribe": { params: SubscribeParams; result: Subscribed };
   "rag.unsubscribe": { params: UnsubscribeParams; result: Unsubscribed };
   "admin.reload": { params: NoParams; result: Reloaded };
@@ -1328,11 +1596,16 @@ export interface Methods {
 export const RESULT_FIELDS = {
   "rag.query_patterns": [["matches", "statistics", "evidence", "metadata"], ["matches", "evidence", "metadata"]],
   "rag.query_batch": [["answers", "metadata"]],
+  "rag.cohort_open": [["cohort", "conditions", "expected_volatility_pct", "outcomes", "metadata"]],
+  "rag.cohort_refine": [["cohort", "conditions", "expected_volatility_pct", "outcomes", "metadata"]],
+  "rag.cohort_rank": [["cohort", "conditions", "states", "ranking", "metadata"]],
   "rag.get_snapshot": [["snapshot", "feature_version", "data_age_seconds"]],
   "rag.get_candles": [["open_time", "open", "high", "low", "close", "volume", "next_start"]],
   "rag.get_funding": [["time", "rate", "interval_hours", "next_start"]],
   "rag.get_open_interest": [["time", "open_interest", "open_interest_value", "next_start"]],
   "rag.stats": [["version", "index", "market_store", "embedding_model", "queries_answered", "queries_refused", "freshness", "ready"]],
+  "rag.list_decisions": [["recorded", "folder", "total", "decisions"]],
+  "rag.get_decision": [["decision"]],
   "rag.subscribe": [["subscription", "as_of"]],
   "rag.unsubscribe": [["unsubscribed"]],
   "admin.reload": [["applied", "restarting", "needs_restart", "files"]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import structlog
 
 from llm_trader import __version__
 from llm_trader.app.garbage_collection import spare_long_lived_objects
-from llm_trader.app.http_door import http_door
+from llm_trader.app.http_door import http_door, mcp_endpoint
 from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
     loaded_calibration,
@@ -48,7 +48,9 @@ from llm_trader.rpc.shared_limits import RedisLevels
 from llm_trader.rpc.slot_sockets import SlotSockets
 from llm_trader.rpc.tls import ServerTls, tls_of
 from llm_trader.serving.admin import AdminMethods
+from llm_trader.serving.decisions import DecisionReader
 from llm_trader.serving.evidence_push import EvidencePusher
+from llm_trader.serving.mcp.calls import ToolCalls
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.pattern_queries import PatternQueries
 from llm_trader.serving.readiness import ReadinessProbe
@@ -60,6 +62,7 @@ from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.serving.mcp.endpoint import McpEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -77,6 +80,7 @@ class ServerParts:
     admin: AdminMethods
     metrics: ServerMetrics | None
     followed: Sequence[FileFollower]
+    tools: ToolCalls
 
     def configure(self, settings: Settings) -> list[str]:
         """Applies what can change while it runs; returns what went wrong."""
@@ -153,9 +157,15 @@ async def server_parts(
         await _log_empty_index(retriever.index)
         market = _market(settings, retriever, opened)
         rag = _rag_methods(settings, retriever, market, clock)
+        decisions = opened.enter_context(closing(DecisionReader(settings.decisions.record)))
         subscriptions, admin = Subscriptions(market, serving), AdminMethods()
         methods = with_builtin_methods(
-            [*rag.methods(), *subscriptions.methods(), *admin.methods()],
+            [
+                *rag.methods(),
+                *decisions.methods(),
+                *subscriptions.methods(),
+                *admin.methods(),
+            ],
             title="LLM Trader RAG",
             version=__version__,
             errors=RAG_ERRORS,
@@ -166,12 +176,17 @@ async def server_parts(
         dispatcher = Dispatcher(methods, errors=RAG_ERRORS, observers=observers)
         in_qdrant = settings.index.qdrant.url is not None
         probe = ReadinessProbe(retriever, market, serving, clock, in_qdrant=in_qdrant)
+        tools = ToolCalls(dispatcher, gate, rag.queries, __version__, clock)
         doors = []
         if serving.http:
-            doors.append(http_door(dispatcher, gate, serving, probe, metrics, tls, sockets))
+            mcp = await _running_mcp(tools, opened) if serving.mcp else None
+            parts = dispatcher, gate, serving, probe, metrics, mcp
+            doors.append(http_door(*parts, tls, sockets))
         server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets)
         async with in_background(EvidencePusher(subscriptions, dispatcher, gate).run()):
-            yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
+            yield ServerParts(
+                server, gate, rag, probe, subscriptions, admin, metrics, followed, tools
+            )
 
 
 def access(
@@ -194,6 +209,12 @@ def access(
     open_to_all = config.allow_unauthenticated_remote
     check_binding(config.host, keys.required, open_to_all, encrypted=tls is not None)
     return keys, tls, followed
+
+
+async def _running_mcp(tools: ToolCalls, opened: AsyncExitStack) -> McpEndpoint:
+    endpoint = mcp_endpoint(tools)
+    await opened.enter_async_context(endpoint.running())
+    return endpoint
 
 
 def _rag_methods(

@@ -30,6 +30,7 @@ from llm_trader.cli import (
     volatility,
     workflow,
 )
+from llm_trader.cli.assistants import mcp, receipt_app
 from llm_trader.cli.decide import decide, prompt_app, replay
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
@@ -102,6 +103,8 @@ app.add_typer(prompt_app, name="prompt")
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
+app.command()(mcp)
+app.add_typer(receipt_app, name="receipt")
 app.add_typer(config.app, name="config")
 app.command()(demo)
 

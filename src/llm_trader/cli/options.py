@@ -104,6 +104,7 @@ SETTING_FLAGS: Final = {
     "graphql": Flag(
         "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool
     ),
+    "mcp": Flag("serving.mcp", "Also answer assistants at POST /mcp of the HTTP port.", type=bool),
     "workers": Flag("serving.workers", "Processes that answer on the same ports.", "1", type=int),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "tls_certificate": Flag(

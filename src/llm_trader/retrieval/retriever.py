@@ -22,7 +22,12 @@ import numpy as np
 from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Vectors
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
-from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
+from llm_trader.errors import (
+    ConfigurationError,
+    InsufficientMatchesError,
+    InvalidInputError,
+    LlmTraderError,
+)
 from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.memory import exact_cosines, scales_of
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
@@ -38,6 +43,7 @@ from llm_trader.retrieval.answer import (
 )
 from llm_trader.retrieval.block import Pause, shared_episodes, shared_prospects
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
+from llm_trader.retrieval.cohort.outcomes import COHORT_SHARE, LEAST_STATES, NearestStates
 from llm_trader.retrieval.episodes import (
     HITS_PER_EPISODE,
     MORE_HITS,
@@ -338,6 +344,27 @@ class Retriever:
         )
         end_stage("evidence")
         return answer
+
+    async def nearest_states(self, question: Question, spec: SearchSpec) -> NearestStates:
+        """The part of the window that cohorts of a state are made of, by the state vector.
+
+        Each state is in it by what was known at its own time. Raises like `query`.
+        """
+        spec = msgspec.structs.replace(spec, vector=STATE, include_regime_filters=False)
+        query = (await self._asked(question, spec)).query
+        search = _searches(query, {})[0]
+        points = await self.index.scan(query.symbol, search.window)
+        if not len(points):
+            suggestion = (
+                f"the lookback of {spec.lookback_days} days reaches no past state that was "
+            )
+            raise InsufficientMatchesError(0, 1, f"{suggestion}known then; ask about a later time")
+        limit = max(LEAST_STATES, round(COHORT_SHARE * len(points)))
+        hits = await self.index.search(replace(search, limit=limit))
+        nearest = _neighbourhood(query, hits).first(limit)
+        novelty = _novelty(await self._reference(query), hits, query.probe)
+        base = self._forecast_base(hits.points)
+        return NearestStates(hits.points, nearest.rows, nearest.similarity, base, novelty)
 
     def embedding_model(self, vector: QueryVectors) -> str:
         """The ids of the spaces that a query is compared in."""

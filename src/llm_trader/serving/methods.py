@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from llm_trader import errors
 from llm_trader.rpc.dispatcher import Method, RequestContext
-from llm_trader.serving import series, wire
+from llm_trader.serving import cohorts, series, wire
 from llm_trader.serving.batch import EncodedBatch, query_batch
 from llm_trader.serving.brief import BriefResult
 from llm_trader.serving.freshness import freshness_of
@@ -51,6 +51,21 @@ class RagMethods:
         self, params: wire.QueryBatchParams, context: RequestContext
     ) -> EncodedBatch:
         return await query_batch(self.queries, params, context)
+
+    async def cohort_open(
+        self, params: cohorts.CohortOpenParams, context: RequestContext
+    ) -> cohorts.CohortResult:
+        return await cohorts.open_cohort(self.queries, self._source(), params, context)
+
+    async def cohort_refine(
+        self, params: cohorts.CohortRefineParams, context: RequestContext
+    ) -> cohorts.CohortResult:
+        return await cohorts.refine_cohort(self.queries, self._source(), params, context)
+
+    async def cohort_rank(
+        self, params: cohorts.CohortRankParams, context: RequestContext
+    ) -> cohorts.CohortRankResult:
+        return await cohorts.rank_cohort(self.queries, self._source(), params, context)
 
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
@@ -116,6 +131,30 @@ METHODS: Final = (
         _UNBOUND.query_batch,
         "Many queries at once, which share work if they are about one symbol.",
         wire.QueryBatchResult,
+        _PATTERN_ERRORS,
+    ),
+    Method(
+        "rag.cohort_open",
+        cohorts.CohortOpenParams,
+        _UNBOUND.cohort_open,
+        "Opens a cohort: the past states most like the state at a time, and what followed them.",
+        cohorts.CohortResult,
+        _PATTERN_ERRORS,
+    ),
+    Method(
+        "rag.cohort_refine",
+        cohorts.CohortRefineParams,
+        _UNBOUND.cohort_refine,
+        "Refines a cohort by conditions; its verdict allows for every cohort that could be asked.",
+        cohorts.CohortResult,
+        _PATTERN_ERRORS,
+    ),
+    Method(
+        "rag.cohort_rank",
+        cohorts.CohortRankParams,
+        _UNBOUND.cohort_rank,
+        "Ranks the conditions that a cohort could be refined by: which changes the outcomes most.",
+        cohorts.CohortRankResult,
         _PATTERN_ERRORS,
     ),
     Method(

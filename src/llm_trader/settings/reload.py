@@ -106,6 +106,7 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "serving.limits_redis_password_env",
         "serving.limits_redis_timeout_ms",
         "serving.metrics",
+        "serving.mcp",
         "serving.graphql",
         "serving.graphql_introspection",
         "serving.graphql_max_depth",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from llm_trader.audit.verification import verify
+from tests.audit.builders import verify
 from llm_trader.rpc.key_file import create_key
 from llm_trader.rpc.tls import pinned_context
 from tests.cli.conftest import Typing

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from graphql import get_introspection_query
 
-from llm_trader.audit.verification import verify
+from tests.audit.builders import verify
 from llm_trader.rpc.dispatcher import RequestContext
 from llm_trader.rpc.keys import ApiKey, KeyRing, Scope
 from llm_trader.rpc.observer import RequestRecord

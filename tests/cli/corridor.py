@@ -53,8 +53,12 @@ class Corridor:
     histories: Mapping[str, MarketHistory]
 
     def settings(self, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Overrides are named `serving__port` for `serving.port`."""
+        """Overrides are named `serving__port` for `serving.port`. Without a folder of their own,
+        forecasts are not recorded: all tests share the folder of the index.
+        """
         given = {"market__store": self.store, "index__path": self.index, "serving__port": 0}
+        if "forecasts__folder" not in overrides:
+            given["forecasts__journal"] = False
         flags = {key.replace("__", "."): value for key, value in (given | overrides).items()}
         return load_settings(environ=environ or {}, overrides=flags)
 

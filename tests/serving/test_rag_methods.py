@@ -948,6 +948,7 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
     assert set(methods) == {
         *("rag.query_patterns", "rag.query_batch", "rag.get_snapshot", "rag.stats"),
         *("rag.get_candles", "rag.get_funding", "rag.get_open_interest"),
+        "rag.forecast_quality",
         *("rag.subscribe", "rag.unsubscribe", "admin.reload"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }

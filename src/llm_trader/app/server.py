@@ -23,7 +23,7 @@ from llm_trader.app.indexes import (
 )
 from llm_trader.app.job import checked_text
 from llm_trader.app.reloading import SettingsFile, follow_settings
-from llm_trader.app.request_observers import metrics_of, request_observers
+from llm_trader.app.request_observers import metrics_of, request_observers, served_forecasts
 from llm_trader.background import in_background
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import VectorIndex
@@ -154,6 +154,7 @@ async def server_parts(
         await _log_empty_index(retriever.index)
         market = _market(settings, retriever, opened)
         rag = _rag_methods(settings, retriever, market, clock)
+        forecasts = rag.queries.forecasts = served_forecasts(settings, market, clock, opened)
         subscriptions, admin = Subscriptions(market, serving), AdminMethods()
         methods = with_builtin_methods(
             [*rag.methods(), *subscriptions.methods(), *admin.methods()],
@@ -171,6 +172,8 @@ async def server_parts(
         if serving.http:
             doors.append(http_door(dispatcher, gate, serving, probe, metrics, tls, sockets))
         server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets)
+        if forecasts is not None:
+            await opened.enter_async_context(in_background(forecasts.follow()))
         async with in_background(EvidencePusher(subscriptions, dispatcher, gate).run()):
             yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
 

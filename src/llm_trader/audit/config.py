@@ -11,7 +11,7 @@ from llm_trader.storage.chain.lines import ChainConfig
 
 
 class AuditConfig(ChainConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A log of requests in which changes are found: `llm-trader audit verify`."""
+    """A log of requests; `llm-trader audit verify` finds what was changed in it."""
 
     folder: Annotated[
         Folder | None,

@@ -53,7 +53,7 @@ class AuditLog:
             folder,
             config or AuditConfig(),
             now_ms=now_ms,
-            effect="requests are answered and not logged; their number will be",
+            effect="requests are answered without a line; the next line has their number",
         )
         self.close = self._chain.close
 

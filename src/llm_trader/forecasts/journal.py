@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import msgspec
+
 from llm_trader.forecasts.config import ForecastsConfig
 from llm_trader.forecasts.numbers import QUARTER_HOUR_MS, HorizonNumbers, is_live, numbers_of
+from llm_trader.forecasts.scoring import ForecastScores
 from llm_trader.retrieval.answer import Answer
 from llm_trader.storage.chain.lines import ChainKind, ChainLine
 from llm_trader.storage.chain.writer import ChainWriter
@@ -33,8 +36,12 @@ class ForecastLine(ChainLine, omit_defaults=True, kw_only=True):
     request_id: str | None = None
     verdict: str | None = None
     calibration: str | None = None
-    horizons: dict[str, HorizonNumbers] = {}
+    horizons: dict[str, HorizonNumbers] = msgspec.field(default_factory=dict)
     same_as: int | None = None
+
+    def add_to(self, scores: ForecastScores) -> None:
+        if self.symbol is not None and self.as_of_ms is not None:
+            scores.add(self.symbol, self.as_of_ms, self.horizons, self.at_ms)
 
 
 FORECASTS: Final = ChainKind(
@@ -63,7 +70,7 @@ class ForecastJournal:
             folder,
             config or ForecastsConfig(),
             now_ms=now_ms,
-            effect="forecasts are served and not recorded; their number will be",
+            effect="forecasts are served without a line; the next line has their number",
         )
         self._now_ms = now_ms
         self._written: dict[tuple[str, int], _Written] = {}

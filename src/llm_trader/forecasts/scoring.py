@@ -1,48 +1,58 @@
-"""Served forecasts, kept until their horizon has passed, and then scored by what happened.
+"""Served forecasts, kept until their horizons have passed, and then scored by what happened.
 
 A forecast is scored by the numbers that its answer named, like the base rate beside it: by the
-quantiles at 10, 25, 50, 75 and 90 %. Only forecasts of about now count, one of each symbol and
-quarter-hour, so that neither replays nor busy clients decide. Everything lies in bounded memory:
-what waits in records, scores in sums by the hour. A restart forgets both.
+quantiles at 10, 25, 50, 75 and 90 %. Only forecasts of about now count, the first of each symbol
+and quarter-hour, so that neither replays nor busy clients decide. Everything lies in bounded
+memory: what waits in records, scores in sums by symbol and UTC day. Both come from the journal, so
+a restart forgets nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from llm_trader.arrays import Floats
-from llm_trader.retrieval.answer import Answer, HorizonEvidence
-from llm_trader.retrieval.forecast import BAND_ENDS
+from llm_trader.arrays import Floats, Mask
+from llm_trader.forecasts.numbers import QUARTER_HOUR_MS, Numbers, is_live
 from llm_trader.retrieval.reference import QUANTILE_LEVELS
 from llm_trader.retrieval.scores import quantile_scores
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
-from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS, Millis
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 
+# Of the metrics.
 WINDOW_MS: Final = 7 * DAY_MS
-# Some 300 bytes each; a day of 40 symbols.
-_MAX_WAITING: Final = 4096
-_LIVE_WITHIN_MS: Final = HOUR_MS
-_QUARTER_HOUR_MS: Final = 15 * MINUTE_MS
+# Some 1.5 KB for each symbol and day.
+KEPT_DAYS: Final = 90
+KEPT_MISSES: Final = 50
+# Some 800 bytes each; four days of 40 symbols.
+_MAX_WAITING: Final = 16_384
 # A candle that is not there by then, though later ones are, will not come soon.
 _CANDLE_LATE_MS: Final = HOUR_MS
 # Feeds that stand still for longer lose what waits.
 _GIVE_UP_MS: Final = LONGEST_HORIZON_MS + DAY_MS
 
-_LEVEL_PLACES: Final = [round(level * 100) - 1 for level in QUANTILE_LEVELS]
+_NAMES: Final = tuple(HORIZONS)
 _HORIZON_MS: Final = np.array(list(HORIZONS.values()))
-# The numbers of a waiting forecast at one horizon: quantiles of both, both bands.
-_FORECAST, _BASE = slice(0, 5), slice(5, 10)
-_BAND, _CALIBRATED = slice(10, 12), slice(12, 14)
-_NUMBERS: Final = 14
+# The numbers of a waiting forecast at one horizon.
+_FORECAST, _BASE, _MODEL = slice(0, 5), slice(5, 10), slice(10, 15)
+_CALIBRATED, _P_UP, _NUMBERS = slice(15, 17), 17, 18
+
+# Sums over scored forecasts: how many, how many with the outcome in their bands, rises, and CRPS of
+# the forecast, the base rate and the volatility model.
+SCORED, IN_50, IN_80, CALIBRATED, IN_CALIBRATED, UPS = range(6)
+CRPS, BASE_CRPS, MODEL_CRPS = range(6, 9)
+# P(up) is mostly near a half. Of each bin: how many, the sum of P(up), rises.
+P_UP_EDGES: Final = np.array([0.3, 0.4, 0.44, 0.46, 0.48, 0.5, 0.52, 0.54, 0.56, 0.6, 0.7])
+P_UP_BINS: Final = len(P_UP_EDGES) + 1
+_FIRST_BIN: Final = 9
+_SUMS: Final = _FIRST_BIN + 3 * P_UP_BINS
 
 
 class HorizonScores(NamedTuple):
-    """Over the last 7 days; None where nothing is known. `calibrated` of the `scored` had a
-    calibrated band.
-    """
+    """Over the last 7 days; None where nothing is known."""
 
     scored: int
     calibrated: int
@@ -64,31 +74,85 @@ class Due(NamedTuple):
     until_ms: Millis
 
 
+class Scored(NamedTuple):
+    """A forecast at one horizon, in % change; the band is the calibrated one where there is one."""
+
+    symbol: str
+    as_of_ms: Millis
+    served_ms: Millis
+    horizon: str
+    low: float
+    high: float
+    p_up: float
+    outcome: float
+    crps: float
+    base_crps: float
+
+    @property
+    def is_miss(self) -> bool:
+        return not self.low <= self.outcome <= self.high
+
+
+class _Waiting:
+    """(horizons, numbers), NaN for a horizon that is not to be scored any more."""
+
+    __slots__ = ("next_ms", "numbers", "served_ms")
+
+    def __init__(self, numbers: Floats, served_ms: Millis, as_of_ms: Millis) -> None:
+        self.numbers, self.served_ms = numbers, served_ms
+        self.next_ms = 0
+        self.look_ahead(as_of_ms)
+
+    @property
+    def unscored(self) -> Mask:
+        return ~np.isnan(self.numbers[:, 0])
+
+    def look_ahead(self, as_of_ms: Millis) -> None:
+        """Notes when the next horizon ends."""
+        if (unscored := self.unscored).any():
+            self.next_ms = as_of_ms + int(_HORIZON_MS[unscored][0])
+
+
 class ForecastScores:
-    def __init__(self, max_waiting: int = _MAX_WAITING) -> None:
-        # By symbol and time: (horizons, numbers), NaN for a horizon without a forecast.
-        self._waiting: dict[tuple[str, Millis], Floats] = {}
+    """`on_scored` is called with each score, when it is made."""
+
+    def __init__(
+        self,
+        max_waiting: int = _MAX_WAITING,
+        on_scored: Callable[[Scored], None] | None = None,
+    ) -> None:
+        self._waiting: dict[tuple[str, Millis], _Waiting] = {}
         # Of the last hours, also after they are scored.
         self._keys: dict[tuple[str, int], Millis] = {}
         self._max_waiting = max_waiting
-        # By the hour in which the horizon ended, (horizons, sums): forecasts, in their band,
-        # calibrated, in their calibrated band, CRPS, CRPS of the base rate.
-        self._sums: dict[int, Floats] = {}
+        self._on_scored = on_scored
+        # By symbol and the day in which the horizon ended, (horizons, sums).
+        self._sums: dict[tuple[str, int], Floats] = {}
+        self._last_day = 0
+        self._misses: dict[str, deque[Scored]] = {}
         self.unscored = {"memory": 0, "no_outcome": 0}
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def add(self, symbol: str, as_of_ms: Millis, answer: Answer, now_ms: Millis) -> None:
-        """Keeps the forecasts of an answer, if they are to be scored."""
-        if abs(now_ms - as_of_ms) > _LIVE_WITHIN_MS:
+    def waiting_of(self, symbol: str | None) -> list[tuple[str, Millis]]:
+        """Symbols and times of what waits."""
+        return [key for key in self._waiting if symbol in (None, key[0])]
+
+    def add(self, symbol: str, as_of_ms: Millis, horizons: Numbers, served_ms: Millis) -> None:
+        """Keeps forecasts that were served then, if they are to be scored.
+
+        A horizon that had passed by then is left out: its outcome was known.
+        """
+        if not is_live(as_of_ms, served_ms):
             return
-        key = symbol, as_of_ms // _QUARTER_HOUR_MS
+        key = symbol, as_of_ms // QUARTER_HOUR_MS
         if key in self._keys:
             return
-        numbers = _numbers(answer.evidence.horizons)
-        if np.isnan(numbers).all():
+        numbers = _numbers(horizons)
+        numbers[as_of_ms + _HORIZON_MS <= served_ms] = np.nan
+        if np.isnan(numbers[:, 0]).all():
             return
         if len(self._waiting) >= self._max_waiting:
             del self._waiting[next(iter(self._waiting))]
@@ -98,99 +162,140 @@ class ForecastScores:
             self._keys = {
                 known: stamp
                 for known, stamp in self._keys.items()
-                if now_ms - stamp <= 2 * _LIVE_WITHIN_MS
+                if served_ms - stamp <= 2 * HOUR_MS
             }
-        self._waiting[symbol, as_of_ms] = numbers
+        self._waiting[symbol, as_of_ms] = _Waiting(numbers, served_ms, as_of_ms)
 
     def due(self, newest_ms: Mapping[str, Millis], now_ms: Millis) -> list[Due]:
         """What can be scored, as the newest candles of the symbols closed at `newest_ms`."""
         times: dict[str, list[Millis]] = {}
         until_ms: dict[str, Millis] = {}
-        for (symbol, as_of_ms), numbers in list(self._waiting.items()):
-            if now_ms - as_of_ms > _GIVE_UP_MS:
+        for (symbol, as_of_ms), waiting in list(self._waiting.items()):
+            end_ms = newest_ms.get(symbol, 0)
+            if waiting.next_ms <= end_ms:
+                ends = as_of_ms + _HORIZON_MS[waiting.unscored]
+                times.setdefault(symbol, []).append(as_of_ms)
+                last_ms = int(ends[ends <= end_ms].max())
+                until_ms[symbol] = max(until_ms.get(symbol, 0), last_ms)
+            elif now_ms - as_of_ms > _GIVE_UP_MS:
                 del self._waiting[symbol, as_of_ms]
                 self.unscored["no_outcome"] += 1
-                continue
-            passed = as_of_ms + _HORIZON_MS[_unscored(numbers)]
-            passed = passed[passed <= newest_ms.get(symbol, 0)]
-            if len(passed):
-                times.setdefault(symbol, []).append(as_of_ms)
-                until_ms[symbol] = max(until_ms.get(symbol, 0), int(passed.max()))
         return [Due(symbol, stamps, until_ms[symbol]) for symbol, stamps in times.items()]
 
     def resolve(self, due: Due, outcomes: Floats, newest_ms: Millis) -> None:
         """Scores by the % changes (horizons, times) that followed; NaN is unknown."""
         for column, as_of_ms in enumerate(due.times_ms):
-            numbers = self._waiting[due.symbol, as_of_ms]
-            for row in np.flatnonzero(_unscored(numbers)):
+            waiting = self._waiting[due.symbol, as_of_ms]
+            for row in np.flatnonzero(waiting.unscored).tolist():
                 ended_ms = as_of_ms + int(_HORIZON_MS[row])
                 if ended_ms > newest_ms:
                     continue
                 outcome = float(outcomes[row, column])
                 if outcome == outcome:
-                    self._score(int(row), ended_ms, numbers[row], outcome)
+                    self._score(due.symbol, as_of_ms, waiting, row, outcome)
                 elif newest_ms - ended_ms <= _CANDLE_LATE_MS:
                     continue
                 else:
                     self.unscored["no_outcome"] += 1
-                numbers[row] = np.nan
-            if not _unscored(numbers).any():
+                waiting.numbers[row] = np.nan
+            waiting.look_ahead(as_of_ms)
+            if not waiting.unscored.any():
                 del self._waiting[due.symbol, as_of_ms]
 
     def summary(self, now_ms: Millis) -> dict[str, HorizonScores]:
-        """The scores by horizon, over the 7 days before `now_ms`."""
-        first_hour = (now_ms - WINDOW_MS) // HOUR_MS
-        self._sums = {hour: sums for hour, sums in self._sums.items() if hour > first_hour}
-        total = np.sum(list(self._sums.values()), axis=0) if self._sums else _no_sums()
-        return {name: _scores(sums) for name, sums in zip(HORIZONS, total, strict=True)}
+        """By horizon, of the 7 days before `now_ms`."""
+        first_day = (now_ms - WINDOW_MS) // DAY_MS + 1
+        total = self.by_day(None, first_day, max(now_ms // DAY_MS, first_day)).sum(axis=0)
+        return {name: _scores(sums) for name, sums in zip(_NAMES, total, strict=True)}
 
-    def _score(self, row: int, ended_ms: Millis, numbers: Floats, outcome: float) -> None:
-        quantiles = np.stack([numbers[_FORECAST], numbers[_BASE]])
-        crps, base_crps = quantile_scores(quantiles, QUANTILE_LEVELS, np.array([outcome] * 2))
-        low, high = numbers[_BAND]
-        least, most = numbers[_CALIBRATED]
-        sums = self._sums.setdefault(ended_ms // HOUR_MS, _no_sums())
-        is_calibrated = least == least
-        sums[row] += (
-            *(1, low <= outcome <= high),
-            *(is_calibrated, is_calibrated and least <= outcome <= most),
-            *(crps, base_crps),
+    def by_day(self, symbol: str | None, first_day: int, last_day: int) -> Floats:
+        """Sums of scored forecasts (days, horizons, sums), of one symbol or of all."""
+        totals = np.zeros((last_day - first_day + 1, len(HORIZONS), _SUMS))
+        for (scored_symbol, day), sums in self._sums.items():
+            if first_day <= day <= last_day and symbol in (None, scored_symbol):
+                totals[day - first_day] += sums
+        return totals
+
+    def misses(self, symbol: str | None) -> list[Scored]:
+        """Scores outside their 80 % band, the newest first."""
+        if symbol is not None:
+            return [*self._misses.get(symbol, ())][::-1]
+        every = [miss for misses in self._misses.values() for miss in misses]
+        return sorted(every, key=_ended_ms, reverse=True)[:KEPT_MISSES]
+
+    def _score(
+        self, symbol: str, as_of_ms: Millis, waiting: _Waiting, row: int, outcome: float
+    ) -> None:
+        numbers = waiting.numbers[row]
+        quantiles = np.stack([numbers[part] for part in (_FORECAST, _BASE, _MODEL)])
+        scores = quantile_scores(quantiles, QUANTILE_LEVELS, np.full(3, outcome)).tolist()
+        low, least, _, most, high = numbers[_FORECAST].tolist()
+        calibrated_low, calibrated_high = numbers[_CALIBRATED].tolist()
+        p_up, rises = float(numbers[_P_UP]), outcome > 0
+        is_calibrated = calibrated_low == calibrated_low
+        sums = self._sums_at(symbol, (as_of_ms + int(_HORIZON_MS[row])) // DAY_MS)
+        sums[row, :_FIRST_BIN] += (
+            *(1, least <= outcome <= most, low <= outcome <= high),
+            *(is_calibrated, is_calibrated and calibrated_low <= outcome <= calibrated_high),
+            *(rises, *scores),
         )
+        place = _FIRST_BIN + 3 * int(P_UP_EDGES.searchsorted(p_up, side="right"))
+        sums[row, place : place + 3] += 1, p_up, rises
+        band = (calibrated_low, calibrated_high) if is_calibrated else (low, high)
+        scored = Scored(
+            *(symbol, as_of_ms, waiting.served_ms, _NAMES[row], *band),
+            *(p_up, outcome, *scores[:2]),
+        )
+        if scored.is_miss:
+            self._misses.setdefault(symbol, deque(maxlen=KEPT_MISSES)).append(scored)
+        if self._on_scored is not None:
+            self._on_scored(scored)
+
+    def _sums_at(self, symbol: str, day: int) -> Floats:
+        if day > self._last_day:
+            self._last_day = day
+            first_day = day - KEPT_DAYS
+            self._sums = {key: sums for key, sums in self._sums.items() if key[1] > first_day}
+        return self._sums.setdefault((symbol, day), np.zeros((len(HORIZONS), _SUMS)))
 
 
-def _numbers(horizons: Mapping[str, HorizonEvidence]) -> Floats:
+def p_up_bins(sums: Floats) -> Floats:
+    """The bins of P(up) of sums (..., sums), (..., bins, 3)."""
+    return sums[..., _FIRST_BIN:].reshape(*sums.shape[:-1], P_UP_BINS, 3)
+
+
+def _ended_ms(scored: Scored) -> Millis:
+    return scored.as_of_ms + HORIZONS[scored.horizon]
+
+
+def in_order_of_misses(scored: Iterable[Scored]) -> list[Scored]:
+    """Misses first, in each group the newest first."""
+    return sorted(scored, key=lambda one: (not one.is_miss, -_ended_ms(one), one.symbol))
+
+
+def _numbers(horizons: Numbers) -> Floats:
     numbers = np.full((len(HORIZONS), _NUMBERS), np.nan)
     for row, name in enumerate(HORIZONS):
-        evidence = horizons.get(name)
-        if evidence is None or evidence.forecast is None:
-            continue
-        quantiles = evidence.forecast.quantiles
-        estimates = evidence.p10, evidence.p25, evidence.p50, evidence.p75, evidence.p90
-        numbers[row, _FORECAST] = [quantiles[place] for place in _LEVEL_PLACES]
-        numbers[row, _BASE] = [estimate.base_rate for estimate in estimates]
-        numbers[row, _BAND] = [quantiles[place] for place in BAND_ENDS]
-        if evidence.band_80 is not None:
-            numbers[row, _CALIBRATED] = evidence.band_80
+        if name in horizons:
+            horizon = horizons[name]
+            quantiles = horizon.forecast, horizon.base_rate, horizon.volatility_model
+            numbers[row, : _MODEL.stop] = np.concatenate(quantiles)
+            if horizon.band_80 is not None:
+                numbers[row, _CALIBRATED] = horizon.band_80
+            numbers[row, _P_UP] = horizon.p_up
     return numbers
 
 
-def _unscored(numbers: Floats) -> np.ndarray:
-    return ~np.isnan(numbers[:, 0])
-
-
-def _no_sums() -> Floats:
-    return np.zeros((len(HORIZONS), 6))
-
-
 def _scores(sums: Floats) -> HorizonScores:
-    scored, in_band, calibrated, in_calibrated, crps, base_crps = sums.tolist()
+    numbers = sums[:_FIRST_BIN].tolist()
+    scored, calibrated = numbers[SCORED], numbers[CALIBRATED]
     if not scored:
         return HorizonScores(0, 0, None, None, None, None)
     return HorizonScores(
         round(scored),
         round(calibrated),
-        in_band / scored,
-        in_calibrated / calibrated if calibrated else None,
-        crps / scored,
-        base_crps / scored,
+        numbers[IN_80] / scored,
+        numbers[IN_CALIBRATED] / calibrated if calibrated else None,
+        numbers[CRPS] / scored,
+        numbers[BASE_CRPS] / scored,
     )

@@ -30,6 +30,7 @@ _ARGUMENTS = {
     "get_snapshot": '(timestamp:1735689600000,symbol:"BTCUSDT")',
     "get_candles": '(symbol:"BTCUSDT",start:1,end:$t,timeframe:"5m")',
     "get_funding": '(symbol:"BTCUSDT",start:1,end:$t)',
+    "forecast_quality": '(symbol:"BTCUSDT",days:7)',
     "get_open_interest": '(symbol:"BTCUSDT",start:1,end:$t)',
 }
 _VARIABLES = {"t": 1735689600000, "yes": True, "no": False}

@@ -270,13 +270,13 @@ async def test_load_and_caches_are_shown(corridor: Corridor) -> None:
 
 
 async def test_served_forecasts_are_scored_by_the_candles_that_followed(
-    corridor: Corridor,
+    corridor: Corridor, tmp_path: Path
 ) -> None:
     """The independent calculation reads the candles from the simulation, not from the store."""
     clock = Clock(AT_MS)
     times = [AT_MS + n * QUARTER_MS for n in range(6)]
     bands: dict[str, list[tuple[float, float]]] = {name: [] for name in HORIZONS}
-    async with running(corridor, clock) as server:
+    async with running(corridor, clock, forecasts__folder=tmp_path) as server:
         async with await RpcClient.connect(*server.address) as client:
             for at_ms in times:
                 clock.now_ms = at_ms + 20_000

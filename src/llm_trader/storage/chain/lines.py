@@ -137,7 +137,7 @@ def torn_digest(torn: bytes) -> str:
 
 
 def encode_head(head: Head) -> bytes:
-    """Of one length, so that a new head replaces the old one in one write."""
+    """Always of one length, so that a new head replaces the old one in one write."""
     return _ENCODER.encode(head).ljust(_HEAD_BYTES - 1) + b"\n"
 
 

@@ -73,7 +73,9 @@ def chains_in(kind: AnyKind, folder: Path) -> dict[int, list[Path]]:
     try:
         chains = kind.chains_of(folder)
     except OSError as error:
-        raise ConfigurationError(f"cannot read the {kind.words} {folder}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read the {kind.words} {folder}: {error.strerror}"
+        ) from None
     if not chains:
         raise ConfigurationError(
             f"there is no {kind.words} in {folder}; a server writes one where {kind.setting} says"

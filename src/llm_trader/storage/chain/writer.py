@@ -137,7 +137,9 @@ class ChainWriter(Generic[L]):
                 self._rotate()
             if self._unreported or (self._unsealed and event != "opened"):
                 self._append("gap", lost=self._unreported)
-                _log.info(f"{self._kind.name}_log_written_again", folder=str(self._folder), lost=self.lost)
+                _log.info(
+                    f"{self._kind.name}_log_written_again", folder=str(self._folder), lost=self.lost
+                )
                 self._unreported = 0
             self._append(event, **fields)
         except OSError as error:

@@ -89,9 +89,9 @@ def serve(job: Job) -> None:
     Two ports: one document per line over TCP; and HTTP with POST /rpc, GET /livez, /readyz and
     /openrpc.json, WebSocket at /ws, and with --graphql, which needs the extra graphql, POST
     /graphql. Methods: rag.query_patterns, rag.get_snapshot, rag.get_candles, rag.get_funding,
-    rag.get_open_interest, rag.forecast_quality, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover.
-    Answers include new states as soon as they are ingested. With a market store, queries may leave
-    out their state, and the server completes partial states.
+    rag.get_open_interest, rag.forecast_quality, rag.stats, rag.subscribe (over WebSocket),
+    rpc.ping, rpc.discover. Answers include new states as soon as they are ingested. With a market
+    store, queries may leave out their state, and the server completes partial states.
     """
     serving = job.settings, job.environ, options.now_ms, job.read_settings
     if job.settings.serving.workers > 1:

@@ -254,8 +254,10 @@ def share_of(hits: Floats, counts: Floats) -> Interval:
     days, total = len(counts), float(counts.sum())
     share = float(hits.sum()) / total
     variance = _ratio_variance(hits, counts, share)
-    # Where all days agree, at 0 or 1 say, a day counts as one.
-    effective = share * (1 - share) / variance if variance > 0 else float(days)
+    if not 0 < share < 1:
+        effective = float(days)  # days that all missed, or all hit, show no variance
+    else:
+        effective = share * (1 - share) / variance if variance else total
     return Interval.of(share, *wilson(share, min(max(effective, 1.0), total), _Z))
 
 

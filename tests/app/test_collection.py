@@ -36,8 +36,8 @@ DAYS = 23
 # Before a settlement, a sample of open interest and the end of a candle of 4h.
 BEGIN_MS: Millis = START_MS + 22 * DAY_MS + 7 * HOUR_MS + 40 * MINUTE_MS
 SPEED = 200.0
-# About as many updates as a fast clock has room for.
-UPDATES = 80
+# A fast clock has room for about four times as many.
+UPDATES = 20
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_real_data_is_collected_as_it_is_fetched_and_snapshots_are_those_of_the_
     begin_ms = listings[0].listed_ms + 23 * DAY_MS
     begin_ms += 7 * HOUR_MS + 40 * MINUTE_MS - begin_ms % DAY_MS
     clock = SimulatedClock.starting(begin_ms, SPEED)
-    with FakeExchange(listings, clock, updates_per_candle=UPDATES) as exchange:
+    with FakeExchange(listings, clock, updates_per_candle=4 * UPDATES) as exchange:
         assert_collected_as_fetched(exchange, clock, "bybit", tmp_path, boundaries=20)
 
 

@@ -41,7 +41,7 @@ def exchange() -> Iterator[FakeExchange]:
         listing_of(simulate(symbol, start_ms=START_MS, days=26, seed=9)) for symbol in SYMBOLS
     ]
     clock = SimulatedClock.starting(BEGIN_MS, SPEED)
-    with FakeExchange(listings, clock, updates_per_candle=20) as running:
+    with FakeExchange(listings, clock, updates_per_candle=6) as running:
         yield running
 
 
@@ -80,15 +80,15 @@ def assert_as_fetched(exchange: FakeExchange, folder: Path, last_ms: Millis) -> 
 def test_nothing_is_asked_during_a_ban_while_streams_go_on(
     kind: Kind, exchange: FakeExchange, tmp_path: Path
 ) -> None:
-    """One of 50 minutes; an address that is refused counts as such for ten."""
+    """One of 30 minutes; an address that is refused counts as such for ten."""
     with collected(exchange, tmp_path, "--start", "2") as collector:
         begun(collector)
-        exchange.faults.add(kind, retry_after_s=50 * 60)
+        exchange.faults.add(kind, retry_after_s=30 * 60)
         assert until(lambda: not exchange.faults.waiting, seconds=30)
         banned_ms = exchange.market.now_ms
         time.sleep(0.3)  # others may have been on their way
         asked = len(exchange.asked)
-        lasts_ms = (50 if kind == "banned" else 10) * MINUTE_MS
+        lasts_ms = (30 if kind == "banned" else 10) * MINUTE_MS
         while exchange.market.now_ms < banned_ms + 0.8 * lasts_ms:
             time.sleep(0.01)
         assert len(exchange.asked) == asked

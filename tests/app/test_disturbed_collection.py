@@ -132,10 +132,10 @@ def disturbed(
 def test_a_killed_collector_with_a_failing_exchange_has_what_the_exchange_has(
     tmp_path: Path,
 ) -> None:
-    """Two simulated hours with a kill, a connection and a request that fail, and lost updates."""
+    """A simulated hour with a kill, a connection and a request that fail, and lost updates."""
     clock = SimulatedClock.starting(BEGIN_MS, 900)
-    with FakeExchange(listings(), clock, updates_per_candle=15) as exchange:
-        disturbed(exchange, "bybit", tmp_path, 2 * HOUR_MS, kills=1, faults=1)
+    with FakeExchange(listings(), clock, updates_per_candle=6) as exchange:
+        disturbed(exchange, "bybit", tmp_path, HOUR_MS, kills=1, faults=1)
         last_ms = collected_to_the_end(exchange, "bybit", tmp_path)
         fetched_afterwards(exchange, "bybit", tmp_path / "afterwards", START_MS)
     rows = rows_between(tmp_path / "store", START_MS, last_ms)

@@ -17,6 +17,7 @@ import structlog
 
 from llm_trader.storage.chain.lines import torn_digest
 from tests.audit.builders import events, files, lines, request, verify, write, writing
+from tests.processes import Forked
 from tests.rpc.stub import connected, serving
 
 
@@ -113,7 +114,7 @@ with writing(Path(sys.argv[1])) as log:
 
 def test_a_log_survives_kill_9_in_the_middle_of_writing(tmp_path: Path) -> None:
     for _ in range(3):
-        with subprocess.Popen(
+        with Forked(
             [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None

@@ -114,14 +114,14 @@ def _few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def first_stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
-    with qdrant_stub.start(tmp_path_factory.mktemp("one")) as stub:
+def first_stub() -> Iterator[Stub]:
+    with qdrant_stub.start() as stub:
         yield stub
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
-    with qdrant_stub.start(tmp_path_factory.mktemp("other")) as stub:
+def other() -> Iterator[Stub]:
+    with qdrant_stub.start() as stub:
         yield stub
 
 
@@ -380,7 +380,7 @@ async def test_a_server_that_is_gone_is_told_with_its_address(
 
 
 async def test_the_api_key_is_sent_and_never_told(tmp_path: Path) -> None:
-    with qdrant_stub.start(tmp_path / "stub", api_key=KEY) as stub:
+    with qdrant_stub.start(api_key=KEY) as stub:
         place = structs.replace(place_of(stub, "keyed"), api_key=KEY, api_key_env="QDRANT_API_KEY")
         await filled(place)
         await back_up(tmp_path / "backups", place)

@@ -34,7 +34,7 @@ from tests.embedding.encoders import HashedWords
 from tests.index.builders import ALWAYS
 from tests.market.builders import run_of_candles
 
-SAMPLES = 3
+SAMPLES = 2
 STATES = slice(0, len(SCALARS))
 LABELS = slice(len(SCALARS), len(SCALARS) + len(LABELS_STORED))
 DAY = 96  # quarter-hours
@@ -44,9 +44,10 @@ Tampering = Callable[[PointTable], PointTable]
 
 @pytest.fixture(scope="module")
 def sound(corridor: Corridor) -> PointTable:
-    """All points of one symbol, as they were ingested."""
+    """The later points of one symbol, as they were ingested."""
     with EmbeddedIndex.open(corridor.index) as index:
-        return asyncio.run(index.scan(SYMBOL, ALWAYS))
+        points = asyncio.run(index.scan(SYMBOL, ALWAYS))
+    return points.take(slice(-20 * DAY, len(points)))
 
 
 @pytest.fixture(scope="module")

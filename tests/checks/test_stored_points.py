@@ -74,7 +74,13 @@ def test_points_of_the_data_of_now_are_all_the_same(tmp_path: Path, store_path: 
     assert 9 * 96 < report.states_compared <= 10 * 96
 
 
-@pytest.mark.parametrize("name", ["outcome_24h", "max_drawdown_1h", "path_low_8", "path_high_9"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("outcome_24h", "path_high_9"),
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("max_drawdown_1h", "path_low_8")),
+    ],
+)
 def test_every_label_is_compared_of_every_point(
     tmp_path: Path, store_path: Path, name: str
 ) -> None:

@@ -31,6 +31,7 @@ from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.builder import build_snapshots
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, Millis
+from tests.processes import Forked
 
 START_MS: Millis = 1_735_689_600_000  # 2025-01-01
 DAYS = 60
@@ -131,7 +132,7 @@ def serving_process(
     *arguments: str, env: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`rag-rpc-server` on a free port, and the port; killed at the end unless it has ended."""
-    with subprocess.Popen(
+    with Forked(
         [console_script("rag-rpc-server"), "--port", "0", *arguments],
         stderr=subprocess.PIPE,
         text=True,

@@ -27,6 +27,7 @@ from tests.market.archive_server import (
     zipped,
 )
 from tests.market.stores import content
+from tests.processes import Forked
 
 PROGRAM = "from llm_trader.cli.main import main; main()"
 SPAN = ["--symbols", SYMBOL, "--start", "2024-11-24", "--end", "2025-01-08"]
@@ -74,7 +75,7 @@ def test_a_killed_run_goes_on_and_fetches_nothing_verified_again(
     before: set[str] = set()
     counts: dict[str, int] = {}
     for wanted in (2, 6, 15, 30):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ) as process:
+        with Forked(command, stdout=subprocess.DEVNULL, env=os.environ) as process:
             while process.poll() is None and archive.bodies.total() < wanted:
                 time.sleep(0.001)
             process.kill()
@@ -111,7 +112,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_stored(
     archive.answers[late] = [busy(503, Retry_After="300")]
     flags = [*SPAN, "--archive-url", archive.url, "--store", str(tmp_path / "a")]
     command = [sys.executable, "-c", PROGRAM, "data", "archive", *flags]
-    with subprocess.Popen(
+    with Forked(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ, text=True
     ) as process:
         while process.poll() is None and not archive.requests[late]:

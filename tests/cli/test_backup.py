@@ -156,7 +156,7 @@ def test_help_says_what_a_backup_is_and_is_not(typed: Typing, command: str) -> N
 def test_a_qdrant_server_is_backed_up_and_restored_by_its_address(
     typed: Typing, corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with qdrant_stub.start(tmp_path / "stub") as stub:
+    with qdrant_stub.start() as stub:
         monkeypatch.setenv("LLM_TRADER_INDEX__QDRANT__GRPC_PORT", str(stub.grpc_port))
         paths = f"--store {corridor.store} --index {corridor.index} --qdrant-url {stub.url}"
         assert typed(f"rag-ingest --symbols BTCUSDT --start 2025-02-20T00:00:00Z {paths}").code == 0

@@ -200,7 +200,7 @@ def test_points_that_lack_something_are_migrated_to_qdrant_and_answer_the_same(
     site = make_site(tmp_path, partly())
     told = ingest(typed, site)
     assert 0 < told["without_open_interest"] < STATES
-    with qdrant_stub.start(tmp_path / "stub") as stub:
+    with qdrant_stub.start() as stub:
         monkeypatch.setenv("LLM_TRADER_INDEX__QDRANT__GRPC_PORT", str(stub.grpc_port))
         places = f"--index {site.index} --qdrant-url {stub.url}"
         ran = typed(f"llm-trader index migrate --from embedded --to qdrant {places} --json")

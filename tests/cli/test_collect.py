@@ -21,6 +21,7 @@ from tests.cli.corridor import console_script, until
 from tests.exchange.clock import SimulatedClock
 from tests.exchange.listings import listing_of
 from tests.exchange.server import FakeExchange
+from tests.processes import Forked
 
 pytest.importorskip("ccxt")
 
@@ -57,7 +58,7 @@ def test_it_collects_until_sigterm_and_refuses_a_second_one(
     line = [console_script("llm-trader"), *f"{LINE} btc-usdt,OLDUSDT --json".split()[1:]]
     with (
         log.open("w") as errors,
-        subprocess.Popen(
+        Forked(
             [*line, *arguments], env=os.environ, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process,
     ):

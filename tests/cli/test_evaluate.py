@@ -73,7 +73,7 @@ def line(corridor: Corridor, config: Path) -> str:
     """Options of a short evaluation of one symbol, in this process."""
     return (
         f"--store {corridor.store} --plan {config} --symbols {SYMBOL} --step 1h --jobs 1 "
-        "--start 2025-02-03T00:00:00Z --end 2025-02-18T00:00:00Z"
+        "--start 2025-02-03T00:00:00Z --end 2025-02-15T00:00:00Z"
     )
 
 

@@ -20,6 +20,7 @@ from tests.exchange.listings import listing_of
 from tests.exchange.server import FakeExchange
 from tests.exchange.stores import meta_of, rows_of
 from tests.market.builders import START_MS
+from tests.processes import Forked
 
 pytest.importorskip("ccxt")
 
@@ -173,7 +174,7 @@ def _command(venue: str, store: Path, days: int) -> list[str]:
 
 
 def _started(venue: str, store: Path, days: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return Forked(
         _command(venue, store, days),
         env=os.environ,
         stdout=subprocess.PIPE,

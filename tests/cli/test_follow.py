@@ -34,6 +34,7 @@ from tests.cli.corridor import (
     write,
 )
 from tests.index.builders import ALWAYS, same_content
+from tests.processes import Forked
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 DAY_25 = START_MS + 25 * DAY_MS
@@ -108,7 +109,7 @@ def following(store: Path, index: Path, *more: str) -> Iterator[Follower]:
     with (
         out.open("w") as stdout,
         log.open("w") as stderr,
-        subprocess.Popen(
+        Forked(
             [*line, "--index", str(index), *more], stdout=stdout, stderr=stderr, text=True
         ) as process,
     ):
@@ -121,7 +122,7 @@ def following(store: Path, index: Path, *more: str) -> Iterator[Follower]:
 
 
 def written_by_another_process(store: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(store)], cwd=_REPOSITORY)
+    return Forked([sys.executable, "-c", WRITER, str(store)], cwd=_REPOSITORY)
 
 
 def points_of(path: Path) -> PointTable:

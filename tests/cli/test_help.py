@@ -26,6 +26,12 @@ OPTIONS = {
     "llm-trader serve": f"--host --port --min-matches --auth-tokens-env --log-level {PATHS}",
     "llm-trader query": "--symbol --at --state --top-k --lookback-days --min-similarity "
     "--regime-filters --no-regime-filters --host --port --config --json",
+    "llm-trader decide": f"--symbol --at --provider --model --arm --masked --ask-again --record "
+    f"--json {PATHS}",
+    "llm-trader replay": "--record --config --json",
+    "llm-trader prompt show": f"--symbol --at --arm --masked --json {PATHS}",
+    "llm-trader decisions list": "--symbol --model --arm --action --hold --origin --since --limit",
+    "llm-trader decisions stats": "--horizon --store --record --config --json",
     "llm-trader leak-check": f"--symbols --samples --seed --json {PATHS}",
     "llm-trader calibrate": f"--symbols --start --end --out --json {PATHS[:7]}",
     "llm-trader evaluate": f"--plan --symbols --start --end --step --vector --lookback-days "

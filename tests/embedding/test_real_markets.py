@@ -20,7 +20,16 @@ from tests.embedding.states import (
 )
 from tests.snapshot.histories import BINANCE_2023
 
-MARKETS = pytest.mark.parametrize("market", ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSDT of 2023"])
+MARKETS = pytest.mark.parametrize(
+    "market",
+    [
+        "BTCUSDT",
+        *(
+            pytest.param(market, marks=pytest.mark.soak)
+            for market in ("ETHUSDT", "SOLUSDT", "BTCUSDT of 2023")
+        ),
+    ],
+)
 
 RSI = ("rsi_7", "rsi_14", "rsi_14_4h")
 SIGNED = (

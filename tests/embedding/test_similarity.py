@@ -159,7 +159,7 @@ def test_a_vector_does_not_depend_on_which_others_are_embedded_with_it(rows: set
 @pytest.mark.parametrize(
     ("source", "symbol"),
     [
-        pytest.param(BYBIT_2025, "BTCUSDT", id="bybit-2025-btc"),
+        pytest.param(BYBIT_2025, "BTCUSDT", id="bybit-2025-btc", marks=pytest.mark.soak),
         pytest.param(BINANCE_2025_3M, "ETHUSDT", id="binance-2025-3m-eth"),
     ],
 )

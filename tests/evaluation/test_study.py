@@ -301,13 +301,18 @@ def test_variants_are_compared_by_queries_that_all_of_them_answer(
     assert compared.arms == []
     assert {one.variant for one in compared.directions} == set(VARIANTS) - {"none"}
     assert compared.trials.so_far == len(VARIANTS)
+    # Without the plan's own it would be the last.
+    assert compared.verdict == forecast_verdict(compared.skills, "state")
 
 
-def test_none_is_exactly_the_volatility_model(compared: Metrics) -> None:
+def test_none_is_exactly_the_volatility_model(
+    subject: Subject, tmp_path: Path, uncontrolled: None
+) -> None:
+    plan = replaced(PLAN, sweep=())
+    found = study.compare(subject, plan, ["none", "random"], running(tmp_path)).metrics
+    assert found.verdict == forecast_verdict(found.skills, "random")
     none = [
-        one
-        for one in compared.skills
-        if (one.variant, one.reference) == ("none", VERDICT_REFERENCE)
+        one for one in found.skills if (one.variant, one.reference) == ("none", VERDICT_REFERENCE)
     ]
     assert len(none) == len(SYMBOLS) * len(HORIZONS)
     for one in none:
@@ -316,16 +321,6 @@ def test_none_is_exactly_the_volatility_model(compared: Metrics) -> None:
         assert known == [0] * len(known)
         assert one.potential == 0
         assert one.verdict == "no evidence"
-
-
-@pytest.mark.soak
-def test_the_verdict_is_on_the_plan_s_vector_or_else_on_the_last_one(
-    compared: Metrics, subject: Subject, tmp_path: Path, uncontrolled: None
-) -> None:
-    assert compared.verdict == forecast_verdict(compared.skills, "state")
-    plan = replaced(PLAN, sweep=())
-    other = study.compare(subject, plan, ["none", "random"], running(tmp_path)).metrics
-    assert other.verdict == forecast_verdict(other.skills, "random")
 
 
 def test_the_prototype_is_five_overlapping_neighbours_by_text_as_they_were() -> None:

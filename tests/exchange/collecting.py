@@ -105,7 +105,7 @@ class Forked:
 
     def __init__(self, arguments: list[str], environ: dict[str, str], out: Path, log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.exchange.preloaded"])
+        context.set_forkserver_preload(["tests.preloaded"])
         self._process = context.Process(
             target=_run_forked, args=(arguments, environ, str(out), str(log))
         )

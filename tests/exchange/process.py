@@ -14,6 +14,7 @@ import tests
 from llm_trader.timeframe import Millis
 from tests.exchange.clock import SimulatedClock
 from tests.exchange.server import exchange_environ
+from tests.processes import Forked
 
 _PROJECT = Path(tests.__file__).parents[1]
 
@@ -44,7 +45,7 @@ class ExchangeProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
+        self._process = Forked(
             [sys.executable, "-m", "tests.exchange", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from itertools import count
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,8 +32,7 @@ _spare: dict[tuple[Any, Collection], list[QdrantServer]] = {}
 def stub() -> Stub:
     """One stub for each test process; it ends with it."""
     opened = ExitStack()
-    folder = opened.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-    running = opened.enter_context(qdrant_stub.start(Path(folder)))
+    running = opened.enter_context(qdrant_stub.start())
     atexit.register(opened.close)
     return running
 

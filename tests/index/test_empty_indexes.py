@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from llm_trader.errors import VectorIndexError
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.qdrant.backend import QdrantIndex
-from tests.index import qdrant_stub
 from tests.index.builders import collection, points_at, stored
-from tests.index.qdrant_places import place_at
+from tests.index.qdrant_places import place_at, stub
 from tests.index.qdrant_stub import Stub
 from tests.market.processes import hear, running
 
@@ -33,9 +31,8 @@ OTHER = collection(exchange="binance", intraday="3m")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
-    with qdrant_stub.start(tmp_path_factory.mktemp("qdrant")) as stub:
-        yield stub
+def server() -> Stub:
+    return stub()
 
 
 async def test_an_empty_embedded_index_takes_another_collection(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,6 @@ from llm_trader.market.series_changes import DataMark
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import SearchSpec
 from llm_trader.timeframe import DAY_MS
-from tests.index import qdrant_stub
 from tests.index.builders import (
     ALWAYS,
     SYMBOL,
@@ -45,7 +44,7 @@ from tests.index.builders import (
     stored,
     unit_vectors,
 )
-from tests.index.qdrant_places import place_at
+from tests.index.qdrant_places import place_at, stub
 from tests.index.qdrant_stub import Stub
 from tests.index.test_embedded import BATCHES
 from tests.market.processes import hear, running, tell
@@ -79,9 +78,8 @@ asyncio.run(main())
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
-    with qdrant_stub.start(tmp_path_factory.mktemp("qdrant")) as stub:
-        yield stub
+def server() -> Stub:
+    return stub()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +31,9 @@ SECRET = "k-5f2c-secret"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+def guarded() -> Iterator[Stub]:
     """A stub that wants a key, to be mistreated."""
-    with qdrant_stub.start(tmp_path_factory.mktemp("guarded"), api_key=SECRET) as stub:
+    with qdrant_stub.start(api_key=SECRET) as stub:
         yield stub
 
 
@@ -166,6 +167,16 @@ async def test_a_server_that_does_not_answer_is_given_up_on(server: Stub) -> Non
         await QdrantIndex.open(place_at(server, timeout_s=0.1, retry_s=0.3))
 
 
+async def test_a_server_that_is_slow_to_let_in_is_waited_for(server: Stub) -> None:
+    """As one far away is, or on a busy machine."""
+    async with Connection(place_at(server, retry_s=0.0)) as connection:
+        server.process.send_signal(signal.SIGSTOP)
+        asking = asyncio.create_task(connection.call("asking", lambda c: c.get_collections()))
+        await asyncio.sleep(0.3)
+        server.process.send_signal(signal.SIGCONT)
+        assert (await asking).collections is not None
+
+
 async def test_a_caller_that_gives_up_ends_the_tries_at_once(server: Stub) -> None:
     async with Connection(place_at(server, retry_s=600.0)) as connection:
         server.fail_next(10_000, "UNAVAILABLE")
@@ -183,7 +194,7 @@ async def test_a_caller_that_gives_up_ends_the_tries_at_once(server: Stub) -> No
 async def test_a_query_outlives_the_server_being_killed_and_started_again(tmp_path: Path) -> None:
     points = points_at(range(300))
     asked = SearchQuery(SYMBOL, ALWAYS, unit_vectors(1, 1)[0], 7)
-    with qdrant_stub.start(tmp_path) as server:
+    with qdrant_stub.start() as server:
         place = place_at(server, retry_s=60.0)
         async with await QdrantIndex.create_or_open(place, collection()) as index:
             await index.upsert(points)

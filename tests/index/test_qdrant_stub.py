@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -101,8 +100,8 @@ async def fill(client: AsyncQdrantClient, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
-    with start(tmp_path_factory.mktemp("qdrant")) as running:
+def stub() -> Iterator[Stub]:
+    with start() as running:
         yield running
 
 
@@ -501,8 +500,8 @@ async def test_errors_are_worded_as_the_real_server_words_them(
         await nearest(client, filled, using="text")
 
 
-async def test_collections_and_aliases_survive_a_kill(tmp_path: Path) -> None:
-    with start(tmp_path) as stub:
+async def test_collections_and_aliases_survive_a_kill() -> None:
+    with start() as stub:
         async with connected(stub) as client:
             await fill(client, "c")
             await client.update_collection_aliases(move("live", "c")[1:])
@@ -535,14 +534,14 @@ async def upload(stub: Stub, collection: str, content: bytes, checksum: str) -> 
 
 @pytest.mark.soak
 async def test_a_snapshot_restores_a_collection_on_an_empty_server(
-    stub: Stub, client: AsyncQdrantClient, filled: str, tmp_path: Path
+    stub: Stub, client: AsyncQdrantClient, filled: str
 ) -> None:
     snapshot = await client.create_snapshot(filled)
     assert await client.list_snapshots(filled) == [snapshot]
     content = await download(stub, filled, snapshot.name)
     assert snapshot.checksum == hashlib.sha256(content).hexdigest()
     assert snapshot.size == len(content)
-    with start(tmp_path) as empty:
+    with start() as empty:
         assert (await upload(empty, "copy", content, snapshot.checksum)).json()["result"] is True
         async with connected(empty) as other:
             assert (await nearest(other, "copy")) == await nearest(client, filled)
@@ -591,8 +590,8 @@ async def test_unknown_things_are_404_in_json(stub: Stub) -> None:
     assert reply.json() == {"status": {"error": message}, "time": 0.0}
 
 
-async def test_the_cluster_is_as_large_as_asked_for(tmp_path: Path) -> None:
-    with start(tmp_path, peers=3) as stub:
+async def test_the_cluster_is_as_large_as_asked_for() -> None:
+    with start(peers=3) as stub:
         async with connected(stub) as client:
             await client.create_collection(
                 "c", vectors_config=state_vector(), shard_number=3, replication_factor=2
@@ -606,9 +605,9 @@ async def test_the_cluster_is_as_large_as_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
-async def test_an_api_key_is_required_on_grpc_and_rest(tmp_path: Path) -> None:
+async def test_an_api_key_is_required_on_grpc_and_rest() -> None:
     code = grpc.StatusCode.UNAUTHENTICATED
-    with start(tmp_path, api_key="right") as stub:
+    with start(api_key="right") as stub:
         async with connected(stub) as client, refused(code, "Must provide an API key"):
             await client.get_collections()
         headers: Sequence[dict[str, str]] = ({}, {"api-key": "wrong"}, {"api-key": "right"})

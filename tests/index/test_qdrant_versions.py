@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from llm_trader.errors import ConfigurationError, StoreLockedError, VectorIndexError
@@ -13,18 +11,16 @@ from llm_trader.index.qdrant.backend import QdrantIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.index.qdrant.connection import Connection
 from llm_trader.index.qdrant.versions import build_beside, prune, swap, versions
-from tests.index import qdrant_stub
 from tests.index.builders import ALWAYS, SYMBOL, collection, found, points_at, same_points, stored
-from tests.index.qdrant_places import place_at
+from tests.index.qdrant_places import place_at, stub
 from tests.index.qdrant_stub import Stub
 
 OLD, NEW = points_at(range(20), 1), points_at(range(10, 40), 2)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
-    with qdrant_stub.start(tmp_path_factory.mktemp("versions")) as stub:
-        yield stub
+def server() -> Stub:
+    return stub()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -184,3 +185,11 @@ def test_the_schema_counts_as_part_of_the_prompt():
         schema=DECISION_SCHEMA,
     )
     assert estimated_tokens(with_schema) > 50
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    config = LlmConfig()
+    model = resolve_model(config, TODAY)
+    with pytest.raises(ConfigurationError, match=r"pip install 'llm-trader-rag\[llm\]'"):
+        model_prices(config, model, TODAY)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.processes import Forked
+
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 _PRELUDE = """
@@ -30,7 +32,7 @@ def wait():
 @contextmanager
 def running(program: str, *arguments: Path) -> Iterator[subprocess.Popen[str]]:
     """A Python program that talks over its standard streams; killed at the end."""
-    with subprocess.Popen(
+    with Forked(
         [sys.executable, "-c", _PRELUDE + program, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

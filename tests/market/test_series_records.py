@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from llm_trader.market.stored_series import candles_of
 from llm_trader.timeframe import H4, M3
 from tests.market.builders import START_MS, candles_at, run_of_candles
 from tests.market.test_store import AT, fresh_store, interest_every, put_raw
+from tests.processes import run
 
 SYMBOL = "BTCUSDT"
 SERIES = candles_of(SYMBOL, M3)
@@ -267,7 +267,7 @@ put_raw(Path(sys.argv[1]), "candles_3m", {f"ETHUSDT:{sys.argv[2]}": b"{}"})
     versions = {store.symbol_version(SYMBOL)}
     for number in range(2):
         arguments = [str(store.path), str(START_MS + number * M3.ms)]
-        subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+        run([sys.executable, "-c", program, *arguments]).check_returncode()
         versions.add(store.symbol_version(SYMBOL))
     write(store, [1])
     versions.add(store.symbol_version(SYMBOL))

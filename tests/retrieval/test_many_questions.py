@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Kinds, Times
@@ -52,7 +52,6 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), spec=specs, choice=st.sampled_from([[0], [0, 1, 2, 3]]))
 async def test_answers_of_many_are_those_of_each_bit_for_bit(
     seed: int, spec: SearchSpec, choice: list[int]
@@ -94,7 +93,6 @@ async def test_a_symbol_without_states_is_an_error_of_each_question() -> None:
     assert [type(answer) for answer in answers] == [SymbolNotFoundError] * 2
 
 
-@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     windows=st.lists(st.tuples(st.integers(0, 299), st.integers(1, 300)), min_size=1, max_size=5),

@@ -83,7 +83,7 @@ def test_while_one_client_floods_others_are_served_and_memory_and_the_end_are_bo
 ) -> None:
     with server_of(corridor) as server:
         asking, pinging = Client(server), Client(server)
-        for n in range(0, 400, 20):
+        for n in range(0, 400, 40):
             asking.ask(query(n))
         alone_s = median(asking.seconds)
         idle = server.memory()
@@ -91,7 +91,7 @@ def test_while_one_client_floods_others_are_served_and_memory_and_the_end_are_bo
             flood(server, FLOODS[kind], reads)
         time.sleep(0.5)
         asking.seconds.clear()
-        for n in range(5, 300, 20):
+        for n in range(5, 300, 40):
             assert "result" in asking.ask(query(n))
             assert pinging.ask(call("rpc.ping"))["result"]["pong"] is True
             assert server.memory() < 2 * idle
@@ -167,7 +167,7 @@ def test_a_connection_that_is_reset_is_one_debug_line_and_no_error(
         for n in range(60):
             connection = server.connect()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            sent = [b"", b"{", json.dumps([query(n)] * 20).encode() + b"\n", b"{}\n"][n % 4]
+            sent = [b"", b"{", json.dumps([query(n)] * 5).encode() + b"\n", b"{}\n"][n % 4]
             connection.sendall(sent)
             if n % 3 == 0:
                 with suppress(OSError):

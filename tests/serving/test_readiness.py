@@ -89,9 +89,9 @@ async def test_an_index_that_was_deleted_makes_a_server_unready(
 
 
 @pytest.fixture
-def qdrant(corridor: Corridor, tmp_path: Path) -> Iterator[tuple[Stub, Settings]]:
+def qdrant(corridor: Corridor) -> Iterator[tuple[Stub, Settings]]:
     """A server of Qdrant that holds two days, and settings that name it."""
-    with qdrant_stub.start(tmp_path / "qdrant") as stub:
+    with qdrant_stub.start() as stub:
         settings = corridor.settings(
             index__qdrant__url=stub.url,
             index__qdrant__grpc_port=stub.grpc_port,

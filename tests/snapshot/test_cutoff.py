@@ -40,7 +40,7 @@ cuts = st.one_of(
 )
 REAL = [
     pytest.param(BYBIT_2025, "BTCUSDT", id="bybit-2025-btc", marks=pytest.mark.soak),
-    pytest.param(BYBIT_2025, "SOLUSDT", id="bybit-2025-sol"),
+    pytest.param(BYBIT_2025, "SOLUSDT", id="bybit-2025-sol", marks=pytest.mark.soak),
     pytest.param(BINANCE_2023, "ETHUSDT", id="binance-2023-eth", marks=pytest.mark.soak),
     pytest.param(BINANCE_2025_3M, "BTCUSDT", id="binance-2025-3m-btc"),
 ]
@@ -116,7 +116,9 @@ def test_cutting_the_future_off_changes_no_snapshot_of_a_real_market(
         assert same_snapshots(otherwise, whole.take(rows))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 8))]
+)
 @pytest.mark.parametrize("timeframe", [M3, M5], ids=str)
 def test_a_snapshot_built_alone_from_its_reach_equals_its_row_of_a_batch(
     timeframe: Timeframe, seed: int

@@ -24,6 +24,7 @@ from llm_trader.snapshot.outcome import (
     Outcome,
     first_touches,
     label_outcomes,
+    mirrored_labels,
     resolved_at,
 )
 from llm_trader.timeframe import (
@@ -391,3 +392,51 @@ def test_an_outcome_goes_to_json_and_back_with_unknown_as_null() -> None:
     assert plain.pop("outcome_15m") == 0.25
     assert set(plain.values()) == {None}
     assert set(BARRIERS.values()) == {"none", "stop", "target"}
+
+
+@given(st.integers(0, 2**32), st.floats(0.1, 6))
+def test_mirrored_labels_are_those_of_prices_on_the_other_side_of_the_start(
+    seed: int, size: float
+) -> None:
+    """Without wicks no candle reaches new extremes on both sides, which a path cannot tell."""
+    candles = without_wicks(stormy(M15, seed, size, days=1.3))
+    as_of_ms = np.array([START_MS + HOUR_MS])
+    labels = label_outcomes(candles, as_of_ms)
+    price = candles.close[candles.last_closed(as_of_ms)[0][0]]
+    opposite = {
+        "open": 2 * price - candles.open,
+        "high": 2 * price - candles.low,
+        "low": 2 * price - candles.high,
+        "close": 2 * price - candles.close,
+    }
+    expected = label_outcomes(replace(candles, **opposite), as_of_ms)
+    mirrored = mirrored_labels(labels)
+    assert mirrored == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    assert mirrored_labels(mirrored) == pytest.approx(labels, abs=1e-9, nan_ok=True)
+
+
+def test_a_mirrored_path_with_a_turn_too_many_leaves_out_the_smallest() -> None:
+    labels = np.zeros((len(LABELS), 1))
+    # It rose to 1, fell to 1.5, rose to 2, fell to 2.5, and so on, and last rose to 9.
+    labels[LABELS.index("path_low_1") :][:TURNS, 0] = np.arange(TURNS) + 1.5
+    labels[LABELS.index("path_high_1") :][: TURNS + 1, 0] = np.arange(TURNS + 1) + 1
+    mirrored = mirrored_labels(labels)
+    assert mirrored[LABELS.index("path_low_1") :][:TURNS, 0].tolist() == [*range(2, TURNS + 2)]
+    assert mirrored[LABELS.index("path_high_1"), 0] == 1.5
+    assert BARRIERS[mirrored[LABELS.index("first_barrier"), 0]] == "stop"
+
+
+def test_mirrored_labels_keep_what_is_unknown() -> None:
+    labels = np.full((len(LABELS), 2), np.nan)
+    labels[:4, 0] = [1.0, 0.0, -2.0, 3.0]
+    mirrored = mirrored_labels(labels)
+    assert mirrored[:4, 0].tolist() == [-1.0, 0.0, 2.0, -3.0]
+    assert str(mirrored[1, 0]) == "0.0"
+    assert np.isnan(mirrored[4:]).all()
+    assert np.isnan(mirrored[:, 1]).all()
+
+
+def without_wicks(candles: CandleSeries) -> CandleSeries:
+    open_ = np.append(candles.open[:1], candles.close[:-1])
+    high, low = np.maximum(open_, candles.close), np.minimum(open_, candles.close)
+    return replace(candles, open=open_, high=high, low=low)

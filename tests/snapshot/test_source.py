@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from llm_trader.snapshot.model import SCALARS
 from llm_trader.snapshot.source import SnapshotSource, SymbolView
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5, M15, MINUTE_MS, Millis
 from tests.cli.corridor import AT_MS, END_MS, START_MS, SYMBOL, Corridor, copied, write
+from tests.processes import run
 from tests.snapshot.histories import with_repeated_candles
 
 PRICE = SCALARS.index("price")
@@ -126,9 +126,7 @@ def test_a_candle_that_another_process_writes_appears(corridor: Corridor, tmp_pa
         assert source.view(SYMBOL).data_age_ms(later) == M15.ms
         assert source.view(SYMBOL).latest(later, HALF_HOUR).as_of_ms.tolist() == [AT_MS]
 
-        subprocess.run(
-            [sys.executable, "-c", _WRITE_THE_REST, str(path)], check=True, cwd=_REPOSITORY
-        )
+        run([sys.executable, "-c", _WRITE_THE_REST, str(path)]).check_returncode()
 
         built = corridor.state_at(later).scalars
         assert source.view(SYMBOL).known_fields(later).tobytes() == built.tobytes()

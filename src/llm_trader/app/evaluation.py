@@ -136,10 +136,15 @@ def run_study(
     inputs: StudyInputs, plan: StudyPlan, ask: Ask, vectors: Sequence[str] = ()
 ) -> Metrics:
     """Read the states, run the study `ask` on them, and write its files."""
+    if plan.decider == "llm":
+        raise ConfigurationError(
+            "the plan's decider is llm, and a language model is asked by: llm-trader evaluate ab "
+            '--decider llm; set decider = "aggregator" in the plan of anything else'
+        )
     # Both before minutes of work.
     refuse_unwritable(inputs.out)
     refuse_without_extra()
-    subject = _read_subject(inputs, plan, vectors)
+    subject = read_subject(inputs, plan, vectors)
     job, processes = inputs.job, inputs.processes or available_cores()
     created_at, digest = iso8601(job.now_ms), job.settings.digest()
     run = study.StudyRun(Ledger(inputs.out), processes, job.progress, created_at, digest)
@@ -148,7 +153,8 @@ def run_study(
     return answer.metrics
 
 
-def _read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str]) -> Subject:
+def read_subject(inputs: StudyInputs, plan: StudyPlan, vectors: Sequence[str] = ()) -> Subject:
+    """The states of the plan's time and one lookback before, from the store or the index."""
     job, settings = inputs.job, inputs.job.settings
     _refuse_uneven_steps(plan, settings.snapshot.interval_minutes)
     plans = [plan, *sweep_plans(plan).values(), *(study.variant_of(plan, name) for name in vectors)]

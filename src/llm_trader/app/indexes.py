@@ -17,7 +17,7 @@ from llm_trader.index.ingestion import Spaces
 from llm_trader.index.protocol import REBUILD, Collection, VectorIndex
 from llm_trader.index.qdrant.config import QdrantServer
 from llm_trader.market.store import MarketStore
-from llm_trader.retrieval.calibration import LoadedCalibration
+from llm_trader.retrieval.calibration import LoadedCalibration, read_calibration
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.snapshot.builder import SnapshotRules
 from llm_trader.volatility.model import BUILT_IN, read_model
@@ -105,6 +105,14 @@ async def query_texts(
         shared = RedisVectors(cache, password=password)
     async with aclosing(QueryTexts(space, settings.embedding.text, shared)) as texts:
         yield texts
+
+
+def loaded_calibration(settings: Settings) -> LoadedCalibration | None:
+    """None if none is set. Raises `ConfigurationError` if the file is not a calibration."""
+    path = settings.retrieval.calibration
+    if path is None:
+        return None
+    return LoadedCalibration(read_calibration(path), settings.retrieval.max_calibration_age_days)
 
 
 def wants_texts(settings: Settings) -> bool:

@@ -15,6 +15,7 @@ from llm_trader.app.garbage_collection import spare_long_lived_objects
 from llm_trader.app.http_door import http_door
 from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
+    loaded_calibration,
     open_retriever,
     refuse_another_exchange,
     refuse_one_folder_for_both,
@@ -32,8 +33,6 @@ from llm_trader.market.config import MarketConfig
 from llm_trader.market.store import MarketStore
 from llm_trader.retrieval.calibration import (
     Calibration,
-    LoadedCalibration,
-    read_calibration,
     scope_of,
 )
 from llm_trader.retrieval.retriever import Retriever
@@ -81,7 +80,7 @@ class ServerParts:
 
     def configure(self, settings: Settings) -> list[str]:
         """Applies what can change while it runs; returns what went wrong."""
-        calibration = _calibration(settings)
+        calibration = loaded_calibration(settings)
         self.gate.configure(settings.serving)
         queries = self.rag.queries
         queries.retriever.calibration = calibration
@@ -142,7 +141,7 @@ async def server_parts(
     serving = settings.serving
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
     keys, tls, followed = _access(serving, environ, clock)
-    calibration = _calibration(settings)
+    calibration = loaded_calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
         watched(retriever.index),
@@ -246,14 +245,6 @@ def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
             f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
         )
     return tokens
-
-
-def _calibration(settings: Settings) -> LoadedCalibration | None:
-    """None if none is set. Raises `ConfigurationError` if the file is not a calibration."""
-    path = settings.retrieval.calibration
-    if path is None:
-        return None
-    return LoadedCalibration(read_calibration(path), settings.retrieval.max_calibration_age_days)
 
 
 def _log_calibration(calibration: Calibration, retriever: Retriever, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,10 +13,12 @@ from typer import Option
 from llm_trader.app.job import Job
 from llm_trader.cli import options
 from llm_trader.cli.options import with_job
-from llm_trader.cli.output import Result
+from llm_trader.cli.output import Result, progress_bar
+from llm_trader.errors import ConfigurationError
 from llm_trader.timeframe import MINUTE_MS, Timeframe
 
 if TYPE_CHECKING:
+    from llm_trader.app.decider_studies import Estimate, Model
     from llm_trader.app.evaluation import StudyInputs
     from llm_trader.evaluation.plan import StudyPlan
     from llm_trader.evaluation.results import Metrics
@@ -66,6 +69,44 @@ class StudyOptions:
     ] = None
     seed: Annotated[int | None, Option(help="Equal seeds give equal numbers.")] = None
     jobs: Jobs = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The options of studies that ask a language model."""
+
+    provider: Annotated[
+        Literal["anthropic", "openai", "openai-compatible", "replay"] | None,
+        Option(
+            help="Whose model is asked; replay takes its replies from the record, at no cost. "
+            "[setting llm.provider]"
+        ),
+    ] = None
+    model_name: Annotated[
+        str | None,
+        Option("--model", help="Model, by the name that its provider gives it."),
+    ] = None
+    yes: Annotated[
+        bool, Option("--yes", "-y", help="Ask the model without asking for the price.")
+    ] = False
+
+    def model(self, study: Literal["ab", "reads"]) -> Model:
+        from llm_trader.app.decider_studies import Model
+        from llm_trader.app.llm_deciders import DeciderChoice
+
+        return Model(DeciderChoice(self.provider, self.model_name), options.now_ms, study)
+
+    def approve(self, estimate: Estimate) -> None:
+        """Raises `ConfigurationError` where nobody can be asked."""
+        from llm_trader.cli.show_reads import price_in_words
+
+        text = price_in_words(estimate)
+        typer.echo(text, err=True)
+        if self.yes or not estimate.expected_usd:
+            return
+        if not sys.stdin.isatty():
+            raise ConfigurationError(f"nobody agreed to the price: {text}; give --yes to pay it")
+        typer.confirm("Go on?", abort=True, err=True)
 
 
 @app.callback()
@@ -129,15 +170,27 @@ def compare(
 
 
 @app.command()
-@with_job("store", "index", unit="")
+@with_job("store", "index", "record")
 def ab(
     job: Job,
     study: StudyOptions,
+    model: ModelOptions,
     arm_a: Annotated[str, Option(help="The reference arm, such as baseline.")] = "baseline",
     arm_b: Annotated[str, Option(help="The arm to compare, such as rag.")] = "rag",
     decider: Annotated[
-        Literal["aggregator"], Option(help="Decides in the arms baseline and rag.")
+        Literal["aggregator", "llm"], Option(help="Decides in the arms baseline and rag.")
     ] = "aggregator",
+    masked: Annotated[
+        bool,
+        Option(
+            "--masked",
+            help="Also ask a model without symbol and price level: does it remember the time?",
+        ),
+    ] = False,
+    account_usd: Annotated[
+        float | None,
+        Option(min=1, help="Account that the price of a model's decisions is paid from, US $."),
+    ] = None,
     vector: Vector = None,
     out: Out = Path("reports/ab"),
 ) -> Result:
@@ -145,11 +198,77 @@ def ab(
 
     baseline is the decider with the base rate of the window alone, rag adds what similar states
     say; the others are hold, random, rsi-7 and macd-sign.
-    """
-    from llm_trader.app import evaluation
 
-    plan = _plan(job, study, {"vector": vector}, decider=decider)
-    return _result(evaluation.compare_arms(_inputs(job, study, out), plan, arm_a, arm_b), out)
+    With --decider llm a language model decides: rag has the evidence in its prompt, baseline is the
+    same prompt without. Every state is asked about, so choose --step, such as 4h. The price is
+    estimated before, and asked for unless --yes. What is on record is not asked again: an
+    interrupted study resumes when the command is run again.
+    """
+    with progress_bar("") as progress:
+        job = job._replace(progress=progress)
+        plan = _plan(job, study, {"vector": vector}, decider=decider, account_usd=account_usd)
+        inputs = _inputs(job, study, out)
+        if decider == "aggregator":
+            from llm_trader.app import evaluation
+
+            return _result(evaluation.compare_arms(inputs, plan, arm_a, arm_b), out)
+        from llm_trader.app import decider_studies
+
+        prepared = decider_studies.prepare_ab(inputs, plan, arm_a, arm_b, masked=masked)
+    asked = model.model("ab")
+    model.approve(decider_studies.estimate_cost(job, asked, prepared.asks))
+    with progress_bar("") as progress:
+        prepared = prepared.with_progress(progress)
+        made = decider_studies.decide(prepared.inputs.job, asked, prepared.asks)
+        return _result(decider_studies.run_ab(prepared, asked, made), out)
+
+
+@app.command()
+@with_job("store", "index", "record")
+def reads(
+    job: Job,
+    study: StudyOptions,
+    model: ModelOptions,
+    decider: Annotated[
+        Literal["llm", "aggregator", "rsi-7", "macd-sign"],
+        Option(help="Who decides: a language model, or a rule, which costs nothing."),
+    ] = "llm",
+    states: Annotated[int, Option(min=1, help="States to decide on, five times each.")] = 200,
+    masked: Annotated[
+        bool, Option("--masked", help="Hide symbol and price level in every prompt.")
+    ] = False,
+    vector: Vector = None,
+    out: Out = Path("reports/reads"),
+) -> Result:
+    """Does a decider read its evidence, or would it decide the same without?
+
+    It decides on the same states with the evidence as it was, once more with the same, with the
+    outcomes inverted, with another state's evidence, and with none. The verdict is `reads it` if
+    decisions move to the side of the inverted evidence, as they do not when the same is asked
+    again; `ignores it` if they surely hardly change; else `cannot tell`. A decider that follows the
+    evidence and a rule that never sees it are judged beside it; if one of them gets the wrong
+    verdict, nothing counts and the exit code is 1.
+
+    Writes reads.json and report.html. The price is estimated before, and asked for unless --yes.
+    """
+    from llm_trader.app import decider_studies
+
+    with progress_bar("") as progress:
+        inputs = _inputs(job._replace(progress=progress), study, out)
+        plan = _plan(job, study, {"vector": vector})
+        prepared = decider_studies.prepare_reads(inputs, plan, states, masked=masked)
+    if decider == "llm":
+        asked = model.model("reads")
+        model.approve(decider_studies.estimate_cost(job, asked, prepared.asks))
+        with progress_bar("") as progress:
+            made = decider_studies.decide(job._replace(progress=progress), asked, prepared.asks)
+        metrics = decider_studies.run_reads(prepared, asked, made, masked=masked)
+    else:
+        made = decider_studies.decide_by_rule(decider, plan, prepared.asks)
+        metrics = decider_studies.run_reads(prepared, decider, made, masked=masked)
+    from llm_trader.cli.show_reads import describe_reads
+
+    return Result(metrics, describe_reads(metrics, out), not metrics.trusted)
 
 
 @app.command()

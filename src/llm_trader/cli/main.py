@@ -22,6 +22,7 @@ from llm_trader.cli import (
     backup,
     config,
     data_store,
+    decisions,
     evaluate,
     forecasts,
     index,
@@ -29,6 +30,7 @@ from llm_trader.cli import (
     models,
     volatility,
 )
+from llm_trader.cli.decide import decide, prompt_app, replay
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
@@ -44,6 +46,7 @@ _RESUMING: Final = frozenset(
     {
         *("rag-ingest", "ingest", "rebuild", "migrate"),
         *("import", "fetch", "archive", "export", "prune"),
+        *("decide", "reads", "ab"),
     }
 )
 # Wider lines are hard to read.
@@ -93,6 +96,10 @@ app.command()(ingest)
 app.command()(serve)
 app.command()(query)
 app.command("leak-check")(leak_check)
+app.command()(decide)
+app.add_typer(decisions.app, name="decisions")
+app.command()(replay)
+app.add_typer(prompt_app, name="prompt")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
 app.add_typer(config.app, name="config")

@@ -59,6 +59,9 @@ SETTING_FLAGS: Final = {
         "market.archive.parallel", "Files to download at the same time.", "6", type=int
     ),
     "index": Flag("index.path", "Folder of the embedded index.", "var/index", type=Path),
+    "record": Flag(
+        "decisions.record", "Folder of the record of decisions.", "var/decisions", type=Path
+    ),
     "keep_days": Flag("market.keep_days", "Days to keep, up to the newest data.", "400", type=int),
     "qdrant_url": Flag("index.qdrant.url", "Address of a Qdrant server to use as the index."),
     "text": Flag(

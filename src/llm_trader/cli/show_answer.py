@@ -35,7 +35,7 @@ def describe_reply(reply: Reply, *, verbose: bool = False) -> Description:
     if evidence.horizons:
         yield _outlook(evidence)
         yield ""
-    yield _matches(reply.answer.matches)
+    yield matches_table(reply.answer.matches)
     yield ""
     yield Text(_data(reply))
     if verbose:
@@ -114,7 +114,7 @@ def _range(ends: tuple[float, float] | None) -> str:
     return "-" if ends is None else f"{ends[0]:+.2f} to {ends[1]:+.2f} %"
 
 
-def _matches(matches: list[Match]) -> Table:
+def matches_table(matches: list[Match]) -> Table:
     rows = (
         (
             minute(match.date),

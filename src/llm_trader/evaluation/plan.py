@@ -176,10 +176,12 @@ class StudyPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     search: Search = Search()
     rules: dict[str, ForecastRule] = msgspec.field(default_factory=lambda: dict(DEFAULT_RULES))
     least_similarity: Annotated[float, Meta(ge=-1, le=1)] | None = None
-    decider: Literal["aggregator"] = "aggregator"
+    decider: Literal["aggregator", "llm"] = "aggregator"
     aggregator: AggregatorConfig = AggregatorConfig()
     trading: TradingRules = TradingRules()
     costs: Costs = Costs()
+    # The equity at the start that a language model's bills are set against; no part of a trial.
+    account_usd: Annotated[float, Meta(gt=0)] = 10_000.0
     # 100 resamples leave the bounds of an interval to 2 or 3 of them.
     reps: Annotated[int, Meta(ge=100, le=100_000)] = 1000
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 0

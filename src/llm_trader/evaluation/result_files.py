@@ -1,6 +1,7 @@
 """Rows and curves of an evaluation, and its files that hold them.
 
-The files are `metrics.json`, `steps.csv`, `trades.csv` and `report.html`.
+The files are `metrics.json`, `steps.csv`, `trades.csv` and `report.html`; of a study of reading
+`reads.json` and `report.html`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from llm_trader.errors import ConfigurationError
 from llm_trader.evaluation.backtest.simulator import Simulation, Trade
 from llm_trader.evaluation.backtest.strategies import Backtest
 from llm_trader.evaluation.conformal.bands import BandCoverage
+from llm_trader.evaluation.decisions.results import ReadsMetrics
 from llm_trader.evaluation.forecast.skills import ScoredForecasts, WalkForward
-from llm_trader.evaluation.report.page import write_report
+from llm_trader.evaluation.report.page import write_reads_report, write_report
 from llm_trader.evaluation.results import Curve, CurveKind, Histogram, Metrics
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.storage.files import write_all_atomically
 from llm_trader.timeframe import DAY_MS, SECOND_MS, iso8601
 
 METRICS: Final = "metrics.json"
+READS: Final = "reads.json"
 STEPS: Final = "steps.csv"
 TRADES: Final = "trades.csv"
 REPORT: Final = "report.html"
@@ -77,18 +80,35 @@ def write_study(study: Study, folder: Path) -> list[Path]:
         TRADES: partial(write_trades, study.backtests),
         REPORT: partial(write_report, study.metrics),
     }
+    return _write_files(files, folder, METRICS)
+
+
+def write_reads(metrics: ReadsMetrics, folder: Path) -> list[Path]:
+    """Like `write_study`, of a study of reading: `reads.json` and `report.html`."""
+    files: dict[str, Callable[[Path], None]] = {
+        READS: partial(_write_metrics, metrics),
+        REPORT: partial(write_reads_report, metrics),
+    }
+    return _write_files(files, folder, READS)
+
+
+def _write_files(
+    files: Mapping[str, Callable[[Path], None]], folder: Path, dated: str
+) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _keep_earlier(folder)
+        _keep_earlier(folder, dated)
         write_all_atomically(folder, files)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {folder}: {error.strerror}") from None
     return [folder / name for name in files]
 
 
-def _keep_earlier(folder: Path) -> None:
-    """Copies, so that the old files stand whole until the new ones replace them."""
-    metrics = folder / METRICS
+def _keep_earlier(folder: Path, dated: str) -> None:
+    """Copies, so that the old files stand whole until the new ones replace them; the file `dated`
+    says when they were made.
+    """
+    metrics = folder / dated
     if not metrics.is_file():
         return
     try:
@@ -97,7 +117,7 @@ def _keep_earlier(folder: Path) -> None:
         created_at = iso8601(int(metrics.stat().st_mtime) * SECOND_MS)
     kept = folder / EARLIER / created_at.replace(":", "-")
     kept.mkdir(parents=True, exist_ok=True)
-    for name in (METRICS, STEPS, TRADES, REPORT):
+    for name in (METRICS, READS, STEPS, TRADES, REPORT):
         if (folder / name).is_file():
             shutil.copy2(folder / name, kept / name)
 
@@ -109,7 +129,7 @@ def refuse_unwritable(folder: Path) -> None:
         raise ConfigurationError(f"cannot write to {folder}: {nearest} is no writable folder")
 
 
-def _write_metrics(metrics: Metrics, path: Path) -> None:
+def _write_metrics(metrics: Metrics | ReadsMetrics, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=1) + b"\n")
 
 

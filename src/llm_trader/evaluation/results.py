@@ -11,6 +11,7 @@ import msgspec
 
 from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.significance import Verdict
+from llm_trader.llm.decision import Action, HoldReason
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.timeframe import Millis
 
@@ -23,6 +24,8 @@ CurveKind = Literal["equity", "similarity", "effective episodes", "coverage"]
 Reference = Literal[
     "base rate", "rescaled base rate", "volatility model", "random neighbours", "served forecast"
 ]
+
+Period = Literal["all", "up to the cutoff", "after the cutoff"]
 
 # What the verdict is about: the base of the forecast alone, so that scaling cannot pass for skill.
 VERDICT_REFERENCE: Final[Reference] = "volatility model"
@@ -217,6 +220,62 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict | None
 
 
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What decisions cost: `total_usd` with those that were paid for earlier, `new_usd` in this
+    run alone. `per_decision_usd` is None without a decision.
+    """
+
+    decisions: int
+    total_usd: float
+    new_usd: float
+    input_tokens: int
+    output_tokens: int
+    per_decision_usd: float | None
+
+
+class DecidedArm(msgspec.Struct, frozen=True, kw_only=True):
+    """How one arm of a language model decided on a symbol's states, and for how much.
+
+    `holds` count its HOLDs by their reason; those by `error` had no usable reply. `bill_pct` is the
+    price of all of them, in % of the account.
+    """
+
+    symbol: str
+    arm: str
+    states: int
+    actions: dict[Action, int]
+    holds: dict[HoldReason, int]
+    price: Price
+    bill_pct: float
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """Two arms' decisions on the same states, each as a trade of its own after all costs.
+
+    `different` counts the states on which the actions differ. `difference` is the mean result of
+    the arm's decision less the baseline's, in % of the position. The model may have read about what
+    followed the states of the period "up to the cutoff".
+    """
+
+    symbol: str
+    arm: str
+    baseline: str
+    period: Period
+    states: int
+    different: int
+    difference: Interval
+
+
+class DeciderStudy(msgspec.Struct, frozen=True, kw_only=True):
+    """The language model of an A/B. `knowledge_cutoff` is what its maker states; None: nothing."""
+
+    provider: str
+    model: str
+    knowledge_cutoff: str | None
+    template_version: str
+    arms: list[DecidedArm]
+
+
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """A series of one value a day, for charts."""
 
@@ -273,6 +332,8 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     bands: list[Band] = []
     band_cells: list[BandCell] = []
     arms: list[Arm] = []
+    paired: list[Paired] = []
+    decider: DeciderStudy | None = None
     controls: list[Control] = []
     probes: list[Probe] = []
     slices: list[RegimeSkill] = []

@@ -22,13 +22,27 @@ from msgspec.structs import replace
 from llm_trader import __version__
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.backtest.strategies import BASELINE, STRATEGIES
+from llm_trader.evaluation.backtest.strategies import (
+    BASELINE,
+    MODEL_ARMS,
+    RULE_ARMS,
+    STRATEGIES,
+    GivenArm,
+)
 from llm_trader.evaluation.controls.negative_controls import market_controls, simulated_controls
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.plan import AS_IT_IS, NONE, PROTOTYPE, VARIANTS, StudyPlan, sweep_plans
 from llm_trader.evaluation.report import wording
 from llm_trader.evaluation.result_files import Study
-from llm_trader.evaluation.results import SCHEMA_VERSION, Command, Control, Metrics, Origin, Trials
+from llm_trader.evaluation.results import (
+    SCHEMA_VERSION,
+    Command,
+    Control,
+    DeciderStudy,
+    Metrics,
+    Origin,
+    Trials,
+)
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.evaluation.symbol_study import (
     Arms,
@@ -53,7 +67,7 @@ from llm_trader.index.asof import visible_rows
 from llm_trader.index.points import PointTable
 from llm_trader.progress import Progress
 from llm_trader.snapshot.outcome import LONGEST_HORIZON_MS
-from llm_trader.timeframe import DAY_MS, iso8601
+from llm_trader.timeframe import DAY_MS, Millis, iso8601
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,19 @@ class _Question:
     sweep: Mapping[str, StudyPlan]
     arms: tuple[str, ...]
     baseline: str
+    model: ModelArms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArms:
+    """The decisions of a language model by symbol and arm, made before, and about the model.
+
+    `masked` arms beside the two that are compared are further controls.
+    """
+
+    given: Mapping[str, Mapping[str, GivenArm]]
+    study: DeciderStudy
+    cutoff_ms: Millis | None
 
 
 def evaluate(subject: Subject, plan: StudyPlan, run: StudyRun) -> Study:
@@ -105,19 +132,33 @@ def compare(subject: Subject, plan: StudyPlan, names: Sequence[str], run: StudyR
     return _answer(subject, question, run)
 
 
-def ab(subject: Subject, plan: StudyPlan, arm_a: str, arm_b: str, run: StudyRun) -> Study:
-    """Two strategies on the same snapshots; the verdict is on the second."""
-    refuse_arms(arm_a, arm_b)
+def ab(
+    subject: Subject,
+    plan: StudyPlan,
+    arm_a: str,
+    arm_b: str,
+    run: StudyRun,
+    model: ModelArms | None = None,
+) -> Study:
+    """Two strategies on the same snapshots; the verdict is on the second.
+
+    With a `model` its further arms are compared with the first one, too.
+    """
+    refuse_arms(arm_a, arm_b, model_arms=model is not None)
     main = plan.search.vector
-    question = _Question("ab", plan, {main: plan}, main, {}, (arm_a, arm_b), arm_a)
+    names = [arm_a, arm_b]
+    for arms in model.given.values() if model else ():
+        names += [name for name in arms if name not in names]
+    question = _Question("ab", plan, {main: plan}, main, {}, tuple(names), arm_a, model)
     return _answer(subject, question, run)
 
 
-def refuse_arms(arm_a: str, arm_b: str) -> None:
-    """Raises `InvalidInputError` unless they are two known strategies."""
+def refuse_arms(arm_a: str, arm_b: str, *, model_arms: bool = False) -> None:
+    """Raises `InvalidInputError` unless they are two known strategies, or arms of a model."""
+    known = MODEL_ARMS + RULE_ARMS if model_arms else STRATEGIES
     for arm in (arm_a, arm_b):
-        if arm not in STRATEGIES:
-            raise InvalidInputError(f"there is no arm {arm!r}; known: {', '.join(STRATEGIES)}")
+        if arm not in known:
+            raise InvalidInputError(f"there is no arm {arm!r}; known: {', '.join(known)}")
     if arm_a == arm_b:
         raise InvalidInputError(f"both arms are {arm_a!r}; name two different ones")
 
@@ -147,11 +188,12 @@ def variant_of(plan: StudyPlan, name: str) -> StudyPlan:
 
 def _answer(subject: Subject, question: _Question, run: StudyRun) -> Study:
     started = time.monotonic()
-    symbols, plan = sorted(subject.dataset.points), question.plan
+    symbols, plan, model = sorted(subject.dataset.points), question.plan, question.model
     plans = [*question.variants.values(), *question.sweep.values()]
     configurations = {_configuration(variant, subject.dataset) for variant in plans}
     trials = len(symbols) * (len(run.ledger.configurations() | configurations) + len(question.arms))
-    arms = Arms(question.arms, question.baseline, trials, len(symbols))
+    given, cutoff_ms = ({}, None) if model is None else (model.given, model.cutoff_ms)
+    arms = Arms(question.arms, question.baseline, trials, len(symbols), given, cutoff_ms)
     study_tasks = [
         Task(study_symbol, (subject, symbol, question.variants, question.main, arms))
         for symbol in symbols
@@ -197,6 +239,7 @@ def _metrics(
         controls=[control for part in controls for control in part],
         trials=_trials(subject, question, run.ledger, studies, sweeps),
         seconds=0.0,
+        decider=question.model.study if question.model else None,
         **msgspec.structs.asdict(findings),
     )
     return replace(metrics, readings=wording.readings(metrics))

@@ -12,7 +12,14 @@ import numpy as np
 
 from llm_trader.embedding.state import StateSpace
 from llm_trader.evaluation import significance
-from llm_trader.evaluation.backtest.strategies import Backtest, Market, compare_arms, run_backtest
+from llm_trader.evaluation.backtest.strategies import (
+    Backtest,
+    GivenArm,
+    Market,
+    compare_arms,
+    pair_decisions,
+    run_backtest,
+)
 from llm_trader.evaluation.conformal.bands import cover, measure_band, measure_band_cells
 from llm_trader.evaluation.controls.negative_controls import undirected_skills
 from llm_trader.evaluation.controls.probes import probe_future_canary, probe_truncation
@@ -44,6 +51,7 @@ from llm_trader.evaluation.results import (
     Curve,
     Direction,
     Histogram,
+    Paired,
     Probability,
     Probe,
     RegimeSkill,
@@ -72,12 +80,17 @@ class Subject:
 class Arms(NamedTuple):
     """The strategies to trade, which of them is the baseline, how many trials there have been, and
     on how many symbols the strategies are compared.
+
+    `given` are decisions made before, by symbol and arm, by who may know what happened before
+    `cutoff_ms`.
     """
 
     names: tuple[str, ...]
     baseline: str
     trials: int
     symbols: int
+    given: Mapping[str, Mapping[str, GivenArm]] = {}
+    cutoff_ms: Millis | None = None
 
 
 class Findings(msgspec.Struct, kw_only=True):
@@ -93,6 +106,7 @@ class Findings(msgspec.Struct, kw_only=True):
     bands: list[Band] = []
     band_cells: list[BandCell] = []
     arms: list[Arm] = []
+    paired: list[Paired] = []
     probes: list[Probe] = []
     slices: list[RegimeSkill] = []
     histograms: list[Histogram] = []
@@ -274,10 +288,15 @@ def _trade(
     with MarketStore.open(subject.store) as store:
         history = store.stored_history(symbol, walk.intraday, int(times_ms[0]), end_ms).decode()
     market = Market(history.intraday, history.funding)
-    backtests = [run_backtest(name, walk, market, plan) for name in arms.names]
+    given = arms.given.get(symbol, {})
+    backtests = [run_backtest(name, walk, market, plan, given.get(name)) for name in arms.names]
     findings.arms = compare_arms(
         symbol, backtests, arms.baseline, plan, trials=arms.trials, symbols=arms.symbols
     )
+    if given:
+        findings.paired = pair_decisions(
+            symbol, backtests, arms.baseline, market, plan, arms.cutoff_ms
+        )
     findings.curves += [
         equity_curve(symbol, backtest.name, backtest.simulation) for backtest in backtests
     ]

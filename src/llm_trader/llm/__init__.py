@@ -10,4 +10,8 @@
 `providers/`  language models behind one protocol: Anthropic, OpenAI, and compatible ones
 `model_settings`  a model's settings, resolved by what it takes
 `cost`        what calls cost, and at most will; `budget`: whether they may
+`record/`     every call and every decision, on disk before it is used
+`recorded_calls`  calls through the record: reuse, budget, one call for one request
+`llm_decider`  a language model as a decider; `recorder` puts what it decides on record
+`replay`      a recorded decision, made again
 """

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from llm_trader.config_types import EnvName, Url
+from llm_trader.errors import ConfigurationError
 
 ProviderName = Literal["anthropic", "openai", "openai-compatible"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -146,3 +147,11 @@ class LlmConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             examples=[0.0],
         ),
     ] = None
+
+
+def without_extra(error: ImportError) -> ConfigurationError:
+    """What to do where the libraries of the extra `llm` are not installed."""
+    return ConfigurationError(
+        f"language models need the extra llm ({error}): pip install 'llm-trader-rag[llm]', or "
+        "decide without one"
+    )

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.llm.config import LlmConfig
+from llm_trader.llm.config import LlmConfig, without_extra
 from llm_trader.llm.model_settings import ModelSettings
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError, TokenUsage
 
@@ -144,6 +144,8 @@ def _in_table(prices: Prices) -> bool:
         _table_cost_usd(prices, TokenUsage(input_tokens=1, output_tokens=1))
     except LookupError:
         return False
+    except ImportError as error:
+        raise without_extra(error) from error
     return True
 
 

@@ -196,14 +196,18 @@ class Retriever:
         as_of_ms: Millis,
         spec: SearchSpec,
         end_stage: StageEnd = _untimed,
+        *,
+        neighbours_of: SnapshotTable | None = None,
     ) -> Answer:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
 
-        Raises `EmbeddingError` for a state that says too little, `SymbolNotFoundError` for a
-        symbol without points, `InvalidInputError` for vectors that the index does not hold, and
-        `VectorIndexError` when the index fails.
+        `neighbours_of` is another state, whose neighbours are searched in the place of its own; the
+        filters and the volatility expected now stay those of `state`. Raises `EmbeddingError` for a
+        state that says too little, `SymbolNotFoundError` for a symbol without points,
+        `InvalidInputError` for vectors that the index does not hold, and `VectorIndexError` when
+        the index fails.
         """
-        asked = await self._asked(Question(state, as_of_ms), spec, end_stage)
+        asked = await self._asked(Question(state, as_of_ms), spec, end_stage, neighbours_of)
         found = await self._find(asked.query, asked.searches, None, end_stage)
         return await self._answer(asked, found, _Shared({}), end_stage)
 
@@ -290,10 +294,16 @@ class Retriever:
         return asked
 
     async def _asked(
-        self, question: Question, spec: SearchSpec, end_stage: StageEnd = _untimed
+        self,
+        question: Question,
+        spec: SearchSpec,
+        end_stage: StageEnd = _untimed,
+        neighbours_of: SnapshotTable | None = None,
     ) -> _Asked:
         started = time.perf_counter()
-        query = _Query(*question, spec, await self.probes(question.state, spec.vector))
+        compared = question.state if neighbours_of is None else neighbours_of
+        probes = await self.probes(compared, spec.vector)
+        query = _Query(*question, spec, probes)
         embedded = time.perf_counter()
         end_stage("embed")
         return _ready(query, started, embedded)

@@ -30,6 +30,7 @@ from llm_trader.embedding.config import EmbeddingConfig, VectorCacheConfig
 from llm_trader.forecasts.config import ForecastsConfig
 from llm_trader.index.config import IndexConfig, IngestConfig
 from llm_trader.llm.config import LlmConfig
+from llm_trader.llm.record.config import DecisionsConfig
 from llm_trader.logs import LoggingConfig
 from llm_trader.market.config import MarketConfig
 from llm_trader.retrieval.config import RetrievalConfig
@@ -62,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     forecasts: ForecastsConfig = ForecastsConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     llm: LlmConfig = LlmConfig()
+    decisions: DecisionsConfig = DecisionsConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def digest(self) -> str:

@@ -191,3 +191,48 @@ def first_touches(path: Floats, stop_pct: Floats, target_pct: Floats) -> tuple[M
     target_first = reached & ~stopped
     target_first[touch_both] = risen_before >= target_pct[touch_both]
     return stopped & ~target_first, target_first
+
+
+def mirrored_labels(labels: Floats) -> Floats:
+    """What would have followed if every later price had lain as far on the other side of the start.
+
+    Rows as in `LABELS`, (labels, n). Changes get the other sign, run-up and drawdown trade places,
+    and the path swaps its falls and rises, from which the first barrier is decided anew. Two things
+    are lost in a stored path: a candle that reached new extremes on both sides counts as rising
+    first here, where it counted as falling first; and of nine turns the smallest is left out.
+    """
+    mirrored = labels.copy()
+    changes = [LABEL_ROW[name] for name in CHANGES]
+    runup, drawdown = LABEL_ROW["max_runup_1h"], LABEL_ROW["max_drawdown_1h"]
+    # Subtracted from 0, as a negated 0 would be shown as -0.
+    mirrored[changes] = 0 - labels[changes]
+    mirrored[runup], mirrored[drawdown] = 0 - labels[drawdown], 0 - labels[runup]
+    path = _mirrored_path(labels[LABEL_ROW[PATH[0]] :])
+    mirrored[LABEL_ROW[PATH[0]] :] = path
+    n = labels.shape[1]
+    stop_first, target_first = first_touches(
+        path, np.full(n, -STOP_LOSS_PCT), np.full(n, TAKE_PROFIT_PCT)
+    )
+    first = np.select([stop_first, target_first], [STOP_FIRST, TARGET_FIRST], NO_BARRIER)
+    mirrored[LABEL_ROW["first_barrier"]] = np.where(np.isnan(path[0]), np.nan, first)
+    return mirrored
+
+
+def _mirrored_path(path: Floats) -> Floats:
+    """A path (path, n) with falls and rises swapped.
+
+    The price went to high 1, low 1, high 2, low 2 and so on, and at last to high 9. So it fell to
+    high 1 without a rise before it, then rose to low 1, then fell to high 2.
+    """
+    lows, highs = path[:TURNS], path[TURNS:]
+    # Nothing before the first fall, but unknown where the path is.
+    before = np.concatenate([0 * lows[:1], lows])
+    # Where the last rise is the highest, it is the last fall of the mirrored path.
+    rises_last = highs[-1] > highs[-2]
+    return np.concatenate(
+        [
+            np.where(rises_last, highs[1:], highs[:-1]),
+            np.where(rises_last, before[1:], before[:-1]),
+            lows[-1:],
+        ]
+    )

@@ -92,6 +92,17 @@ class SnapshotTable:
         table.derive()
         return table
 
+    @classmethod
+    def of_snapshot(cls, snapshot: MarketSnapshot, intraday: Timeframe) -> SnapshotTable:
+        """One snapshot as it is, with nothing derived: the inverse of `snapshot`."""
+        as_of_ms = np.array([snapshot.timestamp], dtype=np.int64)
+        table = cls.unknown(snapshot.symbol, intraday, as_of_ms)
+        table.scalars[:, 0] = [_nan_for_none(getattr(snapshot, name)) for name in SCALARS]
+        for name, row in SERIES_ROW.items():
+            if (points := getattr(snapshot, name)) is not None:
+                table.series[row, 0] = [_nan_for_none(value) for value in points]
+        return table
+
     def __len__(self) -> int:
         return len(self.as_of_ms)
 
@@ -192,6 +203,10 @@ def lacking(scalars: Floats, columns: Rows | slice = _ALL) -> Kinds:
 def any_lacks(scalars: Floats) -> bool:
     """Whether any of `lacking` is not 0; cheaper than looking at each state."""
     return any(np.isnan(scalars[row]).any() for row in _DECIDING)
+
+
+def _nan_for_none(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _none_for_nan(values: Floats) -> list[Any]:

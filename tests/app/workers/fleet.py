@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from tests.cli.corridor import AT_MS, SYMBOL, Corridor, console_script, until
+from tests.processes import Forked
 from tests.rpc.http import raw
 
 QUERY = {"symbol": SYMBOL, "timestamp": AT_MS}
@@ -62,7 +63,7 @@ def fleet_of(corridor: Corridor, folder: Path, *flags: str) -> Iterator[Fleet]:
     log, toml = folder / "log.jsonl", folder / "settings.toml"
     toml.touch()
     command = command_of(corridor, "--config", str(toml), *flags)
-    with log.open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
+    with log.open("wb") as errors, Forked(command, stderr=errors) as process:
         fleet = Fleet(process, log, toml)
         try:
             last = "rpc_listening" if "--no-http" in flags else "http_listening"
@@ -87,12 +88,12 @@ class Load:
     async def run(self) -> None:
         await asyncio.gather(
             *(self.over_tcp("tcp") for _ in range(2)),
-            self.over_tcp("tcp, slowly", pause_s=0.03),
+            self.over_tcp("tcp, slowly", pause_s=0.1),
             self.over_tcp("a connection each", anew=True),
             *(self.over_http() for _ in range(2)),
         )
 
-    async def over_tcp(self, name: str, *, pause_s: float = 0.02, anew: bool = False) -> None:
+    async def over_tcp(self, name: str, *, pause_s: float = 0.05, anew: bool = False) -> None:
         line = json.dumps(raw.call("rag.query_patterns", QUERY)).encode() + b"\n"
         writer = None
         while not self.stopped:
@@ -125,7 +126,7 @@ class Load:
             except OSError as error:
                 self.failures.append(f"http: {error!r}")
                 writer = await _closed(writer)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         await _closed(writer)
 
     def _note(self, name: str, reply: Any) -> None:

@@ -24,6 +24,7 @@ from tests.app.workers.fleet import (
     metric,
 )
 from tests.cli.corridor import Corridor, until
+from tests.processes import run
 from tests.rpc.http import raw
 
 
@@ -152,7 +153,7 @@ async def test_a_termination_finishes_answers_of_all_workers_and_ends_with_zero(
 ) -> None:
     """The last test of this module: it ends the server."""
     pids = [worker.pid for worker in fleet.workers()]
-    batch = [raw.call("rag.query_patterns", QUERY, n) for n in range(60)]
+    batch = [raw.call("rag.query_patterns", QUERY, n) for n in range(20)]
     address = "127.0.0.1", fleet.port
     connections = [await asyncio.open_connection(*address, limit=1 << 24) for _ in range(4)]
     for _, writer in connections:
@@ -161,7 +162,7 @@ async def test_a_termination_finishes_answers_of_all_workers_and_ends_with_zero(
     fleet.process.terminate()
     for reader, writer in connections:
         replies = json.loads(await asyncio.wait_for(reader.readline(), 20))
-        assert len(replies) == 60
+        assert len(replies) == 20
         codes = {reply.get("error", {}).get("code") for reply in replies}
         assert codes <= {None, -32000}  # those that had not begun are refused as draining
         writer.close()
@@ -197,7 +198,7 @@ def test_a_mistake_in_the_set_up_is_told_once_and_ends_with_code_2(
     corridor: Corridor, tmp_path: Path
 ) -> None:
     command = command_of(corridor, "--store", str(tmp_path / "nothing"))
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ran = run(command)
     assert ran.returncode == 2
     assert ran.stderr.count("there is no market store") == 1
 

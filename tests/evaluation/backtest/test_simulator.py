@@ -17,6 +17,7 @@ from llm_trader.evaluation.backtest.simulator import (
     Trade,
     sides_of,
     simulate,
+    single_results,
 )
 from llm_trader.evaluation.plan import Costs, TradingRules
 from llm_trader.llm.decision import Decision
@@ -457,3 +458,68 @@ def test_always_long_without_costs_and_limits_is_the_asset(market: Market) -> No
     run = simulate(*long, FREE, BUY_AND_HOLD)
     candles = market.candles
     assert run.final_equity == pytest.approx(candles.close[-1] / candles.open[0])
+
+
+# --- What decisions themselves cost
+
+
+def billed(
+    candles: dict[int, Prices], wishes: dict[int, int], bills: dict[int, float], costs: Costs = FREE
+) -> Simulation:
+    times = np.array([at(slot) for slot in wishes], np.int64)
+    sides = np.array(list(wishes.values()), np.int8)
+    amounts = np.array([bills.get(slot, 0.0) for slot in wishes])
+    return simulate(quarters(candles), EMPTY_FUNDING, times, sides, costs, BUY_AND_HOLD, amounts)
+
+
+def test_bills_worked_by_hand() -> None:
+    """A tenth is paid before a long at 102, and a twentieth while it is open, to 110."""
+    run = billed(RISE, {0: 0, 1: 1, 2: 0, 3: 0}, {0: 0.06, 1: 0.04, 2: 0.05})
+    assert len(run.trades) == 1
+    stake = 1 - 0.06 - 0.04
+    # Samples are before the bill of their own time.
+    expected = [1, 1 - 0.06, stake * 105 / 102, stake * 110 / 102 - 0.05]
+    assert run.equity == pytest.approx(expected)
+    assert run.final_equity == pytest.approx(stake * 110 / 102 - 0.05)
+
+
+def test_bills_are_paid_by_who_never_trades_and_end_trading_when_nothing_is_left() -> None:
+    idle = billed(RISE, {0: 0, 1: 0, 2: 0}, {0: 0.2, 2: 0.3})
+    assert idle.equity == pytest.approx([1, 0.8, 0.8])
+    assert idle.final_equity == pytest.approx(0.5)
+    ruined = billed(RISE, {0: 0, 1: 1, 2: 0, 3: 0}, {0: 0.7, 1: 0.6})
+    assert (ruined.trades, ruined.final_equity) == ([], 0)
+    assert ruined.equity == pytest.approx([1, 0.3, 0, 0])
+
+
+@given(st.integers(0, 2**32))
+def test_bills_of_nothing_change_nothing_and_others_only_cost(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    prices = np.exp(np.cumsum(0.02 * rng.standard_normal(60)))
+    candles = {slot: flat(float(price)) for slot, price in enumerate(prices)}
+    wishes = {slot: int(side) for slot, side in enumerate(rng.integers(-1, 2, 60))}
+    costs = Costs()
+    plain = billed(candles, wishes, {}, costs)
+    dear = billed(candles, wishes, dict.fromkeys(range(60), 0.0005), costs)
+    without = decide(candles, wishes, costs=costs)
+    assert plain.final_equity == without.final_equity
+    assert plain.equity.tolist() == without.equity.tolist()
+    assert dear.final_equity < plain.final_equity
+    assert (dear.equity <= plain.equity).all()
+    assert dear.trades == plain.trades
+
+
+def test_single_results_are_those_of_decisions_traded_one_by_one() -> None:
+    rng = np.random.default_rng(7)
+    prices = 100 * np.exp(np.cumsum(0.004 * rng.standard_normal(80)))
+    candles = quarters({slot: flat(float(p)) for slot, p in enumerate(prices) if slot != 40})
+    times = np.array([at(slot) for slot in range(0, 70, 5)], np.int64)
+    sides = np.array([1, -1, 0, 1, -1, 1, 1, -1, 1, -1, 1, -1, 0, 1], np.int8)
+    rules, paid = TradingRules(longest_hold_ms=2 * HOUR_MS), funding((at(12), 0.001))
+    results = single_results(candles, paid, times, sides, Costs(), rules)
+    for time, side, result in zip(times, sides, results, strict=True):
+        alone = simulate(candles, paid, np.array([time]), np.array([side], np.int8), Costs(), rules)
+        assert result == pytest.approx(sum(trade.net_pct for trade in alone.trades))
+    # A HOLD is worth nothing, and so is a decision in a gap.
+    assert results[2] == results[8] == 0
+    assert np.count_nonzero(results) == 11

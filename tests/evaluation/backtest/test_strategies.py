@@ -12,16 +12,20 @@ import msgspec
 import numpy as np
 import pytest
 
+from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.backtest.performance import daily_returns
+from llm_trader.evaluation.backtest.simulator import sides_of, single_results
 from llm_trader.evaluation.backtest.strategies import (
     BASELINE,
     RAG,
     RANDOM_NEIGHBOURS,
     STRATEGIES,
     Backtest,
+    GivenArm,
     Market,
     compare_arms,
+    pair_decisions,
     run_backtest,
 )
 from llm_trader.evaluation.forecast.skills import WalkForward
@@ -29,7 +33,8 @@ from llm_trader.evaluation.plan import Costs, StudyPlan
 from llm_trader.evaluation.results import Arm
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.llm.aggregator import AggregatorConfig, aggregate
-from llm_trader.llm.decision import Outlook
+from llm_trader.llm.decision import Decision, Outlook
+from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import OUTCOMES
 from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.evaluation.small_market import (
@@ -297,3 +302,85 @@ def test_the_more_was_tried_the_lower_is_the_deflated_sharpe_ratio() -> None:
     assert other is not None
     assert other < one
     assert (few[RAG].trials, many[RAG].trials) == (2, 200)
+
+
+# --- Decisions made elsewhere, as by a language model
+
+
+def given(decisions: list[Decision], bill: float = 0.0) -> GivenArm:
+    times_ms = made_walk().queries.timestamp_ms
+    return GivenArm(times_ms, decisions, np.full(len(times_ms), bill))
+
+
+def test_given_decisions_are_traded_like_those_made_here_and_pay_their_bills() -> None:
+    own = made_arms()[RAG]
+    free = run_backtest(RAG, made_walk(), MARKET, PLAN, given(own.decisions))
+    assert free.simulation.final_equity == own.simulation.final_equity
+    dear = run_backtest(RAG, made_walk(), MARKET, PLAN, given(own.decisions, 0.0001))
+    assert dear.simulation.final_equity < free.simulation.final_equity - 0.01
+    assert daily_returns(dear.simulation).mean() < daily_returns(free.simulation).mean()
+
+
+def test_decisions_on_other_states_are_refused() -> None:
+    times_ms = made_walk().queries.timestamp_ms + HOUR_MS
+    shifted = given(made_arms()[RAG].decisions)._replace(time_ms=times_ms)
+    with pytest.raises(InvalidInputError, match="are of other states"):
+        run_backtest(RAG, made_walk(), MARKET, PLAN, shifted)
+
+
+def test_arms_are_paired_state_by_state_before_and_after_a_cutoff() -> None:
+    own, held = made_arms()[RAG], [Decision.hold("model", "")] * len(made_walk().queries)
+    bills = 0.0002, 0.0001
+    arms = [
+        run_backtest(BASELINE, made_walk(), MARKET, PLAN, given(held, bills[0])),
+        run_backtest(RAG, made_walk(), MARKET, PLAN, given(own.decisions, bills[1])),
+    ]
+    times_ms = made_walk().queries.timestamp_ms
+    cutoff_ms = int(times_ms[len(times_ms) // 2])
+    paired = pair_decisions("BTCUSDT", arms, BASELINE, MARKET, PLAN, cutoff_ms)
+    assert [p.period for p in paired] == ["all", "up to the cutoff", "after the cutoff"]
+    every, before, after = paired
+    assert {(p.arm, p.baseline) for p in paired} == {(RAG, BASELINE)}
+    assert before.states + after.states == every.states == len(times_ms)
+    assert before.states == np.count_nonzero(times_ms < cutoff_ms)
+    assert every.different == sum(d.action != "HOLD" for d in own.decisions)
+    sides = sides_of(own.decisions)
+    net_pct = single_results(
+        MARKET.candles, MARKET.funding, times_ms, sides, PLAN.costs, PLAN.trading
+    )
+    expected = net_pct + 100 * (bills[0] - bills[1])
+    assert every.difference.value == pytest.approx(expected.mean())
+    assert after.difference.value == pytest.approx(expected[times_ms >= cutoff_ms].mean())
+    # States do tell of what follows here.
+    assert every.difference.above(0)
+    [without] = pair_decisions("BTCUSDT", arms, BASELINE, MARKET, PLAN, None)
+    assert without == every
+
+
+def test_results_that_overlap_count_as_fewer() -> None:
+    held = [Decision.hold("model", "")] * len(made_walk().queries)
+    own = made_arms()[RAG].decisions
+    arms = [
+        run_backtest(n, made_walk(), MARKET, PLAN, given(d)) for n, d in (("a", held), ("b", own))
+    ]
+    [paired] = pair_decisions("BTCUSDT", arms, "a", MARKET, PLAN, None)
+    independent = significance.mean_interval(
+        single_results(
+            MARKET.candles,
+            MARKET.funding,
+            made_walk().queries.timestamp_ms,
+            sides_of(own),
+            PLAN.costs,
+            PLAN.trading,
+        ),
+        1,
+        PLAN.reps,
+        PLAN.seed,
+    )
+    assert width(paired.difference) > 1.3 * width(independent)
+
+
+def width(interval: Interval) -> float:
+    assert interval.low is not None
+    assert interval.high is not None
+    return interval.high - interval.low

@@ -8,7 +8,17 @@ from msgspec.structs import replace
 
 from llm_trader.evaluation.backtest.strategies import RAG
 from llm_trader.evaluation.report import wording
-from llm_trader.evaluation.results import VERDICT_REFERENCE, Command, Metrics, Skill
+from llm_trader.evaluation.results import (
+    VERDICT_REFERENCE,
+    Command,
+    DecidedArm,
+    DeciderStudy,
+    Metrics,
+    Paired,
+    Period,
+    Price,
+    Skill,
+)
 from llm_trader.evaluation.significance import Verdict
 from llm_trader.retrieval.intervals import Interval
 from tests.evaluation.report.metrics import (
@@ -297,3 +307,85 @@ def test_a_symbol_that_was_not_probed_is_named() -> None:
     assert wording.unchecked(replace(metrics, probes=probes)) == [
         "No query was probed for knowledge of the future on ETHUSDT."
     ]
+
+
+# --- A language model's decisions
+
+
+def paired(period: Period, value: float | None = 0.02, arm: str = "rag") -> Paired:
+    interval = UNKNOWN if value is None else Interval(value, value - 0.01, value + 0.01)
+    return Paired(
+        symbol="BTCUSDT",
+        arm=arm,
+        baseline="baseline",
+        period=period,
+        states=500,
+        different=120,
+        difference=interval,
+    )
+
+
+def decided(*pairs: Paired, cutoff: str | None = "2025-06-30", errors: int = 0) -> Metrics:
+    price = Price(
+        decisions=500,
+        total_usd=1.5,
+        new_usd=0.0,
+        input_tokens=1,
+        output_tokens=1,
+        per_decision_usd=0.003,
+    )
+    arm = DecidedArm(
+        symbol="BTCUSDT",
+        arm="rag",
+        states=500,
+        actions={"LONG": 500 - errors, "HOLD": errors},
+        holds={"error": errors} if errors else {},
+        price=price,
+        bill_pct=0.015,
+    )
+    study = DeciderStudy(
+        provider="anthropic",
+        model="some-model",
+        knowledge_cutoff=cutoff,
+        template_version="prompt-1",
+        arms=[arm],
+    )
+    return replace(metrics_of_command("ab"), decider=study, paired=list(pairs))
+
+
+def test_what_a_models_decisions_earned_is_told_before_and_after_its_knowledge_cutoff() -> None:
+    metrics = decided(
+        paired("all"),
+        paired("up to the cutoff", 0.05),
+        paired("after the cutoff", -0.01),
+        paired("all", arm="rag masked"),
+        paired("all", arm="baseline masked"),
+    )
+    every, before, after, masked, price = wording.decider_readings(metrics, "rag")
+    assert every == (
+        "BTCUSDT: on 500 states, rag decided otherwise than baseline 120 times; all costs paid, "
+        "its decisions earned 0.020 percentage points more each (+0.010 to +0.030)."
+    )
+    assert before.startswith("BTCUSDT up to the cutoff: on 500 states")
+    assert "earned 0.010 percentage points less each (−0.020 to 0.000)" in after
+    assert "rag masked decided otherwise" in masked
+    assert price == (
+        "BTCUSDT, rag: 500 decisions for $1.50, $0.003 each and 0.015 % of the account."
+    )
+    assert price in wording.readings(metrics)
+
+
+def test_a_model_that_may_remember_is_said_to() -> None:
+    unknown = wording.decider_readings(decided(paired("all"), cutoff=None), "rag")
+    assert "No knowledge cutoff of some-model is known" in unknown[1]
+    within = decided(paired("all"), replace(paired("after the cutoff", None), states=0))
+    assert (
+        "All states lie before the knowledge cutoff of some-model, 2025-06-30"
+        in (wording.decider_readings(within, "rag")[2])
+    )
+
+
+def test_failed_decisions_and_too_few_states_are_told() -> None:
+    few, *_, price = wording.decider_readings(decided(paired("all", None), errors=3), "rag")
+    assert few == "BTCUSDT: 500 states are too few to compare decisions one by one."
+    assert price.endswith("of the account; 3 decisions failed and held.")

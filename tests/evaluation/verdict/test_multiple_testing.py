@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
@@ -28,6 +27,7 @@ from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
 from tests.evaluation.small_market import LOOKBACK_DAYS, made_market, made_score
 from tests.index.builders import START_MS, SYMBOL, points_at
+from tests.processes import run
 
 DAYS = 80
 
@@ -87,7 +87,7 @@ def test_what_another_process_tried_is_counted(tmp_path: Path) -> None:
         "Ledger(Path(sys.argv[1])).add(trial('c2'))"
     )
     root = Path(__file__).resolve().parents[3]
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=root)
+    run([sys.executable, "-c", code, str(tmp_path)], cwd=root).check_returncode()
     assert ledger.configurations() == {"c1", "c2"}
     assert ledger.trials() == [trial("c1"), trial("c2")]
 

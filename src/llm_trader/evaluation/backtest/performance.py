@@ -31,7 +31,8 @@ def measure(simulation: Simulation, *, trials: int) -> Performance:
     `InvalidInputError` for fewer than 1 trial.
     """
     daily = daily_returns(simulation)
-    sharpe = sharpe_ratio(daily)
+    # Without a trade only bills make returns differ.
+    sharpe = sharpe_ratio(daily) if simulation.trades else None
     best_by_luck = expected_best_sharpe(trials, 1 / max(1, len(daily) - 1))
     trades = simulation.trades
     net = np.array([trade.net_pct for trade in trades])

@@ -17,6 +17,10 @@ market's own, so that for every trade, in % of its entry notional,
 Each position's notional is the whole equity at its entry, without leverage. Equity begins at 1 and
 after k trades is Π max(0, 1 + net/100): a loss ends where the stake does, and trading with it. A
 short without a nearer stop is closed at twice its entry price.
+
+Decisions may have a price of their own, as those of a language model do. Such bills are fractions
+of the equity at the start, since they do not grow with it. Each is paid when its decision is made,
+before its position is opened, from the equity there is.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from llm_trader.evaluation.plan import Costs, OppositeRule, TradingRules
 from llm_trader.llm.decision import Action, Decision
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
-from llm_trader.timeframe import MINUTE_MS, Millis
+from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis
 
 Sides = npt.NDArray[np.int8]
 Side = Literal["LONG", "SHORT"]
@@ -98,8 +102,11 @@ def simulate(
     sides: Sides,
     costs: Costs | None = None,
     rules: TradingRules | None = None,
+    bills: Floats | None = None,
 ) -> Simulation:
     """Trade the decisions `sides` (n,), made by `sides_of`, at the increasing times (n,).
+
+    `bills` (n,) are what the decisions themselves cost, as fractions of the equity at the start.
 
     The candles are those of the traded time: positions live on after the last decision, as the
     rules let them. A settlement counts at the minute of its stamp, at the open of the candle
@@ -113,15 +120,45 @@ def simulate(
     spans = _positions(candles, _side_per_candle(candles, time_ms, sides), rules)
     payments = _Funding(candles, funding)
     trades = [_trade(span, payments, costs) for span in spans]
-    stakes = _stakes(trades)
-    trades = trades[: len(stakes) - 1]
+    billed = _Bills(time_ms, np.zeros(len(time_ms)) if bills is None else bills)
+    stakes = _stakes(trades, billed)
+    trades = trades[: len(stakes)]
     return Simulation(
         trades,
         time_ms,
-        _equity(candles, trades, stakes, payments, costs, time_ms),
+        _equity(candles, trades, stakes, payments, costs, billed),
         max([_end_ms(candles), *time_ms[-1:].tolist()]),
-        float(stakes[-1]),
+        _final_equity(trades, stakes, billed),
     )
+
+
+def single_results(
+    candles: CandleSeries,
+    funding: FundingSeries,
+    time_ms: Times,
+    sides: Sides,
+    costs: Costs,
+    rules: TradingRules,
+) -> Floats:
+    """The net result of each decision as a trade of its own, in % of its position, (n,).
+
+    It ends by stop, target or the longest hold, after a day where there is none. A HOLD, and a
+    decision in a gap, is 0. Raises like `simulate`.
+    """
+    _check(candles, time_ms, sides)
+    if rules.longest_hold_ms is None:
+        rules = msgspec.structs.replace(rules, longest_hold_ms=DAY_MS)
+    payments, results = _Funding(candles, funding), np.zeros(len(time_ms))
+    hold_ms = rules.longest_hold_ms or DAY_MS
+    for i in np.flatnonzero(sides).tolist():
+        entry_ms = int(time_ms[i])
+        held = candles.between(entry_ms, entry_ms + hold_ms + candles.timeframe.ms)
+        if len(held) and held.open_time_ms[0] == entry_ms:
+            wishes = np.zeros(len(held), np.int8)
+            wishes[0] = sides[i]
+            # Without further decisions it is the only one that is ever opened.
+            results[i] = _trade(_positions(held, wishes, rules)[0], payments, costs).net_pct
+    return results
 
 
 class _Position(NamedTuple):
@@ -273,11 +310,42 @@ def _trade(span: _Span, funding: _Funding, costs: Costs) -> Trade:
     )
 
 
-def _stakes(trades: list[Trade]) -> Floats:
-    """Equity before each trade and after the last, shape (trades + 1,), or up to the first 0."""
-    net = np.array([trade.net_pct for trade in trades])
-    stakes = np.append(1.0, np.cumprod(np.maximum(0.0, 1 + net / _PCT)))
-    return stakes[: np.count_nonzero(stakes) + 1]
+class _Bills:
+    """What the decisions have cost up to a time, as a fraction of the equity at the start."""
+
+    def __init__(self, time_ms: Times, bills: Floats) -> None:
+        self.time_ms = time_ms
+        self._paid = np.append(0.0, np.cumsum(bills))
+
+    def until(self, time_ms: Times | Millis) -> Floats:
+        """Those of decisions up to a time, this one included."""
+        return np.asarray(self._paid[np.searchsorted(self.time_ms, time_ms, side="right")])
+
+    def before(self, time_ms: Times) -> Floats:
+        return np.asarray(self._paid[np.searchsorted(self.time_ms, time_ms)])
+
+
+def _stakes(trades: list[Trade], bills: _Bills) -> Floats:
+    """Equity at the entry of each trade, shape (trades,), or up to the last that had any."""
+    stakes: list[float] = []
+    equity, paid = 1.0, 0.0
+    for trade in trades:
+        paid_by_entry = float(bills.until(trade.entry_ms))
+        equity = max(0.0, equity - (paid_by_entry - paid))
+        if not equity:
+            break
+        stakes.append(equity)
+        equity, paid = equity * max(0.0, 1 + trade.net_pct / _PCT), paid_by_entry
+    return np.array(stakes)
+
+
+def _final_equity(trades: list[Trade], stakes: Floats, bills: _Bills) -> float:
+    paid = float(bills.until(int(bills.time_ms[-1]))) if len(bills.time_ms) else 0.0
+    if not len(stakes):
+        return max(0.0, 1 - paid)
+    paid -= float(bills.until(trades[len(stakes) - 1].entry_ms))
+    last = float(stakes[-1]) * max(0.0, 1 + trades[len(stakes) - 1].net_pct / _PCT)
+    return max(0.0, last - paid)
 
 
 def _equity(
@@ -286,13 +354,16 @@ def _equity(
     stakes: Floats,
     funding: _Funding,
     costs: Costs,
-    time_ms: Times,
+    bills: _Bills,
 ) -> Floats:
-    """Equity at each time, before the fills of that time, open positions marked to market."""
+    """Equity at each time, before its fills and its bill, open positions marked to market."""
+    time_ms = bills.time_ms
     entry_ms = np.array([trade.entry_ms for trade in trades], np.int64)
     exit_ms = np.array([trade.exit_ms for trade in trades], np.int64)
+    net = np.array([trade.net_pct for trade in trades])
+    after = np.append(1.0, stakes * np.maximum(0.0, 1 + net / _PCT))
     entries = np.searchsorted(entry_ms, time_ms)  # trades entered before each time
-    equity = stakes[entries]
+    equity = after[entries]
     in_position = np.flatnonzero(entries)
     in_position = in_position[exit_ms[entries[in_position] - 1] >= time_ms[in_position]]
     trade = entries[in_position] - 1
@@ -302,4 +373,6 @@ def _equity(
     paid = (funding.until(open_ms) - funding.until(entry_ms[trade])) / price
     earned = side * (_marks(candles, open_ms) / price - 1 - paid) - costs.per_side
     equity[in_position] = stakes[trade] * np.maximum(0.0, 1 + earned)
-    return equity
+    # A stake has paid the bills up to its entry.
+    paid_before = np.append(0.0, bills.until(entry_ms))[entries]
+    return np.asarray(np.maximum(0.0, equity - (bills.before(time_ms) - paid_before)))

@@ -6,6 +6,9 @@ random neighbours   the same decider on random neighbours: a placebo
 random              the sides that rag took at another time
 rsi-7, macd-sign    rules of thumb
 hold                the asset, bought and kept
+
+The decisions of a language model are made before, by `../decisions`, and handed in as `GivenArm`:
+its arms are rag, baseline, and both with masked prompts.
 """
 
 from __future__ import annotations
@@ -13,21 +16,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from llm_trader.arrays import Mask
+from llm_trader.arrays import Floats, Mask, Times
+from llm_trader.errors import InvalidInputError
 from llm_trader.evaluation import significance
 from llm_trader.evaluation.backtest.performance import daily_returns, measure
-from llm_trader.evaluation.backtest.simulator import BUY_AND_HOLD, Simulation, sides_of, simulate
+from llm_trader.evaluation.backtest.simulator import (
+    BUY_AND_HOLD,
+    Simulation,
+    sides_of,
+    simulate,
+    single_results,
+)
 from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes
 from llm_trader.evaluation.forecast.neighbour_search import Neighbours
 from llm_trader.evaluation.forecast.skills import WalkForward
 from llm_trader.evaluation.plan import StudyPlan
-from llm_trader.evaluation.results import Arm
+from llm_trader.evaluation.results import Arm, Paired, Period
 from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.decision import Case, Decider, Decision, Outlook
 from llm_trader.llm.rules import AlwaysLong, MacdSign, RsiReversal
@@ -35,16 +45,20 @@ from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.snapshot.model import SCALARS, SERIES, SERIES_LENGTH
 from llm_trader.snapshot.table import SnapshotTable
-from llm_trader.timeframe import HORIZONS
+from llm_trader.timeframe import DAY_MS, HORIZONS, Millis
 
 RAG: Final = "rag"
 BASELINE: Final = "baseline"
 RANDOM_NEIGHBOURS: Final = "random neighbours"
 RANDOM: Final = "random"
 HOLD: Final = "hold"
+# The same prompts without the symbol, and with rescaled prices: what a model may remember.
+MASKED: Final = " masked"
 
 # A working week of days: positions last hours, while spells of volatility last days.
 _DAYS_PER_BLOCK: Final = 5
+# A block of b rows misses h / (3 b) of the variance of results over h rows: here a ninth.
+_HOLDS_PER_BLOCK: Final = 3
 
 Outlooks = Iterable[dict[str, Outlook]]
 Strategy = Callable[[WalkForward, StudyPlan], list[Decision]]
@@ -58,6 +72,16 @@ class Market:
     funding: FundingSeries
 
 
+class GivenArm(NamedTuple):
+    """Decisions made elsewhere at some increasing times (n,), and what each cost (n,), as a
+    fraction of the equity at the start.
+    """
+
+    time_ms: Times
+    decisions: list[Decision]
+    bills: Floats
+
+
 @dataclass(frozen=True, slots=True)
 class Backtest:
     """One strategy's decisions, and what they would have earned."""
@@ -65,15 +89,23 @@ class Backtest:
     name: str
     decisions: list[Decision]
     simulation: Simulation
+    bills: Floats | None = None
 
 
-def run_backtest(name: str, walk: WalkForward, market: Market, plan: StudyPlan) -> Backtest:
-    """Decide on every query of a walk by one of `STRATEGIES`, and trade that."""
-    decisions = _STRATEGIES[name](walk, plan)
+def run_backtest(
+    name: str, walk: WalkForward, market: Market, plan: StudyPlan, given: GivenArm | None = None
+) -> Backtest:
+    """Decide on every query of a walk by one of `STRATEGIES`, or as given, and trade that."""
+    times_ms = walk.queries.timestamp_ms
+    if given is None:
+        decisions, bills = _STRATEGIES[name](walk, plan), None
+    elif not np.array_equal(given.time_ms, times_ms):
+        raise InvalidInputError(f"the decisions of {name} are of other states than the walk's")
+    else:
+        decisions, bills = given.decisions, given.bills
     rules = BUY_AND_HOLD if name == HOLD else plan.trading
-    times_ms, sides = walk.queries.timestamp_ms, sides_of(decisions)
-    simulation = simulate(market.candles, market.funding, times_ms, sides, plan.costs, rules)
-    return Backtest(name, decisions, simulation)
+    traded = market.candles, market.funding, times_ms, sides_of(decisions)
+    return Backtest(name, decisions, simulate(*traded, plan.costs, rules, bills), bills)
 
 
 def compare_arms(
@@ -112,6 +144,53 @@ def compare_arms(
             )
         )
     return arms
+
+
+def pair_decisions(
+    symbol: str,
+    backtests: Sequence[Backtest],
+    baseline: str,
+    market: Market,
+    plan: StudyPlan,
+    cutoff_ms: Millis | None,
+) -> list[Paired]:
+    """Each arm's decisions beside the baseline's, over all states and before and after a cutoff."""
+    results = {backtest.name: _single_results(backtest, market, plan) for backtest in backtests}
+    time_ms = backtests[0].simulation.time_ms
+    step_ms = int(np.diff(time_ms).min(initial=DAY_MS))
+    # Several longest holds, and a whole day: states of a day share their evidence.
+    overlap_ms = max(DAY_MS, _HOLDS_PER_BLOCK * (plan.trading.longest_hold_ms or DAY_MS))
+    periods: dict[Period, Mask] = {"all": np.ones(len(time_ms), np.bool_)}
+    if cutoff_ms is not None:
+        periods["up to the cutoff"] = time_ms < cutoff_ms
+        periods["after the cutoff"] = time_ms >= cutoff_ms
+    sides = {backtest.name: sides_of(backtest.decisions) for backtest in backtests}
+    return [
+        Paired(
+            symbol=symbol,
+            arm=name,
+            baseline=baseline,
+            period=period,
+            states=int(rows.sum()),
+            different=int((sides[name] != sides[baseline])[rows].sum()),
+            difference=significance.mean_interval(
+                (results[name] - results[baseline])[rows],
+                max(1, -(-overlap_ms // step_ms)),
+                plan.reps,
+                plan.seed,
+            ),
+        )
+        for name in results
+        if name != baseline
+        for period, rows in periods.items()
+    ]
+
+
+def _single_results(backtest: Backtest, market: Market, plan: StudyPlan) -> Floats:
+    """Net of the bills: a position of the whole account pays them in full."""
+    decided = backtest.simulation.time_ms, sides_of(backtest.decisions)
+    net_pct = single_results(market.candles, market.funding, *decided, plan.costs, plan.trading)
+    return net_pct if backtest.bills is None else net_pct - 100 * backtest.bills
 
 
 def _by_neighbours(walk: WalkForward, plan: StudyPlan) -> list[Decision]:
@@ -153,6 +232,9 @@ _STRATEGIES: Final[dict[str, Strategy]] = {
     HOLD: _by_rule(AlwaysLong()),
 }
 STRATEGIES: Final = tuple(_STRATEGIES)
+MODEL_ARMS: Final = (BASELINE, RAG, BASELINE + MASKED, RAG + MASKED)
+# What can stand beside a model: the other strategies are made of an aggregator's decisions.
+RULE_ARMS: Final = (RsiReversal().name, MacdSign().name, HOLD)
 
 
 def _decide(decider: Decider, walk: WalkForward, outlooks: Outlooks) -> list[Decision]:

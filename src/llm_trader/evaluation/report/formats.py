@@ -50,8 +50,16 @@ unsigned_skill = partial(number, unit=" %", factor=100)
 signed_pct = partial(number, unit=" %", sign=True)
 # For text that names the unit: skill in %, and percentage points a day.
 bare_skill = partial(number, factor=100, sign=True)
+signed_points = partial(number, digits=1, factor=100, sign=True)
 daily_points = partial(number, digits=3, sign=True)
 compact = "{:g}".format
+
+
+def usd(amount: Number) -> str:
+    """Cents matter in a sum, and fractions of one in a single decision."""
+    if not is_known(amount):
+        return DASH
+    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.2g}"
 
 
 def p_value(value: Number) -> str:

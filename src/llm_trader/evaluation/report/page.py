@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.evaluation.report import formats, wording
+from llm_trader.evaluation.decisions.results import ReadsMetrics
+from llm_trader.evaluation.report import formats, reads_wording, wording
 from llm_trader.evaluation.report.view_model import ReportView
 from llm_trader.evaluation.results import Metrics
 from llm_trader.evaluation.significance import SIGNIFICANCE_LEVEL
@@ -31,7 +32,7 @@ _ADDRESS: Final = re.compile(r"([\"'`])https?://(?!www\.w3\.org/)[\w.-]+\.[a-z]+
 # Templates write a form of numbers as a filter or as a call, and pass one to a macro by its name.
 _FORMS: Final = {
     name: form
-    for module in (formats, wording)
+    for module in (formats, wording, reads_wording)
     for name, form in vars(module).items()
     if callable(form) and name.islower()
 }
@@ -62,6 +63,12 @@ _ARMS: Final = {
     "macd-sign": "follows the sign of the MACD line",
     "hold": "buys at the start and keeps",
 }
+_MODEL_ARMS: Final = {
+    "rag": "is the language model with the evidence in its prompt",
+    "baseline": "is the same model and prompt without the evidence",
+    "rag masked": "is the first with neither the symbol nor its prices in the prompt",
+    "baseline masked": "is the second, masked likewise",
+}
 _CONSTANTS: Final = {
     "DASH": formats.DASH,
     "DISTRUST": wording.DISTRUST,
@@ -72,6 +79,7 @@ _CONSTANTS: Final = {
     "verdict_variant": verdict_variant,
     "TITLES": _TITLES,
     "ARMS": _ARMS,
+    "MODEL_ARMS": _MODEL_ARMS,
 }
 
 
@@ -114,6 +122,25 @@ def _environment() -> Environment:
     environment.filters |= _FORMS | {"labelled": labelled}
     environment.globals |= _FORMS | _CONSTANTS
     return environment
+
+
+def write_reads_report(metrics: ReadsMetrics, path: Path) -> None:
+    """Raises ConfigurationError where the `eval` extra is not installed."""
+    try:
+        template = _environment().get_template("reads.html.j2")
+    except ImportError as error:
+        raise ConfigurationError(
+            f'a report needs jinja2 ({error}): pip install "llm-trader-rag[eval]"'
+        ) from error
+    style = files("llm_trader.evaluation.report") / "report.css"
+    page = template.render(
+        metrics=metrics,
+        style=style.read_text(encoding="utf-8"),
+        ALTERATIONS=reads_wording.ALTERATIONS,
+        HOLDS=reads_wording.HOLDS,
+        cells=reads_wording.cells,
+    )
+    path.write_text(page, encoding="utf-8")
 
 
 def write_report(metrics: Metrics, path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from llm_trader.evaluation import results
-from llm_trader.evaluation.backtest.strategies import RAG
+from llm_trader.evaluation.backtest.strategies import MASKED, RAG
 from llm_trader.evaluation.report import formats
 from llm_trader.evaluation.report.formats import (
     count,
@@ -119,7 +119,8 @@ def readings(metrics: Metrics) -> list[str]:
     forecasts = forecast_summary(judged, variant)
     if metrics.command == "ab":
         arm, _ = verdicts.compared_arms(metrics.arms)
-        return [*paired_returns(metrics.arms, arm), forecasts]
+        model = decider_readings(metrics, arm) if metrics.decider else []
+        return [*paired_returns(metrics.arms, arm), *model, forecasts]
     if metrics.command == "compare":
         return [forecasts, variant_ranking(metrics.skills, variant)]
     if metrics.command == "calibrate":
@@ -416,6 +417,53 @@ def _difference(arm: Arm) -> str:
     return (
         f"{chance} the difference of {formats.daily_points(arm.difference.value)} percentage "
         f"points a day ({formats.bounds(arm.difference, formats.daily_points)})."
+    )
+
+
+def decider_readings(metrics: Metrics, arm: str) -> list[str]:
+    """What a language model's decisions were worth one by one, and what they cost."""
+    decider = metrics.decider
+    if decider is None:
+        return []
+    shown = arm, f"{arm}{MASKED}"
+    sentences = [_paired(paired) for paired in metrics.paired if paired.arm in shown]
+    if decider.knowledge_cutoff is None:
+        sentences.append(
+            f"No knowledge cutoff of {decider.model} is known, so it may have read about what "
+            "followed any of these states."
+        )
+    elif not any(p.period == "after the cutoff" and p.states for p in metrics.paired):
+        sentences.append(
+            f"All states lie before the knowledge cutoff of {decider.model}, "
+            f"{decider.knowledge_cutoff}: it may have read about what followed them."
+        )
+    sentences += [_price_of_arm(arm_of_model) for arm_of_model in decider.arms]
+    return sentences
+
+
+def _paired(paired: results.Paired) -> str:
+    states = count(paired.states, "state")
+    period = "" if paired.period == "all" else f" {paired.period}"
+    if not has_bounds(paired.difference):
+        return f"{paired.symbol}{period}: {states} are too few to compare decisions one by one."
+    difference = paired.difference.value or 0.0
+    more = "less" if difference < 0 else "more"
+    return (
+        f"{paired.symbol}{period}: on {states}, {paired.arm} decided otherwise than "
+        f"{paired.baseline} {count(paired.different, 'time')}; all costs paid, its decisions "
+        f"earned {formats.number(abs(difference), 3)} percentage points {more} each "
+        f"({formats.bounds(paired.difference, formats.daily_points)})."
+    )
+
+
+def _price_of_arm(arm: results.DecidedArm) -> str:
+    errors = arm.holds.get("error", 0)
+    failed = f"; {count(errors, 'decision')} failed and held" if errors else ""
+    price = arm.price
+    return (
+        f"{arm.symbol}, {arm.arm}: {count(arm.states, 'decision')} for "
+        f"{formats.usd(price.total_usd)}, {formats.usd(price.per_decision_usd)} each and "
+        f"{formats.number(arm.bill_pct, 3, ' %')} of the account{failed}."
     )
 
 

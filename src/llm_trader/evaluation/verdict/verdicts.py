@@ -81,7 +81,9 @@ class Headline(NamedTuple):
 def headline(metrics: Metrics) -> Headline:
     if metrics.command == "ab":
         subject, reference = compared_arms(metrics.arms)
-        pairs = [(arm.difference, arm.verdict) for arm in metrics.arms if arm.difference]
+        # Further arms, such as a model's with masked prompts, are controls.
+        judged = [arm for arm in metrics.arms if arm.name == subject]
+        pairs = [(arm.difference, arm.verdict) for arm in judged if arm.difference]
     else:
         subject, reference = verdict_variant(metrics), "a volatility model alone"
         pairs = [(s.skill, s.verdict) for s in verdict_skills(metrics.skills, subject)]

@@ -38,7 +38,9 @@ _CHANNEL: Final[dict[str, Any]] = {
     "grpc.use_local_subchannel_pool": 1,
     # Our own backoff decides when to try again; the channel must be ready to connect by then.
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 100,
+    # How long one try to connect may take, whatever the name says. At 100 ms a server far away,
+    # or on a busy machine, counted as unreachable; at 20 s a lost packet is waited for too long.
+    "grpc.min_reconnect_backoff_ms": 5000,
     "grpc.max_reconnect_backoff_ms": 1000,
     # Finds connections that died without being closed.
     "grpc.keepalive_time_ms": 20_000,

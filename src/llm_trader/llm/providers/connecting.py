@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from llm_trader.errors import ConfigurationError
-from llm_trader.llm.config import LlmConfig, ProviderName
+from llm_trader.llm.config import LlmConfig, ProviderName, without_extra
 from llm_trader.llm.model_settings import ModelSettings
 from llm_trader.llm.providers.protocol import Provider
 
 if TYPE_CHECKING:
     from llm_trader.llm.providers.sdk_connection import SdkConnection
 
-_KEYS: Final[dict[ProviderName, str]] = {
+API_KEYS: Final[dict[ProviderName, str]] = {
     "anthropic": "ANTHROPIC_API_KEY",
     "openai": "OPENAI_API_KEY",
 }
@@ -31,15 +31,12 @@ def connect_provider(
             return _anthropic(config, model, key)
         return _openai(config, model, key)
     except ImportError as error:
-        raise ConfigurationError(
-            f"language models need the extra llm ({error}): pip install 'llm-trader-rag[llm]', or "
-            "decide without one"
-        ) from error
+        raise without_extra(error) from error
 
 
 def api_key(config: LlmConfig, environ: Mapping[str, str]) -> str | None:
     """The provider's key; `None` for a compatible one that needs none."""
-    name = config.api_key_env or _KEYS.get(config.provider)
+    name = config.api_key_env or API_KEYS.get(config.provider)
     if name is None:
         return None
     if not (key := environ.get(name, "").strip()):

@@ -12,7 +12,7 @@ Role = Literal["user", "assistant"]
 # `truncated`: the output limit was reached; `refused`: the model declined, by its own sign.
 Finish = Literal["complete", "truncated", "refused"]
 # `overloaded`: 5xx, also where the provider is broken; `bad_reply`: what came is not of its API;
-# `unknown_model`: retired, misspelt, or not open to this key.
+# `unknown_model`: retired, misspelt, or not open to this key; `not_recorded`: a replay lacks it.
 FailureKind = Literal[
     "timeout",
     "rate_limited",
@@ -22,6 +22,7 @@ FailureKind = Literal[
     "bad_request",
     "unknown_model",
     "credentials",
+    "not_recorded",
 ]
 
 

@@ -1,0 +1,21 @@
+"""What forked processes have loaded already; see `processes.py`."""
+
+import ccxt.async_support
+import ccxt.async_support.base.ws.cache
+import ccxt.pro
+import grpc
+import qdrant_client
+import uvloop
+
+import llm_trader.app.index_checks
+import llm_trader.app.ingestion
+import llm_trader.app.server
+import llm_trader.app.workers
+import llm_trader.cli.main
+import llm_trader.index.embedded
+import llm_trader.index.qdrant.backend
+import tests.exchange.collecting
+import tests.index.builders
+import tests.market.builders
+
+__all__ = ["ccxt", "grpc", "llm_trader", "qdrant_client", "tests", "uvloop"]

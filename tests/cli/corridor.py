@@ -139,12 +139,12 @@ def serving_process(
         env=env,
     ) as process:
         try:
-            yield process, _port(process.stderr)
+            yield process, listening_port(process.stderr)
         finally:
             process.kill()
 
 
-def _port(log: IO[str] | None) -> int:
+def listening_port(log: IO[str] | None) -> int:
     said = []
     for line in log or ():
         said.append(line)

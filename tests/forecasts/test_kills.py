@@ -19,7 +19,7 @@ import pytest
 from llm_trader.app.forecasts import list_journal, score_journal
 from llm_trader.app.job import Job
 from llm_trader.timeframe import DAY_MS, HORIZONS, Millis
-from tests.cli.corridor import AT_MS, END_MS, QUARTER_MS, SYMBOLS, Corridor, _port
+from tests.cli.corridor import AT_MS, END_MS, QUARTER_MS, SYMBOLS, Corridor, listening_port
 from tests.forecasts.builders import all_lines, verify
 
 # The clock of the server is a file, so that days pass in seconds.
@@ -50,7 +50,7 @@ class KilledServer:
         self.process = subprocess.Popen(
             self._command, stderr=subprocess.PIPE, text=True, env=environ
         )
-        port = _port(self.process.stderr)
+        port = listening_port(self.process.stderr)
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._lines = self._socket.makefile("rb")
 

@@ -82,7 +82,7 @@ def test_a_horizon_is_scored_once_and_not_before_its_candle_is_stored() -> None:
     assert scores.waiting == 1
     resolved(scores, 0.1, NOW_MS + DAY_MS)
     assert scores.waiting == 0
-    assert scores.summary(NOW_MS)["24h"].scored == 1
+    assert scores.summary(NOW_MS + DAY_MS)["24h"].scored == 1
 
 
 def test_replays_do_not_count_and_of_a_quarter_hour_one_does() -> None:

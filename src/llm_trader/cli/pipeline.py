@@ -80,6 +80,7 @@ def ingest(
     *("lookback_days", "calibration"),
     *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
     "audit_folder",
+    "forecasts_folder",
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )

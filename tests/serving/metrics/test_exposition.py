@@ -136,9 +136,11 @@ async def test_requests_over_http_are_counted_like_those_over_tcp(corridor: Corr
     assert seen.value("llm_trader_requests_total", method="rpc.ping") == 3
 
 
-async def test_every_definition_is_shown_with_its_type_and_meaning(corridor: Corridor) -> None:
+async def test_every_definition_is_shown_with_its_type_and_meaning(
+    corridor: Corridor, tmp_path: Path
+) -> None:
     clock = Clock(AT_MS)
-    async with running(corridor, clock) as server:
+    async with running(corridor, clock, forecasts__folder=tmp_path) as server:
         await send(server, [json.dumps(line).encode() for line in LINES.values()])
         clock.now_ms = AT_MS + 2 * DAY_MS
         seen = await scrape(server)

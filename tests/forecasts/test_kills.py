@@ -160,7 +160,7 @@ def test_of_a_thousand_forecasts_under_random_kills_none_is_lost_or_scored_twice
     corridor: Corridor, tmp_path: Path
 ) -> None:
     folder = tmp_path / "forecasts"
-    answered = _served(corridor, folder, quarters=510, kills=30)
+    answered = _served(corridor, folder, quarters=540, kills=30)
     assert _check(corridor, folder, answered) >= 1000
     for line_number in (1, 500, 1500):
         copy = tmp_path / f"changed-{line_number}"

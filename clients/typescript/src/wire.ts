@@ -878,8 +878,8 @@ export interface ForecastQuality {
   until: number;
   /** Forecasts with an outcome that is not known yet. */
   waiting?: number;
-  /** Forecasts without a score: `no_outcome` where the store has no candle at their horizon, `memory` where too many waited. */
-  unscored?: Record<string, number>;
+  /** Forecasts without a score. */
+  unscored?: Unscored;
   /** Whether the server still reads its journal after a start. */
   catching_up?: boolean;
   /** Length of the windows of rolling numbers, days. */
@@ -898,6 +898,14 @@ export interface ForecastQuality {
   references?: Reference[];
   /** The newest outcomes outside their band, at most 50. */
   misses?: Miss[];
+}
+
+/** Forecasts without a score, of all symbols. */
+export interface Unscored {
+  /** Those at whose horizon the store has no candle. */
+  no_outcome?: number;
+  /** Those that waited with too many others. */
+  memory?: number;
 }
 
 /** Scores of one horizon over all days. `rises` is the share of outcomes above 0. */

@@ -106,7 +106,7 @@ def _describe_quality(quality: ForecastQuality) -> Description:
     yield line(
         f"Brackets hold {quality.interval_level:.0%} intervals; a day counts as one observation. "
         f"{quality.waiting} forecasts wait for an outcome, "
-        f"{sum(quality.unscored.values())} have none."
+        f"{quality.unscored.no_outcome + quality.unscored.memory} have none."
     )
     for reference in quality.references:
         if not reference.available:

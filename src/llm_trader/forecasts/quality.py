@@ -135,6 +135,15 @@ class Miss(msgspec.Struct, frozen=True):
         )
 
 
+class Unscored(msgspec.Struct, frozen=True):
+    """Forecasts without a score, of all symbols."""
+
+    no_outcome: Annotated[
+        int, Meta(description="Those at whose horizon the store has no candle.")
+    ] = 0
+    memory: Annotated[int, Meta(description="Those that waited with too many others.")] = 0
+
+
 class ForecastQuality(msgspec.Struct, frozen=True, kw_only=True):
     """How good the forecasts were that this server gave about the present.
 
@@ -147,13 +156,7 @@ class ForecastQuality(msgspec.Struct, frozen=True, kw_only=True):
     waiting: Annotated[
         int, Meta(description="Forecasts with an outcome that is not known yet.")
     ] = 0
-    unscored: Annotated[
-        dict[str, int],
-        Meta(
-            description="Forecasts without a score: `no_outcome` where the store has no candle at "
-            "their horizon, `memory` where too many waited."
-        ),
-    ] = msgspec.field(default_factory=dict)
+    unscored: Annotated[Unscored, Meta(description="Forecasts without a score.")] = Unscored()
     catching_up: Annotated[
         bool, Meta(description="Whether the server still reads its journal after a start.")
     ] = False
@@ -222,7 +225,7 @@ def quality_of(
         since=since_ms,
         until=now_ms,
         waiting=len(scores.waiting_of(symbol)),
-        unscored=dict(scores.unscored),
+        unscored=Unscored(**scores.unscored),
         catching_up=catching_up,
         horizons=[_horizon(name, shown[:, row]) for row, name in enumerate(HORIZONS)],
         rolling=[_rolling(name, sums[:, row], time_ms) for row, name in enumerate(HORIZONS)],

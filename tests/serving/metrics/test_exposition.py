@@ -311,6 +311,35 @@ async def test_served_forecasts_are_scored_by_the_candles_that_followed(
             1 - crps / base
         )
         assert 0 < crps < 3 * np.abs(followed[row]).mean() + 1
+    await _expect_the_same_after_a_restart(corridor, clock, tmp_path, seen)
+
+
+async def _expect_the_same_after_a_restart(
+    corridor: Corridor, clock: Clock, journal: Path, seen: Scrape
+) -> None:
+    """Another process knows the scores from the journal, and its method says what metrics say."""
+    async with running(corridor, clock, forecasts__folder=journal) as server:
+        again = await scrape(server)
+        async with await RpcClient.connect(*server.address) as client:
+            quality = await client.call("rag.forecast_quality", {"symbol": SYMBOL, "days": 7})
+            other = await client.call("rag.forecast_quality", {"symbol": SYMBOLS[1]})
+    scores = {key: value for key, value in seen.samples.items() if "crps" in key[0]}
+    assert len(scores) == 3 * len(HORIZONS)
+    assert scores.items() <= again.samples.items()
+    assert (quality["recorded"], quality["catching_up"], quality["waiting"]) == (True, False, 0)
+    for hour in quality["horizons"]:
+        labels = {"horizon": hour["horizon"]}
+        assert hour["scored"] == seen.value("llm_trader_forecasts_scored", **labels)
+        coverage = seen.value("llm_trader_band_coverage_ratio", **labels, band="forecast")
+        assert hour["coverage_80"]["value"] == pytest.approx(coverage)
+        crps = seen.value("llm_trader_crps_percent", **labels, forecast="forecast")
+        assert hour["crps"] == pytest.approx(crps)
+    skills = {(s["horizon"], s["reference"]): s["skill"]["value"] for s in quality["skill"]}
+    assert skills["24h", "volatility"] == 0  # neighbours have no weight there
+    assert skills["1h", "base_rate"] == pytest.approx(
+        seen.value("llm_trader_crps_skill_ratio", horizon="1h")
+    )
+    assert [hour["scored"] for hour in other["horizons"]] == [0] * len(HORIZONS)
 
 
 async def test_an_index_that_fails_is_shown_as_down_and_the_rest_stays(

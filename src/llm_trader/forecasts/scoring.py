@@ -9,8 +9,9 @@ a restart forgets nothing.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -45,8 +46,8 @@ _CALIBRATED, _P_UP, _NUMBERS = slice(15, 17), 17, 18
 SCORED, IN_50, IN_80, CALIBRATED, IN_CALIBRATED, UPS = range(6)
 CRPS, BASE_CRPS, MODEL_CRPS = range(6, 9)
 # P(up) is mostly near a half. Of each bin: how many, the sum of P(up), rises.
-P_UP_EDGES: Final = np.array([0.3, 0.4, 0.44, 0.46, 0.48, 0.5, 0.52, 0.54, 0.56, 0.6, 0.7])
-P_UP_BINS: Final = len(P_UP_EDGES) + 1
+_EDGES: Final = (0.3, 0.4, 0.44, 0.46, 0.48, 0.5, 0.52, 0.54, 0.56, 0.6, 0.7)
+P_UP_BINS: Final = len(_EDGES) + 1
 _FIRST_BIN: Final = 9
 _SUMS: Final = _FIRST_BIN + 3 * P_UP_BINS
 
@@ -91,6 +92,16 @@ class Scored(NamedTuple):
     @property
     def is_miss(self) -> bool:
         return not self.low <= self.outcome <= self.high
+
+
+class _Known(NamedTuple):
+    """The numbers of a forecast at the horizon of a row, and what followed."""
+
+    as_of_ms: Millis
+    served_ms: Millis
+    row: int
+    numbers: Floats
+    outcome: float
 
 
 class _Waiting:
@@ -184,15 +195,18 @@ class ForecastScores:
 
     def resolve(self, due: Due, outcomes: Floats, newest_ms: Millis) -> None:
         """Scores by the % changes (horizons, times) that followed; NaN is unknown."""
-        for column, as_of_ms in enumerate(due.times_ms):
+        known: list[_Known] = []
+        by_time = outcomes.T.tolist()
+        for as_of_ms, changes in zip(due.times_ms, by_time, strict=True):
             waiting = self._waiting[due.symbol, as_of_ms]
             for row in np.flatnonzero(waiting.unscored).tolist():
                 ended_ms = as_of_ms + int(_HORIZON_MS[row])
                 if ended_ms > newest_ms:
                     continue
-                outcome = float(outcomes[row, column])
+                outcome = changes[row]
                 if outcome == outcome:
-                    self._score(due.symbol, as_of_ms, waiting, row, outcome)
+                    numbers = waiting.numbers[row].copy()
+                    known.append(_Known(as_of_ms, waiting.served_ms, row, numbers, outcome))
                 elif newest_ms - ended_ms <= _CANDLE_LATE_MS:
                     continue
                 else:
@@ -201,6 +215,8 @@ class ForecastScores:
             waiting.look_ahead(as_of_ms)
             if not waiting.unscored.any():
                 del self._waiting[due.symbol, as_of_ms]
+        if known:
+            self._score(due.symbol, known)
 
     def summary(self, now_ms: Millis) -> dict[str, HorizonScores]:
         """By horizon, of the 7 days before `now_ms`."""
@@ -223,28 +239,32 @@ class ForecastScores:
         every = [miss for misses in self._misses.values() for miss in misses]
         return sorted(every, key=_ended_ms, reverse=True)[:KEPT_MISSES]
 
-    def _score(
-        self, symbol: str, as_of_ms: Millis, waiting: _Waiting, row: int, outcome: float
-    ) -> None:
-        numbers = waiting.numbers[row]
-        quantiles = np.stack([numbers[part] for part in (_FORECAST, _BASE, _MODEL)])
-        scores = quantile_scores(quantiles, QUANTILE_LEVELS, np.full(3, outcome)).tolist()
-        low, least, _, most, high = numbers[_FORECAST].tolist()
-        calibrated_low, calibrated_high = numbers[_CALIBRATED].tolist()
-        p_up, rises = float(numbers[_P_UP]), outcome > 0
-        is_calibrated = calibrated_low == calibrated_low
-        sums = self._sums_at(symbol, (as_of_ms + int(_HORIZON_MS[row])) // DAY_MS)
-        sums[row, :_FIRST_BIN] += (
+    def _score(self, symbol: str, known: Sequence[_Known]) -> None:
+        """All at once, as small arrays cost more than what they hold."""
+        numbers = np.array([one.numbers for one in known])
+        outcomes = np.repeat([one.outcome for one in known], 3)
+        quantiles = numbers[:, : _MODEL.stop].reshape(len(outcomes), -1)
+        losses = quantile_scores(quantiles, QUANTILE_LEVELS, outcomes).reshape(-1, 3).tolist()
+        for one, row, scores in zip(known, numbers.tolist(), losses, strict=True):
+            self._add(symbol, one, row, scores)
+
+    def _add(self, symbol: str, one: _Known, numbers: list[float], losses: list[float]) -> None:
+        outcome, p_up, horizon = one.outcome, numbers[_P_UP], _NAMES[one.row]
+        low, least, _, most, high = numbers[_FORECAST]
+        band = calibrated_low, calibrated_high = numbers[_CALIBRATED]
+        is_calibrated, rises = calibrated_low == calibrated_low, outcome > 0
+        sums = self._sums_at(symbol, (one.as_of_ms + HORIZONS[horizon]) // DAY_MS)[one.row]
+        sums[:_FIRST_BIN] += (
             *(1, least <= outcome <= most, low <= outcome <= high),
             *(is_calibrated, is_calibrated and calibrated_low <= outcome <= calibrated_high),
-            *(rises, *scores),
+            *(rises, *losses),
         )
-        place = _FIRST_BIN + 3 * int(P_UP_EDGES.searchsorted(p_up, side="right"))
-        sums[row, place : place + 3] += 1, p_up, rises
-        band = (calibrated_low, calibrated_high) if is_calibrated else (low, high)
+        place = _FIRST_BIN + 3 * bisect(_EDGES, p_up)
+        sums[place : place + 3] += 1, p_up, rises
+        low, high = band if is_calibrated else (low, high)
         scored = Scored(
-            *(symbol, as_of_ms, waiting.served_ms, _NAMES[row], *band),
-            *(p_up, outcome, *scores[:2]),
+            *(symbol, one.as_of_ms, one.served_ms, horizon, low, high, p_up, outcome),
+            *losses[:2],
         )
         if scored.is_miss:
             self._misses.setdefault(symbol, deque(maxlen=KEPT_MISSES)).append(scored)

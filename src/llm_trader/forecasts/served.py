@@ -19,7 +19,7 @@ from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import Millis
 
 # Some 5 ms of reading; queries wait meanwhile.
-_LINES_AT_ONCE: Final = 200
+_LINES_AT_ONCE: Final = 100
 _STEP_S: Final = 0.005
 _PAUSE_S: Final = 30.0
 

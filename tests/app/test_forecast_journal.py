@@ -16,8 +16,8 @@ from llm_trader.settings.loading import load_settings
 from tests.forecasts.builders import NOW_MS, SYMBOL, Clock, all_lines, answer
 
 
-async def opened(stack: AsyncExitStack, folder: Path, **given: Any) -> ServedForecasts | None:
-    overrides = {"index.path": folder / "index"} | {f"forecasts.{k}": v for k, v in given.items()}
+async def opened(stack: AsyncExitStack, data: Path, **given: Any) -> ServedForecasts | None:
+    overrides = {"index.path": data / "index"} | {f"forecasts.{k}": v for k, v in given.items()}
     settings = load_settings(environ={}, overrides=overrides)
     return served_forecasts(settings, None, Clock(), stack)
 

@@ -33,6 +33,7 @@ CALLS = {
     "get_candles": calls.get_candles(SYMBOL, "4h", *RANGE),
     "get_funding": calls.get_funding(SYMBOL, *RANGE),
     "get_open_interest": calls.get_open_interest(SYMBOL, *RANGE),
+    "forecast_quality": calls.forecast_quality(days=7),
     "stats": calls.stats(),
     "ping": calls.ping(),
     "discover": calls.discover(),

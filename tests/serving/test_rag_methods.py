@@ -950,6 +950,7 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
         *("rag.get_candles", "rag.get_funding", "rag.get_open_interest"),
         *("rag.cohort_open", "rag.cohort_refine", "rag.cohort_rank"),
         *("rag.list_decisions", "rag.get_decision"),
+        "rag.forecast_quality",
         *("rag.subscribe", "rag.unsubscribe", "admin.reload"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }

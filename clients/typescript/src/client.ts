@@ -12,6 +12,8 @@ import type {
   BriefResult,
   CandlesParams,
   CandlesResult,
+  ForecastQuality,
+  ForecastQualityParams,
   FundingResult,
   GetSnapshotParams,
   GetSnapshotResult,
@@ -96,6 +98,14 @@ export class RagClient {
   /** What the server holds. */
   stats(options: CallOptions = {}): Promise<StatsResult> {
     return this.#send("rag.stats", {}, true, options);
+  }
+
+  /** How good the forecasts were that the server gave about the present, of all symbols or one. */
+  forecastQuality(
+    which: Omit<ForecastQualityParams, "timeout_ms"> = {},
+    options: CallOptions = {},
+  ): Promise<ForecastQuality> {
+    return this.#send("rag.forecast_quality", which, true, options);
   }
 
   /** The market's state at a time, from the server's market store. */

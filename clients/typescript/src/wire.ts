@@ -1003,6 +1003,178 @@ export interface OpenInterestResult {
   next_start: number | null;
 }
 
+/** All symbols without a `symbol`. */
+export interface ForecastQualityParams {
+  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
+  symbol?: string | null;
+  /** UTC days up to now that count. (≥ 1, ≤ 90) */
+  days?: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+/**
+ * How good the forecasts were that this server gave about the present.
+ *
+ * Of each symbol and quarter-hour the first one counts. Lists have an entry for each horizon.
+ */
+export interface ForecastQuality {
+  /** Whether the server keeps a journal of forecasts. */
+  recorded: boolean;
+  /** Begin of the first day, UTC milliseconds. */
+  since: number;
+  /** The present time, UTC milliseconds. */
+  until: number;
+  /** Forecasts with an outcome that is not known yet. */
+  waiting?: number;
+  /** Forecasts without a score. */
+  unscored?: Unscored;
+  /** Whether the server still reads its journal after a start. */
+  catching_up?: boolean;
+  /** Length of the windows of rolling numbers, days. */
+  window_days?: number;
+  /** Share of cases in which an interval holds the true value, 0 to 1. */
+  interval_level?: number;
+  /** Scores over all days. */
+  horizons?: HorizonQuality[];
+  /** Coverage over time. */
+  rolling?: RollingCoverage[];
+  /** Reliability of P(up). */
+  reliability?: Reliability[];
+  /** Skill, by horizon and reference. */
+  skill?: Skill[];
+  /** The references of the evaluation. */
+  references?: Reference[];
+  /** The newest outcomes outside their band, at most 50. */
+  misses?: Miss[];
+}
+
+/** Forecasts without a score, of all symbols. */
+export interface Unscored {
+  /** Those at whose horizon the store has no candle. */
+  no_outcome?: number;
+  /** Those that waited with too many others. */
+  memory?: number;
+}
+
+/** Scores of one horizon over all days. `rises` is the share of outcomes above 0. */
+export interface HorizonQuality {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Forecasts whose outcome is known. */
+  scored: number;
+  /** UTC days on which they ended. */
+  days: number;
+  /** Share of outcomes from 25 to 75 % of the forecast. */
+  coverage_50: Interval;
+  /** Share of outcomes from 10 to 90 % of the forecast. */
+  coverage_80: Interval;
+  /** Scored forecasts that had a calibrated band. */
+  calibrated_scored: number;
+  /** Share of outcomes in the calibrated band, where there was one. */
+  calibrated_coverage_80: Interval;
+  /** Mean CRPS in % of the price; less is better. */
+  crps: number | null;
+  /** Share of outcomes above 0. */
+  rises: Interval;
+}
+
+/** An estimate and the bounds of its interval; `None` is unknown. */
+export interface Interval {
+  /** The statistic itself. */
+  value: number | null;
+  /** Lower end of its interval; null where there is too little data. */
+  low: number | null;
+  /** Upper end of its interval; null where there is too little data. */
+  high: number | null;
+}
+
+/** Coverage of one horizon over the `window_days` up to each time. */
+export interface RollingCoverage {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Ends of the windows, UTC milliseconds. */
+  time: number[];
+  /** Scored forecasts of each window. */
+  scored: number[];
+  /** Share of outcomes in the 50 % band. */
+  coverage_50: (number | null)[];
+  /** Share of outcomes in the 80 % band. */
+  coverage_80: (number | null)[];
+  /** Lower ends of its intervals. */
+  coverage_80_low: (number | null)[];
+  /** Upper ends of its intervals. */
+  coverage_80_high: (number | null)[];
+  /** Share of outcomes in the calibrated band. */
+  calibrated_coverage_80: (number | null)[];
+}
+
+/** How often the price rose where P(up) was about so high, of one horizon. */
+export interface Reliability {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Mean P(up) of the forecasts of each bin. */
+  p_up: number[];
+  /** Share of them after which it rose. */
+  observed: number[];
+  /** Lower ends of the intervals of `observed`. */
+  low: (number | null)[];
+  /** Upper ends of the intervals of `observed`. */
+  high: (number | null)[];
+  /** Number of forecasts of each bin. */
+  count: number[];
+}
+
+/** 1 - CRPS of the forecasts / CRPS of a reference, of one horizon; above 0 is better. */
+export interface Skill {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** `base_rate` or `volatility`. */
+  reference: string;
+  /** Scored forecasts. */
+  scored: number;
+  /** Skill over all days. */
+  skill: Interval;
+  /** Ends of the windows, UTC milliseconds. */
+  time: number[];
+  /** Skill over the `window_days` up to each time. */
+  rolling: (number | null)[];
+  /** Lower ends of its intervals; null with fewer than 6 days. */
+  rolling_low: (number | null)[];
+  /** Upper ends of its intervals. */
+  rolling_high: (number | null)[];
+}
+
+/** A reference of the evaluation, and whether served forecasts can be compared with it. */
+export interface Reference {
+  /** `base_rate`, `rescaled`, `volatility` or `random`. */
+  name: string;
+  /** Whether the journal has its numbers. */
+  available: boolean;
+  /** Why, in words. */
+  reason: string;
+}
+
+/** An outcome outside the 80 % band that was served, in % change. */
+export interface Miss {
+  /** Symbol. */
+  symbol: string;
+  /** Time of the state, UTC milliseconds. */
+  as_of: number;
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Lower end of the band, calibrated where it was, %. */
+  low: number;
+  /** Upper end of the band, %. */
+  high: number;
+  /** Price change that followed, %. */
+  outcome: number;
+  /** Probability of a rise that was served, 0 to 1. */
+  p_up: number;
+  /** When it was served, UTC milliseconds. */
+  forecast_at: number;
+}
+
 /** The parameters of a method that needs none. */
 export interface NoParams {
   /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
@@ -1579,6 +1751,7 @@ export interface Methods {
   "rag.get_candles": { params: CandlesParams; result: CandlesResult };
   "rag.get_funding": { params: SeriesParams; result: FundingResult };
   "rag.get_open_interest": { params: SeriesParams; result: OpenInterestResult };
+  "rag.forecast_quality": { params: ForecastQualityParams; result: ForecastQuality };
   "rag.stats": { params: NoParams; result: StatsResult };
   "rag.list_decisions": { params: ListDecisionsParams; result: DecisionsResult };
   "rag.get_decision": { params: GetDecisionParams; result: DecisionResult };
@@ -1603,6 +1776,7 @@ export const RESULT_FIELDS = {
   "rag.get_candles": [["open_time", "open", "high", "low", "close", "volume", "next_start"]],
   "rag.get_funding": [["time", "rate", "interval_hours", "next_start"]],
   "rag.get_open_interest": [["time", "open_interest", "open_interest_value", "next_start"]],
+  "rag.forecast_quality": [["recorded", "since", "until"]],
   "rag.stats": [["version", "index", "market_store", "embedding_model", "queries_answered", "queries_refused", "freshness", "ready"]],
   "rag.list_decisions": [["recorded", "folder", "total", "decisions"]],
   "rag.get_decision": [["decision"]],

@@ -24,7 +24,7 @@ from llm_trader.app.indexes import (
 )
 from llm_trader.app.job import checked_text
 from llm_trader.app.reloading import SettingsFile, follow_settings
-from llm_trader.app.request_observers import metrics_of, request_observers
+from llm_trader.app.request_observers import metrics_of, request_observers, served_forecasts
 from llm_trader.background import in_background
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import VectorIndex
@@ -158,6 +158,7 @@ async def server_parts(
         market = _market(settings, retriever, opened)
         rag = _rag_methods(settings, retriever, market, clock)
         decisions = opened.enter_context(closing(DecisionReader(settings.decisions.record)))
+        forecasts = rag.queries.forecasts = served_forecasts(settings, market, clock, opened)
         subscriptions, admin = Subscriptions(market, serving), AdminMethods()
         methods = with_builtin_methods(
             [
@@ -183,6 +184,8 @@ async def server_parts(
             parts = dispatcher, gate, serving, probe, metrics, mcp
             doors.append(http_door(*parts, tls, sockets))
         server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets)
+        if forecasts is not None:
+            await opened.enter_async_context(in_background(forecasts.follow()))
         async with in_background(EvidencePusher(subscriptions, dispatcher, gate).run()):
             yield ServerParts(
                 server, gate, rag, probe, subscriptions, admin, metrics, followed, tools

@@ -24,6 +24,7 @@ from llm_trader.cli import (
     data_store,
     decisions,
     evaluate,
+    forecasts,
     index,
     keys,
     models,
@@ -92,6 +93,7 @@ app.add_typer(backup.app, name="backup")
 app.add_typer(volatility.app, name="volatility")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(forecasts.app, name="forecasts")
 app.command()(ingest)
 app.command()(serve)
 app.command()(query)

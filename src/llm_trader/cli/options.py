@@ -134,6 +134,11 @@ SETTING_FLAGS: Final = {
         "off",
     ),
     "audit_folder": Flag("audit.folder", "Folder of the audit log.", type=Path),
+    "forecasts_folder": Flag(
+        "forecasts.folder",
+        "Folder of the forecast journal; by default `forecasts` beside the index.",
+        type=Path,
+    ),
     "log_level": Flag(
         "logging.level", "Least severity to log: trace, debug, info, warn or error.", "info", "-l"
     ),

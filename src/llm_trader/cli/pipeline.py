@@ -80,6 +80,7 @@ def ingest(
     *("lookback_days", "calibration"),
     *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
     "audit_folder",
+    "forecasts_folder",
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )
@@ -90,7 +91,7 @@ def serve(job: Job) -> None:
     /openrpc.json, WebSocket at /ws, and with --graphql, which needs the extra graphql, POST
     /graphql, with --mcp, which needs the extra mcp, POST /mcp. Methods: rag.query_patterns,
     rag.cohort_open, rag.get_snapshot, rag.get_candles, rag.get_funding, rag.get_open_interest,
-    rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover, which lists all of them.
+    rag.forecast_quality, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover, which lists all of them.
     Answers include new states as soon as they are ingested. With a market store, queries may leave
     out their state, and the server completes partial states.
     """

@@ -65,6 +65,7 @@ class Client(Face[BlockingPool]):
     get_candles = _sent(calls.get_candles)
     get_funding = _sent(calls.get_funding)
     get_open_interest = _sent(calls.get_open_interest)
+    forecast_quality = _sent(calls.forecast_quality)
     stats = _sent(calls.stats)
     ping = _sent(calls.ping)
     discover = _sent(calls.discover)

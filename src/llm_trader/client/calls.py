@@ -17,6 +17,7 @@ from llm_trader.client.errors import error_of
 from llm_trader.rpc.conversation import Reply, decoded
 
 if TYPE_CHECKING:
+    from llm_trader.forecasts.quality import ForecastQuality
     from llm_trader.rpc.builtin import Pong
     from llm_trader.serving.admin import Reloaded
     from llm_trader.serving.brief import BriefResult
@@ -70,6 +71,16 @@ def discover(*, timeout_s: float | None = None) -> Call[dict[str, Any]]:
 def stats(*, timeout_s: float | None = None) -> Call[StatsResult]:
     """What the server holds."""
     return Call("rag.stats", {}, _struct("serving.wire", "StatsResult"), timeout_s)
+
+
+def forecast_quality(
+    symbol: str | None = None, *, days: int | None = None, timeout_s: float | None = None
+) -> Call[ForecastQuality]:
+    """How good the forecasts were that the server gave about the present, of all symbols or one."""
+    given = {"symbol": symbol, "days": days}
+    params = {name: value for name, value in given.items() if value is not None}
+    result_type = _struct("forecasts.quality", "ForecastQuality")
+    return Call("rag.forecast_quality", params, result_type, timeout_s)
 
 
 def get_snapshot(

@@ -329,10 +329,11 @@ class Retriever:
         loaded, warnings = self._usable_calibration(query, len(neighbours.rows))
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
+        evidence, without_neighbours = self._evidence(query, found, novelty, calibration, shared)
         answer = Answer(
             matches=self._matches(query, matches, rows, reference, shared),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, found, novelty, calibration, shared),
+            evidence=evidence,
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
@@ -341,6 +342,7 @@ class Retriever:
             calibration=loaded.used if loaded else None,
             warnings=warnings,
             index_end_ms=int(hits.points.timestamp_ms[-1]) if len(hits.points) else None,
+            without_neighbours=without_neighbours,
         )
         end_stage("evidence")
         return answer
@@ -486,14 +488,15 @@ class Retriever:
         novelty: Novelty | None,
         calibration: Calibration | None,
         shared: _Shared,
-    ) -> Evidence:
+    ) -> tuple[Evidence, list[list[float]] | None]:
         _, _, episodes, neighbours = found
         window = episodes.points
         if not len(window):
-            return no_evidence("the lookback reaches no past state that was known by then", 0)
+            reason = "the lookback reaches no past state that was known by then"
+            return no_evidence(reason, 0), None
         if not len(episodes.rows):
             reason = f"none of the {len(window)} past states known by then passes the filters"
-            return no_evidence(reason, len(window))
+            return no_evidence(reason, len(window)), None
         volatility_pct = _realized_volatility(query)
         prospect, numbers = shared.prospect, shared.episodes
         if prospect is None:
@@ -512,8 +515,8 @@ class Retriever:
             evidence = msgspec.structs.replace(evidence, episodes_compared_in_part=in_part)
         if query.spec.detail == "full":
             used = StatesUsed(_past_states(episodes), _past_states(neighbours), _window(window))
-            return msgspec.structs.replace(evidence, states_used=used)
-        return evidence
+            evidence = msgspec.structs.replace(evidence, states_used=used)
+        return evidence, prospect.mixture.named_without_neighbours(outlook.expected_pct)
 
     def _base(self, window: PointTable, shared: SharedWindows | None) -> BaseRates:
         is_shared = shared is not None and shared.holds(window)

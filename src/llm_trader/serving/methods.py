@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from llm_trader import errors
+from llm_trader.forecasts.quality import ForecastQuality, not_recorded
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving import cohorts, series, wire
 from llm_trader.serving.batch import EncodedBatch, query_batch
@@ -17,6 +18,9 @@ from llm_trader.serving.pattern_queries import PatternQueries
 from llm_trader.serving.query_state import data_age_seconds
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import Millis
+
+# Queries wait meanwhile; the rest is scored in the background.
+_SCORING_S: Final = 0.005
 
 _PATTERN_ERRORS: Final = (
     errors.InsufficientMatchesError,
@@ -90,6 +94,15 @@ class RagMethods:
         self, params: series.SeriesParams, context: RequestContext
     ) -> series.OpenInterestResult:
         return series.read_open_interest(self._source().store, params)
+
+    async def forecast_quality(
+        self, params: wire.ForecastQualityParams, context: RequestContext
+    ) -> ForecastQuality:
+        forecasts = self.queries.forecasts
+        if forecasts is not None:
+            forecasts.advance(_SCORING_S)
+            return forecasts.quality(params.symbol, params.days)
+        return not_recorded(params.days, 0 if self.clock is None else self.clock())
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         queries = self.queries
@@ -188,6 +201,13 @@ METHODS: Final = (
         "A page of a symbol's open interest, from the server's market store.",
         series.OpenInterestResult,
         (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.forecast_quality",
+        wire.ForecastQualityParams,
+        _UNBOUND.forecast_quality,
+        "How good the forecasts were that this server gave: coverage, reliability and skill.",
+        ForecastQuality,
     ),
     Method(
         "rag.stats",

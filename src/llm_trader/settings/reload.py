@@ -116,6 +116,10 @@ _KEYS: Final[dict[Reload, tuple[str, ...]]] = {
         "audit.folder",
         "audit.max_file_mib",
         "audit.keep_files",
+        "forecasts.journal",
+        "forecasts.folder",
+        "forecasts.max_file_mib",
+        "forecasts.keep_files",
     ),
     "parent": (
         "serving.host",

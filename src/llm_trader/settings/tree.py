@@ -27,6 +27,7 @@ from llm_trader.audit.config import AuditConfig
 from llm_trader.config_types import Check, NotASetting
 from llm_trader.delivery.config import DeliveryConfig
 from llm_trader.embedding.config import EmbeddingConfig, VectorCacheConfig
+from llm_trader.forecasts.config import ForecastsConfig
 from llm_trader.index.config import IndexConfig, IngestConfig
 from llm_trader.llm.config import LlmConfig
 from llm_trader.llm.record.config import DecisionsConfig
@@ -61,6 +62,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retrieval: RetrievalConfig = RetrievalConfig()
     serving: ServingConfig = ServingConfig()
     audit: AuditConfig = AuditConfig()
+    forecasts: ForecastsConfig = ForecastsConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     llm: LlmConfig = LlmConfig()
     decisions: DecisionsConfig = DecisionsConfig()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.retrieval.answer import Answer, Estimate, Evidence, Forecast, HorizonEvidence
+from llm_trader.forecasts.numbers import HorizonNumbers
+from llm_trader.forecasts.scoring import Due, ForecastScores
 from llm_trader.retrieval.reference import QUANTILE_LEVELS
 from llm_trader.retrieval.scores import quantile_scores
-from llm_trader.serving.metrics.forecast_scores import Due, ForecastScores
 from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, MINUTE_MS, Millis
 
 NOW_MS = 1_735_689_600_000
@@ -20,25 +18,16 @@ QUARTER_MS = 15 * MINUTE_MS
 SYMBOL = "BTCUSDT"
 
 
-def answer(
+def forecast(
     spread: float = 1.0,
     base_spread: float = 2.0,
     band_80: tuple[float, float] | None = None,
     names: tuple[str, ...] = tuple(HORIZONS),
-) -> Answer:
+) -> dict[str, HorizonNumbers]:
     """Forecasts from -spread to spread, beside base rates from -base_spread to base_spread."""
-    levels = np.arange(1, 100) / 100
-    forecast = Forecast(((2 * levels - 1) * spread).tolist(), 0.0, 0.5, 0.3)
-    rates = [
-        Estimate(0.0, None, None, float(2 * level - 1) * base_spread) for level in QUANTILE_LEVELS
-    ]
-    middle = Estimate(0.0, None, None, 0.0)
-    horizon = HorizonEvidence(
-        10.0, middle, middle, *rates, None, band_80=band_80, forecast=forecast
-    )
-    made: dict[str, Any] = dict.fromkeys(names, horizon)
-    evidence = Evidence("none", "", 1, 0.9, 1, None, None, None, None, made)
-    return Answer([], None, evidence, [], [], 0, 0, 0)  # type: ignore[arg-type]
+    levels = 2 * QUANTILE_LEVELS - 1
+    named = [(levels * width).tolist() for width in (spread, base_spread, spread)]
+    return dict.fromkeys(names, HorizonNumbers(*named, 0.5, band_80))
 
 
 def resolved(
@@ -56,7 +45,7 @@ def test_coverage_is_the_share_of_outcomes_in_the_served_band(
     outcome: float, covered: float
 ) -> None:
     scores = ForecastScores()
-    scores.add(SYMBOL, NOW_MS, answer(band_80=(-0.5, 0.5)), NOW_MS)
+    scores.add(SYMBOL, NOW_MS, forecast(band_80=(-0.5, 0.5)), NOW_MS)
     resolved(scores, outcome, NOW_MS + DAY_MS)
     for score in scores.summary(NOW_MS + DAY_MS).values():
         assert (score.scored, score.coverage) == (1, covered)
@@ -68,7 +57,7 @@ def test_losses_are_the_mean_scores_of_what_was_served(outcomes: list[float]) ->
     scores = ForecastScores()
     for n, outcome in enumerate(outcomes):
         at_ms = NOW_MS + n * 2 * DAY_MS // 3
-        scores.add(SYMBOL, at_ms, answer(), at_ms)
+        scores.add(SYMBOL, at_ms, forecast(), at_ms)
         resolved(scores, outcome, at_ms + DAY_MS)
     named = 2 * QUANTILE_LEVELS - 1
     seen = np.array(outcomes)
@@ -84,7 +73,7 @@ def test_losses_are_the_mean_scores_of_what_was_served(outcomes: list[float]) ->
 
 def test_a_horizon_is_scored_once_and_not_before_its_candle_is_stored() -> None:
     scores = ForecastScores()
-    scores.add(SYMBOL, NOW_MS, answer(), NOW_MS)
+    scores.add(SYMBOL, NOW_MS, forecast(), NOW_MS)
     assert resolved(scores, 0.1, NOW_MS + QUARTER_MS - 1) == []
     for newest_ms in (NOW_MS + HOUR_MS, NOW_MS + HOUR_MS, NOW_MS + 5 * HOUR_MS):
         resolved(scores, 0.1, newest_ms)
@@ -93,27 +82,27 @@ def test_a_horizon_is_scored_once_and_not_before_its_candle_is_stored() -> None:
     assert scores.waiting == 1
     resolved(scores, 0.1, NOW_MS + DAY_MS)
     assert scores.waiting == 0
-    assert scores.summary(NOW_MS)["24h"].scored == 1
+    assert scores.summary(NOW_MS + DAY_MS)["24h"].scored == 1
 
 
 def test_replays_do_not_count_and_of_a_quarter_hour_one_does() -> None:
     scores = ForecastScores()
     for age_ms in (2 * HOUR_MS, -2 * HOUR_MS, 300 * DAY_MS):
-        scores.add(SYMBOL, NOW_MS - age_ms, answer(), NOW_MS)
+        scores.add(SYMBOL, NOW_MS - age_ms, forecast(), NOW_MS)
     assert scores.waiting == 0
     for n in range(50):
-        scores.add(SYMBOL, NOW_MS + n * 1000, answer(), NOW_MS)
+        scores.add(SYMBOL, NOW_MS + n * 1000, forecast(), NOW_MS)
     assert scores.waiting == 1
     # Nor is it counted again after it was scored.
     resolved(scores, 0.0, NOW_MS + DAY_MS)
-    scores.add(SYMBOL, NOW_MS, answer(), NOW_MS)
+    scores.add(SYMBOL, NOW_MS, forecast(), NOW_MS)
     assert scores.waiting == 0
 
 
 def test_only_the_horizons_that_were_asked_for_are_scored() -> None:
     scores = ForecastScores()
-    scores.add(SYMBOL, NOW_MS, answer(names=("1h",)), NOW_MS)
-    scores.add("ETHUSDT", NOW_MS, answer(names=()), NOW_MS)
+    scores.add(SYMBOL, NOW_MS, forecast(names=("1h",)), NOW_MS)
+    scores.add("ETHUSDT", NOW_MS, forecast(names=()), NOW_MS)
     assert scores.waiting == 1
     resolved(scores, 0.0, NOW_MS + DAY_MS)
     counts = {name: score.scored for name, score in scores.summary(NOW_MS).items()}
@@ -122,7 +111,7 @@ def test_only_the_horizons_that_were_asked_for_are_scored() -> None:
 
 def test_a_missing_candle_is_waited_for_for_an_hour_and_then_counted() -> None:
     scores = ForecastScores()
-    scores.add(SYMBOL, NOW_MS, answer(names=("15m",)), NOW_MS)
+    scores.add(SYMBOL, NOW_MS, forecast(names=("15m",)), NOW_MS)
     resolved(scores, float("nan"), NOW_MS + QUARTER_MS + HOUR_MS)
     assert (scores.waiting, scores.unscored["no_outcome"]) == (1, 0)
     resolved(scores, float("nan"), NOW_MS + QUARTER_MS + HOUR_MS + 1)
@@ -132,7 +121,7 @@ def test_a_missing_candle_is_waited_for_for_an_hour_and_then_counted() -> None:
 
 def test_a_feed_that_stands_still_gives_up_what_waits() -> None:
     scores = ForecastScores()
-    scores.add(SYMBOL, NOW_MS, answer(), NOW_MS)
+    scores.add(SYMBOL, NOW_MS, forecast(), NOW_MS)
     assert resolved(scores, 0.0, NOW_MS, NOW_MS + 3 * DAY_MS) == []
     assert (scores.waiting, scores.unscored["no_outcome"]) == (0, 1)
 
@@ -140,19 +129,19 @@ def test_a_feed_that_stands_still_gives_up_what_waits() -> None:
 def test_memory_is_bounded_whatever_is_asked() -> None:
     scores = ForecastScores(max_waiting=10)
     for n in range(100):
-        scores.add(f"MADE{n}", NOW_MS, answer(), NOW_MS)
+        scores.add(f"MADE{n}", NOW_MS, forecast(), NOW_MS)
     assert scores.waiting == 10
     assert scores.unscored["memory"] == 90
     for n in range(40):  # ten hours, of which the last are remembered
         at_ms = NOW_MS + n * QUARTER_MS
-        scores.add(SYMBOL, at_ms, answer(), at_ms)
+        scores.add(SYMBOL, at_ms, forecast(), at_ms)
     assert scores.waiting == 10
     assert len(scores._keys) <= 21
 
 
 def test_what_is_older_than_seven_days_is_forgotten() -> None:
     scores = ForecastScores()
-    scores.add(SYMBOL, NOW_MS, answer(), NOW_MS)
+    scores.add(SYMBOL, NOW_MS, forecast(), NOW_MS)
     resolved(scores, 0.0, NOW_MS + DAY_MS)
     assert scores.summary(NOW_MS + 7 * DAY_MS)["24h"].scored == 1
     assert scores.summary(NOW_MS + 8 * DAY_MS + HOUR_MS)["24h"].scored == 0

@@ -1,4 +1,4 @@
-"""Reads an audit log again, and finds what was changed, removed, moved or cut off."""
+"""Reads the chains of a folder again, and finds what was changed, removed, moved or cut off."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from llm_trader.audit.chain import (
-    GENESIS,
-    AuditLine,
-    chains_of,
-    head_path,
-    read_head,
-    torn_digest,
-    unseal,
-)
 from llm_trader.errors import ConfigurationError
+from llm_trader.storage.chain.lines import GENESIS, AnyKind, ChainLine, read_head, torn_digest
 from llm_trader.timeframe import iso8601
 
 # One screen; what comes after the first is mostly a consequence.
@@ -35,7 +27,7 @@ class Problem(Struct, frozen=True):
 class ChainReport(Struct, kw_only=True):
     """`last_hash` names all lines up to `last_seq`: kept elsewhere, it proves them later.
 
-    `lost_lines` counts requests that could not be logged, as the log itself says, and `torn_lines`
+    `lost_lines` counts lines that could not be written, as the chain itself says, and `torn_lines`
     what killed processes left of lines. Neither is a problem.
     """
 
@@ -52,7 +44,7 @@ class ChainReport(Struct, kw_only=True):
     problems: list[Problem] = []
 
 
-class AuditReport(Struct, kw_only=True):
+class ChainsReport(Struct, kw_only=True):
     folder: str
     chains: list[ChainReport]
     # Hashes that were asked for, and that no line has.
@@ -63,31 +55,44 @@ class AuditReport(Struct, kw_only=True):
         return not self.not_found and not any(chain.problems for chain in self.chains)
 
 
-def verify(folder: Path, expected: tuple[str, ...] = ()) -> AuditReport:
+def verify(kind: AnyKind, folder: Path, expected: tuple[str, ...] = ()) -> ChainsReport:
     """`expected` are hashes of lines that must be there. Raises `ConfigurationError` where there is
-    no audit log.
+    no chain.
     """
+    missing = set(expected)
+    readers = [
+        _ChainReader(kind, folder, chain, paths, missing)
+        for chain, paths in chains_in(kind, folder).items()
+    ]
+    reports = [reader.read() for reader in readers]
+    return ChainsReport(folder=str(folder), chains=reports, not_found=sorted(missing))
+
+
+def chains_in(kind: AnyKind, folder: Path) -> dict[int, list[Path]]:
+    """The files of each chain. Raises `ConfigurationError` where there is none."""
     try:
-        chains = chains_of(folder)
+        chains = kind.chains_of(folder)
     except OSError as error:
-        raise ConfigurationError(f"cannot read the audit log {folder}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read the {kind.words} {folder}: {error.strerror}"
+        ) from None
     if not chains:
         raise ConfigurationError(
-            f"there is no audit log in {folder}; a server writes one where audit.folder says"
+            f"there is no {kind.words} in {folder}; a server writes one where {kind.setting} says"
         )
-    missing = set(expected)
-    readers = [_ChainReader(folder, chain, paths, missing) for chain, paths in chains.items()]
-    reports = [reader.read() for reader in readers]
-    return AuditReport(folder=str(folder), chains=reports, not_found=sorted(missing))
+    return chains
 
 
 class _ChainReader:
     """One pass over the files of a chain; takes the hashes that it sees out of `missing`."""
 
-    def __init__(self, folder: Path, chain: int, paths: list[Path], missing: set[str]) -> None:
+    def __init__(
+        self, kind: AnyKind, folder: Path, chain: int, paths: list[Path], missing: set[str]
+    ) -> None:
+        self._kind = kind
         self._paths = paths
         self._missing = missing
-        self._head_path = head_path(folder, chain)
+        self._head_path = kind.head_path(folder, chain)
         # Before the files, which a running server goes on to write.
         self._head = read_head(self._head_path)
         self._report = ChainReport(chain=chain, files=len(paths), problems=[])
@@ -103,7 +108,7 @@ class _ChainReader:
         return self._report
 
     def _take(self, path: Path, number: int, raw: bytes) -> None:
-        sealed = unseal(raw[:-1]) if raw.endswith(b"\n") else None
+        sealed = self._kind.unseal(raw[:-1]) if raw.endswith(b"\n") else None
         if sealed is None:
             self._unsealed.append((path, number, raw))
             return
@@ -124,7 +129,7 @@ class _ChainReader:
             self._hash_at_head = digest
         self._missing.discard(digest)
 
-    def _check_torn(self, path: Path, number: int, line: AuditLine) -> None:
+    def _check_torn(self, path: Path, number: int, line: ChainLine) -> None:
         """Whether the line vouches for the bytes before it that are no lines."""
         torn, self._unsealed = self._unsealed, []
         content = b"".join(raw for _, _, raw in torn)
@@ -136,7 +141,7 @@ class _ChainReader:
         if line.torn_sha256 is not None and not torn:
             self._tell(path, number, "the rest of a torn line that stood before it is missing")
 
-    def _check_place(self, path: Path, number: int, line: AuditLine) -> None:
+    def _check_place(self, path: Path, number: int, line: ChainLine) -> None:
         last_seq = self._report.last_seq
         if last_seq is None:
             oldest = self._head.oldest if self._head else 0

@@ -91,9 +91,9 @@ def serve(job: Job) -> None:
     /openrpc.json, WebSocket at /ws, and with --graphql, which needs the extra graphql, POST
     /graphql, with --mcp, which needs the extra mcp, POST /mcp. Methods: rag.query_patterns,
     rag.cohort_open, rag.get_snapshot, rag.get_candles, rag.get_funding, rag.get_open_interest,
-    rag.forecast_quality, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover, which lists all of them.
-    Answers include new states as soon as they are ingested. With a market store, queries may leave
-    out their state, and the server completes partial states.
+    rag.forecast_quality, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover, which
+    lists all of them. Answers include new states as soon as they are ingested. With a market store,
+    queries may leave out their state, and the server completes partial states.
     """
     serving = job.settings, job.environ, options.now_ms, job.read_settings
     if job.settings.serving.workers > 1:

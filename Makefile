@@ -44,7 +44,7 @@ test: setup ## every quick test, in parallel
 	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10 -m "not soak and not postgres"
 
 soak: setup ## what takes longer: evaluations, floods, kills, properties with more examples
-	@TEST_PROFILE=thorough $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"
+	@TEST_PROFILE=$${TEST_PROFILE:-thorough} $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"
 
 $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@echo "setting up $(TEXT) (pinned and hash-checked, once) ..."

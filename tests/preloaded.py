@@ -1,5 +1,6 @@
 """What forked processes have loaded already; see `processes.py`."""
 
+import anthropic
 import ccxt.async_support
 import ccxt.async_support.base.ws.cache
 import ccxt.pro
@@ -14,8 +15,10 @@ import llm_trader.app.workers
 import llm_trader.cli.main
 import llm_trader.index.embedded
 import llm_trader.index.qdrant.backend
+import llm_trader.workflow.engine.durable.engine
 import tests.exchange.collecting
 import tests.index.builders
 import tests.market.builders
+import tests.workflow.processes
 
-__all__ = ["ccxt", "grpc", "llm_trader", "qdrant_client", "tests", "uvloop"]
+__all__ = ["anthropic", "ccxt", "grpc", "llm_trader", "qdrant_client", "tests", "uvloop"]

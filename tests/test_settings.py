@@ -150,7 +150,8 @@ def test_an_unknown_environment_variable_of_ours_is_refused_and_others_are_not_o
     }
     assert problems_of(environ=environ) == [
         "unknown setting LLM_TRADER_CONFG; did you mean LLM_TRADER_CONFIG? (from the environment)",
-        "unknown setting LLM_TRADER_SERVING (from the environment)",
+        "unknown setting LLM_TRADER_SERVING; did you mean LLM_TRADER_SERVING__MCP? "
+        "(from the environment)",
         "unknown setting LLM_TRADER_SERVING_PORT; did you mean LLM_TRADER_SERVING__PORT? "
         "(from the environment)",
         "unknown setting LLM_TRADER_SERVING__PROT; did you mean LLM_TRADER_SERVING__PORT? "
@@ -197,6 +198,8 @@ def test_a_missing_file_does_not_hide_the_other_problems():
         ("serving.request_deadline_s = inf", "serving.request_deadline_s = inf should be a finite"),
         ("snapshot.interval_minutes = 7", "snapshot.interval_minutes = 7 should divide a day"),
         ("snapshot.interval_minutes = 0", "snapshot.interval_minutes = 0 should be greater"),
+        ("workflow.guards.max_leverage = 0", "workflow.guards.max_leverage = 0 should be greater"),
+        ("workflow.execution.stop_pct = 100", "workflow.execution.stop_pct = 100 should be less"),
         ("index.path = ''", "index.path = '' should name a folder"),
         ("market.store = '~nobody-here/x'", "market.store = '~nobody-here/x' should start with"),
         ("retrieval.vector = 'words'", "retrieval.vector = 'words' should be 'state', 'text'"),

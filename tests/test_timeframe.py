@@ -20,9 +20,11 @@ from llm_trader.timeframe import (
     Millis,
     Timeframe,
     iso8601,
+    midnight_ms,
     parse_end,
     parse_rfc3339,
     parse_start,
+    utc_date,
 )
 
 NOON: Millis = 1_774_008_000_000  # 2026-03-20T12:00:00Z
@@ -135,3 +137,10 @@ def test_an_end_is_now_or_a_time():
 
 def test_a_date_means_its_midnight_in_utc():
     assert parse_end("2026-03-20", NOON) == NOON - 12 * HOUR_MS
+
+
+@given(times)
+def test_a_day_begins_at_its_midnight_and_ends_before_the_next(time_ms: int) -> None:
+    day = utc_date(time_ms)
+    assert midnight_ms(day) == time_ms - time_ms % DAY_MS
+    assert iso8601(time_ms).startswith(day.isoformat())

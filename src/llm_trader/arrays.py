@@ -1,4 +1,6 @@
-"""Array types, each named after what its elements are, and how far rounding moves equal numbers."""
+"""Array types, each named after what its elements are, how far rounding moves equal numbers, and
+what is unknown: NaN in arrays, None elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -21,3 +23,7 @@ COSINE_ROUNDING: Final = 1e-6
 VECTOR_ROUNDING: Final = 1e-5
 # The same float64 field computed from more or less history, relative to its size.
 FIELD_ROUNDING: Final = 1e-9
+
+
+def none_for_nan(value: float) -> float | None:
+    return None if value != value else value

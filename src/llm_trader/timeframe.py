@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from llm_trader.errors import InvalidInputError
@@ -75,6 +75,15 @@ def iso8601(time_ms: Millis) -> str:
     """Such as `2026-03-20T12:00:00Z`; milliseconds are shown only if they are not zero."""
     moment = _NAIVE_EPOCH + timedelta(milliseconds=time_ms)
     return moment.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds") + "Z"
+
+
+def utc_date(time_ms: Millis) -> date:
+    return (_NAIVE_EPOCH + timedelta(milliseconds=time_ms)).date()
+
+
+def midnight_ms(day: date) -> Millis:
+    """The time at which a UTC day begins."""
+    return (datetime.combine(day, time()) - _NAIVE_EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_rfc3339(text: str) -> Millis:

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from llm_trader.audit.config import AuditConfig
-from llm_trader.audit.log import AuditLog
+from llm_trader.audit.log import AUDIT, AuditLog
 from llm_trader.rpc.observer import RequestRecord
+from llm_trader.storage.chain import verification
+from llm_trader.storage.chain.verification import ChainsReport
 
 NOW_MS = 1_780_000_000_000
 # What one file holds in these tests: about 20 lines.
@@ -39,7 +41,7 @@ def request(number: int = 0, **changes: Any) -> RequestRecord:
 def writing(folder: Path, *, keep_files: int = 0) -> Iterator[AuditLog]:
     config = AuditConfig(keep_files=keep_files)
     log = AuditLog(folder, ["rag.stats"], now_ms=lambda: NOW_MS, config=config)
-    log._max_bytes = SMALL_BYTES  # a real limit is at least a MiB
+    log._chain._max_bytes = SMALL_BYTES  # a real limit is at least a MiB
     try:
         yield log
     finally:
@@ -50,6 +52,10 @@ def write(folder: Path, count: int, **settings: Any) -> None:
     with writing(folder, **settings) as log:
         for number in range(count):
             log(request(number))
+
+
+def verify(folder: Path, expected: tuple[str, ...] = ()) -> ChainsReport:
+    return verification.verify(AUDIT, folder, expected)
 
 
 def files(folder: Path) -> list[Path]:

@@ -15,9 +15,8 @@ import msgspec
 import pytest
 import structlog
 
-from llm_trader.audit.chain import torn_digest
-from llm_trader.audit.verification import verify
-from tests.audit.builders import events, files, lines, request, write, writing
+from llm_trader.storage.chain.lines import torn_digest
+from tests.audit.builders import events, files, lines, request, verify, write, writing
 from tests.processes import Forked
 from tests.rpc.stub import connected, serving
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_trader.audit.verification import verify
 from llm_trader.errors import ConfigurationError
-from tests.audit.builders import files, lines, write, writing
+from tests.audit.builders import files, lines, verify, write, writing
 
 
 @pytest.fixture(scope="module")

@@ -54,8 +54,12 @@ class Corridor:
     histories: Mapping[str, MarketHistory]
 
     def settings(self, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Overrides are named `serving__port` for `serving.port`."""
+        """Overrides are named `serving__port` for `serving.port`. Without a folder of their own,
+        forecasts are not recorded: all tests share the folder of the index.
+        """
         given = {"market__store": self.store, "index__path": self.index, "serving__port": 0}
+        if "forecasts__folder" not in overrides:
+            given["forecasts__journal"] = False
         flags = {key.replace("__", "."): value for key, value in (given | overrides).items()}
         return load_settings(environ=environ or {}, overrides=flags)
 
@@ -135,12 +139,12 @@ def serving_process(
         env=env,
     ) as process:
         try:
-            yield process, _port(process.stderr)
+            yield process, listening_port(process.stderr)
         finally:
             process.kill()
 
 
-def _port(log: IO[str] | None) -> int:
+def listening_port(log: IO[str] | None) -> int:
     said = []
     for line in log or ():
         said.append(line)

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from llm_trader.audit.verification import verify
 from llm_trader.rpc.key_file import create_key
 from llm_trader.rpc.tls import pinned_context
+from tests.audit.builders import verify
 from tests.cli.conftest import Typing
 from tests.cli.corridor import Corridor, console_script
 from tests.processes import Forked

@@ -38,6 +38,7 @@ CALLS = {
     "list_decisions": calls.list_decisions(),
     "get_decision": calls.get_decision(1),
     "list_evaluations": calls.list_evaluations(),
+    "forecast_quality": calls.forecast_quality(days=7),
     "stats": calls.stats(),
     "ping": calls.ping(),
     "discover": calls.discover(),

@@ -27,6 +27,10 @@ def answer(path: str, query: Mapping[str, str], market: Market) -> Any:
             return {}
         case "/fapi/v1/time":
             return {"serverTime": market.now_ms}
+        case "/fapi/v1/ticker/price":
+            symbol = _listing(query, market).symbol
+            price = str(market.account.price(symbol))
+            return {"symbol": symbol, "price": price, "time": market.now_ms}
         case "/fapi/v1/exchangeInfo":
             symbols = [_symbol(item, market.now_ms) for item in market.listings.values()]
             return {"timezone": "UTC", "serverTime": market.now_ms, "symbols": symbols}
@@ -89,6 +93,7 @@ def _symbol(listing: Listing, now_ms: Millis) -> dict[str, Any]:
             {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "1000000",
              "tickSize": "0.01"},
             {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "1000", "stepSize": "0.001"},
+            {"filterType": "MIN_NOTIONAL", "notional": "5"},
         ],
         "orderTypes": ["LIMIT", "MARKET"],
         "timeInForce": ["GTC", "IOC"],

@@ -34,6 +34,7 @@ def answer(path: str, query: Mapping[str, str], market: Market) -> Any:
         return _reply({"timeSecond": seconds, "timeNano": f"{now_ms}000000"}, now_ms)
     endpoints = {
         "/v5/market/instruments-info": _instruments,
+        "/v5/market/tickers": _tickers,
         "/v5/market/kline": _kline,
         "/v5/market/funding/history": _funding,
         "/v5/market/open-interest": _open_interest,
@@ -100,6 +101,11 @@ def _instrument(listing: Listing, now_ms: Millis) -> dict[str, Any]:
         "unifiedMarginTrade": True,
         "fundingInterval": int(listing.funding_hours(now_ms) * 60),
     }  # fmt: skip
+
+
+def _tickers(query: Mapping[str, str], market: Market) -> dict[str, Any]:
+    symbol = _listing(query, market).symbol
+    return {"list": [{"symbol": symbol, "lastPrice": str(market.account.price(symbol))}]}
 
 
 def _kline(query: Mapping[str, str], market: Market) -> dict[str, Any]:

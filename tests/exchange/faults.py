@@ -13,8 +13,16 @@ from aiohttp import web
 Kind = Literal[
     "too_many_requests", "banned", "server_error", "bad_gateway", "damaged", "web_page",
     "disconnect", "cut_off", "silence", "bybit_limit", "bybit_system_error", "refused_country",
-    "wrong_shape", "null", "too_many_without_header", "forbidden",
+    "wrong_shape", "null", "too_many_without_header", "forbidden", "lost_request", "late_request",
 ]  # fmt: skip
+
+# The request is not looked at when it comes: never, or only when its sender has given up.
+UNSEEN: tuple[Kind, ...] = ("lost_request", "late_request")
+# The exchange says that it does not look at it.
+TURNED_AWAY: tuple[Kind, ...] = (
+    "too_many_requests", "too_many_without_header", "banned", "forbidden", "refused_country",
+    "bybit_limit",
+)  # fmt: skip
 
 ANY_VENUE: tuple[Kind, ...] = (
     "too_many_requests", "server_error", "bad_gateway", "damaged", "web_page", "disconnect",
@@ -24,11 +32,13 @@ ANY_VENUE: tuple[Kind, ...] = (
 
 @dataclass(frozen=True)
 class Fault:
-    """`path` limits it to requests whose path ends so."""
+    """`path` limits it to requests whose path ends so, `method` to those of one."""
 
     kind: Kind
     retry_after_s: int = 1
     path: str = ""
+    method: str = ""
+    late_ms: int = 2000
 
 
 @dataclass
@@ -41,21 +51,37 @@ class Faults:
     left: int = 0
     happened: int = 0
 
-    def add(self, kind: Kind, *, times: int = 1, retry_after_s: int = 1, path: str = "") -> None:
-        self.waiting.extend(Fault(kind, retry_after_s, path) for _ in range(times))
+    def add(
+        self,
+        kind: Kind,
+        *,
+        times: int = 1,
+        retry_after_s: int = 1,
+        path: str = "",
+        method: str = "",
+        late_ms: int = 2000,
+    ) -> None:
+        fault = Fault(kind, retry_after_s, path, method, late_ms)
+        self.waiting.extend(fault for _ in range(times))
 
     def at_random(self, count: int, *, share: float, kinds: tuple[Kind, ...], seed: int) -> None:
         self.left, self.share, self.kinds = count, share, kinds
         self.rng = random.Random(seed)
 
-    def next(self, path: str) -> Fault | None:
+    def next(self, path: str, method: str = "GET") -> Fault | None:
         fault: Fault | None = None
-        if self.waiting and path.endswith(self.waiting[0].path):
+        if (
+            self.waiting
+            and path.endswith(self.waiting[0].path)
+            and self.waiting[0].method in ("", method)
+        ):
             fault = self.waiting.popleft()
         # Who cannot even learn the time gives up soon, as without a network.
         elif self.left and not path.endswith("time") and self.rng.random() < self.share:
             self.left -= 1
-            fault = Fault(self.rng.choice(self.kinds))
+            fault = Fault(
+                self.rng.choice(self.kinds), late_ms=self.rng.choice([500, 2000, 4000, 9000])
+            )
         self.happened += fault is not None
         return fault
 

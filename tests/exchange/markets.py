@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llm_trader.timeframe import Millis
+from tests.exchange.accounts import Account
 from tests.exchange.clock import SimulatedClock
 from tests.exchange.listings import Listing
 
@@ -24,6 +25,7 @@ class Market:
     skew_ms: Millis = 0
     old_paths_retired: bool = False
     unstreamed: set[str] = field(default_factory=set)
+    account: Account = field(default_factory=Account)
 
     @property
     def now_ms(self) -> Millis:

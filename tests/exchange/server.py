@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, Self
 from aiohttp import web
 
 from llm_trader.timeframe import Millis
-from tests.exchange import binance, bybit
+from tests.exchange import binance, binance_account, bybit, bybit_account
 from tests.exchange.clock import SimulatedClock
-from tests.exchange.faults import Faults, failed_reply
+from tests.exchange.faults import TURNED_AWAY, UNSEEN, Faults, failed_reply
 from tests.exchange.listings import Listing, by_symbol
 from tests.exchange.markets import Market
+from tests.exchange.signatures import SignedRequest, signed_request
 from tests.exchange.sockets import Sockets, is_upgrade
 from tests.exchange.streams import Feed, PushRate
 
@@ -63,6 +64,7 @@ class FakeExchange:
         self.stream_faults = self.sockets.faults
         self.asked: list[Asked] = []
         self.delay_s = 0.0
+        self._late: list[tuple[Millis, SignedRequest]] = []
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -100,7 +102,7 @@ class FakeExchange:
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
         app = web.Application()
-        app.router.add_get("/{path:.*}", self._answer)
+        app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -120,19 +122,41 @@ class FakeExchange:
         self.asked.append(Asked(request.path, query))
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
-        venue = bybit if request.path.startswith("/v5/") else binance
-        status = 200
-        try:
-            content: Any = venue.answer(request.path, query, self.market)
-        except (binance.RefusedError, bybit.RefusedError) as refused:
-            status, content = refused.status, refused.body
+        signed = await signed_request(request)
+        self._let_in_late_ones()
+        fault = self.faults.next(request.path, request.method)
+        if fault is not None and fault.kind in (*UNSEEN, *TURNED_AWAY):
+            if fault.kind == "late_request":
+                self._late.append((self.market.now_ms + fault.late_ms, signed))
+            return await failed_reply(fault, request, self.market.now_ms, "")
+        status, content = self._content(signed)
         if content is None:
             return web.Response(status=404, text="<html>not found</html>")
         text = json.dumps(content)
-        fault = self.faults.next(request.path)
         if fault is not None:
             return await failed_reply(fault, request, self.market.now_ms, text)
         headers = {"X-MBX-USED-WEIGHT-1M": str(len(self.asked))}
         return web.Response(
             status=status, text=text, headers=headers, content_type="application/json"
         )
+
+    def _let_in_late_ones(self) -> None:
+        """Requests whose senders had no reply arrive, if their time has come."""
+        now_ms = self.market.now_ms
+        due = [item for item in self._late if item[0] <= now_ms]
+        self._late = [item for item in self._late if item[0] > now_ms]
+        for due_ms, request in due:
+            self.market.now_ms = due_ms
+            self._content(request)
+        if due:
+            self.market.now_ms = now_ms
+
+    def _content(self, request: SignedRequest) -> tuple[int, Any]:
+        is_bybit = request.path.startswith("/v5/")
+        venue, account = (bybit, bybit_account) if is_bybit else (binance, binance_account)
+        try:
+            if account.is_private(request):
+                return 200, account.answer(request, self.market)
+            return 200, venue.answer(request.path, request.query, self.market)
+        except (binance.RefusedError, bybit.RefusedError) as refused:
+            return refused.status, refused.body

@@ -165,10 +165,11 @@ async def test_a_server_does_not_start_with_a_file_that_is_no_calibration(
 
 
 async def test_metrics_show_the_calibrations_age_and_the_coverage_of_its_bands(
-    corridor: Corridor, made: Calibration, path: Path
+    corridor: Corridor, made: Calibration, path: Path, tmp_path: Path
 ) -> None:
     clock = Clock(AT_MS)
-    async with running(corridor, clock, **SEARCH, retrieval__calibration=path) as server:
+    own = SEARCH | {"retrieval__calibration": path, "forecasts__folder": tmp_path / "forecasts"}
+    async with running(corridor, clock, **own) as server:
         async with await RpcClient.connect(*server.address) as client:
             reply = await client.call("rag.query_patterns", question())
         clock.now_ms = AT_MS + 2 * DAY_MS

@@ -56,7 +56,8 @@ def names_a_timeout(body: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def server(corridor: Corridor) -> Iterator[Server]:
-    with server_of(corridor, settings={"LLM_TRADER_SERVING__GRAPHQL": "true"}) as running:
+    doors = {"LLM_TRADER_SERVING__GRAPHQL": "true", "LLM_TRADER_SERVING__MCP": "true"}
+    with server_of(corridor, settings=doors) as running:
         yield running
         assert not [line for line in running.log if line.get("level") == "error"]
 

@@ -948,8 +948,10 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
     assert set(methods) == {
         *("rag.query_patterns", "rag.query_batch", "rag.get_snapshot", "rag.stats"),
         *("rag.get_candles", "rag.get_funding", "rag.get_open_interest"),
-        *("rag.compare_states", "rag.series_report", "rag.list_evaluations"),
+        *("rag.cohort_open", "rag.cohort_refine", "rag.cohort_rank"),
         *("rag.list_decisions", "rag.get_decision"),
+        "rag.forecast_quality",
+        *("rag.compare_states", "rag.series_report", "rag.list_evaluations"),
         *("rag.subscribe", "rag.unsubscribe", "admin.reload"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }

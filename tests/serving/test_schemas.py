@@ -76,6 +76,7 @@ async def test_every_method_has_the_schemas_of_its_parameters_and_its_result(
         ("rag.get_candles", "rag-get-candles", {**_RANGE, "timeframe": "5m", "limit": 5}),
         ("rag.get_funding", "rag-get-funding", {**_RANGE, "timeout_ms": 60_000}),
         ("rag.get_open_interest", "rag-get-open-interest", _RANGE),
+        ("rag.forecast_quality", "rag-forecast-quality", {"symbol": SYMBOL, "days": 7}),
         ("rag.stats", "rag-stats", {}),
         ("rpc.ping", "rpc-ping", {"timeout_ms": 1000}),
         ("rpc.authenticate", "rpc-authenticate", {"token": "any"}),

@@ -17,6 +17,8 @@ import type {
   DecisionResult,
   DecisionsResult,
   EvaluationsResult,
+  ForecastQuality,
+  ForecastQualityParams,
   FundingResult,
   GetSnapshotParams,
   GetSnapshotResult,
@@ -103,6 +105,14 @@ export class RagClient {
   /** What the server holds. */
   stats(options: CallOptions = {}): Promise<StatsResult> {
     return this.#send("rag.stats", {}, true, options);
+  }
+
+  /** How good the forecasts were that the server gave about the present, of all symbols or one. */
+  forecastQuality(
+    which: Omit<ForecastQualityParams, "timeout_ms"> = {},
+    options: CallOptions = {},
+  ): Promise<ForecastQuality> {
+    return this.#send("rag.forecast_quality", which, true, options);
   }
 
   /** The market's state at a time, from the server's market store. */

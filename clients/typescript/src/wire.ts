@@ -661,6 +661,155 @@ export interface BatchMetadata {
   refused: number;
 }
 
+export interface CohortOpenParams {
+  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
+  symbol: string;
+  /** UTC milliseconds (≥ 1000000000000, ≤ 9999999999999) */
+  timestamp: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface CohortResult {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** The conditions that its states meet. */
+  conditions: string[];
+  /** How far the price should move now, by horizon, %; null where unknown. */
+  expected_volatility_pct: Record<string, number | null>;
+  /** What followed its states. */
+  outcomes: CohortOutcomes;
+  /** How the answer was made. */
+  metadata: CohortMetadata;
+}
+
+/** What followed a cohort. `verdict` is `weak` or `none`: no calibration measures cohorts. */
+export interface CohortOutcomes {
+  /** Number of states in the cohort. */
+  states: number;
+  /** Number of states of the window. */
+  window_states: number;
+  /** Least and greatest similarity of the states. (at least 2 items, at most 2 items) */
+  similarity_range: [number, number] | null;
+  /** Number of looks that the verdict allows for: all cohorts of this state that could have been looked at, whichever were. */
+  looks: number;
+  /** `weak` or `none`; none means abstain. */
+  verdict: string;
+  /** Why, in words. */
+  reason: string;
+  /** How far the state is from everything known. */
+  novelty: Novelty | null;
+  /** By horizon: `15m`, `1h`, `4h` and `24h`. */
+  horizons: Record<string, CohortHorizon>;
+  /** The conditions that can be added, with the states that would be left. */
+  conditions_left: Record<string, number>;
+}
+
+/**
+ * What followed over one horizon, beside what follows all states of the window.
+ *
+ * Price changes are in % at the volatility that is expected now: those of the past in units of the
+ * volatility that was expected then. `scale` compares how far prices moved (1 is as far as after
+ * all states), `direction` the shares of rises; null with fewer than 10 effective episodes.
+ */
+export interface CohortHorizon {
+  /** Number of independent outcomes that the states amount to. */
+  effective_episodes: number;
+  /** After the states of the cohort; null where unknown. */
+  changes: Quantiles | null;
+  /** After all states of the window; null where unknown. */
+  base_changes: Quantiles | null;
+  /** How far prices moved, beside the window's 1. */
+  scale: Difference | null;
+  /** Share of rises, beside the window's, 0 to 1. */
+  direction: Difference | null;
+}
+
+/** Price changes in %: 10, 50 and 90 % of the outcomes are below them. */
+export interface Quantiles {
+  /** 10 % are below it, %. */
+  p10: number;
+  /** 50 % are below it, %. */
+  p50: number;
+  /** 90 % are below it, %. */
+  p90: number;
+}
+
+export interface CohortMetadata {
+  /** The symbol. */
+  symbol: string;
+  /** Time of the state, UTC milliseconds. */
+  as_of: number;
+  /** Days before it that the window reaches back. */
+  lookback_days: number;
+  /** Exchange and feature version of the index. */
+  collection: string;
+  /** Id of the space of the state vectors. */
+  embedding_model: string;
+  /** Id of the model of the expected volatilities. */
+  volatility_model: string | null;
+  /** Time that the answer took, microseconds. */
+  duration_us: number;
+  /** Id of the request in the server's log. */
+  request_id: string;
+  /** What to be careful about. */
+  warnings: string[];
+  /** Parameters that the server does not know. */
+  unknown_fields: string[];
+}
+
+export interface CohortRefineParams {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** Conditions to add, one of each kind, at most 3 in all: funding=negative|positive: sign of the last funding; volatility=low|middle|high: third of the window by realised volatility of 24h; hour=0-8|8-16|16-24: hours of the day, UTC; trend=down|up: EMA20 below or above EMA50, 4h; oi_change=low|middle|high: third of the window by open interest over its 24h mean; change_24h=low|middle|high: third of the window by price change of 24h; volume=low|middle|high: third of the window by the last hour's volume over the mean hour of 24h; week=weekday|weekend: Monday to Friday, or Saturday and Sunday. (at least 1 items, at most 3 items) */
+  conditions: ("funding=negative" | "funding=positive" | "volatility=low" | "volatility=middle" | "volatility=high" | "hour=0-8" | "hour=8-16" | "hour=16-24" | "trend=down" | "trend=up" | "oi_change=low" | "oi_change=middle" | "oi_change=high" | "change_24h=low" | "change_24h=middle" | "change_24h=high" | "volume=low" | "volume=middle" | "volume=high" | "week=weekday" | "week=weekend")[];
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface CohortRankParams {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface CohortRankResult {
+  /** Name of a cohort, as an answer gives it. */
+  cohort: string;
+  /** The conditions that its states meet. */
+  conditions: string[];
+  /** Number of states in the cohort. */
+  states: number;
+  /** Further conditions, by how much each changes what follows. */
+  ranking: RankedCondition[];
+  /** How the answer was made. */
+  metadata: CohortMetadata;
+}
+
+/**
+ * How much a further condition changes what follows. `deviation` is null where it leaves too
+ * few states.
+ */
+export interface RankedCondition {
+  /** The condition that would be added. */
+  condition: string;
+  /** Number of states that meet it as well. */
+  states: number;
+  /** Where it changes most. */
+  horizon?: string | null;
+  /** What changes most: the `distance` of moves, or their `direction`. */
+  changes?: "direction" | "distance" | null;
+  /** With the condition: distance over that of the cohort, or share of rises. */
+  value?: number | null;
+  /** The same of the whole cohort; 1 for distances. */
+  cohort_value?: number | null;
+  /** Their difference in standard errors. */
+  deviation?: number | null;
+  /** Whether by chance fewer than 1 in 10 states have any condition, in any of their cohorts, that changes as much. */
+  beyond_chance?: boolean;
+}
+
 export interface GetSnapshotParams {
   /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
   symbol: string;
@@ -854,6 +1003,178 @@ export interface OpenInterestResult {
   next_start: number | null;
 }
 
+/** All symbols without a `symbol`. */
+export interface ForecastQualityParams {
+  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
+  symbol?: string | null;
+  /** UTC days up to now that count. (≥ 1, ≤ 90) */
+  days?: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+/**
+ * How good the forecasts were that this server gave about the present.
+ *
+ * Of each symbol and quarter-hour the first one counts. Lists have an entry for each horizon.
+ */
+export interface ForecastQuality {
+  /** Whether the server keeps a journal of forecasts. */
+  recorded: boolean;
+  /** Begin of the first day, UTC milliseconds. */
+  since: number;
+  /** The present time, UTC milliseconds. */
+  until: number;
+  /** Forecasts with an outcome that is not known yet. */
+  waiting?: number;
+  /** Forecasts without a score. */
+  unscored?: Unscored;
+  /** Whether the server still reads its journal after a start. */
+  catching_up?: boolean;
+  /** Length of the windows of rolling numbers, days. */
+  window_days?: number;
+  /** Share of cases in which an interval holds the true value, 0 to 1. */
+  interval_level?: number;
+  /** Scores over all days. */
+  horizons?: HorizonQuality[];
+  /** Coverage over time. */
+  rolling?: RollingCoverage[];
+  /** Reliability of P(up). */
+  reliability?: Reliability[];
+  /** Skill, by horizon and reference. */
+  skill?: Skill[];
+  /** The references of the evaluation. */
+  references?: Reference[];
+  /** The newest outcomes outside their band, at most 50. */
+  misses?: Miss[];
+}
+
+/** Forecasts without a score, of all symbols. */
+export interface Unscored {
+  /** Those at whose horizon the store has no candle. */
+  no_outcome?: number;
+  /** Those that waited with too many others. */
+  memory?: number;
+}
+
+/** Scores of one horizon over all days. `rises` is the share of outcomes above 0. */
+export interface HorizonQuality {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Forecasts whose outcome is known. */
+  scored: number;
+  /** UTC days on which they ended. */
+  days: number;
+  /** Share of outcomes from 25 to 75 % of the forecast. */
+  coverage_50: Interval;
+  /** Share of outcomes from 10 to 90 % of the forecast. */
+  coverage_80: Interval;
+  /** Scored forecasts that had a calibrated band. */
+  calibrated_scored: number;
+  /** Share of outcomes in the calibrated band, where there was one. */
+  calibrated_coverage_80: Interval;
+  /** Mean CRPS in % of the price; less is better. */
+  crps: number | null;
+  /** Share of outcomes above 0. */
+  rises: Interval;
+}
+
+/** An estimate and the bounds of its interval; `None` is unknown. */
+export interface Interval {
+  /** The statistic itself. */
+  value: number | null;
+  /** Lower end of its interval; null where there is too little data. */
+  low: number | null;
+  /** Upper end of its interval; null where there is too little data. */
+  high: number | null;
+}
+
+/** Coverage of one horizon over the `window_days` up to each time. */
+export interface RollingCoverage {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Ends of the windows, UTC milliseconds. */
+  time: number[];
+  /** Scored forecasts of each window. */
+  scored: number[];
+  /** Share of outcomes in the 50 % band. */
+  coverage_50: (number | null)[];
+  /** Share of outcomes in the 80 % band. */
+  coverage_80: (number | null)[];
+  /** Lower ends of its intervals. */
+  coverage_80_low: (number | null)[];
+  /** Upper ends of its intervals. */
+  coverage_80_high: (number | null)[];
+  /** Share of outcomes in the calibrated band. */
+  calibrated_coverage_80: (number | null)[];
+}
+
+/** How often the price rose where P(up) was about so high, of one horizon. */
+export interface Reliability {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Mean P(up) of the forecasts of each bin. */
+  p_up: number[];
+  /** Share of them after which it rose. */
+  observed: number[];
+  /** Lower ends of the intervals of `observed`. */
+  low: (number | null)[];
+  /** Upper ends of the intervals of `observed`. */
+  high: (number | null)[];
+  /** Number of forecasts of each bin. */
+  count: number[];
+}
+
+/** 1 - CRPS of the forecasts / CRPS of a reference, of one horizon; above 0 is better. */
+export interface Skill {
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** `base_rate` or `volatility`. */
+  reference: string;
+  /** Scored forecasts. */
+  scored: number;
+  /** Skill over all days. */
+  skill: Interval;
+  /** Ends of the windows, UTC milliseconds. */
+  time: number[];
+  /** Skill over the `window_days` up to each time. */
+  rolling: (number | null)[];
+  /** Lower ends of its intervals; null with fewer than 6 days. */
+  rolling_low: (number | null)[];
+  /** Upper ends of its intervals. */
+  rolling_high: (number | null)[];
+}
+
+/** A reference of the evaluation, and whether served forecasts can be compared with it. */
+export interface Reference {
+  /** `base_rate`, `rescaled`, `volatility` or `random`. */
+  name: string;
+  /** Whether the journal has its numbers. */
+  available: boolean;
+  /** Why, in words. */
+  reason: string;
+}
+
+/** An outcome outside the 80 % band that was served, in % change. */
+export interface Miss {
+  /** Symbol. */
+  symbol: string;
+  /** Time of the state, UTC milliseconds. */
+  as_of: number;
+  /** `15m`, `1h`, `4h` or `24h`. */
+  horizon: string;
+  /** Lower end of the band, calibrated where it was, %. */
+  low: number;
+  /** Upper end of the band, %. */
+  high: number;
+  /** Price change that followed, %. */
+  outcome: number;
+  /** Probability of a rise that was served, 0 to 1. */
+  p_up: number;
+  /** When it was served, UTC milliseconds. */
+  forecast_at: number;
+}
+
 /** The parameters of a method that needs none. */
 export interface NoParams {
   /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
@@ -995,6 +1316,120 @@ export interface SeriesAge {
   age_seconds: number | null;
 }
 
+export interface ListDecisionsParams {
+  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
+  symbol?: string | null;
+  /** Most decisions of the answer. (≥ 1, ≤ 200) */
+  limit?: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+/** `recorded` is false where nothing was ever recorded: `llm-trader decide` does. */
+export interface DecisionsResult {
+  /** Whether there is a record of decisions. */
+  recorded: boolean;
+  /** Folder of the record (decisions.record). */
+  folder: string;
+  /** Number of decisions on record. */
+  total: number;
+  /** The newest ones, newest first. */
+  decisions: DecisionSummary[];
+}
+
+/** The part of a decision that lists and statistics need, read several times faster. */
+export interface DecisionSummary {
+  /** Number of the decision on record. */
+  id?: number;
+  /** When it was made, UTC milliseconds. */
+  created_at_ms: number;
+  /** What asked for it, such as a command. */
+  origin: string;
+  /** What whoever asked noted with it. */
+  labels?: Record<string, string>;
+  /** The symbol. */
+  symbol: string;
+  /** Time of the state, UTC milliseconds. */
+  as_of_ms: number;
+  /** The prompt that was asked for: `rag` or `baseline`. */
+  arm: "baseline" | "rag";
+  /** The prompt that was used. */
+  arm_used: "baseline" | "rag";
+  /** Who decided: a model or rules. */
+  decider: string;
+  /** Provider of the model; null for rules. */
+  provider: string | null;
+  /** The model; null for rules. */
+  model: string | null;
+  /** What was decided, and why. */
+  decision: Decision;
+  /** Candles of the state, such as 3m. */
+  intraday: string;
+  /** What its calls took. */
+  costs?: Costs;
+}
+
+/**
+ * An action with its reasons; raises `InvalidInputError` if they contradict each other.
+ *
+ * `confidence` is 0 to 1, or `None` if the decider does not measure it. Only a HOLD has a
+ * `hold_reason`: the `model` chose it, an `error` prevented a decision, or a `guard` refused one
+ * because of risk or stale or missing data.
+ *
+ * `stop_pct` (below 0) and `target_pct` (above 0) are % of the entry price in the direction of the
+ * position, so the same for LONG and SHORT; `size_pct` is % of the account's equity. `None` leaves
+ * each to whoever executes the decision. A HOLD has none of them.
+ */
+export interface Decision {
+  /** LONG, SHORT or HOLD. */
+  action: "HOLD" | "LONG" | "SHORT";
+  /** How sure the decider was, 0 to 1; null where it does not say. (≥ 0, ≤ 1) */
+  confidence: number | null;
+  /** Why, in the decider's words. */
+  reasoning: string;
+  /** Of a HOLD: the `model` chose it, an `error` or a `guard` left no choice. */
+  hold_reason?: "error" | "guard" | "model" | null;
+  /** Stop, % of the entry price in the position's direction. */
+  stop_pct?: number | null;
+  /** Target, % of the entry price in the position's direction. */
+  target_pct?: number | null;
+  /** Size, % of the account's equity. */
+  size_pct?: number | null;
+}
+
+/**
+ * What the calls of a decision took together.
+ *
+ * `paid_usd` is what this decision added: 0 where all replies were on record. Where nobody knows
+ * the end of a call, its worst case counts.
+ */
+export interface Costs {
+  /** Price of its calls, US dollars. */
+  cost_usd?: number;
+  /** What it added to the bill; 0 for replies on record. */
+  paid_usd?: number;
+  /** Tokens that were sent. */
+  input_tokens?: number;
+  /** Tokens that came back. */
+  output_tokens?: number;
+  /** Of the sent ones, those that the provider had cached. */
+  cached_input_tokens?: number;
+  /** Time of its calls, milliseconds. */
+  latency_ms?: number;
+}
+
+export interface GetDecisionParams {
+  /** Id of a decision of rag.list_decisions. (≥ 1) */
+  id: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+export interface DecisionResult {
+  /** The decision with its state, evidence, versions and costs. */
+  decision: Record<string, unknown>;
+}
+
 /** `others` are times of past states, such as those of matches. */
 export interface CompareStatesParams {
   /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
@@ -1100,71 +1535,6 @@ export interface SeriesJump {
   after: number;
   /** By which factor. */
   ratio: number;
-}
-
-export interface ListDecisionsParams {
-  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
-  symbol?: string | null;
-  /** Most decisions of the answer. (≥ 1, ≤ 200) */
-  limit?: number;
-  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
-  timeout_ms?: number | null;
-}
-
-/** `recorded` is false where nothing was ever recorded: `llm-trader decide` does. */
-export interface DecisionsResult {
-  /** Whether there is a record of decisions. */
-  recorded: boolean;
-  /** Folder of the record (decisions.record). */
-  folder: string;
-  /** Number of decisions on record. */
-  total: number;
-  /** The newest ones, newest first. */
-  decisions: DecisionLine[];
-}
-
-/** A decision in a list. Confidence, hold_reason and model are null where there is none. */
-export interface DecisionLine {
-  /** Its id, for rag.get_decision. */
-  id: number;
-  /** When it was made, UTC milliseconds. */
-  created_at: number;
-  /** Time of the state, UTC milliseconds. */
-  as_of: number;
-  /** The symbol. */
-  symbol: string;
-  /** LONG, SHORT or HOLD. */
-  action: "HOLD" | "LONG" | "SHORT";
-  /** Why a HOLD is one: `model`, `error` or `guard`. */
-  hold_reason: "error" | "guard" | "model" | null;
-  /** Confidence of the decider, 0 to 1. */
-  confidence: number | null;
-  /** What the decider says about it. */
-  reasoning: string;
-  /** Who decided. */
-  decider: string;
-  /** The language model that was asked. */
-  model: string | null;
-  /** `rag`, or `baseline`: a prompt without evidence. */
-  arm: string;
-  /** The program that asked for it. */
-  origin: string;
-  /** What its calls cost, USD. */
-  cost_usd: number;
-  /** What was paid for it; 0 where all replies were on record, USD. */
-  paid_usd: number;
-}
-
-export interface GetDecisionParams {
-  /** Id of a decision of rag.list_decisions. (≥ 1) */
-  id: number;
-  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
-  timeout_ms?: number | null;
-}
-
-export interface DecisionResult {
-  /** The decision with its state, evidence, versions and costs. */
-  decision: Record<string, unknown>;
 }
 
 export interface EvaluationsResult {
@@ -1281,19 +1651,247 @@ export interface SnapshotPost {
   late?: string[];
 }
 
+/** The answer to a snapshot or an event. */
+export interface Receipt {
+  /** The run that decides on it. */
+  run_id: string;
+  /** `duplicate`: it was taken before, and has this run already. */
+  status: "accepted" | "duplicate";
+  /** Runs that wait or are under way, this included. */
+  queue_depth: number;
+}
+
+/** Any event. Equal ids of a kind mean the same event, which is taken once. */
+export interface PushParams {
+  /** Id of the event. */
+  event_id: string;
+  /** What it is, such as news. */
+  kind: string;
+  /** The symbol that it is about; null for none. (matches ^[A-Z0-9]{2,20}$) */
+  symbol?: string | null;
+  /** Anything; scripts of the graph read it. */
+  data?: Record<string, unknown>;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+/** A graph. A node may stand in a file of its own: `- file: nodes/rag-query.yml`. */
+export interface GraphDocument {
+  /** Small letters, digits and -. A snapshot is decided once per name. (matches ^[a-z][a-z0-9-]{0,39}$) */
+  name: string;
+  description?: string | null;
+  /** Its nodes. (at least 1 items) */
+  nodes: (InputNode | ToolNode | ScriptNode | LlmNode | GuardNode | ExecuteNode | Record<string, unknown>)[];
+  /** What follows what. */
+  edges?: Edge[];
+}
+
+/** A node begins when all edges to it are settled, if one of them at least was taken. */
+export interface Edge {
+  /** Name of a node. */
+  from: string;
+  /** Name of a node. */
+  to: string;
+  /** `error`: taken when the node fails and its onError is fallback. */
+  on?: "error" | "success";
+}
+
+/** Where a run begins. */
+export interface InputNode {
+  type: "input";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config: InputConfig;
+}
+
+export interface InputConfig {
+  /** The call that begins a run at this node. */
+  method: "ingest.push" | "snapshot.post";
+  /** `workflow serve` also takes snapshots of its own market store so often, such as 15m. (matches ^[1-9][0-9]{0,3}[mh]$) */
+  every?: string | null;
+}
+
+/** Asks another program. */
+export interface ToolNode {
+  type: "tool";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config: ToolConfig;
+}
+
+/** A query, and what its answer must have; otherwise the node fails, and says so. */
+export interface ToolConfig {
+  rpc: RpcConfig;
+  /** A whole search: the episodes of the evidence, and what of it a reply shows. */
+  query?: Record<string, unknown>;
+  /** The node fails with fewer matches. (≥ 0, ≤ 1000) */
+  min_matches?: number;
+  /** The node fails with another verdict of the evidence; leave out `none` to decide without evidence that says nothing. (at least 1 items) */
+  verdicts?: ("informative" | "none" | "weak")[];
+}
+
+/** Where the server is; the setting workflow.runs.rag_url takes the place of host and port. */
+export interface RpcConfig {
+  /** Host of the server. */
+  host?: string;
+  /** Its TCP port. (≥ 1, ≤ 65535) */
+  port?: number;
+  /** Method that is called. */
+  method: "rag.query_patterns";
+  /** Milliseconds for the call, its retries included. (≥ 1, ≤ 600000) */
+  timeout_ms?: number;
+}
+
+/** Calls a Python function: the name of a registered one, or `package.module:function`. */
+export interface ScriptNode {
+  type: "script";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  /** (matches ^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$) */
+  function: string;
+}
+
+/** Asks the decider of the settings: a model, or the aggregator. */
+export interface LlmNode {
+  type: "llm";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config?: NoConfig;
+}
+
+/** The settings hold what such a node needs. */
+export interface NoConfig {
+}
+
+/** Checks a decision against the limits of the settings; a veto is a HOLD. */
+export interface GuardNode {
+  type: "guard";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config?: NoConfig;
+}
+
+/** Carries a decision out with the broker of the settings. */
+export interface ExecuteNode {
+  type: "execute";
+  /** Small letters, digits and _, such as rag_query. (matches ^[a-z][a-z0-9_]{0,39}$) */
+  name: string;
+  /** Shown in drawings and lists. */
+  description?: string | null;
+  /** By name: a reference such as ${receive.output.snapshot}, several of which the first that is known counts (${a.output.b ?? c.output.d}), or a value. */
+  inputs?: Record<string, unknown>;
+  /** The outputs that other nodes may refer to; all, where it is left out. */
+  outputs?: string[] | null;
+  /** Milliseconds for one attempt. (≥ 1, ≤ 3600000) */
+  timeout?: number;
+  /** Try again when an attempt fails. */
+  retryOnFail?: boolean;
+  /** Attempts in all, with retryOnFail. (≥ 2, ≤ 20) */
+  maxTries?: number;
+  /** Milliseconds between two attempts. (≥ 0, ≤ 600000) */
+  waitBetweenTries?: number;
+  /** When all attempts failed: `stop` ends the run; `continue` goes on without the node's output; `fallback` goes on along the edges with `on: error`. */
+  onError?: "continue" | "fallback" | "stop";
+  config?: NoConfig;
+}
+
 /** Parameters and result of each method. */
 export interface Methods {
   "rag.query_patterns": { params: QueryPatternsParams; result: QueryPatternsResult | BriefResult };
   "rag.query_batch": { params: QueryBatchParams; result: QueryBatchResult };
+  "rag.cohort_open": { params: CohortOpenParams; result: CohortResult };
+  "rag.cohort_refine": { params: CohortRefineParams; result: CohortResult };
+  "rag.cohort_rank": { params: CohortRankParams; result: CohortRankResult };
   "rag.get_snapshot": { params: GetSnapshotParams; result: GetSnapshotResult };
   "rag.get_candles": { params: CandlesParams; result: CandlesResult };
   "rag.get_funding": { params: SeriesParams; result: FundingResult };
   "rag.get_open_interest": { params: SeriesParams; result: OpenInterestResult };
+  "rag.forecast_quality": { params: ForecastQualityParams; result: ForecastQuality };
   "rag.stats": { params: NoParams; result: StatsResult };
-  "rag.compare_states": { params: CompareStatesParams; result: CompareStatesResult };
-  "rag.series_report": { params: SeriesReportParams; result: SeriesReportResult };
   "rag.list_decisions": { params: ListDecisionsParams; result: DecisionsResult };
   "rag.get_decision": { params: GetDecisionParams; result: DecisionResult };
+  "rag.compare_states": { params: CompareStatesParams; result: CompareStatesResult };
+  "rag.series_report": { params: SeriesReportParams; result: SeriesReportResult };
   "rag.list_evaluations": { params: NoParams; result: EvaluationsResult };
   "rag.subscribe": { params: SubscribeParams; result: Subscribed };
   "rag.unsubscribe": { params: UnsubscribeParams; result: Unsubscribed };
@@ -1301,28 +1899,35 @@ export interface Methods {
   "rpc.ping": { params: NoParams; result: Pong };
   "rpc.authenticate": { params: AuthenticateParams; result: Authenticated };
   "rpc.discover": { params: NoParams; result: Record<string, unknown> };
-  "snapshot.post": { params: SnapshotPost; result: unknown };
+  "snapshot.post": { params: SnapshotPost; result: Receipt };
+  "ingest.push": { params: PushParams; result: Receipt };
 }
 
 /** Fields that a result has at least, for each of its forms. */
 export const RESULT_FIELDS = {
   "rag.query_patterns": [["matches", "statistics", "evidence", "metadata"], ["matches", "evidence", "metadata"]],
   "rag.query_batch": [["answers", "metadata"]],
+  "rag.cohort_open": [["cohort", "conditions", "expected_volatility_pct", "outcomes", "metadata"]],
+  "rag.cohort_refine": [["cohort", "conditions", "expected_volatility_pct", "outcomes", "metadata"]],
+  "rag.cohort_rank": [["cohort", "conditions", "states", "ranking", "metadata"]],
   "rag.get_snapshot": [["snapshot", "feature_version", "data_age_seconds"]],
   "rag.get_candles": [["open_time", "open", "high", "low", "close", "volume", "next_start"]],
   "rag.get_funding": [["time", "rate", "interval_hours", "next_start"]],
   "rag.get_open_interest": [["time", "open_interest", "open_interest_value", "next_start"]],
+  "rag.forecast_quality": [["recorded", "since", "until"]],
   "rag.stats": [["version", "index", "market_store", "embedding_model", "queries_answered", "queries_refused", "freshness", "ready"]],
-  "rag.compare_states": [["state_as_of", "expected_volatility_pct", "features", "states"]],
-  "rag.series_report": [["symbol", "series", "unaccepted_jumps", "jumps"]],
   "rag.list_decisions": [["recorded", "folder", "total", "decisions"]],
   "rag.get_decision": [["decision"]],
+  "rag.compare_states": [["state_as_of", "expected_volatility_pct", "features", "states"]],
+  "rag.series_report": [["symbol", "series", "unaccepted_jumps", "jumps"]],
   "rag.list_evaluations": [["folder", "evaluations"]],
   "rag.subscribe": [["subscription", "as_of"]],
   "rag.unsubscribe": [["unsubscribed"]],
   "admin.reload": [["applied", "restarting", "needs_restart", "files"]],
   "rpc.ping": [["pong", "version"]],
   "rpc.authenticate": [["authenticated", "key", "scopes"]],
+  "snapshot.post": [["run_id", "status", "queue_depth"]],
+  "ingest.push": [["run_id", "status", "queue_depth"]],
 } as const;
 
 /** What each code of an error means. */

@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import date
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -22,10 +22,10 @@ from llm_trader.app.evaluation import StudyInputs, read_subject, refuse_without_
 from llm_trader.app.indexes import collection_of, loaded_calibration
 from llm_trader.app.job import Job, blocking
 from llm_trader.app.llm_deciders import (
-    CallPricing,
     DeciderChoice,
     llm_config,
     open_llm_decider,
+    priced_model,
 )
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import BudgetError, ConfigurationError, InvalidInputError
@@ -53,17 +53,17 @@ from llm_trader.llm.config import ProviderName
 from llm_trader.llm.cost import estimate_study
 from llm_trader.llm.decision import Decider
 from llm_trader.llm.llm_decider import LlmDecider
-from llm_trader.llm.model_settings import ModelSettings, resolve_model
 from llm_trader.llm.prompt.render import TEMPLATE_VERSION
 from llm_trader.llm.providers.capabilities import capabilities_of
 from llm_trader.llm.providers.protocol import LlmRequest, ProviderError
 from llm_trader.llm.record.calls import CallLog
 from llm_trader.llm.record.requests import request_hash
-from llm_trader.llm.recorded_calls import RecordedCalls, ReplayedCalls
+from llm_trader.llm.recorded_calls import RecordedCalls
+from llm_trader.llm.replayed_calls import ReplayedCalls
 from llm_trader.llm.rules import MacdSign, RsiReversal
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import Progress, labelled
-from llm_trader.timeframe import DAY_MS, Millis, iso8601
+from llm_trader.timeframe import DAY_MS, Millis, iso8601, midnight_ms, utc_date
 
 KeylessName = Literal["aggregator", "rsi-7", "macd-sign"]
 Clock = Callable[[], Millis]
@@ -169,13 +169,13 @@ async def estimate_cost(job: Job, model: Model, asks: Sequence[Ask]) -> Estimate
         calls = decider.calls
         if isinstance(calls, ReplayedCalls):
             return _of_replay(calls, requests, len(asks))
-        if not (isinstance(calls, RecordedCalls) and isinstance(calls.pricing, CallPricing)):
+        if not isinstance(calls, RecordedCalls):
             raise ConfigurationError(f"the calls of {calls.provider} have no price")
         config = llm_config(job, model.choice)
-        thinks = _thinks(resolve_model(config, _today(job)))
+        settings, prices = priced_model(job, config)
         unpaid = _unpaid(calls.log, requests)
-        cost = estimate_study(unpaid, calls.pricing.prices, thinks=thinks)
-        spent_usd = calls.log.spent_usd(_today(job))
+        cost = estimate_study(unpaid, prices, thinks=settings.thinks)
+        spent_usd = calls.log.spent_usd(utc_date(job.now_ms))
     limit_usd = Decimal(str(config.daily_budget_usd))
     if cost.expected_usd > limit_usd - spent_usd:
         raise BudgetError(
@@ -253,7 +253,7 @@ def run_ab(prepared: PreparedAb, model: Model, made: Sequence[Made]) -> Metrics:
             arms=decided,
         ),
         # The whole day of the cutoff may be known.
-        None if cutoff is None else _midnight_ms(cutoff) + DAY_MS,
+        None if cutoff is None else midnight_ms(cutoff) + DAY_MS,
     )
     answer = study.ab(prepared.subject, plan, *prepared.arms, _run(prepared.inputs), arms)
     write_study(answer, prepared.inputs.out)
@@ -271,7 +271,7 @@ class _About(NamedTuple):
     name: str
     provider: str
     model: str
-    cutoff: datetime.date | None
+    cutoff: date | None
 
 
 def _about(job: Job, model: Model, ask: Ask) -> _About:
@@ -300,7 +300,7 @@ def _of_replay(calls: ReplayedCalls, requests: Iterable[LlmRequest], decisions: 
     missing = 0
     for request in requests:
         try:
-            calls.replay.recorded(request)
+            calls.recorded(request)
         except ProviderError:
             missing += 1
     return Estimate(
@@ -335,15 +335,3 @@ def _run(inputs: StudyInputs) -> study.StudyRun:
     job, processes = inputs.job, inputs.processes or available_cores()
     created_at, digest = iso8601(job.now_ms), job.settings.digest()
     return study.StudyRun(Ledger(inputs.out), processes, job.progress, created_at, digest)
-
-
-def _thinks(model: ModelSettings) -> bool:
-    return model.capabilities.thinks if model.effort is None else model.effort != "none"
-
-
-def _today(job: Job) -> datetime.date:
-    return datetime.datetime.fromtimestamp(job.now_ms / 1000, datetime.UTC).date()
-
-
-def _midnight_ms(day: datetime.date) -> Millis:
-    return round(datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp() * 1000)

@@ -89,7 +89,7 @@ async def decide(
     clock: Callable[[], Millis],
 ) -> DecisionReport:
     """Decide on a symbol and record it; without a time, on the newest data of the store."""
-    choice, notes = _with_provider(job, choice)
+    choice, notes = with_provider(job, choice)
     arm = choice.arm or job.settings.decisions.arm
     async with open_local_market(job, symbol, retrieve=arm == "rag") as market:
         with open_record(job) as record:
@@ -238,7 +238,7 @@ def _changes_pct(
     return changes
 
 
-def _with_provider(job: Job, choice: DeciderChoice) -> tuple[DeciderChoice, list[str]]:
+def with_provider(job: Job, choice: DeciderChoice) -> tuple[DeciderChoice, list[str]]:
     """Who decides where nobody says it: a model if there is a key, else the aggregator."""
     notes = []
     if choice.provider is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llm_trader import __version__
 from llm_trader.errors import ConfigurationError
 from llm_trader.rpc.admission import Admission, open_to_strangers
 from llm_trader.rpc.dispatcher import Dispatcher
@@ -18,6 +19,8 @@ from llm_trader.serving.readiness import Readiness, ReadinessProbe
 if TYPE_CHECKING:
     from llm_trader.rpc.http.app import RpcOverHttp
     from llm_trader.serving.graphql.endpoint import GraphQlEndpoint
+    from llm_trader.serving.mcp.calls import ToolCalls
+    from llm_trader.serving.mcp.endpoint import McpEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
 
@@ -27,6 +30,7 @@ def http_door(
     rag: RagMethods,
     probe: ReadinessProbe,
     metrics: ServerMetrics | None,
+    mcp: McpEndpoint | None,
     tls: ServerTls | None,
     sockets: SlotSockets | None,
 ) -> Door:
@@ -44,6 +48,8 @@ def http_door(
     if config.graphql:
         graphql = _graphql(dispatcher, gate, config)
         routes.append(rpc.documents("/graphql", graphql.answer, graphql.refuse, frozenset({JSON})))
+    if mcp is not None:
+        routes.append(rpc.documents("/mcp", mcp.answer, mcp.refuse, frozenset({JSON})))
     return HttpServer(http_application(routes, config), config, gate, tls, sockets)
 
 
@@ -109,3 +115,16 @@ def _graphql(dispatcher: Dispatcher, gate: Admission, config: ServingConfig) -> 
             "out --graphql (serving.graphql)"
         ) from error
     return GraphQlEndpoint(dispatcher, gate, config)
+
+
+def mcp_endpoint(calls: ToolCalls) -> McpEndpoint:
+    """Raises `ConfigurationError` where the extra `mcp` is not installed."""
+    try:
+        # Its libraries take 1 s to import.
+        from llm_trader.serving.mcp.endpoint import McpEndpoint
+    except ImportError as error:
+        raise ConfigurationError(
+            f"tools for assistants need the MCP SDK ({error}): pip install 'llm-trader-rag[mcp]', "
+            "or leave out --mcp (serving.mcp)"
+        ) from error
+    return McpEndpoint(calls, __version__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -27,14 +26,13 @@ from llm_trader.llm.model_settings import ModelSettings, resolve_model
 from llm_trader.llm.prompt.render import TEMPLATE_VERSION, Arm, PromptOptions
 from llm_trader.llm.providers.connecting import API_KEYS, connect_provider
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, ProviderError
-from llm_trader.llm.providers.replay import ReplayProvider
-from llm_trader.llm.record.calls import Spending
 from llm_trader.llm.record.config import DecisionsConfig
 from llm_trader.llm.record.record import DecisionRecord
-from llm_trader.llm.recorded_calls import RecordedCalls, ReplayedCalls
+from llm_trader.llm.recorded_calls import RecordedCalls
 from llm_trader.llm.recorder import Recorder
 from llm_trader.llm.replay import request_like
-from llm_trader.timeframe import Millis
+from llm_trader.llm.replayed_calls import ReplayedCalls
+from llm_trader.timeframe import Millis, utc_date
 
 ProviderChoice = Literal["anthropic", "openai", "openai-compatible", "replay", "aggregator"]
 
@@ -148,7 +146,7 @@ def llm_config(job: Job, choice: DeciderChoice) -> LlmConfig:
 
 def priced_model(job: Job, config: LlmConfig) -> tuple[ModelSettings, Prices]:
     """Raises `ConfigurationError` for what the model does not take, or without a price."""
-    today = datetime.datetime.fromtimestamp(job.now_ms / 1000, datetime.UTC).date()
+    today = utc_date(job.now_ms)
     model = resolve_model(config, today)
     return model, model_prices(config, model, today)
 
@@ -173,15 +171,11 @@ def _calling(
 ) -> LlmDecider:
     model, prices = priced_model(job, config)
     limit_usd = Decimal(str(config.daily_budget_usd))
-
-    def check(spending: Spending, day: datetime.date, needed_usd: Decimal) -> None:
-        check_budget(spending, day, needed_usd=needed_usd, limit_usd=limit_usd)
-
     calls = RecordedCalls(
         model=connect_provider(config, model, job.environ),
         log=record.calls,
         pricing=CallPricing(prices, config.max_retries + 1),
-        check_budget=check,
+        check_budget=partial(check_budget, limit_usd=limit_usd),
         deadline_s=model.deadline_s,
         # As many as can be under way at the rate that is allowed.
         most_at_once=max(_LEAST_AT_ONCE, ceil(config.requests_per_minute * model.timeout_s / 60)),
@@ -212,7 +206,7 @@ def _replaying(
             "as with --provider anthropic, or name the folder of another record with --record"
         )
     return LlmDecider(
-        calls=ReplayedCalls(ReplayProvider(record.calls), recorder.now_ms),
+        calls=ReplayedCalls(record.calls, recorder.now_ms),
         recorder=recorder,
         make_request=partial(request_like, newest.request),
         model=newest.request.model,

@@ -99,8 +99,8 @@ class LocalMarket:
 async def open_local_market(
     job: Job, symbol: str, *, retrieve: bool = True
 ) -> AsyncIterator[LocalMarket]:
-    """Opens the store, and to `retrieve` the index. An index that cannot be opened is no error
-    here: its reason is that of every case.
+    """Opens the store and, if `retrieve` is set, the index. An index that cannot be opened raises
+    nothing here: every case then carries the reason.
     """
     settings, environ = job.settings, job.environ
     async with AsyncExitStack() as opened:

@@ -12,7 +12,7 @@ import structlog
 
 from llm_trader import __version__
 from llm_trader.app.garbage_collection import spare_long_lived_objects
-from llm_trader.app.http_door import http_door
+from llm_trader.app.http_door import http_door, mcp_endpoint
 from llm_trader.app.index_watch import watched
 from llm_trader.app.indexes import (
     loaded_calibration,
@@ -24,7 +24,7 @@ from llm_trader.app.indexes import (
 )
 from llm_trader.app.job import checked_text
 from llm_trader.app.reloading import SettingsFile, follow_settings
-from llm_trader.app.request_observers import metrics_of, request_observers
+from llm_trader.app.request_observers import metrics_of, request_observers, served_forecasts
 from llm_trader.background import in_background
 from llm_trader.errors import ConfigurationError
 from llm_trader.index.protocol import VectorIndex
@@ -48,9 +48,10 @@ from llm_trader.rpc.shared_limits import RedisLevels
 from llm_trader.rpc.slot_sockets import SlotSockets
 from llm_trader.rpc.tls import ServerTls, tls_of
 from llm_trader.serving.admin import AdminMethods
+from llm_trader.serving.decisions import DecisionReader
 from llm_trader.serving.evidence_push import EvidencePusher
+from llm_trader.serving.mcp.calls import ToolCalls
 from llm_trader.serving.methods import RagMethods
-from llm_trader.serving.page.decisions import DecisionReader
 from llm_trader.serving.page.methods import PageMethods
 from llm_trader.serving.pattern_queries import PatternQueries
 from llm_trader.serving.readiness import ReadinessProbe
@@ -62,6 +63,7 @@ from llm_trader.storage.file_follower import FileFollower, following
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.serving.mcp.endpoint import McpEndpoint
     from llm_trader.serving.metrics.exposition import ServerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -79,6 +81,7 @@ class ServerParts:
     admin: AdminMethods
     metrics: ServerMetrics | None
     followed: Sequence[FileFollower]
+    tools: ToolCalls
 
     def configure(self, settings: Settings) -> list[str]:
         """Applies what can change while it runs; returns what went wrong."""
@@ -142,7 +145,7 @@ async def server_parts(
     refuse_one_folder_for_both(settings)
     serving = settings.serving
     # Before anything is opened: a mistake in the flags should not cost the time of loading.
-    keys, tls, followed = _access(serving, environ, clock)
+    keys, tls, followed = access(serving, environ, clock)
     calibration = loaded_calibration(settings)
     async with (
         open_retriever(settings, environ, calibration) as retriever,
@@ -155,37 +158,53 @@ async def server_parts(
         await _log_empty_index(retriever.index)
         market = _market(settings, retriever, opened)
         rag = _rag_methods(settings, retriever, market, clock)
+        decisions = opened.enter_context(closing(DecisionReader(settings.decisions.record)))
+        forecasts = rag.queries.forecasts = served_forecasts(settings, market, clock, opened)
         subscriptions, admin = Subscriptions(market, serving), AdminMethods()
-        record = opened.enter_context(closing(DecisionReader(settings.decisions.record)))
-        page = PageMethods(rag, record)
         methods = with_builtin_methods(
-            [*rag.methods(), *page.methods(), *subscriptions.methods(), *admin.methods()],
+            [
+                *rag.methods(),
+                *decisions.methods(),
+                *PageMethods(rag).methods(),
+                *subscriptions.methods(),
+                *admin.methods(),
+            ],
             title="LLM Trader RAG",
             version=__version__,
             errors=RAG_ERRORS,
         )
-        gate = Admission(serving, keys, await _client_limits(serving, environ, opened))
+        gate = Admission(serving, keys, await client_limits(serving, environ, opened))
         metrics = metrics_of(rag, gate)
         observers = request_observers(settings, methods, metrics, clock, opened)
         dispatcher = Dispatcher(methods, errors=RAG_ERRORS, observers=observers)
         in_qdrant = settings.index.qdrant.url is not None
         probe = ReadinessProbe(retriever, market, serving, clock, in_qdrant=in_qdrant)
+        tools = ToolCalls(dispatcher, gate, rag.queries, __version__, clock)
         doors = []
         if serving.http:
-            doors.append(http_door(dispatcher, gate, rag, probe, metrics, tls, sockets))
+            mcp = await _running_mcp(tools, opened) if serving.mcp else None
+            parts = dispatcher, gate, rag, probe, metrics, mcp
+            doors.append(http_door(*parts, tls, sockets))
         server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets)
+        if forecasts is not None:
+            await opened.enter_async_context(in_background(forecasts.follow()))
         async with in_background(EvidencePusher(subscriptions, dispatcher, gate).run()):
-            yield ServerParts(server, gate, rag, probe, subscriptions, admin, metrics, followed)
+            yield ServerParts(
+                server, gate, rag, probe, subscriptions, admin, metrics, followed, tools
+            )
 
 
-def _access(
-    config: RpcConfig, environ: Mapping[str, str], clock: Callable[[], Millis] | None
+def access(
+    config: RpcConfig,
+    environ: Mapping[str, str],
+    clock: Callable[[], Millis] | None,
+    section: str = "serving",
 ) -> tuple[KeyRing, ServerTls | None, list[FileFollower]]:
     """Keys and certificate, and the files of both, which a running server follows.
 
     Each file is read now for the first time.
     """
-    keys = KeyRing(tokens_of(config, environ), now_ms=clock)
+    keys = KeyRing(tokens_of(config, environ, section), now_ms=clock)
     tls = tls_of(config, clock)
     followed = []
     if path := config.keys_file:
@@ -195,6 +214,12 @@ def _access(
     open_to_all = config.allow_unauthenticated_remote
     check_binding(config.host, keys.required, open_to_all, encrypted=tls is not None)
     return keys, tls, followed
+
+
+async def _running_mcp(tools: ToolCalls, opened: AsyncExitStack) -> McpEndpoint:
+    endpoint = mcp_endpoint(tools)
+    await opened.enter_async_context(endpoint.running())
+    return endpoint
 
 
 def _rag_methods(
@@ -221,7 +246,7 @@ async def _log_empty_index(index: VectorIndex) -> None:
         )
 
 
-async def _client_limits(
+async def client_limits(
     config: RpcConfig, environ: Mapping[str, str], opened: AsyncExitStack
 ) -> ClientLimits:
     """The limits of clients, in Redis where the settings name one."""
@@ -234,16 +259,16 @@ async def _client_limits(
     return await opened.enter_async_context(aclosing(ClientLimits(config, shared)))
 
 
-def tokens_of(config: RpcConfig, environ: Mapping[str, str]) -> list[str]:
+def tokens_of(config: RpcConfig, environ: Mapping[str, str], section: str = "serving") -> list[str]:
     """The tokens of the environment. Raises `ConfigurationError` if its variable holds none."""
     name = config.auth_tokens_env
     if name is None:
         return []
-    value = checked_text(environ.get(name, ""), name, "serving.auth_tokens_env")
+    value = checked_text(environ.get(name, ""), name, f"{section}.auth_tokens_env")
     tokens = [token.strip() for token in value.split(",") if token.strip()]
     if not tokens:
         raise ConfigurationError(
-            f"serving.auth_tokens_env names {name}, but that environment variable holds no token"
+            f"{section}.auth_tokens_env names {name}, but that environment variable holds no token"
         )
     return tokens
 

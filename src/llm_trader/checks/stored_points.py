@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from llm_trader.arrays import FIELD_ROUNDING, Floats, Mask, Times
+from llm_trader.arrays import FIELD_ROUNDING, Floats, Mask, Times, none_for_nan
 from llm_trader.checks.sampling import sample
 from llm_trader.index.asof import Window
 from llm_trader.index.points import PointTable
@@ -71,7 +71,7 @@ class _Differing:
         for column in np.flatnonzero(~same.all(axis=0)).tolist():
             row = int(np.argmin(same[:, column]))
             time_ms = int(as_of_ms[column])
-            values = (_known(float(part[row, column])) for part in (stored, now))
+            values = (none_for_nan(float(part[row, column])) for part in (stored, now))
             difference = Difference(self.symbol, iso8601(time_ms), names[row], *values)
             self.fields.setdefault(time_ms, difference)
 
@@ -158,7 +158,3 @@ def _compare_states(
     priced: Mask = np.isfinite(now[ROW["price"]])
     report.states_compared += int(priced.sum())
     differing.add(SCALARS, times[priced], stored[:, priced], now[:, priced])
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -6,6 +6,7 @@
 `pipeline`       from stored data to trusted answers: ingest, serve, query, leak-check, calibrate
 `decide`, `decisions`                      decisions by language models, and the record of them
 `data`, `data_store`                       market data: filling a store, and caring for one
+`assistants`     tools for assistants, and receipts of their answers
 `index`, `models`, `backup`, `evaluate`    the other groups of commands
 `demo`                                     a command alone
 `show_answer`, `show_decisions`, `show_evaluation`, `show_store`   the long descriptions of a result

@@ -12,7 +12,8 @@ from llm_trader.cli.options import with_job
 from llm_trader.cli.output import Description, Result, line, table
 
 if TYPE_CHECKING:
-    from llm_trader.audit.verification import AuditReport
+    from llm_trader.storage.chain.lines import AnyKind
+    from llm_trader.storage.chain.verification import ChainsReport
 
 app = typer.Typer(no_args_is_help=True, help="The audit log of a server: verify it.")
 
@@ -37,25 +38,26 @@ def verify(
     it: keep it on another machine, and give it with --expect later, because whoever may write to
     the folder could make the whole log anew. Exits with 1 if anything was found.
     """
-    from llm_trader.audit.verification import verify as verify_log
+    from llm_trader.audit.log import AUDIT
     from llm_trader.errors import ConfigurationError
+    from llm_trader.storage.chain.verification import verify as verify_chains
 
     folder = job.settings.audit.folder
     if folder is None:
         raise ConfigurationError(
             "no audit log is set; name its folder with --audit-folder or the setting audit.folder"
         )
-    report = verify_log(folder, tuple(expect or ()))
-    return Result(report, _describe(report), not report.passed)
+    report = verify_chains(AUDIT, folder, tuple(expect or ()))
+    return Result(report, describe_chains(report, AUDIT), not report.passed)
 
 
-def _describe(report: AuditReport) -> Description:
+def describe_chains(report: ChainsReport, kind: AnyKind) -> Description:
     rows = (
         (c.chain, c.files, f"{c.lines:,}", c.first_time, c.last_time, c.lost_lines, c.torn_lines)
         for c in report.chains
     )
     names = "chain", "files", "lines", "first", "last", "lost", "torn"
-    yield table(f"Audit log {report.folder}", *names, rows=rows)
+    yield table(f"{kind.words.capitalize()} {report.folder}", *names, rows=rows)
     for chain in report.chains:
         for found in chain.problems:
             where = found.file if found.line is None else f"{found.file}, line {found.line}"

@@ -24,11 +24,14 @@ from llm_trader.cli import (
     data_store,
     decisions,
     evaluate,
+    forecasts,
     index,
     keys,
     models,
     volatility,
+    workflow,
 )
+from llm_trader.cli.assistants import mcp, receipt_app
 from llm_trader.cli.decide import decide, prompt_app, replay
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
@@ -90,6 +93,7 @@ app.add_typer(backup.app, name="backup")
 app.add_typer(volatility.app, name="volatility")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(forecasts.app, name="forecasts")
 app.command()(ingest)
 app.command()(serve)
 app.command()(query)
@@ -98,8 +102,11 @@ app.command()(decide)
 app.add_typer(decisions.app, name="decisions")
 app.command()(replay)
 app.add_typer(prompt_app, name="prompt")
+app.add_typer(workflow.app, name="workflow")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
+app.command()(mcp)
+app.add_typer(receipt_app, name="receipt")
 app.add_typer(config.app, name="config")
 app.command()(demo)
 

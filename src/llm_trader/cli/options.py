@@ -104,6 +104,7 @@ SETTING_FLAGS: Final = {
     "graphql": Flag(
         "serving.graphql", "Also answer GraphQL at POST /graphql of the HTTP port.", type=bool
     ),
+    "mcp": Flag("serving.mcp", "Also answer assistants at POST /mcp of the HTTP port.", type=bool),
     "workers": Flag("serving.workers", "Processes that answer on the same ports.", "1", type=int),
     "min_matches": Flag("serving.min_matches", "Refuse a query with fewer matches.", "3", type=int),
     "tls_certificate": Flag(
@@ -119,7 +120,25 @@ SETTING_FLAGS: Final = {
         "Serve other machines without asking for a key.",
         type=bool,
     ),
+    "runs": Flag("workflow.runs.folder", "Folder of the runs.", "var/workflow", type=Path),
+    "postgres_url": Flag(
+        "workflow.runs.postgres_url", "Postgres database of the runs, instead of the folder."
+    ),
+    "rag_url": Flag(
+        "workflow.runs.rag_url", "Address of the RAG server, instead of the one in the graph."
+    ),
+    "shadow": Flag("workflow.runs.shadow", "Decide, and execute nothing.", type=bool),
+    "ab": Flag(
+        "workflow.runs.ab",
+        "Ask with both prompts, and execute the decision of this one: rag or baseline.",
+        "off",
+    ),
     "audit_folder": Flag("audit.folder", "Folder of the audit log.", type=Path),
+    "forecasts_folder": Flag(
+        "forecasts.folder",
+        "Folder of the forecast journal; by default `forecasts` beside the index.",
+        type=Path,
+    ),
     "log_level": Flag(
         "logging.level", "Least severity to log: trace, debug, info, warn or error.", "info", "-l"
     ),

@@ -76,11 +76,12 @@ def ingest(
 
 
 @with_job(
-    *("host", "port", "http_port", "no_http", "graphql", "workers"),
+    *("host", "port", "http_port", "no_http", "graphql", "mcp", "workers"),
     *("store", "index", "qdrant_url", "vector"),
     *("lookback_days", "calibration"),
     *("min_matches", "keys_file", "auth_tokens_env", "tls_certificate", "tls_key"),
     "audit_folder",
+    "forecasts_folder",
     *("allow_unauthenticated_remote", "log_level"),
     quiet=False,
 )
@@ -89,10 +90,11 @@ def serve(job: Job) -> None:
 
     Two ports: one document per line over TCP; and HTTP with POST /rpc, GET /livez, /readyz and
     /openrpc.json, WebSocket at /ws, and with --graphql, which needs the extra graphql, POST
-    /graphql. Methods: rag.query_patterns, rag.get_snapshot, rag.get_candles, rag.get_funding,
-    rag.get_open_interest, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover.
-    Answers include new states as soon as they are ingested. With a market store, queries may leave
-    out their state, and the server completes partial states.
+    /graphql, with --mcp, which needs the extra mcp, POST /mcp. Methods: rag.query_patterns,
+    rag.cohort_open, rag.get_snapshot, rag.get_candles, rag.get_funding, rag.get_open_interest,
+    rag.forecast_quality, rag.stats, rag.subscribe (over WebSocket), rpc.ping, rpc.discover, which
+    lists all of them. Answers include new states as soon as they are ingested. With a market store,
+    queries may leave out their state, and the server completes partial states.
     """
     serving = job.settings, job.environ, options.now_ms, job.read_settings
     if job.settings.serving.workers > 1:

@@ -17,12 +17,13 @@ from llm_trader.client.errors import error_of
 from llm_trader.rpc.conversation import Reply, decoded
 
 if TYPE_CHECKING:
+    from llm_trader.forecasts.quality import ForecastQuality
     from llm_trader.rpc.builtin import Pong
     from llm_trader.serving.admin import Reloaded
     from llm_trader.serving.brief import BriefResult
+    from llm_trader.serving.decisions import DecisionResult, DecisionsResult
     from llm_trader.serving.page.comparison import CompareStatesResult
     from llm_trader.serving.page.data_report import SeriesReportResult
-    from llm_trader.serving.page.decisions import DecisionResult, DecisionsResult
     from llm_trader.serving.page.evaluations import EvaluationsResult
     from llm_trader.serving.series import CandlesResult, FundingResult, OpenInterestResult
     from llm_trader.serving.wire import (
@@ -74,6 +75,16 @@ def discover(*, timeout_s: float | None = None) -> Call[dict[str, Any]]:
 def stats(*, timeout_s: float | None = None) -> Call[StatsResult]:
     """What the server holds."""
     return Call("rag.stats", {}, _struct("serving.wire", "StatsResult"), timeout_s)
+
+
+def forecast_quality(
+    symbol: str | None = None, *, days: int | None = None, timeout_s: float | None = None
+) -> Call[ForecastQuality]:
+    """How good the forecasts were that the server gave about the present, of all symbols or one."""
+    given = {"symbol": symbol, "days": days}
+    params = {name: value for name, value in given.items() if value is not None}
+    result_type = _struct("forecasts.quality", "ForecastQuality")
+    return Call("rag.forecast_quality", params, result_type, timeout_s)
 
 
 def get_snapshot(
@@ -148,13 +159,13 @@ def list_decisions(
 ) -> Call[DecisionsResult]:
     """The newest decisions on record, newest first."""
     params = {"symbol": symbol, "limit": limit}
-    result_type = _struct("serving.page.decisions", "DecisionsResult")
+    result_type = _struct("serving.decisions", "DecisionsResult")
     return Call("rag.list_decisions", params, result_type, timeout_s)
 
 
 def get_decision(number: int, *, timeout_s: float | None = None) -> Call[DecisionResult]:
     """A decision on record, with its state, evidence and costs."""
-    result_type = _struct("serving.page.decisions", "DecisionResult")
+    result_type = _struct("serving.decisions", "DecisionResult")
     return Call("rag.get_decision", {"id": number}, result_type, timeout_s)
 
 

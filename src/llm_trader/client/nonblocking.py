@@ -66,6 +66,7 @@ class AsyncClient(Face["TaskPool"]):
     list_decisions = _sent(calls.list_decisions)
     get_decision = _sent(calls.get_decision)
     list_evaluations = _sent(calls.list_evaluations)
+    forecast_quality = _sent(calls.forecast_quality)
     stats = _sent(calls.stats)
     ping = _sent(calls.ping)
     discover = _sent(calls.discover)

@@ -23,11 +23,11 @@ from llm_trader.llm.aggregator import AggregatorConfig
 from llm_trader.retrieval.forecast import NEIGHBOURS, WEIGHT_OF_NEIGHBOURS
 from llm_trader.retrieval.search_spec import NeighbourSearch
 from llm_trader.storage.files import read_whole
-from llm_trader.timeframe import HORIZONS, HOUR_MS, MINUTE_MS, Millis
+from llm_trader.timeframe import HORIZONS, MINUTE_MS, Millis
+from llm_trader.trading.rules import Costs, TradingRules
 
 Vector = Literal["state", "text", "hybrid", "random"]
 Scale = Literal["expected", "last_24h", "none"]
-OppositeRule = Literal["reverse", "close", "ignore"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 # Variants of a plan that a comparison knows by name.
@@ -40,7 +40,6 @@ AS_IT_IS: Final = "as it is"
 Keys = dict[str, Any]
 
 _MINUTES_PER_DAY: Final = 1440
-_BPS: Final = 10_000.0
 
 
 def check_feature_weights(weights: Mapping[str, float], features: Collection[str]) -> None:
@@ -88,51 +87,6 @@ class ForecastRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     weight_of_neighbours: Share = 0.25
     # Above 300 the weight of a far neighbour could underflow to 0.
     kernel: Annotated[float, Meta(ge=0, le=300)] = 0.0
-
-
-class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Charged on the notional when a position is opened and when it is closed.
-
-    The defaults are the taker fee of Bybit's perpetuals and a guess for a liquid one's slippage.
-    """
-
-    taker_fee_bps: float = 5.5
-    slippage_bps: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (self.taker_fee_bps >= 0 and self.slippage_bps >= 0):
-            raise InvalidInputError("costs.taker_fee_bps and costs.slippage_bps must be 0 or more")
-
-    @property
-    def per_side(self) -> float:
-        """As a fraction of the notional."""
-        return (self.taker_fee_bps + self.slippage_bps) / _BPS
-
-
-class TradingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a position ends; `None` switches that reason off.
-
-    `stop_pct` and `target_pct` are distances from the entry price. The longest hold counts from
-    the entry. A HOLD or a repeated side keeps a position. An opposite decision reverses it, closes
-    it without opening another, or is ignored.
-    """
-
-    stop_pct: float | None = 2.0
-    target_pct: float | None = 3.0
-    longest_hold_ms: Millis | None = 4 * HOUR_MS
-    opposite: OppositeRule = "reverse"
-
-    def __post_init__(self) -> None:
-        if self.stop_pct is not None and not 0 < self.stop_pct <= 100:
-            raise InvalidInputError("trading.stop_pct must be above 0 and at most 100")
-        if self.target_pct is not None and not self.target_pct > 0:
-            raise InvalidInputError("trading.target_pct must be above 0")
-        if self.longest_hold_ms is not None and self.longest_hold_ms <= 0:
-            raise InvalidInputError("trading.longest_hold_ms must be above 0")
-        if self.opposite not in ("reverse", "close", "ignore"):
-            raise InvalidInputError(
-                f"trading.opposite is {self.opposite!r}; take reverse, close or ignore"
-            )
 
 
 # The forecast that a server gives.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from llm_trader.arrays import none_for_nan
 from llm_trader.evaluation.dataset import Dataset
 from llm_trader.evaluation.decisions.cases import (
     Evaluated,
@@ -181,7 +182,7 @@ def _rows(prepared: Prepared, made: Sequence[Made]) -> list[StateRow]:
         StateRow(
             symbol=state.symbol,
             time=iso8601(state.as_of_ms),
-            leans={name: _none_for_nan(lean) for name, lean in state.leans.items()},
+            leans={name: none_for_nan(lean) for name, lean in state.leans.items()},
             actions={name: decision.action for name, decision in decisions.items()},
             holds={
                 name: decision.hold_reason
@@ -191,7 +192,3 @@ def _rows(prepared: Prepared, made: Sequence[Made]) -> list[StateRow]:
         )
         for state, decisions in _by_state(prepared, made)
     ]
-
-
-def _none_for_nan(value: float) -> float | None:
-    return None if value != value else value

@@ -12,6 +12,7 @@
 `cost`        what calls cost, and at most will; `budget`: whether they may
 `record/`     every call and every decision, on disk before it is used
 `recorded_calls`  calls through the record: reuse, budget, one call for one request
+`replayed_calls`  answers from the record alone
 `llm_decider`  a language model as a decider; `recorder` puts what it decides on record
 `replay`      a recorded decision, made again
 """

@@ -17,7 +17,7 @@ class Spending(Protocol):
     def spent_usd(self, day: date, symbol: str | None = None) -> Decimal: ...
 
 
-def check_budget(spending: Spending, day: date, *, needed_usd: Decimal, limit_usd: Decimal) -> None:
+def check_budget(spending: Spending, day: date, needed_usd: Decimal, *, limit_usd: Decimal) -> None:
     """Raises `BudgetError` unless a call that costs `needed_usd` at most fits into the day.
 
     Check and reservation belong into one transaction, or two processes could both pass.

@@ -127,7 +127,7 @@ def estimate_study(
 
 
 def estimated_tokens(request: LlmRequest) -> int:
-    """Of a prompt, its schema included; within a third for texts with many figures."""
+    """Estimated tokens of a prompt and its schema, within a third where figures abound."""
     return round(_bytes(request) / _BYTES_PER_TOKEN)
 
 

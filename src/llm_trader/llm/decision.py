@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 import msgspec
-import numpy as np
+from msgspec import Meta
 
+from llm_trader.arrays import none_for_nan
 from llm_trader.errors import InvalidInputError
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.table import SnapshotTable
@@ -31,13 +32,25 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     each to whoever executes the decision. A HOLD has none of them.
     """
 
-    action: Action
-    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None
-    reasoning: str
-    hold_reason: HoldReason | None = None
-    stop_pct: float | None = None
-    target_pct: float | None = None
-    size_pct: float | None = None
+    action: Annotated[Action, Meta(description="LONG, SHORT or HOLD.")]
+    confidence: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="How sure the decider was, 0 to 1; null where it does not say."),
+    ]
+    reasoning: Annotated[str, Meta(description="Why, in the decider's words.")]
+    hold_reason: Annotated[
+        HoldReason | None,
+        Meta(
+            description="Of a HOLD: the `model` chose it, an `error` or a `guard` left no choice."
+        ),
+    ] = None
+    stop_pct: Annotated[
+        float | None, Meta(description="Stop, % of the entry price in the position's direction.")
+    ] = None
+    target_pct: Annotated[
+        float | None, Meta(description="Target, % of the entry price in the position's direction.")
+    ] = None
+    size_pct: Annotated[float | None, Meta(description="Size, % of the account's equity.")] = None
 
     # msgspec checks values when it decodes them, but not those that a decider passes in.
     def __post_init__(self) -> None:
@@ -119,8 +132,7 @@ class Case:
 
     def value(self, field: str) -> float | None:
         """A scalar field of the state, `None` if it is unknown."""
-        value = float(self.state.column(field)[0])
-        return None if np.isnan(value) else value
+        return none_for_nan(float(self.state.column(field)[0]))
 
 
 class Decider(Protocol):

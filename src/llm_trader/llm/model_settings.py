@@ -41,7 +41,7 @@ class ModelSettings:
 
     @property
     def thinks(self) -> bool:
-        return self.capabilities.thinks if self.effort is None else self.effort != "none"
+        return self.capabilities.thinks_at(self.effort)
 
     @property
     def knowledge_cutoff(self) -> date | None:
@@ -76,7 +76,7 @@ def resolve_model(config: LlmConfig, today: date) -> ModelSettings:
     capabilities = capabilities_of(config.provider, model)
     if problems := [*_problems(config, model, capabilities, today)]:
         raise ConfigurationError("\n".join(problems))
-    thinks = capabilities.thinks if config.effort is None else config.effort != "none"
+    thinks = capabilities.thinks_at(config.effort)
     tokens = min(
         config.max_output_tokens or (_THINKING_TOKENS if thinks else _PLAIN_TOKENS),
         capabilities.max_output_tokens,

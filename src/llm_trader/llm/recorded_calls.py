@@ -19,7 +19,6 @@ import msgspec
 import structlog
 
 from llm_trader.llm.providers.protocol import LlmReply, LlmRequest, Provider, ProviderError
-from llm_trader.llm.providers.replay import ReplayProvider
 from llm_trader.llm.record.call_rows import CallFailure, RecordedCall
 from llm_trader.llm.record.calls import CallLog, CheckBudget, Started, UnderWay
 from llm_trader.llm.record.requests import request_hash
@@ -49,32 +48,11 @@ class Calls(Protocol):
 
 
 class Pricing(Protocol):
-    """What calls cost; `settled_usd` is None where the provider names no tokens."""
+    """What calls cost: at most before one is made, and settled when it has ended."""
 
     def worst_case_usd(self, request: LlmRequest) -> Decimal: ...
 
     def settled_usd(self, request: LlmRequest, end: LlmReply | ProviderError) -> Decimal: ...
-
-
-@dataclass(slots=True)
-class ReplayedCalls:
-    """Answers from the record alone. A request that is not there has a failure, and no id."""
-
-    replay: ReplayProvider
-    now_ms: Callable[[], Millis]
-
-    @property
-    def provider(self) -> str:
-        return self.replay.name
-
-    async def complete(self, request: LlmRequest, *, symbol: str) -> CallUsed:
-        try:
-            return CallUsed(self.replay.recorded(request), is_new=False)
-        except ProviderError as error:
-            failure = CallFailure(kind=error.kind, message=error.message)
-            return CallUsed(_unmade(request, symbol, self.now_ms(), failure), is_new=False)
-
-    async def close(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,10 +138,13 @@ class RecordedCalls:
     def _still_under_way(self, begun: UnderWay, request: LlmRequest, symbol: str) -> RecordedCall:
         message = f"another process is still making this call (call {begun.call_id})"
         failure = CallFailure(kind="under_way", message=message)
-        return _unmade(request, symbol, self.now_ms(), failure)
+        return unmade_call(request, symbol, self.now_ms(), failure)
 
 
-def _unmade(request: LlmRequest, symbol: str, now_ms: Millis, failure: CallFailure) -> RecordedCall:
+def unmade_call(
+    request: LlmRequest, symbol: str, now_ms: Millis, failure: CallFailure
+) -> RecordedCall:
+    """A call that nobody made, so that it has no id."""
     return RecordedCall(
         id=0,
         request_hash=request_hash(request),

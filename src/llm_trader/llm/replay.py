@@ -21,11 +21,10 @@ from llm_trader.llm.decision import Case, Decision
 from llm_trader.llm.llm_decider import ask, first_request, without_evidence
 from llm_trader.llm.prompt.render import PromptOptions
 from llm_trader.llm.providers.protocol import LlmRequest, Message
-from llm_trader.llm.providers.replay import ReplayProvider
 from llm_trader.llm.record.call_rows import RecordedCall
 from llm_trader.llm.record.decisions import RecordedDecision
 from llm_trader.llm.record.record import DecisionRecord
-from llm_trader.llm.recorded_calls import ReplayedCalls
+from llm_trader.llm.replayed_calls import ReplayedCalls
 from llm_trader.llm.reply.error import ReplyError
 from llm_trader.llm.reply.reading import read_reply
 from llm_trader.snapshot.table import SnapshotTable
@@ -141,8 +140,7 @@ def request_like(
 async def _ask_again(
     record: DecisionRecord, recorded: RecordedDecision, request: LlmRequest
 ) -> Decision:
-    replay = ReplayProvider(record.calls, recorded.calls)
-    calls = ReplayedCalls(replay, lambda: recorded.created_at_ms)
+    calls = ReplayedCalls(record.calls, lambda: recorded.created_at_ms, recorded.calls)
     return (await ask(calls, recorded.symbol, request)).decision
 
 

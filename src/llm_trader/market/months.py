@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import NamedTuple
 
-from llm_trader.timeframe import DAY_MS, Millis, iso8601
+from llm_trader.timeframe import DAY_MS, Millis, midnight_ms, utc_date
 
 
 class Period(NamedTuple):
@@ -19,19 +19,14 @@ class Period(NamedTuple):
 
 def months(start_ms: Millis, end_ms: Millis) -> Iterator[Period]:
     """Each month that `start_ms <= time < end_ms` touches."""
-    moment = datetime.fromtimestamp(start_ms / 1000, UTC)
-    year, month = moment.year, moment.month
-    while (first_ms := _midnight_ms(year, month)) < end_ms:
-        following = (year + 1, 1) if month == 12 else (year, month + 1)
-        yield Period(f"{year:04}-{month:02}", first_ms, _midnight_ms(*following))
-        year, month = following
+    first = utc_date(start_ms).replace(day=1)
+    while (first_ms := midnight_ms(first)) < end_ms:
+        following = (first + timedelta(days=31)).replace(day=1)
+        yield Period(f"{first:%Y-%m}", first_ms, midnight_ms(following))
+        first = following
 
 
 def days(start_ms: Millis, end_ms: Millis) -> Iterator[Period]:
     """Each day that `start_ms <= time < end_ms` touches."""
     for first_ms in range(start_ms // DAY_MS * DAY_MS, end_ms, DAY_MS):
-        yield Period(iso8601(first_ms)[:10], first_ms, first_ms + DAY_MS)
-
-
-def _midnight_ms(year: int, month: int) -> Millis:
-    return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) * 1000
+        yield Period(utc_date(first_ms).isoformat(), first_ms, first_ms + DAY_MS)

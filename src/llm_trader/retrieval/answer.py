@@ -394,6 +394,8 @@ class Answer(msgspec.Struct, frozen=True):
     """What a query found and how. `warnings` name what could not be done.
 
     `index_end_ms` is the time of the newest state in the window, known at the query's time.
+    `without_neighbours` are the quantiles at 10, 25, 50, 75 and 90 % of the forecast of the window
+    alone, in % by horizon: what the forecast is compared with later.
     """
 
     matches: list[Match]
@@ -407,3 +409,4 @@ class Answer(msgspec.Struct, frozen=True):
     calibration: CalibrationUsed | None = None
     warnings: list[str] = []
     index_end_ms: Millis | None = None
+    without_neighbours: list[list[float]] | None = None

@@ -15,6 +15,7 @@ import numpy as np
 
 from llm_trader.arrays import Floats, Rows
 from llm_trader.index.points import COLUMN_ROW, PointTable
+from llm_trader.retrieval.reference import QUANTILE_LEVELS
 from llm_trader.retrieval.statistics import OUTCOME_ROWS, in_order_sum
 from llm_trader.snapshot.model import EXPECTED_VOLATILITY
 from llm_trader.snapshot.outcome import PATH, first_touches
@@ -46,6 +47,8 @@ OUTCOMES_COUNTED: Final[tuple[tuple[Any, Literal["left", "right"]], ...]] = (
 FORECAST_LEVELS: Final = np.arange(1, 100) / 100
 # The places of 10 and 90 % among the levels: the ends of an 80 % band.
 BAND_ENDS: Final = (9, 89)
+# The places of the quantiles that answers name, at 10, 25, 50, 75 and 90 %.
+NAMED_PLACES: Final = [round(level * 100) - 1 for level in QUANTILE_LEVELS]
 
 # The expected volatilities are adjacent columns, so those of a whole window are a view.
 EXPECTED_ROWS: Final = slice(
@@ -162,13 +165,21 @@ def size_numbers(relative: Floats) -> Floats:
 class Mixture:
     """A forecast of each horizon in units of expected volatility: the quantiles at
     `FORECAST_LEVELS` (horizons, levels), and the mean, the share of rises and the weight of the
-    neighbours (horizons,).
+    neighbours (horizons,). `base_quantiles` are those of the window alone.
     """
 
     quantiles: Floats
     mean: Floats
     share_up: Floats
     weight: Floats
+    base_quantiles: Floats
+
+    def named_without_neighbours(self, expected_pct: Sequence[float]) -> list[list[float]]:
+        """The quantiles of the window alone that answers name, in % (horizons, 5)."""
+        named: list[list[float]] = (
+            self.base_quantiles[:, NAMED_PLACES] * np.array(expected_pct)[:, None]
+        ).tolist()
+        return named
 
 
 def mix(windows: SortedWindows, neighbours: Floats, counts_up_to: Rows | None) -> list[Mixture]:
@@ -181,7 +192,7 @@ def mix(windows: SortedWindows, neighbours: Floats, counts_up_to: Rows | None) -
     numbers, (_, count, k) = windows.numbers, neighbours.shape
     if counts_up_to is None or k < NEIGHBOURS:
         weight = np.zeros(len(HORIZONS))
-        return _mixtures(numbers.quantiles, numbers.mean, numbers.share_up, weight)
+        return _mixtures(numbers.quantiles, numbers.mean, numbers.share_up, weight, numbers)
     quantiles = numbers.quantiles.copy()
     base = _BaseRows(np.tile(windows.counts, len(MIXED))[:, None], windows.at, count)
     mixed = _mixture_quantiles(
@@ -197,12 +208,15 @@ def mix(windows: SortedWindows, neighbours: Floats, counts_up_to: Rows | None) -
     mean = weights * (in_order_sum(neighbours) / k) + (1 - weights) * numbers.mean
     up = np.add.reduce(neighbours > 0, axis=-1) / k
     share_up = weights * up + (1 - weights) * numbers.share_up
-    return _mixtures(quantiles, mean, share_up, _WEIGHTS)
+    return _mixtures(quantiles, mean, share_up, _WEIGHTS, numbers)
 
 
-def _mixtures(quantiles: Floats, mean: Floats, share_up: Floats, weight: Floats) -> list[Mixture]:
+def _mixtures(
+    quantiles: Floats, mean: Floats, share_up: Floats, weight: Floats, base: WindowNumbers
+) -> list[Mixture]:
     return [
-        Mixture(quantiles[:, i], mean[:, i], share_up[:, i], weight) for i in range(mean.shape[1])
+        Mixture(quantiles[:, i], mean[:, i], share_up[:, i], weight, base.quantiles[:, i])
+        for i in range(mean.shape[1])
     ]
 
 

@@ -6,11 +6,13 @@ too few for arrays to pay.
 
 from __future__ import annotations
 
-from math import copysign, isnan, log1p, nan, sqrt
+from math import copysign, log1p, nan, sqrt
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
+from llm_trader.arrays import none_for_nan
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -29,7 +31,7 @@ class Interval(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, value: float, low: float = nan, high: float = nan) -> Interval:
         """The interval of computed numbers, in which NaN is unknown."""
-        return cls(*(None if isnan(number) else number for number in (value, low, high)))
+        return cls(*map(none_for_nan, (value, low, high)))
 
     def above(self, threshold: float) -> bool:
         """Whether the whole interval lies above; false where it is unknown."""

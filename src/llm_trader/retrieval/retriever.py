@@ -22,7 +22,12 @@ import numpy as np
 from llm_trader.arrays import COSINE_ROUNDING, Cosines, Floats, Vectors
 from llm_trader.embedding.state import QueryVector, StateSpace
 from llm_trader.embedding.text_cache import QueryTexts
-from llm_trader.errors import ConfigurationError, InvalidInputError, LlmTraderError
+from llm_trader.errors import (
+    ConfigurationError,
+    InsufficientMatchesError,
+    InvalidInputError,
+    LlmTraderError,
+)
 from llm_trader.index.asof import Window, visible_window
 from llm_trader.index.memory import exact_cosines, scales_of
 from llm_trader.index.points import COLUMN_ROW, STATE, TEXT, PointTable, point_id
@@ -38,6 +43,7 @@ from llm_trader.retrieval.answer import (
 )
 from llm_trader.retrieval.block import Pause, shared_episodes, shared_prospects
 from llm_trader.retrieval.calibration import Calibration, LoadedCalibration, scope_of
+from llm_trader.retrieval.cohort.outcomes import COHORT_SHARE, LEAST_STATES, NearestStates
 from llm_trader.retrieval.episodes import (
     HITS_PER_EPISODE,
     MORE_HITS,
@@ -323,10 +329,11 @@ class Retriever:
         loaded, warnings = self._usable_calibration(query, len(neighbours.rows))
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
+        evidence, without_neighbours = self._evidence(query, found, novelty, calibration, shared)
         answer = Answer(
             matches=self._matches(query, matches, rows, reference, shared),
             statistics=summarise(rows, matches.similarity.tolist()),
-            evidence=self._evidence(query, found, novelty, calibration, shared),
+            evidence=evidence,
             filters_applied=["symbol", "timerange", "resolved_at", *ranges],
             features_missing=list(query.probe.features_missing),
             points_eligible=hits.eligible,
@@ -335,9 +342,31 @@ class Retriever:
             calibration=loaded.used if loaded else None,
             warnings=warnings,
             index_end_ms=int(hits.points.timestamp_ms[-1]) if len(hits.points) else None,
+            without_neighbours=without_neighbours,
         )
         end_stage("evidence")
         return answer
+
+    async def nearest_states(self, question: Question, spec: SearchSpec) -> NearestStates:
+        """The part of the window that cohorts of a state are made of, by the state vector.
+
+        Each state is in it by what was known at its own time. Raises like `query`.
+        """
+        spec = msgspec.structs.replace(spec, vector=STATE, include_regime_filters=False)
+        query = (await self._asked(question, spec)).query
+        search = _searches(query, {})[0]
+        points = await self.index.scan(query.symbol, search.window)
+        if not len(points):
+            suggestion = (
+                f"the lookback of {spec.lookback_days} days reaches no past state that was "
+            )
+            raise InsufficientMatchesError(0, 1, f"{suggestion}known then; ask about a later time")
+        limit = max(LEAST_STATES, round(COHORT_SHARE * len(points)))
+        hits = await self.index.search(replace(search, limit=limit))
+        nearest = _neighbourhood(query, hits).first(limit)
+        novelty = _novelty(await self._reference(query), hits, query.probe)
+        base = self._forecast_base(hits.points)
+        return NearestStates(hits.points, nearest.rows, nearest.similarity, base, novelty)
 
     def embedding_model(self, vector: QueryVectors) -> str:
         """The ids of the spaces that a query is compared in."""
@@ -459,14 +488,15 @@ class Retriever:
         novelty: Novelty | None,
         calibration: Calibration | None,
         shared: _Shared,
-    ) -> Evidence:
+    ) -> tuple[Evidence, list[list[float]] | None]:
         _, _, episodes, neighbours = found
         window = episodes.points
         if not len(window):
-            return no_evidence("the lookback reaches no past state that was known by then", 0)
+            reason = "the lookback reaches no past state that was known by then"
+            return no_evidence(reason, 0), None
         if not len(episodes.rows):
             reason = f"none of the {len(window)} past states known by then passes the filters"
-            return no_evidence(reason, len(window))
+            return no_evidence(reason, len(window)), None
         volatility_pct = _realized_volatility(query)
         prospect, numbers = shared.prospect, shared.episodes
         if prospect is None:
@@ -485,8 +515,8 @@ class Retriever:
             evidence = msgspec.structs.replace(evidence, episodes_compared_in_part=in_part)
         if query.spec.detail == "full":
             used = StatesUsed(_past_states(episodes), _past_states(neighbours), _window(window))
-            return msgspec.structs.replace(evidence, states_used=used)
-        return evidence
+            evidence = msgspec.structs.replace(evidence, states_used=used)
+        return evidence, prospect.mixture.named_without_neighbours(outlook.expected_pct)
 
     def _base(self, window: PointTable, shared: SharedWindows | None) -> BaseRates:
         is_shared = shared is not None and shared.holds(window)

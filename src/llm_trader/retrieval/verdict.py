@@ -9,6 +9,7 @@ many independent outcomes as do not overlap.
 
 from __future__ import annotations
 
+from functools import cache
 from math import isfinite
 from statistics import NormalDist
 from typing import Final, NamedTuple
@@ -33,9 +34,24 @@ NOVEL_PERCENTILE: Final = 99.0
 # Outcomes of a real market depend on each other beyond a day: cut loose from their states, 1.5
 # in 100 pass a threshold that is meant for 1 in 100.
 _COMPARISONS: Final = 2 * len(HORIZONS)
-WEAK_Z, INFORMATIVE_Z = (
-    NormalDist().inv_cdf(1 - by_chance / 2 / _COMPARISONS) for by_chance in (0.1, 0.002)
-)
+
+
+class Thresholds(NamedTuple):
+    """The standard errors beyond which a deviation is `weak`, and beyond which `informative`."""
+
+    weak_z: float
+    informative_z: float
+
+    @classmethod
+    @cache
+    def of(cls, looks: float) -> Thresholds:
+        """For the largest deviation of so many sets of comparisons, by Bonferroni's rule."""
+        levels = (by_chance / 2 / _COMPARISONS / looks for by_chance in (0.1, 0.002))
+        # The distribution is symmetric, and small levels keep their digits only this way round.
+        return cls(*(-NormalDist().inv_cdf(level) for level in levels))
+
+
+WEAK_Z, INFORMATIVE_Z = Thresholds.of(1)
 
 
 class Comparison(NamedTuple):
@@ -138,12 +154,14 @@ def decide_verdict(
     effective: float,
     novelty: Novelty | None,
     skilled_horizons: frozenset[str] | None = None,
+    looks: float = 1,
 ) -> tuple[str, str]:
     """`informative`, `weak` or `none`, with the reason.
 
     Only the `skilled_horizons`, at which such a forecast was better than the volatility model in
     a calibration, can be informative. `None` means that there is no calibration. `effective` is
-    the largest effective number of episodes.
+    the largest effective number of episodes. `looks` is how many such verdicts are looked at, of
+    which the best one may be picked.
     """
     known = [comparison for comparison in comparisons if comparison.direction is not None]
     if not known:
@@ -157,17 +175,27 @@ def decide_verdict(
             f"nearer neighbour than {novelty.nearest_similarity:.2f}"
         )
     deviation, sentence = max(comparison.largest for comparison in known)
-    if deviation > INFORMATIVE_Z:
-        return _informative_or_weak(known, sentence, skilled_horizons)
-    if deviation > WEAK_Z:
-        return "weak", f"{sentence}; by chance fewer than 1 in 10 queries show that much"
+    limits = Thresholds.of(looks)
+    if deviation > limits.informative_z:
+        return _informative_or_weak(known, sentence, skilled_horizons, looks)
+    if deviation > limits.weak_z:
+        return "weak", f"{sentence}; {_by_chance(10, looks)}"
     return "none", f"similar states show nothing beyond chance; the largest difference: {sentence}"
 
 
+def _by_chance(queries: int, looks: float) -> str:
+    if looks == 1:
+        return f"by chance fewer than 1 in {queries} queries show that much"
+    return f"by chance fewer than 1 in {queries} states show that much in any of their cohorts"
+
+
 def _informative_or_weak(
-    known: list[Comparison], sentence: str, skilled_horizons: frozenset[str] | None
+    known: list[Comparison],
+    sentence: str,
+    skilled_horizons: frozenset[str] | None,
+    looks: float,
 ) -> tuple[str, str]:
-    by_chance = "by chance fewer than 1 in 500 queries show that much"
+    by_chance = _by_chance(500, looks)
     if skilled_horizons is None:
         return "weak", (
             f"{sentence}; {by_chance}; but no calibration has measured whether such forecasts "
@@ -175,7 +203,7 @@ def _informative_or_weak(
         )
     skilled = [comparison for comparison in known if comparison.horizon in skilled_horizons]
     deviation, best = max((comparison.largest for comparison in skilled), default=(0.0, ""))
-    if deviation > INFORMATIVE_Z:
+    if deviation > Thresholds.of(looks).informative_z:
         return "informative", (
             f"{best}; {by_chance}, and there such forecasts were better than the volatility "
             "model in the calibration"

@@ -221,7 +221,7 @@ class Conversation:
         return heard
 
     def closed_by_server(self) -> ConnectionLostError:
-        """What the calls that wait are told when the server has closed the connection."""
+        """The error of the calls that still wait when the server closes the connection."""
         message = "the server closed the connection"
         if not self._has_heard:
             message += (

@@ -138,8 +138,21 @@ class ServingConfig(RpcConfig, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 1000
 
+    mcp: Annotated[
+        bool,
+        Meta(
+            description="Also answer assistants at /mcp of the HTTP port, by the Model Context "
+            "Protocol; needs the extra mcp."
+        ),
+    ] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mcp and not self.http:
+            raise ConfigurationError(
+                "assistants are answered on the HTTP port; leave out --no-http (serving.http), or "
+                "--mcp (serving.mcp)"
+            )
         if self.graphql and not self.http:
             raise ConfigurationError(
                 "graphql is answered on the HTTP port; leave out --no-http (serving.http), or "

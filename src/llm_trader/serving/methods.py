@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 from llm_trader import errors
+from llm_trader.forecasts.quality import ForecastQuality, not_recorded
 from llm_trader.rpc.dispatcher import Method, RequestContext
-from llm_trader.serving import series, wire
+from llm_trader.serving import cohorts, series, wire
 from llm_trader.serving.batch import EncodedBatch, query_batch
 from llm_trader.serving.brief import BriefResult
 from llm_trader.serving.freshness import freshness_of
@@ -17,6 +18,9 @@ from llm_trader.serving.pattern_queries import PatternQueries
 from llm_trader.serving.query_state import data_age_seconds
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import Millis
+
+# Queries wait meanwhile; the rest is scored in the background.
+_SCORING_S: Final = 0.005
 
 _PATTERN_ERRORS: Final = (
     errors.InsufficientMatchesError,
@@ -52,6 +56,21 @@ class RagMethods:
     ) -> EncodedBatch:
         return await query_batch(self.queries, params, context)
 
+    async def cohort_open(
+        self, params: cohorts.CohortOpenParams, context: RequestContext
+    ) -> cohorts.CohortResult:
+        return await cohorts.open_cohort(self.queries, self.source(), params, context)
+
+    async def cohort_refine(
+        self, params: cohorts.CohortRefineParams, context: RequestContext
+    ) -> cohorts.CohortResult:
+        return await cohorts.refine_cohort(self.queries, self.source(), params, context)
+
+    async def cohort_rank(
+        self, params: cohorts.CohortRankParams, context: RequestContext
+    ) -> cohorts.CohortRankResult:
+        return await cohorts.rank_cohort(self.queries, self.source(), params, context)
+
     async def get_snapshot(
         self, params: wire.GetSnapshotParams, context: RequestContext
     ) -> wire.GetSnapshotResult:
@@ -75,6 +94,15 @@ class RagMethods:
         self, params: series.SeriesParams, context: RequestContext
     ) -> series.OpenInterestResult:
         return series.read_open_interest(self.source().store, params)
+
+    async def forecast_quality(
+        self, params: wire.ForecastQualityParams, context: RequestContext
+    ) -> ForecastQuality:
+        forecasts = self.queries.forecasts
+        if forecasts is not None:
+            forecasts.advance(_SCORING_S)
+            return forecasts.quality(params.symbol, params.days)
+        return not_recorded(params.days, 0 if self.clock is None else self.clock())
 
     async def stats(self, params: None, context: RequestContext) -> wire.StatsResult:
         queries = self.queries
@@ -119,6 +147,30 @@ METHODS: Final = (
         _PATTERN_ERRORS,
     ),
     Method(
+        "rag.cohort_open",
+        cohorts.CohortOpenParams,
+        _UNBOUND.cohort_open,
+        "Opens a cohort: the past states most like the state at a time, and what followed them.",
+        cohorts.CohortResult,
+        _PATTERN_ERRORS,
+    ),
+    Method(
+        "rag.cohort_refine",
+        cohorts.CohortRefineParams,
+        _UNBOUND.cohort_refine,
+        "Refines a cohort by conditions; its verdict allows for every cohort that could be asked.",
+        cohorts.CohortResult,
+        _PATTERN_ERRORS,
+    ),
+    Method(
+        "rag.cohort_rank",
+        cohorts.CohortRankParams,
+        _UNBOUND.cohort_rank,
+        "Ranks the conditions that a cohort could be refined by: which changes the outcomes most.",
+        cohorts.CohortRankResult,
+        _PATTERN_ERRORS,
+    ),
+    Method(
         "rag.get_snapshot",
         wire.GetSnapshotParams,
         _UNBOUND.get_snapshot,
@@ -149,6 +201,13 @@ METHODS: Final = (
         "A page of a symbol's open interest, from the server's market store.",
         series.OpenInterestResult,
         (errors.SymbolNotFoundError,),
+    ),
+    Method(
+        "rag.forecast_quality",
+        wire.ForecastQualityParams,
+        _UNBOUND.forecast_quality,
+        "How good the forecasts were that this server gave: coverage, reliability and skill.",
+        ForecastQuality,
     ),
     Method(
         "rag.stats",

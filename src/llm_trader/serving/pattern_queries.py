@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from llm_trader import errors
+from llm_trader.forecasts.served import ServedForecasts
 from llm_trader.retrieval.answer import Answer
 from llm_trader.retrieval.regime import REGIME_FILTERS
 from llm_trader.retrieval.retriever import Retriever
@@ -64,8 +65,7 @@ class AnswerObserver(Protocol):
     def found(self, answer: Answer) -> None:
         """A query was searched for, whether it will be answered or refused."""
 
-    def answered(self, symbol: str, state_ms: Millis, answer: Answer) -> None:
-        """It is answered; its state is that of `state_ms`."""
+    def answered(self, answer: Answer) -> None: ...
 
     def refused(self, error: errors.LlmTraderError) -> None: ...
 
@@ -88,6 +88,7 @@ class PatternQueries:
     defaults: SearchSpec
     config: ServingConfig
     observer: AnswerObserver | None = None
+    forecasts: ServedForecasts | None = None
     answered: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
 
@@ -147,7 +148,9 @@ class PatternQueries:
             raise _too_few(answer, search, required, reach)
         self.answered += 1
         if self.observer is not None:
-            self.observer.answered(query.symbol, state.as_of_ms, answer)
+            self.observer.answered(answer)
+        if self.forecasts is not None:
+            self.forecasts.served(query.symbol, state.as_of_ms, answer, context.request_id)
         unknown = [name for name in context.unknown_fields if name.startswith(parent)]
         if search.detail == "brief":
             return brief(

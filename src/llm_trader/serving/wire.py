@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from llm_trader import errors
+from llm_trader.forecasts.scoring import KEPT_DAYS
 from llm_trader.index.protocol import IndexInfo
 from llm_trader.market.keys import SYMBOL_PATTERN
 from llm_trader.market.series_ages import SeriesAge
@@ -97,6 +98,16 @@ class Moment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GetSnapshotParams(Moment, frozen=True, forbid_unknown_fields=True):
+    timeout_ms: Timeout | None = None
+
+
+class ForecastQualityParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All symbols without a `symbol`."""
+
+    symbol: Symbol | None = None
+    days: Annotated[int, Meta(ge=1, le=KEPT_DAYS, description="UTC days up to now that count.")] = (
+        30
+    )
     timeout_ms: Timeout | None = None
 
 

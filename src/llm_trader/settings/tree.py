@@ -27,6 +27,7 @@ from llm_trader.audit.config import AuditConfig
 from llm_trader.config_types import Check, NotASetting
 from llm_trader.delivery.config import DeliveryConfig
 from llm_trader.embedding.config import EmbeddingConfig, VectorCacheConfig
+from llm_trader.forecasts.config import ForecastsConfig
 from llm_trader.index.config import IndexConfig, IngestConfig
 from llm_trader.llm.config import LlmConfig
 from llm_trader.llm.record.config import DecisionsConfig
@@ -36,11 +37,13 @@ from llm_trader.retrieval.config import RetrievalConfig
 from llm_trader.serving.config import ServingConfig
 from llm_trader.snapshot.config import SnapshotConfig
 from llm_trader.volatility.config import VolatilityConfig
+from llm_trader.workflow.config import WorkflowConfig
+from llm_trader.workflow.intake_config import IntakeConfig
 
 M = TypeVar("M", bound=BaseModel)
 
 ENV_PREFIX: Final = "LLM_TRADER_"
-_METADATA: Final = ("ge", "le", "pattern", "min_length", "description", "examples")
+_METADATA: Final = ("ge", "gt", "le", "lt", "pattern", "min_length", "description", "examples")
 
 # The type of errors whose rejected value may be a secret.
 HIDDEN_VALUE: Final = "hidden_value"
@@ -59,9 +62,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retrieval: RetrievalConfig = RetrievalConfig()
     serving: ServingConfig = ServingConfig()
     audit: AuditConfig = AuditConfig()
+    forecasts: ForecastsConfig = ForecastsConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     llm: LlmConfig = LlmConfig()
     decisions: DecisionsConfig = DecisionsConfig()
+    workflow: WorkflowConfig = WorkflowConfig()
+    intake: IntakeConfig = IntakeConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def digest(self) -> str:

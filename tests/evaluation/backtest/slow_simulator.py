@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from llm_trader.arrays import Times
 from llm_trader.evaluation.backtest.simulator import Sides
-from llm_trader.evaluation.plan import Costs, TradingRules
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.timeframe import Millis
+from llm_trader.trading.rules import Costs, TradingRules
 
 Candle = tuple[float, float, float, float]
 

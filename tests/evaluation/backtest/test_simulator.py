@@ -19,11 +19,11 @@ from llm_trader.evaluation.backtest.simulator import (
     simulate,
     single_results,
 )
-from llm_trader.evaluation.plan import Costs, TradingRules
 from llm_trader.llm.decision import Decision
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.timeframe import HOUR_MS, M5, M15, MINUTE_MS, Millis
+from llm_trader.trading.rules import Costs, TradingRules
 from tests.evaluation.backtest.slow_simulator import slow_simulation
 from tests.market.builders import EMPTY_FUNDING, START_MS, no_candles
 

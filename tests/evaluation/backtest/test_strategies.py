@@ -29,7 +29,7 @@ from llm_trader.evaluation.backtest.strategies import (
     run_backtest,
 )
 from llm_trader.evaluation.forecast.skills import WalkForward
-from llm_trader.evaluation.plan import Costs, StudyPlan
+from llm_trader.evaluation.plan import StudyPlan
 from llm_trader.evaluation.results import Arm
 from llm_trader.index.points import COLUMN_ROW, PointTable
 from llm_trader.llm.aggregator import AggregatorConfig, aggregate
@@ -37,6 +37,7 @@ from llm_trader.llm.decision import Decision, Outlook
 from llm_trader.retrieval.intervals import Interval
 from llm_trader.snapshot.outcome import OUTCOMES
 from llm_trader.timeframe import DAY_MS, HOUR_MS
+from llm_trader.trading.rules import Costs
 from tests.evaluation.small_market import (
     NO_FUNDING,
     RULE,

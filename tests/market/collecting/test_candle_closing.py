@@ -105,6 +105,15 @@ def test_what_the_exchange_does_not_have_is_left_behind_when_a_later_candle_has_
     assert list(kept.stored) == [open_ms(0), open_ms(2)]
 
 
+def test_what_was_not_asked_for_is_not_left_behind() -> None:
+    kept = Kept(absent=frozenset({0}))
+    kept.hear(2, candle(2))
+    kept.hear(3, candle(3))
+    assert kept.ask(open_ms(1)) == Span(open_ms(0), open_ms(1))
+    assert kept.ask(open_ms(3)) == Span(open_ms(1), open_ms(3))
+    assert list(kept.stored) == [open_ms(1), open_ms(2)]
+
+
 def test_a_stored_candle_is_never_altered_by_the_stream_but_asked_for_once() -> None:
     kept = Kept()
     kept.hear(0, candle(0))

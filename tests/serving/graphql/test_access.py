@@ -12,12 +12,11 @@ import msgspec
 import pytest
 from graphql import get_introspection_query
 
-from llm_trader.audit.verification import verify
 from llm_trader.rpc.dispatcher import RequestContext
 from llm_trader.rpc.keys import ApiKey, KeyRing, Scope
 from llm_trader.rpc.observer import RequestRecord
 from llm_trader.serving.wire import StatsResult
-from tests.audit.builders import files, lines
+from tests.audit.builders import files, lines, verify
 from tests.cli.corridor import END_MS, SYMBOL, Corridor
 from tests.rpc.http.raw import call, get
 from tests.serving.graphql.clients import Asking, asking, asking_stubs, sample

@@ -53,6 +53,7 @@ def _settled(result: Any) -> Any:
         ("get_candles", {**_RANGE, "timeframe": "5m", "limit": 10}),
         ("get_funding", _RANGE),
         ("get_open_interest", _RANGE),
+        ("forecast_quality", {"days": 7}),
         ("stats", None),
     ],
 )

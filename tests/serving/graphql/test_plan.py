@@ -30,7 +30,11 @@ _ARGUMENTS = {
     "get_snapshot": '(timestamp:1735689600000,symbol:"BTCUSDT")',
     "get_candles": '(symbol:"BTCUSDT",start:1,end:$t,timeframe:"5m")',
     "get_funding": '(symbol:"BTCUSDT",start:1,end:$t)',
+    "forecast_quality": '(symbol:"BTCUSDT",days:7)',
     "get_open_interest": '(symbol:"BTCUSDT",start:1,end:$t)',
+    "cohort_open": '(symbol:"BTCUSDT",timestamp:$t)',
+    "cohort_refine": '(cohort:"BTCUSDT@2026-03-20T12:00:00Z",conditions:["trend=up"])',
+    "cohort_rank": '(cohort:"BTCUSDT@2026-03-20T12:00:00Z")',
 }
 _VARIABLES = {"t": 1735689600000, "yes": True, "no": False}
 _USE_OF_ALL = (

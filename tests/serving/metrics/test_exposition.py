@@ -136,9 +136,11 @@ async def test_requests_over_http_are_counted_like_those_over_tcp(corridor: Corr
     assert seen.value("llm_trader_requests_total", method="rpc.ping") == 3
 
 
-async def test_every_definition_is_shown_with_its_type_and_meaning(corridor: Corridor) -> None:
+async def test_every_definition_is_shown_with_its_type_and_meaning(
+    corridor: Corridor, tmp_path: Path
+) -> None:
     clock = Clock(AT_MS)
-    async with running(corridor, clock) as server:
+    async with running(corridor, clock, forecasts__folder=tmp_path) as server:
         await send(server, [json.dumps(line).encode() for line in LINES.values()])
         clock.now_ms = AT_MS + 2 * DAY_MS
         seen = await scrape(server)
@@ -270,13 +272,13 @@ async def test_load_and_caches_are_shown(corridor: Corridor) -> None:
 
 
 async def test_served_forecasts_are_scored_by_the_candles_that_followed(
-    corridor: Corridor,
+    corridor: Corridor, tmp_path: Path
 ) -> None:
     """The independent calculation reads the candles from the simulation, not from the store."""
     clock = Clock(AT_MS)
     times = [AT_MS + n * QUARTER_MS for n in range(6)]
     bands: dict[str, list[tuple[float, float]]] = {name: [] for name in HORIZONS}
-    async with running(corridor, clock) as server:
+    async with running(corridor, clock, forecasts__folder=tmp_path) as server:
         async with await RpcClient.connect(*server.address) as client:
             for at_ms in times:
                 clock.now_ms = at_ms + 20_000
@@ -309,6 +311,35 @@ async def test_served_forecasts_are_scored_by_the_candles_that_followed(
             1 - crps / base
         )
         assert 0 < crps < 3 * np.abs(followed[row]).mean() + 1
+    await _expect_the_same_after_a_restart(corridor, clock, tmp_path, seen)
+
+
+async def _expect_the_same_after_a_restart(
+    corridor: Corridor, clock: Clock, journal: Path, seen: Scrape
+) -> None:
+    """Another process knows the scores from the journal, and its method says what metrics say."""
+    async with running(corridor, clock, forecasts__folder=journal) as server:
+        again = await scrape(server)
+        async with await RpcClient.connect(*server.address) as client:
+            quality = await client.call("rag.forecast_quality", {"symbol": SYMBOL, "days": 7})
+            other = await client.call("rag.forecast_quality", {"symbol": SYMBOLS[1]})
+    scores = {key: value for key, value in seen.samples.items() if "crps" in key[0]}
+    assert len(scores) == 3 * len(HORIZONS)
+    assert scores.items() <= again.samples.items()
+    assert (quality["recorded"], quality["catching_up"], quality["waiting"]) == (True, False, 0)
+    for hour in quality["horizons"]:
+        labels = {"horizon": hour["horizon"]}
+        assert hour["scored"] == seen.value("llm_trader_forecasts_scored", **labels)
+        coverage = seen.value("llm_trader_band_coverage_ratio", **labels, band="forecast")
+        assert hour["coverage_80"]["value"] == pytest.approx(coverage)
+        crps = seen.value("llm_trader_crps_percent", **labels, forecast="forecast")
+        assert hour["crps"] == pytest.approx(crps)
+    skills = {(s["horizon"], s["reference"]): s["skill"]["value"] for s in quality["skill"]}
+    assert skills["24h", "volatility"] == 0  # neighbours have no weight there
+    assert skills["1h", "base_rate"] == pytest.approx(
+        seen.value("llm_trader_crps_skill_ratio", horizon="1h")
+    )
+    assert [hour["scored"] for hour in other["horizons"]] == [0] * len(HORIZONS)
 
 
 async def test_an_index_that_fails_is_shown_as_down_and_the_rest_stays(

@@ -14,7 +14,6 @@ from llm_trader.retrieval.reference import LruCache
 from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
 from llm_trader.rpc.keys import KeyRing
-from llm_trader.serving.metrics.forecast_scores import ForecastScores
 from llm_trader.serving.metrics.readings import MAX_SYMBOLS, Sources, read
 from llm_trader.timeframe import M5
 
@@ -65,8 +64,8 @@ def samples(index: Index, store: Store) -> dict[tuple[str, frozenset[Any]], floa
         caches={"base_rates": LruCache[str, int](1)},
     )
     market = SimpleNamespace(store=store, intraday=M5, day_hits=4, day_misses=2)
-    gate, scores = Admission(RpcConfig(), KeyRing()), ForecastScores()
-    parts: Any = retriever, market, gate, scores, "1.2.3", lambda: NOW_MS
+    gate = Admission(RpcConfig(), KeyRing())
+    parts: Any = retriever, market, gate, None, "1.2.3", lambda: NOW_MS
     readings = asyncio.run(read(Sources(*parts)))
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.market.store import MarketStore
 from llm_trader.rpc.client import RpcError
 from llm_trader.serving.page.evaluations import list_evaluations
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
 from tests.cli.corridor import AT_MS, START_MS, SYMBOL, Corridor, answering
-from tests.llm.record.decisions import LONG, SHORT, recorded
 
 
 async def test_features_sum_up_to_the_similarity_of_a_match(corridor: Corridor) -> None:
@@ -63,25 +61,6 @@ async def test_the_report_of_series_counts_what_the_store_lacks(
     (gap,) = series["newest_gaps"]
     assert (gap["start"], gap["end"]) == (hole, hole + HOUR_MS)
     assert found["unaccepted_jumps"] == 0
-
-
-async def test_decisions_are_listed_newest_first_and_shown_whole(
-    corridor: Corridor, tmp_path: Path
-) -> None:
-    async with answering(corridor, decisions__record=tmp_path / "record") as client:
-        nothing = await client.call("rag.list_decisions", {}, dict[str, Any])
-        assert (nothing["recorded"], nothing["decisions"]) == (False, [])
-        with pytest.raises(RpcError, match="no decisions are recorded"):
-            await client.call("rag.get_decision", {"id": 1}, dict[str, Any])
-        # It may begin while the server runs.
-        with DecisionRecord.open(tmp_path / "record") as record:
-            for decision in (LONG, SHORT):
-                record.decisions.add(recorded(decision))
-        found = await client.call("rag.list_decisions", {"limit": 1}, dict[str, Any])
-        (newest,) = found["decisions"]
-        assert (found["total"], newest["action"]) == (2, "SHORT")
-        whole = await client.call("rag.get_decision", {"id": newest["id"]}, dict[str, Any])
-        assert whole["decision"]["snapshot"]["price"] == 42_000
 
 
 def test_evaluations_are_listed_newest_first_without_earlier_runs(tmp_path: Path) -> None:

@@ -36,15 +36,15 @@ import numpy.typing as npt
 
 from llm_trader.arrays import Floats, Times
 from llm_trader.errors import InvalidInputError
-from llm_trader.evaluation.plan import Costs, OppositeRule, TradingRules
 from llm_trader.llm.decision import Action, Decision
 from llm_trader.market.candles import CandleSeries
 from llm_trader.market.samples import FundingSeries
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis
+from llm_trader.trading.exits import Exit, ExitReason, OpenPosition, exit_at_open, exit_inside
+from llm_trader.trading.rules import Costs, OppositeRule, TradingRules
 
 Sides = npt.NDArray[np.int8]
 Side = Literal["LONG", "SHORT"]
-ExitReason = Literal["stop", "target", "time", "signal", "end"]
 
 SIDES: Final[dict[Action, int]] = {"LONG": 1, "HOLD": 0, "SHORT": -1}
 
@@ -146,10 +146,9 @@ def single_results(
     decision in a gap, is 0. Raises like `simulate`.
     """
     _check(candles, time_ms, sides)
-    if rules.longest_hold_ms is None:
-        rules = msgspec.structs.replace(rules, longest_hold_ms=DAY_MS)
+    hold_ms = DAY_MS if rules.longest_hold_ms is None else rules.longest_hold_ms
+    rules = msgspec.structs.replace(rules, longest_hold_ms=hold_ms)
     payments, results = _Funding(candles, funding), np.zeros(len(time_ms))
-    hold_ms = rules.longest_hold_ms or DAY_MS
     for i in np.flatnonzero(sides).tolist():
         entry_ms = int(time_ms[i])
         held = candles.between(entry_ms, entry_ms + hold_ms + candles.timeframe.ms)
@@ -161,20 +160,9 @@ def single_results(
     return results
 
 
-class _Position(NamedTuple):
-    side: int
-    entry_ms: Millis
-    price: float
-    stop: float
-    target: float
-    deadline_ms: float
-
-
 class _Span(NamedTuple):
-    position: _Position
-    exit_ms: Millis
-    exit_price: float
-    reason: ExitReason
+    position: OpenPosition[float]
+    exit: Exit[float]
 
 
 def _check(candles: CandleSeries, time_ms: Times, sides: Sides) -> None:
@@ -215,56 +203,44 @@ def _positions(candles: CandleSeries, sides: Sides, rules: TradingRules) -> list
     columns = (candles.open_time_ms, candles.open, candles.high, candles.low, sides)
     to_last_ms = candles.timeframe.ms - 1
     spans: list[_Span] = []
-    position: _Position | None = None
+    position: OpenPosition[float] | None = None
     for time_ms, open_, high, low, side in zip(*(c.tolist() for c in columns), strict=True):
         if position is not None:
-            span = _exit_at_open(position, time_ms, open_, side, rules.opposite)
-            if span is not None:
-                spans.append(span)
+            end = exit_at_open(position, time_ms, open_)
+            end = end or _exit_by_signal(position, time_ms, open_, side, rules.opposite)
+            if end is not None:
+                spans.append(_Span(position, end))
                 position = None
-                if span.reason == "signal" and rules.opposite == "close":
+                if end.reason == "signal" and rules.opposite == "close":
                     continue
         if position is None:
             if not side:
                 continue
             position = _open_position(side, time_ms, open_, rules)
-        span = _exit_inside(position, high, low, time_ms + to_last_ms)
-        if span is not None:
-            spans.append(span)
+        end = exit_inside(position, high, low, time_ms + to_last_ms)
+        if end is not None:
+            spans.append(_Span(position, end))
             position = None
     if position is not None:
-        spans.append(_Span(position, _end_ms(candles), float(candles.close[-1]), "end"))
+        spans.append(_Span(position, Exit(_end_ms(candles), float(candles.close[-1]), "end")))
     return spans
 
 
-def _open_position(side: int, time_ms: Millis, price: float, rules: TradingRules) -> _Position:
+def _open_position(
+    side: int, time_ms: Millis, price: float, rules: TradingRules
+) -> OpenPosition[float]:
     stop_pct = _WHOLE_STAKE_PCT if rules.stop_pct is None else rules.stop_pct
     target = inf if rules.target_pct is None else rules.target_pct / _PCT
     deadline_ms = inf if rules.longest_hold_ms is None else time_ms + rules.longest_hold_ms
     stop_price, target_price = price * (1 - side * stop_pct / _PCT), price * (1 + side * target)
-    return _Position(side, time_ms, price, stop_price, target_price, deadline_ms)
+    return OpenPosition(side, time_ms, price, stop_price, target_price, deadline_ms)
 
 
-def _exit_at_open(
-    position: _Position, time_ms: Millis, open_: float, side: int, opposite: OppositeRule
-) -> _Span | None:
-    if (position.stop - open_) * position.side >= 0:
-        return _Span(position, time_ms, open_, "stop")
-    if (open_ - position.target) * position.side >= 0:
-        return _Span(position, time_ms, position.target, "target")
-    if time_ms >= position.deadline_ms:
-        return _Span(position, time_ms, open_, "time")
+def _exit_by_signal(
+    position: OpenPosition[float], time_ms: Millis, open_: float, side: int, opposite: OppositeRule
+) -> Exit[float] | None:
     if side == -position.side and opposite != "ignore":
-        return _Span(position, time_ms, open_, "signal")
-    return None
-
-
-def _exit_inside(position: _Position, high: float, low: float, exit_ms: Millis) -> _Span | None:
-    worst, best = (low, high) if position.side > 0 else (high, low)
-    if (position.stop - worst) * position.side >= 0:
-        return _Span(position, exit_ms, position.stop, "stop")
-    if (best - position.target) * position.side >= 0:
-        return _Span(position, exit_ms, position.target, "target")
+        return Exit(time_ms, open_, "signal")
     return None
 
 
@@ -290,7 +266,7 @@ def _marks(candles: CandleSeries, time_ms: Times) -> Floats:
 
 
 def _trade(span: _Span, funding: _Funding, costs: Costs) -> Trade:
-    position, exit_ms, exit_price, reason = span
+    position, (exit_ms, exit_price, reason) = span
     price_ratio = exit_price / position.price
     paid = float(funding.until(exit_ms) - funding.until(position.entry_ms)) / position.price
     gross_pct = position.side * (price_ratio - 1) * _PCT

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from llm_trader.llm.providers.protocol import Finish, LlmReply, LlmRequest, TokenUsage
-from llm_trader.llm.providers.sdk_connection import SdkConnection, SdkReply
+from llm_trader.llm.providers.protocol import Finish, LlmRequest, TokenUsage
+from llm_trader.llm.providers.sdk_connection import SdkProvider, SdkReply
 from llm_trader.llm.providers.sdk_failures import BrokenReplyError
 from llm_trader.llm.providers.token_counts import optional_token_count, token_count
 
@@ -22,22 +22,11 @@ _FINISHES: Final[dict[str, Finish]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AnthropicMessages:
-    connection: SdkConnection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnthropicMessages(SdkProvider):
     client: AsyncAnthropic
-    stream: bool
     caches: bool
     thinking_off: Literal["disabled", "between_tools"] | None
-    name: str = "anthropic"
-
-    async def complete(self, request: LlmRequest, *, deadline_s: float) -> LlmReply:
-        arguments = self._arguments(request)
-        ask = self._streamed if self.stream else self._at_once
-        return await self.connection.call(lambda: ask(arguments), deadline_s)
-
-    async def close(self) -> None:
-        await self.connection.close()
 
     def _arguments(self, request: LlmRequest) -> dict[str, Any]:
         system: dict[str, Any] = {"type": "text", "text": request.system}

@@ -40,6 +40,9 @@ class ModelCapabilities:
     retires: date | None = None
     listed: bool = True
 
+    def thinks_at(self, effort: str | None) -> bool:
+        return self.thinks if effort is None else effort != "none"
+
 
 _CLAUDE: Final = ModelCapabilities(efforts=_GRADED, thinks=True)
 _GPT: Final = ModelCapabilities(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_trader.llm.providers.protocol import Finish, LlmReply, LlmRequest, TokenUsage
-from llm_trader.llm.providers.sdk_connection import SdkConnection, SdkReply
+from llm_trader.llm.providers.protocol import Finish, LlmRequest, TokenUsage
+from llm_trader.llm.providers.sdk_connection import SdkProvider, SdkReply
 from llm_trader.llm.providers.sdk_failures import BrokenReplyError
 from llm_trader.llm.providers.token_counts import optional_token_count, token_count
 from llm_trader.llm.reply.schema import DECISION_SCHEMA_NAME
@@ -21,20 +21,33 @@ _FINISHES: Final[dict[str, Finish]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ChatCompletions:
-    connection: SdkConnection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatCompletions(SdkProvider):
     client: AsyncOpenAI
-    stream: bool
-    name: str = "openai-compatible"
 
-    async def complete(self, request: LlmRequest, *, deadline_s: float) -> LlmReply:
-        arguments = _arguments(request)
-        ask = self._streamed if self.stream else self._at_once
-        return await self.connection.call(lambda: ask(arguments), deadline_s)
-
-    async def close(self) -> None:
-        await self.connection.close()
+    def _arguments(self, request: LlmRequest) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "model": request.model,
+            "messages": [
+                {"role": "system", "content": request.system},
+                *({"role": message.role, "content": message.text} for message in request.messages),
+            ],
+            "max_tokens": request.max_output_tokens,
+        }
+        if request.temperature is not None:
+            arguments["temperature"] = request.temperature
+        if request.effort is not None:
+            arguments["reasoning_effort"] = request.effort
+        if request.schema is not None:
+            arguments["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": DECISION_SCHEMA_NAME,
+                    "schema": request.schema,
+                    "strict": True,
+                },
+            }
+        return arguments
 
     async def _at_once(self, arguments: dict[str, Any]) -> SdkReply:
         completion = await self.client.chat.completions.create(**arguments)
@@ -62,27 +75,6 @@ class ChatCompletions:
         if finish is None:
             raise BrokenReplyError("the stream ended before the reply was complete", "connection")
         return _reply("".join(texts), "".join(refusals), finish, chunk, usage)
-
-
-def _arguments(request: LlmRequest) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "model": request.model,
-        "messages": [
-            {"role": "system", "content": request.system},
-            *({"role": message.role, "content": message.text} for message in request.messages),
-        ],
-        "max_tokens": request.max_output_tokens,
-    }
-    if request.temperature is not None:
-        arguments["temperature"] = request.temperature
-    if request.effort is not None:
-        arguments["reasoning_effort"] = request.effort
-    if request.schema is not None:
-        arguments["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": DECISION_SCHEMA_NAME, "schema": request.schema, "strict": True},
-        }
-    return arguments
 
 
 def _reply(text: str, refusal: str, finish: str, answer: Any, usage: Any) -> SdkReply:

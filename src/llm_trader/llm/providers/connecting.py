@@ -55,8 +55,8 @@ def _anthropic(config: LlmConfig, model: ModelSettings, key: str | None) -> Prov
 
     connection = _connection(config, model, key, SDK)
     return AnthropicMessages(
-        connection,
-        anthropic_client(
+        connection=connection,
+        client=anthropic_client(
             connection, base_url=config.base_url, key=key, max_retries=config.max_retries
         ),
         stream=config.stream,
@@ -75,10 +75,10 @@ def _openai(config: LlmConfig, model: ModelSettings, key: str | None) -> Provide
         connection, base_url=config.base_url, key=key, max_retries=config.max_retries
     )
     if config.provider == "openai-compatible":
-        return ChatCompletions(connection, client, stream=config.stream)
+        return ChatCompletions(connection=connection, client=client, stream=config.stream)
     return OpenAiResponses(
-        connection,
-        client,
+        connection=connection,
+        client=client,
         stream=config.stream,
         caches=config.prompt_caching and model.capabilities.cache != "none",
         marks_prefix=model.capabilities.cache == "marked",

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_trader.llm.providers.protocol import Finish, LlmReply, LlmRequest, TokenUsage
-from llm_trader.llm.providers.sdk_connection import SdkConnection, SdkReply
+from llm_trader.llm.providers.protocol import Finish, LlmRequest, TokenUsage
+from llm_trader.llm.providers.sdk_connection import SdkProvider, SdkReply
 from llm_trader.llm.providers.sdk_failures import BrokenReplyError, kind_of_code
 from llm_trader.llm.providers.token_counts import optional_token_count, token_count
 from llm_trader.llm.reply.schema import DECISION_SCHEMA_NAME
@@ -18,24 +18,13 @@ if TYPE_CHECKING:
 _LAST_EVENTS: Final = ("response.completed", "response.incomplete", "response.failed")
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAiResponses:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAiResponses(SdkProvider):
     """`marks_prefix`: the model caches what is marked; others cache any prefix by themselves."""
 
-    connection: SdkConnection
     client: AsyncOpenAI
-    stream: bool
     caches: bool
     marks_prefix: bool
-    name: str = "openai"
-
-    async def complete(self, request: LlmRequest, *, deadline_s: float) -> LlmReply:
-        arguments = self._arguments(request)
-        ask = self._streamed if self.stream else self._at_once
-        return await self.connection.call(lambda: ask(arguments), deadline_s)
-
-    async def close(self) -> None:
-        await self.connection.close()
 
     def _arguments(self, request: LlmRequest) -> dict[str, Any]:
         system: dict[str, Any] = {"type": "input_text", "text": request.system}

@@ -12,6 +12,7 @@ import functools
 import logging
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from llm_trader.llm.providers.protocol import (
     FailureKind,
     Finish,
     LlmReply,
+    LlmRequest,
     ProviderError,
     TokenUsage,
 )
@@ -194,6 +196,36 @@ class SdkConnection:
             unanswered=attempts.unanswered + (attempts.open and usage is None),
             usage=usage,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdkProvider(ABC):
+    """A `Provider` by an SDK; each interface has its own arguments and replies."""
+
+    connection: SdkConnection
+    stream: bool
+
+    @property
+    def name(self) -> str:
+        return self.connection.provider
+
+    async def complete(self, request: LlmRequest, *, deadline_s: float) -> LlmReply:
+        arguments = self._arguments(request)
+        ask = self._streamed if self.stream else self._at_once
+        return await self.connection.call(lambda: ask(arguments), deadline_s)
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+    @abstractmethod
+    def _arguments(self, request: LlmRequest) -> dict[str, Any]:
+        """What the SDK is called with."""
+
+    @abstractmethod
+    async def _at_once(self, arguments: dict[str, Any]) -> SdkReply: ...
+
+    @abstractmethod
+    async def _streamed(self, arguments: dict[str, Any]) -> SdkReply: ...
 
 
 @functools.cache

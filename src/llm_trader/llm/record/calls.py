@@ -7,10 +7,10 @@ knows: its process died in between, so it may have been paid.
 
 from __future__ import annotations
 
-import datetime
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Final
 
@@ -32,7 +32,7 @@ from llm_trader.llm.record.call_rows import (
 from llm_trader.llm.record.database import RecordDatabase
 from llm_trader.llm.record.owners import Owner, is_alive
 from llm_trader.llm.record.requests import canonical_json, request_hash
-from llm_trader.timeframe import DAY_MS, Millis
+from llm_trader.timeframe import DAY_MS, Millis, midnight_ms, utc_date
 
 # The second time may be the one that kills the process; a third would be paid for nothing.
 MOST_UNENDED: Final = 2
@@ -52,7 +52,7 @@ class UnderWay(msgspec.Struct, frozen=True):
 
 
 # Raises `LlmTraderError` with the reason if a day's spending leaves no room for an amount.
-CheckBudget = Callable[["Spending", datetime.date, Decimal], None]
+CheckBudget = Callable[["Spending", date, Decimal], None]
 
 
 class Spending:
@@ -61,10 +61,9 @@ class Spending:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def spent_usd(self, day: datetime.date, symbol: str | None = None) -> Decimal:
+    def spent_usd(self, day: date, symbol: str | None = None) -> Decimal:
         """What ended calls cost, and what is reserved of those whose end is unknown."""
-        midnight = datetime.datetime.combine(day, datetime.time(), datetime.UTC)
-        start_ms = round(midnight.timestamp() * 1000)
+        start_ms = midnight_ms(day)
         condition = "" if symbol is None else " AND symbol = ?"
         row = self._connection.execute(
             "SELECT SUM(COALESCE(cost_nano_usd, reserved_nano_usd)) FROM calls"
@@ -163,7 +162,7 @@ class CallLog:
             ).fetchone()
             return None if row is None else read_call(connection, row["id"])
 
-    def spent_usd(self, day: datetime.date, symbol: str | None = None) -> Decimal:
+    def spent_usd(self, day: date, symbol: str | None = None) -> Decimal:
         with self._database.read() as connection:
             return Spending(connection).spent_usd(day, symbol)
 
@@ -264,9 +263,8 @@ def _over_budget(
 ) -> CallFailure | None:
     if check_budget is None:
         return None
-    day = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
     try:
-        check_budget(Spending(connection), day, reserved_usd)
+        check_budget(Spending(connection), utc_date(now_ms), reserved_usd)
     except LlmTraderError as error:
         return CallFailure(kind="budget", message=error.message)
     return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decision import Action, Decision, HoldReason
@@ -32,12 +33,16 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     the end of a call, its worst case counts.
     """
 
-    cost_usd: float = 0.0
-    paid_usd: float = 0.0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    latency_ms: float = 0.0
+    cost_usd: Annotated[float, Meta(description="Price of its calls, US dollars.")] = 0.0
+    paid_usd: Annotated[
+        float, Meta(description="What it added to the bill; 0 for replies on record.")
+    ] = 0.0
+    input_tokens: Annotated[int, Meta(description="Tokens that were sent.")] = 0
+    output_tokens: Annotated[int, Meta(description="Tokens that came back.")] = 0
+    cached_input_tokens: Annotated[
+        int, Meta(description="Of the sent ones, those that the provider had cached.")
+    ] = 0
+    latency_ms: Annotated[float, Meta(description="Time of its calls, milliseconds.")] = 0.0
 
 
 class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,20 +83,20 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
 class DecisionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a decision that lists and statistics need, read several times faster."""
 
-    id: int = 0
-    created_at_ms: Millis
-    origin: str
-    labels: dict[str, str] = {}
-    symbol: str
-    as_of_ms: Millis
-    arm: Arm
-    arm_used: Arm
-    decider: str
-    provider: str | None
-    model: str | None
-    decision: Decision
-    intraday: str
-    costs: Costs = Costs()
+    id: Annotated[int, Meta(description="Number of the decision on record.")] = 0
+    created_at_ms: Annotated[Millis, Meta(description="When it was made, UTC milliseconds.")]
+    origin: Annotated[str, Meta(description="What asked for it, such as a command.")]
+    labels: Annotated[dict[str, str], Meta(description="What whoever asked noted with it.")] = {}
+    symbol: Annotated[str, Meta(description="The symbol.")]
+    as_of_ms: Annotated[Millis, Meta(description="Time of the state, UTC milliseconds.")]
+    arm: Annotated[Arm, Meta(description="The prompt that was asked for: `rag` or `baseline`.")]
+    arm_used: Annotated[Arm, Meta(description="The prompt that was used.")]
+    decider: Annotated[str, Meta(description="Who decided: a model or rules.")]
+    provider: Annotated[str | None, Meta(description="Provider of the model; null for rules.")]
+    model: Annotated[str | None, Meta(description="The model; null for rules.")]
+    decision: Annotated[Decision, Meta(description="What was decided, and why.")]
+    intraday: Annotated[str, Meta(description="Candles of the state, such as 3m.")]
+    costs: Annotated[Costs, Meta(description="What its calls took.")] = Costs()
 
 
 class DecisionFilter(msgspec.Struct, frozen=True, kw_only=True):

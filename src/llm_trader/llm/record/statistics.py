@@ -14,7 +14,7 @@ import numpy as np
 from llm_trader.llm.prompt.render import Arm
 from llm_trader.llm.record.decisions import DecisionSummary
 from llm_trader.retrieval.intervals import Interval, student_t, wilson
-from llm_trader.timeframe import HORIZONS, Millis, iso8601
+from llm_trader.timeframe import HORIZONS, Millis, utc_date
 
 T = TypeVar("T")
 K = TypeVar("K", int, tuple[str, str], tuple[str, str, str, str])
@@ -139,7 +139,7 @@ def _group_of(one: DecisionSummary) -> tuple[str, str, str, str]:
 
 
 def _day_and_symbol(one: DecisionSummary) -> tuple[str, str]:
-    return iso8601(one.created_at_ms)[: len("2026-03-20")], one.symbol
+    return utc_date(one.created_at_ms).isoformat(), one.symbol
 
 
 def _daily_cost(members: Sequence[DecisionSummary]) -> DailyCost:

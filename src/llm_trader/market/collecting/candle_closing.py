@@ -105,7 +105,7 @@ class CandleCloser:
         """Note that the exchange was asked for a span, and until when candles are stored now.
 
         What it does not have is left behind where the stream has closed a later candle; what lies
-        at the end may only be late.
+        at the end may only be late. What was not asked for is not left behind.
         """
         for open_ms in [ms for ms in self._written if span.start_ms <= ms < span.end_ms]:
             del self._written[open_ms]
@@ -113,9 +113,10 @@ class CandleCloser:
         next_ms = max(stored_end_ms, self.next_ms)
         if next_ms < span.end_ms:
             later = (ms for ms in sorted(self._forming) if ms >= next_ms)
-            next_ms = next(
+            final_ms = next(
                 (ms for ms in later if ms < self._newest_ms and self._is_final(ms)), next_ms
             )
+            next_ms = min(final_ms, span.end_ms)
         self._go_on_at(next_ms)
 
     def contradicted(self, closed_ms: Millis) -> Span | None:

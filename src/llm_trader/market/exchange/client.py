@@ -13,6 +13,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from random import Random
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -41,19 +42,64 @@ _USUAL_WAITS_S: Final = {429: 30.0, 418: 120.0}
 # Bybit counts over five seconds.
 _LONGEST_RESET_S: Final = 10.0
 _LIBRARIES: Final = ("ccxt", "aiohttp")
+# A refusal of the exchange itself, in its reply.
+_CODE: Final = re.compile(r'"(?:code|retCode)":\s*"?(-?\d+)')
+# Codes that leave open whether a request was executed.
+_OPEN_CODES: Final = frozenset(
+    {"-1000", "-1001", "-1006", "-1007", "-1008", "10000", "10016", "170007"}
+)
+# Statuses of a request that was not looked at.
+_UNSEEN_STATUSES: Final = frozenset({401, 403, 404, 405, 418, 429, 451})
+# The time that a request is signed with, where it is not that of its sending.
+_signed_ms: ContextVar[int | None] = ContextVar("signed_ms", default=None)
+# The status of the latest reply to this task; ccxt drops it where the reply has a code.
+_answered: ContextVar[int | None] = ContextVar("answered", default=None)
+_SERVER_ERRORS: Final = 500
 _BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
 _SHOWN_OF_REPLY: Final = 300
 
 _log = structlog.get_logger(__name__)
 
 
+class AccountKeys(NamedTuple):
+    """Signs requests. `demo` sends them to the exchange's demo account.
+
+    The exchange refuses a request that arrives later than `receive_window_ms` after its time.
+    """
+
+    api_key: str
+    secret: str
+    demo: bool
+    receive_window_ms: int
+
+    def __repr__(self) -> str:
+        return f"AccountKeys(demo={self.demo})"
+
+
+class RefusedRequestError(ExchangeError):
+    """The exchange has answered that it does not do it; `venue_code` is its code of the reason."""
+
+    def __init__(self, message: str, venue_code: str | None) -> None:
+        super().__init__(message, venue_code=venue_code)
+        self.venue_code = venue_code
+
+
+class UnknownOutcomeError(ExchangeError):
+    """Nobody knows whether the exchange has done it: no reply, or one that leaves it open."""
+
+
 class _Failure(NamedTuple):
-    """`asked_s` is the wait that the exchange asked for."""
+    """`asked_s` is the wait that the exchange asked for.
+
+    `code` is the exchange's own. `refused`: it has certainly not done what was asked.
+    """
 
     reason: str
     status: int | None = None
     may_pass: bool = True
     asked_s: float | None = None
+    code: str | None = None
+    refused: bool = False
 
 
 class _Bar(NamedTuple):
@@ -76,8 +122,11 @@ class ExchangeClient:
         sleep: Sleep = asyncio.sleep,
         rng: Random | None = None,
         wall_clock: Callable[[], float] = time.time,
+        account: AccountKeys | None = None,
     ) -> None:
         """`addresses` replaces beginnings of the exchange's URLs, such as `https://fapi.x.com`.
+
+        `account` is for requests that the exchange wants signed.
 
         Raises `ConfigurationError` where the extra `exchange` is not installed.
         """
@@ -100,14 +149,79 @@ class ExchangeClient:
             "aiohttp_trust_env": True,
         }
         self._exchange: Any = getattr(ccxt, library)(options)
+        self.ahead_ms = 0
+        if account is not None:
+            self._sign_for(account)
         urls = self._exchange.urls["api"]
         self._exchange.urls["api"] = {
             key: readdressed(self._exchange.implode_hostname(url), addresses)
             for key, url in urls.items()
         }
 
+    def _sign_for(self, account: AccountKeys) -> None:
+        self._exchange.apiKey, self._exchange.secret = account.api_key, account.secret
+        self._exchange.options["recvWindow"] = account.receive_window_ms
+        self._exchange.nonce = lambda: _signed_ms.get() or self.venue_now_ms()
+        if account.demo:
+            self._exchange.enable_demo_trading(True)
+        handle_errors = self._exchange.handle_errors
+
+        def note_status(status: int, *rest: Any) -> Any:
+            _answered.set(status)
+            return handle_errors(status, *rest)
+
+        self._exchange.handle_errors = note_status
+
+    def venue_now_ms(self) -> int:
+        """The time of the exchange, `ahead_ms` ahead of ours."""
+        return round(self._wall_clock() * 1000) + self.ahead_ms
+
+    async def set_clock(self, endpoint: str, read: Callable[[Any], int]) -> None:
+        """Learns how far the exchange's clock is ahead, from its time in milliseconds.
+
+        Raises `ExchangeError` where the exchange does not answer.
+        """
+        for attempt in range(_ATTEMPTS_TO_CONNECT):
+            # Of each attempt anew: the round trip of a reply is what it may be wrong by.
+            before_ms = self.venue_now_ms()
+            try:
+                told_ms = await self.send(endpoint, {}, read)
+            except UnknownOutcomeError:
+                if attempt == _ATTEMPTS_TO_CONNECT - 1:
+                    raise
+                await self._sleep(wait_s(attempt, None, self._rng))
+                continue
+            # Nobody knows when within the round trip it was read.
+            self.ahead_ms += told_ms - (before_ms + self.venue_now_ms()) // 2
+            return
+
     async def close(self) -> None:
         await self._exchange.close()
+
+    async def send(
+        self,
+        endpoint: str,
+        parameters: Mapping[str, Any],
+        read: Callable[[Any], T],
+        *,
+        signed_ms: int | None = None,
+    ) -> T:
+        """Sends a request that must not be repeated once, as of the exchange's time `signed_ms`.
+
+        Raises `RefusedRequestError` where the exchange has certainly not done it, and
+        `UnknownOutcomeError` where that is open.
+        """
+        token = _signed_ms.set(signed_ms)
+        try:
+            outcome = await self._attempt(endpoint, parameters, read)
+        finally:
+            _signed_ms.reset(token)
+        if not isinstance(outcome, _Failure):
+            return outcome
+        text = f"{self.name}, {endpoint}: {outcome.reason}"
+        if outcome.refused:
+            raise RefusedRequestError(text, outcome.code)
+        raise UnknownOutcomeError(text)
 
     async def ask(
         self,
@@ -154,6 +268,7 @@ class ExchangeClient:
     ) -> T | _Failure:
         # A request that times out would show the headers of the one before.
         self._exchange.last_response_headers = None
+        _answered.set(None)
         try:
             return read(await getattr(self._exchange, endpoint)(dict(parameters)))
         except MalformedReplyError as error:
@@ -179,9 +294,28 @@ class ExchangeClient:
             self._errors.AuthenticationError,
             self._errors.PermissionDenied,
             self._errors.NotSupported,
+            self._errors.InvalidOrder,
+            self._errors.InsufficientFunds,
         )
         may_pass = not isinstance(error, final) and status not in _FINAL_STATUSES
-        return _Failure(text, status, may_pass, self._asked_s(str(error), status))
+        asked_s = self._asked_s(str(error), status)
+        code, refused = self._refusal(error, status)
+        return _Failure(text, status, may_pass, asked_s, code, refused)
+
+    def _refusal(self, error: Exception, status: int | None) -> tuple[str | None, bool]:
+        """The exchange's code, and whether it has certainly not done what was asked.
+
+        ccxt names most reasons after hosts that it knows, so the codes are read here.
+        """
+        match = _CODE.search(str(error))
+        if (_answered.get() or 0) >= _SERVER_ERRORS:
+            return None, False
+        if status is not None:
+            return str(status), status in _UNSEEN_STATUSES
+        if match is not None and error.__cause__ is None:
+            return match[1], match[1] not in _OPEN_CODES
+        named = (self._errors.InvalidOrder, self._errors.InsufficientFunds, self._errors.BadRequest)
+        return None, isinstance(error, named)
 
     def _asked_s(self, reply: str, status: int | None) -> float | None:
         """The wait asked for by a header or a text, or that such a refusal usually takes."""
@@ -211,7 +345,9 @@ class ExchangeClient:
             self._bar = _Bar(error, self._wall_clock() + asked_s)
             raise error
         if not failure.may_pass:
-            refusal = ExchangeError(f"{self.name} refuses {endpoint}: {failure.reason}")
+            refusal = RefusedRequestError(
+                f"{self.name} refuses {endpoint}: {failure.reason}", failure.code
+            )
             if failure.status in _BARRING_STATUSES:
                 self._bar = _Bar(refusal, self._wall_clock() + _REFUSED_ADDRESS_S)
             raise refusal

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -47,7 +48,8 @@ Page = Callable[[bool], Awaitable[tuple[int, Any]]]
 
 # An HTTP status, headers, and a body of JSON; None for no body.
 DocumentReply = tuple[int, dict[str, str], bytes | None]
-DocumentAnswer = Callable[[bytes, RequestContext], Awaitable[DocumentReply]]
+# Given the document, its context, and the headers of the request.
+DocumentAnswer = Callable[[bytes, RequestContext, Headers], Awaitable[DocumentReply]]
 Refuse = Callable[[LlmTraderError, RequestContext, bytes], bytes]
 
 
@@ -160,15 +162,21 @@ class RpcOverHttp:
                 self._identify(request, session, received_s)
             except UnauthorizedError as error:
                 return self._unauthorized(request, error, refuse(error, context, document))
-            status, headers, reply = await connection.answer(answer(document, context))
-            return Response(status_code=204) if reply is None else _json(status, reply, headers)
+            status, headers, reply = await connection.answer(
+                answer(document, context, request.headers)
+            )
+            if reply is None:
+                return Response(status_code=status, headers=headers)
+            return _json(status, reply, headers)
 
         return Route(path, respond, methods=["POST"])
 
     def _refuse(self, error: LlmTraderError, context: RequestContext, document: bytes) -> bytes:
         return self._dispatcher.refuse(error, context, raw_id(document))
 
-    async def _call(self, document: bytes, context: RequestContext) -> DocumentReply:
+    async def _call(
+        self, document: bytes, context: RequestContext, headers: Headers
+    ) -> DocumentReply:
         reply = await self._dispatcher.handle(document, context, self._gate)
         if reply is None:
             return 204, {}, None

@@ -107,9 +107,7 @@ class HttpConnection(HttpToolsProtocol):
         self._accounted_bytes = 0
         self._answering: RequestResponseCycle | None = None
         self._refusal: bytes | None = None
-        self._receipt = Receipt(
-            gate.clock, limits.frame_timeout_s, lambda: self.flow.read_paused, self._too_slow
-        )
+        self._receipt = Receipt(gate.clock, limits.frame_timeout_s, self)
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def answer(self, work: Awaitable[T]) -> T:
@@ -343,7 +341,10 @@ class HttpConnection(HttpToolsProtocol):
         self._receipt.end()
         self._head_bytes = 0
 
-    def _too_slow(self) -> None:
+    def is_reading_paused(self) -> bool:
+        return self.flow.read_paused
+
+    def receipt_takes_too_long(self) -> None:
         self.refuse(408, f"a request must arrive within {self.limits.frame_timeout_s:g} s")
 
     def _close_unused(self) -> None:
@@ -355,6 +356,7 @@ class HttpConnection(HttpToolsProtocol):
         self._receipt.end()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
+            self._idle_timer = None
 
     def _send_refusal(self) -> None:
         """Sends it and FIN, and discards input for a moment: an RST would destroy it."""

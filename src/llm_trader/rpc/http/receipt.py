@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import weakref
+from typing import Protocol
 
 from llm_trader.rpc.loop_clock import LoopClock
 
 
-class Receipt:
-    """Calls `too_slow` when what has begun does not end within `timeout_s`.
+class Receiver(Protocol):
+    def is_reading_paused(self) -> bool: ...
 
-    While reading `is_paused` the client cannot send, and the time does not count.
+    def receipt_takes_too_long(self) -> None: ...
+
+
+class Receipt:
+    """Tells its receiver when what has begun does not end within `timeout_s`.
+
+    While reading is paused the client cannot send, and the time does not count.
     """
 
-    def __init__(
-        self,
-        clock: LoopClock,
-        timeout_s: float,
-        is_paused: Callable[[], bool],
-        too_slow: Callable[[], None],
-    ) -> None:
+    def __init__(self, clock: LoopClock, timeout_s: float, receiver: Receiver) -> None:
         self._clock = clock
         self._timeout_s = timeout_s
-        self._is_paused = is_paused
-        self._too_slow = too_slow
+        # A strong one would keep what a lost connection holds until the garbage collector comes.
+        self._receiver = weakref.ref(receiver)
         self._began_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -48,13 +49,13 @@ class Receipt:
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._check)
 
     def _check(self) -> None:
-        now_s = self._clock.now_s()
-        if self._began_s is None:
+        now_s, receiver = self._clock.now_s(), self._receiver()
+        if self._began_s is None or receiver is None:
             return
-        if self._is_paused():
+        if receiver.is_reading_paused():
             self._began_s = now_s
         remaining_s = self._began_s + self._timeout_s - now_s
         if remaining_s > 0:
             self._check_after(remaining_s)
         else:
-            self._too_slow()
+            receiver.receipt_takes_too_long()

@@ -47,12 +47,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.http: HttpConnection = app_state["connection"]
         self.app_state = {"connection": self.http, "websocket": self}
         self._unparsed = b""
-        self._receipt = Receipt(
-            self.http.gate.clock,
-            self.http.limits.frame_timeout_s,
-            lambda: self.read_paused,
-            self._too_slow,
-        )
+        self._receipt = Receipt(self.http.gate.clock, self.http.limits.frame_timeout_s, self)
         self.on_shutdown: Callable[[], None] = self.close_for_restart
 
     def send_document(self, document: bytes) -> None:
@@ -163,7 +158,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self._receipt.end()
         return self.http.account(len(self._unparsed) + began_bytes)
 
-    def _too_slow(self) -> None:
+    def is_reading_paused(self) -> bool:
+        return self.read_paused
+
+    def receipt_takes_too_long(self) -> None:
         timeout_s = self.http.limits.frame_timeout_s
         self.close_with(POLICY, f"a message must arrive within {timeout_s:g} s")
 

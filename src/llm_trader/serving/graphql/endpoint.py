@@ -7,7 +7,7 @@ data of JSON-RPC in its `extensions`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -62,7 +62,9 @@ class GraphQlEndpoint:
         self._schema = graphql_schema()
         self._reader = DocumentReader(self._schema, config)
 
-    async def answer(self, body: bytes, context: RequestContext) -> DocumentReply:
+    async def answer(
+        self, body: bytes, context: RequestContext, headers: Mapping[str, str]
+    ) -> DocumentReply:
         gate, session = self._gate, context.session
         calls: list[_Call] = []
         try:

@@ -1,8 +1,7 @@
-"""Counts what answers say: matches, similarity, episodes, verdicts; and keeps their forecasts."""
+"""Counts what answers say: matches, similarity, episodes, verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from llm_trader.errors import (
@@ -14,9 +13,8 @@ from llm_trader.errors import (
 )
 from llm_trader.retrieval.answer import Answer
 from llm_trader.serving.metrics import definitions
-from llm_trader.serving.metrics.forecast_scores import ForecastScores
 from llm_trader.serving.metrics.registry import Registry
-from llm_trader.timeframe import HORIZONS, Millis
+from llm_trader.timeframe import HORIZONS
 
 _VERDICTS: Final = ("informative", "weak", "none")
 _REASONS: Final = {
@@ -28,13 +26,9 @@ _REASONS: Final = {
 
 
 class AnswerMetrics:
-    """Observes the answers of `rag.query_patterns`. Without a clock no forecast is scored."""
+    """Observes the answers of `rag.query_patterns`."""
 
-    def __init__(
-        self, registry: Registry, scores: ForecastScores, clock: Callable[[], Millis] | None
-    ) -> None:
-        self._scores = scores
-        self._clock = clock
+    def __init__(self, registry: Registry) -> None:
         self._matches = registry.histogram(definitions.MATCHES)
         self._similarity = registry.histogram(definitions.SIMILARITY)
         self._episodes = {name: registry.histogram(definitions.EPISODES, name) for name in HORIZONS}
@@ -51,14 +45,11 @@ class AnswerMetrics:
         if percentile is not None:
             self._similarity.observe(percentile)
 
-    def answered(self, symbol: str, state_ms: Millis, answer: Answer) -> None:
-        """`state_ms` is the time of the query's state."""
+    def answered(self, answer: Answer) -> None:
         evidence = answer.evidence
         self._verdicts[evidence.verdict].inc()
         for name, horizon in evidence.horizons.items():
             self._episodes[name].observe(horizon.effective_episodes)
-        if self._clock is not None:
-            self._scores.add(symbol, state_ms, answer, self._clock())
 
     def refused(self, error: LlmTraderError) -> None:
         counter = self._refused.get(type(error))

@@ -97,8 +97,8 @@ STATES_REFUSED: Final = Definition(
     ("reason",),
 )
 FORECASTS_UNSCORED: Final = Definition(
-    "llm_trader_forecasts_unscored_total",
-    "counter",
+    "llm_trader_forecasts_unscored",
+    "gauge",
     "Served forecasts that are not scored: `memory` where too many wait, `no_outcome` where the "
     "store has no candle at their horizon.",
     ("reason",),

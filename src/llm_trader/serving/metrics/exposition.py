@@ -16,7 +16,6 @@ from llm_trader.rpc.errors import ErrorTable
 from llm_trader.serving.methods import RagMethods
 from llm_trader.serving.metrics import definitions
 from llm_trader.serving.metrics.answers import AnswerMetrics
-from llm_trader.serving.metrics.forecast_scores import ForecastScores
 from llm_trader.serving.metrics.readings import Sources, read
 from llm_trader.serving.metrics.registry import Registry
 from llm_trader.serving.metrics.requests import RequestMetrics
@@ -31,13 +30,14 @@ class ServerMetrics:
     def __init__(self, rag: RagMethods, gate: Admission) -> None:
         # What is shown instead of this process's own, where others answer as well.
         self.of_all: Callable[[], Awaitable[Sequence[Family] | None]] | None = None
-        scores = ForecastScores()
         self._registry = Registry(definitions.COUNTED)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         retriever, market = rag.queries.retriever, rag.queries.market
-        self._sources = Sources(retriever, market, gate, scores, rag.version, rag.clock)
-        self.answers = AnswerMetrics(self._registry, scores, rag.clock)
+        self._sources = Sources(
+            retriever, market, gate, rag.queries.forecasts, rag.version, rag.clock
+        )
+        self.answers = AnswerMetrics(self._registry)
 
     def requests(self, methods: Iterable[Method], errors: ErrorTable) -> RequestMetrics:
         """Counts the requests of these methods."""

@@ -12,24 +12,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import structlog
 
 from llm_trader.errors import LlmTraderError
+from llm_trader.forecasts.scoring import ForecastScores
+from llm_trader.forecasts.served import ServedForecasts
 from llm_trader.index.protocol import CountsCacheUse, IndexInfo
 from llm_trader.market.series_ages import SeriesAge
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.rpc.admission import Admission
 from llm_trader.serving.metrics import definitions
-from llm_trader.serving.metrics.forecast_scores import Due, ForecastScores
 from llm_trader.serving.metrics.registry import Readings
-from llm_trader.snapshot.outcome import label_outcomes
 from llm_trader.snapshot.source import SnapshotSource
-from llm_trader.timeframe import HORIZONS, Millis
+from llm_trader.timeframe import Millis
 
 MAX_SYMBOLS: Final = 200
-# Reading and labelling a day of candles takes some milliseconds, and queries wait meanwhile.
-_SCORED_PER_SCRAPE: Final = 8
+# Queries wait meanwhile; the rest is scored in the background.
+_SCORING_S: Final = 0.02
 
 # Prometheus waits for 10 s by default.
 _PATIENCE_S: Final = 5.0
@@ -44,7 +43,7 @@ class Sources:
     retriever: Retriever
     market: SnapshotSource | None
     gate: Admission
-    scores: ForecastScores
+    forecasts: ServedForecasts | None
     version: str
     clock: Callable[[], Millis] | None
 
@@ -66,9 +65,9 @@ async def read(sources: Sources) -> Readings:
     _add_load(readings, sources.gate)
     if now_ms is not None:
         _add_calibration(readings, sources.retriever, now_ms)
-        if sources.market is not None:
-            _score(sources.market, sources.scores, ages, now_ms)
-        _add_scores(readings, sources.scores, now_ms)
+    if now_ms is not None and sources.forecasts is not None:
+        sources.forecasts.advance(_SCORING_S)
+        _add_scores(readings, sources.forecasts.scores, now_ms)
     _add_build(readings, sources, index)
     return readings
 
@@ -169,29 +168,6 @@ def _add_calibration(readings: Readings, retriever: Retriever, now_ms: Millis) -
     if (loaded := retriever.calibration) is not None:
         age_s = (now_ms - loaded.calibration.known_by_ms) / 1000
         readings.add(definitions.CALIBRATION_AGE, age_s)
-
-
-def _score(
-    market: SnapshotSource, scores: ForecastScores, ages: list[SeriesAge], now_ms: Millis
-) -> None:
-    """Scores forecasts whose outcome has arrived in the store, of some symbols at a time."""
-    series = f"candles_{market.intraday}"
-    # No outcome is taken from a candle that closes after the clock.
-    newest_ms = {age.symbol: min(age.newest, now_ms) for age in ages if age.series == series}
-    for due in scores.due(newest_ms, now_ms)[:_SCORED_PER_SCRAPE]:
-        try:
-            scores.resolve(due, _outcomes(market, due), newest_ms[due.symbol])
-        except LlmTraderError as error:
-            _log.warning("forecasts_not_scored", symbol=due.symbol, error=error.message)
-
-
-def _outcomes(market: SnapshotSource, due: Due) -> np.ndarray:
-    """The % changes after the due forecasts, (horizons, times)."""
-    step_ms = market.intraday.ms
-    start_ms = market.intraday.floor(min(due.times_ms)) - step_ms
-    candles = market.store.candles(due.symbol, market.intraday, start_ms, due.until_ms)
-    times = np.array([market.intraday.floor(stamp) for stamp in due.times_ms], np.int64)
-    return label_outcomes(candles, times)[: len(HORIZONS)]
 
 
 def _add_scores(readings: Readings, scores: ForecastScores, now_ms: Millis) -> None:

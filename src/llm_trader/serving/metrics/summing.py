@@ -1,8 +1,8 @@
 """The metrics of several processes as those of one. No I/O here.
 
 Counters, histograms and loads add up. What all processes read from the same files is the same in
-each, so one of them suffices. Means of scored forecasts are weighted by the number of forecasts,
-and the skill is computed again from the means.
+each, so one of them suffices. Scores come from a journal that all processes read, so the one that
+has read most of it shows them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from llm_trader.serving.metrics import definitions
 
-Rule = Literal["sum", "max", "min", "mean_by_scored", "skill_of_means"]
+Rule = Literal["sum", "max", "min", "of_most_scored"]
 Labels = tuple[tuple[str, str], ...]
 
 # By name, of gauges; counters and histograms add up.
@@ -33,6 +33,10 @@ GAUGE_RULES: Final[dict[str, Rule]] = {
             definitions.CALIBRATION_AGE.name,
             definitions.BUILD.name,
             definitions.WORKERS.name,
+            definitions.FORECASTS_WAITING.name,
+            definitions.FORECASTS_UNSCORED.name,
+            definitions.FORECASTS_SCORED.name,
+            definitions.CALIBRATED_SCORED.name,
         ),
         "max",
     ),
@@ -44,17 +48,16 @@ GAUGE_RULES: Final[dict[str, Rule]] = {
             definitions.IN_FLIGHT.name,
             definitions.RECEIVED.name,
             definitions.UNSENT.name,
-            definitions.FORECASTS_WAITING.name,
-            definitions.FORECASTS_SCORED.name,
-            definitions.CALIBRATED_SCORED.name,
             "process_virtual_memory_bytes",
             "process_resident_memory_bytes",
             "process_open_fds",
         ),
         "sum",
     ),
-    **dict.fromkeys((definitions.COVERAGE.name, definitions.CRPS.name), "mean_by_scored"),
-    definitions.CRPS_SKILL.name: "skill_of_means",
+    **dict.fromkeys(
+        (definitions.COVERAGE.name, definitions.CRPS.name, definitions.CRPS_SKILL.name),
+        "of_most_scored",
+    ),
     "process_start_time_seconds": "min",
     "process_max_fds": "min",
 }
@@ -104,8 +107,6 @@ def added_up(processes: Sequence[Sequence[Family]]) -> list[Family]:
     for (family_name, name, labels), entries in values.items():
         family = merged[family_name]
         family.samples.append((name, labels, _value(_rule(family), entries)))
-    if skill := merged.get(definitions.CRPS_SKILL.name):
-        skill.samples = _skills(skill, merged[definitions.CRPS.name])
     return list(merged.values())
 
 
@@ -126,14 +127,11 @@ def _value(rule: Rule, entries: list[tuple[float, float]]) -> float:
         return min(values)
     if rule == "sum":
         return sum(values)
-    total = sum(weight for _, weight in entries)
-    if not total:
-        return values[0]
-    return sum(value * weight for value, weight in entries) / total
+    return max(entries, key=lambda entry: entry[1])[0]
 
 
 def _number_behind(labels: Labels) -> tuple[str, str]:
-    """The metric and the horizon that say how many forecasts a mean is of."""
+    """The metric and the horizon that say how many forecasts a score is of."""
     row = dict(labels)
     is_calibrated = row.get("band") == "calibrated"
     number = definitions.CALIBRATED_SCORED if is_calibrated else definitions.FORECASTS_SCORED
@@ -148,14 +146,3 @@ def _scored(families: Sequence[Family]) -> dict[tuple[str, str], float]:
         if family.name in (definitions.FORECASTS_SCORED.name, definitions.CALIBRATED_SCORED.name)
         for _, labels, value in family.samples
     }
-
-
-def _skills(skill: Family, crps: Family) -> list[tuple[str, Labels, float]]:
-    """1 - CRPS of the forecasts / CRPS of the base rates, of the means of all processes."""
-    rows = [(dict(labels), value) for _, labels, value in crps.samples]
-    means = {(row["horizon"], row["forecast"]): value for row, value in rows}
-    return [
-        (name, labels, 1 - means[horizon, "forecast"] / means[horizon, "base_rate"])
-        for name, labels, _ in skill.samples
-        for horizon in (dict(labels)["horizon"],)
-    ]

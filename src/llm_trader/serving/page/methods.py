@@ -12,7 +12,7 @@ from llm_trader import errors
 from llm_trader.market.jumps import Jump
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving.methods import RagMethods
-from llm_trader.serving.page import comparison, data_report, decisions, evaluations
+from llm_trader.serving.page import comparison, data_report, evaluations
 
 # Its jumps are looked for in all candles, so any number of open pages shares one search.
 _REPORT_KEPT_S: Final = 300.0
@@ -23,7 +23,6 @@ class PageMethods:
     """What `rag` answers from, seen by a person."""
 
     rag: RagMethods
-    record: decisions.DecisionReader
     _jumps: dict[str, tuple[float, list[Jump]]] = field(default_factory=dict, init=False)
 
     def methods(self) -> list[Method]:
@@ -54,16 +53,6 @@ class PageMethods:
         total, newest = data_report.newest_jumps(await self._jumps_of(params.symbol, context))
         found = [report for report in reports if report is not None]
         return data_report.SeriesReportResult(params.symbol, found, total, newest)
-
-    async def list_decisions(
-        self, params: decisions.ListDecisionsParams, context: RequestContext
-    ) -> decisions.DecisionsResult:
-        return self.record.list(params)
-
-    async def get_decision(
-        self, params: decisions.GetDecisionParams, context: RequestContext
-    ) -> decisions.DecisionResult:
-        return self.record.get(params)
 
     async def list_evaluations(
         self, params: None, context: RequestContext
@@ -117,20 +106,6 @@ PAGE_METHODS: Final = (
         "How complete a symbol's series are: extent, gaps, refused rows and jumps.",
         data_report.SeriesReportResult,
         _STORE_ERRORS,
-    ),
-    Method(
-        "rag.list_decisions",
-        decisions.ListDecisionsParams,
-        _UNBOUND.list_decisions,
-        "The newest decisions on record.",
-        decisions.DecisionsResult,
-    ),
-    Method(
-        "rag.get_decision",
-        decisions.GetDecisionParams,
-        _UNBOUND.get_decision,
-        "A decision on record, with its state, evidence and costs.",
-        decisions.DecisionResult,
     ),
     Method(
         "rag.list_evaluations",

@@ -34,18 +34,18 @@ export class DecisionsView {
   }
 
   list({ total, decisions }) {
-    const holds = decisions.filter(({ action: name }) => name === "HOLD");
-    const because = (reason) => holds.filter(({ hold_reason: why }) => why === reason).length;
-    const paid = decisions.reduce((sum, { paid_usd: cost }) => sum + cost, 0);
+    const holds = decisions.filter(({ decision }) => decision.action === "HOLD");
+    const because = (reason) => holds.filter(({ decision }) => decision.hold_reason === reason).length;
+    const paid = decisions.reduce((sum, { costs }) => sum + costs.paid_usd, 0);
     return el("div", {},
       el("p", {}, `Of the newest ${count(decisions.length)} of ${count(total)}: ${decisions.length - holds.length} trades, ${holds.length} HOLDs `,
         `(${because("model")} chosen, ${because("error")} because of errors, ${because("guard")} by the guard), ${number(paid, 4)} USD paid.`),
       table("Newest first; choose one to see all of it", ["as of (UTC)", "symbol", "decision", "confidence", "model", "arm", "cost in USD", "why"],
         decisions.map((entry) => el("tr", { class: "pick", "data-id": String(entry.id), onclick: () => this.show(entry.id) },
-          el("td", {}, el("button", { type: "button", class: "plain" }, minute(entry.as_of))),
-          el("td", {}, entry.symbol), el("td", {}, action(entry)), el("td", {}, percent(entry.confidence)),
-          el("td", {}, entry.model ?? entry.decider), el("td", {}, entry.arm), el("td", {}, number(entry.paid_usd, 4)),
-          el("td", { class: "wrap" }, shortened(entry.reasoning)))), { label: "Decisions" }));
+          el("td", {}, el("button", { type: "button", class: "plain" }, minute(entry.as_of_ms))),
+          el("td", {}, entry.symbol), el("td", {}, action(entry.decision)), el("td", {}, percent(entry.decision.confidence)),
+          el("td", {}, entry.model ?? entry.decider), el("td", {}, entry.arm_used), el("td", {}, number(entry.costs.paid_usd, 4)),
+          el("td", { class: "wrap" }, shortened(entry.decision.reasoning)))), { label: "Decisions" }));
   }
 
   async show(id) {

@@ -1,0 +1,76 @@
+"""One node: its attempts within its timeout, and a failure as a value."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+
+from llm_trader.errors import InsufficientMatchesError, InvalidInputError, LlmTraderError
+from llm_trader.timeframe import SECOND_MS
+from llm_trader.workflow.engine.protocol import NodeRecord
+from llm_trader.workflow.graph.model import GraphNode
+from llm_trader.workflow.nodes.running import NodeRun, Services, run_node
+from llm_trader.workflow.values import NodeError
+
+# They would fail again in the same way.
+_FINAL: Final = (InvalidInputError, InsufficientMatchesError)
+
+_log = structlog.get_logger(__name__)
+
+
+async def attempt_node(
+    node: GraphNode, inputs: Any, run: NodeRun, services: Services
+) -> NodeRecord:
+    """Never raises but for a cancellation."""
+    document = node.document
+    started_at_ms = services.clock.now_ms()
+    error = NodeError("internal", "no attempt was made")
+    attempt = 0
+    for attempt in range(1, document.attempts + 1):
+        try:
+            async with asyncio.timeout(document.timeout / SECOND_MS):
+                output = await run_node(node, inputs, run, services)
+            return NodeRecord(
+                node=node.name,
+                status="done",
+                output=output,
+                attempts=attempt,
+                started_at_ms=started_at_ms,
+                ended_at_ms=services.clock.now_ms(),
+            )
+        except LlmTraderError as failure:
+            error = NodeError(failure.code, failure.message)
+            if isinstance(failure, _FINAL):
+                break
+        except TimeoutError:
+            error = NodeError("timeout", f"{node.name} took longer than {document.timeout} ms")
+        except Exception as failure:  # noqa: BLE001  a fault of a script must not take others' runs with it
+            _log.exception("workflow_node_broke", node=node.name, run_id=run.run_id)
+            error = NodeError("internal", f"{type(failure).__name__}: {failure}")
+        if attempt < document.attempts:
+            _log.info(
+                "workflow_node_retried",
+                node=node.name,
+                run_id=run.run_id,
+                attempt=attempt,
+                reason=error.message,
+            )
+            await services.clock.sleep(document.wait_between_tries / SECOND_MS)
+    _log.warning(
+        "workflow_node_failed",
+        node=node.name,
+        run_id=run.run_id,
+        attempts=attempt,
+        on_error=document.on_error,
+        reason=error.message,
+    )
+    return NodeRecord(
+        node=node.name,
+        status="failed",
+        error=error,
+        attempts=attempt,
+        started_at_ms=started_at_ms,
+        ended_at_ms=services.clock.now_ms(),
+    )

@@ -1,0 +1,7 @@
+"""The durable engine: DBOS on SQLite or Postgres. Its library takes a second to import.
+
+`database`   where runs are kept; SQLite is for one process
+`run_log`    accepts, lists, shows and cancels runs, from any process
+`engine`     carries runs out
+`executors`  which processes are alive, and the runs of dead ones, on Postgres
+"""

@@ -1,0 +1,316 @@
+"""The runs in DBOS's database: accept, list, show, cancel. Any process may have one open.
+
+A run is a workflow of DBOS whose id is that of the run. It waits in the queue `decisions`, which is
+partitioned by symbol, so that no symbol has two runs under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import sqlalchemy.exc
+from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
+from dbos import error as dbos_errors
+
+from llm_trader.errors import InvalidInputError, StoreError
+from llm_trader.timeframe import Millis, iso8601
+from llm_trader.workflow.engine.durable.database import RunDatabase
+from llm_trader.workflow.engine.protocol import (
+    Accepted,
+    NodeRecord,
+    RunDetails,
+    RunNotFoundError,
+    RunResult,
+    RunStart,
+    RunState,
+    RunSummary,
+    event_of,
+)
+from llm_trader.workflow.engine.summaries import summary_of
+from llm_trader.workflow.graph.document import InputNode
+from llm_trader.workflow.graph.kinds import ScriptFunction
+from llm_trader.workflow.graph.loading import graph_of_text
+from llm_trader.workflow.graph.model import Graph, GraphNode, GraphText
+from llm_trader.workflow.values import plain
+
+T = TypeVar("T")
+
+QUEUE: Final = "decisions"
+WORKFLOW: Final = "llm_trader_run"
+APPLICATION: Final = "llm-trader"
+# Of how a run is stored and walked. It changes only where `walk` would go another way with the
+# same graph and records; runs of the former version then wait for a process of the former program.
+VERSION: Final = "runs-1"
+
+_STATES: Final[dict[str, RunState]] = {
+    "ENQUEUED": "queued",
+    "DELAYED": "queued",
+    "PENDING": "running",
+    "CANCELLED": "cancelled",
+    "ERROR": "failed",
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
+}
+_OF_STATE: Final[dict[RunState, list[str]]] = {
+    "queued": ["ENQUEUED", "DELAYED"],
+    "running": ["PENDING"],
+    "done": ["SUCCESS"],
+    "failed": ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+    "cancelled": ["CANCELLED"],
+}
+_UNENDED: Final = ["ENQUEUED", "DELAYED", "PENDING"]
+_ENDED: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+_LOOK_AGAIN_S: Final = 0.05
+
+
+class RunLog:
+    """Blocking calls of the library run in threads."""
+
+    def __init__(self, database: RunDatabase, scripts: dict[str, ScriptFunction]) -> None:
+        self._scripts = scripts
+        self._graphs: dict[str, Graph] = {}
+        self._client = DBOSClient(
+            system_database_url=database.url,
+            serializer=DBOSPortableJSONSerializer(),
+            application_name=APPLICATION,
+            retry_connection_errors=False,
+            lazy=True,
+        )
+
+    def close(self) -> None:
+        self._client.destroy()
+
+    def graph(self, text: GraphText) -> Graph:
+        """The checked graph of a run; the same text is checked once."""
+        digest = text.digest
+        if digest not in self._graphs:
+            self._graphs[digest] = graph_of_text(text, self._scripts)
+        return self._graphs[digest]
+
+    async def start(self, run: RunStart) -> Accepted:
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": run.run_id,
+            "workflow_id_reuse_policy": "reject",
+            "queue_partition_key": run.symbol or run.run_id,
+            "app_version": VERSION,
+        }
+        try:
+            await self._call(self._client.enqueue, options, plain(run))
+        except dbos_errors.DBOSWorkflowIDInUseError:
+            return Accepted(run.run_id, is_new=False)
+        return Accepted(run.run_id, is_new=True)
+
+    async def wait(self, run_id: str) -> RunResult:
+        while True:
+            status = await self._status(run_id)
+            if status.status not in _UNENDED:
+                details = await self.show(run_id)
+                failed = details.summary.state != "done"
+                return RunResult(
+                    run_id=run_id,
+                    state="failed" if failed else "done",
+                    records=details.records,
+                    error=details.summary.error,
+                )
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def depth(self) -> int:
+        found = await self._call(
+            self._client.list_workflows,
+            status=_UNENDED,
+            name=WORKFLOW,
+            load_input=False,
+            load_output=False,
+        )
+        return len(found)
+
+    async def runs(self, *, limit: int, state: RunState | None = None) -> Sequence[RunSummary]:
+        found = await self._call(
+            self._client.list_workflows,
+            status=None if state is None else _OF_STATE[state],
+            name=WORKFLOW,
+            sort_desc=True,
+            # What DBOS calls a success may be a run that ended at a node.
+            limit=None if state in ("done", "failed") else limit,
+        )
+        summaries = [_summary(status) for status in found]
+        return [one for one in summaries if state in (None, one.state)][:limit]
+
+    async def show(self, run_id: str) -> RunDetails:
+        status = await self._status(run_id)
+        start = _start(status)
+        records = await self._records(start)
+        return RunDetails(
+            summary=_summary(status, records),
+            records=records,
+            graph=start.graph,
+            event=start.event,
+        )
+
+    async def cancel(self, run_id: str) -> None:
+        status = await self._status(run_id)
+        if status.status not in _UNENDED:
+            raise InvalidInputError(f"run {run_id} has ended, so it cannot be cancelled")
+        await self._call(self._client.cancel_workflow, run_id)
+
+    async def resume(self, run_id: str) -> None:
+        """A cancelled run goes on; a failed one begins again at the node that failed."""
+        status = await self._status(run_id)
+        summary = _summary(status)
+        key = summary.symbol or run_id
+        if summary.state == "cancelled":
+            await self._call(self._client.resume_workflow, run_id, queue_name=QUEUE)
+        elif summary.state == "failed":
+            await self._call(
+                self._client.rewind_workflow,
+                run_id,
+                start_step=await self._failed_step(run_id),
+                queue_name=QUEUE,
+                queue_partition_key=key,
+            )
+        elif summary.state == "done":
+            raise InvalidInputError(f"run {run_id} has ended well; there is nothing to resume")
+        else:
+            raise InvalidInputError(
+                f"run {run_id} is {summary.state}; one whose process has died is resumed by the "
+                "next `workflow serve`, on Postgres by any that runs"
+            )
+
+    async def remove_ended(self, before_ms: Millis) -> int:
+        """Deletes runs that ended before a time, a thousand at most; returns how many."""
+        found = await self._call(
+            self._client.list_workflows,
+            status=_ENDED,
+            name=WORKFLOW,
+            completed_before=iso8601(before_ms),
+            limit=1000,
+            load_input=False,
+            load_output=False,
+        )
+        if found:
+            await self._call(self._client.delete_workflows, [one.workflow_id for one in found])
+        return len(found)
+
+    async def executors_of_running(self) -> dict[str, list[str]]:
+        """The ids of runs under way by the process that has them."""
+        found = await self._call(
+            self._client.list_workflows,
+            status=["PENDING"],
+            name=WORKFLOW,
+            load_input=False,
+            load_output=False,
+        )
+        running: dict[str, list[str]] = {}
+        for status in found:
+            running.setdefault(status.executor_id or "", []).append(status.workflow_id)
+        return running
+
+    async def of_other_versions(self) -> dict[str, int]:
+        """How many runs have not ended that another version of the program accepted, by version."""
+        found = await self._call(
+            self._client.list_workflows,
+            status=_UNENDED,
+            name=WORKFLOW,
+            load_input=False,
+            load_output=False,
+        )
+        return Counter(
+            status.app_version for status in found if status.app_version not in (None, VERSION)
+        )
+
+    async def requeue(self, run_ids: Sequence[str]) -> None:
+        await self._call(self._client.resume_workflows, list(run_ids), queue_name=QUEUE)
+
+    async def _failed_step(self, run_id: str) -> int:
+        steps = await self._call(self._client.list_workflow_steps, run_id)
+        failed = [
+            step["function_id"]
+            for step in steps
+            if isinstance(step["output"], dict) and step["output"].get("status") == "failed"
+        ]
+        return failed[-1] if failed else 1
+
+    async def _records(self, start: RunStart) -> list[NodeRecord]:
+        graph = self.graph(start.graph)
+        steps = await self._call(self._client.list_workflow_steps, start.run_id)
+        inputs = [
+            input_record(node, start)
+            for node in graph.nodes
+            if isinstance(node.document, InputNode) and node.document.config.method == start.method
+        ]
+        return inputs + [
+            record_of(step["output"], graph)
+            for step in steps
+            if isinstance(step["output"], dict) and "node" in step["output"]
+        ]
+
+    async def _status(self, run_id: str) -> WorkflowStatus:
+        found = await self._call(self._client.list_workflows, workflow_ids=[run_id])
+        if not found or found[0].name != WORKFLOW:
+            raise RunNotFoundError(f"there is no run {run_id}; see `llm-trader workflow list`")
+        return found[0]
+
+    async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        try:
+            return await asyncio.to_thread(function, *args, **kwargs)
+        except dbos_errors.DBOSWorkflowIDInUseError:
+            raise
+        except dbos_errors.DBOSNonExistentWorkflowError as error:
+            raise RunNotFoundError(str(error)) from error
+        except (sqlalchemy.exc.SQLAlchemyError, dbos_errors.DBOSException) as error:
+            raise StoreError(f"the database of runs does not answer: {error}") from error
+
+
+def input_record(node: GraphNode, start: RunStart) -> NodeRecord:
+    """An input gives the event that began the run, so it is no step of its own."""
+    return NodeRecord(
+        node=node.name,
+        status="done",
+        output=start.event,
+        attempts=1,
+        started_at_ms=start.accepted_at_ms,
+        ended_at_ms=start.accepted_at_ms,
+    )
+
+
+def record_of(stored: Any, graph: Graph) -> NodeRecord:
+    """A record of JSON, with its output as the struct of its node."""
+    record = msgspec.convert(stored, NodeRecord)
+    kinds = {node.name: node.signature.output for node in graph.nodes}
+    if record.output is None or record.node not in kinds:
+        return record
+    output = msgspec.convert(record.output, kinds[record.node])
+    return msgspec.structs.replace(record, output=output)
+
+
+def start_of(stored: Any) -> RunStart:
+    start = msgspec.convert(stored, RunStart)
+    return msgspec.structs.replace(start, event=event_of(start.method, start.event))
+
+
+def _start(status: WorkflowStatus) -> RunStart:
+    if status.input is None:
+        raise StoreError(f"run {status.workflow_id} has lost what it began with")
+    return start_of(status.input["args"][0])
+
+
+def _summary(status: WorkflowStatus, records: Sequence[NodeRecord] = ()) -> RunSummary:
+    if status.status == "SUCCESS" and status.output is not None:
+        end = msgspec.convert(status.output, RunSummary)
+        return msgspec.structs.replace(end, executor=status.executor_id)
+    state = _STATES.get(status.status, "failed")
+    summary = summary_of(
+        _start(status),
+        state,
+        records,
+        ended_at_ms=status.completed_at,
+        executor=status.executor_id,
+    )
+    if status.error is not None and summary.error is None:
+        summary = msgspec.structs.replace(summary, error=str(status.error))
+    return summary

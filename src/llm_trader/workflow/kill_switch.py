@@ -1,0 +1,45 @@
+"""A file that stops new positions in every process while it exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llm_trader.storage.files import write_atomically, write_errors
+from llm_trader.timeframe import Millis, iso8601
+
+_LONGEST_REASON = 500
+
+
+class KillSwitch:
+    """It is looked up before each order, so that it holds at once and needs no messages."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def reason(self) -> str | None:
+        """Why nothing is traded; None where the switch is off.
+
+        A file that exists and cannot be read stops trading as well.
+        """
+        try:
+            text = self.path.read_bytes()[:_LONGEST_REASON].decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            text = f"it cannot be read: {error.strerror}"
+        return f"the kill switch {self.path} is on ({text or 'no reason given'})"
+
+    def turn_on(self, reason: str, now_ms: Millis) -> None:
+        """On disk when this returns. Raises `ConfigurationError` where it cannot be written."""
+        with write_errors(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, f"{iso8601(now_ms)} {reason}\n".encode())
+
+    def turn_off(self) -> bool:
+        """False where it was off."""
+        with write_errors(self.path.parent):
+            try:
+                self.path.unlink()
+            except FileNotFoundError:
+                return False
+        return True

@@ -1,0 +1,25 @@
+"""The registered scripts: plain functions from one struct to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from llm_trader.llm.prompt.render import render_prompt
+from llm_trader.llm.prompt.retrieved import Retrieved
+from llm_trader.workflow.graph.kinds import ScriptFunction
+from llm_trader.workflow.nodes.running import ScriptContext
+from llm_trader.workflow.values import PromptInputs, Prompts
+
+
+def format_prompt(inputs: PromptInputs, context: ScriptContext) -> Prompts:
+    """The prompt with the evidence of an answer, and the same without it."""
+    retrieved = None if inputs.answer is None else Retrieved.of_answer(inputs.answer)
+    baseline = render_prompt("baseline", inputs.snapshot, None, context.prompt)
+    rag = None
+    if retrieved is not None:
+        rag = render_prompt("rag", inputs.snapshot, retrieved, context.prompt)
+    return Prompts(rag=rag, baseline=baseline)
+
+
+SCRIPTS: Final[Mapping[str, ScriptFunction]] = {"format_prompt": format_prompt}

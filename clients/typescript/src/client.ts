@@ -12,6 +12,11 @@ import type {
   BriefResult,
   CandlesParams,
   CandlesResult,
+  CohortOpenParams,
+  CohortRankParams,
+  CohortRankResult,
+  CohortRefineParams,
+  CohortResult,
   CompareStatesParams,
   CompareStatesResult,
   DecisionResult,
@@ -133,6 +138,21 @@ export class RagClient {
   /** A page of open interest; the next one begins at its `next_start`. */
   getOpenInterest(page: SeriesPage, options: CallOptions = {}): Promise<OpenInterestResult> {
     return this.#send("rag.get_open_interest", page, true, options);
+  }
+
+  /** A group of past states like one state, to look closer at what followed them. */
+  cohortOpen(moment: Omit<CohortOpenParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortResult> {
+    return this.#send("rag.cohort_open", moment, true, options);
+  }
+
+  /** The part of a cohort that meets further conditions; its verdict allows for all looks. */
+  cohortRefine(part: Omit<CohortRefineParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortResult> {
+    return this.#send("rag.cohort_refine", part, true, options);
+  }
+
+  /** Which further condition changes most what followed the states of a cohort. */
+  cohortRank(which: Omit<CohortRankParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortRankResult> {
+    return this.#send("rag.cohort_rank", which, true, options);
   }
 
   /** Which features make past states, such as those of matches, like the state at a time. */

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llm_trader.rpc.builtin import Pong
     from llm_trader.serving.admin import Reloaded
     from llm_trader.serving.brief import BriefResult
+    from llm_trader.serving.cohorts import CohortRankResult, CohortResult
     from llm_trader.serving.decisions import DecisionResult, DecisionsResult
     from llm_trader.serving.page.comparison import CompareStatesResult
     from llm_trader.serving.page.data_report import SeriesReportResult
@@ -152,6 +153,28 @@ def series_report(symbol: str, *, timeout_s: float | None = None) -> Call[Series
     """How complete a symbol's series are: extent, gaps, refused rows and jumps."""
     result_type = _struct("serving.page.data_report", "SeriesReportResult")
     return Call("rag.series_report", {"symbol": symbol}, result_type, timeout_s)
+
+
+def cohort_open(
+    symbol: str, timestamp_ms: int, *, timeout_s: float | None = None
+) -> Call[CohortResult]:
+    """A group of past states like one state, to look closer at what followed them."""
+    params = {"symbol": symbol, "timestamp": timestamp_ms}
+    return Call("rag.cohort_open", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
+
+
+def cohort_refine(
+    cohort: str, conditions: Sequence[str], *, timeout_s: float | None = None
+) -> Call[CohortResult]:
+    """The part of a cohort that meets further conditions; its verdict allows for all looks."""
+    params = {"cohort": cohort, "conditions": [*conditions]}
+    return Call("rag.cohort_refine", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
+
+
+def cohort_rank(cohort: str, *, timeout_s: float | None = None) -> Call[CohortRankResult]:
+    """Which further condition changes most what followed the states of a cohort."""
+    result_type = _struct("serving.cohorts", "CohortRankResult")
+    return Call("rag.cohort_rank", {"cohort": cohort}, result_type, timeout_s)
 
 
 def list_decisions(

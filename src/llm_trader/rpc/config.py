@@ -136,7 +136,7 @@ class RpcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Largest memory of all replies that clients have not read yet, MiB; "
             "beyond it, the client that has read nothing for the longest time is cut off.",
         ),
-    ] = 64
+    ] = 32
     max_batch_reply_kib: Annotated[
         int,
         Meta(

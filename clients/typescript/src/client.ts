@@ -12,6 +12,11 @@ import type {
   BriefResult,
   CandlesParams,
   CandlesResult,
+  CohortOpenParams,
+  CohortRankParams,
+  CohortRankResult,
+  CohortRefineParams,
+  CohortResult,
   CompareStatesParams,
   CompareStatesResult,
   DecisionResult,
@@ -25,6 +30,8 @@ import type {
   ListDecisionsParams,
   Methods,
   OpenInterestResult,
+  PaperAccountParams,
+  PaperAccountResult,
   PatternQuery,
   Pong,
   QueryBatchResult,
@@ -135,6 +142,21 @@ export class RagClient {
     return this.#send("rag.get_open_interest", page, true, options);
   }
 
+  /** Opens a cohort: the past states most like the state at a time, and what followed them. */
+  cohortOpen(moment: Omit<CohortOpenParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortResult> {
+    return this.#send("rag.cohort_open", moment, true, options);
+  }
+
+  /** Refines a cohort, named as its answer does, by conditions such as `funding=negative`. */
+  cohortRefine(refined: Omit<CohortRefineParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortResult> {
+    return this.#send("rag.cohort_refine", refined, true, options);
+  }
+
+  /** Ranks the conditions that a cohort could be refined by: which changes the outcomes most. */
+  cohortRank(which: Omit<CohortRankParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortRankResult> {
+    return this.#send("rag.cohort_rank", which, true, options);
+  }
+
   /** Which features make past states, such as those of matches, like the state at a time. */
   compareStates(states: Omit<CompareStatesParams, "timeout_ms">, options: CallOptions = {}): Promise<CompareStatesResult> {
     return this.#send("rag.compare_states", states, true, options);
@@ -153,6 +175,11 @@ export class RagClient {
   /** A decision on record, with its state, evidence and costs. */
   getDecision(id: number, options: CallOptions = {}): Promise<DecisionResult> {
     return this.#send("rag.get_decision", { id }, true, options);
+  }
+
+  /** The workflow's paper account: positions, the newest orders, and equity against holding. */
+  paperAccount(chosen: Omit<PaperAccountParams, "timeout_ms"> = {}, options: CallOptions = {}): Promise<PaperAccountResult> {
+    return this.#send("rag.paper_account", chosen, true, options);
   }
 
   /** The evaluations in the server's folder of reports, newest first. */

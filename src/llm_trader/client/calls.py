@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from llm_trader.rpc.builtin import Pong
     from llm_trader.serving.admin import Reloaded
     from llm_trader.serving.brief import BriefResult
+    from llm_trader.serving.cohorts import CohortRankResult, CohortResult
     from llm_trader.serving.decisions import DecisionResult, DecisionsResult
+    from llm_trader.serving.page.account import PaperAccountResult
     from llm_trader.serving.page.comparison import CompareStatesResult
     from llm_trader.serving.page.data_report import SeriesReportResult
     from llm_trader.serving.page.evaluations import EvaluationsResult
@@ -139,6 +141,28 @@ def get_open_interest(
     return Call("rag.get_open_interest", params, result_type, timeout_s)
 
 
+def cohort_open(
+    symbol: str, timestamp_ms: int, *, timeout_s: float | None = None
+) -> Call[CohortResult]:
+    """Opens a cohort: the past states most like the state at a time, and what followed them."""
+    params = {"symbol": symbol, "timestamp": timestamp_ms}
+    return Call("rag.cohort_open", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
+
+
+def cohort_refine(
+    cohort: str, conditions: Sequence[str], *, timeout_s: float | None = None
+) -> Call[CohortResult]:
+    """Refines a cohort, named as its answer does, by conditions such as `funding=negative`."""
+    params = {"cohort": cohort, "conditions": list(conditions)}
+    return Call("rag.cohort_refine", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
+
+
+def cohort_rank(cohort: str, *, timeout_s: float | None = None) -> Call[CohortRankResult]:
+    """Ranks the conditions that a cohort could be refined by: which changes the outcomes most."""
+    result_type = _struct("serving.cohorts", "CohortRankResult")
+    return Call("rag.cohort_rank", {"cohort": cohort}, result_type, timeout_s)
+
+
 def compare_states(
     symbol: str, timestamp_ms: int, others: Sequence[int], *, timeout_s: float | None = None
 ) -> Call[CompareStatesResult]:
@@ -167,6 +191,15 @@ def get_decision(number: int, *, timeout_s: float | None = None) -> Call[Decisio
     """A decision on record, with its state, evidence and costs."""
     result_type = _struct("serving.decisions", "DecisionResult")
     return Call("rag.get_decision", {"id": number}, result_type, timeout_s)
+
+
+def paper_account(
+    symbol: str | None = None, *, limit: int = 50, timeout_s: float | None = None
+) -> Call[PaperAccountResult]:
+    """The workflow's paper account: positions, the newest orders, and equity against holding."""
+    params = {"symbol": symbol, "limit": limit}
+    result_type = _struct("serving.page.account", "PaperAccountResult")
+    return Call("rag.paper_account", params, result_type, timeout_s)
 
 
 def list_evaluations(*, timeout_s: float | None = None) -> Call[EvaluationsResult]:

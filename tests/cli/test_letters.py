@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import Any
 
 import pytest
 
-from tests.cli.corridor import AT_MS, SYMBOL, Corridor, console_script
+from llm_trader.timeframe import iso8601
+from tests.cli.corridor import AT_MS, SYMBOL, console_script
 
 
 @pytest.mark.parametrize(
     ("environ", "shown"),
     [
-        ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, "expect +/-"),
-        ({"PYTHONIOENCODING": "utf-8"}, "expect ±"),
+        ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, "+/-"),
+        ({"PYTHONIOENCODING": "utf-8"}, "±"),
     ],
 )
 def test_a_query_prints_whatever_the_terminal_can(
-    corridor: Corridor, environ: dict[str, Any], shown: str
+    served_port: int, environ: dict[str, str], shown: str
 ) -> None:
-    flags = ["--index", str(corridor.index), "--store", str(corridor.store)]
-    flags += ["--symbol", SYMBOL, "--at", str(AT_MS)]
+    flags = ["--port", str(served_port), "--symbol", SYMBOL, "--at", iso8601(AT_MS)]
     ended = subprocess.run(
         [console_script("llm-trader"), "query", *flags],
         env=os.environ | environ,

@@ -13,7 +13,7 @@ from llm_trader.market.history import MarketHistory
 from llm_trader.rpc.client import RpcError
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
 from llm_trader.workflow.config import PaperConfig
-from llm_trader.workflow.instrument import InstrumentRules
+from llm_trader.workflow.instrument_file import instruments_of
 from llm_trader.workflow.orders import OrderIntent, client_order_id
 from llm_trader.workflow.paper.broker import PaperBroker
 from llm_trader.workflow.paper.feed import MarketFeed
@@ -25,9 +25,7 @@ BEGIN_MS = END_MS - 3 * DAY_MS
 
 async def traded(path: Path, histories: Mapping[str, MarketHistory]) -> float:
     """One round trip and an open short; the equity at the end."""
-    broker = PaperBroker(
-        Ledger(path), PaperConfig(), lambda symbol: InstrumentRules(), now_ms=BEGIN_MS
-    )
+    broker = PaperBroker(Ledger(path), PaperConfig(), instruments_of(None), now_ms=BEGIN_MS)
     history = histories[SYMBOL]
     feed = MarketFeed(SYMBOL, history.intraday.between(BEGIN_MS, None), history.funding)
     for number, (side, kind, quantity) in enumerate(

@@ -16,7 +16,7 @@ from llm_trader.client.errors import InsufficientMatches, InvalidParams, SymbolN
 from llm_trader.rpc.server import RpcServer
 from llm_trader.serving.brief import BriefResult
 from llm_trader.serving.wire import GetSnapshotResult, QueryBatchResult, QueryPatternsResult
-from llm_trader.timeframe import DAY_MS, HOUR_MS, iso8601
+from llm_trader.timeframe import DAY_MS, HOUR_MS
 from tests.cli.corridor import AT_MS, SYMBOL, SYMBOLS, Corridor
 from tests.client.doors import face, tcp
 
@@ -24,7 +24,6 @@ from tests.client.doors import face, tcp
 WITHOUT_A_CALL = {"rpc.authenticate", "rag.subscribe", "rag.unsubscribe"}
 MOMENT = SYMBOL, AT_MS
 RANGE = AT_MS - DAY_MS, AT_MS
-COHORT = f"{SYMBOL}@{iso8601(AT_MS)}"
 # By the names of the functions that make them.
 CALLS = {
     "query_patterns": calls.query_patterns(*MOMENT),
@@ -34,11 +33,11 @@ CALLS = {
     "get_candles": calls.get_candles(SYMBOL, "4h", *RANGE),
     "get_funding": calls.get_funding(SYMBOL, *RANGE),
     "get_open_interest": calls.get_open_interest(SYMBOL, *RANGE),
-    "cohort_open": calls.cohort_open(*MOMENT),
-    "cohort_refine": calls.cohort_refine(COHORT, ["trend=up"]),
-    "cohort_rank": calls.cohort_rank(COHORT),
     "compare_states": calls.compare_states(*MOMENT, [AT_MS - 30 * DAY_MS]),
     "series_report": calls.series_report(SYMBOL),
+    "cohort_open": calls.cohort_open(*MOMENT),
+    "cohort_refine": calls.cohort_refine("c", ["funding=positive"]),
+    "cohort_rank": calls.cohort_rank("c"),
     "list_decisions": calls.list_decisions(),
     "get_decision": calls.get_decision(1),
     "paper_account": calls.paper_account(),

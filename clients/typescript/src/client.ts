@@ -142,17 +142,17 @@ export class RagClient {
     return this.#send("rag.get_open_interest", page, true, options);
   }
 
-  /** Opens a cohort: the past states most like the state at a time, and what followed them. */
+  /** A group of past states like one state, to look closer at what followed them. */
   cohortOpen(moment: Omit<CohortOpenParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortResult> {
     return this.#send("rag.cohort_open", moment, true, options);
   }
 
-  /** Refines a cohort, named as its answer does, by conditions such as `funding=negative`. */
-  cohortRefine(refined: Omit<CohortRefineParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortResult> {
-    return this.#send("rag.cohort_refine", refined, true, options);
+  /** The part of a cohort that meets further conditions; its verdict allows for all looks. */
+  cohortRefine(part: Omit<CohortRefineParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortResult> {
+    return this.#send("rag.cohort_refine", part, true, options);
   }
 
-  /** Ranks the conditions that a cohort could be refined by: which changes the outcomes most. */
+  /** Which further condition changes most what followed the states of a cohort. */
   cohortRank(which: Omit<CohortRankParams, "timeout_ms">, options: CallOptions = {}): Promise<CohortRankResult> {
     return this.#send("rag.cohort_rank", which, true, options);
   }

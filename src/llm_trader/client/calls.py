@@ -141,28 +141,6 @@ def get_open_interest(
     return Call("rag.get_open_interest", params, result_type, timeout_s)
 
 
-def cohort_open(
-    symbol: str, timestamp_ms: int, *, timeout_s: float | None = None
-) -> Call[CohortResult]:
-    """Opens a cohort: the past states most like the state at a time, and what followed them."""
-    params = {"symbol": symbol, "timestamp": timestamp_ms}
-    return Call("rag.cohort_open", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
-
-
-def cohort_refine(
-    cohort: str, conditions: Sequence[str], *, timeout_s: float | None = None
-) -> Call[CohortResult]:
-    """Refines a cohort, named as its answer does, by conditions such as `funding=negative`."""
-    params = {"cohort": cohort, "conditions": list(conditions)}
-    return Call("rag.cohort_refine", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
-
-
-def cohort_rank(cohort: str, *, timeout_s: float | None = None) -> Call[CohortRankResult]:
-    """Ranks the conditions that a cohort could be refined by: which changes the outcomes most."""
-    result_type = _struct("serving.cohorts", "CohortRankResult")
-    return Call("rag.cohort_rank", {"cohort": cohort}, result_type, timeout_s)
-
-
 def compare_states(
     symbol: str, timestamp_ms: int, others: Sequence[int], *, timeout_s: float | None = None
 ) -> Call[CompareStatesResult]:
@@ -176,6 +154,28 @@ def series_report(symbol: str, *, timeout_s: float | None = None) -> Call[Series
     """How complete a symbol's series are: extent, gaps, refused rows and jumps."""
     result_type = _struct("serving.page.data_report", "SeriesReportResult")
     return Call("rag.series_report", {"symbol": symbol}, result_type, timeout_s)
+
+
+def cohort_open(
+    symbol: str, timestamp_ms: int, *, timeout_s: float | None = None
+) -> Call[CohortResult]:
+    """A group of past states like one state, to look closer at what followed them."""
+    params = {"symbol": symbol, "timestamp": timestamp_ms}
+    return Call("rag.cohort_open", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
+
+
+def cohort_refine(
+    cohort: str, conditions: Sequence[str], *, timeout_s: float | None = None
+) -> Call[CohortResult]:
+    """The part of a cohort that meets further conditions; its verdict allows for all looks."""
+    params = {"cohort": cohort, "conditions": [*conditions]}
+    return Call("rag.cohort_refine", params, _struct("serving.cohorts", "CohortResult"), timeout_s)
+
+
+def cohort_rank(cohort: str, *, timeout_s: float | None = None) -> Call[CohortRankResult]:
+    """Which further condition changes most what followed the states of a cohort."""
+    result_type = _struct("serving.cohorts", "CohortRankResult")
+    return Call("rag.cohort_rank", {"cohort": cohort}, result_type, timeout_s)
 
 
 def list_decisions(

@@ -225,7 +225,8 @@ def _variable_suggestion(variable: str) -> str:
 def _nearest_setting(key: str) -> str | None:
     """The same name in another section, else the nearest name in this section, else in any."""
     section, _, name = key.rpartition(".")
-    by_name = {setting.rpartition(".")[2]: setting for setting in SETTINGS}
+    # Of the sections that share a name, the first is meant: `serving` before `intake`.
+    by_name = {setting.rpartition(".")[2]: setting for setting in reversed([*SETTINGS])}
     if name in by_name:
         return by_name[name]
     if not section and (nearest := _nearest(name, SECTIONS)):

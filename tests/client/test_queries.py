@@ -40,6 +40,7 @@ CALLS = {
     "cohort_rank": calls.cohort_rank("c"),
     "list_decisions": calls.list_decisions(),
     "get_decision": calls.get_decision(1),
+    "paper_account": calls.paper_account(),
     "list_evaluations": calls.list_evaluations(),
     "forecast_quality": calls.forecast_quality(days=7),
     "stats": calls.stats(),

@@ -30,6 +30,8 @@ import type {
   ListDecisionsParams,
   Methods,
   OpenInterestResult,
+  PaperAccountParams,
+  PaperAccountResult,
   PatternQuery,
   Pong,
   QueryBatchResult,
@@ -173,6 +175,11 @@ export class RagClient {
   /** A decision on record, with its state, evidence and costs. */
   getDecision(id: number, options: CallOptions = {}): Promise<DecisionResult> {
     return this.#send("rag.get_decision", { id }, true, options);
+  }
+
+  /** The workflow's paper account: positions, the newest orders, and equity against holding. */
+  paperAccount(chosen: Omit<PaperAccountParams, "timeout_ms"> = {}, options: CallOptions = {}): Promise<PaperAccountResult> {
+    return this.#send("rag.paper_account", chosen, true, options);
   }
 
   /** The evaluations in the server's folder of reports, newest first. */

@@ -1537,6 +1537,120 @@ export interface SeriesJump {
   ratio: number;
 }
 
+export interface PaperAccountParams {
+  /** such as BTCUSDT (matches ^[A-Z0-9]{2,20}$) */
+  symbol?: string | null;
+  /** Most orders, and most fills, of the answer. (≥ 1, ≤ 200) */
+  limit?: number;
+  /** Milliseconds from the arrival of the request to error -32013; the server's own deadline holds as well. (≥ 1, ≤ 600000) */
+  timeout_ms?: number | null;
+}
+
+/** `recorded` is false where no workflow has ever traded on paper here. */
+export interface PaperAccountResult {
+  /** Whether there is a paper account. */
+  recorded: boolean;
+  /** File of its books (workflow.paper.ledger). */
+  ledger: string;
+  /** Currency of all amounts. */
+  currency?: string;
+  /** What was paid in. */
+  deposited?: number;
+  /** Cash, without open positions. */
+  wallet?: number;
+  /** Fees since the beginning. */
+  fees?: number;
+  /** Slippage since the beginning. */
+  slippage?: number;
+  /** Funding paid since; below 0: received. */
+  funding?: number;
+  /** Number of orders on record. */
+  total_orders?: number;
+  /** Open positions. */
+  positions?: AccountPosition[];
+  /** The newest ones, newest first. */
+  orders?: AccountOrder[];
+  /** The newest ones, newest first. */
+  fills?: AccountFill[];
+  /** Equity over time; null for none. */
+  curve?: EquityCurve | null;
+}
+
+export interface AccountPosition {
+  /** The symbol. */
+  symbol: string;
+  /** Above 0 for long, below for short. */
+  quantity: number;
+  /** Mean price at which it was opened. */
+  entry_price: number;
+  /** Latest price that the account has seen; null for none. */
+  price: number | null;
+  /** Its profit at this price, before costs; null for none. */
+  unrealized: number | null;
+  /** When it was opened, UTC milliseconds. */
+  opened_at: number;
+  /** Its stop; null for none. */
+  stop_price: number | null;
+  /** Its target; null for none. */
+  target_price: number | null;
+  /** When it is closed at the latest, UTC milliseconds. */
+  close_at: number | null;
+}
+
+export interface AccountOrder {
+  /** Id that the workflow gave it. */
+  id: string;
+  /** Time of its decision, UTC milliseconds. */
+  created_at: number;
+  /** The symbol. */
+  symbol: string;
+  /** `BUY` or `SELL`. */
+  side: string;
+  /** `open`, or `close`: it only reduces a position. */
+  kind: string;
+  /** What was ordered. */
+  quantity: number;
+  /** `waiting` for a price, `filled` or `rejected`. */
+  state: string;
+  /** Price of its fill; null for none. */
+  average_price: number | null;
+  /** Why it was rejected; null otherwise. */
+  reason: string | null;
+}
+
+export interface AccountFill {
+  /** Its order; of a stop or target, the order that set it. */
+  order_id: string;
+  /** When it happened, UTC milliseconds. */
+  time: number;
+  /** The symbol. */
+  symbol: string;
+  /** `BUY` or `SELL`. */
+  side: string;
+  /** How much. */
+  quantity: number;
+  /** The market's price. */
+  price: number;
+  /** `order`, `stop`, `target`, `time`, `liquidation`. */
+  reason: string;
+  /** Profit of what it closed, before costs; null if unknown. */
+  realized: number | null;
+  /** Its fee and slippage. */
+  costs: number;
+}
+
+/** Columns in the order of time. Null where a price is not known. */
+export interface EquityCurve {
+  /** What holding holds, in equal parts. */
+  symbols: string[];
+  /** UTC milliseconds. */
+  time: number[];
+  /** Of the account. */
+  equity: (number | null)[];
+  /** Of the deposits, had they bought the symbols. */
+  holding: (number | null)[];
+}
+
 export interface EvaluationsResult {
   /** The folder of reports (serving.reports). */
   folder: string;
@@ -1892,6 +2006,7 @@ export interface Methods {
   "rag.get_decision": { params: GetDecisionParams; result: DecisionResult };
   "rag.compare_states": { params: CompareStatesParams; result: CompareStatesResult };
   "rag.series_report": { params: SeriesReportParams; result: SeriesReportResult };
+  "rag.paper_account": { params: PaperAccountParams; result: PaperAccountResult };
   "rag.list_evaluations": { params: NoParams; result: EvaluationsResult };
   "rag.subscribe": { params: SubscribeParams; result: Subscribed };
   "rag.unsubscribe": { params: UnsubscribeParams; result: Unsubscribed };
@@ -1920,6 +2035,7 @@ export const RESULT_FIELDS = {
   "rag.get_decision": [["decision"]],
   "rag.compare_states": [["state_as_of", "expected_volatility_pct", "features", "states"]],
   "rag.series_report": [["symbol", "series", "unaccepted_jumps", "jumps"]],
+  "rag.paper_account": [["recorded", "ledger"]],
   "rag.list_evaluations": [["folder", "evaluations"]],
   "rag.subscribe": [["subscription", "as_of"]],
   "rag.unsubscribe": [["unsubscribed"]],

@@ -23,6 +23,7 @@ from llm_trader.app.indexes import (
     snapshot_rules_of,
 )
 from llm_trader.app.job import checked_text
+from llm_trader.app.paper_account import LedgerReader
 from llm_trader.app.reloading import SettingsFile, follow_settings
 from llm_trader.app.request_observers import metrics_of, request_observers, served_forecasts
 from llm_trader.background import in_background
@@ -165,7 +166,7 @@ async def server_parts(
             [
                 *rag.methods(),
                 *decisions.methods(),
-                *PageMethods(rag).methods(),
+                *PageMethods(rag, LedgerReader(settings.workflow.paper.ledger)).methods(),
                 *subscriptions.methods(),
                 *admin.methods(),
             ],

@@ -35,6 +35,7 @@ from llm_trader.cli.assistants import mcp, receipt_app
 from llm_trader.cli.decide import decide, prompt_app, replay
 from llm_trader.cli.demo import demo
 from llm_trader.cli.flag_names import in_flags
+from llm_trader.cli.letters import write_what_the_terminal_can
 from llm_trader.cli.pipeline import calibrate, ingest, leak_check, query, serve
 from llm_trader.errors import InvalidInputError, LlmTraderError, printable
 
@@ -134,6 +135,7 @@ def _run(command: typer.Typer) -> None:
 
     Typer itself turns Ctrl-C and a closed output (`| head`) into an exit.
     """
+    write_what_the_terminal_can()
     try:
         _refuse_unprintable(sys.argv[1:])
         command()

@@ -72,6 +72,7 @@ class Client(Face[BlockingPool]):
     cohort_rank = _sent(calls.cohort_rank)
     list_decisions = _sent(calls.list_decisions)
     get_decision = _sent(calls.get_decision)
+    paper_account = _sent(calls.paper_account)
     list_evaluations = _sent(calls.list_evaluations)
     forecast_quality = _sent(calls.forecast_quality)
     stats = _sent(calls.stats)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llm_trader.serving.brief import BriefResult
     from llm_trader.serving.cohorts import CohortRankResult, CohortResult
     from llm_trader.serving.decisions import DecisionResult, DecisionsResult
+    from llm_trader.serving.page.account import PaperAccountResult
     from llm_trader.serving.page.comparison import CompareStatesResult
     from llm_trader.serving.page.data_report import SeriesReportResult
     from llm_trader.serving.page.evaluations import EvaluationsResult
@@ -190,6 +191,15 @@ def get_decision(number: int, *, timeout_s: float | None = None) -> Call[Decisio
     """A decision on record, with its state, evidence and costs."""
     result_type = _struct("serving.decisions", "DecisionResult")
     return Call("rag.get_decision", {"id": number}, result_type, timeout_s)
+
+
+def paper_account(
+    symbol: str | None = None, *, limit: int = 50, timeout_s: float | None = None
+) -> Call[PaperAccountResult]:
+    """The workflow's paper account: positions, the newest orders, and equity against holding."""
+    params = {"symbol": symbol, "limit": limit}
+    result_type = _struct("serving.page.account", "PaperAccountResult")
+    return Call("rag.paper_account", params, result_type, timeout_s)
 
 
 def list_evaluations(*, timeout_s: float | None = None) -> Call[EvaluationsResult]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from llm_trader import errors
 from llm_trader.market.jumps import Jump
 from llm_trader.rpc.dispatcher import Method, RequestContext
 from llm_trader.serving.methods import RagMethods
-from llm_trader.serving.page import comparison, data_report, evaluations
+from llm_trader.serving.page import account, comparison, data_report, evaluations
 
 # Its jumps are looked for in all candles, so any number of open pages shares one search.
 _REPORT_KEPT_S: Final = 300.0
@@ -23,6 +26,7 @@ class PageMethods:
     """What `rag` answers from, seen by a person."""
 
     rag: RagMethods
+    books: account.AccountBooks
     _jumps: dict[str, tuple[float, list[Jump]]] = field(default_factory=dict, init=False)
 
     def methods(self) -> list[Method]:
@@ -53,6 +57,17 @@ class PageMethods:
         total, newest = data_report.newest_jumps(await self._jumps_of(params.symbol, context))
         found = [report for report in reports if report is not None]
         return data_report.SeriesReportResult(params.symbol, found, total, newest)
+
+    async def paper_account(
+        self, params: account.PaperAccountParams, context: RequestContext
+    ) -> account.PaperAccountResult:
+        # A year of trading takes 100 ms to read and add up.
+        result, balances = await asyncio.to_thread(self.books.read, params)
+        await context.pause()
+        source = self.rag.source()
+        end_ms = max((source.end_ms(s) or 0 for s in source.store.symbols()), default=0)
+        curve = account.equity_curve(source.store, balances, end_ms)
+        return msgspec.structs.replace(result, curve=curve)
 
     async def list_evaluations(
         self, params: None, context: RequestContext
@@ -106,6 +121,13 @@ PAGE_METHODS: Final = (
         "How complete a symbol's series are: extent, gaps, refused rows and jumps.",
         data_report.SeriesReportResult,
         _STORE_ERRORS,
+    ),
+    Method(
+        "rag.paper_account",
+        account.PaperAccountParams,
+        _UNBOUND.paper_account,
+        "The workflow's paper account: positions, the newest orders, and equity against holding.",
+        account.PaperAccountResult,
     ),
     Method(
         "rag.list_evaluations",

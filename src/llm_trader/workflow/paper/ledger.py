@@ -23,7 +23,7 @@ from llm_trader.timeframe import Millis
 from llm_trader.workflow.orders import ZERO
 from llm_trader.workflow.paper.accounting import EXACT, Entry
 
-_VERSION: Final = 1
+LEDGER_VERSION: Final = 1
 _BUSY_S: Final = 10.0
 _TABLES: Final = """
 CREATE TABLE transactions (
@@ -106,11 +106,11 @@ class Ledger:
             if version == 0:
                 for statement in _TABLES.split(";"):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={_VERSION}")
-            elif version != _VERSION:
+                self._db.execute(f"PRAGMA user_version={LEDGER_VERSION}")
+            elif version != LEDGER_VERSION:
                 raise StoreError(
                     f"{self.path} is a ledger of version {version}, and this program reads "
-                    f"{_VERSION}; use the program that wrote it"
+                    f"{LEDGER_VERSION}; use the program that wrote it"
                 )
 
     def close(self) -> None:

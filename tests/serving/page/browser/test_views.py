@@ -195,7 +195,6 @@ def quality() -> dict[str, Any]:
         "recorded": True,
         "since": days[0],
         "until": days[-1],
-        "forecasts": 2100,
         "waiting": 96,
         "unscored": {"no_outcome": 4, "memory": 0},
         "catching_up": False,

@@ -1,5 +1,6 @@
 // Decisions: what was decided, on which evidence, by whom, at what cost.
 
+import { AccountSection } from "./account.js";
 import { el, empty, facts, problem, table } from "./dom.js";
 import { count, minute, number, percent, price, signed } from "./format.js";
 import { server } from "./server.js";
@@ -8,15 +9,23 @@ const REFRESH = 30_000, LISTED = 100;
 
 export class DecisionsView {
   constructor(root) {
+    this.list = el("section", { "aria-label": "Decisions" });
+    this.account = new AccountSection();
     this.root = root;
+    root.replaceChildren(this.list, this.account.root);
     this.timer = setInterval(() => document.hidden || this.load(), REFRESH);
   }
   close() {
     this.closed = true;
+    this.account.close();
     clearInterval(this.timer);
   }
 
   async load() {
+    await Promise.all([this.loadDecisions(), this.account.load()]);
+  }
+
+  async loadDecisions() {
     try {
       const found = await server.call("rag.list_decisions", { limit: LISTED });
       if (this.closed) return;
@@ -24,16 +33,16 @@ export class DecisionsView {
       if (this.newest === newest && this.detail) return;
       this.newest = newest;
       this.detail = el("section", { "aria-label": "The chosen decision" });
-      this.root.replaceChildren(el("h2", {}, "Decisions"), ...(found.decisions.length ? [this.list(found), this.detail] : [
+      this.list.replaceChildren(el("h2", {}, "Decisions"), ...(found.decisions.length ? [this.summary(found), this.detail] : [
         empty("No decisions are recorded here (", el("code", {}, found.folder), "); ", el("code", {}, "llm-trader decide"), " records them."),
       ]));
       if (this.open) await this.show(this.open);
     } catch (error) {
-      if (!this.closed) this.root.replaceChildren(problem(error, () => { this.detail = null; this.load(); }));
+      if (!this.closed) this.list.replaceChildren(problem(error, () => { this.detail = null; this.loadDecisions(); }));
     }
   }
 
-  list({ total, decisions }) {
+  summary({ total, decisions }) {
     const holds = decisions.filter(({ decision }) => decision.action === "HOLD");
     const because = (reason) => holds.filter(({ decision }) => decision.hold_reason === reason).length;
     const paid = decisions.reduce((sum, { costs }) => sum + costs.paid_usd, 0);

@@ -56,8 +56,8 @@ export class QualityView {
     const notes = found.recorded ? [] : [el("p", { class: "note" }, "No journal is kept, so this is what was forecast since the server started. The setting forecasts.journal keeps one.")];
     if (found.catching_up) notes.push(el("p", { class: "note" }, "The server still reads its journal; the numbers are not complete."));
     if (!found.horizons.some(({ scored }) => scored)) {
-      this.root.replaceChildren(...head, ...notes, empty(found.forecasts
-        ? `${count(found.forecasts)} forecasts wait for their outcomes. The first can be scored 15 minutes after it was made.`
+      this.root.replaceChildren(...head, ...notes, empty(found.waiting
+        ? `${count(found.waiting)} forecasts wait for their outcomes. The first can be scored 15 minutes after it was made.`
         : "No forecast about the present has been served yet. Each query about now becomes one, and is scored when its time has passed."));
       return;
     }
@@ -130,9 +130,10 @@ const last = (values) => values.findLast((value) => value !== null);
 const utc = (at) => { const date = new Date(at * 1000); return new Date(date.getTime() + date.getTimezoneOffset() * 60_000); };
 const interval = ({ value, low, high }) => value === null ? "–" : low === null ? percent(value, 1) : `${percent(value, 1)} (${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)})`;
 
-function described({ forecasts, waiting, unscored, since, until, interval_level: level }) {
+function described({ horizons, waiting, unscored, since, until, interval_level: level }) {
+  const scored = horizons.reduce((sum, horizon) => sum + horizon.scored, 0);
   const lost = unscored.no_outcome + unscored.memory;
-  return `${count(forecasts)} forecasts of ${minute(since)} to ${minute(until)}, one of each symbol and quarter-hour; ${count(waiting)} still wait for an outcome` +
+  return `${count(scored)} outcomes of forecasts of ${minute(since)} to ${minute(until)}, one of each symbol, quarter-hour and horizon; ${count(waiting)} forecasts still wait for an outcome` +
     (lost ? `, ${count(lost)} could not be scored` : "") + `. Ranges in brackets hold the true value ${percent(level)} of the time; a day counts as one observation.`;
 }
 

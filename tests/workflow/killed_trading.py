@@ -68,8 +68,8 @@ class Trading:
         while len(self.posts) < count:
             await self._start()
             self._disturb()
-            new = [self._new_post() for _ in range(min(POSTS_A_ROUND, count - len(self.posts)))]
-            self.posts += new
+            for _ in range(min(POSTS_A_ROUND, count - len(self.posts))):
+                self.posts.append(self._new_post())
             posting = asyncio.create_task(self._post_all())
             await asyncio.sleep(self.rng.uniform(0, LONGEST_LIFE_S))
             self._kill(self.rng.randrange(self.slots))
@@ -121,6 +121,7 @@ class Trading:
         process.kill()
         stack.close()
         self.happened["kills"] += 1
+        print(self.venue, len(self.posts), len(self.runs), dict(self.happened), flush=True)
 
     async def _post_all(self) -> None:
         """Those without an answer; what fails is posted again in the next round."""
@@ -130,7 +131,8 @@ class Trading:
             _, process = self.rng.choice(self._processes)
             try:
                 receipt = await process.post(post, timeout_s=5.0)
-            except (LlmTraderError, OSError, EOFError):
+            except (LlmTraderError, OSError, EOFError) as error:
+                print(repr(error)[:300], flush=True)
                 self.happened["unanswered posts"] += 1
                 return
             self.runs[post.snapshot_id] = receipt["run_id"]

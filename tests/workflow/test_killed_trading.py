@@ -33,8 +33,9 @@ pytest.importorskip("ccxt")
 
 # 1,000 in all; some of them side by side, as most of their time they wait for the exchange.
 RUNS = int(os.environ.get("KILLED_RUNS", "1000"))
-LANES = (("binance", 1), ("bybit", 1), ("binance", 1), ("bybit", 2))
-SHARES = (0.3, 0.3, 0.3, 0.1)
+# The last one has two processes on Postgres.
+LANES = (*[("binance", 1), ("bybit", 1)] * 3, ("binance", 1), ("bybit", 2))
+SHARES = (*[0.135] * 7, 0.055)
 
 
 @pytest.mark.soak

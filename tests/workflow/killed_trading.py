@@ -121,18 +121,18 @@ class Trading:
         process.kill()
         stack.close()
         self.happened["kills"] += 1
-        print(self.venue, len(self.posts), len(self.runs), dict(self.happened), flush=True)
 
     async def _post_all(self) -> None:
         """Those without an answer; what fails is posted again in the next round."""
         for post in self.posts:
             if post.snapshot_id in self.runs:
                 continue
+            if not self._processes:
+                return  # killed meanwhile
             _, process = self.rng.choice(self._processes)
             try:
                 receipt = await process.post(post, timeout_s=5.0)
-            except (LlmTraderError, OSError, EOFError) as error:
-                print(repr(error)[:300], flush=True)
+            except (LlmTraderError, OSError, EOFError):
                 self.happened["unanswered posts"] += 1
                 return
             self.runs[post.snapshot_id] = receipt["run_id"]
@@ -194,7 +194,9 @@ async def check_trading(trading: Trading, ended: Mapping[str, RunSummary]) -> No
     orders = Counter(o.client_id for o in account.orders if is_our_order_id(o.client_id))
     assert not [order_id for order_id, count in orders.items() if count > 1]
     opened = {client_order_id(r, str(one.symbol), "o"): one for r, one in ended.items()}
-    closed = {client_order_id(r, str(one.symbol), role) for r, one in ended.items() for role in "cx"}
+    closed = {
+        client_order_id(r, str(one.symbol), role) for r, one in ended.items() for role in "cx"
+    }
     assert orders.keys() <= opened.keys() | closed
     assert not [i for i in orders if i in opened and opened[i].action in (None, "HOLD")]
     # A call is repeated at most once, and at most one of each symbol is interrupted by a kill.

@@ -32,6 +32,8 @@ from llm_trader.rpc.server import stop_on_signals
 from llm_trader.settings.loading import load_settings
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import Millis
+from tests.exchange.clock import SimulatedClock
+from tests.exchange.signatures import KEY_VARIABLES
 from tests.llm.stub.server import TEST_KEY
 from tests.workflow.graphs import MAIN
 
@@ -41,12 +43,16 @@ _CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 @dataclass
 class Surroundings:
-    """What all processes of a test share. `graph` may be changed between two starts."""
+    """What all processes of a test share. `graph` may be changed between two starts.
+
+    Without a `clock` it is that of the machine.
+    """
 
     folder: Path
     llm_url: str
     graph: Path = MAIN
     more: dict[str, Any] = field(default_factory=dict)
+    clock: SimulatedClock | None = None
 
     def overrides(self) -> dict[str, Any]:
         return {
@@ -77,7 +83,7 @@ class Surroundings:
         """A process that serves; `kill_at` such as `decide ends` makes it kill itself there."""
         mine, its = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
-            target=_serve, args=(self.overrides(), str(self.graph), kill_at, its)
+            target=_serve, args=(self.overrides(), str(self.graph), kill_at, its, self.clock)
         )
         process.start()
         its.close()
@@ -138,8 +144,16 @@ def post_of(snapshot: MarketSnapshot, symbol: str, as_of_ms: Millis) -> Snapshot
     )
 
 
-def _serve(overrides: Mapping[str, Any], graph: str, kill_at: str | None, pipe: Connection) -> None:
+def _serve(
+    overrides: Mapping[str, Any],
+    graph: str,
+    kill_at: str | None,
+    pipe: Connection,
+    clock: SimulatedClock | None,
+) -> None:
     from llm_trader.cli.options import now_ms
+
+    time_ms = now_ms if clock is None else clock.now_ms
 
     def watch(run: str, node: str, what: str) -> None:
         if f"{node} {what}" == kill_at:
@@ -148,10 +162,10 @@ def _serve(overrides: Mapping[str, Any], graph: str, kill_at: str | None, pipe: 
     async def main() -> None:
         settings = load_settings(environ={}, overrides=dict(overrides))
         configure_logging(settings.logging.level, settings.logging.format)
-        environ = {"ANTHROPIC_API_KEY": TEST_KEY}
-        job = Job(settings, environ, now_ms())
+        environ = {"ANTHROPIC_API_KEY": TEST_KEY, **KEY_VARIABLES}
+        job = Job(settings, environ, time_ms())
         choice = WorkflowChoice(DeciderChoice("anthropic"))
-        opened = workflow_server(job, Path(graph), choice, now_ms, watch=watch)
+        opened = workflow_server(job, Path(graph), choice, time_ms, watch=watch)
         async with opened as workflow:
             await workflow.server.start()
             pipe.send(workflow.server.address[1])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llm_trader.app.decisions import DecisionReport, ShownPrompt
     from llm_trader.llm.decision import Decision
     from llm_trader.llm.record.call_rows import RecordedCall
-    from llm_trader.llm.record.decisions import Costs, DecisionSummary, RecordedDecision
+    from llm_trader.llm.record.decisions import Costs, DecisionSummary, RecordedDecision, Veto
     from llm_trader.llm.record.statistics import (
         DailyCost,
         DecisionGroup,
@@ -255,9 +255,23 @@ def _decision_lines(one: RecordedDecision, calls: Sequence[RecordedCall]) -> Des
     yield line(_sentence(one.decision.reasoning))
     if one.expiry is not None and one.expiry.is_void:
         yield line(f"Too late to execute it: {one.expiry.reason}.")
+    for veto in one.vetoes:
+        yield line(_sentence(f"The guard {veto.rule} refused it: {_veto(veto)}"))
     if one.decision.hold_reason != "guard":
         yield line(_evidence(one))
     yield line(_cost(one, calls))
+
+
+def _veto(veto: Veto) -> str:
+    """Why, and the numbers that were compared."""
+    numbers = ", ".join(f"{name} {_number(value)}" for name, value in veto.numbers.items())
+    return f"{veto.message} ({numbers})" if numbers else veto.message
+
+
+def _number(value: float | int | str | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _action(decision: Decision) -> str:

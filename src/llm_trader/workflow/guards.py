@@ -14,6 +14,7 @@ import msgspec
 
 from llm_trader.llm.decision import Decision
 from llm_trader.llm.expiry import check_expiry
+from llm_trader.llm.record.decisions import Veto
 from llm_trader.timeframe import DAY_MS, Millis
 from llm_trader.workflow.config import ExecutionConfig, GuardConfig
 from llm_trader.workflow.instrument import exact
@@ -52,14 +53,6 @@ class GuardFacts(msgspec.Struct, frozen=True, kw_only=True):
     open_runs: Sequence[str] | None = ()
     unknown_orders: Sequence[str] | None = ()
     kill_reason: str | None = None
-
-
-class Veto(msgspec.Struct, frozen=True):
-    """`rule` is a stable name for statistics; `numbers` are what it compared."""
-
-    rule: str
-    message: str
-    numbers: dict[str, Number] = {}
 
 
 class _Case(msgspec.Struct, frozen=True):

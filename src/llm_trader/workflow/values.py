@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from llm_trader.llm.decision import Decision
 from llm_trader.llm.prompt.render import Arm, Prompt
+from llm_trader.llm.record.decisions import Veto
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import Millis
-from llm_trader.workflow.guards import Veto
 
 
 class Received(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from llm_trader.errors import InvalidInputError
 from llm_trader.llm.decision import Decision
 from llm_trader.llm.expiry import Expiry
 from llm_trader.llm.record import decisions
-from llm_trader.llm.record.decisions import DecisionFilter
+from llm_trader.llm.record.decisions import DecisionFilter, Veto
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.timeframe import DAY_MS
 from tests.llm.record.calls import NOON_MS, open_record, reply, spent, started
@@ -83,6 +83,20 @@ def test_whether_a_decision_had_expired_is_added_later(record: DecisionRecord) -
     expiry = Expiry(("price",), 12.0, 0.8, "the price moved +0.8 %")
     assert record.decisions.set_expiry(made.id, expiry).expiry == expiry
     assert record.decisions.get(made.id).expiry == expiry
+
+
+def test_the_vetoes_of_guards_are_added_later_to_a_decision_that_stays(
+    record: DecisionRecord,
+) -> None:
+    made = record.decisions.add(recorded(key="a-run/rag"))
+    veto = Veto("data_age", "the market data are 700 s old", {"age_s": 700.0, "limit_s": 600.0})
+    record.decisions.set_vetoes("a-run/rag", [veto])
+    record.decisions.set_vetoes("another-run/rag", [veto])
+    stored = record.decisions.get(made.id)
+    assert (stored.decision, stored.vetoes) == (made.decision, [veto])
+    # A guard that is asked again after a crash may say something else.
+    record.decisions.set_vetoes("a-run/rag", [])
+    assert record.decisions.get(made.id).vetoes == []
 
 
 def test_pruning_removes_old_decisions_with_their_calls_and_keeps_what_is_still_used(

@@ -140,7 +140,7 @@ async def test_a_process_that_is_stopped_leaves_its_runs_to_the_next_one(
 async def test_a_run_in_flight_ends_on_the_graph_that_it_began_with(
     here: Surroundings, snapshot: MarketSnapshot
 ) -> None:
-    old = _written(here, "old", ("timeout: 10000", "timeout: 9999"))
+    old = _written(here, "old", ("timeout: 45000", "timeout: 44999"))
     new = _written(
         here,
         "new",

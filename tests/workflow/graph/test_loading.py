@@ -53,7 +53,7 @@ def test_a_stored_graph_is_the_same_as_the_one_of_the_files() -> None:
 
 def test_any_change_of_any_file_changes_the_digest() -> None:
     assert changed(("top_k: 5", "top_k: 6")).digest != shipped().digest
-    assert changed(("timeout: 10000", "timeout: 10001")).digest != shipped().digest
+    assert changed(("timeout: 45000", "timeout: 45001")).digest != shipped().digest
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_any_change_of_any_file_changes_the_digest() -> None:
         (("function: format_prompt", "function: nothing"), "main.yml:18:5", "no script 'nothing'"),
         (("nodes/rag-query.yml", "nodes/rag.yml"), "main.yml:13:5", "rag.yml"),
         (("nodes/rag-query.yml", "../secret.yml"), "main.yml:13:5", "in the folder of the graph"),
-        (("to: guard}", "to: gaurd}"), "main.yml:63:20", "did you mean guard?"),
-        (("to: guard}", "to: guard, if: x}"), "main.yml:63:31", "if is not known"),
+        (("to: guard}", "to: gaurd}"), "main.yml:64:20", "did you mean guard?"),
+        (("to: guard}", "to: guard, if: x}"), "main.yml:64:31", "if is not known"),
         (("name: llm-trader", "name: LLM Trader"), "main.yml:3:1", "name expected str matching"),
         (("nodes:", "nodes: *others\nnodos:"), "main.yml:6:8", "this is not YAML"),
         (("  top_k: 5", "  top_k: 5\n   bad"), "rag-query.yml:19", "this is not YAML"),

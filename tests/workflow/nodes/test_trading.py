@@ -7,18 +7,21 @@ from typing import Any
 import msgspec
 import pytest
 
+from llm_trader.cli.show_decisions import _decision_lines
 from llm_trader.clock import WallClock
 from llm_trader.errors import ExchangeError
 from llm_trader.llm.decision import Decision
+from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.workflow.config import GuardConfig, WorkflowConfig
 from llm_trader.workflow.engine.protocol import RunOptions
 from llm_trader.workflow.kill_switch import KillSwitch
-from llm_trader.workflow.nodes.running import NodeRun
+from llm_trader.workflow.nodes.running import NodeRun, decision_key
 from llm_trader.workflow.nodes.trading import BrokerExecutes, BrokerGuard
 from llm_trader.workflow.orders import Position, Reconciliation, Rejected, Unknown
 from llm_trader.workflow.paper.broker import PaperBroker
 from llm_trader.workflow.values import ExecuteInputs, GuardInputs
+from tests.llm.record.decisions import recorded
 from tests.workflow.builders import START_MS, SYMBOL, paper_broker
 
 LONG = Decision("LONG", 0.7, "as the test says", stop_pct=-2.0, target_pct=3.0, size_pct=10.0)
@@ -149,3 +152,23 @@ async def test_a_hold_closes_what_is_overdue(
     executed = await executes(hold, NodeRun("a-later-run", RunOptions()))
     assert executed.state == "placed"
     assert executed.message == "the position was closed"
+
+
+async def test_a_veto_stands_with_its_numbers_in_the_record_of_decisions(
+    broker: PaperBroker, state: MarketSnapshot, tmp_path: Path
+) -> None:
+    config = WorkflowConfig(
+        guards=GuardConfig(kill_switch=tmp_path / "kill", min_reward_risk=0, max_position_pct=5)
+    )
+    with DecisionRecord.open(tmp_path / "record") as record:
+        made = record.decisions.add(recorded(LONG, key=decision_key(RUN.run_id, "rag")))
+        guard = BrokerGuard(broker, config, CLOCK, record.decisions)
+        checked = await guard(GuardInputs(decision=LONG, snapshot=state), RUN)
+        stored = record.decisions.get(made.id)
+    assert stored.decision == LONG
+    assert stored.vetoes == checked.vetoes
+    (veto,) = stored.vetoes
+    assert (veto.rule, veto.numbers) == ("position", {"size_pct": 10.0, "limit_pct": 5.0})
+    shown = "\n".join(map(str, _decision_lines(stored, [])))
+    assert "The guard position refused it: the position would be 10 % of equity" in shown
+    assert "(size_pct 10, limit_pct 5)" in shown

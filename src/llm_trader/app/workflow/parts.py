@@ -20,8 +20,9 @@ from llm_trader.app.llm_deciders import (
     prompt_options,
 )
 from llm_trader.client import AsyncClient
-from llm_trader.clock import Clock, WallClock
+from llm_trader.clock import WallClock
 from llm_trader.errors import ConfigurationError
+from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.timeframe import M3, Millis, Timeframe
 from llm_trader.workflow.broker import Broker
 from llm_trader.workflow.nodes.deciding import AggregatorDecides, ModelDecides
@@ -67,14 +68,15 @@ async def open_parts(
         retrieve = await opened.enter_async_context(
             aclosing(RpcRetrieve(connect, settings.workflow.runs.rag_url))
         )
-        decide, name = await _open_decider(job, choice, clock, wall, opened)
+        record = opened.enter_context(open_record(job))
+        decide, name = await _open_decider(job, choice, clock, record, opened)
         yield Parts(
             Services(
                 clock=wall,
                 retrieve=retrieve,
                 scripts=SCRIPTS,
                 decide=decide,
-                guard=BrokerGuard(broker, settings.workflow, wall),
+                guard=BrokerGuard(broker, settings.workflow, wall, record.decisions),
                 execute=BrokerExecutes(broker, settings.workflow, wall),
                 prompt=prompt_options(settings.decisions, choice),
             ),
@@ -93,10 +95,10 @@ async def _open_decider(
     job: Job,
     choice: DeciderChoice,
     clock: Callable[[], Millis],
-    wall: Clock,
+    record: DecisionRecord,
     opened: AsyncExitStack,
 ) -> tuple[Decide, str]:
-    record = opened.enter_context(open_record(job))
+    wall = WallClock(clock)
     recorder = new_recorder(job, record, _ORIGIN, clock)
     intraday = _intraday(job)
     if choice.provider == "aggregator":

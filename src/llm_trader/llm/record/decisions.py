@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -45,12 +45,21 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: Annotated[float, Meta(description="Time of its calls, milliseconds.")] = 0.0
 
 
+class Veto(msgspec.Struct, frozen=True):
+    """`rule` is a stable name for statistics; `numbers` are what it compared."""
+
+    rule: str
+    message: str
+    numbers: dict[str, float | int | str | None] = {}
+
+
 class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
     """A decision, and what it takes to make it again.
 
     `arm` was asked for, `arm_used` is `baseline` too where the retrieval failed and the settings
     allow that; `has_evidence` says whether the prompt had any. `settings` are those that decide
-    what is asked. `id` is 0 until it is recorded.
+    what is asked. `id` is 0 until it is recorded. `vetoes` are the guards' that kept a workflow from
+    executing the decision; it stays as it was made.
     """
 
     id: int = 0
@@ -78,6 +87,7 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[int] = []
     costs: Costs = Costs()
     expiry: Expiry | None = None
+    vetoes: list[Veto] = []
 
 
 class DecisionSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,10 +214,18 @@ class DecisionLog:
 
     def set_expiry(self, number: int, expiry: Expiry) -> RecordedDecision:
         """Add whether a decision was still good when it was to be executed."""
-        changed = msgspec.structs.replace(self.get(number), expiry=expiry)
+        return self._replace(msgspec.structs.replace(self.get(number), expiry=expiry))
+
+    def set_vetoes(self, key: str, vetoes: Sequence[Veto]) -> None:
+        """Note what the guards said of the decision of that key, if it is on record."""
+        decision = self.find_key(key)
+        if decision is not None and decision.vetoes != list(vetoes):
+            self._replace(msgspec.structs.replace(decision, vetoes=list(vetoes)))
+
+    def _replace(self, changed: RecordedDecision) -> RecordedDecision:
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE decisions SET document = ? WHERE id = ?", (_document(changed), number)
+                "UPDATE decisions SET document = ? WHERE id = ?", (_document(changed), changed.id)
             )
         return changed
 

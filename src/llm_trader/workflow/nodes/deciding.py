@@ -21,7 +21,7 @@ from llm_trader.llm.recorder import Circumstances, Recorder
 from llm_trader.llm.reply.schema import DECISION_SCHEMA
 from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import Millis, Timeframe, iso8601
-from llm_trader.workflow.nodes.running import NodeRun
+from llm_trader.workflow.nodes.running import NodeRun, decision_key
 from llm_trader.workflow.values import ArmDecision, Decided, DecideInputs
 
 
@@ -62,7 +62,7 @@ class ModelDecides:
             has_evidence=prompt.has_evidence,
             provider=decider.calls.provider,
             model=decider.model,
-            key=f"{run.run_id}/{arm}",
+            key=decision_key(run.run_id, arm),
             labels=_labels(run),
             retrieval_error=inputs.retrieval_error,
             settings={"prompt": msgspec.to_builtins(decider.options), "sample": 0},
@@ -95,7 +95,7 @@ class AggregatorDecides:
             arm="rag",
             has_evidence=inputs.answer is not None,
             provider=self.aggregator.name,
-            key=f"{run.run_id}/rag",
+            key=decision_key(run.run_id, "rag"),
             labels=_labels(run),
             retrieval_error=inputs.retrieval_error,
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from llm_trader.clock import Clock
 from llm_trader.llm.decision import Decision
-from llm_trader.llm.prompt.render import PromptOptions
+from llm_trader.llm.prompt.render import Arm, PromptOptions
 from llm_trader.retrieval.answer import Answer
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.engine.protocol import RunOptions
@@ -33,6 +33,14 @@ from llm_trader.workflow.values import (
     GuardInputs,
     QueryInputs,
 )
+
+
+ARMS: Final[tuple[Arm, ...]] = ("rag", "baseline")
+
+
+def decision_key(run_id: str, arm: Arm) -> str:
+    """Of a run's decision in the record, so that a repetition takes its place."""
+    return f"{run_id}/{arm}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,30 +12,36 @@ from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 import msgspec
+import structlog
 
 from llm_trader.clock import Clock
+from llm_trader.errors import LlmTraderError
 from llm_trader.llm.decision import Decision
+from llm_trader.llm.record.decisions import DecisionLog, Veto
 from llm_trader.workflow.broker import Broker
 from llm_trader.workflow.config import WorkflowConfig
 from llm_trader.workflow.execution import OrderContext, execute
 from llm_trader.workflow.facts import DecidedState, collect_facts
 from llm_trader.workflow.guards import GuardFacts, guarded
 from llm_trader.workflow.kill_switch import KillSwitch
-from llm_trader.workflow.nodes.running import NodeRun
+from llm_trader.workflow.nodes.running import ARMS, NodeRun, decision_key
 from llm_trader.workflow.orders import OrderResult, Placed, Rejected, Unknown
 from llm_trader.workflow.values import Checked, Executed, ExecuteInputs, GuardInputs, plain
 
 # The horizon of the default hold.
 _HORIZON: Final = "4h"
 
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerGuard:
-    """The rules, on what the broker says now."""
+    """The rules, on what the broker says now; vetoes stand with the decision in `record`."""
 
     broker: Broker
     config: WorkflowConfig
     clock: Clock
+    record: DecisionLog | None = None
 
     async def __call__(self, inputs: GuardInputs, run: NodeRun) -> Checked:
         if inputs.decision.action == "HOLD":
@@ -44,7 +50,18 @@ class BrokerGuard:
         decision, vetoes = guarded(
             inputs.decision, facts, self.config.guards, self.config.execution
         )
+        if self.record is not None:
+            self._note(self.record, run, vetoes)
         return Checked(decision=decision, vetoes=list(vetoes))
+
+    def _note(self, record: DecisionLog, run: NodeRun, vetoes: Sequence[Veto]) -> None:
+        """With the decision that would be executed; a record that fails does not lift a veto."""
+        arms = ARMS if run.options.ab == "off" else (run.options.ab,)
+        try:
+            for arm in arms:
+                record.set_vetoes(decision_key(run.run_id, arm), vetoes)
+        except LlmTraderError as error:
+            _log.warning("vetoes_not_recorded", run_id=run.run_id, reason=error.message)
 
     async def _facts(self, inputs: GuardInputs) -> GuardFacts:
         snapshot, answer = inputs.snapshot, inputs.answer

@@ -16,6 +16,7 @@ from llm_trader.app.indexes import collection_of, loaded_calibration, snapshot_r
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.app.job import Job, blocking
 from llm_trader.app.llm_deciders import DeciderChoice, prompt_options
+from llm_trader.arrays import Times
 from llm_trader.delivery.jobs import snapshot_id
 from llm_trader.embedding.state import StateSpace
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
@@ -25,6 +26,7 @@ from llm_trader.evaluation.dataset import read_dataset
 from llm_trader.evaluation.results import Performance
 from llm_trader.index.ingestion import Spaces
 from llm_trader.index.memory_index import MemoryIndex
+from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.cases import states_at
 from llm_trader.market.store import MarketStore
 from llm_trader.progress import StepCounter, labelled
@@ -104,7 +106,12 @@ class Backtested(msgspec.Struct, frozen=True):
 
 @blocking
 async def backtest(
-    job: Job, path: Path, symbol: str, start_ms: Millis, end_ms: Millis
+    job: Job,
+    path: Path,
+    symbol: str,
+    start_ms: Millis,
+    end_ms: Millis,
+    aggregator: Aggregator | None = None,
 ) -> Backtested:
     """The states from `start_ms` up to, and without, `end_ms`, by the settings of the workflow.
 
@@ -134,7 +141,9 @@ async def backtest(
         config = msgspec.structs.replace(config, guards=guards)
         spaces = Spaces(StateSpace(intraday), rules=snapshot_rules(job.settings))
         evidence = _evidence(job, store, spaces, graph, symbol, int(times[0]), end_ms)
-        replay = _replay(job, store, spaces, graph, config, evidence, symbol, int(times[0]), end_ms)
+        clock = BacktestClock(int(times[0]))
+        decide = AggregatorDecides(None, intraday, clock, aggregator or Aggregator())
+        replay = _replay(job, store, graph, config, evidence, decide, clock, symbol, end_ms)
         count = StepCounter(job.progress, f"{symbol}, deciding", len(times))
         states = states_at(store, symbol, intraday, times, spaces.rules)
         feature_version = spaces.state.feature_version
@@ -202,15 +211,15 @@ def _evidence(
 def _replay(
     job: Job,
     store: MarketStore,
-    spaces: Spaces,
     graph: Graph,
     config: WorkflowConfig,
     evidence: StoredEvidence,
+    decide: AggregatorDecides,
+    clock: BacktestClock,
     symbol: str,
-    start_ms: Millis,
     end_ms: Millis,
 ) -> Replay:
-    intraday, clock, runs = spaces.state.intraday, BacktestClock(start_ms), config.runs
+    intraday, start_ms = decide.intraday, clock.time_ms
     instruments = instruments_of(config.paper.instruments)
     broker = PaperBroker(
         Ledger(None, durable=False), config.paper, instruments, now_ms=start_ms, keeps_marks=False
@@ -221,13 +230,13 @@ def _replay(
         clock=clock,
         retrieve=evidence,
         scripts=SCRIPTS,
-        decide=AggregatorDecides(None, intraday, clock),
+        decide=decide,
         guard=BrokerGuard(broker, config, clock),
         execute=BrokerExecutes(broker, config, clock),
         prompt=prompt_options(job.settings.decisions, DeciderChoice()),
     )
     feed = MarketFeed(symbol, candles, history.funding)
-    return Replay(graph, services, clock, broker, feed, RunOptions(shadow=runs.shadow))
+    return Replay(graph, services, clock, broker, feed, RunOptions(shadow=config.runs.shadow))
 
 
 def _received(snapshot: MarketSnapshot, exchange: str | None, version: str) -> Received:
@@ -246,7 +255,7 @@ def _backtested(
     replay: Replay,
     config: WorkflowConfig,
     symbol: str,
-    times: np.ndarray,
+    times: Times,
     end_ms: Millis,
     equity: float,
 ) -> Backtested:

@@ -42,7 +42,7 @@ class Replay:
     clock: BacktestClock
     broker: PaperBroker
     feed: MarketFeed
-    options: RunOptions = RunOptions()
+    options: RunOptions = field(default_factory=RunOptions)
     replayed: Replayed = field(default_factory=Replayed)
 
     async def run(self, received: Received) -> RunResult:

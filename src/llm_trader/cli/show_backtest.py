@@ -23,9 +23,15 @@ def describe_backtest(report: BacktestReport) -> Description:
     )
     for problem in (*report.failures, *report.book_problems):
         yield Text(f"{problem[:1].upper()}{problem[1:].rstrip('.')}.", "red")
-    counts = {"decision": report.actions, "veto": report.vetoes, "order": report.orders}
+    counts = {
+        "decision": report.actions,
+        "veto": report.vetoes,
+        "order": report.orders,
+        "error": report.node_errors,
+    }
     rows = [(kind, name, f"{n:,}") for kind, of in counts.items() for name, n in of.items()]
     yield table("Decisions", "what", "which", "times", rows=rows, right_from=2)
+    won_pct = None if performance.win_rate is None else performance.win_rate * 100
     figures = (
         ("Equity, USDT", f"{report.equity_usd:,.2f} of {report.deposit_usd:,.2f}"),
         ("Return, %", number(performance.total_return_pct, "+.2f")),

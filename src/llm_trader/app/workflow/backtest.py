@@ -33,6 +33,7 @@ from llm_trader.progress import StepCounter, labelled
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import DAY_MS, Millis, iso8601
+from llm_trader.trading.exits import ExitReason
 from llm_trader.workflow.backtest.clock import BacktestClock
 from llm_trader.workflow.backtest.evidence import StoredEvidence, searches_of
 from llm_trader.workflow.backtest.replay import Replay, Replayed
@@ -74,7 +75,10 @@ class BacktestTrade(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BacktestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`actions` are decisions after the guards; a HOLD is counted by who wanted it."""
+    """`actions` are decisions after the guards; a HOLD is counted by who wanted it.
+
+    `node_errors` are those of nodes, also where the graph went on; `failures` ended a run.
+    """
 
     graph: str
     digest: str
@@ -86,6 +90,7 @@ class BacktestReport(msgspec.Struct, frozen=True, kw_only=True):
     actions: dict[str, int]
     vetoes: dict[str, int]
     orders: dict[str, int]
+    node_errors: dict[str, int]
     failures: dict[str, int]
     deposit_usd: float
     equity_usd: float
@@ -280,6 +285,7 @@ def _backtested(
         actions=dict(Counter(_actions(done))),
         vetoes=dict(done.vetoes),
         orders=dict(done.orders),
+        node_errors=dict(done.node_errors),
         failures=dict(done.failures),
         deposit_usd=deposit,
         equity_usd=equity,
@@ -301,17 +307,20 @@ def _actions(done: Replayed) -> Iterator[str]:
 def _trade(one: PaperTrade, end_ms: Millis) -> Trade:
     """In % of its entry notional, as the evaluation's simulator has it."""
     notional = one.quantity * one.entry_price / 100
-    reasons: dict[FillReason, str] = {"order": "signal", "liquidation": "stop"}
-    reason = reasons.get(one.exit_reason, one.exit_reason)
-    if one.exit_reason == "order" and one.exit_ms == end_ms:
-        reason = "end"
+    reasons: dict[FillReason, ExitReason] = {
+        "order": "end" if one.exit_ms == end_ms else "signal",
+        "liquidation": "stop",
+        "stop": "stop",
+        "target": "target",
+        "time": "time",
+    }
     return Trade(
         one.entry_ms,
         one.exit_ms,
         one.side,
         float(one.entry_price),
         float(one.exit_price),
-        reason,  # type: ignore[arg-type]  the reasons of both, as mapped above
+        reasons[one.exit_reason],
         float(one.gross / notional),
         float(one.costs / notional),
         float(one.funding / notional),

@@ -32,6 +32,7 @@ class Replayed:
     equity: list[Decimal] = field(default_factory=list)
     vetoes: Counter[str] = field(default_factory=Counter)
     orders: Counter[str] = field(default_factory=Counter)
+    node_errors: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
 
 
@@ -66,7 +67,10 @@ class Replay:
     def _note(self, time_ms: Millis, equity: Decimal, result: RunResult) -> None:
         noted = self.replayed
         decision = Decision.hold("error", result.error or "no node of the graph decided")
-        for output in (record.output for record in result.records):
+        for record in result.records:
+            output = record.output
+            if record.error is not None:
+                noted.node_errors[f"{record.node}: {record.error.code}"] += 1
             if isinstance(output, Decided | Checked):
                 decision = output.decision
             if isinstance(output, Checked):

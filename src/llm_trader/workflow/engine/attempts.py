@@ -58,7 +58,9 @@ async def attempt_node(
                 reason=error.message,
             )
             await services.clock.sleep(document.wait_between_tries / SECOND_MS)
-    _log.warning(
+    # Where the graph goes on, it has provided for this.
+    log = _log.warning if document.on_error == "stop" else _log.info
+    log(
         "workflow_node_failed",
         node=node.name,
         run_id=run.run_id,

@@ -110,6 +110,7 @@ def test_days_of_a_real_market_are_traded_as_the_evaluation_trades_them(year: Pa
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("opposite", ["reverse", "close", "ignore"])
 def test_a_real_year_is_traded_as_the_evaluation_trades_it(year: Path, opposite: str) -> None:
     start_ms = JANUARY_2023_MS + 22 * DAY_MS

@@ -38,10 +38,7 @@ def describe_backtest(report: BacktestReport) -> Description:
         ("Deepest fall, %", number(performance.max_drawdown_pct, ".2f")),
         ("Sharpe ratio, per year", number(performance.sharpe, "+.2f")),
         ("Trades", f"{performance.trades:,}"),
-        (
-            "Won, %",
-            number(None if performance.win_rate is None else performance.win_rate * 100, ".0f"),
-        ),
+        ("Won, %", number(won_pct, ".0f")),
         ("Mean net result of a position, %", number(performance.mean_net_pct, "+.3f")),
         ("Fees and slippage, USDT", f"{report.costs_usd:,.2f}"),
         ("Funding paid, USDT", f"{report.funding_usd:,.2f}"),

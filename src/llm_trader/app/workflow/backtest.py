@@ -239,6 +239,7 @@ def _replay(
         guard=BrokerGuard(broker, config, clock),
         execute=BrokerExecutes(broker, config, clock),
         prompt=prompt_options(job.settings.decisions, DeciderChoice()),
+        counts_fallbacks=True,
     )
     feed = MarketFeed(symbol, candles, history.funding)
     return Replay(graph, services, clock, broker, feed, RunOptions(shadow=config.runs.shadow))

@@ -58,8 +58,8 @@ async def attempt_node(
                 reason=error.message,
             )
             await services.clock.sleep(document.wait_between_tries / SECOND_MS)
-    # Where the graph goes on, it has provided for this.
-    log = _log.warning if document.on_error == "stop" else _log.info
+    counted = services.counts_fallbacks and document.on_error != "stop"
+    log = _log.info if counted else _log.warning
     log(
         "workflow_node_failed",
         node=node.name,

@@ -68,6 +68,17 @@ def test_a_run_by_hand_is_listed_shown_and_not_repeated(
     )
 
 
+def test_a_backtest_shows_its_account_and_prints_all_as_json(typed: Typing, settings: Path) -> None:
+    command = f"llm-trader workflow backtest {MAIN} --symbol {SYMBOL} --start 2025-03-01T12:00:00Z"
+    shown = typed(command)
+    assert shown.code == 0
+    assert "48 states, 0 not usable" in " ".join(shown.out.split())
+    assert "Equity, USDT" in shown.out
+    report = typed(command, "--json").json
+    assert sum(report["actions"].values()) == report["states"] == 48
+    assert report["book_problems"] == []
+
+
 @pytest.mark.soak
 def test_an_old_state_is_decided_on_and_not_traded(typed: Typing, settings: Path) -> None:
     ran = typed(

@@ -119,6 +119,32 @@ def run(
     return Result(details, describe_run(details, was_known=was_known), failed)
 
 
+@app.command()
+@with_job("shadow", "store", unit="")
+def backtest(
+    graph: GraphFile,
+    symbol: options.OneSymbol,
+    job: Job,
+    start: options.Start = "30",
+    end: options.End = LATEST,
+) -> Result:
+    """Run a graph over past states of the local store, and trade them on paper.
+
+    Nodes, guards and broker are those of `serve`, with the settings of `workflow`; the aggregator
+    decides, on what a server would have answered then. The books are kept in memory only. A
+    language model's decisions on past states are tried by `evaluate ab --decider llm`. Exits with 1
+    if a run failed.
+    """
+    from llm_trader.app.time_range import time_range
+    from llm_trader.app.workflow.backtest import backtest as run_backtest
+    from llm_trader.cli.show_backtest import describe_backtest
+
+    name = options.one_symbol(symbol)
+    report = run_backtest(job, graph, name, *time_range(job, [name], start, end)).report
+    failed = bool(report.failures or report.book_problems)
+    return Result(report, describe_backtest(report), failed)
+
+
 @app.command("list")
 @with_job(*_RUNS)
 def list_all(

@@ -5,4 +5,5 @@
 `timetable`     snapshots that the process makes by itself
 `server`        takes snapshots, and carries runs out
 `runs`          one run; lists; resume and cancel
+`backtest`      runs over past states of the store, on paper
 """

@@ -58,7 +58,9 @@ async def attempt_node(
                 reason=error.message,
             )
             await services.clock.sleep(document.wait_between_tries / SECOND_MS)
-    _log.warning(
+    counted = services.counts_fallbacks and document.on_error != "stop"
+    log = _log.info if counted else _log.warning
+    log(
         "workflow_node_failed",
         node=node.name,
         run_id=run.run_id,

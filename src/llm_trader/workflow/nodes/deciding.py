@@ -73,9 +73,12 @@ class ModelDecides:
 
 @dataclass(frozen=True, slots=True)
 class AggregatorDecides:
-    """Fixed rules on the evidence, without a model; without evidence it is an error."""
+    """Fixed rules on the evidence, without a model; without evidence it is an error.
 
-    recorder: Recorder
+    A backtest has no `recorder`: its decisions would drown those that were traded.
+    """
+
+    recorder: Recorder | None
     intraday: Timeframe
     clock: Clock
     aggregator: Aggregator = field(default_factory=Aggregator)
@@ -90,6 +93,12 @@ class AggregatorDecides:
             decision = Decision.hold("error", f"there is no evidence: {reason}")
         else:
             decision = await self.aggregator.decide(case)
+        if self.recorder is None:
+            has_evidence = inputs.answer is not None
+            arm = ArmDecision(
+                arm="rag", arm_used="rag", has_evidence=has_evidence, decision=decision
+            )
+            return _decided("rag", [arm], inputs.retrieval_error, guard)
         made = Circumstances(
             decider=self.aggregator.name,
             arm="rag",

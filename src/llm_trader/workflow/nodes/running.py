@@ -86,7 +86,10 @@ class Execute(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """A backtest takes others for the clock, the answers and the broker, and nothing else."""
+    """A backtest takes others for the clock, the answers and the broker, and nothing else.
+
+    With `counts_fallbacks` failures that a graph provides for are no warnings: a report has them.
+    """
 
     clock: Clock
     retrieve: Retrieve
@@ -95,6 +98,7 @@ class Services:
     guard: Guard
     execute: Execute
     prompt: PromptOptions = field(default_factory=PromptOptions)
+    counts_fallbacks: bool = False
 
 
 async def run_node(node: GraphNode, inputs: Any, run: NodeRun, services: Services) -> Any:

@@ -36,8 +36,9 @@ from llm_trader.workflow.orders import (
     Unknown,
 )
 from llm_trader.workflow.paper.accounting import WALLET, Holding, charge, money
-from llm_trader.workflow.paper.ledger import Ledger
+from llm_trader.workflow.paper.ledger import Ledger, LedgerReport
 from llm_trader.workflow.paper.state import PaperState, SymbolState
+from llm_trader.workflow.paper.trades import PaperTrade, closed_trades
 from llm_trader.workflow.paper.trading import PaperTrading, as_open_position
 
 
@@ -147,6 +148,13 @@ class PaperBroker:
 
     async def fills(self, since_ms: Millis) -> list[Fill]:
         return self._state.fills(since_ms)
+
+    def trades(self) -> list[PaperTrade]:
+        """The positions that were opened and closed again, in the order of their ends."""
+        return closed_trades(self._state.fills(0), self._state.payments())
+
+    def check_books(self) -> LedgerReport:
+        return self._ledger.check()
 
     async def place(self, intent: OrderIntent) -> OrderResult:
         try:

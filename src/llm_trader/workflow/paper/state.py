@@ -160,6 +160,14 @@ class PaperState:
         )
         return [msgspec.json.decode(text, type=Fill) for (text,) in rows]
 
+    def payments(self) -> list[tuple[str, Millis, Decimal]]:
+        """Funding that was settled, by symbol and due time; above 0 where the account paid."""
+        rows = self.ledger.execute(
+            "SELECT symbol, time_ms, amount FROM transactions JOIN entries "
+            "ON transaction_id = id WHERE kind = 'funding' AND account = 'funding' ORDER BY time_ms"
+        )
+        return [(symbol, time_ms, Decimal(amount)) for symbol, time_ms, amount in rows]
+
     def quantity_before(self, symbol: str, time_ms: Millis) -> Decimal:
         """The position just before a time, by the fills."""
         rows = self.ledger.execute(

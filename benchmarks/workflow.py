@@ -35,6 +35,7 @@ from llm_trader.retrieval.answer import Answer
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS
 from llm_trader.rpc.server import RpcServer
+from llm_trader.serving.wire import QueryPatternsResult
 from llm_trader.settings.loading import load_settings
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import M5
@@ -52,7 +53,7 @@ _GRAPH = Path(__file__).parent.parent / "workflows/llm-trader/main.yml"
 
 class _Long(Aggregator):
     async def decide(self, case: Case) -> Decision:
-        return Decision("LONG", 0.8, "as the benchmark says", -2.0, 3.0, 1.0)
+        return Decision("LONG", 0.8, "as the benchmark says", stop_pct=-2.0, target_pct=3.0, size_pct=1.0)
 
 
 def workflow(folder: Path) -> list[Figure]:
@@ -60,7 +61,7 @@ def workflow(folder: Path) -> list[Figure]:
     tables = [states(symbol, 60) for symbol in SYMBOLS]
     with rag_server(folder) as (_, port):
         result = one_result(port, request_line(tables, 0, row=-1, rng=rng))
-    answer = answer_of_result(msgspec.json.decode(result))
+    answer = answer_of_result(msgspec.json.decode(result, type=QueryPatternsResult))
     return asyncio.run(_measured(folder / "workflow", tables[0].snapshot(-1), answer))
 
 

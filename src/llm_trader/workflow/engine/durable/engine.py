@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-import sqlalchemy
 import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
@@ -43,7 +42,6 @@ from llm_trader.workflow.engine.durable.run_log import (
     record_of,
     start_of,
 )
-from llm_trader.workflow.engine.durable.sqlite_turns import sqlite_engine
 from llm_trader.workflow.engine.protocol import NodeRecord, RunSummary
 from llm_trader.workflow.engine.summaries import summary_of
 from llm_trader.workflow.engine.walk import walk
@@ -95,11 +93,7 @@ async def durable_engine(
             opened.callback(lock.release)
         database.prepare()
         name = _SQLITE_EXECUTOR if lock is not None else _executor_name()
-        connections = None
-        if not database.is_shared:
-            connections = sqlite_engine(database.url)
-            opened.callback(connections.dispose)
-        log = RunLog(database, dict(services.scripts), connections)
+        log = RunLog(database, dict(services.scripts))
         opened.callback(log.close)
         _carrier = _Carrier(log, services, watch)
         opened.callback(_forget_carrier)
@@ -108,7 +102,7 @@ async def durable_engine(
             executors = Executors(database.url, name, log)
             await executors.enter()
             opened.push_async_callback(executors.leave)
-        _launch(database, name, connections)
+        _launch(database, name)
         await _register_queue(config)
         if database.is_shared:
             await opened.enter_async_context(in_background(_sweep(executors, config.sweep_s)))
@@ -118,9 +112,7 @@ async def durable_engine(
         yield log
 
 
-def _launch(
-    database: RunDatabase, executor: str, connections: sqlalchemy.Engine | None
-) -> None:
+def _launch(database: RunDatabase, executor: str) -> None:
     """Called in the event loop, so that runs are carried out in it."""
     logger = logging.getLogger("dbos")
     if not logger.handlers:
@@ -129,7 +121,6 @@ def _launch(
     config: DBOSConfig = {
         "name": APPLICATION,
         "system_database_url": database.url,
-        "system_database_engine": connections,
         "application_version": VERSION,
         "executor_id": executor,
         "serializer": DBOSPortableJSONSerializer(),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
-import sqlalchemy
 import sqlalchemy.exc
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
 from dbos import error as dbos_errors
@@ -68,20 +67,13 @@ _LOOK_AGAIN_S: Final = 0.05
 
 
 class RunLog:
-    """Blocking calls of the library run in threads. `connections` are those that others share."""
+    """Blocking calls of the library run in threads."""
 
-    def __init__(
-        self,
-        database: RunDatabase,
-        scripts: dict[str, ScriptFunction],
-        connections: sqlalchemy.Engine | None = None,
-    ) -> None:
+    def __init__(self, database: RunDatabase, scripts: dict[str, ScriptFunction]) -> None:
         self._scripts = scripts
-        self._connections = connections
         self._graphs: dict[str, Graph] = {}
         self._client = DBOSClient(
             system_database_url=database.url,
-            system_database_engine=connections,
             serializer=DBOSPortableJSONSerializer(),
             application_name=APPLICATION,
             retry_connection_errors=False,
@@ -128,8 +120,6 @@ class RunLog:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def depth(self) -> int:
-        if self._connections is not None:
-            return await self._call(_unended, self._connections)
         found = await self._call(
             self._client.list_workflows,
             status=_UNENDED,
@@ -274,16 +264,6 @@ class RunLog:
             raise RunNotFoundError(str(error)) from error
         except (sqlalchemy.exc.SQLAlchemyError, dbos_errors.DBOSException) as error:
             raise StoreError(f"the database of runs does not answer: {error}") from error
-
-
-def _unended(connections: sqlalchemy.Engine) -> int:
-    """Each snapshot asks, so it is counted and not listed as the library would."""
-    runs = sqlalchemy.table("workflow_status", *map(sqlalchemy.column, ("name", "status")))
-    query = sqlalchemy.select(sqlalchemy.func.count()).where(
-        runs.c.name == WORKFLOW, runs.c.status.in_(_UNENDED)
-    )
-    with connections.connect() as connection:
-        return int(connection.execute(query).scalar_one())
 
 
 def input_record(node: GraphNode, start: RunStart) -> NodeRecord:

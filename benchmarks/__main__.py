@@ -24,6 +24,7 @@ from benchmarks.security import security
 from benchmarks.text import text
 from benchmarks.timing import Figure, MachineSpeed
 from benchmarks.workers import workers
+from benchmarks.workflow import workflow
 from llm_trader.index.embedded import EmbeddedIndex
 
 
@@ -51,6 +52,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "opening": opening.opening,
     "state": states.state_of_now,
     "models": models,
+    "workflow": workflow,
 }
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from llm_trader.app.answer_series import AnswerSeries
 from llm_trader.cli.fan import STEPS, Fan, fan_of
 from llm_trader.cli.output import minute, number, price_text
 
 if TYPE_CHECKING:
+    from llm_trader.app.answer_series import AnswerSeries
     from llm_trader.app.queries import Reply
     from llm_trader.retrieval.answer import Match
 

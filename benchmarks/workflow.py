@@ -1,7 +1,9 @@
-"""From `snapshot.post` to the order, fifty symbols at one instant: `python -m benchmarks --only workflow`.
+"""From `snapshot.post` to the order, 50 symbols at one instant:
+`python -m benchmarks --only workflow`.
 
-Everything is real, on SQLite and a socket, but for the model, who answers LONG at once, and the query
-server, whose answer was fetched before. The posting client runs in the same process.
+The intake, the durable engine on SQLite, guards and paper broker are real. A model answers LONG at
+once. The query server's answer was fetched before, so queries are not part of the figures. The
+posting client runs in the same process, and its CPU is included.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ _GRAPH = Path(__file__).parent.parent / "workflows/llm-trader/main.yml"
 
 class _Long(Aggregator):
     async def decide(self, case: Case) -> Decision:
-        return Decision("LONG", 0.8, "as the benchmark says", stop_pct=-2.0, target_pct=3.0, size_pct=1.0)
+        return Decision(
+            "LONG", 0.8, "as the benchmark says", stop_pct=-2.0, target_pct=3.0, size_pct=1.0
+        )
 
 
 def workflow(folder: Path) -> list[Figure]:
@@ -61,8 +65,10 @@ def workflow(folder: Path) -> list[Figure]:
     tables = [states(symbol, 60) for symbol in SYMBOLS]
     with rag_server(folder) as (_, port):
         result = one_result(port, request_line(tables, 0, row=-1, rng=rng))
-    answer = answer_of_result(msgspec.json.decode(result, type=QueryPatternsResult))
-    return asyncio.run(_measured(folder / "workflow", tables[0].snapshot(-1), answer))
+    decoded = msgspec.json.decode(result, type=QueryPatternsResult)
+    answer = answer_of_result(decoded)
+    newest = tables[0].snapshot(-1)
+    return asyncio.run(_measured(folder / "workflow", newest, answer))
 
 
 async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> list[Figure]:
@@ -109,7 +115,7 @@ async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> l
 
 async def _bursts(port: int, snapshot: MarketSnapshot, ended: dict[str, float]) -> list[Figure]:
     medians, tails, cpu = [], [], []
-    await _burst(port, snapshot, ended, 0)  # warms up, and each symbol has a position then
+    await _burst(port, snapshot, ended, 0)  # warms up
     for number in range(1, _BURSTS + 1):
         used = time.process_time()
         delays_ms = await _burst(port, snapshot, ended, number)
@@ -158,7 +164,7 @@ async def _burst(
         names = [f"B{number}S{i}USDT" for i in range(_SYMBOLS)]
         posted = await asyncio.gather(*map(post, names))
     async with asyncio.timeout(30):
-        while not all(run in ended for run, _ in posted):
+        while not all(run in ended for run, _ in posted):  # noqa: ASYNC110  other threads end them
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)  # the ends of the runs are written
     return [(ended[run] - sent) * 1000 for run, sent in posted]

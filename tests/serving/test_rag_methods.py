@@ -951,7 +951,7 @@ async def test_discovery_lists_every_method_with_its_schemas(rag: RpcClient) -> 
         *("rag.cohort_open", "rag.cohort_refine", "rag.cohort_rank"),
         *("rag.list_decisions", "rag.get_decision"),
         "rag.forecast_quality",
-        *("rag.compare_states", "rag.series_report", "rag.list_evaluations"),
+        *("rag.compare_states", "rag.series_report", "rag.list_evaluations", "rag.paper_account"),
         *("rag.subscribe", "rag.unsubscribe", "admin.reload"),
         *("rpc.ping", "rpc.authenticate", "rpc.discover"),
     }

@@ -34,7 +34,6 @@ from llm_trader.workflow.values import (
     QueryInputs,
 )
 
-
 ARMS: Final[tuple[Arm, ...]] = ("rag", "baseline")
 
 

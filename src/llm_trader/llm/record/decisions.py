@@ -58,8 +58,8 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
 
     `arm` was asked for, `arm_used` is `baseline` too where the retrieval failed and the settings
     allow that; `has_evidence` says whether the prompt had any. `settings` are those that decide
-    what is asked. `id` is 0 until it is recorded. `vetoes` are the guards' that kept a workflow
-    from executing the decision; it stays as it was made.
+    what is asked. `id` is 0 until it is recorded. `vetoes` are those of the guards that kept
+    a workflow from executing the decision; it stays as it was made.
     """
 
     id: int = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +26,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 DAYS = 8
 
 
+def _run_apart(steps: Coroutine[Any, Any, Any]) -> None:
+    """In a thread, as Playwright has an event loop of this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, steps).result()
+
+
 @pytest.fixture(scope="module")
 def journal(corridor: Corridor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a server journalled that was asked every hour of eight days, about the hour itself."""
     folder = tmp_path_factory.mktemp("forecasts")
-    asyncio.run(_ask_hourly(corridor, folder))
+    _run_apart(_ask_hourly(corridor, folder))
     return folder
 
 
@@ -100,9 +107,7 @@ def test_the_paper_account_is_shown_with_its_orders_and_its_equity_against_holdi
     with serving_as_of(corridor, END_MS, workflow__paper__ledger=ledger) as server:
         seen: Visit = visit(server, width=width, scheme=scheme).open("decisions")
         seen.see("No workflow has traded on paper here")
-        trading = threading.Thread(target=lambda: asyncio.run(traded(ledger, corridor.histories)))
-        trading.start()
-        trading.join()
+        _run_apart(traded(ledger, corridor.histories))
         seen.open("now").see("24h after")
         seen.open("decisions")
         seen.see(f"holding {SYMBOL} instead")

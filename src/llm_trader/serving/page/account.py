@@ -137,29 +137,30 @@ class AccountBooks(Protocol):
     ) -> tuple[PaperAccountResult, Mapping[str, Balance]]: ...
 
 
+def traded_symbols(balances: Mapping[str, Balance]) -> list[str]:
+    return sorted(name.removeprefix("cost:") for name in balances if name.startswith("cost:"))
+
+
+def times_of_curve(balances: Mapping[str, Balance], end_ms: Millis) -> Times | None:
+    """From the first deposit to `end_ms`, at most some 300; None without a deposit."""
+    deposits = balances.get("deposits")
+    return None if deposits is None else _grid(int(deposits.times_ms[0]), end_ms)
+
+
 def equity_curve(
-    store: MarketStore, balances: Mapping[str, Balance], end_ms: Millis
-) -> EquityCurve | None:
-    """Up to `end_ms`, at most some 300 points; None before the first deposit."""
-    wallet, deposits = balances.get("wallet"), balances.get("deposits")
-    if wallet is None or deposits is None:
-        return None
-    times_ms = _grid(int(deposits.times_ms[0]), end_ms)
-    symbols = sorted(name.removeprefix("cost:") for name in balances if name.startswith("cost:"))
-    equity = wallet.at(times_ms)
-    growth = []
-    for symbol in symbols:
-        cost, quantity = balances[f"cost:{symbol}"], balances[f"position:{symbol}"]
-        prices, held = _prices(store, symbol, times_ms), quantity.at(times_ms)
-        equity = equity + np.where(held == 0, 0.0, held * prices) + cost.at(times_ms)
-        growth.append(prices)
-    first_ms = min((int(balances[f"cost:{s}"].times_ms[0]) for s in symbols), default=end_ms)
-    held_value = _holding(times_ms, growth, deposits, first_ms)
+    balances: Mapping[str, Balance], times_ms: Times, prices: Mapping[str, Floats]
+) -> EquityCurve:
+    """`prices` are those of each traded symbol at the times; NaN for none."""
+    equity, first_ms = balances["wallet"].at(times_ms), int(times_ms[-1])
+    for symbol, price in prices.items():
+        cost, held = balances[f"cost:{symbol}"], balances[f"position:{symbol}"].at(times_ms)
+        equity = equity + np.where(held == 0, 0.0, held * price) + cost.at(times_ms)
+        first_ms = min(first_ms, int(cost.times_ms[0]))
     return EquityCurve(
-        symbols=symbols,
+        symbols=[*prices],
         time=times_ms.tolist(),
         equity=_nullable(equity),
-        holding=_nullable(held_value),
+        holding=_nullable(_holding(times_ms, [*prices.values()], balances["deposits"], first_ms)),
     )
 
 
@@ -170,22 +171,35 @@ def _grid(start_ms: Millis, end_ms: Millis) -> Times:
     return np.unique(np.concatenate([[start_ms], inner, [max(end_ms, start_ms)]]).astype(np.int64))
 
 
-def _prices(store: MarketStore, symbol: str, times_ms: Times) -> Floats:
-    """The close of the finest candle that ended last, at most four hours before; NaN for none."""
+def prices_at(store: MarketStore, symbol: str, times_ms: Times) -> Floats:
+    """Closes of candles that ended at most their length before; NaN for none.
+
+    Within, of candles that are as long as the steps allow: they are read at once. The first time
+    and the last are no multiples of a step, so the finest candles come closest.
+    """
+    prices = np.full(len(times_ms), np.nan)
     timeframes = sorted(store.timeframes(symbol), key=lambda timeframe: timeframe.ms)
     if not timeframes:
+        return prices
+    finest, step_ms = timeframes[0], int(np.median(np.diff(times_ms))) if len(times_ms) > 1 else 0
+    coarse = [timeframe for timeframe in timeframes if timeframe.ms <= step_ms] or [finest]
+    prices[1:-1] = _closes(store, symbol, coarse[-1], times_ms[1:-1])
+    for end in (0, -1):
+        prices[[end]] = _closes(store, symbol, finest, times_ms[[end]])
+    return prices
+
+
+def _closes(store: MarketStore, symbol: str, timeframe: Timeframe, times_ms: Times) -> Floats:
+    if not len(times_ms):
+        return np.empty(0)
+    start_ms, end_ms = int(times_ms[0]) - 2 * timeframe.ms, int(times_ms[-1]) - timeframe.ms + 1
+    candles = store.candles(symbol, timeframe, start_ms, end_ms)
+    if not len(candles):
         return np.full(len(times_ms), np.nan)
-    return np.array([_price(store, symbol, timeframes, int(at)) for at in times_ms])
-
-
-def _price(store: MarketStore, symbol: str, timeframes: list[Timeframe], time_ms: Millis) -> float:
-    for timeframe in timeframes:
-        # The candle that ends at this time, or ended within the last one.
-        start_ms = time_ms - 2 * timeframe.ms + 1
-        candles = store.candles(symbol, timeframe, start_ms, time_ms - timeframe.ms + 1)
-        if len(candles):
-            return float(candles.close[-1])
-    return float("nan")
+    ends_ms = candles.open_time_ms + timeframe.ms
+    index = np.searchsorted(ends_ms, times_ms, "right") - 1
+    is_recent = (index >= 0) & (times_ms - ends_ms[index] < timeframe.ms)
+    return np.where(is_recent, candles.close[index], np.nan)
 
 
 def _holding(times_ms: Times, prices: list[Floats], deposits: Balance, first_ms: Millis) -> Floats:

@@ -66,7 +66,14 @@ class PageMethods:
         await context.pause()
         source = self.rag.source()
         end_ms = max((source.end_ms(s) or 0 for s in source.store.symbols()), default=0)
-        curve = account.equity_curve(source.store, balances, end_ms)
+        times_ms = account.times_of_curve(balances, end_ms)
+        if times_ms is None:
+            return result
+        prices = {}
+        for symbol in account.traded_symbols(balances):
+            prices[symbol] = account.prices_at(source.store, symbol, times_ms)
+            await context.pause()
+        curve = account.equity_curve(balances, times_ms, prices)
         return msgspec.structs.replace(result, curve=curve)
 
     async def list_evaluations(

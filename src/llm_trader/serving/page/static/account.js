@@ -1,15 +1,12 @@
 // The workflow's paper account: what it has, its equity against holding, and its orders.
 
-import { colour, seconds } from "./charts.js";
+import { colour, seconds, utc } from "./charts.js";
 import { change, el, empty, facts, problem, table } from "./dom.js";
 import { count, minute, number, price, signed } from "./format.js";
 import { server } from "./server.js";
 
 const HEIGHT = 240, LISTED = 50;
-const AXIS = (time) => {
-  const days = time.at(-1) - time[0] > 3 * 86_400_000;
-  return (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toISOString().slice(...(days ? [5, 10] : [11, 16])));
-};
+const AXIS = { values: (_, ticks) => ticks.map((tick) => minute(tick * 1000).slice(5)), space: 100 };
 
 export class AccountSection {
   constructor() {
@@ -54,8 +51,8 @@ export class AccountSection {
     const gain = (value) => value === null ? "–" : `${number(value)} ${currency} (${signed(100 * (value / found.deposited - 1))} %)`;
     this.root.append(facts([
       ["Equity", gain(equity)], ["Had it only held", gain(held)], ["Paid in", `${number(found.deposited)} ${currency}`],
-      ["Fees", `${number(found.fees)} ${currency}`], ["Slippage", `${number(found.slippage)} ${currency}`],
-      ["Funding", `${number(found.funding)} ${currency}`],
+      ["Costs", `${number(found.fees)} ${currency} of fees, ${number(found.slippage)} of slippage`],
+      ["Funding", `${number(Math.abs(found.funding))} ${currency} ${found.funding < 0 ? "received" : "paid"}`],
     ]));
     if (curve?.time.length > 1) this.draw(curve, currency);
     this.root.append(positions(found), orders(found), fills(found));
@@ -71,7 +68,7 @@ export class AccountSection {
     const line = (label, stroke) => ({ label, stroke: colour(stroke), width: 2, points: { show: false } });
     this.plot = new window.uPlot({
       width: this.holder.clientWidth || 320, height: HEIGHT, cursor: { drag: { x: false, y: false } }, legend: { show: false },
-      axes: [{ ...axis, values: AXIS(time), space: 60 }, { ...axis, size: 72 }],
+      tzDate: utc, axes: [{ ...axis, ...AXIS }, { ...axis, size: 72 }],
       series: [{}, line("equity", "fan"), line("holding", "path")],
     }, [time.map(seconds), equity, holding], this.holder);
   }

@@ -6,6 +6,8 @@ import {
 import { priceDigits } from "./format.js";
 
 export const seconds = (ms) => Math.round(ms / 1000);
+// uPlot shows local times of the dates that it is given.
+export const utc = (at) => { const date = new Date(at * 1000); return new Date(date.getTime() + date.getTimezoneOffset() * 60_000); };
 
 export function colour(name, alpha) {
   const value = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

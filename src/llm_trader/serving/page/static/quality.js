@@ -1,6 +1,6 @@
 // Evidence quality: how this server's own forecasts turned out. Misses come first.
 
-import { colour, seconds } from "./charts.js";
+import { colour, seconds, utc } from "./charts.js";
 import { change, el, empty, problem, table } from "./dom.js";
 import { count, minute, number, percent, signed } from "./format.js";
 import { server } from "./server.js";
@@ -127,7 +127,6 @@ export class QualityView {
 // uPlot has its own legend, which lists every helping line, too.
 const legend = (entries) => el("ul", { class: "legend lines" }, entries.map(([stroke, text]) => el("li", { class: stroke }, text)));
 const last = (values) => values.findLast((value) => value !== null);
-const utc = (at) => { const date = new Date(at * 1000); return new Date(date.getTime() + date.getTimezoneOffset() * 60_000); };
 const interval = ({ value, low, high }) => value === null ? "–" : low === null ? percent(value, 1) : `${percent(value, 1)} (${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)})`;
 
 function described({ horizons, waiting, unscored, since, until, interval_level: level }) {

@@ -90,7 +90,9 @@ def test_an_error_that_cannot_be_sent_as_it_is_keeps_its_words() -> None:
 
 
 def test_a_worker_that_was_ended_from_outside_is_an_error_with_a_remedy() -> None:
-    of = [Task(pieces.leave, ()), Task(pieces.square, (1, 5.0))]
+    # More than a pipe holds is still waiting.
+    large = Task(pieces.length, (bytes(1 << 20),))
+    of = [Task(pieces.leave, ()), Task(pieces.square, (1, 5.0)), large, large, large]
     with pytest.raises(LlmTraderError, match="--jobs 1"):
         ran(of, 2)
 

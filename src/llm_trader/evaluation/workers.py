@@ -1,7 +1,8 @@
 """Independent tasks on several cores, in worker processes of `concurrent.futures`.
 
 A task is a function of a module and its arguments. Results come back in the order of the tasks,
-whatever order they end in, and do not depend on the number of processes.
+whatever order they end in, and do not depend on the number of processes. The tasks wait in files:
+early releases of Python 3.11 never end a pool whose pipe is full of them (python/cpython#94777).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import multiprocessing as mp
 import os
 import pickle
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -17,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from llm_trader.errors import ConfigurationError, LlmTraderError
@@ -46,9 +49,11 @@ def run_tasks(tasks: Sequence[Task], jobs: int, progress: Progress) -> list[Any]
     processes = min(jobs, len(tasks))
     executor = ProcessPoolExecutor(processes, context, _start_worker, (reports,))
     others = set(mp.active_children())
+    folder = tempfile.TemporaryDirectory(prefix="llm-trader-")
     try:
+        files = [_written(task, Path(folder.name) / str(at)) for at, task in enumerate(tasks)]
         with _without_ctrl_c():
-            futures = [executor.submit(_run_task, task) for task in tasks]
+            futures = [executor.submit(_run_task, file) for file in files]
         return _results(futures, reports, progress)
     except BrokenProcessPool:
         raise ConfigurationError(
@@ -59,11 +64,17 @@ def run_tasks(tasks: Sequence[Task], jobs: int, progress: Progress) -> list[Any]
         for worker in set(mp.active_children()) - others:
             worker.terminate()
         executor.shutdown(cancel_futures=True)
+        folder.cleanup()
 
 
 def available_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _written(task: Task, file: Path) -> Path:
+    file.write_bytes(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
+    return file
 
 
 def _results(
@@ -110,8 +121,10 @@ def _start_worker(reports: SimpleQueue[tuple[str, int, int]]) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _run_task(task: Task) -> Any:
+def _run_task(file: Path) -> Any:
     try:
+        task: Task = pickle.loads(file.read_bytes())  # noqa: S301  written by this one's parent
+        file.unlink()
         return task.function(*task.arguments, lambda *report: _reports.put(report))
     except Exception as error:
         # An error whose constructor refuses to be called again travels as its words.

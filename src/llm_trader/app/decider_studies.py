@@ -119,7 +119,7 @@ class PreparedAb(NamedTuple):
 
 @blocking
 async def check_model(job: Job, model: Model) -> None:
-    """Raises `ConfigurationError` for a model that can not be asked, before minutes of other work."""
+    """Raises `ConfigurationError` where the model cannot be asked, before minutes of other work."""
     async with _open(job, model):
         pass
 

@@ -26,7 +26,7 @@ from typing import Final
 import structlog
 
 from llm_trader.clock import Clock
-from llm_trader.errors import ExchangeError, StoreError
+from llm_trader.errors import ExchangeError, StoreError, StoreLockedError
 from llm_trader.market.exchange.client import RefusedRequestError, UnknownOutcomeError
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.exchange.journal import (
@@ -120,10 +120,11 @@ class ExchangeBroker:
         self._symbols.add(intent.symbol)
         async with self._locks[intent.symbol]:
             try:
-                return await self._place(intent)
-            except ExchangeError as error:
-                return self._unknown(intent, error.message)
-            except StoreError as error:
+                try:
+                    return await self._place(intent)
+                except ExchangeError as error:
+                    return self._unknown(intent, error.message)
+            except (StoreError, StoreLockedError) as error:
                 # The row of an order that was sent is on disk, and has no end.
                 return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from llm_trader.errors import StaleDataError, StoreError
+from llm_trader.errors import StaleDataError, StoreError, StoreLockedError
 from llm_trader.timeframe import Millis
 from llm_trader.trading.exits import Exit, exit_at_open, exit_inside
 from llm_trader.workflow.config import PaperConfig
@@ -160,7 +160,7 @@ class PaperBroker:
         try:
             with self._state.changing():
                 return self._place(intent)
-        except StoreError as error:
+        except (StoreError, StoreLockedError) as error:
             return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 
     async def reconcile(self, symbol: str) -> Reconciliation:

@@ -71,11 +71,11 @@ class SqliteFormat:
         match code:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return (
-                    f"name another with {self.setting}, or move it away, and a new one is made; "
-                    "then restore a backup of it"
+                    "move it away and a new one is made, restore a backup of it, or name another "
+                    f"with {self.setting}"
                 )
             case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
-                return "check the disk and the free space on it"
+                return "check the file, its disk and the free space there"
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
                 return (
                     "give this process access to it and to its folder, or name another with "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
 from llm_trader.workflow.exchange.broker import ExchangeBroker
-from llm_trader.workflow.exchange.venue import AccountVenue
+from llm_trader.workflow.exchange.venue import AccountVenue, VenueOrder
 from llm_trader.workflow.orders import OrderIntent, Placed, Rejected, Unknown
 from tests.exchange.accounts import Account
 from tests.exchange.server import FakeExchange
@@ -310,12 +312,11 @@ async def test_a_position_of_a_person_without_a_stop_is_told(
 async def test_a_journal_that_cannot_be_written_is_unknown_and_sends_nothing_twice(
     broker: ExchangeBroker, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = sqlite3.connect(":memory:", isolation_level=None)
-    with monkeypatch.context() as patch:
-        patch.setattr(broker._journal, "_db", full)  # it has no tables
-        assert isinstance(await broker.place(protected("run")), Unknown)
-        assert account.orders == []
-    full.close()
+    file = broker._journal._file
+    file.execute("PRAGMA query_only = ON")
+    assert isinstance(await broker.place(protected("run")), Unknown)
+    assert account.orders == []
+    file.execute("PRAGMA query_only = OFF")
 
     def fail(*_: Any) -> None:
         raise StoreError("the disk is full")
@@ -323,6 +324,57 @@ async def test_a_journal_that_cannot_be_written_is_unknown_and_sends_nothing_twi
     with monkeypatch.context() as patch:
         patch.setattr(broker._journal, "note", fail)
         assert isinstance(await broker.place(protected("run")), Unknown)
+    assert (await broker.position(SYMBOL)).waiting_orders != ()
+    assert isinstance(await broker.place(protected("run")), Placed)
+    assert len(account.trades) == 1
+
+
+@contextmanager
+def locked(broker: ExchangeBroker, journal: Path) -> Iterator[None]:
+    """Another connection writes to the journal, and the broker does not wait for it."""
+    broker._journal._file.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(journal, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["answers", "does not answer"])
+async def test_a_journal_locked_before_sending_is_unknown_and_nothing_is_sent(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    tmp_path: Path,
+    answers: bool,
+) -> None:
+    with locked(broker, tmp_path / "orders.sqlite"):
+        if not answers:
+            exchange.faults.add("damaged", times=3)
+        unknown = await broker.place(protected("run"))
+    assert isinstance(unknown, Unknown)
+    assert "the journal of orders at" in unknown.reason
+    assert "is locked: another process" in unknown.reason
+    assert account.orders == []
+    assert isinstance(await broker.place(protected("run")), Placed)
+    assert len(account.trades) == 1
+
+
+async def test_a_journal_locked_after_sending_is_unknown_and_sends_nothing_twice(
+    broker: ExchangeBroker, account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = broker._venue.send
+    with ExitStack() as until_placed, monkeypatch.context() as patch:
+
+        async def send_and_lock(intent: OrderIntent, signed_ms: int) -> VenueOrder | None:
+            order = await send(intent, signed_ms)
+            until_placed.enter_context(locked(broker, tmp_path / "orders.sqlite"))
+            return order
+
+        patch.setattr(broker._venue, "send", send_and_lock)
+        unknown = await broker.place(protected("run"))
+    assert isinstance(unknown, Unknown)
+    assert "is locked: another process" in unknown.reason
+    assert len(account.trades) == 1
     assert (await broker.position(SYMBOL)).waiting_orders != ()
     assert isinstance(await broker.place(protected("run")), Placed)
     assert len(account.trades) == 1

@@ -321,7 +321,7 @@ def test_a_new_file_that_another_process_never_lets_go_of_is_refused(path: Path)
             SqliteFile(path, FORMAT, busy_s=0.05)
 
 
-@pytest.mark.parametrize("files", [10, pytest.param(400, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("files", [10, pytest.param(200, marks=pytest.mark.soak)])
 def test_two_processes_open_a_new_file_at_once(files: int, tmp_path: Path) -> None:
     """By chance one finds the other at its switch to WAL, once in a hundred files or so."""
     with ExitStack() as stack:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from llm_trader.app.job import Job
-from llm_trader.app.workflow.backtest import Backtested, backtest
+from llm_trader.app.workflow.backtest import backtest
+from llm_trader.app.workflow.backtest_report import Backtested
 from llm_trader.errors import InvalidInputError, SymbolNotFoundError
 from llm_trader.evaluation.backtest.simulator import Simulation, sides_of, simulate
 from llm_trader.llm.aggregator import Aggregator, AggregatorConfig

@@ -9,7 +9,7 @@ from rich.text import Text
 from llm_trader.cli.output import Description, line, minute, number, table
 
 if TYPE_CHECKING:
-    from llm_trader.app.workflow.backtest import BacktestReport
+    from llm_trader.app.workflow.backtest_report import BacktestReport
 
 # The whole list is in the JSON.
 _TRADES_SHOWN = 10

@@ -76,7 +76,7 @@ async def backtest(
         times, end_ms = _times(job, store, symbol, intraday, start_ms, end_ms)
         config = _config_of_past(job.settings.workflow, Path(folder))
         spaces = Spaces(StateSpace(intraday), rules=snapshot_rules(job.settings))
-        evidence = _evidence(job, store, spaces, graph, symbol, int(times[0]), end_ms)
+        evidence = stored_evidence(job, store, spaces, graph, symbol, int(times[0]), end_ms)
         clock = BacktestClock(int(times[0]))
         decide = AggregatorDecides(None, intraday, clock, aggregator or Aggregator())
         replay = _replay(job, store, graph, config, evidence, decide, clock, symbol, end_ms)
@@ -134,7 +134,7 @@ def _refuse_unfit(graph: Graph) -> None:
         )
 
 
-def _evidence(
+def stored_evidence(
     job: Job,
     store: MarketStore,
     spaces: Spaces,

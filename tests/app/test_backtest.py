@@ -7,6 +7,7 @@ results differ by rounding alone.
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,20 @@ def test_the_kill_switch_of_today_stops_no_backtest(corridor: Corridor, tmp_path
     assert "kill_switch" not in done.report.vetoes
     assert done.report.orders["placed"] > 0
     assert done.replayed.time_ms == list(range(AT_MS - DAY_MS, AT_MS, QUARTER_MS))
+
+
+def test_ctrl_c_ends_a_backtest_before_its_next_states(corridor: Corridor) -> None:
+    decided = []
+
+    def progress(label: str, done: int, total: int) -> None:
+        if label == f"{SYMBOL}, deciding":
+            decided.append(done)
+            signal.raise_signal(signal.SIGINT)
+
+    job = job_of(corridor)._replace(progress=progress)
+    with pytest.raises(KeyboardInterrupt):
+        backtest(job, MAIN, SYMBOL, AT_MS - 3 * DAY_MS, AT_MS, EAGER)
+    assert decided == [96]
 
 
 async def test_evidence_is_what_a_server_answers_to_the_same_states(corridor: Corridor) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -12,7 +15,7 @@ import numpy as np
 
 from llm_trader.app.indexes import collection_of, loaded_calibration, snapshot_rules
 from llm_trader.app.ingestion import intraday_timeframe
-from llm_trader.app.job import Job, blocking
+from llm_trader.app.job import Job
 from llm_trader.app.llm_deciders import DeciderChoice, prompt_options
 from llm_trader.app.workflow.backtest_report import Backtested, report_of
 from llm_trader.arrays import Times
@@ -28,6 +31,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.progress import StepCounter, labelled
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.snapshot.model import MarketSnapshot
+from llm_trader.snapshot.table import SnapshotTable
 from llm_trader.timeframe import DAY_MS, Millis, Timeframe, iso8601
 from llm_trader.workflow.backtest.clock import BacktestClock
 from llm_trader.workflow.backtest.evidence import StoredEvidence, searches_of
@@ -51,8 +55,7 @@ from llm_trader.workflow.values import Received
 _TOGETHER: Final = 96
 
 
-@blocking
-async def backtest(
+def backtest(
     job: Job,
     path: Path,
     symbol: str,
@@ -82,20 +85,35 @@ async def backtest(
         replay = _replay(job, store, graph, config, evidence, decide, clock, symbol, end_ms)
         count = StepCounter(job.progress, f"{symbol}, deciding", len(times))
         states = states_at(store, symbol, intraday, times, spaces.rules)
-        feature_version = spaces.state.feature_version
-        while part := list(islice(states, _TOGETHER)):
-            usable = [(table.snapshot(0), table) for table in part if table.usable()[0]]
-            await evidence.prepare(usable, graph)
-            for snapshot, _ in usable:
-                await replay.run(_received(snapshot, store.exchange, feature_version))
-            count(len(part))
+        made_by = store.exchange, spaces.state.feature_version
+        equity = asyncio.run(_play(replay, evidence, states, made_by, count, end_ms))
         if not replay.replayed.time_ms:
             raise InvalidInputError(
                 f"no state of {symbol} from {iso8601(int(times[0]))} to {iso8601(end_ms)} is "
                 "usable; see: llm-trader data info"
             )
-        equity = await replay.close(symbol, end_ms)
         return report_of(replay, config, symbol, times, end_ms, float(equity))
+
+
+async def _play(
+    replay: Replay,
+    evidence: StoredEvidence,
+    states: Iterator[SnapshotTable],
+    made_by: tuple[str | None, str],
+    count: StepCounter,
+    end_ms: Millis,
+) -> Decimal:
+    """Runs the graph for each usable state; the equity at the end. `made_by` are the exchange and
+    the version of the features.
+    """
+    while part := list(islice(states, _TOGETHER)):
+        await asyncio.sleep(0)  # nothing else here waits, and Ctrl-C ends what waits
+        usable = [(table.snapshot(0), table) for table in part if table.usable()[0]]
+        await evidence.prepare(usable, replay.graph)
+        for snapshot, _ in usable:
+            await replay.run(_received(snapshot, *made_by))
+        count(len(part))
+    return await replay.close(end_ms)
 
 
 def _times(

@@ -38,9 +38,9 @@ def describe_orders(found: Orders) -> Description:
         return
     yield table(
         f"Orders, newest first ({found.broker})",
-        *("order", "made (UTC)", "symbol", "side", "to", "is", "quantity", "price"),
+        *("made (UTC)", "symbol", "side", "to", "is", "quantity", "price", "order"),
         rows=(_order_row(one) for one in found.orders),
-        right_from=6,
+        right_from=2,
     )
     for one in found.orders:
         if one.reason is not None:
@@ -83,10 +83,11 @@ def describe_status(status: WorkflowStatus, now_ms: Millis) -> Description:
     money = "real money" if status.live else "its demo account"
     yield line(f"Orders go to {status.broker}{'' if status.broker == 'paper' else ', ' + money}.")
     if status.unsettled:
-        yield Text(f"Nobody knows yet what became of {status.unsettled} orders.", "yellow")
+        count = "1 order" if status.unsettled == 1 else f"{status.unsettled} orders"
+        yield Text(f"Nobody knows yet what became of {count}.", "yellow")
     if status.account is not None:
-        count = len(status.account.positions)
-        yield line(f"{_equity(status.account)} {count or 'No'} open position{'s'[: count != 1]}.")
+        held = len(status.account.positions)
+        yield line(f"{_equity(status.account)} {held or 'No'} open position{'s'[: held != 1]}.")
         yield line(_day(status.account, status.max_daily_loss_pct))
     if status.runs is not None:
         states = ", ".join(f"{count} {state}" for state, count in status.runs.states.items())
@@ -114,21 +115,21 @@ def _position_row(one: OpenPosition, now_ms: Millis) -> tuple[str, ...]:
         _money(one.unrealized),
         _price(one.stop_price),
         _price(one.target_price),
-        _NONE if one.opened_at_ms is None else minute(iso8601(one.opened_at_ms)),
-        _NONE if one.close_at_ms is None else minute(iso8601(one.close_at_ms)),
+        _minute(one.opened_at_ms),
+        _minute(one.close_at_ms),
     )
 
 
 def _order_row(one: ListedOrder) -> tuple[str, ...]:
     return (
-        one.client_order_id,
-        minute(iso8601(one.created_at_ms)),
+        _minute(one.created_at_ms),
         one.symbol,
         one.side,
         one.kind,
         one.state,
         f"{one.quantity:f}",
         _price(one.average_price),
+        one.client_order_id,
     )
 
 
@@ -149,6 +150,10 @@ def _day(account: Account, limit_pct: float) -> str:
 
 def _price(price: Decimal | None) -> str:
     return _NONE if price is None else price_text(float(price))
+
+
+def _minute(at_ms: Millis | None) -> str:
+    return _NONE if at_ms is None else minute(iso8601(at_ms - at_ms % MINUTE_MS))
 
 
 def _money(amount: Decimal | None) -> str:

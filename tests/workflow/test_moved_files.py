@@ -59,6 +59,12 @@ def test_a_journal_of_orders_at_the_old_place_is_never_passed_over(old_folder: P
     assert not Path("var").exists()
 
 
+async def test_no_broker_is_opened_beside_a_kill_switch_at_the_old_place(old_folder: Path) -> None:
+    (old_folder / "kill-switch").touch()
+    with pytest.raises(ConfigurationError, match=r"data/kill-switch: .* move it"):
+        await open_broker(WorkflowConfig(), {}, CLOCK)
+
+
 def test_a_kill_switch_at_the_old_place_stops_trading_until_it_is_moved(old_folder: Path) -> None:
     switch = KillSwitch(GuardConfig().kill_switch)
     assert switch.reason() is None

@@ -28,6 +28,7 @@ async def open_broker(
     Raises `ConfigurationError` for settings that cannot be used, and `ExchangeError` where the
     exchange does not answer.
     """
+    refuse_old_place(config.guards.kill_switch, "workflow.guards.kill_switch")
     if config.broker == "paper":
         if live_flag:
             raise ConfigurationError(

@@ -105,7 +105,6 @@ class Process:
 
     def _read(self) -> None:
         for line in self._popen.stdout or ():
-            open('/work/tmp/demo/debug.log','a').write(f'{time.time():.2f} {self.name} {line[:400].rstrip()}\n')
             try:
                 event = json.loads(line)
             except ValueError:

@@ -28,7 +28,7 @@ _SLOW: Final = 30.0
 _LIKE_THE_WALL: Final = 1.0
 # The candle that ends at the boundary is complete when the first update of the next one comes.
 _DATA_AFTER_MS: Final = 7 * SECOND_MS
-_LONGEST_DECISION_S: Final = 15.0
+_LONGEST_DECISION_S: Final = 60.0
 _LOOK_AGAIN_S: Final = 0.005
 
 

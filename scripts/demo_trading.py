@@ -28,12 +28,6 @@ from typing import Final
 _SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(_SCRIPTS), str(_SCRIPTS.parent)]
 
-from llm_trader.errors import LlmTraderError  # noqa: E402
-from llm_trader.llm.record.decisions import RecordedDecision  # noqa: E402
-from llm_trader.llm.record.record import DecisionRecord  # noqa: E402
-from llm_trader.rpc.client import RpcClient  # noqa: E402
-from llm_trader.serving.wire import QueryPatternsResult  # noqa: E402
-from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601  # noqa: E402
 from trading_demo.processes import DemoError, Process  # noqa: E402
 from trading_demo.steering import QUARTER_MS, Steering  # noqa: E402
 from trading_demo.summary import (  # noqa: E402
@@ -53,6 +47,13 @@ from trading_demo.surroundings import (  # noqa: E402
     listening,
     url_of,
 )
+
+from llm_trader.errors import LlmTraderError  # noqa: E402
+from llm_trader.llm.record.decisions import RecordedDecision  # noqa: E402
+from llm_trader.llm.record.record import DecisionRecord  # noqa: E402
+from llm_trader.rpc.client import RpcClient  # noqa: E402
+from llm_trader.serving.wire import QueryPatternsResult  # noqa: E402
+from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis, iso8601  # noqa: E402
 
 _BOUNDARIES: Final = DAY_MS // QUARTER_MS
 # The RAG server dies half-way, and the workflow in the first order after three quarters of the day.

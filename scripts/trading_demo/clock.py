@@ -47,7 +47,8 @@ class SharedClock:
 
     async def sleep(self, seconds: float) -> None:
         end_ms = self.now_ms() + seconds * SECOND_MS
-        while (left_ms := end_ms - self.now_ms()) > 0:
+        # No event of this process tells that another one changed the speed.
+        while (left_ms := end_ms - self.now_ms()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left_ms / SECOND_MS / self._course()[1], _LOOK_AGAIN_S))
 
     def go(self, speed: float) -> None:

@@ -58,9 +58,10 @@ def _until_stopped() -> None:
 
 
 def _exchange(clock: Any, symbols: Sequence[str], start_ms: Millis, days: int) -> None:
-    from llm_trader.market.simulation import simulate
     from tests.exchange.listings import listing_of
     from tests.exchange.server import FakeExchange
+
+    from llm_trader.market.simulation import simulate
 
     markets = [simulate(symbol, start_ms=start_ms, days=days, seed=7) for symbol in symbols]
     # An update every 6 s of a candle, as often as it takes to notice its end soon.
@@ -71,6 +72,7 @@ def _exchange(clock: Any, symbols: Sequence[str], start_ms: Millis, days: int) -
 
 def _model() -> None:
     from tests.llm.stub.server import StubServer
+
     from trading_demo.model import follow_evidence
 
     with StubServer(decide=follow_evidence) as stub:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from tests.llm.stub.server import TEST_KEY
+
 from llm_trader.settings.tree import ENV_PREFIX
 from llm_trader.timeframe import DAY_MS, MINUTE_MS, Millis, parse_rfc3339
-from tests.llm.stub.server import TEST_KEY
 from trading_demo.clock import SharedClock
 from trading_demo.processes import Event, Process, environ_of
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,9 @@ def _workflow(clock: SharedClock, graph: Path, die_from_ms: Millis | None) -> No
     from llm_trader.workflow.paper.reading import read_books
 
     settings = load_settings(environ=os.environ)
+    # It begins with the others and has loaded its modules when the collector makes the store.
+    while not settings.market.store.exists():
+        time.sleep(0.05)
 
     def watch(run: str, node: str, what: str) -> None:
         if node != "execute" or what != "ends":

@@ -1,154 +1,205 @@
-"""What a day came to, out of the record of decisions, the books and the runs; and its checks."""
+"""What became of a stretch of the demo, from the record, the books and the runs; and its claims."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
 
-from llm_trader.app.job import Job
-from llm_trader.app.workflow.runs import list_runs, show_run
 from llm_trader.llm.record.decisions import RecordedDecision
-from llm_trader.settings.loading import load_settings
+from llm_trader.timeframe import Millis
 from llm_trader.workflow.engine.protocol import RunSummary
 from llm_trader.workflow.orders import ZERO, Fill, client_order_id
-from llm_trader.workflow.paper.ledger import Ledger
-from llm_trader.workflow.paper.reading import read_books
+from llm_trader.workflow.paper.accounting import WALLET
+from llm_trader.workflow.paper.ledger import Ledger, LedgerReport
+from llm_trader.workflow.paper.reading import PaperBooks, read_books
 from trading_demo.processes import DemoError
 from trading_demo.surroundings import SYMBOLS, Surroundings
 
-# More than two days have of anything.
-_ALL: Final = 100_000
+_ALL = 1_000_000
 
 
 @dataclass(frozen=True)
-class Account:
-    """The paper account at one moment. `totals` are the balances of its cost accounts."""
+class Stretch:
+    """`decisions` are those that were heard of; amounts are of `start_ms <= time < end_ms`."""
 
-    equity: Decimal
-    totals: dict[str, Decimal]
-    fills: list[Fill]
+    decisions: Sequence[RecordedDecision]
+    runs: Sequence[RunSummary]
+    books: PaperBooks
+    report: LedgerReport
+    start_ms: Millis
+    end_ms: Millis
 
-    @classmethod
-    def read(cls, surroundings: Surroundings) -> Account | None:
-        """None before its first decision."""
-        books = read_books(surroundings.ledger, None, _ALL)
-        if books is None:
-            return None
-        totals: dict[str, Decimal] = defaultdict(lambda: ZERO)
-        for change in books.changes:
-            totals[change.account] += change.amount
-        open_profit = sum(
-            (held.unrealized(books.marks[name].price) for name, held in books.positions.items()),
+    def fills(self) -> list[Fill]:
+        return [one for one in self.books.fills if self.start_ms <= one.time_ms < self.end_ms]
+
+    def total(self, account: str) -> Decimal:
+        changes = self.books.changes
+        return sum(
+            (
+                one.amount
+                for one in changes
+                if one.account == account and self.start_ms <= one.time_ms < self.end_ms
+            ),
             ZERO,
         )
-        return cls(totals["wallet"] + open_profit, totals, books.fills)
+
+    def equity(self) -> Decimal:
+        return equity(self.books)
+
+    def holding_pct(self) -> float:
+        """Half of the money in each symbol, from its first state to its last."""
+        changes = []
+        for symbol in SYMBOLS:
+            prices = [one.snapshot.price for one in self.decisions if one.symbol == symbol]
+            first, last = prices[0], prices[-1]
+            if first is None or last is None:
+                raise DemoError(f"a state of {symbol} has no price")
+            changes.append(last / first - 1)
+        return 100 * sum(changes) / len(changes)
+
+    def orders_of(self, run: str) -> int:
+        opening = client_order_id(run, run.partition("-")[0], "o")
+        return sum(order.intent.client_order_id == opening for order in self.books.orders)
+
+    def without_evidence(self) -> list[RecordedDecision]:
+        return [one for one in self.decisions if not one.has_evidence]
 
 
-def account(surroundings: Surroundings) -> Account:
-    found = Account.read(surroundings)
-    if found is None:
-        raise DemoError(f"the workflow made no books in {surroundings.ledger}")
-    return found
-
-
-def describe_day(
-    decisions: Sequence[RecordedDecision], before: Account | None, after: Account
-) -> Iterator[str]:
-    """Lines of at most 80 columns."""
-    start = before.equity if before else -after.totals["deposits"]
-    earlier = before.totals if before else defaultdict(lambda: ZERO)
-    fees, slippage, funding = (
-        after.totals[name] - earlier[name] for name in ("fees", "slippage", "funding")
+def equity(books: PaperBooks) -> Decimal:
+    cash = sum((one.amount for one in books.changes if one.account == WALLET), ZERO)
+    gains = (
+        holding.unrealized(books.marks[symbol].price) for symbol, holding in books.positions.items()
     )
-    fills = len(after.fills) - (len(before.fills) if before else 0)
-    shown = [decision for decision in decisions if decision.has_evidence]
-    states = sum(len(decision.match_ids) for decision in shown)
-    yield _row("Decisions", f"{len(decisions)}: {_kinds(decisions)}")
-    yield _row("Fills", f"{fills}")
-    yield _row("Costs", f"fees {fees:,.2f}, slippage {slippage:,.2f}, funding {funding:,.2f} USDT")
-    change = float((after.equity / start - 1) * 100)
-    yield _row(
-        "Equity",
-        f"{start:,.2f} to {after.equity:,.2f} USDT ({change:+.2f} %); "
-        f"holding both {_holding_pct(decisions):+.2f} %",
-    )
-    yield _row("Evidence", f"{len(shown)} decisions with it, from {states} similar states")
-    costs = [decision.costs for decision in decisions]
-    sent, returned = sum(c.input_tokens for c in costs), sum(c.output_tokens for c in costs)
-    price = sum(c.cost_usd for c in costs)
-    yield _row("Tokens", f"{sent:,} in, {returned:,} out; a real model would cost ${price:.4f}")
+    return cash + sum(gains, ZERO)
 
 
-def _row(name: str, text: str) -> str:
-    return f"   {name:<10} {text}"
+def books_of(surroundings: Surroundings) -> PaperBooks:
+    books = read_books(surroundings.ledger, None, _ALL)
+    if books is None:
+        raise DemoError(f"there are no books at {surroundings.ledger}")
+    return books
 
 
-def _kinds(decisions: Iterable[RecordedDecision]) -> str:
-    counts = Counter(_kind(decision) for decision in decisions)
-    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-
-
-def _kind(decision: RecordedDecision) -> str:
-    if decision.vetoes or decision.decision.hold_reason == "guard":
-        return "HOLD by guards"
-    made = decision.decision
-    return made.action if made.hold_reason is None else f"HOLD by the {made.hold_reason}"
-
-
-def _holding_pct(decisions: Sequence[RecordedDecision]) -> float:
-    """Half of the money in each symbol, from the first decision to the last."""
-    changes = []
-    for symbol in SYMBOLS:
-        prices = [d.snapshot.price for d in decisions if d.symbol == symbol]
-        changes.append(prices[-1] / prices[0] - 1)
-    return sum(changes) / len(changes) * 100
-
-
-def check_runs(surroundings: Surroundings, now_ms: int, expected: int) -> str:
-    """What is durable: each snapshot has one run, which is done. Raises `DemoError` if not so."""
-    runs: Sequence[RunSummary] = list_runs(_job(surroundings, now_ms), _ALL, None)
-    undone = [run for run in runs if run.state != "done"]
-    if undone:
-        first = undone[0]
-        raise DemoError(f"run {first.run_id} is {first.state}: {first.error}")
-    if len(runs) != expected:
-        raise DemoError(f"there are {len(runs)} runs for {expected} snapshots")
-    return _row("Runs", f"{len(runs)} of {expected} snapshots have one durable run, all done")
-
-
-def check_books(surroundings: Surroundings) -> str:
+def stretch_of(
+    surroundings: Surroundings,
+    decisions: Sequence[RecordedDecision],
+    start_ms: Millis,
+    end_ms: Millis,
+) -> Stretch:
+    """Reads everything anew, when the runs have ended."""
+    runs = [
+        run
+        for run in asyncio.run(_ended_runs(surroundings))
+        if run.as_of_ms is not None and start_ms <= run.as_of_ms < end_ms
+    ]
     ledger = Ledger(surroundings.ledger)
     try:
         report = ledger.check()
     finally:
         ledger.close()
-    if report.problems:
-        raise DemoError(f"the books do not balance: {'; '.join(report.problems)}")
-    return _row("Books", f"balance, over {report.transactions} transactions")
+    return Stretch(decisions, runs, books_of(surroundings), report, start_ms, end_ms)
 
 
-def check_killed_run(surroundings: Surroundings, now_ms: int, run: str, away_s: float) -> str:
-    """The run in whose order the process died is done, and its order was filled once."""
-    summary = show_run(_job(surroundings, now_ms), run).summary
-    own = client_order_id(run, run.partition("-")[0], "o")
-    fills = [fill for fill in account(surroundings).fills if fill.client_order_id == own]
-    if summary.state != "done" or len(fills) != 1:
-        raise DemoError(f"run {run} is {summary.state}, with {len(fills)} fills of its order")
-    return _row("Workflow", f"back in {away_s:.1f} s; the order of {run[:21]}: one fill")
+async def _ended_runs(surroundings: Surroundings) -> Sequence[RunSummary]:
+    from llm_trader.workflow.engine.config import RunsConfig
+    from llm_trader.workflow.engine.durable.database import run_database
+    from llm_trader.workflow.engine.durable.run_log import RunLog
+    from llm_trader.workflow.nodes.scripts import SCRIPTS
+
+    log = RunLog(run_database(RunsConfig(folder=surroundings.runs), {}), dict(SCRIPTS))
+    try:
+        async with asyncio.timeout(20):
+            while await log.depth():  # noqa: ASYNC110  another process carries them out
+                await asyncio.sleep(0.02)
+        return await log.runs(limit=_ALL)
+    except TimeoutError:
+        raise DemoError("some runs have not ended 20 s after the last decision") from None
+    finally:
+        log.close()
 
 
-def check_baseline(decisions: Sequence[RecordedDecision]) -> str:
-    """Without a RAG server each decision uses the baseline prompt, and says why."""
-    for decision in decisions:
-        if decision.arm_used != "baseline" or not decision.retrieval_error:
-            raise DemoError(f"decision {decision.id} does not say that it had no evidence")
-    return _row("No RAG", f"{len(decisions)} decisions with the baseline prompt, which say so")
+def check(stretch: Stretch, count: int) -> None:
+    """Raises `DemoError` for the first claim of every stretch that does not hold."""
+    decided = Counter((one.symbol, one.as_of_ms) for one in stretch.decisions)
+    if len(decided) != count or decided.total() != count:
+        raise DemoError(f"{len(decided)} states have {decided.total()} decisions, not {count}")
+    states = Counter(run.state for run in stretch.runs)
+    if states != {"done": count}:
+        raise DemoError(f"not all {count} runs are done: {dict(states)}")
+    orders = Counter(order.intent.client_order_id for order in stretch.books.orders)
+    if repeated := [name for name, times in orders.items() if times > 1]:
+        raise DemoError(f"orders were placed twice: {', '.join(repeated)}")
+    if stretch.report.problems:
+        raise DemoError(f"the books do not balance: {'; '.join(stretch.report.problems)}")
+    if not stretch.fills():
+        raise DemoError("nothing was traded")
 
 
-def _job(surroundings: Surroundings, now_ms: int) -> Job:
-    overrides = {"workflow.runs.folder": str(surroundings.runs)}
-    return Job(load_settings(environ={}, overrides=overrides), os.environ, now_ms)
+def lines(stretch: Stretch) -> Iterator[tuple[str, str]]:
+    """A name and what there is to say, each in one line of a terminal."""
+    yield "decisions", _decisions(stretch.decisions)
+    if vetoes := _vetoes(stretch.decisions):
+        yield "vetoed", vetoes
+    yield "evidence", _evidence(stretch.decisions)
+    yield "fills", _fills(stretch)
+    yield (
+        "costs",
+        f"fees {stretch.total('fees'):,.2f}, slippage {stretch.total('slippage'):,.2f}, "
+        f"funding {stretch.total('funding'):+,.2f} {stretch.books.currency}",
+    )
+    yield "equity", _equity(stretch)
+    yield "model", _model(stretch.decisions)
+    yield "runs", f"{len(stretch.runs)} durable runs, all done, each state decided on once"
+    report = stretch.report
+    yield "books", f"balanced: {report.transactions} transactions, {report.entries} entries"
+
+
+def _decisions(decisions: Sequence[RecordedDecision]) -> str:
+    actions = Counter(one.decision.action for one in decisions)
+    holds = Counter(one.decision.hold_reason for one in decisions if one.decision.hold_reason)
+    kinds = ", ".join(f"{holds[kind]} {kind}" for kind in ("model", "guard", "error"))
+    sides = ", ".join(f"{actions[action]} {action}" for action in ("LONG", "SHORT", "HOLD"))
+    return f"{len(decisions)}: {sides} (by {kinds})"
+
+
+def _vetoes(decisions: Sequence[RecordedDecision]) -> str:
+    rules = Counter(veto.rule for one in decisions for veto in one.vetoes)
+    vetoed = sum(bool(one.vetoes) for one in decisions)
+    listed = ", ".join(f"{rule} {count}" for rule, count in rules.most_common())
+    return f"{vetoed} by guards: {listed}" if vetoed else ""
+
+
+def _evidence(decisions: Sequence[RecordedDecision]) -> str:
+    answers = [one.answer for one in decisions if one.has_evidence and one.answer is not None]
+    verdicts = Counter(answer.evidence.verdict for answer in answers)
+    listed = ", ".join(f"{verdicts[name]} {name}" for name in ("informative", "weak", "none"))
+    matches = sum(len(answer.matches) for answer in answers)
+    without = len(decisions) - len(answers)
+    return f"{len(answers)} with ({listed}; {matches} past states), {without} without"
+
+
+def _fills(stretch: Stretch) -> str:
+    fills = stretch.fills()
+    closed = Counter(one.reason for one in fills if not one.opens)
+    listed = ", ".join(f"{count} {reason}" for reason, count in closed.most_common())
+    opened, still = sum(one.opens for one in fills), len(stretch.books.positions)
+    ended = f"{closed.total()} closed ({listed})" if closed else "none closed"
+    return f"{len(fills)}: {opened} opened, {ended}; {still} open now"
+
+
+def _equity(stretch: Stretch) -> str:
+    before = -sum((one.amount for one in stretch.books.changes if one.account == "deposits"), ZERO)
+    now = stretch.equity()
+    change = 100 * float(now / before - 1)
+    held = stretch.holding_pct()
+    return f"{now:,.2f} of {before:,.0f} ({change:+.2f} %); holding both: {held:+.2f} % meanwhile"
+
+
+def _model(decisions: Sequence[RecordedDecision]) -> str:
+    costs = [one.costs for one in decisions]
+    sent, came = sum(one.input_tokens for one in costs), sum(one.output_tokens for one in costs)
+    usd = sum(one.cost_usd for one in costs)
+    return f"{sent:,} tokens in, {came:,} out; the real model would have cost ${usd:.2f}"

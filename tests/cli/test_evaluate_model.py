@@ -358,6 +358,16 @@ def test_arms_that_no_model_decides_in_are_refused(typed: Typing, line: str) -> 
     refused("--vector random", "not by random; give --vector state")
 
 
+@pytest.mark.parametrize("command", [READS, AB])
+def test_a_model_without_a_key_is_refused_before_any_work(
+    command: str, typed: Typing, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decider_studies, "_prepare", lambda *of: pytest.fail("it went to work"))
+    ran = typed(f"{command} {line} --provider anthropic")
+    assert (ran.code, ran.out) == (2, "")
+    assert "set the environment variable ANTHROPIC_API_KEY" in ran.err
+
+
 @pytest.mark.soak
 @pytest.mark.usefixtures("quick")
 def test_results_stand_apart_by_the_models_stated_knowledge_cutoff(

@@ -117,6 +117,13 @@ class PreparedAb(NamedTuple):
         return self._replace(inputs=self.inputs._replace(job=job))
 
 
+@blocking
+async def check_model(job: Job, model: Model) -> None:
+    """Raises `ConfigurationError` where the model cannot be asked, before minutes of other work."""
+    async with _open(job, model):
+        pass
+
+
 def prepare_reads(
     inputs: StudyInputs, plan: StudyPlan, states: int, *, masked: bool
 ) -> PreparedReads:

@@ -214,8 +214,9 @@ def ab(
             return _result(evaluation.compare_arms(inputs, plan, arm_a, arm_b), out)
         from llm_trader.app import decider_studies
 
+        asked = model.model("ab")
+        decider_studies.check_model(job, asked)
         prepared = decider_studies.prepare_ab(inputs, plan, arm_a, arm_b, masked=masked)
-    asked = model.model("ab")
     model.approve(decider_studies.estimate_cost(job, asked, prepared.asks))
     with progress_bar("") as progress:
         prepared = prepared.with_progress(progress)
@@ -253,12 +254,14 @@ def reads(
     """
     from llm_trader.app import decider_studies
 
+    asked = model.model("reads")
+    if decider == "llm":
+        decider_studies.check_model(job, asked)
     with progress_bar("") as progress:
         inputs = _inputs(job._replace(progress=progress), study, out)
         plan = _plan(job, study, {"vector": vector})
         prepared = decider_studies.prepare_reads(inputs, plan, states, masked=masked)
     if decider == "llm":
-        asked = model.model("reads")
         model.approve(decider_studies.estimate_cost(job, asked, prepared.asks))
         with progress_bar("") as progress:
             made = decider_studies.decide(job._replace(progress=progress), asked, prepared.asks)

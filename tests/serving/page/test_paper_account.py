@@ -11,6 +11,7 @@ import pytest
 
 from llm_trader.market.history import MarketHistory
 from llm_trader.rpc.client import RpcError
+from llm_trader.serving.page import methods
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
 from llm_trader.workflow.config import PaperConfig
 from llm_trader.workflow.instrument_file import instruments_of
@@ -91,3 +92,18 @@ async def test_a_file_that_is_no_ledger_is_an_error_that_names_it(
     async with answering(corridor, workflow__paper__ledger=ledger) as client:
         with pytest.raises(RpcError, match="cannot be read"):
             await client.call("rag.paper_account", {}, dict[str, Any])
+
+
+async def test_open_pages_share_one_reading_for_some_seconds(
+    corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "paper.sqlite"
+    await traded(ledger, corridor.histories)
+    async with answering(corridor, workflow__paper__ledger=ledger) as client:
+        first = await client.call("rag.paper_account", {}, dict[str, Any])
+        ledger.unlink()
+        assert await client.call("rag.paper_account", {"timeout_ms": 5000}, dict[str, Any]) == first
+        other = await client.call("rag.paper_account", {"limit": 3}, dict[str, Any])
+        monkeypatch.setattr(methods, "_ACCOUNT_KEPT_S", 0.0)
+        later = await client.call("rag.paper_account", {}, dict[str, Any])
+    assert (first["recorded"], other["recorded"], later["recorded"]) == (True, False, False)

@@ -19,6 +19,8 @@ from llm_trader.serving.page import account, comparison, data_report, evaluation
 
 # Its jumps are looked for in all candles, so any number of open pages shares one search.
 _REPORT_KEPT_S: Final = 300.0
+# Pages ask for the account twice a minute; a year of trading takes 100 ms to read and add up.
+_ACCOUNT_KEPT_S: Final = 10.0
 
 
 @dataclass
@@ -28,6 +30,10 @@ class PageMethods:
     rag: RagMethods
     books: account.AccountBooks
     _jumps: dict[str, tuple[float, list[Jump]]] = field(default_factory=dict, init=False)
+    # Of one question, as all open pages ask the same: when it was read, and what was.
+    _account: tuple[account.PaperAccountParams, float, account.PaperAccountResult] | None = field(
+        default=None, init=False
+    )
 
     def methods(self) -> list[Method]:
         return [replace(method, handler=partial(method.handler, self)) for method in PAGE_METHODS]
@@ -61,7 +67,25 @@ class PageMethods:
     async def paper_account(
         self, params: account.PaperAccountParams, context: RequestContext
     ) -> account.PaperAccountResult:
-        # A year of trading takes 100 ms to read and add up.
+        asked = msgspec.structs.replace(params, timeout_ms=None)
+        if self._account is not None:
+            kept_params, read_s, kept = self._account
+            if kept_params == asked and time.monotonic() - read_s < _ACCOUNT_KEPT_S:
+                return kept
+        read_s = time.monotonic()
+        result = await self._read_account(params, context)
+        if result.recorded:
+            self._account = asked, read_s, result
+        return result
+
+    async def list_evaluations(
+        self, params: None, context: RequestContext
+    ) -> evaluations.EvaluationsResult:
+        return evaluations.list_evaluations(self.rag.queries.config.reports)
+
+    async def _read_account(
+        self, params: account.PaperAccountParams, context: RequestContext
+    ) -> account.PaperAccountResult:
         result, balances = await asyncio.to_thread(self.books.read, params)
         await context.pause()
         source = self.rag.source()
@@ -75,11 +99,6 @@ class PageMethods:
             await context.pause()
         curve = account.equity_curve(balances, times_ms, prices)
         return msgspec.structs.replace(result, curve=curve)
-
-    async def list_evaluations(
-        self, params: None, context: RequestContext
-    ) -> evaluations.EvaluationsResult:
-        return evaluations.list_evaluations(self.rag.queries.config.reports)
 
     async def _jumps_of(self, symbol: str, context: RequestContext) -> list[Jump]:
         kept = self._jumps.get(symbol)

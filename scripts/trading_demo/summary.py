@@ -202,4 +202,4 @@ def _model(decisions: Sequence[RecordedDecision]) -> str:
     costs = [one.costs for one in decisions]
     sent, came = sum(one.input_tokens for one in costs), sum(one.output_tokens for one in costs)
     usd = sum(one.cost_usd for one in costs)
-    return f"{sent:,} tokens in, {came:,} out; the real model would have cost ${usd:.2f}"
+    return f"{sent:,} tokens in, {came:,} out; the real model would have cost ${usd:.3f}"

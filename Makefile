@@ -42,6 +42,9 @@ demo-page: $(VENV)/.demo ## the page in a browser on a simulated market, until C
 demo-live: setup ## exchange, collector, index and server, live on a simulated market
 	@$(BIN)/python scripts/demo_live.py
 
+demo-trading: setup ## a day from exchange to orders on paper in a minute, then with kills: no keys
+	@$(BIN)/python scripts/demo_trading.py
+
 demo-trading: setup ## two simulated days from exchange to orders on paper, with kills; no keys
 	@$(BIN)/python scripts/demo_trading.py
 

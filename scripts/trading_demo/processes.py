@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 Event = dict[str, Any]
 
 _LONGEST_STOP_S: Final = 20.0
-_LINES_KEPT: Final = 30
+_LINES_KEPT: Final = 20
 
 
 class DemoError(Exception):
@@ -29,7 +29,7 @@ class Process:
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.name = name
-        self._other_lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._popen = subprocess.Popen(
             [sys.executable, *command],
@@ -101,7 +101,8 @@ class Process:
 
     @property
     def said(self) -> str:
-        return "\n".join(self._other_lines)
+        """Its last lines."""
+        return "\n".join(self._last_lines)
 
     def _read(self) -> None:
         for line in self._popen.stdout or ():
@@ -109,10 +110,9 @@ class Process:
                 event = json.loads(line)
             except ValueError:
                 event = None
-            if isinstance(event, dict) and event.get("level") not in ("error", "critical"):
+            if isinstance(event, dict):
                 self._events.put(event)
-            else:
-                self._other_lines.append(line.rstrip())
+            self._last_lines.append(line.rstrip())
         self._events.put({})
 
 

@@ -104,7 +104,8 @@ class Surroundings:
             "MARKET__EXCHANGE__SILENCE_S": "3600",
             "DELIVERY__INTAKES": f"127.0.0.1:{self.intake_port}",
             "DELIVERY__MAX_WAIT_S": "300",
-            "DELIVERY__DEADLINE_S": "600",
+            "DELIVERY__MAX_WAIT_S": "300",
+            "DELIVERY__DEADLINE_S": "900",
         }
         return stack.enter_context(
             self._program("collector", "collector", *self._market(), settings=settings)
@@ -124,6 +125,9 @@ class Surroundings:
             "WORKFLOW__RUNS__RAG_URL": f"tcp://127.0.0.1:{self.rag_port}",
             "INTAKE__PORT": str(self.intake_port),
             "INTAKE__HTTP": "false",
+            # Shorter than by default, so that the hours with the kills have their orders.
+            "WORKFLOW__EXECUTION__LONGEST_HOLD_MINUTES": "120",
+            "DECISIONS__LONGEST_HOLD_HOURS": "2",
         }
         arguments = ["--clock", str(self.clock.path), "--graph", str(self.graph), *more]
         return self._program("workflow", "workflow", *arguments, settings=settings)

@@ -21,12 +21,13 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT))
 
-from llm_trader.errors import LlmTraderError  # noqa: E402  `tests` stands beside `scripts`
-from llm_trader.logs import configure_logging  # noqa: E402
 from trading_demo.processes import DemoError  # noqa: E402
 from trading_demo.screen import Screen  # noqa: E402
 from trading_demo.story import Story  # noqa: E402
 from trading_demo.surroundings import Surroundings  # noqa: E402
+
+from llm_trader.errors import LlmTraderError  # noqa: E402  `tests` stands beside `scripts`
+from llm_trader.logs import configure_logging  # noqa: E402
 
 
 def main() -> int:

@@ -104,7 +104,6 @@ class Surroundings:
             "MARKET__EXCHANGE__SILENCE_S": "3600",
             "DELIVERY__INTAKES": f"127.0.0.1:{self.intake_port}",
             "DELIVERY__MAX_WAIT_S": "300",
-            "DELIVERY__MAX_WAIT_S": "300",
             "DELIVERY__DEADLINE_S": "900",
         }
         return stack.enter_context(

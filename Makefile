@@ -45,9 +45,6 @@ demo-live: setup ## exchange, collector, index and server, live on a simulated m
 demo-trading: setup ## a day from exchange to orders on paper in a minute, then with kills: no keys
 	@$(BIN)/python scripts/demo_trading.py
 
-demo-trading: setup ## two simulated days from exchange to orders on paper, with kills; no keys
-	@$(BIN)/python scripts/demo_trading.py
-
 # Some two hundred processes of the tests, and each worker, would compile every module again.
 test soak: export PYTHONDONTWRITEBYTECODE :=
 

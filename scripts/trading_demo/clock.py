@@ -15,8 +15,10 @@ from typing import Final, Self
 
 from llm_trader.timeframe import SECOND_MS, Millis
 
-# Where it stood, how fast it goes from there on, and the time on the wall of then.
-_COURSE: Final = struct.Struct("=qdd")
+# Where it stood, how fast it goes from there on, and the time on the wall of then; and from which
+# time on it goes at which other speed, however late whoever steers it comes to say so.
+_COURSE: Final = struct.Struct("=qddqd")
+_NEVER: Final = 2**62
 _SLOTS: Final = 2
 # Who sleeps looks so often whether the clock goes at another speed now.
 _LOOK_AGAIN_S: Final = 0.02
@@ -37,13 +39,17 @@ class SharedClock:
     @classmethod
     def starting(cls, path: Path, start_ms: Millis) -> Self:
         """It begins as fast as the clock on the wall."""
-        course = _COURSE.pack(start_ms, 1.0, time.time())
+        course = _COURSE.pack(start_ms, 1.0, time.time(), _NEVER, 1.0)
         path.write_bytes(b"\0" + course * _SLOTS)
         return cls(path, write=True)
 
     def now_ms(self) -> Millis:
-        start_ms, speed, origin_s = self._course()
-        return start_ms + int((time.time() - origin_s) * SECOND_MS * speed)
+        start_ms, speed, origin_s, until_ms, speed_then = self._course()
+        passed_ms = (time.time() - origin_s) * SECOND_MS
+        now_ms = start_ms + passed_ms * speed
+        if now_ms > until_ms:
+            now_ms = until_ms + (passed_ms - (until_ms - start_ms) / speed) * speed_then
+        return int(now_ms)
 
     async def sleep(self, seconds: float) -> None:
         end_ms = self.now_ms() + seconds * SECOND_MS
@@ -51,20 +57,16 @@ class SharedClock:
         while (left_ms := end_ms - self.now_ms()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left_ms / SECOND_MS / self._course()[1], _LOOK_AGAIN_S))
 
-    def go(self, speed: float) -> None:
-        """Simulated seconds a second, from now on."""
-        if speed == self._course()[1]:
-            return
+    def go(self, speed: float, *, until_ms: Millis = _NEVER, speed_then: float = 1.0) -> None:
+        """Simulated seconds a second, from now on and up to a time."""
         slot = 1 - self._map[0]
         begin = 1 + slot * _COURSE.size
-        course = _COURSE.pack(self.now_ms(), speed, time.time())
+        course = _COURSE.pack(self.now_ms(), speed, time.time(), until_ms, speed_then)
         self._map[begin : begin + _COURSE.size] = course
         self._map[0] = slot
 
-    def seconds_until(self, time_ms: Millis) -> float:
-        """On the wall, at the present speed."""
-        return (time_ms - self.now_ms()) / SECOND_MS / self._course()[1]
-
-    def _course(self) -> tuple[int, float, float]:
-        start_ms, speed, origin_s = _COURSE.unpack_from(self._map, 1 + self._map[0] * _COURSE.size)
-        return start_ms, speed, origin_s
+    def _course(self) -> tuple[int, float, float, int, float]:
+        course: tuple[int, float, float, int, float] = _COURSE.unpack_from(
+            self._map, 1 + self._map[0] * _COURSE.size
+        )
+        return course

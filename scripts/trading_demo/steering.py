@@ -56,10 +56,10 @@ class Steering:
 
     def _run_up_to(self, time_ms: Millis) -> None:
         clock = self.surroundings.clock
-        clock.go(_FAST)
-        while (left_s := clock.seconds_until(time_ms)) > 0:
-            time.sleep(min(left_s, _LOOK_AGAIN_S))
-        clock.go(_SLOW)
+        if clock.now_ms() < time_ms:
+            clock.go(_FAST, until_ms=time_ms, speed_then=_SLOW)
+        while clock.now_ms() < time_ms:
+            time.sleep(_LOOK_AGAIN_S)
 
     def _decided(self, as_of_ms: Millis) -> list[RecordedDecision]:
         made: dict[str, RecordedDecision] = {}

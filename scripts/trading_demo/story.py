@@ -47,9 +47,8 @@ class Story:
         exchange, model = places.exchange(self.stack), places.model(self.stack)
         collector = places.collector(self.stack, url_of(exchange))
         self._model_url = url_of(model)
-        # After a quarter of the second part, so that the server is still there.
-        die_from_ms = self._end_of_day_ms + more_hours * HOUR_MS // 4
-        dying = ["--die-in-order-from-ms", str(die_from_ms)]
+        # In the first order of the second part.
+        dying = ["--die-in-order-from-ms", str(self._end_of_day_ms)]
         workflow = places.workflow(self._model_url, *dying)
         self.stack.callback(lambda: self._steering.workflow.stop())
         self._steering = Steering(

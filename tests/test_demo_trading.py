@@ -62,6 +62,6 @@ def _fills(text: str) -> tuple[int, int]:
 
 
 def _without_evidence(text: str) -> int:
-    found = re.search(r"evidence  \d+ with .*, (\d+) without", text)
+    found = re.search(r"evidence  \d+ with .*?,\s+(\d+)\s+without", text, re.DOTALL)
     assert found is not None
     return int(found[1])

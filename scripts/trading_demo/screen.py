@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,6 +15,7 @@ from llm_trader.timeframe import Millis
 
 _BAR: Final = 24
 _NAMES: Final = 10
+_WIDTH: Final = 80
 
 
 class Screen:
@@ -49,7 +51,16 @@ class Screen:
             self._is_over = False
 
     def named(self, name: str, text: str) -> None:
-        self.say(f"   {name:<{_NAMES}}{text}")
+        indent = f"   {'':<{_NAMES}}"
+        self.say(
+            textwrap.fill(
+                text,
+                _WIDTH,
+                initial_indent=f"   {name:<{_NAMES}}",
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            )
+        )
 
 
 def decision_line(one: RecordedDecision, equity: Decimal) -> str:

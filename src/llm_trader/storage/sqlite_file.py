@@ -50,22 +50,24 @@ class SqliteFormat:
             )
         return version != 0
 
+    def refusal(
+        self, error: sqlite3.Error, path: Path, busy_s: float
+    ) -> StoreError | StoreLockedError:
+        """What SQLite refused, in our words."""
+        where, code = f"the {self.noun} at {path}", _primary_code(error)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreLockedError(
+                f"{where} is locked: another process has been writing to it for {busy_s:g} s; "
+                "wait for it, or stop it"
+            )
+        return StoreError(f"{where} cannot be used: {error}; {self._remedy(code)}")
+
     @contextmanager
     def errors(self, path: Path, busy_s: float) -> Iterator[None]:
-        """Raises `StoreLockedError` for a file that others do not let go of, and `StoreError` for
-        whatever else SQLite refuses.
-        """
         try:
             yield
         except sqlite3.Error as error:
-            where = f"the {self.noun} at {path}"
-            code = _primary_code(error)
-            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise StoreLockedError(
-                    f"{where} is locked: another process has been writing to it for {busy_s:g} s; "
-                    "wait for it, or stop it"
-                ) from error
-            raise StoreError(f"{where} cannot be used: {error}; {self._remedy(code)}") from error
+            raise self.refusal(error, path, busy_s) from error
 
     def _remedy(self, code: int | None) -> str:
         match code:
@@ -139,8 +141,11 @@ class SqliteFile:
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """A statement by itself, or as a part of the transaction around it."""
-        with self._lock, self._errors():
-            return self._connection.execute(statement, values).fetchall()
+        with self._lock:
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._format.refusal(error, self.path, self._busy_s) from error
 
     @contextmanager
     def _transaction(self, begin: _Begin) -> Iterator[sqlite3.Connection]:

@@ -21,6 +21,7 @@ from llm_trader.workflow.orders import ZERO, OrderIntent, OrderResult
 # arrived and never will, so its run may send it again.
 State = Literal["sending", "unknown", "void", "placed", "rejected"]
 
+_BY_TIME: Final = "sent_ms, client_order_id"
 _TABLES: Final = """
 CREATE TABLE orders (
   client_order_id TEXT PRIMARY KEY, symbol TEXT NOT NULL, state TEXT NOT NULL,
@@ -70,10 +71,28 @@ class OrderJournal:
     def unsettled(self, symbol: str) -> list[OrderNote]:
         return self._rows("WHERE symbol = ? AND state IN ('sending', 'unknown')", (symbol,))
 
-    def _rows(self, condition: str, values: tuple[Any, ...]) -> list[OrderNote]:
+    def newest(self, symbol: str | None, limit: int) -> list[OrderNote]:
+        """Newest first; of all symbols where none is named."""
+        return self._rows(
+            "WHERE ?1 IS NULL OR symbol = ?1", (symbol, limit), "sent_ms DESC LIMIT ?2"
+        )
+
+    def count(self, symbol: str | None, *states: State) -> int:
+        """Of a symbol or all; in some states or any."""
+        marks = ", ".join("?" * len(states)) or "state"
+        condition = f"symbol = coalesce(?, symbol) AND state IN ({marks})"
+        rows = self._file.execute(
+            f"SELECT count(*) FROM orders WHERE {condition}",  # noqa: S608
+            (symbol, *states),
+        )
+        return int(rows[0][0])
+
+    def _rows(
+        self, condition: str, values: tuple[Any, ...], order: str = _BY_TIME
+    ) -> list[OrderNote]:
         rows = self._file.execute(
             f"SELECT state, sent_ms, sendings, intent, result FROM orders {condition} "  # noqa: S608
-            "ORDER BY sent_ms, client_order_id",
+            f"ORDER BY {order}",
             values,
         )
         return [
@@ -90,7 +109,8 @@ class OrderJournal:
     def claim(self, intent: OrderIntent, now_ms: Millis, *, void_before_ms: Millis) -> bool:
         """Whether the caller may send an order now; True at most once until its request is void.
 
-        A request that was signed before `void_before_ms` cannot arrive any more.
+        A request that was signed before `void_before_ms` cannot arrive any more, nor one whose
+        order is noted as void.
         """
         values = (intent.client_order_id, intent.symbol, now_ms, _encoded(intent), void_before_ms)
         with self._file.write():
@@ -98,7 +118,8 @@ class OrderJournal:
                 "INSERT INTO orders VALUES (?1, ?2, 'sending', ?3, 1, ?4, NULL) "
                 "ON CONFLICT (client_order_id) DO UPDATE "
                 "SET state = 'sending', sent_ms = ?3, sendings = sendings + 1 "
-                "WHERE state IN ('sending', 'unknown', 'void') AND sent_ms < ?5 RETURNING 1",
+                "WHERE state = 'void' OR (state IN ('sending', 'unknown') AND sent_ms < ?5) "
+                "RETURNING 1",
                 values,
             )
         return bool(claimed)

@@ -84,6 +84,8 @@ class Ledger:
 
     def changed_elsewhere(self) -> int:
         """A number that changes when another process or connection has written."""
+        if self._file.path == IN_MEMORY:
+            return 0  # nobody else can write to these books
         return int(self.execute("PRAGMA data_version")[0][0])
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:

@@ -12,6 +12,7 @@ import msgspec
 
 from llm_trader.storage.sqlite_file import read_only
 from llm_trader.timeframe import Millis
+from llm_trader.workflow.moved_files import refuse_old_place
 from llm_trader.workflow.orders import Fill, OrderIntent, OrderResult, Quote
 from llm_trader.workflow.paper.accounting import Holding
 from llm_trader.workflow.paper.ledger import LEDGER_FORMAT
@@ -50,8 +51,10 @@ class PaperBooks:
 def read_books(path: Path, symbol: str | None, limit: int) -> PaperBooks | None:
     """All from one moment; None where there is no ledger yet. Nothing is ever written.
 
-    `symbol` and `limit` choose orders and fills. Raises as `SqliteFile` does.
+    `symbol` and `limit` choose orders and fills. Raises `ConfigurationError` for a ledger that lies
+    at its former place, and otherwise as `SqliteFile` does.
     """
+    refuse_old_place(path, "workflow.paper.ledger")
     with read_only(path, LEDGER_FORMAT, busy_s=_BUSY_S) as database:
         return None if database is None else _books(database, symbol, limit)
 

@@ -308,9 +308,11 @@ def test_a_new_file_that_another_process_is_making_is_waited_for(user: str, path
         begin_s = time.monotonic()
         release = threading.Timer(0.1, tell, [maker])
         release.start()
-        USERS[user](path).close()
+        try:
+            USERS[user](path).close()
+        finally:
+            release.join()
         assert time.monotonic() - begin_s > 0.09
-        release.join()
 
 
 def test_a_new_file_that_another_process_never_lets_go_of_is_refused(path: Path) -> None:

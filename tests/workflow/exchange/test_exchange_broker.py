@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 
 from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
+from llm_trader.market.exchange.client import RefusedRequestError
 from llm_trader.workflow.exchange.broker import ExchangeBroker
 from llm_trader.workflow.exchange.venue import AccountVenue, VenueOrder
-from llm_trader.workflow.orders import OrderIntent, Placed, Rejected, Unknown
+from llm_trader.workflow.orders import OrderIntent, OrderResult, Placed, Rejected, Unknown
 from tests.exchange.accounts import Account
 from tests.exchange.server import FakeExchange
 from tests.workflow.builders import SYMBOL, intent
@@ -540,3 +541,36 @@ async def test_a_position_is_not_closed_because_its_stop_was_refused_for_its_tim
     assert isinstance(await drifting.place(protected("run")), Placed)
     assert len(account.trades) == 1
     await assert_held(drifting, account, 2)
+
+
+async def test_a_refusal_that_is_seen_late_does_not_free_an_order_that_another_process_sends(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    venue: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = broker_of(connection, exchange, tmp_path / "orders.sqlite")
+    others: list[asyncio.Task[OrderResult]] = []
+
+    async def refused_after_a_stall(*_: Any) -> None:
+        monkeypatch.undo()
+        exchange.market.now_ms += 60_000
+        exchange.faults.add("late_request", path=ORDERS[venue], method="POST", late_ms=4500)
+        others.append(asyncio.create_task(other.place(protected("run"))))
+        while exchange.faults.waiting:  # noqa: ASYNC110  the exchange has no event of it
+            await asyncio.sleep(0)
+        raise RefusedRequestError("outside of the receive window", "10002")
+
+    monkeypatch.setattr(connection, "send", refused_after_a_stall)
+    before = sent(exchange, venue)
+    assert isinstance(await broker.place(protected("run")), Unknown)
+    assert isinstance(await others[0], Placed)
+    exchange.market.now_ms += 10_000
+    await broker.quote(SYMBOL)  # lets the late one in, if it is still on its way
+    assert sent(exchange, venue) - before == 1
+    assert len(account.trades) == 1
+    assert isinstance(await broker.place(protected("run")), Placed)
+    other._journal.close()

@@ -106,8 +106,10 @@ class OrderJournal:
             for state, sent_ms, sendings, intent, result in rows
         ]
 
-    def claim(self, intent: OrderIntent, now_ms: Millis, *, void_before_ms: Millis) -> bool:
-        """Whether the caller may send an order now; True at most once until its request is void.
+    def claim(self, intent: OrderIntent, now_ms: Millis, *, void_before_ms: Millis) -> int:
+        """The number of the sending that the caller may do now, from 1; 0 where it may not send.
+
+        Nobody else may send until the request is void.
 
         A request that was signed before `void_before_ms` cannot arrive any more, nor one whose
         order is noted as void.
@@ -119,19 +121,33 @@ class OrderJournal:
                 "ON CONFLICT (client_order_id) DO UPDATE "
                 "SET state = 'sending', sent_ms = ?3, sendings = sendings + 1 "
                 "WHERE state = 'void' OR (state IN ('sending', 'unknown') AND sent_ms < ?5) "
-                "RETURNING 1",
+                "RETURNING sendings",
                 values,
             )
-        return bool(claimed)
+        return int(claimed[0][0]) if claimed else 0
 
-    def note(self, client_order_id: str, state: State, result: OrderResult) -> None:
-        """What became of an order. That it is unknown says nothing new of one that has an end."""
+    def note(
+        self,
+        client_order_id: str,
+        state: State,
+        result: OrderResult,
+        *,
+        sending: int | None = None,
+    ) -> bool:
+        """What became of an order. That it is unknown says nothing new of one that has an end.
+
+        What is true of one `sending` alone is not noted, and False, where the order was sent again:
+        the other request may still arrive.
+        """
         with self._file.write():
-            self._file.execute(
+            noted = self._file.execute(
                 "UPDATE orders SET state = ?1, result = ?2 WHERE client_order_id = ?3 "
-                "AND (?1 != 'unknown' OR state IN ('sending', 'unknown'))",
-                (state, _encoded(result), client_order_id),
+                "AND (?1 != 'unknown' OR state IN ('sending', 'unknown')) "
+                "AND (?4 IS NULL OR (sendings = ?4 AND state IN ('sending', 'unknown', 'void'))) "
+                "RETURNING 1",
+                (state, _encoded(result), client_order_id, sending),
             )
+        return bool(noted)
 
     def expected(self, symbol: str) -> ExpectedPosition:
         rows = self._file.execute(

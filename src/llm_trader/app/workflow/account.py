@@ -162,18 +162,7 @@ def _no_account(job: Job) -> InvalidInputError:
 
 def _of_books(books: PaperBooks, now_ms: Millis) -> Account:
     positions = [
-        _open(
-            Position(
-                symbol=symbol,
-                quantity=holding.quantity,
-                entry_price=holding.entry_price,
-                opened_ms=holding.opened_ms,
-                stop_price=holding.stop_price,
-                target_price=holding.target_price,
-                close_at_ms=holding.close_at_ms,
-            ),
-            books.marks.get(symbol),
-        )
+        _open(holding.as_position(symbol), books.marks.get(symbol))
         for symbol, holding in sorted(books.positions.items())
     ]
     wallet = sum((one.amount for one in books.changes if one.account == WALLET), ZERO)

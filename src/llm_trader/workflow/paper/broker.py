@@ -92,17 +92,7 @@ class PaperBroker:
         holding = state.holding
         if holding is None:
             return Position(symbol=symbol, waiting_orders=waiting)
-        return Position(
-            symbol=symbol,
-            quantity=holding.quantity,
-            entry_price=holding.entry_price,
-            opened_ms=holding.opened_ms,
-            stop_price=holding.stop_price,
-            target_price=holding.target_price,
-            close_at_ms=holding.close_at_ms,
-            opened_by=holding.client_order_id,
-            waiting_orders=waiting,
-        )
+        return holding.as_position(symbol, waiting)
 
     async def positions(self) -> list[Position]:
         """The open ones."""

@@ -48,9 +48,10 @@ demo-trading: setup ## a day from exchange to orders on paper in a minute, then 
 # Some two hundred processes of the tests, and each worker, would compile every module again.
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
-# Postgres has its tests in test-text, also where this machine has one.
+# Postgres has its tests in test-text and browsers in test-page, also where this machine has them: Playwright
+# leaves an event loop behind that no other test of its process can run beside.
 test: setup ## every quick test, in parallel
-	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile -q --durations=10 -m "not soak and not postgres"
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile -q --durations=10 -m "not soak and not postgres and not browser"
 
 soak: setup ## what takes longer: evaluations, floods, kills, properties with more examples
 	@TEST_PROFILE=$${TEST_PROFILE:-thorough} $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"

@@ -46,11 +46,11 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Veto(msgspec.Struct, frozen=True):
-    """`rule` is a stable name for statistics; `numbers` are what it compared."""
-
-    rule: str
-    message: str
-    numbers: dict[str, float | int | str | None] = {}
+    rule: Annotated[str, Meta(description="Stable name of the rule, such as `daily_loss`.")]
+    message: Annotated[str, Meta(description="Why it refused, in words.")]
+    numbers: Annotated[
+        dict[str, float | int | str | None], Meta(description="What it compared, by name.")
+    ] = {}
 
 
 class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +107,9 @@ class DecisionSummary(msgspec.Struct, frozen=True, kw_only=True):
     decision: Annotated[Decision, Meta(description="What was decided, and why.")]
     intraday: Annotated[str, Meta(description="Candles of the state, such as 3m.")]
     costs: Annotated[Costs, Meta(description="What its calls took.")] = Costs()
+    vetoes: Annotated[
+        list[Veto], Meta(description="Why guards kept a workflow from executing it.")
+    ] = []
 
 
 class DecisionFilter(msgspec.Struct, frozen=True, kw_only=True):

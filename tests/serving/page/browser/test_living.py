@@ -79,6 +79,8 @@ def test_it_asks_no_more_than_the_limits_allow(visit: Any, real: Corridor) -> No
 def test_a_new_snapshot_is_shown_without_asking_for_it(
     visit: Any, corridor: Corridor, tmp_path: Path
 ) -> None:
+    from playwright.sync_api import expect
+
     history = corridor.histories[SYMBOL]
     store, index = tmp_path / "store", copied(corridor.index, tmp_path / "index")
     with MarketStore.open(store, write=True, exchange="simulated") as opened:
@@ -89,8 +91,7 @@ def test_a_new_snapshot_is_shown_without_asking_for_it(
             seen.page.wait_for_load_state("networkidle")
             assert asked(seen) == 1
             write(opened, history.known_at(AT_MS + 15 * MINUTE_MS + M5.ms))
-            shown = seen.page.locator("#at[value='2025-02-25T12:20']")
-            shown.wait_for(timeout=30_000)
+            expect(seen.page.locator("#at")).to_have_value("2025-02-25T12:20", timeout=30_000)
             seen.see("24h after")
             assert asked(seen) == 1
             seen.page.screenshot(path=SHOTS / "pushed.png")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llm_trader.llm.record.decisions import Veto
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.timeframe import HOUR_MS, Millis, parse_rfc3339
 from tests.cli.corridor import Corridor
@@ -104,9 +105,29 @@ def test_a_match_shows_its_own_chart_and_which_features_made_it_alike(
     half = len(alike) // 2
     assert min(alike[:half]) >= max(alike[half:])
     seen.page.screenshot(path=SHOTS / "match.png", full_page=True)
+    # Who chose it sees it without looking for it.
+    heading = seen.page.get_by_role("heading", name="The match of")
+    assert heading.bounding_box()["y"] < seen.page.viewport_size["height"]
     seen.page.locator("tr.pick button").first.click()
     seen.page.get_by_text("Least alike").wait_for(state="detached")
     assert seen.errors == []
+
+
+def test_the_paths_of_matches_are_drawn_in_expected_moves_or_in_percent(
+    visit: Any, serving: Server
+) -> None:
+    seen: Visit = visit(serving).open(f"now?symbol=BTCUSDT&at={AT}")
+    seen.page.locator("svg.spark").first.wait_for()
+    drawn = {}
+    for units in ("in %", "in expected moves", "in %"):
+        button = seen.page.get_by_role("button", name=units)
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+        seen.page.mouse.move(0, 0)
+        seen.page.wait_for_timeout(500)
+        picture = seen.page.locator(".chart").first.screenshot()
+        assert drawn.setdefault(units, picture) == picture
+    assert len(set(drawn.values())) == 2
 
 
 def test_the_picker_and_the_keys_go_through_time(visit: Any, serving: Server) -> None:
@@ -121,7 +142,64 @@ def test_the_picker_and_the_keys_go_through_time(visit: Any, serving: Server) ->
     seen.see("ETHUSDT at")
     seen.page.click("#latest")
     seen.page.wait_for_url(re.compile("symbol=ETHUSDT$"))
+    seen.page.keyboard.press("3")
+    seen.see("Gaps and refused rows")
+    seen.page.keyboard.press("1")
+    seen.see("24h after")
     assert seen.errors == []
+
+
+def test_who_uses_the_keyboard_keeps_the_place_when_an_answer_comes(
+    visit: Any, serving: Server
+) -> None:
+    seen: Visit = visit(serving).open(f"now?symbol=BTCUSDT&at={AT}")
+    seen.see("24h after")
+    seen.page.focus("button[aria-label='An hour back']")
+    seen.page.keyboard.press("Enter")
+    seen.see("(11:00) should move")
+    assert focused(seen) == "An hour back"
+    # Each digit changes the time; it is asked about when the last one is there.
+    queries = sum(c["method"] == "rag.query_patterns" for c in seen.calls())
+    seen.page.focus("#at")
+    seen.page.keyboard.type("0318", delay=50)
+    seen.page.wait_for_url(re.compile("2026-03-18T11%3A00"))
+    seen.page.wait_for_load_state("networkidle")
+    asked = [c["params"] for c in seen.calls() if c["method"] == "rag.query_patterns"][queries:]
+    assert [params["timestamp"] for params in asked] == [AT_MS - 49 * HOUR_MS]
+    assert focused(seen) == "at"
+    seen.open("data")
+    seen.see("Gaps and refused rows")
+    seen.page.get_by_role("button", name="ETHUSDT").focus()
+    seen.page.keyboard.press("Enter")
+    seen.see("Series of ETHUSDT")
+    assert focused(seen) == "ETHUSDT"
+    assert seen.errors == []
+
+
+def focused(seen: Visit) -> str:
+    element = "document.activeElement"
+    named = f"{element}.id || {element}.getAttribute('aria-label') || {element}.textContent"
+    return str(seen.page.evaluate(named))
+
+
+def test_the_chosen_theme_stays(visit: Any, serving: Server) -> None:
+    seen: Visit = visit(serving).open("evaluations")
+    theme = "document.documentElement.dataset.theme"
+    assert seen.page.evaluate(theme) == "light"
+    seen.page.click("#theme")
+    assert seen.page.evaluate(theme) == "dark"
+    seen.page.reload()
+    seen.see("llm-trader evaluate")
+    assert seen.page.evaluate(theme) == "dark"
+
+
+def test_a_symbol_that_the_store_lacks_is_said_to_be_missing(visit: Any, serving: Server) -> None:
+    seen: Visit = visit(serving).open(f"now?symbol=DOGEUSDT&at={AT}")
+    seen.see("The store has no candles of DOGEUSDT; this is BTCUSDT.")
+    seen.see("BTCUSDT at")
+    seen.page.select_option("#symbol", "ETHUSDT")
+    seen.see("ETHUSDT at")
+    assert seen.page.get_by_text("The store has no candles").count() == 0
 
 
 def test_old_data_are_called_stale_and_a_server_that_is_not_ready_so(
@@ -134,12 +212,43 @@ def test_old_data_are_called_stale_and_a_server_that_is_not_ready_so(
     seen.see("longer ago than 30 minutes")
 
 
-def test_recorded_decisions_and_evaluations_are_shown(
+def record_decisions(folder: Path) -> None:
+    """Three, of which guards refused the newest."""
+    with DecisionRecord.open(folder) as record:
+        for number in range(3):
+            labels = {"run": f"run-{number}"} if number else {}
+            decision = recorded(key=str(number), as_of_ms=AT_MS + number * HOUR_MS, labels=labels)
+            record.decisions.add(decision)
+        record.decisions.set_vetoes("2", [Veto("kill_switch", "it is on", {})])
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_decision_is_shown_with_its_reason_and_what_the_guards_said(
+    visit: Any, real: Corridor, tmp_path: Path, width: int
+) -> None:
+    record_decisions(tmp_path / "decisions")
+    with server_of(real, "--http-port", "0", settings=beside(tmp_path)) as server:
+        seen: Visit = visit(server, width=width).open("decisions")
+        seen.see("3 trades, 1 of them refused by guards, 0 HOLDs")
+        actions = seen.page.locator("tr.pick .tag").all_inner_texts()
+        assert actions == ["LONG (refused)", "LONG", "LONG"]
+        reason = seen.page.locator("tr.below div").first.bounding_box()
+        assert reason["x"] + reason["width"] <= width
+        for row, said in enumerate(
+            ("refused it: kill_switch: it is on", "no veto is on record", "was not asked")
+        ):
+            seen.page.locator("tr.pick button").nth(row).click()
+            seen.see(said)
+        assert seen.page.get_by_role("heading", name="Decision 1").bounding_box()["y"] < 900
+        seen.page.screenshot(path=SHOTS / f"decision-{width}.png", full_page=True)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert serious(seen) == []
+        assert seen.errors == []
+
+
+def test_evaluations_are_shown_with_their_reports(
     visit: Any, real: Corridor, tmp_path: Path
 ) -> None:
-    with DecisionRecord.open(tmp_path / "decisions") as record:
-        for number in range(3):
-            record.decisions.add(recorded(as_of_ms=AT_MS + number * HOUR_MS))
     folder = tmp_path / "reports" / "autumn"
     folder.mkdir(parents=True)
     metrics = {
@@ -151,12 +260,7 @@ def test_recorded_decisions_and_evaluations_are_shown(
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "report.html").write_text("<script>document.title = 'it ran'</script><p>Report</p>")
     with server_of(real, "--http-port", "0", settings=beside(tmp_path)) as server:
-        seen: Visit = visit(server).open("decisions")
-        seen.page.locator("tr.pick button").first.click()
-        seen.see("Rationale")
-        seen.page.screenshot(path=SHOTS / "decision.png", full_page=True)
-        assert serious(seen) == []
-        seen.open("evaluations")
+        seen: Visit = visit(server).open("evaluations")
         seen.see("Similar states show nothing beyond chance.")
         with seen.page.expect_popup() as opened:
             seen.page.click("text=Open the report")

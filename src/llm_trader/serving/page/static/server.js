@@ -115,7 +115,7 @@ class Server extends EventTarget {
 
 function described(message, data) {
   const suggestion = data?.suggestion && !message.includes(data.suggestion) ? `: ${data.suggestion}` : "";
-  return `${message}${suggestion}.`.replace(/\.\.$/, ".");
+  return `${message.charAt(0).toUpperCase()}${message.slice(1)}${suggestion}.`.replace(/\.\.$/, ".");
 }
 
 export const server = new Server();

@@ -161,7 +161,8 @@ def test_who_uses_the_keyboard_keeps_the_place_when_an_answer_comes(
     # Each digit changes the time; it is asked about when the last one is there.
     queries = sum(c["method"] == "rag.query_patterns" for c in seen.calls())
     seen.page.focus("#at")
-    seen.page.keyboard.type("0318", delay=50)
+    with seen.page.expect_request(lambda sent: "query_patterns" in (sent.post_data or "")):
+        seen.page.keyboard.type("0318", delay=50)
     seen.page.wait_for_url(re.compile("2026-03-18T11%3A00"))
     seen.page.wait_for_load_state("networkidle")
     asked = [c["params"] for c in seen.calls() if c["method"] == "rag.query_patterns"][queries:]

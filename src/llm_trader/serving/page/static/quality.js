@@ -61,9 +61,10 @@ export class QualityView {
         : "No forecast about the present has been served yet. Each query about now becomes one, and is scored when its time has passed."));
       return;
     }
+    const calibrated = found.horizons.some((horizon) => horizon.calibrated_scored);
     const rolling = el("div", { class: "three" }), reliability = el("div", { class: "three" }), skill = el("div", { class: "three" });
     replaceContent(this.root, ...head, ...notes, misses(found.misses), summary(found),
-      el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), legend([["fan", "8 of 10, and where its true value lies"], ["path", "5 of 10"], ["up", "8 of 10, calibrated"], ["quiet", "as it should be"]]), rolling,
+      el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), legend([["fan", "8 of 10, and where its true value lies"], ["path", "5 of 10"], ...(calibrated ? [["up", "8 of 10, calibrated"]] : []), ["quiet", "as it should be"]]), rolling,
       el("h2", {}, "When it said a rise had this chance, how often did the price rise?"), legend([["fan", "said (across), and rose (up)"], ["quiet", "exactly right"]]), reliability,
       el("h2", {}, "Skill: how much smaller its errors were than those of the references"), legend([["fan", "against the first reference that is named"], ["path", "the second"]]), skill, references(found.references));
     for (const entry of found.rolling) this.coverage(rolling, entry);
@@ -138,7 +139,7 @@ function described({ horizons, waiting, unscored, since, until, interval_level: 
 
 function misses(list) {
   if (!list.length) return el("section", {}, el("h2", {}, "Misses"), empty("No outcome was outside its 80 % range. Two in ten should be, so look again when there are more."));
-  return el("section", {}, el("h2", {}, "Misses"), table(`The newest ${count(list.length)} outcomes outside the 80 % range; two in ten belong there`,
+  return el("section", { class: "misses" }, el("h2", {}, "Misses"), table(`The newest ${count(list.length)} outcomes outside the 80 % range; two in ten belong there`,
     ["forecast of (UTC)", "symbol", "next", "range, %", "outcome, %", "P(up)"],
     list.map((miss) => [
       el("td", {}, el("a", { href: `#now?symbol=${encodeURIComponent(miss.symbol)}&at=${new Date(miss.as_of).toISOString().slice(0, 16)}Z` }, minute(miss.as_of))),

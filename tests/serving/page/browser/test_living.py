@@ -11,6 +11,7 @@ from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import M5, MINUTE_MS
 from tests.cli.corridor import AT_MS, SYMBOL, Corridor, copied, write
 from tests.serving.page.browser.conftest import SHOTS, Visit, free_port
+from tests.serving.page.browser.test_views import VIEWS
 from tests.serving.server_process import server_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -36,6 +37,25 @@ def test_a_page_that_is_open_while_the_server_starts_again_recovers(
         seen.see("24h after", timeout_s=40)
         seen.see("Stale: the newest candle is")
     assert all("ERR_CONNECTION" in error or "WebSocket" in error for error in seen.errors)
+
+
+def test_no_view_waits_without_an_end_for_a_server_that_hangs(visit: Any, real: Corridor) -> None:
+    with server_of(real, "--http-port", "0") as server:
+        tabs: dict[str, Visit] = {}
+        for view in VIEWS:
+            seen: Visit = visit(server)
+            seen.page.route("**/rpc", lambda route: None)
+            tabs[view] = seen.open(view)
+        for seen in tabs.values():
+            seen.page.bring_to_front()
+            seen.see("The server did not answer within 15 s", timeout_s=30)
+            seen.page.get_by_role("button", name="Try again").first.wait_for()
+            seen.page.locator(".waiting").wait_for(state="detached")
+        seen = tabs["now"]
+        seen.page.bring_to_front()
+        seen.page.unroute("**/rpc")
+        seen.page.get_by_role("button", name="Try again").click()
+        seen.see("24h after")
 
 
 def test_a_server_with_keys_is_asked_with_the_key_that_a_person_gives(

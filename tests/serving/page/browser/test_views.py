@@ -11,10 +11,11 @@ import pytest
 
 from llm_trader.llm.record.decisions import Veto
 from llm_trader.llm.record.record import DecisionRecord
-from llm_trader.timeframe import HOUR_MS, Millis, parse_rfc3339
+from llm_trader.timeframe import HOUR_MS, M5, Millis, iso8601, parse_rfc3339
 from tests.cli.corridor import Corridor
 from tests.llm.record.decisions import recorded
 from tests.serving.page.browser.conftest import SHOTS, Visit, beside
+from tests.serving.page.test_page_methods import HOLE_MS, JUMP_MS, write_incomplete
 from tests.serving.server_process import Server, server_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -211,6 +212,37 @@ def test_old_data_are_called_stale_and_a_server_that_is_not_ready_so(
     seen.open("data")
     seen.see("The server is not ready")
     seen.see("longer ago than 30 minutes")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_gaps_refused_rows_and_jumps_are_listed(
+    visit: Any, corridor: Corridor, tmp_path: Path, width: int
+) -> None:
+    write_incomplete(tmp_path / "market", corridor)
+    incomplete = Corridor(tmp_path / "market", corridor.index, {})
+    with server_of(incomplete, "--http-port", "0") as server:
+        seen: Visit = visit(server, width=width).open("data")
+        seen.see("1 jump of the price")
+        gaps = rows(seen, "The newest, up to 20 of each series")
+        missing = ["candles_5m", "missing", minute(HOLE_MS), minute(HOLE_MS + HOUR_MS)]
+        refused = ["candles_5m", "refused", minute(HOLE_MS), minute(HOLE_MS + M5.ms)]
+        assert gaps == [missing, refused, ["high below low"]]
+        (jump,) = rows(seen, "1 jump of the price")
+        assert jump[:2] == [minute(JUMP_MS), "5m"]
+        assert float(jump[-1]) == pytest.approx(10, rel=0.05)
+        seen.page.screenshot(path=SHOTS / f"incomplete-{width}.png", full_page=True)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert serious(seen) == []
+        assert seen.errors == []
+
+
+def rows(seen: Visit, label: str) -> list[list[str]]:
+    found = seen.page.locator(f"[aria-label^='{label}'] tbody tr").all_inner_texts()
+    return [row.split("\t") for row in found]
+
+
+def minute(time_ms: Millis) -> str:
+    return iso8601(time_ms)[:16].replace("T", " ")
 
 
 def record_decisions(folder: Path) -> None:

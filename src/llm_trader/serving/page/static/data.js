@@ -1,10 +1,11 @@
 // Data: which series there are, how fresh and how complete they are.
 
-import { el, empty, problem, replaceContent, table } from "./dom.js";
+import { el, empty, problem, replaceContent, rowWithNote, table } from "./dom.js";
 import { ago, count, counted, minute, number } from "./format.js";
 import { server } from "./server.js";
 
 const REFRESH = 60_000;
+const CHECK_COLUMNS = ["check", "state"], GAP_COLUMNS = ["series", "what", "from", "to"];
 
 export class SeriesView {
   constructor(root) {
@@ -43,14 +44,14 @@ export class SeriesView {
     if (elsewhere()) return;
     const ages = new Map(stats.freshness.find((fresh) => fresh.symbol === symbol)?.series.map((age) => [age.series, age.age_seconds]));
     const gaps = found.series.flatMap(({ series, newest_gaps: list }) => list.map((gap) => [series, gap, "missing"]));
-    const refused = found.series.flatMap(({ series, newest_refused: list }) => list.map((gap) => [series, gap, `refused: ${gap.reason}`]));
+    const refused = found.series.flatMap(({ series, newest_refused: list }) => list.map((gap) => [series, gap, "refused"]));
     replaceContent(report, el("h2", {}, `Series of ${symbol}`),
       table(null, ["series", "first", "last", "age", "gaps", "missing", "refused"], found.series.map((series) => [
         series.series, minute(series.first), minute(series.last), ago(ages.get(series.series)),
         count(series.gaps), count(series.missing), count(series.refused)]), { label: `Series of ${symbol}` }),
       el("h3", {}, "Gaps and refused rows"),
       gaps.length + refused.length
-        ? table("The newest, up to 20 of each series", ["series", "from", "to", "what"], [...gaps, ...refused].map(([series, gap, what]) => [series, minute(gap.start), minute(gap.end), what]))
+        ? table("The newest, up to 20 of each series", GAP_COLUMNS, [...gaps, ...refused].flatMap(([series, gap, what]) => rowWithNote([series, what, minute(gap.start), minute(gap.end)], gap.reason, GAP_COLUMNS)))
         : empty("No series has a gap or a refused row."),
       el("h3", {}, "Jumps"),
       found.unaccepted_jumps
@@ -61,9 +62,9 @@ export class SeriesView {
 }
 
 function readiness({ ready, checks }) {
-  const list = Object.entries(checks ?? {}).map(([name, { ok, reason }]) => [name.replaceAll("_", " "), ok ? "ok" : "not ok", el("td", { class: "wrap" }, reason)]);
+  const list = Object.entries(checks ?? {}).flatMap(([name, { ok, reason }]) => rowWithNote([name.replaceAll("_", " "), ok ? "ok" : "not ok"], reason, CHECK_COLUMNS));
   return el("div", {}, el("h2", {}, ready ? "The server is ready" : "The server is not ready"),
-    list.length ? table(null, ["check", "state", "why"], list, { label: "Checks" }) : null);
+    list.length ? table(null, CHECK_COLUMNS, list, { label: "Checks" }) : null);
 }
 
 function freshness({ freshness: list }, open, choose) {

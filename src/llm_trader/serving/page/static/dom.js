@@ -40,7 +40,7 @@ const nameOf = (element) => element.id || element.getAttribute("aria-label") || 
 export function table(caption, columns, rows, options = {}) {
   return el("div", { class: "framed" }, caption ? el("p", { class: "caption" }, caption) : null,
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.label ?? caption }, el("table", {},
-      el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col", class: column === "why" ? "left" : null }, column)))),
+      el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col" }, column)))),
       el("tbody", {}, rows.map(tableRow)))));
 }
 

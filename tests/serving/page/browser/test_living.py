@@ -79,11 +79,17 @@ def test_a_server_with_keys_is_asked_with_the_key_that_a_person_gives(
         assert not any(KEY in request.url for request in seen.requests)
 
 
-def test_it_asks_no_more_than_the_limits_allow(visit: Any, real: Corridor) -> None:
-    settings = {
-        "LLM_TRADER_SERVING__RATE_LIMIT_PER_S": "4",
-        "LLM_TRADER_SERVING__RATE_BURST": "12",
-    }
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"RATE_LIMIT_PER_S": "4", "RATE_BURST": "12"},
+        {"WORK_LIMIT_MS_PER_S": "50", "WORK_BURST_MS": "20"},
+    ],
+)
+def test_it_asks_no_more_than_the_limits_allow(
+    visit: Any, real: Corridor, limits: dict[str, str]
+) -> None:
+    settings = {f"LLM_TRADER_SERVING__{name}": value for name, value in limits.items()}
     with server_of(real, "--http-port", "0", settings=settings) as server:
         seen: Visit = visit(server)
         refusals: list[str] = []

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, test } from "node:test";
 
 const { Moment, ServerError, server } = await import(`${process.env.PAGE}/server.js`);
 const REFUSED = { code: -32011, message: "too many requests", data: { retry_after_ms: 1 } };
+const UNLIMITED = { rate_limit_per_s: 0, rate_burst: 20, work_limit_ms_per_s: 0, work_burst_ms: 2000 };
 
 let sent, answer;
 const result = ({ id, params }) => ({ jsonrpc: "2.0", id, result: params });
@@ -20,7 +21,7 @@ beforeEach(() => {
     // In another order, as a server may.
     return { status: 200, json: async () => asked.map((call) => answer(call)).reverse() };
   };
-  server.pace.configure({ rate_limit_per_s: 10_000, rate_burst: 6 });
+  server.pace.configure({ ...UNLIMITED, rate_limit_per_s: 10_000, rate_burst: 6 });
 });
 afterEach(() => { delete globalThis.fetch; delete globalThis.sessionStorage; });
 
@@ -33,11 +34,33 @@ test("many calls go in parts that the limits allow, and results keep their order
 });
 
 test("more than its share is waited for", async () => {
-  server.pace.configure({ rate_limit_per_s: 200, rate_burst: 4 });
+  server.pace.configure({ ...UNLIMITED, rate_limit_per_s: 200, rate_burst: 4 });
   const started = performance.now();
   await server.batch(calls(6));
   // Two at once, and the other four at half of 200 a second; timers may be a millisecond early.
   assert.ok(performance.now() - started > 35);
+});
+
+test("calls go together where nothing is limited, and one by one where working time is", async () => {
+  server.pace.configure(UNLIMITED);
+  await server.batch(calls(8));
+  assert.deepEqual(sent.map((part) => part.length), [8]);
+  server.pace.configure({ ...UNLIMITED, work_limit_ms_per_s: 1000 });
+  await server.batch(calls(3));
+  assert.deepEqual(sent.slice(1).map((part) => part.length), [1, 1, 1]);
+});
+
+test("the server's working time is counted as the time that it took, and waited for when it is used up", async () => {
+  server.pace.configure({ ...UNLIMITED, work_limit_ms_per_s: 1000, work_burst_ms: 20 });
+  const { fetch } = globalThis, begun = [];
+  globalThis.fetch = async (...asked) => {
+    begun.push(performance.now());
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    return fetch(...asked);
+  };
+  await server.batch(calls(3));
+  // Of 10 ms it has used 30, and its half of the limit gives back one in two; timers may be early.
+  for (const i of [1, 2]) assert.ok(begun[i] - begun[i - 1] > 30 + 2 * 12);
 });
 
 test("a refusal is waited for and asked again, and not for ever", async () => {
@@ -64,6 +87,11 @@ test("a server that is away is told from one that refuses", async () => {
   await assert.rejects(server.call("rag.stats"), ({ isAway, message }) => isAway && message.startsWith("The server does not answer"));
   globalThis.fetch = async () => ({ status: 502, json: async () => JSON.parse("<html>") });
   await assert.rejects(server.call("rag.stats"), /the status 502 and no JSON/);
+  globalThis.fetch = async (_, { signal }) => {
+    assert.ok(signal instanceof AbortSignal);
+    throw new DOMException("the signal timed out", "TimeoutError");
+  };
+  await assert.rejects(server.call("rag.stats"), /did not answer within 15 s/);
   let asksForKey = false;
   server.addEventListener("key-needed", () => { asksForKey = true; }, { once: true });
   globalThis.fetch = async () => ({ status: 401 });

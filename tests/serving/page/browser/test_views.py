@@ -114,6 +114,39 @@ def test_a_match_shows_its_own_chart_and_which_features_made_it_alike(
     assert seen.errors == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("verdict", ["informative", "weak"])
+def test_a_calibrated_range_and_a_verdict_are_called_so(
+    visit: Any, serving: Server, scheme: str, verdict: str
+) -> None:
+    seen: Visit = visit(serving, scheme=scheme)
+
+    def calibrate(route: Any) -> None:
+        answered = route.fetch()
+        replies = answered.json()
+        for reply in replies if isinstance(replies, list) else [replies]:
+            if "evidence" in reply["result"]:
+                evidence = reply["result"]["evidence"]
+                evidence |= {"verdict": verdict, "calibrated": True, "reason": "they moved more"}
+                evidence["horizons"]["24h"] |= {"band_80": [-10.0, 20.0]}
+                evidence["horizons"]["24h"]["scale"]["deviation"] = 9.0
+        route.fulfill(response=answered, json=replies)
+
+    seen.page.route("**/rpc", calibrate)
+    seen.open(f"now?symbol=BTCUSDT&at={AT}")
+    seen.see("24h after")
+    assert seen.page.locator(f".word.{verdict}").inner_text() == verdict.capitalize()
+    seen.see("They moved more. The range is calibrated.")
+    seen.see("8 of 10 outcomes, calibrated")
+    assert rows(seen, "What to expect")[-1][2] == "−10.00 … +20.00"
+    sentence = seen.page.locator(".verdict p").first.inner_text()
+    prices = re.findall(r"\d{2},\d{3}\.\d", sentence)
+    now, low, high = (float(text.replace(",", "")) for text in prices)
+    assert (low / now, high / now) == pytest.approx((0.9, 1.2), abs=1e-4)
+    seen.page.screenshot(path=SHOTS / f"{verdict}-{scheme}.png")
+    assert serious(seen) == []
+
+
 def test_the_paths_of_matches_are_drawn_in_expected_moves_or_in_percent(
     visit: Any, serving: Server
 ) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import M5, MINUTE_MS
-from tests.cli.corridor import AT_MS, SYMBOL, Corridor, copied, write
+from tests.cli.corridor import AT_MS, SYMBOL, Corridor, console_script, copied, write
 from tests.serving.page.browser.conftest import SHOTS, Visit, free_port
 from tests.serving.page.browser.test_views import VIEWS
 from tests.serving.server_process import server_of
@@ -122,6 +127,30 @@ def test_a_new_snapshot_is_shown_without_asking_for_it(
             assert asked(seen) == 1
             seen.page.screenshot(path=SHOTS / "pushed.png")
             assert seen.errors == []
+
+
+def test_the_demo_shows_the_page_until_ctrl_c_and_leaves_nothing_behind(
+    visit: Any, tmp_path: Path
+) -> None:
+    command = [console_script("llm-trader"), "demo", "--page", "--http-port", "0"]
+    # As at a person's terminal: the address is read while it runs, and no browser is opened.
+    environ = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1", "BROWSER": "true"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as demo:
+        try:
+            assert demo.stdout is not None
+            ports = (re.search(r"http://127\.0\.0\.1:(\d+)/", line) for line in demo.stdout)
+            port = next(int(found[1]) for found in ports if found)
+            seen: Visit = visit(SimpleNamespace(http_port=port))
+            for view, text in {**VIEWS, "decisions": "12 HOLDs"}.items():
+                seen.open(view).see(text)
+            seen.open("now").see("These data are simulated")
+            seen.see("Live; the newest candle is")
+            assert seen.errors == []
+        finally:
+            demo.send_signal(signal.SIGINT)
+            assert demo.wait(30) == 0
+    seen.see("The server is away")
+    assert list(tmp_path.iterdir()) == []
 
 
 def asked(seen: Visit) -> int:

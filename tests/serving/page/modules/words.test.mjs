@@ -31,12 +31,14 @@ test("ages and counts are words of their size", () => {
 });
 
 test("a guard's verdict is what is on record, and no more", () => {
-  const verdict = (decision, more = {}) => guardVerdict({ decision, vetoes: [], labels: {}, ...more });
+  const verdict = (decision, more = {}) => guardVerdict({ decision, arm: "rag", vetoes: [], labels: {}, ...more });
   const long = { action: "LONG", hold_reason: null, reasoning: "It rose." }, run = { labels: { run: "r1" } };
   const vetoes = [{ rule: "kill_switch", message: "it is on" }, { rule: "stale", message: "20 min old" }];
   assert.equal(verdict(long, { ...run, vetoes }), "refused it: kill_switch: it is on; stale: 20 min old");
   assert.equal(verdict({ action: "HOLD", hold_reason: "guard", reasoning: "RSI(7) is unknown" }), "RSI(7) is unknown");
   assert.equal(verdict(long), "was not asked, as no workflow made this decision");
   assert.equal(verdict(long, run), "no veto is on record");
+  assert.equal(verdict(long, { labels: { run: "r1", mode: "ab", executes: "baseline" } }), "was not asked, as this arm is not executed");
+  assert.equal(verdict(long, { labels: { run: "r1", mode: "ab", executes: "rag" } }), "no veto is on record");
   assert.equal(verdict({ ...long, action: "HOLD", hold_reason: "model" }, run), "had nothing to refuse");
 });

@@ -85,10 +85,11 @@ const action = ({ decision: { action: name, hold_reason: reason }, vetoes }) => 
 };
 
 /** What the guards of a workflow said. They have nothing to say about a HOLD. */
-export function guardVerdict({ decision, vetoes, labels }) {
+export function guardVerdict({ decision, arm, vetoes, labels }) {
   if (vetoes.length) return `refused it: ${vetoes.map(({ rule, message }) => `${rule}: ${message}`).join("; ")}`;
   if (decision.hold_reason === "guard") return decision.reasoning;
   if (labels.run === undefined) return "was not asked, as no workflow made this decision";
+  if (labels.mode === "ab" && labels.executes !== arm) return "was not asked, as this arm is not executed";
   return decision.action === "HOLD" ? "had nothing to refuse" : "no veto is on record";
 }
 

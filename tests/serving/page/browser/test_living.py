@@ -37,6 +37,7 @@ def test_a_page_that_is_open_while_the_server_starts_again_recovers(
     seen.page.click("button[aria-label='A day back']")
     seen.see("The server does not answer")
     seen.page.get_by_role("button", name="Try again").wait_for()
+    assert seen.serious() == []
     with server_of(real, *flags) as server:
         assert f"http://127.0.0.1:{server.http_port}" == address
         seen.see("24h after", timeout_s=40)
@@ -74,6 +75,7 @@ def test_a_server_with_keys_is_asked_with_the_key_that_a_person_gives(
         seen.page.fill("#key-value", "a wrong one")
         seen.page.click("text=Use this key")
         seen.see("does not accept this key")
+        assert seen.serious() == []
         seen.page.fill("#key-value", KEY)
         seen.page.click("text=Use this key")
         seen.see("24h after")

@@ -25,11 +25,16 @@ export function writeMoment({ symbol, at }) {
  */
 export function picker(choose) {
   let at = null, end = 0, typing = null;
+  // The next step counts from here, also where the answer is still on its way.
+  const go = (time) => {
+    at = time;
+    choose({ symbol: select.value, at });
+  };
   const pick = (time) => {
     const grid = time - time % STEP;
-    choose({ symbol: select.value, at: grid >= end ? null : grid });
+    go(grid >= end ? null : grid);
   };
-  const select = el("select", { id: "symbol", onchange: () => choose({ symbol: select.value, at }) });
+  const select = el("select", { id: "symbol", onchange: () => go(at) });
   const input = el("input", {
     id: "at", type: "datetime-local", step: "900",
     onchange: () => {
@@ -41,7 +46,7 @@ export function picker(choose) {
       }, TYPING_MS);
     },
   });
-  const latest = el("button", { type: "button", id: "latest", onclick: () => choose({ symbol: select.value, at: null }) }, "Latest");
+  const latest = el("button", { type: "button", id: "latest", onclick: () => go(null) }, "Latest");
   const move = (ms) => pick((at ?? end) + ms);
   const step = (ms, text, name) => el("button", { type: "button", "aria-label": name, title: name, onclick: () => move(ms) }, text);
   const ahead = [step(HOUR, "›", "An hour ahead"), step(DAY, "»", "A day ahead")];

@@ -78,6 +78,7 @@ export class NowView {
   }
 
   choose({ symbol, at }) {
+    if (this.closed) return;
     writeMoment({ symbol, at });
     this.load();
   }

@@ -1,8 +1,9 @@
 """Carries runs out, so that a run which was accepted ends whatever becomes of the process.
 
 1. `start` puts the run into the queue, with the text of its graph: on disk when it returns.
-2. A process with room takes it, and walks the graph. Each node is a step, recorded when it ends.
-3. After a crash the run is walked again: recorded nodes are read, and the first one without a
+2. A process with room takes it, and walks the graph. Each stage of it is a step, recorded when it
+   ends; no order is placed before the decision that led to it is on record.
+3. After a crash the run is walked again: recorded stages are read, and the first one without a
    record begins anew. So a node may begin twice, and its service must bear that.
 
 On SQLite a process resumes all runs that were under way when it starts. On Postgres each process
@@ -16,7 +17,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,12 +40,13 @@ from llm_trader.workflow.engine.durable.run_log import (
     WORKFLOW,
     RunLog,
     input_record,
-    record_of,
+    records_of,
     start_of,
+    stored_stage,
 )
 from llm_trader.workflow.engine.protocol import NodeRecord, RunSummary
 from llm_trader.workflow.engine.summaries import summary_of
-from llm_trader.workflow.engine.walk import walk
+from llm_trader.workflow.engine.walk import Stage, walk
 from llm_trader.workflow.graph.document import InputNode
 from llm_trader.workflow.graph.model import GraphNode
 from llm_trader.workflow.nodes.running import NodeRun, Services
@@ -207,17 +209,26 @@ async def _carry_out(stored: dict[str, Any]) -> dict[str, Any]:
     async def step(node: GraphNode, inputs: Any) -> NodeRecord:
         if isinstance(node.document, InputNode):
             return input_record(node, start)  # the run was stored with it
+        carrier.watch(start.run_id, node.name, "begins")
+        record = await attempt_node(node, inputs, run, carrier.services)
+        carrier.watch(start.run_id, node.name, "ends")
+        return record
 
-        async def attempt() -> dict[str, Any]:
-            carrier.watch(start.run_id, node.name, "begins")
-            record = await attempt_node(node, inputs, run, carrier.services)
-            carrier.watch(start.run_id, node.name, "ends")
-            encoded: dict[str, Any] = plain(record)
-            return encoded
+    async def keep(
+        stage: Stage, carry_out: Callable[[], Awaitable[list[NodeRecord]]]
+    ) -> list[NodeRecord]:
+        if isinstance(stage[0].document, InputNode):
+            return await carry_out()
+        records: list[NodeRecord] = []
 
-        return record_of(await DBOS.run_step_async({"name": node.name}, attempt), graph)
+        async def store() -> str:
+            records.extend(await carry_out())
+            return stored_stage(records)
 
-    result = await walk(graph, start, step)
+        stored = await DBOS.run_step_async({"name": stage[-1].name}, store)
+        return records or records_of(stored, graph)
+
+    result = await walk(graph, start, step, keep)
     return _stored(summary_of(start, result.state, result.records))
 
 

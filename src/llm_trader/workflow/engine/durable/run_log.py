@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -44,7 +44,7 @@ WORKFLOW: Final = "llm_trader_run"
 APPLICATION: Final = "llm-trader"
 # Of how a run is stored and walked. It changes only where `walk` would go another way with the
 # same graph and records; runs of the former version then wait for a process of the former program.
-VERSION: Final = "runs-1"
+VERSION: Final = "runs-2"
 
 _STATES: Final[dict[str, RunState]] = {
     "ENQUEUED": "queued",
@@ -231,7 +231,7 @@ class RunLog:
         failed = [
             step["function_id"]
             for step in steps
-            if isinstance(step["output"], dict) and step["output"].get("status") == "failed"
+            if any(one["status"] == "failed" for one in _stage(step["output"]))
         ]
         return failed[-1] if failed else 1
 
@@ -244,9 +244,10 @@ class RunLog:
             if isinstance(node.document, InputNode) and node.document.config.method == start.method
         ]
         return inputs + [
-            record_of(step["output"], graph)
+            record
             for step in steps
-            if isinstance(step["output"], dict) and "node" in step["output"]
+            for record in records_of(step["output"], graph)
+            if record.status != "skipped"
         ]
 
     async def _status(self, run_id: str) -> WorkflowStatus:
@@ -278,10 +279,24 @@ def input_record(node: GraphNode, start: RunStart) -> NodeRecord:
     )
 
 
-def record_of(stored: Any, graph: Graph) -> NodeRecord:
-    """A record of JSON, with its output as the struct of its node."""
-    record = msgspec.convert(stored, NodeRecord)
+def stored_stage(records: Sequence[NodeRecord]) -> str:
+    """Text, as the library's own encoder takes several times longer for values within values."""
+    return msgspec.json.encode(records).decode()
+
+
+def records_of(stored: Any, graph: Graph) -> list[NodeRecord]:
+    """The records of a stage, each with its output as the struct of its node."""
     kinds = {node.name: node.signature.output for node in graph.nodes}
+    return [_record_of(one, kinds) for one in _stage(stored)]
+
+
+def _stage(stored: Any) -> list[dict[str, Any]]:
+    """A step that broke has stored nothing."""
+    return [] if stored is None else msgspec.json.decode(stored, type=list[dict[str, Any]])
+
+
+def _record_of(stored: dict[str, Any], kinds: Mapping[str, Any]) -> NodeRecord:
+    record = msgspec.convert(stored, NodeRecord)
     if record.output is None or record.node not in kinds:
         return record
     output = msgspec.convert(record.output, kinds[record.node])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import structlog
@@ -77,6 +77,8 @@ class IntakeMethods:
     clock: Clock
     max_queued: int
     seen: Callable[[Received], None] = lambda received: None
+    # Runs that are being put on disk, so that a burst does not go beyond the limit together.
+    _beginning: set[str] = field(default_factory=set, init=False)
 
     def methods(self) -> Iterator[Method]:
         yield Method(
@@ -142,7 +144,7 @@ class IntakeMethods:
     async def _begin(
         self, method: Literal["snapshot.post", "ingest.push"], event: Received | Pushed
     ) -> Receipt:
-        depth = await self.engine.depth()
+        depth = await self.engine.depth() + len(self._beginning)
         if depth >= self.max_queued:
             raise OverloadedError(f"overloaded: {depth} runs wait or are under way")
         start = RunStart(
@@ -154,7 +156,11 @@ class IntakeMethods:
             options=self.options,
             accepted_at_ms=event.received_at_ms,
         )
-        accepted = await self.engine.start(start)
+        self._beginning.add(start.run_id)
+        try:
+            accepted = await self.engine.start(start)
+        finally:
+            self._beginning.discard(start.run_id)
         _log.info(
             "workflow_run_accepted" if accepted.is_new else "workflow_event_repeated",
             run_id=accepted.run_id,

@@ -34,7 +34,7 @@ class RunsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     at_once: Annotated[
         int, Meta(ge=1, le=1000, description="Runs that one process has under way at once.")
-    ] = 16
+    ] = 64
     poll_ms: Annotated[
         int,
         Meta(
@@ -43,7 +43,7 @@ class RunsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Milliseconds between two looks for runs that wait; half of it is what a "
             "run waits on average.",
         ),
-    ] = 100
+    ] = 50
     sweep_s: Annotated[
         float,
         Meta(

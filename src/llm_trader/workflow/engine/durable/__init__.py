@@ -2,6 +2,7 @@
 
 `database`   where runs are kept; SQLite is for one process
 `run_log`    accepts, lists, shows and cancels runs, from any process
+`batches`    calls that share one transaction
 `engine`     carries runs out
 `executors`  which processes are alive, and the runs of dead ones, on Postgres
 """

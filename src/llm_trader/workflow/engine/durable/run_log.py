@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
+import sqlalchemy
+import sqlalchemy.event
 import sqlalchemy.exc
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
 from dbos import error as dbos_errors
 
 from llm_trader.errors import InvalidInputError, StoreError
 from llm_trader.timeframe import Millis, iso8601
+from llm_trader.workflow.engine.durable.batches import Batches
 from llm_trader.workflow.engine.durable.database import RunDatabase
 from llm_trader.workflow.engine.protocol import (
     Accepted,
@@ -79,9 +82,14 @@ class RunLog:
             retry_connection_errors=False,
             lazy=True,
         )
+        # The client has no transaction of its own to offer for several runs.
+        self._engine = _engine(database)
+        self._starts: Batches[RunStart, Accepted] = Batches(self._start_all)
+        self._depths: Batches[None, int] = Batches(self._depth_for_all)
 
     def close(self) -> None:
         self._client.destroy()
+        self._engine.dispose()
 
     def graph(self, text: GraphText) -> Graph:
         """The checked graph of a run; the same text is checked once."""
@@ -91,19 +99,7 @@ class RunLog:
         return self._graphs[digest]
 
     async def start(self, run: RunStart) -> Accepted:
-        options: EnqueueOptions = {
-            "workflow_name": WORKFLOW,
-            "queue_name": QUEUE,
-            "workflow_id": run.run_id,
-            "workflow_id_reuse_policy": "reject",
-            "queue_partition_key": run.symbol or run.run_id,
-            "app_version": VERSION,
-        }
-        try:
-            await self._call(self._client.enqueue, options, plain(run))
-        except dbos_errors.DBOSWorkflowIDInUseError:
-            return Accepted(run.run_id, is_new=False)
-        return Accepted(run.run_id, is_new=True)
+        return await self._starts.add(run)
 
     async def wait(self, run_id: str) -> RunResult:
         while True:
@@ -120,14 +116,7 @@ class RunLog:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def depth(self) -> int:
-        found = await self._call(
-            self._client.list_workflows,
-            status=_UNENDED,
-            name=WORKFLOW,
-            load_input=False,
-            load_output=False,
-        )
-        return len(found)
+        return await self._depths.add(None)
 
     async def runs(self, *, limit: int, state: RunState | None = None) -> Sequence[RunSummary]:
         found = await self._call(
@@ -226,6 +215,39 @@ class RunLog:
     async def requeue(self, run_ids: Sequence[str]) -> None:
         await self._call(self._client.resume_workflows, list(run_ids), queue_name=QUEUE)
 
+    async def _start_all(self, runs: Sequence[RunStart]) -> list[Accepted]:
+        return await self._call(self._enqueue_all, runs)
+
+    def _enqueue_all(self, runs: Sequence[RunStart]) -> list[Accepted]:
+        """In one transaction: all of them are on disk, or none."""
+        with self._engine.begin() as connection:
+            return [self._enqueue(connection, run) for run in runs]
+
+    def _enqueue(self, connection: sqlalchemy.Connection, run: RunStart) -> Accepted:
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": run.run_id,
+            "workflow_id_reuse_policy": "reject",
+            "queue_partition_key": run.symbol or run.run_id,
+            "app_version": VERSION,
+        }
+        try:
+            self._client.enqueue_in_transaction(connection, options, plain(run))
+        except dbos_errors.DBOSWorkflowIDInUseError:
+            return Accepted(run.run_id, is_new=False)
+        return Accepted(run.run_id, is_new=True)
+
+    async def _depth_for_all(self, callers: Sequence[None]) -> list[int]:
+        found = await self._call(
+            self._client.list_workflows,
+            status=_UNENDED,
+            name=WORKFLOW,
+            load_input=False,
+            load_output=False,
+        )
+        return [len(found)] * len(callers)
+
     async def _failed_step(self, run_id: str) -> int:
         steps = await self._call(self._client.list_workflow_steps, run_id)
         failed = [
@@ -259,12 +281,25 @@ class RunLog:
     async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:
             return await asyncio.to_thread(function, *args, **kwargs)
-        except dbos_errors.DBOSWorkflowIDInUseError:
-            raise
         except dbos_errors.DBOSNonExistentWorkflowError as error:
             raise RunNotFoundError(str(error)) from error
         except (sqlalchemy.exc.SQLAlchemyError, dbos_errors.DBOSException) as error:
             raise StoreError(f"the database of runs does not answer: {error}") from error
+
+
+def _engine(database: RunDatabase) -> sqlalchemy.Engine:
+    url = sqlalchemy.make_url(database.url)
+    if database.is_shared:
+        return sqlalchemy.create_engine(url.set(drivername="postgresql+psycopg"))
+    engine = sqlalchemy.create_engine(url)
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        # As the library has it: writers queue up instead of failing in the middle.
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("PRAGMA busy_timeout=30000")
+
+    return engine
 
 
 def input_record(node: GraphNode, start: RunStart) -> NodeRecord:

@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 TEXT   := .venv-text
 CLIENT := clients/typescript
 
+# Tests wait for half of their time, so one more of them runs than there are cores.
+AT_ONCE = $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
+
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 
 .DEFAULT_GOAL := help
@@ -44,7 +47,7 @@ test soak: export PYTHONDONTWRITEBYTECODE :=
 
 # Postgres has its tests in test-text, also where this machine has one.
 test: setup ## every quick test, in parallel
-	@$(BIN)/python -m pytest -n auto --dist loadfile -q --durations=10 -m "not soak and not postgres"
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile -q --durations=10 -m "not soak and not postgres"
 
 soak: setup ## what takes longer: evaluations, floods, kills, properties with more examples
 	@TEST_PROFILE=$${TEST_PROFILE:-thorough} $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"

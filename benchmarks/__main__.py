@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import computing, opening, processes, states, storing, workload
+from benchmarks.backtest import backtest
 from benchmarks.batch import batch
 from benchmarks.endurance import endurance
 from benchmarks.evaluation import evaluation
@@ -53,6 +54,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "state": states.state_of_now,
     "models": models,
     "workflow": workflow,
+    "backtest": backtest,
 }
 
 

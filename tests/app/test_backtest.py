@@ -7,23 +7,39 @@ results differ by rounding alone.
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from llm_trader.app.indexes import snapshot_rules
 from llm_trader.app.job import Job
-from llm_trader.app.workflow.backtest import Backtested, backtest
-from llm_trader.errors import InvalidInputError, SymbolNotFoundError
+from llm_trader.app.server import query_server
+from llm_trader.app.workflow.backtest import backtest, stored_evidence
+from llm_trader.app.workflow.backtest_report import Backtested
+from llm_trader.client import AsyncClient
+from llm_trader.embedding.state import StateSpace
+from llm_trader.errors import InvalidInputError, LlmTraderError, SymbolNotFoundError
 from llm_trader.evaluation.backtest.simulator import Simulation, sides_of, simulate
+from llm_trader.index.ingestion import Spaces
 from llm_trader.llm.aggregator import Aggregator, AggregatorConfig
+from llm_trader.llm.cases import states_at
 from llm_trader.market.store import MarketStore
+from llm_trader.retrieval.answer import Answer
 from llm_trader.settings.loading import load_settings
 from llm_trader.timeframe import DAY_MS, H4, HOUR_MS, M5, MAX_TIME_MS, Millis
 from llm_trader.trading.rules import Costs, TradingRules
+from llm_trader.workflow.graph.document import ToolNode
+from llm_trader.workflow.graph.loading import load_graph
+from llm_trader.workflow.nodes.retrieving import RpcRetrieve
+from llm_trader.workflow.nodes.running import Retrieve
+from llm_trader.workflow.nodes.scripts import SCRIPTS
+from llm_trader.workflow.values import QueryInputs
 from tests.cli.corridor import AT_MS, QUARTER_MS, Corridor
 from tests.exchange.real_data import real_listings
 from tests.workflow.graphs import MAIN
@@ -147,3 +163,75 @@ def test_the_kill_switch_of_today_stops_no_backtest(corridor: Corridor, tmp_path
     assert "kill_switch" not in done.report.vetoes
     assert done.report.orders["placed"] > 0
     assert done.replayed.time_ms == list(range(AT_MS - DAY_MS, AT_MS, QUARTER_MS))
+
+
+def test_ctrl_c_ends_a_backtest_before_its_next_states(corridor: Corridor) -> None:
+    decided = []
+
+    def progress(label: str, done: int, total: int) -> None:
+        if label == f"{SYMBOL}, deciding":
+            decided.append(done)
+            signal.raise_signal(signal.SIGINT)
+
+    job = job_of(corridor)._replace(progress=progress)
+    with pytest.raises(KeyboardInterrupt):
+        backtest(job, MAIN, SYMBOL, AT_MS - 3 * DAY_MS, AT_MS, EAGER)
+    assert decided == [96]
+
+
+async def test_evidence_is_what_a_server_answers_to_the_same_states(corridor: Corridor) -> None:
+    job, graph = job_of(corridor), load_graph(MAIN, SCRIPTS)
+    spaces = Spaces(StateSpace(M5), rules=snapshot_rules(job.settings))
+    times = np.arange(AT_MS - DAY_MS, AT_MS, QUARTER_MS, dtype=np.int64)
+    with MarketStore.open(corridor.store) as store:
+        start_ms = int(times[0])
+        evidence = stored_evidence(job, store, spaces, graph, SYMBOL, start_ms, AT_MS)
+        states = [(t.snapshot(0), t) for t in states_at(store, SYMBOL, M5, times, spaces.rules)]
+        await evidence.prepare(states, graph)
+        inputs = [
+            QueryInputs(symbol=SYMBOL, timestamp=one.timestamp, current_state=one)
+            for one, _ in states
+        ]
+        [tool] = [n.document for n in graph.nodes if isinstance(n.document, ToolNode)]
+        in_blocks = [await asked(evidence, one, tool) for one in inputs]
+    async with query_server(job.settings, {}, None) as server:
+        await server.start()
+        host, port = server.address
+        retrieve = RpcRetrieve(lambda url, timeout_s: AsyncClient(url), f"tcp://{host}:{port}")
+        served = [await asked(retrieve, one, tool) for one in inputs]
+        await retrieve.aclose()
+        await server.stop()
+    assert len(in_blocks) == len(served) == 96
+    for mine, theirs in zip(in_blocks, served, strict=True):
+        # Means of a block are sums in another order.
+        (floats, others), (their_floats, their_others) = apart(mine), apart(theirs)
+        assert others == their_others
+        assert floats == pytest.approx(their_floats, rel=1e-9, abs=1e-12)
+    assert sum(isinstance(one, Answer) for one in served) > 90
+
+
+async def asked(retrieve: Retrieve, inputs: QueryInputs, tool: ToolNode) -> Answer | str:
+    """The answer without its durations, and without what does not go over the wire; or a code."""
+    try:
+        answer = await retrieve(inputs, tool.config.rpc, tool.config.query)
+    except LlmTraderError as error:
+        return error.code
+    return msgspec.structs.replace(answer, embedding_us=0, retrieval_us=0, without_neighbours=None)
+
+
+def apart(answer: Answer | str) -> tuple[dict[str, float], dict[str, Any]]:
+    """Its fractions, and all else."""
+    found = leaves(msgspec.to_builtins(answer))
+    floats = {path: value for path, value in found.items() if isinstance(value, float)}
+    return floats, {path: value for path, value in found.items() if path not in floats}
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """The numbers and texts of an answer by their places in it."""
+    if not isinstance(value, dict | list | tuple):
+        return {path: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    inner = {f"{path}.{key}": item for key, item in items}
+    return {path: len(value)} | {
+        p: v for at, item in inner.items() for p, v in leaves(item, at).items()
+    }

@@ -163,8 +163,12 @@ def test_the_store_of_another_exchange_is_refused(
 ):
     assert typed(f"{LINE} --exchange bybit --start 1 --store {tmp_path}").code == 0
     before = rows_of(tmp_path)
-    shown = typed(f"{LINE} --exchange binance --start 1 --store {tmp_path}")
-    assert "the store holds data of bybit, not of binance" in shown.err
+    exchange.asked.clear()
+    for command in ("fetch --start 1", "collect"):
+        line = f"llm-trader data {command} --exchange binance --symbols BTCUSDT"
+        shown = typed(f"{line} --store {tmp_path}")
+        assert "the store holds data of bybit, not of binance" in shown.err
+    assert exchange.asked == []
     assert rows_of(tmp_path) == before
 
 

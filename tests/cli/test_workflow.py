@@ -68,12 +68,16 @@ def test_a_run_by_hand_is_listed_shown_and_not_repeated(
     )
 
 
-def test_a_backtest_shows_its_account_and_prints_all_as_json(typed: Typing, settings: Path) -> None:
+def test_a_backtest_shows_its_account_and_prints_all_as_json(
+    typed: Typing, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     command = f"llm-trader workflow backtest {MAIN} --symbol {SYMBOL} --start 2025-03-01T12:00:00Z"
     shown = typed(command)
     assert shown.code == 0
     assert "48 states, 0 not usable" in " ".join(shown.out.split())
     assert "Equity, USDT" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
     report = typed(command, "--json").json
     assert sum(report["actions"].values()) == report["states"] == 48
     assert report["book_problems"] == []

@@ -24,7 +24,7 @@ from llm_trader.app.follower_thread import FollowerThread
 from llm_trader.app.following import FollowReport, StoreFollower
 from llm_trader.app.indexes import refuse_one_folder_for_both
 from llm_trader.app.job import Job
-from llm_trader.app.market_data import find_on_venue, written_store
+from llm_trader.app.market_data import find_on_venue, refuse_store_of_another, written_store
 from llm_trader.app.retention import cut_ms_of
 from llm_trader.app.snapshot_delivery import snapshot_sender
 from llm_trader.clock import Clock, OffsetClock
@@ -145,6 +145,7 @@ class _Collection:
         market = self.job.settings.market
         venue = self.connect(self.plan.exchange, market.exchange)
         try:
+            refuse_store_of_another(market, venue.name)
             check_timeframes(venue, self.plan.timeframes)
             instruments = await self._instruments(venue)
             lock = WriterLock(market.store)

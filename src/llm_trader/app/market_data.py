@@ -148,6 +148,12 @@ def written_store(config: MarketConfig, exchange: str) -> Iterator[MarketStore]:
         raise
 
 
+def refuse_store_of_another(config: MarketConfig, exchange: str) -> None:
+    """Before anything is asked of the exchange, which may take minutes to fail."""
+    if (config.store / DATA_FILE).exists():
+        MarketStore.open(config.store, exchange=exchange).close()
+
+
 @blocking
 async def fetch_market_data(
     job: Job,
@@ -167,6 +173,7 @@ async def fetch_market_data(
     market = job.settings.market
     venue = open_venue(exchange, market.exchange)
     try:
+        refuse_store_of_another(market, venue.name)
         check_timeframes(venue, timeframes)
         now_ms = await venue.now_ms()
         span = _fetched_span(start, end, now_ms)

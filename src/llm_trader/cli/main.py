@@ -31,6 +31,7 @@ from llm_trader.cli import (
     volatility,
     workflow,
 )
+from llm_trader.cli.account import kill_app, ledger_app, orders, positions, status
 from llm_trader.cli.assistants import mcp, receipt_app
 from llm_trader.cli.decide import decide, prompt_app, replay
 from llm_trader.cli.demo import demo
@@ -104,6 +105,11 @@ app.add_typer(decisions.app, name="decisions")
 app.command()(replay)
 app.add_typer(prompt_app, name="prompt")
 app.add_typer(workflow.app, name="workflow")
+app.command()(positions)
+app.command()(orders)
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(kill_app, name="kill")
+app.command()(status)
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(calibrate)
 app.command()(mcp)

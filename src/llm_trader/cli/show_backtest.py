@@ -9,7 +9,7 @@ from rich.text import Text
 from llm_trader.cli.output import Description, line, minute, number, table
 
 if TYPE_CHECKING:
-    from llm_trader.app.workflow.backtest import BacktestReport
+    from llm_trader.app.workflow.backtest_report import BacktestReport
 
 # The whole list is in the JSON.
 _TRADES_SHOWN = 10
@@ -18,8 +18,9 @@ _TRADES_SHOWN = 10
 def describe_backtest(report: BacktestReport) -> Description:
     performance = report.performance
     yield line(
-        f"{report.graph} ({report.digest}) on {report.symbol} from {minute(report.start)} to "
-        f"{minute(report.end)}: {report.states:,} states, {report.states_missing:,} not usable."
+        f"The graph {report.graph} ({report.digest}) on {report.symbol} from "
+        f"{minute(report.start)} to {minute(report.end)}: {report.states:,} states, "
+        f"{report.states_missing:,} not usable."
     )
     for problem in (*report.failures, *report.book_problems):
         yield Text(f"{problem[:1].upper()}{problem[1:].rstrip('.')}.", "red")
@@ -52,7 +53,7 @@ def describe_backtest(report: BacktestReport) -> Description:
                 (
                     minute(one.entry),
                     one.side,
-                    minute(one.exit),
+                    one.exit[:16].replace("T", " "),  # a stop is met within a candle
                     f"{one.entry_price:g}",
                     f"{one.exit_price:g}",
                     one.exit_reason,

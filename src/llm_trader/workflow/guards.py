@@ -270,20 +270,28 @@ def _trades_per_day(case: _Case) -> Veto | None:
     return Veto("trades_per_day", message, {"trades": len(orders), "limit": limit})
 
 
-def _daily_loss(case: _Case) -> Veto | None:
-    """Against the equity at the day's begin: today's fills and costs, and all open profit.
+def result_of_day(fills: Sequence[Fill], unrealized: Decimal, now_ms: Millis) -> Decimal | None:
+    """What the UTC day has brought: its fills after costs, and all open profit.
 
-    Funding is left out: it is a fraction of the fees at usual rates.
+    None where an exchange does not say what a fill has realized. Funding is left out: it is a
+    fraction of the fees at usual rates.
     """
+    result = unrealized
+    for fill in _of_the_day(fills, now_ms):
+        if fill.realized is None:
+            return None
+        result += fill.realized - fill.fee - fill.slippage
+    return result
+
+
+def _daily_loss(case: _Case) -> Veto | None:
+    """Against the equity at the day's begin."""
     facts, limit_pct = case.facts, case.config.max_daily_loss_pct
     if facts.now_ms is None or facts.fills is None or facts.balance is None or not case.opens:
         return None
-    fills = _of_the_day(facts.fills, facts.now_ms)
-    result = facts.balance.unrealized
-    for fill in fills:
-        if fill.realized is None:
-            return Veto("daily_loss", "nobody knows the profit of a position that ended today")
-        result += fill.realized - fill.fee - fill.slippage
+    result = result_of_day(facts.fills, facts.balance.unrealized, facts.now_ms)
+    if result is None:
+        return Veto("daily_loss", "nobody knows the profit of a position that ended today")
     begin = facts.balance.equity - result
     if begin <= 0 or -result < begin * exact(limit_pct) / _PCT:
         return None

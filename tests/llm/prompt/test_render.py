@@ -15,6 +15,7 @@ from llm_trader.llm.prompt.render import (
     TEMPLATE_VERSION,
     Prompt,
     PromptOptions,
+    render_both,
     render_prompt,
 )
 from llm_trader.llm.prompt.retrieved import Retrieved
@@ -58,6 +59,15 @@ def scaled(factor: float) -> dict[str, Any]:
 
 
 # --- The examples
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_prompts_of_a_state_are_those_of_the_arms(name: str) -> None:
+    given = example(name)
+    for arm, prompt in zip(
+        ARMS, render_both(given.snapshot, given.result, given.options), strict=True
+    ):
+        assert prompt == render_prompt(arm, given.snapshot, given.result, given.options)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,7 +30,11 @@ def fixed(value: float | None, decimals: int) -> str:
     """Rounded half away from zero, without a sign at zero; `n/a` where unknown."""
     if value is None or not isfinite(value) or abs(value) >= _TOO_LARGE:
         return UNKNOWN
-    # The exact binary value is rounded, as JavaScript's toFixed does.
+    # The exact binary value is rounded, as JavaScript's toFixed does. Python differs at ties only,
+    # which are whole multiples of 2**-(decimals + 1); `Decimal` takes several times as long.
+    if value * 2.0 ** (decimals + 1) % 1:
+        text = f"{value:.{decimals}f}"
+        return text if text[0] != "-" or text.strip("-0.") else text[1:]
     rounded = Decimal(value).quantize(Decimal(1).scaleb(-decimals), context=_EXACT)
     return format(rounded if rounded else abs(rounded), "f")
 

@@ -69,11 +69,29 @@ def render_prompt(
     options: PromptOptions = DEFAULT_OPTIONS,
 ) -> Prompt:
     """The prompt of an arm. Where `rag` has no evidence its text is that of `baseline`."""
-    sections = [market_lines(snapshot, options.masked)]
-    if arm == "rag" and retrieved is not None:
-        sections.append(evidence_lines(retrieved, snapshot.timestamp, snapshot.price))
-    sections.append([_QUESTION])
-    shown = ["\n".join(lines) for lines in sections if lines]
+    market = market_lines(snapshot, options.masked)
+    return _prompt(arm, market, _evidence(snapshot, retrieved if arm == "rag" else None), options)
+
+
+def render_both(
+    snapshot: MarketSnapshot,
+    retrieved: Retrieved | None,
+    options: PromptOptions = DEFAULT_OPTIONS,
+) -> tuple[Prompt, Prompt]:
+    """The prompts `rag` and `baseline` of a state, whose lines of the market are written once."""
+    market = market_lines(snapshot, options.masked)
+    rag = _prompt("rag", market, _evidence(snapshot, retrieved), options)
+    return rag, _prompt("baseline", market, [], options)
+
+
+def _evidence(snapshot: MarketSnapshot, retrieved: Retrieved | None) -> list[str]:
+    if retrieved is None:
+        return []
+    return evidence_lines(retrieved, snapshot.timestamp, snapshot.price)
+
+
+def _prompt(arm: Arm, market: list[str], evidence: list[str], options: PromptOptions) -> Prompt:
+    shown = ["\n".join(lines) for lines in (market, evidence, [_QUESTION]) if lines]
     return Prompt(
         system=system_text(options.longest_hold_hours, options.round_trip_cost_pct),
         user="\n\n".join(shown),

@@ -84,12 +84,12 @@ class Replay:
         noted.decisions.append(decision)
         noted.equity.append(equity)
 
-    async def close(self, symbol: str, end_ms: Millis) -> Decimal:
+    async def close(self, end_ms: Millis) -> Decimal:
         """Plays the rest of the market, closes what is open, and says what equity is left."""
         self.clock.time_ms = end_ms
         self.feed.advance(self.broker, end_ms)
-        position = await self.broker.position(symbol)
-        if position.side:
+        for position in await self.broker.positions():
+            symbol = position.symbol
             self.broker.on_price(symbol, end_ms, (await self.broker.quote(symbol)).price)
             context = OrderContext(run_id="end", symbol=symbol, now_ms=end_ms)
             await self.broker.place(closing_intent(position, context))

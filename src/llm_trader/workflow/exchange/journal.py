@@ -27,6 +27,7 @@ State = Literal["sending", "unknown", "void", "placed", "rejected"]
 
 _VERSION: Final = 1
 _BUSY_S: Final = 10.0
+_BY_TIME: Final = "sent_ms, client_order_id"
 _TABLES: Final = """
 CREATE TABLE orders (
   client_order_id TEXT PRIMARY KEY, symbol TEXT NOT NULL, state TEXT NOT NULL,
@@ -123,11 +124,30 @@ class OrderJournal:
     def unsettled(self, symbol: str) -> list[OrderNote]:
         return self._rows("WHERE symbol = ? AND state IN ('sending', 'unknown')", (symbol,))
 
-    def _rows(self, condition: str, values: tuple[Any, ...]) -> list[OrderNote]:
+    def newest(self, symbol: str | None, limit: int) -> list[OrderNote]:
+        """Newest first; of all symbols where none is named."""
+        return self._rows(
+            "WHERE ?1 IS NULL OR symbol = ?1", (symbol, limit), "sent_ms DESC LIMIT ?2"
+        )
+
+    def count(self, symbol: str | None, *states: State) -> int:
+        """Of a symbol or all; in some states or any."""
+        marks = ", ".join("?" * len(states)) or "state"
+        condition = f"symbol = coalesce(?, symbol) AND state IN ({marks})"
+        with self._as_store_errors():
+            found = self._db.execute(
+                f"SELECT count(*) FROM orders WHERE {condition}",  # noqa: S608
+                (symbol, *states),
+            ).fetchone()
+        return int(found[0])
+
+    def _rows(
+        self, condition: str, values: tuple[Any, ...], order: str = _BY_TIME
+    ) -> list[OrderNote]:
         with self._as_store_errors():
             rows = self._db.execute(
                 f"SELECT state, sent_ms, sendings, intent, result FROM orders {condition} "  # noqa: S608
-                "ORDER BY sent_ms, client_order_id",
+                f"ORDER BY {order}",
                 values,
             ).fetchall()
         return [

@@ -150,6 +150,8 @@ class Ledger:
 
     def changed_elsewhere(self) -> int:
         """A number that changes when another process or connection has written."""
+        if self.path is None:
+            return 0  # nobody else can write to these books
         with self._lock, self._as_store_errors():
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 
 from llm_trader.market.simulation import simulate
 from llm_trader.timeframe import DAY_MS, M3, MINUTE_MS
+from tests.exchange.clock import SimulatedClock
 from tests.exchange.listings import Listing, listing_of
 from tests.exchange.server import FakeExchange
 from tests.market.builders import START_MS
@@ -143,3 +146,17 @@ async def test_bybit_says_too_many_visits_with_status_200(exchange: FakeExchange
             await library.publicGetV5MarketTime()
     finally:
         await library.close()
+
+
+async def test_its_clock_runs_on_after_a_request_that_came_late(listing: Listing) -> None:
+    clock = SimulatedClock.starting(NOW_MS)
+    with FakeExchange([listing], clock) as exchange:
+        exchange.faults.add("late_request", late_ms=0)
+        async with aiohttp.ClientSession(exchange.url) as session:
+            # One is lost and comes late, with the repetition by aiohttp or with the second.
+            for _ in range(2):
+                with suppress(aiohttp.ServerDisconnectedError):
+                    (await session.get("/v5/market/time")).close()
+        assert exchange.faults.happened == 1
+        assert exchange._late == []
+        assert exchange.market.clock is clock

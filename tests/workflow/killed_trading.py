@@ -97,7 +97,9 @@ class Trading:
         try:
             await self._start()
             async with asyncio.timeout(300):
-                while await log.depth():  # noqa: ASYNC110  other processes carry them out
+                while await log.depth():
+                    # A run waits for an order that the exchange fills later.
+                    self._fill_late()
                     await asyncio.sleep(0.2)
             return {one.run_id: one for one in await log.runs(limit=100_000)}
         finally:
@@ -168,6 +170,10 @@ class Trading:
 
         self._in_exchange(change)
 
+    def _fill_late(self) -> None:
+        market = self.exchange.market
+        self._in_exchange(lambda: market.account.fill_late(market.now_ms))
+
     def _in_exchange(self, change: Callable[[], None]) -> None:
         """In its thread, between two requests."""
         self.exchange._loop.call_soon_threadsafe(change)
@@ -218,7 +224,7 @@ async def _check_positions(trading: Trading) -> None:
     try:
         await broker.connect()
         await asyncio.sleep(9.1)  # the latest of late requests
-        trading._in_exchange(lambda: account.fill_late(exchange.market.now_ms))
+        trading._fill_late()
         for symbol in trading.snapshots:
             await broker.reconcile(symbol)
             report = await broker.reconcile(symbol)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from random import Random
@@ -31,9 +33,12 @@ from tests.workflow.processes import Surroundings
 
 pytest.importorskip("ccxt")
 
+_log = logging.getLogger(__name__)
+
 # Lanes side by side, as runs wait for the exchange most of their time. `KILLED_RUNS` makes it
 # shorter.
 RUNS = int(os.environ.get("KILLED_RUNS", "1000"))
+FEW_RUNS = 32
 # The last one has two processes on Postgres.
 LANES = (*[("binance", 1), ("bybit", 1)] * 3, ("binance", 1), ("bybit", 2))
 SHARES = (*[0.135] * 7, 0.055)
@@ -44,23 +49,48 @@ SHARES = (*[0.135] * 7, 0.055)
 async def test_a_thousand_runs_with_kills_and_lost_replies_lose_and_double_nothing(
     corridor: Corridor, tmp_path: Path, postgres: Any
 ) -> None:
-    rng = Random(15)
-    rag = _rag_server(corridor, rng)
-    async with AsyncExitStack() as opened:
-        await opened.enter_async_context(coming_and_going(rag))
-        lanes = [
-            _lane(opened, corridor, tmp_path / str(number), rag.port, venue, slots, postgres)
-            for number, (venue, slots) in enumerate(LANES)
-        ]
-        await asyncio.gather(
-            *(_trade(lane, round(RUNS * share)) for lane, share in zip(lanes, SHARES, strict=True))
-        )
-    happened = sum((lane.happened for lane in lanes), Counter[str]())
-    happened["rag kills"] = rag.kills
+    happened = await _happened(
+        corridor, tmp_path, LANES, [round(RUNS * share) for share in SHARES], postgres
+    )
     assert happened["kills"] > RUNS / 10, happened
     assert happened["with evidence"] > RUNS / 10
     assert happened["baseline"] > RUNS / 20
     assert happened["execution placed"] > RUNS / 4
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+async def test_a_few_runs_with_kills_and_lost_replies_lose_and_double_nothing(
+    corridor: Corridor, tmp_path: Path
+) -> None:
+    """The same in about a minute, without Postgres."""
+    happened = await _happened(corridor, tmp_path, LANES[:2], [FEW_RUNS // 2] * 2)
+    assert happened["kills"] >= FEW_RUNS / 6, happened
+    assert happened["execution placed"] > FEW_RUNS / 4
+
+
+async def _happened(
+    corridor: Corridor,
+    folder: Path,
+    venues: Sequence[tuple[str, int]],
+    counts: Sequence[int],
+    postgres: Any = None,
+) -> Counter[str]:
+    """What happened in the lanes of these venues and slots, when all has been checked."""
+    rag = _rag_server(corridor, Random(15))
+    async with AsyncExitStack() as opened:
+        await opened.enter_async_context(coming_and_going(rag))
+        lanes = [
+            _lane(opened, corridor, folder / str(number), rag.port, venue, slots, postgres)
+            for number, (venue, slots) in enumerate(venues)
+        ]
+        await asyncio.gather(
+            *(_trade(lane, count) for lane, count in zip(lanes, counts, strict=True))
+        )
+    happened = sum((lane.happened for lane in lanes), Counter[str]())
+    happened["rag kills"] = rag.kills
+    _log.info("%d runs: %s", sum(counts), dict(happened))
+    return happened
 
 
 def _rag_server(corridor: Corridor, rng: Random) -> ComingAndGoing:

@@ -7,6 +7,7 @@
 `execution`   a decision and a position become orders
 `facts`       what the guards go by, asked from a broker
 `guards`      rules in code that turn a decision into a HOLD; `kill_switch` is a file
+`moved_files` refuses to pass over files at the default places of before
 `paper/`      the default broker: fills by candles, books in SQLite
 `exchange/`   Binance USD-M and Bybit through ccxt
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -10,6 +9,7 @@ from msgspec import Meta, Struct
 from llm_trader.config_types import EnvName, FilePath, Url
 from llm_trader.llm.expiry import ExpiryConfig
 from llm_trader.workflow.engine.config import RunsConfig
+from llm_trader.workflow.moved_files import KILL_SWITCH, ORDER_JOURNAL, PAPER_LEDGER
 
 BrokerName = Literal["paper", "binance", "bybit"]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -90,7 +90,7 @@ class GuardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     kill_switch: Annotated[
         FilePath,
         Meta(description="While this file exists, no process opens a position."),
-    ] = Path("data/kill-switch")
+    ] = KILL_SWITCH
     expiry: ExpiryConfig = ExpiryConfig()
 
 
@@ -118,7 +118,7 @@ class ExecutionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class PaperConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The account that trades on paper."""
 
-    ledger: Annotated[FilePath, Meta(description="File of the books.")] = Path("data/paper.sqlite")
+    ledger: Annotated[FilePath, Meta(description="File of the books.")] = PAPER_LEDGER
     instruments: Annotated[
         FilePath | None,
         Meta(
@@ -195,7 +195,7 @@ class ExchangeAccountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     journal: Annotated[
         FilePath,
         Meta(description="File that notes each order before it is sent, and what became of it."),
-    ] = Path("data/orders.sqlite")
+    ] = ORDER_JOURNAL
     timeout_s: Annotated[
         float, Meta(ge=0.1, le=300, description="Seconds until a request counts as failed.")
     ] = 10.0

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from llm_trader.storage.files import write_atomically, write_errors
 from llm_trader.timeframe import Millis, iso8601
+from llm_trader.workflow.moved_files import refuse_old_place
 
 _LONGEST_REASON = 500
+_SETTING = "workflow.guards.kill_switch"
 
 
 class KillSwitch:
@@ -19,11 +21,13 @@ class KillSwitch:
     def reason(self) -> str | None:
         """Why nothing is traded; None where the switch is off.
 
-        A file that exists and cannot be read stops trading as well.
+        A file that exists and cannot be read stops trading as well. Raises `ConfigurationError`
+        where one lies at its former place.
         """
         try:
             text = self.path.read_bytes()[:_LONGEST_REASON].decode("utf-8", "replace").strip()
         except FileNotFoundError:
+            refuse_old_place(self.path, _SETTING)
             return None
         except OSError as error:
             text = f"it cannot be read: {error.strerror}"
@@ -36,10 +40,12 @@ class KillSwitch:
             write_atomically(self.path, f"{iso8601(now_ms)} {reason}\n".encode())
 
     def turn_off(self) -> bool:
-        """False where it was off."""
+        """False where it was off.
+
+        Raises `ConfigurationError` where one lies at its former place.
+        """
         with write_errors(self.path.parent):
-            try:
-                self.path.unlink()
-            except FileNotFoundError:
-                return False
-        return True
+            was_on = self.path.exists()
+            self.path.unlink(missing_ok=True)
+        refuse_old_place(self.path, _SETTING)
+        return was_on

@@ -10,6 +10,7 @@ from llm_trader.workflow.broker import Broker
 from llm_trader.workflow.config import PaperConfig, WorkflowConfig
 from llm_trader.workflow.exchange.opening import open_exchange_broker
 from llm_trader.workflow.instrument_file import instruments_of
+from llm_trader.workflow.moved_files import refuse_old_place
 from llm_trader.workflow.paper.broker import PaperBroker
 from llm_trader.workflow.paper.ledger import Ledger
 
@@ -27,6 +28,7 @@ async def open_broker(
     Raises `ConfigurationError` for settings that cannot be used, and `ExchangeError` where the
     exchange does not answer.
     """
+    refuse_old_place(config.guards.kill_switch, "workflow.guards.kill_switch")
     if config.broker == "paper":
         if live_flag:
             raise ConfigurationError(
@@ -42,5 +44,6 @@ async def open_broker(
 
 def open_paper_broker(config: PaperConfig, clock: Clock) -> PaperBroker:
     """Who has it feeds it prices: `on_price`, `on_candle`, `on_funding`, or a `MarketFeed`."""
+    refuse_old_place(config.ledger, "workflow.paper.ledger")
     instruments = instruments_of(config.instruments)
     return PaperBroker(Ledger(config.ledger), config, instruments, now_ms=clock.now_ms())

@@ -107,3 +107,15 @@ async def test_open_pages_share_one_reading_for_some_seconds(
         monkeypatch.setattr(methods, "_ACCOUNT_KEPT_S", 0.0)
         later = await client.call("rag.paper_account", {}, dict[str, Any])
     assert (first["recorded"], other["recorded"], later["recorded"]) == (True, False, False)
+
+
+async def test_books_at_their_former_place_are_an_error_that_names_both(
+    corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = tmp_path / "data" / "paper.sqlite"
+    old.parent.mkdir()
+    old.touch()
+    async with answering(corridor) as client:
+        with pytest.raises(RpcError, match=r"var/paper.sqlite .* data/paper.sqlite"):
+            await client.call("rag.paper_account", {}, dict[str, Any])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
 from llm_trader.workflow.exchange.broker import ExchangeBroker
@@ -373,23 +375,117 @@ async def test_an_account_in_hedge_mode_is_refused(
             await connection.position(SYMBOL)
 
 
-async def test_a_wrong_clock_is_set_by_the_exchanges(
+@pytest_asyncio.fixture(loop_scope="package")
+async def drifting(
     exchange: FakeExchange, account: Account, venue: str, tmp_path: Path
-) -> None:
+) -> AsyncIterator[ExchangeBroker]:
+    """A broker whose own clock stays behind by `exchange.market.skew_ms`."""
     exchange.market.skew_ms = 3_600_000
+    broker = opened_broker(exchange, venue, tmp_path / "orders.sqlite")
+    broker._venue._client._wall_clock = lambda: (  # type: ignore[attr-defined]
+        (exchange.market.now_ms - exchange.market.skew_ms) / 1000
+    )
     try:
-        broker = opened_broker(exchange, venue, tmp_path / "orders.sqlite")
-        broker._venue._client._wall_clock = lambda: (
-            (exchange.market.now_ms - exchange.market.skew_ms) / 1000
-        )  # type: ignore[attr-defined]
         await broker.connect()
-        assert isinstance(await broker.place(protected("run")), Placed)
-        # A clock that drifts is set again before the next order.
-        exchange.market.skew_ms = 7_200_000
-        late = await broker.place(protected("late"))
-        assert isinstance(late, Unknown | Rejected)
-        await broker.reconcile(SYMBOL)
-        assert isinstance(await broker.place(intent("out", "-2", kind="close")), Placed)
-        await broker.close()
+        yield broker
     finally:
+        await broker.close()
         exchange.market.skew_ms = 0
+
+
+async def test_a_wrong_clock_is_set_by_the_exchanges_and_again_when_it_drifts(
+    drifting: ExchangeBroker, exchange: FakeExchange
+) -> None:
+    assert isinstance(await drifting.place(protected("run")), Placed)
+    exchange.market.skew_ms = 7_200_000
+    assert (await drifting.position(SYMBOL)).quantity == 2
+    exchange.market.skew_ms = -7_200_000
+    assert isinstance(await drifting.place(intent("out", "-2", kind="close")), Placed)
+
+
+async def test_a_clock_that_two_set_at_once_is_right(
+    drifting: ExchangeBroker, exchange: FakeExchange
+) -> None:
+    exchange.market.skew_ms = 7_200_000
+    await asyncio.gather(drifting._venue.set_clock(), drifting._venue.set_clock())
+    assert drifting._venue.now_ms() == exchange.market.now_ms
+
+
+async def test_of_several_slow_readings_of_the_clock_the_quickest_counts(
+    drifting: ExchangeBroker, exchange: FakeExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = drifting._venue._client  # type: ignore[attr-defined]
+    send, delays_ms = client.send, [900, 300, 600]
+
+    async def slow(*request: Any) -> Any:
+        told = await send(*request)
+        exchange.market.clock += delays_ms.pop(0)
+        return told
+
+    monkeypatch.setattr(client, "send", slow)
+    await drifting._venue.set_clock()
+    assert delays_ms == []
+    assert exchange.market.now_ms - drifting._venue.now_ms() == 300 // 2
+
+
+async def test_an_order_refused_for_its_time_is_looked_up_and_sent_once_more(
+    drifting: ExchangeBroker,
+    exchange: FakeExchange,
+    account: Account,
+    venue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send = drifting._venue.send
+
+    async def send_after_a_drift(*order: Any) -> Any:
+        exchange.market.skew_ms += 60_000
+        monkeypatch.undo()
+        return await send(*order)
+
+    monkeypatch.setattr(drifting._venue, "send", send_after_a_drift)
+    before = sent(exchange, venue)
+    assert isinstance(await drifting.place(protected("run")), Placed)
+    assert sent(exchange, venue) - before == 2
+    assert len(account.trades) == 1
+    await assert_held(drifting, account, 2)
+
+
+async def test_an_order_that_is_refused_for_its_time_again_may_be_placed_by_its_run_later(
+    drifting: ExchangeBroker,
+    exchange: FakeExchange,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send = drifting._venue.send
+
+    async def send_after_a_drift(*order: Any) -> Any:
+        exchange.market.skew_ms += 60_000
+        return await send(*order)
+
+    monkeypatch.setattr(drifting._venue, "send", send_after_a_drift)
+    refused = await drifting.place(protected("run"))
+    assert isinstance(refused, Rejected)
+    assert refused.code in ("-1021", "10002")
+    assert account.trades == []
+    monkeypatch.undo()
+    assert isinstance(await drifting.place(protected("run")), Placed)
+    await assert_held(drifting, account, 2)
+
+
+async def test_a_position_is_not_closed_because_its_stop_was_refused_for_its_time(
+    drifting: ExchangeBroker,
+    exchange: FakeExchange,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    protect = drifting._venue.protect
+
+    async def protect_after_a_drift(*order: Any) -> None:
+        exchange.market.skew_ms += 60_000
+        monkeypatch.undo()
+        await protect(*order)
+
+    monkeypatch.setattr(drifting._venue, "protect", protect_after_a_drift)
+    assert isinstance(await drifting.place(protected("run")), Placed)
+    assert len(account.trades) == 1
+    await assert_held(drifting, account, 2)

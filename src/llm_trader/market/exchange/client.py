@@ -48,6 +48,11 @@ _CODE: Final = re.compile(r'"(?:code|retCode)":\s*"?(-?\d+)')
 _OPEN_CODES: Final = frozenset(
     {"-1000", "-1001", "-1006", "-1007", "-1008", "10000", "10016", "170007"}
 )
+# Refusals of a request for its time: it came late, or our clock is wrong.
+CLOCK_CODES: Final = frozenset({"-1021", "10002"})
+# A reading of the exchange's clock is wrong by half its round trip at most, and Bybit refuses a
+# request from one second ahead.
+_QUICK_ROUND_TRIP_MS: Final = 200
 # Statuses of a request that was not looked at.
 _UNSEEN_STATUSES: Final = frozenset({401, 403, 404, 405, 418, 429, 451})
 # The time that a request is signed with, where it is not that of its sending.
@@ -102,6 +107,11 @@ class _Failure(NamedTuple):
     refused: bool = False
 
 
+class _ClockSource(NamedTuple):
+    endpoint: str
+    read: Callable[[Any], int]
+
+
 class _Bar(NamedTuple):
     """Why no request is sent until a time."""
 
@@ -150,6 +160,7 @@ class ExchangeClient:
         }
         self._exchange: Any = getattr(ccxt, library)(options)
         self.ahead_ms = 0
+        self._clock_source: _ClockSource | None = None
         if account is not None:
             self._sign_for(account)
         urls = self._exchange.urls["api"]
@@ -174,26 +185,48 @@ class ExchangeClient:
 
     def venue_now_ms(self) -> int:
         """The time of the exchange, `ahead_ms` ahead of ours."""
-        return round(self._wall_clock() * 1000) + self.ahead_ms
+        return self._now_ms() + self.ahead_ms
+
+    def _now_ms(self) -> int:
+        return round(self._wall_clock() * 1000)
 
     async def set_clock(self, endpoint: str, read: Callable[[Any], int]) -> None:
         """Learns how far the exchange's clock is ahead, from its time in milliseconds.
 
+        Once it is set, it is set again whenever the exchange refuses a request for its time.
         Raises `ExchangeError` where the exchange does not answer.
         """
+        self._clock_source = _ClockSource(endpoint, read)
+        # Kept apart from `ahead_ms`, which a call at the same time may set.
+        readings: list[tuple[int, int]] = []
         for attempt in range(_ATTEMPTS_TO_CONNECT):
-            # Of each attempt anew: the round trip of a reply is what it may be wrong by.
-            before_ms = self.venue_now_ms()
+            before_ms = self._now_ms()
             try:
                 told_ms = await self.send(endpoint, {}, read)
             except UnknownOutcomeError:
-                if attempt == _ATTEMPTS_TO_CONNECT - 1:
+                if attempt == _ATTEMPTS_TO_CONNECT - 1 and not readings:
                     raise
                 await self._sleep(wait_s(attempt, None, self._rng))
                 continue
+            after_ms = self._now_ms()
             # Nobody knows when within the round trip it was read.
-            self.ahead_ms += told_ms - (before_ms + self.venue_now_ms()) // 2
+            readings.append((after_ms - before_ms, told_ms - (before_ms + after_ms) // 2))
+            if after_ms - before_ms <= _QUICK_ROUND_TRIP_MS:
+                break
+        _, self.ahead_ms = min(readings)
+
+    async def _correct_clock(self, failure: _Failure) -> None:
+        """Sets the clock after a request was refused for its time, so that the next one passes."""
+        if failure.code not in CLOCK_CODES or self._clock_source is None:
             return
+        before_ms = self.ahead_ms
+        try:
+            await self.set_clock(*self._clock_source)
+        except ExchangeError as error:
+            _log.warning("clock_not_set", exchange=self.name, reason=error.message)
+            return
+        moved_ms = self.ahead_ms - before_ms
+        _log.info("clock_set", exchange=self.name, moved_ms=moved_ms, reason=failure.reason)
 
     async def close(self) -> None:
         await self._exchange.close()
@@ -220,6 +253,7 @@ class ExchangeClient:
             return outcome
         text = f"{self.name}, {endpoint}: {outcome.reason}"
         if outcome.refused:
+            await self._correct_clock(outcome)
             raise RefusedRequestError(text, outcome.code)
         raise UnknownOutcomeError(text)
 
@@ -249,6 +283,7 @@ class ExchangeClient:
             self._check(outcome, endpoint)
             if attempt == attempts - 1:
                 break
+            await self._correct_clock(outcome)
             seconds = wait_s(attempt, outcome.asked_s, self._rng)
             _log.info(
                 "asking_again",

@@ -6,7 +6,8 @@ An order goes like this:
 2. The journal claims it, on disk. While another claim is younger than the exchange's receive
    window, its request may still arrive: nobody sends until that is over and the order was looked
    up once more.
-3. It is sent once, signed as of the claim. A refusal is `Rejected`. No reply, or one that leaves
+3. It is sent once, signed as of the claim. A refusal is `Rejected`; one for the time of the request
+   has set the clock, so the order is looked up and sent once more. No reply, or one that leaves
    it open, is looked up a few times; what is not there may still arrive, so it is `Unknown`.
 4. It is looked up until it fills no further.
 5. Its stop and target are made to stand. Where the exchange refuses them, the position is closed
@@ -27,7 +28,11 @@ import structlog
 
 from llm_trader.clock import Clock
 from llm_trader.errors import ExchangeError, StoreError
-from llm_trader.market.exchange.client import RefusedRequestError, UnknownOutcomeError
+from llm_trader.market.exchange.client import (
+    CLOCK_CODES,
+    RefusedRequestError,
+    UnknownOutcomeError,
+)
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.exchange.journal import (
     ExpectedPosition,
@@ -60,9 +65,9 @@ _FIRST_LOOK_S: Final = 0.05
 _ENDS: Final = ("placed", "rejected")
 # Refusals that say nothing of the order: too many requests, or a clock that is wrong. Its run may
 # send it again.
-_PASSING: Final = frozenset(
-    {"429", "418", "403", "-1003", "-1015", "-1021", "10002", "10006", "10018", "10429"}
-)
+_PASSING: Final = CLOCK_CODES | {
+    "429", "418", "403", "-1003", "-1015", "10006", "10018", "10429",
+}  # fmt: skip
 
 _log = structlog.get_logger(__name__)
 
@@ -177,7 +182,9 @@ class ExchangeBroker:
         found = await self._venue.find(intent.symbol, intent.client_order_id)
         return await self._send(intent, found)
 
-    async def _send(self, intent: OrderIntent, found: VenueOrder | None) -> OrderResult:
+    async def _send(
+        self, intent: OrderIntent, found: VenueOrder | None, *, again: bool = False
+    ) -> OrderResult:
         signed_ms = self._venue.now_ms()
         void_before_ms = signed_ms - self._void_after_ms
         if not self._journal.claim(intent, signed_ms, void_before_ms=void_before_ms):
@@ -191,7 +198,11 @@ class ExchangeBroker:
             except RefusedRequestError as refused:
                 code = refused.venue_code
                 state: State = "void" if code in _PASSING else "rejected"
-                return self._rejected(intent, refused.message, code, state)
+                rejected = self._rejected(intent, refused.message, code, state)
+                if code not in CLOCK_CODES or again:
+                    return rejected
+                found = await self._venue.find(intent.symbol, intent.client_order_id)
+                return await self._send(intent, found, again=True)
             except UnknownOutcomeError as error:
                 found = await self._look(intent)
                 if found is None:
@@ -212,6 +223,8 @@ class ExchangeBroker:
         return self._rejected(intent, "the exchange never got it", None, state="void")
 
     async def _wait_until_void(self, note: OrderNote) -> None:
+        if note.state == "void":
+            return  # its request was refused, or was waited for already
         while (left_ms := note.sent_ms + self._void_after_ms - self._venue.now_ms()) >= 0:
             await self._clock.sleep((left_ms + 1) / 1000)
 
@@ -256,7 +269,13 @@ class ExchangeBroker:
 
     async def _protect(self, intent: OrderIntent) -> OrderResult | None:
         try:
-            await self._venue.protect(intent, self._venue.now_ms())
+            try:
+                await self._venue.protect(intent, self._venue.now_ms())
+            except RefusedRequestError as refused:
+                if refused.venue_code not in CLOCK_CODES:
+                    raise
+                # The refusal has set the clock; what stands already is not sent again.
+                await self._venue.protect(intent, self._venue.now_ms())
         except RefusedRequestError as refused:
             return await self._undo(intent, refused)
         return None

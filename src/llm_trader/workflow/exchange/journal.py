@@ -164,7 +164,8 @@ class OrderJournal:
     def claim(self, intent: OrderIntent, now_ms: Millis, *, void_before_ms: Millis) -> bool:
         """Whether the caller may send an order now; True at most once until its request is void.
 
-        A request that was signed before `void_before_ms` cannot arrive any more.
+        A request that was signed before `void_before_ms` cannot arrive any more, nor one whose
+        order is noted as void.
         """
         values = (intent.client_order_id, intent.symbol, now_ms, _encoded(intent), void_before_ms)
         with self._transaction():
@@ -172,7 +173,8 @@ class OrderJournal:
                 "INSERT INTO orders VALUES (?1, ?2, 'sending', ?3, 1, ?4, NULL) "
                 "ON CONFLICT (client_order_id) DO UPDATE "
                 "SET state = 'sending', sent_ms = ?3, sendings = sendings + 1 "
-                "WHERE state IN ('sending', 'unknown', 'void') AND sent_ms < ?5 RETURNING 1",
+                "WHERE state = 'void' OR (state IN ('sending', 'unknown') AND sent_ms < ?5) "
+                "RETURNING 1",
                 values,
             ).fetchall()
         return bool(claimed)

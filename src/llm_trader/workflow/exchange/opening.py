@@ -15,6 +15,7 @@ from llm_trader.workflow.exchange.broker import ExchangeBroker
 from llm_trader.workflow.exchange.bybit import BybitAccount
 from llm_trader.workflow.exchange.journal import OrderJournal
 from llm_trader.workflow.exchange.venue import AccountVenue
+from llm_trader.workflow.moved_files import refuse_old_place
 
 # Whoever waits for an order does not wait for minutes.
 _ATTEMPTS: Final = 3
@@ -53,6 +54,7 @@ def open_exchange_broker(
         demo=not config.live,
         receive_window_ms=window_ms,
     )
+    refuse_old_place(config.journal, "workflow.exchange.journal")
     venue = _venue(name, config, account, client_options)
     journal = OrderJournal(config.journal)
     return ExchangeBroker(venue, journal, clock, receive_window_ms=window_ms, symbols=symbols)

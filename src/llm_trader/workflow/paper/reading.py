@@ -14,6 +14,7 @@ import msgspec
 
 from llm_trader.errors import StoreError
 from llm_trader.timeframe import Millis
+from llm_trader.workflow.moved_files import refuse_old_place
 from llm_trader.workflow.orders import Fill, OrderIntent, OrderResult, Quote
 from llm_trader.workflow.paper.accounting import Holding
 from llm_trader.workflow.paper.ledger import LEDGER_VERSION
@@ -52,8 +53,10 @@ class PaperBooks:
 def read_books(path: Path, symbol: str | None, limit: int) -> PaperBooks | None:
     """All from one moment; None where there is no ledger. Nothing is ever written.
 
-    `symbol` and `limit` choose orders and fills. Raises `StoreError` for what is no ledger.
+    `symbol` and `limit` choose orders and fills. Raises `StoreError` for what is no ledger, and
+    `ConfigurationError` for one that lies at its former place.
     """
+    refuse_old_place(path, "workflow.paper.ledger")
     if not path.exists():
         return None
     try:

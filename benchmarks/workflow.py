@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -47,6 +47,9 @@ from llm_trader.workflow.intake import IntakeMethods
 from llm_trader.workflow.nodes.deciding import AggregatorDecides
 from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.paper.broker import PaperBroker
+
+if TYPE_CHECKING:
+    from llm_trader.workflow.engine.durable.run_log import RunLog
 
 _SYMBOLS, _BURSTS, _IDLE_S = 50, 5, 5.0
 _MOST_MS, _INTERVAL_S = 300.0, 900.0
@@ -108,17 +111,19 @@ async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> l
                 server = RpcServer(dispatcher, job.settings.intake)
                 await server.start()
                 try:
-                    return await _bursts(server.address[1], snapshot, ended)
+                    return await _bursts(server.address[1], runs, snapshot, ended)
                 finally:
                     await server.stop()
 
 
-async def _bursts(port: int, snapshot: MarketSnapshot, ended: dict[str, float]) -> list[Figure]:
+async def _bursts(
+    port: int, runs: RunLog, snapshot: MarketSnapshot, ended: dict[str, float]
+) -> list[Figure]:
     medians, tails, cpu = [], [], []
-    await _burst(port, snapshot, ended, 0)  # warms up
+    await _burst(port, runs, snapshot, ended, 0)  # warms up
     for number in range(1, _BURSTS + 1):
         used = time.process_time()
-        delays_ms = await _burst(port, snapshot, ended, number)
+        delays_ms = await _burst(port, runs, snapshot, ended, number)
         cpu.append(time.process_time() - used)
         medians.append(median(delays_ms))
         tails.append(float(np.percentile(delays_ms, 95)))
@@ -141,7 +146,7 @@ async def _bursts(port: int, snapshot: MarketSnapshot, ended: dict[str, float]) 
 
 
 async def _burst(
-    port: int, snapshot: MarketSnapshot, ended: dict[str, float], number: int
+    port: int, runs: RunLog, snapshot: MarketSnapshot, ended: dict[str, float], number: int
 ) -> list[float]:
     """Milliseconds from the sending of each snapshot to the end of its order."""
     now_ms = _now_ms()
@@ -166,7 +171,8 @@ async def _burst(
     async with asyncio.timeout(30):
         while not all(run in ended for run, _ in posted):  # noqa: ASYNC110  other threads end them
             await asyncio.sleep(0.01)
-    await asyncio.sleep(0.5)  # the ends of the runs are written
+    while await runs.unended():  # the library has not taken all of them into its record
+        await asyncio.sleep(0.1)
     return [(ended[run] - sent) * 1000 for run, sent in posted]
 
 

@@ -43,7 +43,7 @@ from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.paper.broker import PaperBroker
 
 if TYPE_CHECKING:
-    from llm_trader.workflow.engine.durable.engine import Watch
+    from llm_trader.workflow.engine.durable.carrying import Watch
     from llm_trader.workflow.engine.durable.run_log import RunLog
 
 _log = structlog.get_logger(__name__)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy
@@ -22,6 +22,7 @@ from llm_trader.errors import InvalidInputError, StoreError
 from llm_trader.timeframe import Millis, iso8601
 from llm_trader.workflow.engine.durable.batches import Batches
 from llm_trader.workflow.engine.durable.database import RunDatabase
+from llm_trader.workflow.engine.durable.records import input_record, records_of, stage_of
 from llm_trader.workflow.engine.protocol import (
     Accepted,
     NodeRecord,
@@ -37,7 +38,7 @@ from llm_trader.workflow.engine.summaries import summary_of
 from llm_trader.workflow.graph.document import InputNode
 from llm_trader.workflow.graph.kinds import ScriptFunction
 from llm_trader.workflow.graph.loading import graph_of_text
-from llm_trader.workflow.graph.model import Graph, GraphNode, GraphText
+from llm_trader.workflow.graph.model import Graph, GraphText
 from llm_trader.workflow.values import plain
 
 T = TypeVar("T")
@@ -51,15 +52,16 @@ VERSION: Final = "runs-2"
 
 _STATES: Final[dict[str, RunState]] = {
     "ENQUEUED": "queued",
-    "DELAYED": "queued",
+    # In the hands of the process that accepted it, which began it at once.
+    "DELAYED": "running",
     "PENDING": "running",
     "CANCELLED": "cancelled",
     "ERROR": "failed",
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
 }
 _OF_STATE: Final[dict[RunState, list[str]]] = {
-    "queued": ["ENQUEUED", "DELAYED"],
-    "running": ["PENDING"],
+    "queued": ["ENQUEUED"],
+    "running": ["PENDING", "DELAYED"],
     "done": ["SUCCESS"],
     "failed": ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
     "cancelled": ["CANCELLED"],
@@ -67,13 +69,24 @@ _OF_STATE: Final[dict[RunState, list[str]]] = {
 _UNENDED: Final = ["ENQUEUED", "DELAYED", "PENDING"]
 _ENDED: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _LOOK_AGAIN_S: Final = 0.05
+# The library's record of an ended run follows within its delay and a look into the queue.
+_FOLLOWS_WITHIN_S: Final = 10.0
+
+
+class _Entry(NamedTuple):
+    run: RunStart
+    delay_s: float | None
 
 
 class RunLog:
-    """Blocking calls of the library run in threads."""
+    """Blocking calls of the library run in threads.
+
+    What the journal has of a run is newer than the library's record.
+    """
 
     def __init__(self, database: RunDatabase, scripts: dict[str, ScriptFunction]) -> None:
         self._scripts = scripts
+        self._journal = database.journal()
         self._graphs: dict[str, Graph] = {}
         self._client = DBOSClient(
             system_database_url=database.url,
@@ -84,12 +97,14 @@ class RunLog:
         )
         # The client has no transaction of its own to offer for several runs.
         self._engine = _engine(database)
-        self._starts: Batches[RunStart, Accepted] = Batches(self._start_all)
+        self._starts: Batches[_Entry, Accepted] = Batches(self._start_all)
         self._depths: Batches[None, int] = Batches(self._depth_for_all)
 
     def close(self) -> None:
         self._client.destroy()
         self._engine.dispose()
+        if self._journal is not None:
+            self._journal.close()
 
     def graph(self, text: GraphText) -> Graph:
         """The checked graph of a run; the same text is checked once."""
@@ -99,12 +114,11 @@ class RunLog:
         return self._graphs[digest]
 
     async def start(self, run: RunStart) -> Accepted:
-        return await self._starts.add(run)
+        return await self._accept(run, None)
 
     async def wait(self, run_id: str) -> RunResult:
         while True:
-            status = await self._status(run_id)
-            if status.status not in _UNENDED:
+            if await self._has_ended(await self._status(run_id)):
                 details = await self.show(run_id)
                 failed = details.summary.state != "done"
                 return RunResult(
@@ -121,21 +135,24 @@ class RunLog:
     async def runs(self, *, limit: int, state: RunState | None = None) -> Sequence[RunSummary]:
         found = await self._call(
             self._client.list_workflows,
-            status=None if state is None else _OF_STATE[state],
+            # What the journal says may differ.
+            status=None if state is None else [*_OF_STATE[state], *_UNENDED],
             name=WORKFLOW,
             sort_desc=True,
             # What DBOS calls a success may be a run that ended at a node.
-            limit=None if state in ("done", "failed") else limit,
+            limit=limit if state is None else None,
         )
-        summaries = [_summary(status) for status in found]
+        ends = await self._journaled_ends([s.workflow_id for s in found if s.status in _UNENDED])
+        summaries = [ends.get(status.workflow_id) or _summary(status) for status in found]
         return [one for one in summaries if state in (None, one.state)][:limit]
 
     async def show(self, run_id: str) -> RunDetails:
         status = await self._status(run_id)
         start = _start(status)
         records = await self._records(start)
+        ends = await self._journaled_ends([run_id] if status.status in _UNENDED else [])
         return RunDetails(
-            summary=_summary(status, records),
+            summary=ends.get(run_id) or _summary(status, records),
             records=records,
             graph=start.graph,
             event=start.event,
@@ -143,18 +160,19 @@ class RunLog:
 
     async def cancel(self, run_id: str) -> None:
         status = await self._status(run_id)
-        if status.status not in _UNENDED:
+        if await self._has_ended(status):
             raise InvalidInputError(f"run {run_id} has ended, so it cannot be cancelled")
         await self._call(self._client.cancel_workflow, run_id)
 
     async def resume(self, run_id: str) -> None:
         """A cancelled run goes on; a failed one begins again at the node that failed."""
-        status = await self._status(run_id)
+        status = await self._completed_status(run_id)
         summary = _summary(status)
         key = summary.symbol or run_id
         if summary.state == "cancelled":
             await self._call(self._client.resume_workflow, run_id, queue_name=QUEUE)
         elif summary.state == "failed":
+            await self._forget_stages(run_id)
             await self._call(
                 self._client.rewind_workflow,
                 run_id,
@@ -215,15 +233,21 @@ class RunLog:
     async def requeue(self, run_ids: Sequence[str]) -> None:
         await self._call(self._client.resume_workflows, list(run_ids), queue_name=QUEUE)
 
-    async def _start_all(self, runs: Sequence[RunStart]) -> list[Accepted]:
-        return await self._call(self._enqueue_all, runs)
+    async def _accept(self, run: RunStart, delay_s: float | None) -> Accepted:
+        """With a delay the queue leaves the run alone for so long."""
+        return await self._starts.add(_Entry(run, delay_s))
 
-    def _enqueue_all(self, runs: Sequence[RunStart]) -> list[Accepted]:
+    async def _start_all(self, entries: Sequence[_Entry]) -> list[Accepted]:
+        return await self._call(self._enqueue_all, entries)
+
+    def _enqueue_all(self, entries: Sequence[_Entry]) -> list[Accepted]:
         """In one transaction: all of them are on disk, or none."""
         with self._engine.begin() as connection:
-            return [self._enqueue(connection, run) for run in runs]
+            return [self._enqueue(connection, *entry) for entry in entries]
 
-    def _enqueue(self, connection: sqlalchemy.Connection, run: RunStart) -> Accepted:
+    def _enqueue(
+        self, connection: sqlalchemy.Connection, run: RunStart, delay_s: float | None
+    ) -> Accepted:
         options: EnqueueOptions = {
             "workflow_name": WORKFLOW,
             "queue_name": QUEUE,
@@ -232,13 +256,16 @@ class RunLog:
             "queue_partition_key": run.symbol or run.run_id,
             "app_version": VERSION,
         }
+        if delay_s is not None:
+            options["delay_seconds"] = delay_s
         try:
             self._client.enqueue_in_transaction(connection, options, plain(run))
         except dbos_errors.DBOSWorkflowIDInUseError:
             return Accepted(run.run_id, is_new=False)
         return Accepted(run.run_id, is_new=True)
 
-    async def _depth_for_all(self, callers: Sequence[None]) -> list[int]:
+    async def unended(self) -> list[tuple[str, str]]:
+        """Symbols and ids of runs that the library has not ended; the id for one of no symbol."""
         found = await self._call(
             self._client.list_workflows,
             status=_UNENDED,
@@ -246,14 +273,58 @@ class RunLog:
             load_input=False,
             load_output=False,
         )
-        return [len(found)] * len(callers)
+        return [(one.queue_partition_key or one.workflow_id, one.workflow_id) for one in found]
+
+    async def cancelled(self, run_ids: Sequence[str]) -> set[str]:
+        found = await self._call(
+            self._client.list_workflows,
+            workflow_ids=list(run_ids),
+            status=["CANCELLED"],
+            load_input=False,
+            load_output=False,
+        )
+        return {one.workflow_id for one in found}
+
+    async def _depth_for_all(self, callers: Sequence[None]) -> list[int]:
+        run_ids = [run_id for _, run_id in await self.unended()]
+        depth = len(run_ids) - len(await self._journaled_ends(run_ids))
+        return [depth] * len(callers)
+
+    async def _journaled_ends(self, run_ids: Sequence[str]) -> dict[str, RunSummary]:
+        if self._journal is None:
+            return {}
+        ends = await asyncio.to_thread(self._journal.ends, run_ids)
+        return {
+            run_id: msgspec.json.decode(stored, type=RunSummary) for run_id, stored in ends.items()
+        }
+
+    async def _has_ended(self, status: WorkflowStatus) -> bool:
+        run_id = status.workflow_id
+        return status.status not in _UNENDED or run_id in await self._journaled_ends([run_id])
+
+    async def _completed_status(self, run_id: str) -> WorkflowStatus:
+        """That of a run that has ended once the library has all of its record."""
+        looks = int(_FOLLOWS_WITHIN_S / _LOOK_AGAIN_S)
+        for _ in range(looks):
+            status = await self._status(run_id)
+            if status.status not in _UNENDED or not await self._has_ended(status):
+                return status
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        raise InvalidInputError(
+            f"the record of run {run_id} is not complete; a process that serves completes it, so "
+            "start `workflow serve` and try again"
+        )
+
+    async def _forget_stages(self, run_id: str) -> None:
+        if self._journal is not None:
+            await asyncio.to_thread(self._journal.remove, [run_id])
 
     async def _failed_step(self, run_id: str) -> int:
         steps = await self._call(self._client.list_workflow_steps, run_id)
         failed = [
             step["function_id"]
             for step in steps
-            if any(one["status"] == "failed" for one in _stage(step["output"]))
+            if any(one["status"] == "failed" for one in stage_of(step["output"]))
         ]
         return failed[-1] if failed else 1
 
@@ -265,10 +336,15 @@ class RunLog:
             for node in graph.nodes
             if isinstance(node.document, InputNode) and node.document.config.method == start.method
         ]
+        stages = {step["function_name"]: step["output"] for step in steps}
+        if self._journal is not None:
+            journaled = await asyncio.to_thread(self._journal.stages, start.run_id)
+            stages |= {name: text for name, text in journaled.items() if name not in stages}
+        order = {node.name: number for number, node in enumerate(graph.nodes)}
         return inputs + [
             record
-            for step in steps
-            for record in records_of(step["output"], graph)
+            for name in sorted(stages, key=lambda name: order.get(name, len(order)))
+            for record in records_of(stages[name], graph)
             if record.status != "skipped"
         ]
 
@@ -300,42 +376,6 @@ def _engine(database: RunDatabase) -> sqlalchemy.Engine:
         connection.execute("PRAGMA busy_timeout=30000")
 
     return engine
-
-
-def input_record(node: GraphNode, start: RunStart) -> NodeRecord:
-    """An input gives the event that began the run, so it is no step of its own."""
-    return NodeRecord(
-        node=node.name,
-        status="done",
-        output=start.event,
-        attempts=1,
-        started_at_ms=start.accepted_at_ms,
-        ended_at_ms=start.accepted_at_ms,
-    )
-
-
-def stored_stage(records: Sequence[NodeRecord]) -> str:
-    """Text, as the library's own encoder takes several times longer for values within values."""
-    return msgspec.json.encode(records).decode()
-
-
-def records_of(stored: Any, graph: Graph) -> list[NodeRecord]:
-    """The records of a stage, each with its output as the struct of its node."""
-    kinds = {node.name: node.signature.output for node in graph.nodes}
-    return [_record_of(one, kinds) for one in _stage(stored)]
-
-
-def _stage(stored: Any) -> list[dict[str, Any]]:
-    """A step that broke has stored nothing."""
-    return [] if stored is None else msgspec.json.decode(stored, type=list[dict[str, Any]])
-
-
-def _record_of(stored: dict[str, Any], kinds: Mapping[str, Any]) -> NodeRecord:
-    record = msgspec.convert(stored, NodeRecord)
-    if record.output is None or record.node not in kinds:
-        return record
-    output = msgspec.convert(record.output, kinds[record.node])
-    return msgspec.structs.replace(record, output=output)
 
 
 def start_of(stored: Any) -> RunStart:

@@ -171,7 +171,7 @@ async def _burst(
     async with asyncio.timeout(30):
         while not all(run in ended for run, _ in posted):  # noqa: ASYNC110  other threads end them
             await asyncio.sleep(0.01)
-    while await runs.unended():  # the library has not taken all of them into its record
+    while await runs.unended():  # noqa: ASYNC110  the library takes them into its record
         await asyncio.sleep(0.1)
     return [(ended[run] - sent) * 1000 for run, sent in posted]
 

@@ -68,7 +68,11 @@ class ModelDecides:
             settings={"prompt": msgspec.to_builtins(decider.options), "sample": 0},
             versions={"template": prompt.template_version},
         )
-        return _arm_decision(decider.recorder.add(case, outcome.decision, made, outcome.used))
+        # In a thread: a disk takes milliseconds, in which other runs go on.
+        recorded = await asyncio.to_thread(
+            decider.recorder.add, case, outcome.decision, made, outcome.used
+        )
+        return _arm_decision(recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,8 @@ class AggregatorDecides:
             labels=_labels(run),
             retrieval_error=inputs.retrieval_error,
         )
-        recorded = _arm_decision(self.recorder.add(case, decision, made))
-        return _decided("rag", [recorded], inputs.retrieval_error, guard)
+        recorded = await asyncio.to_thread(self.recorder.add, case, decision, made)
+        return _decided("rag", [_arm_decision(recorded)], inputs.retrieval_error, guard)
 
 
 def _case(inputs: DecideInputs, intraday: Timeframe) -> Case:

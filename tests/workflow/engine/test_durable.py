@@ -32,7 +32,7 @@ async def test_runs_of_another_version_wait_and_are_counted(
         monkeypatch.undo()
         new = await runs.start(start_of(shipped(), received("NEWUSDT")))
         await runs.wait(new.run_id)
-        while len(await runs.unended()) > 1:  # the library takes the new one into its record
+        while len(await runs.unended()) > 1:  # noqa: ASYNC110  the library records the new one
             await asyncio.sleep(0.1)
         assert await runs.of_other_versions() == {"runs-0": 1}
         assert (await runs.show(old.run_id)).summary.state == "queued"

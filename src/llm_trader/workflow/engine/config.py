@@ -40,8 +40,9 @@ class RunsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=10,
             le=60_000,
-            description="Milliseconds between two looks for runs that wait; half of it is what a "
-            "run waits on average.",
+            description="Milliseconds between two looks for runs that wait; on Postgres half of it "
+            "is what a run waits on average. On SQLite a run begins at once, and what a crash left "
+            "over is looked for every 500 ms at most often.",
         ),
     ] = 50
     sweep_s: Annotated[

@@ -4,5 +4,9 @@
 `run_log`    accepts, lists, shows and cancels runs, from any process
 `batches`    calls that share one transaction
 `engine`     carries runs out
+`carrying`   walks the graph of one run
+`direct`     on SQLite begins a run at once, without waiting for the queue
+`journal`    its stages, until the library has a record of them
+`records`    what a run stores of its stages
 `executors`  which processes are alive, and the runs of dead ones, on Postgres
 """

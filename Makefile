@@ -11,10 +11,10 @@ AT_ONCE = $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-page demo-live test soak test-text test-ts test-page check bench lock docs dist wheel-demo clean
+.PHONY: help setup demo demo-page demo-live demo-trading test soak test-text test-ts test-page check bench lock docs dist wheel-demo clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16
 
 # A base environment is enough for the demo; the tests' one contains it.
 $(VENV)/.demo: requirements/demo.txt pyproject.toml
@@ -42,12 +42,16 @@ demo-page: $(VENV)/.demo ## the page in a browser on a simulated market, until C
 demo-live: setup ## exchange, collector, index and server, live on a simulated market
 	@$(BIN)/python scripts/demo_live.py
 
+demo-trading: setup ## a day from exchange to orders on paper in a minute, then with kills: no keys
+	@$(BIN)/python scripts/demo_trading.py
+
 # Some two hundred processes of the tests, and each worker, would compile every module again.
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
-# Postgres has its tests in test-text, also where this machine has one.
+# Postgres has its tests in test-text and browsers in test-page, also where this machine has them: Playwright
+# leaves an event loop behind that no other test of its process can run beside.
 test: setup ## every quick test, in parallel
-	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile -q --durations=10 -m "not soak and not postgres"
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile -q --durations=10 -m "not soak and not postgres and not browser"
 
 soak: setup ## what takes longer: evaluations, floods, kills, properties with more examples
 	@TEST_PROFILE=$${TEST_PROFILE:-thorough} $(BIN)/python -m pytest -n auto --dist worksteal -q --durations=10 -m "soak or hypothesis"

@@ -170,3 +170,20 @@ def test_the_kill_switch_says_what_it_was_and_is(folder: Path, typed: Typing) ->
     assert "Nothing new is traded: the kill switch" in status
     assert "allowed again" in typed("llm-trader kill off").out
     assert not (folder / "kill-switch").exists()
+
+
+def test_files_at_their_former_places_are_not_passed_over(
+    tmp_path: Path, typed: Typing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("kill-switch", "paper.sqlite"):
+        (tmp_path / "data" / name).write_text("from before")
+    for command in ("positions", "orders", "ledger check", "kill off"):
+        ran = typed(f"llm-trader {command}")
+        assert ran.code == 2
+        assert "its former place data/" in ran.err
+    status = typed("llm-trader status")
+    assert "The kill switch is off" not in status.out
+    assert status.out.count("its former place data/") == 2
+    assert typed("llm-trader kill on").code == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -43,6 +44,8 @@ FAULTY_SHARE = 0.02
 ORDERS = {"binance": "/fapi/v1/order", "bybit": "/v5/order/create"}
 POSTS_A_ROUND = 4
 LONGEST_LIFE_S = 6.0
+# Many times what one takes, lost replies and waits for late fills included.
+LONGEST_RUN_S = 240
 
 
 @dataclass
@@ -96,11 +99,16 @@ class Trading:
         log = RunLog(run_database(config, {}), dict(SCRIPTS))
         try:
             await self._start()
-            async with asyncio.timeout(300):
-                while await log.depth():
-                    # A run waits for an order that the exchange fills later.
-                    self._fill_late()
-                    await asyncio.sleep(0.2)
+            least, since_s = len(self.posts) + 1, time.monotonic()
+            while depth := await log.depth():
+                if depth < least:
+                    least, since_s = depth, time.monotonic()
+                if time.monotonic() - since_s > LONGEST_RUN_S:
+                    left = [one for one in await log.runs(limit=100_000) if one.ended_at_ms is None]
+                    raise AssertionError(f"no run has ended for {LONGEST_RUN_S} s: {left}")
+                # A run waits for an order that the exchange fills later.
+                self._fill_late()
+                await asyncio.sleep(0.2)
             return {one.run_id: one for one in await log.runs(limit=100_000)}
         finally:
             log.close()

@@ -41,7 +41,7 @@ from llm_trader.rpc.admission import Admission, check_binding
 from llm_trader.rpc.builtin import with_builtin_methods
 from llm_trader.rpc.client_limits import ClientLimits
 from llm_trader.rpc.config import RpcConfig
-from llm_trader.rpc.dispatcher import Dispatcher
+from llm_trader.rpc.dispatcher import Dispatcher, Method
 from llm_trader.rpc.key_file import read_keys
 from llm_trader.rpc.keys import KeyRing
 from llm_trader.rpc.server import RpcServer, run, serve, stop_on_signals
@@ -159,21 +159,9 @@ async def server_parts(
         await _log_empty_index(retriever.index)
         market = _market(settings, retriever, opened)
         rag = _rag_methods(settings, retriever, market, clock)
-        decisions = opened.enter_context(closing(DecisionReader(settings.decisions.record)))
-        forecasts = rag.queries.forecasts = served_forecasts(settings, market, clock, opened)
         subscriptions, admin = Subscriptions(market, serving), AdminMethods()
-        methods = with_builtin_methods(
-            [
-                *rag.methods(),
-                *decisions.methods(),
-                *PageMethods(rag, LedgerReader(settings.workflow.paper.ledger)).methods(),
-                *subscriptions.methods(),
-                *admin.methods(),
-            ],
-            title="LLM Trader RAG",
-            version=__version__,
-            errors=RAG_ERRORS,
-        )
+        methods = _all_methods(settings, rag, subscriptions, admin, opened)
+        forecasts = rag.queries.forecasts = served_forecasts(settings, market, clock, opened)
         gate = Admission(serving, keys, await client_limits(serving, environ, opened))
         metrics = metrics_of(rag, gate)
         observers = request_observers(settings, methods, metrics, clock, opened)
@@ -184,8 +172,7 @@ async def server_parts(
         doors = []
         if serving.http:
             mcp = await _running_mcp(tools, opened) if serving.mcp else None
-            parts = dispatcher, gate, rag, probe, metrics, mcp
-            doors.append(http_door(*parts, tls, sockets))
+            doors.append(http_door(dispatcher, gate, rag, probe, metrics, mcp, tls, sockets))
         server = RpcServer(dispatcher, serving, gate=gate, doors=doors, tls=tls, sockets=sockets)
         if forecasts is not None:
             await opened.enter_async_context(in_background(forecasts.follow()))
@@ -235,6 +222,25 @@ def _rag_methods(
         version=__version__,
         market_location=str(settings.market.store) if market else None,
         clock=clock,
+    )
+
+
+def _all_methods(
+    settings: Settings,
+    rag: RagMethods,
+    subscriptions: Subscriptions,
+    admin: AdminMethods,
+    opened: AsyncExitStack,
+) -> list[Method]:
+    """Those of every reader that the server has, and the built-in ones."""
+    decisions = opened.enter_context(closing(DecisionReader(settings.decisions.record)))
+    page = PageMethods(rag, LedgerReader(settings.workflow.paper.ledger))
+    sources = (rag, decisions, page, subscriptions, admin)
+    return with_builtin_methods(
+        [method for source in sources for method in source.methods()],
+        title="LLM Trader RAG",
+        version=__version__,
+        errors=RAG_ERRORS,
     )
 
 

@@ -77,7 +77,8 @@ def describe_switch_off(switched: Switched) -> Description:
 
 def describe_status(status: WorkflowStatus, now_ms: Millis) -> Description:
     if status.kill_switch is None:
-        yield line("The kill switch is off.")
+        if "kill_switch" not in status.unknown:
+            yield line("The kill switch is off.")
     else:
         yield Text(f"Nothing new is traded: {status.kill_switch}.", "red")
     money = "real money" if status.live else "its demo account"

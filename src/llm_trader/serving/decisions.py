@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.errors import InvalidInputError
+from llm_trader.llm.record.database import FILE_NAME
 from llm_trader.llm.record.decisions import DecisionFilter, DecisionSummary, RecordedDecision
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.rpc.dispatcher import Method, RequestContext
@@ -85,11 +86,8 @@ class DecisionReader:
         return DecisionResult(msgspec.to_builtins(decision))
 
     def _open(self) -> DecisionRecord | None:
-        if self._record is None:
-            try:
-                self._record = DecisionRecord.open(self._folder, create=False)
-            except ConfigurationError:
-                return None
+        if self._record is None and (self._folder / FILE_NAME).exists():
+            self._record = DecisionRecord.open(self._folder, create=False)
         return self._record
 
 

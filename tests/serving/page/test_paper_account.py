@@ -90,7 +90,7 @@ async def test_a_file_that_is_no_ledger_is_an_error_that_names_it(
     ledger = tmp_path / "paper.sqlite"
     ledger.write_text("no database, and long enough to look like one" * 30)
     async with answering(corridor, workflow__paper__ledger=ledger) as client:
-        with pytest.raises(RpcError, match="cannot be read"):
+        with pytest.raises(RpcError, match=rf"the ledger at {ledger} cannot be used"):
             await client.call("rag.paper_account", {}, dict[str, Any])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 import pytest_asyncio
 
 from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
+from llm_trader.market.exchange.client import RefusedRequestError
 from llm_trader.workflow.exchange.broker import ExchangeBroker
-from llm_trader.workflow.exchange.venue import AccountVenue
-from llm_trader.workflow.orders import OrderIntent, Placed, Rejected, Unknown
+from llm_trader.workflow.exchange.venue import AccountVenue, VenueOrder
+from llm_trader.workflow.orders import OrderIntent, OrderResult, Placed, Rejected, Unknown
 from tests.exchange.accounts import Account
 from tests.exchange.server import FakeExchange
 from tests.workflow.builders import SYMBOL, intent
@@ -312,12 +314,11 @@ async def test_a_position_of_a_person_without_a_stop_is_told(
 async def test_a_journal_that_cannot_be_written_is_unknown_and_sends_nothing_twice(
     broker: ExchangeBroker, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = sqlite3.connect(":memory:", isolation_level=None)
-    with monkeypatch.context() as patch:
-        patch.setattr(broker._journal, "_db", full)  # it has no tables
-        assert isinstance(await broker.place(protected("run")), Unknown)
-        assert account.orders == []
-    full.close()
+    file = broker._journal._file
+    file.execute("PRAGMA query_only = ON")
+    assert isinstance(await broker.place(protected("run")), Unknown)
+    assert account.orders == []
+    file.execute("PRAGMA query_only = OFF")
 
     def fail(*_: Any) -> None:
         raise StoreError("the disk is full")
@@ -325,6 +326,57 @@ async def test_a_journal_that_cannot_be_written_is_unknown_and_sends_nothing_twi
     with monkeypatch.context() as patch:
         patch.setattr(broker._journal, "note", fail)
         assert isinstance(await broker.place(protected("run")), Unknown)
+    assert (await broker.position(SYMBOL)).waiting_orders != ()
+    assert isinstance(await broker.place(protected("run")), Placed)
+    assert len(account.trades) == 1
+
+
+@contextmanager
+def locked(broker: ExchangeBroker, journal: Path) -> Iterator[None]:
+    """Another connection writes to the journal, and the broker does not wait for it."""
+    broker._journal._file.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(journal, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["answers", "does not answer"])
+async def test_a_journal_locked_before_sending_is_unknown_and_nothing_is_sent(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    tmp_path: Path,
+    answers: bool,
+) -> None:
+    with locked(broker, tmp_path / "orders.sqlite"):
+        if not answers:
+            exchange.faults.add("damaged", times=3)
+        unknown = await broker.place(protected("run"))
+    assert isinstance(unknown, Unknown)
+    assert "the journal of orders at" in unknown.reason
+    assert "is locked: another process" in unknown.reason
+    assert account.orders == []
+    assert isinstance(await broker.place(protected("run")), Placed)
+    assert len(account.trades) == 1
+
+
+async def test_a_journal_locked_after_sending_is_unknown_and_sends_nothing_twice(
+    broker: ExchangeBroker, account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = broker._venue.send
+    with ExitStack() as until_placed, monkeypatch.context() as patch:
+
+        async def send_and_lock(intent: OrderIntent, signed_ms: int) -> VenueOrder | None:
+            order = await send(intent, signed_ms)
+            until_placed.enter_context(locked(broker, tmp_path / "orders.sqlite"))
+            return order
+
+        patch.setattr(broker._venue, "send", send_and_lock)
+        unknown = await broker.place(protected("run"))
+    assert isinstance(unknown, Unknown)
+    assert "is locked: another process" in unknown.reason
+    assert len(account.trades) == 1
     assert (await broker.position(SYMBOL)).waiting_orders != ()
     assert isinstance(await broker.place(protected("run")), Placed)
     assert len(account.trades) == 1
@@ -489,3 +541,36 @@ async def test_a_position_is_not_closed_because_its_stop_was_refused_for_its_tim
     assert isinstance(await drifting.place(protected("run")), Placed)
     assert len(account.trades) == 1
     await assert_held(drifting, account, 2)
+
+
+async def test_a_refusal_that_is_seen_late_does_not_free_an_order_that_another_process_sends(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    venue: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = broker_of(connection, exchange, tmp_path / "orders.sqlite")
+    others: list[asyncio.Task[OrderResult]] = []
+
+    async def refused_after_a_stall(*_: Any) -> None:
+        monkeypatch.undo()
+        exchange.market.now_ms += 60_000
+        exchange.faults.add("late_request", path=ORDERS[venue], method="POST", late_ms=4500)
+        others.append(asyncio.create_task(other.place(protected("run"))))
+        while exchange.faults.waiting:  # noqa: ASYNC110  the exchange has no event of it
+            await asyncio.sleep(0)
+        raise RefusedRequestError("outside of the receive window", "10002")
+
+    monkeypatch.setattr(connection, "send", refused_after_a_stall)
+    before = sent(exchange, venue)
+    assert isinstance(await broker.place(protected("run")), Unknown)
+    assert isinstance(await others[0], Placed)
+    exchange.market.now_ms += 10_000
+    await broker.quote(SYMBOL)  # lets the late one in, if it is still on its way
+    assert sent(exchange, venue) - before == 1
+    assert len(account.trades) == 1
+    assert isinstance(await broker.place(protected("run")), Placed)
+    other._journal.close()

@@ -20,6 +20,7 @@ from llm_trader.timeframe import DAY_MS, Millis
 from llm_trader.workflow.broker import Broker
 from llm_trader.workflow.exchange.journal import OrderJournal
 from llm_trader.workflow.guards import result_of_day
+from llm_trader.workflow.moved_files import refuse_old_place
 from llm_trader.workflow.opening import open_broker
 from llm_trader.workflow.orders import (
     ZERO,
@@ -122,6 +123,7 @@ def list_orders(job: Job, symbol: str | None, limit: int) -> Orders:
 def open_journal(job: Job) -> Iterator[OrderJournal]:
     """Raises `InvalidInputError` where no order was sent to an exchange yet."""
     path = job.settings.workflow.exchange.journal
+    refuse_old_place(path, "workflow.exchange.journal")
     if not path.exists():
         raise InvalidInputError(f"no order was sent to an exchange yet: there is no {path}")
     journal = OrderJournal(path)
@@ -134,6 +136,7 @@ def open_journal(job: Job) -> Iterator[OrderJournal]:
 def check_ledger(job: Job) -> LedgerReport:
     """Adds the books on paper up anew."""
     path = job.settings.workflow.paper.ledger
+    refuse_old_place(path, "workflow.paper.ledger")
     if not path.exists():
         raise _no_account(job)
     ledger = Ledger(path)
@@ -159,18 +162,7 @@ def _no_account(job: Job) -> InvalidInputError:
 
 def _of_books(books: PaperBooks, now_ms: Millis) -> Account:
     positions = [
-        _open(
-            Position(
-                symbol=symbol,
-                quantity=holding.quantity,
-                entry_price=holding.entry_price,
-                opened_ms=holding.opened_ms,
-                stop_price=holding.stop_price,
-                target_price=holding.target_price,
-                close_at_ms=holding.close_at_ms,
-            ),
-            books.marks.get(symbol),
-        )
+        _open(holding.as_position(symbol), books.marks.get(symbol))
         for symbol, holding in sorted(books.positions.items())
     ]
     wallet = sum((one.amount for one in books.changes if one.account == WALLET), ZERO)

@@ -17,6 +17,7 @@ from llm_trader.llm.record.decisions import DecisionFilter, DecisionSummary
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.config import BrokerName
 from llm_trader.workflow.kill_switch import KillSwitch
+from llm_trader.workflow.moved_files import refuse_old_place
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def workflow_status(job: Job) -> WorkflowStatus:
             return None
 
     return WorkflowStatus(
-        kill_switch=KillSwitch(config.guards.kill_switch).reason(),
+        kill_switch=known("kill_switch", KillSwitch(config.guards.kill_switch).reason),
         broker=config.broker,
         live=config.broker != "paper" and config.exchange.live,
         account=known("account", lambda: read_account(job)),
@@ -79,7 +80,8 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
 def switch_on(job: Job, reason: str) -> Switched:
     """Stops new positions in every process."""
     switch = KillSwitch(job.settings.workflow.guards.kill_switch)
-    before = switch.reason()
+    # Nothing keeps a switch from being turned on, not even one at its former place.
+    before = switch.reason() if switch.path.exists() else None
     switch.turn_on(reason, job.now_ms)
     return Switched(is_on=True, before=before)
 
@@ -94,7 +96,10 @@ def switch_off(job: Job) -> Switched:
 def _unsettled(job: Job) -> int:
     """On paper every order has an end; without a journal none was sent."""
     config = job.settings.workflow
-    if config.broker == "paper" or not config.exchange.journal.exists():
+    if config.broker == "paper":
+        return 0
+    refuse_old_place(config.exchange.journal, "workflow.exchange.journal")
+    if not config.exchange.journal.exists():
         return 0
     with open_journal(job) as journal:
         return journal.count(None, "sending", "unknown")

@@ -29,9 +29,9 @@ from llm_trader.llm.record.call_rows import (
     read_call,
     usd_of,
 )
-from llm_trader.llm.record.database import RecordDatabase
 from llm_trader.llm.record.owners import Owner, is_alive
 from llm_trader.llm.record.requests import canonical_json, request_hash
+from llm_trader.storage.sqlite_file import SqliteFile
 from llm_trader.timeframe import DAY_MS, Millis, midnight_ms, utc_date
 
 # The second time may be the one that kills the process; a third would be paid for nothing.
@@ -76,8 +76,9 @@ class Spending:
 class CallLog:
     """The calls of a record. Every method commits before it returns; threads may share it."""
 
-    def __init__(self, database: RecordDatabase, secrets: Sequence[str] = ()) -> None:
+    def __init__(self, database: SqliteFile, secrets: Sequence[str] = ()) -> None:
         self._database = database
+        self._folder = database.path.parent
         self._secrets = [secret for secret in secrets if secret]
         self._owner: Owner | None = None
 
@@ -177,7 +178,7 @@ class CallLog:
             "SELECT id, owner FROM calls WHERE request_hash = ? AND state = 'started'", (digest,)
         ).fetchall()
         for row in rows:
-            if is_alive(self._database.folder, row["owner"]):
+            if is_alive(self._folder, row["owner"]):
                 return UnderWay(row["id"])
             connection.execute(
                 "UPDATE calls SET state = 'lost', ended_at_ms = ? WHERE id = ?", (now_ms, row["id"])
@@ -202,7 +203,7 @@ class CallLog:
         reserved_usd: Decimal,
     ) -> int:
         if self._owner is None:
-            self._owner = Owner(self._database.folder)
+            self._owner = Owner(self._folder)
         cursor = connection.execute(
             "INSERT INTO calls (request_hash, provider, model, symbol, started_at_ms, owner, state,"
             " reserved_nano_usd) VALUES (?, ?, ?, ?, ?, ?, 'started', ?)",

@@ -15,9 +15,9 @@ from llm_trader.llm.decision import Action, Decision, HoldReason
 from llm_trader.llm.expiry import Expiry
 from llm_trader.llm.prompt.render import Arm
 from llm_trader.llm.record.call_rows import RecordedCall, read_call
-from llm_trader.llm.record.database import RecordDatabase
 from llm_trader.retrieval.answer import Answer
 from llm_trader.snapshot.model import MarketSnapshot
+from llm_trader.storage.sqlite_file import SqliteFile
 from llm_trader.timeframe import Millis
 
 _COLUMNS: Final = (
@@ -134,7 +134,7 @@ D = TypeVar("D", RecordedDecision, DecisionSummary)
 class DecisionLog:
     """The decisions of a record. Every method commits before it returns; threads may share it."""
 
-    def __init__(self, database: RecordDatabase) -> None:
+    def __init__(self, database: SqliteFile) -> None:
         self._database = database
 
     def add(self, decision: RecordedDecision) -> RecordedDecision:

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 
 from llm_trader.llm.record.calls import CallLog
-from llm_trader.llm.record.database import RecordDatabase
+from llm_trader.llm.record.database import open_database
 from llm_trader.llm.record.decisions import DecisionLog
+from llm_trader.storage.sqlite_file import SqliteFile
 from llm_trader.timeframe import Millis
 
 
@@ -19,7 +20,7 @@ class DecisionRecord:
     used.
     """
 
-    def __init__(self, database: RecordDatabase, secrets: Sequence[str] = ()) -> None:
+    def __init__(self, database: SqliteFile, secrets: Sequence[str] = ()) -> None:
         self._database = database
         self.calls = CallLog(database, secrets)
         self.decisions = DecisionLog(database)
@@ -29,7 +30,7 @@ class DecisionRecord:
         cls, folder: Path, *, create: bool = True, secrets: Sequence[str] = ()
     ) -> DecisionRecord:
         """Raises `ConfigurationError` where there is none and none is to be created."""
-        return cls(RecordDatabase(folder, create=create), secrets)
+        return cls(open_database(folder, create=create), secrets)
 
     def __enter__(self) -> DecisionRecord:
         return self

@@ -5,7 +5,7 @@ Nothing in them differs when the same question is asked again, so that a receipt
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -167,64 +167,65 @@ class ForecastAnswer(msgspec.Struct, frozen=True):
         )
 
 
-class CohortAnswer(msgspec.Struct, frozen=True):
-    """A cohort and what followed it. Its verdict allows for every cohort of this state that could
-    have been asked about, so asking more changes nothing.
-    """
+class _LastOfCohort(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields that can be given by name only stand last, after those of the classes below."""
+
+    warnings: _Warnings
+    receipt: _Receipt = None
+
+
+class _OfCohort(_LastOfCohort, frozen=True):
+    """Which cohort an answer is about."""
 
     cohort: Annotated[str, Meta(description="Its name, for cohort_refine and cohort_rank.")]
     symbol: str
     as_of: _Date
     conditions: Annotated[list[str], Meta(description="The conditions that its states meet.")]
+
+    @staticmethod
+    def fields_of(result: CohortResult | CohortRankResult) -> dict[str, Any]:
+        metadata = result.metadata
+        return {
+            "cohort": result.cohort,
+            "symbol": metadata.symbol,
+            "as_of": iso8601(metadata.as_of),
+            "conditions": result.conditions,
+            "warnings": metadata.warnings,
+        }
+
+
+class CohortAnswer(_OfCohort, frozen=True):
+    """A cohort and what followed it. Its verdict allows for every cohort of this state that could
+    have been asked about, so asking more changes nothing.
+    """
+
     lookback_days: Annotated[int, Meta(description="Days that the window reaches back.")]
     expected_volatility_pct: Annotated[
         dict[str, float | None], Meta(description="How far the price should move, by horizon, %.")
     ]
     outcomes: Annotated[CohortOutcomes, Meta(description="What followed its states.")]
-    warnings: _Warnings
-    receipt: _Receipt = None
 
     @classmethod
     def of(cls, result: CohortResult, symbol: str) -> CohortAnswer:
-        made = result.metadata
         return cls(
-            cohort=result.cohort,
-            symbol=made.symbol,
-            as_of=iso8601(made.as_of),
-            conditions=result.conditions,
-            lookback_days=made.lookback_days,
+            **cls.fields_of(result),
+            lookback_days=result.metadata.lookback_days,
             expected_volatility_pct=result.expected_volatility_pct,
             outcomes=result.outcomes,
-            warnings=made.warnings,
         )
 
 
-class CohortRanking(msgspec.Struct, frozen=True):
+class CohortRanking(_OfCohort, frozen=True):
     """Which further condition changes most what follows a cohort."""
 
-    cohort: Annotated[str, Meta(description="Its name, for cohort_refine and cohort_rank.")]
-    symbol: str
-    as_of: _Date
-    conditions: Annotated[list[str], Meta(description="The conditions that its states meet.")]
     states: Annotated[int, Meta(description="Number of states in the cohort.")]
     ranking: Annotated[
         list[RankedCondition], Meta(description="Further conditions, the largest change first.")
     ]
-    warnings: _Warnings
-    receipt: _Receipt = None
 
     @classmethod
     def of(cls, result: CohortRankResult, symbol: str) -> CohortRanking:
-        made = result.metadata
-        return cls(
-            cohort=result.cohort,
-            symbol=made.symbol,
-            as_of=iso8601(made.as_of),
-            conditions=result.conditions,
-            states=result.states,
-            ranking=result.ranking,
-            warnings=made.warnings,
-        )
+        return cls(**cls.fields_of(result), states=result.states, ranking=result.ranking)
 
 
 class MarketState(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from typing import Final
 import structlog
 
 from llm_trader.clock import Clock
-from llm_trader.errors import ExchangeError, StoreError
+from llm_trader.errors import ExchangeError, StoreError, StoreLockedError
 from llm_trader.market.exchange.client import (
     CLOCK_CODES,
     RefusedRequestError,
@@ -125,10 +125,11 @@ class ExchangeBroker:
         self._symbols.add(intent.symbol)
         async with self._locks[intent.symbol]:
             try:
-                return await self._place(intent)
-            except ExchangeError as error:
-                return self._unknown(intent, error.message)
-            except StoreError as error:
+                try:
+                    return await self._place(intent)
+                except ExchangeError as error:
+                    return self._unknown(intent, error.message)
+            except (StoreError, StoreLockedError) as error:
                 # The row of an order that was sent is on disk, and has no end.
                 return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 
@@ -187,20 +188,18 @@ class ExchangeBroker:
     ) -> OrderResult:
         signed_ms = self._venue.now_ms()
         void_before_ms = signed_ms - self._void_after_ms
-        if not self._journal.claim(intent, signed_ms, void_before_ms=void_before_ms):
-            note = self._journal.order(intent.client_order_id)
-            if note is not None and note.result is not None and note.state in _ENDS:
-                return note.result
-            return self._unknown(intent, "another process is sending this order")
+        sending = self._journal.claim(intent, signed_ms, void_before_ms=void_before_ms)
+        if not sending:
+            return self._sent_by_another(intent)
         if found is None:
             try:
                 found = await self._venue.send(intent, signed_ms)
             except RefusedRequestError as refused:
                 code = refused.venue_code
                 state: State = "void" if code in _PASSING else "rejected"
-                rejected = self._rejected(intent, refused.message, code, state)
-                if code not in CLOCK_CODES or again:
-                    return rejected
+                result = self._not_sent(intent, sending, refused.message, code, state)
+                if code not in CLOCK_CODES or again or isinstance(result, Unknown):
+                    return result
                 found = await self._venue.find(intent.symbol, intent.client_order_id)
                 return await self._send(intent, found, again=True)
             except UnknownOutcomeError as error:
@@ -220,7 +219,7 @@ class ExchangeBroker:
             return await self._complete(intent, found)
         if resend:
             return await self._send(intent, None)
-        return self._rejected(intent, "the exchange never got it", None, state="void")
+        return self._not_sent(intent, note.sendings, "the exchange never got it", None, "void")
 
     async def _wait_until_void(self, note: OrderNote) -> None:
         if note.state == "void":
@@ -311,17 +310,33 @@ class ExchangeBroker:
             self._end(intent, "unknown", unknown)
         return unknown
 
-    def _rejected(
-        self, intent: OrderIntent, reason: str, code: str | None, state: State = "rejected"
+    def _not_sent(
+        self, intent: OrderIntent, sending: int, reason: str, code: str | None, state: State
     ) -> OrderResult:
+        """The end of one sending, unless another process has sent the order again meanwhile."""
         rejected = Rejected(client_order_id=intent.client_order_id, reason=reason, code=code)
-        self._end(intent, state, rejected)
+        if self._end(intent, state, rejected, sending=sending):
+            return rejected
+        return self._sent_by_another(intent)
+
+    def _sent_by_another(self, intent: OrderIntent) -> OrderResult:
+        note = self._journal.order(intent.client_order_id)
+        if note is not None and note.result is not None and note.state in _ENDS:
+            return note.result
+        return self._unknown(intent, "another process is sending this order")
+
+    def _rejected(self, intent: OrderIntent, reason: str, code: str | None) -> OrderResult:
+        rejected = Rejected(client_order_id=intent.client_order_id, reason=reason, code=code)
+        self._end(intent, "rejected", rejected)
         return rejected
 
-    def _end(self, intent: OrderIntent, state: State, result: OrderResult) -> None:
-        self._journal.note(intent.client_order_id, state, result)
-        if state != "placed":
+    def _end(
+        self, intent: OrderIntent, state: State, result: OrderResult, *, sending: int | None = None
+    ) -> bool:
+        noted = self._journal.note(intent.client_order_id, state, result, sending=sending)
+        if noted:
             _log.warning("order_not_placed", symbol=intent.symbol, state=state, result=str(result))
+        return noted
 
     # The position.
 

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from llm_trader.timeframe import Millis
-from llm_trader.workflow.orders import ZERO
+from llm_trader.workflow.orders import ZERO, Position
 
 # Far more digits than amounts have, so that sums are never rounded.
 EXACT: Final = Context(prec=60)
@@ -60,6 +60,19 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def entry_price(self) -> Decimal:
         return abs(EXACT.divide(self.cost, self.quantity))
+
+    def as_position(self, symbol: str, waiting_orders: tuple[str, ...] = ()) -> Position:
+        return Position(
+            symbol=symbol,
+            quantity=self.quantity,
+            entry_price=self.entry_price,
+            opened_ms=self.opened_ms,
+            stop_price=self.stop_price,
+            target_price=self.target_price,
+            close_at_ms=self.close_at_ms,
+            opened_by=self.client_order_id,
+            waiting_orders=waiting_orders,
+        )
 
     def unrealized(self, price: Decimal) -> Decimal:
         return money(EXACT.multiply(self.quantity, price)) + self.cost

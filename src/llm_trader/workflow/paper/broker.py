@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from llm_trader.errors import StaleDataError, StoreError
+from llm_trader.errors import StaleDataError, StoreError, StoreLockedError
 from llm_trader.timeframe import Millis
 from llm_trader.trading.exits import Exit, exit_at_open, exit_inside
 from llm_trader.workflow.config import PaperConfig
@@ -92,17 +92,7 @@ class PaperBroker:
         holding = state.holding
         if holding is None:
             return Position(symbol=symbol, waiting_orders=waiting)
-        return Position(
-            symbol=symbol,
-            quantity=holding.quantity,
-            entry_price=holding.entry_price,
-            opened_ms=holding.opened_ms,
-            stop_price=holding.stop_price,
-            target_price=holding.target_price,
-            close_at_ms=holding.close_at_ms,
-            opened_by=holding.client_order_id,
-            waiting_orders=waiting,
-        )
+        return holding.as_position(symbol, waiting)
 
     async def positions(self) -> list[Position]:
         """The open ones."""
@@ -160,7 +150,7 @@ class PaperBroker:
         try:
             with self._state.changing():
                 return self._place(intent)
-        except StoreError as error:
+        except (StoreError, StoreLockedError) as error:
             return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 
     async def reconcile(self, symbol: str) -> Reconciliation:

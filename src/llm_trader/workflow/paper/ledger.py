@@ -7,24 +7,21 @@ change together or not at all, whenever the process dies. Amounts are texts, nev
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from llm_trader.errors import ConfigurationError, InvalidInputError, StoreError
-from llm_trader.storage.files import write_errors
+from llm_trader.errors import InvalidInputError
+from llm_trader.storage.sqlite_file import IN_MEMORY, SqliteFile, SqliteFormat
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.orders import ZERO
 from llm_trader.workflow.paper.accounting import EXACT, Entry
 
-LEDGER_VERSION: Final = 1
-_BUSY_S: Final = 10.0
 _TABLES: Final = """
 CREATE TABLE transactions (
   id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, symbol TEXT,
@@ -53,6 +50,9 @@ CREATE TABLE marks (
   symbol TEXT PRIMARY KEY, time_ms INTEGER NOT NULL, price TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+LEDGER_FORMAT: Final = SqliteFormat(
+    noun="ledger", tables=_TABLES, version=1, setting="workflow.paper.ledger"
+)
 
 
 class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,97 +67,29 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """One file. Several processes may have it open; SQLite lets one write at a time.
+    """One file, which several processes may have open; `None` for a path keeps the books in memory.
 
-    With `durable` a change is on disk when its transaction ends; without, a loss of power may undo
-    the latest ones, and a killed process none. `None` for a path keeps the books in memory.
-
-    Raises `ConfigurationError` where the file cannot be made, `StoreError` where it is no ledger.
+    `durable` is that of `SqliteFile`, and so are the errors that it raises.
     """
 
     def __init__(self, path: Path | None, *, durable: bool = True) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        self._depth = 0
-        if path is not None:
-            with write_errors(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(
-                ":memory:" if path is None else path,
-                timeout=_BUSY_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            self._prepare()
-        except sqlite3.OperationalError as error:
-            raise ConfigurationError(
-                f"the ledger {path} cannot be opened: {error}; name another file in the settings"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path} is no ledger of this program: {error}") from error
-
-    def _prepare(self) -> None:
-        self._db.execute("SELECT count(*) FROM sqlite_master")  # fails where it is no database
-        with self.transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={LEDGER_VERSION}")
-            elif version != LEDGER_VERSION:
-                raise StoreError(
-                    f"{self.path} is a ledger of version {version}, and this program reads "
-                    f"{LEDGER_VERSION}; use the program that wrote it"
-                )
+        self._file = SqliteFile(path or IN_MEMORY, LEDGER_FORMAT, durable=durable)
 
     def close(self) -> None:
-        self._db.close()
+        self._file.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All of it or nothing; one within another is a part of it.
-
-        Raises `StoreError` where SQLite cannot read or write, such as on a full disk.
-        """
-        with self._lock:
-            if self._depth:
-                yield
-                return
-            with self._as_store_errors():
-                self._db.execute("BEGIN IMMEDIATE")
-                self._depth = 1
-                try:
-                    yield
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    with suppress(sqlite3.Error):
-                        self._db.execute("ROLLBACK")
-                    raise
-                finally:
-                    self._depth = 0
-
-    @contextmanager
-    def _as_store_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"the ledger {self.path} cannot be read or written: {error}; look at its disk"
-            ) from error
+    def transaction(self) -> AbstractContextManager[object]:
+        """All of it or nothing; one within another is a part of it."""
+        return self._file.write()
 
     def changed_elsewhere(self) -> int:
         """A number that changes when another process or connection has written."""
-        if self.path is None:
+        if self._file.path == IN_MEMORY:
             return 0  # nobody else can write to these books
-        with self._lock, self._as_store_errors():
-            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+        return int(self.execute("PRAGMA data_version")[0][0])
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock, self._as_store_errors():
-            return self._db.execute(statement, values).fetchall()
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        return self._file.execute(statement, values)
 
     def post(
         self,
@@ -178,25 +110,25 @@ class Ledger:
         if unbalanced := {asset: total for asset, total in sums.items() if total}:
             raise InvalidInputError(f"{kind} of {symbol}: the entries do not balance: {unbalanced}")
         with self.transaction():
-            inserted = self._db.execute(
+            inserted = self.execute(
                 "INSERT INTO transactions (time_ms, kind, symbol, reference) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO NOTHING RETURNING id",
                 (time_ms, kind, symbol, reference),
-            ).fetchone()
-            if inserted is None:
+            )
+            if not inserted:
                 return False
             for entry in entries:
                 if entry.amount:
-                    self._book(inserted[0], entry)
+                    self._book(inserted[0]["id"], entry)
         return True
 
     def _book(self, transaction: int, entry: Entry) -> None:
         balance = EXACT.add(self.balance(entry.account, entry.asset), entry.amount)
-        self._db.execute(
+        self.execute(
             "INSERT INTO entries VALUES (?, ?, ?, ?)",
             (transaction, entry.account, entry.asset, f"{entry.amount:f}"),
         )
-        self._db.execute(
+        self.execute(
             "INSERT INTO balances VALUES (?, ?, ?) "
             "ON CONFLICT (account, asset) DO UPDATE SET amount = excluded.amount",
             (entry.account, entry.asset, f"{balance:f}"),
@@ -231,7 +163,7 @@ class Ledger:
 
     def _unbalanced(self) -> Iterator[str]:
         sums: dict[tuple[int, str], Decimal] = defaultdict(lambda: ZERO)
-        for transaction, asset, amount in self._db.execute(
+        for transaction, asset, amount in self.execute(
             "SELECT transaction_id, asset, amount FROM entries"
         ):
             key = (transaction, asset)
@@ -242,11 +174,9 @@ class Ledger:
 
     def _wrong_balances(self) -> Iterator[str]:
         sums: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
-        for account, asset, amount in self._db.execute(
-            "SELECT account, asset, amount FROM entries"
-        ):
+        for account, asset, amount in self.execute("SELECT account, asset, amount FROM entries"):
             sums[account, asset] = EXACT.add(sums[account, asset], Decimal(amount))
-        for account, asset, amount in self._db.execute("SELECT * FROM balances"):
+        for account, asset, amount in self.execute("SELECT * FROM balances"):
             total = sums.pop((account, asset), ZERO)
             if total != Decimal(amount):
                 yield f"{account} says {amount} {asset}, and its entries sum to {total:f}"
@@ -256,7 +186,7 @@ class Ledger:
 
     def _wrong_positions(self) -> Iterator[str]:
         held: dict[str, Decimal] = {}
-        for symbol, text in self._db.execute("SELECT symbol, holding FROM positions"):
+        for symbol, text in self.execute("SELECT symbol, holding FROM positions"):
             holding = msgspec.json.decode(text)
             held[symbol] = Decimal(holding["quantity"])
             booked = self.balance(f"cost:{symbol}", _currency(self))
@@ -270,7 +200,7 @@ class Ledger:
         for symbol in held:
             yield f"the books have nothing of the position in {symbol}"
         filled: dict[str, Decimal] = defaultdict(lambda: ZERO)
-        for symbol, text in self._db.execute("SELECT symbol, fill FROM fills"):
+        for symbol, text in self.execute("SELECT symbol, fill FROM fills"):
             fill = msgspec.json.decode(text)
             amount = Decimal(fill["quantity"])
             signed = amount if fill["side"] == "BUY" else -amount

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
-from llm_trader.errors import StoreError
+from llm_trader.storage.sqlite_file import read_only
 from llm_trader.timeframe import Millis
 from llm_trader.workflow.moved_files import refuse_old_place
 from llm_trader.workflow.orders import Fill, OrderIntent, OrderResult, Quote
 from llm_trader.workflow.paper.accounting import Holding
-from llm_trader.workflow.paper.ledger import LEDGER_VERSION
+from llm_trader.workflow.paper.ledger import LEDGER_FORMAT
 from llm_trader.workflow.paper.state import OrderState
 
 _BUSY_S: Final = 2.0
@@ -51,33 +49,14 @@ class PaperBooks:
 
 
 def read_books(path: Path, symbol: str | None, limit: int) -> PaperBooks | None:
-    """All from one moment; None where there is no ledger. Nothing is ever written.
+    """All from one moment; None where there is no ledger yet. Nothing is ever written.
 
-    `symbol` and `limit` choose orders and fills. Raises `StoreError` for what is no ledger, and
-    `ConfigurationError` for one that lies at its former place.
+    `symbol` and `limit` choose orders and fills. Raises `ConfigurationError` for a ledger that lies
+    at its former place, and otherwise as `SqliteFile` does.
     """
     refuse_old_place(path, "workflow.paper.ledger")
-    if not path.exists():
-        return None
-    try:
-        address = f"file:{quote(str(path.absolute()))}?mode=ro"
-        with closing(
-            sqlite3.connect(address, uri=True, timeout=_BUSY_S, isolation_level=None)
-        ) as database:
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                return None  # its first transaction has not ended yet
-            if version != LEDGER_VERSION:
-                raise StoreError(
-                    f"{path} is a ledger of version {version}, and this program reads "
-                    f"{LEDGER_VERSION}; use the program that wrote it"
-                )
-            database.execute("BEGIN")
-            return _books(database, symbol, limit)
-    except sqlite3.Error as error:
-        raise StoreError(
-            f"the ledger {path} (workflow.paper.ledger) cannot be read: {error}"
-        ) from error
+    with read_only(path, LEDGER_FORMAT, busy_s=_BUSY_S) as database:
+        return None if database is None else _books(database, symbol, limit)
 
 
 def _books(database: sqlite3.Connection, symbol: str | None, limit: int) -> PaperBooks:

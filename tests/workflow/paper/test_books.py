@@ -8,9 +8,11 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import AbstractContextManager, suppress
 from decimal import Decimal
 from pathlib import Path
 from random import Random
+from sqlite3 import Connection
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 import tests
 from llm_trader.errors import InvalidInputError, StoreError
+from llm_trader.storage.sqlite_file import SqliteFile
 from llm_trader.workflow.orders import Unknown
 from llm_trader.workflow.paper.accounting import Entry, charge
 from llm_trader.workflow.paper.ledger import Ledger
@@ -82,6 +85,46 @@ async def test_a_process_killed_at_any_moment_leaves_what_an_unkilled_one_would(
     assert await killed.balance() == await whole.balance()
     assert killed._ledger.check() == whole._ledger.check()
     await killed.close()
+
+
+class Died(BaseException):
+    """The process ends before it begins a transaction."""
+
+
+@pytest.mark.parametrize("steps", [45, pytest.param(200, marks=pytest.mark.soak)])
+async def test_an_end_before_any_transaction_leaves_what_an_unkilled_process_would(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices come again after it, also one at which a position was opened meanwhile."""
+    whole, begin = random_broker(Ledger(None)), SqliteFile.write
+    await trade(whole, 0, steps, 3, tell=False)
+    expected = await whole.fills(0), await whole.balance()
+    begun, last = 0, 0
+
+    def dying(file: SqliteFile) -> AbstractContextManager[Connection]:
+        nonlocal begun
+        begun += not file._connection.in_transaction
+        if begun > last:
+            raise Died
+        return begin(file)
+
+    for last in range(4, 10_000):
+        path, number, begun, died = tmp_path / f"{last}.sqlite", 0, 0, False
+        broker = random_broker(Ledger(path, durable=False))
+        monkeypatch.setattr(SqliteFile, "write", dying)
+        with suppress(Died):
+            for number in range(steps):
+                await trade(broker, number, number + 1, 3, tell=False)
+        died = begun > last
+        monkeypatch.setattr(SqliteFile, "write", begin)
+        broker._ledger.close()
+        again = random_broker(Ledger(path, durable=False))
+        await trade(again, max(number - 1, 0), steps, 3, tell=False)
+        assert (await again.fills(0), await again.balance()) == expected, (last, number)
+        await again.close()
+        if not died:
+            break
+    assert last > steps
 
 
 def run_and_kill(path: Path, first: int, end: int, steps: int) -> int:

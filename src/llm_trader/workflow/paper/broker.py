@@ -170,18 +170,23 @@ class PaperBroker:
     # What the market brings.
 
     def on_price(self, symbol: str, time_ms: Millis, price: Decimal) -> None:
-        """A trade, such as the open of a candle."""
-        state = self._state.of(symbol)
+        """A trade, such as the open of a candle.
+
+        One that comes again, as after a restart, ends no position: what was opened at it meanwhile
+        waits for the next one.
+        """
+        state, mark = self._state.of(symbol), Quote(price, time_ms)
         if state.has_seen(time_ms):
             return
-        if _exit_at_price(state.holding, time_ms, price) is None and not state.waiting:
-            self._state.mark(state, Quote(price, time_ms))
+        ends = state.mark != mark and _exit_at_price(state.holding, time_ms, price) is not None
+        if not ends and not state.waiting:
+            self._state.mark(state, mark)
             return
         with self._state.changing():
             state = self._state.of(symbol)  # anew: another process may have changed it
-            if end := _exit_at_price(state.holding, time_ms, price):
+            if state.mark != mark and (end := _exit_at_price(state.holding, time_ms, price)):
                 self._trading.exit(state, end)
-            self._state.mark(state, Quote(price, time_ms), keep=True)
+            self._state.mark(state, mark, keep=True)
             for intent in [i for i in state.waiting if i.created_ms <= time_ms]:
                 state.waiting.remove(intent)
                 self._try(state, intent, time_ms, price)

@@ -174,8 +174,13 @@ def test_ctrl_c_ends_a_backtest_before_its_next_states(corridor: Corridor) -> No
             signal.raise_signal(signal.SIGINT)
 
     job = job_of(corridor)._replace(progress=progress)
-    with pytest.raises(KeyboardInterrupt):
-        backtest(job, MAIN, SYMBOL, AT_MS - 3 * DAY_MS, AT_MS, EAGER)
+    # A test before may have left another handler in this process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            backtest(job, MAIN, SYMBOL, AT_MS - 3 * DAY_MS, AT_MS, EAGER)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert decided == [96]
 
 

@@ -9,7 +9,6 @@ from llm_trader.timeframe import Millis, iso8601
 from llm_trader.workflow.moved_files import refuse_old_place
 
 _LONGEST_REASON = 500
-_SETTING = "workflow.guards.kill_switch"
 
 
 class KillSwitch:
@@ -27,7 +26,7 @@ class KillSwitch:
         try:
             text = self.path.read_bytes()[:_LONGEST_REASON].decode("utf-8", "replace").strip()
         except FileNotFoundError:
-            refuse_old_place(self.path, _SETTING)
+            refuse_old_place(self.path)
             return None
         except OSError as error:
             text = f"it cannot be read: {error.strerror}"
@@ -47,5 +46,5 @@ class KillSwitch:
         with write_errors(self.path.parent):
             was_on = self.path.exists()
             self.path.unlink(missing_ok=True)
-        refuse_old_place(self.path, _SETTING)
+        refuse_old_place(self.path)
         return was_on

@@ -15,20 +15,23 @@ KILL_SWITCH: Final = Path("var/kill-switch")
 PAPER_LEDGER: Final = Path("var/paper.sqlite")
 ORDER_JOURNAL: Final = Path("var/orders.sqlite")
 
-_OLD_PLACES: Final = {
-    KILL_SWITCH: Path("data/kill-switch"),
-    PAPER_LEDGER: Path("data/paper.sqlite"),
-    ORDER_JOURNAL: Path("data/orders.sqlite"),
+# Where each was, and its setting.
+_FORMER: Final = {
+    KILL_SWITCH: (Path("data/kill-switch"), "workflow.guards.kill_switch"),
+    PAPER_LEDGER: (Path("data/paper.sqlite"), "workflow.paper.ledger"),
+    ORDER_JOURNAL: (Path("data/orders.sqlite"), "workflow.exchange.journal"),
 }
 
 
-def refuse_old_place(path: Path, setting: str) -> None:
+def refuse_old_place(path: Path) -> None:
     """Raises `ConfigurationError` where `path` is a default without a file, and the old one has.
 
     A file at the new place, or another path in the settings, is the user's answer.
     """
-    old = _OLD_PLACES.get(path)
-    if old is None or path.exists() or not old.exists():
+    if path not in _FORMER or path.exists():
+        return
+    old, setting = _FORMER[path]
+    if not old.exists():
         return
     raise ConfigurationError(
         f"{setting} is {path} by default, where there is no file, but there is one at its former "

@@ -28,7 +28,7 @@ async def open_broker(
     Raises `ConfigurationError` for settings that cannot be used, and `ExchangeError` where the
     exchange does not answer.
     """
-    refuse_old_place(config.guards.kill_switch, "workflow.guards.kill_switch")
+    refuse_old_place(config.guards.kill_switch)
     if config.broker == "paper":
         if live_flag:
             raise ConfigurationError(
@@ -44,6 +44,6 @@ async def open_broker(
 
 def open_paper_broker(config: PaperConfig, clock: Clock) -> PaperBroker:
     """Who has it feeds it prices: `on_price`, `on_candle`, `on_funding`, or a `MarketFeed`."""
-    refuse_old_place(config.ledger, "workflow.paper.ledger")
+    refuse_old_place(config.ledger)
     instruments = instruments_of(config.instruments)
     return PaperBroker(Ledger(config.ledger), config, instruments, now_ms=clock.now_ms())

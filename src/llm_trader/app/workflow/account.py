@@ -123,7 +123,7 @@ def list_orders(job: Job, symbol: str | None, limit: int) -> Orders:
 def open_journal(job: Job) -> Iterator[OrderJournal]:
     """Raises `InvalidInputError` where no order was sent to an exchange yet."""
     path = job.settings.workflow.exchange.journal
-    refuse_old_place(path, "workflow.exchange.journal")
+    refuse_old_place(path)
     if not path.exists():
         raise InvalidInputError(f"no order was sent to an exchange yet: there is no {path}")
     journal = OrderJournal(path)
@@ -136,7 +136,7 @@ def open_journal(job: Job) -> Iterator[OrderJournal]:
 def check_ledger(job: Job) -> LedgerReport:
     """Adds the books on paper up anew."""
     path = job.settings.workflow.paper.ledger
-    refuse_old_place(path, "workflow.paper.ledger")
+    refuse_old_place(path)
     if not path.exists():
         raise _no_account(job)
     ledger = Ledger(path)

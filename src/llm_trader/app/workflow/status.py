@@ -98,7 +98,7 @@ def _unsettled(job: Job) -> int:
     config = job.settings.workflow
     if config.broker == "paper":
         return 0
-    refuse_old_place(config.exchange.journal, "workflow.exchange.journal")
+    refuse_old_place(config.exchange.journal)
     if not config.exchange.journal.exists():
         return 0
     with open_journal(job) as journal:

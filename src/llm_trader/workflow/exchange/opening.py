@@ -54,7 +54,7 @@ def open_exchange_broker(
         demo=not config.live,
         receive_window_ms=window_ms,
     )
-    refuse_old_place(config.journal, "workflow.exchange.journal")
+    refuse_old_place(config.journal)
     venue = _venue(name, config, account, client_options)
     journal = OrderJournal(config.journal)
     return ExchangeBroker(venue, journal, clock, receive_window_ms=window_ms, symbols=symbols)

@@ -54,7 +54,7 @@ def read_books(path: Path, symbol: str | None, limit: int) -> PaperBooks | None:
     `symbol` and `limit` choose orders and fills. Raises `ConfigurationError` for a ledger that lies
     at its former place, and otherwise as `SqliteFile` does.
     """
-    refuse_old_place(path, "workflow.paper.ledger")
+    refuse_old_place(path)
     with read_only(path, LEDGER_FORMAT, busy_s=_BUSY_S) as database:
         return None if database is None else _books(database, symbol, limit)
 

@@ -26,6 +26,7 @@ from llm_trader.rpc.errors import (
     OverloadedError,
 )
 from llm_trader.rpc.params import Timeout
+from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, SECOND_MS, iso8601
 from llm_trader.workflow.engine.protocol import Engine, RunOptions, RunStart, run_id
 from llm_trader.workflow.graph.document import InputNode
@@ -56,6 +57,17 @@ class PushParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout_ms: Timeout | None = None
 
 
+class PostedSnapshot(MarketSnapshot, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The state that was sent."""
+
+
+class PostParams(SnapshotPost, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As it is sent. Whoever forbids unknown fields gets a complete request in one step."""
+
+    snapshot: PostedSnapshot
+    late: tuple[str, ...] = ()
+
+
 class Receipt(Struct, frozen=True, kw_only=True):
     """The answer to a snapshot or an event."""
 
@@ -83,7 +95,7 @@ class IntakeMethods:
     def methods(self) -> Iterator[Method]:
         yield Method(
             METHOD,
-            SnapshotPost,
+            PostParams,
             self.post,
             "Takes a snapshot and decides on it, once.",
             Receipt,
@@ -100,7 +112,7 @@ class IntakeMethods:
             access="ingest",
         )
 
-    async def post(self, params: SnapshotPost, context: RequestContext) -> Receipt:
+    async def post(self, params: PostParams, context: RequestContext) -> Receipt:
         return await self.take_snapshot(params)
 
     async def take_snapshot(self, post: SnapshotPost) -> Receipt:

@@ -68,9 +68,8 @@ class ModelDecides:
             settings={"prompt": msgspec.to_builtins(decider.options), "sample": 0},
             versions={"template": prompt.template_version},
         )
-        # In a thread: a disk takes milliseconds, in which other runs go on.
-        recorded = await asyncio.to_thread(
-            decider.recorder.add, case, outcome.decision, made, outcome.used
+        recorded = await decider.recorder.add_beside_others(
+            case, outcome.decision, made, outcome.used
         )
         return _arm_decision(recorded)
 
@@ -112,7 +111,7 @@ class AggregatorDecides:
             labels=_labels(run),
             retrieval_error=inputs.retrieval_error,
         )
-        recorded = await asyncio.to_thread(self.recorder.add, case, decision, made)
+        recorded = await self.recorder.add_beside_others(case, decision, made)
         return _decided("rag", [_arm_decision(recorded)], inputs.retrieval_error, guard)
 
 

@@ -2,7 +2,6 @@
 
 `database`   where runs are kept; SQLite is for one process
 `run_log`    accepts, lists, shows and cancels runs, from any process
-`batches`    calls that share one transaction
 `engine`     carries runs out
 `carrying`   walks the graph of one run
 `direct`     on SQLite begins a run at once, without waiting for the queue

@@ -20,8 +20,8 @@ from typing import Final
 import msgspec
 import structlog
 
+from llm_trader.batches import Batches
 from llm_trader.errors import ConfigurationError, LlmTraderError
-from llm_trader.workflow.engine.durable.batches import Batches
 from llm_trader.workflow.engine.durable.carrying import Carrier, KeepStage, StoreStage, Watch
 from llm_trader.workflow.engine.durable.database import RunDatabase
 from llm_trader.workflow.engine.durable.journal import END, StageRow

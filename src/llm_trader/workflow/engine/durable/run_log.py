@@ -18,9 +18,9 @@ import sqlalchemy.exc
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
 from dbos import error as dbos_errors
 
+from llm_trader.batches import Batches
 from llm_trader.errors import InvalidInputError, StoreError
 from llm_trader.timeframe import Millis, iso8601
-from llm_trader.workflow.engine.durable.batches import Batches
 from llm_trader.workflow.engine.durable.database import RunDatabase
 from llm_trader.workflow.engine.durable.records import input_record, records_of, stage_of
 from llm_trader.workflow.engine.protocol import (

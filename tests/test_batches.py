@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from llm_trader.batches import Batches
 from llm_trader.errors import StoreError
-from llm_trader.workflow.engine.durable.batches import Batches
 
 
 async def test_arguments_that_arrive_during_a_call_share_the_next_one() -> None:

@@ -31,10 +31,13 @@ class Batches(Generic[A, R]):
             batch, self._waiting = self._waiting, []
             try:
                 results = await self._carry_out([argument for argument, _ in batch])
-            except Exception as error:  # noqa: BLE001  passed on to those who wait
+            except BaseException as error:
+                # Nobody who waits may wait for ever, whatever ended the call.
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
                 continue
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():

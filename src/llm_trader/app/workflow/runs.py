@@ -59,7 +59,8 @@ async def run_workflow(
         parts = await opened.enter_async_context(open_parts(job, choice, clock))
         store = opened.enter_context(MarketStore.open(job.settings.market.store))
         received = _received(job, store, symbol, as_of_ms)
-        engine = durable_engine(run_database(config, job.environ), config, parts.services)
+        database = run_database(config, job.environ)
+        engine = durable_engine(database, config, parts.services, follows_after_s=0)
         runs = await opened.enter_async_context(engine)
         if isinstance(parts.broker, PaperBroker):
             PaperPrices(parts.broker, store, WallClock(clock)).seen(received)
@@ -75,6 +76,7 @@ async def run_workflow(
             )
         )
         await runs.wait(accepted.run_id)
+        await runs.completed(accepted.run_id)
         return await runs.show(accepted.run_id), not accepted.is_new
 
 

@@ -43,13 +43,20 @@ class DirectRuns(RunLog):
     """`prepare` is called once the library has its tables, before anything is accepted."""
 
     def __init__(
-        self, database: RunDatabase, services: Services, watch: Watch, at_once: int
+        self,
+        database: RunDatabase,
+        services: Services,
+        watch: Watch,
+        *,
+        at_once: int,
+        follows_after_s: float,
     ) -> None:
         super().__init__(database, dict(services.scripts))
         if self._journal is None:
             raise ConfigurationError("several processes share this database through its queue")
         self._stages = self._journal
         self._carrier = Carrier(self.graph, services, watch)
+        self._follows_after_s = follows_after_s or None
         self._is_stopped = False
         self._room = asyncio.Semaphore(at_once)
         self._turns: dict[str, asyncio.Lock] = {}
@@ -76,7 +83,7 @@ class DirectRuns(RunLog):
 
     async def start(self, run: RunStart) -> Accepted:
         if run.run_id in self._ends:
-            return await self._accept(run, FOLLOWS_AFTER_S)
+            return await self._accept(run, self._follows_after_s)
         key = run.symbol or run.run_id
         if key in self._queued:
             await self._refresh(key)
@@ -89,7 +96,7 @@ class DirectRuns(RunLog):
         self._ends[run.run_id] = ended  # before it is on disk, so that the library awaits it
         begun = False
         try:
-            accepted = await self._accept(run, FOLLOWS_AFTER_S)
+            accepted = await self._accept(run, self._follows_after_s)
             if accepted.is_new and not self._is_stopped:
                 task = asyncio.create_task(self._see_through(run))
                 self._tasks.add(task)

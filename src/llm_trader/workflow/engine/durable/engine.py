@@ -32,7 +32,7 @@ from llm_trader.timeframe import DAY_MS
 from llm_trader.workflow.engine.config import RunsConfig
 from llm_trader.workflow.engine.durable.carrying import Carrier, StoreStage, Watch
 from llm_trader.workflow.engine.durable.database import RunDatabase
-from llm_trader.workflow.engine.durable.direct import DirectRuns
+from llm_trader.workflow.engine.durable.direct import FOLLOWS_AFTER_S, DirectRuns
 from llm_trader.workflow.engine.durable.executors import Executors
 from llm_trader.workflow.engine.durable.run_log import (
     APPLICATION,
@@ -73,8 +73,12 @@ async def durable_engine(
     services: Services,
     *,
     watch: Watch = lambda run, node, what: None,
+    follows_after_s: float = FOLLOWS_AFTER_S,
 ) -> AsyncIterator[RunLog]:
     """Runs are carried out while it is open, in the event loop of the caller.
+
+    On SQLite the library has the record of a run when that has ended, and not before
+    `follows_after_s` from its acceptance.
 
     Raises `StoreLockedError` for a second process on SQLite, `ConfigurationError` for a database
     that does not answer.
@@ -87,7 +91,15 @@ async def durable_engine(
             opened.callback(lock.release)
         database.prepare()
         name = _SQLITE_EXECUTOR if lock is not None else _executor_name()
-        direct = DirectRuns(database, services, watch, config.at_once) if lock else None
+        direct = None
+        if lock is not None:
+            direct = DirectRuns(
+                database,
+                services,
+                watch,
+                at_once=config.at_once,
+                follows_after_s=follows_after_s,
+            )
         log = direct or RunLog(database, dict(services.scripts))
         opened.callback(log.close)
         _process = _Process(Carrier(log.graph, services, watch), direct)

@@ -166,7 +166,7 @@ class RunLog:
 
     async def resume(self, run_id: str) -> None:
         """A cancelled run goes on; a failed one begins again at the node that failed."""
-        status = await self._completed_status(run_id)
+        status = await self.completed(run_id)
         summary = _summary(status)
         key = summary.symbol or run_id
         if summary.state == "cancelled":
@@ -302,8 +302,11 @@ class RunLog:
         run_id = status.workflow_id
         return status.status not in _UNENDED or run_id in await self._journaled_ends([run_id])
 
-    async def _completed_status(self, run_id: str) -> WorkflowStatus:
-        """That of a run that has ended once the library has all of its record."""
+    async def completed(self, run_id: str) -> WorkflowStatus:
+        """Returns for a run that has ended once the library has all of its record.
+
+        Raises `InvalidInputError` where no process completes it.
+        """
         looks = int(_FOLLOWS_WITHIN_S / _LOOK_AGAIN_S)
         for _ in range(looks):
             status = await self._status(run_id)

@@ -55,13 +55,16 @@ async def test_a_caller_that_gives_up_does_not_stop_the_others() -> None:
 
 
 async def test_nobody_waits_for_a_call_that_was_cancelled() -> None:
+    begun = asyncio.Event()
+
     async def never(numbers: Sequence[int]) -> Sequence[int]:
+        begun.set()
         await asyncio.Event().wait()
         return numbers
 
     batches: Batches[int, int] = Batches(never)
     waiting = asyncio.create_task(batches.add(1))
-    await asyncio.sleep(0)
+    await begun.wait()
     (worker,) = asyncio.all_tasks() - {waiting, asyncio.current_task()}
     worker.cancel()
     with pytest.raises(asyncio.CancelledError):

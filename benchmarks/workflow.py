@@ -33,6 +33,7 @@ from llm_trader.clock import WallClock
 from llm_trader.delivery.jobs import SnapshotPost
 from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.decision import Case, Decision
+from llm_trader.logs import configure_logging
 from llm_trader.retrieval.answer import Answer
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS
@@ -88,9 +89,11 @@ async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> l
             ended[run] = time.perf_counter()
 
     job = Job(load_settings(environ={}, overrides=_overrides(folder)), {}, _now_ms())
-    config = job.settings.workflow.runs
+    config, logging = job.settings.workflow.runs, job.settings.logging
     wall = WallClock(_now_ms)
-    with open_record(job) as record:
+    folder.mkdir(parents=True)
+    with open_record(job) as record, (folder / "log.jsonl").open("w") as log:
+        configure_logging(logging.level, logging.format, log)
         recorder = new_recorder(job, record, "benchmark", _now_ms)
         async with open_parts(job, DeciderChoice("aggregator"), _now_ms) as parts:
             decide = AggregatorDecides(recorder, M5, wall, _Long())
@@ -111,9 +114,12 @@ async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> l
                 server = RpcServer(dispatcher, job.settings.intake)
                 await server.start()
                 try:
-                    return await _bursts(server.address[1], runs, snapshot, ended)
+                    figures = await _bursts(server.address[1], runs, snapshot, ended)
                 finally:
                     await server.stop()
+                if broker.check_books().orders != (1 + _BURSTS) * _SYMBOLS:
+                    raise RuntimeError("not every snapshot became an order")
+                return figures
 
 
 async def _bursts(
@@ -188,7 +194,6 @@ def _overrides(folder: Path) -> dict[str, Any]:
         "workflow.guards.max_leverage": 100,
         "intake.port": 0,
         "snapshot.intraday": "5m",
-        "logging.level": "error",
     }
 
 

@@ -72,7 +72,11 @@ def workflow(folder: Path) -> list[Figure]:
     decoded = msgspec.json.decode(result, type=QueryPatternsResult)
     answer = answer_of_result(decoded)
     newest = tables[0].snapshot(-1)
-    return asyncio.run(_measured(folder / "workflow", newest, answer))
+    with (folder / "workflow.jsonl").open("w") as log:
+        configure_logging(stream=log)  # as a server logs whose lines go to a file
+        figures = asyncio.run(_measured(folder / "workflow", newest, answer))
+    configure_logging("warn")
+    return figures
 
 
 async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> list[Figure]:
@@ -89,11 +93,9 @@ async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> l
             ended[run] = time.perf_counter()
 
     job = Job(load_settings(environ={}, overrides=_overrides(folder)), {}, _now_ms())
-    config, logging = job.settings.workflow.runs, job.settings.logging
+    config = job.settings.workflow.runs
     wall = WallClock(_now_ms)
-    folder.mkdir(parents=True)
-    with open_record(job) as record, (folder / "log.jsonl").open("w") as log:
-        configure_logging(logging.level, logging.format, log)
+    with open_record(job) as record:
         recorder = new_recorder(job, record, "benchmark", _now_ms)
         async with open_parts(job, DeciderChoice("aggregator"), _now_ms) as parts:
             decide = AggregatorDecides(recorder, M5, wall, _Long())

@@ -43,7 +43,7 @@ def settings(
 
 
 def test_a_run_by_hand_is_listed_shown_and_not_repeated(
-    typed: Typing, settings: Path, stub: StubServer
+    typed: Typing, settings: Path, stub: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = f"llm-trader workflow run {MAIN} --symbol {SYMBOL}"
     ran = typed(command)
@@ -51,7 +51,9 @@ def test_a_run_by_hand_is_listed_shown_and_not_repeated(
     assert "nothing listens on 127.0.0.1:1" in ran.err
     assert "Decision: LONG; order: placed." in ran.out
     assert "Decided with the baseline prompt, without evidence" in " ".join(ran.out.split())
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
     again = typed(command)
+    assert again.out.startswith("The aggregator decides by fixed rules, without a model")
     assert "This state was decided on before" in again.out
     assert len(stub.requests) == 1
     (listed,) = typed("llm-trader workflow list", "--json").json

@@ -21,6 +21,9 @@ def stub() -> Iterator[StubServer]:
         yield running
 
 
+_OF_MODEL = ("[llm]", "base_url", "requests_per_minute")
+
+
 @pytest.fixture
 def settings(
     stub: StubServer, corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,6 +55,8 @@ def test_a_run_by_hand_is_listed_shown_and_not_repeated(
     assert "Decision: LONG; order: placed." in ran.out
     assert "Decided with the baseline prompt, without evidence" in " ".join(ran.out.split())
     monkeypatch.delenv("ANTHROPIC_API_KEY")
+    lines = settings.read_text().splitlines()
+    settings.write_text("\n".join(one for one in lines if not one.startswith(_OF_MODEL)))
     again = typed(command)
     assert again.out.startswith("The aggregator decides by fixed rules, without a model")
     assert "This state was decided on before" in again.out

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-
 from llm_trader.app.indexes import secret
 from llm_trader.app.job import Job
 from llm_trader.app.llm_deciders import (

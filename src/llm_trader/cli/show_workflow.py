@@ -35,7 +35,7 @@ def describe_runs(runs: Sequence[RunSummary]) -> Description:
 
 
 def describe_hand_run(ran: HandRun) -> Description:
-    yield from map(line, ran.notes)
+    yield from (Text(note, "yellow") for note in ran.notes)
     if ran.was_known:
         yield Text("This state was decided on before; it is not decided on again.", "yellow")
     yield from describe_run(ran.details)

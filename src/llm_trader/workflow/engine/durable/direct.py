@@ -3,17 +3,17 @@
 A run is accepted into the library's queue with a delay. This process begins it without waiting for
 the queue, and notes its stages in the journal, for all runs under way in one transaction. When the
 delay has passed, the library follows: it finds the stages in the journal and takes them into its
-own record, and carries out what is missing after a crash.
+own record, and carries out what is missing, as of a run that was resumed by hand.
 
-A symbol has one run under way, and its runs keep their order: while one of a symbol waits in the
-queue, as after a crash, later ones go through the queue as well.
+After a crash the next process goes on with what was under way before it accepts anything. A symbol
+has one run under way, and its runs keep their order.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -63,16 +63,21 @@ class DirectRuns(RunLog):
         self._waiting: Counter[str] = Counter()
         self._ends: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # Runs in the library's queue by symbol, and those of them that are not on disk yet.
-        self._queued: dict[str, set[str]] = {}
-        self._entering: set[str] = set()
+        self._prepared = asyncio.Event()
         self._rows: Batches[StageRow, bool] = Batches(self._record_all)
         self._removals: Batches[str, None] = Batches(self._remove_all)
 
     async def prepare(self) -> None:
-        await self._clean_journal()
-        for key, run_id in await self.unended():
-            self._queued.setdefault(key, set()).add(run_id)
+        """Goes on with the runs of the process before, in the order in which it accepted them."""
+        runs = await self.unended()
+        ends = await asyncio.to_thread(self._stages.ends, [run.run_id for run in runs])
+        for run in runs:
+            if run.run_id not in ends:
+                noted = await self.stages_of(run.run_id)
+                self._ends[run.run_id] = asyncio.get_running_loop().create_future()
+                self._see_through_in_background(run, noted)
+        await self._clean_journal({run.run_id for run in runs})
+        self._prepared.set()
 
     async def stop(self) -> None:
         """Runs under way are left as they are, to the next process."""
@@ -84,28 +89,23 @@ class DirectRuns(RunLog):
     async def start(self, run: RunStart) -> Accepted:
         if run.run_id in self._ends:
             return await self._accept(run, self._follows_after_s)
-        key = run.symbol or run.run_id
-        if key in self._queued:
-            await self._refresh(key)
-        if key in self._queued:
-            return await self._queue(run, key)
-        return await self._begin(run)
-
-    async def _begin(self, run: RunStart) -> Accepted:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ends[run.run_id] = ended  # before it is on disk, so that the library awaits it
         begun = False
         try:
             accepted = await self._accept(run, self._follows_after_s)
             if accepted.is_new and not self._is_stopped:
-                task = asyncio.create_task(self._see_through(run))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._see_through_in_background(run, {})
                 begun = True
             return accepted
         finally:
             if not begun:
                 self._settle(run.run_id)
+
+    def _see_through_in_background(self, run: RunStart, noted: Mapping[str, str]) -> None:
+        task = asyncio.create_task(self._see_through(run, noted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def wait(self, run_id: str) -> RunResult:
         await self._ended(run_id)
@@ -132,6 +132,7 @@ class DirectRuns(RunLog):
 
     async def follow(self, run: RunStart, keep_step: KeepStage) -> RunSummary:
         """Takes the noted stages into the library's record, and carries out what is missing."""
+        await self._prepared.wait()
         await self._ended(run.run_id)
         async with self._turn(run):
             noted = await asyncio.to_thread(self._stages.stages, run.run_id)
@@ -142,46 +143,14 @@ class DirectRuns(RunLog):
 
                 return await keep_step(stage, look_up if stage in noted else store)
 
-            try:
-                summary = await self._carrier.carry_out(run, keep)
-                await self._removals.add(run.run_id)
-            finally:
-                self._left_queue(run)
+            summary = await self._carrier.carry_out(run, keep)
+            await self._removals.add(run.run_id)
         return summary
 
-    def _left_queue(self, run: RunStart) -> None:
-        """A run that came through the queue has ended."""
-        key = run.symbol or run.run_id
-        if key in self._queued:
-            self._queued[key].discard(run.run_id)
-            if not self._queued[key]:
-                del self._queued[key]
-
-    async def _queue(self, run: RunStart, key: str) -> Accepted:
-        is_waiting = run.run_id in self._queued[key]
-        self._queued[key].add(run.run_id)
-        self._entering.add(run.run_id)
-        is_new = False
-        try:
-            accepted = await self._accept(run, None)
-            is_new = accepted.is_new
-            return accepted
-        finally:
-            self._entering.discard(run.run_id)
-            if not is_new and not is_waiting:
-                self._left_queue(run)
-
-    async def _refresh(self, key: str) -> None:
-        """One that was cancelled never leaves the queue by itself."""
-        unended = {run_id for _, run_id in await self.unended()} | self._entering
-        left = self._queued.get(key, set()) & unended
-        if left:
-            self._queued[key] = left
-        else:
-            self._queued.pop(key, None)
-
-    async def _see_through(self, run: RunStart) -> None:
+    async def _see_through(self, run: RunStart, noted: Mapping[str, str]) -> None:
         async def keep(stage: str, store: StoreStage) -> str:
+            if stage in noted:
+                return noted[stage]
             stored = await store()
             if await self._rows.add(StageRow(run.run_id, stage, stored)):
                 raise _CancelledError
@@ -215,8 +184,8 @@ class DirectRuns(RunLog):
         await asyncio.to_thread(self._stages.remove, run_ids)
         return [None] * len(run_ids)
 
-    async def _clean_journal(self) -> None:
+    async def _clean_journal(self, unended: set[str]) -> None:
         """Of a run that has ended, or was deleted, nothing is needed."""
         noted = await asyncio.to_thread(self._stages.run_ids)
-        needed = {run_id for _, run_id in await self.unended()} | await self.cancelled(noted)
+        needed = unended | await self.cancelled(noted)
         await asyncio.to_thread(self._stages.remove, [r for r in noted if r not in needed])

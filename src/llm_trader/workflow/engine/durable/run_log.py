@@ -264,16 +264,25 @@ class RunLog:
             return Accepted(run.run_id, is_new=False)
         return Accepted(run.run_id, is_new=True)
 
-    async def unended(self) -> list[tuple[str, str]]:
-        """Symbols and ids of runs that the library has not ended; the id for one of no symbol."""
+    async def unended(self) -> list[RunStart]:
+        """The runs of this version that the library has not ended, in the order of acceptance."""
         found = await self._call(
             self._client.list_workflows,
             status=_UNENDED,
             name=WORKFLOW,
-            load_input=False,
+            app_version=VERSION,
             load_output=False,
         )
-        return [(one.queue_partition_key or one.workflow_id, one.workflow_id) for one in found]
+        return sorted(map(_start, found), key=lambda run: run.accepted_at_ms)
+
+    async def stages_of(self, run_id: str) -> dict[str, str]:
+        """What is stored of each stage that has ended."""
+        steps = await self._call(self._client.list_workflow_steps, run_id)
+        stages = {s["function_name"]: s["output"] for s in steps if s["output"] is not None}
+        if self._journal is not None:
+            journaled = await asyncio.to_thread(self._journal.stages, run_id)
+            stages |= {name: text for name, text in journaled.items() if name not in stages}
+        return stages
 
     async def cancelled(self, run_ids: Sequence[str]) -> set[str]:
         found = await self._call(
@@ -286,7 +295,14 @@ class RunLog:
         return {one.workflow_id for one in found}
 
     async def _depth_for_all(self, callers: Sequence[None]) -> list[int]:
-        run_ids = [run_id for _, run_id in await self.unended()]
+        found = await self._call(
+            self._client.list_workflows,
+            status=_UNENDED,
+            name=WORKFLOW,
+            load_input=False,
+            load_output=False,
+        )
+        run_ids = [status.workflow_id for status in found]
         depth = len(run_ids) - len(await self._journaled_ends(run_ids))
         return [depth] * len(callers)
 
@@ -333,16 +349,12 @@ class RunLog:
 
     async def _records(self, start: RunStart) -> list[NodeRecord]:
         graph = self.graph(start.graph)
-        steps = await self._call(self._client.list_workflow_steps, start.run_id)
+        stages = await self.stages_of(start.run_id)
         inputs = [
             input_record(node, start)
             for node in graph.nodes
             if isinstance(node.document, InputNode) and node.document.config.method == start.method
         ]
-        stages = {step["function_name"]: step["output"] for step in steps}
-        if self._journal is not None:
-            journaled = await asyncio.to_thread(self._journal.stages, start.run_id)
-            stages |= {name: text for name, text in journaled.items() if name not in stages}
         order = {node.name: number for number, node in enumerate(graph.nodes)}
         return inputs + [
             record

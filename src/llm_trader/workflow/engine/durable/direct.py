@@ -70,7 +70,7 @@ class DirectRuns(RunLog):
     async def prepare(self) -> None:
         """Goes on with the runs of the process before, in the order in which it accepted them."""
         runs = await self.unended()
-        ends = await asyncio.to_thread(self._stages.ends, [run.run_id for run in runs])
+        ends = await asyncio.to_thread(self._stages.ends)
         for run in runs:
             if run.run_id not in ends:
                 noted = await self.stages_of(run.run_id)

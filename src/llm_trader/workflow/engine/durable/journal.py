@@ -12,17 +12,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from llm_trader.errors import StoreError
 
 FILE_NAME: Final = "stages.sqlite"
 END: Final = ""
 _BUSY_S: Final = 30.0
-_TABLE: Final = """
+_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS stages (
-  run_id TEXT NOT NULL, stage TEXT NOT NULL, stored TEXT NOT NULL, PRIMARY KEY (run_id, stage)
-) STRICT, WITHOUT ROWID
+  run_id TEXT NOT NULL, stage TEXT NOT NULL, stored TEXT NOT NULL, PRIMARY KEY (stage, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS stages_of_a_run ON stages (run_id)
 """
 
 
@@ -59,18 +60,18 @@ class StageJournal:
 
     def stages(self, run_id: str) -> dict[str, str]:
         """What is stored of each stage, without the end."""
-        return {row.stage: row.stored for row in self._rows([run_id]) if row.stage != END}
+        return dict(
+            self._rows(
+                "SELECT stage, stored FROM stages WHERE run_id = ? AND stage <> ?", run_id, END
+            )
+        )
 
-    def ends(self, run_ids: Sequence[str]) -> dict[str, str]:
-        """The summaries of those that have ended."""
-        return {row.run_id: row.stored for row in self._rows(run_ids) if row.stage == END}
+    def ends(self) -> dict[str, str]:
+        """The summaries of runs that have ended."""
+        return dict(self._rows("SELECT run_id, stored FROM stages WHERE stage = ?", END))
 
     def run_ids(self) -> list[str]:
-        if not self._path.exists():
-            return []
-        with self._open() as db:
-            found = db.execute("SELECT DISTINCT run_id FROM stages ORDER BY run_id").fetchall()
-        return [str(run_id) for (run_id,) in found]
+        return [run for (run,) in self._rows("SELECT DISTINCT run_id FROM stages ORDER BY run_id")]
 
     def remove(self, run_ids: Sequence[str]) -> None:
         if not run_ids or not self._path.exists():
@@ -81,16 +82,11 @@ class StageJournal:
                 (json.dumps(list(run_ids)),),
             )
 
-    def _rows(self, run_ids: Sequence[str]) -> list[StageRow]:
-        if not run_ids or not self._path.exists():
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        if not self._path.exists():
             return []
         with self._open() as db:
-            found = db.execute(
-                "SELECT run_id, stage, stored FROM stages "
-                "WHERE run_id IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(run_ids)),),
-            ).fetchall()
-        return [StageRow(*row) for row in found]
+            return db.execute(query, values).fetchall()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -112,5 +108,5 @@ class StageJournal:
         db.execute("PRAGMA journal_mode=WAL")
         # A loss of power must not lose a decision whose order was sent.
         db.execute("PRAGMA synchronous=FULL")
-        db.execute(_TABLE)
+        db.executescript(_TABLES)
         return db

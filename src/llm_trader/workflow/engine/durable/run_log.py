@@ -118,7 +118,7 @@ class RunLog:
 
     async def wait(self, run_id: str) -> RunResult:
         while True:
-            if await self._has_ended(await self._status(run_id)):
+            if _has_ended(*await self._look_up(run_id)):
                 details = await self.show(run_id)
                 failed = details.summary.state != "done"
                 return RunResult(
@@ -133,6 +133,7 @@ class RunLog:
         return await self._depths.add(None)
 
     async def runs(self, *, limit: int, state: RunState | None = None) -> Sequence[RunSummary]:
+        ends = await self._noted_ends()
         found = await self._call(
             self._client.list_workflows,
             # What the journal says may differ.
@@ -142,25 +143,27 @@ class RunLog:
             # What DBOS calls a success may be a run that ended at a node.
             limit=limit if state is None else None,
         )
-        ends = await self._journaled_ends([s.workflow_id for s in found if s.status in _UNENDED])
-        summaries = [ends.get(status.workflow_id) or _summary(status) for status in found]
+        summaries = [
+            _summary_of_end(ends[status.workflow_id])
+            if status.status in _UNENDED and status.workflow_id in ends
+            else _summary(status)
+            for status in found
+        ]
         return [one for one in summaries if state in (None, one.state)][:limit]
 
     async def show(self, run_id: str) -> RunDetails:
-        status = await self._status(run_id)
+        status, end = await self._look_up(run_id)
         start = _start(status)
         records = await self._records(start)
-        ends = await self._journaled_ends([run_id] if status.status in _UNENDED else [])
         return RunDetails(
-            summary=ends.get(run_id) or _summary(status, records),
+            summary=_summary_of_end(end) if end else _summary(status, records),
             records=records,
             graph=start.graph,
             event=start.event,
         )
 
     async def cancel(self, run_id: str) -> None:
-        status = await self._status(run_id)
-        if await self._has_ended(status):
+        if _has_ended(*await self._look_up(run_id)):
             raise InvalidInputError(f"run {run_id} has ended, so it cannot be cancelled")
         await self._call(self._client.cancel_workflow, run_id)
 
@@ -277,12 +280,11 @@ class RunLog:
 
     async def stages_of(self, run_id: str) -> dict[str, str]:
         """What is stored of each stage that has ended."""
-        steps = await self._call(self._client.list_workflow_steps, run_id)
-        stages = {s["function_name"]: s["output"] for s in steps if s["output"] is not None}
+        noted = {}
         if self._journal is not None:
-            journaled = await asyncio.to_thread(self._journal.stages, run_id)
-            stages |= {name: text for name, text in journaled.items() if name not in stages}
-        return stages
+            noted = await asyncio.to_thread(self._journal.stages, run_id)
+        steps = await self._call(self._client.list_workflow_steps, run_id)
+        return noted | {s["function_name"]: s["output"] for s in steps if s["output"] is not None}
 
     async def cancelled(self, run_ids: Sequence[str]) -> set[str]:
         found = await self._call(
@@ -295,6 +297,7 @@ class RunLog:
         return {one.workflow_id for one in found}
 
     async def _depth_for_all(self, callers: Sequence[None]) -> list[int]:
+        ends = await self._noted_ends()
         found = await self._call(
             self._client.list_workflows,
             status=_UNENDED,
@@ -302,21 +305,17 @@ class RunLog:
             load_input=False,
             load_output=False,
         )
-        run_ids = [status.workflow_id for status in found]
-        depth = len(run_ids) - len(await self._journaled_ends(run_ids))
-        return [depth] * len(callers)
+        return [sum(status.workflow_id not in ends for status in found)] * len(callers)
 
-    async def _journaled_ends(self, run_ids: Sequence[str]) -> dict[str, RunSummary]:
-        if self._journal is None:
-            return {}
-        ends = await asyncio.to_thread(self._journal.ends, run_ids)
-        return {
-            run_id: msgspec.json.decode(stored, type=RunSummary) for run_id, stored in ends.items()
-        }
+    async def _noted_ends(self) -> dict[str, str]:
+        """Looked for before the library's record: what leaves the journal is there already."""
+        return {} if self._journal is None else await asyncio.to_thread(self._journal.ends)
 
-    async def _has_ended(self, status: WorkflowStatus) -> bool:
-        run_id = status.workflow_id
-        return status.status not in _UNENDED or run_id in await self._journaled_ends([run_id])
+    async def _look_up(self, run_id: str) -> tuple[WorkflowStatus, str | None]:
+        """With the end that the library does not have yet."""
+        ends = await self._noted_ends()
+        status = await self._status(run_id)
+        return status, ends.get(run_id) if status.status in _UNENDED else None
 
     async def completed(self, run_id: str) -> WorkflowStatus:
         """Returns for a run that has ended once the library has all of its record.
@@ -325,8 +324,8 @@ class RunLog:
         """
         looks = int(_FOLLOWS_WITHIN_S / _LOOK_AGAIN_S)
         for _ in range(looks):
-            status = await self._status(run_id)
-            if status.status not in _UNENDED or not await self._has_ended(status):
+            status, end = await self._look_up(run_id)
+            if end is None:
                 return status
             await asyncio.sleep(_LOOK_AGAIN_S)
         raise InvalidInputError(
@@ -391,6 +390,14 @@ def _engine(database: RunDatabase) -> sqlalchemy.Engine:
         connection.execute("PRAGMA busy_timeout=30000")
 
     return engine
+
+
+def _has_ended(status: WorkflowStatus, end: str | None) -> bool:
+    return end is not None or status.status not in _UNENDED
+
+
+def _summary_of_end(end: str) -> RunSummary:
+    return msgspec.json.decode(end, type=RunSummary)
 
 
 def start_of(stored: Any) -> RunStart:

@@ -111,8 +111,8 @@ async def durable_engine(
             opened.push_async_callback(executors.leave)
         _launch(database, name)
         if direct is not None:
-            await direct.prepare()
             opened.push_async_callback(direct.stop)
+            await direct.prepare()
         await _register_queue(config, is_shared=database.is_shared)
         if database.is_shared:
             await opened.enter_async_context(in_background(_sweep(executors, config.sweep_s)))

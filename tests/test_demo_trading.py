@@ -13,7 +13,7 @@ pytest.importorskip("ccxt")
 pytest.importorskip("dbos")
 
 _SCRIPT = Path(__file__).parents[1] / "scripts" / "demo_trading.py"
-_DAY, _WITH_KILLS = 2 * 96, 2 * 4 * 6
+_DAY, _WITH_KILLS = 2 * 96, 2 * 4 * 4
 
 
 @pytest.mark.soak

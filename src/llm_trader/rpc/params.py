@@ -11,6 +11,7 @@ import difflib
 import re
 import types
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
@@ -112,7 +113,7 @@ class _Review:
         self._unknown_fields = unknown_fields
 
     def struct(self, kind: type[msgspec.Struct], value: dict[str, Any], path: str) -> Any:
-        fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+        fields = _fields(kind)
         unsent = [name for name in fields if name not in value]
         renamed = self._set_unknown_aside(value.keys() - fields.keys(), unsent, path)
         cleaned: dict[str, Any] = {}
@@ -171,6 +172,13 @@ def closest_name(name: str, candidates: Iterable[str]) -> str | None:
     return similar[0] if similar else None
 
 
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """By the name on the wire. Their types are evaluated each time that msgspec is asked."""
+    return {f.encode_name: f for f in msgspec.structs.fields(kind)}
+
+
+@cache
 def _options(kind: Any) -> tuple[Any, ...]:
     """The members of a union, or the type alone, without `Annotated`."""
     if get_origin(kind) is Annotated:

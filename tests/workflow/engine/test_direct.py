@@ -11,11 +11,12 @@ import pytest
 
 from llm_trader.clock import WallClock
 from llm_trader.delivery.jobs import SnapshotPost
-from llm_trader.errors import StoreError
+from llm_trader.errors import InvalidInputError, StoreError
 from llm_trader.retrieval.answer import Answer
 from llm_trader.rpc.errors import OverloadedError
 from llm_trader.timeframe import MINUTE_MS
 from llm_trader.workflow.engine.config import RunsConfig
+from llm_trader.workflow.engine.durable import direct, run_log
 from llm_trader.workflow.engine.durable.database import run_database
 from llm_trader.workflow.engine.durable.engine import durable_engine
 from llm_trader.workflow.engine.durable.journal import END, FILE_NAME, StageJournal, StageRow
@@ -56,6 +57,9 @@ def test_the_record_of_a_run_follows_without_repeating_it(tmp_path: Path, answer
     async def recorded() -> RunDetails:
         async with durable_engine(database, RunsConfig(folder=tmp_path), second.services()) as runs:
             await _all_recorded(runs)
+            async with asyncio.timeout(30):
+                while StageJournal(tmp_path).run_ids():  # noqa: ASYNC110  cleaned in the background
+                    await asyncio.sleep(0.05)
             return await runs.show(start.run_id)
 
     # The library's threads are those of an event loop.
@@ -64,7 +68,84 @@ def test_the_record_of_a_run_follows_without_repeating_it(tmp_path: Path, answer
     assert (first.executed, second.executed) == ([start.run_id], [])
     assert (second.queries, second.decided) == ([], [])
     assert msgspec.to_builtins(details.records) == msgspec.to_builtins(before.records)
-    assert StageJournal(tmp_path).run_ids() == []
+
+
+async def test_a_run_that_has_ended_never_seems_to_go_on_again(
+    tmp_path: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while its record goes from the journal to the library; then a cancellation is refused."""
+    monkeypatch.setattr(direct, "_CLEANS_EVERY_S", 0.01)
+    config, states = RunsConfig(folder=tmp_path, poll_ms=10), []
+    database = run_database(config, {})
+    async with durable_engine(
+        database, config, Calls(answer).services(), follows_after_s=0.01
+    ) as runs:
+        start = start_of(shipped())
+        await runs.start(start)
+        await runs.wait(start.run_id)
+        async with asyncio.timeout(30):
+            while StageJournal(tmp_path).run_ids():
+                states.append((await runs.runs(limit=1))[0].state)
+        states.append((await runs.show(start.run_id)).summary.state)
+        assert set(states) == {"done"}
+        with pytest.raises(InvalidInputError, match="has ended"):
+            await runs.cancel(start.run_id)
+
+
+async def test_a_run_cancelled_while_it_waits_for_its_symbol_begins_nothing(
+    tmp_path: Path, answer: Answer
+) -> None:
+    config, calls = RunsConfig(folder=tmp_path), Calls(answer, slow_s=0.2)
+    first, second = (start_of(shipped(), received("BTCUSDT", number)) for number in range(2))
+    async with durable_engine(run_database(config, {}), config, calls.services()) as runs:
+        await runs.start(first)
+        await runs.start(second)
+        await runs.cancel(second.run_id)
+        await asyncio.gather(*(runs.wait(start.run_id) for start in (first, second)))
+        assert (await runs.show(second.run_id)).summary.state == "cancelled"
+    assert (len(calls.queries), len(calls.decided)) == (1, 1)
+    assert calls.executed == [first.run_id]
+
+
+async def test_a_process_that_stops_begins_no_stage_again(tmp_path: Path, answer: Answer) -> None:
+    """The library waits for the end of a run whose model is slow; it must not go on instead."""
+    config, calls = RunsConfig(folder=tmp_path, poll_ms=10), Calls(answer, slow_s=60)
+    database, start = run_database(config, {}), start_of(shipped())
+    async with durable_engine(database, config, calls.services(), follows_after_s=0.01) as runs:
+        assert isinstance(runs, direct.DirectRuns)
+        await runs.start(start)
+        async with asyncio.timeout(30):
+            while start.run_id not in sum((await runs.executors_of_running()).values(), []):
+                await asyncio.sleep(0.02)
+        await runs.stop()
+        await asyncio.sleep(0.2)
+        assert len(calls.queries) == 1
+        assert await runs.unended() == [start]
+        assert (await runs.show(start.run_id)).summary.state == "running"
+
+
+async def test_stages_of_another_version_are_kept_for_the_program_that_noted_them(
+    tmp_path: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, calls = RunsConfig(folder=tmp_path), Calls(answer)
+    database, start = run_database(config, {}), start_of(shipped())
+    database.prepare()
+    async with durable_engine(database, config, calls.services()):
+        pass  # makes the tables
+    former = RunLog(database, {})
+    monkeypatch.setattr(run_log, "VERSION", "runs-1")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+    await former.start(start)
+    former.close()
+    monkeypatch.undo()
+    row = StageRow(start.run_id, "guard", "[]")
+    StageJournal(tmp_path).record([row, StageRow("of a run that was deleted", "guard", "[]")])
+    async with durable_engine(database, config, calls.services()):
+        async with asyncio.timeout(30):
+            while len(noted := StageJournal(tmp_path).run_ids()) > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    assert noted == [start.run_id]
+    assert calls.executed == []
 
 
 def test_a_symbol_has_one_run_under_way_and_its_runs_keep_their_order(

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -31,6 +31,8 @@ from llm_trader.workflow.nodes.running import Services
 
 # A burst of fifty has ended by then, so that the library's own records do not slow it down.
 FOLLOWS_AFTER_S: Final = 2.0
+# What the journal has beside the library's record is read with every list, so it is kept short.
+_CLEANS_EVERY_S: Final = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -62,10 +64,9 @@ class DirectRuns(RunLog):
         self._turns: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
         self._ends: dict[str, asyncio.Future[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._prepared = asyncio.Event()
         self._rows: Batches[StageRow, bool] = Batches(self._record_all)
-        self._removals: Batches[str, None] = Batches(self._remove_all)
 
     async def prepare(self) -> None:
         """Goes on with the runs of the process before, in the order in which it accepted them."""
@@ -75,8 +76,8 @@ class DirectRuns(RunLog):
             if run.run_id not in ends:
                 noted = await self.stages_of(run.run_id)
                 self._ends[run.run_id] = asyncio.get_running_loop().create_future()
-                self._see_through_in_background(run, noted)
-        await self._clean_journal({run.run_id for run in runs})
+                self._in_background(self._see_through(run, noted))
+        self._in_background(self._clean_repeatedly())
         self._prepared.set()
 
     async def stop(self) -> None:
@@ -95,15 +96,15 @@ class DirectRuns(RunLog):
         try:
             accepted = await self._accept(run, self._follows_after_s)
             if accepted.is_new and not self._is_stopped:
-                self._see_through_in_background(run, {})
+                self._in_background(self._see_through(run, {}))
                 begun = True
             return accepted
         finally:
             if not begun:
                 self._settle(run.run_id)
 
-    def _see_through_in_background(self, run: RunStart, noted: Mapping[str, str]) -> None:
-        task = asyncio.create_task(self._see_through(run, noted))
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -117,14 +118,18 @@ class DirectRuns(RunLog):
             await asyncio.shield(future)
 
     @asynccontextmanager
-    async def _turn(self, run: RunStart) -> AsyncIterator[None]:
-        """One run per symbol, in the order of asking, and a limited number in all."""
+    async def _turn(self, run: RunStart) -> AsyncIterator[bool]:
+        """One run per symbol, in the order of asking, and a limited number in all.
+
+        Says whether the run had to wait.
+        """
         key = run.symbol or run.run_id
         lock = self._turns.setdefault(key, asyncio.Lock())
+        waits = lock.locked() or self._room.locked()
         self._waiting[key] += 1
         try:
             async with lock, self._room:
-                yield
+                yield waits
         finally:
             self._waiting[key] -= 1
             if not self._waiting[key]:
@@ -132,20 +137,25 @@ class DirectRuns(RunLog):
 
     async def follow(self, run: RunStart, keep_step: KeepStage) -> RunSummary:
         """Takes the noted stages into the library's record, and carries out what is missing."""
-        await self._prepared.wait()
-        await self._ended(run.run_id)
-        async with self._turn(run):
-            noted = await asyncio.to_thread(self._stages.stages, run.run_id)
+        task = asyncio.current_task()
+        if self._is_stopped or task is None:
+            raise asyncio.CancelledError("the next process carries it out")
+        self._tasks.add(task)  # otherwise it would begin a stage while all else is closed
+        try:
+            await self._prepared.wait()
+            await self._ended(run.run_id)
+            async with self._turn(run):
+                noted = await asyncio.to_thread(self._stages.stages, run.run_id)
 
-            async def keep(stage: str, store: StoreStage) -> str:
-                async def look_up() -> str:
-                    return noted[stage]
+                async def keep(stage: str, store: StoreStage) -> str:
+                    async def look_up() -> str:
+                        return noted[stage]
 
-                return await keep_step(stage, look_up if stage in noted else store)
+                    return await keep_step(stage, look_up if stage in noted else store)
 
-            summary = await self._carrier.carry_out(run, keep)
-            await self._removals.add(run.run_id)
-        return summary
+                return await self._carrier.carry_out(run, keep)
+        finally:
+            self._tasks.discard(task)
 
     async def _see_through(self, run: RunStart, noted: Mapping[str, str]) -> None:
         async def keep(stage: str, store: StoreStage) -> str:
@@ -157,7 +167,9 @@ class DirectRuns(RunLog):
             return stored
 
         try:
-            async with self._turn(run):
+            async with self._turn(run) as has_waited:
+                if has_waited and await self.cancelled([run.run_id]):
+                    raise _CancelledError
                 summary = await self._carrier.carry_out(run, keep)
                 end = msgspec.json.encode(summary).decode()
                 await self._rows.add(StageRow(run.run_id, END, end))
@@ -180,12 +192,18 @@ class DirectRuns(RunLog):
         cancelled = await self.cancelled(going_on) if going_on else set()
         return [row.run_id in cancelled for row in rows]
 
-    async def _remove_all(self, run_ids: Sequence[str]) -> list[None]:
-        await asyncio.to_thread(self._stages.remove, run_ids)
-        return [None] * len(run_ids)
+    async def _clean_repeatedly(self) -> None:
+        while True:
+            try:
+                await self._clean_journal()
+            except LlmTraderError as error:
+                _log.warning("workflow_journal_not_cleaned", reason=error.message)
+            await asyncio.sleep(_CLEANS_EVERY_S)
 
-    async def _clean_journal(self, unended: set[str]) -> None:
-        """Of a run that has ended, or was deleted, nothing is needed."""
+    async def _clean_journal(self) -> None:
+        """Nothing is needed of a run that the library has ended, or that was deleted."""
         noted = await asyncio.to_thread(self._stages.run_ids)
-        needed = unended | await self.cancelled(noted)
+        if not noted:
+            return
+        needed = await self.needing_stages(noted)
         await asyncio.to_thread(self._stages.remove, [r for r in noted if r not in needed])

@@ -287,10 +287,17 @@ class RunLog:
         return noted | {s["function_name"]: s["output"] for s in steps if s["output"] is not None}
 
     async def cancelled(self, run_ids: Sequence[str]) -> set[str]:
+        return await self._of_states(run_ids, ["CANCELLED"])
+
+    async def needing_stages(self, run_ids: Sequence[str]) -> set[str]:
+        """Those that may go on, whatever version of the program accepted them."""
+        return await self._of_states(run_ids, [*_UNENDED, "CANCELLED"])
+
+    async def _of_states(self, run_ids: Sequence[str], states: Sequence[str]) -> set[str]:
         found = await self._call(
             self._client.list_workflows,
             workflow_ids=list(run_ids),
-            status=["CANCELLED"],
+            status=list(states),
             load_input=False,
             load_output=False,
         )

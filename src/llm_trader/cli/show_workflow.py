@@ -85,7 +85,9 @@ def _outcome(record: NodeRecord) -> Iterator[str]:
         if value is not None:
             yield f"{name} {value}" if name in ("verdict", "matches", "state") else str(value)
     decision = getattr(output, "decision", None)
-    if decision is not None:
+    if getattr(output, "vetoes", None) == []:
+        yield "no veto"  # the decision stands in the row above
+    elif decision is not None:
         yield f"{decision.action}: {decision.reasoning}"
 
 

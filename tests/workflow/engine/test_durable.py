@@ -18,8 +18,12 @@ from tests.workflow.services import Calls, received, start_of
 
 
 async def test_runs_of_another_version_wait_and_are_counted(
-    tmp_path: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    answer: Answer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     calls = Calls(answer=answer)
     config = RunsConfig(folder=tmp_path, poll_ms=20)
     database, services = run_database(config, {}), calls.services()
@@ -42,6 +46,7 @@ async def test_runs_of_another_version_wait_and_are_counted(
         stored = database.execute("SELECT DISTINCT serialization FROM workflow_status").fetchall()
     assert stored == [("portable_json",)]
     assert calls.executed == [new.run_id]
+    assert [one.getMessage() for one in caplog.records if one.name == "dbos"] == []
 
 
 @pytest.mark.parametrize(

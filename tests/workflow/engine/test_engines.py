@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from llm_trader.client import errors as replies
 from llm_trader.errors import InvalidInputError, LlmTraderError
 from llm_trader.retrieval.answer import Answer
+from llm_trader.rpc.errors import ErrorObject
 from llm_trader.workflow.engine.config import RunsConfig
 from llm_trader.workflow.engine.durable.database import run_database
 from llm_trader.workflow.engine.durable.engine import durable_engine
@@ -122,6 +124,23 @@ async def test_a_retried_query_brings_its_answer(plain_engine: Open, answer: Ans
         result = await runs.wait(accepted.run_id)
     assert {one.node: one.attempts for one in result.records}["rag"] == 2
     assert calls.decided[0].answer == answer
+
+
+@pytest.mark.parametrize("refused", ["InvalidParams", "InsufficientMatches", "SymbolNotFound"])
+async def test_a_query_that_the_server_refuses_for_good_is_not_sent_again(
+    plain_engine: Open, answer: Answer, refused: str
+) -> None:
+    calls, asked = Calls(answer=answer), []
+
+    async def refuse(inputs: QueryInputs, rpc: RpcConfig, query: Mapping[str, Any]) -> Answer:
+        asked.append(inputs)
+        raise getattr(replies, refused)(ErrorObject(-32000, "as the test says"))
+
+    async with plain_engine(dataclasses.replace(calls.services(), retrieve=refuse)) as runs:
+        accepted = await runs.start(start_of(shipped()))
+        result = await runs.wait(accepted.run_id)
+    assert (result.state, len(asked)) == ("done", 1)
+    assert calls.decided[0].retrieval_error == "as the test says"
 
 
 async def test_a_slow_query_times_out(plain_engine: Open, answer: Answer) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import structlog
 
+from llm_trader.client import errors as replies
 from llm_trader.errors import InsufficientMatchesError, InvalidInputError, LlmTraderError
 from llm_trader.timeframe import SECOND_MS
 from llm_trader.workflow.engine.protocol import NodeRecord
@@ -14,8 +15,17 @@ from llm_trader.workflow.graph.model import GraphNode
 from llm_trader.workflow.nodes.running import NodeRun, Services, run_node
 from llm_trader.workflow.values import NodeError
 
-# They would fail again in the same way.
-_FINAL: Final = (InvalidInputError, InsufficientMatchesError)
+# They would fail again in the same way; some are said here, and some by a server.
+_FINAL: Final = (
+    InvalidInputError,
+    InsufficientMatchesError,
+    replies.InvalidRequest,
+    replies.MethodNotFound,
+    replies.InvalidParams,
+    replies.InsufficientMatches,
+    replies.SymbolNotFound,
+    replies.Unauthorized,
+)
 
 _log = structlog.get_logger(__name__)
 

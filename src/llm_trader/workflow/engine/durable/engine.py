@@ -14,7 +14,6 @@ looks every few seconds for runs of dead ones (`executors`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -124,10 +123,6 @@ async def durable_engine(
 
 def _launch(database: RunDatabase, executor: str) -> None:
     """Called in the event loop, so that runs are carried out in it."""
-    logger = logging.getLogger("dbos")
-    if not logger.handlers:
-        # Otherwise the library writes to the terminal in a format of its own.
-        logger.addHandler(logging.NullHandler())
     config: DBOSConfig = {
         "name": APPLICATION,
         "system_database_url": database.url,

@@ -7,6 +7,7 @@ partitioned by symbol, so that no symbol has two runs under way.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
@@ -85,6 +86,7 @@ class RunLog:
     """
 
     def __init__(self, database: RunDatabase, scripts: dict[str, ScriptFunction]) -> None:
+        _quiet_library()
         self._scripts = scripts
         self._journal = database.journal()
         self._graphs: dict[str, Graph] = {}
@@ -382,6 +384,14 @@ class RunLog:
             raise RunNotFoundError(str(error)) from error
         except (sqlalchemy.exc.SQLAlchemyError, dbos_errors.DBOSException) as error:
             raise StoreError(f"the database of runs does not answer: {error}") from error
+
+
+def _quiet_library() -> None:
+    """It would write in a format of its own, and tell of SQLite what is not so for one process."""
+    logger = logging.getLogger("dbos")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    logger.setLevel(logging.WARNING)
 
 
 def _engine(database: RunDatabase) -> sqlalchemy.Engine:

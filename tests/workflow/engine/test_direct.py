@@ -107,7 +107,9 @@ async def test_a_run_cancelled_while_it_waits_for_its_symbol_begins_nothing(
     assert calls.executed == [first.run_id]
 
 
-async def test_a_process_that_stops_begins_no_stage_again(tmp_path: Path, answer: Answer) -> None:
+async def test_a_process_that_stops_begins_no_stage_again(
+    tmp_path: Path, answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
     """The library waits for the end of a run whose model is slow; it must not go on instead."""
     config, calls = RunsConfig(folder=tmp_path, poll_ms=10), Calls(answer, slow_s=60)
     database, start = run_database(config, {}), start_of(shipped())
@@ -120,6 +122,7 @@ async def test_a_process_that_stops_begins_no_stage_again(tmp_path: Path, answer
         await runs.stop()
         await asyncio.sleep(0.2)
         assert len(calls.queries) == 1
+        assert [one.getMessage() for one in caplog.records if one.name == "dbos"] == []
         assert await runs.unended() == [start]
         assert (await runs.show(start.run_id)).summary.state == "running"
 

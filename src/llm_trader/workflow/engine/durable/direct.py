@@ -25,7 +25,7 @@ from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.workflow.engine.durable.carrying import Carrier, KeepStage, StoreStage, Watch
 from llm_trader.workflow.engine.durable.database import RunDatabase
 from llm_trader.workflow.engine.durable.journal import END, StageRow
-from llm_trader.workflow.engine.durable.run_log import RunLog
+from llm_trader.workflow.engine.durable.run_log import RunLog, only_errors
 from llm_trader.workflow.engine.protocol import Accepted, RunResult, RunStart, RunSummary
 from llm_trader.workflow.nodes.running import Services
 
@@ -83,6 +83,9 @@ class DirectRuns(RunLog):
     async def stop(self) -> None:
         """Runs under way are left as they are, to the next process."""
         self._is_stopped = True
+        if self._ends:
+            _log.info("workflow_runs_left_to_the_next_process", runs=len(self._ends))
+        only_errors()  # it would warn of each run that is stopped here
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -67,6 +67,7 @@ _OF_STATE: Final[dict[RunState, list[str]]] = {
     "failed": ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
     "cancelled": ["CANCELLED"],
 }
+_LIBRARY_LOGGER: Final = logging.getLogger("dbos")
 _UNENDED: Final = ["ENQUEUED", "DELAYED", "PENDING"]
 _ENDED: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _LOOK_AGAIN_S: Final = 0.05
@@ -386,12 +387,16 @@ class RunLog:
             raise StoreError(f"the database of runs does not answer: {error}") from error
 
 
+def only_errors() -> None:
+    """The library tells of nothing less."""
+    _LIBRARY_LOGGER.setLevel(logging.ERROR)
+
+
 def _quiet_library() -> None:
     """It would write in a format of its own, and tell of SQLite what is not so for one process."""
-    logger = logging.getLogger("dbos")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    logger.setLevel(logging.WARNING)
+    if not _LIBRARY_LOGGER.handlers:
+        _LIBRARY_LOGGER.addHandler(logging.NullHandler())
+    _LIBRARY_LOGGER.setLevel(logging.WARNING)
 
 
 def _engine(database: RunDatabase) -> sqlalchemy.Engine:

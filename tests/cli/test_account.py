@@ -13,13 +13,14 @@ import pytest
 from llm_trader.market.simulation import simulate
 from llm_trader.workflow.exchange.journal import OrderJournal
 from llm_trader.workflow.orders import Placed, Unknown
+from llm_trader.workflow.paper.ledger import Ledger
 from tests.cli.conftest import Typing
 from tests.cli.corridor import SYMBOL, Corridor
 from tests.exchange.listings import listing_of
 from tests.exchange.server import FakeExchange
 from tests.exchange.signatures import KEY_VARIABLES
 from tests.serving.page.test_paper_account import intent, traded
-from tests.workflow.builders import START_MS
+from tests.workflow.builders import START_MS, paper_broker
 from tests.workflow.exchange.accounts import fresh_account
 
 
@@ -83,6 +84,20 @@ def test_the_paper_account_is_shown_as_its_broker_has_it(
     assert Decimal(position["unrealized"]) == profit
     assert f"Equity {equity:,.2f} USDT." in typed("llm-trader positions").out
     assert f"Equity {equity:,.2f} USDT. 1 open position." in typed("llm-trader status").out
+
+
+def test_an_order_that_waits_for_a_price_is_no_position_and_is_not_passed_over(
+    folder: Path, typed: Typing
+) -> None:
+    async def waits() -> None:
+        broker = paper_broker(ledger=Ledger(folder / "paper.sqlite"))
+        await broker.place(intent("first", "BUY", "open", "0.5", 1))
+        await broker.close()
+
+    asyncio.run(waits())
+    assert typed("llm-trader positions --json").json["waiting_orders"] == 1
+    for command in ("positions", "status"):
+        assert "1 order waits to be filled." in " ".join(typed(f"llm-trader {command}").out.split())
 
 
 def test_orders_are_listed_newest_first_with_what_became_of_them(

@@ -29,7 +29,7 @@ def describe_account(account: Account, now_ms: Millis) -> Description:
         yield ""
     else:
         yield line(f"No position is open ({account.broker}).")
-    yield line(_equity(account))
+    yield line(_equity(account) + _waiting(account))
 
 
 def describe_orders(found: Orders) -> Description:
@@ -88,7 +88,8 @@ def describe_status(status: WorkflowStatus, now_ms: Millis) -> Description:
         yield Text(f"Nobody knows yet what became of {count}.", "yellow")
     if status.account is not None:
         held = len(status.account.positions)
-        yield line(f"{_equity(status.account)} {held or 'No'} open position{'s'[: held != 1]}.")
+        equity, waiting = _equity(status.account), _waiting(status.account)
+        yield line(f"{equity} {held or 'No'} open position{'s'[: held != 1]}.{waiting}")
         yield line(_day(status.account, status.max_daily_loss_pct))
     if status.runs is not None:
         states = ", ".join(f"{count} {state}" for state, count in status.runs.states.items())
@@ -106,6 +107,11 @@ def describe_status(status: WorkflowStatus, now_ms: Millis) -> Description:
         )
     for reason in dict.fromkeys(status.unknown.values()):
         yield Text(f"{reason[:1].upper()}{reason[1:].rstrip('.')}.", "yellow")
+
+
+def _waiting(account: Account) -> str:
+    count = account.waiting_orders
+    return "" if not count else f" {count} order{' waits' if count == 1 else 's wait'} to be filled."
 
 
 def _position_row(one: OpenPosition, now_ms: Millis) -> tuple[str, ...]:

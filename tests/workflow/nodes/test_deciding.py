@@ -65,6 +65,29 @@ async def test_the_aggregator_decides_without_a_model_and_is_recorded(
     assert (summary.decider, summary.labels["run"]) == ("aggregator", "a-run")
 
 
+@pytest.mark.parametrize(
+    ("options", "mode", "executes"),
+    [
+        (RunOptions(), "single", "yes"),
+        (RunOptions(shadow=True), "single", "no"),
+        (RunOptions(ab="baseline"), "ab", "baseline"),
+        (RunOptions(ab="rag", shadow=True), "ab", "no"),
+    ],
+)
+async def test_a_decision_says_by_which_mode_it_was_made_and_whether_it_is_executed(
+    record: DecisionRecord,
+    snapshot: MarketSnapshot,
+    answer: Answer,
+    options: RunOptions,
+    mode: str,
+    executes: str,
+) -> None:
+    decides = _decides(record, snapshot.timestamp)
+    await decides(_inputs(snapshot, answer), NodeRun("a-run", options))
+    (summary,) = record.decisions.summaries(DecisionFilter())
+    assert summary.labels == {"run": "a-run", "mode": mode, "executes": executes}
+
+
 async def test_a_repeated_node_leaves_one_decision(
     record: DecisionRecord, snapshot: MarketSnapshot, answer: Answer
 ) -> None:

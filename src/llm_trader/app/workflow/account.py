@@ -55,13 +55,17 @@ class OpenPosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """`day_result` is what the UTC day has brought, open profit included and funding left out."""
+    """`day_result` is what the UTC day has brought, open profit included and funding left out.
+
+    `waiting_orders` of these positions, and on paper of all symbols, have not filled yet.
+    """
 
     broker: str
     currency: str
     equity: Decimal | None
     day_result: Decimal | None
     positions: list[OpenPosition]
+    waiting_orders: int
 
 
 class ListedOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,15 +179,14 @@ def _of_books(books: PaperBooks, now_ms: Millis) -> Account:
         equity=None if unrealized is None else wallet + unrealized,
         day_result=_day_result(books.fills, unrealized, now_ms),
         positions=positions,
+        waiting_orders=sum(one.state == "waiting" for one in books.orders),
     )
 
 
 async def _of_broker(broker: Broker, now_ms: Millis) -> Account:
     balance = await broker.balance()
-    positions = [
-        _open(await broker.position(symbol), await broker.quote(symbol))
-        for symbol in sorted(await broker.exposures())
-    ]
+    held = [await broker.position(symbol) for symbol in sorted(await broker.exposures())]
+    positions = [_open(position, await broker.quote(position.symbol)) for position in held]
     fills = await broker.fills(now_ms - now_ms % DAY_MS)
     return Account(
         broker=broker.name,
@@ -191,6 +194,7 @@ async def _of_broker(broker: Broker, now_ms: Millis) -> Account:
         equity=balance.equity,
         day_result=_day_result(fills, balance.unrealized, now_ms),
         positions=positions,
+        waiting_orders=sum(len(position.waiting_orders) for position in held),
     )
 
 

@@ -132,8 +132,8 @@ def _too_late(inputs: DecideInputs, now_ms: Millis) -> str | None:
 
 def _labels(run: NodeRun) -> dict[str, str]:
     options = run.options
-    mode = "ab" if options.ab != "off" else "single"
-    return {"run": run.run_id, "mode": mode, "executes": "no" if options.shadow else options.ab}
+    mode, executes = ("single", "yes") if options.ab == "off" else ("ab", options.ab)
+    return {"run": run.run_id, "mode": mode, "executes": "no" if options.shadow else executes}
 
 
 def _arm_decision(recorded: RecordedDecision) -> ArmDecision:

@@ -111,7 +111,8 @@ def describe_status(status: WorkflowStatus, now_ms: Millis) -> Description:
 
 def _waiting(account: Account) -> str:
     count = account.waiting_orders
-    return "" if not count else f" {count} order{' waits' if count == 1 else 's wait'} to be filled."
+    wait = "order waits" if count == 1 else "orders wait"
+    return f" {count} {wait} to be filled." if count else ""
 
 
 def _position_row(one: OpenPosition, now_ms: Millis) -> tuple[str, ...]:

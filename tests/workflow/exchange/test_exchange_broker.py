@@ -232,6 +232,54 @@ async def test_an_order_that_fills_late_is_unknown_until_reconciled(
     await assert_held(broker, account, 2)
 
 
+async def test_an_id_that_is_refused_as_a_duplicate_is_followed_and_not_sent_again(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process without our journal was first, and the order was not in the lists yet."""
+    account.fill_shares.append((Decimal(0), "later"))
+    seen = connection.find
+
+    async def not_yet(symbol: str, client_order_id: str) -> None:
+        monkeypatch.setattr(connection, "find", seen)
+        await connection.send(protected("run"), connection.now_ms())
+
+    monkeypatch.setattr(connection, "find", not_yet)
+    assert isinstance(await broker.place(protected("run")), Unknown)
+    account.fill_late(exchange.market.now_ms)
+    report = await broker.reconcile(SYMBOL)
+    assert [getattr(result, "filled", None) for result in report.settled] == [2]
+    assert len(account.orders) == 1
+    await assert_held(broker, account, 2)
+
+
+async def test_a_stop_that_is_refused_as_a_duplicate_stands(
+    broker: ExchangeBroker,
+    account: Account,
+    exchange: FakeExchange,
+    connection: AccountVenue,
+    venue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if venue == "bybit":
+        pytest.skip("Bybit takes the stop with the order")
+    await broker.place(protected("run"))
+
+    async def not_in_the_list_yet(symbol: str) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(connection, "_algo_orders", not_in_the_list_yet)
+    before = len(exchange.asked)
+    await connection.protect(protected("run"), connection.now_ms())
+    monkeypatch.undo()
+    sendings = [one for one in exchange.asked[before:] if one.path == PROTECTION[venue]]
+    assert len(sendings) == 2  # both were refused with -4116
+    await assert_held(broker, account, 2)
+
+
 async def test_a_position_whose_stop_is_refused_is_closed_again(
     broker: ExchangeBroker, account: Account, venue: str
 ) -> None:

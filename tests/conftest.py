@@ -4,6 +4,7 @@ import gc
 import ipaddress
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,16 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
+
+
+_SOAK_AS_A_WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.soak", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is for `make soak` as a whole is not imported where none of it would run."""
+    if "not soak" not in config.option.markexpr or not collection_path.name.startswith("test_"):
+        return None
+    return bool(_SOAK_AS_A_WHOLE.search(collection_path.read_text("utf-8"))) or None
 
 
 # Machines that run these tests may be slow and shared: no test fails for taking long.

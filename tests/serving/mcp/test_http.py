@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
-from mcp.shared.exceptions import MCPError
 
 from llm_trader.app.server import query_server
 from llm_trader.errors import ConfigurationError
@@ -134,6 +133,8 @@ async def test_a_wrong_question_is_answered_with_what_is_wrong(
 
 
 async def test_an_unknown_tool_is_refused_with_the_nearest(corridor: Corridor) -> None:
+    from mcp.shared.exceptions import MCPError
+
     async with serving(corridor) as at, assistant(at.url) as client:
         with pytest.raises(MCPError, match=r"no tool 'forecasts'; did you mean forecast\?"):
             await client.call_tool("forecasts", {})

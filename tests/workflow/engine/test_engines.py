@@ -15,7 +15,6 @@ from llm_trader.errors import InvalidInputError, LlmTraderError
 from llm_trader.retrieval.answer import Answer
 from llm_trader.workflow.engine.config import RunsConfig
 from llm_trader.workflow.engine.durable.database import run_database
-from llm_trader.workflow.engine.durable.engine import durable_engine
 from llm_trader.workflow.engine.memory import MemoryEngine
 from llm_trader.workflow.engine.protocol import Engine, RunNotFoundError
 from llm_trader.workflow.graph.document import RpcConfig
@@ -52,6 +51,8 @@ def _opening(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
             yield MemoryEngine(services)
 
         return memory
+    from llm_trader.workflow.engine.durable.engine import durable_engine
+
     url = None
     if request.param == "postgres":
         url = request.getfixturevalue("postgres").new_database()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from llm_trader.errors import InvalidInputError, LlmTraderError
 from llm_trader.retrieval.answer import Answer
@@ -180,11 +181,14 @@ async def test_a_fault_of_a_service_ends_its_own_run_only(
         return await calls.decide(inputs, run)
 
     services = dataclasses.replace(calls.services(), decide=decide)
-    async with plain_engine(services) as runs:
-        bad = await runs.start(start_of(shipped(), received("BADUSDT")))
-        good = await runs.start(start_of(shipped(), received("BTCUSDT")))
-        assert (await runs.wait(bad.run_id)).error == "decide: ZeroDivisionError: by zero"
-        assert (await runs.wait(good.run_id)).state == "done"
+    # Written out with all local values, the traceback would take a second.
+    with capture_logs() as log:
+        async with plain_engine(services) as runs:
+            bad = await runs.start(start_of(shipped(), received("BADUSDT")))
+            good = await runs.start(start_of(shipped(), received("BTCUSDT")))
+            assert (await runs.wait(bad.run_id)).error == "decide: ZeroDivisionError: by zero"
+            assert (await runs.wait(good.run_id)).state == "done"
+    assert [line["log_level"] for line in log if line.get("exc_info")] == ["error"]
 
 
 async def test_shadow_mode_decides_and_executes_nothing(plain_engine: Open, answer: Answer) -> None:

@@ -91,7 +91,7 @@ def test_while_one_client_floods_others_are_served_and_memory_and_the_end_are_bo
             flood(server, FLOODS[kind], reads)
         time.sleep(0.5)
         asking.seconds.clear()
-        for n in range(5, 300, 40):
+        for n in range(5, 200, 40):
             assert "result" in asking.ask(query(n))
             assert pinging.ask(call("rpc.ping"))["result"]["pong"] is True
             assert server.memory() < 2 * idle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +23,8 @@ def sdk(request: pytest.FixtureRequest) -> ModuleType:
 
 
 def errors_of(sdk: ModuleType) -> list[type[Exception]]:
-    classes = [value for _, value in inspect.getmembers(sdk, inspect.isclass)]
+    # `inspect.isclass` would load every resource of the SDK, which looks like a class until then.
+    classes = [value for value in vars(sdk).values() if type(value) is type]
     return [value for value in classes if issubclass(value, sdk.APIError)]
 
 

@@ -256,7 +256,7 @@ async def test_many_assistants_at_once_get_their_own_answers(mcp_server_address:
             state = await answer(client, "market_state", **arguments)
             assert {name: state[name] for name in arguments} == arguments
 
-    await asyncio.gather(*map(one, range(12)))
+    await asyncio.gather(*map(one, range(6)))
 
 
 async def test_there_is_no_such_path_unless_it_is_switched_on(corridor: Corridor) -> None:

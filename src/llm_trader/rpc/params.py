@@ -11,6 +11,7 @@ import difflib
 import re
 import types
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
@@ -41,6 +42,10 @@ Timeout = Annotated[
 ]
 
 
+# Reading a struct's annotations takes longer than decoding a request into it.
+_fields_of = cache(msgspec.structs.fields)
+
+
 class NoParams(msgspec.Struct, forbid_unknown_fields=True):
     """The parameters of a method that needs none."""
 
@@ -69,7 +74,7 @@ class ParamsDecoder:
 
     def __init__(self, params_type: type[msgspec.Struct]) -> None:
         self._type = params_type
-        names = [f.encode_name for f in msgspec.structs.fields(params_type)]
+        names = [f.encode_name for f in _fields_of(params_type)]
         self._names = [name for name in names if name != _BY_NAME_ONLY]
         self._strict = _forbids_unknown_fields(params_type)
         self._decoder = msgspec.json.Decoder(params_type)
@@ -112,7 +117,7 @@ class _Review:
         self._unknown_fields = unknown_fields
 
     def struct(self, kind: type[msgspec.Struct], value: dict[str, Any], path: str) -> Any:
-        fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+        fields = {f.encode_name: f for f in _fields_of(kind)}
         unsent = [name for name in fields if name not in value]
         renamed = self._set_unknown_aside(value.keys() - fields.keys(), unsent, path)
         cleaned: dict[str, Any] = {}
@@ -203,5 +208,5 @@ def _forbids_unknown_fields(kind: Any) -> bool:
     if _is_struct(kind):
         if not kind.__struct_config__.forbid_unknown_fields:
             return False
-        inner = tuple(field.type for field in msgspec.structs.fields(kind))
+        inner = tuple(field.type for field in _fields_of(kind))
     return all(map(_forbids_unknown_fields, inner))

@@ -181,7 +181,6 @@ async def test_a_fault_of_a_service_ends_its_own_run_only(
         return await calls.decide(inputs, run)
 
     services = dataclasses.replace(calls.services(), decide=decide)
-    # Written out with all local values, the traceback would take a second.
     with capture_logs() as log:
         async with plain_engine(services) as runs:
             bad = await runs.start(start_of(shipped(), received("BADUSDT")))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -33,6 +33,7 @@ from llm_trader.clock import WallClock
 from llm_trader.delivery.jobs import SnapshotPost
 from llm_trader.llm.aggregator import Aggregator
 from llm_trader.llm.decision import Case, Decision
+from llm_trader.logs import configure_logging
 from llm_trader.retrieval.answer import Answer
 from llm_trader.rpc.dispatcher import Dispatcher
 from llm_trader.rpc.errors import PROTOCOL_ERRORS
@@ -47,6 +48,9 @@ from llm_trader.workflow.intake import IntakeMethods
 from llm_trader.workflow.nodes.deciding import AggregatorDecides
 from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.paper.broker import PaperBroker
+
+if TYPE_CHECKING:
+    from llm_trader.workflow.engine.durable.run_log import RunLog
 
 _SYMBOLS, _BURSTS, _IDLE_S = 50, 5, 5.0
 _MOST_MS, _INTERVAL_S = 300.0, 900.0
@@ -68,7 +72,11 @@ def workflow(folder: Path) -> list[Figure]:
     decoded = msgspec.json.decode(result, type=QueryPatternsResult)
     answer = answer_of_result(decoded)
     newest = tables[0].snapshot(-1)
-    return asyncio.run(_measured(folder / "workflow", newest, answer))
+    with (folder / "workflow.jsonl").open("w") as log:
+        configure_logging(stream=log)  # as a server logs whose lines go to a file
+        figures = asyncio.run(_measured(folder / "workflow", newest, answer))
+    configure_logging("warn")
+    return figures
 
 
 async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> list[Figure]:
@@ -108,17 +116,22 @@ async def _measured(folder: Path, snapshot: MarketSnapshot, answer: Answer) -> l
                 server = RpcServer(dispatcher, job.settings.intake)
                 await server.start()
                 try:
-                    return await _bursts(server.address[1], snapshot, ended)
+                    figures = await _bursts(server.address[1], runs, snapshot, ended)
                 finally:
                     await server.stop()
+                if broker.check_books().orders != (1 + _BURSTS) * _SYMBOLS:
+                    raise RuntimeError("not every snapshot became an order")
+                return figures
 
 
-async def _bursts(port: int, snapshot: MarketSnapshot, ended: dict[str, float]) -> list[Figure]:
+async def _bursts(
+    port: int, runs: RunLog, snapshot: MarketSnapshot, ended: dict[str, float]
+) -> list[Figure]:
     medians, tails, cpu = [], [], []
-    await _burst(port, snapshot, ended, 0)  # warms up
+    await _burst(port, runs, snapshot, ended, 0)  # warms up
     for number in range(1, _BURSTS + 1):
         used = time.process_time()
-        delays_ms = await _burst(port, snapshot, ended, number)
+        delays_ms = await _burst(port, runs, snapshot, ended, number)
         cpu.append(time.process_time() - used)
         medians.append(median(delays_ms))
         tails.append(float(np.percentile(delays_ms, 95)))
@@ -141,7 +154,7 @@ async def _bursts(port: int, snapshot: MarketSnapshot, ended: dict[str, float]) 
 
 
 async def _burst(
-    port: int, snapshot: MarketSnapshot, ended: dict[str, float], number: int
+    port: int, runs: RunLog, snapshot: MarketSnapshot, ended: dict[str, float], number: int
 ) -> list[float]:
     """Milliseconds from the sending of each snapshot to the end of its order."""
     now_ms = _now_ms()
@@ -166,7 +179,8 @@ async def _burst(
     async with asyncio.timeout(30):
         while not all(run in ended for run, _ in posted):  # noqa: ASYNC110  other threads end them
             await asyncio.sleep(0.01)
-    await asyncio.sleep(0.5)  # the ends of the runs are written
+    while await runs.unended():  # noqa: ASYNC110  the library takes them into its record
+        await asyncio.sleep(0.1)
     return [(ended[run] - sent) * 1000 for run, sent in posted]
 
 
@@ -182,7 +196,6 @@ def _overrides(folder: Path) -> dict[str, Any]:
         "workflow.guards.max_leverage": 100,
         "intake.port": 0,
         "snapshot.intraday": "5m",
-        "logging.level": "error",
     }
 
 

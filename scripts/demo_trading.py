@@ -33,7 +33,7 @@ from llm_trader.logs import configure_logging  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--hours", type=int, default=24, help="of the day, 1 to 24")
-    parser.add_argument("--more-hours", type=int, default=6, help="with the kills, 2 to 24")
+    parser.add_argument("--more-hours", type=int, default=4, help="with the kills, 2 to 24")
     options = parser.parse_args()
     if not (1 <= options.hours <= 24 and 2 <= options.more_hours <= 24):
         parser.error("--hours is 1 to 24, --more-hours 2 to 24")

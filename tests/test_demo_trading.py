@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 _SCRIPT = Path(__file__).parents[1] / "scripts" / "demo_trading.py"
-pytestmark = pytest.mark.soak
+_DAY, _WITH_KILLS = 2 * 96, 2 * 4 * 4
 
-_DAY, _WITH_KILLS = 2 * 96, 2 * 4 * 6
+pytestmark = pytest.mark.soak
 
 
 @pytest.mark.timeout(600)

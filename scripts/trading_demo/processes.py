@@ -55,11 +55,17 @@ class Process:
 
     def event(self, is_it: Callable[[Event], bool], longest_s: float) -> Event:
         """The next event of a kind; others before it are passed over."""
-        end_s = time.monotonic() + longest_s
+        return self.events(is_it, longest_s)[-1]
+
+    def events(self, is_it: Callable[[Event], bool], longest_s: float) -> list[Event]:
+        """All events up to the next one of a kind, with it."""
+        end_s, found = time.monotonic() + longest_s, list[Event]()
         while (left_s := end_s - time.monotonic()) > 0:
-            found = self.next_event(left_s)
-            if found is not None and is_it(found):
-                return found
+            event = self.next_event(left_s)
+            if event is not None:
+                found.append(event)
+                if is_it(event):
+                    return found
         raise DemoError(f"the {self.name} did not get so far within {longest_s:g} s:\n{self.said}")
 
     def next_event(self, wait_s: float) -> Event | None:

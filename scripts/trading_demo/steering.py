@@ -9,15 +9,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from llm_trader.llm.record.decisions import RecordedDecision
 from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.timeframe import MINUTE_MS, SECOND_MS, Millis, iso8601
 from llm_trader.workflow.nodes.running import decision_key
-from trading_demo.processes import DemoError, Process
+from trading_demo.processes import DemoError, Event, Process
 from trading_demo.surroundings import SYMBOLS, Surroundings, listening
 
 QUARTER_MS: Final[Millis] = 15 * MINUTE_MS
@@ -30,6 +31,7 @@ _LIKE_THE_WALL: Final = 1.0
 _DATA_AFTER_MS: Final = 7 * SECOND_MS
 _LONGEST_DECISION_S: Final = 60.0
 _LOOK_AGAIN_S: Final = 0.005
+_LOOK_EVENT_S: Final = 0.02
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Steering:
     # The run in whose order the workflow was killed, and how long it was away.
     killed_run: str | None = None
     away_s: float = 0.0
+    # What the workflow said while it started again: it goes on with its runs before it listens.
+    _said: deque[Event] = field(default_factory=deque)
 
     def decisions(self, first_ms: Millis, count: int) -> Iterator[list[RecordedDecision]]:
         """Those of each boundary, when they have been executed."""
@@ -84,7 +88,7 @@ class Steering:
 
     def _next_run(self) -> str | None:
         """The next run that was executed, if one was."""
-        event = self.workflow.next_event(_LOOK_AGAIN_S * 4)
+        event = self._said.popleft() if self._said else self.workflow.next_event(_LOOK_EVENT_S)
         for process in self.watched:
             process.check()
         if event is None:
@@ -103,6 +107,6 @@ class Steering:
         if signal_ is None or signal_.name != "SIGKILL":
             raise DemoError(f"the workflow was to die of SIGKILL, and ended by {signal_}")
         self.workflow = self.restart()
-        listening(self.workflow)
+        self._said += listening(self.workflow)
         self.away_s = time.monotonic() - began_s
         self.surroundings.clock.go(_SLOW)

@@ -154,8 +154,9 @@ class Surroundings:
         return {**environ, "ANTHROPIC_API_KEY": TEST_KEY}
 
 
-def listening(process: Process) -> Event:
-    return process.event(lambda event: event.get("event") == "rpc_listening", _LONGEST_START_S)
+def listening(process: Process) -> list[Event]:
+    """All that it said until it listened."""
+    return process.events(lambda event: event.get("event") == "rpc_listening", _LONGEST_START_S)
 
 
 def url_of(process: Process) -> str:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import typer
 
 from llm_trader.app.local_tools import local_parts
+from llm_trader.cli.main import app
 from llm_trader.rpc.dispatcher import RequestContext
+from llm_trader.serving.config import ServingConfig
 from llm_trader.timeframe import iso8601
 from tests.cli.conftest import Typing
 from tests.cli.corridor import AT_MS, END_MS, SYMBOL, Corridor
@@ -67,3 +73,26 @@ def test_without_the_sdk_it_says_what_to_install(
     assert found.code == 2
     assert "pip install 'llm-trader-rag[mcp]'" in found.err
     assert found.out == ""
+
+
+def test_the_configurations_of_the_documents_can_be_read_and_name_flags_that_there_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "mcp.md").read_text("utf-8")
+    blocks = re.findall(r"^```(json|toml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    read = [json.loads(text) if kind == "json" else tomllib.loads(text) for kind, text in blocks]
+    entries = [
+        entry
+        for tree in read
+        for servers in (tree.get("mcpServers"), tree.get("mcp_servers"))
+        for entry in (servers or {}).values()
+    ]
+    group = cast(Any, typer.main.get_command(app))
+    known = {flag for option in group.commands["mcp"].params for flag in option.opts}
+    for entry in entries:
+        if "command" in entry:
+            command, *arguments = entry["args"]
+            assert (Path(entry["command"]).name, command) == ("llm-trader", "mcp")
+            assert {word for word in arguments if word.startswith("-")} <= known
+        else:
+            assert entry["url"] == f"http://127.0.0.1:{ServingConfig().port + 1}/mcp"
+    # Claude Desktop, Cursor, and Codex in both ways.
+    assert len(entries) == 4

@@ -21,6 +21,9 @@ def stub() -> Iterator[StubServer]:
         yield running
 
 
+_OF_MODEL = ("[llm]", "base_url", "requests_per_minute")
+
+
 @pytest.fixture
 def settings(
     stub: StubServer, corridor: Corridor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -43,7 +46,7 @@ def settings(
 
 
 def test_a_run_by_hand_is_listed_shown_and_not_repeated(
-    typed: Typing, settings: Path, stub: StubServer
+    typed: Typing, settings: Path, stub: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = f"llm-trader workflow run {MAIN} --symbol {SYMBOL}"
     ran = typed(command)
@@ -51,7 +54,11 @@ def test_a_run_by_hand_is_listed_shown_and_not_repeated(
     assert "nothing listens on 127.0.0.1:1" in ran.err
     assert "Decision: LONG; order: placed." in ran.out
     assert "Decided with the baseline prompt, without evidence" in " ".join(ran.out.split())
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    lines = settings.read_text().splitlines()
+    settings.write_text("\n".join(one for one in lines if not one.startswith(_OF_MODEL)))
     again = typed(command)
+    assert again.out.startswith("The aggregator decides by fixed rules, without a model")
     assert "This state was decided on before" in again.out
     assert len(stub.requests) == 1
     (listed,) = typed("llm-trader workflow list", "--json").json

@@ -66,6 +66,19 @@ USERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+NOTE = """
+import sys
+from pathlib import Path
+from tests.storage.test_sqlite_file import FORMAT, SqliteFile
+file = SqliteFile(Path(sys.argv[1]), FORMAT)
+file.note("INSERT INTO notes (text) VALUES (?)", ("noted",))
+with file.write():
+    file.note("INSERT INTO notes (text) VALUES (?)", ("noted too",))
+print(file.execute("PRAGMA synchronous")[0][0], flush=True)
+sys.stdin.readline()
+"""
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "folder" / "record.sqlite"
@@ -171,6 +184,23 @@ def test_a_file_is_as_durable_as_asked_and_holds_its_references(
         assert values == ["wal", synchronous, 1]
         with pytest.raises(StoreError, match="FOREIGN KEY"):
             file.execute("INSERT INTO marks VALUES (99)")
+
+
+def test_a_note_is_there_after_a_kill_and_all_else_still_waits_for_the_disk(
+    file: SqliteFile, path: Path
+) -> None:
+    file.close()
+    with running(NOTE, path) as process:
+        assert hear(process) == "2"
+        process.kill()
+    with closing(SqliteFile(path, FORMAT)) as again:
+        assert texts(again) == ["noted", "noted too"]
+
+
+def test_a_note_that_is_refused_says_so_and_leaves_the_file_durable(file: SqliteFile) -> None:
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        file.note("INSERT INTO marks VALUES (99)")
+    assert file.execute("PRAGMA synchronous")[0][0] == 2
 
 
 def test_a_file_that_exists_is_opened_and_read_while_another_process_writes(

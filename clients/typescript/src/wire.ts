@@ -1367,6 +1367,8 @@ export interface DecisionSummary {
   intraday: string;
   /** What its calls took. */
   costs?: Costs;
+  /** Why guards kept a workflow from executing it. */
+  vetoes?: Veto[];
 }
 
 /**
@@ -1416,6 +1418,15 @@ export interface Costs {
   cached_input_tokens?: number;
   /** Time of its calls, milliseconds. */
   latency_ms?: number;
+}
+
+export interface Veto {
+  /** Stable name of the rule, such as `daily_loss`. */
+  rule: string;
+  /** Why it refused, in words. */
+  message: string;
+  /** What it compared, by name. */
+  numbers?: Record<string, number | string | null>;
 }
 
 export interface GetDecisionParams {

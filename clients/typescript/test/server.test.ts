@@ -115,6 +115,35 @@ describe("with a server", { timeout: 120_000 }, () => {
     assert.ok((await client.getOpenInterest(range)).open_interest.length > 0);
   });
 
+  test("a cohort is opened, ranked and refined, and its verdict allows for more looks", async () => {
+    const opened = await client.cohortOpen(QUERY);
+    assert.equal(opened.cohort, "BTCUSDT@2025-03-02T00:00:00Z");
+    const { ranking } = await client.cohortRank({ cohort: opened.cohort });
+    const [best] = ranking as [rag.RankedCondition];
+    const conditions = [best.condition] as rag.CohortRefineParams["conditions"];
+    const refined = await client.cohortRefine({ cohort: opened.cohort, conditions });
+    assert.deepEqual(refined.conditions, conditions);
+    assert.equal(refined.outcomes.states, best.states);
+    assert.ok(refined.outcomes.looks > opened.outcomes.looks);
+  });
+
+  test("what the page shows can be asked for: alike features, series, quality, and records that are still empty", async () => {
+    const { matches } = await client.queryPatterns(QUERY);
+    const others = matches.map(({ timestamp }) => timestamp);
+    const compared = await client.compareStates({ ...QUERY, others });
+    assert.deepEqual(compared.states.map((state) => state.values.length), others.map(() => compared.features.length));
+    const { series } = await client.seriesReport("BTCUSDT");
+    assert.ok(series.some((one) => one.series === "candles_3m" && one.missing === 0));
+    const quality = await client.forecastQuality({ symbol: "BTCUSDT", days: 7 });
+    assert.deepEqual(quality.horizons?.map(({ horizon, scored }) => [horizon, scored]), [["15m", 0], ["1h", 0], ["4h", 0], ["24h", 0]]);
+    assert.deepEqual(quality.misses, []);
+    const { recorded, total, decisions } = await client.listDecisions({ limit: 3 });
+    assert.deepEqual([recorded, total, decisions], [false, 0, []]);
+    assert.ok((await errorOf(client.getDecision(1))) instanceof rag.InvalidParams);
+    assert.equal((await client.paperAccount()).recorded, false);
+    assert.deepEqual((await client.listEvaluations()).evaluations, []);
+  });
+
   test("any method can be called by its name on the wire, and every one of a type of its own is there", async () => {
     const page = await client.call("rag.get_candles", { symbol: "BTCUSDT", start: END_MS - HOUR_MS, end: END_MS, timeframe: "3m" });
     assert.equal(page.open_time.length, 20);

@@ -105,7 +105,7 @@ def _describe_quality(quality: ForecastQuality) -> Description:
     yield table(f"Served forecasts from {since} to {until}", *columns, rows=rows)
     yield line(
         f"Brackets hold {quality.interval_level:.0%} intervals; a day counts as one observation. "
-        f"{quality.waiting} forecasts wait for an outcome, "
+        f"{_waiting(quality.waiting)} for an outcome, "
         f"{quality.unscored.no_outcome + quality.unscored.memory} have none."
     )
     for reference in quality.references:
@@ -138,7 +138,7 @@ def _describe_list(listed: ListedForecasts, shown: list[Scored]) -> Description:
     yield table("Served forecasts", *columns, rows=rows)
     if (unshown := len(listed.scored) - len(shown)) > 0:
         yield line(f"{unshown} more have an outcome; --limit shows them")
-    yield line(f"{len(listed.waiting)} forecasts wait for an outcome")
+    yield line(f"{_waiting(len(listed.waiting))} for an outcome")
 
 
 def _share(interval: Interval, spec: str = ".1%") -> str:
@@ -148,3 +148,7 @@ def _share(interval: Interval, spec: str = ".1%") -> str:
     if interval.low is None:
         return value
     return f"{value} [{number(interval.low, spec)}, {number(interval.high, spec)}]"
+
+
+def _waiting(count: int) -> str:
+    return "1 forecast waits" if count == 1 else f"{count} forecasts wait"

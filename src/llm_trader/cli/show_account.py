@@ -98,6 +98,8 @@ def describe_status(status: WorkflowStatus, now_ms: Millis) -> Description:
     if (one := status.newest_decision) is not None:
         hold = one.decision.hold_reason
         action = one.decision.action + ("" if hold is None else f" ({hold})")
+        if one.vetoes:
+            action += " (refused by guards)"
         yield line(
             f"Newest decision: {action} for {one.symbol} at {minute(iso8601(one.as_of_ms))}, by "
             f"{one.decider}; llm-trader decisions show {one.id}"

@@ -125,14 +125,14 @@ def _data(reply: Reply) -> str:
     """The times of the query, the state, the store and the index, and how old they are."""
     metadata = reply.answer.metadata
     age_minutes = metadata.state_age_seconds * SECOND_MS / MINUTE_MS
-    age = f" ({age_minutes:.0f} minutes old)" if age_minutes else ""
+    age = f" ({age_minutes:.0f} min old)" if age_minutes else ""
     ends = (("Store", metadata.store_end), ("Index", metadata.index_end))
     known = [f"{name} ends {_minute(end)}." for name, end in ends if end is not None]
     state = f"state of {_minute(metadata.state_as_of)}{age}."
     as_of = iso8601(metadata.as_of)
     if reply.age_ms is not None:
         days, minutes = reply.age_ms / DAY_MS, reply.age_ms / MINUTE_MS
-        ago = f"{days:,.0f} days ago" if days >= 2 else f"{minutes:.0f} minutes ago"
+        ago = f"{days:,.0f} days ago" if days >= 2 else f"{minutes:.0f} min ago"
         as_of += f", the newest data, {ago}"
     return " ".join([f"{reply.symbol} at {as_of}: {state}", *known])
 

@@ -76,7 +76,7 @@ def describe_list(decisions: list[DecisionSummary]) -> Description:
             _time(one.as_of_ms),
             one.decider,
             one.arm_used,
-            _action(one.decision),
+            _action(one.decision) + (" (refused)" if one.vetoes else ""),
             number(one.decision.confidence, ".2f"),
             f"{one.costs.cost_usd:.4f}",
             f"{one.costs.latency_ms / SECOND_MS:.1f}",

@@ -11,6 +11,7 @@ from llm_trader.cli.output import Description, line, minute, table
 from llm_trader.timeframe import Millis, iso8601
 
 if TYPE_CHECKING:
+    from llm_trader.app.workflow.runs import HandRun
     from llm_trader.workflow.engine.protocol import NodeRecord, RunDetails, RunSummary
 
 _STYLES = {"failed": "red", "cancelled": "yellow", "done": "green"}
@@ -33,10 +34,15 @@ def describe_runs(runs: Sequence[RunSummary]) -> Description:
     yield table("Runs", "run", "state of", "run is", "decision", "order", rows=rows, right_from=9)
 
 
-def describe_run(details: RunDetails, *, was_known: bool = False) -> Description:
-    one = details.summary
-    if was_known:
+def describe_hand_run(ran: HandRun) -> Description:
+    yield from (Text(note, "yellow") for note in ran.notes)
+    if ran.was_known:
         yield Text("This state was decided on before; it is not decided on again.", "yellow")
+    yield from describe_run(ran.details)
+
+
+def describe_run(details: RunDetails) -> Description:
+    one = details.summary
     yield Text(f"{one.run_id}: {one.state}", _STYLES.get(one.state, ""))
     decision = _action(one)
     if decision:

@@ -108,15 +108,13 @@ def run(
     """
     from llm_trader.app.llm_deciders import DeciderChoice
     from llm_trader.app.workflow.runs import run_workflow
-    from llm_trader.cli.show_workflow import describe_run
+    from llm_trader.cli.show_workflow import describe_hand_run
 
     name = options.one_symbol(symbol)
     choice = DeciderChoice(provider, model)
-    details, was_known = run_workflow(
-        job, graph, name, _time(at, job.now_ms), choice, options.now_ms
-    )
-    failed = details.summary.state != "done"
-    return Result(details, describe_run(details, was_known=was_known), failed)
+    ran = run_workflow(job, graph, name, _time(at, job.now_ms), choice, options.now_ms)
+    failed = ran.details.summary.state != "done"
+    return Result(ran.details, describe_hand_run(ran), failed)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from llm_trader.batches import Batches
 from llm_trader.llm.decision import Case, Decision
 from llm_trader.llm.prompt.render import Arm
 from llm_trader.llm.record.call_rows import RecordedCall
@@ -49,51 +51,71 @@ class Recorder:
     settings_digest: str
     now_ms: Callable[[], Millis]
     versions: Mapping[str, str] = field(default_factory=dict)
+    _additions: Batches[RecordedDecision, RecordedDecision] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_additions", Batches(self._add_all))
 
     def add(
         self, case: Case, decision: Decision, made: Circumstances, used: Sequence[CallUsed] = ()
     ) -> RecordedDecision:
         """Raises `StoreError` if it cannot be recorded."""
+        return _logged(self.log.add(self._to_record(case, decision, made, used)))
+
+    async def add_beside_others(
+        self, case: Case, decision: Decision, made: Circumstances, used: Sequence[CallUsed] = ()
+    ) -> RecordedDecision:
+        """The same; those that come together share a transaction, as a disk takes milliseconds."""
+        return _logged(await self._additions.add(self._to_record(case, decision, made, used)))
+
+    async def _add_all(self, decisions: Sequence[RecordedDecision]) -> Sequence[RecordedDecision]:
+        return await asyncio.to_thread(self.log.add_all, decisions)
+
+    def _to_record(
+        self, case: Case, decision: Decision, made: Circumstances, used: Sequence[CallUsed]
+    ) -> RecordedDecision:
         answer = case.answer
-        recorded = self.log.add(
-            RecordedDecision(
-                key=made.key,
-                created_at_ms=self.now_ms(),
-                origin=self.origin,
-                labels=dict(made.labels),
-                symbol=case.symbol,
-                as_of_ms=case.as_of_ms,
-                arm=made.arm,
-                arm_used=made.arm_used or made.arm,
-                has_evidence=made.has_evidence,
-                decider=made.decider,
-                provider=made.provider,
-                model=made.model,
-                decision=decision,
-                snapshot=case.state.snapshot(0),
-                intraday=str(case.state.intraday),
-                answer=answer,
-                match_ids=[match.id for match in answer.matches] if answer else [],
-                retrieval_error=made.retrieval_error,
-                settings=dict(made.settings),
-                versions={**self.versions, **_versions_of(case, used), **made.versions},
-                settings_digest=self.settings_digest,
-                # A call without an id was never made: the record had no reply to it.
-                calls=[one.call.id for one in used if one.call.id],
-                costs=_costs(used),
-            )
-        )
-        _log.info(
-            "decided",
-            decision=recorded.id,
+        return RecordedDecision(
+            key=made.key,
+            created_at_ms=self.now_ms(),
+            origin=self.origin,
+            labels=dict(made.labels),
             symbol=case.symbol,
+            as_of_ms=case.as_of_ms,
+            arm=made.arm,
+            arm_used=made.arm_used or made.arm,
+            has_evidence=made.has_evidence,
             decider=made.decider,
-            arm=recorded.arm_used,
-            action=decision.action,
-            hold_reason=decision.hold_reason,
-            usd=round(recorded.costs.paid_usd, 6),
+            provider=made.provider,
+            model=made.model,
+            decision=decision,
+            snapshot=case.state.snapshot(0),
+            intraday=str(case.state.intraday),
+            answer=answer,
+            match_ids=[match.id for match in answer.matches] if answer else [],
+            retrieval_error=made.retrieval_error,
+            settings=dict(made.settings),
+            versions={**self.versions, **_versions_of(case, used), **made.versions},
+            settings_digest=self.settings_digest,
+            # A call without an id was never made: the record had no reply to it.
+            calls=[one.call.id for one in used if one.call.id],
+            costs=_costs(used),
         )
-        return recorded
+
+
+def _logged(recorded: RecordedDecision) -> RecordedDecision:
+    decision = recorded.decision
+    _log.info(
+        "decided",
+        decision=recorded.id,
+        symbol=recorded.symbol,
+        decider=recorded.decider,
+        arm=recorded.arm_used,
+        action=decision.action,
+        hold_reason=decision.hold_reason,
+        usd=round(recorded.costs.paid_usd, 6),
+    )
+    return recorded
 
 
 def _versions_of(case: Case, used: Sequence[CallUsed]) -> dict[str, str]:

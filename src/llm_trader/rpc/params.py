@@ -42,10 +42,6 @@ Timeout = Annotated[
 ]
 
 
-# Reading a struct's annotations takes longer than decoding a request into it.
-_fields_of = cache(msgspec.structs.fields)
-
-
 class NoParams(msgspec.Struct, forbid_unknown_fields=True):
     """The parameters of a method that needs none."""
 
@@ -74,8 +70,7 @@ class ParamsDecoder:
 
     def __init__(self, params_type: type[msgspec.Struct]) -> None:
         self._type = params_type
-        names = [f.encode_name for f in _fields_of(params_type)]
-        self._names = [name for name in names if name != _BY_NAME_ONLY]
+        self._names = [name for name in _fields(params_type) if name != _BY_NAME_ONLY]
         self._strict = _forbids_unknown_fields(params_type)
         self._decoder = msgspec.json.Decoder(params_type)
 
@@ -117,7 +112,7 @@ class _Review:
         self._unknown_fields = unknown_fields
 
     def struct(self, kind: type[msgspec.Struct], value: dict[str, Any], path: str) -> Any:
-        fields = {f.encode_name: f for f in _fields_of(kind)}
+        fields = _fields(kind)
         unsent = [name for name in fields if name not in value]
         renamed = self._set_unknown_aside(value.keys() - fields.keys(), unsent, path)
         cleaned: dict[str, Any] = {}
@@ -176,6 +171,13 @@ def closest_name(name: str, candidates: Iterable[str]) -> str | None:
     return similar[0] if similar else None
 
 
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """By the name on the wire. Their types are evaluated each time that msgspec is asked."""
+    return {f.encode_name: f for f in msgspec.structs.fields(kind)}
+
+
+@cache
 def _options(kind: Any) -> tuple[Any, ...]:
     """The members of a union, or the type alone, without `Annotated`."""
     if get_origin(kind) is Annotated:
@@ -208,5 +210,5 @@ def _forbids_unknown_fields(kind: Any) -> bool:
     if _is_struct(kind):
         if not kind.__struct_config__.forbid_unknown_fields:
             return False
-        inner = tuple(field.type for field in _fields_of(kind))
+        inner = tuple(field.type for field in _fields(kind).values())
     return all(map(_forbids_unknown_fields, inner))

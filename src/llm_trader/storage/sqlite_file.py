@@ -108,6 +108,7 @@ class SqliteFile:
         self.path = path
         self._format = file_format
         self._busy_s = busy_s
+        self._durable = durable
         self._lock = threading.RLock()
         self._begun: _Begin = "BEGIN"
         if path != IN_MEMORY:
@@ -119,7 +120,7 @@ class SqliteFile:
                 path, timeout=busy_s, isolation_level=None, check_same_thread=False
             )
             try:
-                self._prepare(durable=durable)
+                self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
@@ -147,6 +148,22 @@ class SqliteFile:
             except sqlite3.Error as error:
                 raise self._format.refusal(error, self.path, self._busy_s) from error
 
+    def note(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """The same without a wait for the disk: a loss of power may undo it, a killed process not.
+
+        Within a transaction it is as durable as that.
+        """
+        with self._lock, self._errors():
+            connection = self._connection
+            if connection.in_transaction or not self._durable:
+                connection.execute(statement, values)
+                return
+            connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                connection.execute(statement, values)
+            finally:
+                connection.execute("PRAGMA synchronous = FULL")
+
     @contextmanager
     def _transaction(self, begin: _Begin) -> Iterator[sqlite3.Connection]:
         connection = self._connection
@@ -165,11 +182,11 @@ class SqliteFile:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _prepare(self, *, durable: bool) -> None:
+    def _prepare(self) -> None:
         connection = self._connection
         connection.row_factory = sqlite3.Row
         self._turn_wal_on()
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
         if self._format.is_current(connection, self.path):
             return

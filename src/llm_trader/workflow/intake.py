@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import structlog
@@ -26,6 +26,7 @@ from llm_trader.rpc.errors import (
     OverloadedError,
 )
 from llm_trader.rpc.params import Timeout
+from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.timeframe import MAX_TIME_MS, MIN_TIME_MS, SECOND_MS, iso8601
 from llm_trader.workflow.engine.protocol import Engine, RunOptions, RunStart, run_id
 from llm_trader.workflow.graph.document import InputNode
@@ -56,6 +57,17 @@ class PushParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout_ms: Timeout | None = None
 
 
+class PostedSnapshot(MarketSnapshot, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The state that was sent."""
+
+
+class PostParams(SnapshotPost, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As it is sent. Whoever forbids unknown fields gets a complete request in one step."""
+
+    snapshot: PostedSnapshot
+    late: tuple[str, ...] = ()
+
+
 class Receipt(Struct, frozen=True, kw_only=True):
     """The answer to a snapshot or an event."""
 
@@ -77,11 +89,13 @@ class IntakeMethods:
     clock: Clock
     max_queued: int
     seen: Callable[[Received], None] = lambda received: None
+    # Runs that are being put on disk, so that a burst does not go beyond the limit together.
+    _beginning: set[str] = field(default_factory=set, init=False)
 
     def methods(self) -> Iterator[Method]:
         yield Method(
             METHOD,
-            SnapshotPost,
+            PostParams,
             self.post,
             "Takes a snapshot and decides on it, once.",
             Receipt,
@@ -98,7 +112,7 @@ class IntakeMethods:
             access="ingest",
         )
 
-    async def post(self, params: SnapshotPost, context: RequestContext) -> Receipt:
+    async def post(self, params: PostParams, context: RequestContext) -> Receipt:
         return await self.take_snapshot(params)
 
     async def take_snapshot(self, post: SnapshotPost) -> Receipt:
@@ -142,7 +156,7 @@ class IntakeMethods:
     async def _begin(
         self, method: Literal["snapshot.post", "ingest.push"], event: Received | Pushed
     ) -> Receipt:
-        depth = await self.engine.depth()
+        depth = await self.engine.depth() + len(self._beginning)
         if depth >= self.max_queued:
             raise OverloadedError(f"overloaded: {depth} runs wait or are under way")
         start = RunStart(
@@ -154,7 +168,11 @@ class IntakeMethods:
             options=self.options,
             accepted_at_ms=event.received_at_ms,
         )
-        accepted = await self.engine.start(start)
+        self._beginning.add(start.run_id)
+        try:
+            accepted = await self.engine.start(start)
+        finally:
+            self._beginning.discard(start.run_id)
         _log.info(
             "workflow_run_accepted" if accepted.is_new else "workflow_event_repeated",
             run_id=accepted.run_id,

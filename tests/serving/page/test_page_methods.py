@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_trader.market.absent_spans import Span
+from llm_trader.market.refused_rows import RefusedSpan
 from llm_trader.market.store import MarketStore
+from llm_trader.market.stored_series import candles_of
 from llm_trader.rpc.client import RpcError
 from llm_trader.serving.page.evaluations import list_evaluations
 from llm_trader.timeframe import DAY_MS, HOUR_MS, M5
@@ -42,15 +46,32 @@ async def test_a_state_after_the_time_of_the_question_is_refused(corridor: Corri
             await client.call("rag.compare_states", params, dict[str, Any])
 
 
+HOLE_MS = START_MS + 2 * HOUR_MS
+JUMP_MS = START_MS + 20 * HOUR_MS
+
+
+def write_incomplete(folder: Path, corridor: Corridor) -> None:
+    """A day of candles with an hour missing, one of them refused, and prices that jump tenfold."""
+    day = corridor.histories[SYMBOL].intraday.between(START_MS, START_MS + DAY_MS)
+    late = day.between(JUMP_MS, None)
+    prices = {name: 10 * getattr(late, name) for name in ("open", "high", "low", "close")}
+    parts = (
+        day.between(None, HOLE_MS),
+        day.between(HOLE_MS + HOUR_MS, JUMP_MS),
+        replace(late, **prices),
+    )
+    with MarketStore.open(folder, write=True, exchange="simulated") as store:
+        for part in parts:
+            store.write(SYMBOL, part, "simulated", written_at_ms=START_MS + DAY_MS)
+        refused = RefusedSpan(HOLE_MS, HOLE_MS + M5.ms, "high below low")
+        answered = Span(HOLE_MS, HOLE_MS + HOUR_MS)
+        store.note_answer(candles_of(SYMBOL, M5), answered, [], [refused])
+
+
 async def test_the_report_of_series_counts_what_the_store_lacks(
     corridor: Corridor, tmp_path: Path
 ) -> None:
-    history = corridor.histories[SYMBOL]
-    candles = history.intraday.between(START_MS, START_MS + DAY_MS)
-    hole = START_MS + 2 * HOUR_MS
-    with MarketStore.open(tmp_path, write=True, exchange="simulated") as store:
-        for part in (candles.between(None, hole), candles.between(hole + HOUR_MS, None)):
-            store.write(SYMBOL, part, "simulated", written_at_ms=START_MS + DAY_MS)
+    write_incomplete(tmp_path, corridor)
     async with answering(corridor, market__store=tmp_path) as client:
         found = await client.call("rag.series_report", {"symbol": SYMBOL}, dict[str, Any])
         with pytest.raises(RpcError, match="NONEUSDT"):
@@ -59,8 +80,17 @@ async def test_the_report_of_series_counts_what_the_store_lacks(
     assert (series["series"], series["gaps"], series["missing"]) == ("candles_5m", 1, 12)
     assert (series["first"], series["last"]) == (START_MS, START_MS + DAY_MS - M5.ms)
     (gap,) = series["newest_gaps"]
-    assert (gap["start"], gap["end"]) == (hole, hole + HOUR_MS)
-    assert found["unaccepted_jumps"] == 0
+    assert (gap["start"], gap["end"]) == (HOLE_MS, HOLE_MS + HOUR_MS)
+    (refused,) = series["newest_refused"]
+    assert (refused["start"], refused["reason"], series["refused"]) == (
+        HOLE_MS,
+        "high below low",
+        1,
+    )
+    (jump,) = found["jumps"]
+    assert (jump["time"], jump["timeframe"], found["unaccepted_jumps"]) == (JUMP_MS, "5m", 1)
+    assert jump["ratio"] == pytest.approx(10, rel=0.05)
+    assert jump["after"] == pytest.approx(jump["ratio"] * jump["before"])
 
 
 def test_evaluations_are_listed_newest_first_without_earlier_runs(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -24,13 +23,16 @@ async def test_runs_of_another_version_wait_and_are_counted(
 
     calls = Calls(answer=answer)
     config = RunsConfig(folder=tmp_path, poll_ms=20)
-    async with durable_engine(run_database(config, {}), config, calls.services()) as runs:
+    database, services = run_database(config, {}), calls.services()
+    async with durable_engine(database, config, services) as runs:
         monkeypatch.setattr(run_log, "VERSION", "runs-0")
-        old = await runs.start(start_of(shipped(), received("OLDUSDT")))
+        other = run_log.RunLog(database, dict(services.scripts))
+        old = await other.start(start_of(shipped(), received("OLDUSDT")))
+        other.close()
         monkeypatch.undo()
         new = await runs.start(start_of(shipped(), received("NEWUSDT")))
         await runs.wait(new.run_id)
-        await asyncio.sleep(0.1)
+        await runs.completed(new.run_id)
         assert await runs.of_other_versions() == {"runs-0": 1}
         assert (await runs.show(old.run_id)).summary.state == "queued"
         # An ended run is removed by its age, and one that waits is not.

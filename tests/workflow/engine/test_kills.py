@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +103,19 @@ def _decisions(here: Surroundings) -> Counter[str]:
         return Counter(one.symbol for one in record.decisions.summaries(DecisionFilter()))
 
 
-async def _killed_at(here: Surroundings, moment: str, post: Any) -> str:
-    """Posts a snapshot to a process that dies at a moment of its run; returns the run."""
+async def _killed_at(here: Surroundings, moment: str, post: Any) -> None:
+    """Posts a snapshot to a process that dies at a moment of its run, perhaps before it answers."""
     with here.serving(kill_at=moment) as process:
-        receipt = await process.post(post)
+        with suppress(LlmTraderError):
+            await process.post(post)
         ended_by = await asyncio.to_thread(process.ended_by)
     assert ended_by == signal.SIGKILL, moment
+
+
+async def _posted_again(process: ServingProcess, post: Any) -> str:
+    """The run of a snapshot that was accepted before."""
+    receipt = await process.post(post)
+    assert receipt["status"] == "duplicate"
     return str(receipt["run_id"])
 
 
@@ -116,11 +124,11 @@ async def test_a_killed_run_goes_on_where_it_was(
 ) -> None:
     """Killed after the model's reply, and again after the order, before either is recorded."""
     post = post_of(snapshot, "BTCUSDT", _now_ms())
-    run = await _killed_at(here, "decide ends", post)
+    await _killed_at(here, "decide ends", post)
     with here.serving(kill_at="execute ends") as process:
         assert await asyncio.to_thread(process.ended_by) == signal.SIGKILL
     with here.serving() as process:
-        assert (await process.post(post))["status"] == "duplicate"
+        run = await _posted_again(process, post)
         summaries = await _ended(here, {run})
     assert (summaries[run].state, summaries[run].execution) == ("done", "placed")
     assert len(stub.requests) == 1  # the reply was on record
@@ -158,9 +166,11 @@ async def test_a_run_in_flight_ends_on_the_graph_that_it_began_with(
         ("{from: guard, to: execute}", "{from: check, to: execute}"),
     )
     here.graph = old
-    first = await _killed_at(here, "guard begins", post_of(snapshot, "BTCUSDT", _now_ms()))
+    post = post_of(snapshot, "BTCUSDT", _now_ms())
+    await _killed_at(here, "guard begins", post)
     here.graph = new
     with here.serving() as process:
+        first = await _posted_again(process, post)
         receipt = await process.post(post_of(snapshot, "ETHUSDT", _now_ms()))
         second = str(receipt["run_id"])
         summaries = await _ended(here, {first, second})
@@ -179,8 +189,10 @@ async def test_a_run_in_flight_ends_on_the_graph_that_it_began_with(
 async def test_a_run_killed_at_any_boundary_is_decided_once(
     here: Surroundings, stub: StubServer, snapshot: MarketSnapshot, node: str, what: str
 ) -> None:
-    run = await _killed_at(here, f"{node} {what}", post_of(snapshot, "BTCUSDT", _now_ms()))
-    with here.serving():
+    post = post_of(snapshot, "BTCUSDT", _now_ms())
+    await _killed_at(here, f"{node} {what}", post)
+    with here.serving() as process:
+        run = await _posted_again(process, post)
         summaries = await _ended(here, {run})
     assert (summaries[run].state, summaries[run].execution) == ("done", "placed")
     assert len(stub.requests) == 1

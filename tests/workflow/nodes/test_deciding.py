@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,19 @@ async def test_a_repeated_node_leaves_one_decision(
     second = await decides(_inputs(snapshot, answer), RUN)
     assert first == second
     assert record.decisions.count(DecisionFilter()) == 1
+
+
+async def test_decisions_that_come_together_share_a_transaction(
+    record: DecisionRecord, snapshot: MarketSnapshot, answer: Answer
+) -> None:
+    decides, begun = _decides(record, snapshot.timestamp), []
+    record.decisions._database._connection.set_trace_callback(begun.append)
+    inputs = _inputs(snapshot, answer)
+    made = await asyncio.gather(
+        *(decides(inputs, NodeRun(f"run-{n}", RunOptions())) for n in range(5))
+    )
+    assert [one.made[0].record_id for one in made] == [1, 2, 3, 4, 5]
+    assert begun.count("BEGIN IMMEDIATE") == 1
 
 
 async def test_without_evidence_the_aggregator_holds_because_of_an_error(

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from llm_trader.errors import StaleDataError
+from llm_trader.errors import InvalidInputError, StaleDataError
 from llm_trader.workflow.config import PaperConfig
+from llm_trader.workflow.instrument import InstrumentRules
 from llm_trader.workflow.orders import Placed, Rejected
 from llm_trader.workflow.paper.broker import PaperBroker
 from llm_trader.workflow.paper.ledger import Ledger
-from tests.workflow.builders import SYMBOL, at, bitcoin_steps, intent, paper_broker
+from tests.workflow.builders import SYMBOL, at, bitcoin_steps, fine_steps, intent, paper_broker
 
 COSTLY = PaperConfig(taker_fee_bps=5, slippage_bps=1, leverage=5, maintenance_margin_pct=1)
 
@@ -55,6 +57,31 @@ async def test_the_same_order_again_changes_nothing() -> None:
     assert await broker.place(intent("run", "5")) == first
     assert (await broker.position(SYMBOL)).quantity == 2
     assert len(await broker.fills(0)) == 1
+
+
+async def test_orders_that_come_together_share_a_transaction_and_each_has_its_answer() -> None:
+    broker, begun = paper_broker(steps=_steps_but_of_ether), []
+    for symbol in ("BTCUSDT", "SOLUSDT"):
+        broker.on_price(symbol, at(0), Decimal(100))
+    broker._ledger._file._connection.set_trace_callback(begun.append)
+    long, short, unknown, waiting = await asyncio.gather(
+        broker.place(intent("run", "2")),
+        broker.place(intent("run", "-3", symbol="SOLUSDT")),
+        broker.place(intent("run", "1", symbol="ETHUSDT")),
+        broker.place(intent("run", "4", symbol="XRPUSDT")),
+        return_exceptions=True,
+    )
+    assert (long.filled, short.filled, waiting.waiting) == (2, 3, True)
+    assert isinstance(unknown, InvalidInputError)
+    assert [(await broker.position(s)).quantity for s in ("BTCUSDT", "SOLUSDT")] == [2, -3]
+    assert begun.count("BEGIN IMMEDIATE") == 1
+    books(broker)
+
+
+def _steps_but_of_ether(symbol: str) -> InstrumentRules:
+    if symbol == "ETHUSDT":
+        raise InvalidInputError("nobody knows its steps")
+    return fine_steps(symbol)
 
 
 async def test_an_order_lapses_when_no_price_comes_in_time() -> None:

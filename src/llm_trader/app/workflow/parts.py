@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-import structlog
-
-from llm_trader.app.decisions import with_provider
 from llm_trader.app.indexes import secret
 from llm_trader.app.job import Job
 from llm_trader.app.llm_deciders import (
@@ -33,7 +30,6 @@ from llm_trader.workflow.nodes.trading import BrokerExecutes, BrokerGuard
 from llm_trader.workflow.opening import open_broker
 
 _ORIGIN = "workflow"
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +45,12 @@ class Parts:
 async def open_parts(
     job: Job, choice: DeciderChoice, clock: Callable[[], Millis], *, live: bool = False
 ) -> AsyncIterator[Parts]:
-    """Raises `ConfigurationError` for what is missing, before anything is begun."""
+    """`choice` names a provider, or the aggregator.
+
+    Raises `ConfigurationError` for what is missing, before anything is begun.
+    """
     settings = job.settings
     wall = WallClock(clock)
-    choice, notes = with_provider(job, choice)
-    for note in notes:
-        _log.warning("workflow_decider", note=note)
     async with AsyncExitStack() as opened:
         broker = await open_broker(settings.workflow, job.environ, wall, live_flag=live)
         opened.push_async_callback(broker.close)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from llm_trader.app.decisions import with_provider
 from llm_trader.app.indexes import snapshot_rules
 from llm_trader.app.ingestion import intraday_timeframe
 from llm_trader.app.job import Job, blocking
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
     from llm_trader.workflow.engine.durable.run_log import RunLog
 
 
+class HandRun(NamedTuple):
+    """`was_known` if the state had been decided on before; `notes` are sentences to read first."""
+
+    details: RunDetails
+    was_known: bool
+    notes: list[str]
+
+
 @blocking
 async def run_workflow(
     job: Job,
@@ -45,8 +54,8 @@ async def run_workflow(
     as_of_ms: Millis | None,
     choice: DeciderChoice,
     clock: Callable[[], Millis],
-) -> tuple[RunDetails, bool]:
-    """Decides on a state of the local store, durably; whether that had been done before.
+) -> HandRun:
+    """Decides on a state of the local store, durably.
 
     Without a time it is the newest one. Raises `StoreLockedError` while another process serves.
     """
@@ -55,11 +64,13 @@ async def run_workflow(
     from llm_trader.workflow.engine.durable.engine import durable_engine
 
     graph, config = load_graph(path, SCRIPTS), job.settings.workflow.runs
+    choice, notes = with_provider(job, choice)
     async with AsyncExitStack() as opened:
         parts = await opened.enter_async_context(open_parts(job, choice, clock))
         store = opened.enter_context(MarketStore.open(job.settings.market.store))
         received = _received(job, store, symbol, as_of_ms)
-        engine = durable_engine(run_database(config, job.environ), config, parts.services)
+        database = run_database(config, job.environ)
+        engine = durable_engine(database, config, parts.services, follows_after_s=0)
         runs = await opened.enter_async_context(engine)
         if isinstance(parts.broker, PaperBroker):
             PaperPrices(parts.broker, store, WallClock(clock)).seen(received)
@@ -75,7 +86,8 @@ async def run_workflow(
             )
         )
         await runs.wait(accepted.run_id)
-        return await runs.show(accepted.run_id), not accepted.is_new
+        await runs.completed(accepted.run_id)
+        return HandRun(await runs.show(accepted.run_id), not accepted.is_new, notes)
 
 
 @blocking

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from llm_trader import __version__
+from llm_trader.app.decisions import with_provider
 from llm_trader.app.job import Job
 from llm_trader.app.llm_deciders import DeciderChoice
 from llm_trader.app.server import access, client_limits
@@ -43,7 +44,7 @@ from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.paper.broker import PaperBroker
 
 if TYPE_CHECKING:
-    from llm_trader.workflow.engine.durable.engine import Watch
+    from llm_trader.workflow.engine.durable.carrying import Watch
     from llm_trader.workflow.engine.durable.run_log import RunLog
 
 _log = structlog.get_logger(__name__)
@@ -101,9 +102,10 @@ async def workflow_server(
     keys, tls, followed = access(settings.intake, job.environ, clock, "intake")
     async with AsyncExitStack() as opened:
         await opened.enter_async_context(following(*followed))
-        parts = await opened.enter_async_context(
-            open_parts(job, choice.decider, clock, live=choice.live)
-        )
+        decider, notes = with_provider(job, choice.decider)
+        for note in notes:
+            _log.warning("workflow_decider", note=note)
+        parts = await opened.enter_async_context(open_parts(job, decider, clock, live=choice.live))
         store = _market_store(job, opened)
         prices = None
         if isinstance(parts.broker, PaperBroker):

@@ -46,11 +46,11 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Veto(msgspec.Struct, frozen=True):
-    """`rule` is a stable name for statistics; `numbers` are what it compared."""
-
-    rule: str
-    message: str
-    numbers: dict[str, float | int | str | None] = {}
+    rule: Annotated[str, Meta(description="Stable name of the rule, such as `daily_loss`.")]
+    message: Annotated[str, Meta(description="Why it refused, in words.")]
+    numbers: Annotated[
+        dict[str, float | int | str | None], Meta(description="What it compared, by name.")
+    ] = {}
 
 
 class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +107,9 @@ class DecisionSummary(msgspec.Struct, frozen=True, kw_only=True):
     decision: Annotated[Decision, Meta(description="What was decided, and why.")]
     intraday: Annotated[str, Meta(description="Candles of the state, such as 3m.")]
     costs: Annotated[Costs, Meta(description="What its calls took.")] = Costs()
+    vetoes: Annotated[
+        list[Veto], Meta(description="Why guards kept a workflow from executing it.")
+    ] = []
 
 
 class DecisionFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,24 +144,16 @@ class DecisionLog:
         """The decision with its id. One of the same key takes the place, and the id, of the former
         one.
         """
-        columns = _columns_of(decision)
+        return self.add_all([decision])[0]
+
+    def add_all(self, decisions: Sequence[RecordedDecision]) -> list[RecordedDecision]:
+        """In one transaction: all of them are on disk, or none."""
+        columns = [_columns_of(decision) for decision in decisions]
         with self._database.write() as connection:
-            known = _id_of_key(connection, decision.key)
-            if known is None:
-                names, places = ", ".join(columns), ", ".join("?" * len(columns))
-                statement = f"INSERT INTO decisions ({names}) VALUES ({places})"
-                number = int(connection.execute(statement, [*columns.values()]).lastrowid or 0)
-            else:
-                number = known
-                changes = ", ".join(f"{name} = ?" for name in columns)
-                statement = f"UPDATE decisions SET {changes} WHERE id = ?"
-                connection.execute(statement, [*columns.values(), number])
-                connection.execute("DELETE FROM decision_calls WHERE decision_id = ?", (number,))
-            connection.executemany(
-                "INSERT INTO decision_calls VALUES (?, ?, ?)",
-                [(number, position, call) for position, call in enumerate(decision.calls)],
-            )
-        return msgspec.structs.replace(decision, id=number)
+            return [
+                msgspec.structs.replace(decision, id=_put(connection, decision, values))
+                for decision, values in zip(decisions, columns, strict=True)
+            ]
 
     def get(self, number: int) -> RecordedDecision:
         """Raises `InvalidInputError` for an id that is not on record."""
@@ -218,8 +213,14 @@ class DecisionLog:
 
     def set_vetoes(self, key: str, vetoes: Sequence[Veto]) -> None:
         """Note what the guards said of the decision of that key, if it is on record."""
-        decision = self.find_key(key)
-        if decision is not None and decision.vetoes != list(vetoes):
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT document FROM decisions WHERE key = ?", (key,)
+            ).fetchone()
+        if row is None:
+            return
+        noted = msgspec.json.decode(zlib.decompress(row["document"]), type=_Vetoes)
+        if noted.vetoes != list(vetoes) and (decision := self.find_key(key)) is not None:
             self._replace(msgspec.structs.replace(decision, vetoes=list(vetoes)))
 
     def _replace(self, changed: RecordedDecision) -> RecordedDecision:
@@ -231,6 +232,31 @@ class DecisionLog:
 
 
 _PART: Final = 200
+
+
+class _Vetoes(msgspec.Struct):
+    vetoes: list[Veto] = []
+
+
+def _put(
+    connection: sqlite3.Connection, decision: RecordedDecision, columns: dict[str, Any]
+) -> int:
+    """Its id."""
+    number = _id_of_key(connection, decision.key)
+    if number is None:
+        names, places = ", ".join(columns), ", ".join("?" * len(columns))
+        statement = f"INSERT INTO decisions ({names}) VALUES ({places})"
+        number = int(connection.execute(statement, [*columns.values()]).lastrowid or 0)
+    else:
+        changes = ", ".join(f"{name} = ?" for name in columns)
+        statement = f"UPDATE decisions SET {changes} WHERE id = ?"
+        connection.execute(statement, [*columns.values(), number])
+        connection.execute("DELETE FROM decision_calls WHERE decision_id = ?", (number,))
+    connection.executemany(
+        "INSERT INTO decision_calls VALUES (?, ?, ?)",
+        [(number, position, call) for position, call in enumerate(decision.calls)],
+    )
+    return number
 
 
 def _columns_of(decision: RecordedDecision) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def page_settings(rag: RagMethods, *, keys_required: bool) -> Mapping[str, Any]:
         "rate_limit_per_s": config.rate_limit_per_s,
         "rate_burst": config.rate_burst,
         "work_limit_ms_per_s": config.work_limit_ms_per_s,
+        "work_burst_ms": config.work_burst_ms,
         "request_deadline_s": config.request_deadline_s,
     }
 

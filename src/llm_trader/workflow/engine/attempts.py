@@ -26,53 +26,53 @@ async def attempt_node(
     """Never raises but for a cancellation."""
     document = node.document
     started_at_ms = services.clock.now_ms()
-    error = NodeError("internal", "no attempt was made")
-    attempt = 0
+    output, error, attempt = None, None, 0
     for attempt in range(1, document.attempts + 1):
-        try:
-            async with asyncio.timeout(document.timeout / SECOND_MS):
-                output = await run_node(node, inputs, run, services)
-            return NodeRecord(
-                node=node.name,
-                status="done",
-                output=output,
-                attempts=attempt,
-                started_at_ms=started_at_ms,
-                ended_at_ms=services.clock.now_ms(),
-            )
-        except LlmTraderError as failure:
-            error = NodeError(failure.code, failure.message)
-            if isinstance(failure, _FINAL):
-                break
-        except TimeoutError:
-            error = NodeError("timeout", f"{node.name} took longer than {document.timeout} ms")
-        except Exception as failure:  # noqa: BLE001  a fault of a script must not take others' runs with it
-            _log.exception("workflow_node_broke", node=node.name, run_id=run.run_id)
-            error = NodeError("internal", f"{type(failure).__name__}: {failure}")
-        if attempt < document.attempts:
-            _log.info(
-                "workflow_node_retried",
-                node=node.name,
-                run_id=run.run_id,
-                attempt=attempt,
-                reason=error.message,
-            )
-            await services.clock.sleep(document.wait_between_tries / SECOND_MS)
-    counted = services.counts_fallbacks and document.on_error != "stop"
-    log = _log.info if counted else _log.warning
-    log(
-        "workflow_node_failed",
-        node=node.name,
-        run_id=run.run_id,
-        attempts=attempt,
-        on_error=document.on_error,
-        reason=error.message,
-    )
+        output, error, is_final = await _attempt(node, inputs, run, services)
+        if error is None or is_final or attempt == document.attempts:
+            break
+        _log.info(
+            "workflow_node_retried",
+            node=node.name,
+            run_id=run.run_id,
+            attempt=attempt,
+            reason=error.message,
+        )
+        await services.clock.sleep(document.wait_between_tries / SECOND_MS)
+    if error is not None:
+        counted = services.counts_fallbacks and document.on_error != "stop"
+        log = _log.info if counted else _log.warning
+        log(
+            "workflow_node_failed",
+            node=node.name,
+            run_id=run.run_id,
+            attempts=attempt,
+            on_error=document.on_error,
+            reason=error.message,
+        )
     return NodeRecord(
         node=node.name,
-        status="failed",
+        status="done" if error is None else "failed",
+        output=output,
         error=error,
         attempts=attempt,
         started_at_ms=started_at_ms,
         ended_at_ms=services.clock.now_ms(),
     )
+
+
+async def _attempt(
+    node: GraphNode, inputs: Any, run: NodeRun, services: Services
+) -> tuple[Any, NodeError | None, bool]:
+    """The output, or the error and whether another attempt would fail in the same way."""
+    limit_ms = node.document.timeout
+    try:
+        async with asyncio.timeout(limit_ms / SECOND_MS):
+            return await run_node(node, inputs, run, services), None, False
+    except LlmTraderError as failure:
+        return None, NodeError(failure.code, failure.message), isinstance(failure, _FINAL)
+    except TimeoutError:
+        return None, NodeError("timeout", f"{node.name} took longer than {limit_ms} ms"), False
+    except Exception as failure:  # noqa: BLE001  a fault of a script must not take others' runs with it
+        _log.exception("workflow_node_broke", node=node.name, run_id=run.run_id)
+        return None, NodeError("internal", f"{type(failure).__name__}: {failure}"), False

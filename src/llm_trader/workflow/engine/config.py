@@ -34,16 +34,17 @@ class RunsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     at_once: Annotated[
         int, Meta(ge=1, le=1000, description="Runs that one process has under way at once.")
-    ] = 16
+    ] = 64
     poll_ms: Annotated[
         int,
         Meta(
             ge=10,
             le=60_000,
-            description="Milliseconds between two looks for runs that wait; half of it is what a "
-            "run waits on average.",
+            description="Milliseconds between two looks for runs that wait; on Postgres half of it "
+            "is what a run waits on average. On SQLite a run begins at once, and what a crash left "
+            "over is looked for every 500 ms at most often.",
         ),
-    ] = 100
+    ] = 50
     sweep_s: Annotated[
         float,
         Meta(

@@ -137,7 +137,7 @@ class Engine(Protocol):
         ...
 
     async def cancel(self, run_id: str) -> None:
-        """No further node of it begins."""
+        """No further stage of it begins, and so no order."""
         ...
 
 

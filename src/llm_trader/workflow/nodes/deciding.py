@@ -68,7 +68,10 @@ class ModelDecides:
             settings={"prompt": msgspec.to_builtins(decider.options), "sample": 0},
             versions={"template": prompt.template_version},
         )
-        return _arm_decision(decider.recorder.add(case, outcome.decision, made, outcome.used))
+        recorded = await decider.recorder.add_beside_others(
+            case, outcome.decision, made, outcome.used
+        )
+        return _arm_decision(recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,8 @@ class AggregatorDecides:
             labels=_labels(run),
             retrieval_error=inputs.retrieval_error,
         )
-        recorded = _arm_decision(self.recorder.add(case, decision, made))
-        return _decided("rag", [recorded], inputs.retrieval_error, guard)
+        recorded = await self.recorder.add_beside_others(case, decision, made)
+        return _decided("rag", [_arm_decision(recorded)], inputs.retrieval_error, guard)
 
 
 def _case(inputs: DecideInputs, intraday: Timeframe) -> Case:

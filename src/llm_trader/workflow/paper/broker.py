@@ -14,9 +14,10 @@ so a feed may begin again where it likes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
+from llm_trader.batches import Batches
 from llm_trader.errors import StaleDataError, StoreError, StoreLockedError
 from llm_trader.timeframe import Millis
 from llm_trader.trading.exits import Exit, exit_at_open, exit_inside
@@ -64,6 +65,7 @@ class PaperBroker:
         self._max_wait_s = config.max_fill_wait_s
         self._state = PaperState(ledger, keeps_marks=keeps_marks)
         self._trading = PaperTrading(self._state, config, currency)
+        self._orders: Batches[OrderIntent, OrderResult] = Batches(self._place_all)
         self.deposit(now_ms, exact(config.deposit), "first")
 
     @property
@@ -147,11 +149,8 @@ class PaperBroker:
         return self._ledger.check()
 
     async def place(self, intent: OrderIntent) -> OrderResult:
-        try:
-            with self._state.changing():
-                return self._place(intent)
-        except (StoreError, StoreLockedError) as error:
-            return Unknown(client_order_id=intent.client_order_id, reason=error.message)
+        self._instruments(intent.symbol)  # a symbol without rules fails alone, and no other order
+        return await self._orders.add(intent)
 
     async def reconcile(self, symbol: str) -> Reconciliation:
         """The books are the venue here, so nothing is ever unknown once they can be read."""
@@ -212,6 +211,17 @@ class PaperBroker:
         if self._state.quantity_before(symbol, due_ms):
             with self._state.changing():
                 self._trading.settle(symbol, due_ms, rate, price)
+
+    async def _place_all(self, intents: Sequence[OrderIntent]) -> list[OrderResult]:
+        """Orders that come together share a transaction, as a disk takes milliseconds."""
+        try:
+            with self._state.changing():
+                return [self._place(intent) for intent in intents]
+        except (StoreError, StoreLockedError) as error:
+            return [
+                Unknown(client_order_id=intent.client_order_id, reason=error.message)
+                for intent in intents
+            ]
 
     # Inside a transaction of the ledger.
 

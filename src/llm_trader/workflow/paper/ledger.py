@@ -91,6 +91,10 @@ class Ledger:
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         return self._file.execute(statement, values)
 
+    def note(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """For what a loss of power may undo."""
+        self._file.note(statement, values)
+
     def post(
         self,
         time_ms: Millis,

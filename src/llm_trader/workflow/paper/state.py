@@ -89,7 +89,7 @@ class PaperState:
         """The latest price of a symbol; with `keep` it is written whatever the setting."""
         state.mark = mark
         if keep or self._keeps_marks:
-            self.ledger.execute(
+            self.ledger.note(
                 "INSERT INTO marks VALUES (?, ?, ?) ON CONFLICT (symbol) DO UPDATE "
                 "SET time_ms = excluded.time_ms, price = excluded.price",
                 (state.symbol, mark.time_ms, f"{mark.price:f}"),

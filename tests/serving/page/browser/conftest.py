@@ -22,6 +22,8 @@ from tests.cli.corridor import Corridor
 from tests.serving.server_process import Server, server_of
 
 SHOTS = Path(__file__).resolve().parents[4] / "build" / "page"
+AT = "2026-03-20T12:00Z"
+AT_MS: Millis = parse_rfc3339("2026-03-20T12:00:00Z")
 END_MS: Millis = parse_rfc3339("2026-04-01T00:00:00Z")
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -64,6 +66,24 @@ class Visit:
         """The calls that the page has sent over HTTP, in their order."""
         documents = [r.post_data_json for r in self.requests if r.url.endswith("/rpc")]
         return [c for d in documents for c in (d if isinstance(d, list) else [d])]
+
+    def rows(self, label: str) -> list[list[str]]:
+        """The cells of a table, by the beginning of its name."""
+        found = self.page.locator(f"[aria-label^='{label}'] tbody tr").all_inner_texts()
+        return [row.split("\t") for row in found]
+
+    def serious(self) -> list[str]:
+        """What axe-core finds that keeps people out."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        # It is put into the page by the driver, so the page's own policy does not refuse it.
+        found = Axe().run(self.page).response["violations"]
+        return [
+            f"{violation['id']}: {node['html'][:120]} {node.get('failureSummary', '')}"
+            for violation in found
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
 
 
 @pytest.fixture

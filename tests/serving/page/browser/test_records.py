@@ -18,7 +18,6 @@ from llm_trader.rpc.client import RpcClient
 from llm_trader.timeframe import DAY_MS, HOUR_MS, Millis
 from tests.cli.corridor import END_MS, SYMBOL, SYMBOLS, Corridor
 from tests.serving.page.browser.conftest import SHOTS, Visit, free_port
-from tests.serving.page.browser.test_views import serious
 from tests.serving.page.test_paper_account import traded
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -96,7 +95,7 @@ def test_scored_forecasts_are_shown_with_the_misses_first(
         seen.page.screenshot(path=SHOTS / f"quality-real-{width}.png", full_page=True)
         assert seen.errors == []
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
-        assert serious(seen) == []
+        assert seen.serious() == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
@@ -112,11 +111,11 @@ def test_the_paper_account_is_shown_with_its_orders_and_its_equity_against_holdi
         seen.open("decisions")
         seen.see(f"holding {SYMBOL} instead")
         seen.page.locator(".uplot canvas").wait_for()
-        assert seen.page.locator("[aria-label='Orders'] tbody tr").count() == 4
+        assert seen.page.locator("[aria-label='Orders'] tbody tr:not(.below)").count() == 4
         assert seen.page.locator("[aria-label='Fills'] tbody tr").count() == 3
         assert seen.page.locator("[aria-label='Open positions'] tbody tr").count() == 1
         seen.see("is available")
         seen.page.screenshot(path=SHOTS / f"account-{width}.png", full_page=True)
         assert seen.errors == []
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
-        assert serious(seen) == []
+        assert seen.serious() == []

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_trader.llm.record.decisions import Veto
 from llm_trader.llm.record.record import DecisionRecord
-from llm_trader.timeframe import HOUR_MS, Millis, parse_rfc3339
+from llm_trader.timeframe import HOUR_MS, M5, Millis, iso8601
 from tests.cli.corridor import Corridor
 from tests.llm.record.decisions import recorded
-from tests.serving.page.browser.conftest import SHOTS, Visit, beside
+from tests.serving.page.browser.conftest import AT_MS, SHOTS, Visit, beside
+from tests.serving.page.test_page_methods import HOLE_MS, JUMP_MS, write_incomplete
 from tests.serving.server_process import Server, server_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
-AT = "2026-03-20T12:00Z"
-AT_MS: Millis = parse_rfc3339("2026-03-20T12:00:00Z")
 # A text that each view shows when it is complete.
 VIEWS = {
     "now": "24h after",
@@ -42,86 +41,7 @@ def test_a_view_renders_without_errors_and_for_everybody(
     seen.page.screenshot(path=SHOTS / f"{view}-{width}-{scheme}.png", full_page=True)
     assert seen.errors == []
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert serious(seen) == []
-
-
-def serious(seen: Visit) -> list[str]:
-    """What axe-core finds that keeps people out."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    # It is put into the page by the driver, so the page's own policy does not refuse it.
-    found = Axe().run(seen.page).response["violations"]
-    return [
-        f"{violation['id']}: {node['html'][:120]} {node.get('failureSummary', '')}"
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
-
-
-def test_it_asks_as_of_the_chosen_moment_and_for_the_outcome_on_request_only(
-    visit: Any, serving: Server
-) -> None:
-    seen: Visit = visit(serving).open(f"now?symbol=ETHUSDT&at={AT}")
-    seen.see("24h after")
-    seen.page.wait_for_load_state("networkidle")
-    seen.page.locator("tr.pick button").nth(1).click()
-    seen.see("Most alike")
-    seen.page.wait_for_load_state("networkidle")
-    asked = [c for c in seen.calls() if c["method"] != "rag.stats"]
-    assert {c["method"] for c in asked} >= {
-        "rag.query_patterns",
-        "rag.get_candles",
-        "rag.compare_states",
-    }
-    assert max(times(asked)) == AT_MS
-    seen.page.click("#happened")
-    seen.see("What happened")
-    after = [c for c in seen.calls() if c["method"] != "rag.stats"][len(asked) :]
-    assert [c["method"] for c in after] == ["rag.get_candles"]
-    assert times(after)[-1] == AT_MS + 24 * HOUR_MS
-    assert seen.errors == []
-
-
-def times(calls: list[dict[str, Any]]) -> list[Millis]:
-    params = [c["params"] for c in calls]
-    named = [p[name] for p in params for name in ("timestamp", "end") if name in p]
-    return [*named, *(time for p in params for time in p.get("others", []))]
-
-
-def test_a_match_shows_its_own_chart_and_which_features_made_it_alike(
-    visit: Any, serving: Server
-) -> None:
-    seen: Visit = visit(serving).open(f"now?symbol=BTCUSDT&at={AT}")
-    seen.see("24h after")
-    seen.page.locator("tr.pick button").first.focus()
-    seen.page.keyboard.press("Enter")
-    seen.see("Least alike")
-    seen.page.locator(".chart.small canvas").first.wait_for()
-    alike = [
-        float(v) for v in seen.page.locator("meter").evaluate_all("all => all.map(m => m.value)")
-    ]
-    half = len(alike) // 2
-    assert min(alike[:half]) >= max(alike[half:])
-    seen.page.screenshot(path=SHOTS / "match.png", full_page=True)
-    seen.page.locator("tr.pick button").first.click()
-    seen.page.get_by_text("Least alike").wait_for(state="detached")
-    assert seen.errors == []
-
-
-def test_the_picker_and_the_keys_go_through_time(visit: Any, serving: Server) -> None:
-    seen: Visit = visit(serving).open(f"now?symbol=BTCUSDT&at={AT}")
-    seen.see("24h after")
-    seen.page.click("body")
-    seen.page.keyboard.press("[")
-    seen.page.wait_for_url(re.compile("T11%3A00"))
-    seen.page.click("button[aria-label='A day ahead']")
-    seen.page.wait_for_url(re.compile("21T11%3A00"))
-    seen.page.select_option("#symbol", "ETHUSDT")
-    seen.see("ETHUSDT at")
-    seen.page.click("#latest")
-    seen.page.wait_for_url(re.compile("symbol=ETHUSDT$"))
-    assert seen.errors == []
+    assert seen.serious() == []
 
 
 def test_old_data_are_called_stale_and_a_server_that_is_not_ready_so(
@@ -134,12 +54,69 @@ def test_old_data_are_called_stale_and_a_server_that_is_not_ready_so(
     seen.see("longer ago than 30 minutes")
 
 
-def test_recorded_decisions_and_evaluations_are_shown(
+@pytest.mark.parametrize("width", [1280, 390])
+def test_gaps_refused_rows_and_jumps_are_listed(
+    visit: Any, corridor: Corridor, tmp_path: Path, width: int
+) -> None:
+    write_incomplete(tmp_path / "market", corridor)
+    incomplete = Corridor(tmp_path / "market", corridor.index, {})
+    with server_of(incomplete, "--http-port", "0") as server:
+        seen: Visit = visit(server, width=width).open("data")
+        seen.see("1 jump of the price")
+        gaps = seen.rows("The newest, up to 20 of each series")
+        missing = ["candles_5m", "missing", minute(HOLE_MS), minute(HOLE_MS + HOUR_MS)]
+        refused = ["candles_5m", "refused", minute(HOLE_MS), minute(HOLE_MS + M5.ms)]
+        assert gaps == [missing, refused, ["high below low"]]
+        (jump,) = seen.rows("1 jump of the price")
+        assert jump[:2] == [minute(JUMP_MS), "5m"]
+        assert float(jump[-1]) == pytest.approx(10, rel=0.05)
+        seen.page.screenshot(path=SHOTS / f"incomplete-{width}.png", full_page=True)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert seen.serious() == []
+        assert seen.errors == []
+
+
+def minute(time_ms: Millis) -> str:
+    return iso8601(time_ms)[:16].replace("T", " ")
+
+
+def record_decisions(folder: Path) -> None:
+    """Three, of which guards refused the newest."""
+    with DecisionRecord.open(folder) as record:
+        for number in range(3):
+            labels = {"run": f"run-{number}"} if number else {}
+            decision = recorded(key=str(number), as_of_ms=AT_MS + number * HOUR_MS, labels=labels)
+            record.decisions.add(decision)
+        record.decisions.set_vetoes("2", [Veto("kill_switch", "it is on", {})])
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_decision_is_shown_with_its_reason_and_what_the_guards_said(
+    visit: Any, real: Corridor, tmp_path: Path, width: int
+) -> None:
+    record_decisions(tmp_path / "decisions")
+    with server_of(real, "--http-port", "0", settings=beside(tmp_path)) as server:
+        seen: Visit = visit(server, width=width).open("decisions")
+        seen.see("3 trades, 1 of them refused by guards, 0 HOLDs")
+        actions = seen.page.locator("tr.pick .tag").all_inner_texts()
+        assert actions == ["LONG (refused)", "LONG", "LONG"]
+        reason = seen.page.locator("tr.below div").first.bounding_box()
+        assert reason["x"] + reason["width"] <= width
+        for row, said in enumerate(
+            ("refused it: kill_switch: it is on", "no veto is on record", "was not asked")
+        ):
+            seen.page.locator("tr.pick button").nth(row).click()
+            seen.see(said)
+        assert seen.page.get_by_role("heading", name="Decision 1").bounding_box()["y"] < 900
+        seen.page.screenshot(path=SHOTS / f"decision-{width}.png", full_page=True)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert seen.serious() == []
+        assert seen.errors == []
+
+
+def test_evaluations_are_shown_with_their_reports(
     visit: Any, real: Corridor, tmp_path: Path
 ) -> None:
-    with DecisionRecord.open(tmp_path / "decisions") as record:
-        for number in range(3):
-            record.decisions.add(recorded(as_of_ms=AT_MS + number * HOUR_MS))
     folder = tmp_path / "reports" / "autumn"
     folder.mkdir(parents=True)
     metrics = {
@@ -151,12 +128,7 @@ def test_recorded_decisions_and_evaluations_are_shown(
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "report.html").write_text("<script>document.title = 'it ran'</script><p>Report</p>")
     with server_of(real, "--http-port", "0", settings=beside(tmp_path)) as server:
-        seen: Visit = visit(server).open("decisions")
-        seen.page.locator("tr.pick button").first.click()
-        seen.see("Rationale")
-        seen.page.screenshot(path=SHOTS / "decision.png", full_page=True)
-        assert serious(seen) == []
-        seen.open("evaluations")
+        seen: Visit = visit(server).open("evaluations")
         seen.see("Similar states show nothing beyond chance.")
         with seen.page.expect_popup() as opened:
             seen.page.click("text=Open the report")
@@ -231,7 +203,7 @@ def test_the_quality_of_forecasts_is_drawn_with_the_misses_first(
     seen.page.screenshot(path=SHOTS / f"quality-drawn-{width}.png", full_page=True)
     assert seen.errors == []
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert serious(seen) == []
+    assert seen.serious() == []
     seen.page.get_by_role("link", name="2026-03-20 12:00").click()
     seen.see("24h after")
     assert seen.page.locator("#symbol").input_value() == "ETHUSDT"

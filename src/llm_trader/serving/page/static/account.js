@@ -1,8 +1,8 @@
 // The workflow's paper account: what it has, its equity against holding, and its orders.
 
 import { colour, seconds, utc } from "./charts.js";
-import { change, el, empty, facts, problem, table } from "./dom.js";
-import { count, minute, number, price, signed } from "./format.js";
+import { change, el, empty, facts, problem, rowWithNote, table } from "./dom.js";
+import { count, counted, minute, number, price, signed } from "./format.js";
 import { server } from "./server.js";
 
 const HEIGHT = 240, LISTED = 50;
@@ -85,14 +85,15 @@ function positions({ positions: list, currency }) {
 
 function orders({ orders: list, total_orders: total }) {
   if (!list.length) return empty("Nothing was ordered yet.");
-  return table(`The newest ${count(list.length)} of ${count(total)} orders`, ["decided (UTC)", "symbol", "order", "quantity", "state", "price", "why"],
-    list.map((order) => [minute(order.created_at), order.symbol, `${order.side} to ${order.kind}`, number(order.quantity, 4), order.state,
-      price(order.average_price), el("td", { class: "wrap" }, order.reason ?? "")]), { label: "Orders" });
+  const columns = ["decided (UTC)", "symbol", "order", "quantity", "state", "price"];
+  return table(`The newest ${count(list.length)} of ${counted(total, "order", "orders")}`, columns,
+    list.flatMap((order) => rowWithNote([minute(order.created_at), order.symbol, `${order.side} to ${order.kind}`, number(order.quantity, 4),
+      order.state, price(order.average_price)], order.reason, columns)), { label: "Orders" });
 }
 
 function fills({ fills: list, currency }) {
   if (!list.length) return "";
-  return table(`The newest ${count(list.length)} fills`, ["at (UTC)", "symbol", "side", "quantity", "price", "by", `profit, ${currency}`, `costs, ${currency}`],
+  return table(`The newest ${counted(list.length, "fill", "fills")}`, ["at (UTC)", "symbol", "side", "quantity", "price", "by", `profit, ${currency}`, `costs, ${currency}`],
     list.map((fill) => [minute(fill.time), fill.symbol, fill.side, number(fill.quantity, 4), price(fill.price), fill.reason,
       change(signed(fill.realized), fill.realized), number(fill.costs)]), { label: "Fills" });
 }

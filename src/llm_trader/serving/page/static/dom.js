@@ -19,13 +19,37 @@ export function svg(name, attributes = {}, ...children) {
   return element;
 }
 
+/**
+ * Replaces what an element holds. The focus stays on what does the same as before, and regions that
+ * were scrolled sideways stay so.
+ */
+export function replaceContent(root, ...content) {
+  const { activeElement: active } = document, regions = () => root.querySelectorAll(".scroll");
+  const focused = active !== root && root.contains(active) ? nameOf(active) : null;
+  const scrolled = new Map(Array.from(regions(), (region) => [nameOf(region), region.scrollLeft]));
+  root.replaceChildren(...content);
+  for (const region of regions()) region.scrollLeft = scrolled.get(nameOf(region)) ?? 0;
+  if (focused !== null)
+    [...root.querySelectorAll(FOCUSABLE)].find((element) => nameOf(element) === focused)?.focus({ preventScroll: true });
+}
+
+const FOCUSABLE = "a, button, input, select, summary, [tabindex]";
+const nameOf = (element) => element.id || element.getAttribute("aria-label") || `${element.tagName} ${element.textContent}`;
+
 /** A table that scrolls by itself on a narrow screen; `rows` are arrays of cells or elements `tr`. */
 export function table(caption, columns, rows, options = {}) {
-  const cells = (row) => row instanceof HTMLElement ? row : el("tr", {}, row.map(cell));
   return el("div", { class: "framed" }, caption ? el("p", { class: "caption" }, caption) : null,
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.label ?? caption }, el("table", {},
-      el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col", class: column === "why" ? "left" : null }, column)))),
-      el("tbody", {}, rows.map(cells)))));
+      el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col" }, column)))),
+      el("tbody", {}, rows.map(tableRow)))));
+}
+
+const tableRow = (cells) => cells instanceof HTMLElement ? cells : el("tr", {}, cells.map(cell));
+
+/** A row and, on a line of its own below it, what is too long for a column; nothing where there is none. */
+export function rowWithNote(cells, note, columns) {
+  const row = tableRow(cells);
+  return note ? [row, el("tr", { class: "below", onclick: () => row.click() }, el("td", { colspan: columns.length }, el("div", {}, note)))] : [row];
 }
 
 export const cell = (content) => content instanceof HTMLElement && content.tagName === "TD" ? content : el("td", {}, content);

@@ -81,6 +81,9 @@ export function pathAfter(columns, start, length) {
   return values;
 }
 
+/** A path as long moves went then, in those of now; unknown where either is. */
+export const inExpectedMoves = (path, now, then) => path.map((change) => now && then ? change * now / then : NaN);
+
 export function lengthOf(timeframe) {
   const units = { m: 60_000, h: HOUR, d: 24 * HOUR };
   return Number(timeframe.slice(0, -1)) * units[timeframe.at(-1)];

@@ -11,6 +11,8 @@ export const signed = (value, digits = 2) =>
 const sign = (value, digits) => Math.abs(value) < 0.5 * 10 ** -digits ? "" : value < 0 ? "−" : "+";
 export const percent = (share, digits = 0) => known(share) ? `${(100 * share).toFixed(digits)} %` : "–";
 export const count = (value) => known(value) ? value.toLocaleString("en-US") : "–";
+/** 1 forecast, 2 forecasts */
+export const counted = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
 export const range = (ends) => ends ? `${signed(ends[0])} … ${signed(ends[1])}` : "–";
 
 /** Six digits, such as 34,810.2. */

@@ -39,7 +39,7 @@ function show() {
   const name = location.hash.slice(1).split("?")[0] || "now";
   const kind = VIEWS[name] ? name : "now";
   view?.close();
-  root.replaceChildren();
+  root.replaceChildren(el("p", { class: "waiting" }, "The page asks the server for its data."));
   for (const link of document.querySelectorAll("nav a"))
     link.getAttribute("href") === `#${kind}` ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
   document.title = `${document.querySelector("nav a[aria-current]").textContent} · LLM Trader RAG`;
@@ -97,7 +97,9 @@ addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", askReadiness);
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
-  view?.key?.(event.key);
+  const link = document.querySelectorAll("nav a")[Number(event.key) - 1];
+  if (link) link.click();
+  else view?.key?.(event.key);
 });
 setInterval(askReadiness, READY_EVERY);
 

@@ -4,6 +4,9 @@ import { DAY, HOUR, minute } from "./format.js";
 import { el } from "./dom.js";
 import { STEP } from "./forecast.js";
 
+// A person who types a time changes it with every digit.
+const TYPING_MS = 700;
+
 export function readMoment() {
   const query = new URLSearchParams(location.hash.split("?")[1] ?? "");
   const at = Date.parse(query.get("at") ?? "");
@@ -16,28 +19,57 @@ export function writeMoment({ symbol, at }) {
   if (location.hash !== hash) history.replaceState(null, "", hash);
 }
 
-/** The picker of symbol and time. `choose` is called with what a person picks; null is the latest. */
-export function picker({ symbols, symbol, at, end }, choose) {
-  const select = el("select", { id: "symbol", onchange: () => choose({ symbol: select.value, at }) },
-    symbols.map((name) => el("option", { value: name, selected: name === symbol }, name)));
-  const input = el("input", {
-    id: "at", type: "datetime-local", step: "900", max: local(end), value: local(at ?? end),
-    onchange: () => { const time = Date.parse(`${input.value}Z`); if (Number.isFinite(time)) pick(time); },
-  });
+/**
+ * The picker of symbol and time. `choose` is called with what a person picks; null is the latest.
+ * It stays in the page while answers come and go, as somebody may be typing in it.
+ */
+export function picker(choose) {
+  let at = null, end = 0, typing = null;
+  // The next step counts from here, also where the answer is still on its way.
+  const go = (time) => {
+    at = time;
+    choose({ symbol: select.value, at });
+  };
   const pick = (time) => {
     const grid = time - time % STEP;
-    choose({ symbol: select.value, at: grid >= end ? null : grid });
+    go(grid >= end ? null : grid);
   };
-  const step = (ms, text, name) => el("button", {
-    type: "button", "aria-label": name, title: name, onclick: () => pick((at ?? end) + ms),
-    disabled: ms > 0 && at === null,
-  }, text);
-  const element = el("div", { class: "bar", role: "group", "aria-label": "Symbol and time" },
+  const select = el("select", { id: "symbol", onchange: () => go(at) });
+  const input = el("input", {
+    id: "at", type: "datetime-local", step: "900",
+    onchange: () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => {
+        typing = null;
+        const time = Date.parse(`${input.value}Z`);
+        if (Number.isFinite(time)) pick(time);
+      }, TYPING_MS);
+    },
+  });
+  const latest = el("button", { type: "button", id: "latest", onclick: () => go(null) }, "Latest");
+  const move = (ms) => pick((at ?? end) + ms);
+  const step = (ms, text, name) => el("button", { type: "button", "aria-label": name, title: name, onclick: () => move(ms) }, text);
+  const ahead = [step(HOUR, "›", "An hour ahead"), step(DAY, "»", "A day ahead")];
+  const element = el("div", { class: "bar", role: "group", "aria-label": "Symbol and time", hidden: true },
     el("label", { for: "symbol" }, "Symbol"), select,
-    el("label", { for: "at" }, "As of (UTC)"), step(-DAY, "«", "A day back"), step(-HOUR, "‹", "An hour back"), input,
-    step(HOUR, "›", "An hour ahead"), step(DAY, "»", "A day ahead"),
-    el("button", { type: "button", id: "latest", "aria-pressed": String(at === null), onclick: () => choose({ symbol: select.value, at: null }) }, "Latest"));
-  return { element, move: (ms) => pick((at ?? end) + ms), latest: () => choose({ symbol: select.value, at: null }) };
+    el("label", { for: "at" }, "As of (UTC)"), step(-DAY, "«", "A day back"), step(-HOUR, "‹", "An hour back"), input, ...ahead, latest);
+  return {
+    element,
+    move,
+    latest: () => latest.click(),
+    show({ symbols, symbol, at: chosen, end: newest }) {
+      [at, end] = [chosen, newest];
+      if ([...select.options].map(({ value }) => value).join() !== symbols.join())
+        select.replaceChildren(...symbols.map((name) => el("option", { value: name }, name)));
+      select.value = symbol;
+      input.max = local(end);
+      const shown = local(at ?? end);
+      if (typing === null && input.value !== shown) input.value = shown;
+      for (const button of ahead) button.disabled = at === null;
+      latest.setAttribute("aria-pressed", String(at === null));
+      element.hidden = false;
+    },
+  };
 }
 
 const local = (ms) => minute(ms).replace(" ", "T");

@@ -1,8 +1,8 @@
 // Now: what followed when it looked like this, and how far to trust that.
 
 import { CandleChart, Fan, LineStyle, colour, rows, seconds } from "./charts.js";
-import { change, el, empty, facts, problem, sparkline, table } from "./dom.js";
-import { STEP, curves, horizonOfVerdict, lengthOf, pathAfter, quarterHours, rangeNow } from "./forecast.js";
+import { change, el, empty, facts, problem, replaceContent, sparkline, table } from "./dom.js";
+import { STEP, curves, horizonOfVerdict, inExpectedMoves, lengthOf, pathAfter, quarterHours, rangeNow } from "./forecast.js";
 import { DAY, HORIZON_HOURS, HOUR, count, minute, percent, price, quote, range, signed, number } from "./format.js";
 import { matchPanel } from "./match.js";
 import { picker, readMoment, writeMoment } from "./moment.js";
@@ -14,9 +14,12 @@ const SILENT_REFRESH = 30_000;
 
 export class NowView {
   constructor(root, live) {
-    this.root = root;
+    this.pick = picker((chosen) => this.choose(chosen));
+    this.body = el("div", {}, el("p", { class: "waiting" }, "The server searches for similar states."));
+    root.replaceChildren(this.pick.element, this.body);
     this.live = live;
     this.units = "scaled";
+    this.unknown = [];
     this.over = new AbortController();
     this.onEvidence = ({ detail }) => this.push(detail);
     live.addEventListener("evidence", this.onEvidence);
@@ -47,7 +50,7 @@ export class NowView {
       const choice = this.choice(stats);
       if (!choice) return this.replace(this.nothing(stats));
       Object.assign(this, choice);
-      this.pick = picker({ ...choice, symbols: this.symbols }, (chosen) => this.choose(chosen));
+      this.pick.show({ ...choice, symbols: this.symbols });
       this.live.want(this.at === null ? this.symbol : null, QUERY);
       this.moment = new Moment(this.symbol, this.at ?? this.end);
       this.announceAge(stats);
@@ -60,8 +63,9 @@ export class NowView {
   choice(stats) {
     const usable = stats.freshness.filter((fresh) => fresh.store_end !== null);
     const wanted = readMoment();
-    const fresh = usable.find(({ symbol }) => symbol === wanted.symbol) ?? usable[0];
+    const asked = usable.find(({ symbol }) => symbol === wanted.symbol), fresh = asked ?? usable[0];
     if (!fresh) return null;
+    this.unknown = asked || !wanted.symbol ? [] : [el("p", { class: "note" }, `The store has no candles of ${wanted.symbol}; this is ${fresh.symbol}.`)];
     this.symbols = usable.map(({ symbol }) => symbol);
     const at = wanted.at === null || wanted.at >= fresh.store_end ? null : wanted.at;
     return { symbol: fresh.symbol, at, end: fresh.store_end, age: stats.freshness.find((f) => f === fresh).state_age_seconds };
@@ -74,6 +78,7 @@ export class NowView {
   }
 
   choose({ symbol, at }) {
+    if (this.closed) return;
     writeMoment({ symbol, at });
     this.load();
   }
@@ -91,7 +96,6 @@ export class NowView {
     const pages = [];
     for (let start = end - wanted; start < end; start += MOST_CANDLES * length)
       pages.push(["rag.get_candles", { timeframe: server.settings.intraday, start, end: Math.min(end, start + MOST_CANDLES * length) }]);
-    if (!this.chart && !this.root.childElementCount) this.root.append(el("p", { class: "waiting" }, "The server searches for similar states."));
     const query = ["rag.query_patterns", { timestamp: asOf, query_config: QUERY }];
     const [answer, ...candles] = pushed
       ? [pushed, ...await this.moment.batch(pages)] : await this.moment.batch([query, ...pages]);
@@ -129,7 +133,7 @@ export class NowView {
 
   replace(...content) {
     this.drop();
-    this.root.replaceChildren(...(this.pick ? [this.pick.element] : []), ...content);
+    replaceContent(this.body, ...this.unknown, ...content);
   }
 
   fail(error) {
@@ -162,12 +166,13 @@ export class NowView {
     if (!this.answer.matches.length) this.drawMatches();
   }
 
-  verdict({ price: now }) {
+  verdict({ price: now, time }) {
     const { evidence } = this.answer, words = { informative: "Informative", weak: "Weak", none: "No edge shown" };
-    let text = `${this.symbol} is at ${price(now)}${quote(this.symbol)}.`;
+    const start = `${this.symbol} at ${price(now)}${quote(this.symbol)} (${minute(time).slice(11)})`;
+    let text = `${start} has no forecast.`;
     if (Object.keys(evidence.horizons).length) {
       const [name, horizon] = horizonOfVerdict(evidence), ends = rangeNow(horizon);
-      if (ends && now) text = `${this.symbol} at ${price(now)}${quote(this.symbol)} should move ±${number(horizon.expected_volatility_pct)} % in ${name}, ` +
+      if (ends && now) text = `${start} should move ±${number(horizon.expected_volatility_pct)} % in ${name}, ` +
         `8 times in 10 to between ${price(now * (1 + ends[0] / 100))} and ${price(now * (1 + ends[1] / 100))}.`;
     }
     const reason = evidence.reason.charAt(0).toUpperCase() + evidence.reason.slice(1);
@@ -226,10 +231,10 @@ export class NowView {
     const expected = this.compared?.expected_volatility_pct["24h"];
     this.lines = this.paths.map((path, i) => {
       const then = this.compared?.states[i].expected_volatility_pct["24h"];
-      const factor = this.units === "scaled" && expected && then ? expected / then : 1;
+      const shown = this.units === "scaled" ? inExpectedMoves(path, expected, then) : path;
       const line = this.chart.line({ color: this.pathColour(i), lineStyle: LineStyle.Solid, lineWidth: i === this.chosen ? 3 : 1 });
-      line.setData(path.map((value, step) => Number.isFinite(value)
-        ? { time: this.times[step], value: this.drawn.now * (1 + factor * value / 100) } : { time: this.times[step] }));
+      line.setData(shown.map((value, step) => Number.isFinite(value)
+        ? { time: this.times[step], value: this.drawn.now * (1 + value / 100) } : { time: this.times[step] }));
       return line;
     });
   }
@@ -284,6 +289,7 @@ export class NowView {
     if (this.chosen === undefined) return;
     this.panel = matchPanel(this.moment, this.answer.matches[i], this.compared, i);
     this.detail.append(this.panel.element);
+    this.detail.scrollIntoView({ block: "nearest" });
     await this.panel.load();
   }
 

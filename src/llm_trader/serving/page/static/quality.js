@@ -1,8 +1,8 @@
 // Evidence quality: how this server's own forecasts turned out. Misses come first.
 
 import { colour, seconds, utc } from "./charts.js";
-import { change, el, empty, problem, table } from "./dom.js";
-import { count, minute, number, percent, signed } from "./format.js";
+import { change, el, empty, problem, replaceContent, table } from "./dom.js";
+import { count, counted, minute, number, percent, signed } from "./format.js";
 import { server } from "./server.js";
 
 const DAYS = [7, 30, 90], HEIGHT = 220, REFRESH = 60_000;
@@ -56,14 +56,15 @@ export class QualityView {
     const notes = found.recorded ? [] : [el("p", { class: "note" }, "No journal is kept, so this is what was forecast since the server started. The setting forecasts.journal keeps one.")];
     if (found.catching_up) notes.push(el("p", { class: "note" }, "The server still reads its journal; the numbers are not complete."));
     if (!found.horizons.some(({ scored }) => scored)) {
-      this.root.replaceChildren(...head, ...notes, empty(found.waiting
-        ? `${count(found.waiting)} forecasts wait for their outcomes. The first can be scored 15 minutes after it was made.`
+      replaceContent(this.root, ...head, ...notes, empty(found.waiting
+        ? `${counted(found.waiting, "forecast waits", "forecasts wait")} for an outcome. The first can be scored 15 minutes after it was made.`
         : "No forecast about the present has been served yet. Each query about now becomes one, and is scored when its time has passed."));
       return;
     }
+    const calibrated = found.horizons.some((horizon) => horizon.calibrated_scored);
     const rolling = el("div", { class: "three" }), reliability = el("div", { class: "three" }), skill = el("div", { class: "three" });
-    this.root.replaceChildren(...head, ...notes, misses(found.misses), summary(found),
-      el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), legend([["fan", "8 of 10, and where its true value lies"], ["path", "5 of 10"], ["up", "8 of 10, calibrated"], ["quiet", "as it should be"]]), rolling,
+    replaceContent(this.root, ...head, ...notes, misses(found.misses), summary(found),
+      el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), legend([["fan", "8 of 10, and where its true value lies"], ["path", "5 of 10"], ...(calibrated ? [["up", "8 of 10, calibrated"]] : []), ["quiet", "as it should be"]]), rolling,
       el("h2", {}, "When it said a rise had this chance, how often did the price rise?"), legend([["fan", "said (across), and rose (up)"], ["quiet", "exactly right"]]), reliability,
       el("h2", {}, "Skill: how much smaller its errors were than those of the references"), legend([["fan", "against the first reference that is named"], ["path", "the second"]]), skill, references(found.references));
     for (const entry of found.rolling) this.coverage(rolling, entry);
@@ -132,13 +133,13 @@ const interval = ({ value, low, high }) => value === null ? "–" : low === null
 function described({ horizons, waiting, unscored, since, until, interval_level: level }) {
   const scored = horizons.reduce((sum, horizon) => sum + horizon.scored, 0);
   const lost = unscored.no_outcome + unscored.memory;
-  return `${count(scored)} outcomes of forecasts of ${minute(since)} to ${minute(until)}, one of each symbol, quarter-hour and horizon; ${count(waiting)} forecasts still wait for an outcome` +
+  return `${counted(scored, "outcome", "outcomes")} of forecasts of ${minute(since)} to ${minute(until)}, one of each symbol, quarter-hour and horizon; ${counted(waiting, "forecast still waits", "forecasts still wait")} for an outcome` +
     (lost ? `, ${count(lost)} could not be scored` : "") + `. Ranges in brackets hold the true value ${percent(level)} of the time; a day counts as one observation.`;
 }
 
 function misses(list) {
   if (!list.length) return el("section", {}, el("h2", {}, "Misses"), empty("No outcome was outside its 80 % range. Two in ten should be, so look again when there are more."));
-  return el("section", {}, el("h2", {}, "Misses"), table(`The newest ${count(list.length)} outcomes outside the 80 % range; two in ten belong there`,
+  return el("section", { class: "misses" }, el("h2", {}, "Misses"), table(`The newest ${count(list.length)} outcomes outside the 80 % range; two in ten belong there`,
     ["forecast of (UTC)", "symbol", "next", "range, %", "outcome, %", "P(up)"],
     list.map((miss) => [
       el("td", {}, el("a", { href: `#now?symbol=${encodeURIComponent(miss.symbol)}&at=${new Date(miss.as_of).toISOString().slice(0, 16)}Z` }, minute(miss.as_of))),

@@ -18,22 +18,29 @@ export class ServerError extends Error {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-class Pace {
-  configure({ rate_limit_per_s: rate, rate_burst: burst }) {
-    this.rate = rate * SHARE;
-    this.most = Math.max(1, Math.floor(burst * SHARE));
-    this.left = this.most;
-    this.since = performance.now();
-  }
-  get largest() { return this.rate ? this.most : 50; }
-  async take(calls) {
-    if (!this.rate) return;
+/** `rate` a second, and `most` at once after a rest; no limit where the rate is 0. */
+class Allowance {
+  constructor(rate, most) { Object.assign(this, { rate, most, left: most, since: performance.now() }); }
+  /** Takes so much, and tells how many ms pass until it is there. */
+  take(amount) {
+    if (!this.rate) return 0;
     const now = performance.now();
-    this.left = Math.min(this.most, this.left + (now - this.since) / 1000 * this.rate);
+    this.left = Math.min(this.most, this.left + (now - this.since) / 1000 * this.rate) - amount;
     this.since = now;
-    this.left -= calls;
-    if (this.left < 0) await pause(-this.left / this.rate * 1000);
+    return Math.max(0, -this.left / this.rate * 1000);
   }
+}
+
+class Pace {
+  configure({ rate_limit_per_s: rate, rate_burst: burst, work_limit_ms_per_s: work, work_burst_ms: workBurst }) {
+    this.requests = new Allowance(rate * SHARE, Math.max(1, Math.floor(burst * SHARE)));
+    this.work = new Allowance(work * SHARE, workBurst * SHARE);
+  }
+  // The server looks at the working time before each call, so one goes at a time where that is limited.
+  get largest() { return this.work.rate ? 1 : this.requests.rate ? this.requests.most : 50; }
+  start(calls) { return pause(Math.max(this.requests.take(calls), this.work.take(0))); }
+  // It has worked no longer than the page has waited.
+  end(waitedMs) { this.work.take(waitedMs); }
 }
 
 class Server extends EventTarget {
@@ -83,20 +90,26 @@ class Server extends EventTarget {
     return results;
   }
 
-  async part(calls, attempt = 1) {
-    await this.pace.take(calls.length);
-    const documents = calls.map(([method, params]) => ({ jsonrpc: "2.0", id: ++this.id, method, ...(params ? { params } : {}) }));
-    const response = await this.fetch("/rpc", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(documents.length === 1 ? documents[0] : documents),
-    });
-    let replies;
+  async post(documents) {
+    const sentAt = performance.now();
     try {
-      replies = [await response.json()].flat();
-    } catch {
-      throw new ServerError(`The server answered with the status ${response.status} and no JSON.`);
+      const response = await this.fetch("/rpc", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(documents.length === 1 ? documents[0] : documents),
+      });
+      return [await response.json().catch(() => {
+        throw new ServerError(`The server answered with the status ${response.status} and no JSON.`);
+      })].flat();
+    } finally {
+      this.pace.end(performance.now() - sentAt);
     }
+  }
+
+  async part(calls, attempt = 1) {
+    await this.pace.start(calls.length);
+    const documents = calls.map(([method, params]) => ({ jsonrpc: "2.0", id: ++this.id, method, ...(params ? { params } : {}) }));
+    const replies = await this.post(documents);
     const byId = new Map(replies.map((reply) => [reply.id, reply]));
     const refused = replies.map((reply) => reply.error).find((error) => [RATE_LIMITED, OVERLOADED].includes(error?.code));
     if (refused && attempt < 4) {
@@ -115,7 +128,7 @@ class Server extends EventTarget {
 
 function described(message, data) {
   const suggestion = data?.suggestion && !message.includes(data.suggestion) ? `: ${data.suggestion}` : "";
-  return `${message}${suggestion}.`.replace(/\.\.$/, ".");
+  return `${message.charAt(0).toUpperCase()}${message.slice(1)}${suggestion}.`.replace(/\.\.$/, ".");
 }
 
 export const server = new Server();

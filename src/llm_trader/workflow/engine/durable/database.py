@@ -13,6 +13,7 @@ from llm_trader.errors import ConfigurationError, StoreLockedError
 from llm_trader.storage.files import write_errors
 from llm_trader.storage.writer_lock import WriterLock
 from llm_trader.workflow.engine.config import RunsConfig
+from llm_trader.workflow.engine.durable.journal import StageJournal
 
 _FILE: Final = "runs.sqlite"
 
@@ -59,6 +60,10 @@ class RunDatabase:
                 ) from error
             finally:
                 connection.close()
+
+    def journal(self) -> StageJournal | None:
+        """None where several processes carry runs out, as each takes them out of the queue."""
+        return None if self.folder is None else StageJournal(self.folder)
 
     def exists(self) -> bool:
         return self.folder is None or (self.folder / _FILE).exists()

@@ -1,8 +1,10 @@
 """Carries runs out, so that a run which was accepted ends whatever becomes of the process.
 
 1. `start` puts the run into the queue, with the text of its graph: on disk when it returns.
-2. A process with room takes it, and walks the graph. Each node is a step, recorded when it ends.
-3. After a crash the run is walked again: recorded nodes are read, and the first one without a
+2. On SQLite this process begins it at once (`direct`); on Postgres a process with room takes it out
+   of the queue. It walks the graph (`carrying`). Each stage is recorded when it ends; no order is
+   placed before the decision that led to it is on record.
+3. After a crash the run is walked again: recorded stages are read, and the first one without a
    record begins anew. So a node may begin twice, and its service must bear that.
 
 On SQLite a process resumes all runs that were under way when it starts. On Postgres each process
@@ -16,21 +18,21 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from llm_trader.background import in_background
 from llm_trader.errors import ConfigurationError, LlmTraderError
 from llm_trader.timeframe import DAY_MS
-from llm_trader.workflow.engine.attempts import attempt_node
 from llm_trader.workflow.engine.config import RunsConfig
+from llm_trader.workflow.engine.durable.carrying import Carrier, StoreStage, Watch
 from llm_trader.workflow.engine.durable.database import RunDatabase
+from llm_trader.workflow.engine.durable.direct import FOLLOWS_AFTER_S, DirectRuns
 from llm_trader.workflow.engine.durable.executors import Executors
 from llm_trader.workflow.engine.durable.run_log import (
     APPLICATION,
@@ -38,38 +40,30 @@ from llm_trader.workflow.engine.durable.run_log import (
     VERSION,
     WORKFLOW,
     RunLog,
-    input_record,
-    record_of,
     start_of,
 )
-from llm_trader.workflow.engine.protocol import NodeRecord, RunSummary
-from llm_trader.workflow.engine.summaries import summary_of
-from llm_trader.workflow.engine.walk import walk
-from llm_trader.workflow.graph.document import InputNode
-from llm_trader.workflow.graph.model import GraphNode
-from llm_trader.workflow.nodes.running import NodeRun, Services
+from llm_trader.workflow.engine.protocol import RunSummary
+from llm_trader.workflow.nodes.running import Services
 from llm_trader.workflow.values import plain
 
 _SQLITE_EXECUTOR: Final = "local"
 _HOUR_S: Final = 3600.0
-
-# Told when a node begins and when it has ended: (run, node, "begins" or "ends").
-Watch = Callable[[str, str, str], None]
+# On SQLite the queue has only what was left over by a crash and what the library follows.
+_SLOW_POLL_S: Final = 0.5
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Carrier:
-    """What the registered workflow needs of this process."""
+class _Process:
+    """What the registered workflow needs of this process; `direct` is None on Postgres."""
 
-    log: RunLog
-    services: Services
-    watch: Watch
+    carrier: Carrier
+    direct: DirectRuns | None
 
 
 # The library calls one function per process, registered by name.
-_carrier: _Carrier | None = None
+_process: _Process | None = None
 
 
 @asynccontextmanager
@@ -79,31 +73,47 @@ async def durable_engine(
     services: Services,
     *,
     watch: Watch = lambda run, node, what: None,
+    follows_after_s: float = FOLLOWS_AFTER_S,
 ) -> AsyncIterator[RunLog]:
     """Runs are carried out while it is open, in the event loop of the caller.
+
+    On SQLite the library has the record of a run when that has ended, and not before
+    `follows_after_s` from its acceptance.
 
     Raises `StoreLockedError` for a second process on SQLite, `ConfigurationError` for a database
     that does not answer.
     """
-    global _carrier
-    if _carrier is not None:
+    global _process
+    if _process is not None:
         raise ConfigurationError("this process carries out the runs of a database already")
     async with AsyncExitStack() as opened:
         if (lock := database.lock()) is not None:
             opened.callback(lock.release)
         database.prepare()
         name = _SQLITE_EXECUTOR if lock is not None else _executor_name()
-        log = RunLog(database, dict(services.scripts))
+        direct = None
+        if lock is not None:
+            direct = DirectRuns(
+                database,
+                services,
+                watch,
+                at_once=config.at_once,
+                follows_after_s=follows_after_s,
+            )
+        log = direct or RunLog(database, dict(services.scripts))
         opened.callback(log.close)
-        _carrier = _Carrier(log, services, watch)
-        opened.callback(_forget_carrier)
+        _process = _Process(Carrier(log.graph, services, watch), direct)
+        opened.callback(_forget_process)
         opened.push_async_callback(_shut_down)
         if database.is_shared:
             executors = Executors(database.url, name, log)
             await executors.enter()
             opened.push_async_callback(executors.leave)
         _launch(database, name)
-        await _register_queue(config)
+        if direct is not None:
+            opened.push_async_callback(direct.stop)
+            await direct.prepare()
+        await _register_queue(config, is_shared=database.is_shared)
         if database.is_shared:
             await opened.enter_async_context(in_background(_sweep(executors, config.sweep_s)))
         await opened.enter_async_context(in_background(_tidy(log, config, services)))
@@ -137,12 +147,13 @@ def _launch(database: RunDatabase, executor: str) -> None:
         ) from error
 
 
-async def _register_queue(config: RunsConfig) -> None:
+async def _register_queue(config: RunsConfig, *, is_shared: bool) -> None:
+    poll_s = config.poll_ms / 1000
     await DBOS.register_queue_async(
         QUEUE,
         worker_concurrency=config.at_once,
         partition_concurrency=1,
-        polling_interval_sec=config.poll_ms / 1000,
+        polling_interval_sec=poll_s if is_shared else max(poll_s, _SLOW_POLL_S),
         on_conflict="always_update",
     )
 
@@ -163,9 +174,9 @@ async def _shut_down() -> None:
     await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
 
 
-def _forget_carrier() -> None:
-    global _carrier
-    _carrier = None
+def _forget_process() -> None:
+    global _process
+    _process = None
 
 
 def _executor_name() -> str:
@@ -192,33 +203,20 @@ async def _tidy(log: RunLog, config: RunsConfig, services: Services) -> None:
 
 @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
 async def _carry_out(stored: dict[str, Any]) -> dict[str, Any]:
-    carrier = _carrier
-    if carrier is None:
+    process = _process
+    if process is None:
         raise ConfigurationError("no engine is open in this process")
     start = start_of(stored)
-    try:
-        graph = carrier.log.graph(start.graph)
-    except LlmTraderError as error:
-        _log.error("workflow_graph_unusable", run_id=start.run_id, reason=error.message)
-        summary = summary_of(start, "failed", ())
-        return _stored(msgspec.structs.replace(summary, error=error.message))
-    run = NodeRun(start.run_id, start.options)
+    if process.direct is None:
+        summary = await process.carrier.carry_out(start, _keep_step)
+    else:
+        summary = await process.direct.follow(start, _keep_step)
+    return _stored(summary)
 
-    async def step(node: GraphNode, inputs: Any) -> NodeRecord:
-        if isinstance(node.document, InputNode):
-            return input_record(node, start)  # the run was stored with it
 
-        async def attempt() -> dict[str, Any]:
-            carrier.watch(start.run_id, node.name, "begins")
-            record = await attempt_node(node, inputs, run, carrier.services)
-            carrier.watch(start.run_id, node.name, "ends")
-            encoded: dict[str, Any] = plain(record)
-            return encoded
-
-        return record_of(await DBOS.run_step_async({"name": node.name}, attempt), graph)
-
-    result = await walk(graph, start, step)
-    return _stored(summary_of(start, result.state, result.records))
+async def _keep_step(stage: str, store: StoreStage) -> str:
+    stored: str = await DBOS.run_step_async({"name": stage}, store)
+    return stored
 
 
 def _stored(summary: RunSummary) -> dict[str, Any]:

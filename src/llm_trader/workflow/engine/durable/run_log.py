@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+import sqlalchemy
+import sqlalchemy.event
 import sqlalchemy.exc
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
 from dbos import error as dbos_errors
 
+from llm_trader.batches import Batches
 from llm_trader.errors import InvalidInputError, StoreError
 from llm_trader.timeframe import Millis, iso8601
 from llm_trader.workflow.engine.durable.database import RunDatabase
+from llm_trader.workflow.engine.durable.records import input_record, records_of, stage_of
 from llm_trader.workflow.engine.protocol import (
     Accepted,
     NodeRecord,
@@ -34,7 +38,7 @@ from llm_trader.workflow.engine.summaries import summary_of
 from llm_trader.workflow.graph.document import InputNode
 from llm_trader.workflow.graph.kinds import ScriptFunction
 from llm_trader.workflow.graph.loading import graph_of_text
-from llm_trader.workflow.graph.model import Graph, GraphNode, GraphText
+from llm_trader.workflow.graph.model import Graph, GraphText
 from llm_trader.workflow.values import plain
 
 T = TypeVar("T")
@@ -44,19 +48,20 @@ WORKFLOW: Final = "llm_trader_run"
 APPLICATION: Final = "llm-trader"
 # Of how a run is stored and walked. It changes only where `walk` would go another way with the
 # same graph and records; runs of the former version then wait for a process of the former program.
-VERSION: Final = "runs-1"
+VERSION: Final = "runs-2"
 
 _STATES: Final[dict[str, RunState]] = {
     "ENQUEUED": "queued",
-    "DELAYED": "queued",
+    # In the hands of the process that accepted it, which began it at once.
+    "DELAYED": "running",
     "PENDING": "running",
     "CANCELLED": "cancelled",
     "ERROR": "failed",
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
 }
 _OF_STATE: Final[dict[RunState, list[str]]] = {
-    "queued": ["ENQUEUED", "DELAYED"],
-    "running": ["PENDING"],
+    "queued": ["ENQUEUED"],
+    "running": ["PENDING", "DELAYED"],
     "done": ["SUCCESS"],
     "failed": ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
     "cancelled": ["CANCELLED"],
@@ -64,13 +69,24 @@ _OF_STATE: Final[dict[RunState, list[str]]] = {
 _UNENDED: Final = ["ENQUEUED", "DELAYED", "PENDING"]
 _ENDED: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _LOOK_AGAIN_S: Final = 0.05
+# The library's record of an ended run follows within its delay and a look into the queue.
+_FOLLOWS_WITHIN_S: Final = 10.0
+
+
+class _Entry(NamedTuple):
+    run: RunStart
+    delay_s: float | None
 
 
 class RunLog:
-    """Blocking calls of the library run in threads."""
+    """Blocking calls of the library run in threads.
+
+    What the journal has of a run is newer than the library's record.
+    """
 
     def __init__(self, database: RunDatabase, scripts: dict[str, ScriptFunction]) -> None:
         self._scripts = scripts
+        self._journal = database.journal()
         self._graphs: dict[str, Graph] = {}
         self._client = DBOSClient(
             system_database_url=database.url,
@@ -79,9 +95,16 @@ class RunLog:
             retry_connection_errors=False,
             lazy=True,
         )
+        # The client has no transaction of its own to offer for several runs.
+        self._engine = _engine(database)
+        self._starts: Batches[_Entry, Accepted] = Batches(self._start_all)
+        self._depths: Batches[None, int] = Batches(self._depth_for_all)
 
     def close(self) -> None:
         self._client.destroy()
+        self._engine.dispose()
+        if self._journal is not None:
+            self._journal.close()
 
     def graph(self, text: GraphText) -> Graph:
         """The checked graph of a run; the same text is checked once."""
@@ -91,24 +114,11 @@ class RunLog:
         return self._graphs[digest]
 
     async def start(self, run: RunStart) -> Accepted:
-        options: EnqueueOptions = {
-            "workflow_name": WORKFLOW,
-            "queue_name": QUEUE,
-            "workflow_id": run.run_id,
-            "workflow_id_reuse_policy": "reject",
-            "queue_partition_key": run.symbol or run.run_id,
-            "app_version": VERSION,
-        }
-        try:
-            await self._call(self._client.enqueue, options, plain(run))
-        except dbos_errors.DBOSWorkflowIDInUseError:
-            return Accepted(run.run_id, is_new=False)
-        return Accepted(run.run_id, is_new=True)
+        return await self._accept(run, None)
 
     async def wait(self, run_id: str) -> RunResult:
         while True:
-            status = await self._status(run_id)
-            if status.status not in _UNENDED:
+            if _has_ended(*await self._look_up(run_id)):
                 details = await self.show(run_id)
                 failed = details.summary.state != "done"
                 return RunResult(
@@ -120,52 +130,52 @@ class RunLog:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def depth(self) -> int:
-        found = await self._call(
-            self._client.list_workflows,
-            status=_UNENDED,
-            name=WORKFLOW,
-            load_input=False,
-            load_output=False,
-        )
-        return len(found)
+        return await self._depths.add(None)
 
     async def runs(self, *, limit: int, state: RunState | None = None) -> Sequence[RunSummary]:
+        ends = await self._noted_ends()
         found = await self._call(
             self._client.list_workflows,
-            status=None if state is None else _OF_STATE[state],
+            # What the journal says may differ.
+            status=None if state is None else [*_OF_STATE[state], *_UNENDED],
             name=WORKFLOW,
             sort_desc=True,
             # What DBOS calls a success may be a run that ended at a node.
-            limit=None if state in ("done", "failed") else limit,
+            limit=limit if state is None else None,
         )
-        summaries = [_summary(status) for status in found]
+        summaries = [
+            _summary_of_end(ends[status.workflow_id])
+            if status.status in _UNENDED and status.workflow_id in ends
+            else _summary(status)
+            for status in found
+        ]
         return [one for one in summaries if state in (None, one.state)][:limit]
 
     async def show(self, run_id: str) -> RunDetails:
-        status = await self._status(run_id)
+        status, end = await self._look_up(run_id)
         start = _start(status)
         records = await self._records(start)
         return RunDetails(
-            summary=_summary(status, records),
+            summary=_summary_of_end(end) if end else _summary(status, records),
             records=records,
             graph=start.graph,
             event=start.event,
         )
 
     async def cancel(self, run_id: str) -> None:
-        status = await self._status(run_id)
-        if status.status not in _UNENDED:
+        if _has_ended(*await self._look_up(run_id)):
             raise InvalidInputError(f"run {run_id} has ended, so it cannot be cancelled")
         await self._call(self._client.cancel_workflow, run_id)
 
     async def resume(self, run_id: str) -> None:
         """A cancelled run goes on; a failed one begins again at the node that failed."""
-        status = await self._status(run_id)
+        status = await self.completed(run_id)
         summary = _summary(status)
         key = summary.symbol or run_id
         if summary.state == "cancelled":
             await self._call(self._client.resume_workflow, run_id, queue_name=QUEUE)
         elif summary.state == "failed":
+            await self._forget_stages(run_id)
             await self._call(
                 self._client.rewind_workflow,
                 run_id,
@@ -226,27 +236,130 @@ class RunLog:
     async def requeue(self, run_ids: Sequence[str]) -> None:
         await self._call(self._client.resume_workflows, list(run_ids), queue_name=QUEUE)
 
+    async def _accept(self, run: RunStart, delay_s: float | None) -> Accepted:
+        """With a delay the queue leaves the run alone for so long."""
+        return await self._starts.add(_Entry(run, delay_s))
+
+    async def _start_all(self, entries: Sequence[_Entry]) -> list[Accepted]:
+        return await self._call(self._enqueue_all, entries)
+
+    def _enqueue_all(self, entries: Sequence[_Entry]) -> list[Accepted]:
+        """In one transaction: all of them are on disk, or none."""
+        with self._engine.begin() as connection:
+            return [self._enqueue(connection, *entry) for entry in entries]
+
+    def _enqueue(
+        self, connection: sqlalchemy.Connection, run: RunStart, delay_s: float | None
+    ) -> Accepted:
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": run.run_id,
+            "workflow_id_reuse_policy": "reject",
+            "queue_partition_key": run.symbol or run.run_id,
+            "app_version": VERSION,
+        }
+        if delay_s is not None:
+            options["delay_seconds"] = delay_s
+        try:
+            self._client.enqueue_in_transaction(connection, options, plain(run))
+        except dbos_errors.DBOSWorkflowIDInUseError:
+            return Accepted(run.run_id, is_new=False)
+        return Accepted(run.run_id, is_new=True)
+
+    async def unended(self) -> list[RunStart]:
+        """The runs of this version that the library has not ended, in the order of acceptance."""
+        found = await self._call(
+            self._client.list_workflows,
+            status=_UNENDED,
+            name=WORKFLOW,
+            app_version=VERSION,
+            load_output=False,
+        )
+        return sorted(map(_start, found), key=lambda run: run.accepted_at_ms)
+
+    async def stages_of(self, run_id: str) -> dict[str, str]:
+        """What is stored of each stage that has ended."""
+        noted = {}
+        if self._journal is not None:
+            noted = await asyncio.to_thread(self._journal.stages, run_id)
+        steps = await self._call(self._client.list_workflow_steps, run_id)
+        return noted | {s["function_name"]: s["output"] for s in steps if s["output"] is not None}
+
+    async def cancelled(self, run_ids: Sequence[str]) -> set[str]:
+        found = await self._call(
+            self._client.list_workflows,
+            workflow_ids=list(run_ids),
+            status=["CANCELLED"],
+            load_input=False,
+            load_output=False,
+        )
+        return {one.workflow_id for one in found}
+
+    async def _depth_for_all(self, callers: Sequence[None]) -> list[int]:
+        ends = await self._noted_ends()
+        found = await self._call(
+            self._client.list_workflows,
+            status=_UNENDED,
+            name=WORKFLOW,
+            load_input=False,
+            load_output=False,
+        )
+        return [sum(status.workflow_id not in ends for status in found)] * len(callers)
+
+    async def _noted_ends(self) -> dict[str, str]:
+        """Looked for before the library's record: what leaves the journal is there already."""
+        return {} if self._journal is None else await asyncio.to_thread(self._journal.ends)
+
+    async def _look_up(self, run_id: str) -> tuple[WorkflowStatus, str | None]:
+        """With the end that the library does not have yet."""
+        ends = await self._noted_ends()
+        status = await self._status(run_id)
+        return status, ends.get(run_id) if status.status in _UNENDED else None
+
+    async def completed(self, run_id: str) -> WorkflowStatus:
+        """Returns for a run that has ended once the library has all of its record.
+
+        Raises `InvalidInputError` where no process completes it.
+        """
+        looks = int(_FOLLOWS_WITHIN_S / _LOOK_AGAIN_S)
+        for _ in range(looks):
+            status, end = await self._look_up(run_id)
+            if end is None:
+                return status
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        raise InvalidInputError(
+            f"the record of run {run_id} is not complete; a process that serves completes it, so "
+            "start `workflow serve` and try again"
+        )
+
+    async def _forget_stages(self, run_id: str) -> None:
+        if self._journal is not None:
+            await asyncio.to_thread(self._journal.remove, [run_id])
+
     async def _failed_step(self, run_id: str) -> int:
         steps = await self._call(self._client.list_workflow_steps, run_id)
         failed = [
             step["function_id"]
             for step in steps
-            if isinstance(step["output"], dict) and step["output"].get("status") == "failed"
+            if any(one["status"] == "failed" for one in stage_of(step["output"]))
         ]
         return failed[-1] if failed else 1
 
     async def _records(self, start: RunStart) -> list[NodeRecord]:
         graph = self.graph(start.graph)
-        steps = await self._call(self._client.list_workflow_steps, start.run_id)
+        stages = await self.stages_of(start.run_id)
         inputs = [
             input_record(node, start)
             for node in graph.nodes
             if isinstance(node.document, InputNode) and node.document.config.method == start.method
         ]
+        order = {node.name: number for number, node in enumerate(graph.nodes)}
         return inputs + [
-            record_of(step["output"], graph)
-            for step in steps
-            if isinstance(step["output"], dict) and "node" in step["output"]
+            record
+            for name in sorted(stages, key=lambda name: order.get(name, len(order)))
+            for record in records_of(stages[name], graph)
+            if record.status != "skipped"
         ]
 
     async def _status(self, run_id: str) -> WorkflowStatus:
@@ -258,34 +371,33 @@ class RunLog:
     async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:
             return await asyncio.to_thread(function, *args, **kwargs)
-        except dbos_errors.DBOSWorkflowIDInUseError:
-            raise
         except dbos_errors.DBOSNonExistentWorkflowError as error:
             raise RunNotFoundError(str(error)) from error
         except (sqlalchemy.exc.SQLAlchemyError, dbos_errors.DBOSException) as error:
             raise StoreError(f"the database of runs does not answer: {error}") from error
 
 
-def input_record(node: GraphNode, start: RunStart) -> NodeRecord:
-    """An input gives the event that began the run, so it is no step of its own."""
-    return NodeRecord(
-        node=node.name,
-        status="done",
-        output=start.event,
-        attempts=1,
-        started_at_ms=start.accepted_at_ms,
-        ended_at_ms=start.accepted_at_ms,
-    )
+def _engine(database: RunDatabase) -> sqlalchemy.Engine:
+    url = sqlalchemy.make_url(database.url)
+    if database.is_shared:
+        return sqlalchemy.create_engine(url.set(drivername="postgresql+psycopg"))
+    engine = sqlalchemy.create_engine(url)
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        # As the library has it: writers queue up instead of failing in the middle.
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("PRAGMA busy_timeout=30000")
+
+    return engine
 
 
-def record_of(stored: Any, graph: Graph) -> NodeRecord:
-    """A record of JSON, with its output as the struct of its node."""
-    record = msgspec.convert(stored, NodeRecord)
-    kinds = {node.name: node.signature.output for node in graph.nodes}
-    if record.output is None or record.node not in kinds:
-        return record
-    output = msgspec.convert(record.output, kinds[record.node])
-    return msgspec.structs.replace(record, output=output)
+def _has_ended(status: WorkflowStatus, end: str | None) -> bool:
+    return end is not None or status.status not in _UNENDED
+
+
+def _summary_of_end(end: str) -> RunSummary:
+    return msgspec.json.decode(end, type=RunSummary)
 
 
 def start_of(stored: Any) -> RunStart:

@@ -113,6 +113,13 @@ class IntakeMethods:
         )
 
     async def post(self, params: PostParams, context: RequestContext) -> Receipt:
+        if context.unknown_fields:
+            # A collector of a later version may send more, and a misspelt field is missed.
+            _log.warning(
+                "snapshot_fields_unknown",
+                symbol=params.snapshot.symbol,
+                fields=context.unknown_fields,
+            )
         return await self.take_snapshot(params)
 
     async def take_snapshot(self, post: SnapshotPost) -> Receipt:

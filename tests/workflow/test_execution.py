@@ -106,6 +106,20 @@ async def test_a_run_that_died_between_closing_and_opening_goes_on() -> None:
     assert [fill.opens for fill in await broker.fills(0)] == [True, False, True]
 
 
+async def test_a_decision_that_is_void_neither_closes_nor_opens() -> None:
+    broker = at_price(0, "30000")
+    await decide(broker, 1, 0)
+    at_price(15, "30100", broker)
+    kept = await decide(broker, -1, 15, void_reason=lambda quote: f"void at {quote.price}")
+    assert (kept.results, kept.note) == ((), "the position is kept: void at 30100")
+    assert (await held(broker)).side == 1
+    # Its closing order was sent before it was void: that is looked up, and nothing is opened.
+    await decide(broker, -1, 15, kill_reason=lambda: "dead")
+    late = await decide(broker, -1, 15, void_reason=lambda quote: "void")
+    assert (late.results, late.note) == ((), "void")
+    assert (await held(broker)).side == 0
+
+
 async def test_the_kill_switch_lets_close_and_not_open() -> None:
     broker = at_price(0, "30000")
     assert (await decide(broker, 1, 0, kill_reason=lambda: "on")).results == ()

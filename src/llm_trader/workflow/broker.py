@@ -52,6 +52,10 @@ class Broker(Protocol):
         """
         ...
 
+    async def has_order(self, symbol: str, client_order_id: str) -> bool:
+        """Whether `place` would look an order of this id up, and not send it."""
+        ...
+
     async def reconcile(self, symbol: str) -> Reconciliation:
         """Settles unknown orders by asking the venue; called before trading and after a restart."""
         ...

@@ -62,8 +62,13 @@ async def execute(
     config: ExecutionConfig,
     *,
     kill_reason: Callable[[], str | None] = lambda: None,
+    void_reason: Callable[[Quote], str | None] = lambda quote: None,
 ) -> Execution:
-    """Places what a decision asks for. `kill_reason` is asked before a position is opened.
+    """Places what a decision asks for.
+
+    `kill_reason` is asked before a position is opened, and `void_reason` before any order of the
+    decision: a run that goes on after a crash may be late. Orders that were sent already are looked
+    up whatever these say.
 
     Raises `LlmTraderError` where position, price or balance cannot be known; then nothing more
     was ordered than the results of a repetition will say.
@@ -76,11 +81,14 @@ async def execute(
         # A repetition: the order is looked up, and what protects the position is completed.
         again = await broker.place(_same_again(position, opening_id, context))
         return Execution(results=(again,), note="this run has opened the position already")
-    if is_overdue(position, context.now_ms) or (
-        side == -position.side != 0 and config.opposite != "ignore"
-    ):
-        overdue = is_overdue(position, context.now_ms)
-        result = await broker.place(closing_intent(position, context))
+    overdue = is_overdue(position, context.now_ms)
+    if overdue or (side == -position.side != 0 and config.opposite != "ignore"):
+        closing = closing_intent(position, context)
+        if not overdue:
+            reason = void_reason(await broker.quote(symbol))
+            if await _stops(reason, broker, closing.client_order_id, symbol):
+                return Execution(note=f"the position is kept: {reason}")
+        result = await broker.place(closing)
         results.append(result)
         if not isinstance(result, Placed):
             return Execution(results=tuple(results), note="the position could not be closed")
@@ -91,16 +99,36 @@ async def execute(
             return Execution(results=tuple(results), note="the position is not closed yet")
     elif position.side or not side:
         return Execution(note="the position is kept" if position.side else "there is nothing to do")
-    if reason := kill_reason():
-        return Execution(results=tuple(results), note=reason)
-    quote, balance = await broker.quote(symbol), await broker.balance()
-    rules = await broker.instrument(symbol)
+    opened = await _open(
+        decision, broker, context, config, lambda quote: kill_reason() or void_reason(quote)
+    )
+    return msgspec.structs.replace(opened, results=(*results, *opened.results))
+
+
+async def _open(
+    decision: Decision,
+    broker: Broker,
+    context: OrderContext,
+    config: ExecutionConfig,
+    stop_reason: Callable[[Quote], str | None],
+) -> Execution:
+    symbol = context.symbol
+    quote = await broker.quote(symbol)
+    reason = stop_reason(quote)
+    opening_id = client_order_id(context.run_id, symbol, OPEN_ROLE)
+    if await _stops(reason, broker, opening_id, symbol):
+        return Execution(note=reason or "")
+    balance, rules = await broker.balance(), await broker.instrument(symbol)
     intent = opening_intent(decision, context, config, quote, balance, rules)
     if intent is None:
         note = f"{balance.equity:f} {balance.currency} are too little for a step of the contract"
-        return Execution(results=tuple(results), note=note)
-    results.append(await broker.place(intent))
-    return Execution(results=tuple(results))
+        return Execution(note=note)
+    return Execution(results=(await broker.place(intent),))
+
+
+async def _stops(reason: str | None, broker: Broker, client_order_id: str, symbol: str) -> bool:
+    """Nothing stops an order that was sent before: what became of it has to be known."""
+    return reason is not None and not await broker.has_order(symbol, client_order_id)
 
 
 def is_overdue(position: Position, now_ms: Millis) -> bool:

@@ -75,6 +75,8 @@ async def test_the_same_order_again_sends_nothing_in_this_process_or_the_next(
     # A journal that was lost: the exchange itself knows the order.
     for journal in ("orders.sqlite", "lost.sqlite"):
         other = broker_of(connection, exchange, tmp_path / journal)
+        assert await other.has_order(SYMBOL, first.client_order_id)
+        assert not await other.has_order(SYMBOL, protected("other run").client_order_id)
         assert isinstance(await other.place(protected("run")), Placed)
         other._journal.close()
     assert len(account.trades) == 1
@@ -101,6 +103,7 @@ async def test_a_lost_request_is_unknown_until_it_cannot_arrive_any_more(
     unknown = await broker.place(protected("run"))
     assert isinstance(unknown, Unknown)
     assert (await broker.position(SYMBOL)).waiting_orders == (unknown.client_order_id,)
+    assert await broker.has_order(SYMBOL, unknown.client_order_id)
     blocked = await broker.place(protected("other run"))
     assert isinstance(blocked, Rejected)
     assert "reconcile BTCUSDT first" in blocked.reason
@@ -108,6 +111,7 @@ async def test_a_lost_request_is_unknown_until_it_cannot_arrive_any_more(
     assert [type(result) for result in report.settled] == [Rejected]
     assert (report.unknown, report.position.side) == ((), 0)
     # Its own run may send it again.
+    assert not await broker.has_order(SYMBOL, unknown.client_order_id)
     assert isinstance(await broker.place(protected("run")), Placed)
     assert len(account.trades) == 1
 

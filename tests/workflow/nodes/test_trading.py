@@ -102,6 +102,33 @@ async def test_the_kill_switch_stops_a_decision_and_an_order_that_passed_before(
     assert await broker.fills(0) == []
 
 
+async def test_a_run_that_goes_on_too_late_orders_nothing_and_says_why(
+    broker: PaperBroker, config: WorkflowConfig, state: MarketSnapshot
+) -> None:
+    """Its guard let the decision pass, and then the process was away for an hour."""
+    late = WallClock(lambda: NOW_MS + 3_600_000)
+    executes = BrokerExecutes(broker, config, late)
+    executed = await executes(ExecuteInputs(decision=LONG, snapshot=state), RUN)
+    assert (executed.state, executed.orders) == ("none", [])
+    assert executed.message == "the decision is void: it is 3602 s old, at most 300 s are allowed"
+    assert await broker.fills(0) == []
+
+
+async def test_an_order_of_a_run_that_goes_on_too_late_is_not_forgotten(
+    broker: PaperBroker, config: WorkflowConfig, state: MarketSnapshot
+) -> None:
+    """It was filled, and its stop met, while the run did not know that."""
+    inputs = ExecuteInputs(decision=LONG, snapshot=state)
+    first = await BrokerExecutes(broker, config, CLOCK)(inputs, RUN)
+    broker.on_price(SYMBOL, NOW_MS + 60_000, Decimal(90))
+    KillSwitch(config.guards.kill_switch).turn_on("test", NOW_MS)
+    late = WallClock(lambda: NOW_MS + 3_600_000)
+    again = await BrokerExecutes(broker, config, late)(inputs, RUN)
+    assert again.state == "placed"
+    assert again.orders == first.orders
+    assert [fill.opens for fill in await broker.fills(0)] == [True, False]
+
+
 async def test_an_unsettled_order_stops_the_symbol(
     broker: PaperBroker, config: WorkflowConfig, state: MarketSnapshot
 ) -> None:

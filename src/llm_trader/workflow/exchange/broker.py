@@ -133,6 +133,13 @@ class ExchangeBroker:
                 # The row of an order that was sent is on disk, and has no end.
                 return Unknown(client_order_id=intent.client_order_id, reason=error.message)
 
+    async def has_order(self, symbol: str, client_order_id: str) -> bool:
+        """An order that never arrived may be sent again. Without a note the exchange is asked."""
+        note = self._journal.order(client_order_id)
+        if note is None:
+            return await self._venue.find(symbol, client_order_id) is not None
+        return note.state != "void"
+
     async def reconcile(self, symbol: str) -> Reconciliation:
         self._symbols.add(symbol)
         async with self._locks[symbol]:

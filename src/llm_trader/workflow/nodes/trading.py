@@ -17,7 +17,9 @@ import structlog
 from llm_trader.clock import Clock
 from llm_trader.errors import LlmTraderError
 from llm_trader.llm.decision import Decision
+from llm_trader.llm.expiry import check_expiry
 from llm_trader.llm.record.decisions import DecisionLog, Veto
+from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.workflow.broker import Broker
 from llm_trader.workflow.config import WorkflowConfig
 from llm_trader.workflow.execution import OrderContext, execute
@@ -25,7 +27,7 @@ from llm_trader.workflow.facts import DecidedState, collect_facts
 from llm_trader.workflow.guards import GuardFacts, guarded
 from llm_trader.workflow.kill_switch import KillSwitch
 from llm_trader.workflow.nodes.running import ARMS, NodeRun, decision_key
-from llm_trader.workflow.orders import OrderResult, Placed, Rejected, Unknown
+from llm_trader.workflow.orders import OrderResult, Placed, Quote, Rejected, Unknown
 from llm_trader.workflow.values import Checked, Executed, ExecuteInputs, GuardInputs, plain
 
 # The horizon of the default hold.
@@ -94,21 +96,32 @@ class BrokerExecutes:
         symbol = inputs.snapshot.symbol
         lock = self._locks.setdefault(symbol, asyncio.Lock())
         async with lock:
-            return await self._execute(inputs.decision, symbol, run.run_id)
+            return await self._execute(inputs.decision, inputs.snapshot, run.run_id)
 
-    async def _execute(self, decision: Decision, symbol: str, run_id: str) -> Executed:
+    async def _execute(self, decision: Decision, state: MarketSnapshot, run_id: str) -> Executed:
+        symbol = state.symbol
         reconciled = await self.broker.reconcile(symbol)
         if reconciled.unknown:
             listed = ", ".join(reconciled.unknown)
             return Executed(
                 state="unknown", message=f"nothing is traded until these are settled: {listed}"
             )
+        context = OrderContext(run_id=run_id, symbol=symbol, now_ms=self.clock.now_ms())
+
+        def void_reason(quote: Quote) -> str | None:
+            """The guard's verdict may be of before a crash, or of before a run was cancelled."""
+            now_ms, price = context.now_ms, float(quote.price)
+            limits = self.config.guards.expiry
+            expiry = check_expiry(state.timestamp, state.price, now_ms, price, limits)
+            return f"the decision is void: {expiry.reason}" if expiry.is_void else None
+
         execution = await execute(
             decision,
             self.broker,
-            OrderContext(run_id=run_id, symbol=symbol, now_ms=self.clock.now_ms()),
+            context,
             self.config.execution,
             kill_reason=KillSwitch(self.config.guards.kill_switch).reason,
+            void_reason=void_reason,
         )
         results = execution.results
         return Executed(

@@ -152,6 +152,9 @@ class PaperBroker:
         self._instruments(intent.symbol)  # a symbol without rules fails alone, and no other order
         return await self._orders.add(intent)
 
+    async def has_order(self, symbol: str, client_order_id: str) -> bool:
+        return self._state.order_result(client_order_id) is not None
+
     async def reconcile(self, symbol: str) -> Reconciliation:
         """The books are the venue here, so nothing is ever unknown once they can be read."""
         return Reconciliation(position=await self.position(symbol))

@@ -10,6 +10,7 @@ from llm_trader.workflow.broker import Broker
 from llm_trader.workflow.config import PaperConfig, WorkflowConfig
 from llm_trader.workflow.exchange.opening import open_exchange_broker
 from llm_trader.workflow.instrument_file import instruments_of
+from llm_trader.workflow.kill_switch import KillSwitch
 from llm_trader.workflow.moved_files import refuse_old_place
 from llm_trader.workflow.paper.broker import PaperBroker
 from llm_trader.workflow.paper.ledger import Ledger
@@ -36,7 +37,13 @@ async def open_broker(
             )
         return open_paper_broker(config.paper, clock)
     exchange = open_exchange_broker(
-        config.broker, config.exchange, environ, clock, live_flag=live_flag, symbols=symbols
+        config.broker,
+        config.exchange,
+        environ,
+        clock,
+        live_flag=live_flag,
+        symbols=symbols,
+        stop_reason=KillSwitch(config.guards.kill_switch).reason,
     )
     await exchange.connect()
     return exchange

@@ -64,10 +64,12 @@ def opened_broker(exchange: FakeExchange, venue: str, journal: Path) -> Exchange
     return broker
 
 
-def broker_of(venue: AccountVenue, exchange: FakeExchange, journal: Path) -> ExchangeBroker:
+def broker_of(
+    venue: AccountVenue, exchange: FakeExchange, journal: Path, **options: Any
+) -> ExchangeBroker:
     """One that shares its connection with others, as if it were another process."""
     return ExchangeBroker(
-        venue, OrderJournal(journal), ExchangeTime(exchange), receive_window_ms=WINDOW_MS
+        venue, OrderJournal(journal), ExchangeTime(exchange), receive_window_ms=WINDOW_MS, **options
     )
 
 

@@ -15,13 +15,22 @@ import pytest_asyncio
 
 from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
 from llm_trader.market.exchange.client import RefusedRequestError
+from llm_trader.workflow.config import GuardConfig, WorkflowConfig
 from llm_trader.workflow.exchange.broker import ExchangeBroker
 from llm_trader.workflow.exchange.venue import AccountVenue, VenueOrder
+from llm_trader.workflow.kill_switch import KillSwitch
+from llm_trader.workflow.opening import open_broker
 from llm_trader.workflow.orders import OrderIntent, OrderResult, Placed, Rejected, Unknown
 from tests.exchange.accounts import Account
 from tests.exchange.server import FakeExchange
+from tests.exchange.signatures import KEY_VARIABLES
 from tests.workflow.builders import SYMBOL, intent
-from tests.workflow.exchange.accounts import broker_of, opened_broker
+from tests.workflow.exchange.accounts import (
+    ExchangeTime,
+    account_config,
+    broker_of,
+    opened_broker,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -234,6 +243,61 @@ async def test_an_order_that_fills_late_is_unknown_until_reconciled(
     report = await broker.reconcile(SYMBOL)
     assert [getattr(result, "filled", None) for result in report.settled] == [2]
     await assert_held(broker, account, 2)
+
+
+async def test_a_kill_switch_that_is_turned_on_during_a_look_up_stops_the_order_and_no_closing_one(
+    exchange: FakeExchange,
+    account: Account,
+    connection: AccountVenue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reasons: list[str] = []
+    broker = broker_of(
+        connection,
+        exchange,
+        tmp_path / "stopped.sqlite",
+        stop_reason=lambda: reasons[0] if reasons else None,
+    )
+    with closing(broker._journal):
+        assert isinstance(await broker.place(protected("first")), Placed)
+        seen = connection.find
+
+        async def turned_on(symbol: str, client_order_id: str) -> VenueOrder | None:
+            found = await seen(symbol, client_order_id)
+            reasons.append("the kill switch is on")
+            return found
+
+        monkeypatch.setattr(connection, "find", turned_on)
+        stopped = await broker.place(protected("second"))
+        assert isinstance(stopped, Rejected)
+        assert (stopped.reason, stopped.code) == ("the kill switch is on", "kill_switch")
+        assert len(account.orders) == 1
+        assert isinstance(await broker.place(intent("second", "-2", kind="close")), Placed)
+        reasons.clear()
+        monkeypatch.setattr(connection, "find", seen)
+        # Nothing was sent, so its run may try again.
+        assert isinstance(await broker.place(protected("second")), Placed)
+        await assert_held(broker, account, 2)
+
+
+async def test_the_broker_of_the_settings_looks_their_kill_switch_up(
+    exchange: FakeExchange, account: Account, venue: str, tmp_path: Path
+) -> None:
+    if venue == "bybit":
+        pytest.skip("once is enough: to connect takes long")
+    config = WorkflowConfig(
+        broker="binance",
+        exchange=account_config(exchange.url, tmp_path / "orders.sqlite"),
+        guards=GuardConfig(kill_switch=tmp_path / "kill"),
+    )
+    broker = await open_broker(config, KEY_VARIABLES, ExchangeTime(exchange))
+    KillSwitch(tmp_path / "kill").turn_on("test", exchange.market.now_ms)
+    stopped = await broker.place(protected("run"))
+    await broker.close()
+    assert isinstance(stopped, Rejected)
+    assert stopped.code == "kill_switch"
+    assert account.orders == []
 
 
 async def test_an_id_that_is_refused_as_a_duplicate_is_followed_and_not_sent_again(

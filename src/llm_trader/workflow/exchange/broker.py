@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -73,7 +73,11 @@ _log = structlog.get_logger(__name__)
 
 
 class ExchangeBroker:
-    """`symbols` are those whose fills are asked for. `clock` is for waiting alone."""
+    """`symbols` are those whose fills are asked for. `clock` is for waiting alone.
+
+    `stop_reason` is asked at the last moment before an opening order is sent, as looks and waits
+    may take seconds.
+    """
 
     def __init__(
         self,
@@ -83,8 +87,10 @@ class ExchangeBroker:
         *,
         receive_window_ms: Millis,
         symbols: Sequence[str] = (),
+        stop_reason: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._venue = venue
+        self._stop_reason = stop_reason
         self._journal = journal
         self._clock = clock
         self._void_after_ms = receive_window_ms + _CLOCK_ERROR_MS
@@ -199,6 +205,8 @@ class ExchangeBroker:
         if not sending:
             return self._sent_by_another(intent)
         if found is None:
+            if intent.kind == "open" and (reason := self._stop_reason()) is not None:
+                return self._not_sent(intent, sending, reason, "kill_switch", "void")
             try:
                 found = await self._venue.send(intent, signed_ms)
             except RefusedRequestError as refused:

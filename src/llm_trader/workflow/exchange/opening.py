@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from llm_trader.clock import Clock
@@ -34,6 +34,7 @@ def open_exchange_broker(
     *,
     live_flag: bool = False,
     symbols: Sequence[str] = (),
+    stop_reason: Callable[[], str | None] = lambda: None,
     **client_options: Any,
 ) -> ExchangeBroker:
     """Not connected yet. Real money is traded where both the setting and the flag say `live`.
@@ -57,7 +58,14 @@ def open_exchange_broker(
     refuse_old_place(config.journal)
     venue = _venue(name, config, account, client_options)
     journal = OrderJournal(config.journal)
-    return ExchangeBroker(venue, journal, clock, receive_window_ms=window_ms, symbols=symbols)
+    return ExchangeBroker(
+        venue,
+        journal,
+        clock,
+        receive_window_ms=window_ms,
+        symbols=symbols,
+        stop_reason=stop_reason,
+    )
 
 
 def _secret(environ: Mapping[str, str], variable: str | None, setting: str) -> str:

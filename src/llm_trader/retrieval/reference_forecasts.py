@@ -1,7 +1,7 @@
 """Forecasts that a served one is compared with later, beside those that its answer names anyway.
 
-An evaluation compares with the same ones. They cost more than an answer gains from them, so they are
-made only for answers that are written down to be scored.
+An evaluation compares with the same ones. No answer shows them, so they are made only for answers
+that are written down to be scored.
 """
 
 from __future__ import annotations

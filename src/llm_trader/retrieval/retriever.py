@@ -244,7 +244,9 @@ class Retriever:
         """
         if spec.vector == "hybrid":  # its two rankings are fused anew at each depth
             for question in questions:
-                yield await _or_error(self.query(question.state, question.as_of_ms, spec))
+                state, as_of_ms, with_references = question
+                answer = self.query(state, as_of_ms, spec, with_references=with_references)
+                yield await _or_error(answer)
             return
         asked = await self._all_asked(questions, spec, pause)
         searchable = [one for one in asked if isinstance(one, _Asked)]

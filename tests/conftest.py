@@ -4,6 +4,7 @@ import gc
 import ipaddress
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,18 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
+    # Python's own threshold of 700 objects is for programs with less memory than tests have.
+    gc.set_threshold(20_000, 10, 10)
+
+
+_SOAK_AS_A_WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.soak", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is for `make soak` as a whole is not imported where none of it would run."""
+    if "not soak" not in config.option.markexpr or not collection_path.name.startswith("test_"):
+        return None
+    return bool(_SOAK_AS_A_WHOLE.search(collection_path.read_text("utf-8"))) or None
 
 
 # Machines that run these tests may be slow and shared: no test fails for taking long.
@@ -54,7 +67,18 @@ def uncached_loggers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         uncached = {"cache_logger_on_first_use": False}
         patch.setattr(structlog, "configure", lambda **given: configure(**{**given, **uncached}))
+        set_plain_logging()
         yield
+
+
+def set_plain_logging() -> None:
+    """structlog's defaults without its tracebacks, which take a second to show all local values."""
+    structlog.reset_defaults()
+    *processors, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(processors=[*processors, plain])
 
 
 def _is_local(sock: socket.socket, address: Any) -> bool:
@@ -96,7 +120,7 @@ def restored_logging() -> Iterator[None]:
     root.setLevel(before[1])
     ours.setLevel(before[2])
     logging.captureWarnings(False)
-    structlog.reset_defaults()
+    set_plain_logging()
 
 
 @pytest.fixture(scope="session")

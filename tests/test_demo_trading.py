@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ccxt")
-pytest.importorskip("dbos")
-
 _SCRIPT = Path(__file__).parents[1] / "scripts" / "demo_trading.py"
 _DAY, _WITH_KILLS = 2 * 96, 2 * 4 * 4
 
+pytestmark = pytest.mark.soak
 
-@pytest.mark.soak
+
 @pytest.mark.timeout(600)
 def test_the_trading_demo_decides_on_a_day_and_bears_the_kills(tmp_path: Path) -> None:
+    pytest.importorskip("ccxt")
+    pytest.importorskip("dbos")
     done = subprocess.run(
         [sys.executable, str(_SCRIPT)], capture_output=True, text=True, cwd=tmp_path, timeout=580
     )

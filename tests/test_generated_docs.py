@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,8 @@ def generator() -> ModuleType:
         pytest.fail("scripts/generate_docs.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    # All of them take half a second, and these tests ask for them nine times.
+    module.PAGES = {path: cache(page) for path, page in module.PAGES.items()}
     return module
 
 

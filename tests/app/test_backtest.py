@@ -118,8 +118,8 @@ def compare(store: Path, start_ms: Millis, end_ms: Millis, opposite: str = "reve
 
 
 def test_days_of_a_real_market_are_traded_as_the_evaluation_trades_them(year: Path) -> None:
-    done = compare(year, MARCH_2023_MS, MARCH_2023_MS + 4 * DAY_MS)
-    assert done.report.states == 4 * 96
+    done = compare(year, MARCH_2023_MS, MARCH_2023_MS + 3 * DAY_MS)
+    assert done.report.states == 3 * 96
     assert {"LONG", "SHORT"} <= {trade.side for trade in done.trades}
     assert len(done.trades) > 10
     assert sum(abs(trade.funding_pct) > 0 for trade in done.trades) > 3
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_a_backtest_before_its_next_states(corridor: Corridor) -> No
 async def test_evidence_is_what_a_server_answers_to_the_same_states(corridor: Corridor) -> None:
     job, graph = job_of(corridor), load_graph(MAIN, SCRIPTS)
     spaces = Spaces(StateSpace(M5), rules=snapshot_rules(job.settings))
-    times = np.arange(AT_MS - DAY_MS, AT_MS, QUARTER_MS, dtype=np.int64)
+    times = np.arange(AT_MS - DAY_MS // 2, AT_MS, QUARTER_MS, dtype=np.int64)
     with MarketStore.open(corridor.store) as store:
         start_ms = int(times[0])
         evidence = stored_evidence(job, store, spaces, graph, SYMBOL, start_ms, AT_MS)
@@ -206,13 +206,13 @@ async def test_evidence_is_what_a_server_answers_to_the_same_states(corridor: Co
         served = [await asked(retrieve, one, tool) for one in inputs]
         await retrieve.aclose()
         await server.stop()
-    assert len(in_blocks) == len(served) == 96
+    assert len(in_blocks) == len(served) == 48
     for mine, theirs in zip(in_blocks, served, strict=True):
         # Means of a block are sums in another order.
         (floats, others), (their_floats, their_others) = apart(mine), apart(theirs)
         assert others == their_others
         assert floats == pytest.approx(their_floats, rel=1e-9, abs=1e-12)
-    assert sum(isinstance(one, Answer) for one in served) > 90
+    assert sum(isinstance(one, Answer) for one in served) > 42
 
 
 async def asked(retrieve: Retrieve, inputs: QueryInputs, tool: ToolNode) -> Answer | str:

@@ -87,7 +87,10 @@ def test_verbose_adds_the_state_the_evidence_and_the_search(
     assert "None" not in shown
 
 
-@pytest.mark.parametrize("columns", [30, 44, 60, 80, 114, 200])
+@pytest.mark.parametrize(
+    "columns",
+    [30, 80, 200, *(pytest.param(width, marks=pytest.mark.soak) for width in (44, 60, 114))],
+)
 @pytest.mark.parametrize("flags", ["", "--verbose --stop-pct 1 --target-pct 2"])
 def test_an_answer_fits_the_width_of_the_terminal_and_cuts_no_number(
     typed: Typing, monkeypatch: pytest.MonkeyPatch, served_port: int, columns: int, flags: str

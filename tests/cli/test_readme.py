@@ -10,6 +10,7 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,11 +53,16 @@ def command_starting(words: str) -> list[str]:
 PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
+@cache
+def commands_of_program() -> Any:
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize(
     "command", [command for page in PAGES for command in commands(page=page)], ids=" ".join
 )
 def test_every_command_of_the_documents_has_the_flags_that_it_names(command: list[str]) -> None:
-    node: Any = typer.main.get_command(app)
+    node = commands_of_program()
     for word in [PROGRAMS[command[0]]] if command[0] in PROGRAMS else command[1:]:
         node = getattr(node, "commands", {}).get(word, node)
     known = {flag for option in node.params for flag in option.opts}

@@ -83,7 +83,7 @@ def check_ranking(table: SnapshotTable, row: int, query: QueryVector, present: s
 
 
 @TIMEFRAMES
-@pytest.mark.parametrize("row", [0, 777, 3210])
+@pytest.mark.parametrize("row", [0, pytest.param(777, marks=pytest.mark.soak), 3210])
 def test_the_wires_ten_fields_rank_as_an_exact_search_over_their_features_does(
     timeframe: Timeframe, row: int
 ) -> None:

@@ -7,12 +7,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from msgspec import structs
-from qdrant_client import AsyncQdrantClient
-from qdrant_client.models import ScoredPoint
 
 from llm_trader.errors import ConfigurationError, VectorIndexError
 from llm_trader.index.points import STATE, PointTable
@@ -256,6 +255,8 @@ async def test_a_bug_of_ours_in_a_call_surfaces_as_itself_and_is_not_repeated(
 
 
 async def test_what_the_client_itself_raises_is_an_index_error() -> None:
+    from qdrant_client import AsyncQdrantClient
+
     client = AsyncQdrantClient(":memory:")
     async with Connection(QdrantServer(url="http://memory.invalid"), client) as connection:
         with pytest.raises(VectorIndexError, match="Collection nowhere not found"):
@@ -287,23 +288,20 @@ def test_points_that_are_not_the_clients_are_a_bug_and_no_reply_that_cannot_be_r
 
 
 @pytest.mark.parametrize(
-    "point",
+    "content",
     [
-        ScoredPoint(id=1, version=1, score=1, payload=None, vector=None),
-        ScoredPoint(id=1, version=1, score=1, payload={}, vector={}),
-        ScoredPoint(
-            id=1,
-            version=1,
-            score=1,
-            payload={"timestamp": "today", "row": 5},
-            vector={STATE: [1.0, 2.0]},
-        ),
-        ScoredPoint(id=1, version=1, score=1, payload={"row": "ä", "timestamp": 1.5}),
-        ScoredPoint(id=1, version=1, score=1, payload={"row": "AAAA"}),
+        {"payload": None, "vector": None},
+        {"payload": {}, "vector": {}},
+        {"payload": {"timestamp": "today", "row": 5}, "vector": {STATE: [1.0, 2.0]}},
+        {"payload": {"row": "ä", "timestamp": 1.5}},
+        {"payload": {"row": "AAAA"}},
     ],
     ids=["nothing", "empty", "other types", "no base64", "too short"],
 )
-def test_stored_content_of_another_kind_cannot_be_read(point: ScoredPoint) -> None:
+def test_stored_content_of_another_kind_cannot_be_read(content: dict[str, Any]) -> None:
+    from qdrant_client.models import ScoredPoint
+
+    point = ScoredPoint(id=1, version=1, score=1, **content)
     for decode in (
         layout.stamps_of,
         lambda points: layout.vectors_of(points, STATE, 6),

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_trader.arrays import Times
@@ -54,6 +54,8 @@ def read_back(folder: Path, store: Path, exchange: str = "bybit") -> MarketStore
     return imported
 
 
+# Each example writes two stores and an export.
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     candles=any_candles(),
     funding=any_funding(),

@@ -69,7 +69,7 @@ def shifted(points: PointTable, days: int) -> PointTable:
 
 @pytest.mark.parametrize(
     ("shift_days", "queries"),
-    [(20, 100), *(pytest.param(days, 250, marks=pytest.mark.soak) for days in (7, 20, 35))],
+    [(20, 60), *(pytest.param(days, 250, marks=pytest.mark.soak) for days in (7, 20, 35))],
 )
 async def test_with_outcomes_shifted_in_time_the_verdict_claims_no_more_than_chance(
     market: tuple[PointTable, SnapshotTable], shift_days: int, queries: int

@@ -81,7 +81,7 @@ def test_a_jump_however_large_is_one_outcome_among_others(seed: int, jump: float
         assert abs(is_now.direction.deviation - was.direction.deviation) < 1.5
 
 
-@pytest.mark.parametrize("hours_apart", [1, 6, 48])
+@pytest.mark.parametrize("hours_apart", [1, pytest.param(6, marks=pytest.mark.soak), 48])
 def test_chance_passes_the_thresholds_no_more_often_than_they_say(hours_apart: int) -> None:
     rng = np.random.default_rng(hours_apart)
     base, times_ms = rng.standard_normal(4000), np.arange(200) * hours_apart * HOUR_MS

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from tests.cli.corridor import Corridor, until
+from tests.processes import Forked
 
 SERVER = """
 import resource, sys
@@ -107,7 +108,9 @@ def server_of(
     files: int = 0,
     loop: str = "uvloop",
     settings: Mapping[str, str] | None = None,
+    alone: bool = False,
 ) -> Iterator[Server]:
+    """With `alone` the process has loaded nothing but what a server loads: its memory counts."""
     command = [sys.executable, "-c", SERVER, str(files), loop, "--port", "0"]
     command += ["--store", str(corridor.store), "--index", str(corridor.index)]
     environ = os.environ | {
@@ -115,9 +118,8 @@ def server_of(
         "LLM_TRADER_SERVING__DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
         **(settings or {}),
     }
-    with subprocess.Popen(
-        [*command, *flags], stderr=subprocess.PIPE, text=True, env=environ
-    ) as process:
+    popen = subprocess.Popen if alone else Forked
+    with popen([*command, *flags], stderr=subprocess.PIPE, text=True, env=environ) as process:
         server = Server(process)
         try:
             yield server

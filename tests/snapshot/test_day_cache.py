@@ -56,7 +56,7 @@ def other_price(history: MarketHistory, start_ms: Millis, end_ms: Millis) -> Mar
 
 # An example takes a quarter of a second for each step.
 EXAMPLES = settings.default.max_examples // 5
-STEPS = 6 if EXAMPLES > 2 else 2
+STEPS = 6 if EXAMPLES > 2 else 1
 
 
 @settings(max_examples=EXAMPLES)

@@ -24,7 +24,6 @@ from llm_trader.errors import LlmTraderError
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.workflow.engine.config import RunsConfig
 from llm_trader.workflow.engine.durable.database import run_database
-from llm_trader.workflow.engine.durable.run_log import RunLog
 from llm_trader.workflow.engine.protocol import RunSummary
 from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.orders import client_order_id, is_our_order_id
@@ -96,6 +95,8 @@ class Trading:
             folder=self.surroundings.folder / "runs",
             postgres_url=self.surroundings.more.get("workflow.runs.postgres_url"),
         )
+        from llm_trader.workflow.engine.durable.run_log import RunLog
+
         log = RunLog(run_database(config, {}), dict(SCRIPTS))
         try:
             await self._start()

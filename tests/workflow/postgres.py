@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
 
 _NUMBERS = itertools.count()
@@ -33,6 +32,8 @@ class PostgresServer:
     def new_database(self) -> str:
         """The URL of an empty one."""
         name = f"test_{os.getpid()}_{next(_NUMBERS)}"
+        import psycopg
+
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
         return self.url(name)

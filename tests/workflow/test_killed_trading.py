@@ -8,7 +8,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -94,11 +94,18 @@ async def _happened(
 
 
 def _rag_server(corridor: Corridor, rng: Random) -> ComingAndGoing:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    folders = ("--store", str(corridor.store), "--index", str(corridor.index))
-    return ComingAndGoing(port, lambda p: serving_process(*folders, "--port", str(p)), rng)
+    flags = ("--store", str(corridor.store), "--index", str(corridor.index), "--no-http")
+    return ComingAndGoing(
+        _lasting_port(rng), lambda port: serving_process(*flags, "--port", str(port)), rng
+    )
+
+
+def _lasting_port(rng: Random) -> int:
+    """Below those that the system gives to connections, one of which could take it meanwhile."""
+    while True:
+        with suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", rng.randrange(20_000, 32_000)))
+            return int(free.getsockname()[1])
 
 
 def _lane(

@@ -70,8 +70,7 @@ class ParamsDecoder:
 
     def __init__(self, params_type: type[msgspec.Struct]) -> None:
         self._type = params_type
-        names = [f.encode_name for f in msgspec.structs.fields(params_type)]
-        self._names = [name for name in names if name != _BY_NAME_ONLY]
+        self._names = [name for name in _fields(params_type) if name != _BY_NAME_ONLY]
         self._strict = _forbids_unknown_fields(params_type)
         self._decoder = msgspec.json.Decoder(params_type)
 
@@ -211,5 +210,5 @@ def _forbids_unknown_fields(kind: Any) -> bool:
     if _is_struct(kind):
         if not kind.__struct_config__.forbid_unknown_fields:
             return False
-        inner = tuple(field.type for field in msgspec.structs.fields(kind))
+        inner = tuple(field.type for field in _fields(kind).values())
     return all(map(_forbids_unknown_fields, inner))

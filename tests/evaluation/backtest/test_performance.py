@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy import stats
 
 from llm_trader.arrays import Floats
 from llm_trader.errors import InvalidInputError
@@ -100,6 +99,8 @@ def test_impossible_moments_have_no_probability() -> None:
 
 def test_everything_is_measured_as_worked_by_hand() -> None:
     """Four days: +10 %, -20 %, +5 %, 0; two trades that hold for 36 of 96 hours."""
+    from scipy import stats
+
     returns = np.array([0.1, -0.2, 0.05, 0.0])
     trades = [
         trade(START_MS, START_MS + 24 * HOUR_MS, 10),

@@ -43,9 +43,23 @@ def mixed(choice: list[int]) -> PointTable:
     return PointTable.checked(SYMBOL, states.as_of_ms, values, vectors, 1)
 
 
-@pytest.mark.parametrize("choice", [[0, 1, 2, 3], [3]])
-@pytest.mark.parametrize("vector", ["state", "hybrid"])
-@pytest.mark.parametrize("filters", [False, True])
+# Any two of the three meet in a quick test.
+@pytest.mark.parametrize(
+    ("choice", "vector", "filters"),
+    [
+        pytest.param(choice, vector, filters, marks=() if is_quick else pytest.mark.soak)
+        for choice, vector, filters, is_quick in (
+            ([0, 1, 2, 3], "state", False, True),
+            ([0, 1, 2, 3], "hybrid", True, True),
+            ([3], "state", True, True),
+            ([3], "hybrid", False, True),
+            ([0, 1, 2, 3], "state", True, False),
+            ([0, 1, 2, 3], "hybrid", False, False),
+            ([3], "state", False, False),
+            ([3], "hybrid", True, False),
+        )
+    ],
+)
 async def test_neighbours_of_partial_states_are_those_of_the_server(
     tmp_path: Path, choice: list[int], vector: QueryVectors, filters: bool
 ) -> None:

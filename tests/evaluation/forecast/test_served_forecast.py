@@ -92,8 +92,17 @@ def judged(spec: SearchSpec) -> WalkForward:
     return walk_forward(points(), queries, search_of(spec), intraday=M5, step_ms=HOUR_MS, seed=0)
 
 
-@pytest.mark.parametrize("vector", VECTORS)
-@pytest.mark.parametrize("filters", [False, True])
+@pytest.mark.parametrize(
+    ("vector", "filters"),
+    [
+        ("state", True),
+        ("text", False),
+        ("hybrid", True),
+        pytest.param("state", False, marks=pytest.mark.soak),
+        pytest.param("text", True, marks=pytest.mark.soak),
+        pytest.param("hybrid", False, marks=pytest.mark.soak),
+    ],
+)
 async def test_what_is_judged_at_each_query_is_what_the_server_says_there(
     index: EmbeddedIndex, vector: QueryVectors, filters: bool
 ) -> None:

@@ -78,8 +78,14 @@ async def ask(connection: Provider, request: LlmRequest) -> None:
         assert msgspec.convert(msgspec.to_builtins(reply), LlmReply) == reply
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("stream", "provider"),
+    [
+        pytest.param(stream, provider, marks=() if number % 2 == stream else pytest.mark.soak)
+        for number, provider in enumerate(PROVIDERS)
+        for stream in (True, False)
+    ],
+)
 def test_anything_in_any_place_is_a_reply_or_a_failure(
     stub: StubServer, provider: ProviderName, stream: bool
 ):

@@ -14,6 +14,7 @@ import pytest
 from llm_trader.llm.record.record import DecisionRecord
 from tests.llm.decider_at_stub import TODAY
 from tests.llm.stub.server import StubServer
+from tests.processes import Forked
 
 Order = Callable[..., str]
 
@@ -22,7 +23,7 @@ Order = Callable[..., str]
 def process(running_stub: StubServer) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.llm.record.killed_calls", running_stub.url]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+    with Forked(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield process

@@ -46,7 +46,7 @@ def claims(market: NearestStates) -> tuple[bool, bool]:
 
 
 @pytest.mark.parametrize(
-    ("markets", "days"), [(8, 90), pytest.param(100, 90, marks=pytest.mark.soak)]
+    ("markets", "days"), [(5, 90), pytest.param(100, 90, marks=pytest.mark.soak)]
 )
 def test_fifty_questions_on_a_market_without_an_edge_make_none(markets: int, days: int) -> None:
     found = np.array([claims(null_market(seed, days)) for seed in range(markets)])

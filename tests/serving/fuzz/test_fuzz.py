@@ -14,7 +14,7 @@ from tests.serving.fuzz.rounds import DOORS, run_rounds
 from tests.serving.server_process import Server, server_of
 
 # Of each door, in so many steps; memory is compared from the second step on.
-QUICK = {"tcp": 400, "http": 100, "websocket": 320}
+QUICK = {"tcp": 240, "http": 60, "websocket": 160}
 THOROUGH = {"tcp": 80_000, "http": 50_000, "websocket": 70_000}
 STEPS = 4
 # A step of the quick run fills caches that a step of the thorough one has long filled.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
-
-import httpx2
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_trader.app.server import query_server
 from llm_trader.timeframe import iso8601
 from tests.cli.corridor import AT_MS, END_MS, SYMBOL, Corridor
+
+if TYPE_CHECKING:
+    from mcp import Client
 
 AS_OF = iso8601(AT_MS)
 QUESTION = {"symbol": SYMBOL, "as_of": AS_OF}
@@ -55,6 +54,10 @@ async def serving(
 @asynccontextmanager
 async def assistant(url: str, key: str | None = None, mode: str = "auto") -> AsyncIterator[Client]:
     """The SDK's own client."""
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with (
         httpx2.AsyncClient(headers=headers) as http,

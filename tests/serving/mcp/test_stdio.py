@@ -6,15 +6,15 @@ import json
 import os
 from pathlib import Path
 
-from mcp import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
-
 from tests.audit.builders import files, lines
 from tests.cli.corridor import Corridor, console_script
 from tests.serving.mcp.clients import ARGUMENTS, answer
 
 
 async def test_an_assistant_starts_it_asks_and_leaves(corridor: Corridor, tmp_path: Path) -> None:
+    from mcp import Client
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
     arguments = ["mcp", "--store", str(corridor.store), "--index", str(corridor.index)]
     arguments += ["--audit-folder", str(tmp_path / "audit")]
     # A key that a server asks for is not asked for here.

@@ -10,9 +10,7 @@ import pytest
 from llm_trader.errors import ConfigurationError
 from llm_trader.retrieval.answer import Answer
 from llm_trader.workflow.engine.config import RunsConfig
-from llm_trader.workflow.engine.durable import run_log
 from llm_trader.workflow.engine.durable.database import run_database
-from llm_trader.workflow.engine.durable.engine import durable_engine
 from tests.workflow.graphs import shipped
 from tests.workflow.services import Calls, received, start_of
 
@@ -20,6 +18,9 @@ from tests.workflow.services import Calls, received, start_of
 async def test_runs_of_another_version_wait_and_are_counted(
     tmp_path: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from llm_trader.workflow.engine.durable import run_log
+    from llm_trader.workflow.engine.durable.engine import durable_engine
+
     calls = Calls(answer=answer)
     config = RunsConfig(folder=tmp_path, poll_ms=20)
     database, services = run_database(config, {}), calls.services()
@@ -66,6 +67,8 @@ def test_the_password_comes_from_the_environment_and_is_not_shown() -> None:
 
 
 async def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    from llm_trader.workflow.engine.durable.engine import durable_engine
+
     (tmp_path / "runs.sqlite").write_bytes(b"no database" * 100)
     config = RunsConfig(folder=tmp_path)
     with pytest.raises(ConfigurationError, match=r"runs\.sqlite is no database of runs"):

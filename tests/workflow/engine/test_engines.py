@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from llm_trader.errors import InvalidInputError, LlmTraderError
 from llm_trader.retrieval.answer import Answer
 from llm_trader.workflow.engine.config import RunsConfig
 from llm_trader.workflow.engine.durable.database import run_database
-from llm_trader.workflow.engine.durable.engine import durable_engine
 from llm_trader.workflow.engine.memory import MemoryEngine
 from llm_trader.workflow.engine.protocol import Engine, RunNotFoundError
 from llm_trader.workflow.graph.document import RpcConfig
@@ -52,6 +52,8 @@ def _opening(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
             yield MemoryEngine(services)
 
         return memory
+    from llm_trader.workflow.engine.durable.engine import durable_engine
+
     url = None
     if request.param == "postgres":
         url = request.getfixturevalue("postgres").new_database()
@@ -179,11 +181,13 @@ async def test_a_fault_of_a_service_ends_its_own_run_only(
         return await calls.decide(inputs, run)
 
     services = dataclasses.replace(calls.services(), decide=decide)
-    async with plain_engine(services) as runs:
-        bad = await runs.start(start_of(shipped(), received("BADUSDT")))
-        good = await runs.start(start_of(shipped(), received("BTCUSDT")))
-        assert (await runs.wait(bad.run_id)).error == "decide: ZeroDivisionError: by zero"
-        assert (await runs.wait(good.run_id)).state == "done"
+    with capture_logs() as log:
+        async with plain_engine(services) as runs:
+            bad = await runs.start(start_of(shipped(), received("BADUSDT")))
+            good = await runs.start(start_of(shipped(), received("BTCUSDT")))
+            assert (await runs.wait(bad.run_id)).error == "decide: ZeroDivisionError: by zero"
+            assert (await runs.wait(good.run_id)).state == "done"
+    assert [line["log_level"] for line in log if line.get("exc_info")] == ["error"]
 
 
 async def test_shadow_mode_decides_and_executes_nothing(plain_engine: Open, answer: Answer) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,13 +23,15 @@ from llm_trader.llm.record.record import DecisionRecord
 from llm_trader.snapshot.model import MarketSnapshot
 from llm_trader.workflow.engine.config import RunsConfig
 from llm_trader.workflow.engine.durable.database import run_database
-from llm_trader.workflow.engine.durable.run_log import RunLog
 from llm_trader.workflow.nodes.scripts import SCRIPTS
 from llm_trader.workflow.paper.ledger import Ledger
 from tests.llm.stub.faults import Hang
 from tests.llm.stub.server import StubServer
 from tests.workflow.graphs import changed
 from tests.workflow.processes import ServingProcess, Surroundings, post_of
+
+if TYPE_CHECKING:
+    from llm_trader.workflow.engine.durable.run_log import RunLog
 
 REPLY = json.dumps(
     {
@@ -66,11 +68,17 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
+def _run_log(config: RunsConfig) -> RunLog:
+    from llm_trader.workflow.engine.durable.run_log import RunLog
+
+    return RunLog(run_database(config, {}), dict(SCRIPTS))
+
+
 async def _ended(here: Surroundings, runs: set[str]) -> dict[str, Any]:
     """The summaries of all runs, once these and all others have ended."""
     url = here.more.get("workflow.runs.postgres_url")
     config = RunsConfig(folder=here.folder / "runs", postgres_url=url)
-    log = RunLog(run_database(config, {}), dict(SCRIPTS))
+    log = _run_log(config)
     try:
         for run in runs:
             async with asyncio.timeout(60):
@@ -166,7 +174,7 @@ async def test_a_run_in_flight_ends_on_the_graph_that_it_began_with(
         receipt = await process.post(post_of(snapshot, "ETHUSDT", _now_ms()))
         second = str(receipt["run_id"])
         summaries = await _ended(here, {first, second})
-        log = RunLog(run_database(RunsConfig(folder=here.folder / "runs"), {}), dict(SCRIPTS))
+        log = _run_log(RunsConfig(folder=here.folder / "runs"))
         nodes = {run: [r.node for r in (await log.show(run)).records] for run in (first, second)}
         log.close()
     assert {one.state for one in summaries.values()} == {"done"}

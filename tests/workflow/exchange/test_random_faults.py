@@ -146,7 +146,10 @@ async def check(broker: ExchangeBroker, account: Account, seed: int) -> None:
     broker._journal.close()
 
 
-@pytest.mark.parametrize("runs", [10, pytest.param(500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "venue", ["binance", pytest.param("bybit", marks=pytest.mark.soak)], indirect=True
+)
+@pytest.mark.parametrize("runs", [7, pytest.param(500, marks=pytest.mark.soak)])
 @pytest.mark.timeout(1200)
 async def test_no_order_is_doubled_or_forgotten_whatever_is_lost_late_or_dies(
     connection: AccountVenue, running_exchange: FakeExchange, tmp_path: Path, runs: int

@@ -91,7 +91,7 @@ class Died(BaseException):
     """The process ends before it begins a transaction."""
 
 
-@pytest.mark.parametrize("steps", [45, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("steps", [30, pytest.param(200, marks=pytest.mark.soak)])
 async def test_an_end_before_any_transaction_leaves_what_an_unkilled_process_would(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

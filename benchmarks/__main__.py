@@ -40,6 +40,7 @@ MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
     "snapshots": lambda folder: computing.snapshots(),
     "ingestion": processes.ingestion,
     "search": lambda folder: _with_index(computing.search, folder),
+    "references": lambda folder: _with_index(computing.references, folder),
     "growth": lambda folder: _with_index(lambda index: computing.growth(index, folder), folder),
     "server": processes.server,
     "batch": batch,

@@ -89,6 +89,32 @@ def search(index: EmbeddedIndex) -> list[Figure]:
     ]
 
 
+def references(index: EmbeddedIndex) -> list[Figure]:
+    """A query that is the first of its quarter-hour and is journalled, against any other one."""
+    table = states(_SYMBOL, 30)
+    rows = np.random.default_rng(0).integers(0, len(table), 200)
+    asked = [(table.take(np.array([row])), int(table.as_of_ms[row])) for row in rows]
+
+    def once(with_references: bool) -> None:
+        async def all_of_them() -> None:
+            retriever = Retriever(index, SPACE)  # which knows none of the windows yet
+            for state, at in asked:
+                await retriever.query(state, at, SearchSpec(), with_references=with_references)
+
+        asyncio.run(all_of_them())
+
+    pair = in_turn(lambda: once(True), lambda: once(False), rounds=9, calls=1)
+    more_ms = (pair.subject_s - pair.floor_s) / len(asked) * 1e3
+    return [
+        Figure(
+            "a query with the references of its forecast, against one without",
+            f"{pair.ratio:.2f} x ({more_ms:.2f} ms more)",
+            "",
+            None,
+        )
+    ]
+
+
 def growth(index: EmbeddedIndex, folder: Path) -> list[Figure]:
     """A whole query at ten times the points of the symbol, against the same query at one."""
     table = states(_SYMBOL, 30)

@@ -23,7 +23,7 @@ from benchmarks.timing import Figure, in_turn
 from benchmarks.workload import SYMBOLS, states
 from llm_trader.audit.log import AuditLog
 from llm_trader.forecasts.journal import ForecastJournal
-from llm_trader.retrieval.answer import Answer, Evidence
+from llm_trader.retrieval.answer import Answer, Evidence, ReferenceForecasts
 from llm_trader.retrieval.forecast import NAMED_PLACES
 from llm_trader.rpc.admission import Admission
 from llm_trader.rpc.config import RpcConfig
@@ -107,7 +107,9 @@ def _recorded(folder: Path, evidence: Evidence) -> Callable[[], object]:
         if horizon.forecast is not None
     ]
     nothing: Any = None
-    answer = Answer([], nothing, evidence, [], [], 0, 0, 0, without_neighbours=quantiles)
+    references = ReferenceForecasts(quantiles, quantiles)
+    compared: dict[str, Any] = {"without_neighbours": quantiles, "references": references}
+    answer = Answer([], nothing, evidence, [], [], 0, 0, 0, **compared)
     now_ms = int(time.time() * 1000)
     journal = ForecastJournal(folder, now_ms=lambda: now_ms)
 

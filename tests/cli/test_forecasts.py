@@ -32,7 +32,9 @@ def test_forecasts_are_scored_and_listed_with_misses_first(
     # The data are of 2025, so no day of the last 30 has any.
     scored = typed(f"llm-trader forecasts score --json {flags}").json
     assert [one["scored"] for one in scored["horizons"]] == [0] * 4
-    assert "No skill over `random`" in typed(f"llm-trader forecasts score {flags}").out
+    shown = typed(f"llm-trader forecasts score {flags}")
+    for reference in ("base rate", "rescaled base rate", "volatility model", "random neighbours"):
+        assert reference in shown.out
 
 
 def test_a_changed_line_is_shown_with_its_place_and_fails(

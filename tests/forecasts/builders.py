@@ -11,7 +11,14 @@ import numpy as np
 
 from llm_trader.forecasts.config import ForecastsConfig
 from llm_trader.forecasts.journal import FORECASTS, ForecastJournal, ForecastLine
-from llm_trader.retrieval.answer import Answer, Estimate, Evidence, Forecast, HorizonEvidence
+from llm_trader.retrieval.answer import (
+    Answer,
+    Estimate,
+    Evidence,
+    Forecast,
+    HorizonEvidence,
+    ReferenceForecasts,
+)
 from llm_trader.retrieval.reference import QUANTILE_LEVELS
 from llm_trader.storage.chain import verification
 from llm_trader.storage.chain.verification import ChainsReport
@@ -30,8 +37,10 @@ class Clock:
         return self.now_ms
 
 
-def answer(spread: float = 1.0) -> Answer:
-    """Forecasts from -spread to spread at all horizons, beside base rates twice as wide."""
+def answer(spread: float = 1.0, *, with_references: bool = False) -> Answer:
+    """Forecasts from -spread to spread at all horizons, beside base rates twice as wide, and with
+    references three and four times as wide.
+    """
     levels = np.arange(1, 100) / 100
     forecast = Forecast(((2 * levels - 1) * spread).tolist(), 0.0, 0.5, 0.3)
     rates = [
@@ -41,8 +50,13 @@ def answer(spread: float = 1.0) -> Answer:
     horizon = HorizonEvidence(10.0, middle, middle, *rates, None, forecast=forecast)
     made: dict[str, Any] = dict.fromkeys(HORIZONS, horizon)
     evidence = Evidence("none", "", 1, 0.9, 1, None, None, None, None, made)
-    alone = [((2 * QUANTILE_LEVELS - 1) * 1.5 * spread).tolist()] * len(HORIZONS)
-    return Answer([], None, evidence, [], [], 0, 0, 0, without_neighbours=alone)  # type: ignore[arg-type]
+    alone, rescaled, random = (
+        [((2 * QUANTILE_LEVELS - 1) * width * spread).tolist()] * len(HORIZONS)
+        for width in (1.5, 3.0, 4.0)
+    )
+    references = ReferenceForecasts(rescaled, random) if with_references else None
+    compared: dict[str, Any] = {"without_neighbours": alone, "references": references}
+    return Answer([], None, evidence, [], [], 0, 0, 0, **compared)  # type: ignore[arg-type]
 
 
 @contextmanager

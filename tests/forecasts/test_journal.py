@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 import pytest
 
+from llm_trader.forecasts.quality import quality_of
 from llm_trader.forecasts.reading import JournalReader
 from llm_trader.forecasts.scoring import ForecastScores
-from llm_trader.timeframe import HOUR_MS
+from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS
 from tests.forecasts.builders import (
     NOW_MS,
     QUARTER_MS,
@@ -19,6 +23,9 @@ from tests.forecasts.builders import (
     verify,
     writing,
 )
+
+# Four forecasts, written before lines had `rescaled` and `random`.
+FORMER: Final = Path(__file__).parents[1] / "golden" / "forecasts"
 
 
 def test_a_line_has_the_numbers_that_the_answer_named(tmp_path: Path) -> None:
@@ -41,6 +48,52 @@ def test_an_answer_that_is_given_again_names_the_line_of_the_first(tmp_path: Pat
     assert [line.request_id for line in lines] == ["r-0", "r-1", "r-2", "r-3"]
     assert [line.same_as for line in lines] == [None, 1, None, 1]
     assert [bool(line.horizons) for line in lines] == [True, False, True, False]
+
+
+def test_the_first_line_of_a_quarter_hour_has_the_references_and_no_other_wants_them(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    with writing(tmp_path, clock) as journal:
+        assert journal.wants_references(SYMBOL, NOW_MS)
+        journal.record(SYMBOL, NOW_MS, answer(with_references=True), "r-0")
+        assert not journal.wants_references(SYMBOL, NOW_MS + 1000)
+        journal.record(SYMBOL, NOW_MS, answer(), "r-1")
+        for symbol, as_of_ms in (("ETHUSDT", NOW_MS), (SYMBOL, NOW_MS + QUARTER_MS)):
+            assert journal.wants_references(symbol, as_of_ms)
+        assert not journal.wants_references(SYMBOL, NOW_MS - HOUR_MS - 1)  # a replay
+    first, second = all_lines(tmp_path)
+    for numbers in first.horizons.values():
+        assert numbers.rescaled == pytest.approx([-2.4, -1.5, 0.0, 1.5, 2.4])
+        assert numbers.random == pytest.approx([-3.2, -2.0, 0.0, 2.0, 3.2])
+    # The same answer, though it came without references.
+    assert (second.same_as, second.horizons) == (first.seq, {})
+
+
+def test_a_journal_of_a_former_version_verifies_and_is_scored_without_what_it_lacks(
+    tmp_path: Path,
+) -> None:
+    for path in FORMER.iterdir():
+        shutil.copy(path, tmp_path)
+    assert verify(tmp_path).passed
+    lines = list(JournalReader(tmp_path).all())
+    assert [line.request_id for line in lines] == ["r-0", "r-1", "r-2", "r-3"]
+    scores = ForecastScores()
+    for line in lines:
+        line.add_to(scores)
+    newest_ms = NOW_MS + DAY_MS + HOUR_MS
+    for due in scores.due({SYMBOL: newest_ms}, newest_ms):
+        scores.resolve(due, np.full((4, len(due.times_ms)), 0.3), newest_ms)
+    skills = {
+        (one.horizon, one.reference): one for one in quality_of(scores, None, 3, newest_ms).skill
+    }
+    for name in HORIZONS:
+        for reference in ("base_rate", "volatility"):
+            assert skills[name, reference].scored == 4
+            assert skills[name, reference].skill.value is not None
+        for reference in ("rescaled", "random"):
+            assert skills[name, reference].scored == 0
+            assert skills[name, reference].skill.value is None
 
 
 def test_replays_of_the_past_are_no_forecasts(tmp_path: Path) -> None:

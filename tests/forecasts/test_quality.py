@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_trader.forecasts.numbers import HorizonNumbers
 from llm_trader.forecasts.quality import ForecastQuality, quality_of, share_of, skill_of
@@ -18,14 +21,22 @@ _NAMED = 2 * QUANTILE_LEVELS - 1
 
 
 def scored(
-    outcomes: dict[Millis, float], p_up: float = 0.53, symbol: str = SYMBOL
+    outcomes: dict[Millis, float],
+    p_up: float = 0.53,
+    symbol: str = SYMBOL,
+    references: dict[Millis, dict[str, list[float]]] | None = None,
 ) -> ForecastScores:
-    """Forecasts from -1 to 1 about the coming hour at these times, with what followed them."""
+    """Forecasts from -1 to 1 about the coming hour at these times, with what followed them, and
+    further references at some of the times.
+    """
     scores = ForecastScores()
     widths = (1.0, 2.0, 1.5)
     for as_of_ms, outcome in outcomes.items():
         named = [(_NAMED * width).tolist() for width in widths]
-        scores.add(symbol, as_of_ms, {"1h": HorizonNumbers(*named, p_up)}, as_of_ms)
+        numbers = HorizonNumbers(*named, p_up)
+        if references is not None and as_of_ms in references:
+            numbers = msgspec.structs.replace(numbers, **references[as_of_ms])
+        scores.add(symbol, as_of_ms, {"1h": numbers}, as_of_ms)
         for due in scores.due({symbol: as_of_ms + HOUR_MS}, as_of_ms + HOUR_MS):
             scores.resolve(due, np.full((4, 1), outcome), as_of_ms + HOUR_MS)
     return scores
@@ -57,7 +68,7 @@ def test_coverage_and_skill_are_those_of_the_outcomes() -> None:
         for width in (1.0, 2.0, 1.5)
     )
     assert hour.crps == pytest.approx(losses)
-    over_base, over_model = of_hour(quality, "skill")
+    over_base, _, over_model, _ = of_hour(quality, "skill")
     assert over_base.skill.value == pytest.approx(1 - losses / base)
     assert over_model.skill.value == pytest.approx(1 - losses / model)
     assert over_base.skill.low < over_base.skill.value < over_base.skill.high
@@ -118,9 +129,44 @@ def test_intervals_of_skill_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.85 <= held / 300 <= 0.95
 
 
-def test_nothing_scored_is_unknown_and_says_which_references_cannot_be() -> None:
+@given(st.lists(st.sampled_from([(), (0,), (1,), (0, 1)]), min_size=48, max_size=48))
+@settings(max_examples=15)
+def test_skill_over_a_reference_is_of_the_forecasts_that_have_it(
+    known: list[tuple[int, ...]],
+) -> None:
+    outcomes, widths = hourly(2), {"rescaled": 0.7, "random": 1.2}
+    named = [(name, (_NAMED * width).tolist()) for name, width in widths.items()]
+    references = {
+        as_of_ms: dict(named[place] for place in has)
+        for as_of_ms, has in zip(outcomes, known, strict=True)
+    }
+    now_ms = MIDNIGHT_MS + 3 * DAY_MS
+    quality = quality_of(scored(outcomes, references=references), None, 30, now_ms)
+    skills = {skill.reference: skill for skill in of_hour(quality, "skill")}
+    assert list(skills) == ["base_rate", "rescaled", "volatility", "random"]
+    values = np.array(list(outcomes.values()))
+    for place, (name, width) in enumerate(widths.items()):
+        has_it = np.array([place in has for has in known])
+        n = np.count_nonzero(has_it)
+        assert skills[name].scored == n
+        if not n:
+            assert skills[name].skill.value is None
+            assert set(skills[name].rolling) == {None}
+            continue
+        served, reference = (
+            quantile_scores(np.tile(_NAMED * w, (n, 1)), QUANTILE_LEVELS, values[has_it])
+            for w in (1.0, width)
+        )
+        expected = 1 - served.mean() / reference.mean()
+        assert skills[name].skill.value == pytest.approx(expected)
+        assert skills[name].rolling[-1] == pytest.approx(expected)
+    assert skills["base_rate"].scored == len(values)
+
+
+def test_nothing_scored_is_unknown_of_each_of_the_four_references() -> None:
     quality = quality_of(ForecastScores(), None, 3, MIDNIGHT_MS)
     assert [one.coverage_80.value for one in quality.horizons] == [None] * 4
     assert all(skill.rolling == [None] * 3 for skill in quality.skill)
-    missing = {reference.name for reference in quality.references if not reference.available}
-    assert missing == {"rescaled", "random"}
+    compared = {skill.reference for skill in quality.skill}
+    assert {one.name for one in quality.references if one.available} == compared
+    assert compared == {"base_rate", "rescaled", "volatility", "random"}

@@ -13,7 +13,7 @@ from llm_trader.errors import ConfigurationError, EmbeddingError, InvalidInputEr
 from llm_trader.index.asof import visible_window
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
-from llm_trader.retrieval.retriever import Retriever
+from llm_trader.retrieval.retriever import Question, Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.snapshot.table import SnapshotTable
 from tests.embedding.encoders import HashedWords
@@ -194,3 +194,16 @@ async def test_an_answer_names_the_spaces_it_was_found_in(points: PointTable) ->
         assert retriever.embedding_model("state") == SPACE.space_id
         assert retriever.embedding_model("text") == TEXTS.space_id
         assert retriever.embedding_model("hybrid") == f"{SPACE.space_id}+{TEXTS.space_id}"
+
+
+@pytest.mark.parametrize("vector", ["state", "text", "hybrid"])
+async def test_a_question_among_others_has_references_if_it_wants_them_whatever_is_compared(
+    points: PointTable, vector: QueryVectors
+) -> None:
+    spec, state = config(vector), state_of(points, 40, AS_OF_MS)
+    questions = [Question(state, AS_OF_MS, wants) for wants in (True, False)]
+    async with retriever_of(points) as retriever:
+        alone = await retriever.query(state, AS_OF_MS, spec, with_references=True)
+        many = [answer async for answer in retriever.query_many(questions, spec)]
+    assert alone.references is not None
+    assert [getattr(answer, "references", "refused") for answer in many] == [alone.references, None]

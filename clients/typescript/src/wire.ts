@@ -1129,9 +1129,9 @@ export interface Reliability {
 export interface Skill {
   /** `15m`, `1h`, `4h` or `24h`. */
   horizon: string;
-  /** `base_rate` or `volatility`. */
+  /** `base_rate`, `rescaled`, `volatility` or `random`. */
   reference: string;
-  /** Scored forecasts. */
+  /** Scored forecasts that have the reference; others do not count. */
   scored: number;
   /** Skill over all days. */
   skill: Interval;

@@ -13,8 +13,10 @@ from llm_trader.cli.output import Description, Result, line, minute, number, tab
 from llm_trader.timeframe import iso8601
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from llm_trader.app.forecasts import ListedForecasts
-    from llm_trader.forecasts.quality import ForecastQuality
+    from llm_trader.forecasts.quality import ForecastQuality, Skill
     from llm_trader.forecasts.scoring import Scored
     from llm_trader.retrieval.intervals import Interval
 
@@ -25,6 +27,12 @@ app = typer.Typer(
 _Symbol = Annotated[str, Option("--symbol", help="Symbol, such as BTCUSDT; all by default.")]
 _FLAGS = "store", "index", "forecasts_folder"
 _MISSES_SHOWN = 10
+_REFERENCES = {
+    "base_rate": "base rate",
+    "rescaled": "rescaled base rate",
+    "volatility": "volatility model",
+    "random": "random neighbours",
+}
 
 
 @app.command()
@@ -88,18 +96,15 @@ def verify(
 
 
 def _describe_quality(quality: ForecastQuality) -> Description:
-    skills = {(skill.horizon, skill.reference): skill.skill for skill in quality.skill}
     rows = (
         (
             *(one.horizon, f"{one.scored:,}", one.days),
             *(_share(one.coverage_50), _share(one.coverage_80), _share(one.calibrated_coverage_80)),
-            *(_share(skills[one.horizon, name], "+.1%") for name in ("base_rate", "volatility")),
         )
         for one in quality.horizons
     )
     columns = (
         *("horizon", "scored", "days", "in 50 % band", "in 80 % band", "in calibrated band"),
-        *("skill over base rate", "over volatility model"),
     )
     since, until = (minute(iso8601(ms)) for ms in (quality.since, quality.until))
     yield table(f"Served forecasts from {since} to {until}", *columns, rows=rows)
@@ -108,9 +113,7 @@ def _describe_quality(quality: ForecastQuality) -> Description:
         f"{_waiting(quality.waiting)} for an outcome, "
         f"{quality.unscored.no_outcome + quality.unscored.memory} have none."
     )
-    for reference in quality.references:
-        if not reference.available:
-            yield line(f"No skill over `{reference.name}`: {reference.reason}.")
+    yield _skills(quality)
     if quality.misses:
         rows_of_misses = (
             (
@@ -121,6 +124,21 @@ def _describe_quality(quality: ForecastQuality) -> Description:
         )
         names = "symbol", "state", "horizon", "from %", "to %", "outcome %"
         yield table("Last outcomes outside their 80 % band", *names, rows=rows_of_misses)
+
+
+def _skills(quality: ForecastQuality) -> Table:
+    skills = {(one.horizon, one.reference): one for one in quality.skill}
+    rows = (
+        (one.horizon, *(_skill(skills[one.horizon, name], one.scored) for name in _REFERENCES))
+        for one in quality.horizons
+    )
+    title = "Skill over the references, with the number of forecasts where not all have them"
+    return table(title, "horizon", *_REFERENCES.values(), rows=rows)
+
+
+def _skill(skill: Skill, scored: int) -> str:
+    share = _share(skill.skill, "+.1%")
+    return share if skill.scored == scored else f"{share} ({skill.scored:,})"
 
 
 def _describe_list(listed: ListedForecasts, shown: list[Scored]) -> Description:

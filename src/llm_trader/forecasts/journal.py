@@ -13,7 +13,13 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from llm_trader.forecasts.config import ForecastsConfig
-from llm_trader.forecasts.numbers import QUARTER_HOUR_MS, HorizonNumbers, is_live, numbers_of
+from llm_trader.forecasts.numbers import (
+    QUARTER_HOUR_MS,
+    HorizonNumbers,
+    is_live,
+    numbers_of,
+    with_references,
+)
 from llm_trader.forecasts.scoring import ForecastScores
 from llm_trader.retrieval.answer import Answer
 from llm_trader.storage.chain.lines import ChainKind, ChainLine
@@ -50,6 +56,8 @@ FORECASTS: Final = ChainKind(
 
 
 class _Written(NamedTuple):
+    """`numbers` are without references, which only the first line has."""
+
     as_of_ms: Millis
     seq: int
     numbers: dict[str, HorizonNumbers]
@@ -80,6 +88,13 @@ class ForecastJournal:
     def lost(self) -> int:
         return self._chain.lost
 
+    def wants_references(self, symbol: str, as_of_ms: Millis) -> bool:
+        """Whether a forecast about this state would be the first of its quarter-hour: no other is
+        scored.
+        """
+        key = symbol, as_of_ms // QUARTER_HOUR_MS
+        return key not in self._written and is_live(as_of_ms, self._now_ms())
+
     def record(self, symbol: str, as_of_ms: Millis, answer: Answer, request_id: str) -> None:
         """Writes the forecasts of an answer about the present, whose state is of `as_of_ms`."""
         if not is_live(as_of_ms, self._now_ms()):
@@ -97,7 +112,7 @@ class ForecastJournal:
             request_id=request_id,
             verdict=answer.evidence.verdict,
             calibration=answer.calibration.digest if answer.calibration else None,
-            horizons={} if is_repeat else numbers,
+            horizons={} if is_repeat else with_references(numbers, answer),
             same_as=first.seq if first is not None and is_repeat else None,
         )
         if first is None and seq is not None:

@@ -24,6 +24,8 @@ class HorizonNumbers(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `base_rate` are those of the window; `volatility_model` those of the window in units of the
     expected volatility, so the forecast without its neighbours; `band_80` is the calibrated one.
+    `rescaled` are those of the window in units of the volatility of the last 24h, and `random`
+    those of the forecast with random neighbours; lines of former versions have neither.
     """
 
     forecast: _Quantiles
@@ -31,13 +33,15 @@ class HorizonNumbers(msgspec.Struct, frozen=True, omit_defaults=True):
     volatility_model: _Quantiles
     p_up: float
     band_80: tuple[float, float] | None = None
+    rescaled: _Quantiles | None = None
+    random: _Quantiles | None = None
 
 
 Numbers = Mapping[str, HorizonNumbers]
 
 
 def numbers_of(answer: Answer) -> dict[str, HorizonNumbers]:
-    """Of the horizons that have a forecast."""
+    """Of the horizons that have a forecast, without the answer's `references`."""
     numbers = {}
     for name, place in _PLACES.items():
         evidence = answer.evidence.horizons.get(name)
@@ -53,6 +57,22 @@ def numbers_of(answer: Answer) -> dict[str, HorizonNumbers]:
             evidence.band_80,
         )
     return numbers
+
+
+def with_references(numbers: Numbers, answer: Answer) -> Numbers:
+    """The numbers with the `references` of their answer, if it has any."""
+    references = answer.references
+    if references is None:
+        return numbers
+    rescaled, random = references.rescaled, references.random
+    return {
+        name: msgspec.structs.replace(
+            of_horizon,
+            rescaled=None if rescaled is None else rescaled[_PLACES[name]],
+            random=random[_PLACES[name]],
+        )
+        for name, of_horizon in numbers.items()
+    }
 
 
 _PLACES: Final = {name: place for place, name in enumerate(HORIZONS)}

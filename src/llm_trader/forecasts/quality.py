@@ -16,13 +16,12 @@ from msgspec import Meta
 
 from llm_trader.arrays import Floats
 from llm_trader.forecasts.scoring import (
-    BASE_CRPS,
     CALIBRATED,
+    COMPARED,
     CRPS,
     IN_50,
     IN_80,
     IN_CALIBRATED,
-    MODEL_CRPS,
     SCORED,
     UPS,
     ForecastScores,
@@ -93,8 +92,12 @@ class Skill(msgspec.Struct, frozen=True):
     """1 - CRPS of the forecasts / CRPS of a reference, of one horizon; above 0 is better."""
 
     horizon: Annotated[str, Meta(description="`15m`, `1h`, `4h` or `24h`.")]
-    reference: Annotated[str, Meta(description="`base_rate` or `volatility`.")]
-    scored: Annotated[int, Meta(description="Scored forecasts.")]
+    reference: Annotated[
+        str, Meta(description="`base_rate`, `rescaled`, `volatility` or `random`.")
+    ]
+    scored: Annotated[
+        int, Meta(description="Scored forecasts that have the reference; others do not count.")
+    ]
     skill: Annotated[Interval, Meta(description="Skill over all days.")]
     time: Annotated[list[Millis], Meta(description="Ends of the windows, UTC milliseconds.")]
     rolling: Annotated[
@@ -186,22 +189,27 @@ class ForecastQuality(msgspec.Struct, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=list)
 
 
+_NEW: Final = "; lines of former versions lack it and are not counted"
 REFERENCES: Final = [
     Reference("base_rate", True, "each answer names the quantiles of its window"),
     Reference(
         "rescaled",
-        False,
-        "answers do not have the outcomes of the window in units of the last 24h's volatility; an "
-        "evaluation compares with them",
+        True,
+        "the journal has the outcomes of the window in units of the volatility of the last 24h"
+        + _NEW,
     ),
     Reference(
         "volatility",
         True,
         "the journal has the forecast without its neighbours; over 24h it is the forecast itself",
     ),
-    Reference("random", False, "nobody drew random neighbours; an evaluation compares with them"),
+    Reference(
+        "random",
+        True,
+        "the journal has the forecast with past states drawn at random as its neighbours; over 24h "
+        "it is the forecast itself" + _NEW,
+    ),
 ]
-_COMPARED: Final = {"base_rate": BASE_CRPS, "volatility": MODEL_CRPS}
 
 
 def quality_of(
@@ -233,7 +241,7 @@ def quality_of(
         skill=[
             _skill(name, reference, sums[:, row], time_ms)
             for row, name in enumerate(HORIZONS)
-            for reference in _COMPARED
+            for reference in COMPARED
         ],
         references=REFERENCES,
         misses=[Miss.of(miss) for miss in scores.misses(symbol) if miss.as_of_ms >= since_ms],
@@ -340,7 +348,8 @@ def _reliability(name: str, sums: Floats) -> Reliability:
 
 
 def _skill(name: str, reference: str, sums: Floats, time_ms: list[Millis]) -> Skill:
-    losses, others = sums[:, CRPS], sums[:, _COMPARED[reference]]
+    places = COMPARED[reference]
+    losses, others = sums[:, places.forecast], sums[:, places.reference]
     rolling = [
         skill_of(losses[start : start + WINDOW_DAYS], others[start : start + WINDOW_DAYS])
         for start in range(len(time_ms))
@@ -349,7 +358,7 @@ def _skill(name: str, reference: str, sums: Floats, time_ms: list[Millis]) -> Sk
     return Skill(
         name,
         reference,
-        round(float(sums[shown, SCORED].sum())),
+        round(float(sums[shown, places.scored].sum())),
         skill_of(losses[shown], others[shown]),
         time_ms,
         [skill.value for skill in rolling],

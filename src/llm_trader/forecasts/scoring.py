@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import nan
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,10 +26,10 @@ from llm_trader.timeframe import DAY_MS, HORIZONS, HOUR_MS, Millis
 
 # Of the metrics.
 WINDOW_MS: Final = 7 * DAY_MS
-# Some 1.5 KB for each symbol and day.
+# Some 1.7 KB for each symbol and day.
 KEPT_DAYS: Final = 90
 KEPT_MISSES: Final = 50
-# Some 800 bytes each; four days of 40 symbols.
+# Some 1.1 KB each; four days of 40 symbols.
 _MAX_WAITING: Final = 16_384
 # A candle that is not there by then, though later ones are, will not come soon.
 _CANDLE_LATE_MS: Final = HOUR_MS
@@ -38,18 +39,44 @@ _GIVE_UP_MS: Final = LONGEST_HORIZON_MS + DAY_MS
 _NAMES: Final = tuple(HORIZONS)
 _HORIZON_MS: Final = np.array(list(HORIZONS.values()))
 # The numbers of a waiting forecast at one horizon.
-_FORECAST, _BASE, _MODEL = slice(0, 5), slice(5, 10), slice(10, 15)
-_CALIBRATED, _P_UP, _NUMBERS = slice(15, 17), 17, 18
+_FORECAST: Final = slice(0, 5)
+# Quantiles of the forecast, the base rate, the volatility model, `rescaled` and `random`; the last
+# two may be NaN.
+_FORECASTS: Final = 5
+_QUANTILES: Final = slice(0, 5 * _FORECASTS)
+_UNKNOWN: Final = [nan] * 5
+_CALIBRATED, _P_UP, _NUMBERS = slice(25, 27), 27, 28
 
 # Sums over scored forecasts: how many, how many with the outcome in their bands, rises, and CRPS of
 # the forecast, the base rate and the volatility model.
 SCORED, IN_50, IN_80, CALIBRATED, IN_CALIBRATED, UPS = range(6)
-CRPS, BASE_CRPS, MODEL_CRPS = range(6, 9)
+CRPS, BASE_CRPS, _MODEL_CRPS = range(6, 9)
+# Of those that have `rescaled`, and of those that have `random`: how many, CRPS of the forecast and
+# of the reference.
+_RESCALED, _RANDOM = range(9, 12), range(12, 15)
 # P(up) is mostly near a half. Of each bin: how many, the sum of P(up), rises.
 _EDGES: Final = (0.3, 0.4, 0.44, 0.46, 0.48, 0.5, 0.52, 0.54, 0.56, 0.6, 0.7)
 P_UP_BINS: Final = len(_EDGES) + 1
-_FIRST_BIN: Final = 9
+_FIRST_BIN: Final = 15
 _SUMS: Final = _FIRST_BIN + 3 * P_UP_BINS
+
+
+class ComparedSums(NamedTuple):
+    """The sums that compare forecasts with a reference: how many forecasts have it, their CRPS, and
+    its CRPS.
+    """
+
+    scored: int
+    forecast: int
+    reference: int
+
+
+COMPARED: Final = {
+    "base_rate": ComparedSums(SCORED, CRPS, BASE_CRPS),
+    "rescaled": ComparedSums(*_RESCALED),
+    "volatility": ComparedSums(SCORED, CRPS, _MODEL_CRPS),
+    "random": ComparedSums(*_RANDOM),
+}
 
 
 class HorizonScores(NamedTuple):
@@ -242,9 +269,10 @@ class ForecastScores:
     def _score(self, symbol: str, known: Sequence[_Known]) -> None:
         """All at once, as small arrays cost more than what they hold."""
         numbers = np.array([one.numbers for one in known])
-        outcomes = np.repeat([one.outcome for one in known], 3)
-        quantiles = numbers[:, : _MODEL.stop].reshape(len(outcomes), -1)
-        losses = quantile_scores(quantiles, QUANTILE_LEVELS, outcomes).reshape(-1, 3).tolist()
+        outcomes = np.repeat([one.outcome for one in known], _FORECASTS)
+        quantiles = numbers[:, _QUANTILES].reshape(len(outcomes), -1)
+        scores_of_all = quantile_scores(quantiles, QUANTILE_LEVELS, outcomes)
+        losses = scores_of_all.reshape(-1, _FORECASTS).tolist()
         for one, row, scores in zip(known, numbers.tolist(), losses, strict=True):
             self._add(symbol, one, row, scores)
 
@@ -257,7 +285,9 @@ class ForecastScores:
         sums[:_FIRST_BIN] += (
             *(1, least <= outcome <= most, low <= outcome <= high),
             *(is_calibrated, is_calibrated and calibrated_low <= outcome <= calibrated_high),
-            *(rises, *losses),
+            *(rises, *losses[:3]),
+            *_compared(losses[0], losses[3]),
+            *_compared(losses[0], losses[4]),
         )
         place = _FIRST_BIN + 3 * bisect(_EDGES, p_up)
         sums[place : place + 3] += 1, p_up, rises
@@ -277,6 +307,11 @@ class ForecastScores:
             first_day = day - KEPT_DAYS
             self._sums = {key: sums for key, sums in self._sums.items() if key[1] > first_day}
         return self._sums.setdefault((symbol, day), np.zeros((len(HORIZONS), _SUMS)))
+
+
+def _compared(crps: float, reference: float) -> tuple[float, float, float]:
+    """What a score adds to `ComparedSums`; nothing where that of the reference is NaN."""
+    return (1, crps, reference) if reference == reference else (0, 0.0, 0.0)
 
 
 def p_up_bins(sums: Floats) -> Floats:
@@ -299,7 +334,8 @@ def _numbers(horizons: Numbers) -> Floats:
         if name in horizons:
             horizon = horizons[name]
             quantiles = horizon.forecast, horizon.base_rate, horizon.volatility_model
-            numbers[row, : _MODEL.stop] = np.concatenate(quantiles)
+            references = (named or _UNKNOWN for named in (horizon.rescaled, horizon.random))
+            numbers[row, _QUANTILES] = np.concatenate([*quantiles, *references])
             if horizon.band_80 is not None:
                 numbers[row, _CALIBRATED] = horizon.band_80
             numbers[row, _P_UP] = horizon.p_up

@@ -44,6 +44,10 @@ class ServedForecasts:
         self._catching_up = True
         self._passes = self._read_and_score()
 
+    def wants_references(self, symbol: str, as_of_ms: Millis) -> bool:
+        """Whether an answer about this state should have its `references`."""
+        return self._journal.wants_references(symbol, as_of_ms)
+
     def served(self, symbol: str, as_of_ms: Millis, answer: Answer, request_id: str) -> None:
         """To be called before the reply is sent; `as_of_ms` is the time of the query's state."""
         self._journal.record(symbol, as_of_ms, answer, request_id)

@@ -390,12 +390,25 @@ class CalibrationUsed(msgspec.Struct, frozen=True):
     ]
 
 
+class ReferenceForecasts(msgspec.Struct, frozen=True):
+    """Two forecasts that the served one is compared with later: quantiles at 10, 25, 50, 75 and
+    90 %, in % by horizon.
+
+    `rescaled` are those of the window in units of the volatility of the last 24h, None where the
+    query's is unknown; `random` those of the forecast with random past states as its neighbours.
+    """
+
+    rescaled: list[list[float]] | None
+    random: list[list[float]]
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What a query found and how. `warnings` name what could not be done.
 
     `index_end_ms` is the time of the newest state in the window, known at the query's time.
     `without_neighbours` are the quantiles at 10, 25, 50, 75 and 90 % of the forecast of the window
-    alone, in % by horizon: what the forecast is compared with later.
+    alone, in % by horizon: what the forecast is compared with later. `references` are there where
+    the query asked for them.
     """
 
     matches: list[Match]
@@ -410,3 +423,4 @@ class Answer(msgspec.Struct, frozen=True):
     warnings: list[str] = []
     index_end_ms: Millis | None = None
     without_neighbours: list[list[float]] | None = None
+    references: ReferenceForecasts | None = None

@@ -32,11 +32,9 @@ from llm_trader.retrieval.calibration import Calibration, band
 from llm_trader.retrieval.episodes import effective_counts
 from llm_trader.retrieval.forecast import (
     BAND_ENDS,
-    NEIGHBOURS,
     ForecastBase,
     Mixture,
     barrier_shares,
-    mix,
     relative_outcomes,
     size_numbers,
 )
@@ -93,9 +91,7 @@ class Prospect(NamedTuple):
         [comparisons] = compare_neighbours(
             base.numbers, outcomes, ascending, sizes, points.timestamp_ms[rows]
         )
-        counts_up_to = base.counts_up_to(ascending) if rows.size >= NEIGHBOURS else None
-        [mixture] = mix(base, ascending, counts_up_to)
-        return cls(mixture, comparisons)
+        return cls(base.mixed_with(ascending), comparisons)
 
 
 class Outlook(NamedTuple):

@@ -154,6 +154,12 @@ class ForecastBase:
         rows = [self.ascending[row].searchsorted(neighbours[row], side="right") for row in MIXED]
         return np.array(rows)
 
+    def mixed_with(self, neighbours: Floats) -> Mixture:
+        """With the ascending outcomes of neighbours (horizons, 1, k)."""
+        enough = neighbours.shape[-1] >= NEIGHBOURS
+        [mixture] = mix(self, neighbours, self.counts_up_to(neighbours) if enough else None)
+        return mixture
+
 
 def size_numbers(relative: Floats) -> Floats:
     """How far outcomes in units of expected volatility went: the number of `SIZE_STEPS` reached."""
@@ -174,12 +180,20 @@ class Mixture:
     weight: Floats
     base_quantiles: Floats
 
+    def named(self, expected_pct: Sequence[float]) -> list[list[float]]:
+        """The quantiles that answers name, in % (horizons, 5)."""
+        return _named(self.quantiles, expected_pct)
+
     def named_without_neighbours(self, expected_pct: Sequence[float]) -> list[list[float]]:
-        """The quantiles of the window alone that answers name, in % (horizons, 5)."""
-        named: list[list[float]] = (
-            self.base_quantiles[:, NAMED_PLACES] * np.array(expected_pct)[:, None]
-        ).tolist()
-        return named
+        """Those of the window alone."""
+        return _named(self.base_quantiles, expected_pct)
+
+
+def _named(quantiles: Floats, expected_pct: Sequence[float]) -> list[list[float]]:
+    named: list[list[float]] = (
+        quantiles[:, NAMED_PLACES] * np.array(expected_pct)[:, None]
+    ).tolist()
+    return named
 
 
 def mix(windows: SortedWindows, neighbours: Floats, counts_up_to: Rows | None) -> list[Mixture]:

@@ -7,6 +7,7 @@
 4. `_reference`  how similar states usually are: percentiles and novelty (`reference`)
 5. `_matches`    the first `top_k` that are similar enough, then their `statistics`
 6. `_evidence`   what followed the episodes, beside the base rates of the window (`evidence`)
+7. `_reference_forecasts`  where asked for, what the forecast is later compared with
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from llm_trader.retrieval.answer import (
     MatchState,
     Novelty,
     PastStates,
+    ReferenceForecasts,
     StatesUsed,
 )
 from llm_trader.retrieval.block import Pause, shared_episodes, shared_prospects
@@ -64,6 +66,11 @@ from llm_trader.retrieval.forecast import (
 )
 from llm_trader.retrieval.fusion import fuse_by_rank
 from llm_trader.retrieval.reference import BaseRates, LruCache, SimilarityReference
+from llm_trader.retrieval.reference_forecasts import (
+    forecast_quantiles,
+    random_rows,
+    rescaled_quantiles,
+)
 from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.retrieval.shared_windows import SharedWindows
@@ -99,6 +106,7 @@ class _Query(NamedTuple):
 
     state: SnapshotTable
     as_of_ms: Millis
+    with_references: bool
     spec: SearchSpec
     probes: dict[str, QueryVector]
 
@@ -116,10 +124,13 @@ class _Query(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A table of one snapshot, and the time of the query."""
+    """A table of one snapshot, the time of the query, and whether the answer is to have its
+    `references`.
+    """
 
     state: SnapshotTable
     as_of_ms: Millis
+    with_references: bool = False
 
 
 class _Asked(NamedTuple):
@@ -204,16 +215,18 @@ class Retriever:
         end_stage: StageEnd = _untimed,
         *,
         neighbours_of: SnapshotTable | None = None,
+        with_references: bool = False,
     ) -> Answer:
         """Answer for a table of one snapshot, from what was known at `as_of_ms`.
 
         `neighbours_of` is another state, whose neighbours are searched in the place of its own; the
-        filters and the volatility expected now stay those of `state`. Raises `EmbeddingError` for a
-        state that says too little, `SymbolNotFoundError` for a symbol without points,
-        `InvalidInputError` for vectors that the index does not hold, and `VectorIndexError` when
-        the index fails.
+        filters and the volatility expected now stay those of `state`. `with_references` gives the
+        answer its `references`. Raises `EmbeddingError` for a state that says too little,
+        `SymbolNotFoundError` for a symbol without points, `InvalidInputError` for vectors that the
+        index does not hold, and `VectorIndexError` when the index fails.
         """
-        asked = await self._asked(Question(state, as_of_ms), spec, end_stage, neighbours_of)
+        question = Question(state, as_of_ms, with_references)
+        asked = await self._asked(question, spec, end_stage, neighbours_of)
         found = await self._find(asked.query, asked.searches, None, end_stage)
         return await self._answer(asked, found, _Shared({}), end_stage)
 
@@ -231,7 +244,9 @@ class Retriever:
         """
         if spec.vector == "hybrid":  # its two rankings are fused anew at each depth
             for question in questions:
-                yield await _or_error(self.query(question.state, question.as_of_ms, spec))
+                state, as_of_ms, with_references = question
+                answer = self.query(state, as_of_ms, spec, with_references=with_references)
+                yield await _or_error(answer)
             return
         asked = await self._all_asked(questions, spec, pause)
         searchable = [one for one in asked if isinstance(one, _Asked)]
@@ -330,6 +345,9 @@ class Retriever:
         calibration = loaded.calibration if loaded else None
         novelty = _novelty(reference, hits, query.probe)
         evidence, without_neighbours = self._evidence(query, found, novelty, calibration, shared)
+        references = None
+        if query.with_references and without_neighbours is not None:
+            references = self._reference_forecasts(asked, neighbours)
         answer = Answer(
             matches=self._matches(query, matches, rows, reference, shared),
             statistics=summarise(rows, matches.similarity.tolist()),
@@ -343,6 +361,7 @@ class Retriever:
             warnings=warnings,
             index_end_ms=int(hits.points.timestamp_ms[-1]) if len(hits.points) else None,
             without_neighbours=without_neighbours,
+            references=references,
         )
         end_stage("evidence")
         return answer
@@ -518,6 +537,17 @@ class Retriever:
             evidence = msgspec.structs.replace(evidence, states_used=used)
         return evidence, prospect.mixture.named_without_neighbours(outlook.expected_pct)
 
+    def _reference_forecasts(self, asked: _Asked, neighbours: Neighbourhood) -> ReferenceForecasts:
+        """Of a query that has neighbours; as many states are drawn, of those that it may see."""
+        query, window = asked.query, neighbours.points
+        ranges = tuple(asked.ranges.values())
+        rows = random_rows(window, ranges, len(neighbours.rows), query.as_of_ms)
+        base = self._forecast_base(window)
+        return ReferenceForecasts(
+            rescaled_quantiles(window, _realized_volatility(query)),
+            forecast_quantiles(base, window, rows, _expected_volatilities(query)),
+        )
+
     def _base(self, window: PointTable, shared: SharedWindows | None) -> BaseRates:
         is_shared = shared is not None and shared.holds(window)
         base_rates = shared.base_rates if shared is not None and is_shared else BaseRates.of
@@ -533,8 +563,7 @@ class Retriever:
         prospect: Prospect,
         calibration: Calibration | None,
     ) -> Outlook:
-        state = query.state
-        expected_pct = [float(state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
+        expected_pct = _expected_volatilities(query)
         margins = None
         if calibration:
             conditions = _realized_volatility(query), query.as_of_ms, query.symbol
@@ -644,6 +673,10 @@ def _compared_shares(query: _Query, neighbourhood: Neighbourhood, shared: _Share
 
 def _realized_volatility(query: _Query) -> float:
     return float(query.state.column("realized_volatility_24h")[0])
+
+
+def _expected_volatilities(query: _Query) -> list[float]:
+    return [float(query.state.column(name)[0]) for name in EXPECTED_VOLATILITY.values()]
 
 
 def _none_for_nan(value: float) -> Any:

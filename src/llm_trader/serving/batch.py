@@ -140,7 +140,10 @@ class _Run:
             except LlmTraderError as error:
                 self.refuse(number, error)
             await self._pause()
-        questions = [Question(q.state.table, q.query.timestamp) for _, q in prepared]
+        questions = [
+            Question(q.state.table, q.query.timestamp, self._queries.wants_references(q))
+            for _, q in prepared
+        ]
         remaining = iter(prepared)
         many = self._queries.retriever.query_many(questions, search, self._pause)
         async with aclosing(many):

@@ -101,7 +101,8 @@ class PatternQueries:
             context.end_stage("state")
             await context.pause()
             answer = await self.retriever.query(
-                prepared.state.table, query.timestamp, search, context.end_stage
+                *(prepared.state.table, query.timestamp, search, context.end_stage),
+                with_references=self.wants_references(prepared),
             )
             return await self.complete(prepared, answer, context)
         except errors.LlmTraderError as error:
@@ -132,6 +133,11 @@ class PatternQueries:
         if view is not None:
             state.data_age_seconds = data_age_seconds(view, query, state.warnings)
         return Prepared(query, search, state, started)
+
+    def wants_references(self, prepared: Prepared) -> bool:
+        """Whether the answer is to be compared with its `references` later."""
+        symbol, as_of_ms = prepared.query.symbol, prepared.state.as_of_ms
+        return self.forecasts is not None and self.forecasts.wants_references(symbol, as_of_ms)
 
     async def complete(
         self, prepared: Prepared, answer: Answer, context: RequestContext, parent: str = ""

@@ -16,13 +16,17 @@ import pytest
 from llm_trader.app.evaluation import search_of
 from llm_trader.embedding.text import TextSpace
 from llm_trader.embedding.text_cache import QueryTexts
+from llm_trader.evaluation.forecast.ensembles import HorizonOutcomes, forecast_quantiles
 from llm_trader.evaluation.forecast.skills import WalkForward, score_forecasts, walk_forward
-from llm_trader.evaluation.plan import DEFAULT_RULES
+from llm_trader.evaluation.plan import DEFAULT_RULES, Scale
 from llm_trader.index.embedded import EmbeddedIndex
 from llm_trader.index.points import STATE, TEXT, PointTable
 from llm_trader.retrieval.answer import Evidence, HorizonEvidence
 from llm_trader.retrieval.evidence import Neighbourhood
 from llm_trader.retrieval.forecast import NEIGHBOURS, WEIGHT_OF_NEIGHBOURS
+from llm_trader.retrieval.reference import QUANTILE_LEVELS
+from llm_trader.retrieval.reference_forecasts import random_rows
+from llm_trader.retrieval.regime import REGIME_FIELDS, regime_ranges
 from llm_trader.retrieval.retriever import Retriever
 from llm_trader.retrieval.search_spec import QueryVectors, SearchSpec
 from llm_trader.timeframe import HORIZONS, HOUR_MS, M5
@@ -131,6 +135,44 @@ async def test_what_is_judged_at_each_query_is_what_the_server_says_there(
             assert told.weight_of_neighbours == WEIGHT_OF_NEIGHBOURS[name]
             expected = [told.p_up, *(told.quantiles[level - 1] for level in (10, 50, 90))]
             assert of_query == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+async def test_the_references_of_served_forecasts_are_those_that_are_judged(
+    index: EmbeddedIndex,
+) -> None:
+    spec = SearchSpec(lookback_days=40, min_similarity=0)
+    walk, retriever = judged(spec), Retriever(index, SPACE)
+    served, drawn = [], np.full_like(walk.neighbours.rows, -1)
+    for row, asked in enumerate(ASKED.tolist()):
+        as_of_ms = int(points().timestamp_ms[asked])
+        state = state_of(points(), asked, as_of_ms)
+        answer = await retriever.query(state, as_of_ms, spec, with_references=True)
+        assert answer.references is not None
+        served.append(answer.references)
+        first, last = int(walk.random.first[row]), int(walk.random.last[row])
+        regime = [float(state.column(name)[0]) for name in REGIME_FIELDS]
+        ranges = tuple(regime_ranges(*regime).values())
+        rows = random_rows(points().take(slice(first, last)), ranges, NEIGHBOURS, as_of_ms)
+        drawn[row, : len(rows)] = first + rows
+    random = walk.random._replace(rows=drawn)
+    # The evaluation draws others, but as many, of the same states.
+    assert np.array_equal(random.complete, walk.random.complete)
+    assert 0 < random.complete.sum() < len(served)
+    for place, (name, rule) in enumerate(DEFAULT_RULES.items()):
+        in_units: dict[Scale, HorizonOutcomes] = {
+            scale: HorizonOutcomes(walk.points, walk.queries, walk.neighbours, name, scale)
+            for scale in ("expected", "last_24h")
+        }
+        alone = msgspec.structs.replace(rule, weight_of_neighbours=0.0)
+        expected, last_24h = in_units["expected"], in_units["last_24h"]
+        of_random = forecast_quantiles(expected, random, rule, QUANTILE_LEVELS)
+        of_window = forecast_quantiles(last_24h, walk.neighbours, alone, QUANTILE_LEVELS)
+        for row in np.flatnonzero(random.complete):
+            rescaled = of_window[row] * last_24h.scale_pct[row]
+            assert served[row].rescaled is not None
+            assert served[row].rescaled[place] == pytest.approx(rescaled, rel=1e-12, abs=1e-12)
+            mixed = of_random[row] * expected.scale_pct[row]
+            assert served[row].random[place] == pytest.approx(mixed, rel=1e-12, abs=1e-12)
 
 
 def test_the_rules_that_are_judged_by_default_are_those_of_the_server() -> None:

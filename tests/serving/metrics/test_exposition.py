@@ -335,7 +335,11 @@ async def _expect_the_same_after_a_restart(
         crps = seen.value("llm_trader_crps_percent", **labels, forecast="forecast")
         assert hour["crps"] == pytest.approx(crps)
     skills = {(s["horizon"], s["reference"]): s["skill"]["value"] for s in quality["skill"]}
-    assert skills["24h", "volatility"] == 0  # neighbours have no weight there
+    for reference in ("volatility", "random"):
+        assert skills["24h", reference] == 0  # neighbours have no weight there
+    assert {(s["scored"], s["skill"]["value"] is None) for s in quality["skill"]} == {
+        (quality["horizons"][0]["scored"], False)
+    }
     assert skills["1h", "base_rate"] == pytest.approx(
         seen.value("llm_trader_crps_skill_ratio", horizon="1h")
     )

@@ -86,6 +86,9 @@ def test_scored_forecasts_are_shown_with_the_misses_first(
         seen: Visit = visit(server, width=width, scheme=scheme).open("quality")
         seen.see("outcomes of forecasts of")
         seen.page.locator(".uplot canvas").first.wait_for(timeout=90_000)
+        for reference in ("the base rate", "random neighbours"):
+            seen.see(f"Against {reference}: ")
+        assert seen.page.get_by_text("nothing is scored yet").count() == 0
         headings = seen.page.locator("main h2").all_inner_texts()
         assert headings[:3] == ["Evidence quality", "Misses", "By horizon"]
         rows = seen.page.locator("[aria-label='By horizon'] tbody tr")

@@ -158,11 +158,13 @@ def quality() -> dict[str, Any]:
     said = [0.35, 0.45, 0.55, 0.65]
     reliability = {"p_up": said, "observed": [0.4, 0.44, 0.53, 0.6], "count": [20, 900, 980, 100]}
     reliability |= {"low": [0.2, 0.4, 0.5, 0.5], "high": [0.6, 0.48, 0.56, 0.7]}
-    skill = {"reference": "base_rate", "scored": 2000, "skill": interval(0.031, 0.02)}
+    skill = {"skill": interval(0.031, 0.02)}
     skill |= {"time": days, "rolling": shares, "rolling_low": shares, "rolling_high": shares}
     miss = {"symbol": "ETHUSDT", "as_of": AT_MS, "horizon": "4h", "low": -1.2, "high": 1.1}
     miss |= {"outcome": -2.4, "p_up": 0.48, "forecast_at": AT_MS}
     names = ("15m", "1h", "4h", "24h")
+    scored = {"base_rate": 2000, "rescaled": 1200, "volatility": 2000, "random": 1200}
+    skills = [skill | {"reference": name, "scored": n} for name, n in scored.items()]
     return {
         "recorded": True,
         "since": days[0],
@@ -175,8 +177,8 @@ def quality() -> dict[str, Any]:
         "horizons": [{"horizon": name, **horizon} for name in names],
         "rolling": [{"horizon": name, **rolling} for name in names],
         "reliability": [{"horizon": name, **reliability} for name in names],
-        "skill": [{"horizon": name, **skill} for name in names],
-        "references": [{"name": "random", "available": False, "reason": "it is not served"}],
+        "skill": [{"horizon": name, **skill} for name in names for skill in skills],
+        "references": [{"name": name, "available": True, "reason": ""} for name in scored],
         "misses": [miss],
     }
 
@@ -196,7 +198,7 @@ def test_the_quality_of_forecasts_is_drawn_with_the_misses_first(
 
     seen.page.route("**/rpc", answer)
     seen.open("quality")
-    seen.see("Not compared with random neighbours")
+    seen.see("Against random neighbours: +3.1 % (+1.1 to +5.1), over the 1,200 of 2,000 forecasts")
     headings = seen.page.locator("main h2").all_inner_texts()
     assert headings[:3] == ["Evidence quality", "Misses", "By horizon"]
     assert seen.page.locator(".uplot canvas").count() == 12

@@ -66,7 +66,7 @@ export class QualityView {
     replaceContent(this.root, ...head, ...notes, misses(found.misses), summary(found),
       el("h2", {}, `How often the outcome was inside the ranges, over ${found.window_days} days up to each day`), legend([["fan", "8 of 10, and where its true value lies"], ["path", "5 of 10"], ...(calibrated ? [["up", "8 of 10, calibrated"]] : []), ["quiet", "as it should be"]]), rolling,
       el("h2", {}, "When it said a rise had this chance, how often did the price rise?"), legend([["fan", "said (across), and rose (up)"], ["quiet", "exactly right"]]), reliability,
-      el("h2", {}, "Skill: how much smaller its errors were than those of the references"), legend([["fan", "against the first reference that is named"], ["path", "the second"]]), skill, references(found.references));
+      el("h2", {}, "Skill: how much smaller its errors were than those of the references"), legend(references(found.skill).map((name, i) => [STROKES[i], `against ${named(name)}`])), skill);
     for (const entry of found.rolling) this.coverage(rolling, entry);
     for (const entry of found.reliability) this.reliability(reliability, entry);
     for (const horizon of new Set(found.skill.map((entry) => entry.horizon)))
@@ -115,9 +115,9 @@ export class QualityView {
   skill(parent, horizon, entries) {
     const shown = entries.filter(({ time }) => time.length);
     if (!shown.length) return;
-    const said = shown.map(({ reference, skill: { value, low, high } }) =>
-      `Against ${REFERENCES[reference] ?? reference}: ${signed(value === null ? null : 100 * value, 1)} % (${signed(low === null ? null : 100 * low, 1)} to ${signed(high === null ? null : 100 * high, 1)}).`).join(" ");
-    const lines = shown.map(({ reference }, i) => ({ label: reference.replace("_", " "), stroke: colour(STROKES[i % STROKES.length]), width: 2, points: { show: shown[0].time.length < 15 } }));
+    const most = Math.max(...shown.map(({ scored }) => scored)), names = references(this.found.skill);
+    const said = shown.map((entry) => against(entry, most)).join(" ");
+    const lines = shown.map(({ reference }) => ({ label: reference.replace("_", " "), stroke: colour(STROKES[names.indexOf(reference)]), width: 2, points: { show: shown[0].time.length < 15 } }));
     this.plot(parent, horizon, said, {
       tzDate: utc, axes: [DAYS_AXIS, { values: (_, ticks) => ticks.map((tick) => percent(tick, 1)) }],
       series: [{}, ...lines],
@@ -152,7 +152,13 @@ function summary({ horizons }) {
       interval(entry.coverage_50), number(entry.crps, 3), interval(entry.rises)]), { label: "By horizon" }));
 }
 
-function references(list) {
-  const absent = list.filter(({ available }) => !available);
-  return absent.length ? el("ul", { class: "quiet" }, absent.map(({ name, reason }) => el("li", {}, `Not compared with ${REFERENCES[name] ?? name}: ${reason}`))) : "";
+// Those that forecasts are compared with, in the order of their colours.
+const references = (skill) => [...new Set(skill.map(({ reference }) => reference))];
+const named = (reference) => REFERENCES[reference] ?? reference;
+
+function against({ reference, scored, skill: { value, low, high } }, most) {
+  if (value === null) return `Against ${named(reference)}: nothing is scored yet.`;
+  const reach = low === null ? "" : ` (${signed(100 * low, 1)} to ${signed(100 * high, 1)})`;
+  const part = scored < most ? `, over the ${count(scored)} of ${count(most)} forecasts that have it` : "";
+  return `Against ${named(reference)}: ${signed(100 * value, 1)} %${reach}${part}.`;
 }

@@ -35,7 +35,9 @@ def records_of(stored: Any, graph: Graph) -> list[NodeRecord]:
 
 
 def stage_of(stored: Any) -> list[dict[str, Any]]:
-    """A step that broke has stored nothing."""
+    """A step that broke has stored nothing; runs of version 1 have a step for each node."""
+    if isinstance(stored, dict):
+        return [stored]
     return [] if stored is None else msgspec.json.decode(stored, type=list[dict[str, Any]])
 
 

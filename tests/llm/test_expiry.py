@@ -43,6 +43,8 @@ def test_the_reason_names_the_numbers_and_the_limits() -> None:
         "the price moved -2 %, at most 0.5 % either way are allowed"
     )
     assert (expiry.age_s, expiry.price_move_pct) == (400.0, pytest.approx(-2.0))
+    months_later = check_expiry(NOON_MS, 100.0, NOON_MS + 21_754_000_000, 100.0, CONFIG)
+    assert "it is 21754000 s old" in months_later.reason
 
 
 @given(st.integers(-(10**13), 10**13), PRICES, PRICES)

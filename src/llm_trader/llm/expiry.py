@@ -63,10 +63,10 @@ def check_expiry(
     reasons = []
     if age_s is None:
         void_by.append("unknown")
-        reasons.append(f"its state lies {(as_of_ms - now_ms) / SECOND_MS:g} s in the future")
+        reasons.append(f"its state lies {(as_of_ms - now_ms) / SECOND_MS:.10g} s in the future")
     elif age_s > config.max_age_s:
         void_by.append("time")
-        reasons.append(f"it is {age_s:g} s old, at most {config.max_age_s:g} s are allowed")
+        reasons.append(f"it is {age_s:.10g} s old, at most {config.max_age_s:g} s are allowed")
     if move_pct is None:
         void_by.append("unknown")
         reasons.append(f"the price is unknown (then {price}, now {price_now})")

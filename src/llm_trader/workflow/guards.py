@@ -144,9 +144,9 @@ def _data_age(case: _Case) -> Veto | None:
     age_s = (facts.now_ms - facts.data_ms) / 1000
     if 0 <= age_s <= limit_s:
         return None
-    message = f"the market data are {age_s:g} s old, at most {limit_s:g} s are allowed"
+    message = f"the market data are {age_s:.10g} s old, at most {limit_s:g} s are allowed"
     if age_s < 0:
-        message = f"the market data are {-age_s:g} s ahead of the clock; set the clock"
+        message = f"the market data are {-age_s:.10g} s ahead of the clock; set the clock"
     return Veto("data_age", message, {"age_s": age_s, "limit_s": limit_s})
 
 
@@ -255,7 +255,7 @@ def _cooldown(case: _Case) -> Veto | None:
     since_s = (facts.now_ms - max(ends)) / 1000 if ends else None
     if since_s is None or since_s >= limit_s:
         return None
-    message = f"a position of {facts.symbol} ended {since_s:g} s ago, {limit_s:g} s must pass"
+    message = f"a position of {facts.symbol} ended {since_s:.10g} s ago, {limit_s:g} s must pass"
     return Veto("cooldown", message, {"since_s": since_s, "limit_s": limit_s})
 
 

@@ -209,7 +209,7 @@ def _snapshot_errors(post: SnapshotPost, now_ms: int) -> Iterator[FieldError]:
         yield FieldError("snapshot.timestamp", "is no time in UTC milliseconds")
     elif snapshot.timestamp > now_ms + _AHEAD_MS:
         ahead_s = (snapshot.timestamp - now_ms) / SECOND_MS
-        yield FieldError("snapshot.timestamp", f"is {ahead_s:g} s ahead of this clock")
+        yield FieldError("snapshot.timestamp", f"is {ahead_s:.10g} s ahead of this clock")
     if snapshot.price is None or not snapshot.price > 0:
         yield FieldError("snapshot.price", "should be above 0")
     if not post.snapshot_id:

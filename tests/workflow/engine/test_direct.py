@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -137,7 +136,6 @@ async def test_stages_of_another_version_are_kept_for_the_program_that_noted_the
         pass  # makes the tables
     former = RunLog(database, {})
     monkeypatch.setattr(run_log, "VERSION", "runs-1")
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
     await former.start(start)
     former.close()
     monkeypatch.undo()
@@ -168,7 +166,6 @@ def test_a_symbol_has_one_run_under_way_and_its_runs_keep_their_order(
         async with durable_engine(database, config, calls.services()):
             pass  # makes the tables
         left_over = RunLog(database, {})
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
         for start in starts[:2]:
             await left_over.start(start)
         left_over.close()

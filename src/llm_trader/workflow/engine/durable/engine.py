@@ -18,6 +18,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -167,6 +168,8 @@ async def _report_stranded(log: RunLog) -> None:
 async def _shut_down() -> None:
     """Runs under way are left as they are, and resumed by the next process."""
     await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
+    # The library has made its threads those of the event loop, and now they have ended.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
 
 def _forget_process() -> None:

@@ -49,14 +49,18 @@ def account_config(exchange_url: str, journal: Path) -> ExchangeAccountConfig:
     )
 
 
-def opened_broker(exchange: FakeExchange, venue: str, journal: Path) -> ExchangeBroker:
-    """By the settings, as a program opens it. ccxt takes a third of a second for that."""
-    time = ExchangeTime(exchange)
-    options: dict[str, Any] = {
-        "sleep": time.sleep,
+def clock_options(exchange: FakeExchange) -> dict[str, Any]:
+    """The clock of the exchange stands still, so what asks it may not read that of the machine."""
+    return {
+        "sleep": ExchangeTime(exchange).sleep,
         "rng": Random(1),
         "wall_clock": lambda: exchange.market.now_ms / 1000,
     }
+
+
+def opened_broker(exchange: FakeExchange, venue: str, journal: Path) -> ExchangeBroker:
+    """By the settings, as a program opens it. ccxt takes a third of a second for that."""
+    time, options = ExchangeTime(exchange), clock_options(exchange)
     config = account_config(exchange.url, journal)
     broker = open_exchange_broker(venue, config, KEY_VARIABLES, time, **options)
     # ccxt spaces requests for the real venue.

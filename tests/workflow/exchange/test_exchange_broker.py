@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest_asyncio
 
 from llm_trader.errors import ConfigurationError, ExchangeError, StoreError
 from llm_trader.market.exchange.client import RefusedRequestError
+from llm_trader.workflow import opening
 from llm_trader.workflow.config import GuardConfig, WorkflowConfig
 from llm_trader.workflow.exchange.broker import ExchangeBroker
+from llm_trader.workflow.exchange.opening import open_exchange_broker
 from llm_trader.workflow.exchange.venue import AccountVenue, VenueOrder
 from llm_trader.workflow.kill_switch import KillSwitch
-from llm_trader.workflow.opening import open_broker
 from llm_trader.workflow.orders import OrderIntent, OrderResult, Placed, Rejected, Unknown
 from tests.exchange.accounts import Account
 from tests.exchange.server import FakeExchange
@@ -29,6 +31,7 @@ from tests.workflow.exchange.accounts import (
     ExchangeTime,
     account_config,
     broker_of,
+    clock_options,
     opened_broker,
 )
 
@@ -282,16 +285,22 @@ async def test_a_kill_switch_that_is_turned_on_during_a_look_up_stops_the_order_
 
 
 async def test_the_broker_of_the_settings_looks_their_kill_switch_up(
-    exchange: FakeExchange, account: Account, venue: str, tmp_path: Path
+    exchange: FakeExchange,
+    account: Account,
+    venue: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if venue == "bybit":
         pytest.skip("once is enough: to connect takes long")
+    opened = partial(open_exchange_broker, **clock_options(exchange))
+    monkeypatch.setattr(opening, "open_exchange_broker", opened)
     config = WorkflowConfig(
         broker="binance",
         exchange=account_config(exchange.url, tmp_path / "orders.sqlite"),
         guards=GuardConfig(kill_switch=tmp_path / "kill"),
     )
-    broker = await open_broker(config, KEY_VARIABLES, ExchangeTime(exchange))
+    broker = await opening.open_broker(config, KEY_VARIABLES, ExchangeTime(exchange))
     KillSwitch(tmp_path / "kill").turn_on("test", exchange.market.now_ms)
     stopped = await broker.place(protected("run"))
     await broker.close()

@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 TEXT   := .venv-text
 CLIENT := clients/typescript
 
-# Tests wait for half of their time, so one more of them runs than there are cores.
-AT_ONCE = $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
+# Each process of tests costs 20 s of CPU before its first test, so there are no more than cores.
+AT_ONCE = $$($(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 
@@ -24,11 +24,15 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml
 	@$(BIN)/python scripts/install.py requirements/demo.txt
 	@touch $@
 
+# Compiled here once: each process of the first tests would compile these, all at the same time.
+COMPILED = arch.bootstrap, openai, polars, schemathesis, tests.preloaded
+
 $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	@$(CHECK_PYTHON)
 	@echo "setting up $(VENV) for tests and tools: about 1.1 GB, three to five minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python scripts/install.py requirements/dev.txt
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import $(COMPILED)'
 	@touch $@ $(VENV)/.demo
 
 setup: $(VENV)/.dev ## prepare the whole environment in .venv

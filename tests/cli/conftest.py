@@ -49,6 +49,8 @@ def typed(
     # Wide enough for the paths of temporary folders.
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(typer.main, "get_command", _commands_built_once)
+    # As of a script: help would name the program "python -m pytest" where that runs the tests.
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
 
     def run(line: str, *more: object) -> Typed:
         program, *arguments = [*shlex.split(line), *map(str, more)]

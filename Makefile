@@ -25,7 +25,8 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml
 	@touch $@
 
 # Compiled here once: each process of the first tests would compile these, all at the same time.
-COMPILED = arch.bootstrap, openai, polars, schemathesis, tests.preloaded
+COMPILED = _pytest.pytester, arch.bootstrap, genai_prices.data, hypothesis.strategies, mcp, openai, polars, \
+	schemathesis.openapi, statsmodels.api, strawberry, tests.preloaded
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	@$(CHECK_PYTHON)

@@ -24,16 +24,18 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml
 	@$(BIN)/python scripts/install.py requirements/demo.txt
 	@touch $@
 
-# Compiled here once: each process of the first tests would compile these, all at the same time.
-COMPILED = _pytest.pytester, arch.bootstrap, genai_prices.data, hypothesis.strategies, mcp, openai, polars, \
-	schemathesis.openapi, statsmodels.api, strawberry, tests.preloaded
+# Compiled at set-up, once; else each process of the first tests compiles all of it, at the same time.
+COMPILED = arch.bootstrap, genai_prices.data, mcp, openai, polars, schemathesis.openapi, statsmodels.api, \
+	strawberry, tests.preloaded
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	@$(CHECK_PYTHON)
 	@echo "setting up $(VENV) for tests and tools: about 1.1 GB, three to five minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python scripts/install.py requirements/dev.txt
+	@echo "  compiling what the tests import (half a minute)"
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import $(COMPILED)'
+	-@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -q >/dev/null
 	@touch $@ $(VENV)/.demo
 
 setup: $(VENV)/.dev ## prepare the whole environment in .venv

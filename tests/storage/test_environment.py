@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -244,6 +245,43 @@ with environment.Environment(path, FORMAT, write=True) as other:
         assert hear(other) == "100"
         with writer.read() as txn:
             assert txn.get("data", b"other") == b"written"
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_it_opens_while_another_process_lets_the_map_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: bool
+) -> None:
+    program = """
+from llm_trader.storage.environment import Environment
+from tests.storage.test_environment import FORMAT
+with Environment(path, FORMAT, write=True) as grown:
+    for megabytes in 1, 2, 4:
+        with grown.write("data") as txn:
+            txn.put("data", b"key", b"%d" % megabytes)
+            txn.put("data", b"much", bytes(megabytes << 20))
+        say(megabytes)
+        wait()
+    say("all")
+    wait()
+"""
+    monkeypatch.setattr(module, "MAP_SIZE_BYTES", 2**18)
+    monkeypatch.setattr(module, "_SMALLEST_READ_MAP_BYTES", 2**18)
+    grown = []
+
+    def open_and_wait(*args: Any, **options: Any) -> lmdb.Environment:
+        opened = lmdb_open(*args, **options)
+        if grown[-1:] != ["all"]:
+            tell(other)
+            grown.append(hear(other))
+        return opened
+
+    with running(program, tmp_path) as other:
+        assert hear(other) == "1"
+        lmdb_open = lmdb.open
+        monkeypatch.setattr(module.lmdb, "open", open_and_wait)
+        with Environment(tmp_path, FORMAT, write=write) as environment:
+            assert get(environment) == b"4"
+    assert grown == ["2", "4", "all"]
 
 
 def test_a_write_larger_than_the_map_leaves_what_was_there(

@@ -424,9 +424,9 @@ class Environment(AbstractContextManager["Environment"]):
             )
         if status is not None:
             self._check_header(status)
+        size = status.st_size if status else 0
         map_size = self._map_size
         if not self.writable:
-            size = status.st_size if status else 0
             map_size = min(map_size, max(2 * size, _SMALLEST_READ_MAP_BYTES))
         try:
             self._lmdb = lmdb.open(
@@ -446,7 +446,14 @@ class Environment(AbstractContextManager["Environment"]):
                 self._lmdb.close()
                 raise
         except lmdb.Error as error:
-            raise self.format.translated(error, self.folder, map_size) from error
+            # A file that another process let grow meanwhile is opened again; a damaged one keeps
+            # its size.
+            is_beyond_map = isinstance(error, lmdb.MapResizedError)
+            has_grown = is_beyond_map and os.stat(self._file).st_size > size
+            if not has_grown:
+                raise self.format.translated(error, self.folder, map_size) from error
+            self._open()
+            return
         status = status or os.stat(self._file)
         self._identity, self._size = _identity(status), status.st_size
         self._outdated = False

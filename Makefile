@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TEXT   := .venv-text
 CLIENT := clients/typescript
 
-# A process of tests costs some 15 s of CPU for what it collects and imports, so there are no more than cores.
+# Each process of tests collects and imports the same for ten seconds, so there are no more than cores.
 AT_ONCE = $$($(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'

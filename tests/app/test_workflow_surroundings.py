@@ -17,7 +17,7 @@ from llm_trader.app.workflow.parts import open_parts
 from llm_trader.app.workflow.timetable import Timetable
 from llm_trader.clock import WallClock
 from llm_trader.delivery.jobs import SnapshotPost
-from llm_trader.errors import ConfigurationError, InvalidInputError
+from llm_trader.errors import ConfigurationError
 from llm_trader.market.store import MarketStore
 from llm_trader.timeframe import M15, MINUTE_MS, Millis, Timeframe
 from llm_trader.workflow.orders import Placed
@@ -74,11 +74,6 @@ async def test_snapshots_of_all_symbols_are_made_at_each_boundary(corridor: Corr
     assert {post.snapshot.symbol for post in first} == set(SYMBOLS)
     state = corridor.state_at(times[0]).snapshot(0)
     assert next(p.snapshot for p in first if p.snapshot.symbol == SYMBOL) == state
-
-
-async def test_an_interval_beside_the_grid_is_refused(corridor: Corridor) -> None:
-    with pytest.raises(InvalidInputError, match="every: 5m of the graph is no multiple"):
-        await _posts(corridor, Timeframe.parse("5m"), 1)
 
 
 async def test_an_order_fills_at_the_first_candle_after_it(corridor: Corridor) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +117,20 @@ def test_a_mistake_in_a_graph_is_named_with_its_place(typed: Typing, tmp_path: P
     ran = typed(f"llm-trader workflow validate {path}")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {path}:31:5: there is no type 'lm'; one of input, tool")
+
+
+@pytest.mark.parametrize("command", ["validate", "serve"])
+def test_an_interval_beside_that_of_the_snapshots_is_refused(
+    typed: Typing, settings: Path, tmp_path: Path, command: str
+) -> None:
+    path = tmp_path / "main.yml"
+    shutil.copytree(MAIN.parent / "nodes", tmp_path / "nodes")
+    path.write_text(MAIN.read_text().replace("snapshot.post", "snapshot.post\n      every: 20m"))
+    ran = typed(f"llm-trader workflow {command} {path}")
+    assert ran.code == 2
+    assert "has every: 20m, which is no multiple of the snapshots' interval, 15m" in ran.err
+    path.write_text(path.read_text().replace("every: 20m", "every: 30m"))
+    assert typed(f"llm-trader workflow validate {path}").code == 0
 
 
 def test_without_any_run_the_list_says_how_to_begin(typed: Typing, settings: Path) -> None:

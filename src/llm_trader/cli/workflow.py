@@ -198,11 +198,16 @@ def cancel(run: RunId, job: Job) -> Result:
 @app.command()
 @with_job()
 def validate(graph: GraphFile, job: Job) -> Result:
-    """Check a graph; every mistake is named with its file, line and column."""
+    """Check a graph; every mistake is named with its file, line and column.
+
+    An `every` of an input must also be a multiple of the snapshots' interval in the settings.
+    """
+    from llm_trader.app.workflow.timetable import intervals_of
     from llm_trader.workflow.graph.loading import load_graph
     from llm_trader.workflow.nodes.scripts import SCRIPTS
 
     checked = load_graph(graph, SCRIPTS)
+    intervals_of(checked, job.settings)
     names = [node.name for node in checked.nodes]
     value = {"name": checked.name, "digest": checked.digest, "nodes": names}
     files = ", ".join(checked.text.files)

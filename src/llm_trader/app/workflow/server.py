@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from llm_trader.app.llm_deciders import DeciderChoice
 from llm_trader.app.server import access, client_limits
 from llm_trader.app.workflow.paper_prices import PaperPrices
 from llm_trader.app.workflow.parts import Parts, open_parts, require_workflow_extra
-from llm_trader.app.workflow.timetable import Timetable
+from llm_trader.app.workflow.timetable import Timetable, intervals_of
 from llm_trader.background import in_background
 from llm_trader.clock import WallClock
 from llm_trader.errors import ConfigurationError, LlmTraderError
@@ -34,7 +34,6 @@ from llm_trader.rpc.tls import ServerTls
 from llm_trader.storage.file_follower import following
 from llm_trader.timeframe import Millis, Timeframe
 from llm_trader.workflow.engine.protocol import RunOptions
-from llm_trader.workflow.graph.document import InputNode
 from llm_trader.workflow.graph.loading import load_graph
 from llm_trader.workflow.graph.model import Graph
 from llm_trader.workflow.intake import IntakeMethods
@@ -99,6 +98,7 @@ async def workflow_server(
 
     settings, config = job.settings, job.settings.workflow.runs
     graph = load_graph(path, SCRIPTS)
+    intervals = intervals_of(graph, settings)
     keys, tls, followed = access(settings.intake, job.environ, clock, "intake")
     async with AsyncExitStack() as opened:
         await opened.enter_async_context(following(*followed))
@@ -123,7 +123,7 @@ async def workflow_server(
         )
         if prices is not None:
             await opened.enter_async_context(in_background(prices.follow()))
-        await _keep_timetable(job, graph, choice.symbols, store, intake, opened, clock)
+        await _keep_timetable(job, intervals, choice.symbols, store, intake, opened, clock)
         server = await _server(job, intake, keys, tls, opened)
         _log_mode(graph, parts, intake.options, settings.workflow.guards.kill_switch)
         yield WorkflowServer(server, intake, runs, parts)
@@ -186,25 +186,21 @@ def _market_store(job: Job, opened: AsyncExitStack) -> MarketStore | None:
 
 async def _keep_timetable(
     job: Job,
-    graph: Graph,
+    intervals: Mapping[str, Timeframe],
     symbols: Sequence[str],
     store: MarketStore | None,
     intake: IntakeMethods,
     opened: AsyncExitStack,
     clock: Callable[[], Millis],
 ) -> None:
-    inputs = [node.document for node in graph.nodes if isinstance(node.document, InputNode)]
-    for node in inputs:
-        every = node.config.every
-        if every is None:
-            continue
+    for name, every in intervals.items():
         if store is None:
             raise ConfigurationError(
-                f"{node.name} of the graph has every: {every}, which takes snapshots from the "
+                f"{name} of the graph has every: {every}, which takes snapshots from the "
                 f"market store, and there is none at {job.settings.market.store}; collect one, or "
                 "name its folder with --store (market.store)"
             )
-        table = Timetable(job.settings, store, symbols, Timeframe.parse(every), WallClock(clock))
+        table = Timetable(job.settings, store, symbols, every, WallClock(clock))
         await opened.enter_async_context(in_background(table.follow(intake.take_snapshot)))
 
 

@@ -25,10 +25,32 @@ from llm_trader.market.store import MarketStore
 from llm_trader.settings.tree import Settings
 from llm_trader.snapshot.source import SnapshotSource
 from llm_trader.timeframe import SECOND_MS, Millis, Timeframe
+from llm_trader.workflow.graph.document import InputNode
+from llm_trader.workflow.graph.model import Graph
 
 _log = structlog.get_logger(__name__)
 
 Take = Callable[[SnapshotPost], Awaitable[object]]
+
+
+def intervals_of(graph: Graph, settings: Settings) -> dict[str, Timeframe]:
+    """How often each input of a graph takes snapshots by itself, by its name.
+
+    Raises `InvalidInputError` where that is no multiple of the snapshots' interval.
+    """
+    found = {}
+    grid = Timeframe(settings.snapshot.interval_ms)
+    for node in graph.nodes:
+        if not isinstance(node.document, InputNode) or node.document.config.every is None:
+            continue
+        every = Timeframe.parse(node.document.config.every)
+        if every.ms % grid.ms:
+            raise InvalidInputError(
+                f"{node.name} of the graph has every: {every}, which is no multiple of the "
+                f"snapshots' interval, {grid} (snapshot.interval_minutes)"
+            )
+        found[node.name] = every
+    return found
 
 
 @dataclass(eq=False)
@@ -44,7 +66,10 @@ class LocalIntake(Intake):
 
 @dataclass(eq=False)
 class Timetable:
-    """Makes snapshots of `symbols`, or of all of the store, at each boundary of `every`."""
+    """Makes snapshots of `symbols`, or of all of the store, at each boundary of `every`.
+
+    `every` is a multiple of the snapshots' interval; see `intervals_of`.
+    """
 
     settings: Settings
     store: MarketStore
@@ -83,11 +108,6 @@ class Timetable:
     def _sender(self, symbols: list[str], take: Take) -> SnapshotSender:
         settings, config = self.settings, self.settings.delivery
         interval_ms = settings.snapshot.interval_ms
-        if self.every.ms % interval_ms:
-            raise InvalidInputError(
-                f"every: {self.every} of the graph is no multiple of the snapshots' interval, "
-                f"{Timeframe(interval_ms)} (snapshot.interval_minutes)"
-            )
         intraday = intraday_timeframe(settings, self.store, symbols)
         source = SnapshotSource(self.store, intraday, interval_ms, snapshot_rules(settings))
         here = LocalIntake(
